@@ -1,0 +1,1 @@
+//! Bytes on the device to types and back. No I/O.

@@ -1,0 +1,1 @@
+//! One device as a crash-safe store.
