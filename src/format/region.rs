@@ -27,8 +27,8 @@ pub struct RegionHeader {
     pub region_use: RegionUse,
     /// When the header was written.
     pub stamp: Timestamp,
-    /// Latest `keep_until` given to an entry of this region by a touch after it was sealed; zero if none was.
-    pub touched_until: Timestamp,
+    /// A touch extended the life of an entry after the region was sealed, so footers may understate it.
+    pub touched: bool,
 }
 
 impl RegionHeader {
@@ -46,7 +46,7 @@ impl RegionHeader {
         };
         put(&mut bytes, 28, &region_use.to_le_bytes());
         put(&mut bytes, 32, &self.stamp.0.to_le_bytes());
-        put(&mut bytes, 36, &self.touched_until.0.to_le_bytes());
+        put(&mut bytes, 36, &u32::from(self.touched).to_le_bytes());
         let checksum = checksum(uuid, &bytes);
         put(&mut bytes, 12, &checksum.to_le_bytes());
         bytes
@@ -83,7 +83,7 @@ impl RegionHeader {
             generation: Sequence(bytes.u64_at(16)),
             region_use,
             stamp: Timestamp(bytes.u32_at(32)),
-            touched_until: Timestamp(bytes.u32_at(36)),
+            touched: bytes.u32_at(36) != 0,
         })
     }
 }
@@ -106,7 +106,7 @@ mod tests {
             generation: Sequence(0x0102_0304_0506_0708),
             region_use: RegionUse::Log,
             stamp: Timestamp(5),
-            touched_until: Timestamp(6),
+            touched: true,
         }
     }
 
@@ -120,7 +120,7 @@ mod tests {
     fn version_1_bytes_stay_as_they_are() {
         let bytes = sample().encode(UUID, 9);
         assert_eq!(bytes[..12], *b"RCREGION\x01\0\0\0");
-        assert_eq!(bytes[16..40], *b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\0\0\x05\0\0\0\x06\0\0\0");
+        assert_eq!(bytes[16..40], *b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\0\0\x05\0\0\0\x01\0\0\0");
         assert!(bytes[40..].iter().all(|byte| *byte == 0));
     }
 
