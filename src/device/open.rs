@@ -18,6 +18,8 @@ use super::{
 
 /// Threads of the thread-pool engine unless told otherwise.
 pub const THREADS_DEFAULT: usize = 16;
+/// Most threads the thread-pool engine starts, whatever it is told.
+pub const THREADS_MAX: usize = 256;
 
 /// Whether transfers bypass the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -59,7 +61,7 @@ pub struct OpenOptions {
     pub alignment: Option<u32>,
     /// Refuse writes, and accept a device that does.
     pub read_only: bool,
-    /// Threads of the thread-pool engine.
+    /// Threads of the thread-pool engine, 2 to [`THREADS_MAX`]; half of them at most write.
     pub threads: usize,
 }
 
@@ -109,7 +111,9 @@ impl Device {
         let writes_buffered = access.direct && facts.data_checksums;
         report(path, &access, writes_buffered);
         let engine = match options.engine {
-            EngineKind::Auto | EngineKind::Threads => ThreadPool::start(file, options.threads),
+            EngineKind::Auto | EngineKind::Threads => {
+                ThreadPool::start(file, options.threads.clamp(2, THREADS_MAX))
+            }
         };
         let engine = engine.map_err(|source| OpenError::io(path, source))?;
         let info = DeviceInfo {

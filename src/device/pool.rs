@@ -46,7 +46,7 @@ struct Queues {
 impl ThreadPool {
     /// A pool of `threads` (at least two) that owns `file`.
     pub(super) fn start(file: File, threads: usize) -> io::Result<ThreadPool> {
-        let threads = threads.max(2);
+        assert!(threads >= 2, "one thread to write and one that never does");
         let shared = Arc::new(Shared {
             file,
             queues: Mutex::default(),
