@@ -14,7 +14,6 @@ const SCAN_STEP: u64 = 1 << 20;
 
 /// What a region holds and how it was learnt.
 pub(super) struct Contents {
-    pub generation: Sequence,
     pub footer: Footer,
     /// False: there was no sound footer and the slots were scanned.
     pub sealed: bool,
@@ -56,13 +55,13 @@ impl Store {
         if let Some((trailer, footer)) = self.read_footer(region).await?
             && trailer.generation == generation
         {
-            return Ok(Contents { generation, footer, sealed: true, stamp: trailer.stamp });
+            return Ok(Contents { footer, sealed: true, stamp: trailer.stamp });
         }
         let bytes = self.read_whole(region).await?;
         let seed = self.shared.regions.seed_of(region, generation);
         let start = u64::from(self.shared.layout.alignment);
         let (footer, stamp) = scan(&bytes, start, seed, |kind, key| self.hash_of(kind, key));
-        Ok(Contents { generation, footer, sealed: false, stamp })
+        Ok(Contents { footer, sealed: false, stamp })
     }
 
     async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {

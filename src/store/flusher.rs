@@ -152,12 +152,18 @@ impl Store {
     }
 
     /// Writes both copies, one durable before the other is begun, so that one is always whole.
-    pub(super) async fn write_superblock(&self, superblock: &Superblock) -> Result<(), DeviceError> {
+    pub(super) async fn write_superblock(
+        &self,
+        superblock: &Superblock,
+    ) -> Result<(), DeviceError> {
         let result = write_superblock(&self.shared.device, superblock).await;
         match &result {
             Ok(()) => self.shared.log.lock().superblock_written(superblock),
             Err(error) => {
-                tracing::error!(error = error as &dyn std::error::Error, "writing the superblock failed");
+                tracing::error!(
+                    error = error as &dyn std::error::Error,
+                    "writing the superblock failed"
+                );
             }
         }
         result

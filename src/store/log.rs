@@ -468,8 +468,7 @@ impl Log {
         footer: &Footer,
         now: Timestamp,
     ) -> PendingWrite {
-        let len =
-            Footer::len_for(footer.records.len(), footer.kills.len(), self.layout.alignment);
+        let len = Footer::len_for(footer.records.len(), footer.kills.len(), self.layout.alignment);
         let mut block = self.buffer(len);
         footer.encode_into(&mut block, generation, self.regions.seed_of(region, generation), now);
         let offset = self.layout.region_size - len;
@@ -491,11 +490,6 @@ impl Log {
     /// Whether bytes wait in memory for the device, in full chunks or at all.
     pub fn is_dirty(&self) -> bool {
         !self.pending.is_empty() || self.has_tail()
-    }
-
-    /// Whether full chunks, headers or footers wait to be written.
-    pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
     }
 
     fn has_tail(&self) -> bool {
@@ -599,8 +593,7 @@ impl Log {
             return TouchPlace::InFlight;
         }
         set_keep_until(&mut open.footer, offset, lifetime.keep_until);
-        let header = &mut chunk.buf
-            [within(chunk.start, offset..offset + ENTRY_HEADER_LEN as u64)];
+        let header = &mut chunk.buf[within(chunk.start, offset..offset + ENTRY_HEADER_LEN as u64)];
         rewrite_lifetime(header, open.seed, offset, lifetime);
         if offset >= chunk.submitted {
             TouchPlace::Memory

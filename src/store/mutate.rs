@@ -15,7 +15,7 @@ use super::word::{Location, SizeClass};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{
-    ENTRY_HEADER_LEN, Kill, Kind, ObjectHead, RegionHeader, Sequence, SliceKey, REGION_HEADER_LEN,
+    ENTRY_HEADER_LEN, Kill, Kind, ObjectHead, REGION_HEADER_LEN, RegionHeader, Sequence, SliceKey,
 };
 
 /// What the index has for a key, verified on the device where a fingerprint matched.
@@ -139,8 +139,8 @@ impl Store {
                 suspects: SmallVec::new(),
             };
             for candidate in candidates {
-                match self.load_for_change(candidate, key).await {
-                    Loaded::Entry(entry, _) if is_key(&entry, key) => {
+                match self.load_for_change(candidate, (key, key_hash)).await {
+                    Loaded::Entry(entry, _) if self.is_key(&entry, key, key_hash) => {
                         found.matched = Some(self.matched(&entry));
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
@@ -154,15 +154,20 @@ impl Store {
 
     /// Reads as much as a change needs: the key, or the whole slot of an object's head. That the
     /// key is another one is only believed of a verified slot.
-    async fn load_for_change(&self, candidate: Candidate, key: &[u8]) -> Loaded {
+    async fn load_for_change(&self, candidate: Candidate, (key, key_hash): (&[u8], u64)) -> Loaded {
         match self.load(candidate, Extent::Key { key_len: key.len() }).await {
             Loaded::Entry(entry, super::Tier::Disk)
-                if entry.kind() == Kind::Head || !is_key(&entry, key) =>
+                if entry.kind() == Kind::Head || !self.is_key(&entry, key, key_hash) =>
             {
                 self.load(candidate, Extent::Whole).await
             }
             loaded => loaded,
         }
+    }
+
+    /// Slices are hashed with another seed, so an object's key never means a slice.
+    fn is_key(&self, entry: &Entry, key: &[u8], key_hash: u64) -> bool {
+        entry.key() == key && self.hash_of(entry.kind(), key) == key_hash
     }
 
     fn matched(&self, entry: &Entry) -> Match {
@@ -446,11 +451,30 @@ impl Store {
             };
             let lifetime =
                 Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
+            if let Some(head) = matched.head
+                && keep_until > matched.lifetime.keep_until
+            {
+                self.touch_slices(head, lifetime).await?;
+            }
             if self.touch_at(key, key_hash, &matched, lifetime).await? {
                 count(&self.shared.counters.touched);
                 return Ok(Some(lifetime));
             }
         }
+    }
+
+    /// The slices of an object must live as long as its head.
+    async fn touch_slices(&self, head: ObjectHead, lifetime: Lifetime) -> Result<(), StoreError> {
+        for number in 0..head.slice_count() {
+            let key = SliceKey { object: head.object, number }.encode();
+            let key_hash = self.slice_hash(&key);
+            while let Some(matched) = self.find(&key, key_hash).await.matched {
+                if self.touch_at(&key, key_hash, &matched, lifetime).await? {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// False if the entry moved or is on its way to the device: find it again.
@@ -537,7 +561,9 @@ impl Store {
         if mark_region {
             let (uuid, range) = (shared.uuid, start..start + REGION_HEADER_LEN as u64);
             let mark = move |bytes: &mut [u8]| {
-                let Ok(mut header) = RegionHeader::decode(bytes, uuid, region) else { return false };
+                let Ok(mut header) = RegionHeader::decode(bytes, uuid, region) else {
+                    return false;
+                };
                 header.touched = true;
                 bytes.copy_from_slice(&header.encode(uuid, region));
                 true
@@ -626,10 +652,6 @@ impl Drop for Pin {
     fn drop(&mut self) {
         self.store.shared.regions.on_device(self.region).unpin();
     }
-}
-
-fn is_key(entry: &Entry, key: &[u8]) -> bool {
-    matches!(entry.kind(), Kind::Object | Kind::Head) && entry.key() == key
 }
 
 fn is_unchanged(now: &super::index::Candidates, then: &[Location]) -> bool {

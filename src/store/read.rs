@@ -115,7 +115,9 @@ impl Store {
             let mut moved = false;
             for candidate in self.candidates(key_hash) {
                 match self.load(candidate, Extent::Whole).await {
-                    Loaded::Entry(entry, tier) if entry.kind() == Kind::Slice && entry.key() == key => {
+                    Loaded::Entry(entry, tier)
+                        if entry.kind() == Kind::Slice && entry.key() == key =>
+                    {
                         return self.admit(key_hash, candidate, entry, tier, true);
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
@@ -184,12 +186,15 @@ impl Store {
         }
         let (region, offset) = candidate.location().split(self.shared.layout.region_size);
         let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
+        let touches = row.touches();
         if row.in_memory()
             && let Some(entry) = self.load_from_log(candidate, region, offset)
         {
+            if extent == Extent::Whole {
+                self.keep_resident(&entry, touches);
+            }
             return Loaded::Entry(entry, Tier::Log);
         }
-        let touches = row.touches();
         let mut loaded = self.load_from_device(candidate, region, offset, extent).await;
         if matches!(loaded, Loaded::Damaged) && row.generation() == candidate.generation {
             // A transfer can go wrong once; the second answer counts.

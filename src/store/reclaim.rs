@@ -82,7 +82,8 @@ impl Store {
             .iter()
             .filter(|(_, row)| row.state() == RegionState::Sealed)
             .min_by_key(|(_, row)| {
-                let rank = if row.keep_until() <= now || row.generation() < floor || row.live() == 0 {
+                let rank = if row.keep_until() <= now || row.generation() < floor || row.live() == 0
+                {
                     0
                 } else if row.live() < mostly_dead.min(credit) {
                     1
@@ -98,7 +99,8 @@ impl Store {
         let shared = &*self.shared;
         let row = shared.regions.on_device(region);
         let contents = self.read_contents(region, row.generation()).await?;
-        let all_dead = row.keep_until() <= shared.clock.now() || row.generation() < shared.purge_floor();
+        let all_dead =
+            row.keep_until() <= shared.clock.now() || row.generation() < shared.purge_floor();
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let mut moved = false;
         for record in &contents.footer.records {
@@ -106,7 +108,9 @@ impl Store {
                 location: Location::new(region, record.offset, shared.layout.region_size),
                 generation: row.generation(),
             };
-            let Some(word) = shared.index.lock(record.key_hash).get(place.location) else { continue };
+            let Some(word) = shared.index.lock(record.key_hash).get(place.location) else {
+                continue;
+            };
             let worth = !all_dead && (keep_all || word.is_hit());
             if worth && self.reinsert(record, word, place).await {
                 moved = true;

@@ -33,10 +33,14 @@ pub enum OpenError {
     #[error("no superblock found ({0}): format the device first with `rawcached format`")]
     NotFormatted(Damage),
     /// Both copies carry our magic number but are damaged.
-    #[error("both superblock copies are damaged ({0}): the device is not touched; `rawcached format --force` starts over")]
+    #[error(
+        "both superblock copies are damaged ({0}): the device is not touched; `rawcached format --force` starts over"
+    )]
     Damaged(Damage),
     /// The device ends before the store does.
-    #[error("the device has {actual} bytes but was formatted with {expected}: it is truncated or another device")]
+    #[error(
+        "the device has {actual} bytes but was formatted with {expected}: it is truncated or another device"
+    )]
     Truncated {
         /// Bytes of the device.
         actual: u64,
@@ -44,7 +48,9 @@ pub enum OpenError {
         expected: u64,
     },
     /// The device needs a larger alignment than it was formatted for.
-    #[error("the device needs {needed}-byte alignment but was formatted with {formatted}: format it again")]
+    #[error(
+        "the device needs {needed}-byte alignment but was formatted with {formatted}: format it again"
+    )]
     Alignment {
         /// What the device needs now.
         needed: u32,
@@ -258,7 +264,11 @@ impl Store {
                     Err(error) => {
                         // Left alone: what cannot be read is neither served nor reused.
                         count(&self.shared.counters.read_errors);
-                        tracing::error!(region, error = &error as &dyn std::error::Error, "region unreadable");
+                        tracing::error!(
+                            region,
+                            error = &error as &dyn std::error::Error,
+                            "region unreadable"
+                        );
                     }
                 }
             }
@@ -274,10 +284,13 @@ impl Store {
         match footer {
             Some((trailer, footer)) if trailer.generation >= row.generation() => {
                 if trailer.generation > row.generation() {
-                    self.shared.regions.begin_life(region, trailer.generation, RegionState::Unknown);
+                    self.shared.regions.begin_life(
+                        region,
+                        trailer.generation,
+                        RegionState::Unknown,
+                    );
                 }
-                let (generation, stamp) = (trailer.generation, trailer.stamp);
-                Ok(Some(Contents { generation, footer, sealed: true, stamp }))
+                Ok(Some(Contents { footer, sealed: true, stamp: trailer.stamp }))
             }
             _ if row.generation() == Sequence(0) => Ok(None),
             _ => self.read_contents(region, row.generation()).await.map(Some),
