@@ -41,6 +41,8 @@ pub struct CacheOptions {
     pub flush_interval: Duration,
     /// Bytes of memory that all streamed stores in progress share.
     pub staging_bytes: u64,
+    /// Bits of the key hash that are used: all of them, but for tests that want collisions.
+    pub hash_mask: u64,
 }
 
 impl Default for CacheOptions {
@@ -53,6 +55,7 @@ impl Default for CacheOptions {
             ack: Ack::Buffered,
             flush_interval: Duration::from_millis(100),
             staging_bytes: 128 << 20,
+            hash_mask: u64::MAX,
         }
     }
 }
@@ -120,7 +123,10 @@ impl Cache {
             Some(ram) => Arc::clone(ram) as Arc<dyn Resident>,
             None => Arc::new(NotResident),
         };
-        let device_options = DeviceOptions { flush_interval: options.flush_interval };
+        let device_options = DeviceOptions {
+            flush_interval: options.flush_interval,
+            hash_mask: options.hash_mask,
+        };
         let store = Store::open(device, device_options, clock.clone(), resident).await?;
         let staging = Staging::new(options.staging_bytes);
         Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, staging }) })

@@ -65,11 +65,13 @@ const FILL_LOCKS: usize = 64;
 pub struct Options {
     /// Longest time that an acknowledged change is in memory only.
     pub flush_interval: Duration,
+    /// Bits of the key hash that are used: all of them, but for tests that want collisions.
+    pub hash_mask: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { flush_interval: Duration::from_millis(100) }
+        Options { flush_interval: Duration::from_millis(100), hash_mask: u64::MAX }
     }
 }
 
@@ -371,12 +373,12 @@ impl Store {
     }
 
     fn key_hash(&self, key: &[u8]) -> u64 {
-        xxh3_64_with_seed(key, self.shared.hash_seed)
+        xxh3_64_with_seed(key, self.shared.hash_seed) & self.shared.options.hash_mask
     }
 
     fn slice_hash(&self, key: &[u8]) -> u64 {
         // Another seed, so that no object key can be made to collide with slices.
-        xxh3_64_with_seed(key, !self.shared.hash_seed)
+        xxh3_64_with_seed(key, !self.shared.hash_seed) & self.shared.options.hash_mask
     }
 
     fn hash_of(&self, kind: Kind, key: &[u8]) -> u64 {
