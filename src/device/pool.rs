@@ -19,7 +19,7 @@ const QUEUE_LEN_MAX: usize = 16 << 10;
 /// Slices given to one `pwritev`; a write of more is reported as short and continued.
 const SLICES_MAX: usize = 64;
 
-/// Carries out requests on its own threads, reads before writes. Dropping it waits for
+/// Carries out requests on its own threads, reads before all writes but one. Dropping it waits for
 /// everything submitted.
 pub(super) struct ThreadPool {
     shared: Arc<Shared>,
@@ -88,6 +88,22 @@ impl Drop for ThreadPool {
     }
 }
 
+impl Queues {
+    /// Reads go first, but one write is always under way, so that reads without end do not keep
+    /// a purge from the device.
+    fn take(&mut self, writing_max: usize) -> Option<Request> {
+        if self.may_write(writing_max) && (self.writing == 0 || self.reads.is_empty()) {
+            self.writing += 1;
+            return self.writes.pop_front();
+        }
+        self.reads.pop_front()
+    }
+
+    fn may_write(&self, writing_max: usize) -> bool {
+        !self.writes.is_empty() && self.writing < writing_max
+    }
+}
+
 impl Shared {
     /// Queues `request`, or gives it back if the queue is full.
     fn enqueue(&self, request: Request) -> Option<Request> {
@@ -122,13 +138,11 @@ impl Shared {
         let mut queues = self.queues.lock();
         queues.writing -= usize::from(was_writing);
         loop {
-            if let Some(request) = queues.reads.pop_front() {
-                return Some(request);
-            }
-            if queues.writing < self.writing_max
-                && let Some(request) = queues.writes.pop_front()
-            {
-                queues.writing += 1;
+            if let Some(request) = queues.take(self.writing_max) {
+                // A write that had to wait may go now, and this thread did not take it.
+                if queues.idle > 0 && queues.may_write(self.writing_max) {
+                    self.ready.notify_one();
+                }
                 return Some(request);
             }
             // With writes left at the limit, the threads now writing will take them.
@@ -241,8 +255,8 @@ mod tests {
         assert!(shared.enqueue(read_of(512, 0).0).is_none());
         shared.queues.lock().closed = true;
         let kind = |request: Option<Request>| request.map(|request| request.operation.kind());
+        assert_eq!(kind(shared.next(false)), Some(OperationKind::Write), "one always goes");
         assert_eq!(kind(shared.next(false)), Some(OperationKind::Read));
-        assert_eq!(kind(shared.next(false)), Some(OperationKind::Write));
         assert_eq!(kind(shared.next(false)), Some(OperationKind::Write));
         assert_eq!(kind(shared.next(false)), None, "the third write waits for a writer");
         assert_eq!(kind(shared.next(true)), Some(OperationKind::Write));

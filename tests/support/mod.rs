@@ -5,12 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use rawcached::device::{AlignedBuf, Device, OpenError, OpenOptions};
 use tempfile::{NamedTempFile, TempDir};
 
 /// Why something cannot be had on this machine.
@@ -150,6 +152,36 @@ impl Drop for MountedImage {
             eprintln!("a file system is left mounted: {error:?}");
         }
     }
+}
+
+/// Opens a device whose last handle was just dropped. A program that another test starts holds
+/// copies of this process's files between fork and exec, so that may take a moment.
+pub fn reopen(path: &Path) -> Device {
+    for _ in 0..100 {
+        match Device::open(&OpenOptions::new(path)) {
+            Err(OpenError::Busy { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{} stays busy", path.display())
+}
+
+/// A buffer of `len` times `byte`, aligned for `device`.
+pub fn filled(device: &Device, len: usize, byte: u8) -> Arc<AlignedBuf> {
+    let mut buf = device.geometry().zeroed_buffer(len);
+    buf.fill(byte);
+    Arc::new(buf)
+}
+
+/// Whether this process has `path` open with `O_DIRECT`.
+pub fn is_open_direct(path: &Path) -> bool {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let names = descriptors.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == path));
+    names.map(|entry| entry.file_name().into_string().unwrap()).any(|name| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{name}")).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_DIRECT != 0
+    })
 }
 
 /// Runs `action`; gives its result and the lines it logged at level WARN or above.

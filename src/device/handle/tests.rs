@@ -112,40 +112,48 @@ proptest! {
     }
 }
 
+/// Where each of 64 writers writes in two blocks: 16 across their boundary, 16 in the second
+/// alone, the rest in the first alone.
+fn place_of(writer: u64, alignment: u64) -> Range<u64> {
+    match writer % 4 {
+        0 => alignment - 1..alignment + 1 + writer / 4,
+        1 => alignment + 32 + writer * 7..alignment + 39 + writer * 7,
+        _ => writer * 7..writer * 7 + 7,
+    }
+}
+
 #[test]
 fn sixty_four_writers_in_one_block_lose_nothing() {
     for alignment in ALIGNMENTS {
-        let sim = SimDevice::new(u64::from(alignment) * 2, alignment);
+        let size = u64::from(alignment) * 2;
+        let sim = SimDevice::new(size, alignment);
         let device = sim.open();
         sim.set_delay(Delay::Sleep(Duration::from_millis(5)));
+        let add = |bytes: &mut [u8], writer: u64| {
+            bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_add(writer as u8));
+        };
         run(async {
             let mut tasks = Vec::new();
-            for writer in 0..64u8 {
+            for writer in 0..64 {
                 let device = device.clone();
                 tasks.push(tokio::spawn(async move {
-                    // Every fourth also crosses into the next block.
-                    let end = u64::from(alignment) + u64::from(writer / 4);
-                    let own = u64::from(writer) * 7;
-                    let range = if writer % 4 == 0 { end - 1..end + 1 } else { own..own + 7 };
-                    let change = move |bytes: &mut [u8]| {
-                        bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_add(writer));
+                    let change = |bytes: &mut [u8]| {
+                        add(bytes, writer);
                         true
                     };
-                    device.modify(range, change).await
+                    device.modify(place_of(writer, u64::from(alignment)), change).await
                 }));
             }
             for task in tasks {
                 assert!(task.await.unwrap().unwrap());
             }
         });
-        let mut expected = vec![0u8; alignment as usize * 2];
-        for writer in 0..64u8 {
-            let end = alignment as usize + usize::from(writer / 4);
-            let own = usize::from(writer) * 7;
-            let range = if writer % 4 == 0 { end - 1..end + 1 } else { own..own + 7 };
-            expected[range].iter_mut().for_each(|byte| *byte = byte.wrapping_add(writer));
+        let mut expected = vec![0u8; size as usize];
+        for writer in 0..64 {
+            let place = place_of(writer, u64::from(alignment));
+            add(&mut expected[place.start as usize..place.end as usize], writer);
         }
-        assert!(sim.contents(0..u64::from(alignment) * 2) == expected, "alignment {alignment}");
+        assert!(sim.contents(0..size) == expected, "alignment {alignment}");
         assert_eq!(device.stats().read_modify_writes, 64);
         assert_eq!(device.stats().continued, 0);
         assert_eq!(device.inner.locks.entries(), 0);
