@@ -132,6 +132,10 @@ impl Run {
 
     fn operation(&mut self, life: &Life) {
         let number = self.rng.u64(0..self.scenario.keys);
+        self.operation2(life, number);
+        if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) { eprintln!("{} {:?}", self.clock.now().0, self.keys.get(&number)); }
+    }
+    fn operation2(&mut self, life: &Life, number: u64) {
         match self.rng.u32(0..1000) {
             0..450 => self.lookup(life, number),
             450..750 => self.put(life, number),
@@ -158,16 +162,16 @@ impl Run {
                     Err(_) => return None,
                 }
             }
-            Some((bytes, hit.lifetime(), hit.metadata()))
+            if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) { eprintln!("tier {:?} {:?}", hit.tier(), life.cache.stats().store.counters); } Some((bytes, hit.lifetime(), hit.metadata()))
         });
         let now = self.clock.now().0;
         let states = self.keys.entry(number).or_insert_with(KeyStates::absent);
-        let Some((bytes, lifetime, metadata)) = found else {
+        let Some((bytes, lifetime, metadata)) = found else { if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) { eprintln!("miss {:?}",  life.cache.stats().store.counters); }
             let certain = states.states.len() == 1;
             if let (true, Some(Some(version))) = (self.scenario.roomy && certain, states.states.last())
             {
                 let alive = version.keep_until.iter().all(|until| *until > now);
-                assert!(!alive || version.ram_only || !life.cache.is_ready(), "{version:?} is lost");
+                assert!(!alive || version.ram_only || !life.cache.is_ready(), "key {number}: {version:?} is lost");
             }
             return;
         };
@@ -180,7 +184,7 @@ impl Run {
         assert!(bytes == body(id, version.len), "wrong bytes for version {id}");
         assert!(lifetime.keep_until.0 > now, "expired entry {id} was served");
         let possible = if states.uncertain { &version.keep_until[..] } else { &version.keep_until[version.keep_until.len() - 1..] };
-        assert!(possible.contains(&lifetime.keep_until.0), "{lifetime:?} of {version:?}");
+        assert!(possible.contains(&lifetime.keep_until.0), "key {number}: {lifetime:?} of {version:?}");
         if states.uncertain {
             let settled = Version { keep_until: vec![lifetime.keep_until.0], ..version };
             *states = KeyStates { states: vec![Some(settled)], uncertain: false };
@@ -202,7 +206,9 @@ impl Run {
             _ => self.rng.u64(60..100_000),
         };
         let keep_until = vec![self.clock.now().0 + u32::try_from(ttl).unwrap()];
-        let ram_only = ttl <= 5 && self.scenario.ram_bytes > 0;
+        // Objects of several slices always go to the device.
+        let sliced = len > (self.scenario.region_bytes / 4).min(1 << 20);
+        let ram_only = ttl <= 5 && self.scenario.ram_bytes > 0 && !sliced;
         let ack = (self.rng.u32(0..30) == 0).then_some(Ack::Flushed);
         let options = StoreOptions {
             ttl: Some(Duration::from_secs(ttl)),
@@ -304,6 +310,7 @@ impl Run {
             self.device.power_cut(self.rng.u64(..));
         }
         self.crashes += 1;
+        if let Ok(k) = std::env::var("TK") { eprintln!("CRASH {:?}", self.keys.get(&k.parse().unwrap())); }
         for states in self.keys.values_mut() {
             states.uncertain = true;
             // What was in RAM only is gone, with what it replaced.

@@ -76,6 +76,7 @@ impl Store {
                 None => wake.await,
             }
             if self.shared.is_closed() {
+                self.shared.waiters.lock().clear();
                 return;
             }
             self.flush_round(&mut deadlines).await;
@@ -172,6 +173,9 @@ impl Store {
     fn settle(&self, ok: bool, durable: Option<Ticket>, at_risk: Ticket) {
         let mut waiters = self.shared.waiters.lock();
         let limit = if ok { durable.unwrap_or(0) } else { at_risk };
+        if let (true, Some(durable)) = (ok, durable) {
+            self.shared.durable.fetch_max(durable, Ordering::AcqRel);
+        }
         if !ok {
             self.shared.failed.fetch_max(at_risk, Ordering::AcqRel);
         }

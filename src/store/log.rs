@@ -109,6 +109,8 @@ struct Frozen {
     number: u64,
     region: u32,
     start: u64,
+    /// Where the next chunk begins; the buffer may be longer.
+    end: u64,
     buf: Arc<AlignedBuf>,
 }
 
@@ -142,6 +144,8 @@ pub struct Log {
     changed: Option<HashSet<u64>>,
     superblock: Superblock,
     superblock_dirty: bool,
+    /// A write failed since the device was opened.
+    lossy: bool,
     reinsert_credit: u64,
     ram_places: u64,
     memory_alignment: usize,
@@ -171,6 +175,7 @@ impl Log {
             changed: Some(HashSet::new()),
             superblock,
             superblock_dirty: false,
+            lossy: false,
             reinsert_credit: 0,
             ram_places: 0,
             memory_alignment,
@@ -242,8 +247,14 @@ impl Log {
         }
     }
 
-    /// Whether recovery is still going on: older versions may turn up for any key.
-    pub fn is_recovering(&self) -> bool {
+    /// Whether older versions may be on the device of keys that the index does not have:
+    /// recovery is still going on, or a failed write took kill records with it. Changes then
+    /// count as kill records whether the key matched or not.
+    pub fn may_hide_older(&self) -> bool {
+        self.is_recovering() || self.lossy
+    }
+
+    fn is_recovering(&self) -> bool {
         self.changed.is_some()
     }
 
@@ -427,7 +438,8 @@ impl Log {
         let buf = Arc::new(chunk.buf);
         self.frozen_count += 1;
         let number = self.frozen_count;
-        self.frozen.push(Frozen { number, region, start: chunk.start, buf: Arc::clone(&buf) });
+        let start = chunk.start;
+        self.frozen.push(Frozen { number, region, start, end, buf: Arc::clone(&buf) });
         let slice = WriteSlice { buf, range };
         self.push_write(region, chunk.submitted, slice, AfterWrite::DropChunk(number));
     }
@@ -539,6 +551,7 @@ impl Log {
     /// A write or flush failed: what is open is used no more, and the region that follows does
     /// not depend on it.
     pub fn fail(&mut self) {
+        self.lossy = true;
         if let Some(open) = self.open.as_mut() {
             open.broken = true;
         }
@@ -561,7 +574,7 @@ impl Log {
             .find(|frozen| {
                 frozen.region == region
                     && range.start >= frozen.start
-                    && range.end <= frozen.start + frozen.buf.len() as u64
+                    && range.end <= frozen.end
             })
             .map(|frozen| frozen.buf[within(frozen.start, range)].to_vec())
     }
@@ -574,7 +587,7 @@ impl Log {
         }
         if self.frozen.iter().any(|frozen| {
             frozen.region == region
-                && (frozen.start..frozen.start + frozen.buf.len() as u64).contains(&offset)
+                && (frozen.start..frozen.end).contains(&offset)
         }) {
             return TouchPlace::InFlight;
         }

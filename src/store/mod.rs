@@ -128,6 +128,9 @@ struct Shared {
     epoch: OnceCell<()>,
     purge_floor: AtomicU64,
     waiters: Mutex<Vec<flusher::Waiter>>,
+    /// Changes up to this ticket are durable, unless a write failed.
+    durable: AtomicU64,
+    /// Changes up to this ticket were at risk when a write last failed.
     failed: AtomicU64,
     wake_flusher: Notify,
     wake_reclaimer: Notify,
@@ -137,7 +140,14 @@ struct Shared {
     stopping: AtomicBool,
     closed: AtomicBool,
     counters: Counters,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+/// The background work of a store.
+struct Tasks {
+    flusher: JoinHandle<()>,
+    reclaimer: JoinHandle<()>,
+    recovery: JoinHandle<()>,
 }
 
 /// What a store is like at one moment.
@@ -224,6 +234,7 @@ impl Store {
             epoch: OnceCell::new(),
             purge_floor: AtomicU64::new(superblock.purge_floor.0),
             waiters: Mutex::default(),
+            durable: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             wake_flusher: Notify::new(),
             wake_reclaimer: Notify::new(),
@@ -238,12 +249,11 @@ impl Store {
             counters::count(&shared.counters.superblocks_repaired);
         }
         let store = Store { shared: Arc::new(shared) };
-        let tasks = vec![
-            tokio::spawn(store.clone().run_flusher()),
-            tokio::spawn(store.clone().run_reclaimer()),
-            tokio::spawn(store.clone().run_recovery()),
-        ];
-        *store.shared.tasks.lock() = tasks;
+        *store.shared.tasks.lock() = Some(Tasks {
+            flusher: tokio::spawn(store.clone().run_flusher()),
+            reclaimer: tokio::spawn(store.clone().run_reclaimer()),
+            recovery: tokio::spawn(store.clone().run_recovery()),
+        });
         Ok(store)
     }
 
@@ -317,22 +327,28 @@ impl Store {
     /// # Errors
     /// The device failed: what was not durable before may be lost.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        let last = {
-            let log = self.shared.log.lock();
+        {
+            // Under the append lock: no change is half published when the flag is up.
+            let _log = self.shared.log.lock();
             self.shared.stopping.store(true, Ordering::Release);
+        }
+        self.shared.wake_reclaimer.notify_one();
+        let tasks = std::mem::take(&mut *self.shared.tasks.lock());
+        let Some(Tasks { flusher, reclaimer, recovery }) = tasks else { return Ok(()) };
+        // Reclaim may be waiting for a flush: the flusher ends last.
+        let _ = recovery.await;
+        let _ = reclaimer.await;
+        let flushed = {
+            let log = self.shared.log.lock();
             log.has_epoch().then(|| log.appended())
         };
-        let flushed = match last {
-            Some(ticket) if !self.shared.is_closed() => self.flush_through(ticket).await,
-            _ => Ok(()),
+        let flushed = match flushed {
+            Some(ticket) => self.flush_through(ticket).await,
+            None => Ok(()),
         };
         self.shared.closed.store(true, Ordering::Release);
         self.shared.wake_flusher.notify_one();
-        self.shared.wake_reclaimer.notify_one();
-        let tasks = std::mem::take(&mut *self.shared.tasks.lock());
-        for task in tasks {
-            let _ = task.await;
-        }
+        let _ = flusher.await;
         flushed
     }
 

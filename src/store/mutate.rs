@@ -1,6 +1,8 @@
 //! Changing the store: put, remove, touch, purge. Owns verification before a change and
 //! its atomic publication; the append lock orders all changes, the bucket lock guards the words.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -36,7 +38,7 @@ struct Match {
 
 impl Found {
     fn may_supersede(&self, log: &Log) -> bool {
-        self.matched.is_some() || !self.suspects.is_empty() || log.is_recovering()
+        self.matched.is_some() || !self.suspects.is_empty() || log.may_hide_older()
     }
 
     /// Places whose words go when the key changes.
@@ -363,8 +365,8 @@ impl Store {
         loop {
             let found = self.find(key, key_hash).await;
             let nothing = found.matched.is_none() && found.suspects.is_empty();
-            if nothing && !self.shared.log.lock().is_recovering() {
-                return Ok(false);
+            if nothing && !self.shared.log.lock().may_hide_older() {
+                return self.settle_absence(purge).await;
             }
             self.begin_mutation().await?;
             match self.kill(key_hash, &found)? {
@@ -379,6 +381,16 @@ impl Store {
                 Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
             }
         }
+    }
+
+    /// A key that has no word may have one again after a crash, as long as what removed it
+    /// (an expired overwrite, a kill record) is not durable. A purge waits for that.
+    async fn settle_absence(&self, purge: bool) -> Result<bool, StoreError> {
+        let appended = self.shared.log.lock().appended();
+        if purge && appended > self.shared.durable.load(Ordering::Acquire) {
+            self.flush_through(appended).await?;
+        }
+        Ok(false)
     }
 
     fn kill(&self, key_hash: u64, found: &Found) -> Result<Attempt, StoreError> {
@@ -544,7 +556,10 @@ impl Store {
         {
             return None;
         }
-        self.shared.regions.on_device(region).pin();
+        let row = self.shared.regions.on_device(region);
+        row.pin();
+        // From here on a copy read earlier is not re-inserted: it lacks the touch.
+        row.count_touch();
         Some(Pin { store: self.clone(), region })
     }
 

@@ -32,7 +32,7 @@ impl Store {
         loop {
             self.shared.wake_reclaimer.notified().await;
             loop {
-                if self.shared.is_closed() {
+                if self.shared.is_stopping() {
                     return;
                 }
                 let discarded = self.discard_one().await;
@@ -139,6 +139,7 @@ impl Store {
         }
         let row = shared.regions.on_device(place.location.split(shared.layout.region_size).0);
         let candidate = Candidate { word, generation: place.generation, seed: row.seed() };
+        let touches = row.touches();
         let Loaded::Entry(entry, _) = self.load(candidate, Extent::Whole).await else {
             return false;
         };
@@ -154,7 +155,7 @@ impl Store {
         }
         let Ok(at) = log.reserve(&slot, Appender::Store, shared.clock.now()) else { return false };
         let mut bucket = shared.index.lock(record.key_hash);
-        if !bucket.contains(place.location) {
+        if !bucket.contains(place.location) || row.is_pinned() || row.touches() != touches {
             return false;
         }
         let sequence = log.draw();

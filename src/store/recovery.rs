@@ -235,6 +235,10 @@ impl Store {
     pub(super) async fn run_recovery(self) {
         let watch = Stopwatch::start();
         let gathered = self.gather().await;
+        if self.shared.is_stopping() {
+            // Cut short: what was not looked at is as it was, for the next start.
+            return;
+        }
         let mut recovered = 0;
         for mut part in gathered.parts {
             recovered += self.merge(&mut part).await;
@@ -256,6 +260,9 @@ impl Store {
             .map(|(region, _)| region)
             .collect();
         for batch in unknown.chunks(PARALLEL) {
+            if self.shared.is_stopping() {
+                break;
+            }
             let contents = batch.iter().map(|region| self.identify(*region));
             for (region, contents) in batch.iter().zip(join_all(contents).await) {
                 match contents {
