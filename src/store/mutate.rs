@@ -441,6 +441,7 @@ impl Store {
             self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
         }
         drop(log);
+        self.shared.resident.remove(candidate.place());
         self.shared.wake_flusher.notify_one();
     }
 
@@ -522,11 +523,15 @@ impl Store {
                     done
                 });
                 let done = work.await.map_err(|_| StoreError::ShuttingDown)??;
-                if !done {
-                    return Ok(false);
+                if done {
+                    self.after_touch(place, lifetime);
+                } else {
+                    // The copy in the RAM tier may be whole, but it cannot be kept as it should.
+                    if let Some(candidate) = self.candidate_at(key_hash, place) {
+                        self.drop_damaged(key_hash, candidate);
+                    }
                 }
-                self.after_touch(place, lifetime);
-                return Ok(true);
+                return Ok(done);
             }
         }
         self.after_touch(place, lifetime);

@@ -8,7 +8,7 @@ use super::Store;
 use super::counters::count;
 use super::entry::{Entry, Place};
 use super::regions::RegionState;
-use super::slots::PAGE;
+use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::word::{Location, Word};
 use crate::device::{AlignedBuf, DeviceError};
 use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, Seed, Sequence};
@@ -73,6 +73,13 @@ impl Store {
     pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
         let bucket = self.shared.index.lock(key_hash);
         bucket.candidates().into_iter().map(|word| self.candidate(word)).collect()
+    }
+
+    /// The word of the key with exactly this place.
+    pub(super) fn candidate_at(&self, key_hash: u64, place: Place) -> Option<Candidate> {
+        let bucket = self.shared.index.lock(key_hash);
+        let candidate = self.candidate(bucket.get(place.location)?);
+        (candidate.place() == place).then_some(candidate)
     }
 
     fn candidate(&self, word: Word) -> Candidate {
@@ -269,7 +276,7 @@ impl Store {
     fn read_range(&self, word: Word, offset: u64, extent: Extent) -> std::ops::Range<u64> {
         let class_len = word.class().len_max();
         let mut end = offset + class_len;
-        if class_len <= 1024 {
+        if class_len <= SMALL_SLOT_MAX {
             end = end.min((offset / PAGE + 1) * PAGE);
         }
         if let Extent::Key { key_len } = extent {

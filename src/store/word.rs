@@ -33,7 +33,7 @@ impl Location {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizeClass(u8);
 
-const CLASS_BASE: u64 = 1024;
+const CLASS_BASE: u64 = super::slots::SMALL_SLOT_MAX;
 const STEPS: u64 = 6;
 /// Largest slot in bytes that a size class can name: 1 KiB * 2^(63/6), a little over 1.4 MiB.
 pub const SLOT_LEN_MAX: u64 = class_len(63);
