@@ -167,17 +167,15 @@ impl Worker {
 async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
     // Dropped last, when the socket is closed.
     let _ticket = arrival.ticket;
-    let served = match arrival.stream {
+    let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => Ok(memcached::serve(stream, service, gate).await),
-            Err(error) => Err(error),
+            Ok(stream) => return memcached::serve(stream, service, gate).await,
+            Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => Ok(memcached::serve(stream, service, gate).await),
-            Err(error) => Err(error),
+            Ok(stream) => return memcached::serve(stream, service, gate).await,
+            Err(error) => error,
         },
     };
-    if let Err(error) = served {
-        tracing::warn!(%error, "a connection cannot be served");
-    }
+    tracing::warn!(%error, "a connection cannot be served");
 }

@@ -119,8 +119,9 @@ pub enum Command<'a> {
     Stats(&'a [u8]),
     /// `version`.
     Version,
-    /// `verbosity`; accepted and ignored, the log level is the operator's.
-    Verbosity {
+    /// `verbosity`, `cache_memlimit`: accepted without effect, as log level and sizes are the
+    /// operator's.
+    Accepted {
         /// No answer.
         noreply: bool,
     },

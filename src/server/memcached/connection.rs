@@ -24,6 +24,10 @@ const BINARY_MAGIC: u8 = 0x80;
 const BINARY_REFUSED: &str =
     "CLIENT_ERROR the binary protocol is not supported, use the text protocol";
 
+/// Clients choose what they send, and test suites what they expect, by the version of
+/// memcached that a server behaves like.
+const VERSION: &str = concat!("VERSION 1.6.18-rawcached-", env!("CARGO_PKG_VERSION"));
+
 /// What a refused peer may still send before its connection is cut, so that the error
 /// reaches it, in bytes and in time.
 const LINGER_LEN_MAX: usize = 1 << 20;
@@ -220,8 +224,8 @@ async fn execute<S: Socket>(peer: &mut Peer<S>, command: Command<'_>) -> Result<
             let text = peer.service.stats(words);
             peer.push(text.as_bytes());
         }
-        Command::Version => peer.push_line(concat!("VERSION 1.6.18-rawcached-", env!("CARGO_PKG_VERSION"))),
-        Command::Verbosity { noreply } => answer(peer, "OK", noreply),
+        Command::Version => peer.push_line(VERSION),
+        Command::Accepted { noreply } => answer(peer, "OK", noreply),
         Command::Quit => return Err(Closed::Normally),
     }
     Ok(())

@@ -146,7 +146,8 @@ fn parse_line(line: &[u8]) -> Result<Command<'_>, Refusal> {
         b"flush_all" => parse_flush_all(rest),
         b"stats" => Ok(Command::Stats(rest)),
         b"version" => Ok(Command::Version),
-        b"verbosity" => parse_verbosity(rest),
+        b"verbosity" => parse_accepted(rest, BAD_FORMAT),
+        b"cache_memlimit" => parse_accepted(rest, ERROR),
         b"quit" => Ok(Command::Quit),
         b"shutdown" => Err(refuse("ERROR: shutdown not enabled", false)),
         _ => Err(refuse(ERROR, false)),
@@ -241,12 +242,12 @@ fn parse_flush_all(rest: &[u8]) -> Result<Command<'_>, Refusal> {
     Ok(Command::FlushAll { delay, noreply })
 }
 
-fn parse_verbosity(rest: &[u8]) -> Result<Command<'_>, Refusal> {
+fn parse_accepted<'a>(rest: &'a [u8], complaint: &'static str) -> Result<Command<'a>, Refusal> {
     let words = Words::split(rest).expect(1, 2)?;
     let noreply = words.noreply();
     match parse_u64(words.words[0]) {
-        Some(_) => Ok(Command::Verbosity { noreply }),
-        None => Err(refuse(BAD_FORMAT, noreply)),
+        Some(_) => Ok(Command::Accepted { noreply }),
+        None => Err(refuse(complaint, noreply)),
     }
 }
 

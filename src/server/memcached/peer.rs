@@ -101,8 +101,12 @@ impl<S: Socket> Peer<S> {
         Ok(())
     }
 
-    /// Appends bytes from the socket to `target` until it holds `len` or the peer ends.
+    /// Appends bytes from the socket to `target` until it holds `len` or the peer ends. Sends
+    /// what is gathered first: the peer may wait for it before it goes on.
     pub(super) async fn read_into(&mut self, target: &mut BytesMut, len: usize) -> io::Result<()> {
+        if target.len() < len {
+            self.flush().await?;
+        }
         while target.len() < len {
             let missing = len - target.len();
             let read = self.stream.read_buf(&mut target.limit(missing)).await?;
