@@ -1,5 +1,6 @@
 //! A memcached server over an in-memory cache, and a client that speaks bytes.
 #![allow(dead_code, reason = "each test crate uses its part")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "this is test code")]
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
