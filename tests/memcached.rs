@@ -4,10 +4,12 @@
 
 mod memcached_support;
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use memcached_support::{Client, TestServer, options};
 use rawcached::server::Options;
+use rawcached::server::listener::{Address, Listener, Permissions};
 
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 
@@ -288,7 +290,7 @@ fn lines_that_never_end_close_the_connection() {
         let mut line = start.as_bytes().to_vec();
         line.resize(len, b'x');
         // The server may close before it has read everything.
-        let _ = std::io::Write::write_all(&mut client.0, &line);
+        let _ = client.0.write_all(&line);
         client.expect("CLIENT_ERROR line too long\r\n");
         assert_eq!(client.rest(), b"");
     }
@@ -356,7 +358,7 @@ fn pipelined_commands_answer_in_order() {
     }
     let mut sender = client.0.try_clone().unwrap();
     std::thread::scope(|scope| {
-        scope.spawn(move || std::io::Write::write_all(&mut sender, request.as_bytes()).unwrap());
+        scope.spawn(move || sender.write_all(request.as_bytes()).unwrap());
         client.expect(answer);
     });
 }
@@ -451,7 +453,7 @@ fn garbage_does_not_disturb_others() {
             state.to_be_bytes()[0]
         });
         let bytes: Vec<u8> = bytes.take(5000).collect();
-        let _ = std::io::Write::write_all(&mut garbage.0, &bytes);
+        let _ = garbage.0.write_all(&bytes);
         client.ask("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
     }
     server.wait_until(|now| now.connections_current == 1);
@@ -499,4 +501,57 @@ fn a_drain_ends_at_its_deadline() {
     server.join();
     assert_eq!(stuck.rest(), b"");
     assert_eq!(server.snapshot().connections_current, 0);
+}
+
+#[test]
+fn values_go_on_when_the_staging_memory_is_used_up() {
+    let server = TestServer::with(Options { staging_len_max: 1000, ..options() });
+    let mut holder = server.connect();
+    holder.ask("verbosity 1\r\nset held 0 0 900\r\nx", "OK\r\n");
+    let mut client = server.connect();
+    let value = "v".repeat(500_000);
+    client.ask(format!("set a 0 0 {}\r\n{value}\r\n", value.len()), "STORED\r\n");
+    let answer = format!("VALUE a 0 {}\r\n{value}\r\nEND\r\n", value.len());
+    client.ask("get a\r\n", &answer);
+    let refused = "SERVER_ERROR out of memory storing object\r\n";
+    client.ask(format!("append a 0 0 {}\r\n{value}\r\n", value.len()), refused);
+    client.ask("get a\r\n", &answer);
+    holder.ask(format!("{}\r\n", "x".repeat(899)), "STORED\r\n");
+}
+
+#[test]
+fn sockets_that_are_open_already_and_loopback_tcp_are_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("activated.sock");
+    let activated = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let activated = Listener::from_unix(activated).unwrap();
+    assert_eq!(activated.address(), &Address::Unix(path.clone()));
+    let tcp = "tcp:127.0.0.1:0".parse().unwrap();
+    let tcp = Listener::bind(&tcp, &Permissions::default()).unwrap();
+    let Address::Tcp(port) = *tcp.address() else { panic!("not a TCP address") };
+    let mut server = TestServer::serving(options(), vec![activated, tcp]);
+    Client::connect(&path).expect_alive();
+    let mut stream = std::net::TcpStream::connect(port).unwrap();
+    stream.write_all(b"set a 0 0 1\r\nx\r\nquit\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "STORED\r\n");
+    server.connect().ask("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
+    server.begin_shutdown();
+    server.join();
+    assert!(path.exists(), "the file belongs to whoever opened the socket");
+    assert!(std::net::TcpStream::connect(port).is_err());
+}
+
+#[test]
+fn hundreds_of_connections_are_served_side_by_side() {
+    const COUNT: u64 = 400;
+    let server = TestServer::with(Options { connections_max: 1000, ..options() });
+    let mut clients: Vec<Client> = (0..COUNT).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.expect_alive();
+    }
+    assert_eq!(server.snapshot().connections_current, COUNT);
+    drop(clients);
+    server.wait_until(|now| now.connections_current == 0);
 }

@@ -31,6 +31,9 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Largest value in bytes.
     pub value_len_max: u64,
+    /// Memory for values that arrive in several pieces, over all connections, in bytes. When
+    /// it is used up, values go to the cache piece by piece.
+    pub staging_len_max: u64,
     /// Lifetime of entries that are to live for ever; longer lifetimes are cut to it.
     pub ttl_max: Duration,
 }
@@ -42,6 +45,7 @@ impl Default for Options {
             connections_max: 4096,
             drain_timeout: Duration::from_secs(10),
             value_len_max: 64 << 20,
+            staging_len_max: 64 << 20,
             ttl_max: Duration::from_secs(365 * 24 * 60 * 60),
         }
     }

@@ -16,7 +16,7 @@ use super::buffers::Buffers;
 use super::counters::Ticket;
 use super::gate::Gate;
 use super::listener::Stream;
-use super::memcached::{self, FlushSchedule, Service};
+use super::memcached::{self, Baseline, FlushSchedule, Service, Staging};
 use super::{RunError, Server};
 
 /// A connection on its way to a worker.
@@ -33,22 +33,9 @@ pub(super) struct Workers {
 impl Workers {
     /// Starts all threads.
     pub(super) fn start(server: &Server) -> Result<Workers, RunError> {
-        let flushes = Arc::new(FlushSchedule::default());
-        let baseline = Arc::default();
-        let uptime = Stopwatch::start();
-        let workers = (0..server.options.workers.get()).map(|index| {
-            let service = Service {
-                cache: server.cache.clone(),
-                options: server.options.clone(),
-                counters: server.counters.clone(),
-                shard: server.counters.worker(index),
-                buffers: Buffers::default(),
-                flushes: Arc::clone(&flushes),
-                baseline: Arc::clone(&baseline),
-                uptime,
-            };
-            spawn(index, service).map_err(RunError::Worker)
-        });
+        let shared = Shared::new(server);
+        let workers = (0..server.options.workers.get())
+            .map(|index| spawn(index, service(server, index, &shared)).map_err(RunError::Worker));
         Ok(Workers { workers: workers.collect::<Result<_, _>>()?, turn: AtomicUsize::new(0) })
     }
 
@@ -96,6 +83,39 @@ fn spawn(
         .name(format!("worker-{index}"))
         .spawn(move || runtime.block_on(worker.run(arrivals)))?;
     Ok((sender, thread))
+}
+
+/// What all workers share besides the server's own parts.
+struct Shared {
+    staging: Arc<Staging>,
+    flushes: Arc<FlushSchedule>,
+    baseline: Arc<Baseline>,
+    uptime: Stopwatch,
+}
+
+impl Shared {
+    fn new(server: &Server) -> Shared {
+        Shared {
+            staging: Arc::new(Staging::new(server.options.staging_len_max)),
+            flushes: Arc::default(),
+            baseline: Arc::default(),
+            uptime: Stopwatch::start(),
+        }
+    }
+}
+
+fn service(server: &Server, index: usize, shared: &Shared) -> Service {
+    Service {
+        cache: server.cache.clone(),
+        options: server.options.clone(),
+        counters: server.counters.clone(),
+        shard: server.counters.worker(index),
+        buffers: Buffers::default(),
+        staging: shared.staging.clone(),
+        flushes: shared.flushes.clone(),
+        baseline: shared.baseline.clone(),
+        uptime: shared.uptime,
+    }
 }
 
 struct Worker {
@@ -178,4 +198,23 @@ async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
         },
     };
     tracing::warn!(%error, "a connection cannot be served");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+    use crate::clock::Clock;
+    use crate::server::Options;
+
+    #[tokio::test]
+    async fn a_panic_in_a_connection_is_counted() {
+        let server = Server::new(Options::default(), Cache::stand_in(Clock::system()));
+        let service = Arc::new(service(&server, 0, &Shared::new(&server)));
+        let connections = JoinSet::new();
+        let mut worker = Worker { leads: false, service, connections, gates: HashMap::new() };
+        worker.connections.spawn(async { panic!("a bug") });
+        worker.drain(Duration::from_secs(10)).await;
+        assert_eq!(server.counters.snapshot().counts.connection_panics, 1);
+    }
 }

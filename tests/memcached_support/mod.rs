@@ -49,18 +49,23 @@ impl TestServer {
     }
 
     pub fn with(options: Options) -> TestServer {
+        TestServer::serving(options, Vec::new())
+    }
+
+    /// Serves on further listeners besides its own socket.
+    pub fn serving(options: Options, mut listeners: Vec<Listener>) -> TestServer {
         let clock = Clock::manual(Timestamp(1_800_000_000));
         let cache = Cache::stand_in(clock.clone());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("memcached.sock");
         let address = Address::Unix(path.clone());
-        let listener = Listener::bind(&address, &Permissions::default()).unwrap();
+        listeners.push(Listener::bind(&address, &Permissions::default()).unwrap());
         let server = Server::new(options, cache.clone());
         let counters = server.counters().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(server.run(vec![listener], async {
+            runtime.unwrap().block_on(server.run(listeners, async {
                 stopped.await.ok();
             }))
         });

@@ -13,6 +13,7 @@ use crate::server::counters::Operation;
 use super::command::Store;
 use super::input::Input;
 use super::peer::{Peer, Socket};
+use super::service::NO_MEMORY;
 use super::storage::{WHOLE_LEN_MAX, condition};
 
 const LINE_END: &[u8] = b"\r\n";
@@ -40,9 +41,18 @@ pub(super) async fn store_arriving<S: Socket>(
     input: &mut Input,
     store: Store<'_>,
 ) -> io::Result<&'static str> {
-    if store.body_len > WHOLE_LEN_MAX {
+    let share = match store.body_len {
+        0..=WHOLE_LEN_MAX => peer.service.staging.take(store.body_len),
+        _ => None,
+    };
+    let Some(_share) = share else {
+        if store.verb.extends() {
+            peer.service.shard.store_no_memory.bump();
+            swallow(peer, input, store.body_len).await?;
+            return Ok(NO_MEMORY);
+        }
         return stream(peer, input, store).await;
-    }
+    };
     // At most WHOLE_LEN_MAX, so the conversion holds and the reservation is bounded.
     let len = usize::try_from(store.body_len).unwrap_or(usize::MAX).saturating_add(2);
     let mut received = BytesMut::with_capacity(len);

@@ -174,6 +174,14 @@ pub enum Verb {
     Cas(u64),
 }
 
+impl Verb {
+    /// True for the two that need the old value to make the new one.
+    #[must_use]
+    pub fn extends(self) -> bool {
+        matches!(self, Verb::Append | Verb::Prepend)
+    }
+}
+
 /// Which way a number is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {

@@ -155,7 +155,7 @@ impl<S: Socket> Connection<S> {
         let drop_what_comes = async {
             self.peer.stream.shutdown().await?;
             let mut dropped = 0;
-            let mut scratch = [0; 4096];
+            let mut scratch = vec![0; 4096];
             while dropped < LINGER_LEN_MAX {
                 match self.peer.stream.read(&mut scratch).await? {
                     0 => break,

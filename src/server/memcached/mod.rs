@@ -15,9 +15,12 @@ mod number;
 mod peer;
 mod retrieval;
 mod service;
+mod staging;
 mod stats;
 mod storage;
 
 pub(super) use connection::serve;
 pub(super) use flush::FlushSchedule;
 pub(super) use service::Service;
+pub(super) use staging::Staging;
+pub(super) use stats::Baseline;

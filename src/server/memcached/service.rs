@@ -12,6 +12,7 @@ use crate::server::counters::{Counters, Operation, Shard};
 use super::command::Key;
 use super::expiry;
 use super::flush::FlushSchedule;
+use super::staging::Staging;
 use super::stats::Baseline;
 
 pub(in crate::server) struct Service {
@@ -22,6 +23,7 @@ pub(in crate::server) struct Service {
     /// Counters of this worker.
     pub(in crate::server) shard: Arc<Shard>,
     pub(in crate::server) buffers: Buffers,
+    pub(in crate::server) staging: Arc<Staging>,
     pub(in crate::server) flushes: Arc<FlushSchedule>,
     pub(in crate::server) baseline: Arc<Baseline>,
     pub(in crate::server) uptime: Stopwatch,
@@ -107,7 +109,7 @@ impl Service {
             }
             StoreError::Busy(_) => {
                 self.shard.store_no_memory.bump();
-                "SERVER_ERROR out of memory storing object"
+                NO_MEMORY
             }
             StoreError::Device(_) => {
                 self.shard.store_failed.bump();
@@ -129,4 +131,5 @@ impl Service {
     }
 }
 
+pub(super) const NO_MEMORY: &str = "SERVER_ERROR out of memory storing object";
 pub(super) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";

@@ -36,11 +36,8 @@ impl Service {
     /// True for a value that [`Service::refuse_large`] is to refuse. What `append` and
     /// `prepend` add is kept in memory, so it has a limit of its own.
     pub(super) fn is_too_large(&self, store: &Store<'_>) -> bool {
-        let limit = match store.verb {
-            Verb::Append | Verb::Prepend => self.options.value_len_max.min(WHOLE_LEN_MAX),
-            _ => self.options.value_len_max,
-        };
-        store.body_len > limit
+        let limit = if store.verb.extends() { WHOLE_LEN_MAX } else { u64::MAX };
+        store.body_len > limit.min(self.options.value_len_max)
     }
 
     /// Refuses a value because of its length. Only `set` takes the old value with it: the
