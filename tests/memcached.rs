@@ -555,3 +555,31 @@ fn hundreds_of_connections_are_served_side_by_side() {
     drop(clients);
     server.wait_until(|now| now.connections_current == 0);
 }
+
+#[test]
+fn a_long_line_is_refused_when_the_staging_memory_is_used_up() {
+    let server = TestServer::with(Options { staging_len_max: 100_000, ..options() });
+    let mut client = server.connect();
+    client.ask(format!("get {}\r\n", "k ".repeat(15_000)), "END\r\n");
+    let _ = client.0.write_all(format!("get {}\r\n", "k ".repeat(100_000)).as_bytes());
+    client.expect("SERVER_ERROR out of memory reading request\r\n");
+    assert_eq!(client.rest(), b"");
+    let mut client = server.connect();
+    client.ask(format!("get {}\r\n", "k ".repeat(15_000)), "END\r\n");
+}
+
+#[test]
+fn where_the_bytes_are_split_does_not_matter() {
+    let server = TestServer::start();
+    let request = "set a 1 0 5\r\nab\r\nc\r\nget a\r\nset a 0 0 2\r\nabc\r\nbad\r\nincr a 1 noreply\r\n\
+                   append a 0 0 1\r\n!\r\nget a x a\r\nset a 0 0 0 noreply\r\n\r\ndelete a\r\n";
+    let answer = "STORED\r\nVALUE a 1 5\r\nab\r\nc\r\nEND\r\nCLIENT_ERROR bad data chunk\r\nERROR\r\n\
+                  ERROR\r\nSTORED\r\nVALUE a 1 6\r\nab\r\nc!\r\nVALUE a 1 6\r\nab\r\nc!\r\nEND\r\nDELETED\r\n";
+    for split in 0..=request.len() {
+        let mut client = server.connect();
+        client.send(&request[..split]);
+        server.wait_until(|now| now.counts.bytes_read >= (request.len() * split + split) as u64);
+        client.send(&request[split..]);
+        client.expect(answer);
+    }
+}

@@ -31,8 +31,9 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Largest value in bytes.
     pub value_len_max: u64,
-    /// Memory for values that arrive in several pieces, over all connections, in bytes. When
-    /// it is used up, values go to the cache piece by piece.
+    /// Memory for values and long lines that arrive in several pieces, over all connections,
+    /// in bytes. When it is used up, values go to the cache piece by piece and long lines are
+    /// refused.
     pub staging_len_max: u64,
     /// Lifetime of entries that are to live for ever; longer lifetimes are cut to it.
     pub ttl_max: Duration,

@@ -24,6 +24,8 @@ const BINARY_MAGIC: u8 = 0x80;
 const BINARY_REFUSED: &str =
     "CLIENT_ERROR the binary protocol is not supported, use the text protocol";
 
+const NO_MEMORY_READING: &str = "SERVER_ERROR out of memory reading request";
+
 /// Clients choose what they send, and test suites what they expect, by the version of
 /// memcached that a server behaves like.
 const VERSION: &str = concat!("VERSION 1.6.18-rawcached-", env!("CARGO_PKG_VERSION"));
@@ -96,11 +98,19 @@ impl<S: Socket> Connection<S> {
     async fn fill(&mut self, gate: &Gate) -> Result<(), Closed> {
         let Connection { peer, input, .. } = self;
         let Peer { stream, service, .. } = peer;
-        let read = poll_fn(|cx| match input.poll_fill(cx, stream, &service.buffers) {
+        let read = poll_fn(|cx| match input.poll_fill(cx, stream, service) {
             Poll::Pending if input.unread().is_empty() => gate.poll_closed(cx).map(|()| Ok(0)),
             polled => polled,
         })
-        .await?;
+        .await;
+        let read = match read {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                peer.push_line(NO_MEMORY_READING);
+                peer.flush().await?;
+                return Err(Closed::Refused);
+            }
+            read => read?,
+        };
         service.shard.bytes_read.add(read as u64);
         if read == 0 { Err(Closed::Normally) } else { Ok(()) }
     }

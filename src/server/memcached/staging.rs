@@ -1,10 +1,10 @@
-//! Memory for values that arrive in pieces and are gathered whole: one budget for all
-//! connections, so that many slow clients cannot fill the memory.
+//! Memory for what arrives in pieces and is gathered whole, values and long lines: one budget
+//! for all connections, so that many slow clients cannot fill the memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How much memory gathered values may take.
+/// How much memory the gathered may take.
 #[derive(Debug)]
 pub(in crate::server) struct Staging {
     free_len: AtomicU64,
