@@ -10,13 +10,10 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{self, JoinError, JoinSet};
 
-use crate::clock::Stopwatch;
-
-use super::buffers::Buffers;
 use super::counters::Ticket;
 use super::gate::Gate;
 use super::listener::Stream;
-use super::memcached::{self, Baseline, FlushSchedule, Service, Staging};
+use super::memcached::{self, Service, Shared};
 use super::{RunError, Server};
 
 /// A connection on its way to a worker.
@@ -33,9 +30,10 @@ pub(super) struct Workers {
 impl Workers {
     /// Starts all threads.
     pub(super) fn start(server: &Server) -> Result<Workers, RunError> {
-        let shared = Shared::new(server);
-        let workers = (0..server.options.workers.get())
-            .map(|index| spawn(index, service(server, index, &shared)).map_err(RunError::Worker));
+        let shared = Shared::new(&server.options);
+        let workers = (0..server.options.workers.get()).map(|index| {
+            spawn(index, Service::new(server, index, &shared)).map_err(RunError::Worker)
+        });
         Ok(Workers { workers: workers.collect::<Result<_, _>>()?, turn: AtomicUsize::new(0) })
     }
 
@@ -83,39 +81,6 @@ fn spawn(
         .name(format!("worker-{index}"))
         .spawn(move || runtime.block_on(worker.run(arrivals)))?;
     Ok((sender, thread))
-}
-
-/// What all workers share besides the server's own parts.
-struct Shared {
-    staging: Arc<Staging>,
-    flushes: Arc<FlushSchedule>,
-    baseline: Arc<Baseline>,
-    uptime: Stopwatch,
-}
-
-impl Shared {
-    fn new(server: &Server) -> Shared {
-        Shared {
-            staging: Arc::new(Staging::new(server.options.staging_len_max)),
-            flushes: Arc::default(),
-            baseline: Arc::default(),
-            uptime: Stopwatch::start(),
-        }
-    }
-}
-
-fn service(server: &Server, index: usize, shared: &Shared) -> Service {
-    Service {
-        cache: server.cache.clone(),
-        options: server.options.clone(),
-        counters: server.counters.clone(),
-        shard: server.counters.worker(index),
-        buffers: Buffers::default(),
-        staging: shared.staging.clone(),
-        flushes: shared.flushes.clone(),
-        baseline: shared.baseline.clone(),
-        uptime: shared.uptime,
-    }
 }
 
 struct Worker {
@@ -210,7 +175,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_connection_is_counted() {
         let server = Server::new(Options::default(), Cache::stand_in(Clock::system()));
-        let service = Arc::new(service(&server, 0, &Shared::new(&server)));
+        let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
         let connections = JoinSet::new();
         let mut worker = Worker { leads: false, service, connections, gates: HashMap::new() };
         worker.connections.spawn(async { panic!("a bug") });

@@ -20,7 +20,4 @@ mod stats;
 mod storage;
 
 pub(super) use connection::serve;
-pub(super) use flush::FlushSchedule;
-pub(super) use service::Service;
-pub(super) use staging::Staging;
-pub(super) use stats::Baseline;
+pub(super) use service::{Service, Shared};

@@ -1,13 +1,13 @@
-//! What all connections of one worker share, and the commands that touch no value.
+//! What connections share, and the commands that touch no value.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::{Cache, StoreError, StoreOptions};
 use crate::clock::Stopwatch;
-use crate::server::Options;
 use crate::server::buffers::Buffers;
 use crate::server::counters::{Counters, Operation, Shard};
+use crate::server::{Options, Server};
 
 use super::command::Key;
 use super::expiry;
@@ -15,21 +15,56 @@ use super::flush::FlushSchedule;
 use super::staging::Staging;
 use super::stats::Baseline;
 
+/// What the connections of all workers share.
+pub(in crate::server) struct Shared {
+    staging: Arc<Staging>,
+    flushes: Arc<FlushSchedule>,
+    baseline: Arc<Baseline>,
+    uptime: Stopwatch,
+}
+
+impl Shared {
+    pub(in crate::server) fn new(options: &Options) -> Shared {
+        Shared {
+            staging: Arc::new(Staging::new(options.staging_len_max)),
+            flushes: Arc::default(),
+            baseline: Arc::default(),
+            uptime: Stopwatch::start(),
+        }
+    }
+}
+
+/// What the connections of one worker share.
 pub(in crate::server) struct Service {
     pub(in crate::server) cache: Cache,
     pub(in crate::server) options: Options,
-    /// Counters of all workers, for `stats`.
-    pub(in crate::server) counters: Arc<Counters>,
+    pub(in crate::server) flushes: Arc<FlushSchedule>,
     /// Counters of this worker.
     pub(in crate::server) shard: Arc<Shard>,
-    pub(in crate::server) buffers: Buffers,
-    pub(in crate::server) staging: Arc<Staging>,
-    pub(in crate::server) flushes: Arc<FlushSchedule>,
-    pub(in crate::server) baseline: Arc<Baseline>,
-    pub(in crate::server) uptime: Stopwatch,
+    /// Counters of all workers, for `stats`.
+    pub(super) counters: Arc<Counters>,
+    pub(super) buffers: Buffers,
+    pub(super) staging: Arc<Staging>,
+    pub(super) baseline: Arc<Baseline>,
+    pub(super) uptime: Stopwatch,
 }
 
 impl Service {
+    /// What the connections of worker `index` of `server` share.
+    pub(in crate::server) fn new(server: &Server, index: usize, shared: &Shared) -> Service {
+        Service {
+            cache: server.cache.clone(),
+            options: server.options.clone(),
+            flushes: shared.flushes.clone(),
+            shard: server.counters.worker(index),
+            counters: server.counters.clone(),
+            buffers: Buffers::default(),
+            staging: shared.staging.clone(),
+            baseline: shared.baseline.clone(),
+            uptime: shared.uptime,
+        }
+    }
+
     /// The lifetime that a client's `exptime` asks for.
     pub(super) fn lifetime(&self, exptime: i64) -> Duration {
         expiry::lifetime(exptime, self.cache.clock().now(), self.options.ttl_max)

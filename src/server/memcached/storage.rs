@@ -161,3 +161,44 @@ fn purged(verb: Verb) -> &'static str {
         Verb::Cas(_) => "NOT_FOUND",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+    use crate::clock::Clock;
+    use crate::server::memcached::Shared;
+    use crate::server::{Options, Server};
+
+    fn service() -> Service {
+        let server = Server::new(Options::default(), Cache::stand_in(Clock::system()));
+        Service::new(&server, 0, &Shared::new(&Options::default()))
+    }
+
+    #[test]
+    fn a_set_that_a_purge_overtook_was_stored_before_it() {
+        let answer = |verb| service().stored(verb, Err(StoreError::Purged));
+        assert_eq!(answer(Verb::Set), "STORED");
+        assert_eq!(answer(Verb::Add), "STORED");
+        assert_eq!(answer(Verb::Replace), "NOT_STORED");
+        assert_eq!(answer(Verb::Cas(1)), "NOT_FOUND");
+    }
+
+    #[test]
+    fn failures_are_answered_and_counted() {
+        let service = service();
+        let device = || StoreError::Device(std::io::ErrorKind::Other.into());
+        let cases = [
+            (StoreError::Busy("full"), "SERVER_ERROR out of memory storing object"),
+            (StoreError::TooLarge { limit: 1 }, "SERVER_ERROR object too large for cache"),
+            (device(), "SERVER_ERROR device failure"),
+            (StoreError::ShuttingDown, "SERVER_ERROR shutting down"),
+        ];
+        for (error, answer) in cases {
+            assert_eq!(service.stored(Verb::Set, Err(error)), answer);
+        }
+        let counts = service.counters.snapshot().counts;
+        assert_eq!((counts.store_no_memory, counts.store_too_large), (1, 1));
+        assert_eq!(counts.store_failed, 2);
+    }
+}
