@@ -21,6 +21,11 @@ impl Gate {
         }
     }
 
+    /// True from [`Gate::close`] on.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Ready once the gate is closed. A later caller replaces the one that waits.
     pub(super) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
         {
@@ -30,6 +35,6 @@ impl Gate {
                 _ => *waiting = Some(cx.waker().clone()),
             }
         }
-        if self.closed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        if self.is_closed() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

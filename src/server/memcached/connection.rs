@@ -59,12 +59,15 @@ struct Connection<S> {
     input: Input,
     /// How much of the first unread line was searched for its end.
     searched: usize,
+    /// The gate is closed, and what had arrived by then is being read.
+    last_read: bool,
 }
 
 /// Serves one connection until either side ends it.
 pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>, gate: Arc<Gate>) {
     let peer = Peer::new(stream, service);
-    let mut connection = Connection { peer, input: Input::default(), searched: 0 };
+    let mut connection =
+        Connection { peer, input: Input::default(), searched: 0, last_read: false };
     let Err(closed) = connection.run(&gate).await;
     match closed {
         Closed::Normally => {}
@@ -94,9 +97,13 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Waits for bytes. Between commands it rests, and only then the gate ends it.
+    /// Waits for bytes. Between commands it rests, and only then the gate ends it; what had
+    /// arrived is still answered, but a client that never pauses cannot hold up a drain.
     async fn fill(&mut self, gate: &Gate) -> Result<(), Closed> {
-        let Connection { peer, input, .. } = self;
+        let Connection { peer, input, last_read, .. } = self;
+        if gate.is_closed() && input.unread().is_empty() && std::mem::replace(last_read, true) {
+            return Err(Closed::Normally);
+        }
         let Peer { stream, service, .. } = peer;
         let read = poll_fn(|cx| match input.poll_fill(cx, stream, service) {
             Poll::Pending if input.unread().is_empty() => gate.poll_closed(cx).map(|()| Ok(0)),
@@ -117,7 +124,7 @@ impl<S: Socket> Connection<S> {
 
     /// Executes every command that is complete.
     async fn process(&mut self) -> Result<(), Closed> {
-        let Connection { peer, input, searched } = self;
+        let Connection { peer, input, searched, .. } = self;
         loop {
             match parse(input.unread(), searched) {
                 Parsed::Incomplete => return Ok(()),
