@@ -35,6 +35,10 @@ const VERSION: &str = concat!("VERSION 1.6.18-rawcached-", env!("CARGO_PKG_VERSI
 const LINGER_LEN_MAX: usize = 1 << 20;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Reads granted to a connection that a drain finds busy: enough for a command that arrives in
+/// a few pieces.
+const LAST_READS: u8 = 16;
+
 /// Why a connection ends.
 #[derive(Debug)]
 pub(super) enum Closed {
@@ -59,15 +63,15 @@ struct Connection<S> {
     input: Input,
     /// How much of the first unread line was searched for its end.
     searched: usize,
-    /// The gate is closed, and what had arrived by then is being read.
-    last_read: bool,
+    /// How often it may still read for commands once its gate is closed.
+    last_reads: u8,
 }
 
 /// Serves one connection until either side ends it.
 pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>, gate: Arc<Gate>) {
     let peer = Peer::new(stream, service);
     let mut connection =
-        Connection { peer, input: Input::default(), searched: 0, last_read: false };
+        Connection { peer, input: Input::default(), searched: 0, last_reads: LAST_READS };
     let Err(closed) = connection.run(&gate).await;
     match closed {
         Closed::Normally => {}
@@ -97,12 +101,12 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Waits for bytes. Between commands it rests, and only then the gate ends it; what had
-    /// arrived is still answered, but a client that never pauses cannot hold up a drain.
+    /// Waits for bytes. Between commands it rests, and only then the gate ends it at once;
+    /// a client that never pauses ends soon, so that it cannot hold up a drain.
     async fn fill(&mut self, gate: &Gate) -> Result<(), Closed> {
-        let Connection { peer, input, last_read, .. } = self;
-        if gate.is_closed() && input.unread().is_empty() && std::mem::replace(last_read, true) {
-            return Err(Closed::Normally);
+        let Connection { peer, input, last_reads, .. } = self;
+        if gate.is_closed() {
+            *last_reads = last_reads.checked_sub(1).ok_or(Closed::Normally)?;
         }
         let Peer { stream, service, .. } = peer;
         let read = poll_fn(|cx| match input.poll_fill(cx, stream, service) {
