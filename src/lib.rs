@@ -13,5 +13,7 @@ pub mod cache;
 pub mod clock;
 pub mod device;
 pub mod format;
+pub mod metrics;
+pub mod server;
 pub mod store;
 pub mod units;

@@ -1,0 +1,55 @@
+//! Memory for what arrives in pieces and is gathered whole, values and long lines: one budget
+//! for all connections, so that many slow clients cannot fill the memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How much memory the gathered may take.
+#[derive(Debug)]
+pub(in crate::server) struct Staging {
+    free_len: AtomicU64,
+}
+
+/// A part of the budget; dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Share {
+    staging: Arc<Staging>,
+    len: u64,
+}
+
+impl Staging {
+    /// A budget of `len` bytes.
+    pub(in crate::server) fn new(len: u64) -> Staging {
+        Staging { free_len: AtomicU64::new(len) }
+    }
+
+    /// Takes `len` bytes of the budget, if that much is free.
+    pub(super) fn take(self: &Arc<Staging>, len: u64) -> Option<Share> {
+        self.free_len
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(len))
+            .ok()
+            .map(|_| Share { staging: self.clone(), len })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.staging.free_len.fetch_add(self.len, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_never_exceed_the_budget_and_come_back() {
+        let staging = Arc::new(Staging::new(10));
+        let first = staging.take(7);
+        assert!(first.is_some());
+        assert!(staging.take(4).is_none());
+        assert!(staging.take(3).is_some());
+        drop(first);
+        assert!(staging.take(10).is_some());
+    }
+}

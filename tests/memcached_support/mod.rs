@@ -1,0 +1,192 @@
+//! A memcached server over an in-memory cache, and a client that speaks bytes.
+#![allow(dead_code, reason = "each test crate uses its part")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "this is test code")]
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rawcached::cache::Cache;
+use rawcached::clock::{Clock, Timestamp};
+use rawcached::server::counters::{Counters, Snapshot};
+use rawcached::server::listener::{Address, Listener, Permissions};
+use rawcached::server::{Options, RunError, Server};
+use tokio::sync::oneshot;
+
+/// Longest wait for anything a test expects to happen.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; dropping it shuts it down.
+pub struct TestServer {
+    pub path: PathBuf,
+    pub clock: Clock,
+    pub cache: Cache,
+    pub counters: Arc<Counters>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), RunError>>>,
+    _directory: tempfile::TempDir,
+}
+
+/// Two workers, values up to 4 MiB, and no long waits.
+pub fn options() -> Options {
+    Options {
+        workers: NonZeroUsize::new(2).unwrap(),
+        connections_max: 64,
+        drain_timeout: Duration::from_secs(5),
+        value_len_max: 4 << 20,
+        ..Options::default()
+    }
+}
+
+impl TestServer {
+    pub fn start() -> TestServer {
+        TestServer::with(options())
+    }
+
+    pub fn with(options: Options) -> TestServer {
+        TestServer::serving(options, Vec::new())
+    }
+
+    /// Serves on further listeners besides its own socket.
+    pub fn serving(options: Options, mut listeners: Vec<Listener>) -> TestServer {
+        let clock = Clock::manual(Timestamp(1_800_000_000));
+        let cache = Cache::stand_in(clock.clone());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("memcached.sock");
+        let address = Address::Unix(path.clone());
+        listeners.push(Listener::bind(&address, &Permissions::default()).unwrap());
+        let server = Server::new(options, cache.clone());
+        let counters = server.counters().clone();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(server.run(listeners, async {
+                stopped.await.ok();
+            }))
+        });
+        let (stop, thread) = (Some(stop), Some(thread));
+        TestServer { path, clock, cache, counters, stop, thread, _directory: directory }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.path)
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.counters.snapshot()
+    }
+
+    /// Asks the server to drain and returns at once.
+    pub fn begin_shutdown(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Waits for the server's end.
+    pub fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+
+    /// Waits until `condition` holds of the counters.
+    pub fn wait_until(&self, condition: impl Fn(&Snapshot) -> bool) {
+        for _ in 0..PATIENCE.as_millis() {
+            if condition(&self.snapshot()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("waited in vain: {:?}", self.snapshot());
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.begin_shutdown();
+        if !std::thread::panicking() {
+            self.join();
+        }
+    }
+}
+
+/// A connection of a test.
+pub struct Client(pub UnixStream);
+
+impl Client {
+    pub fn connect(path: &Path) -> Client {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client(stream)
+    }
+
+    pub fn send(&mut self, request: impl AsRef<[u8]>) {
+        self.0.write_all(request.as_ref()).unwrap();
+    }
+
+    /// Reads exactly what is expected.
+    #[track_caller]
+    pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let mut got = vec![0; expected.len()];
+        let mut len = 0;
+        while len < got.len() {
+            match self.0.read(&mut got[len..]) {
+                Ok(0) | Err(_) => break,
+                Ok(read) => len += read,
+            }
+            if got[..len] != expected[..len] {
+                break;
+            }
+        }
+        let (got, expected) = (shorten(&got[..len]), shorten(expected));
+        assert_eq!(got, expected);
+    }
+
+    #[track_caller]
+    pub fn ask(&mut self, request: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
+        self.send(request);
+        self.expect(expected);
+    }
+
+    /// Reads to the end of the connection.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).unwrap();
+        rest
+    }
+
+    /// Reads up to a line that is `last`, which is included.
+    pub fn read_until(&mut self, last: &str) -> String {
+        let mut text = Vec::new();
+        let mut byte = [0];
+        while !text.ends_with(last.as_bytes()) {
+            assert_eq!(self.0.read(&mut byte).unwrap(), 1, "{}", shorten(&text));
+            text.push(byte[0]);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Nothing more to send.
+    pub fn half_close(&self) {
+        self.0.shutdown(Shutdown::Write).unwrap();
+    }
+
+    #[track_caller]
+    pub fn expect_alive(&mut self) {
+        self.ask("verbosity 1\r\n", "OK\r\n");
+    }
+}
+
+fn shorten(bytes: &[u8]) -> String {
+    let text = bytes.escape_ascii().to_string();
+    match text.len() {
+        0..=400 => text,
+        len => format!("{}...{} ({} bytes)", &text[..200], &text[len - 100..], bytes.len()),
+    }
+}
