@@ -11,6 +11,7 @@
 
 pub mod cache;
 pub mod clock;
+pub mod config;
 pub mod device;
 pub mod format;
 pub mod store;
