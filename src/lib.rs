@@ -14,5 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod device;
 pub mod format;
+pub mod metrics;
+pub mod server;
 pub mod store;
 pub mod units;

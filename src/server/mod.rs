@@ -1,0 +1,3 @@
+//! Listeners and the protocols spoken on them.
+
+pub mod admin;
