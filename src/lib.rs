@@ -12,6 +12,7 @@
 pub mod cache;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod device;
 pub mod format;
 pub mod metrics;
