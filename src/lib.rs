@@ -10,6 +10,7 @@
 //! `format` → `device` → `clock`, `units`.
 
 pub mod cache;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
