@@ -1,1 +1,148 @@
-//! Bytes on the device to types and back. No I/O.
+//! Bytes on the device to types and back. Owns every on-disk structure
+//! (`docs/disk-format.md` has the byte map); does no I/O, never panics on input and
+//! never allocates from an unchecked length.
+
+mod entry;
+mod footer;
+mod region;
+mod superblock;
+
+pub use entry::{
+    BODY_CHUNK, BodyCheck, ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, SliceKey, body_checksums,
+    checksum_table_len,
+};
+pub use footer::{FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer};
+pub use region::{REGION_HEADER_LEN, RegionHeader, RegionUse};
+pub use superblock::{Layout, LayoutError, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
+
+/// Version of every on-disk structure.
+pub const FORMAT_VERSION: u32 = 1;
+/// Slots begin at multiples of this many bytes.
+pub const GRANULE: u64 = 16;
+/// Bytes that a power cut writes whole or not at all.
+pub const SECTOR: u64 = 512;
+
+/// Identifies one format of one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Uuid(pub [u8; 16]);
+
+impl std::fmt::Display for Uuid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, byte) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Position in the one order of all mutations of a device; never repeats, not even
+/// after a crash, because the epoch in the high bits is raised on the device first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// Bits below the epoch: 2^44 mutations within one epoch, half a year at a million a second.
+    pub const COUNTER_BITS: u32 = 44;
+
+    /// The first sequence of `epoch`.
+    #[must_use]
+    pub fn first_of(epoch: u32) -> Sequence {
+        Sequence(u64::from(epoch) << Self::COUNTER_BITS)
+    }
+
+    /// The epoch this sequence belongs to.
+    #[must_use]
+    pub fn epoch(self) -> u32 {
+        u32::try_from(self.0 >> Self::COUNTER_BITS).unwrap_or(u32::MAX)
+    }
+
+    /// The sequence after this one.
+    #[must_use]
+    pub fn next(self) -> Sequence {
+        Sequence(self.0 + 1)
+    }
+}
+
+/// Start value of a checksum that ties bytes to one life of one region of one device,
+/// so that bytes from anywhere else do not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(pub u32);
+
+impl Seed {
+    /// The seed of the life `generation` of `region` on the device `uuid`.
+    #[must_use]
+    pub fn new(uuid: Uuid, region: u32, generation: Sequence) -> Seed {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&uuid.0);
+        hasher.update(&region.to_le_bytes());
+        hasher.update(&generation.0.to_le_bytes());
+        Seed(hasher.finalize())
+    }
+
+    fn checksum_at(self, offset: u64, parts: &[&[u8]]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(&offset.to_le_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finalize()
+    }
+}
+
+/// Why bytes are not the structure they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// Fewer bytes than the structure needs.
+    #[error("too short")]
+    Short,
+    /// The magic number is another one: blank, foreign or overwritten.
+    #[error("no magic number")]
+    Magic,
+    /// The structure was written by another version of this program.
+    #[error("format version {0}; this program reads {FORMAT_VERSION}")]
+    Version(u32),
+    /// The checksum does not match the bytes or the place.
+    #[error("checksum mismatch")]
+    Checksum,
+    /// A field has a value that cannot be.
+    #[error("impossible {0}")]
+    Field(&'static str),
+}
+
+/// Rounds `value` up to a multiple of `unit`.
+#[must_use]
+pub const fn round_up(value: u64, unit: u64) -> u64 {
+    value.div_ceil(unit) * unit
+}
+
+/// Little-endian reads at fixed offsets of a slice whose length was checked.
+trait Fields {
+    fn u16_at(&self, at: usize) -> u16;
+    fn u32_at(&self, at: usize) -> u32;
+    fn u64_at(&self, at: usize) -> u64;
+    fn bytes_at<const N: usize>(&self, at: usize) -> [u8; N];
+}
+
+impl Fields for [u8] {
+    fn u16_at(&self, at: usize) -> u16 {
+        u16::from_le_bytes(self.bytes_at(at))
+    }
+    fn u32_at(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.bytes_at(at))
+    }
+    fn u64_at(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.bytes_at(at))
+    }
+    fn bytes_at<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self[at..at + N]);
+        bytes
+    }
+}
+
+fn put(bytes: &mut [u8], at: usize, field: &[u8]) {
+    bytes[at..at + field.len()].copy_from_slice(field);
+}

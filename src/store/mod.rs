@@ -1,1 +1,3 @@
 //! One device as a crash-safe store.
+mod index;
+mod word;

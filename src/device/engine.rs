@@ -1,0 +1,130 @@
+//! The seam between [`super::Device`] and whatever moves the bytes. Owns the form of
+//! a request; never cuts, retries or continues one.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::AlignedBuf;
+use super::block_lock::BlockGuard;
+
+/// A range of a shared buffer to be written.
+#[derive(Clone, Debug)]
+pub struct WriteSlice {
+    /// The buffer; immutable while shared.
+    pub buf: Arc<AlignedBuf>,
+    /// The bytes of `buf` to write; both ends aligned.
+    pub range: Range<usize>,
+}
+
+impl WriteSlice {
+    /// The whole of `buf`.
+    #[must_use]
+    pub fn whole(buf: Arc<AlignedBuf>) -> WriteSlice {
+        let range = 0..buf.len();
+        WriteSlice { buf, range }
+    }
+
+    /// The bytes to write.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf[self.range.clone()]
+    }
+}
+
+/// What a request does to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperationKind {
+    /// Device to memory.
+    Read,
+    /// Memory to device, volatile until a flush.
+    Write,
+    /// Makes completed writes durable.
+    Flush,
+}
+
+impl OperationKind {
+    /// `read`, `write` or `flush`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OperationKind::Read => "read",
+            OperationKind::Write => "write",
+            OperationKind::Flush => "flush",
+        }
+    }
+}
+
+/// A request's work and the memory it owns while under way.
+pub(crate) enum Operation {
+    /// Fill `buf` from byte `filled` on.
+    Read { buf: AlignedBuf, filled: usize },
+    /// Write the slices one after another. `hold` is kept until the write is over, even
+    /// when nobody waits for it any more.
+    Write { slices: Vec<WriteSlice>, hold: Option<BlockGuard> },
+    /// Make durable every write completed before the request was submitted.
+    Flush,
+}
+
+impl Operation {
+    pub(crate) fn kind(&self) -> OperationKind {
+        match self {
+            Operation::Read { .. } => OperationKind::Read,
+            Operation::Write { .. } => OperationKind::Write,
+            Operation::Flush => OperationKind::Flush,
+        }
+    }
+
+    /// Bytes asked for.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Operation::Read { buf, filled } => buf.capacity() - filled,
+            Operation::Write { slices, .. } => slices.iter().map(|slice| slice.range.len()).sum(),
+            Operation::Flush => 0,
+        }
+    }
+}
+
+/// One transfer for an engine to make. Offset, length and addresses are aligned.
+pub(crate) struct Request {
+    pub(crate) offset: u64,
+    pub(crate) operation: Operation,
+    done: oneshot::Sender<Completion>,
+}
+
+/// A finished request: its memory back, and the bytes transferred, which may be fewer
+/// than asked.
+pub(crate) struct Completion {
+    pub(crate) operation: Operation,
+    pub(crate) result: io::Result<usize>,
+}
+
+impl Request {
+    pub(crate) fn new(
+        offset: u64,
+        operation: Operation,
+    ) -> (Request, oneshot::Receiver<Completion>) {
+        let (done, completed) = oneshot::channel();
+        (Request { offset, operation, done }, completed)
+    }
+
+    /// Hands the memory and the outcome back. If the waiter is gone, both are dropped here.
+    pub(crate) fn complete(self, result: io::Result<usize>) {
+        let _waiter_gone = self.done.send(Completion { operation: self.operation, result });
+    }
+}
+
+/// Moves bytes between owned, aligned memory and a device.
+///
+/// `submit` never blocks on the device, and completes each request exactly once, from any
+/// thread, in any order. An engine with per-thread rings picks the caller's ring in `submit`.
+pub(crate) trait Engine: Send + Sync + 'static {
+    /// A short name for logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Takes `request` over.
+    fn submit(&self, request: Request);
+}

@@ -1,0 +1,331 @@
+//! A handle on an open device. Owns alignment checks, retries, the cutting of writes and
+//! read-modify-write; leaves the transfer itself to its engine.
+
+use std::io;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use super::block_lock::{BlockGuard, BlockLocks};
+use super::engine::{Completion, Engine, Operation, Request};
+use super::write_queue::WriteQueue;
+use super::{
+    AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,
+    WriteSlice,
+};
+
+/// Longest write given to the engine at once, in bytes, so that a large write does not hold up
+/// the reads behind it. A multiple of every alignment.
+const WRITE_PIECE_LEN_MAX: usize = 1 << 20;
+
+/// Attempts without a whole block of progress (interrupted, or shorter than a block) before a
+/// transfer fails.
+const STALLS_MAX: u32 = 64;
+
+/// A handle on an open device. Clones share it; the device closes with the last one.
+///
+/// Dropping a future does not call back what was already handed to the engine: a cancelled
+/// write may still reach the device.
+#[derive(Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Box<dyn Engine>,
+    geometry: Geometry,
+    info: DeviceInfo,
+    stats: DeviceStats,
+    locks: Arc<BlockLocks>,
+}
+
+/// The bytes of one range, wherever it starts and ends.
+#[derive(Debug)]
+pub struct ExactBytes {
+    blocks: AlignedBuf,
+    range: Range<usize>,
+}
+
+impl Deref for ExactBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.blocks[self.range.clone()]
+    }
+}
+
+impl AsRef<[u8]> for ExactBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Device {
+    pub(super) fn new(engine: Box<dyn Engine>, geometry: Geometry, info: DeviceInfo) -> Device {
+        let (stats, locks) = (DeviceStats::default(), BlockLocks::new());
+        Device { inner: Arc::new(Inner { engine, geometry, info, stats, locks }) }
+    }
+
+    /// What every transfer must respect.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.inner.geometry
+    }
+
+    /// What the device turned out to be when it was opened.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        &self.inner.info
+    }
+
+    /// The device's counters now.
+    #[must_use]
+    pub fn stats(&self) -> DeviceStatsSnapshot {
+        self.inner.stats.snapshot(self.inner.info.direct)
+    }
+
+    /// Fills `buf` to its capacity from `offset` (both aligned) and gives it back.
+    ///
+    /// # Errors
+    /// The device failed or ended before `buf` was full.
+    ///
+    /// # Panics
+    /// If offset, length or address is not aligned.
+    pub async fn read(&self, offset: u64, buf: AlignedBuf) -> Result<AlignedBuf, DeviceError> {
+        let len = buf.capacity();
+        self.inner.read(offset, buf).await.map_err(|source| {
+            self.inner.stats.failed(OperationKind::Read);
+            DeviceError::new(OperationKind::Read, offset, len, source)
+        })
+    }
+
+    /// Reads exactly `range`, transferring no more than the blocks it touches.
+    ///
+    /// # Errors
+    /// The range does not lie on the device, or the device failed.
+    pub async fn read_exact(&self, range: Range<u64>) -> Result<ExactBytes, DeviceError> {
+        if range.start >= range.end {
+            return Ok(ExactBytes { blocks: AlignedBuf::zeroed(0, 1), range: 0..0 });
+        }
+        let (blocks, within) = self.blocks_around(OperationKind::Read, &range)?;
+        let buf = self.geometry().read_buffer(length(&blocks));
+        Ok(ExactBytes { blocks: self.read(blocks.start, buf).await?, range: within })
+    }
+
+    /// Writes `slices` one after another from `offset`. Not durable until [`Device::flush`].
+    ///
+    /// # Errors
+    /// The device failed; any part may have been written.
+    ///
+    /// # Panics
+    /// If the offset, or a slice's length or address, is not aligned.
+    pub async fn write(&self, offset: u64, slices: Vec<WriteSlice>) -> Result<(), DeviceError> {
+        self.write_holding(offset, slices, None).await
+    }
+
+    /// Makes every completed write durable.
+    ///
+    /// # Errors
+    /// The device failed; nothing may be assumed about earlier writes.
+    pub async fn flush(&self) -> Result<(), DeviceError> {
+        self.inner.flush().await.map_err(|source| {
+            self.inner.stats.failed(OperationKind::Flush);
+            DeviceError::new(OperationKind::Flush, 0, 0, source)
+        })
+    }
+
+    /// Reads the blocks around `range`, lets `change` edit exactly the bytes of `range`, and writes
+    /// the blocks back when it returns true. Blocks are locked from read to write, against other
+    /// `modify` calls only: do not [`Device::write`] to them at the same time. Not durable until
+    /// flush.
+    ///
+    /// Gives what `change` returned.
+    ///
+    /// # Errors
+    /// The range does not lie on the device, or the device failed.
+    pub async fn modify(
+        &self,
+        range: Range<u64>,
+        change: impl FnOnce(&mut [u8]) -> bool + Send,
+    ) -> Result<bool, DeviceError> {
+        if range.start >= range.end {
+            return Ok(change(&mut []));
+        }
+        let (blocks, within) = self.blocks_around(OperationKind::Read, &range)?;
+        let block = u64::from(self.geometry().alignment);
+        let hold = self.inner.locks.lock(blocks.start / block..blocks.end / block).await;
+        let buf = self.geometry().read_buffer(length(&blocks));
+        let mut buf = self.read(blocks.start, buf).await?;
+        if !change(&mut buf[within]) {
+            return Ok(false);
+        }
+        // The lock goes with the write, so it outlives this future if that is dropped.
+        let slices = vec![WriteSlice::whole(Arc::new(buf))];
+        self.write_holding(blocks.start, slices, Some(hold)).await?;
+        self.inner.stats.modified();
+        Ok(true)
+    }
+
+    async fn write_holding(
+        &self,
+        offset: u64,
+        slices: Vec<WriteSlice>,
+        hold: Option<BlockGuard>,
+    ) -> Result<(), DeviceError> {
+        let queue = WriteQueue::new(slices);
+        let len = queue.len();
+        self.inner.write(offset, queue, hold).await.map_err(|source| {
+            self.inner.stats.failed(OperationKind::Write);
+            DeviceError::new(OperationKind::Write, offset, len, source)
+        })
+    }
+
+    /// The blocks `range` touches and where it lies within them.
+    fn blocks_around(
+        &self,
+        kind: OperationKind,
+        range: &Range<u64>,
+    ) -> Result<(Range<u64>, Range<usize>), DeviceError> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        if !self.inner.geometry.holds(range.start, len) {
+            self.inner.stats.failed(kind);
+            return Err(DeviceError::new(kind, range.start, len, past_the_end()));
+        }
+        let blocks = self.inner.geometry.blocks_around(range);
+        let start = length(&(blocks.start..range.start));
+        Ok((blocks, start..start + len))
+    }
+}
+
+impl Inner {
+    async fn read(&self, offset: u64, mut buf: AlignedBuf) -> io::Result<AlignedBuf> {
+        let len = buf.capacity();
+        self.check_alignment(offset, buf.spare(0).addr(), len);
+        self.check_bounds(offset, len)?;
+        let mut filled = 0;
+        let mut stalls = 0;
+        while filled < len {
+            let request = Operation::Read { buf, filled };
+            let completion = self.submit(offset + filled as u64, request).await?;
+            let Operation::Read { buf: same, .. } = completion.operation else {
+                unreachable!("an engine gives back the operation it was given")
+            };
+            buf = same;
+            filled += self.progress(OperationKind::Read, completion.result, &mut stalls)?;
+            assert!(filled <= len, "more read than asked");
+        }
+        assert_eq!(buf.len(), len, "an engine declares what it filled");
+        Ok(buf)
+    }
+
+    async fn write(
+        &self,
+        mut offset: u64,
+        mut queue: WriteQueue,
+        mut hold: Option<BlockGuard>,
+    ) -> io::Result<()> {
+        self.check_bounds(offset, queue.len())?;
+        if self.info.read_only {
+            return Err(io::Error::from_raw_os_error(libc::EROFS));
+        }
+        let mut stalls = 0;
+        while queue.len() > 0 {
+            let slices = queue.take(WRITE_PIECE_LEN_MAX);
+            for slice in &slices {
+                let bytes = slice.bytes();
+                self.check_alignment(offset, bytes.as_ptr().addr(), bytes.len());
+            }
+            let Completion { operation, result } =
+                self.submit(offset, Operation::Write { slices, hold }).await?;
+            let Operation::Write { slices, hold: same } = operation else {
+                unreachable!("an engine gives back the operation it was given")
+            };
+            hold = same;
+            let written = self.progress(OperationKind::Write, result, &mut stalls)?;
+            queue.put_back(slices, written);
+            offset += written as u64;
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        let mut stalls = 0;
+        loop {
+            let completion = self.submit(0, Operation::Flush).await?;
+            match completion.result {
+                Ok(_) => return Ok(()),
+                Err(error) => self.stalled(error, &mut stalls)?,
+            }
+        }
+    }
+
+    async fn submit(&self, offset: u64, operation: Operation) -> io::Result<Completion> {
+        let _in_flight = self.stats.submitted(operation.kind());
+        let (request, completed) = Request::new(offset, operation);
+        self.engine.submit(request);
+        completed.await.map_err(|_| io::Error::other("the device's engine has stopped"))
+    }
+
+    /// Whole blocks transferred; an interruption or less than a block counts as a stall.
+    fn progress(
+        &self,
+        kind: OperationKind,
+        result: io::Result<usize>,
+        stalls: &mut u32,
+    ) -> io::Result<usize> {
+        match result {
+            Ok(0) => Err(match kind {
+                OperationKind::Read => past_the_end(),
+                _ => io::Error::new(io::ErrorKind::WriteZero, "the device took no bytes"),
+            }),
+            Ok(transferred) => {
+                self.stats.transferred(kind, transferred);
+                let whole = self.geometry.whole_blocks(transferred);
+                if whole == 0 {
+                    let source = io::Error::other("the device transfers less than a block");
+                    self.stall(source, stalls)?;
+                } else if whole < transferred {
+                    self.stats.continued();
+                }
+                Ok(whole)
+            }
+            Err(error) => self.stalled(error, stalls).map(|()| 0),
+        }
+    }
+
+    /// Lets an interruption be retried; any other error stands.
+    fn stalled(&self, error: io::Error, stalls: &mut u32) -> io::Result<()> {
+        if error.kind() == io::ErrorKind::Interrupted {
+            self.stall(error, stalls)
+        } else {
+            Err(error)
+        }
+    }
+
+    fn stall(&self, reason: io::Error, stalls: &mut u32) -> io::Result<()> {
+        *stalls += 1;
+        self.stats.continued();
+        if *stalls > STALLS_MAX { Err(reason) } else { Ok(()) }
+    }
+
+    fn check_bounds(&self, offset: u64, len: usize) -> io::Result<()> {
+        if self.geometry.holds(offset, len) { Ok(()) } else { Err(past_the_end()) }
+    }
+
+    fn check_alignment(&self, offset: u64, address: usize, len: usize) {
+        let geometry = self.geometry;
+        assert!(geometry.is_block_multiple(offset), "offset {offset} is not aligned");
+        assert!(geometry.is_block_multiple(len as u64), "length {len} is not aligned");
+        let aligned = address.is_multiple_of(geometry.memory_alignment as usize);
+        assert!(aligned || len == 0, "address {address:#x} is not aligned");
+    }
+}
+
+fn past_the_end() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the device ends before the range does")
+}
+
+fn length(range: &Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).expect("a range in memory")
+}
+
+#[cfg(test)]
+mod tests;

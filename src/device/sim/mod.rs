@@ -1,0 +1,130 @@
+//! A device in memory that loses, tears, delays and fails what it is told to. Owns its
+//! handles and their lives; deterministic, given the same calls and seeds.
+
+mod engine;
+mod fault;
+mod random;
+mod state;
+mod storage;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use fault::{Delay, Effect, Fault};
+pub use state::SimCounts;
+
+use super::engine::Engine;
+use super::{Device, DeviceInfo, DeviceKind, Geometry};
+use engine::SimEngine;
+use state::State;
+
+/// Bytes that survive or are lost together in a power cut.
+pub(super) const SECTOR_LEN: usize = 512;
+
+/// A simulated device, with its storage. Clones share it.
+///
+/// Writes are volatile until a flush that was submitted after they completed. A failed flush
+/// leaves the writes before it volatile for good, as on Linux, where a later flush
+/// that succeeds says nothing about them.
+#[derive(Clone)]
+pub struct SimDevice {
+    state: Arc<Mutex<State>>,
+    geometry: Geometry,
+}
+
+impl SimDevice {
+    /// A zeroed device of `size` bytes that wants offsets, lengths and addresses to be multiples
+    /// of `alignment`.
+    #[must_use]
+    pub fn new(size: u64, alignment: u32) -> SimDevice {
+        let geometry = Geometry::new(size, alignment, alignment);
+        SimDevice { state: Arc::new(Mutex::new(State::new(geometry))), geometry }
+    }
+
+    /// Opens the storage, as a restarted process would. Every earlier [`Device`] is dead from
+    /// now on: its operations fail with `ENODEV` and change nothing.
+    ///
+    /// Writes still under way are settled as by [`SimDevice::kill`].
+    #[must_use]
+    pub fn open(&self) -> Device {
+        let generation = self.state.lock().next_generation();
+        let engine = SimEngine::new(Arc::clone(&self.state), generation);
+        let info = DeviceInfo {
+            path: PathBuf::from("simulated"),
+            kind: DeviceKind::Simulated,
+            engine: engine.name(),
+            direct: true,
+            fallback: None,
+            direct_writes_buffered: false,
+            read_only: false,
+            size: self.geometry.size,
+            alignment: self.geometry.alignment,
+            memory_alignment: self.geometry.memory_alignment,
+        };
+        Device::new(Box::new(engine), self.geometry, info)
+    }
+
+    /// Kills the process that has the device open: completed writes stay, each write under way
+    /// happens or does not. Handles die.
+    pub fn kill(&self) {
+        self.state.lock().next_generation();
+    }
+
+    /// Cuts the power: of the writes that no flush made durable, completed or under way, each
+    /// 512-byte sector is kept or lost independently, so an older unflushed version may be what
+    /// is left. How many survive varies with `seed` from none to all. Handles die.
+    pub fn power_cut(&self, seed: u64) {
+        self.state.lock().power_cut(seed);
+    }
+
+    /// Arms a fault. Of several that match an operation, the one armed first takes effect.
+    pub fn inject(&self, fault: Fault) {
+        self.state.lock().faults.push(fault);
+    }
+
+    /// Disarms all faults.
+    pub fn clear_faults(&self) {
+        self.state.lock().faults.clear();
+    }
+
+    /// Delays every operation submitted from now on.
+    pub fn set_delay(&self, delay: Delay) {
+        self.state.lock().delay = delay;
+    }
+
+    /// Flips the bits of `mask` in the stored byte at `offset`, durably.
+    pub fn corrupt(&self, offset: u64, mask: u8) {
+        let mut byte = [self.contents(offset..offset + 1)[0]];
+        byte[0] ^= mask;
+        self.overwrite(offset, &byte);
+    }
+
+    /// Puts `bytes` on the medium at `offset`, durably and behind the back of every handle.
+    pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
+        self.state.lock().storage.overwrite(offset, bytes);
+    }
+
+    /// The bytes a read of `range` gives now.
+    #[must_use]
+    pub fn contents(&self, range: Range<u64>) -> Vec<u8> {
+        self.state.lock().storage.contents(range)
+    }
+
+    /// Sectors written and not yet durable.
+    #[must_use]
+    pub fn volatile_sectors(&self) -> usize {
+        self.state.lock().storage.volatile_sectors()
+    }
+
+    /// Operations and bytes since the device was made.
+    #[must_use]
+    pub fn counts(&self) -> SimCounts {
+        self.state.lock().counts
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Counters of one device. Owns the numbers; never interprets them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::OperationKind;
+
+/// Live counters of one device, from its opening on.
+#[derive(Debug, Default)]
+pub struct DeviceStats {
+    reads: AtomicU64,
+    writes: AtomicU64,
+    flushes: AtomicU64,
+    read_modify_writes: AtomicU64,
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
+    read_errors: AtomicU64,
+    write_errors: AtomicU64,
+    flush_errors: AtomicU64,
+    continued: AtomicU64,
+    in_flight: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct DeviceStatsSnapshot {
+    /// Whether transfers bypass the page cache.
+    pub direct: bool,
+    /// Read requests given to the engine.
+    pub reads: u64,
+    /// Write requests given to the engine.
+    pub writes: u64,
+    /// Flush requests given to the engine.
+    pub flushes: u64,
+    /// Read-modify-writes that wrote.
+    pub read_modify_writes: u64,
+    /// Bytes read from the device.
+    pub bytes_read: u64,
+    /// Bytes written to the device.
+    pub bytes_written: u64,
+    /// Reads that failed for the caller.
+    pub read_errors: u64,
+    /// Writes that failed for the caller.
+    pub write_errors: u64,
+    /// Flushes that failed for the caller.
+    pub flush_errors: u64,
+    /// Short or interrupted transfers that were continued.
+    pub continued: u64,
+    /// Requests given to the engine and waited for.
+    pub in_flight: u64,
+}
+
+impl DeviceStats {
+    pub(super) fn snapshot(&self, direct: bool) -> DeviceStatsSnapshot {
+        DeviceStatsSnapshot {
+            direct,
+            reads: self.reads.load(Relaxed),
+            writes: self.writes.load(Relaxed),
+            flushes: self.flushes.load(Relaxed),
+            read_modify_writes: self.read_modify_writes.load(Relaxed),
+            bytes_read: self.bytes_read.load(Relaxed),
+            bytes_written: self.bytes_written.load(Relaxed),
+            read_errors: self.read_errors.load(Relaxed),
+            write_errors: self.write_errors.load(Relaxed),
+            flush_errors: self.flush_errors.load(Relaxed),
+            continued: self.continued.load(Relaxed),
+            in_flight: self.in_flight.load(Relaxed),
+        }
+    }
+
+    /// Counts a request as submitted, and as in flight until the result is dropped.
+    pub(super) fn submitted(&self, kind: OperationKind) -> InFlight<'_> {
+        match kind {
+            OperationKind::Read => &self.reads,
+            OperationKind::Write => &self.writes,
+            OperationKind::Flush => &self.flushes,
+        }
+        .fetch_add(1, Relaxed);
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(&self.in_flight)
+    }
+
+    pub(super) fn transferred(&self, kind: OperationKind, bytes: usize) {
+        match kind {
+            OperationKind::Read => self.bytes_read.fetch_add(bytes as u64, Relaxed),
+            OperationKind::Write => self.bytes_written.fetch_add(bytes as u64, Relaxed),
+            OperationKind::Flush => 0,
+        };
+    }
+
+    pub(super) fn failed(&self, kind: OperationKind) {
+        match kind {
+            OperationKind::Read => &self.read_errors,
+            OperationKind::Write => &self.write_errors,
+            OperationKind::Flush => &self.flush_errors,
+        }
+        .fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn continued(&self) {
+        self.continued.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn modified(&self) {
+        self.read_modify_writes.fetch_add(1, Relaxed);
+    }
+}
+
+/// A request in flight; ends when dropped, so a cancelled wait is not counted for ever.
+pub(super) struct InFlight<'a>(&'a AtomicU64);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

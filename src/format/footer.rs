@@ -1,0 +1,297 @@
+//! The footer of a sealed region: what recovery and reclaim need of every entry,
+//! so that neither reads bodies.
+
+use super::entry::Kind;
+use super::{Damage, FORMAT_VERSION, Fields, GRANULE, Seed, Sequence, put, round_up};
+use crate::clock::Timestamp;
+
+/// Encoded length of one entry's record in bytes.
+pub const FOOTER_RECORD_LEN: usize = 24;
+/// Encoded length of one kill record in bytes.
+pub const KILL_LEN: usize = 16;
+/// Encoded length of the trailer, the last bytes of a sealed region.
+pub const TRAILER_LEN: usize = 64;
+
+const MAGIC: [u8; 8] = *b"RCFOOTER";
+const SLOT_GRANULES_MAX: u64 = (1 << 24) - 1;
+
+/// One entry of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FooterRecord {
+    /// 64-bit hash of the key.
+    pub key_hash: u64,
+    /// Position in the order of mutations.
+    pub sequence: Sequence,
+    /// Byte offset of the slot in the region, a multiple of the granule.
+    pub offset: u64,
+    /// Length of the slot in bytes, padded to the granule.
+    pub slot_len: u64,
+    /// What the slot holds.
+    pub kind: Kind,
+    /// Counts as a kill record for older versions of its key.
+    pub supersedes: bool,
+    /// When the entry is gone.
+    pub keep_until: Timestamp,
+}
+
+/// Says that every version of a key older than a sequence is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// 64-bit hash of the key.
+    pub key_hash: u64,
+    /// Versions with a lower sequence are dead.
+    pub sequence: Sequence,
+}
+
+impl Kill {
+    /// Appends the encoded form.
+    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.key_hash.to_le_bytes());
+        bytes.extend_from_slice(&self.sequence.0.to_le_bytes());
+    }
+
+    /// Reads as many kill records as `bytes` holds whole.
+    pub fn decode_all(bytes: &[u8]) -> impl Iterator<Item = Kill> + '_ {
+        bytes
+            .chunks_exact(KILL_LEN)
+            .map(|record| Kill { key_hash: record.u64_at(0), sequence: Sequence(record.u64_at(8)) })
+    }
+}
+
+/// The end of a footer, at the very end of the region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trailer {
+    /// The life of the region that the footer describes.
+    pub generation: Sequence,
+    /// Number of entry records.
+    pub record_count: u32,
+    /// Number of kill records.
+    pub kill_count: u32,
+    /// When the footer was written.
+    pub stamp: Timestamp,
+    payload_checksum: u32,
+}
+
+impl Trailer {
+    /// Reads the trailer from the last bytes of `region`.
+    ///
+    /// `seed_of` gives the seed of a generation of this region.
+    ///
+    /// # Errors
+    /// The bytes do not end in a sound trailer of this region.
+    pub fn decode(bytes: &[u8], seed_of: impl Fn(Sequence) -> Seed) -> Result<Trailer, Damage> {
+        let start = bytes.len().checked_sub(TRAILER_LEN).ok_or(Damage::Short)?;
+        let bytes = &bytes[start..];
+        if bytes.bytes_at(0) != MAGIC {
+            return Err(Damage::Magic);
+        }
+        let generation = Sequence(bytes.u64_at(16));
+        let mut unsummed: [u8; TRAILER_LEN] = bytes.bytes_at(0);
+        put(&mut unsummed, 12, &[0; 4]);
+        if seed_of(generation).checksum_at(u64::MAX, &[&unsummed]) != bytes.u32_at(12) {
+            return Err(Damage::Checksum);
+        }
+        let version = bytes.u32_at(8);
+        if version != FORMAT_VERSION {
+            return Err(Damage::Version(version));
+        }
+        Ok(Trailer {
+            generation,
+            record_count: bytes.u32_at(24),
+            kill_count: bytes.u32_at(28),
+            stamp: Timestamp(bytes.u32_at(32)),
+            payload_checksum: bytes.u32_at(36),
+        })
+    }
+
+    /// Bytes of the whole footer, padded to `alignment`.
+    #[must_use]
+    pub fn footer_len(&self, alignment: u32) -> u64 {
+        Footer::len_for(self.record_count as usize, self.kill_count as usize, alignment)
+    }
+}
+
+/// Everything a sealed region's footer says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Footer {
+    /// One record per entry, in order of offset.
+    pub records: Vec<FooterRecord>,
+    /// Kill records written in the region.
+    pub kills: Vec<Kill>,
+}
+
+impl Footer {
+    /// Bytes of a footer with these many records, padded to `alignment`.
+    #[must_use]
+    pub fn len_for(records: usize, kills: usize, alignment: u32) -> u64 {
+        let len = records * FOOTER_RECORD_LEN + kills * KILL_LEN + TRAILER_LEN;
+        round_up(len as u64, u64::from(alignment))
+    }
+
+    /// Fills `block`, which must have exactly [`Footer::len_for`] zeroed bytes.
+    ///
+    /// # Panics
+    /// Panics if the block's length is another one, or a record does not fit its fields.
+    pub fn encode_into(&self, block: &mut [u8], generation: Sequence, seed: Seed, stamp: Timestamp) {
+        let mut at = 0;
+        for record in &self.records {
+            encode_record(record, generation, &mut block[at..at + FOOTER_RECORD_LEN]);
+            at += FOOTER_RECORD_LEN;
+        }
+        let mut kills = Vec::with_capacity(self.kills.len() * KILL_LEN);
+        for kill in &self.kills {
+            kill.encode_into(&mut kills);
+        }
+        put(block, at, &kills);
+        at += kills.len();
+        assert!(at + TRAILER_LEN <= block.len(), "the footer block is as long as the footer");
+        let payload_checksum = crc32fast::hash(&block[..at]);
+        let end = block.len();
+        let trailer = &mut block[end - TRAILER_LEN..];
+        put(trailer, 0, &MAGIC);
+        put(trailer, 8, &FORMAT_VERSION.to_le_bytes());
+        put(trailer, 16, &generation.0.to_le_bytes());
+        put(trailer, 24, &count(self.records.len()).to_le_bytes());
+        put(trailer, 28, &count(self.kills.len()).to_le_bytes());
+        put(trailer, 32, &stamp.0.to_le_bytes());
+        put(trailer, 36, &payload_checksum.to_le_bytes());
+        let checksum = seed.checksum_at(u64::MAX, &[trailer]);
+        put(trailer, 12, &checksum.to_le_bytes());
+    }
+
+    /// Reads the footer whose trailer was read before; `block` is the whole footer.
+    ///
+    /// # Errors
+    /// The payload does not match the trailer.
+    pub fn decode(block: &[u8], trailer: &Trailer) -> Result<Footer, Damage> {
+        let records_len = trailer.record_count as usize * FOOTER_RECORD_LEN;
+        let payload_len = records_len + trailer.kill_count as usize * KILL_LEN;
+        let payload = block.get(..payload_len).ok_or(Damage::Short)?;
+        if crc32fast::hash(payload) != trailer.payload_checksum {
+            return Err(Damage::Checksum);
+        }
+        let records = payload[..records_len]
+            .chunks_exact(FOOTER_RECORD_LEN)
+            .map(|bytes| decode_record(bytes, trailer.generation))
+            .collect::<Result<_, _>>()?;
+        Ok(Footer { records, kills: Kill::decode_all(&payload[records_len..]).collect() })
+    }
+
+    /// The latest `keep_until` of the entries.
+    #[must_use]
+    pub fn keep_until_max(&self) -> Timestamp {
+        self.records.iter().map(|record| record.keep_until).max().unwrap_or_default()
+    }
+
+    /// All kill records: the explicit ones and the entries that supersede older versions.
+    pub fn all_kills(&self) -> impl Iterator<Item = Kill> + '_ {
+        let superseding = self
+            .records
+            .iter()
+            .filter(|record| record.supersedes)
+            .map(|record| Kill { key_hash: record.key_hash, sequence: record.sequence });
+        self.kills.iter().copied().chain(superseding)
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a region has fewer than 2^32 records by its size")]
+fn count(len: usize) -> u32 {
+    u32::try_from(len).expect("fewer than 2^32 records in a region")
+}
+
+#[expect(clippy::expect_used, reason = "the log seals a region before a field could overflow")]
+fn encode_record(record: &FooterRecord, generation: Sequence, bytes: &mut [u8]) {
+    let delta = u32::try_from(record.sequence.0 - generation.0).expect("sequence near its region's");
+    let offset = u32::try_from(record.offset / GRANULE).expect("region below 64 GiB");
+    let granules = record.slot_len.div_ceil(GRANULE);
+    assert!(granules <= SLOT_GRANULES_MAX, "slot below 256 MiB");
+    let tagged = granules | u64::from(record.kind.tag(record.supersedes)) << 24;
+    put(bytes, 0, &record.key_hash.to_le_bytes());
+    put(bytes, 8, &delta.to_le_bytes());
+    put(bytes, 12, &offset.to_le_bytes());
+    put(bytes, 16, &u32::try_from(tagged).expect("24 + 8 bits").to_le_bytes());
+    put(bytes, 20, &record.keep_until.0.to_le_bytes());
+}
+
+fn decode_record(bytes: &[u8], generation: Sequence) -> Result<FooterRecord, Damage> {
+    let [low, mid, high, tag] = bytes.bytes_at(16);
+    let (kind, supersedes) = Kind::from_tag(tag).ok_or(Damage::Field("kind"))?;
+    Ok(FooterRecord {
+        key_hash: bytes.u64_at(0),
+        sequence: Sequence(generation.0.saturating_add(u64::from(bytes.u32_at(8)))),
+        offset: u64::from(bytes.u32_at(12)) * GRANULE,
+        slot_len: u64::from(u32::from_le_bytes([low, mid, high, 0])) * GRANULE,
+        kind,
+        supersedes,
+        keep_until: Timestamp(bytes.u32_at(20)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GENERATION: Sequence = Sequence(1 << 44);
+    const SEED: Seed = Seed(5);
+
+    fn sample() -> Footer {
+        Footer {
+            records: vec![FooterRecord {
+                key_hash: 0x1122_3344_5566_7788,
+                sequence: Sequence(GENERATION.0 + 3),
+                offset: 4096,
+                slot_len: 112,
+                kind: Kind::Object,
+                supersedes: true,
+                keep_until: Timestamp(9),
+            }],
+            kills: vec![Kill { key_hash: 7, sequence: Sequence(8) }],
+        }
+    }
+
+    fn encoded(footer: &Footer) -> Vec<u8> {
+        let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
+        let mut block = vec![0; usize::try_from(len).unwrap()];
+        footer.encode_into(&mut block, GENERATION, SEED, Timestamp(1));
+        block
+    }
+
+    fn decoded(block: &[u8]) -> Result<Footer, Damage> {
+        let trailer = Trailer::decode(block, |_| SEED)?;
+        Footer::decode(block, &trailer)
+    }
+
+    #[test]
+    fn a_footer_survives_encoding() {
+        assert_eq!(decoded(&encoded(&sample())), Ok(sample()));
+    }
+
+    #[test]
+    fn version_1_bytes_stay_as_they_are() {
+        let block = encoded(&sample());
+        assert_eq!(
+            block[..40],
+            *b"\x88\x77\x66\x55\x44\x33\x22\x11\x03\0\0\0\0\x01\0\0\x07\0\0\x81\x09\0\0\0\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0"
+        );
+        assert_eq!(block.len(), 512);
+        assert_eq!(block[448..456], *b"RCFOOTER");
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_payload_is_noticed() {
+        let block = encoded(&sample());
+        for bit in (0..40 * 8).chain(448 * 8..512 * 8) {
+            let mut damaged = block.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decoded(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decoded(&bytes);
+        }
+    }
+}

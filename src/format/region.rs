@@ -1,0 +1,134 @@
+//! The region header: one block at the start of each region that says which life
+//! of the region the bytes after it belong to.
+
+use super::{Damage, FORMAT_VERSION, Fields, Sequence, Uuid, put};
+use crate::clock::Timestamp;
+
+/// Encoded length in bytes; one sector, so that a power cut cannot tear it.
+pub const REGION_HEADER_LEN: usize = 512;
+
+const MAGIC: [u8; 8] = *b"RCREGION";
+
+/// What a region holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionUse {
+    /// Entries of the generation in the header.
+    Log,
+    /// Nothing: everything written before this header is dead.
+    Free,
+}
+
+/// A region header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionHeader {
+    /// This life of the region: the sequence drawn when it began. All entries have higher ones.
+    pub generation: Sequence,
+    /// Whether the region holds entries.
+    pub region_use: RegionUse,
+    /// When the header was written.
+    pub stamp: Timestamp,
+    /// A touch extended the life of an entry after the region was sealed, so footers may understate it.
+    pub touched: bool,
+}
+
+impl RegionHeader {
+    /// The encoded form for `region` of the device `uuid`.
+    #[must_use]
+    pub fn encode(&self, uuid: Uuid, region: u32) -> [u8; REGION_HEADER_LEN] {
+        let mut bytes = [0; REGION_HEADER_LEN];
+        put(&mut bytes, 0, &MAGIC);
+        put(&mut bytes, 8, &FORMAT_VERSION.to_le_bytes());
+        put(&mut bytes, 16, &self.generation.0.to_le_bytes());
+        put(&mut bytes, 24, &region.to_le_bytes());
+        let region_use: u32 = match self.region_use {
+            RegionUse::Log => 1,
+            RegionUse::Free => 2,
+        };
+        put(&mut bytes, 28, &region_use.to_le_bytes());
+        put(&mut bytes, 32, &self.stamp.0.to_le_bytes());
+        put(&mut bytes, 36, &u32::from(self.touched).to_le_bytes());
+        let checksum = checksum(uuid, &bytes);
+        put(&mut bytes, 12, &checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header of `region` of the device `uuid`.
+    ///
+    /// # Errors
+    /// The bytes are not a sound header of this region of this device.
+    pub fn decode(bytes: &[u8], uuid: Uuid, region: u32) -> Result<RegionHeader, Damage> {
+        let bytes: [u8; REGION_HEADER_LEN] =
+            bytes.get(..REGION_HEADER_LEN).ok_or(Damage::Short)?.bytes_at(0);
+        if bytes.bytes_at(0) != MAGIC {
+            return Err(Damage::Magic);
+        }
+        let mut unsummed = bytes;
+        put(&mut unsummed, 12, &[0; 4]);
+        if checksum(uuid, &unsummed) != bytes.u32_at(12) {
+            return Err(Damage::Checksum);
+        }
+        let version = bytes.u32_at(8);
+        if version != FORMAT_VERSION {
+            return Err(Damage::Version(version));
+        }
+        if bytes.u32_at(24) != region {
+            return Err(Damage::Field("region number"));
+        }
+        let region_use = match bytes.u32_at(28) {
+            1 => RegionUse::Log,
+            2 => RegionUse::Free,
+            _ => return Err(Damage::Field("region use")),
+        };
+        Ok(RegionHeader {
+            generation: Sequence(bytes.u64_at(16)),
+            region_use,
+            stamp: Timestamp(bytes.u32_at(32)),
+            touched: bytes.u32_at(36) != 0,
+        })
+    }
+}
+
+fn checksum(uuid: Uuid, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&uuid.0);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: Uuid = Uuid([3; 16]);
+
+    fn sample() -> RegionHeader {
+        RegionHeader {
+            generation: Sequence(0x0102_0304_0506_0708),
+            region_use: RegionUse::Log,
+            stamp: Timestamp(5),
+            touched: true,
+        }
+    }
+
+    #[test]
+    fn a_region_header_survives_encoding() {
+        let bytes = sample().encode(UUID, 9);
+        assert_eq!(RegionHeader::decode(&bytes, UUID, 9), Ok(sample()));
+    }
+
+    #[test]
+    fn version_1_bytes_stay_as_they_are() {
+        let bytes = sample().encode(UUID, 9);
+        assert_eq!(bytes[..12], *b"RCREGION\x01\0\0\0");
+        assert_eq!(bytes[16..40], *b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\0\0\x05\0\0\0\x01\0\0\0");
+        assert!(bytes[40..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn another_device_or_region_does_not_pass() {
+        let bytes = sample().encode(UUID, 9);
+        assert_eq!(RegionHeader::decode(&bytes, Uuid([4; 16]), 9), Err(Damage::Checksum));
+        assert_eq!(RegionHeader::decode(&bytes, UUID, 8), Err(Damage::Field("region number")));
+        assert_eq!(RegionHeader::decode(&[0; 512], UUID, 8), Err(Damage::Magic));
+    }
+}

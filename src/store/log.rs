@@ -1,0 +1,664 @@
+//! The log: open region, chunks on their way to the device, sequence numbers and
+//! purge floor. Owns the order of all mutations (it is used under one lock, the
+//! append lock); does no I/O itself but hands out what to write.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::regions::{RegionState, RegionTable};
+use super::request::Lifetime;
+use super::slot::Slot;
+use super::slots;
+use crate::clock::Timestamp;
+use crate::device::{AlignedBuf, WriteSlice};
+use crate::format::{
+    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, Kill, Kind, Layout, RegionHeader,
+    RegionUse, Seed, Sequence, Superblock, round_up,
+};
+
+/// Memory of a chunk in bytes, and the size of most writes to the device.
+const CHUNK_LEN_MAX: u64 = 1 << 20;
+/// Bytes that may wait to be written before stores have to wait.
+const BACKLOG_MAX: u64 = 64 << 20;
+/// Free regions that only reclaim may use: it needs room to make room.
+const FREE_RESERVE: usize = 1;
+/// Chunk buffers kept for reuse.
+const SPARE_CHUNKS_MAX: usize = 16;
+
+/// Counts appends; a waiter knows from it whether its append is on the device.
+pub type Ticket = u64;
+
+/// Who appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appender {
+    /// A client's store; must leave room for reclaim and must not outrun the device.
+    Client,
+    /// Reclaim, and kill records: may use the last free region.
+    Store,
+}
+
+/// Why nothing can be appended right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// No free region; reclaim is on its way.
+    Regions,
+    /// Too many bytes wait to be written.
+    Backlog,
+}
+
+/// Where a slot will be. Valid until the append lock is released.
+#[derive(Clone, Copy, Debug)]
+pub struct Reservation {
+    /// Region of the slot.
+    pub region: u32,
+    /// Byte offset of the slot in the region.
+    pub offset: u64,
+}
+
+/// Bytes for the device.
+#[derive(Debug)]
+pub struct PendingWrite {
+    /// Region they belong to.
+    pub region: u32,
+    /// Byte offset in the region.
+    pub offset: u64,
+    /// The bytes.
+    pub slice: WriteSlice,
+    /// What to do when they are written.
+    pub after: AfterWrite,
+}
+
+/// What a finished write means to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterWrite {
+    /// Nothing.
+    Nothing,
+    /// The frozen chunk with this number can be dropped from memory.
+    DropChunk(u64),
+    /// The open chunk is on the device up to this offset.
+    Complete(u64),
+    /// The region is complete on the device.
+    Sealed,
+}
+
+/// What a touch found where the entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TouchPlace {
+    /// Only in memory; changed there.
+    Memory,
+    /// On the device; must be changed there. True: the region's header must say so.
+    Device {
+        /// No footer will be written any more that has the new time.
+        mark_region: bool,
+    },
+    /// On its way to the device; wait.
+    InFlight,
+}
+
+struct Chunk {
+    start: u64,
+    buf: AlignedBuf,
+    /// Region offset up to which bytes were handed out for writing; block aligned.
+    submitted: u64,
+    /// Region offset up to which bytes are on the device.
+    complete: u64,
+}
+
+struct Frozen {
+    number: u64,
+    region: u32,
+    start: u64,
+    buf: Arc<AlignedBuf>,
+}
+
+struct OpenRegion {
+    region: u32,
+    generation: Sequence,
+    seed: Seed,
+    cursor: u64,
+    chunk: Option<Chunk>,
+    footer: Footer,
+    /// A write to it failed: use it no more.
+    broken: bool,
+}
+
+/// The log of one device.
+pub struct Log {
+    layout: Layout,
+    regions: Arc<RegionTable>,
+    next: Sequence,
+    open: Option<OpenRegion>,
+    frozen: Vec<Frozen>,
+    frozen_count: u64,
+    spare: Vec<AlignedBuf>,
+    pending: Vec<PendingWrite>,
+    free: VecDeque<u32>,
+    appended: Ticket,
+    backlog: u64,
+    /// Footers of regions found unsealed at recovery, to be written once the epoch is raised.
+    unsealed: HashMap<u32, Footer>,
+    /// Hashes of keys changed since the device was opened, while recovery runs.
+    changed: Option<HashSet<u64>>,
+    superblock: Superblock,
+    superblock_dirty: bool,
+    reinsert_credit: u64,
+    ram_places: u64,
+    memory_alignment: usize,
+}
+
+impl Log {
+    /// The log of a device just opened, with the regions known to be free.
+    pub fn new(
+        superblock: Superblock,
+        regions: Arc<RegionTable>,
+        free: VecDeque<u32>,
+        memory_alignment: usize,
+    ) -> Log {
+        Log {
+            layout: superblock.layout,
+            regions,
+            next: Sequence(0),
+            open: None,
+            frozen: Vec::new(),
+            frozen_count: 0,
+            spare: Vec::new(),
+            pending: Vec::new(),
+            free,
+            appended: 0,
+            backlog: 0,
+            unsealed: HashMap::new(),
+            changed: Some(HashSet::new()),
+            superblock,
+            superblock_dirty: false,
+            reinsert_credit: 0,
+            ram_places: 0,
+            memory_alignment,
+        }
+    }
+
+    // Order of mutations.
+
+    /// Raises the epoch in the superblock to be written; no sequence may be drawn before it is durable.
+    pub fn raise_epoch(&mut self, now: Timestamp) {
+        self.superblock.epoch += 1;
+        self.superblock.stamp = now;
+        self.superblock_dirty = true;
+    }
+
+    /// Begins the epoch that is now durable.
+    pub fn begin_epoch(&mut self) {
+        self.next = Sequence::first_of(self.superblock.epoch).next();
+    }
+
+    /// Whether sequences can be drawn.
+    pub fn has_epoch(&self) -> bool {
+        self.next > Sequence(0)
+    }
+
+    /// Draws the next sequence. Called under the append lock, and for a publication under the bucket lock too.
+    ///
+    /// # Panics
+    /// Panics when the epoch's counter is used up, after 2^44 mutations without a restart.
+    pub fn draw(&mut self) -> Sequence {
+        let drawn = self.next;
+        assert_eq!(drawn.epoch(), self.superblock.epoch, "the epoch is durable and not used up");
+        self.next = drawn.next();
+        drawn
+    }
+
+    /// The superblock as it should be, and whether it still has to be written.
+    pub fn superblock(&self) -> (Superblock, bool) {
+        (self.superblock, self.superblock_dirty)
+    }
+
+    /// The superblock that was read from the log's state is durable.
+    pub fn superblock_written(&mut self, written: &Superblock) {
+        if *written == self.superblock {
+            self.superblock_dirty = false;
+        }
+    }
+
+    /// Makes every present entry dead and seals the open region, so that older regions are wholly dead.
+    /// Gives the floor, to be made durable with the superblock.
+    pub fn raise_purge_floor(&mut self, now: Timestamp) -> Sequence {
+        self.seal(now);
+        let floor = self.draw();
+        self.superblock.purge_floor = floor;
+        self.superblock.stamp = now;
+        self.superblock_dirty = true;
+        floor
+    }
+
+    /// Notes that a key is changed, while recovery needs to know.
+    pub fn note_change(&mut self, key_hash: u64) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(key_hash);
+        }
+    }
+
+    /// Whether recovery is still going on: older versions may turn up for any key.
+    pub fn is_recovering(&self) -> bool {
+        self.changed.is_some()
+    }
+
+    /// Whether the key was changed since the device was opened.
+    pub fn is_changed(&self, key_hash: u64) -> bool {
+        self.changed.as_ref().is_some_and(|changed| changed.contains(&key_hash))
+    }
+
+    /// Recovery is complete.
+    pub fn recovered(&mut self, unsealed: HashMap<u32, Footer>) {
+        self.changed = None;
+        self.unsealed = unsealed;
+    }
+
+    /// A number that names the next entry kept in the RAM tier only.
+    pub fn next_ram_place(&mut self) -> u64 {
+        self.ram_places += 1;
+        self.ram_places
+    }
+
+    // Appending.
+
+    /// Finds the place of a slot of `slot_len` bytes, opening a region or a chunk where needed.
+    ///
+    /// # Errors
+    /// There is no room right now.
+    pub fn reserve(
+        &mut self,
+        slot: &Slot<'_>,
+        appender: Appender,
+        now: Timestamp,
+    ) -> Result<Reservation, NoRoom> {
+        let slot_len = slot.len();
+        if appender == Appender::Client && self.backlog > BACKLOG_MAX {
+            return Err(NoRoom::Backlog);
+        }
+        loop {
+            let Some(open) = &self.open else {
+                self.open_region(appender, now)?;
+                continue;
+            };
+            let offset = slots::place(open.cursor, slot_len);
+            if open.broken || !self.fits(open, slot, offset + slot_len) {
+                self.seal(now);
+                continue;
+            }
+            match &open.chunk {
+                Some(chunk) if offset + slot_len <= chunk.start + chunk.buf.len() as u64 => {
+                    return Ok(Reservation { region: open.region, offset });
+                }
+                Some(_) => self.freeze_chunk(),
+                None => self.open_chunk(slot_len),
+            }
+        }
+    }
+
+    fn fits(&self, open: &OpenRegion, slot: &Slot<'_>, end: u64) -> bool {
+        let kills = open.footer.kills.len() + slot.kill_count();
+        let alignment = self.layout.alignment;
+        let footer = Footer::len_for(open.footer.records.len() + 1, kills, alignment);
+        let near = self.next.0 - open.generation.0 < u64::from(u32::MAX / 2);
+        near && round_up(end, u64::from(alignment)) + footer <= self.layout.region_size
+    }
+
+    fn open_region(&mut self, appender: Appender, now: Timestamp) -> Result<(), NoRoom> {
+        let reserve = if appender == Appender::Client { FREE_RESERVE } else { 0 };
+        if self.free.len() <= reserve {
+            return Err(NoRoom::Regions);
+        }
+        let region = self.free.pop_front().ok_or(NoRoom::Regions)?;
+        let generation = self.draw();
+        self.regions.begin_life(region, generation, RegionState::Open);
+        self.regions.on_device(region).set_in_memory(true);
+        let header =
+            RegionHeader { generation, region_use: RegionUse::Log, stamp: now, touched: false };
+        let block = self.region_header_block(region, &header);
+        self.push_write(region, 0, block, AfterWrite::Nothing);
+        self.open = Some(OpenRegion {
+            region,
+            generation,
+            seed: self.regions.seed_of(region, generation),
+            cursor: u64::from(self.layout.alignment),
+            chunk: None,
+            footer: Footer::default(),
+            broken: false,
+        });
+        Ok(())
+    }
+
+    /// A block with a region header, ready to be written.
+    pub fn region_header_block(&self, region: u32, header: &RegionHeader) -> WriteSlice {
+        let mut block = self.buffer(u64::from(self.layout.alignment));
+        let encoded = header.encode(self.superblock.uuid, region);
+        block[..encoded.len()].copy_from_slice(&encoded);
+        whole(block)
+    }
+
+    fn buffer(&self, len: u64) -> AlignedBuf {
+        let align = self.memory_alignment.max(self.layout.alignment as usize);
+        AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX), align)
+    }
+
+    fn open_chunk(&mut self, slot_len: u64) {
+        let alignment = u64::from(self.layout.alignment);
+        let usual = CHUNK_LEN_MAX.min(self.layout.region_size / 4);
+        let Some(cursor) = self.open.as_ref().map(|open| open.cursor) else { return };
+        let needed = slots::place(cursor, slot_len) + slot_len - cursor;
+        let len = usual.max(round_up(needed, alignment)).min(self.layout.region_size - cursor);
+        let spare = self.spare.iter().position(|buf| buf.len() as u64 == len);
+        let buf = match spare {
+            Some(n) => self.spare.swap_remove(n),
+            None => self.buffer(len),
+        };
+        if let Some(open) = &mut self.open {
+            open.chunk = Some(Chunk { start: cursor, buf, submitted: cursor, complete: cursor });
+        }
+    }
+
+    /// Writes the slot at its reservation and gives the append's ticket.
+    pub fn fill(
+        &mut self,
+        at: Reservation,
+        slot: &Slot<'_>,
+        key_hash: u64,
+        (sequence, supersedes): (Sequence, bool),
+    ) -> Ticket {
+        let header = slot.header(sequence, supersedes);
+        let Some(open) = self.open.as_mut().filter(|open| open.region == at.region) else {
+            panic!("a reservation is filled before the append lock is released");
+        };
+        let Some(chunk) = open.chunk.as_mut() else {
+            panic!("a reservation comes with a chunk");
+        };
+        let end = at.offset + slot.len();
+        chunk.buf[within(chunk.start, open.cursor..at.offset)].fill(0);
+        let target = &mut chunk.buf[within(chunk.start, at.offset..end)];
+        slot.write_into(target, &header, open.seed, at.offset);
+        self.backlog += end - open.cursor;
+        open.cursor = end;
+        if slot.kind() == Kind::Kills {
+            open.footer.kills.extend(Kill::decode_all(slot.metadata()));
+        } else {
+            open.footer.records.push(FooterRecord {
+                key_hash,
+                sequence,
+                offset: at.offset,
+                slot_len: slot.len(),
+                kind: slot.kind(),
+                supersedes,
+                keep_until: slot.lifetime().keep_until,
+            });
+            self.regions.on_device(at.region).raise_keep_until(slot.lifetime().keep_until);
+        }
+        self.appended += 1;
+        self.appended
+    }
+
+    /// The last ticket given.
+    pub fn appended(&self) -> Ticket {
+        self.appended
+    }
+
+    // Towards the device.
+
+    fn push_write(&mut self, region: u32, offset: u64, slice: WriteSlice, after: AfterWrite) {
+        self.pending.push(PendingWrite { region, offset, slice, after });
+    }
+
+    /// Hands the rest of the open chunk to the device and ends it at the next block.
+    fn freeze_chunk(&mut self) {
+        let alignment = u64::from(self.layout.alignment);
+        let Some(open) = &mut self.open else { return };
+        let Some(mut chunk) = open.chunk.take() else { return };
+        let end = round_up(open.cursor, alignment);
+        chunk.buf[within(chunk.start, open.cursor..end)].fill(0);
+        self.backlog += end - open.cursor;
+        open.cursor = end;
+        let region = open.region;
+        let range = within(chunk.start, chunk.submitted..end);
+        let buf = Arc::new(chunk.buf);
+        self.frozen_count += 1;
+        let number = self.frozen_count;
+        self.frozen.push(Frozen { number, region, start: chunk.start, buf: Arc::clone(&buf) });
+        let slice = WriteSlice { buf, range };
+        self.push_write(region, chunk.submitted, slice, AfterWrite::DropChunk(number));
+    }
+
+    /// Hands what is in the open chunk so far to the device; appends go on in the next block.
+    fn submit_tail(&mut self) {
+        let alignment = u64::from(self.layout.alignment);
+        let Some(open) = &mut self.open else { return };
+        let Some(chunk) = &mut open.chunk else { return };
+        let end = round_up(open.cursor, alignment);
+        if end == chunk.submitted {
+            return;
+        }
+        chunk.buf[within(chunk.start, open.cursor..end)].fill(0);
+        self.backlog += end - open.cursor;
+        open.cursor = end;
+        let (region, from) = (open.region, chunk.submitted);
+        let bytes = within(chunk.start, from..end);
+        chunk.submitted = end;
+        let align = self.memory_alignment.max(self.layout.alignment as usize);
+        let mut copy = AlignedBuf::zeroed(bytes.len(), align);
+        copy.copy_from_slice(&chunk.buf[bytes]);
+        self.push_write(region, from, whole(copy), AfterWrite::Complete(end));
+    }
+
+    /// Ends the open region with its footer.
+    pub fn seal(&mut self, now: Timestamp) {
+        self.freeze_chunk();
+        let Some(open) = self.open.take() else { return };
+        let write = self.footer_write(open.region, open.generation, &open.footer, now);
+        self.pending.push(write);
+    }
+
+    fn footer_write(
+        &self,
+        region: u32,
+        generation: Sequence,
+        footer: &Footer,
+        now: Timestamp,
+    ) -> PendingWrite {
+        let len =
+            Footer::len_for(footer.records.len(), footer.kills.len(), self.layout.alignment);
+        let mut block = self.buffer(len);
+        footer.encode_into(&mut block, generation, self.regions.seed_of(region, generation), now);
+        let offset = self.layout.region_size - len;
+        PendingWrite { region, offset, slice: whole(block), after: AfterWrite::Sealed }
+    }
+
+    /// Seals the regions that a crash left without a footer.
+    pub fn seal_recovered(&mut self, now: Timestamp) {
+        for (region, footer) in std::mem::take(&mut self.unsealed) {
+            let generation = self.regions.on_device(region).generation();
+            let write = self.footer_write(region, generation, &footer, now);
+            self.pending.push(write);
+        }
+    }
+
+    /// Whether bytes wait in memory for the device, in full chunks or at all.
+    pub fn is_dirty(&self) -> bool {
+        !self.pending.is_empty() || self.has_tail()
+    }
+
+    /// Whether full chunks, headers or footers wait to be written.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    fn has_tail(&self) -> bool {
+        let Some(open) = &self.open else { return false };
+        open.chunk.as_ref().is_some_and(|chunk| open.cursor > chunk.submitted)
+    }
+
+    /// Takes what is to be written now; with `tail` everything appended so far, so that the
+    /// ticket given is on the device when all of it is.
+    pub fn take_pending(&mut self, tail: bool) -> (Vec<PendingWrite>, Option<Ticket>) {
+        if tail {
+            self.submit_tail();
+        }
+        let complete = (!self.has_tail()).then_some(self.appended);
+        (std::mem::take(&mut self.pending), complete)
+    }
+
+    /// One write is done, well or not.
+    pub fn write_done(&mut self, write: PendingWrite, ok: bool) {
+        let len = write.slice.range.len() as u64;
+        match write.after {
+            AfterWrite::Nothing => {}
+            AfterWrite::DropChunk(number) => {
+                self.backlog = self.backlog.saturating_sub(len);
+                self.frozen.retain(|frozen| frozen.number != number);
+                if let Ok(buf) = Arc::try_unwrap(write.slice.buf)
+                    && self.spare.len() < SPARE_CHUNKS_MAX
+                {
+                    self.spare.push(buf);
+                }
+            }
+            AfterWrite::Complete(end) => {
+                self.backlog = self.backlog.saturating_sub(len);
+                let open = self.open.as_mut().filter(|open| open.region == write.region);
+                if let Some(chunk) = open.and_then(|open| open.chunk.as_mut()) {
+                    chunk.complete = chunk.complete.max(end);
+                }
+            }
+            AfterWrite::Sealed => {
+                let row = self.regions.on_device(write.region);
+                row.set_in_memory(false);
+                row.set_state(RegionState::Sealed);
+            }
+        }
+        if !ok && let Some(open) = self.open.as_mut() {
+            open.broken = true;
+        }
+    }
+
+    // Reading and changing what is in memory.
+
+    /// Copies `range` of a region if all of it is in memory.
+    pub fn copy_from_memory(&self, region: u32, range: Range<u64>) -> Option<Vec<u8>> {
+        let open = self.open.as_ref().filter(|open| open.region == region);
+        if let Some(open) = open
+            && let Some(chunk) = &open.chunk
+            && range.start >= chunk.start
+            && range.end <= open.cursor
+        {
+            return Some(chunk.buf[within(chunk.start, range)].to_vec());
+        }
+        self.frozen
+            .iter()
+            .find(|frozen| {
+                frozen.region == region
+                    && range.start >= frozen.start
+                    && range.end <= frozen.start + frozen.buf.len() as u64
+            })
+            .map(|frozen| frozen.buf[within(frozen.start, range)].to_vec())
+    }
+
+    /// Gives the entry at `offset` of `region` a new lifetime, as far as it is in memory.
+    pub fn touch(&mut self, region: u32, offset: u64, lifetime: Lifetime) -> TouchPlace {
+        if let Some(footer) = self.unsealed.get_mut(&region) {
+            set_keep_until(footer, offset, lifetime.keep_until);
+            return TouchPlace::Device { mark_region: false };
+        }
+        if self.frozen.iter().any(|frozen| {
+            frozen.region == region
+                && (frozen.start..frozen.start + frozen.buf.len() as u64).contains(&offset)
+        }) {
+            return TouchPlace::InFlight;
+        }
+        let Some(open) = self.open.as_mut().filter(|open| open.region == region) else {
+            let row = self.regions.on_device(region);
+            if row.in_memory() {
+                return TouchPlace::InFlight;
+            }
+            return TouchPlace::Device { mark_region: !row.is_touched() };
+        };
+        let Some(chunk) = open.chunk.as_mut().filter(|chunk| offset >= chunk.start) else {
+            set_keep_until(&mut open.footer, offset, lifetime.keep_until);
+            return TouchPlace::Device { mark_region: false };
+        };
+        if offset < chunk.submitted && offset >= chunk.complete {
+            return TouchPlace::InFlight;
+        }
+        set_keep_until(&mut open.footer, offset, lifetime.keep_until);
+        let header = &mut chunk.buf
+            [within(chunk.start, offset..offset + ENTRY_HEADER_LEN as u64)];
+        rewrite_lifetime(header, open.seed, offset, lifetime);
+        if offset >= chunk.submitted {
+            TouchPlace::Memory
+        } else {
+            TouchPlace::Device { mark_region: false }
+        }
+    }
+
+    // Free regions and reclaim's share.
+
+    /// Free regions.
+    pub fn free_count(&self) -> usize {
+        self.free.len()
+    }
+
+    /// A region is durably free.
+    pub fn add_free(&mut self, region: u32) {
+        self.free.push_back(region);
+    }
+
+    /// A client's bytes earn reclaim the right to re-insert a share of them.
+    pub fn earn_reinsert(&mut self, bytes: u64) {
+        let limit = self.layout.region_size / 2;
+        self.reinsert_credit = (self.reinsert_credit + bytes / REINSERT_SHARE).min(limit);
+    }
+
+    /// Takes `bytes` from what reclaim may re-insert; false if there is not enough.
+    pub fn spend_reinsert(&mut self, bytes: u64) -> bool {
+        let enough = self.reinsert_credit >= bytes;
+        if enough {
+            self.reinsert_credit -= bytes;
+        }
+        enough
+    }
+
+    /// Bytes that reclaim may re-insert now.
+    pub fn reinsert_credit(&self) -> u64 {
+        self.reinsert_credit
+    }
+
+    /// Bytes that wait to be written.
+    pub fn backlog(&self) -> u64 {
+        self.backlog
+    }
+}
+
+/// One re-inserted byte for this many stored ones: it bounds write amplification by re-insertion to 1/16.
+const REINSERT_SHARE: u64 = 16;
+/// Most kill records in one slot.
+pub const KILLS_PER_SLOT_MAX: usize = 1024;
+
+/// Replaces the lifetime in an encoded header in place; false if the header is not sound.
+pub fn rewrite_lifetime(header: &mut [u8], seed: Seed, offset: u64, lifetime: Lifetime) -> bool {
+    let Ok(mut decoded) = EntryHeader::decode(header, seed, offset) else { return false };
+    decoded.fresh_until = lifetime.fresh_until;
+    decoded.keep_until = lifetime.keep_until;
+    header[..ENTRY_HEADER_LEN].copy_from_slice(&decoded.encode(seed, offset));
+    true
+}
+
+fn set_keep_until(footer: &mut Footer, offset: u64, keep_until: Timestamp) {
+    if let Ok(n) = footer.records.binary_search_by_key(&offset, |record| record.offset) {
+        footer.records[n].keep_until = keep_until;
+    }
+}
+
+fn whole(block: AlignedBuf) -> WriteSlice {
+    let range = 0..block.len();
+    WriteSlice { buf: Arc::new(block), range }
+}
+
+fn within(start: u64, range: Range<u64>) -> Range<usize> {
+    let index = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
+    index(range.start)..index(range.end)
+}

@@ -1,0 +1,208 @@
+//! The region table: what each region of the device is right now. Owns states,
+//! generations and live-byte counts; never does I/O.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::clock::Timestamp;
+use crate::format::{Layout, Seed, Sequence, Uuid};
+
+/// What may happen to a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionState {
+    /// Holds nothing; may be opened.
+    Free,
+    /// Takes appends, or its last bytes are on their way to the device.
+    Open,
+    /// Complete on the device; may be reclaimed.
+    Sealed,
+    /// Is being emptied.
+    Reclaiming,
+    /// Held something before the restart; recovery will tell.
+    Unknown,
+}
+
+impl RegionState {
+    fn from_code(code: u8) -> RegionState {
+        match code {
+            0 => RegionState::Free,
+            1 => RegionState::Open,
+            2 => RegionState::Sealed,
+            3 => RegionState::Reclaiming,
+            _ => RegionState::Unknown,
+        }
+    }
+}
+
+/// One region's row.
+#[derive(Debug, Default)]
+pub struct Region {
+    state: AtomicU8,
+    generation: AtomicU64,
+    seed: AtomicU32,
+    live: AtomicU64,
+    keep_until: AtomicU32,
+    pins: AtomicU32,
+    touches: AtomicU32,
+    touched: AtomicBool,
+    in_memory: AtomicBool,
+}
+
+impl Region {
+    /// What may happen to it.
+    pub fn state(&self) -> RegionState {
+        RegionState::from_code(self.state.load(Ordering::Acquire))
+    }
+
+    /// Changes what may happen to it.
+    pub fn set_state(&self, state: RegionState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Its present life.
+    pub fn generation(&self) -> Sequence {
+        Sequence(self.generation.load(Ordering::Acquire))
+    }
+
+    /// Checksum seed of its present life.
+    pub fn seed(&self) -> Seed {
+        Seed(self.seed.load(Ordering::Acquire))
+    }
+
+    /// Sum of the size-class bounds of the entries that the index points to.
+    pub fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Counts an index word that points here.
+    pub fn add_live(&self, bytes: u64) {
+        self.live.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Uncounts an index word that pointed here.
+    pub fn sub_live(&self, bytes: u64) {
+        let before = self.live.fetch_sub(bytes, Ordering::Relaxed);
+        assert!(before >= bytes, "a region cannot have less than nothing alive");
+    }
+
+    /// When its last entry expires.
+    pub fn keep_until(&self) -> Timestamp {
+        Timestamp(self.keep_until.load(Ordering::Relaxed))
+    }
+
+    /// Raises the time when its last entry expires.
+    pub fn raise_keep_until(&self, until: Timestamp) {
+        self.keep_until.fetch_max(until.0, Ordering::Relaxed);
+    }
+
+    /// Holds off reuse of the region while a block of it is modified in place.
+    pub fn pin(&self) {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Ends a [`Region::pin`].
+    pub fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether a block is being modified in place.
+    pub fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
+    }
+
+    /// Number of touches so far; a copy read before a touch must not enter the RAM tier after it.
+    pub fn touches(&self) -> u32 {
+        self.touches.load(Ordering::Acquire)
+    }
+
+    /// Counts a touch.
+    pub fn count_touch(&self) {
+        self.touches.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether the header on the device says that a touch extended an entry's life.
+    pub fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Acquire)
+    }
+
+    /// Records that the header on the device says so.
+    pub fn set_touched(&self) {
+        self.touched.store(true, Ordering::Release);
+    }
+
+    /// Whether some of its bytes may be in memory only.
+    pub fn in_memory(&self) -> bool {
+        self.in_memory.load(Ordering::Acquire)
+    }
+
+    /// Records whether some of its bytes may be in memory only.
+    pub fn set_in_memory(&self, in_memory: bool) {
+        self.in_memory.store(in_memory, Ordering::Release);
+    }
+}
+
+/// All regions of a device.
+#[derive(Debug)]
+pub struct RegionTable {
+    uuid: Uuid,
+    regions: Box<[Region]>,
+}
+
+impl RegionTable {
+    /// A table of free regions.
+    #[must_use]
+    pub fn new(uuid: Uuid, layout: &Layout) -> RegionTable {
+        RegionTable { uuid, regions: (0..layout.region_count).map(|_| Region::default()).collect() }
+    }
+
+    /// The row of a region; `None` for locations beyond the device (entries in the RAM tier only).
+    #[must_use]
+    pub fn get(&self, region: u32) -> Option<&Region> {
+        self.regions.get(region as usize)
+    }
+
+    /// The row of a region on the device.
+    ///
+    /// # Panics
+    /// Panics if there is no such region.
+    #[must_use]
+    pub fn on_device(&self, region: u32) -> &Region {
+        &self.regions[region as usize]
+    }
+
+    /// Every region with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Region)> {
+        (0u32..).zip(self.regions.iter())
+    }
+
+    /// Begins a life of a region: nothing of an earlier life passes its checks from here on.
+    pub fn begin_life(&self, region: u32, generation: Sequence, state: RegionState) {
+        let row = self.on_device(region);
+        row.seed.store(self.seed_of(region, generation).0, Ordering::Release);
+        row.generation.store(generation.0, Ordering::Release);
+        row.keep_until.store(0, Ordering::Relaxed);
+        row.touched.store(false, Ordering::Release);
+        row.set_state(state);
+    }
+
+    /// The checksum seed of any life of a region.
+    #[must_use]
+    pub fn seed_of(&self, region: u32, generation: Sequence) -> Seed {
+        Seed::new(self.uuid, region, generation)
+    }
+
+    /// Number of regions in a state.
+    #[must_use]
+    pub fn count(&self, state: RegionState) -> usize {
+        self.regions.iter().filter(|region| region.state() == state).count()
+    }
+
+    /// The earliest generation of a region that may hold entries, other than `except`.
+    /// No entry outside `except` has a sequence at or below it.
+    #[must_use]
+    pub fn oldest_generation_but(&self, except: u32) -> Option<Sequence> {
+        self.iter()
+            .filter(|(number, region)| *number != except && region.state() != RegionState::Free)
+            .map(|(_, region)| region.generation())
+            .min()
+    }
+}

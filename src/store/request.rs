@@ -1,0 +1,112 @@
+//! What callers ask of a store and what they get: limits, conditions, lifetimes, errors.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::device::DeviceError;
+
+/// Longest key in bytes.
+pub const KEY_LEN_MAX: usize = 4096;
+/// Largest caller metadata in bytes.
+pub const METADATA_LEN_MAX: usize = 64 << 10;
+
+/// When a store is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// When it can be read back.
+    #[default]
+    Buffered,
+    /// When the device has made it durable.
+    Flushed,
+}
+
+/// What must hold of the present entry for a store to happen. Checked atomically with the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Store in any case.
+    Always,
+    /// Store only if no live entry has the key.
+    Absent,
+    /// Store only if a live entry has the key.
+    Present,
+    /// Store only if the live entry has this CAS value.
+    Unchanged(u64),
+}
+
+/// How a conditional store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Stored; the new entry's CAS value.
+    Yes(u64),
+    /// The condition did not hold because there is no live entry.
+    Missing,
+    /// The condition did not hold because a live entry is there (`Absent`) or differs (`Unchanged`).
+    Exists,
+}
+
+/// When an entry was stored and when it stops being served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// When the entry was stored.
+    pub stored_at: Timestamp,
+    /// From this second on only callers that ask for stale entries get it.
+    pub fresh_until: Timestamp,
+    /// From this second on nobody gets it.
+    pub keep_until: Timestamp,
+}
+
+/// A whole value to be stored, in memory.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`].
+    pub metadata: Bytes,
+    /// The body, at most one slice.
+    pub body: Bytes,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+    /// Keep it in the RAM tier only: it expires too soon to be worth a write.
+    pub ram_only: bool,
+}
+
+/// Why a store did not happen. Unless a condition failed, the older entry of the key is gone or going.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The key is empty or longer than [`KEY_LEN_MAX`].
+    #[error("the key has {0} bytes; it must have 1 to {KEY_LEN_MAX}")]
+    KeyLen(usize),
+    /// The metadata is longer than [`METADATA_LEN_MAX`].
+    #[error("the metadata has {0} bytes; at most {METADATA_LEN_MAX} are kept")]
+    MetadataLen(usize),
+    /// The object is larger than this cache takes.
+    #[error("the object is larger than {limit} bytes")]
+    TooLarge {
+        /// Largest object in bytes: half of the device.
+        limit: u64,
+    },
+    /// The device cannot keep up or memory for stores in progress is used up; try later.
+    #[error("the store is busy: {0}")]
+    Busy(&'static str),
+    /// A purge that covers the key came after the store began.
+    #[error("the key was purged while it was being stored")]
+    Purged,
+    /// A piece of the object was evicted before the object was whole.
+    #[error("a piece of the object was evicted before it was whole")]
+    Evicted,
+    /// The device failed; what was to be written may be lost.
+    #[error("the device failed: {0}")]
+    Device(#[source] Arc<DeviceError>),
+    /// A write that this one depends on failed before.
+    #[error("the device failed to make the change durable")]
+    NotDurable,
+    /// The store is shutting down.
+    #[error("the cache is shutting down")]
+    ShuttingDown,
+}
+
+impl From<DeviceError> for StoreError {
+    fn from(error: DeviceError) -> Self {
+        StoreError::Device(Arc::new(error))
+    }
+}
