@@ -25,7 +25,7 @@ async fn start() -> Running {
     let address = listener.local_addr().unwrap();
     let ready = Arc::new(AtomicBool::new(true));
     let metrics = Metrics::new();
-    metrics.add(|page| page.counter("rawcached_demo_total", "Demo.", &[], 5.0)).unwrap();
+    metrics.add(|page| page.counter("rawcached_demo_total", "Demo.", &[], 5)).unwrap();
     let flag = Arc::clone(&ready);
     let admin = Admin::new(metrics, move || {
         if flag.load(Ordering::Relaxed) {

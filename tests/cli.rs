@@ -344,6 +344,44 @@ fn the_embedded_default_makes_its_files_and_prints_commands() {
 }
 
 #[test]
+fn the_printed_commands_store_read_watch_and_purge() {
+    let directory = directory();
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    let line = daemon.wait_for("admin listener");
+    let address = line.rsplit('=').next().unwrap().trim().to_owned();
+    daemon.wait_for("serving");
+    let run = |arguments: &[&str], input: &[u8]| {
+        let mut child = rawcached(directory.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), output.stdout)
+    };
+    let body: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
+    assert_eq!(run(&["put", "k", "--ttl", "10m"], &body).0, Some(0));
+    let (code, found) = run(&["get", "k"], b"");
+    assert!(code == Some(0) && found == body, "{code:?}, {} bytes", found.len());
+    let (code, stats) = run(&["stats", "--json"], b"");
+    let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
+    assert_eq!((code, &stats["get_hits"]), (Some(0), &serde_json::json!(1)));
+    assert_eq!(run(&["purge", "k"], b"").0, Some(0));
+    assert_eq!(run(&["get", "k"], b"").0, Some(1));
+    let metrics = http_get(&address, "/metrics");
+    for line in [
+        "rawcached_command_keys_total{command=\"get\",result=\"hit\"} 1",
+        "rawcached_command_keys_total{command=\"get\",result=\"miss\"} 1",
+        "rawcached_stores_total 1",
+        "rawcached_command_duration_seconds_count{operation=\"store\",tier=\"none\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+}
+
+#[test]
 fn the_service_manager_is_told_of_start_and_stop() {
     let directory = directory();
     let path = directory.path().join("notify");
@@ -426,7 +464,7 @@ fn sockets_from_the_service_manager_take_the_place_of_configured_ones() {
     };
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut daemon = Daemon { child, lines };
-    daemon.wait_for("memcached listeners from the service manager");
+    daemon.wait_for("listeners from the service manager");
     daemon.wait_for("serving");
     assert!(!directory.path().join("rawcached-data/memcached.sock").exists());
     UnixStream::connect(directory.path().join("given.sock")).unwrap();

@@ -20,7 +20,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub use image::{ImageError, create_sparse};
-pub use sockets::Listener;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -29,7 +28,7 @@ use crate::metrics::{Metrics, ProcessStart};
 use crate::server::admin::{Admin, Readiness};
 use logging::Logging;
 use signals::{Signal, Signals};
-use sockets::{Bound, Inherited};
+use sockets::Inherited;
 use wiring::Serving;
 
 /// How long clients may take to finish after SIGTERM.
@@ -75,7 +74,6 @@ struct Daemon {
     cache: Cache,
     signals: Signals,
     serving: Serving,
-    bound: Vec<Bound>,
     admin: AdminTask,
     stopping: Arc<AtomicBool>,
 }
@@ -106,12 +104,20 @@ impl Daemon {
         add_readiness(&metrics, &cache, &stopping)?;
 
         let Inherited { memcached, admin } = inherited;
-        let (listeners, bound) = sockets::open_memcached(&config.server, memcached)?;
+        let listeners = if memcached.is_empty() {
+            wiring::bind_listeners(&config.server)?
+        } else {
+            tracing::info!(sockets = memcached.len(), "listeners from the service manager");
+            memcached
+        };
+        for listener in &listeners {
+            tracing::info!(address = %listener.address(), "memcached listener");
+        }
         let admin_listener = sockets::open_admin(&config.server, admin)?;
+        let serving = wiring::start_server(&config, &cache, listeners, &metrics)?;
         let shown = Admin::new(metrics, readiness_of(&cache, &stopping));
         let admin = AdminTask::start(shown, admin_listener)?;
-        let serving = wiring::start_server(&config, &cache, listeners)?;
-        Ok(Some(Daemon { config, cache, signals, serving, bound, admin, stopping }))
+        Ok(Some(Daemon { config, cache, signals, serving, admin, stopping }))
     }
 
     async fn run(mut self, reload: Reload<'_>, logging: &Logging) -> anyhow::Result<()> {
@@ -171,7 +177,7 @@ impl Daemon {
         notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         let (cache, serving) = (self.cache, self.serving);
         let drained = async {
-            serving.stop(DRAIN_DEADLINE).await;
+            serving.stop().await;
             match timeout(FLUSH_DEADLINE, cache.shutdown()).await {
                 Ok(ended) => ended.context("the cache could not be written out"),
                 Err(_) => {
@@ -186,7 +192,6 @@ impl Daemon {
             }
         };
         self.admin.stop().await;
-        drop(self.bound);
         if ended.is_ok() {
             tracing::info!("stopped");
         }
@@ -262,7 +267,7 @@ fn add_readiness(
 ) -> anyhow::Result<()> {
     let readiness = readiness_of(cache, stopping);
     metrics.add(move |page| {
-        let ready = f64::from(u8::from(readiness() == Readiness::Ready));
+        let ready = u64::from(readiness() == Readiness::Ready);
         let help = "1 when the cache is recovered and serving, else 0.";
         page.gauge("rawcached_ready", help, &[], ready);
     })?;

@@ -1,21 +1,23 @@
-//! Where the daemon meets the cache and the protocol servers. Owns nothing but the way they are
-//! started; the one file that changes when their interfaces do.
+//! Where the daemon meets the cache and the protocol server. Owns nothing but the way they are
+//! opened and started; the one file that changes when their interfaces do.
 
-use std::sync::Arc;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::image;
-use super::sockets::Listener;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ListenAddress, ServerConfig};
 use crate::metrics::Metrics;
+use crate::server::listener::{Address, Listener, Permissions};
+use crate::server::{Options, RunError, Server, write_server};
+
+/// Time beyond the drain's own limit after which a server that does not end is given up.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Opens the cache on the configured device; recovery may still run when it returns.
 pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> {
@@ -28,80 +30,82 @@ pub fn add_metrics(_metrics: &Metrics, _cache: &Cache) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The running protocol servers.
-pub struct Serving {
-    tasks: JoinSet<()>,
-    stop: Arc<Notify>,
+/// Binds the configured data listeners.
+pub fn bind_listeners(config: &ServerConfig) -> anyhow::Result<Vec<Listener>> {
+    let permissions =
+        Permissions { mode: config.socket_mode.0, group: config.socket_group.clone() };
+    let bind = |address: &ListenAddress| {
+        let at = match address {
+            ListenAddress::Unix(path) => Address::Unix(path.clone()),
+            ListenAddress::Tcp(address) => Address::Tcp(*address),
+        };
+        Listener::bind(&at, &permissions).with_context(|| format!("server.memcached: {address}"))
+    };
+    config.memcached.iter().map(bind).collect()
 }
 
-/// Starts the workers on `listeners`.
+/// The running protocol server.
+pub struct Serving {
+    task: JoinHandle<Result<(), RunError>>,
+    stop: oneshot::Sender<()>,
+    drain_timeout: Duration,
+}
+
+/// Starts the workers on `listeners` and adds what they count.
 pub fn start_server(
-    _config: &Config,
-    _cache: &Cache,
+    config: &Config,
+    cache: &Cache,
     listeners: Vec<Listener>,
+    metrics: &Metrics,
 ) -> anyhow::Result<Serving> {
-    let mut serving = Serving { tasks: JoinSet::new(), stop: Arc::new(Notify::new()) };
-    for listener in listeners {
-        let stop = Arc::clone(&serving.stop);
-        let refusing = refuse(listener).context("cannot serve a listener")?;
-        serving.tasks.spawn(async move {
-            tokio::select! {
-                () = refusing => {}
-                () = stop.notified() => {}
-            }
-        });
+    let options = options_of(config);
+    let (connections_max, drain_timeout) = (options.connections_max, options.drain_timeout);
+    let server = Server::new(options, cache.clone());
+    let counters = server.counters().clone();
+    metrics.add(move |page| write_server(page, &counters.snapshot(), connections_max))?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(server.run(listeners, async {
+        let _ = stopped.await;
+    }));
+    Ok(Serving { task, stop, drain_timeout })
+}
+
+fn options_of(config: &Config) -> Options {
+    let server = &config.server;
+    let workers = usize::try_from(server.workers).ok().and_then(NonZeroUsize::new);
+    let defaults = Options::default();
+    Options {
+        workers: workers.unwrap_or(defaults.workers),
+        connections_max: usize::try_from(server.max_connections).unwrap_or(usize::MAX),
+        drain_timeout: super::DRAIN_DEADLINE,
+        value_len_max: server.max_object_size.0,
+        ttl_max: config.ttl.max.0,
     }
-    Ok(serving)
 }
 
 impl Serving {
-    /// Waits until a worker fails; for ever if none does.
+    /// Waits until the server fails; it does not end by itself otherwise.
     pub async fn failed(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Err(panicked)) => anyhow::Error::from(panicked).context("a worker failed"),
-            Some(Ok(())) => anyhow::anyhow!("a worker ended by itself"),
-            None => std::future::pending().await,
-        }
+        let reason = match (&mut self.task).await {
+            Ok(Ok(())) => anyhow::anyhow!("it ended by itself"),
+            Ok(Err(error)) => error.into(),
+            Err(panicked) => panicked.into(),
+        };
+        reason.context("the memcached server failed")
     }
 
-    /// Stops accepting and gives connections `deadline` to finish.
-    pub async fn stop(mut self, deadline: Duration) {
-        self.stop.notify_waiters();
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(deadline, ended).await.is_err() {
-            tracing::warn!(?deadline, "connections were cut off at the deadline");
+    /// Stops accepting and lets commands in progress finish within the drain's limit.
+    pub async fn stop(mut self) {
+        if self.task.is_finished() {
+            return;
+        }
+        let _ = self.stop.send(());
+        let limit = self.drain_timeout + STOP_GRACE;
+        match tokio::time::timeout(limit, &mut self.task).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::error!(%error, "the memcached server failed"),
+            Ok(Err(panicked)) => tracing::error!(%panicked, "the memcached server failed"),
+            Err(_) => tracing::error!(?limit, "the memcached server does not end; given up"),
         }
     }
-}
-
-/// Answers every connection with an error, until the protocol server stands here.
-fn refuse(listener: Listener) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    enum Accepting {
-        Unix(UnixListener),
-        Tcp(TcpListener),
-    }
-    let accepting = match listener {
-        Listener::Unix(listener) => Accepting::Unix(UnixListener::from_std(listener)?),
-        Listener::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
-    };
-    Ok(async move {
-        loop {
-            match &accepting {
-                Accepting::Unix(listener) => {
-                    if let Ok((stream, _)) = listener.accept().await {
-                        say_no(stream).await;
-                    }
-                }
-                Accepting::Tcp(listener) => {
-                    if let Ok((stream, _)) = listener.accept().await {
-                        say_no(stream).await;
-                    }
-                }
-            }
-        }
-    })
-}
-
-async fn say_no(mut stream: impl AsyncWrite + Unpin) {
-    let _ = stream.write_all(b"SERVER_ERROR the protocol is not served yet\r\n").await;
 }

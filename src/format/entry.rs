@@ -190,8 +190,7 @@ impl EntryHeader {
     /// # Errors
     /// The slot is too short or damaged.
     pub fn check_meta(&self, slot: &[u8]) -> Result<(), Damage> {
-        let covered =
-            slot.get(ENTRY_HEADER_LEN..self.table_range().end).ok_or(Damage::Short)?;
+        let covered = slot.get(ENTRY_HEADER_LEN..self.table_range().end).ok_or(Damage::Short)?;
         if crc32fast::hash(covered) == self.meta_checksum { Ok(()) } else { Err(Damage::Checksum) }
     }
 
@@ -298,7 +297,9 @@ impl ObjectHead {
             object: Sequence(bytes.u64_at(8)),
             slice_size: bytes.u32_at(16),
         };
-        if head.slice_size == 0 || head.len.div_ceil(u64::from(head.slice_size)) > u64::from(u32::MAX) {
+        if head.slice_size == 0
+            || head.len.div_ceil(u64::from(head.slice_size)) > u64::from(u32::MAX)
+        {
             return Err(Damage::Field("slice size"));
         }
         Ok(head)

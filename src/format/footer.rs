@@ -132,7 +132,13 @@ impl Footer {
     ///
     /// # Panics
     /// Panics if the block's length is another one, or a record does not fit its fields.
-    pub fn encode_into(&self, block: &mut [u8], generation: Sequence, seed: Seed, stamp: Timestamp) {
+    pub fn encode_into(
+        &self,
+        block: &mut [u8],
+        generation: Sequence,
+        seed: Seed,
+        stamp: Timestamp,
+    ) {
         let mut at = 0;
         for record in &self.records {
             encode_record(record, generation, &mut block[at..at + FOOTER_RECORD_LEN]);
@@ -201,7 +207,8 @@ fn count(len: usize) -> u32 {
 
 #[expect(clippy::expect_used, reason = "the log seals a region before a field could overflow")]
 fn encode_record(record: &FooterRecord, generation: Sequence, bytes: &mut [u8]) {
-    let delta = u32::try_from(record.sequence.0 - generation.0).expect("sequence near its region's");
+    let delta =
+        u32::try_from(record.sequence.0 - generation.0).expect("sequence near its region's");
     let offset = u32::try_from(record.offset / GRANULE).expect("region below 64 GiB");
     let granules = record.slot_len.div_ceil(GRANULE);
     assert!(granules <= SLOT_GRANULES_MAX, "slot below 256 MiB");

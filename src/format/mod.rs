@@ -8,8 +8,8 @@ mod region;
 mod superblock;
 
 pub use entry::{
-    BODY_CHUNK, BodyCheck, ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, SliceKey, body_checksums,
-    checksum_table_len,
+    BODY_CHUNK, BodyCheck, ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, SliceKey,
+    body_checksums, checksum_table_len,
 };
 pub use footer::{FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer};
 pub use region::{REGION_HEADER_LEN, RegionHeader, RegionUse};

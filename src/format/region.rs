@@ -120,7 +120,10 @@ mod tests {
     fn version_1_bytes_stay_as_they_are() {
         let bytes = sample().encode(UUID, 9);
         assert_eq!(bytes[..12], *b"RCREGION\x01\0\0\0");
-        assert_eq!(bytes[16..40], *b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\0\0\x05\0\0\0\x01\0\0\0");
+        assert_eq!(
+            bytes[16..40],
+            *b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\0\0\x05\0\0\0\x01\0\0\0"
+        );
         assert!(bytes[40..].iter().all(|byte| *byte == 0));
     }
 

@@ -83,7 +83,8 @@ impl Layout {
             let share = (device_size / 64).max(1);
             (1 << share.ilog2()).clamp(region_min, REGION_SIZE_AUTO_MAX)
         });
-        if !region_size.is_power_of_two() || !(region_min..=REGION_SIZE_MAX).contains(&region_size) {
+        if !region_size.is_power_of_two() || !(region_min..=REGION_SIZE_MAX).contains(&region_size)
+        {
             return Err(LayoutError::RegionSize { size: region_size, min: region_min });
         }
         let usable = device_size / SUPERBLOCK_SPACE * SUPERBLOCK_SPACE;

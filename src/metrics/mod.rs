@@ -7,7 +7,7 @@
 //! use rawcached::metrics::{Metrics, Page};
 //!
 //! fn write_demo(page: &mut Page, reads: u64) {
-//!     page.counter("rawcached_demo_reads_total", "Reads of the demo.", &[], reads as f64);
+//!     page.counter("rawcached_demo_reads_total", "Reads of the demo.", &[], reads);
 //! }
 //!
 //! let metrics = Metrics::new();
@@ -15,6 +15,8 @@
 //! assert!(metrics.render().contains("rawcached_demo_reads_total 3\n"));
 //! ```
 
+mod device;
+pub mod histogram;
 mod page;
 mod process;
 
@@ -22,7 +24,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry, TextEncoder};
 
-pub use page::{HistogramSnapshot, Page};
+pub use device::write_device;
+pub use page::{Labels, Page};
 pub use process::ProcessStart;
 
 /// Content type of [`Metrics::render`]: the Prometheus text format, version 0.0.4.
@@ -101,7 +104,7 @@ mod tests {
         let source = Arc::clone(&reads);
         metrics
             .add(move |page| {
-                let value = source.load(Ordering::Relaxed) as f64;
+                let value = source.load(Ordering::Relaxed);
                 page.counter("rawcached_reads_total", "Reads.", &[("tier", "ram")], value);
             })
             .unwrap();
@@ -116,7 +119,7 @@ mod tests {
     #[test]
     fn a_name_can_be_added_once_only() {
         let metrics = Metrics::new();
-        let write = |page: &mut Page| page.gauge("rawcached_x_bytes", "X.", &[], 1.0);
+        let write = |page: &mut Page| page.gauge("rawcached_x_bytes", "X.", &[], 1);
         metrics.add(write).unwrap();
         assert!(metrics.add(write).is_err());
     }
@@ -124,6 +127,6 @@ mod tests {
     #[test]
     fn malformed_names_are_refused() {
         let metrics = Metrics::new();
-        assert!(metrics.add(|page| page.gauge("rawcached-x", "X.", &[], 1.0)).is_err());
+        assert!(metrics.add(|page| page.gauge("rawcached-x", "X.", &[], 1)).is_err());
     }
 }

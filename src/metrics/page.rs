@@ -7,29 +7,31 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use super::histogram::HistogramSnapshot;
+
 /// Collects the values of one source; families are made as their names appear.
 #[derive(Default)]
 pub struct Page {
     families: BTreeMap<&'static str, MetricFamily>,
 }
 
-/// What a latency histogram held at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct HistogramSnapshot<'a> {
-    /// Upper bounds of the buckets in seconds, ascending, without the infinite one.
-    pub bounds_seconds: &'a [f64],
-    /// Observations in each bucket, not cumulative; one more than bounds, the last beyond all.
-    pub counts: &'a [u64],
-    /// Sum of all observations in seconds.
-    pub sum_seconds: f64,
-}
-
 /// Names and values of the labels of one metric.
 pub type Labels<'a> = &'a [(&'static str, &'a str)];
 
 impl Page {
-    /// A value that only grows. `name` ends in `_total`.
-    pub fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
+    /// A count that only grows. `name` ends in `_total`.
+    pub fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
+        self.counter_float(name, help, labels, float(value));
+    }
+
+    /// A quantity that only grows, in whole and parts. `name` ends in its unit and `_total`.
+    pub fn counter_float(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        labels: Labels<'_>,
+        value: f64,
+    ) {
         debug_assert!(name.ends_with("_total"), "{name}");
         let mut counter = Counter::default();
         counter.set_value(value);
@@ -38,8 +40,13 @@ impl Page {
         self.push(name, help, MetricType::COUNTER, metric);
     }
 
-    /// A value that goes up and down. `name` ends in its unit, as `_bytes` or `_seconds`.
-    pub fn gauge(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
+    /// A number that goes up and down. `name` ends in its unit if it has one, as `_bytes`.
+    pub fn gauge(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
+        self.gauge_float(name, help, labels, float(value));
+    }
+
+    /// A quantity that goes up and down, in whole and parts. `name` ends in its unit.
+    pub fn gauge_float(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
         let mut metric = labelled(labels);
@@ -48,17 +55,14 @@ impl Page {
     }
 
     /// A distribution of durations. `name` ends in `_seconds`.
-    ///
-    /// # Panics
-    /// Panics unless there is one count more than bounds.
     pub fn histogram(
         &mut self,
         name: &'static str,
         help: &str,
         labels: Labels<'_>,
-        snapshot: HistogramSnapshot<'_>,
+        snapshot: &HistogramSnapshot,
     ) {
-        assert_eq!(snapshot.counts.len(), snapshot.bounds_seconds.len() + 1, "{name}");
+        debug_assert!(name.ends_with("_seconds"), "{name}");
         let mut metric = labelled(labels);
         metric.set_histogram(histogram_of(snapshot));
         self.push(name, help, MetricType::HISTOGRAM, metric);
@@ -107,49 +111,61 @@ fn labelled(labels: Labels<'_>) -> Metric {
     metric
 }
 
-fn histogram_of(snapshot: HistogramSnapshot<'_>) -> Histogram {
+fn histogram_of(snapshot: &HistogramSnapshot) -> Histogram {
     let mut count = 0;
-    let mut buckets = Vec::with_capacity(snapshot.bounds_seconds.len());
-    for (bound, observed) in snapshot.bounds_seconds.iter().zip(snapshot.counts) {
+    let mut buckets = Vec::with_capacity(snapshot.buckets.len());
+    for (index, observed) in snapshot.buckets.iter().enumerate() {
         count += observed;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(count);
-        buckets.push(bucket);
+        // The encoder adds the bucket without a bound by itself.
+        if let Some(bound_us) = HistogramSnapshot::upper_bound_us(index) {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(float(bound_us) / 1e6);
+            bucket.set_cumulative_count(count);
+            buckets.push(bucket);
+        }
     }
     let mut histogram = Histogram::default();
     histogram.set_bucket(buckets);
-    histogram.set_sample_count(snapshot.counts.iter().sum());
-    histogram.set_sample_sum(snapshot.sum_seconds);
+    histogram.set_sample_count(count);
+    histogram.set_sample_sum(float(snapshot.sum_ns) / 1e9);
     histogram
+}
+
+/// Prometheus values are 64-bit floats: counts above 2^53 lose their last digits.
+fn float(value: u64) -> f64 {
+    value as f64
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::metrics::Metrics;
+    use crate::metrics::histogram::Histogram;
 
     #[test]
     fn buckets_are_cumulative_and_end_with_all() {
+        let histogram = Histogram::default();
+        for micros in [1, 2, 2, 3_600_000_000] {
+            histogram.record(Duration::from_micros(micros));
+        }
         let metrics = Metrics::new();
         metrics
-            .add(|page| {
-                let snapshot = HistogramSnapshot {
-                    bounds_seconds: &[0.001, 0.01],
-                    counts: &[2, 3, 1],
-                    sum_seconds: 0.5,
-                };
-                page.histogram("rawcached_get_seconds", "Gets.", &[("tier", "disk")], snapshot);
+            .add(move |page| {
+                let labels = [("tier", "disk")];
+                page.histogram("rawcached_get_seconds", "Gets.", &labels, &histogram.snapshot());
             })
             .unwrap();
         let text = metrics.render();
         for line in [
             "# TYPE rawcached_get_seconds histogram",
-            "rawcached_get_seconds_bucket{tier=\"disk\",le=\"0.001\"} 2",
-            "rawcached_get_seconds_bucket{tier=\"disk\",le=\"0.01\"} 5",
-            "rawcached_get_seconds_bucket{tier=\"disk\",le=\"+Inf\"} 6",
-            "rawcached_get_seconds_sum{tier=\"disk\"} 0.5",
-            "rawcached_get_seconds_count{tier=\"disk\"} 6",
+            "rawcached_get_seconds_bucket{tier=\"disk\",le=\"0.000001\"} 1",
+            "rawcached_get_seconds_bucket{tier=\"disk\",le=\"0.000002\"} 3",
+            "rawcached_get_seconds_bucket{tier=\"disk\",le=\"8.388608\"} 3",
+            "rawcached_get_seconds_bucket{tier=\"disk\",le=\"+Inf\"} 4",
+            "rawcached_get_seconds_sum{tier=\"disk\"} 3600.000005",
+            "rawcached_get_seconds_count{tier=\"disk\"} 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
@@ -159,7 +175,7 @@ mod tests {
     fn several_label_values_make_one_family() {
         let mut page = Page::default();
         for operation in ["get", "set"] {
-            page.counter("rawcached_x_total", "X.", &[("op", operation)], 1.0);
+            page.counter("rawcached_x_total", "X.", &[("op", operation)], 1);
         }
         let families = page.into_families();
         assert_eq!(families.len(), 1);

@@ -40,37 +40,36 @@ impl ProcessStart {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus values are 64-bit floats")]
 fn write_usage(page: &mut Page, usage: &Usage) {
     page.gauge(
         "rawcached_process_resident_memory_bytes",
         "Memory of the daemon that is in RAM, in bytes.",
         &[],
-        usage.resident_bytes as f64,
+        usage.resident_bytes,
     );
-    page.counter(
+    page.counter_float(
         "rawcached_process_cpu_seconds_total",
         "CPU time of the daemon in user and kernel mode, in seconds.",
         &[],
         usage.cpu_seconds,
     );
-    page.gauge("rawcached_process_threads", "Threads of the daemon.", &[], usage.threads as f64);
+    page.gauge("rawcached_process_threads", "Threads of the daemon.", &[], usage.threads);
     page.gauge(
         "rawcached_process_open_fds",
         "Open file descriptors of the daemon.",
         &[],
-        usage.open_files as f64,
+        usage.open_files,
     );
     page.gauge(
         "rawcached_process_max_fds",
         "File descriptors that the daemon may have open.",
         &[],
-        usage.open_files_max as f64,
+        usage.open_files_max,
     );
 }
 
 fn write_build(page: &mut Page, uptime_seconds: f64) {
-    page.gauge(
+    page.gauge_float(
         "rawcached_uptime_seconds",
         "Time since the daemon started, in seconds.",
         &[],
@@ -80,7 +79,7 @@ fn write_build(page: &mut Page, uptime_seconds: f64) {
         "rawcached_build_info",
         "Always 1; the version is in the label.",
         &[("version", env!("CARGO_PKG_VERSION"))],
-        1.0,
+        1,
     );
 }
 
@@ -93,7 +92,6 @@ impl Usage {
         let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         Usage {
             resident_bytes: resident_pages(&stat) * unit(SysconfVar::PAGE_SIZE),
-            #[expect(clippy::cast_precision_loss, reason = "ticks of a CPU stay far below 2^53")]
             cpu_seconds: cpu_ticks(&stat) as f64 / ticks as f64,
             threads: stat_field(&stat, 20),
             // Reading the directory opened one more.

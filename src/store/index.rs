@@ -149,7 +149,10 @@ impl Shard {
             let bucket = self.bucket(home);
             for way in 0..bucket.ways() {
                 let word = Word(bucket.words[way]);
-                if bucket.tags[way] == print.tag && !word.is_empty() && word.hash_bits() == print.bits {
+                if bucket.tags[way] == print.tag
+                    && !word.is_empty()
+                    && word.hash_bits() == print.bits
+                {
                     found.push(word);
                 }
             }
@@ -222,7 +225,8 @@ impl Shard {
     }
 
     fn grow_if_loaded(&mut self) {
-        if self.len * 100 <= self.bucket_count * WAYS * LOAD_PERCENT_MAX || self.level >= LEVEL_MAX {
+        if self.len * 100 <= self.bucket_count * WAYS * LOAD_PERCENT_MAX || self.level >= LEVEL_MAX
+        {
             return;
         }
         let source = self.bucket_count - (1 << self.level);
@@ -471,7 +475,10 @@ mod tests {
         assert!(worst <= 20.0, "{worst} bytes a word");
         let false_positives: usize =
             (total..total + 200_000).map(|n| index.lock(mix(n)).candidates().len()).sum();
-        assert!(false_positives <= 1000, "{false_positives} of 200000 misses would read the device");
+        assert!(
+            false_positives <= 1000,
+            "{false_positives} of 200000 misses would read the device"
+        );
         println!("worst {worst:.2} bytes a word, {false_positives} false positives in 200000");
     }
 

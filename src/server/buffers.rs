@@ -1,0 +1,55 @@
+//! Spare connection buffers of one worker: a connection holds one only while it has
+//! bytes in it, so thousands of idle connections cost no buffer memory.
+
+use parking_lot::Mutex;
+
+/// Length of an input buffer, and bytes of output after which a connection sends, in bytes:
+/// enough for a system call's cost not to matter.
+pub(super) const BUFFER_LEN: usize = 16 << 10;
+
+/// Capacity of an output buffer in bytes: what is sent at once and room for one more value.
+const OUTPUT_CAPACITY: usize = 2 * BUFFER_LEN;
+
+/// Spare buffers kept of each kind; more are given back to the allocator.
+const SPARES_MAX: usize = 64;
+
+/// Buffers that no connection of this worker uses at the moment.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    inputs: Mutex<Vec<Vec<u8>>>,
+    outputs: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    /// An input buffer: `BUFFER_LEN` bytes of any content.
+    pub(super) fn take_input(&self) -> Vec<u8> {
+        self.inputs.lock().pop().unwrap_or_else(|| vec![0; BUFFER_LEN])
+    }
+
+    /// Takes an input buffer back; one that has grown is freed.
+    pub(super) fn give_input(&self, buffer: Vec<u8>) {
+        if buffer.len() == BUFFER_LEN {
+            give(&self.inputs, buffer);
+        }
+    }
+
+    /// An empty output buffer with room for `OUTPUT_CAPACITY` bytes.
+    pub(super) fn take_output(&self) -> Vec<u8> {
+        self.outputs.lock().pop().unwrap_or_else(|| Vec::with_capacity(OUTPUT_CAPACITY))
+    }
+
+    /// Takes an output buffer back; one that has grown is freed.
+    pub(super) fn give_output(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == OUTPUT_CAPACITY {
+            buffer.clear();
+            give(&self.outputs, buffer);
+        }
+    }
+}
+
+fn give(spares: &Mutex<Vec<Vec<u8>>>, buffer: Vec<u8>) {
+    let mut spares = spares.lock();
+    if spares.len() < SPARES_MAX {
+        spares.push(buffer);
+    }
+}

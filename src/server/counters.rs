@@ -1,0 +1,289 @@
+//! What the server counts. One shard per worker, so that counting never makes workers
+//! wait for each other; readers add the shards up in [`Counters::snapshot`].
+
+use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::cache::Tier;
+use crate::metrics::histogram::{Histogram, HistogramSnapshot};
+
+macro_rules! define_counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The counts of one worker.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub(super) struct Shard {
+            $(pub(super) $name: Count,)*
+            latencies: [Histogram; Operation::ALL.len()],
+        }
+
+        /// Everything counted, summed over all workers; see [`Counters::snapshot`].
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Shard {
+            fn counts(&self) -> Counts {
+                Counts { $($name: self.$name.get(),)* }
+            }
+        }
+
+        impl Add for Counts {
+            type Output = Counts;
+            fn add(self, other: Counts) -> Counts {
+                Counts { $($name: self.$name.wrapping_add(other.$name),)* }
+            }
+        }
+
+        impl Sub for Counts {
+            type Output = Counts;
+            fn sub(self, other: Counts) -> Counts {
+                Counts { $($name: self.$name.wrapping_sub(other.$name),)* }
+            }
+        }
+    };
+}
+
+define_counts! {
+    /// Connections accepted.
+    connections_total,
+    /// Connections refused because there were too many.
+    connections_rejected,
+    /// Failed attempts to accept a connection.
+    accept_errors,
+    /// Connections that ended by a bug in this program.
+    connection_panics,
+    /// Bytes read from clients.
+    bytes_read,
+    /// Bytes written to clients.
+    bytes_written,
+    /// Keys looked up by `get` and `gets`.
+    cmd_get,
+    /// Values asked to be stored, by any of the storage commands.
+    cmd_set,
+    /// Keys touched by `touch`, `gat` and `gats`.
+    cmd_touch,
+    /// `flush_all` commands.
+    cmd_flush,
+    /// `get` and `gets`: keys found.
+    get_hits,
+    /// `get` and `gets`: keys not found.
+    get_misses,
+    /// `touch`, `gat` and `gats`: keys found.
+    touch_hits,
+    /// `touch`, `gat` and `gats`: keys not found.
+    touch_misses,
+    /// `delete`: keys found.
+    delete_hits,
+    /// `delete`: keys not found.
+    delete_misses,
+    /// `incr`: keys found.
+    incr_hits,
+    /// `incr`: keys not found.
+    incr_misses,
+    /// `decr`: keys found.
+    decr_hits,
+    /// `decr`: keys not found.
+    decr_misses,
+    /// `cas`: stored.
+    cas_hits,
+    /// `cas`: keys not found.
+    cas_misses,
+    /// `cas`: refused because the entry had changed.
+    cas_badval,
+    /// Values found in the RAM tier.
+    hits_ram,
+    /// Values found in the part of the log that is still in memory.
+    hits_log,
+    /// Values read from a device.
+    hits_disk,
+    /// Values refused because they are too large.
+    store_too_large,
+    /// Values refused because the store is busy.
+    store_no_memory,
+    /// Values not stored because a device failed or the cache is shutting down.
+    store_failed,
+    /// Responses cut short because a later piece of the value could not be read.
+    values_truncated,
+    /// Commands that were answered with `ERROR` or `CLIENT_ERROR`.
+    protocol_errors,
+}
+
+/// One monotonic count.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn bump(&self) {
+        self.add(1);
+    }
+
+    pub(super) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What latencies are kept apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A lookup answered from the RAM tier.
+    GetRam,
+    /// A lookup answered from the part of the log in memory.
+    GetLog,
+    /// A lookup answered from a device.
+    GetDisk,
+    /// A lookup that found nothing.
+    GetMiss,
+    /// A store, from the last byte of the value to its acknowledgement.
+    Store,
+    /// A change of lifetime.
+    Touch,
+    /// An `incr` or `decr`.
+    Arithmetic,
+    /// A purge of one key.
+    Delete,
+    /// A purge of everything.
+    Flush,
+}
+
+impl Operation {
+    /// All operations, in the order of [`Snapshot::latencies`].
+    pub const ALL: [Operation; 9] = [
+        Operation::GetRam,
+        Operation::GetLog,
+        Operation::GetDisk,
+        Operation::GetMiss,
+        Operation::Store,
+        Operation::Touch,
+        Operation::Arithmetic,
+        Operation::Delete,
+        Operation::Flush,
+    ];
+
+    pub(super) fn of_hit(tier: Tier) -> Operation {
+        match tier {
+            Tier::Ram => Operation::GetRam,
+            Tier::Log => Operation::GetLog,
+            Tier::Disk => Operation::GetDisk,
+        }
+    }
+}
+
+impl Shard {
+    pub(super) fn record(&self, operation: Operation, duration: Duration) {
+        self.latencies[operation as usize].record(duration);
+    }
+
+    pub(super) fn count_hit(&self, tier: Tier) {
+        match tier {
+            Tier::Ram => self.hits_ram.bump(),
+            Tier::Log => self.hits_log.bump(),
+            Tier::Disk => self.hits_disk.bump(),
+        }
+    }
+}
+
+/// All counters of one server. Shared between its workers and whoever reports them.
+#[derive(Debug)]
+pub struct Counters {
+    shards: Vec<Arc<Shard>>,
+    connections_current: AtomicU64,
+}
+
+/// The state of [`Counters`] at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Snapshot {
+    /// Event counts since start.
+    pub counts: Counts,
+    /// Open connections.
+    pub connections_current: u64,
+    /// Latencies by operation, in the order of [`Operation::ALL`].
+    pub latencies: [HistogramSnapshot; Operation::ALL.len()],
+}
+
+impl Counters {
+    /// Counters for `workers` workers and the acceptor.
+    pub(super) fn new(workers: usize) -> Counters {
+        let shards = (0..=workers).map(|_| Arc::default()).collect();
+        Counters { shards, connections_current: AtomicU64::new(0) }
+    }
+
+    /// The shard of worker `index`.
+    pub(super) fn worker(&self, index: usize) -> Arc<Shard> {
+        self.shards[index + 1].clone()
+    }
+
+    /// The acceptor's shard.
+    pub(super) fn acceptor(&self) -> &Shard {
+        &self.shards[0]
+    }
+
+    /// Adds up all shards.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut total = Snapshot {
+            connections_current: self.connections_current.load(Ordering::Relaxed),
+            ..Snapshot::default()
+        };
+        for shard in &self.shards {
+            total.counts = total.counts + shard.counts();
+            for (sum, histogram) in total.latencies.iter_mut().zip(&shard.latencies) {
+                sum.merge(&histogram.snapshot());
+            }
+        }
+        total
+    }
+}
+
+/// The right to keep one connection open; dropping it counts the connection out.
+#[derive(Debug)]
+pub(super) struct Ticket(Arc<Counters>);
+
+impl Ticket {
+    /// Counts a connection in unless `connections_max` are open already.
+    pub(super) fn take(counters: &Arc<Counters>, connections_max: usize) -> Option<Ticket> {
+        let limit = u64::try_from(connections_max).unwrap_or(u64::MAX);
+        let taken = counters.connections_current.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket(counters.clone());
+        (taken < limit).then_some(ticket)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.connections_current.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_sums_the_shards_of_all_workers() {
+        let counters = Counters::new(2);
+        counters.worker(0).cmd_get.add(3);
+        counters.worker(1).cmd_get.bump();
+        counters.acceptor().connections_total.bump();
+        counters.worker(1).record(Operation::Flush, Duration::from_micros(1));
+        let snapshot = counters.snapshot();
+        assert_eq!((snapshot.counts.cmd_get, snapshot.counts.connections_total), (4, 1));
+        assert_eq!(snapshot.latencies[Operation::Flush as usize].count(), 1);
+    }
+
+    #[test]
+    fn tickets_run_out_and_come_back() {
+        let counters = Arc::new(Counters::new(1));
+        let first = Ticket::take(&counters, 1);
+        assert!(first.is_some());
+        assert!(Ticket::take(&counters, 1).is_none());
+        drop(first);
+        assert!(Ticket::take(&counters, 1).is_some());
+        assert_eq!(counters.snapshot().connections_current, 0);
+    }
+}

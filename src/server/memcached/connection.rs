@@ -1,0 +1,236 @@
+//! One connection: reads, executes what is complete in order, answers, rests.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::server::gate::Gate;
+
+use super::arithmetic::Changed;
+use super::body::{store_arriving, store_received, swallow};
+use super::command::{Command, KeyBuf, Store};
+use super::input::Input;
+use super::parse::{Parsed, parse};
+use super::peer::{Peer, Socket};
+use super::retrieval;
+use super::service::Service;
+
+/// Requests of the binary protocol begin with this byte.
+const BINARY_MAGIC: u8 = 0x80;
+const BINARY_REFUSED: &str =
+    "CLIENT_ERROR the binary protocol is not supported, use the text protocol";
+
+/// What a refused peer may still send before its connection is cut, so that the error
+/// reaches it, in bytes and in time.
+const LINGER_LEN_MAX: usize = 1 << 20;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) enum Closed {
+    /// The client closed it, said `quit`, or the server drains.
+    Normally,
+    /// The client does not speak the protocol.
+    Refused,
+    /// A value could not be sent to its end.
+    Truncated,
+    /// The socket failed.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Closed {
+    fn from(error: io::Error) -> Closed {
+        Closed::Failed(error)
+    }
+}
+
+struct Connection<S> {
+    peer: Peer<S>,
+    input: Input,
+    /// How much of the first unread line was searched for its end.
+    searched: usize,
+}
+
+/// Serves one connection until either side ends it.
+pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>, gate: Arc<Gate>) {
+    let peer = Peer::new(stream, service);
+    let mut connection = Connection { peer, input: Input::default(), searched: 0 };
+    let Err(closed) = connection.run(&gate).await;
+    match closed {
+        Closed::Normally => {}
+        Closed::Refused => connection.linger().await,
+        Closed::Truncated => connection.peer.service.shard.values_truncated.bump(),
+        Closed::Failed(error) => tracing::debug!(%error, "connection lost"),
+    }
+    connection.input.release(&connection.peer.service.buffers);
+}
+
+impl<S: Socket> Connection<S> {
+    async fn run(&mut self, gate: &Gate) -> Result<std::convert::Infallible, Closed> {
+        self.fill(gate).await?;
+        if self.input.unread().first() == Some(&BINARY_MAGIC) {
+            self.peer.service.shard.protocol_errors.bump();
+            self.peer.push_line(BINARY_REFUSED);
+            self.peer.flush().await?;
+            return Err(Closed::Refused);
+        }
+        loop {
+            let processed = self.process().await;
+            if !matches!(processed, Err(Closed::Failed(_))) {
+                self.peer.flush().await?;
+            }
+            processed?;
+            self.fill(gate).await?;
+        }
+    }
+
+    /// Waits for bytes. Between commands it rests, and only then the gate ends it.
+    async fn fill(&mut self, gate: &Gate) -> Result<(), Closed> {
+        let Connection { peer, input, .. } = self;
+        let Peer { stream, service, .. } = peer;
+        let read = poll_fn(|cx| match input.poll_fill(cx, stream, &service.buffers) {
+            Poll::Pending if input.unread().is_empty() => gate.poll_closed(cx).map(|()| Ok(0)),
+            polled => polled,
+        })
+        .await?;
+        service.shard.bytes_read.add(read as u64);
+        if read == 0 { Err(Closed::Normally) } else { Ok(()) }
+    }
+
+    /// Executes every command that is complete.
+    async fn process(&mut self) -> Result<(), Closed> {
+        let Connection { peer, input, searched } = self;
+        loop {
+            match parse(input.unread(), searched) {
+                Parsed::Incomplete => return Ok(()),
+                Parsed::TooLong(reply) => {
+                    peer.service.shard.protocol_errors.bump();
+                    peer.push_line(reply);
+                    return Err(Closed::Refused);
+                }
+                Parsed::Refused { reply, line_len } => {
+                    peer.service.shard.protocol_errors.bump();
+                    if let Some(reply) = reply {
+                        peer.push_line(reply);
+                    }
+                    input.consume(line_len);
+                }
+                Parsed::Command { command: Command::Store(store), line_len } => {
+                    peer.service.shard.cmd_set.bump();
+                    let received = received(input, &store, line_len);
+                    if let Some(received) = received.filter(|_| !peer.service.is_too_large(&store))
+                    {
+                        let reply = store_received(peer, store, received).await;
+                        let len = line_len + received.len();
+                        answer(peer, reply, store.noreply);
+                        input.consume(len);
+                    } else {
+                        // What is unread makes room for the rest of the value.
+                        let key = KeyBuf::from(store.key);
+                        let store = Store { key: key.as_key(), ..store };
+                        input.consume(line_len);
+                        store_later(peer, input, store).await?;
+                    }
+                }
+                Parsed::Command { command, line_len } => {
+                    execute(peer, command).await?;
+                    input.consume(line_len);
+                }
+            }
+            peer.relieve().await?;
+        }
+    }
+
+    /// Lets the peer read the error before the connection goes: closing while it still
+    /// sends would reset it.
+    async fn linger(&mut self) {
+        let drop_what_comes = async {
+            self.peer.stream.shutdown().await?;
+            let mut dropped = 0;
+            let mut scratch = [0; 4096];
+            while dropped < LINGER_LEN_MAX {
+                match self.peer.stream.read(&mut scratch).await? {
+                    0 => break,
+                    len => dropped += len,
+                }
+            }
+            io::Result::Ok(())
+        };
+        // However it goes, the connection is closed next.
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, drop_what_comes).await;
+    }
+}
+
+/// The value of `store` with its line end, if all of it stands behind the line.
+fn received<'a>(input: &'a Input, store: &Store<'_>, line_len: usize) -> Option<&'a [u8]> {
+    let value_len = usize::try_from(store.body_len).ok()?;
+    let end = line_len.checked_add(value_len)?.checked_add(2)?;
+    input.unread().get(line_len..end)
+}
+
+/// Executes a storage command whose value has not arrived whole.
+async fn store_later<S: Socket>(
+    peer: &mut Peer<S>,
+    input: &mut Input,
+    store: Store<'_>,
+) -> io::Result<()> {
+    if !peer.service.is_too_large(&store) {
+        let reply = store_arriving(peer, input, store).await?;
+        answer(peer, reply, store.noreply);
+        return Ok(());
+    }
+    let reply = peer.service.refuse_large(store).await;
+    answer(peer, reply, store.noreply);
+    // The client hears of it at once and may stop sending.
+    peer.flush().await?;
+    swallow(peer, input, store.body_len).await
+}
+
+async fn execute<S: Socket>(peer: &mut Peer<S>, command: Command<'_>) -> Result<(), Closed> {
+    match command {
+        Command::Get(retrieval) => return retrieval::get(peer, retrieval).await,
+        Command::Store(_) => unreachable!("storage commands are executed with their value"),
+        Command::Delete { key, noreply } => {
+            let reply = peer.service.delete(key).await;
+            answer(peer, reply, noreply);
+        }
+        Command::Arithmetic { key, direction, delta, noreply } => {
+            match peer.service.change(key, direction, delta).await {
+                Changed::To(_) if noreply => {}
+                Changed::To(number) => {
+                    peer.push_decimal(number);
+                    peer.push(b"\r\n");
+                }
+                Changed::Not(reply) => answer(peer, reply, noreply),
+            }
+        }
+        Command::Touch { key, exptime, noreply } => {
+            let reply = peer.service.touch(key, exptime).await;
+            answer(peer, reply, noreply);
+        }
+        Command::FlushAll { delay, noreply } => {
+            let reply = peer.service.flush_all(delay).await;
+            answer(peer, reply, noreply);
+        }
+        Command::Stats(words) => {
+            let text = peer.service.stats(words);
+            peer.push(text.as_bytes());
+        }
+        Command::Version => {
+            peer.push_line(concat!("VERSION 1.6.18-rawcached-", env!("CARGO_PKG_VERSION")))
+        }
+        Command::Verbosity { noreply } => answer(peer, "OK", noreply),
+        Command::Quit => return Err(Closed::Normally),
+    }
+    Ok(())
+}
+
+fn answer<S: Socket>(peer: &mut Peer<S>, reply: &str, noreply: bool) {
+    if !noreply {
+        peer.push_line(reply);
+    }
+}

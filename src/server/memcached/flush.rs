@@ -1,0 +1,56 @@
+//! The one `flush_all` that is to happen later. Kept in memory: a restart forgets it.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::cache::Cache;
+use crate::clock::Timestamp;
+
+/// How often a pending flush looks at the clock.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Pause before a flush that failed is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When to purge everything; the latest request replaces an earlier one.
+#[derive(Debug, Default)]
+pub(in crate::server) struct FlushSchedule {
+    due: Mutex<Option<Timestamp>>,
+    changed: Notify,
+}
+
+impl FlushSchedule {
+    pub(super) fn schedule(&self, due: Timestamp) {
+        *self.due.lock() = Some(due);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn cancel(&self) {
+        *self.due.lock() = None;
+    }
+
+    /// Purges `cache` when the time comes; runs until it is dropped.
+    pub(in crate::server) async fn run(&self, cache: &Cache) {
+        loop {
+            let due = *self.due.lock();
+            match due {
+                None => self.changed.notified().await,
+                Some(due) if cache.clock().now() < due => tokio::time::sleep(POLL_INTERVAL).await,
+                Some(due) => self.purge(cache, due).await,
+            }
+        }
+    }
+
+    async fn purge(&self, cache: &Cache, due: Timestamp) {
+        if let Err(error) = cache.purge_all().await {
+            tracing::error!(%error, "a delayed flush_all failed and will be tried again");
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            return;
+        }
+        let mut pending = self.due.lock();
+        if *pending == Some(due) {
+            *pending = None;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The other end of a connection: its socket and the bytes still to be sent to it. Small
+//! pieces are copied together, large ones are sent from where they are.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::server::buffers::BUFFER_LEN;
+
+use super::number::push_decimal;
+use super::service::Service;
+
+/// Bodies at least this long are sent without being copied: below it, copying costs less
+/// than another slice in the system call.
+const SHARED_LEN_MIN: usize = 8 << 10;
+/// Pending bytes from which the peer must take some before more are gathered.
+const PENDING_LEN_MAX: usize = 256 << 10;
+/// Slices per system call.
+const SLICES_MAX: usize = 16;
+
+/// A stream socket.
+pub(in crate::server) trait Socket:
+    AsyncRead + AsyncWrite + Unpin + Send
+{
+}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
+
+pub(super) struct Peer<S> {
+    pub(super) stream: S,
+    pub(super) service: Arc<Service>,
+    copied: Vec<u8>,
+    segments: Vec<Segment>,
+    /// Where the part of `copied` begins that no segment covers yet.
+    copied_from: usize,
+    shared_len: usize,
+}
+
+enum Segment {
+    Copied(Range<usize>),
+    Shared(Bytes),
+}
+
+impl<S: Socket> Peer<S> {
+    pub(super) fn new(stream: S, service: Arc<Service>) -> Peer<S> {
+        let (copied, segments) = (Vec::new(), Vec::new());
+        Peer { stream, service, copied, segments, copied_from: 0, shared_len: 0 }
+    }
+
+    /// Gathers bytes to send.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.output().extend_from_slice(bytes);
+    }
+
+    /// Gathers a number in decimal.
+    pub(super) fn push_decimal(&mut self, number: u64) {
+        push_decimal(self.output(), number);
+    }
+
+    /// Gathers an answer of one line.
+    pub(super) fn push_line(&mut self, line: &str) {
+        let output = self.output();
+        output.extend_from_slice(line.as_bytes());
+        output.extend_from_slice(b"\r\n");
+    }
+
+    /// Gathers a piece of a value.
+    pub(super) fn push_body(&mut self, body: &Bytes) {
+        if body.len() < SHARED_LEN_MIN {
+            return self.push(body);
+        }
+        self.close_segment();
+        self.segments.push(Segment::Shared(body.clone()));
+        self.shared_len += body.len();
+    }
+
+    /// Sends some if much is gathered, so that a peer that reads slowly costs bounded memory.
+    pub(super) async fn relieve(&mut self) -> io::Result<()> {
+        let much = self.copied.len() > BUFFER_LEN || self.shared_len > PENDING_LEN_MAX;
+        if much { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends everything gathered.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        if self.copied.is_empty() && self.segments.is_empty() {
+            return Ok(());
+        }
+        let sent = if self.segments.is_empty() {
+            self.stream.write_all(&self.copied).await?;
+            self.copied.len()
+        } else {
+            self.close_segment();
+            self.write_segments().await?
+        };
+        self.service.shard.bytes_written.add(sent as u64);
+        self.segments.clear();
+        self.service.buffers.give_output(std::mem::take(&mut self.copied));
+        (self.copied_from, self.shared_len) = (0, 0);
+        Ok(())
+    }
+
+    /// Appends bytes from the socket to `target` until it holds `len` or the peer ends.
+    pub(super) async fn read_into(&mut self, target: &mut BytesMut, len: usize) -> io::Result<()> {
+        while target.len() < len {
+            let missing = len - target.len();
+            let read = self.stream.read_buf(&mut target.limit(missing)).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.service.shard.bytes_read.add(read as u64);
+        }
+        Ok(())
+    }
+
+    fn output(&mut self) -> &mut Vec<u8> {
+        if self.copied.capacity() == 0 {
+            self.copied = self.service.buffers.take_output();
+        }
+        &mut self.copied
+    }
+
+    fn close_segment(&mut self) {
+        let end = self.copied.len();
+        if self.copied_from < end {
+            self.segments.push(Segment::Copied(self.copied_from..end));
+            self.copied_from = end;
+        }
+    }
+
+    async fn write_segments(&mut self) -> io::Result<usize> {
+        let mut sent = 0;
+        for segments in self.segments.chunks(SLICES_MAX) {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            for (slice, segment) in slices.iter_mut().zip(segments) {
+                *slice = IoSlice::new(match segment {
+                    Segment::Copied(range) => &self.copied[range.clone()],
+                    Segment::Shared(body) => body,
+                });
+            }
+            let mut slices = &mut slices[..segments.len()];
+            while !slices.is_empty() {
+                let written = self.stream.write_vectored(slices).await?;
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                sent += written;
+                IoSlice::advance_slices(&mut slices, written);
+            }
+        }
+        Ok(sent)
+    }
+}

@@ -1,0 +1,111 @@
+//! Executes `get`, `gets`, `gat` and `gats`.
+
+use crate::cache::Hit;
+use crate::clock::Stopwatch;
+use crate::server::counters::Operation;
+
+use super::command::{Key, Retrieval};
+use super::connection::Closed;
+use super::peer::{Peer, Socket};
+use super::service::Service;
+
+pub(super) async fn get<S: Socket>(
+    peer: &mut Peer<S>,
+    retrieval: Retrieval<'_>,
+) -> Result<(), Closed> {
+    for key in retrieval.keys.iter() {
+        let watch = Stopwatch::start();
+        let hit = find(&peer.service, key, retrieval.touch).await;
+        let found_after = watch.elapsed();
+        let tier = hit.as_ref().map(Hit::tier);
+        let sent = match hit {
+            Some(hit) => send(peer, key, hit, retrieval.with_cas).await?,
+            None => false,
+        };
+        let shard = &peer.service.shard;
+        let tier = tier.filter(|_| sent);
+        shard.record(tier.map_or(Operation::GetMiss, Operation::of_hit), found_after);
+        if let Some(tier) = tier {
+            shard.count_hit(tier);
+        }
+        match (retrieval.touch.is_some(), sent) {
+            (false, true) => shard.get_hits.bump(),
+            (false, false) => shard.get_misses.bump(),
+            (true, true) => shard.touch_hits.bump(),
+            (true, false) => shard.touch_misses.bump(),
+        }
+    }
+    peer.push(b"END\r\n");
+    Ok(())
+}
+
+async fn find(service: &Service, key: Key<'_>, touch: Option<i64>) -> Option<Hit> {
+    let Some(exptime) = touch else {
+        service.shard.cmd_get.bump();
+        return service.cache.lookup(&key).await;
+    };
+    service.shard.cmd_touch.bump();
+    let hit = service.cache.lookup(&key).await?;
+    // The value is sent even if its new lifetime is over already, as memcached does; a
+    // lifetime that could not be changed makes it a miss.
+    match service.cache.touch(&key, service.lifetime(exptime)).await {
+        Ok(touched) => touched.map(|_| hit),
+        Err(error) => {
+            service.failure(&error);
+            None
+        }
+    }
+}
+
+/// Sends a value; false if its first piece was gone, which makes it a miss.
+async fn send<S: Socket>(
+    peer: &mut Peer<S>,
+    key: Key<'_>,
+    mut hit: Hit,
+    with_cas: bool,
+) -> Result<bool, Closed> {
+    if let Some(body) = hit.whole() {
+        push_header(peer, key, &hit, with_cas);
+        peer.push_body(body);
+        peer.push(b"\r\n");
+        peer.relieve().await?;
+        return Ok(true);
+    }
+    let Ok(mut piece) = hit.next_chunk().await else {
+        return Ok(false);
+    };
+    push_header(peer, key, &hit, with_cas);
+    let mut missing = hit.len();
+    while let Some(bytes) = piece {
+        missing = missing.checked_sub(bytes.len() as u64).ok_or(Closed::Truncated)?;
+        peer.push_body(&bytes);
+        drop(bytes);
+        peer.relieve().await?;
+        piece = hit.next_chunk().await.map_err(|_| Closed::Truncated)?;
+    }
+    if missing > 0 {
+        return Err(Closed::Truncated);
+    }
+    peer.push(b"\r\n");
+    Ok(true)
+}
+
+fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas: bool) {
+    peer.push(b"VALUE ");
+    peer.push(&key);
+    peer.push(b" ");
+    peer.push_decimal(u64::from(flags(hit)));
+    peer.push(b" ");
+    peer.push_decimal(hit.len());
+    if with_cas {
+        peer.push(b" ");
+        peer.push_decimal(hit.cas());
+    }
+    peer.push(b"\r\n");
+}
+
+/// The flags of an entry: its metadata as a little-endian number. Zero flags are kept as no
+/// metadata, and metadata of another length was not written by this protocol.
+fn flags(hit: &Hit) -> u32 {
+    <[u8; 4]>::try_from(hit.metadata().as_ref()).map_or(0, u32::from_le_bytes)
+}

@@ -1,0 +1,132 @@
+//! What all connections of one worker share, and the commands that touch no value.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{Cache, StoreError, StoreOptions};
+use crate::clock::Stopwatch;
+use crate::server::Options;
+use crate::server::buffers::Buffers;
+use crate::server::counters::{Counters, Operation, Shard};
+
+use super::command::Key;
+use super::expiry;
+use super::flush::FlushSchedule;
+use super::stats::Baseline;
+
+pub(in crate::server) struct Service {
+    pub(in crate::server) cache: Cache,
+    pub(in crate::server) options: Options,
+    /// Counters of all workers, for `stats`.
+    pub(in crate::server) counters: Arc<Counters>,
+    /// Counters of this worker.
+    pub(in crate::server) shard: Arc<Shard>,
+    pub(in crate::server) buffers: Buffers,
+    pub(in crate::server) flushes: Arc<FlushSchedule>,
+    pub(in crate::server) baseline: Arc<Baseline>,
+    pub(in crate::server) uptime: Stopwatch,
+}
+
+impl Service {
+    /// The lifetime that a client's `exptime` asks for.
+    pub(super) fn lifetime(&self, exptime: i64) -> Duration {
+        expiry::lifetime(exptime, self.cache.clock().now(), self.options.ttl_max)
+    }
+
+    /// How to store an entry with a client's `flags` and `exptime`.
+    pub(super) fn store_options(&self, flags: u32, exptime: i64) -> StoreOptions {
+        let metadata = match flags {
+            0 => bytes::Bytes::new(),
+            _ => bytes::Bytes::copy_from_slice(&flags.to_le_bytes()),
+        };
+        let ttl = Some(self.lifetime(exptime));
+        StoreOptions { ttl, metadata, ..StoreOptions::default() }
+    }
+
+    /// Executes `delete`.
+    pub(super) async fn delete(&self, key: Key<'_>) -> &'static str {
+        let watch = Stopwatch::start();
+        let removed = self.cache.remove(&key).await;
+        self.shard.record(Operation::Delete, watch.elapsed());
+        match removed {
+            Ok(true) => {
+                self.shard.delete_hits.bump();
+                "DELETED"
+            }
+            Ok(false) => {
+                self.shard.delete_misses.bump();
+                "NOT_FOUND"
+            }
+            Err(error) => self.failure(&error),
+        }
+    }
+
+    /// Executes `touch`.
+    pub(super) async fn touch(&self, key: Key<'_>, exptime: i64) -> &'static str {
+        let watch = Stopwatch::start();
+        self.shard.cmd_touch.bump();
+        let touched = self.cache.touch(&key, self.lifetime(exptime)).await;
+        self.shard.record(Operation::Touch, watch.elapsed());
+        match touched {
+            Ok(Some(_)) => {
+                self.shard.touch_hits.bump();
+                "TOUCHED"
+            }
+            Ok(None) => {
+                self.shard.touch_misses.bump();
+                "NOT_FOUND"
+            }
+            Err(error) => self.failure(&error),
+        }
+    }
+
+    /// Executes `flush_all`; `delay` as for [`expiry::lifetime`], but zero means now.
+    pub(super) async fn flush_all(&self, delay: i64) -> &'static str {
+        self.shard.cmd_flush.bump();
+        let delay = if delay > 0 { self.lifetime(delay) } else { Duration::ZERO };
+        if !delay.is_zero() {
+            self.flushes.schedule(self.cache.clock().now().plus(delay));
+            return "OK";
+        }
+        self.flushes.cancel();
+        let watch = Stopwatch::start();
+        let purged = self.cache.purge_all().await;
+        self.shard.record(Operation::Flush, watch.elapsed());
+        match purged {
+            Ok(()) => "OK",
+            Err(error) => self.failure(&error),
+        }
+    }
+
+    /// The answer to a command that the cache refused, which is counted here.
+    pub(super) fn failure(&self, error: &StoreError) -> &'static str {
+        match error {
+            StoreError::TooLarge { .. } => {
+                self.shard.store_too_large.bump();
+                TOO_LARGE
+            }
+            StoreError::Busy(_) => {
+                self.shard.store_no_memory.bump();
+                "SERVER_ERROR out of memory storing object"
+            }
+            StoreError::Device(_) => {
+                self.shard.store_failed.bump();
+                "SERVER_ERROR device failure"
+            }
+            StoreError::ShuttingDown => {
+                self.shard.store_failed.bump();
+                "SERVER_ERROR shutting down"
+            }
+            StoreError::Purged => {
+                self.shard.store_failed.bump();
+                "SERVER_ERROR purged meanwhile"
+            }
+            StoreError::KeyLen(_) | StoreError::MetadataLen(_) => {
+                self.shard.store_failed.bump();
+                "SERVER_ERROR key or metadata refused"
+            }
+        }
+    }
+}
+
+pub(super) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";

@@ -1,0 +1,166 @@
+//! Executes the storage commands on a value that is in memory.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::cache::{Condition, Hit, StoreError, StoreOptions, Stored};
+use crate::clock::Stopwatch;
+use crate::server::counters::Operation;
+
+use super::command::{Store, Verb};
+use super::service::{Service, TOO_LARGE};
+
+/// Values up to this length are gathered in memory, longer ones are streamed; in bytes.
+pub(super) const WHOLE_LEN_MAX: u64 = 1 << 20;
+
+/// How often a change is tried again that another client's change got ahead of.
+pub(super) const ATTEMPTS_MAX: u32 = 256;
+
+pub(super) const CONTENDED: &str = "SERVER_ERROR too many clients change this key";
+
+impl Service {
+    /// Executes a storage command whose value is `body`.
+    pub(super) async fn store(&self, store: Store<'_>, body: Bytes) -> &'static str {
+        let watch = Stopwatch::start();
+        let reply = match store.verb {
+            Verb::Append | Verb::Prepend => self.extend(store, body).await,
+            verb => {
+                let options = self.store_options(store.flags, store.exptime);
+                let result = self.cache.put(&store.key, body, condition(verb), &options).await;
+                self.stored(verb, result)
+            }
+        };
+        self.shard.record(Operation::Store, watch.elapsed());
+        reply
+    }
+
+    /// True for a value that [`Service::refuse_large`] is to refuse. What `append` and
+    /// `prepend` add is kept in memory, so it has a limit of its own.
+    pub(super) fn is_too_large(&self, store: &Store<'_>) -> bool {
+        let limit = match store.verb {
+            Verb::Append | Verb::Prepend => self.options.value_len_max.min(WHOLE_LEN_MAX),
+            _ => self.options.value_len_max,
+        };
+        store.body_len > limit
+    }
+
+    /// Refuses a value because of its length. Only `set` takes the old value with it: the
+    /// others leave it as it was, as in memcached.
+    pub(super) async fn refuse_large(&self, store: Store<'_>) -> &'static str {
+        self.shard.store_too_large.bump();
+        if store.verb == Verb::Set
+            && let Err(error) = self.cache.remove(&store.key).await
+        {
+            return self.failure(&error);
+        }
+        TOO_LARGE
+    }
+
+    /// The answer to a store of any command but `append` and `prepend`.
+    pub(super) fn stored(&self, verb: Verb, result: Result<Stored, StoreError>) -> &'static str {
+        let is_cas = matches!(verb, Verb::Cas(_));
+        match result {
+            Ok(Stored::Yes(_)) => {
+                if is_cas {
+                    self.shard.cas_hits.bump();
+                }
+                "STORED"
+            }
+            Ok(Stored::Exists) if is_cas => {
+                self.shard.cas_badval.bump();
+                "EXISTS"
+            }
+            Ok(Stored::Missing) if is_cas => {
+                self.shard.cas_misses.bump();
+                "NOT_FOUND"
+            }
+            Ok(Stored::Exists | Stored::Missing) => "NOT_STORED",
+            Err(StoreError::Purged) => purged(verb),
+            Err(error) => self.failure(&error),
+        }
+    }
+
+    async fn extend(&self, store: Store<'_>, piece: Bytes) -> &'static str {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(hit) = self.cache.lookup(&store.key).await else {
+                return "NOT_STORED";
+            };
+            if hit.len().saturating_add(piece.len() as u64) > self.options.value_len_max {
+                return "NOT_STORED";
+            }
+            match self.put_extended(store, hit, &piece).await {
+                Ok(Stored::Yes(_)) => return "STORED",
+                Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
+                Err(error) => return self.failure(&error),
+            }
+        }
+        CONTENDED
+    }
+
+    /// Stores the old value with `piece` at its end or its start, if it is still the old one.
+    async fn put_extended(
+        &self,
+        store: Store<'_>,
+        mut hit: Hit,
+        piece: &Bytes,
+    ) -> Result<Stored, StoreError> {
+        let condition = Condition::Unchanged(hit.cas());
+        let options = self.kept_options(&hit);
+        let total_len = hit.len() + piece.len() as u64;
+        let before = store.verb == Verb::Prepend;
+        if let (Some(old), true) = (hit.whole(), total_len <= WHOLE_LEN_MAX) {
+            let mut body = BytesMut::with_capacity(old.len() + piece.len());
+            let (first, second) = if before { (piece, old) } else { (old, piece) };
+            body.extend_from_slice(first);
+            body.extend_from_slice(second);
+            return self.cache.put(&store.key, body.freeze(), condition, &options).await;
+        }
+        let options = StoreOptions { len_hint: Some(total_len), ..options };
+        let mut writer = self.cache.store(&store.key, options)?;
+        if before {
+            writer.write_chunk(piece).await?;
+        }
+        loop {
+            match hit.next_chunk().await {
+                Ok(Some(chunk)) => writer.write_chunk(&chunk).await?,
+                Ok(None) => break,
+                // The old value is gone; the next lookup says so.
+                Err(_) => return Ok(Stored::Missing),
+            }
+        }
+        if !before {
+            writer.write_chunk(piece).await?;
+        }
+        writer.finalize(condition).await
+    }
+
+    /// Options that keep the flags and the end of life of `hit`.
+    pub(super) fn kept_options(&self, hit: &Hit) -> StoreOptions {
+        let lifetime = hit.lifetime();
+        StoreOptions {
+            ttl: Some(lifetime.fresh_until.since(self.cache.clock().now())),
+            grace: lifetime.keep_until.since(lifetime.fresh_until),
+            metadata: hit.metadata().clone(),
+            ..StoreOptions::default()
+        }
+    }
+}
+
+/// What must hold of the present entry for `verb` to store.
+pub(super) fn condition(verb: Verb) -> Condition {
+    match verb {
+        Verb::Add => Condition::Absent,
+        Verb::Replace | Verb::Append | Verb::Prepend => Condition::Present,
+        Verb::Cas(cas) => Condition::Unchanged(cas),
+        Verb::Set => Condition::Always,
+    }
+}
+
+/// The answer when a purge came between a store's begin and its end: that of a store just
+/// before the purge where that works for sure, else that of one just after it.
+fn purged(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Set | Verb::Add => "STORED",
+        Verb::Replace | Verb::Append | Verb::Prepend => "NOT_STORED",
+        Verb::Cas(_) => "NOT_FOUND",
+    }
+}

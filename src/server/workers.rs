@@ -1,0 +1,183 @@
+//! Worker threads: each owns a single-threaded runtime and the connections it was handed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::task::{self, JoinError, JoinSet};
+
+use crate::clock::Stopwatch;
+
+use super::buffers::Buffers;
+use super::counters::Ticket;
+use super::gate::Gate;
+use super::listener::Stream;
+use super::memcached::{self, FlushSchedule, Service};
+use super::{RunError, Server};
+
+/// A connection on its way to a worker.
+pub(super) struct Arrival {
+    pub(super) stream: Stream,
+    pub(super) ticket: Ticket,
+}
+
+pub(super) struct Workers {
+    workers: Vec<(mpsc::UnboundedSender<Arrival>, JoinHandle<()>)>,
+    turn: AtomicUsize,
+}
+
+impl Workers {
+    /// Starts all threads.
+    pub(super) fn start(server: &Server) -> Result<Workers, RunError> {
+        let flushes = Arc::new(FlushSchedule::default());
+        let baseline = Arc::default();
+        let uptime = Stopwatch::start();
+        let workers = (0..server.options.workers.get()).map(|index| {
+            let service = Service {
+                cache: server.cache.clone(),
+                options: server.options.clone(),
+                counters: server.counters.clone(),
+                shard: server.counters.worker(index),
+                buffers: Buffers::default(),
+                flushes: Arc::clone(&flushes),
+                baseline: Arc::clone(&baseline),
+                uptime,
+            };
+            spawn(index, service).map_err(RunError::Worker)
+        });
+        Ok(Workers { workers: workers.collect::<Result<_, _>>()?, turn: AtomicUsize::new(0) })
+    }
+
+    /// Gives a connection to the next worker that is alive.
+    pub(super) fn hand_over(&self, mut arrival: Arrival) {
+        for _ in 0..self.workers.len() {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+            match self.workers[turn].0.send(arrival) {
+                Ok(()) => return,
+                Err(refused) => arrival = refused.0,
+            }
+        }
+        tracing::error!("all workers have failed; a connection is dropped");
+    }
+
+    /// Waits until every worker has drained its connections.
+    pub(super) async fn drain(self) {
+        let (senders, threads): (Vec<_>, Vec<_>) = self.workers.into_iter().unzip();
+        drop(senders);
+        let joined = task::spawn_blocking(|| {
+            threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
+        });
+        match joined.await {
+            Ok(0) => {}
+            Ok(count) => tracing::error!(count, "workers ended by a panic"),
+            Err(error) => tracing::error!(%error, "cannot wait for the workers"),
+        }
+    }
+}
+
+fn spawn(
+    index: usize,
+    service: Service,
+) -> std::io::Result<(mpsc::UnboundedSender<Arrival>, JoinHandle<()>)> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    // Bounded by the tickets: every arrival holds one.
+    let (sender, arrivals) = mpsc::unbounded_channel();
+    let worker = Worker {
+        leads: index == 0,
+        service: Arc::new(service),
+        connections: JoinSet::new(),
+        gates: HashMap::new(),
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || runtime.block_on(worker.run(arrivals)))?;
+    Ok((sender, thread))
+}
+
+struct Worker {
+    /// One worker also does what is to be done once.
+    leads: bool,
+    service: Arc<Service>,
+    connections: JoinSet<()>,
+    gates: HashMap<task::Id, Arc<Gate>>,
+}
+
+impl Worker {
+    async fn run(mut self, mut arrivals: mpsc::UnboundedReceiver<Arrival>) {
+        let flusher = self.leads.then(|| {
+            let service = self.service.clone();
+            tokio::spawn(async move { service.flushes.run(&service.cache).await })
+        });
+        loop {
+            tokio::select! {
+                arrival = arrivals.recv() => match arrival {
+                    Some(arrival) => self.open(arrival),
+                    None => break,
+                },
+                Some(ended) = self.connections.join_next_with_id() => self.close(ended),
+            }
+        }
+        self.drain(self.service.options.drain_timeout).await;
+        if let Some(flusher) = flusher {
+            flusher.abort();
+        }
+    }
+
+    fn open(&mut self, arrival: Arrival) {
+        let gate = Arc::new(Gate::default());
+        let task = self.connections.spawn(serve(arrival, self.service.clone(), gate.clone()));
+        self.gates.insert(task.id(), gate);
+    }
+
+    fn close(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        self.gates.remove(&id);
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            self.service.shard.connection_panics.bump();
+            tracing::error!(%error, "a connection ended by a panic; the others go on");
+        }
+    }
+
+    async fn drain(&mut self, timeout: Duration) {
+        for gate in self.gates.values() {
+            gate.close();
+        }
+        let rest = async {
+            while let Some(ended) = self.connections.join_next_with_id().await {
+                self.close(ended);
+            }
+        };
+        if tokio::time::timeout(timeout, rest).await.is_err() {
+            let count = self.connections.len();
+            tracing::warn!(count, "connections were cut: the drain took too long");
+            self.connections.shutdown().await;
+        }
+    }
+}
+
+async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
+    // Dropped last, when the socket is closed.
+    let _ticket = arrival.ticket;
+    let served = match arrival.stream {
+        Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
+            Ok(stream) => Ok(memcached::serve(stream, service, gate).await),
+            Err(error) => Err(error),
+        },
+        Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => Ok(memcached::serve(stream, service, gate).await),
+            Err(error) => Err(error),
+        },
+    };
+    if let Err(error) = served {
+        tracing::warn!(%error, "a connection cannot be served");
+    }
+}
