@@ -382,6 +382,26 @@ fn the_printed_commands_store_read_watch_and_purge() {
 }
 
 #[test]
+fn a_drain_waits_for_a_store_in_progress_and_a_second_signal_does_not() {
+    let directory = directory();
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    let line = daemon.wait_for("admin listener");
+    let address = line.rsplit('=').next().unwrap().trim().to_owned();
+    daemon.wait_for("serving");
+    let mut client =
+        UnixStream::connect(directory.path().join("rawcached-data/memcached.sock")).unwrap();
+    client.write_all(b"set k 0 0 100\r\npart of it").unwrap();
+    let received = "rawcached_received_bytes_total 25\n";
+    while !http_get(&address, "/metrics").contains(received) {}
+    daemon.signal("TERM");
+    daemon.wait_for("draining");
+    let response = http_get(&address, "/readyz");
+    assert!(response.ends_with("the daemon is stopping\n"), "{response}");
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(1));
+}
+
+#[test]
 fn the_service_manager_is_told_of_start_and_stop() {
     let directory = directory();
     let path = directory.path().join("notify");

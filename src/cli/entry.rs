@@ -45,12 +45,18 @@ pub fn purge(arguments: &EntryArgs) -> anyhow::Result<bool> {
     Ok(found)
 }
 
-/// Prints the daemon's counters.
+/// Prints the daemon's counters under the names that the protocol gives them.
 pub fn stats(arguments: &StatsArgs) -> anyhow::Result<bool> {
     let stats = Client::connect(arguments.socket.socket.as_deref())?.stats()?;
-    let fields: Map<String, Value> =
-        stats.into_iter().map(|(name, value)| (name, typed(value))).collect();
-    output::print_report(&Value::Object(fields), arguments.json)?;
+    if arguments.json {
+        let fields: Map<String, Value> =
+            stats.into_iter().map(|(name, value)| (name, typed(value))).collect();
+        output::print_report(&Value::Object(fields), true)?;
+    } else {
+        let width = stats.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let lines = stats.iter().map(|(name, value)| format!("{name:width$}  {value}\n"));
+        output::print(&lines.collect::<String>())?;
+    }
     Ok(true)
 }
 
