@@ -1,25 +1,67 @@
-//! The cache as its users see it: lookup, store, touch, remove, purge.
+//! The cache as its users see it: lookup, store, touch, remove, purge. Owns the RAM tier,
+//! lifetimes and acknowledgement; what is on the device is the store's.
 
-mod stand_in;
+mod hit;
+mod ram;
+mod writer;
 
-pub use stand_in::{Cache, Hit, Writer};
-
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Timestamp;
+pub use hit::{Hit, TruncatedBody};
+pub use writer::Writer;
 
-/// Longest key in bytes.
-pub const KEY_LEN_MAX: usize = 4096;
-/// Largest caller metadata in bytes.
-pub const METADATA_LEN_MAX: usize = 64 << 10;
+pub use crate::store::{
+    Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, OpenError, StoreError, StoreStats,
+    Stored, Tier,
+};
 
-/// How a store is to be kept.
+use crate::clock::Clock;
+use crate::device::Device;
+use crate::store::{NotResident, Options as DeviceOptions, Resident, Store, Ticket, Value};
+use ram::RamTier;
+use writer::Staging;
+
+/// How a cache behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheOptions {
+    /// Bytes of the RAM tier; 0 turns it off.
+    pub ram_bytes: u64,
+    /// Lifetime of entries stored without one.
+    pub ttl_default: Duration,
+    /// Longest lifetime, grace included.
+    pub ttl_max: Duration,
+    /// Entries that expire within this time are kept in the RAM tier only, if there is one.
+    pub min_to_disk: Duration,
+    /// When stores are acknowledged, unless they say otherwise.
+    pub ack: Ack,
+    /// Longest time that an acknowledged change is in memory only.
+    pub flush_interval: Duration,
+    /// Bytes of memory that all streamed stores in progress share.
+    pub staging_bytes: u64,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        CacheOptions {
+            ram_bytes: 256 << 20,
+            ttl_default: Duration::from_secs(3600),
+            ttl_max: Duration::from_secs(365 * 86_400),
+            min_to_disk: Duration::from_secs(5),
+            ack: Ack::Buffered,
+            flush_interval: Duration::from_millis(100),
+            staging_bytes: 128 << 20,
+        }
+    }
+}
+
+/// How one object is to be kept.
 #[derive(Clone, Debug, Default)]
 pub struct StoreOptions {
-    /// Lifetime in which the entry is fresh; `None` takes the configured default. Capped at the configured maximum.
-    /// Zero means the entry is expired at once.
+    /// Lifetime in which the entry is fresh; `None` takes the configured default. Capped at the
+    /// configured maximum. Zero means the entry is expired at once.
     pub ttl: Option<Duration>,
     /// Further time in which only callers that ask for stale entries get it.
     pub grace: Duration,
@@ -27,95 +69,246 @@ pub struct StoreOptions {
     pub metadata: Bytes,
     /// The body's length if it is known; lets the store refuse early.
     pub len_hint: Option<u64>,
-    /// Acknowledge only when the entry is on the device; `None` takes the configured mode.
+    /// When the store is acknowledged; `None` takes the configured mode.
     pub ack: Option<Ack>,
 }
 
-/// When a store is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ack {
-    /// When it can be read back.
-    Buffered,
-    /// When the device has made it durable.
-    Flushed,
+/// What a cache is like at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheStats {
+    /// The store on the device.
+    pub store: StoreStats,
+    /// Bytes in the RAM tier.
+    pub ram_bytes: u64,
+    /// Most bytes in the RAM tier.
+    pub ram_bytes_max: u64,
+    /// Entries in the RAM tier.
+    pub ram_entries: u64,
+    /// Bytes of stores in progress.
+    pub staging_bytes: u64,
+    /// Most bytes of stores in progress.
+    pub staging_bytes_max: u64,
 }
 
-/// What must hold of the present entry for a store to happen. Checked atomically with the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// Store in any case.
-    Always,
-    /// Store only if no live entry has the key.
-    Absent,
-    /// Store only if a live entry has the key.
-    Present,
-    /// Store only if the live entry has this [`Hit::cas`] value.
-    Unchanged(u64),
+/// A handle on an open cache. Clones share it; it works from any thread and runtime, its
+/// background work runs in the runtime that opened it.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
 }
 
-/// How a conditional store ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// Stored; the new entry's CAS value.
-    Yes(u64),
-    /// The condition did not hold because there is no live entry.
-    Missing,
-    /// The condition did not hold because a live entry is there (`Absent`) or differs (`Unchanged`).
-    Exists,
+struct Inner {
+    store: Store,
+    ram: Option<Arc<RamTier>>,
+    options: CacheOptions,
+    clock: Clock,
+    staging: Staging,
 }
 
-/// Which tier answered a lookup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
-    /// The RAM tier.
-    Ram,
-    /// The part of the log that is not on the device yet.
-    Log,
-    /// The device.
-    Disk,
-}
+impl Cache {
+    /// Opens a formatted device as a cache. Recovery goes on in the background; see [`Cache::is_ready`].
+    ///
+    /// # Errors
+    /// The device is not formatted, damaged, not the one that was formatted, or failed.
+    pub async fn open(
+        device: Device,
+        options: CacheOptions,
+        clock: Clock,
+    ) -> Result<Cache, OpenError> {
+        let ram = (options.ram_bytes > 0).then(|| Arc::new(RamTier::new(options.ram_bytes)));
+        let resident: Arc<dyn Resident> = match &ram {
+            Some(ram) => Arc::clone(ram) as Arc<dyn Resident>,
+            None => Arc::new(NotResident),
+        };
+        let device_options = DeviceOptions { flush_interval: options.flush_interval };
+        let store = Store::open(device, device_options, clock.clone(), resident).await?;
+        let staging = Staging::new(options.staging_bytes);
+        Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, staging }) })
+    }
 
-/// Why a store did not happen. The entry that was there before is gone unless the condition failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The key is empty or longer than [`KEY_LEN_MAX`].
-    #[error("the key has {0} bytes; it must have 1 to {KEY_LEN_MAX}")]
-    KeyLen(usize),
-    /// The metadata is longer than [`METADATA_LEN_MAX`].
-    #[error("the metadata has {0} bytes; at most {METADATA_LEN_MAX} are kept")]
-    MetadataLen(usize),
-    /// The object is larger than half of the device.
-    #[error("the object is larger than {limit} bytes, half of the device")]
-    TooLarge {
-        /// Largest object this cache takes, in bytes.
-        limit: u64,
-    },
-    /// The device cannot keep up or staging memory is used up; try later.
-    #[error("the store is busy: {0}")]
-    Busy(&'static str),
-    /// A purge that covers the key came after the store began.
-    #[error("the key was purged while it was being stored")]
-    Purged,
+    /// The clock by which entries expire.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// How the cache behaves.
+    #[must_use]
+    pub fn options(&self) -> &CacheOptions {
+        &self.inner.options
+    }
+
+    /// The store on the device.
+    #[must_use]
+    pub fn device_store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Looks a key up: the fresh entry, or `None`. Damage, device errors and doubts are misses.
+    pub async fn lookup(&self, key: &[u8]) -> Option<Hit> {
+        self.lookup_entry(key, false).await
+    }
+
+    /// As [`Cache::lookup`], but gives an entry in its grace time too.
+    pub async fn lookup_stale(&self, key: &[u8]) -> Option<Hit> {
+        self.lookup_entry(key, true).await
+    }
+
+    async fn lookup_entry(&self, key: &[u8], stale_ok: bool) -> Option<Hit> {
+        let (entry, tier) = self.inner.store.lookup(key, stale_ok).await?;
+        match entry.object_head() {
+            None => Some(Hit::whole_body(entry, tier)),
+            Some(head) => Hit::sliced(&self.inner.store, entry, tier, head).await,
+        }
+    }
+
+    /// Stores a body that is in memory, if `condition` holds of the present entry.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. After a failed store the old entry is gone too.
+    pub async fn put(
+        &self,
+        key: &[u8],
+        body: Bytes,
+        condition: Condition,
+        options: &StoreOptions,
+    ) -> Result<Stored, StoreError> {
+        check_lengths(key, &options.metadata)?;
+        if body.len() > self.inner.store.layout().slice_size as usize {
+            let mut writer = Writer::new(self.clone(), key, options.clone());
+            return match writer.write_chunk(&body).await {
+                Ok(()) => writer.finalize(condition).await,
+                Err(error) => {
+                    self.drop_failed(key).await;
+                    Err(error)
+                }
+            };
+        }
+        let lifetime = self.lifetime(options);
+        let ram_only = self.is_ram_only(&lifetime);
+        let value = Value { metadata: options.metadata.clone(), body, lifetime, ram_only };
+        let result = match self.inner.store.put(key, &value, condition, None).await {
+            Ok((stored, ticket)) => self.acknowledge(ticket, options.ack).await.map(|()| stored),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.drop_failed(key).await;
+        }
+        result
+    }
+
+    /// Begins a streamed store. Dropping the writer leaves the old entry as it is.
+    ///
+    /// # Errors
+    /// The key, the metadata or the announced length is out of bounds.
+    pub fn store(&self, key: &[u8], options: StoreOptions) -> Result<Writer, StoreError> {
+        check_lengths(key, &options.metadata)?;
+        let limit = self.object_len_max();
+        if options.len_hint.is_some_and(|len| len > limit) {
+            return Err(StoreError::TooLarge { limit });
+        }
+        Ok(Writer::new(self.clone(), key, options))
+    }
+
+    /// Changes the lifetime of a live entry without moving it; gives the new one.
+    ///
+    /// # Errors
     /// The device failed.
-    #[error("the device failed")]
-    Device(#[source] std::io::Error),
-    /// The cache is shutting down.
-    #[error("the cache is shutting down")]
-    ShuttingDown,
+    pub async fn touch(&self, key: &[u8], ttl: Duration) -> Result<Option<Lifetime>, StoreError> {
+        let until = self.inner.clock.now().plus(ttl.min(self.inner.options.ttl_max));
+        self.inner.store.touch(key, until, until).await
+    }
+
+    /// Purges a key: gone at once and on every path, on the device before this returns, and a
+    /// store in progress of the key will fail. True if a live entry was there.
+    ///
+    /// # Errors
+    /// The device failed: the entry is gone now, but may come back after a crash.
+    pub async fn remove(&self, key: &[u8]) -> Result<bool, StoreError> {
+        self.inner.store.remove(key, true).await
+    }
+
+    /// Purges everything stored so far, in constant time, on the device before it returns.
+    ///
+    /// # Errors
+    /// The device failed: entries are gone now, but may come back after a crash.
+    pub async fn purge_all(&self) -> Result<(), StoreError> {
+        self.inner.store.purge_all().await
+    }
+
+    /// Largest object in bytes: half of the device.
+    #[must_use]
+    pub fn object_len_max(&self) -> u64 {
+        self.inner.store.layout().object_len_max()
+    }
+
+    /// Whether recovery is complete: until then only entries stored since the start are found.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.store.is_recovered()
+    }
+
+    /// Waits until recovery is complete.
+    pub async fn ready(&self) {
+        self.inner.store.recovered().await;
+    }
+
+    /// What the cache is like now.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        let inner = &*self.inner;
+        CacheStats {
+            store: inner.store.stats(),
+            ram_bytes: inner.ram.as_ref().map_or(0, |ram| ram.bytes()),
+            ram_bytes_max: inner.options.ram_bytes,
+            ram_entries: inner.ram.as_ref().map_or(0, |ram| ram.entries()),
+            staging_bytes: inner.staging.used(),
+            staging_bytes_max: inner.staging.limit(),
+        }
+    }
+
+    /// Takes no more changes, makes everything accepted durable and ends background work. Idempotent.
+    ///
+    /// # Errors
+    /// The device failed: what was not durable before may be lost.
+    pub async fn shutdown(&self) -> Result<(), StoreError> {
+        self.inner.store.shutdown().await
+    }
+
+    fn lifetime(&self, options: &StoreOptions) -> Lifetime {
+        let limits = &self.inner.options;
+        let ttl = options.ttl.unwrap_or(limits.ttl_default).min(limits.ttl_max);
+        let stored_at = self.inner.clock.now();
+        let fresh_until = stored_at.plus(ttl);
+        let keep_until = stored_at.plus(ttl.saturating_add(options.grace).min(limits.ttl_max));
+        Lifetime { stored_at, fresh_until, keep_until }
+    }
+
+    fn is_ram_only(&self, lifetime: &Lifetime) -> bool {
+        lifetime.keep_until.since(lifetime.stored_at) <= self.inner.options.min_to_disk
+    }
+
+    async fn acknowledge(&self, ticket: Ticket, ack: Option<Ack>) -> Result<(), StoreError> {
+        match ack.unwrap_or(self.inner.options.ack) {
+            Ack::Flushed if ticket > 0 => self.inner.store.flush_through(ticket).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// A failed store removes the old entry: the caller meant to replace it.
+    async fn drop_failed(&self, key: &[u8]) {
+        if let Err(error) = self.inner.store.remove(key, false).await {
+            tracing::debug!(%error, "the entry of a failed store could not be removed");
+        }
+    }
 }
 
-/// A body could not be read to its end; the caller must not treat what it has as whole.
-#[derive(Debug, thiserror::Error)]
-#[error("a later piece of the object is gone or damaged")]
-pub struct TruncatedBody;
-
-/// When an entry stops being served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetime {
-    /// When the entry was stored.
-    pub stored_at: Timestamp,
-    /// From this second on only callers that ask for stale entries get it.
-    pub fresh_until: Timestamp,
-    /// From this second on nobody gets it.
-    pub keep_until: Timestamp,
+fn check_lengths(key: &[u8], metadata: &[u8]) -> Result<(), StoreError> {
+    if key.is_empty() || key.len() > KEY_LEN_MAX {
+        return Err(StoreError::KeyLen(key.len()));
+    }
+    if metadata.len() > METADATA_LEN_MAX {
+        return Err(StoreError::MetadataLen(metadata.len()));
+    }
+    Ok(())
 }

@@ -47,13 +47,13 @@ impl Geometry {
     /// A buffer for reading `len` bytes; see [`AlignedBuf::unfilled`].
     #[must_use]
     pub fn read_buffer(&self, len: usize) -> AlignedBuf {
-        AlignedBuf::unfilled(len, self.memory_alignment as usize)
+        AlignedBuf::unfilled(len, self.alignment as usize)
     }
 
     /// A zeroed buffer of `len` bytes, aligned for this device.
     #[must_use]
     pub fn zeroed_buffer(&self, len: usize) -> AlignedBuf {
-        AlignedBuf::zeroed(len, self.memory_alignment as usize)
+        AlignedBuf::zeroed(len, self.alignment as usize)
     }
 
     pub(super) fn holds(&self, offset: u64, len: usize) -> bool {

@@ -17,6 +17,9 @@ use super::{
 /// the reads behind it. A multiple of every alignment.
 const WRITE_PIECE_LEN_MAX: usize = 1 << 20;
 
+/// Longest range [`Device::modify`] takes, in bytes: it locks every block of it.
+pub const MODIFY_LEN_MAX: u64 = 1 << 20;
+
 /// Attempts without a whole block of progress (interrupted, or shorter than a block) before a
 /// transfer fails.
 const STALLS_MAX: u32 = 64;
@@ -141,6 +144,9 @@ impl Device {
     ///
     /// # Errors
     /// The range does not lie on the device, or the device failed.
+    ///
+    /// # Panics
+    /// If the range is longer than [`MODIFY_LEN_MAX`].
     pub async fn modify(
         &self,
         range: Range<u64>,
@@ -149,6 +155,7 @@ impl Device {
         if range.start >= range.end {
             return Ok(change(&mut []));
         }
+        assert!(range.end - range.start <= MODIFY_LEN_MAX, "{range:?} is too long to modify");
         let (blocks, within) = self.blocks_around(OperationKind::Read, &range)?;
         let block = u64::from(self.geometry().alignment);
         let hold = self.inner.locks.lock(blocks.start / block..blocks.end / block).await;
@@ -209,8 +216,8 @@ impl Inner {
                 unreachable!("an engine gives back the operation it was given")
             };
             buf = same;
-            filled += self.progress(OperationKind::Read, completion.result, &mut stalls)?;
-            assert!(filled <= len, "more read than asked");
+            let asked = len - filled;
+            filled += self.progress(OperationKind::Read, asked, completion.result, &mut stalls)?;
         }
         assert_eq!(buf.len(), len, "an engine declares what it filled");
         Ok(buf)
@@ -228,7 +235,9 @@ impl Inner {
         }
         let mut stalls = 0;
         while queue.len() > 0 {
+            let before = queue.len();
             let slices = queue.take(WRITE_PIECE_LEN_MAX);
+            let asked = before - queue.len();
             for slice in &slices {
                 let bytes = slice.bytes();
                 self.check_alignment(offset, bytes.as_ptr().addr(), bytes.len());
@@ -239,7 +248,7 @@ impl Inner {
                 unreachable!("an engine gives back the operation it was given")
             };
             hold = same;
-            let written = self.progress(OperationKind::Write, result, &mut stalls)?;
+            let written = self.progress(OperationKind::Write, asked, result, &mut stalls)?;
             queue.put_back(slices, written);
             offset += written as u64;
         }
@@ -252,7 +261,7 @@ impl Inner {
             let completion = self.submit(0, Operation::Flush).await?;
             match completion.result {
                 Ok(_) => return Ok(()),
-                Err(error) => self.stalled(error, &mut stalls)?,
+                Err(error) => self.interrupted(error, &mut stalls)?,
             }
         }
     }
@@ -268,6 +277,7 @@ impl Inner {
     fn progress(
         &self,
         kind: OperationKind,
+        asked: usize,
         result: io::Result<usize>,
         stalls: &mut u32,
     ) -> io::Result<usize> {
@@ -277,33 +287,29 @@ impl Inner {
                 _ => io::Error::new(io::ErrorKind::WriteZero, "the device took no bytes"),
             }),
             Ok(transferred) => {
+                assert!(transferred <= asked, "{transferred} bytes of {asked} transferred");
                 self.stats.transferred(kind, transferred);
+                if transferred < asked {
+                    self.stats.continued();
+                }
                 let whole = self.geometry.whole_blocks(transferred);
                 if whole == 0 {
-                    let source = io::Error::other("the device transfers less than a block");
-                    self.stall(source, stalls)?;
-                } else if whole < transferred {
-                    self.stats.continued();
+                    let reason = "the device transfers less than a block";
+                    stall(io::Error::other(reason), stalls)?;
                 }
                 Ok(whole)
             }
-            Err(error) => self.stalled(error, stalls).map(|()| 0),
+            Err(error) => self.interrupted(error, stalls).map(|()| 0),
         }
     }
 
     /// Lets an interruption be retried; any other error stands.
-    fn stalled(&self, error: io::Error, stalls: &mut u32) -> io::Result<()> {
-        if error.kind() == io::ErrorKind::Interrupted {
-            self.stall(error, stalls)
-        } else {
-            Err(error)
+    fn interrupted(&self, error: io::Error, stalls: &mut u32) -> io::Result<()> {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
-    }
-
-    fn stall(&self, reason: io::Error, stalls: &mut u32) -> io::Result<()> {
-        *stalls += 1;
         self.stats.continued();
-        if *stalls > STALLS_MAX { Err(reason) } else { Ok(()) }
+        stall(error, stalls)
     }
 
     fn check_bounds(&self, offset: u64, len: usize) -> io::Result<()> {
@@ -317,6 +323,12 @@ impl Inner {
         let aligned = address.is_multiple_of(geometry.memory_alignment as usize);
         assert!(aligned || len == 0, "address {address:#x} is not aligned");
     }
+}
+
+/// Counts an attempt that brought nothing; the last one's `reason` becomes the error.
+fn stall(reason: io::Error, stalls: &mut u32) -> io::Result<()> {
+    *stalls += 1;
+    if *stalls > STALLS_MAX { Err(reason) } else { Ok(()) }
 }
 
 fn past_the_end() -> io::Error {

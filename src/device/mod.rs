@@ -6,20 +6,35 @@
 
 mod block_lock;
 mod buffer;
+mod direct;
 mod engine;
 mod error;
+mod facts;
 mod geometry;
 mod handle;
+mod holder;
+mod image;
 mod info;
+mod open;
+mod open_error;
+mod pool;
+mod probe;
+mod signature;
 mod sim;
 mod stats;
+mod write_check;
 mod write_queue;
 
 pub use buffer::AlignedBuf;
 pub use engine::{OperationKind, WriteSlice};
 pub use error::DeviceError;
 pub use geometry::{ALIGNMENT_MAX, ALIGNMENT_MIN, Geometry};
-pub use handle::{Device, ExactBytes};
+pub use handle::{Device, ExactBytes, MODIFY_LEN_MAX};
+pub use image::create_image;
 pub use info::{DeviceInfo, DeviceKind};
+pub use open::{EngineKind, IoMode, OpenOptions, THREADS_DEFAULT, THREADS_MAX};
+pub use open_error::OpenError;
+pub use probe::{ProbeReport, probe};
+pub use signature::{SIGNATURE_HEAD_LEN, SIGNATURE_TAIL_LEN, foreign_signature};
 pub use sim::{Delay, Effect, Fault, SimCounts, SimDevice};
 pub use stats::{DeviceStats, DeviceStatsSnapshot};

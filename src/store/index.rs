@@ -328,12 +328,6 @@ impl Index {
         self.shards.iter().map(|shard| shard.lock().len).sum()
     }
 
-    /// Whether there is no word.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Bytes of memory the index has allocated.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -491,7 +485,7 @@ mod tests {
         for n in 0..100_000u64 {
             index.lock(mix(n)).remove(Location(n + 1)).unwrap();
         }
-        assert!(index.is_empty());
+        assert_eq!(index.len(), 0);
         for shard in &index.shards {
             let shard = shard.lock();
             assert_eq!(shard.overflow.len(), shard.overflow_free.len());

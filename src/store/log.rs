@@ -179,16 +179,20 @@ impl Log {
 
     // Order of mutations.
 
-    /// Raises the epoch in the superblock to be written; no sequence may be drawn before it is durable.
-    pub fn raise_epoch(&mut self, now: Timestamp) {
+    /// Raises the epoch in the superblock to be written; no sequence may be drawn before it is
+    /// durable with the ticket given.
+    pub fn raise_epoch(&mut self, now: Timestamp) -> Ticket {
         self.superblock.epoch += 1;
         self.superblock.stamp = now;
         self.superblock_dirty = true;
+        self.appended += 1;
+        self.appended
     }
 
     /// Begins the epoch that is now durable.
-    pub fn begin_epoch(&mut self) {
+    pub fn begin_epoch(&mut self, now: Timestamp) {
         self.next = Sequence::first_of(self.superblock.epoch).next();
+        self.seal_recovered(now);
     }
 
     /// Whether sequences can be drawn.
@@ -220,14 +224,15 @@ impl Log {
     }
 
     /// Makes every present entry dead and seals the open region, so that older regions are wholly dead.
-    /// Gives the floor, to be made durable with the superblock.
-    pub fn raise_purge_floor(&mut self, now: Timestamp) -> Sequence {
+    /// Gives the floor and the ticket with which it is durable.
+    pub fn raise_purge_floor(&mut self, now: Timestamp) -> (Sequence, Ticket) {
         self.seal(now);
         let floor = self.draw();
         self.superblock.purge_floor = floor;
         self.superblock.stamp = now;
         self.superblock_dirty = true;
-        floor
+        self.appended += 1;
+        (floor, self.appended)
     }
 
     /// Notes that a key is changed, while recovery needs to know.
@@ -247,10 +252,11 @@ impl Log {
         self.changed.as_ref().is_some_and(|changed| changed.contains(&key_hash))
     }
 
-    /// Recovery is complete.
-    pub fn recovered(&mut self, unsealed: HashMap<u32, Footer>) {
+    /// Recovery is complete, but for the footers of regions that a crash left without.
+    pub fn recovered(&mut self, unsealed: HashMap<u32, Footer>, now: Timestamp) {
         self.changed = None;
         self.unsealed = unsealed;
+        self.seal_recovered(now);
     }
 
     /// A number that names the next entry kept in the RAM tier only.
@@ -462,16 +468,18 @@ impl Log {
         footer: &Footer,
         now: Timestamp,
     ) -> PendingWrite {
-        let len =
-            Footer::len_for(footer.records.len(), footer.kills.len(), self.layout.alignment);
+        let len = Footer::len_for(footer.records.len(), footer.kills.len(), self.layout.alignment);
         let mut block = self.buffer(len);
         footer.encode_into(&mut block, generation, self.regions.seed_of(region, generation), now);
         let offset = self.layout.region_size - len;
         PendingWrite { region, offset, slice: whole(block), after: AfterWrite::Sealed }
     }
 
-    /// Seals the regions that a crash left without a footer.
-    pub fn seal_recovered(&mut self, now: Timestamp) {
+    /// Seals the regions that a crash left without a footer, once there is an epoch to write in.
+    fn seal_recovered(&mut self, now: Timestamp) {
+        if !self.has_epoch() || self.is_recovering() {
+            return;
+        }
         for (region, footer) in std::mem::take(&mut self.unsealed) {
             let generation = self.regions.on_device(region).generation();
             let write = self.footer_write(region, generation, &footer, now);
@@ -482,11 +490,6 @@ impl Log {
     /// Whether bytes wait in memory for the device, in full chunks or at all.
     pub fn is_dirty(&self) -> bool {
         !self.pending.is_empty() || self.has_tail()
-    }
-
-    /// Whether full chunks, headers or footers wait to be written.
-    pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
     }
 
     fn has_tail(&self) -> bool {
@@ -504,8 +507,8 @@ impl Log {
         (std::mem::take(&mut self.pending), complete)
     }
 
-    /// One write is done, well or not.
-    pub fn write_done(&mut self, write: PendingWrite, ok: bool) {
+    /// One write is done, well or not: what it held in memory goes.
+    pub fn write_done(&mut self, write: PendingWrite) {
         let len = write.slice.range.len() as u64;
         match write.after {
             AfterWrite::Nothing => {}
@@ -531,7 +534,12 @@ impl Log {
                 row.set_state(RegionState::Sealed);
             }
         }
-        if !ok && let Some(open) = self.open.as_mut() {
+    }
+
+    /// A write or flush failed: what is open is used no more, and the region that follows does
+    /// not depend on it.
+    pub fn fail(&mut self) {
+        if let Some(open) = self.open.as_mut() {
             open.broken = true;
         }
     }
@@ -585,8 +593,7 @@ impl Log {
             return TouchPlace::InFlight;
         }
         set_keep_until(&mut open.footer, offset, lifetime.keep_until);
-        let header = &mut chunk.buf
-            [within(chunk.start, offset..offset + ENTRY_HEADER_LEN as u64)];
+        let header = &mut chunk.buf[within(chunk.start, offset..offset + ENTRY_HEADER_LEN as u64)];
         rewrite_lifetime(header, open.seed, offset, lifetime);
         if offset >= chunk.submitted {
             TouchPlace::Memory
@@ -596,6 +603,14 @@ impl Log {
     }
 
     // Free regions and reclaim's share.
+
+    /// Whether the reason to wait has gone.
+    pub fn has_room(&self, why: NoRoom) -> bool {
+        match why {
+            NoRoom::Regions => self.free.len() > FREE_RESERVE,
+            NoRoom::Backlog => self.backlog <= BACKLOG_MAX,
+        }
+    }
 
     /// Free regions.
     pub fn free_count(&self) -> usize {

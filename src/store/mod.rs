@@ -1,3 +1,431 @@
-//! One device as a crash-safe store.
+//! One device as a crash-safe store: a log of regions and an index in memory. Owns what is on
+//! the device; knows nothing of protocols, and of the RAM tier only that it may be asked.
+//!
+//! The rules it keeps are numbered in `docs/ARCHITECTURE.md`, "Rules of truth".
+
+mod contents;
+mod counters;
+mod entry;
+mod fills;
+mod flusher;
 mod index;
+mod log;
+mod mutate;
+mod read;
+mod reclaim;
+mod recovery;
+mod regions;
+mod request;
+mod resident;
+mod slot;
+mod slots;
 mod word;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OnceCell, watch};
+use tokio::task::JoinHandle;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+pub use counters::CountersSnapshot;
+pub use entry::{Entry, Place};
+pub use fills::Fill;
+pub use log::Ticket;
+pub use read::Tier;
+pub use recovery::{OpenError, Superblocks, read_superblocks};
+pub use request::{
+    Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
+};
+pub use resident::{NotResident, Resident};
+
+use crate::clock::Clock;
+use crate::device::{Device, DeviceError};
+use crate::format::{GRANULE, Kind, Layout, LayoutError, Sequence, Superblock, Uuid};
+use counters::Counters;
+use fills::Fills;
+use index::Index;
+use log::Log;
+use reclaim::Discard;
+use regions::{RegionState, RegionTable};
+use word::{Location, Word};
+
+/// How long a store waits for room before it is refused.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Pause after a failed background step before it is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Locks that order copies into the RAM tier against touches.
+const FILL_LOCKS: usize = 64;
+
+/// How a store behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Longest time that an acknowledged change is in memory only.
+    pub flush_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { flush_interval: Duration::from_millis(100) }
+    }
+}
+
+/// How a device is formatted.
+#[derive(Clone, Copy, Debug)]
+pub struct FormatOptions {
+    /// Identity of the new store; random.
+    pub uuid: Uuid,
+    /// Unit of transfers in bytes; `None` takes 4096 or what the device needs if that is more.
+    pub alignment: Option<u32>,
+    /// Bytes of a region; `None` chooses by the size of the device.
+    pub region_size: Option<u64>,
+}
+
+/// Why a device could not be formatted.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The device cannot be divided as asked.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The device needs a larger alignment.
+    #[error("the device needs {needed}-byte alignment, {asked} was asked for")]
+    Alignment {
+        /// What the device needs.
+        needed: u32,
+        /// What was asked for.
+        asked: u32,
+    },
+    /// The device failed.
+    #[error("the device failed")]
+    Device(#[from] DeviceError),
+}
+
+/// A handle on an open store. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    device: Device,
+    layout: Layout,
+    uuid: Uuid,
+    hash_seed: u64,
+    clock: Clock,
+    options: Options,
+    resident: Arc<dyn Resident>,
+    index: Index,
+    regions: Arc<RegionTable>,
+    log: Mutex<Log>,
+    fills: Fills,
+    fill_locks: Box<[Mutex<()>]>,
+    discards: Mutex<VecDeque<Discard>>,
+    epoch: OnceCell<()>,
+    purge_floor: AtomicU64,
+    waiters: Mutex<Vec<flusher::Waiter>>,
+    failed: AtomicU64,
+    wake_flusher: Notify,
+    wake_reclaimer: Notify,
+    /// Counts everything that may end a wait: writes done, regions freed, recovery complete.
+    changes: watch::Sender<u64>,
+    recovered: AtomicBool,
+    stopping: AtomicBool,
+    closed: AtomicBool,
+    counters: Counters,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a store is like at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreStats {
+    /// Counters since it was opened.
+    pub counters: CountersSnapshot,
+    /// Whether recovery is complete.
+    pub recovered: bool,
+    /// Bytes in regions.
+    pub capacity_bytes: u64,
+    /// Upper bound of the bytes of indexed entries.
+    pub live_bytes: u64,
+    /// All regions.
+    pub regions: u64,
+    /// Regions that hold nothing.
+    pub regions_free: u64,
+    /// Indexed entries, slices counted one by one.
+    pub entries: u64,
+    /// Memory of the index in bytes.
+    pub index_bytes: u64,
+    /// Bytes accepted but not yet on the device.
+    pub backlog_bytes: u64,
+}
+
+impl Store {
+    /// Writes a new, empty store to a device. What was on it is gone.
+    ///
+    /// # Errors
+    /// The device cannot be divided as asked, or failed.
+    pub async fn format(
+        device: &Device,
+        options: &FormatOptions,
+        clock: &Clock,
+    ) -> Result<Superblock, FormatError> {
+        let needed = device.geometry().alignment;
+        let alignment = options.alignment.unwrap_or(needed.max(4096));
+        if alignment < needed {
+            return Err(FormatError::Alignment { needed, asked: alignment });
+        }
+        let layout = Layout::plan(device.geometry().size, alignment, options.region_size)?;
+        let now = clock.now();
+        let superblock = Superblock {
+            uuid: options.uuid,
+            layout,
+            epoch: 0,
+            purge_floor: Sequence(0),
+            formatted_at: now,
+            stamp: now,
+        };
+        flusher::write_superblock(device, &superblock).await?;
+        Ok(superblock)
+    }
+
+    /// Opens a formatted device. Recovery goes on in the background of the current tokio
+    /// runtime; until it is complete only entries stored since are found.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing is written but the repair of a superblock copy.
+    pub async fn open(
+        device: Device,
+        options: Options,
+        clock: Clock,
+        resident: Arc<dyn Resident>,
+    ) -> Result<Store, OpenError> {
+        let (superblock, repaired) = recovery::open_superblock(&device, &clock).await?;
+        let regions = Arc::new(RegionTable::new(superblock.uuid, &superblock.layout));
+        let free = recovery::read_region_headers(&device, &superblock, &regions, &clock).await;
+        let memory_alignment = device.geometry().memory_alignment as usize;
+        let shared = Shared {
+            layout: superblock.layout,
+            uuid: superblock.uuid,
+            hash_seed: xxh3_64_with_seed(&superblock.uuid.0, 0),
+            clock,
+            options,
+            resident,
+            index: Index::new(),
+            log: Mutex::new(Log::new(superblock, Arc::clone(&regions), free, memory_alignment)),
+            regions,
+            device,
+            fills: Fills::default(),
+            fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
+            discards: Mutex::default(),
+            epoch: OnceCell::new(),
+            purge_floor: AtomicU64::new(superblock.purge_floor.0),
+            waiters: Mutex::default(),
+            failed: AtomicU64::new(0),
+            wake_flusher: Notify::new(),
+            wake_reclaimer: Notify::new(),
+            changes: watch::Sender::new(0),
+            recovered: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            counters: Counters::default(),
+            tasks: Mutex::default(),
+        };
+        if repaired {
+            counters::count(&shared.counters.superblocks_repaired);
+        }
+        let store = Store { shared: Arc::new(shared) };
+        let tasks = vec![
+            tokio::spawn(store.clone().run_flusher()),
+            tokio::spawn(store.clone().run_reclaimer()),
+            tokio::spawn(store.clone().run_recovery()),
+        ];
+        *store.shared.tasks.lock() = tasks;
+        Ok(store)
+    }
+
+    /// Whether recovery is complete.
+    #[must_use]
+    pub fn is_recovered(&self) -> bool {
+        self.shared.is_recovered()
+    }
+
+    /// Waits until recovery is complete.
+    pub async fn recovered(&self) {
+        let mut changes = self.shared.changes.subscribe();
+        while !self.is_recovered() && changes.changed().await.is_ok() {}
+    }
+
+    /// How the device is divided.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.shared.layout
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.shared.device
+    }
+
+    /// Begins a streamed store of a key; a purge from here on makes its publication fail.
+    #[must_use]
+    pub fn begin_fill(&self, key: &[u8]) -> Fill {
+        self.shared.fills.begin(self.key_hash(key))
+    }
+
+    /// Ends a streamed store. What it appended without a head is dropped in the background.
+    pub fn end_fill(&self, fill: Fill, orphans: Option<(Sequence, u32)>) {
+        self.shared.fills.end(fill);
+        if let Some((object, slice_count)) = orphans {
+            self.discard(object, slice_count);
+        }
+    }
+
+    /// Draws a name for an object whose body goes into slices.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn name_object(&self) -> Result<Sequence, StoreError> {
+        self.begin_mutation().await?;
+        Ok(self.shared.log.lock().draw())
+    }
+
+    /// What the store is like now.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let shared = &*self.shared;
+        let layout = &shared.layout;
+        StoreStats {
+            counters: shared.counters.snapshot(),
+            recovered: shared.is_recovered(),
+            capacity_bytes: u64::from(layout.region_count) * layout.region_size,
+            live_bytes: shared.regions.iter().map(|(_, row)| row.live()).sum(),
+            regions: u64::from(layout.region_count),
+            regions_free: shared.regions.count(RegionState::Free) as u64,
+            entries: shared.index.len() as u64,
+            index_bytes: shared.index.bytes() as u64,
+            backlog_bytes: shared.log.lock().backlog(),
+        }
+    }
+
+    /// Takes no more changes, makes everything accepted durable and ends background work.
+    ///
+    /// # Errors
+    /// The device failed: what was not durable before may be lost.
+    pub async fn shutdown(&self) -> Result<(), StoreError> {
+        let last = {
+            let log = self.shared.log.lock();
+            self.shared.stopping.store(true, Ordering::Release);
+            log.has_epoch().then(|| log.appended())
+        };
+        let flushed = match last {
+            Some(ticket) if !self.shared.is_closed() => self.flush_through(ticket).await,
+            _ => Ok(()),
+        };
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.wake_flusher.notify_one();
+        self.shared.wake_reclaimer.notify_one();
+        let tasks = std::mem::take(&mut *self.shared.tasks.lock());
+        for task in tasks {
+            let _ = task.await;
+        }
+        flushed
+    }
+
+    /// Checks that the index and the region table agree to the byte.
+    ///
+    /// # Panics
+    /// Panics where they do not. For tests; it locks the whole index shard by shard.
+    pub fn check_accounting(&self) {
+        let shared = &*self.shared;
+        let _log = shared.log.lock();
+        let mut live = vec![0; shared.layout.region_count as usize];
+        for shard in 0..shared.index.shard_count() {
+            shared.index.sweep_shard(shard, |word| {
+                let (region, _) = word.location().split(shared.layout.region_size);
+                if let Some(sum) = live.get_mut(region as usize) {
+                    *sum += word.class().len_max();
+                }
+                false
+            });
+        }
+        for (region, row) in shared.regions.iter() {
+            assert_eq!(row.live(), live[region as usize], "live bytes of region {region}");
+            if row.state() == RegionState::Free {
+                assert_eq!(row.live(), 0, "free region {region} holds nothing");
+            }
+        }
+    }
+
+    /// Raises the epoch on the device before the first change after an open.
+    async fn begin_mutation(&self) -> Result<(), StoreError> {
+        let raise = || async {
+            let ticket = self.shared.log.lock().raise_epoch(self.shared.clock.now());
+            self.flush_through(ticket).await?;
+            self.shared.log.lock().begin_epoch(self.shared.clock.now());
+            Ok(())
+        };
+        self.shared.epoch.get_or_try_init(raise).await.map(|()| ())
+    }
+
+    fn key_hash(&self, key: &[u8]) -> u64 {
+        xxh3_64_with_seed(key, self.shared.hash_seed)
+    }
+
+    fn slice_hash(&self, key: &[u8]) -> u64 {
+        // Another seed, so that no object key can be made to collide with slices.
+        xxh3_64_with_seed(key, !self.shared.hash_seed)
+    }
+
+    fn hash_of(&self, kind: Kind, key: &[u8]) -> u64 {
+        if kind == Kind::Slice { self.slice_hash(key) } else { self.key_hash(key) }
+    }
+}
+
+impl Shared {
+    fn is_recovered(&self) -> bool {
+        self.recovered.load(Ordering::Acquire)
+    }
+
+    fn set_recovered(&self) {
+        self.recovered.store(true, Ordering::Release);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn purge_floor(&self) -> Sequence {
+        Sequence(self.purge_floor.load(Ordering::Acquire))
+    }
+
+    fn set_purge_floor(&self, floor: Sequence) {
+        self.purge_floor.store(floor.0, Ordering::Release);
+    }
+
+    /// A word left the index: its region has less alive.
+    fn uncount(&self, word: Word) {
+        let (region, _) = word.location().split(self.layout.region_size);
+        if let Some(row) = self.regions.get(region) {
+            row.sub_live(word.class().len_max());
+        }
+    }
+
+    /// The place of the `number`th entry that is in RAM only: beyond the end of the device.
+    fn ram_place(&self, number: u64) -> Place {
+        let beyond = u64::from(self.layout.region_count) * self.layout.region_size / GRANULE;
+        let location = Location(beyond + (number & u64::from(u32::MAX)));
+        Place { location, generation: Sequence(0) }
+    }
+
+    fn fill_lock(&self, place: Place) -> &Mutex<()> {
+        let n = usize::try_from(place.location.0).unwrap_or(0) % self.fill_locks.len();
+        &self.fill_locks[n]
+    }
+}

@@ -147,6 +147,7 @@ fn sixty_four_writers_in_one_block_lose_nothing() {
         }
         assert!(sim.contents(0..u64::from(alignment) * 2) == expected, "alignment {alignment}");
         assert_eq!(device.stats().read_modify_writes, 64);
+        assert_eq!(device.stats().continued, 0);
         assert_eq!(device.inner.locks.entries(), 0);
     }
 }
@@ -223,6 +224,18 @@ fn endless_interruptions_and_empty_transfers_end_in_an_error() {
         assert!(run(device.write(0, slices)).is_err());
         sim.clear_faults();
     }
+}
+
+#[test]
+fn continued_transfers_are_counted() {
+    let sim = SimDevice::new(8192, 512);
+    let device = sim.open();
+    sim.inject(Fault::new(Effect::Short(1024)).on(OperationKind::Read));
+    sim.inject(Fault::new(Effect::Fail(libc::EINTR)).on(OperationKind::Read).after(1));
+    assert_eq!(run(device.read_exact(0..8192)).unwrap().len(), 8192);
+    let stats = device.stats();
+    assert_eq!((stats.reads, stats.continued, stats.bytes_read), (3, 2, 8192));
+    assert_eq!(stats.read_errors, 0);
 }
 
 #[test]

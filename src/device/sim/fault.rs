@@ -32,7 +32,8 @@ pub struct Fault {
     repeats: bool,
 }
 
-/// How long operations take.
+/// How long operations take. Delayed ones need a tokio runtime; one of a single thread, its clock
+/// paused, interleaves them the same way every time.
 #[derive(Clone, Debug, Default)]
 pub enum Delay {
     /// They complete within `submit`.

@@ -1,0 +1,109 @@
+//! What a lookup gives: an entry's metadata at once, its body piece by piece.
+
+use bytes::Bytes;
+
+use crate::format::ObjectHead;
+use crate::store::{Entry, Lifetime, Store, Tier};
+
+/// A later piece of a body is gone or damaged; the caller must not treat what it has as whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a later piece of the object is gone or damaged")]
+pub struct TruncatedBody;
+
+/// A live entry.
+pub struct Hit {
+    entry: Entry,
+    tier: Tier,
+    body: Body,
+}
+
+enum Body {
+    Whole(Option<Bytes>),
+    Sliced { store: Store, head: ObjectHead, first: Option<Bytes>, next: u32 },
+}
+
+impl Hit {
+    pub(super) fn whole_body(entry: Entry, tier: Tier) -> Hit {
+        let body = Body::Whole(Some(entry.body()));
+        Hit { entry, tier, body }
+    }
+
+    /// A large object; its first slice is verified before anything is answered.
+    pub(super) async fn sliced(
+        store: &Store,
+        entry: Entry,
+        tier: Tier,
+        head: ObjectHead,
+    ) -> Option<Hit> {
+        if !store.has_slices(head.object, head.slice_count()) {
+            return None;
+        }
+        let (first, _) = store.slice(head.object, 0).await?;
+        let body = Body::Sliced { store: store.clone(), head, first: Some(first.body()), next: 1 };
+        Some(Hit { entry, tier, body })
+    }
+
+    /// Length of the whole body in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "an empty body is an entry like any other")]
+    pub fn len(&self) -> u64 {
+        match &self.body {
+            Body::Whole(_) => self.entry.body().len() as u64,
+            Body::Sliced { head, .. } => head.len,
+        }
+    }
+
+    /// The metadata given at the store.
+    #[must_use]
+    pub fn metadata(&self) -> Bytes {
+        self.entry.metadata()
+    }
+
+    /// Unique to this version of the entry. It changes too when eviction moves the entry.
+    #[must_use]
+    pub fn cas(&self) -> u64 {
+        self.entry.sequence().0
+    }
+
+    /// When the entry was stored and when it ends.
+    #[must_use]
+    pub fn lifetime(&self) -> Lifetime {
+        self.entry.lifetime()
+    }
+
+    /// Where the entry was found.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// The whole body if it is in memory already: bodies of up to one slice, about 1 MiB.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Bytes> {
+        match &self.body {
+            Body::Whole(body) => body.as_ref(),
+            Body::Sliced { .. } => None,
+        }
+    }
+
+    /// The next piece of the body, at most one slice; `None` at its end.
+    ///
+    /// # Errors
+    /// A piece was evicted or is damaged: the body ends here, short.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
+        match &mut self.body {
+            Body::Whole(body) => Ok(body.take()),
+            Body::Sliced { store, head, first, next } => {
+                if let Some(first) = first.take() {
+                    return Ok(Some(first));
+                }
+                if *next >= head.slice_count() {
+                    return Ok(None);
+                }
+                let slice = store.slice(head.object, *next).await;
+                *next += 1;
+                slice.map(|(entry, _)| Some(entry.body())).ok_or(TruncatedBody)
+            }
+        }
+    }
+}

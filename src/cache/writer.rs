@@ -1,0 +1,174 @@
+//! A streamed store: bytes come in pieces of any length, at most one slice of them waits in
+//! memory. Owns the staging budget; the object appears with its head, or not at all.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Cache, StoreOptions};
+use crate::format::{ObjectHead, Sequence, SliceKey};
+use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Value};
+
+/// Staging memory is taken in steps of this many bytes, as the bytes arrive: a slow sender
+/// holds only what it has sent.
+const STAGING_STEP: usize = 64 << 10;
+
+/// The memory that all stores in progress share.
+#[derive(Clone)]
+pub(super) struct Staging {
+    free: Arc<Semaphore>,
+    limit: usize,
+}
+
+impl Staging {
+    pub fn new(bytes: u64) -> Staging {
+        let limit = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Staging { free: Arc::new(Semaphore::new(limit)), limit }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        (self.limit - self.free.available_permits()) as u64
+    }
+
+    /// Bytes at most.
+    pub fn limit(&self) -> u64 {
+        self.limit as u64
+    }
+
+    fn take(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let step = u32::try_from(STAGING_STEP).unwrap_or(u32::MAX);
+        Arc::clone(&self.free)
+            .try_acquire_many_owned(step)
+            .map_err(|_| StoreError::Busy("memory for stores in progress is used up"))
+    }
+}
+
+/// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
+pub struct Writer {
+    cache: Cache,
+    key: Vec<u8>,
+    options: StoreOptions,
+    lifetime: Lifetime,
+    fill: Fill,
+    staged: BytesMut,
+    permits: Vec<OwnedSemaphorePermit>,
+    object: Option<Sequence>,
+    slices: u32,
+    len: u64,
+    finished: bool,
+}
+
+impl Writer {
+    pub(super) fn new(cache: Cache, key: &[u8], options: StoreOptions) -> Writer {
+        let fill = cache.inner.store.begin_fill(key);
+        let lifetime = cache.lifetime(&options);
+        Writer {
+            cache,
+            key: key.to_vec(),
+            options,
+            lifetime,
+            fill,
+            staged: BytesMut::new(),
+            permits: Vec::new(),
+            object: None,
+            slices: 0,
+            len: 0,
+            finished: false,
+        }
+    }
+
+    /// Appends bytes of any length to the body.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], [`StoreError::Busy`] or a failed device; the store is over.
+    pub async fn write_chunk(&mut self, mut chunk: &[u8]) -> Result<(), StoreError> {
+        self.len += chunk.len() as u64;
+        let limit = self.cache.object_len_max();
+        if self.len > limit {
+            return Err(StoreError::TooLarge { limit });
+        }
+        let slice_size = self.slice_size();
+        while !chunk.is_empty() {
+            if self.staged.len() == slice_size {
+                self.append_slice().await?;
+            }
+            let take = chunk.len().min(slice_size - self.staged.len());
+            while self.permits.len() * STAGING_STEP < self.staged.len() + take {
+                self.permits.push(self.cache.inner.staging.take()?);
+            }
+            self.staged.extend_from_slice(&chunk[..take]);
+            chunk = &chunk[take..];
+        }
+        Ok(())
+    }
+
+    fn slice_size(&self) -> usize {
+        self.cache.inner.store.layout().slice_size as usize
+    }
+
+    async fn append_slice(&mut self) -> Result<Ticket, StoreError> {
+        let object = match self.object {
+            Some(object) => object,
+            None => *self.object.insert(self.cache.inner.store.name_object().await?),
+        };
+        let key = SliceKey { object, number: self.slices };
+        let ticket = self.cache.inner.store.append_slice(key, &self.staged, self.lifetime).await?;
+        self.slices += 1;
+        self.staged.clear();
+        Ok(ticket)
+    }
+
+    /// Publishes the object if `condition` holds, atomically replacing the old one, and
+    /// acknowledges it as the options say.
+    ///
+    /// # Errors
+    /// [`StoreError::Purged`] if the key was purged since the store began; else the old entry
+    /// goes too, as after any failed store.
+    pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
+        let result = self.publish(condition).await;
+        match &result {
+            Ok(Stored::Yes(_)) => self.finished = true,
+            Err(StoreError::Purged) | Ok(_) => {}
+            Err(_) => self.cache.drop_failed(&self.key).await,
+        }
+        result
+    }
+
+    async fn publish(&mut self, condition: Condition) -> Result<Stored, StoreError> {
+        let store = &self.cache.inner.store;
+        let (stored, ticket) = if self.object.is_none() {
+            let value = Value {
+                metadata: self.options.metadata.clone(),
+                body: self.staged.split().freeze(),
+                lifetime: self.lifetime,
+                ram_only: self.cache.is_ram_only(&self.lifetime),
+            };
+            store.put(&self.key, &value, condition, Some(self.fill)).await?
+        } else {
+            if !self.staged.is_empty() {
+                self.append_slice().await?;
+            }
+            let head = ObjectHead {
+                len: self.len,
+                object: self.object.unwrap_or_default(),
+                slice_size: self.cache.inner.store.layout().slice_size,
+            };
+            let metadata = self.options.metadata.clone();
+            let store = &self.cache.inner.store;
+            store
+                .put_head(&self.key, (&metadata, head), self.lifetime, (condition, self.fill))
+                .await?
+        };
+        self.cache.acknowledge(ticket, self.options.ack).await?;
+        Ok(stored)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let orphans = self.object.filter(|_| !self.finished).map(|object| (object, self.slices));
+        self.cache.inner.store.end_fill(self.fill, orphans);
+    }
+}

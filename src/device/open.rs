@@ -1,0 +1,262 @@
+//! Opening a block device or image file for the daemon's sole use. Owns exclusivity and the
+//! choice between direct and buffered I/O; never writes.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::direct::{self, Verdict};
+use super::engine::Engine;
+use super::facts::Facts;
+use super::pool::ThreadPool;
+use super::{
+    ALIGNMENT_MAX, ALIGNMENT_MIN, Device, DeviceInfo, DeviceKind, Geometry, OpenError, holder,
+};
+
+/// Threads of the thread-pool engine unless told otherwise.
+pub const THREADS_DEFAULT: usize = 16;
+/// Most threads the thread-pool engine starts, whatever it is told.
+pub const THREADS_MAX: usize = 256;
+
+/// Whether transfers bypass the page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IoMode {
+    /// Direct where it works, else buffered with a warning.
+    #[default]
+    Auto,
+    /// Direct, or the device does not open.
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
+/// What moves the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// The best engine that works here.
+    #[default]
+    Auto,
+    /// Positioned vectored I/O on a thread pool.
+    Threads,
+}
+
+/// How to open a device.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// A block device or a regular file.
+    pub path: PathBuf,
+    /// Direct or buffered.
+    pub io: IoMode,
+    /// What moves the bytes.
+    pub engine: EngineKind,
+    /// Use only this many bytes; `None` uses all.
+    pub size: Option<u64>,
+    /// Transfer in multiples of this many bytes; `None` takes what the kernel asks for. Cannot go
+    /// below what direct I/O needs.
+    pub alignment: Option<u32>,
+    /// Refuse writes, and accept a device that does.
+    pub read_only: bool,
+    /// Threads of the thread-pool engine, 2 to [`THREADS_MAX`]; half of them at most write.
+    pub threads: usize,
+}
+
+impl OpenOptions {
+    /// Defaults for `path`: all of it, for reading and writing, direct where that works.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> OpenOptions {
+        OpenOptions {
+            path: path.into(),
+            io: IoMode::default(),
+            engine: EngineKind::default(),
+            size: None,
+            alignment: None,
+            read_only: false,
+            threads: THREADS_DEFAULT,
+        }
+    }
+}
+
+/// How transfers will be made.
+struct Access {
+    direct: bool,
+    /// Why not direct although it was wanted.
+    fallback: Option<String>,
+    /// Least alignment that works.
+    required: u32,
+    /// Alignment to use unless told otherwise.
+    preferred: u32,
+    memory_alignment: u32,
+}
+
+impl Device {
+    /// Opens a device for sole use. Makes a few system calls, one of them a read; writes nothing.
+    ///
+    /// # Errors
+    /// It is absent, held by someone else, read-only, too small, failing, or cannot do what was
+    /// asked; see [`OpenError`].
+    pub fn open(options: &OpenOptions) -> Result<Device, OpenError> {
+        let path = &options.path;
+        let (file, refused) = open_file(options)?;
+        let facts = Facts::ask(&file)
+            .map_err(|source| OpenError::io(path, source))?
+            .ok_or_else(|| OpenError::NotADevice { path: path.clone() })?;
+        claim(&file, &facts, options)?;
+        let access = choose(&file, &facts, options, refused)?;
+        let geometry = geometry(&facts, &access, options)?;
+        let writes_buffered = access.direct && facts.data_checksums;
+        report(path, &access, writes_buffered);
+        let engine = match options.engine {
+            EngineKind::Auto | EngineKind::Threads => {
+                ThreadPool::start(file, options.threads.clamp(2, THREADS_MAX))
+            }
+        };
+        let engine = engine.map_err(|source| OpenError::io(path, source))?;
+        let info = DeviceInfo {
+            path: path.clone(),
+            kind: facts.kind,
+            engine: engine.name(),
+            direct: access.direct,
+            fallback: access.fallback,
+            direct_writes_buffered: writes_buffered,
+            read_only: options.read_only,
+            size: geometry.size,
+            alignment: geometry.alignment,
+            memory_alignment: geometry.memory_alignment,
+        };
+        Ok(Device::new(Box::new(engine), geometry, info))
+    }
+}
+
+/// Opens the file; tells why `O_DIRECT` was refused, if it was wanted.
+fn open_file(options: &OpenOptions) -> Result<(File, Option<String>), OpenError> {
+    let path = &options.path;
+    let metadata = fs::metadata(path).map_err(|source| OpenError::io(path, source))?;
+    let exclusive = if metadata.file_type().is_block_device() {
+        libc::O_EXCL
+    } else if metadata.is_file() {
+        0
+    } else {
+        return Err(OpenError::NotADevice { path: path.clone() });
+    };
+    let open = |flags| {
+        fs::OpenOptions::new()
+            .read(true)
+            .write(!options.read_only)
+            .custom_flags(flags | libc::O_CLOEXEC)
+            .open(path)
+            .map_err(|source| OpenError::refused(path, &metadata, source))
+    };
+    if options.io == IoMode::Buffered {
+        return Ok((open(exclusive)?, None));
+    }
+    match open(exclusive | libc::O_DIRECT) {
+        Ok(file) => Ok((file, None)),
+        // open(2): the file system does not support O_DIRECT.
+        Err(OpenError::Io { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+            Ok((open(exclusive)?, Some("the file system refuses O_DIRECT".to_owned())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes sure that nobody else uses the device, as far as that can be known.
+fn claim(file: &File, facts: &Facts, options: &OpenOptions) -> Result<(), OpenError> {
+    let path = &options.path;
+    if facts.write_protected && !options.read_only {
+        return Err(OpenError::ReadOnly { path: path.clone() });
+    }
+    if facts.kind == DeviceKind::Block {
+        // O_EXCL has seen to it.
+        return Ok(());
+    }
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            return Err(OpenError::busy(path, holder::processes_with(path)));
+        }
+        Err(fs::TryLockError::Error(source)) => return Err(OpenError::io(path, source)),
+    }
+    let holders = holder::of_file(path);
+    if holders.is_empty() { Ok(()) } else { Err(OpenError::busy(path, holders)) }
+}
+
+fn choose(
+    file: &File,
+    facts: &Facts,
+    options: &OpenOptions,
+    refused: Option<String>,
+) -> Result<Access, OpenError> {
+    let path = &options.path;
+    if options.io == IoMode::Buffered {
+        return Ok(buffered(facts, None));
+    }
+    let verdict = match refused {
+        Some(reason) => Verdict::Unavailable(reason),
+        None => direct::judge(file, facts).map_err(|source| OpenError::io(path, source))?,
+    };
+    match verdict {
+        Verdict::Works { alignment, memory_alignment } => Ok(Access {
+            direct: true,
+            fallback: None,
+            required: alignment,
+            preferred: alignment,
+            memory_alignment,
+        }),
+        Verdict::Unavailable(reason) if options.io == IoMode::Direct => {
+            Err(OpenError::DirectUnavailable { path: path.clone(), reason })
+        }
+        Verdict::Unavailable(reason) => {
+            clear_direct(file).map_err(|source| OpenError::io(path, source))?;
+            Ok(buffered(facts, Some(reason)))
+        }
+    }
+}
+
+/// Buffered transfers may be of any length; blocks that suit the device save it work.
+fn buffered(facts: &Facts, fallback: Option<String>) -> Access {
+    let asked = facts.offset_alignment().map_or(facts.preferred_block, u64::from);
+    let asked = u32::try_from(asked).unwrap_or(ALIGNMENT_MAX).clamp(ALIGNMENT_MIN, ALIGNMENT_MAX);
+    let preferred = if asked.is_power_of_two() { asked } else { ALIGNMENT_MAX };
+    Access { direct: false, fallback, required: ALIGNMENT_MIN, preferred, memory_alignment: 1 }
+}
+
+/// Turns `O_DIRECT` off on the open file, which keeps the claim on it.
+fn clear_direct(file: &File) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_DIRECT))?;
+    Ok(())
+}
+
+fn geometry(facts: &Facts, access: &Access, options: &OpenOptions) -> Result<Geometry, OpenError> {
+    let path = &options.path;
+    let alignment = options.alignment.unwrap_or(access.preferred);
+    let possible = access.required..=ALIGNMENT_MAX;
+    if !alignment.is_power_of_two() || !possible.contains(&alignment) {
+        let required = access.required;
+        return Err(OpenError::Alignment { path: path.clone(), alignment, required });
+    }
+    let size = options.size.unwrap_or(facts.size);
+    let needed = size.max(u64::from(alignment));
+    if facts.size < needed {
+        return Err(OpenError::TooSmall { path: path.clone(), size: facts.size, needed });
+    }
+    Ok(Geometry::new(size, alignment, access.memory_alignment))
+}
+
+fn report(path: &Path, access: &Access, writes_buffered: bool) {
+    let path = path.display();
+    if let Some(reason) = &access.fallback {
+        tracing::warn!(%path, reason, "direct I/O does not work here: using the page cache");
+    } else if writes_buffered {
+        tracing::warn!(
+            %path,
+            "btrfs buffers direct writes to checksummed files: set the file NOCOW (chattr +C) \
+             before its first write to avoid that"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! Why a device did not open. Owns the messages, which say what to do next.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::facts::sysfs_directory;
+use super::holder;
+
+/// Why a device did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is a directory, a character device, a socket.
+    #[error("{} is neither a block device nor a regular file: name one of these", path.display())]
+    NotADevice {
+        /// As given.
+        path: PathBuf,
+    },
+    /// Someone else uses it.
+    #[error("{} is in use: {holders}; stop that, or use another device", path.display())]
+    Busy {
+        /// As given.
+        path: PathBuf,
+        /// Who, as far as it could be found out.
+        holders: String,
+    },
+    /// It refuses writes.
+    #[error(
+        "{} is read-only: make it writable (blockdev --setrw, or remount its file system), \
+         or open it read-only",
+        path.display()
+    )]
+    ReadOnly {
+        /// As given.
+        path: PathBuf,
+    },
+    /// Direct I/O was demanded where it cannot be had.
+    #[error(
+        "direct I/O does not work on {}: {reason}; use io = \"auto\" or \"buffered\", or \
+         another device",
+        path.display()
+    )]
+    DirectUnavailable {
+        /// As given.
+        path: PathBuf,
+        /// What stands against it.
+        reason: String,
+    },
+    /// The alignment asked for does not work.
+    #[error(
+        "{} cannot be used in blocks of {alignment} bytes: use a power of two from {required} \
+         to 65536",
+        path.display()
+    )]
+    Alignment {
+        /// As given.
+        path: PathBuf,
+        /// As asked for, in bytes.
+        alignment: u32,
+        /// Least that works, in bytes.
+        required: u32,
+    },
+    /// It has fewer bytes than were asked for, or not even a block.
+    #[error("{} has {size} bytes, {needed} are needed: enlarge it, or ask for less", path.display())]
+    TooSmall {
+        /// As given.
+        path: PathBuf,
+        /// Its bytes.
+        size: u64,
+        /// Bytes asked for.
+        needed: u64,
+    },
+    /// The system refused, or the device failed.
+    #[error("{} cannot be opened", path.display())]
+    Io {
+        /// As given.
+        path: PathBuf,
+        /// The operating system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(super) fn io(path: &Path, source: io::Error) -> OpenError {
+        OpenError::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn busy(path: &Path, holders: Vec<String>) -> OpenError {
+        let holders = if holders.is_empty() {
+            "by another process or by the kernel".to_owned()
+        } else {
+            holders.join(", ")
+        };
+        OpenError::Busy { path: path.to_owned(), holders }
+    }
+
+    /// What `open` failing with `source` means.
+    pub(super) fn refused(path: &Path, metadata: &Metadata, source: io::Error) -> OpenError {
+        match source.raw_os_error() {
+            Some(libc::EBUSY) => {
+                let holders = if metadata.file_type().is_block_device() {
+                    holder::of_block_device(path, metadata.rdev())
+                } else {
+                    holder::of_file(path)
+                };
+                OpenError::busy(path, holders)
+            }
+            // An active swap file cannot be opened for writing.
+            Some(libc::ETXTBSY) => OpenError::busy(path, holder::of_file(path)),
+            Some(libc::EROFS) => OpenError::ReadOnly { path: path.to_owned() },
+            Some(libc::EACCES | libc::EPERM) if write_protected(metadata) => {
+                OpenError::ReadOnly { path: path.to_owned() }
+            }
+            _ => OpenError::io(path, source),
+        }
+    }
+}
+
+fn write_protected(metadata: &Metadata) -> bool {
+    metadata.file_type().is_block_device()
+        && fs::read_to_string(sysfs_directory(metadata.rdev()).join("ro"))
+            .is_ok_and(|text| text.trim() == "1")
+}

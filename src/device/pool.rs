@@ -1,0 +1,291 @@
+//! The thread-pool engine: positioned vectored I/O on a few threads. Owns its threads and
+//! queues; never retries or cuts a request.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use nix::sys::uio::pwritev;
+use parking_lot::{Condvar, Mutex};
+
+use super::engine::{Engine, Operation, Request};
+use super::{AlignedBuf, OperationKind, WriteSlice};
+
+/// Requests that may wait in one queue; more are refused with `EAGAIN`.
+const QUEUE_LEN_MAX: usize = 16 << 10;
+/// Slices given to one `pwritev`; a write of more is reported as short and continued.
+const SLICES_MAX: usize = 64;
+
+/// Carries out requests on its own threads, reads before writes. Dropping it waits for
+/// everything submitted.
+pub(super) struct ThreadPool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    file: File,
+    queues: Mutex<Queues>,
+    ready: Condvar,
+    /// Writes and flushes carried out at once, so that the other threads are left to reads.
+    writing_max: usize,
+}
+
+#[derive(Default)]
+struct Queues {
+    reads: VecDeque<Request>,
+    writes: VecDeque<Request>,
+    writing: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl ThreadPool {
+    /// A pool of `threads` (at least two) that owns `file`.
+    pub(super) fn start(file: File, threads: usize) -> io::Result<ThreadPool> {
+        assert!(threads >= 2, "one thread to write and one that never does");
+        let shared = Arc::new(Shared {
+            file,
+            queues: Mutex::default(),
+            ready: Condvar::new(),
+            writing_max: threads / 2,
+        });
+        let mut pool = ThreadPool { shared, workers: Vec::with_capacity(threads) };
+        for index in 0..threads {
+            let shared = Arc::clone(&pool.shared);
+            let name = format!("device-{index}");
+            pool.workers.push(thread::Builder::new().name(name).spawn(move || shared.work())?);
+        }
+        Ok(pool)
+    }
+}
+
+impl Engine for ThreadPool {
+    fn name(&self) -> &'static str {
+        "threads"
+    }
+
+    fn submit(&self, request: Request) {
+        if let Some(refused) = self.shared.enqueue(request) {
+            refused.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+        }
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.queues.lock().closed = true;
+        self.shared.ready.notify_all();
+        for worker in self.workers.drain(..) {
+            // A waker may drop the last handle on a worker; that one ends by itself.
+            if worker.thread().id() != thread::current().id() && worker.join().is_err() {
+                tracing::error!("a device thread panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Queues `request`, or gives it back if the queue is full.
+    fn enqueue(&self, request: Request) -> Option<Request> {
+        let mut queues = self.queues.lock();
+        let queue = match request.operation.kind() {
+            OperationKind::Read => &mut queues.reads,
+            OperationKind::Write | OperationKind::Flush => &mut queues.writes,
+        };
+        if queue.len() >= QUEUE_LEN_MAX {
+            return Some(request);
+        }
+        queue.push_back(request);
+        let wake = queues.idle > 0;
+        drop(queues);
+        if wake {
+            self.ready.notify_one();
+        }
+        None
+    }
+
+    fn work(&self) {
+        let mut was_writing = false;
+        while let Some(mut request) = self.next(was_writing) {
+            was_writing = request.operation.kind() != OperationKind::Read;
+            let result = self.carry_out(&mut request);
+            request.complete(result);
+        }
+    }
+
+    /// The next request for this thread; `None` when the pool is closed and drained.
+    fn next(&self, was_writing: bool) -> Option<Request> {
+        let mut queues = self.queues.lock();
+        queues.writing -= usize::from(was_writing);
+        loop {
+            if let Some(request) = queues.reads.pop_front() {
+                return Some(request);
+            }
+            if queues.writing < self.writing_max
+                && let Some(request) = queues.writes.pop_front()
+            {
+                queues.writing += 1;
+                return Some(request);
+            }
+            // With writes left at the limit, the threads now writing will take them.
+            if queues.closed {
+                return None;
+            }
+            queues.idle += 1;
+            self.ready.wait(&mut queues);
+            queues.idle -= 1;
+        }
+    }
+
+    fn carry_out(&self, request: &mut Request) -> io::Result<usize> {
+        let offset = libc::off_t::try_from(request.offset)
+            .map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+        match &mut request.operation {
+            Operation::Read { buf, filled } => read(&self.file, offset, buf, *filled),
+            Operation::Write { slices, .. } => write(&self.file, offset, slices),
+            Operation::Flush => self.file.sync_data().map(|()| 0),
+        }
+    }
+}
+
+/// Reads once into `buf` from byte `filled` on.
+pub(super) fn read(
+    file: &File,
+    offset: libc::off_t,
+    buf: &mut AlignedBuf,
+    filled: usize,
+) -> io::Result<usize> {
+    let room = buf.capacity() - filled;
+    let target = buf.spare(filled).cast();
+    // SAFETY: `target` points at `room` bytes that this exclusively borrowed buffer owns.
+    let got = unsafe { libc::pread(file.as_raw_fd(), target, room, offset) };
+    let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the bytes before `filled` were filled by earlier reads of this request, and
+    // `pread` wrote the `got` bytes after them.
+    unsafe { buf.assume_filled(filled + got) };
+    Ok(got)
+}
+
+fn write(file: &File, offset: libc::off_t, slices: &[WriteSlice]) -> io::Result<usize> {
+    let mut vector = [IoSlice::new(&[]); SLICES_MAX];
+    let count = slices.len().min(SLICES_MAX);
+    for (entry, slice) in vector.iter_mut().zip(slices) {
+        *entry = IoSlice::new(slice.bytes());
+    }
+    Ok(pwritev(file, &vector[..count], offset)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::engine::Completion;
+    use tokio::sync::oneshot::Receiver;
+
+    fn temporary(bytes: u64) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes).unwrap();
+        file
+    }
+
+    fn block(byte: u8) -> WriteSlice {
+        let mut buf = AlignedBuf::zeroed(512, 512);
+        buf.fill(0, &[byte; 512]);
+        WriteSlice::whole(Arc::new(buf))
+    }
+
+    fn write_of(slices: Vec<WriteSlice>, offset: u64) -> (Request, Receiver<Completion>) {
+        Request::new(offset, Operation::Write { slices, hold: None })
+    }
+
+    fn read_of(len: usize, offset: u64) -> (Request, Receiver<Completion>) {
+        let buf = AlignedBuf::unfilled(len, 512);
+        Request::new(offset, Operation::Read { buf, filled: 0 })
+    }
+
+    #[test]
+    fn a_write_of_many_slices_is_vectored_and_reads_back() {
+        let pool = ThreadPool::start(temporary(1 << 20), 4).unwrap();
+        let slices: Vec<_> = (0..100).map(block).collect();
+        let (request, done) = write_of(slices, 1024);
+        pool.submit(request);
+        assert_eq!(done.blocking_recv().unwrap().result.unwrap(), SLICES_MAX * 512);
+        let (request, done) = read_of(SLICES_MAX * 512, 1024);
+        pool.submit(request);
+        let Completion { operation: Operation::Read { buf, .. }, result } =
+            done.blocking_recv().unwrap()
+        else {
+            panic!("not a read")
+        };
+        assert_eq!(result.unwrap(), buf.len());
+        for (expected, chunk) in (0u8..).zip(buf.chunks(512)) {
+            assert!(chunk.iter().all(|byte| *byte == expected));
+        }
+    }
+
+    #[test]
+    fn reads_overtake_writes_and_writes_leave_threads_to_them() {
+        // No thread runs the queue in this test: it is played by hand.
+        let shared = Shared {
+            file: temporary(1 << 20),
+            queues: Mutex::default(),
+            ready: Condvar::new(),
+            writing_max: 2,
+        };
+        for offset in 0..3 {
+            assert!(shared.enqueue(write_of(vec![block(1)], offset * 512).0).is_none());
+        }
+        assert!(shared.enqueue(read_of(512, 0).0).is_none());
+        shared.queues.lock().closed = true;
+        let kind = |request: Option<Request>| request.map(|request| request.operation.kind());
+        assert_eq!(kind(shared.next(false)), Some(OperationKind::Read));
+        assert_eq!(kind(shared.next(false)), Some(OperationKind::Write));
+        assert_eq!(kind(shared.next(false)), Some(OperationKind::Write));
+        assert_eq!(kind(shared.next(false)), None, "the third write waits for a writer");
+        assert_eq!(kind(shared.next(true)), Some(OperationKind::Write));
+    }
+
+    #[test]
+    fn a_full_queue_refuses_instead_of_growing() {
+        let shared = Shared {
+            file: temporary(512),
+            queues: Mutex::default(),
+            ready: Condvar::new(),
+            writing_max: 1,
+        };
+        for _ in 0..QUEUE_LEN_MAX {
+            assert!(shared.enqueue(read_of(512, 0).0).is_none());
+        }
+        assert!(shared.enqueue(read_of(512, 0).0).is_some());
+        assert!(shared.enqueue(write_of(vec![block(0)], 0).0).is_none());
+    }
+
+    #[test]
+    fn dropping_the_pool_finishes_what_was_submitted() {
+        let pool = ThreadPool::start(temporary(1 << 20), 2).unwrap();
+        let waiting: Vec<_> = (0..200)
+            .map(|offset| {
+                let (request, done) = write_of(vec![block(3)], offset * 512);
+                pool.submit(request);
+                done
+            })
+            .collect();
+        drop(pool);
+        for done in waiting {
+            assert_eq!(done.blocking_recv().unwrap().result.unwrap(), 512);
+        }
+    }
+
+    #[test]
+    fn a_failed_system_call_gives_its_errno() {
+        let read_only = File::open("/dev/null").unwrap();
+        let pool = ThreadPool::start(read_only, 2).unwrap();
+        let (request, done) = write_of(vec![block(1)], 0);
+        pool.submit(request);
+        let error = done.blocking_recv().unwrap().result.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    }
+}

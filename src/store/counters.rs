@@ -1,0 +1,72 @@
+//! What a store counts. Plain atomics; the metrics layer gives them names and help.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Adds one.
+pub(super) fn count(counter: &AtomicU64) {
+    add(counter, 1);
+}
+
+/// Adds `n`.
+pub(super) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of a store, since it was opened.
+        #[derive(Debug, Default)]
+        pub(super) struct Counters {
+            $(pub(super) $name: AtomicU64,)*
+        }
+
+        /// A store's counters at one moment.
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct CountersSnapshot {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub(super) fn snapshot(&self) -> CountersSnapshot {
+                CountersSnapshot { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Lookups whose fingerprint matched another key's entry.
+    false_positives,
+    /// Entries found expired or purged by a lookup.
+    expired,
+    /// Entries whose bytes on the device were not what was written.
+    damaged,
+    /// Failed reads of entries.
+    read_errors,
+    /// Failed writes or flushes of the log.
+    write_errors,
+    /// Body bytes accepted from clients.
+    body_bytes,
+    /// Stores that had to wait for room.
+    stalls,
+    /// Stores refused because the wait was too long.
+    refused,
+    /// Regions freed.
+    regions_freed,
+    /// Indexed entries dropped with their region.
+    evicted,
+    /// Entries re-inserted because they were hit.
+    reinserted,
+    /// Bytes re-inserted.
+    reinserted_bytes,
+    /// Kill records carried to a newer region.
+    kills_carried,
+    /// Entries given a new lifetime in place.
+    touched,
+    /// Entries found by recovery.
+    recovered,
+    /// Microseconds recovery took.
+    recovery_us,
+    /// Superblock copies found damaged and repaired.
+    superblocks_repaired,
+}

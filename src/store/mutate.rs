@@ -1,0 +1,680 @@
+//! Changing the store: put, remove, touch, purge. Owns verification before a change and
+//! its atomic publication; the append lock orders all changes, the bucket lock guards the words.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::counters::{add, count};
+use super::entry::{Entry, Place};
+use super::fills::Fill;
+use super::log::{Appender, Log, NoRoom, Ticket, TouchPlace, rewrite_lifetime};
+use super::read::{Candidate, Extent, Loaded};
+use super::request::{Condition, Lifetime, StoreError, Stored, Value};
+use super::slot::Slot;
+use super::word::{Location, SizeClass};
+use super::{ROOM_WAIT_MAX, Store};
+use crate::clock::Timestamp;
+use crate::format::{
+    ENTRY_HEADER_LEN, Kill, Kind, ObjectHead, REGION_HEADER_LEN, RegionHeader, Sequence, SliceKey,
+};
+
+/// What the index has for a key, verified on the device where a fingerprint matched.
+struct Found {
+    locations: SmallVec<[Location; 2]>,
+    matched: Option<Match>,
+    /// Words that may be the key's but cannot be read: they must not survive a change.
+    suspects: SmallVec<[Candidate; 1]>,
+}
+
+struct Match {
+    place: Place,
+    sequence: Sequence,
+    lifetime: Lifetime,
+    live: bool,
+    head: Option<ObjectHead>,
+}
+
+impl Found {
+    fn may_supersede(&self, log: &Log) -> bool {
+        self.matched.is_some() || !self.suspects.is_empty() || log.is_recovering()
+    }
+
+    /// Places whose words go when the key changes.
+    fn displaced(&self) -> impl Iterator<Item = Place> + '_ {
+        let matched = self.matched.iter().map(|matched| matched.place);
+        matched.chain(self.suspects.iter().map(Candidate::place))
+    }
+}
+
+/// How one attempt to publish ended.
+enum Attempt {
+    Published(Sequence, Ticket),
+    /// The words changed since they were verified.
+    Changed,
+    NoRoom(NoRoom),
+}
+
+/// A change to be published.
+struct Change<'a> {
+    key_hash: u64,
+    slot: &'a Slot<'a>,
+    fill: Option<Fill>,
+}
+
+impl Store {
+    /// Stores a value of at most one slice if `condition` holds of the present entry.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn put(
+        &self,
+        key: &[u8],
+        value: &Value,
+        condition: Condition,
+        fill: Option<Fill>,
+    ) -> Result<(Stored, Ticket), StoreError> {
+        add(&self.shared.counters.body_bytes, value.body.len() as u64);
+        let slot = Slot::new(Kind::Object, key, (&value.metadata, &value.body), value.lifetime);
+        let ram_only = value.ram_only && self.shared.resident.is_on();
+        self.publish_if(key, &slot, condition, (fill, ram_only)).await
+    }
+
+    /// Stores the head of an object whose slices are all appended, if `condition` holds.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::Evicted`] if a slice is gone already.
+    pub async fn put_head(
+        &self,
+        key: &[u8],
+        (metadata, head): (&[u8], ObjectHead),
+        lifetime: Lifetime,
+        (condition, fill): (Condition, Fill),
+    ) -> Result<(Stored, Ticket), StoreError> {
+        if !self.has_slices(head.object, head.slice_count()) {
+            return Err(StoreError::Evicted);
+        }
+        let body = head.encode();
+        let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime);
+        self.publish_if(key, &slot, condition, (Some(fill), false)).await
+    }
+
+    async fn publish_if(
+        &self,
+        key: &[u8],
+        slot: &Slot<'_>,
+        condition: Condition,
+        (fill, ram_only): (Option<Fill>, bool),
+    ) -> Result<(Stored, Ticket), StoreError> {
+        self.begin_mutation().await?;
+        let change = Change { key_hash: self.key_hash(key), slot, fill };
+        let mut patience = Patience::default();
+        loop {
+            let found = self.find(key, change.key_hash).await;
+            if let Some(refused) = refusal(condition, found.matched.as_ref()) {
+                return Ok((refused, 0));
+            }
+            let attempt = if ram_only {
+                self.publish_in_ram(key, &change, &found)?
+            } else {
+                self.publish(&change, &found)?
+            };
+            match attempt {
+                Attempt::Published(sequence, ticket) => {
+                    self.after_displacing(&found);
+                    return Ok((Stored::Yes(sequence.0), ticket));
+                }
+                Attempt::Changed => {}
+                Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
+            }
+        }
+    }
+
+    /// Verifies the key's words. Reads the device only where a fingerprint matches.
+    async fn find(&self, key: &[u8], key_hash: u64) -> Found {
+        'again: loop {
+            let candidates = self.candidates(key_hash);
+            let mut found = Found {
+                locations: candidates.iter().map(Candidate::location).collect(),
+                matched: None,
+                suspects: SmallVec::new(),
+            };
+            for candidate in candidates {
+                match self.load_for_change(candidate, (key, key_hash)).await {
+                    Loaded::Entry(entry, _) if self.is_key(&entry, key, key_hash) => {
+                        found.matched = Some(self.matched(&entry));
+                    }
+                    Loaded::Entry(..) => count(&self.shared.counters.false_positives),
+                    Loaded::Moved => continue 'again,
+                    Loaded::Damaged | Loaded::Unreadable => found.suspects.push(candidate),
+                }
+            }
+            return found;
+        }
+    }
+
+    /// Reads as much as a change needs: the key, or the whole slot of an object's head. That the
+    /// key is another one is only believed of a verified slot.
+    async fn load_for_change(&self, candidate: Candidate, (key, key_hash): (&[u8], u64)) -> Loaded {
+        match self.load(candidate, Extent::Key { key_len: key.len() }).await {
+            Loaded::Entry(entry, super::Tier::Disk)
+                if entry.kind() == Kind::Head || !self.is_key(&entry, key, key_hash) =>
+            {
+                self.load(candidate, Extent::Whole).await
+            }
+            loaded => loaded,
+        }
+    }
+
+    /// Slices are hashed with another seed, so an object's key never means a slice.
+    fn is_key(&self, entry: &Entry, key: &[u8], key_hash: u64) -> bool {
+        entry.key() == key && self.hash_of(entry.kind(), key) == key_hash
+    }
+
+    fn matched(&self, entry: &Entry) -> Match {
+        Match {
+            place: entry.place(),
+            sequence: entry.sequence(),
+            lifetime: entry.lifetime(),
+            live: self.is_live(entry),
+            head: entry.object_head(),
+        }
+    }
+
+    /// Writes the slot to the log and points the index to it, unless the words changed.
+    fn publish(&self, change: &Change<'_>, found: &Found) -> Result<Attempt, StoreError> {
+        let shared = &*self.shared;
+        let mut log = shared.log.lock();
+        self.check_open(change.fill)?;
+        let at = match log.reserve(change.slot, Appender::Client, shared.clock.now()) {
+            Ok(at) => at,
+            Err(why) => return Ok(Attempt::NoRoom(why)),
+        };
+        let mut bucket = shared.index.lock(change.key_hash);
+        if !is_unchanged(&bucket.candidates(), &found.locations) {
+            return Ok(Attempt::Changed);
+        }
+        let sequence = log.draw();
+        for place in found.displaced() {
+            if let Some(word) = bucket.remove(place.location) {
+                shared.uncount(word);
+            }
+        }
+        let class = SizeClass::of(change.slot.len());
+        shared.regions.on_device(at.region).add_live(class.len_max());
+        bucket.insert(Location::new(at.region, at.offset, shared.layout.region_size), class);
+        drop(bucket);
+        let supersedes = found.may_supersede(&log);
+        log.note_change(change.key_hash);
+        let ticket = log.fill(at, change.slot, change.key_hash, (sequence, supersedes));
+        log.earn_reinsert(change.slot.len());
+        drop(log);
+        shared.wake_flusher.notify_one();
+        Ok(Attempt::Published(sequence, ticket))
+    }
+
+    /// Keeps the value in the RAM tier only; an older version on the device is killed in the log.
+    fn publish_in_ram(
+        &self,
+        key: &[u8],
+        change: &Change<'_>,
+        found: &Found,
+    ) -> Result<Attempt, StoreError> {
+        let shared = &*self.shared;
+        let mut bytes = vec![0; usize::try_from(change.slot.len()).unwrap_or(usize::MAX)];
+        let mut log = shared.log.lock();
+        self.check_open(change.fill)?;
+        let kill = found.may_supersede(&log);
+        let reserved = if kill {
+            match log.reserve(&kill_placeholder(), Appender::Store, shared.clock.now()) {
+                Ok(at) => Some(at),
+                Err(why) => return Ok(Attempt::NoRoom(why)),
+            }
+        } else {
+            None
+        };
+        let sequence = log.draw();
+        let header = change.slot.header(sequence, false);
+        let number = log.next_ram_place();
+        let place = shared.ram_place(number);
+        let seed = crate::format::Seed(0);
+        change.slot.write_into(&mut bytes, &header, seed, 0);
+        let entry = Entry::new(header, Bytes::from(bytes), place);
+        // The copy comes first: a word without it would be an entry that is lost.
+        let lost = shared.resident.insert(entry);
+        let mut bucket = shared.index.lock(change.key_hash);
+        if !is_unchanged(&bucket.candidates(), &found.locations) {
+            drop(bucket);
+            drop(log);
+            shared.resident.remove(place);
+            self.drop_lost(&lost);
+            return Ok(Attempt::Changed);
+        }
+        for displaced in found.displaced() {
+            if let Some(word) = bucket.remove(displaced.location) {
+                shared.uncount(word);
+            }
+        }
+        if lost.iter().all(|entry| entry.place() != place) {
+            bucket.insert(place.location, SizeClass::of(change.slot.len()));
+        }
+        drop(bucket);
+        log.note_change(change.key_hash);
+        let mut ticket = 0;
+        if let Some(at) = reserved {
+            let record = Kill { key_hash: change.key_hash, sequence };
+            ticket = self.fill_kills(&mut log, at, &[record]);
+        }
+        drop(log);
+        self.drop_lost(&lost);
+        if shared.resident.get(place).is_none() {
+            self.forget(self.key_hash(key), place);
+        }
+        shared.wake_flusher.notify_one();
+        Ok(Attempt::Published(sequence, ticket))
+    }
+
+    pub(super) fn fill_kills(
+        &self,
+        log: &mut Log,
+        at: super::log::Reservation,
+        kills: &[Kill],
+    ) -> Ticket {
+        let encoded = Slot::encode_kills(kills);
+        let slot = Slot::of_kills(&encoded, self.shared.clock.now());
+        log.fill(at, &slot, 0, (log_sequence(kills), false))
+    }
+
+    fn check_open(&self, fill: Option<Fill>) -> Result<(), StoreError> {
+        if self.shared.is_stopping() {
+            return Err(StoreError::ShuttingDown);
+        }
+        if fill.is_some_and(|fill| self.shared.fills.is_purged(fill)) {
+            return Err(StoreError::Purged);
+        }
+        Ok(())
+    }
+
+    fn after_displacing(&self, found: &Found) {
+        for place in found.displaced() {
+            self.shared.resident.remove(place);
+        }
+        if let Some(head) = found.matched.as_ref().and_then(|matched| matched.head) {
+            self.discard(head.object, head.slice_count());
+        }
+    }
+
+    /// Appends one slice of an object whose head comes later. Its key is new, so nothing is verified.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn append_slice(
+        &self,
+        key: SliceKey,
+        body: &[u8],
+        lifetime: Lifetime,
+    ) -> Result<Ticket, StoreError> {
+        self.begin_mutation().await?;
+        add(&self.shared.counters.body_bytes, body.len() as u64);
+        let encoded = key.encode();
+        let slot = Slot::new(Kind::Slice, &encoded, (&[], body), lifetime);
+        let key_hash = self.slice_hash(&encoded);
+        let mut patience = Patience::default();
+        loop {
+            match self.append_new(key_hash, &slot)? {
+                Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
+                Attempt::Changed => {}
+                Attempt::Published(_, ticket) => return Ok(ticket),
+            }
+        }
+    }
+
+    fn append_new(&self, key_hash: u64, slot: &Slot<'_>) -> Result<Attempt, StoreError> {
+        let shared = &*self.shared;
+        let mut log = shared.log.lock();
+        self.check_open(None)?;
+        let at = match log.reserve(slot, Appender::Client, shared.clock.now()) {
+            Ok(at) => at,
+            Err(why) => return Ok(Attempt::NoRoom(why)),
+        };
+        let class = SizeClass::of(slot.len());
+        let mut bucket = shared.index.lock(key_hash);
+        let sequence = log.draw();
+        shared.regions.on_device(at.region).add_live(class.len_max());
+        bucket.insert(Location::new(at.region, at.offset, shared.layout.region_size), class);
+        drop(bucket);
+        let ticket = log.fill(at, slot, key_hash, (sequence, false));
+        log.earn_reinsert(slot.len());
+        drop(log);
+        shared.wake_flusher.notify_one();
+        Ok(Attempt::Published(sequence, ticket))
+    }
+
+    /// Removes a key. `purge` makes it durable before it returns and fails stores in progress.
+    /// True if a live entry was there.
+    ///
+    /// # Errors
+    /// The device failed: the entry is gone now, but may come back after a crash.
+    pub async fn remove(&self, key: &[u8], purge: bool) -> Result<bool, StoreError> {
+        let key_hash = self.key_hash(key);
+        if purge {
+            self.shared.fills.purge(key_hash);
+        }
+        let mut patience = Patience::default();
+        loop {
+            let found = self.find(key, key_hash).await;
+            let nothing = found.matched.is_none() && found.suspects.is_empty();
+            if nothing && !self.shared.log.lock().is_recovering() {
+                return Ok(false);
+            }
+            self.begin_mutation().await?;
+            match self.kill(key_hash, &found)? {
+                Attempt::Published(_, ticket) => {
+                    self.after_displacing(&found);
+                    if purge {
+                        self.flush_through(ticket).await?;
+                    }
+                    return Ok(found.matched.is_some_and(|matched| matched.live));
+                }
+                Attempt::Changed => {}
+                Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
+            }
+        }
+    }
+
+    fn kill(&self, key_hash: u64, found: &Found) -> Result<Attempt, StoreError> {
+        let shared = &*self.shared;
+        let mut log = shared.log.lock();
+        self.check_open(None)?;
+        let at = match log.reserve(&kill_placeholder(), Appender::Store, shared.clock.now()) {
+            Ok(at) => at,
+            Err(why) => return Ok(Attempt::NoRoom(why)),
+        };
+        let mut bucket = shared.index.lock(key_hash);
+        if !is_unchanged(&bucket.candidates(), &found.locations) {
+            return Ok(Attempt::Changed);
+        }
+        let sequence = log.draw();
+        for place in found.displaced() {
+            if let Some(word) = bucket.remove(place.location) {
+                shared.uncount(word);
+            }
+        }
+        drop(bucket);
+        log.note_change(key_hash);
+        let ticket = self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
+        drop(log);
+        shared.wake_flusher.notify_one();
+        Ok(Attempt::Published(sequence, ticket))
+    }
+
+    /// Drops the word of an entry whose bytes are damaged, with a kill record in case they can
+    /// be read again later. Without room for the record the word stays and is met again.
+    pub(super) fn drop_damaged(&self, key_hash: u64, candidate: Candidate) {
+        let (region, _) = candidate.location().split(self.shared.layout.region_size);
+        if self.shared.regions.get(region).is_none() {
+            self.forget(key_hash, candidate.place());
+            return;
+        }
+        count(&self.shared.counters.damaged);
+        let mut log = self.shared.log.lock();
+        if !log.has_epoch() || self.shared.is_stopping() {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let Ok(at) = log.reserve(&kill_placeholder(), Appender::Client, now) else { return };
+        let removed = self.shared.index.lock(key_hash).remove(candidate.location());
+        if let Some(word) = removed {
+            self.shared.uncount(word);
+            let sequence = log.draw();
+            self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
+        }
+        drop(log);
+        self.shared.wake_flusher.notify_one();
+    }
+
+    /// Gives a live entry a new lifetime without moving it, where it is on the device.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn touch(
+        &self,
+        key: &[u8],
+        fresh_until: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<Option<Lifetime>, StoreError> {
+        let key_hash = self.key_hash(key);
+        self.begin_mutation().await?;
+        loop {
+            let found = self.find(key, key_hash).await;
+            let Some(matched) = found.matched.filter(|matched| matched.live) else {
+                return Ok(None);
+            };
+            let lifetime =
+                Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
+            if let Some(head) = matched.head
+                && keep_until > matched.lifetime.keep_until
+            {
+                self.touch_slices(head, lifetime).await?;
+            }
+            if self.touch_at(key, key_hash, &matched, lifetime).await? {
+                count(&self.shared.counters.touched);
+                return Ok(Some(lifetime));
+            }
+        }
+    }
+
+    /// The slices of an object must live as long as its head.
+    async fn touch_slices(&self, head: ObjectHead, lifetime: Lifetime) -> Result<(), StoreError> {
+        for number in 0..head.slice_count() {
+            let key = SliceKey { object: head.object, number }.encode();
+            let key_hash = self.slice_hash(&key);
+            while let Some(matched) = self.find(&key, key_hash).await.matched {
+                if self.touch_at(&key, key_hash, &matched, lifetime).await? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// False if the entry moved or is on its way to the device: find it again.
+    async fn touch_at(
+        &self,
+        key: &[u8],
+        key_hash: u64,
+        matched: &Match,
+        lifetime: Lifetime,
+    ) -> Result<bool, StoreError> {
+        let place = matched.place;
+        let (region, offset) = place.location.split(self.shared.layout.region_size);
+        if self.shared.regions.get(region).is_none() {
+            return self.store_again(key, matched, lifetime).await;
+        }
+        let Some(pin) = self.pin(key_hash, region, place) else { return Ok(false) };
+        let touched = self.shared.log.lock().touch(region, offset, lifetime);
+        match touched {
+            TouchPlace::Memory => {}
+            TouchPlace::InFlight => {
+                drop(pin);
+                let mut changes = self.shared.changes.subscribe();
+                self.shared.wake_flusher.notify_one();
+                let _ = tokio::time::timeout(ROOM_WAIT_MAX, changes.changed()).await;
+                return Ok(false);
+            }
+            TouchPlace::Device { mark_region } => {
+                let store = self.clone();
+                // Once begun it must end before the pin does, even if the caller goes away.
+                let work = tokio::spawn(async move {
+                    let done = store.touch_on_device(place, lifetime, mark_region).await;
+                    drop(pin);
+                    done
+                });
+                let done = work.await.map_err(|_| StoreError::ShuttingDown)??;
+                if !done {
+                    return Ok(false);
+                }
+                self.after_touch(place, lifetime);
+                return Ok(true);
+            }
+        }
+        self.after_touch(place, lifetime);
+        drop(pin);
+        Ok(true)
+    }
+
+    /// An entry kept in RAM only is stored anew: with its new lifetime it may belong on the device.
+    async fn store_again(
+        &self,
+        key: &[u8],
+        matched: &Match,
+        lifetime: Lifetime,
+    ) -> Result<bool, StoreError> {
+        let Some(entry) = self.shared.resident.get(matched.place) else { return Ok(false) };
+        let value =
+            Value { metadata: entry.metadata(), body: entry.body(), lifetime, ram_only: false };
+        let condition = Condition::Unchanged(matched.sequence.0);
+        let stored = Box::pin(self.put(key, &value, condition, None)).await?;
+        Ok(matches!(stored.0, Stored::Yes(_)))
+    }
+
+    fn pin(&self, key_hash: u64, region: u32, place: Place) -> Option<Pin> {
+        let bucket = self.shared.index.lock(key_hash);
+        if !bucket.contains(place.location)
+            || self.shared.regions.on_device(region).generation() != place.generation
+        {
+            return None;
+        }
+        self.shared.regions.on_device(region).pin();
+        Some(Pin { store: self.clone(), region })
+    }
+
+    async fn touch_on_device(
+        &self,
+        place: Place,
+        lifetime: Lifetime,
+        mark_region: bool,
+    ) -> Result<bool, StoreError> {
+        let shared = &*self.shared;
+        let (region, offset) = place.location.split(shared.layout.region_size);
+        let start = shared.layout.region_offset(region);
+        let row = shared.regions.on_device(region);
+        if mark_region {
+            let (uuid, range) = (shared.uuid, start..start + REGION_HEADER_LEN as u64);
+            let mark = move |bytes: &mut [u8]| {
+                let Ok(mut header) = RegionHeader::decode(bytes, uuid, region) else {
+                    return false;
+                };
+                header.touched = true;
+                bytes.copy_from_slice(&header.encode(uuid, region));
+                true
+            };
+            if shared.device.modify(range, mark).await? {
+                row.set_touched();
+            }
+        }
+        let at = start + offset;
+        let seed = row.seed();
+        let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
+        Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
+    }
+
+    fn after_touch(&self, place: Place, lifetime: Lifetime) {
+        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let row = self.shared.regions.on_device(region);
+        row.raise_keep_until(lifetime.keep_until);
+        let filling = self.shared.fill_lock(place).lock();
+        row.count_touch();
+        let lost = match self.shared.resident.get(place) {
+            Some(entry) => self.shared.resident.insert(entry.with_lifetime(lifetime)),
+            None => Vec::new(),
+        };
+        drop(filling);
+        self.drop_lost(&lost);
+    }
+
+    /// Makes everything stored so far dead, durably. O(1): a floor in the superblock.
+    ///
+    /// # Errors
+    /// The device failed: entries are gone now, but may come back after a crash.
+    pub async fn purge_all(&self) -> Result<(), StoreError> {
+        self.begin_mutation().await?;
+        self.shared.fills.purge_all();
+        let ticket = {
+            let mut log = self.shared.log.lock();
+            self.check_open(None)?;
+            let (floor, ticket) = log.raise_purge_floor(self.shared.clock.now());
+            self.shared.set_purge_floor(floor);
+            ticket
+        };
+        self.flush_through(ticket).await
+    }
+
+    async fn wait_for_room(&self, why: NoRoom, patience: &mut Patience) -> Result<(), StoreError> {
+        let deadline = patience.deadline(&self.shared.counters);
+        let mut changes = self.shared.changes.subscribe();
+        self.shared.wake_flusher.notify_one();
+        self.shared.wake_reclaimer.notify_one();
+        if self.shared.log.lock().has_room(why) {
+            return Ok(());
+        }
+        match tokio::time::timeout_at(deadline, changes.changed()).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                count(&self.shared.counters.refused);
+                Err(StoreError::Busy("the device does not keep up"))
+            }
+        }
+    }
+}
+
+/// How long one store waits for room, over all its waits.
+#[derive(Default)]
+struct Patience {
+    deadline: Option<tokio::time::Instant>,
+}
+
+impl Patience {
+    fn deadline(&mut self, counters: &super::counters::Counters) -> tokio::time::Instant {
+        *self.deadline.get_or_insert_with(|| {
+            count(&counters.stalls);
+            tokio::time::Instant::now() + ROOM_WAIT_MAX
+        })
+    }
+}
+
+/// Holds off reuse of a region.
+struct Pin {
+    store: Store,
+    region: u32,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.store.shared.regions.on_device(self.region).unpin();
+    }
+}
+
+fn is_unchanged(now: &super::index::Candidates, then: &[Location]) -> bool {
+    now.len() == then.len() && now.iter().all(|word| then.contains(&word.location()))
+}
+
+fn refusal(condition: Condition, matched: Option<&Match>) -> Option<Stored> {
+    let live = matched.filter(|matched| matched.live);
+    match (condition, live) {
+        (Condition::Absent, Some(_)) => Some(Stored::Exists),
+        (Condition::Present | Condition::Unchanged(_), None) => Some(Stored::Missing),
+        (Condition::Unchanged(cas), Some(matched)) if matched.sequence.0 != cas => {
+            Some(Stored::Exists)
+        }
+        _ => None,
+    }
+}
+
+/// A slot as long as one of a single kill record, to reserve its place before its sequence is drawn.
+fn kill_placeholder() -> Slot<'static> {
+    Slot::of_kills(&[0; crate::format::KILL_LEN], Timestamp(0))
+}
+
+fn log_sequence(kills: &[Kill]) -> Sequence {
+    kills.iter().map(|kill| kill.sequence).max().unwrap_or_default()
+}

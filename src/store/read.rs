@@ -1,0 +1,328 @@
+//! Reading entries: from the RAM tier, from the open region, from the device. Owns the
+//! verification of what was read; a doubt is never an answer.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::Store;
+use super::counters::count;
+use super::entry::{Entry, Place};
+use super::regions::RegionState;
+use super::slots::PAGE;
+use super::word::{Location, Word};
+use crate::device::{AlignedBuf, DeviceError};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, Seed, Sequence};
+
+/// Attempts of a lookup whose entries keep moving before it gives up with a miss.
+const ATTEMPTS_MAX: usize = 16;
+
+/// Which tier answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// The RAM tier.
+    Ram,
+    /// The part of the log that is not on the device yet.
+    Log,
+    /// The device.
+    Disk,
+}
+
+/// An index word that may be the key's, with the life of its region at that moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub word: Word,
+    pub generation: Sequence,
+    pub seed: Seed,
+}
+
+pub(super) type CandidateList = SmallVec<[Candidate; 2]>;
+
+impl Candidate {
+    pub fn location(&self) -> Location {
+        self.word.location()
+    }
+
+    pub fn place(&self) -> Place {
+        Place { location: self.location(), generation: self.generation }
+    }
+}
+
+/// What is at a candidate's place.
+pub(super) enum Loaded {
+    /// The entry, verified.
+    Entry(Entry, Tier),
+    /// The region was freed meanwhile: look the key up again.
+    Moved,
+    /// The bytes are not what was written, or the entry was in RAM only and is gone.
+    Damaged,
+    /// The device failed.
+    Unreadable,
+}
+
+/// How much of an entry is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it, body verified.
+    Whole,
+    /// At least header and key: enough to compare keys.
+    Key { key_len: usize },
+}
+
+impl Store {
+    /// The words that may be the key's, and the lives of their regions.
+    pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
+        let bucket = self.shared.index.lock(key_hash);
+        bucket.candidates().into_iter().map(|word| self.candidate(word)).collect()
+    }
+
+    fn candidate(&self, word: Word) -> Candidate {
+        let (region, _) = word.location().split(self.shared.layout.region_size);
+        match self.shared.regions.get(region) {
+            Some(row) => Candidate { word, generation: row.generation(), seed: row.seed() },
+            None => Candidate { word, generation: Sequence(0), seed: Seed(0) },
+        }
+    }
+
+    /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
+    /// (past `fresh_until`) only if `stale_ok`.
+    pub async fn lookup(&self, key: &[u8], stale_ok: bool) -> Option<(Entry, Tier)> {
+        let key_hash = self.key_hash(key);
+        for _ in 0..ATTEMPTS_MAX {
+            let mut moved = false;
+            for candidate in self.candidates(key_hash) {
+                match self.load(candidate, Extent::Whole).await {
+                    Loaded::Entry(entry, tier) if is_object(&entry) && entry.key() == key => {
+                        return self.admit(key_hash, candidate, entry, tier, stale_ok);
+                    }
+                    Loaded::Entry(..) => count(&self.shared.counters.false_positives),
+                    Loaded::Moved => moved = true,
+                    Loaded::Damaged => self.drop_damaged(key_hash, candidate),
+                    Loaded::Unreadable => {}
+                }
+            }
+            if !moved {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The slice `number` of an object, if it is there and sound.
+    pub async fn slice(&self, object: Sequence, number: u32) -> Option<(Entry, Tier)> {
+        let key = crate::format::SliceKey { object, number }.encode();
+        let key_hash = self.slice_hash(&key);
+        for _ in 0..ATTEMPTS_MAX {
+            let mut moved = false;
+            for candidate in self.candidates(key_hash) {
+                match self.load(candidate, Extent::Whole).await {
+                    Loaded::Entry(entry, tier)
+                        if entry.kind() == Kind::Slice && entry.key() == key =>
+                    {
+                        return self.admit(key_hash, candidate, entry, tier, true);
+                    }
+                    Loaded::Entry(..) => count(&self.shared.counters.false_positives),
+                    Loaded::Moved => moved = true,
+                    Loaded::Damaged => self.drop_damaged(key_hash, candidate),
+                    Loaded::Unreadable => {}
+                }
+            }
+            if !moved {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Whether the index has a word for each slice of an object.
+    pub fn has_slices(&self, object: Sequence, slice_count: u32) -> bool {
+        (0..slice_count).all(|number| {
+            let key = crate::format::SliceKey { object, number }.encode();
+            !self.shared.index.lock(self.slice_hash(&key)).candidates().is_empty()
+        })
+    }
+
+    /// Whether an entry may be served now, by purges and time.
+    pub(super) fn is_live(&self, entry: &Entry) -> bool {
+        entry.sequence() >= self.shared.purge_floor()
+            && entry.lifetime().keep_until > self.shared.clock.now()
+    }
+
+    fn admit(
+        &self,
+        key_hash: u64,
+        candidate: Candidate,
+        entry: Entry,
+        tier: Tier,
+        stale_ok: bool,
+    ) -> Option<(Entry, Tier)> {
+        if !self.is_live(&entry) {
+            count(&self.shared.counters.expired);
+            self.forget(key_hash, entry.place());
+            return None;
+        }
+        if !stale_ok && entry.lifetime().fresh_until <= self.shared.clock.now() {
+            return None;
+        }
+        if !candidate.word.is_hit() {
+            self.shared.index.lock(key_hash).mark_hit(candidate.location());
+        }
+        Some((entry, tier))
+    }
+
+    /// Removes the word of an entry that nobody will get any more. Needs no kill record when the
+    /// entry is expired, purged or was in RAM only: it cannot come back.
+    pub(super) fn forget(&self, key_hash: u64, place: Place) {
+        let removed = self.shared.index.lock(key_hash).remove(place.location);
+        if let Some(word) = removed {
+            self.shared.uncount(word);
+        }
+        self.shared.resident.remove(place);
+    }
+
+    /// Reads what is at a candidate's place: RAM tier, memory of the log, device.
+    pub(super) async fn load(&self, candidate: Candidate, extent: Extent) -> Loaded {
+        if let Some(entry) = self.shared.resident.get(candidate.place()) {
+            return Loaded::Entry(entry, Tier::Ram);
+        }
+        let (region, offset) = candidate.location().split(self.shared.layout.region_size);
+        let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
+        let touches = row.touches();
+        if row.in_memory()
+            && let Some(entry) = self.load_from_log(candidate, region, offset)
+        {
+            if extent == Extent::Whole {
+                self.keep_resident(&entry, touches);
+            }
+            return Loaded::Entry(entry, Tier::Log);
+        }
+        let mut loaded = self.load_from_device(candidate, region, offset, extent).await;
+        if matches!(loaded, Loaded::Damaged) && row.generation() == candidate.generation {
+            // A transfer can go wrong once; the second answer counts.
+            loaded = self.load_from_device(candidate, region, offset, extent).await;
+        }
+        if row.generation() != candidate.generation || row.state() == RegionState::Free {
+            return Loaded::Moved;
+        }
+        if let Loaded::Entry(entry, _) = &loaded
+            && extent == Extent::Whole
+        {
+            self.keep_resident(entry, touches);
+        }
+        loaded
+    }
+
+    /// Offers a copy just read to the RAM tier, unless a touch overtook the read.
+    fn keep_resident(&self, entry: &Entry, touches_before: u32) {
+        let place = entry.place();
+        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let _filling = self.shared.fill_lock(place).lock();
+        if self.shared.regions.on_device(region).touches() == touches_before {
+            let lost = self.shared.resident.insert(entry.clone());
+            self.drop_lost(&lost);
+        }
+    }
+
+    /// Removes the words of entries that the RAM tier put out and that are nowhere else.
+    pub(super) fn drop_lost(&self, lost: &[Entry]) {
+        for entry in lost {
+            let (region, _) = entry.place().location.split(self.shared.layout.region_size);
+            if self.shared.regions.get(region).is_none() {
+                let key_hash = self.key_hash(entry.key());
+                self.shared.index.lock(key_hash).remove(entry.place().location);
+            }
+        }
+    }
+
+    fn load_from_log(&self, candidate: Candidate, region: u32, offset: u64) -> Option<Entry> {
+        let log = self.shared.log.lock();
+        let header_end = offset + ENTRY_HEADER_LEN as u64;
+        let header = log.copy_from_memory(region, offset..header_end)?;
+        let header = EntryHeader::decode(&header, candidate.seed, offset).ok()?;
+        let slot = log.copy_from_memory(region, offset..offset + header.slot_len() as u64)?;
+        Some(Entry::new(header, Bytes::from(slot), candidate.place()))
+    }
+
+    async fn load_from_device(
+        &self,
+        candidate: Candidate,
+        region: u32,
+        offset: u64,
+        extent: Extent,
+    ) -> Loaded {
+        let within = self.read_range(candidate.word, offset, extent);
+        match self.read_region(region, within.clone()).await {
+            Err(_) => {
+                count(&self.shared.counters.read_errors);
+                Loaded::Unreadable
+            }
+            Ok(bytes) => {
+                let skip = usize::try_from(offset - within.start).unwrap_or(usize::MAX);
+                match verified(bytes, skip, candidate, offset, extent) {
+                    Some(entry) => Loaded::Entry(entry, Tier::Disk),
+                    None => Loaded::Damaged,
+                }
+            }
+        }
+    }
+
+    /// The blocks of the region to read for a slot at `offset`.
+    fn read_range(&self, word: Word, offset: u64, extent: Extent) -> std::ops::Range<u64> {
+        let class_len = word.class().len_max();
+        let mut end = offset + class_len;
+        if class_len <= 1024 {
+            end = end.min((offset / PAGE + 1) * PAGE);
+        }
+        if let Extent::Key { key_len } = extent {
+            end = end.min(offset + (ENTRY_HEADER_LEN + key_len) as u64);
+        }
+        let alignment = u64::from(self.shared.layout.alignment);
+        let start = offset / alignment * alignment;
+        start..crate::format::round_up(end, alignment).min(self.shared.layout.region_size)
+    }
+
+    /// Reads aligned bytes of a region.
+    pub(super) async fn read_region(
+        &self,
+        region: u32,
+        range: std::ops::Range<u64>,
+    ) -> Result<AlignedBuf, DeviceError> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let offset = self.shared.layout.region_offset(region) + range.start;
+        let buf = self.shared.device.geometry().read_buffer(len);
+        self.shared.device.read(offset, buf).await
+    }
+}
+
+fn is_object(entry: &Entry) -> bool {
+    matches!(entry.kind(), Kind::Object | Kind::Head)
+}
+
+/// Checks what was read and takes the slot out of it. Small slots are copied so that they do not
+/// keep a whole block in memory.
+fn verified(
+    bytes: AlignedBuf,
+    skip: usize,
+    candidate: Candidate,
+    offset: u64,
+    extent: Extent,
+) -> Option<Entry> {
+    let slot = &bytes[skip..];
+    let header = EntryHeader::decode(slot, candidate.seed, offset).ok()?;
+    match extent {
+        Extent::Whole => {
+            header.check_meta(slot).ok()?;
+            header.check_body(slot).ok()?;
+            let len = header.slot_len();
+            let slot = if len * 2 < bytes.len() {
+                Bytes::copy_from_slice(&slot[..len])
+            } else {
+                Bytes::from_owner(bytes).slice(skip..skip + len)
+            };
+            Some(Entry::new(header, slot, candidate.place()))
+        }
+        Extent::Key { .. } => {
+            let len = header.key_range().end.min(slot.len());
+            Some(Entry::new(header, Bytes::copy_from_slice(&slot[..len]), candidate.place()))
+        }
+    }
+}

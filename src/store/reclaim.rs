@@ -1,0 +1,287 @@
+//! Making room: expired regions first, then purged and mostly dead ones, then the oldest.
+//! Owns the order in which a region is emptied and freed; one call does one region.
+
+use std::sync::Arc;
+
+use super::Store;
+use super::counters::{add, count};
+use super::entry::Place;
+use super::log::{Appender, KILLS_PER_SLOT_MAX};
+use super::read::{Candidate, Extent, Loaded};
+use super::regions::RegionState;
+use super::request::StoreError;
+use super::slot::Slot;
+use super::word::{Location, SizeClass, Word};
+use crate::device::{AlignedBuf, WriteSlice};
+use crate::format::{FooterRecord, Kill, Kind, RegionHeader, RegionUse, Sequence, SliceKey};
+
+/// A region with less than one part in this many alive is emptied before the oldest.
+const MOSTLY_DEAD: u64 = 8;
+/// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is reclaimed.
+const DISCARDS_MAX: usize = 1024;
+
+/// Slices of an object that nobody can reach any more.
+pub(super) struct Discard {
+    object: Sequence,
+    slice_count: u32,
+}
+
+impl Store {
+    /// Keeps free regions ahead of the writers until the store is closed.
+    pub(super) async fn run_reclaimer(self) {
+        loop {
+            self.shared.wake_reclaimer.notified().await;
+            loop {
+                if self.shared.is_closed() {
+                    return;
+                }
+                let discarded = self.discard_one().await;
+                let reclaimed = match self.reclaim_one().await {
+                    Ok(reclaimed) => reclaimed,
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "reclaim failed");
+                        tokio::time::sleep(super::RETRY_PAUSE).await;
+                        true
+                    }
+                };
+                if !discarded && !reclaimed {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Free regions that reclaim keeps ahead: a 32nd of the device, at least 2 and at most 64.
+    pub(super) fn free_target(&self) -> usize {
+        (self.shared.layout.region_count as usize / 32).clamp(2, 64)
+    }
+
+    async fn reclaim_one(&self) -> Result<bool, StoreError> {
+        if !self.shared.is_recovered()
+            || !self.shared.log.lock().has_epoch()
+            || self.shared.log.lock().free_count() >= self.free_target()
+        {
+            return Ok(false);
+        }
+        let Some(region) = self.pick_victim() else { return Ok(false) };
+        self.shared.regions.on_device(region).set_state(RegionState::Reclaiming);
+        let freed = self.reclaim(region).await;
+        if freed.is_err() {
+            self.shared.regions.on_device(region).set_state(RegionState::Sealed);
+        }
+        freed.map(|()| true)
+    }
+
+    fn pick_victim(&self) -> Option<u32> {
+        let now = self.shared.clock.now();
+        let floor = self.shared.purge_floor();
+        let credit = self.shared.log.lock().reinsert_credit();
+        let mostly_dead = self.shared.layout.region_size / MOSTLY_DEAD;
+        self.shared
+            .regions
+            .iter()
+            .filter(|(_, row)| row.state() == RegionState::Sealed)
+            .min_by_key(|(_, row)| {
+                let rank = if row.keep_until() <= now || row.generation() < floor || row.live() == 0
+                {
+                    0
+                } else if row.live() < mostly_dead.min(credit) {
+                    1
+                } else {
+                    2
+                };
+                (rank, row.generation())
+            })
+            .map(|(region, _)| region)
+    }
+
+    async fn reclaim(&self, region: u32) -> Result<(), StoreError> {
+        let shared = &*self.shared;
+        let row = shared.regions.on_device(region);
+        let contents = self.read_contents(region, row.generation()).await?;
+        let all_dead =
+            row.keep_until() <= shared.clock.now() || row.generation() < shared.purge_floor();
+        let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
+        let mut moved = false;
+        for record in &contents.footer.records {
+            let place = Place {
+                location: Location::new(region, record.offset, shared.layout.region_size),
+                generation: row.generation(),
+            };
+            let Some(word) = shared.index.lock(record.key_hash).get(place.location) else {
+                continue;
+            };
+            let worth = !all_dead && (keep_all || word.is_hit());
+            if worth && self.reinsert(record, word, place).await {
+                moved = true;
+            } else {
+                self.evict(record.key_hash, place);
+            }
+        }
+        self.sweep_if_left(region);
+        let kills: Vec<Kill> = contents.footer.all_kills().collect();
+        // What outlives the region must be durable before the region is gone.
+        if self.carry_kills(region, &kills)? || moved {
+            let ticket = shared.log.lock().appended();
+            self.flush_through(ticket).await?;
+        }
+        while row.is_pinned() {
+            tokio::task::yield_now().await;
+        }
+        self.free(region).await
+    }
+
+    /// Writes an entry that was hit to the open region, if reclaim's share allows it.
+    async fn reinsert(&self, record: &FooterRecord, word: Word, place: Place) -> bool {
+        let shared = &*self.shared;
+        if record.slot_len > shared.log.lock().reinsert_credit() {
+            return false;
+        }
+        let row = shared.regions.on_device(place.location.split(shared.layout.region_size).0);
+        let candidate = Candidate { word, generation: place.generation, seed: row.seed() };
+        let Loaded::Entry(entry, _) = self.load(candidate, Extent::Whole).await else {
+            return false;
+        };
+        if !self.is_live(&entry) {
+            return false;
+        }
+        let (metadata, body) = (entry.metadata(), entry.body());
+        let slot = Slot::new(entry.kind(), entry.key(), (&metadata, &body), entry.lifetime());
+        let mut log = shared.log.lock();
+        // A purge of everything that came after the check above has its floor set under this lock.
+        if entry.sequence() < shared.purge_floor() {
+            return false;
+        }
+        let Ok(at) = log.reserve(&slot, Appender::Store, shared.clock.now()) else { return false };
+        let mut bucket = shared.index.lock(record.key_hash);
+        if !bucket.contains(place.location) {
+            return false;
+        }
+        let sequence = log.draw();
+        let class = SizeClass::of(slot.len());
+        if let Some(word) = bucket.remove(place.location) {
+            shared.uncount(word);
+        }
+        shared.regions.on_device(at.region).add_live(class.len_max());
+        bucket.insert(Location::new(at.region, at.offset, shared.layout.region_size), class);
+        drop(bucket);
+        log.fill(at, &slot, record.key_hash, (sequence, record.supersedes));
+        log.spend_reinsert(slot.len());
+        drop(log);
+        shared.resident.remove(place);
+        shared.wake_flusher.notify_one();
+        count(&shared.counters.reinserted);
+        add(&shared.counters.reinserted_bytes, slot.len());
+        true
+    }
+
+    fn evict(&self, key_hash: u64, place: Place) {
+        let removed = self.shared.index.lock(key_hash).remove(place.location);
+        if let Some(word) = removed {
+            self.shared.uncount(word);
+            count(&self.shared.counters.evicted);
+        }
+        self.shared.resident.remove(place);
+    }
+
+    /// Words may point to slots that a damaged region no longer names: find them the long way.
+    fn sweep_if_left(&self, region: u32) {
+        let shared = &*self.shared;
+        let row = shared.regions.on_device(region);
+        for shard in 0..shared.index.shard_count() {
+            if row.live() == 0 {
+                return;
+            }
+            shared.index.sweep_shard(shard, |word| {
+                let here = word.location().split(shared.layout.region_size).0 == region;
+                if here {
+                    shared.uncount(word);
+                    count(&shared.counters.evicted);
+                }
+                here
+            });
+        }
+        assert_eq!(row.live(), 0, "no index word points into a region that is freed");
+    }
+
+    /// Copies the kill records whose victims may still be on the device to the open region; true
+    /// if there were any.
+    fn carry_kills(&self, region: u32, kills: &[Kill]) -> Result<bool, StoreError> {
+        let oldest = self.shared.regions.oldest_generation_but(region);
+        let needed: Vec<Kill> = kills
+            .iter()
+            .filter(|kill| oldest.is_some_and(|oldest| kill.sequence > oldest))
+            .copied()
+            .collect();
+        for batch in needed.chunks(KILLS_PER_SLOT_MAX) {
+            let encoded = Slot::encode_kills(batch);
+            let slot = Slot::of_kills(&encoded, self.shared.clock.now());
+            let mut log = self.shared.log.lock();
+            let at = log
+                .reserve(&slot, Appender::Store, self.shared.clock.now())
+                .map_err(|_| StoreError::Busy("no region for kill records"))?;
+            self.fill_kills(&mut log, at, batch);
+        }
+        add(&self.shared.counters.kills_carried, needed.len() as u64);
+        Ok(!needed.is_empty())
+    }
+
+    /// Frees a region that nothing points into: durably, so that nothing in it comes back.
+    async fn free(&self, region: u32) -> Result<(), StoreError> {
+        let shared = &*self.shared;
+        let generation = shared.log.lock().draw();
+        let row = shared.regions.on_device(region);
+        // The life ends in memory first: readers with an old word look the key up again.
+        shared.regions.begin_life(region, generation, RegionState::Reclaiming);
+        let header = RegionHeader {
+            generation,
+            region_use: RegionUse::Free,
+            stamp: shared.clock.now(),
+            touched: false,
+        };
+        let start = shared.layout.region_offset(region);
+        let block = shared.log.lock().region_header_block(region, &header);
+        shared.device.write(start, vec![block]).await?;
+        // The trailer goes too, so that one damaged block cannot bring the region back.
+        let alignment = shared.layout.alignment;
+        let align = shared.device.geometry().memory_alignment.max(alignment);
+        let blank = AlignedBuf::zeroed(alignment as usize, align as usize);
+        let end = start + shared.layout.region_size - u64::from(alignment);
+        shared.device.write(end, vec![WriteSlice::whole(Arc::new(blank))]).await?;
+        shared.device.flush().await?;
+        row.set_state(RegionState::Free);
+        shared.log.lock().add_free(region);
+        count(&shared.counters.regions_freed);
+        shared.changes.send_modify(|changes| *changes += 1);
+        Ok(())
+    }
+
+    /// Queues the slices of a dead object to be dropped.
+    pub(super) fn discard(&self, object: Sequence, slice_count: u32) {
+        let mut discards = self.shared.discards.lock();
+        if discards.len() < DISCARDS_MAX {
+            discards.push_back(Discard { object, slice_count });
+        }
+        drop(discards);
+        self.shared.wake_reclaimer.notify_one();
+    }
+
+    async fn discard_one(&self) -> bool {
+        let next = self.shared.discards.lock().pop_front();
+        let Some(Discard { object, slice_count }) = next else { return false };
+        for number in 0..slice_count {
+            let key = SliceKey { object, number }.encode();
+            let key_hash = self.slice_hash(&key);
+            for candidate in self.candidates(key_hash) {
+                let extent = Extent::Key { key_len: SliceKey::LEN };
+                if let Loaded::Entry(entry, _) = self.load(candidate, extent).await
+                    && entry.kind() == Kind::Slice
+                    && entry.key() == key
+                {
+                    self.forget(key_hash, entry.place());
+                }
+            }
+        }
+        true
+    }
+}

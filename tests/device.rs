@@ -1,0 +1,426 @@
+//! Goal: the device layer does on real block devices and file systems what it promises.
+//! Method: loop devices of every sector size, images on the usual file systems, and a byte
+//! array to compare with.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rawcached::device::{
+    AlignedBuf, Device, DeviceKind, IoMode, OpenError, OpenOptions, WriteSlice, create_image, probe,
+};
+use support::{LoopDevice, MountedImage, command, require, warnings_of};
+
+const MIB: u64 = 1 << 20;
+const ALIGNMENTS: [u32; 6] = [512, 1024, 2048, 4096, 8192, 65536];
+
+fn filled(device: &Device, len: usize, byte: u8) -> Arc<AlignedBuf> {
+    let mut buf = device.geometry().zeroed_buffer(len);
+    buf.fill(byte);
+    Arc::new(buf)
+}
+
+fn busy_holders(path: &Path) -> String {
+    match Device::open(&OpenOptions::new(path)).err() {
+        Some(OpenError::Busy { holders, .. }) => holders,
+        other => panic!("expected a busy device, got {other:?}"),
+    }
+}
+
+/// Opens a device whose last handle was just dropped. A program that another test starts holds
+/// copies of this process's files between fork and exec, so that may take a moment.
+fn reopen(path: &Path) -> Device {
+    for _ in 0..100 {
+        match Device::open(&OpenOptions::new(path)) {
+            Err(OpenError::Busy { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{} stays busy", path.display())
+}
+
+/// Writes, modifies and reads `device` in every aligned and unaligned way; gives what it must
+/// hold in the end.
+async fn exercise(device: &Device) -> Vec<u8> {
+    let geometry = device.geometry();
+    let block = u64::from(geometry.alignment);
+    let size = geometry.size;
+    let mut model = vec![0u8; usize::try_from(size).unwrap()];
+    let place =
+        |start: u64, end: u64| usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
+
+    // More slices than one system call takes, and more bytes than one piece.
+    let slices: Vec<_> = (0..80u8)
+        .map(|byte| WriteSlice::whole(filled(device, geometry.alignment as usize, byte)))
+        .collect();
+    device.write(block, slices).await.unwrap();
+    for byte in 0..80u8 {
+        let start = block * (u64::from(byte) + 1);
+        model[place(start, start + block)].fill(byte);
+    }
+    let large = filled(device, 3 << 20, 0xAB);
+    device.write(size - 4 * MIB, vec![WriteSlice::whole(large)]).await.unwrap();
+    model[place(size - 4 * MIB, size - MIB)].fill(0xAB);
+
+    let ranges = [
+        (3, 10),
+        (block - 1, block + 1),
+        (block / 2, block * 3 + 7),
+        (block * 5, block * 6),
+        (size - 4 * MIB - 1, size - 4 * MIB + 1),
+        (size - 1, size),
+        (size - block - 3, size),
+    ];
+    for (fill, (start, end)) in (100u8..).zip(ranges) {
+        let expected = model[place(start, end)].to_vec();
+        let change = |bytes: &mut [u8]| {
+            assert_eq!(bytes, &expected[..]);
+            bytes.fill(fill);
+            true
+        };
+        assert!(device.modify(start..end, change).await.unwrap());
+        model[place(start, end)].fill(fill);
+    }
+
+    let mut writers = Vec::new();
+    for writer in 0..64u8 {
+        let device = device.clone();
+        let start = block * 9 + u64::from(writer) * 8;
+        writers.push(tokio::spawn(async move {
+            let change = move |bytes: &mut [u8]| {
+                bytes.fill(writer);
+                true
+            };
+            device.modify(start..start + 8, change).await
+        }));
+    }
+    for (writer, task) in (0u8..).zip(writers) {
+        task.await.unwrap().unwrap();
+        let start = block * 9 + u64::from(writer) * 8;
+        model[place(start, start + 8)].fill(writer);
+    }
+    device.flush().await.unwrap();
+
+    for (start, end) in ranges {
+        let bytes = device.read_exact(start..end).await.unwrap();
+        assert_eq!(bytes[..], model[place(start, end)]);
+    }
+    assert!(device.read_exact(0..size).await.unwrap()[..] == model[..]);
+    assert!(device.read_exact(size - 1..size + 1).await.is_err());
+    let stats = device.stats();
+    assert_eq!((stats.in_flight, stats.write_errors, stats.read_errors), (0, 0, 1));
+    assert_eq!(stats.read_modify_writes, 7 + 64);
+    model
+}
+
+async fn exercise_loop_device(sector_size: u32) {
+    let Some(disk) = require(LoopDevice::create(16 * MIB, sector_size)) else { return };
+    let device = Device::open(&OpenOptions::new(disk.path())).unwrap();
+    let info = device.info().clone();
+    assert_eq!((info.kind, info.engine, info.direct), (DeviceKind::Block, "threads", true));
+    assert!(info.memory_alignment <= info.alignment);
+    assert_eq!((info.alignment, info.size), (sector_size, 16 * MIB));
+    let model = exercise(&device).await;
+    device.check_write(0).await.unwrap();
+    drop(device);
+    assert!(fs::read(disk.backing()).unwrap() == model, "what was flushed is behind the device");
+    let again = reopen(disk.path());
+    assert!(again.read_exact(0..16 * MIB).await.unwrap()[..] == model[..]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_device_with_512_byte_sectors_works() {
+    exercise_loop_device(512).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_device_with_4096_byte_sectors_works() {
+    exercise_loop_device(4096).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_device_with_8192_byte_sectors_works() {
+    exercise_loop_device(8192).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_device_with_65536_byte_sectors_works() {
+    exercise_loop_device(65536).await;
+}
+
+/// Opens an image on `file_system` at every alignment; gives the mount for more.
+async fn exercise_images(file_system: &str, size: u64) -> Option<MountedImage> {
+    let mounted = require(MountedImage::create(file_system, size))?;
+    for alignment in ALIGNMENTS {
+        let path = mounted.path().join(format!("image-{alignment}"));
+        create_image(&path, 16 * MIB).unwrap();
+        let options = OpenOptions { alignment: Some(alignment), ..OpenOptions::new(&path) };
+        let opened = Device::open(&options);
+        let device = match opened {
+            Err(OpenError::Alignment { required, .. }) if alignment < required => continue,
+            opened => opened.unwrap(),
+        };
+        let info = device.info().clone();
+        assert_eq!((info.kind, info.direct), (DeviceKind::File, true));
+        assert_eq!(info.alignment, alignment);
+        let model = exercise(&device).await;
+        drop(device);
+        assert!(fs::read(&path).unwrap() == model, "alignment {alignment}");
+        fs::remove_file(&path).unwrap();
+    }
+    Some(mounted)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_on_ext4_work_direct_at_every_alignment() {
+    let Some(mounted) = exercise_images("ext4", 128 * MIB).await else { return };
+    let path = mounted.file("image", 4 * MIB);
+    let (device, warnings) = warnings_of(|| Device::open(&OpenOptions::new(&path)).unwrap());
+    assert_eq!(warnings, Vec::<String>::new());
+    assert!(!device.info().direct_writes_buffered);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_on_xfs_work_direct_at_every_alignment() {
+    exercise_images("xfs", 320 * MIB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_on_btrfs_work_and_tell_that_direct_writes_are_buffered() {
+    let Some(mounted) = exercise_images("btrfs", 256 * MIB).await else { return };
+    let path = mounted.file("image", 4 * MIB);
+    let (device, warnings) = warnings_of(|| Device::open(&OpenOptions::new(&path)).unwrap());
+    assert!(device.info().direct && device.info().direct_writes_buffered);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    drop(device);
+    let report = probe(&path).unwrap();
+    assert_eq!(report.file_system.as_deref(), Some("btrfs"));
+    assert!(report.direct_writes_buffered);
+
+    let plain = mounted.file("nocow", 0);
+    if require(command("chattr", &[&"+C", &plain])).is_some() {
+        fs::File::options().write(true).open(&plain).unwrap().set_len(4 * MIB).unwrap();
+        let (device, warnings) = warnings_of(|| Device::open(&OpenOptions::new(&plain)).unwrap());
+        assert!(!device.info().direct_writes_buffered);
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_without_direct_io_falls_back_with_one_warning() {
+    let Some(mounted) = require(MountedImage::create("tmpfs", 64 * MIB)) else { return };
+    let path = mounted.file("image", 16 * MIB);
+    let (device, warnings) = warnings_of(|| Device::open(&OpenOptions::new(&path)).unwrap());
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(!device.info().direct && !device.stats().direct);
+    assert!(device.info().fallback.is_some());
+    let model = exercise(&device).await;
+    drop(device);
+    assert!(fs::read(&path).unwrap() == model);
+
+    let direct = OpenOptions { io: IoMode::Direct, ..OpenOptions::new(&path) };
+    let error = Device::open(&direct).err().unwrap();
+    assert!(matches!(error, OpenError::DirectUnavailable { .. }), "{error:?}");
+    let buffered = OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(&path) };
+    let (device, warnings) = warnings_of(|| Device::open(&buffered).unwrap());
+    assert_eq!((warnings.len(), device.info().fallback.as_deref()), (0, None));
+
+    let report = probe(&path).unwrap();
+    assert!(!report.direct_reads && report.direct_unavailable.is_some());
+    assert_eq!(report.working_alignments, Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn buffered_can_be_forced_where_direct_would_work() {
+    let Some(disk) = require(LoopDevice::create(16 * MIB, 4096)) else { return };
+    let options = OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(disk.path()) };
+    let device = Device::open(&options).unwrap();
+    assert!(!device.info().direct);
+    let model = exercise(&device).await;
+    drop(device);
+    assert!(fs::read(disk.backing()).unwrap() == model, "a flush empties the page cache too");
+}
+
+#[test]
+fn a_second_opener_is_refused_until_the_first_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image");
+    create_image(&image, MIB).unwrap();
+    let first = Device::open(&OpenOptions::new(&image)).unwrap();
+    let holders = busy_holders(&image);
+    assert!(holders.contains(&std::process::id().to_string()), "{holders}");
+    drop(first);
+    drop(reopen(&image));
+
+    let Some(disk) = require(LoopDevice::create(MIB, 512)) else { return };
+    let first = Device::open(&OpenOptions::new(disk.path())).unwrap();
+    let holders = busy_holders(disk.path());
+    assert!(holders.contains(&std::process::id().to_string()), "{holders}");
+    drop(first);
+    drop(reopen(disk.path()));
+    let holders = busy_holders(disk.backing());
+    assert!(holders.contains(&disk.path().display().to_string()), "{holders}");
+}
+
+#[test]
+fn a_mounted_device_is_refused_and_the_mount_point_named() {
+    for (file_system, size) in [("ext4", 64 * MIB), ("btrfs", 128 * MIB)] {
+        let Some(mounted) = require(MountedImage::create(file_system, size)) else { continue };
+        let path = mounted.device().unwrap().path();
+        let holders = busy_holders(path);
+        let wanted = format!("mounted at {}", mounted.path().display());
+        assert!(holders.contains(&wanted), "{holders}");
+        let report = probe(path).unwrap();
+        assert!(report.held_by.contains(&wanted), "{:?}", report.held_by);
+        assert_eq!(report.foreign_signature, Some(file_system));
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_device_is_refused_unless_asked_for() {
+    let Some(disk) = require(LoopDevice::create_read_only(MIB, 512)) else { return };
+    let error = Device::open(&OpenOptions::new(disk.path())).err().unwrap();
+    assert!(matches!(error, OpenError::ReadOnly { .. }), "{error:?}");
+    assert!(probe(disk.path()).unwrap().read_only);
+    let options = OpenOptions { read_only: true, ..OpenOptions::new(disk.path()) };
+    let device = Device::open(&options).unwrap();
+    assert_eq!(device.read_exact(0..3).await.unwrap()[..], [0; 3]);
+    let slices = vec![WriteSlice::whole(filled(&device, 512, 1))];
+    let error = device.write(0, slices).await.unwrap_err();
+    assert_eq!(error.source.raw_os_error(), Some(libc::EROFS));
+}
+
+#[test]
+fn an_image_on_a_read_only_file_system_is_refused_unless_asked_for() {
+    let Some(mounted) = require(MountedImage::create("ext4", 64 * MIB)) else { return };
+    let image = mounted.file("image", MIB);
+    require(command("mount", &[&"-o", &"remount,ro", &mounted.path()])).unwrap();
+    let error = Device::open(&OpenOptions::new(&image)).err().unwrap();
+    assert!(matches!(error, OpenError::ReadOnly { .. }), "{error:?}");
+    assert!(probe(&image).unwrap().read_only);
+    let options = OpenOptions { read_only: true, ..OpenOptions::new(&image) };
+    assert!(Device::open(&options).is_ok());
+}
+
+#[tokio::test]
+async fn signatures_of_real_tools_are_named() {
+    let makers: [(&str, &[&str], &str); 4] = [
+        ("mkfs.ext4", &["-q"], "ext4"),
+        ("mkfs.xfs", &["-q"], "XFS"),
+        ("mkfs.btrfs", &["-q"], "btrfs"),
+        ("mkswap", &[], "swap"),
+    ];
+    for (program, arguments, name) in makers {
+        let Some(disk) = require(LoopDevice::create(320 * MIB, 512)) else { return };
+        let mut all: Vec<&dyn AsRef<std::ffi::OsStr>> = Vec::new();
+        all.extend(arguments.iter().map(|argument| argument as &dyn AsRef<std::ffi::OsStr>));
+        let path = disk.path();
+        all.push(&path);
+        if require(command(program, &all)).is_none() {
+            continue;
+        }
+        assert_eq!(probe(path).unwrap().foreign_signature, Some(name));
+        let device = reopen(path);
+        assert_eq!(device.foreign_signature().await.unwrap(), Some(name));
+    }
+}
+
+#[tokio::test]
+async fn a_full_file_system_is_an_error_and_no_reason_to_fall_back() {
+    for (file_system, size) in [("ext4", 32 * MIB), ("tmpfs", 4 * MIB)] {
+        let Some(mounted) = require(MountedImage::create(file_system, size)) else { continue };
+        // Sparse, and larger than what is free.
+        let path = mounted.file("image", 64 * MIB);
+        let device = Device::open(&OpenOptions::new(&path)).unwrap();
+        let buf = filled(&device, 1 << 20, 1);
+        let mut errors = Vec::new();
+        for index in 0..64 {
+            let slices = vec![WriteSlice::whole(Arc::clone(&buf))];
+            errors.extend(device.write(index * MIB, slices).await.err());
+        }
+        let codes: Vec<_> = errors.iter().map(|error| error.source.raw_os_error()).collect();
+        assert!(!codes.is_empty());
+        assert!(codes.iter().all(|code| *code == Some(libc::ENOSPC)), "{codes:?}");
+        assert_eq!(device.info().direct, file_system == "ext4");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_disk_is_an_error_and_no_reason_to_fall_back() {
+    let Some(disk) = require(LoopDevice::create(MIB, 512)) else { return };
+    let device = Device::open(&OpenOptions::new(disk.path())).unwrap();
+    // A loop device fails reads of what its file no longer has.
+    fs::File::options().write(true).open(disk.backing()).unwrap().set_len(0).unwrap();
+    let error = device.read_exact(0..100).await.unwrap_err();
+    assert_eq!(error.source.raw_os_error(), Some(libc::EIO));
+    drop(device);
+    let (error, warnings) = warnings_of(|| {
+        loop {
+            match Device::open(&OpenOptions::new(disk.path())).err().unwrap() {
+                OpenError::Busy { .. } => std::thread::sleep(Duration::from_millis(10)),
+                error => break error,
+            }
+        }
+    });
+    let OpenError::Io { source, .. } = error else { panic!("{error:?}") };
+    assert_eq!(source.raw_os_error(), Some(libc::EIO));
+    assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_image_cut_short_under_a_device_reads_as_an_error_not_as_zeros() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    create_image(&path, MIB).unwrap();
+    let device = Device::open(&OpenOptions::new(&path)).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(MIB / 2 + 100).unwrap();
+    assert!(device.read_exact(MIB / 2 - 65536..MIB / 2).await.is_ok());
+    assert!(device.read_exact(MIB / 2 - 65536..MIB / 2 + 65536).await.is_err());
+    assert!(device.modify(MIB - 1..MIB, |_| true).await.is_err());
+}
+
+#[tokio::test]
+async fn opening_and_probing_write_nothing() {
+    let Some(disk) = require(LoopDevice::create(2 * MIB, 4096)) else { return };
+    let pattern: Vec<u8> = (0u8..=255).cycle().take(2 << 20).collect();
+    fs::write(disk.path(), &pattern).unwrap();
+    require(command("sync", &[&"-f", &disk.backing()])).unwrap();
+    let written = || fs::metadata(disk.backing()).unwrap().modified().unwrap();
+    let before = written();
+    drop(Device::open(&OpenOptions::new(disk.path())).unwrap());
+    drop(Device::open(&OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(disk.path()) }));
+    let report = probe(disk.path()).unwrap();
+    assert_eq!(report.kind, DeviceKind::Block);
+    assert_eq!((report.size, report.logical_sector), (2 * MIB, Some(4096)));
+    assert_eq!(report.working_alignments, [4096, 8192, 16384, 32768, 65536]);
+    assert_eq!((report.direct_reads, report.alignment), (true, Some(4096)));
+    assert!(fs::read(disk.backing()).unwrap() == pattern);
+    assert_eq!(written(), before);
+}
+
+#[test]
+fn what_is_no_device_or_too_small_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |path: &Path| Device::open(&OpenOptions::new(path)).err().unwrap();
+    assert!(matches!(open(directory.path()), OpenError::NotADevice { .. }));
+    assert!(matches!(open(Path::new("/dev/null")), OpenError::NotADevice { .. }));
+    assert!(matches!(open(&directory.path().join("absent")), OpenError::Io { .. }));
+    let empty = directory.path().join("empty");
+    fs::write(&empty, b"").unwrap();
+    assert!(matches!(open(&empty), OpenError::TooSmall { .. }));
+    let image = directory.path().join("image");
+    create_image(&image, MIB).unwrap();
+    let ask = |size, alignment| {
+        let options = OpenOptions { size, alignment, ..OpenOptions::new(&image) };
+        Device::open(&options).map(|device| device.geometry().size)
+    };
+    assert!(matches!(ask(Some(2 * MIB), None), Err(OpenError::TooSmall { .. })));
+    assert!(matches!(ask(None, Some(3000)), Err(OpenError::Alignment { .. })));
+    assert!(matches!(ask(None, Some(1 << 17)), Err(OpenError::Alignment { .. })));
+    assert_eq!(ask(Some(MIB - 1), Some(65536)).unwrap(), MIB - 65536);
+}

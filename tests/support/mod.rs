@@ -1,0 +1,181 @@
+//! What tests need from the machine: loop devices, mounted file systems, caught warnings. Each
+//! is taken down when dropped; what is missing skips a test, loudly.
+
+#![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use tempfile::{NamedTempFile, TempDir};
+
+/// Why something cannot be had on this machine.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+/// Gives what is there; says `SKIPPED` and gives `None` for what is not, so that the test can
+/// return. With `RAWCACHED_TEST_REQUIRE=all` in the environment it panics instead.
+pub fn require<T>(found: Result<T, Missing>) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
+        Err(Missing(why)) => {
+            let all = std::env::var("RAWCACHED_TEST_REQUIRE").is_ok_and(|value| value == "all");
+            assert!(!all, "required, but missing: {why}");
+            eprintln!("SKIPPED: {why}");
+            None
+        }
+    }
+}
+
+/// Runs a program to its end; gives its standard output, trimmed.
+pub fn command(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Result<String, Missing> {
+    let output = Command::new(program).args(arguments.iter().map(|a| a.as_ref())).output();
+    let output = output.map_err(|error| Missing(format!("{program}: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    Err(Missing(format!("{program}: {}: {}", output.status, message.trim())))
+}
+
+fn sparse_file(size: u64) -> Result<NamedTempFile, Missing> {
+    let create = || -> io::Result<NamedTempFile> {
+        let file = NamedTempFile::with_prefix("rawcached-test-")?;
+        file.as_file().set_len(size)?;
+        Ok(file)
+    };
+    create().map_err(|error| Missing(format!("a temporary file of {size} bytes: {error}")))
+}
+
+/// A block device of our own, backed by a temporary file.
+pub struct LoopDevice {
+    path: PathBuf,
+    backing: NamedTempFile,
+}
+
+impl LoopDevice {
+    /// A zeroed device of `size` bytes with sectors of `sector_size` bytes.
+    pub fn create(size: u64, sector_size: u32) -> Result<LoopDevice, Missing> {
+        LoopDevice::attach(size, sector_size, &[])
+    }
+
+    /// One that refuses writes.
+    pub fn create_read_only(size: u64, sector_size: u32) -> Result<LoopDevice, Missing> {
+        LoopDevice::attach(size, sector_size, &[&"--read-only"])
+    }
+
+    fn attach(
+        size: u64,
+        sector_size: u32,
+        more: &[&dyn AsRef<OsStr>],
+    ) -> Result<LoopDevice, Missing> {
+        let backing = sparse_file(size)?;
+        let sector_size = sector_size.to_string();
+        let mut arguments: Vec<&dyn AsRef<OsStr>> =
+            vec![&"--direct-io=on", &"--sector-size", &sector_size, &"--find", &"--show"];
+        arguments.extend(more);
+        let path = backing.path().to_owned();
+        arguments.push(&path);
+        Ok(LoopDevice { path: command("losetup", &arguments)?.into(), backing })
+    }
+
+    /// The block device.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file behind it.
+    pub fn backing(&self) -> &Path {
+        self.backing.path()
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        if let Err(error) = command("losetup", &[&"--detach", &self.path]) {
+            eprintln!("a loop device is left behind: {error:?}");
+        }
+    }
+}
+
+/// A file system of our own, mounted in a temporary directory.
+pub struct MountedImage {
+    directory: TempDir,
+    device: Option<LoopDevice>,
+}
+
+impl MountedImage {
+    /// `file_system` is `tmpfs`, or anything with a `mkfs` program: `ext4`, `xfs`, `btrfs`. Give
+    /// XFS 300 MiB and btrfs 128 MiB at least; the file behind is sparse.
+    pub fn create(file_system: &str, size: u64) -> Result<MountedImage, Missing> {
+        let directory = TempDir::with_prefix("rawcached-test-")
+            .map_err(|error| Missing(format!("a temporary directory: {error}")))?;
+        if file_system == "tmpfs" {
+            let options = format!("size={size}");
+            let target = directory.path();
+            command("mount", &[&"-t", &"tmpfs", &"-o", &options, &"tmpfs", &target])?;
+            return Ok(MountedImage { directory, device: None });
+        }
+        let device = LoopDevice::create(size, 512)?;
+        command(&format!("mkfs.{file_system}"), &[&"-q", &device.path()])?;
+        command("mount", &[&device.path(), &directory.path()])?;
+        Ok(MountedImage { directory, device: Some(device) })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The block device it is on; none for tmpfs.
+    pub fn device(&self) -> Option<&LoopDevice> {
+        self.device.as_ref()
+    }
+
+    /// Creates a sparse file of `size` bytes in it.
+    pub fn file(&self, name: &str, size: u64) -> PathBuf {
+        let path = self.path().join(name);
+        File::create(&path).and_then(|file| file.set_len(size)).unwrap();
+        path
+    }
+}
+
+impl Drop for MountedImage {
+    fn drop(&mut self) {
+        if let Err(error) = command("umount", &[&self.directory.path()]) {
+            eprintln!("a file system is left mounted: {error:?}");
+        }
+    }
+}
+
+/// Runs `action`; gives its result and the lines it logged at level WARN or above.
+pub fn warnings_of<T>(action: impl FnOnce() -> T) -> (T, Vec<String>) {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, action);
+    let bytes = lines.0.lock().unwrap();
+    (result, String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+}
