@@ -157,6 +157,89 @@ fn format_does_not_overwrite_a_file_that_is_there() {
 }
 
 #[test]
+fn a_new_image_is_formatted_and_told_about() {
+    let directory = directory();
+    let run = |arguments: &[&str]| rawcached(directory.path()).args(arguments).output().unwrap();
+    let output = run(&["format", "x.img", "--size", "64MiB", "--alignment", "8192"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("alignment    8KiB (8192 bytes)"), "{}", stdout(&output));
+    let output = run(&["inspect", "x.img", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["alignment_bytes"], 8192);
+    assert_eq!(report["superblocks"], serde_json::json!(["good", "good"]));
+    let output = run(&["probe", "x.img", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["size"], &report["kind"]), (&(64 << 20).into(), &"file".into()));
+
+    let output = run(&["format", "x.img"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = stderr(&output);
+    assert!(
+        message.contains("add --yes") && message.contains("holds the rawcached store"),
+        "{message}"
+    );
+    assert!(run(&["format", "x.img", "--yes"]).status.success());
+}
+
+#[test]
+fn a_foreign_file_system_is_erased_by_force_only() {
+    let directory = directory();
+    let path = directory.path().join("x.img");
+    let mut image = vec![0; 64 << 20];
+    // Magic number and a plausible head of an ext4 superblock.
+    image[1024..1028].copy_from_slice(&16384_u32.to_le_bytes());
+    image[1028..1032].copy_from_slice(&16384_u32.to_le_bytes());
+    image[1024 + 56..1024 + 58].copy_from_slice(&0xef53_u16.to_le_bytes());
+    std::fs::write(&path, image).unwrap();
+    let run = |arguments: &[&str]| rawcached(directory.path()).args(arguments).output().unwrap();
+    let output = run(&["format", "x.img", "--yes"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stderr(&output).contains("add --force"), "{}", stderr(&output));
+    let output = run(&["serve", "--device-path", "x.img", "--server-admin", ""]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("rawcached format"), "{}", stderr(&output));
+    assert!(run(&["format", "x.img", "--yes", "--force"]).status.success());
+}
+
+#[test]
+fn what_was_stored_is_found_after_a_kill_and_after_a_stop() {
+    let directory = directory();
+    let body: Vec<u8> = (0..=255).cycle().take(5 << 20).collect();
+    let get = || {
+        let output = rawcached(directory.path()).args(["get", "k"]).output().unwrap();
+        (output.status.code(), output.stdout == body)
+    };
+    let ready = |daemon: &mut Daemon| {
+        let line = daemon.wait_for("admin listener");
+        let address = line.rsplit('=').next().unwrap().trim().to_owned();
+        daemon.wait_for("serving");
+        while !http_get(&address, "/readyz").starts_with("HTTP/1.1 200 ") {}
+    };
+    let mut command = rawcached(directory.path());
+    let mut daemon = Daemon::start(command.env("RAWCACHED_STORE_ACK", "flushed"));
+    ready(&mut daemon);
+    let mut put = rawcached(directory.path())
+        .args(["put", "k", "--ttl", "1d"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    put.stdin.take().unwrap().write_all(&body).unwrap();
+    assert!(put.wait().unwrap().success());
+    daemon.signal("KILL");
+    daemon.wait();
+
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    ready(&mut daemon);
+    assert_eq!(get(), (Some(0), true));
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    ready(&mut daemon);
+    assert_eq!(get(), (Some(0), true));
+}
+
+#[test]
 fn keys_that_cannot_be_sent_are_refused_before_connecting() {
     let long = "x".repeat(251);
     for (key, reason) in [("a b", "space or control"), (long.as_str(), "1 to 250")] {
@@ -326,8 +409,11 @@ fn the_embedded_default_makes_its_files_and_prints_commands() {
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     UnixStream::connect(&socket).unwrap();
-    assert!(http_get(&address, "/readyz").starts_with("HTTP/1.1 200 "));
-    assert!(http_get(&address, "/metrics").contains("\nrawcached_ready 1\n"));
+    while !http_get(&address, "/readyz").starts_with("HTTP/1.1 200 ") {}
+    let metrics = http_get(&address, "/metrics");
+    for line in ["rawcached_ready 1", "rawcached_store_regions 63", "rawcached_ram_entries 0"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
 
     daemon.signal("TERM");
     assert_eq!(daemon.wait(), Some(0));

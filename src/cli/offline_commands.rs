@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal as _};
 
+use anyhow::ensure;
+
 use super::confirm::{Asker, confirm};
 use super::report::{FormatOptions, ListEntry};
 use super::{DeviceArgs, FormatArgs, ListArgs, offline, output};
@@ -10,22 +12,36 @@ use crate::daemon::create_sparse;
 /// Formats a device, after asking; with a size, makes the image file first.
 pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
     let path = arguments.device.as_path();
-    let FormatArgs { alignment, force, .. } = *arguments;
-    if let Some(size) = arguments.size {
+    match arguments.size {
         // A file that is made here holds nothing that could be lost: nobody is asked.
-        create_sparse(path, size)?;
-    } else if !arguments.yes {
-        let survey = offline::survey(path)?;
-        let (input, output) = (&mut io::stdin().lock(), &mut io::stderr().lock());
-        let is_terminal = io::stdin().is_terminal();
-        confirm(path, &survey, Asker { input, output, is_terminal })?;
+        Some(size) => create_sparse(path, size)?,
+        None => allow_erasing(arguments)?,
     }
-    let formatted = offline::format(path, FormatOptions { alignment, force });
+    let options = FormatOptions { alignment: arguments.alignment };
+    let formatted = offline::format(path, options);
     if formatted.is_err() && arguments.size.is_some() {
+        // Nothing but the empty file of a moment ago is lost.
         let _ = std::fs::remove_file(path);
     }
     output::print_report(&formatted?, false)?;
     Ok(true)
+}
+
+fn allow_erasing(arguments: &FormatArgs) -> anyhow::Result<()> {
+    let path = arguments.device.as_path();
+    let survey = offline::survey(path)?;
+    ensure!(
+        arguments.force || !survey.is_foreign,
+        "{} holds {}; nothing was changed. If it may be erased, add --force",
+        path.display(),
+        survey.contents.unwrap_or_default()
+    );
+    if arguments.yes {
+        return Ok(());
+    }
+    let (input, output) = (&mut io::stdin().lock(), &mut io::stderr().lock());
+    let is_terminal = io::stdin().is_terminal();
+    confirm(path, &survey, Asker { input, output, is_terminal })
 }
 
 /// Prints what a device can do.

@@ -51,11 +51,16 @@ fn lines(report: &Value) -> String {
 fn add_rows(rows: &mut Vec<(String, String)>, name: &str, value: &Value) {
     let (title, in_bytes) = match name.strip_suffix("_bytes") {
         Some(title) => (title, true),
-        None => (name, false),
+        None => (name, name == "size"),
     };
     let title = title.replace('_', " ");
     match value {
         Value::Array(items) if items.is_empty() => rows.push((title, "none".to_owned())),
+        // A list of numbers reads well in one line.
+        Value::Array(items) if items.iter().all(Value::is_number) => {
+            let numbers: Vec<String> = items.iter().map(Value::to_string).collect();
+            rows.push((title, numbers.join(" ")));
+        }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 let title = if index == 0 { title.clone() } else { String::new() };

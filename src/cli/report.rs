@@ -3,31 +3,6 @@
 
 use serde::Serialize;
 
-/// What a device can do.
-#[derive(Debug, Serialize)]
-pub struct ProbeReport {
-    /// The path as it was named.
-    pub path: String,
-    /// `block device` or `image file`.
-    pub kind: String,
-    /// Usable bytes.
-    pub size_bytes: u64,
-    /// Offsets and lengths of direct I/O must be multiples of this.
-    pub alignment_bytes: u32,
-    /// Buffer addresses must be multiples of this.
-    pub memory_alignment_bytes: u32,
-    /// Whether a real read went around the page cache.
-    pub direct_io: bool,
-    /// Why not, if it did not.
-    pub direct_io_refusal: Option<String>,
-    /// The engine that `engine = "auto"` takes.
-    pub engine: String,
-    /// What is on it: a file system, a partition table, a rawcached store.
-    pub contents: Option<String>,
-    /// Who is using it: a mount point, another process.
-    pub in_use_by: Option<String>,
-}
-
 /// What `format` is about to erase.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Survey {
@@ -35,6 +10,8 @@ pub struct Survey {
     pub size_bytes: u64,
     /// What was found on it, if anything.
     pub contents: Option<String>,
+    /// What was found is not a rawcached store.
+    pub is_foreign: bool,
 }
 
 /// How `format` is to be done.
@@ -42,8 +19,6 @@ pub struct Survey {
 pub struct FormatOptions {
     /// Alignment in bytes; `None` asks the device.
     pub alignment: Option<u32>,
-    /// Erase foreign signatures too.
-    pub force: bool,
 }
 
 /// What `format` did.
@@ -58,7 +33,7 @@ pub struct FormatReport {
     /// Bytes of a region.
     pub region_size_bytes: u64,
     /// Regions on the device.
-    pub regions: u64,
+    pub regions: u32,
     /// Alignment of all I/O.
     pub alignment_bytes: u32,
 }
@@ -70,10 +45,10 @@ pub struct InspectReport {
     pub path: String,
     /// The store's identity.
     pub uuid: String,
-    /// Version of the on-disk format.
-    pub format_version: u32,
     /// Counts the starts that wrote to it.
-    pub epoch: u64,
+    pub epoch: u32,
+    /// When it was formatted, in seconds since 1970.
+    pub formatted_at: u32,
     /// State of the superblock copies: `good`, or what is wrong.
     pub superblocks: Vec<String>,
     /// Bytes of the device.
@@ -82,14 +57,10 @@ pub struct InspectReport {
     pub region_size_bytes: u64,
     /// Alignment of all I/O.
     pub alignment_bytes: u32,
-    /// Regions that hold nothing.
-    pub regions_free: u64,
-    /// Regions that were being written.
-    pub regions_open: u64,
-    /// Regions that are complete.
-    pub regions_sealed: u64,
-    /// Live entries, as far as footers tell.
-    pub entries: u64,
+    /// Regions on the device.
+    pub regions: u32,
+    /// Largest object that it takes: half of the device.
+    pub object_max_bytes: u64,
 }
 
 /// One entry of `ls`.

@@ -32,9 +32,7 @@ const RAM_SIZE_MIN: u64 = 1 << 20;
 const RAM_SIZE_MAX: u64 = 64 << 40;
 /// The smallest image that has room for a few regions.
 const IMAGE_SIZE: RangeInclusive<u64> = 16 << 20..=1 << 50;
-const REGION_SIZE: RangeInclusive<u64> = 4 << 20..=1 << 30;
-/// Regions start at multiples of the largest device alignment.
-const REGION_ALIGNMENT: u64 = 64 << 10;
+const REGION_SIZE: RangeInclusive<u64> = 256 << 10..=1 << 30;
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
@@ -169,11 +167,7 @@ fn store(config: &Config) -> Check {
     )?;
     let RegionSize::Fixed(size) = config.store.region_size else { return Ok(()) };
     size_in(size, &REGION_SIZE, "store.region_size")?;
-    require(
-        size.0.is_multiple_of(REGION_ALIGNMENT),
-        "store.region_size",
-        format!("{size} is not a multiple of {}", ByteSize(REGION_ALIGNMENT)),
-    )
+    require(size.0.is_power_of_two(), "store.region_size", format!("{size} is not a power of two"))
 }
 
 #[cfg(test)]
@@ -220,7 +214,7 @@ mod tests {
             ("[ttl]\nmin_to_disk = \"2d\"", "ttl.min_to_disk"),
             ("[store]\nflush_interval = \"0ms\"", "store.flush_interval"),
             ("[store]\nflush_interval = \"1h\"", "store.flush_interval"),
-            ("[store]\nregion_size = \"1MiB\"", "store.region_size"),
+            ("[store]\nregion_size = \"64KiB\"", "store.region_size"),
             ("[store]\nregion_size = \"5000000\"", "store.region_size"),
         ] {
             assert_eq!(broken(text), Some(key), "{text}");

@@ -56,9 +56,9 @@ pub fn create_sparse(path: &Path, size: ByteSize) -> Result<(), ImageError> {
 ///
 /// # Errors
 /// There is no device and none is to be made, or making it failed.
-pub fn prepare(
+pub async fn prepare(
     config: &Config,
-    format: impl FnOnce(&Path) -> anyhow::Result<()>,
+    format: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let DeviceConfig { path, size, .. } = config.device();
     if path.try_exists()? {
@@ -82,7 +82,7 @@ pub fn prepare(
         _ => {}
     }
     create_sparse(&unfinished, size)?;
-    format(&unfinished)?;
+    format(&unfinished).await?;
     fs::rename(&unfinished, path).map_err(refuse("rename", &unfinished))?;
     tracing::info!(path = %path.display(), %size, "made a new image file");
     Ok(())
@@ -110,30 +110,33 @@ mod tests {
         assert_eq!(found.mode() & 0o777, 0o600);
     }
 
-    #[test]
-    fn what_is_there_is_left_as_it_is() {
+    #[tokio::test]
+    async fn what_is_there_is_left_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache.img");
         fs::write(&path, "mine").unwrap();
         assert!(matches!(create_sparse(&path, ByteSize(1 << 20)), Err(ImageError::Exists(_))));
-        prepare(&config(path.clone(), Some(ByteSize(1 << 20))), |_| panic!("formats")).unwrap();
+        prepare(&config(path.clone(), Some(ByteSize(1 << 20))), async |_| panic!("formats"))
+            .await
+            .unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 
-    #[test]
-    fn a_missing_device_names_the_command_to_run() {
-        let error = prepare(&config("/nonexistent/x".into(), None), |_| Ok(())).unwrap_err();
+    #[tokio::test]
+    async fn a_missing_device_names_the_command_to_run() {
+        let error =
+            prepare(&config("/nonexistent/x".into(), None), async |_| Ok(())).await.unwrap_err();
         assert!(error.to_string().contains("rawcached format /nonexistent/x --size"), "{error}");
     }
 
-    #[test]
-    fn a_failed_format_leaves_no_image_and_can_be_repeated() {
+    #[tokio::test]
+    async fn a_failed_format_leaves_no_image_and_can_be_repeated() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache.img");
         let config = config(path.clone(), Some(ByteSize(1 << 20)));
-        assert!(prepare(&config, |_| anyhow::bail!("no")).is_err());
+        assert!(prepare(&config, async |_| anyhow::bail!("no")).await.is_err());
         assert!(!path.exists());
-        prepare(&config, |_| Ok(())).unwrap();
+        prepare(&config, async |_| Ok(())).await.unwrap();
         assert!(path.exists());
     }
 }

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub use image::{ImageError, create_sparse};
+pub use wiring::format;
 
 use crate::cache::Cache;
 use crate::clock::Clock;

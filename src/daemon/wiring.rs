@@ -1,6 +1,8 @@
 //! Where the daemon meets the cache and the protocol server. Owns nothing but the way they are
 //! opened and started; the one file that changes when their interfaces do.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -9,24 +11,94 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::image;
-use crate::cache::Cache;
+use crate::cache::{Ack, Cache, CacheOptions};
 use crate::clock::Clock;
-use crate::config::{Config, ListenAddress, ServerConfig};
-use crate::metrics::Metrics;
+use crate::config::{
+    AckMode, Config, EngineChoice, IoMode, ListenAddress, RegionSize, ServerConfig,
+};
+use crate::device::{self, Device, EngineKind, OpenOptions};
+use crate::format::{Superblock, Uuid};
+use crate::metrics::{Metrics, write_cache, write_device};
 use crate::server::listener::{Address, Listener, Permissions};
 use crate::server::{Options, RunError, Server, write_server};
+use crate::store::{FormatOptions, Store};
 
 /// Time beyond the drain's own limit after which a server that does not end is given up.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Opens the cache on the configured device; recovery may still run when it returns.
 pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> {
-    image::prepare(config, |_unformatted| Ok(()))?;
-    Ok(Cache::stand_in(clock))
+    let region_size = match config.store.region_size {
+        RegionSize::Auto => None,
+        RegionSize::Fixed(size) => Some(size.0),
+    };
+    image::prepare(config, async |path| {
+        format(&OpenOptions::new(path), region_size, &clock).await.map(drop)
+    })
+    .await?;
+    let device = config.device();
+    let options = OpenOptions {
+        io: match device.io {
+            IoMode::Auto => device::IoMode::Auto,
+            IoMode::Direct => device::IoMode::Direct,
+            IoMode::Buffered => device::IoMode::Buffered,
+        },
+        engine: match device.engine {
+            EngineChoice::Auto => EngineKind::Auto,
+            EngineChoice::Threads => EngineKind::Threads,
+        },
+        ..OpenOptions::new(&device.path)
+    };
+    Ok(Cache::open(Device::open(&options)?, cache_options(config), clock).await?)
+}
+
+fn cache_options(config: &Config) -> CacheOptions {
+    CacheOptions {
+        ram_bytes: config.ram.size.0,
+        ttl_default: config.ttl.default.0,
+        ttl_max: config.ttl.max.0,
+        min_to_disk: config.ttl.min_to_disk.0,
+        ack: match config.store.ack {
+            AckMode::Buffered => Ack::Buffered,
+            AckMode::Flushed => Ack::Flushed,
+        },
+        flush_interval: config.store.flush_interval.0,
+        ..CacheOptions::default()
+    }
+}
+
+/// Opens a device and writes a new, empty store to it. What was on it is gone.
+///
+/// # Errors
+/// The device does not open, cannot be divided as asked, or fails.
+pub async fn format(
+    options: &OpenOptions,
+    region_size: Option<u64>,
+    clock: &Clock,
+) -> anyhow::Result<Superblock> {
+    let device = Device::open(options)?;
+    let format = FormatOptions { uuid: random_uuid()?, alignment: options.alignment, region_size };
+    Ok(Store::format(&device, &format, clock).await?)
+}
+
+/// A random UUID: version 4, variant 1 (RFC 9562, section 5.4).
+fn random_uuid() -> anyhow::Result<Uuid> {
+    let mut bytes = [0; 16];
+    let mut random = File::open("/dev/urandom").context("cannot open /dev/urandom")?;
+    random.read_exact(&mut bytes).context("cannot read /dev/urandom")?;
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    Ok(Uuid(bytes))
 }
 
 /// Adds the snapshots of cache, store and device.
-pub fn add_metrics(_metrics: &Metrics, _cache: &Cache) -> anyhow::Result<()> {
+pub fn add_metrics(metrics: &Metrics, cache: &Cache) -> anyhow::Result<()> {
+    let cache = cache.clone();
+    metrics.add(move |page| {
+        write_cache(page, &cache.stats());
+        let device = cache.device_store().device();
+        write_device(page, device.info(), &device.stats());
+    })?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@
 //! assert!(metrics.render().contains("rawcached_demo_reads_total 3\n"));
 //! ```
 
+mod cache;
 mod device;
 pub mod histogram;
 mod page;
@@ -24,6 +25,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry, TextEncoder};
 
+pub use cache::write_cache;
 pub use device::write_device;
 pub use page::{Labels, Page};
 pub use process::ProcessStart;
