@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, DeviceConfig};
+use crate::config::{Config, DeviceConfig, EMBEDDED_DIRECTORY, EMBEDDED_SOCKET, ListenAddress};
 use crate::units::ByteSize;
 
 /// An image file could not be made or is missing.
@@ -60,6 +60,7 @@ pub async fn prepare(
     config: &Config,
     format: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    make_embedded_directory(config)?;
     let DeviceConfig { path, size, .. } = config.device();
     if path.try_exists()? {
         return Ok(());
@@ -69,9 +70,6 @@ pub async fn prepare(
         let path = path.to_owned();
         move |source| ImageError::Io { operation, path, source }
     };
-    if let Some(parent) = path.parent().filter(|_| config.embedded) {
-        fs::create_dir_all(parent).map_err(refuse("create the directory", parent))?;
-    }
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(".new");
     let unfinished = PathBuf::from(unfinished);
@@ -86,6 +84,21 @@ pub async fn prepare(
     fs::rename(&unfinished, path).map_err(refuse("rename", &unfinished))?;
     tracing::info!(path = %path.display(), %size, "made a new image file");
     Ok(())
+}
+
+/// Makes the directory of the embedded default, if the image or the socket is to be there. All
+/// other directories are the operator's.
+fn make_embedded_directory(config: &Config) -> Result<(), ImageError> {
+    let socket = ListenAddress::Unix(EMBEDDED_SOCKET.into());
+    if !config.embedded && !config.server.memcached.contains(&socket) {
+        return Ok(());
+    }
+    let path = PathBuf::from(EMBEDDED_DIRECTORY);
+    fs::create_dir_all(&path).map_err(|source| ImageError::Io {
+        operation: "create the directory",
+        path,
+        source,
+    })
 }
 
 #[cfg(test)]

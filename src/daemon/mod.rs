@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{interval, timeout};
 
 pub use image::{ImageError, create_sparse};
 pub use wiring::format;
@@ -37,8 +37,6 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the cache may take to write what it has accepted. Both together stay below the
 /// 90 s that systemd waits (`TimeoutStopSec`).
 const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
-/// How often recovery is asked whether it is complete.
-const RECOVERY_POLL: Duration = Duration::from_millis(100);
 /// Stands in for the watchdog's interval where there is no watchdog.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);
 
@@ -141,8 +139,6 @@ impl Daemon {
     async fn serve(&mut self, reload: Reload<'_>, logging: &Logging) -> Option<anyhow::Error> {
         let watchdog = sd_notify::watchdog_enabled();
         let mut watchdog_tick = interval(watchdog.map_or(NO_WATCHDOG, |limit| limit / 2));
-        let mut recovery_tick = interval(RECOVERY_POLL);
-        recovery_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut recovering = !self.cache.is_ready();
         loop {
             tokio::select! {
@@ -160,12 +156,9 @@ impl Daemon {
                         notify(&[NotifyState::Watchdog]);
                     }
                 }
-                _ = recovery_tick.tick(), if recovering => {
-                    if self.cache.is_ready() {
-                        recovering = false;
-                        notify(&[NotifyState::Status("serving")]);
-                        tracing::info!("recovery is complete");
-                    }
+                () = self.cache.ready(), if recovering => {
+                    recovering = false;
+                    notify(&[NotifyState::Status("serving")]);
                 }
                 failed = self.serving.failed() => return Some(failed),
                 failed = self.admin.failed() => return Some(failed),
