@@ -10,7 +10,10 @@
 //! `format` → `device` → `clock`, `units`.
 
 pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod daemon;
 pub mod device;
 pub mod format;
 pub mod metrics;

@@ -1,12 +1,14 @@
 //! The server: takes connections on its listeners, spreads them over worker threads and
 //! speaks the memcached protocol on them. Owns sockets and threads; never touches a device.
 
+pub mod admin;
 pub mod counters;
 pub mod listener;
 pub mod memcached;
 
 mod acceptor;
 mod buffers;
+mod exposition;
 mod gate;
 mod socket_file;
 mod workers;
@@ -15,6 +17,8 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use exposition::write_server;
 
 use crate::cache::Cache;
 use counters::Counters;

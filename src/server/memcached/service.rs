@@ -142,11 +142,12 @@ impl Service {
                 self.shard.store_too_large.bump();
                 TOO_LARGE
             }
-            StoreError::Busy(_) => {
+            // Evicted while it was stored: the device turns over faster than the client sends.
+            StoreError::Busy(_) | StoreError::Evicted => {
                 self.shard.store_no_memory.bump();
                 NO_MEMORY
             }
-            StoreError::Device(_) => {
+            StoreError::Device(_) | StoreError::NotDurable => {
                 self.shard.store_failed.bump();
                 "SERVER_ERROR device failure"
             }

@@ -1,0 +1,204 @@
+//! The command line. Owns the names of commands and flags, exit codes and what is printed;
+//! never does the work itself.
+//!
+//! Exit codes: 0 done; 1 a key is missing, damage was found, or the daemon failed; 2 the command
+//! or the configuration is wrong, or a command could not be carried out.
+
+mod client;
+mod confirm;
+mod entry;
+mod offline;
+mod offline_commands;
+mod output;
+mod overrides;
+mod report;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use output::OutputClosed;
+use overrides::Overrides;
+
+/// A key is missing or damage was found.
+const EXIT_NEGATIVE: u8 = 1;
+/// The command or the configuration is wrong, or the command could not be carried out.
+const EXIT_UNUSABLE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(name = "rawcached", version, about = "Raw-disk cache storage for reverse proxies")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a device over Unix sockets; without any configuration, a small image file here
+    Serve(ServeArgs),
+    /// Prepare a block device or an image file; erases what is on it
+    Format(FormatArgs),
+    /// Tell what a device can do: size, alignment, direct I/O, what is on it
+    Probe(DeviceArgs),
+    /// Tell what a formatted device holds, from its superblock and region headers
+    Inspect(DeviceArgs),
+    /// List entries on a device that no daemon is using
+    Ls(ListArgs),
+    /// Verify every checksum on a device that no daemon is using
+    Check(DeviceArgs),
+    /// Print the counters of a running daemon
+    Stats(StatsArgs),
+    /// Write the value of a key to standard output; exit code 1 if it is missing
+    Get(EntryArgs),
+    /// Store standard input under a key
+    Put(PutArgs),
+    /// Remove a key; exit code 1 if it was missing
+    Purge(EntryArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Configuration file (also: RAWCACHED_CONFIG)
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log more: -v is debug, -vv is trace
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Check the configuration and exit; with -v print every setting
+    #[arg(long)]
+    check_config: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+#[derive(Debug, Args)]
+struct FormatArgs {
+    /// Block device or image file
+    device: PathBuf,
+    /// Make a new sparse image file of this size, such as 10GiB
+    #[arg(long)]
+    size: Option<crate::units::ByteSize>,
+    /// Erase a foreign file system, partition table or volume too
+    #[arg(long)]
+    force: bool,
+    /// Alignment of all I/O in bytes, a power of two from 512 to 65536 [default: ask the device]
+    #[arg(long, value_name = "N", value_parser = parse_alignment)]
+    alignment: Option<u32>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+struct DeviceArgs {
+    /// Block device or image file
+    device: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Block device or image file
+    device: PathBuf,
+    /// Stop after this many entries
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct SocketArgs {
+    /// The daemon's socket: a path, unix:PATH or tcp:127.0.0.1:PORT
+    /// [default: rawcached-data/memcached.sock here, else /run/rawcached/memcached.sock]
+    #[arg(long, value_name = "SOCKET")]
+    socket: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct StatsArgs {
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct EntryArgs {
+    /// 1 to 250 bytes without spaces or control characters
+    key: String,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+struct PutArgs {
+    #[command(flatten)]
+    entry: EntryArgs,
+    /// Lifetime, such as 30s, 10m or 7d [default: the daemon's ttl.default]
+    #[arg(long)]
+    ttl: Option<crate::units::Period>,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match cli.command {
+        Command::Serve(arguments) => return serve::run(arguments),
+        Command::Format(arguments) => offline_commands::format(&arguments),
+        Command::Probe(arguments) => offline_commands::probe(&arguments),
+        Command::Inspect(arguments) => offline_commands::inspect(&arguments),
+        Command::Ls(arguments) => offline_commands::list(&arguments),
+        Command::Check(arguments) => offline_commands::check(&arguments),
+        Command::Stats(arguments) => entry::stats(&arguments),
+        Command::Get(arguments) => entry::get(&arguments),
+        Command::Put(arguments) => entry::put(&arguments),
+        Command::Purge(arguments) => entry::purge(&arguments),
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_NEGATIVE),
+        // `rawcached ls | head` has had what it wanted.
+        Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
+        Err(error) => fail(&error, EXIT_UNUSABLE),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("rawcached: {error:#}");
+    ExitCode::from(code)
+}
+
+fn parse_alignment(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(bytes) if bytes.is_power_of_two() && (512..=65_536).contains(&bytes) => Ok(bytes),
+        _ => Err("write a power of two from 512 to 65536".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn alignments_are_powers_of_two_in_range() {
+        assert_eq!(parse_alignment("4096"), Ok(4096));
+        for text in ["0", "256", "5000", "131072", "4k"] {
+            assert!(parse_alignment(text).is_err(), "{text}");
+        }
+    }
+}

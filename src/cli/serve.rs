@@ -1,0 +1,61 @@
+//! `rawcached serve`: from flags to a configuration, and from there to the daemon.
+
+use std::process::ExitCode;
+
+use super::{EXIT_NEGATIVE, EXIT_UNUSABLE, ServeArgs, fail, output};
+use crate::config::{Config, ConfigError, KEYS, LogLevel, Sources};
+use crate::daemon;
+
+/// Serves, or only checks the configuration.
+pub fn run(arguments: ServeArgs) -> ExitCode {
+    let check_only = arguments.check_config;
+    let verbose = arguments.verbose > 0;
+    let loaded = sources(arguments).and_then(|sources| Ok((sources.load()?, sources)));
+    let (config, sources) = match loaded {
+        Ok(loaded) => loaded,
+        // Starting again would not help: see RestartPreventExitStatus in the unit.
+        Err(error) => return fail(&error.into(), EXIT_UNUSABLE),
+    };
+    if check_only {
+        return match output::print(&report(&config, verbose)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(EXIT_UNUSABLE),
+        };
+    }
+    match daemon::run(config, &|| sources.load()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, EXIT_NEGATIVE),
+    }
+}
+
+fn sources(arguments: ServeArgs) -> Result<Sources, ConfigError> {
+    let mut sources = Sources::from_environment(std::env::vars_os())?;
+    if let Some(path) = arguments.config {
+        sources.set_file(path);
+    }
+    if let (Some(level), Some(key)) =
+        (verbosity(arguments.verbose), KEYS.iter().find(|key| key.path() == "log.level"))
+    {
+        sources.set_flag(key, level.to_string(), "-v".to_owned());
+    }
+    arguments.overrides.add_to(&mut sources);
+    Ok(sources)
+}
+
+fn verbosity(count: u8) -> Option<LogLevel> {
+    match count {
+        0 => None,
+        1 => Some(LogLevel::Debug),
+        _ => Some(LogLevel::Trace),
+    }
+}
+
+fn report(config: &Config, verbose: bool) -> String {
+    let mut text = String::new();
+    if verbose {
+        for (key, value) in config.entries() {
+            text += &format!("{} = {value:?}\n", key.path());
+        }
+    }
+    text + "the configuration is valid\n"
+}

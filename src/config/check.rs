@@ -1,0 +1,237 @@
+//! Rules that a value or several together must keep. Owns the limits of every setting and why.
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Config, RegionSize};
+use crate::units::{ByteSize, Period};
+
+/// A rule that a configuration breaks.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The key to change, as in `server.admin`.
+    pub key: &'static str,
+    /// Why, and what to write.
+    pub reason: String,
+}
+
+type Check = Result<(), Broken>;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Fifty years: stamps on the device end in 2106.
+const TTL_MAX: Duration = Duration::from_secs(50 * 365 * 86_400);
+/// The resolution of stamps on the device.
+const TTL_MIN: Duration = Duration::from_secs(1);
+const WORKERS_MAX: u32 = 1024;
+/// The kernel's default hard limit on open files is 524288 (systemd) or 1048576 (nr_open).
+const CONNECTIONS_MAX: u32 = 500_000;
+const LISTENERS_MAX: usize = 16;
+const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
+const RAM_SIZE_MIN: u64 = 1 << 20;
+const RAM_SIZE_MAX: u64 = 64 << 40;
+/// The smallest image that has room for a few regions.
+const IMAGE_SIZE: RangeInclusive<u64> = 16 << 20..=1 << 50;
+const REGION_SIZE: RangeInclusive<u64> = 256 << 10..=1 << 30;
+const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
+const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// Checks every rule; the first that is broken is returned.
+pub fn check(config: &Config) -> Check {
+    listeners(config)?;
+    limits(config)?;
+    device(config)?;
+    lifetimes(config)?;
+    store(config)
+}
+
+fn require(holds: bool, key: &'static str, reason: impl Into<String>) -> Check {
+    if holds { Ok(()) } else { Err(Broken { key, reason: reason.into() }) }
+}
+
+fn size_in(size: ByteSize, range: &RangeInclusive<u64>, key: &'static str) -> Check {
+    let (low, high) = (ByteSize(*range.start()), ByteSize(*range.end()));
+    require(range.contains(&size.0), key, format!("{size} is out of range: write {low} to {high}"))
+}
+
+fn listeners(config: &Config) -> Check {
+    let server = &config.server;
+    require(
+        server.http.is_empty(),
+        "server.http",
+        "HTTP listeners are not supported yet: leave the list empty",
+    )?;
+    let listeners = server.memcached.len();
+    require(
+        (1..=LISTENERS_MAX).contains(&listeners),
+        "server.memcached",
+        format!("{listeners} listeners: name 1 to {LISTENERS_MAX}"),
+    )?;
+    let mut seen = HashSet::new();
+    for address in &server.memcached {
+        let once = seen.insert(address);
+        require(once, "server.memcached", format!("{address} is listed twice"))?;
+    }
+    let loopback = server.admin.is_none_or(|address| address.ip().is_loopback());
+    require(
+        loopback,
+        "server.admin",
+        "not a loopback address: metrics are served on this host only; use 127.0.0.1:PORT",
+    )
+}
+
+fn limits(config: &Config) -> Check {
+    let server = &config.server;
+    require(
+        server.workers <= WORKERS_MAX,
+        "server.workers",
+        format!("{} threads: write 0 (one per core) to {WORKERS_MAX}", server.workers),
+    )?;
+    let mode = server.socket_mode.0;
+    require(
+        mode & 0o600 == 0o600,
+        "server.socket_mode",
+        format!("{mode:04o} keeps the daemon's own user out: add 0600"),
+    )?;
+    require(
+        (1..=CONNECTIONS_MAX).contains(&server.max_connections),
+        "server.max_connections",
+        format!("{} connections: write 1 to {CONNECTIONS_MAX}", server.max_connections),
+    )?;
+    size_in(server.max_object_size, &OBJECT_SIZE, "server.max_object_size")?;
+    let ram = config.ram.size;
+    require(
+        ram.0 == 0 || (RAM_SIZE_MIN..=RAM_SIZE_MAX).contains(&ram.0),
+        "ram.size",
+        format!(
+            "{ram} is out of range: write 0 (no RAM tier) or {} to {}",
+            ByteSize(RAM_SIZE_MIN),
+            ByteSize(RAM_SIZE_MAX)
+        ),
+    )
+}
+
+fn device(config: &Config) -> Check {
+    require(
+        !config.devices.is_empty(),
+        "device.path",
+        "no device: add [[device]] with path = \"/dev/...\" or an image file",
+    )?;
+    require(
+        config.devices.len() == 1,
+        "device[1]",
+        "a second [[device]] is not supported yet: keep one",
+    )?;
+    let device = config.device();
+    let path = device.path.to_string_lossy();
+    require(!path.is_empty(), "device.path", "empty: name a block device or an image file")?;
+    let Some(size) = device.size else { return Ok(()) };
+    require(
+        !path.starts_with("/dev/"),
+        "device.size",
+        format!("{path} has a size of its own; a size is for image files that serve makes"),
+    )?;
+    size_in(size, &IMAGE_SIZE, "device.size")
+}
+
+fn lifetimes(config: &Config) -> Check {
+    let ttl = &config.ttl;
+    for (period, key) in [(ttl.default, "ttl.default"), (ttl.max, "ttl.max")] {
+        let fits = (TTL_MIN..=TTL_MAX).contains(&period.0);
+        let reason =
+            format!("{period} is out of range: write {} to {}", Period(TTL_MIN), Period(TTL_MAX));
+        require(fits, key, reason)?;
+    }
+    require(
+        ttl.default <= ttl.max,
+        "ttl.default",
+        format!("{} is longer than ttl.max, which is {}", ttl.default, ttl.max),
+    )?;
+    require(
+        ttl.min_to_disk.0 <= DAY,
+        "ttl.min_to_disk",
+        format!("{} would keep most entries off the device: write 0s to 1d", ttl.min_to_disk),
+    )
+}
+
+fn store(config: &Config) -> Check {
+    let interval = config.store.flush_interval;
+    require(
+        (FLUSH_INTERVAL_MIN..=FLUSH_INTERVAL_MAX).contains(&interval.0),
+        "store.flush_interval",
+        format!(
+            "{interval} is out of range: write {} to {}",
+            Period(FLUSH_INTERVAL_MIN),
+            Period(FLUSH_INTERVAL_MAX)
+        ),
+    )?;
+    let RegionSize::Fixed(size) = config.store.region_size else { return Ok(()) };
+    size_in(size, &REGION_SIZE, "store.region_size")?;
+    require(size.0.is_power_of_two(), "store.region_size", format!("{size} is not a power of two"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key that is complained about when `text` is added to a valid configuration.
+    fn broken(text: &str) -> Option<&'static str> {
+        let base = if text.contains("[[device]]") { "" } else { "[[device]]\npath = \"/dev/x\"\n" };
+        let config: Config = toml::from_str(&format!("{text}\n{base}")).unwrap();
+        check(&config).err().map(|broken| broken.key)
+    }
+
+    #[test]
+    fn a_device_is_all_that_must_be_configured() {
+        assert_eq!(broken(""), None);
+    }
+
+    #[test]
+    fn what_is_not_supported_yet_is_refused() {
+        assert_eq!(broken("[server]\nhttp = [\"unix:/x\"]"), Some("server.http"));
+        let two = "[[device]]\npath = \"/a\"\n[[device]]\npath = \"/b\"";
+        assert_eq!(broken(two), Some("device[1]"));
+    }
+
+    #[test]
+    fn zero_and_absurd_values_are_refused() {
+        for (text, key) in [
+            ("[server]\nmemcached = []", "server.memcached"),
+            ("[server]\nmemcached = [\"unix:/a\", \"unix:/a\"]", "server.memcached"),
+            ("[server]\nadmin = \"0.0.0.0:9180\"", "server.admin"),
+            ("[server]\nworkers = 100000", "server.workers"),
+            ("[server]\nsocket_mode = \"0066\"", "server.socket_mode"),
+            ("[server]\nmax_connections = 0", "server.max_connections"),
+            ("[server]\nmax_object_size = \"0\"", "server.max_object_size"),
+            ("[[device]]\npath = \"\"", "device.path"),
+            ("[[device]]\npath = \"/dev/sdx\"\nsize = \"1GiB\"", "device.size"),
+            ("[[device]]\npath = \"x.img\"\nsize = \"1MiB\"", "device.size"),
+            ("[ram]\nsize = \"1KiB\"", "ram.size"),
+            ("[ttl]\ndefault = \"0s\"", "ttl.default"),
+            ("[ttl]\nmax = \"0s\"", "ttl.max"),
+            ("[ttl]\nmax = \"40000d\"", "ttl.max"),
+            ("[ttl]\ndefault = \"2h\"\nmax = \"1h\"", "ttl.default"),
+            ("[ttl]\nmin_to_disk = \"2d\"", "ttl.min_to_disk"),
+            ("[store]\nflush_interval = \"0ms\"", "store.flush_interval"),
+            ("[store]\nflush_interval = \"1h\"", "store.flush_interval"),
+            ("[store]\nregion_size = \"64KiB\"", "store.region_size"),
+            ("[store]\nregion_size = \"5000000\"", "store.region_size"),
+        ] {
+            assert_eq!(broken(text), Some(key), "{text}");
+        }
+    }
+
+    #[test]
+    fn off_switches_are_allowed() {
+        for text in [
+            "[ram]\nsize = \"0\"",
+            "[server]\nadmin = \"\"",
+            "[server]\nworkers = 0",
+            "[ttl]\nmin_to_disk = \"0s\"",
+            "[store]\nregion_size = \"16MiB\"",
+            "[[device]]\npath = \"x.img\"\nsize = \"1GiB\"",
+        ] {
+            assert_eq!(broken(text), None, "{text}");
+        }
+    }
+}

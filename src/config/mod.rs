@@ -1,0 +1,317 @@
+//! The daemon's settings. Owns their types, defaults and limits; never reads a device or
+//! opens a socket.
+//!
+//! A setting comes from a flag of `serve`, else from the environment, else from the file,
+//! else it has the default. See `config/rawcached.toml` for what each one does.
+
+mod address;
+mod check;
+mod choice;
+mod error;
+mod file;
+mod key;
+mod sources;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+pub use address::{ListenAddress, ParseAddressError, UNIX_PATH_LEN_MAX};
+pub use choice::{
+    AckMode, EngineChoice, IoMode, LogFormat, LogLevel, ParseChoiceError, ParseModeError,
+    RegionSize, SocketMode,
+};
+pub use error::{ConfigError, Origin};
+pub use key::{FILE_VARIABLE, KEYS, Key, Kind};
+pub use sources::{Override, Sources};
+
+use crate::units::{ByteSize, Period};
+
+/// Where the packaged service puts its memcached socket.
+pub const SERVICE_SOCKET: &str = "/run/rawcached/memcached.sock";
+/// Where `serve` without any configuration keeps its image and socket.
+pub const EMBEDDED_DIRECTORY: &str = "rawcached-data";
+/// The memcached socket of `serve` without any configuration.
+pub const EMBEDDED_SOCKET: &str = "rawcached-data/memcached.sock";
+
+/// A complete configuration. One that came from [`Sources::load`] has been checked.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[server]`: listeners and their limits.
+    pub server: ServerConfig,
+    /// `[[device]]`: exactly one in this version; see [`Config::device`].
+    #[serde(rename = "device")]
+    pub devices: Vec<DeviceConfig>,
+    /// `[ram]`: the tier in front of the device.
+    pub ram: RamConfig,
+    /// `[ttl]`: how long entries live.
+    pub ttl: TtlConfig,
+    /// `[store]`: how the device is written.
+    pub store: StoreConfig,
+    /// `[log]`: what is logged and how.
+    pub log: LogConfig,
+    /// No file and no device was named: a small image beside the working directory is used.
+    #[serde(skip)]
+    pub embedded: bool,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Listeners of the memcached protocol; at least one.
+    pub memcached: Vec<ListenAddress>,
+    /// Listeners of the HTTP protocol; must be empty in this version.
+    pub http: Vec<ListenAddress>,
+    /// Loopback address of metrics and health; `None` (written `""`) turns it off.
+    #[serde(deserialize_with = "optional")]
+    pub admin: Option<SocketAddr>,
+    /// Serving threads; 0 is one per core.
+    pub workers: u32,
+    /// Permission bits of Unix sockets.
+    #[serde(deserialize_with = "text")]
+    pub socket_mode: SocketMode,
+    /// Group that owns Unix sockets; `None` (written `""`) leaves the daemon's own.
+    #[serde(deserialize_with = "optional")]
+    pub socket_group: Option<String>,
+    /// Connections served at one time; further ones wait to be accepted.
+    pub max_connections: u32,
+    /// Largest object that is stored.
+    pub max_object_size: ByteSize,
+}
+
+/// One `[[device]]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeviceConfig {
+    /// Block device or image file.
+    pub path: PathBuf,
+    /// Direct or buffered I/O.
+    #[serde(deserialize_with = "text")]
+    pub io: IoMode,
+    /// How operations reach the kernel.
+    #[serde(deserialize_with = "text")]
+    pub engine: EngineChoice,
+    /// Size of an image file that `serve` is to make if there is none; `None` (written `""`)
+    /// never makes one.
+    #[serde(deserialize_with = "optional")]
+    pub size: Option<ByteSize>,
+}
+
+/// `[ram]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RamConfig {
+    /// Memory for entries; 0 turns the tier off.
+    pub size: ByteSize,
+}
+
+/// `[ttl]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TtlConfig {
+    /// Lifetime of entries stored without one.
+    pub default: Period,
+    /// Longest lifetime; longer ones are cut to it.
+    pub max: Period,
+    /// Entries that live shorter stay in memory; has no effect without a RAM tier.
+    pub min_to_disk: Period,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// When a store is acknowledged.
+    #[serde(deserialize_with = "text")]
+    pub ack: AckMode,
+    /// Longest time that an acknowledged store stays in memory only.
+    pub flush_interval: Period,
+    /// Region size of an image that `serve` makes.
+    #[serde(deserialize_with = "text")]
+    pub region_size: RegionSize,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// The least severe message that is logged; `RUST_LOG` outranks it.
+    #[serde(deserialize_with = "text")]
+    pub level: LogLevel,
+    /// Lines for people or JSON objects.
+    #[serde(deserialize_with = "text")]
+    pub format: LogFormat,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            memcached: vec![ListenAddress::Unix(SERVICE_SOCKET.into())],
+            http: Vec::new(),
+            admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),
+            workers: 0,
+            socket_mode: SocketMode(0o660),
+            socket_group: None,
+            max_connections: 4096,
+            max_object_size: ByteSize(64 << 20),
+        }
+    }
+}
+
+impl Default for DeviceConfig {
+    fn default() -> Self {
+        DeviceConfig {
+            path: PathBuf::new(),
+            io: IoMode::Auto,
+            engine: EngineChoice::Auto,
+            size: None,
+        }
+    }
+}
+
+impl Default for RamConfig {
+    fn default() -> Self {
+        RamConfig { size: ByteSize(256 << 20) }
+    }
+}
+
+impl Default for TtlConfig {
+    fn default() -> Self {
+        TtlConfig {
+            default: Period(Duration::from_secs(3600)),
+            max: Period(Duration::from_secs(365 * 86_400)),
+            min_to_disk: Period(Duration::from_secs(5)),
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig {
+            ack: AckMode::Buffered,
+            flush_interval: Period(Duration::from_millis(100)),
+            region_size: RegionSize::Auto,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+impl Config {
+    /// The device.
+    ///
+    /// # Panics
+    /// Panics on a configuration that has not been checked and has no device.
+    #[must_use]
+    pub fn device(&self) -> &DeviceConfig {
+        assert!(!self.devices.is_empty(), "a checked configuration has one device");
+        &self.devices[0]
+    }
+
+    /// The value of every setting as it is written in the file, in the order of [`KEYS`].
+    #[must_use]
+    pub fn entries(&self) -> [(&'static Key, String); KEYS.len()] {
+        let (server, ttl, store, log) = (&self.server, &self.ttl, &self.store, &self.log);
+        let unset = DeviceConfig::default();
+        let device = self.devices.first().unwrap_or(&unset);
+        let values = [
+            join(&server.memcached),
+            join(&server.http),
+            or_empty(server.admin.as_ref()),
+            server.workers.to_string(),
+            server.socket_mode.to_string(),
+            or_empty(server.socket_group.as_ref()),
+            server.max_connections.to_string(),
+            server.max_object_size.to_string(),
+            device.path.display().to_string(),
+            device.io.to_string(),
+            device.engine.to_string(),
+            or_empty(device.size.as_ref()),
+            self.ram.size.to_string(),
+            ttl.default.to_string(),
+            ttl.max.to_string(),
+            ttl.min_to_disk.to_string(),
+            store.ack.to_string(),
+            store.flush_interval.to_string(),
+            store.region_size.to_string(),
+            log.level.to_string(),
+            log.format.to_string(),
+        ];
+        let mut values = values.into_iter();
+        KEYS.each_ref().map(|key| (key, values.next().unwrap_or_default()))
+    }
+}
+
+fn join(addresses: &[ListenAddress]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn or_empty<T: ToString>(value: Option<&T>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+fn text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: std::fmt::Display>,
+{
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
+fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: std::fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names that serde expects in a table, from its complaint about one that is not there.
+    fn fields_of(section: &str) -> Vec<String> {
+        let header = if section == "device" { "[[device]]".into() } else { format!("[{section}]") };
+        let error = toml::from_str::<Config>(&format!("{header}\nno_such = 1")).unwrap_err();
+        let expected = error.message().split_once("expected").unwrap().1.to_owned();
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_list_of_keys_is_what_the_file_takes() {
+        for section in ["server", "device", "ram", "ttl", "store", "log"] {
+            let keys: Vec<&str> =
+                KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect();
+            assert_eq!(fields_of(section), keys, "[{section}]");
+        }
+    }
+
+    #[test]
+    fn every_entry_reads_back_as_itself() {
+        let config = Config::default();
+        let mut table = toml::Table::new();
+        for (key, text) in config.entries() {
+            if key.section != "device" {
+                let section = table.entry(key.section).or_insert(toml::Table::new().into());
+                let value = key.value(&text).unwrap();
+                section.as_table_mut().unwrap().insert(key.name.into(), value);
+            }
+        }
+        let read: Config = table.try_into().unwrap();
+        assert_eq!(read.server, config.server);
+        assert_eq!((read.ram, read.ttl), (config.ram, config.ttl));
+        assert_eq!((read.store, read.log), (config.store, config.log));
+    }
+}

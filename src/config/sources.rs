@@ -1,0 +1,253 @@
+//! Where settings come from. Owns the order flag, environment, file, default and the
+//! blame for a value that is refused.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::check::check;
+use super::file::File;
+use super::key::{TEST_VARIABLE_PREFIX, VARIABLE_PREFIX};
+use super::{Config, ConfigError, FILE_VARIABLE, KEYS, Key, Origin};
+
+/// What `serve` uses when no file is named.
+const EMBEDDED: &str = r#"
+[server]
+memcached = ["unix:rawcached-data/memcached.sock"]
+[[device]]
+path = "rawcached-data/cache.img"
+size = "1GiB"
+"#;
+
+/// One setting from outside the file.
+#[derive(Clone, Debug)]
+pub struct Override {
+    key: &'static Key,
+    text: String,
+    origin: Origin,
+}
+
+/// The file, environment variables and flags of one start; can be loaded again.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    file: Option<PathBuf>,
+    /// In rising precedence.
+    overrides: Vec<Override>,
+}
+
+impl Sources {
+    /// Settings from the environment: the file that [`FILE_VARIABLE`] names and every override.
+    ///
+    /// # Errors
+    /// A variable starts with `RAWCACHED_` and is no setting, or is not UTF-8.
+    pub fn from_environment(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Sources, ConfigError> {
+        let mut sources = Sources::default();
+        for (name, value) in variables {
+            let name = name.to_string_lossy().into_owned();
+            if !name.starts_with(VARIABLE_PREFIX) || name.starts_with(TEST_VARIABLE_PREFIX) {
+                continue;
+            }
+            if name == FILE_VARIABLE {
+                sources.file = Some(value.into());
+                continue;
+            }
+            let key = KEYS
+                .iter()
+                .find(|key| key.variable() == name)
+                .ok_or_else(|| unknown_variable(&name))?;
+            let origin = Origin::Variable(name);
+            let text = value.into_string().map_err(|_| ConfigError::Setting {
+                origin: origin.clone(),
+                key: key.path(),
+                reason: "the value is not UTF-8".to_owned(),
+            })?;
+            sources.overrides.push(Override { key, text, origin });
+        }
+        Ok(sources)
+    }
+
+    /// Names the configuration file; outranks the environment.
+    pub fn set_file(&mut self, path: PathBuf) {
+        self.file = Some(path);
+    }
+
+    /// Adds a setting from the flag `flag` (with its dashes); the last one outranks all others.
+    pub fn set_flag(&mut self, key: &'static Key, text: String, flag: String) {
+        self.overrides.push(Override { key, text, origin: Origin::Flag(flag) });
+    }
+
+    /// Reads the file again and puts everything together.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a setting has a value it cannot have.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let file = self.file.as_deref().map(File::read).transpose()?;
+        let mut table = match &file {
+            Some(file) => file.parse()?.1,
+            None => self.embedded_table(),
+        };
+        for each in &self.overrides {
+            let value = each.check()?;
+            set(&mut table, each.key, value);
+        }
+        let mut config: Config = table.try_into().map_err(|error: toml::de::Error| {
+            ConfigError::Syntax { origin: Origin::Default, reason: error.message().to_owned() }
+        })?;
+        config.embedded = self.is_embedded();
+        check(&config).map_err(|broken| ConfigError::Setting {
+            origin: self.blame(broken.key, file.as_ref()),
+            key: broken.key.to_owned(),
+            reason: broken.reason,
+        })?;
+        Ok(config)
+    }
+
+    fn overrides_key(&self, path: &str) -> bool {
+        self.overrides.iter().any(|each| each.key.path() == path)
+    }
+
+    fn is_embedded(&self) -> bool {
+        self.file.is_none() && !self.overrides_key("device.path")
+    }
+
+    fn embedded_table(&self) -> toml::Table {
+        let mut table: toml::Table = toml::from_str(EMBEDDED).unwrap_or_default();
+        if !self.is_embedded() {
+            // The size belongs to the embedded image, not to a device that was named.
+            table.remove("device");
+        }
+        table
+    }
+
+    fn blame(&self, key: &str, file: Option<&File>) -> Origin {
+        let by_override = self.overrides.iter().rfind(|each| each.key.path() == key);
+        match (by_override, file) {
+            (Some(each), _) => each.origin.clone(),
+            (None, Some(file)) => {
+                let missing =
+                    || Origin::File { path: self.file.clone().unwrap_or_default(), line: 1 };
+                file.locate(key).unwrap_or_else(missing)
+            }
+            (None, None) => Origin::Default,
+        }
+    }
+}
+
+impl Override {
+    /// The value in TOML, after checking it by itself so that the blame is certain.
+    fn check(&self) -> Result<toml::Value, ConfigError> {
+        let refuse = |reason| ConfigError::Setting {
+            origin: self.origin.clone(),
+            key: self.key.path(),
+            reason,
+        };
+        let value = self.key.value(&self.text).map_err(refuse)?;
+        let mut alone = toml::Table::new();
+        set(&mut alone, self.key, value.clone());
+        match alone.try_into::<Config>() {
+            Ok(_) => Ok(value),
+            Err(error) => Err(refuse(error.message().replace('\n', ", "))),
+        }
+    }
+}
+
+/// Puts a value into its section; `device` means the first `[[device]]`.
+fn set(table: &mut toml::Table, key: &Key, value: toml::Value) {
+    let empty = || toml::Value::Table(toml::Table::new());
+    let section = if key.section == "device" {
+        let devices = table.entry("device").or_insert_with(|| toml::Value::Array(Vec::new()));
+        let toml::Value::Array(devices) = devices else { return };
+        if devices.is_empty() {
+            devices.push(empty());
+        }
+        &mut devices[0]
+    } else {
+        table.entry(key.section).or_insert_with(empty)
+    };
+    if let toml::Value::Table(section) = section {
+        section.insert(key.name.to_owned(), value);
+    }
+}
+
+fn unknown_variable(name: &str) -> ConfigError {
+    let tail = name.rsplit('_').next().unwrap_or_default();
+    let near = KEYS.iter().map(Key::variable).find(|known| known.ends_with(tail));
+    let hint = near.map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+    ConfigError::UnknownVariable { name: name.to_owned(), hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::ByteSize;
+
+    fn variables(pairs: &[(&str, &str)]) -> Result<Sources, ConfigError> {
+        Sources::from_environment(pairs.iter().map(|(k, v)| (k.into(), v.into())))
+    }
+
+    fn key(path: &str) -> &'static Key {
+        KEYS.iter().find(|key| key.path() == path).unwrap()
+    }
+
+    #[test]
+    fn nothing_configured_is_the_embedded_default() {
+        let config = Sources::default().load().unwrap();
+        assert!(config.embedded);
+        assert_eq!(config.device().path, PathBuf::from("rawcached-data/cache.img"));
+        assert_eq!(config.device().size, Some(ByteSize(1 << 30)));
+    }
+
+    #[test]
+    fn a_device_in_the_environment_is_not_an_embedded_image() {
+        let config = variables(&[("RAWCACHED_DEVICE_PATH", "/dev/x")]).unwrap().load().unwrap();
+        assert!(!config.embedded);
+        assert_eq!(config.device().size, None);
+    }
+
+    #[test]
+    fn flags_outrank_the_environment_which_outranks_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        std::fs::write(&path, "[ram]\nsize = \"1MiB\"\n[[device]]\npath = \"/dev/x\"\n").unwrap();
+        let mut sources = variables(&[("RAWCACHED_RAM_SIZE", "2MiB")]).unwrap();
+        sources.set_file(path);
+        assert_eq!(sources.load().unwrap().ram.size, ByteSize(2 << 20));
+        sources.set_flag(key("ram.size"), "3MiB".into(), "--ram-size".into());
+        assert_eq!(sources.load().unwrap().ram.size, ByteSize(3 << 20));
+    }
+
+    #[test]
+    fn every_key_can_be_overridden() {
+        let defaults = Sources::default().load().unwrap();
+        for (key, text) in defaults.entries() {
+            let sources = variables(&[(&key.variable(), &text)]).unwrap();
+            assert!(sources.load().is_ok(), "{} = {text:?}", key.variable());
+        }
+    }
+
+    #[test]
+    fn a_bad_override_is_blamed_on_itself() {
+        let message =
+            |name, value| variables(&[(name, value)]).unwrap().load().unwrap_err().to_string();
+        assert_eq!(
+            message("RAWCACHED_SERVER_WORKERS", "many"),
+            "environment variable RAWCACHED_SERVER_WORKERS: server.workers: \"many\" is not a whole number"
+        );
+        let text = message("RAWCACHED_TTL_MAX", "1s");
+        assert!(text.contains("ttl.default"), "{text}");
+        let mut sources = Sources::default();
+        sources.set_flag(key("log.level"), "loud".into(), "--log-level".into());
+        let text = sources.load().unwrap_err().to_string();
+        assert!(text.starts_with("flag --log-level: log.level: \"loud\""), "{text}");
+    }
+
+    #[test]
+    fn unknown_variables_are_refused_except_those_of_tests() {
+        let error = variables(&[("RAWCACHED_RAM_SISE", "1")]).unwrap_err();
+        assert!(matches!(error, ConfigError::UnknownVariable { .. }));
+        let error = variables(&[("RAWCACHED_ADMIN", "x")]).unwrap_err().to_string();
+        assert!(error.contains("did you mean RAWCACHED_SERVER_ADMIN?"), "{error}");
+        assert!(variables(&[("RAWCACHED_TEST_REQUIRE", "all"), ("HOME", "/x")]).is_ok());
+    }
+}

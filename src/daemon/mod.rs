@@ -1,0 +1,276 @@
+//! The running daemon. Owns the order of start and stop, signals and the talk with systemd;
+//! never looks at an entry.
+
+mod image;
+mod logging;
+mod reload;
+mod signals;
+mod sockets;
+mod welcome;
+mod wiring;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+
+pub use image::{ImageError, create_sparse};
+pub use wiring::format;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::metrics::{Metrics, ProcessStart};
+use crate::server::admin::{Admin, Readiness};
+use logging::Logging;
+use signals::{Signal, Signals};
+use sockets::Inherited;
+use wiring::Serving;
+
+/// How long clients may take to finish after SIGTERM.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the cache may take to write what it has accepted. Both together stay below the
+/// 90 s that systemd waits (`TimeoutStopSec`).
+const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
+/// Stands in for the watchdog's interval where there is no watchdog.
+const NO_WATCHDOG: Duration = Duration::from_secs(3600);
+
+/// Reads the configuration again, for SIGHUP.
+pub type Reload<'a> = &'a dyn Fn() -> Result<Config, ConfigError>;
+
+/// Serves until SIGTERM or SIGINT, then drains: stops accepting, lets clients finish within a
+/// deadline, and writes what was accepted to the device. A second signal stops at once.
+///
+/// # Errors
+/// The daemon cannot start, a part of it failed while it ran, or it could not drain cleanly.
+pub fn run(config: Config, reload: Reload<'_>) -> anyhow::Result<()> {
+    let start = ProcessStart::now();
+    // Image files, directories and sockets are nobody else's until their mode is set.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let logging = Logging::start(&config.log)?;
+    let inherited = Inherited::take().context("sockets from the service manager")?;
+    sockets::raise_open_files_limit(config.server.max_connections);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(async {
+        let Some(daemon) = Daemon::start(config, inherited, start).await? else { return Ok(()) };
+        daemon.run(reload, &logging).await
+    });
+    runtime.shutdown_background();
+    ended
+}
+
+/// A daemon whose sockets answer.
+struct Daemon {
+    config: Config,
+    cache: Cache,
+    signals: Signals,
+    serving: Serving,
+    admin: AdminTask,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Daemon {
+    /// Opens the cache and the listeners; `None` if a signal came first.
+    async fn start(
+        config: Config,
+        inherited: Inherited,
+        start: ProcessStart,
+    ) -> anyhow::Result<Option<Daemon>> {
+        let mut signals = Signals::install().context("cannot install signal handlers")?;
+        notify(&[NotifyState::Status("opening the device")]);
+        let opened = tokio::select! {
+            opened = wiring::open_cache(&config, Clock::system()) => opened,
+            signal = signals.stop() => {
+                tracing::info!(%signal, "stopped before the device was open");
+                return Ok(None);
+            }
+        };
+        // The device is held from here on: a second daemon has failed before it could take
+        // over the sockets of the first.
+        let cache = opened.with_context(|| format!("device {}", config.device().path.display()))?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let metrics = Metrics::new();
+        start.add_to(&metrics)?;
+        wiring::add_metrics(&metrics, &cache)?;
+        add_readiness(&metrics, &cache, &stopping)?;
+
+        let Inherited { memcached, admin } = inherited;
+        let listeners = if memcached.is_empty() {
+            wiring::bind_listeners(&config.server)?
+        } else {
+            tracing::info!(sockets = memcached.len(), "listeners from the service manager");
+            memcached
+        };
+        for listener in &listeners {
+            tracing::info!(address = %listener.address(), "memcached listener");
+        }
+        let admin_listener = sockets::open_admin(&config.server, admin)?;
+        let serving = wiring::start_server(&config, &cache, listeners, &metrics)?;
+        let shown = Admin::new(metrics, readiness_of(&cache, &stopping));
+        let admin = AdminTask::start(shown, admin_listener)?;
+        Ok(Some(Daemon { config, cache, signals, serving, admin, stopping }))
+    }
+
+    async fn run(mut self, reload: Reload<'_>, logging: &Logging) -> anyhow::Result<()> {
+        let recovering = !self.cache.is_ready();
+        let status = if recovering { "recovering; already serving" } else { "serving" };
+        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+        tracing::info!(device = %self.config.device().path.display(), recovering, "serving");
+        if self.config.embedded {
+            welcome::print(&self.config, self.admin.address);
+        }
+        let failed = self.serve(reload, logging).await;
+        let drained = self.drain().await;
+        match failed {
+            Some(failed) => Err(failed),
+            None => drained,
+        }
+    }
+
+    /// Runs until a signal (`None`) or until a part of the daemon fails.
+    async fn serve(&mut self, reload: Reload<'_>, logging: &Logging) -> Option<anyhow::Error> {
+        let watchdog = sd_notify::watchdog_enabled();
+        let mut watchdog_tick = interval(watchdog.map_or(NO_WATCHDOG, |limit| limit / 2));
+        let mut recovering = !self.cache.is_ready();
+        loop {
+            tokio::select! {
+                signal = self.signals.next() => match signal {
+                    Signal::Reload => {
+                        reload::apply(&mut self.config, reload, logging);
+                    }
+                    stop => {
+                        tracing::info!(signal = %stop, "draining; a second signal stops at once");
+                        return None;
+                    }
+                },
+                _ = watchdog_tick.tick() => {
+                    if watchdog.is_some() {
+                        notify(&[NotifyState::Watchdog]);
+                    }
+                }
+                () = self.cache.ready(), if recovering => {
+                    recovering = false;
+                    notify(&[NotifyState::Status("serving")]);
+                }
+                failed = self.serving.failed() => return Some(failed),
+                failed = self.admin.failed() => return Some(failed),
+            }
+        }
+    }
+
+    async fn drain(mut self) -> anyhow::Result<()> {
+        self.stopping.store(true, Ordering::Relaxed);
+        notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        let (cache, serving) = (self.cache, self.serving);
+        let drained = async {
+            serving.stop().await;
+            match timeout(FLUSH_DEADLINE, cache.shutdown()).await {
+                Ok(ended) => ended.context("the cache could not be written out"),
+                Err(_) => {
+                    anyhow::bail!("the device did not take everything within {FLUSH_DEADLINE:?}")
+                }
+            }
+        };
+        let ended = tokio::select! {
+            ended = drained => ended,
+            signal = self.signals.stop() => {
+                Err(anyhow::anyhow!("stopped at once by {signal}; what was not flushed is lost"))
+            }
+        };
+        self.admin.stop().await;
+        if ended.is_ok() {
+            tracing::info!("stopped");
+        }
+        ended
+    }
+}
+
+/// The admin listener's task; does nothing where the listener is turned off.
+struct AdminTask {
+    address: Option<std::net::SocketAddr>,
+    task: JoinHandle<anyhow::Result<()>>,
+    stop: oneshot::Sender<()>,
+}
+
+impl AdminTask {
+    fn start(admin: Admin, listener: Option<std::net::TcpListener>) -> anyhow::Result<AdminTask> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
+        let task = tokio::spawn(async {
+            match listener {
+                Some(listener) => admin.serve(listener, stopped).await?,
+                None => stopped.await,
+            }
+            Ok(())
+        });
+        if let Some(address) = address {
+            tracing::info!(%address, "admin listener");
+        }
+        Ok(AdminTask { address, task, stop })
+    }
+
+    async fn failed(&mut self) -> anyhow::Error {
+        let reason = match (&mut self.task).await {
+            Ok(Ok(())) => anyhow::anyhow!("it ended by itself"),
+            Ok(Err(error)) => error,
+            Err(panicked) => panicked.into(),
+        };
+        reason.context("the admin listener failed")
+    }
+
+    async fn stop(self) {
+        let _ = self.stop.send(());
+        if !self.task.is_finished() {
+            let _ = self.task.await;
+        }
+    }
+}
+
+fn readiness_of(
+    cache: &Cache,
+    stopping: &Arc<AtomicBool>,
+) -> impl Fn() -> Readiness + Send + Sync + 'static {
+    let (cache, stopping) = (cache.clone(), Arc::clone(stopping));
+    move || {
+        if stopping.load(Ordering::Relaxed) {
+            Readiness::NotReady("the daemon is stopping".to_owned())
+        } else if cache.is_ready() {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady("recovery is running".to_owned())
+        }
+    }
+}
+
+fn add_readiness(
+    metrics: &Metrics,
+    cache: &Cache,
+    stopping: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
+    let readiness = readiness_of(cache, stopping);
+    metrics.add(move |page| {
+        let ready = u64::from(readiness() == Readiness::Ready);
+        let help = "1 when the cache is recovered and serving, else 0.";
+        page.gauge("rawcached_ready", help, &[], ready);
+    })?;
+    Ok(())
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be reached");
+    }
+}

@@ -1,0 +1,79 @@
+//! What SIGHUP does. Owns the list of settings that change while the daemon runs.
+
+use super::Reload;
+use super::logging::Logging;
+use crate::config::{Config, LogLevel};
+
+/// Settings that take effect without a restart.
+const LIVE: [&str; 1] = ["log.level"];
+
+/// What differs between two configurations.
+#[derive(Debug, PartialEq, Eq)]
+struct Difference {
+    live: Vec<String>,
+    needs_restart: Vec<String>,
+}
+
+/// Reads the configuration again, applies what can change and names what cannot. A
+/// configuration that is refused changes nothing.
+pub fn apply(config: &mut Config, reload: Reload<'_>, logging: &Logging) {
+    let new = match reload() {
+        Ok(new) => new,
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            tracing::error!("SIGHUP: nothing is changed: {error:#}");
+            return;
+        }
+    };
+    let difference = difference(config, &new);
+    if !difference.needs_restart.is_empty() {
+        let settings = difference.needs_restart.join(", ");
+        tracing::warn!(settings, "SIGHUP: these settings have changed and need a restart");
+    }
+    if difference.live.is_empty() {
+        tracing::info!(can_change = LIVE.join(", "), "SIGHUP: nothing to change while running");
+        return;
+    }
+    set_level(config, new.log.level, logging);
+}
+
+fn set_level(config: &mut Config, level: LogLevel, logging: &Logging) {
+    if logging.set_level(level) {
+        config.log.level = level;
+        tracing::info!(%level, "SIGHUP: log.level is changed");
+    }
+}
+
+fn difference(old: &Config, new: &Config) -> Difference {
+    let mut difference = Difference { live: Vec::new(), needs_restart: Vec::new() };
+    for ((key, old), (_, new)) in old.entries().into_iter().zip(new.entries()) {
+        let path = key.path();
+        if old == new {
+            continue;
+        }
+        if LIVE.contains(&path.as_str()) {
+            difference.live.push(path);
+        } else {
+            difference.needs_restart.push(path);
+        }
+    }
+    difference
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::ByteSize;
+
+    #[test]
+    fn the_log_level_is_live_and_sizes_need_a_restart() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.log.level = LogLevel::Debug;
+        new.ram.size = ByteSize(0);
+        let found = difference(&old, &new);
+        assert_eq!(found.live, ["log.level"]);
+        assert_eq!(found.needs_restart, ["ram.size"]);
+        assert_eq!(difference(&old, &old).live.len(), 0);
+    }
+}

@@ -1,0 +1,130 @@
+//! Sockets that the daemon is given or opens besides the data listeners. Owns what systemd
+//! passes and the limit on open files; never accepts.
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::{Context as _, bail};
+use listenfd::ListenFd;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::config::ServerConfig;
+use crate::server::listener::Listener;
+
+/// Name of inherited data sockets (`FileDescriptorName=` in a socket unit).
+const MEMCACHED_NAME: &str = "memcached";
+/// Name of an inherited admin socket.
+const ADMIN_NAME: &str = "admin";
+/// Descriptors needed besides one for each connection: devices, listeners, logs, admin.
+const OPEN_FILES_RESERVE: u64 = 128;
+
+/// Sockets that the service manager has opened for the daemon.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// Data sockets; they take the place of the configured ones.
+    pub memcached: Vec<Listener>,
+    /// The admin socket; it takes the place of the configured one.
+    pub admin: Option<TcpListener>,
+}
+
+impl Inherited {
+    /// Takes the sockets named by `LISTEN_FDS` and `LISTEN_FDNAMES`. Call once, early.
+    pub fn take() -> anyhow::Result<Inherited> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut sockets = ListenFd::from_env();
+        let mut inherited = Inherited::default();
+        let names = names.split(':').chain(std::iter::repeat(""));
+        for (index, name) in names.take(sockets.len()).enumerate() {
+            inherited
+                .take_one(&mut sockets, index, name)
+                .with_context(|| format!("socket {index} ({name:?})"))?;
+        }
+        Ok(inherited)
+    }
+
+    fn take_one(&mut self, sockets: &mut ListenFd, index: usize, name: &str) -> anyhow::Result<()> {
+        const TAKEN: &str = "the socket was taken already";
+        match name {
+            MEMCACHED_NAME => {
+                let listener = match sockets.take_unix_listener(index) {
+                    Ok(listener) => Listener::from_unix(listener.context(TAKEN)?)?,
+                    // Not a Unix socket, which leaves TCP.
+                    Err(_) => {
+                        Listener::from_tcp(sockets.take_tcp_listener(index)?.context(TAKEN)?)?
+                    }
+                };
+                self.memcached.push(listener);
+            }
+            ADMIN_NAME => {
+                let listener = sockets.take_tcp_listener(index)?.context(TAKEN)?;
+                listener.set_nonblocking(true)?;
+                self.admin = Some(listener);
+            }
+            _ => bail!(
+                "unknown name: write FileDescriptorName={MEMCACHED_NAME} or {ADMIN_NAME} in its \
+                 socket unit"
+            ),
+        }
+        Ok(())
+    }
+}
+
+/// The admin listener: the inherited one, else the configured one, else none.
+pub fn open_admin(
+    config: &ServerConfig,
+    inherited: Option<TcpListener>,
+) -> anyhow::Result<Option<TcpListener>> {
+    match (inherited, config.admin) {
+        (Some(listener), _) => Ok(Some(listener)),
+        (None, Some(address)) => bind_tcp(address).map(Some).context("server.admin"),
+        (None, None) => Ok(None),
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!("cannot listen on {address}; is another process (or another rawcached) using it?")
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Lets the process open as many files as the kernel allows it, and warns if that is not enough
+/// for `connections`.
+pub fn raise_open_files_limit(connections: u32) {
+    let needed = u64::from(connections) + OPEN_FILES_RESERVE;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(limit) if limit < needed => tracing::warn!(
+            limit,
+            needed,
+            "the limit on open files is too low for server.max_connections: raise LimitNOFILE"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_port_that_is_taken_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let config = ServerConfig { admin: Some(address), ..Default::default() };
+        let error = format!("{:#}", open_admin(&config, None).unwrap_err());
+        assert!(error.contains(&format!("server.admin: cannot listen on {address}")), "{error}");
+    }
+
+    #[test]
+    fn the_admin_listener_can_be_off_or_inherited() {
+        let config = ServerConfig { admin: None, ..Default::default() };
+        assert!(open_admin(&config, None).unwrap().is_none());
+        let given = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = given.local_addr().unwrap();
+        let opened = open_admin(&ServerConfig::default(), Some(given)).unwrap().unwrap();
+        assert_eq!(opened.local_addr().unwrap(), address);
+    }
+}

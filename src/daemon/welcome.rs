@@ -1,0 +1,58 @@
+//! What `serve` without any configuration prints: commands that can be pasted.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use crate::config::{Config, ListenAddress};
+
+/// Prints the commands to standard output.
+pub fn print(config: &Config, admin: Option<SocketAddr>) {
+    let program = std::env::args().next().unwrap_or_else(|| "rawcached".to_owned());
+    let text = text(&program, config, admin);
+    let mut output = std::io::stdout().lock();
+    // Nobody may be reading; serving goes on all the same.
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}
+
+fn text(program: &str, config: &Config, admin: Option<SocketAddr>) -> String {
+    let device = config.device();
+    let mut text = format!(
+        "rawcached serves {} without a configuration file. In another terminal, here:\n\n",
+        device.path.display()
+    );
+    if let Some(ListenAddress::Unix(path)) = config.server.memcached.first() {
+        let socket = path.display();
+        text += &format!(
+            "  store   echo hello | {program} put greeting --ttl 10m --socket {socket}\n  \
+               read    {program} get greeting --socket {socket}\n  \
+               purge   {program} purge greeting --socket {socket}\n  \
+               watch   {program} stats --socket {socket}\n"
+        );
+    }
+    if let Some(admin) = admin {
+        text += &format!(
+            "  metrics curl -s http://{admin}/metrics\n  ready   curl -s http://{admin}/readyz\n"
+        );
+    }
+    text += "\nCtrl-C stops it; what is stored is kept.\n";
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn the_commands_name_the_socket_and_the_admin_address() {
+        let config = Sources::default().load().unwrap();
+        let text = text("./rawcached", &config, config.server.admin);
+        for line in [
+            "echo hello | ./rawcached put greeting --ttl 10m --socket rawcached-data/memcached.sock",
+            "./rawcached get greeting --socket rawcached-data/memcached.sock",
+            "curl -s http://127.0.0.1:9180/metrics",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

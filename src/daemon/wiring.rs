@@ -1,0 +1,183 @@
+//! Where the daemon meets the cache and the protocol server. Owns nothing but the way they are
+//! opened and started; the one file that changes when their interfaces do.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::image;
+use crate::cache::{Ack, Cache, CacheOptions};
+use crate::clock::Clock;
+use crate::config::{
+    AckMode, Config, EngineChoice, IoMode, ListenAddress, RegionSize, ServerConfig,
+};
+use crate::device::{self, Device, EngineKind, OpenOptions};
+use crate::format::{Superblock, Uuid};
+use crate::metrics::{Metrics, write_cache, write_device};
+use crate::server::listener::{Address, Listener, Permissions};
+use crate::server::{Options, RunError, Server, write_server};
+use crate::store::{FormatOptions, Store};
+
+/// Time beyond the drain's own limit after which a server that does not end is given up.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Opens the cache on the configured device; recovery may still run when it returns.
+pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> {
+    let region_size = match config.store.region_size {
+        RegionSize::Auto => None,
+        RegionSize::Fixed(size) => Some(size.0),
+    };
+    image::prepare(config, async |path| {
+        format(&OpenOptions::new(path), region_size, &clock).await.map(drop)
+    })
+    .await?;
+    let device = config.device();
+    let options = OpenOptions {
+        io: match device.io {
+            IoMode::Auto => device::IoMode::Auto,
+            IoMode::Direct => device::IoMode::Direct,
+            IoMode::Buffered => device::IoMode::Buffered,
+        },
+        engine: match device.engine {
+            EngineChoice::Auto => EngineKind::Auto,
+            EngineChoice::Threads => EngineKind::Threads,
+        },
+        ..OpenOptions::new(&device.path)
+    };
+    Ok(Cache::open(Device::open(&options)?, cache_options(config), clock).await?)
+}
+
+fn cache_options(config: &Config) -> CacheOptions {
+    CacheOptions {
+        ram_bytes: config.ram.size.0,
+        ttl_default: config.ttl.default.0,
+        ttl_max: config.ttl.max.0,
+        min_to_disk: config.ttl.min_to_disk.0,
+        ack: match config.store.ack {
+            AckMode::Buffered => Ack::Buffered,
+            AckMode::Flushed => Ack::Flushed,
+        },
+        flush_interval: config.store.flush_interval.0,
+        ..CacheOptions::default()
+    }
+}
+
+/// Opens a device and writes a new, empty store to it. What was on it is gone.
+///
+/// # Errors
+/// The device does not open, cannot be divided as asked, or fails.
+pub async fn format(
+    options: &OpenOptions,
+    region_size: Option<u64>,
+    clock: &Clock,
+) -> anyhow::Result<Superblock> {
+    let device = Device::open(options)?;
+    let format = FormatOptions { uuid: random_uuid()?, alignment: options.alignment, region_size };
+    Ok(Store::format(&device, &format, clock).await?)
+}
+
+/// A random UUID: version 4, variant 1 (RFC 9562, section 5.4).
+fn random_uuid() -> anyhow::Result<Uuid> {
+    let mut bytes = [0; 16];
+    let mut random = File::open("/dev/urandom").context("cannot open /dev/urandom")?;
+    random.read_exact(&mut bytes).context("cannot read /dev/urandom")?;
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    Ok(Uuid(bytes))
+}
+
+/// Adds the snapshots of cache, store and device.
+pub fn add_metrics(metrics: &Metrics, cache: &Cache) -> anyhow::Result<()> {
+    let cache = cache.clone();
+    metrics.add(move |page| {
+        write_cache(page, &cache.stats());
+        let device = cache.device_store().device();
+        write_device(page, device.info(), &device.stats());
+    })?;
+    Ok(())
+}
+
+/// Binds the configured data listeners.
+pub fn bind_listeners(config: &ServerConfig) -> anyhow::Result<Vec<Listener>> {
+    let permissions =
+        Permissions { mode: config.socket_mode.0, group: config.socket_group.clone() };
+    let bind = |address: &ListenAddress| {
+        let at = match address {
+            ListenAddress::Unix(path) => Address::Unix(path.clone()),
+            ListenAddress::Tcp(address) => Address::Tcp(*address),
+        };
+        Listener::bind(&at, &permissions).with_context(|| format!("server.memcached: {address}"))
+    };
+    config.memcached.iter().map(bind).collect()
+}
+
+/// The running protocol server.
+pub struct Serving {
+    task: JoinHandle<Result<(), RunError>>,
+    stop: oneshot::Sender<()>,
+    drain_timeout: Duration,
+}
+
+/// Starts the workers on `listeners` and adds what they count.
+pub fn start_server(
+    config: &Config,
+    cache: &Cache,
+    listeners: Vec<Listener>,
+    metrics: &Metrics,
+) -> anyhow::Result<Serving> {
+    let options = options_of(config);
+    let (connections_max, drain_timeout) = (options.connections_max, options.drain_timeout);
+    let server = Server::new(options, cache.clone());
+    let counters = server.counters().clone();
+    metrics.add(move |page| write_server(page, &counters.snapshot(), connections_max))?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(server.run(listeners, async {
+        let _ = stopped.await;
+    }));
+    Ok(Serving { task, stop, drain_timeout })
+}
+
+fn options_of(config: &Config) -> Options {
+    let server = &config.server;
+    let workers = usize::try_from(server.workers).ok().and_then(NonZeroUsize::new);
+    let defaults = Options::default();
+    Options {
+        workers: workers.unwrap_or(defaults.workers),
+        connections_max: usize::try_from(server.max_connections).unwrap_or(usize::MAX),
+        drain_timeout: super::DRAIN_DEADLINE,
+        value_len_max: server.max_object_size.0,
+        ttl_max: config.ttl.max.0,
+    }
+}
+
+impl Serving {
+    /// Waits until the server fails; it does not end by itself otherwise.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        let reason = match (&mut self.task).await {
+            Ok(Ok(())) => anyhow::anyhow!("it ended by itself"),
+            Ok(Err(error)) => error.into(),
+            Err(panicked) => panicked.into(),
+        };
+        reason.context("the memcached server failed")
+    }
+
+    /// Stops accepting and lets commands in progress finish within the drain's limit.
+    pub async fn stop(mut self) {
+        if self.task.is_finished() {
+            return;
+        }
+        let _ = self.stop.send(());
+        let limit = self.drain_timeout + STOP_GRACE;
+        match tokio::time::timeout(limit, &mut self.task).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::error!(%error, "the memcached server failed"),
+            Ok(Err(panicked)) => tracing::error!(%panicked, "the memcached server failed"),
+            Err(_) => tracing::error!(?limit, "the memcached server does not end; given up"),
+        }
+    }
+}

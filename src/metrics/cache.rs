@@ -1,0 +1,135 @@
+//! What the cache and its store count, as metrics.
+
+use super::Page;
+use crate::cache::{CacheStats, StoreStats};
+
+/// Writes the RAM tier, the stores in progress and the store on the device.
+pub fn write_cache(page: &mut Page, stats: &CacheStats) {
+    for (name, help, value) in [
+        ("rawcached_ram_bytes", "Bytes in the RAM tier.", stats.ram_bytes),
+        (
+            "rawcached_ram_max_bytes",
+            "Most bytes in the RAM tier; see ram.size.",
+            stats.ram_bytes_max,
+        ),
+        ("rawcached_ram_entries", "Entries in the RAM tier.", stats.ram_entries),
+        ("rawcached_staging_bytes", "Bytes of stores in progress.", stats.staging_bytes),
+        (
+            "rawcached_staging_max_bytes",
+            "Most bytes of stores in progress; further ones wait.",
+            stats.staging_bytes_max,
+        ),
+    ] {
+        page.gauge(name, help, &[], value);
+    }
+    write_levels(page, &stats.store);
+    write_lookups(page, &stats.store);
+    write_reclaim(page, &stats.store);
+}
+
+fn write_levels(page: &mut Page, store: &StoreStats) {
+    for (name, help, value) in [
+        ("rawcached_recovered", "1 when recovery is complete.", u64::from(store.recovered)),
+        ("rawcached_store_capacity_bytes", "Bytes in regions.", store.capacity_bytes),
+        (
+            "rawcached_store_live_bytes",
+            "Upper bound of the bytes of indexed entries.",
+            store.live_bytes,
+        ),
+        ("rawcached_store_regions", "Regions on the device.", store.regions),
+        ("rawcached_store_free_regions", "Regions that hold nothing.", store.regions_free),
+        ("rawcached_index_entries", "Indexed entries, slices one by one.", store.entries),
+        ("rawcached_index_bytes", "Memory of the index.", store.index_bytes),
+        (
+            "rawcached_store_backlog_bytes",
+            "Bytes accepted but not yet on the device.",
+            store.backlog_bytes,
+        ),
+    ] {
+        page.gauge(name, help, &[], value);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a recovery takes far less than 2^53 us")]
+    page.gauge_float(
+        "rawcached_recovery_duration_seconds",
+        "How long recovery took.",
+        &[],
+        store.counters.recovery_us as f64 / 1e6,
+    );
+}
+
+fn write_lookups(page: &mut Page, store: &StoreStats) {
+    let counters = &store.counters;
+    for (name, help, value) in [
+        (
+            "rawcached_index_false_positives_total",
+            "Lookups whose fingerprint matched another key's entry.",
+            counters.false_positives,
+        ),
+        (
+            "rawcached_expired_lookups_total",
+            "Entries found expired or purged by a lookup.",
+            counters.expired,
+        ),
+        (
+            "rawcached_damaged_entries_total",
+            "Entries whose bytes on the device were not what was written.",
+            counters.damaged,
+        ),
+        ("rawcached_entry_read_errors_total", "Failed reads of entries.", counters.read_errors),
+        (
+            "rawcached_log_write_errors_total",
+            "Failed writes or flushes of the log.",
+            counters.write_errors,
+        ),
+        (
+            "rawcached_superblock_repairs_total",
+            "Superblock copies found damaged and repaired.",
+            counters.superblocks_repaired,
+        ),
+        ("rawcached_recovered_entries_total", "Entries found by recovery.", counters.recovered),
+    ] {
+        page.counter(name, help, &[], value);
+    }
+}
+
+fn write_reclaim(page: &mut Page, store: &StoreStats) {
+    let counters = &store.counters;
+    for (name, help, value) in [
+        (
+            "rawcached_accepted_body_bytes_total",
+            "Body bytes accepted from clients; the device's written bytes over these are the \
+             write amplification.",
+            counters.body_bytes,
+        ),
+        ("rawcached_store_stalls_total", "Stores that had to wait for room.", counters.stalls),
+        (
+            "rawcached_store_stalls_refused_total",
+            "Stores refused because the wait for room was too long.",
+            counters.refused,
+        ),
+        ("rawcached_freed_regions_total", "Regions freed.", counters.regions_freed),
+        (
+            "rawcached_evicted_entries_total",
+            "Indexed entries dropped with their region.",
+            counters.evicted,
+        ),
+        (
+            "rawcached_reinserted_entries_total",
+            "Entries kept when their region was freed because they were hit.",
+            counters.reinserted,
+        ),
+        ("rawcached_reinserted_bytes_total", "Bytes re-inserted.", counters.reinserted_bytes),
+        (
+            "rawcached_carried_kill_records_total",
+            "Kill records carried to a newer region.",
+            counters.kills_carried,
+        ),
+        (
+            "rawcached_touched_entries_total",
+            "Entries given a new lifetime in place.",
+            counters.touched,
+        ),
+    ] {
+        page.counter(name, help, &[], value);
+    }
+}

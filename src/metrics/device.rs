@@ -1,0 +1,130 @@
+//! What a device counts, as metrics.
+
+use super::Page;
+use crate::device::{DeviceInfo, DeviceStatsSnapshot};
+
+/// Writes the facts and counters of one device.
+pub fn write_device(page: &mut Page, info: &DeviceInfo, stats: &DeviceStatsSnapshot) {
+    write_info(page, info, stats.direct);
+    let requests = "Requests given to the device, by operation.";
+    let errors = "Requests that failed for their caller, by operation.";
+    let operations = [
+        ("read", stats.reads, stats.read_errors),
+        ("write", stats.writes, stats.write_errors),
+        ("flush", stats.flushes, stats.flush_errors),
+    ];
+    for (operation, count, failed) in operations {
+        let labels = [("operation", operation)];
+        page.counter("rawcached_device_requests_total", requests, &labels, count);
+        page.counter("rawcached_device_errors_total", errors, &labels, failed);
+    }
+    let transferred = "Bytes moved from and to the device.";
+    for (direction, bytes) in [("read", stats.bytes_read), ("write", stats.bytes_written)] {
+        let labels = [("direction", direction)];
+        page.counter("rawcached_device_transferred_bytes_total", transferred, &labels, bytes);
+    }
+    page.counter(
+        "rawcached_device_read_modify_writes_total",
+        "Updates in place that read a block, changed it and wrote it back.",
+        &[],
+        stats.read_modify_writes,
+    );
+    page.counter(
+        "rawcached_device_continued_transfers_total",
+        "Short or interrupted transfers that were continued.",
+        &[],
+        stats.continued,
+    );
+    page.gauge(
+        "rawcached_device_requests_in_flight",
+        "Requests given to the device and waited for.",
+        &[],
+        stats.in_flight,
+    );
+}
+
+fn write_info(page: &mut Page, info: &DeviceInfo, direct: bool) {
+    let path = info.path.to_string_lossy();
+    page.gauge(
+        "rawcached_device_info",
+        "Always 1; path and engine are in the labels.",
+        &[("path", &path), ("engine", info.engine)],
+        1,
+    );
+    page.gauge("rawcached_device_size_bytes", "Usable bytes of the device.", &[], info.size);
+    page.gauge(
+        "rawcached_device_alignment_bytes",
+        "Offsets and lengths of transfers are multiples of this.",
+        &[],
+        u64::from(info.alignment),
+    );
+    page.gauge(
+        "rawcached_device_direct_io",
+        "1 where transfers bypass the page cache, 0 where they are buffered.",
+        &[],
+        u64::from(direct),
+    );
+    page.gauge(
+        "rawcached_device_direct_io_fallback",
+        "1 where direct I/O was wanted and is off.",
+        &[],
+        u64::from(info.fallback.is_some()),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceKind;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn every_counter_of_a_device_is_on_the_page() {
+        let info = DeviceInfo {
+            path: "/dev/x".into(),
+            kind: DeviceKind::Simulated,
+            engine: "threads",
+            direct: true,
+            fallback: None,
+            direct_writes_buffered: false,
+            read_only: false,
+            size: 1 << 30,
+            alignment: 4096,
+            memory_alignment: 512,
+        };
+        let stats = DeviceStatsSnapshot {
+            direct: true,
+            reads: 1,
+            writes: 2,
+            flushes: 3,
+            read_modify_writes: 4,
+            bytes_read: 5,
+            bytes_written: 6,
+            read_errors: 7,
+            write_errors: 8,
+            flush_errors: 9,
+            continued: 10,
+            in_flight: 11,
+        };
+        let metrics = Metrics::new();
+        metrics.add(move |page| write_device(page, &info, &stats)).unwrap();
+        let text = metrics.render();
+        for line in [
+            "rawcached_device_info{path=\"/dev/x\",engine=\"threads\"} 1",
+            "rawcached_device_direct_io 1",
+            "rawcached_device_requests_total{operation=\"read\"} 1",
+            "rawcached_device_requests_total{operation=\"write\"} 2",
+            "rawcached_device_requests_total{operation=\"flush\"} 3",
+            "rawcached_device_read_modify_writes_total 4",
+            "rawcached_device_transferred_bytes_total{direction=\"read\"} 5",
+            "rawcached_device_transferred_bytes_total{direction=\"write\"} 6",
+            "rawcached_device_errors_total{operation=\"read\"} 7",
+            "rawcached_device_errors_total{operation=\"write\"} 8",
+            "rawcached_device_errors_total{operation=\"flush\"} 9",
+            "rawcached_device_continued_transfers_total 10",
+            "rawcached_device_requests_in_flight 11",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Goal: the admin listener answers health and metrics, and nothing a client does stops it.
+//! Method: HTTP bytes over real loopback connections.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rawcached::metrics::Metrics;
+use rawcached::server::admin::{Admin, Readiness};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+struct Running {
+    address: std::net::SocketAddr,
+    ready: Arc<AtomicBool>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+async fn start() -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let ready = Arc::new(AtomicBool::new(true));
+    let metrics = Metrics::new();
+    metrics.add(|page| page.counter("rawcached_demo_total", "Demo.", &[], 5)).unwrap();
+    let flag = Arc::clone(&ready);
+    let admin = Admin::new(metrics, move || {
+        if flag.load(Ordering::Relaxed) {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady("recovery is running".to_owned())
+        }
+    });
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(admin.serve(listener, async {
+        let _ = stopped.await;
+    }));
+    Running { address, ready, stop, task }
+}
+
+/// Sends `request` and reads until the server closes.
+async fn exchange(running: &Running, request: &str) -> String {
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    let read = stream.read_to_end(&mut response);
+    tokio::time::timeout(Duration::from_secs(20), read).await.unwrap().unwrap();
+    String::from_utf8(response).unwrap()
+}
+
+async fn get(running: &Running, path: &str) -> String {
+    exchange(running, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await
+}
+
+#[tokio::test]
+async fn metrics_have_the_prometheus_content_type() {
+    let running = start().await;
+    let response = get(&running, "/metrics").await;
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"), "{response}");
+    assert!(response.ends_with("rawcached_demo_total 5\n"), "{response}");
+}
+
+#[tokio::test]
+async fn alive_and_ready_are_told_apart() {
+    let running = start().await;
+    assert!(get(&running, "/readyz").await.starts_with("HTTP/1.1 200 "));
+    running.ready.store(false, Ordering::Relaxed);
+    let response = get(&running, "/readyz").await;
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+    assert!(response.ends_with("\r\n\r\nrecovery is running\n"), "{response}");
+    assert!(get(&running, "/healthz").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn head_has_the_length_but_no_body() {
+    let running = start().await;
+    let request = "HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let response = exchange(&running, request).await;
+    assert!(response.contains("content-length: 6\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\n"), "{response}");
+}
+
+#[tokio::test]
+async fn anything_else_is_refused() {
+    let running = start().await;
+    assert!(get(&running, "/").await.contains("<a href=\"/metrics\">"));
+    assert!(get(&running, "/nothing").await.starts_with("HTTP/1.1 404 "));
+    for method in ["POST", "PUT", "DELETE", "PURGE"] {
+        let request = format!("{method} /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let response = exchange(&running, &request).await;
+        assert!(response.starts_with("HTTP/1.1 405 "), "{response}");
+        assert!(response.contains("allow: GET, HEAD\r\n"), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_and_oversized_heads_are_answered_and_closed() {
+    let running = start().await;
+    assert!(exchange(&running, "\0\0\0\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+    let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(15 << 10));
+    let many = "a: b\r\n".repeat(2000);
+    let response = exchange(&running, &format!("{long}{many}")).await;
+    assert!(response.starts_with("HTTP/1.1 4"), "{response}");
+    assert!(get(&running, "/healthz").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_connections_are_closed_and_make_room() {
+    let running = start().await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(running.address).await.unwrap());
+    }
+    // More connections than slots: the answer comes once silent ones have timed out.
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+}
+
+#[tokio::test]
+async fn shutdown_ends_idle_connections() {
+    let running = start().await;
+    let mut idle = TcpStream::connect(running.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut start_of_answer = [0; 12];
+    idle.read_exact(&mut start_of_answer).await.unwrap();
+    running.stop.send(()).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), running.task).await;
+    ended.expect("shutdown takes at most a second").unwrap().unwrap();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_other_hosts_reach_is_refused() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let admin = Admin::new(Metrics::new(), || Readiness::Ready);
+    let error = admin.serve(listener, std::future::pending()).await.unwrap_err();
+    assert!(error.to_string().contains("not a loopback address"), "{error}");
+}

@@ -1,0 +1,580 @@
+//! Goal: the command line says what is wrong and does what it says. Method: run the built binary;
+//! where a daemon is needed, start it, or script one side of the protocol.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// The binary in `directory`, without settings from the environment of the test.
+fn rawcached(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
+    command.current_dir(directory).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("RAWCACHED_") || name.starts_with("LISTEN_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("NOTIFY_SOCKET").env_remove("RUST_LOG");
+    command
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Checks `text` as a configuration file with further settings from the environment.
+fn check_config(text: &str, environment: &[(&str, &str)], flags: &[&str]) -> Output {
+    let directory = directory();
+    std::fs::write(directory.path().join("c.toml"), text).unwrap();
+    rawcached(directory.path())
+        .args(["serve", "-c", "c.toml", "--check-config"])
+        .args(flags)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+const DEVICE: &str = "[[device]]\npath = \"/dev/x\"\n";
+
+#[test]
+fn a_wrong_configuration_names_file_line_and_key() {
+    for (text, expected) in [
+        ("[server]\nadmin = \"0.0.0.0:1\"\n", "c.toml:2: server.admin: "),
+        ("\n\n[ram]\nsize = \"lots\"\n", "c.toml:4: ram.size: \"lots\" is not a size"),
+        ("[ram]\nsizes = \"1GiB\"\n", "c.toml:2: ram.sizes: unknown field"),
+        ("[log]\nlevel = \"loud\"\n", "c.toml:2: log.level: \"loud\" is not known"),
+        ("[store]\nack = 1\n", "c.toml:2: store.ack: "),
+        ("[server]\nhttp = [\"unix:/x\"]\n", "c.toml:2: server.http: "),
+        ("[ttl]\ndefault = \"2h\"\nmax = \"1h\"\n", "c.toml:2: ttl.default: "),
+        ("[server\n", "c.toml:1: "),
+        ("[[device]]\npath = \"/dev/y\"\n", "c.toml:3: device[1]: a second [[device]]"),
+    ] {
+        let output = check_config(&format!("{text}{DEVICE}"), &[], &[]);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.starts_with(&format!("rawcached: {expected}")), "{expected} in {message}");
+    }
+    let output = check_config("[ram]\nsize = \"1GiB\"\n", &[], &[]);
+    assert!(stderr(&output).contains("device.path: no device"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_valid_configuration_is_said_to_be_valid() {
+    let output = check_config(DEVICE, &[], &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "the configuration is valid\n");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let directory = directory();
+    let output = rawcached(directory.path()).args(["serve", "-c", "none.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot read the configuration file none.toml"));
+}
+
+#[test]
+fn flags_outrank_the_environment_which_outranks_the_file() {
+    let file = format!("[ram]\nsize = \"1MiB\"\n[log]\nformat = \"json\"\n{DEVICE}");
+    let environment = [("RAWCACHED_RAM_SIZE", "2MiB"), ("RAWCACHED_TTL_MAX", "30d")];
+    let output = check_config(&file, &environment, &["--ttl-max", "7d", "-v"]);
+    let settings = stdout(&output);
+    for line in [
+        "ram.size = \"2MiB\"",
+        "ttl.max = \"7d\"",
+        "log.format = \"json\"",
+        "log.level = \"debug\"",
+    ] {
+        assert!(settings.lines().any(|found| found == line), "{line} in\n{settings}");
+    }
+}
+
+#[test]
+fn wrong_variables_and_flags_are_blamed_by_name() {
+    let output = check_config(DEVICE, &[("RAWCACHED_RAM_SIZE", "x")], &[]);
+    assert!(stderr(&output).contains("environment variable RAWCACHED_RAM_SIZE: ram.size: "));
+    let output = check_config(DEVICE, &[("RAWCACHED_RAM_SISE", "1")], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("RAWCACHED_RAM_SISE: there is no such setting"));
+    let output = check_config(DEVICE, &[], &["--device-engine", "io_uring"]);
+    assert!(
+        stderr(&output)
+            .contains("flag --device-engine: device.engine: \"io_uring\" is not supported yet")
+    );
+    let output = check_config(DEVICE, &[("RAWCACHED_TEST_ANYTHING", "1")], &[]);
+    assert!(output.status.success());
+}
+
+#[test]
+fn help_lists_every_command() {
+    let output = rawcached(directory().path()).arg("--help").output().unwrap();
+    let help = stdout(&output);
+    for command in
+        ["serve", "format", "probe", "inspect", "ls", "check", "stats", "get", "put", "purge"]
+    {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} in\n{help}");
+    }
+    let output = rawcached(directory().path()).args(["serve", "--help"]).output().unwrap();
+    assert!(stdout(&output).contains("--server-max-object-size"));
+}
+
+#[test]
+fn a_missing_device_names_the_command_to_run() {
+    let directory = directory();
+    let output =
+        rawcached(directory.path()).args(["serve", "--device-path", "none.img"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("rawcached format none.img --size"), "{}", stderr(&output));
+}
+
+#[test]
+fn format_does_not_overwrite_a_file_that_is_there() {
+    let directory = directory();
+    std::fs::write(directory.path().join("x.img"), "mine").unwrap();
+    let output = rawcached(directory.path())
+        .args(["format", "x.img", "--size", "64MiB", "--yes"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("is there already"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(directory.path().join("x.img")).unwrap(), "mine");
+}
+
+#[test]
+fn a_new_image_is_formatted_and_told_about() {
+    let directory = directory();
+    let run = |arguments: &[&str]| rawcached(directory.path()).args(arguments).output().unwrap();
+    let output = run(&["format", "x.img", "--size", "64MiB", "--alignment", "8192"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("alignment    8KiB (8192 bytes)"), "{}", stdout(&output));
+    let output = run(&["inspect", "x.img", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["alignment_bytes"], 8192);
+    assert_eq!(report["superblocks"], serde_json::json!(["good", "good"]));
+    let output = run(&["probe", "x.img", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["size"], &report["kind"]), (&(64 << 20).into(), &"file".into()));
+
+    let output = run(&["format", "x.img"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = stderr(&output);
+    assert!(
+        message.contains("add --yes") && message.contains("holds the rawcached store"),
+        "{message}"
+    );
+    assert!(run(&["format", "x.img", "--yes"]).status.success());
+}
+
+#[test]
+fn a_foreign_file_system_is_erased_by_force_only() {
+    let directory = directory();
+    let path = directory.path().join("x.img");
+    let mut image = vec![0; 64 << 20];
+    // Magic number and a plausible head of an ext4 superblock.
+    image[1024..1028].copy_from_slice(&16384_u32.to_le_bytes());
+    image[1028..1032].copy_from_slice(&16384_u32.to_le_bytes());
+    image[1024 + 56..1024 + 58].copy_from_slice(&0xef53_u16.to_le_bytes());
+    std::fs::write(&path, image).unwrap();
+    let run = |arguments: &[&str]| rawcached(directory.path()).args(arguments).output().unwrap();
+    let output = run(&["format", "x.img", "--yes"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stderr(&output).contains("add --force"), "{}", stderr(&output));
+    let output = run(&["serve", "--device-path", "x.img", "--server-admin", ""]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("rawcached format"), "{}", stderr(&output));
+    assert!(run(&["format", "x.img", "--yes", "--force"]).status.success());
+}
+
+#[test]
+fn what_was_stored_is_found_after_a_kill_and_after_a_stop() {
+    let directory = directory();
+    let body: Vec<u8> = (0..=255).cycle().take(5 << 20).collect();
+    let get = || {
+        let output = rawcached(directory.path()).args(["get", "k"]).output().unwrap();
+        (output.status.code(), output.stdout == body)
+    };
+    let ready = |daemon: &mut Daemon| {
+        let line = daemon.wait_for("admin listener");
+        let address = line.rsplit('=').next().unwrap().trim().to_owned();
+        daemon.wait_for("serving");
+        while !http_get(&address, "/readyz").starts_with("HTTP/1.1 200 ") {}
+    };
+    let mut command = rawcached(directory.path());
+    let mut daemon = Daemon::start(command.env("RAWCACHED_STORE_ACK", "flushed"));
+    ready(&mut daemon);
+    let mut put = rawcached(directory.path())
+        .args(["put", "k", "--ttl", "1d"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    put.stdin.take().unwrap().write_all(&body).unwrap();
+    assert!(put.wait().unwrap().success());
+    daemon.signal("KILL");
+    daemon.wait();
+
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    ready(&mut daemon);
+    assert_eq!(get(), (Some(0), true));
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    ready(&mut daemon);
+    assert_eq!(get(), (Some(0), true));
+}
+
+#[test]
+fn keys_that_cannot_be_sent_are_refused_before_connecting() {
+    let long = "x".repeat(251);
+    for (key, reason) in [("a b", "space or control"), (long.as_str(), "1 to 250")] {
+        let output = rawcached(directory().path()).args(["get", key]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(reason), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn without_a_daemon_the_client_says_where_it_looked() {
+    let directory = directory();
+    let output =
+        rawcached(directory.path()).args(["get", "k", "--socket", "none.sock"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot connect to unix:none.sock"), "{}", stderr(&output));
+}
+
+/// A server that expects `request` on one connection and answers `answer`.
+fn script(directory: &Path, request: &'static [u8], answer: &'static [u8]) -> JoinHandle<()> {
+    let listener = UnixListener::bind(directory.join("s.sock")).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut received = vec![0; request.len()];
+        stream.read_exact(&mut received).unwrap();
+        assert_eq!(received, request);
+        stream.write_all(answer).unwrap();
+    })
+}
+
+fn client(
+    arguments: &[&str],
+    input: &[u8],
+    request: &'static [u8],
+    answer: &'static [u8],
+) -> Output {
+    let directory = directory();
+    let server = script(directory.path(), request, answer);
+    let mut child = rawcached(directory.path())
+        .args(arguments)
+        .args(["--socket", "s.sock"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    server.join().unwrap();
+    output
+}
+
+#[test]
+fn get_writes_the_exact_value_and_tells_a_miss() {
+    let output = client(&["get", "k"], b"", b"get k\r\n", b"VALUE k 0 5\r\na\r\nbc\r\nEND\r\n");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"a\r\nbc"[..]));
+    let output = client(&["get", "k"], b"", b"get k\r\n", b"END\r\n");
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
+}
+
+#[test]
+fn a_value_that_is_cut_off_is_an_error_not_a_miss() {
+    let output = client(&["get", "k"], b"", b"get k\r\n", b"VALUE k 0 5\r\nab");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("after 2 of 5 bytes"), "{}", stderr(&output));
+    let output = client(&["get", "k"], b"", b"get k\r\n", b"SERVER_ERROR busy\r\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("SERVER_ERROR busy"), "{}", stderr(&output));
+}
+
+#[test]
+fn put_sends_standard_input_with_the_lifetime() {
+    let output =
+        client(&["put", "k", "--ttl", "10m"], b"a\0b", b"set k 0 600 3\r\na\0b\r\n", b"STORED\r\n");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = client(
+        &["put", "k"],
+        b"",
+        b"set k 0 0 0\r\n\r\n",
+        b"SERVER_ERROR object too large for cache\r\n",
+    );
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("not stored: SERVER_ERROR object too large"));
+}
+
+#[test]
+fn purge_and_stats_speak_the_protocol() {
+    let output = client(&["purge", "k"], b"", b"delete k\r\n", b"DELETED\r\n");
+    assert_eq!(output.status.code(), Some(0));
+    let output = client(&["purge", "k"], b"", b"delete k\r\n", b"NOT_FOUND\r\n");
+    assert_eq!(output.status.code(), Some(1));
+    let answer = b"STAT pid 7\r\nSTAT version 1.2.3\r\nEND\r\n";
+    let output = client(&["stats"], b"", b"stats\r\n", answer);
+    assert_eq!(stdout(&output), "pid      7\nversion  1.2.3\n");
+    let output = client(&["stats", "--json"], b"", b"stats\r\n", answer);
+    assert_eq!(stdout(&output), "{\n  \"pid\": 7,\n  \"version\": \"1.2.3\"\n}\n");
+}
+
+/// A daemon that is killed when the test ends.
+struct Daemon {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Daemon {
+    fn start(command: &mut Command) -> Daemon {
+        let mut child = command
+            .args(["serve", "--server-admin", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Daemon { child, lines }
+    }
+
+    /// Reads the log up to a line with `text` and returns it.
+    fn wait_for(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        for line in self.lines.by_ref() {
+            let line = line.unwrap();
+            if line.contains(text) {
+                return line;
+            }
+            seen += &format!("{line}\n");
+        }
+        panic!("no {text:?} in the log:\n{seen}");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn http_get(address: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+#[test]
+fn the_embedded_default_makes_its_files_and_prints_commands() {
+    let directory = directory();
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    let line = daemon.wait_for("admin listener");
+    let address = line.rsplit('=').next().unwrap().trim().to_owned();
+    daemon.wait_for("serving");
+    let data = directory.path().join("rawcached-data");
+    assert_eq!(std::fs::metadata(data.join("cache.img")).unwrap().len(), 1 << 30);
+    let socket = data.join("memcached.sock");
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    UnixStream::connect(&socket).unwrap();
+    while !http_get(&address, "/readyz").starts_with("HTTP/1.1 200 ") {}
+    let metrics = http_get(&address, "/metrics");
+    for line in ["rawcached_ready 1", "rawcached_store_regions 63", "rawcached_ram_entries 0"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    assert!(!socket.exists());
+    let mut printed = String::new();
+    daemon.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    for part in [
+        "put greeting --ttl 10m --socket rawcached-data/memcached.sock",
+        "get greeting --socket rawcached-data/memcached.sock",
+        &format!("curl -s http://{address}/metrics"),
+    ] {
+        assert!(printed.contains(part), "{part} in\n{printed}");
+    }
+}
+
+#[test]
+fn the_printed_commands_store_read_watch_and_purge() {
+    let directory = directory();
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    let line = daemon.wait_for("admin listener");
+    let address = line.rsplit('=').next().unwrap().trim().to_owned();
+    daemon.wait_for("serving");
+    let run = |arguments: &[&str], input: &[u8]| {
+        let mut child = rawcached(directory.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), output.stdout)
+    };
+    let body: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
+    assert_eq!(run(&["put", "k", "--ttl", "10m"], &body).0, Some(0));
+    let (code, found) = run(&["get", "k"], b"");
+    assert!(code == Some(0) && found == body, "{code:?}, {} bytes", found.len());
+    let (code, stats) = run(&["stats", "--json"], b"");
+    let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
+    assert_eq!((code, &stats["get_hits"]), (Some(0), &serde_json::json!(1)));
+    assert_eq!(run(&["purge", "k"], b"").0, Some(0));
+    assert_eq!(run(&["get", "k"], b"").0, Some(1));
+    let metrics = http_get(&address, "/metrics");
+    for line in [
+        "rawcached_command_keys_total{command=\"get\",result=\"hit\"} 1",
+        "rawcached_command_keys_total{command=\"get\",result=\"miss\"} 1",
+        "rawcached_stores_total 1",
+        "rawcached_command_duration_seconds_count{operation=\"store\",tier=\"none\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+}
+
+#[test]
+fn a_drain_waits_for_a_store_in_progress_and_a_second_signal_does_not() {
+    let directory = directory();
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    let line = daemon.wait_for("admin listener");
+    let address = line.rsplit('=').next().unwrap().trim().to_owned();
+    daemon.wait_for("serving");
+    let mut client =
+        UnixStream::connect(directory.path().join("rawcached-data/memcached.sock")).unwrap();
+    client.write_all(b"set k 0 0 100\r\npart of it").unwrap();
+    let received = "rawcached_received_bytes_total 25\n";
+    while !http_get(&address, "/metrics").contains(received) {}
+    daemon.signal("TERM");
+    daemon.wait_for("draining");
+    let response = http_get(&address, "/readyz");
+    assert!(response.ends_with("the daemon is stopping\n"), "{response}");
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(1));
+}
+
+#[test]
+fn the_service_manager_is_told_of_start_and_stop() {
+    let directory = directory();
+    let path = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let next = || {
+        let mut buffer = [0; 4096];
+        let len = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).into_owned()
+    };
+    let mut command = rawcached(directory.path());
+    let mut daemon =
+        Daemon::start(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000"));
+    while !next().contains("READY=1") {}
+    UnixStream::connect(directory.path().join("rawcached-data/memcached.sock")).unwrap();
+    while !next().contains("WATCHDOG=1") {}
+    daemon.signal("INT");
+    while !next().contains("STOPPING=1") {}
+    assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn a_hangup_changes_the_log_level_and_names_what_needs_a_restart() {
+    let directory = directory();
+    let path = directory.path().join("c.toml");
+    let device =
+        "[server]\nmemcached = [\"unix:s.sock\"]\n[[device]]\npath = \"c.img\"\nsize = \"64MiB\"\n";
+    std::fs::write(&path, device).unwrap();
+    let mut daemon = Daemon::start(rawcached(directory.path()).env("RAWCACHED_CONFIG", "c.toml"));
+    daemon.wait_for("serving");
+    let changed = "[log]\nlevel = \"debug\"\n[ram]\nsize = \"0\"\n";
+    std::fs::write(&path, format!("{device}{changed}")).unwrap();
+    daemon.signal("HUP");
+    assert!(daemon.wait_for("need a restart").contains("ram.size"));
+    daemon.wait_for("log.level is changed");
+    std::fs::write(&path, "[log]\nlevel = \"loud\"\n").unwrap();
+    daemon.signal("HUP");
+    assert!(daemon.wait_for("nothing is changed").contains("c.toml:2: log.level"));
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn a_second_daemon_does_not_take_over_a_live_socket() {
+    let directory = directory();
+    let mut first = Daemon::start(&mut rawcached(directory.path()));
+    first.wait_for("serving");
+    let output =
+        rawcached(directory.path()).args(["serve", "--server-admin", ""]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    UnixStream::connect(directory.path().join("rawcached-data/memcached.sock")).unwrap();
+}
+
+#[test]
+fn sockets_from_the_service_manager_take_the_place_of_configured_ones() {
+    let directory = directory();
+    // systemd-socket-activate is not everywhere; a shell can hand a socket to descriptor 3 only
+    // if something listens, so python does what systemd does.
+    let program = format!(
+        "import os,socket\n\
+         s=socket.socket(socket.AF_UNIX); s.bind('given.sock'); s.listen(8)\n\
+         os.dup2(s.fileno(),3); os.set_inheritable(3,True)\n\
+         os.environ.update(LISTEN_PID=str(os.getpid()),LISTEN_FDS='1',LISTEN_FDNAMES='memcached')\n\
+         os.execv('{0}',['{0}','serve','--server-admin','127.0.0.1:0'])\n",
+        env!("CARGO_BIN_EXE_rawcached")
+    );
+    let mut python = Command::new("python3");
+    python.arg("-c").arg(program).current_dir(directory.path());
+    let child = python.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => {
+            assert!(
+                std::env::var("RAWCACHED_TEST_REQUIRE").as_deref() != Ok("all"),
+                "python3 is needed: {error}"
+            );
+            println!("SKIPPED: python3 cannot be run: {error}");
+            return;
+        }
+    };
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut daemon = Daemon { child, lines };
+    daemon.wait_for("listeners from the service manager");
+    daemon.wait_for("serving");
+    assert!(!directory.path().join("rawcached-data/memcached.sock").exists());
+    UnixStream::connect(directory.path().join("given.sock")).unwrap();
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    assert!(directory.path().join("given.sock").exists(), "it belongs to the service manager");
+}

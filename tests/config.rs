@@ -1,0 +1,59 @@
+//! Goal: the shipped configuration is complete and true. Method: compare `config/rawcached.toml`
+//! with the defaults and the list of settings, and let the binary judge it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use rawcached::config::{Config, KEYS, Sources};
+
+fn shipped() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rawcached.toml")
+}
+
+fn load(path: PathBuf) -> Config {
+    let mut sources = Sources::default();
+    sources.set_file(path);
+    sources.load().unwrap()
+}
+
+#[test]
+fn the_shipped_file_has_the_defaults() {
+    let shipped = load(shipped());
+    let defaults = Config::default().entries();
+    for ((key, shipped), (_, default)) in shipped.entries().into_iter().zip(defaults) {
+        if key.path() != "device.path" {
+            assert_eq!(shipped, default, "{}", key.path());
+        }
+    }
+}
+
+#[test]
+fn the_shipped_file_has_every_setting_with_a_comment() {
+    let text = std::fs::read_to_string(shipped()).unwrap();
+    let mut section = "";
+    let mut above = "";
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']);
+        } else if let Some((name, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            assert!(above.starts_with('#'), "{section}.{name} has no comment");
+            found.push(format!("{section}.{name}"));
+        }
+        above = line;
+    }
+    let expected: Vec<String> = KEYS.iter().map(|key| key.path()).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_shipped_units_and_the_configuration_agree_on_the_file_and_socket() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let service = std::fs::read_to_string(root.join("systemd/rawcached.service")).unwrap();
+    assert!(service.contains("serve --config /etc/rawcached/rawcached.toml\n"));
+    assert!(service.contains("RuntimeDirectory=rawcached\n"));
+    let socket = std::fs::read_to_string(root.join("systemd/rawcached.socket")).unwrap();
+    let listener = load(shipped()).server.memcached[0].to_string();
+    let path = listener.strip_prefix("unix:").unwrap();
+    assert!(socket.contains(&format!("ListenStream={path}\n")), "{path}");
+}
