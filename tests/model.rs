@@ -133,7 +133,9 @@ impl Run {
     fn operation(&mut self, life: &Life) {
         let number = self.rng.u64(0..self.scenario.keys);
         self.operation2(life, number);
-        if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) { eprintln!("{} {:?}", self.clock.now().0, self.keys.get(&number)); }
+        if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) {
+            eprintln!("{} {:?}", self.clock.now().0, self.keys.get(&number));
+        }
     }
     fn operation2(&mut self, life: &Life, number: u64) {
         match self.rng.u32(0..1000) {
@@ -162,29 +164,50 @@ impl Run {
                     Err(_) => return None,
                 }
             }
-            if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) { eprintln!("tier {:?} {:?}", hit.tier(), life.cache.stats().store.counters); } Some((bytes, hit.lifetime(), hit.metadata()))
+            if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) {
+                eprintln!("tier {:?} {:?}", hit.tier(), life.cache.stats().store.counters);
+            }
+            Some((bytes, hit.lifetime(), hit.metadata()))
         });
         let now = self.clock.now().0;
         let states = self.keys.entry(number).or_insert_with(KeyStates::absent);
-        let Some((bytes, lifetime, metadata)) = found else { if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) { eprintln!("miss {:?}",  life.cache.stats().store.counters); }
+        let Some((bytes, lifetime, metadata)) = found else {
+            if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) {
+                eprintln!("miss {:?}", life.cache.stats().store.counters);
+            }
             let certain = states.states.len() == 1;
-            if let (true, Some(Some(version))) = (self.scenario.roomy && certain, states.states.last())
+            if let (true, Some(Some(version))) =
+                (self.scenario.roomy && certain, states.states.last())
             {
                 let alive = version.keep_until.iter().all(|until| *until > now);
-                assert!(!alive || version.ram_only || !life.cache.is_ready(), "key {number}: {version:?} is lost");
+                assert!(
+                    !alive || version.ram_only || !life.cache.is_ready(),
+                    "key {number}: {version:?} is lost"
+                );
             }
             return;
         };
         let id = u64::from_le_bytes(metadata[..].try_into().unwrap());
-        let allowed = if states.uncertain { &states.states[..] } else { &states.states[states.states.len() - 1..] };
+        let allowed = if states.uncertain {
+            &states.states[..]
+        } else {
+            &states.states[states.states.len() - 1..]
+        };
         let version = allowed.iter().flatten().find(|version| version.id == id);
         let Some(version) = version.cloned() else {
             panic!("key {number} gave version {id}, allowed is {allowed:?}");
         };
         assert!(bytes == body(id, version.len), "wrong bytes for version {id}");
         assert!(lifetime.keep_until.0 > now, "expired entry {id} was served");
-        let possible = if states.uncertain { &version.keep_until[..] } else { &version.keep_until[version.keep_until.len() - 1..] };
-        assert!(possible.contains(&lifetime.keep_until.0), "key {number}: {lifetime:?} of {version:?}");
+        let possible = if states.uncertain {
+            &version.keep_until[..]
+        } else {
+            &version.keep_until[version.keep_until.len() - 1..]
+        };
+        assert!(
+            possible.contains(&lifetime.keep_until.0),
+            "key {number}: {lifetime:?} of {version:?}"
+        );
         if states.uncertain {
             let settled = Version { keep_until: vec![lifetime.keep_until.0], ..version };
             *states = KeyStates { states: vec![Some(settled)], uncertain: false };
@@ -264,8 +287,10 @@ impl Run {
 
     fn touch(&mut self, life: &Life, number: u64) {
         let ttl = self.rng.u64(0..200);
-        let touched =
-            life.runtime.block_on(life.cache.touch(&key(number), Duration::from_secs(ttl))).unwrap();
+        let touched = life
+            .runtime
+            .block_on(life.cache.touch(&key(number), Duration::from_secs(ttl)))
+            .unwrap();
         let Some(lifetime) = touched else { return };
         let states = self.keys.entry(number).or_insert_with(KeyStates::absent);
         if states.uncertain {
@@ -310,7 +335,9 @@ impl Run {
             self.device.power_cut(self.rng.u64(..));
         }
         self.crashes += 1;
-        if let Ok(k) = std::env::var("TK") { eprintln!("CRASH {:?}", self.keys.get(&k.parse().unwrap())); }
+        if let Ok(k) = std::env::var("TK") {
+            eprintln!("CRASH {:?}", self.keys.get(&k.parse().unwrap()));
+        }
         for states in self.keys.values_mut() {
             states.uncertain = true;
             // What was in RAM only is gone, with what it replaced.
@@ -424,7 +451,11 @@ fn check(scenario: Scenario, seed_count: u64) {
         println!("seed {seed} of {scenario:?}");
         let mut run = Run::new(scenario, seed);
         run.run();
-        assert!(run.hits > scenario.operations / 50, "only {} hits: the run shows little", run.hits);
+        assert!(
+            run.hits > scenario.operations / 50,
+            "only {} hits: the run shows little",
+            run.hits
+        );
     }
 }
 

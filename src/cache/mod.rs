@@ -123,10 +123,8 @@ impl Cache {
             Some(ram) => Arc::clone(ram) as Arc<dyn Resident>,
             None => Arc::new(NotResident),
         };
-        let device_options = DeviceOptions {
-            flush_interval: options.flush_interval,
-            hash_mask: options.hash_mask,
-        };
+        let device_options =
+            DeviceOptions { flush_interval: options.flush_interval, hash_mask: options.hash_mask };
         let store = Store::open(device, device_options, clock.clone(), resident).await?;
         let staging = Staging::new(options.staging_bytes);
         Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, staging }) })
@@ -317,4 +315,18 @@ fn check_lengths(key: &[u8], metadata: &[u8]) -> Result<(), StoreError> {
         return Err(StoreError::MetadataLen(metadata.len()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+impl Cache {
+    /// An empty cache on a simulated device of 16 MiB, for tests of the layers above.
+    pub(crate) async fn simulated(clock: Clock) -> Cache {
+        let device = crate::device::SimDevice::new(16 << 20, 512).open();
+        let uuid = crate::format::Uuid([1; 16]);
+        let options = crate::store::FormatOptions { uuid, alignment: None, region_size: None };
+        Store::format(&device, &options, &clock).await.unwrap();
+        let cache = Cache::open(device, CacheOptions::default(), clock).await.unwrap();
+        cache.ready().await;
+        cache
+    }
 }

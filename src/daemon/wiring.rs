@@ -152,6 +152,7 @@ fn options_of(config: &Config) -> Options {
         drain_timeout: super::DRAIN_DEADLINE,
         value_len_max: server.max_object_size.0,
         ttl_max: config.ttl.max.0,
+        ..defaults
     }
 }
 

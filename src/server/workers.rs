@@ -174,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_connection_is_counted() {
-        let server = Server::new(Options::default(), Cache::stand_in(Clock::system()));
+        let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
         let connections = JoinSet::new();
         let mut worker = Worker { leads: false, service, connections, gates: HashMap::new() };

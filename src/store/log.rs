@@ -572,9 +572,7 @@ impl Log {
         self.frozen
             .iter()
             .find(|frozen| {
-                frozen.region == region
-                    && range.start >= frozen.start
-                    && range.end <= frozen.end
+                frozen.region == region && range.start >= frozen.start && range.end <= frozen.end
             })
             .map(|frozen| frozen.buf[within(frozen.start, range)].to_vec())
     }
@@ -585,10 +583,11 @@ impl Log {
             set_keep_until(footer, offset, lifetime.keep_until);
             return TouchPlace::Device { mark_region: false };
         }
-        if self.frozen.iter().any(|frozen| {
-            frozen.region == region
-                && (frozen.start..frozen.end).contains(&offset)
-        }) {
+        if self
+            .frozen
+            .iter()
+            .any(|frozen| frozen.region == region && (frozen.start..frozen.end).contains(&offset))
+        {
             return TouchPlace::InFlight;
         }
         let Some(open) = self.open.as_mut().filter(|open| open.region == region) else {

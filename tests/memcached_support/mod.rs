@@ -11,11 +11,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rawcached::cache::Cache;
+use rawcached::cache::{Cache, CacheOptions};
 use rawcached::clock::{Clock, Timestamp};
+use rawcached::device::SimDevice;
+use rawcached::format::Uuid;
 use rawcached::server::counters::{Counters, Snapshot};
 use rawcached::server::listener::{Address, Listener, Permissions};
 use rawcached::server::{Options, RunError, Server};
+use rawcached::store::{FormatOptions, Store};
 use tokio::sync::oneshot;
 
 /// Longest wait for anything a test expects to happen.
@@ -43,6 +46,17 @@ pub fn options() -> Options {
     }
 }
 
+/// An empty cache on a simulated device.
+async fn open_cache(clock: Clock) -> Cache {
+    let device = SimDevice::new(128 << 20, 512).open();
+    let options =
+        FormatOptions { uuid: Uuid([7; 16]), alignment: None, region_size: Some(4 << 20) };
+    Store::format(&device, &options, &clock).await.unwrap();
+    let cache = Cache::open(device, CacheOptions::default(), clock).await.unwrap();
+    cache.ready().await;
+    cache
+}
+
 impl TestServer {
     pub fn start() -> TestServer {
         TestServer::with(options())
@@ -55,20 +69,26 @@ impl TestServer {
     /// Serves on further listeners besides its own socket.
     pub fn serving(options: Options, mut listeners: Vec<Listener>) -> TestServer {
         let clock = Clock::manual(Timestamp(1_800_000_000));
-        let cache = Cache::stand_in(clock.clone());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("memcached.sock");
         let address = Address::Unix(path.clone());
         listeners.push(Listener::bind(&address, &Permissions::default()).unwrap());
-        let server = Server::new(options, cache.clone());
-        let counters = server.counters().clone();
         let (stop, stopped) = oneshot::channel();
+        let (opened, opening) = std::sync::mpsc::channel();
+        let cache_clock = clock.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(server.run(listeners, async {
-                stopped.await.ok();
-            }))
+            runtime.unwrap().block_on(async {
+                let cache = open_cache(cache_clock).await;
+                let server = Server::new(options, cache.clone());
+                opened.send((cache, server.counters().clone())).unwrap();
+                let stopped = async {
+                    stopped.await.ok();
+                };
+                server.run(listeners, stopped).await
+            })
         });
+        let (cache, counters) = opening.recv().unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
         TestServer { path, clock, cache, counters, stop, thread, _directory: directory }
     }

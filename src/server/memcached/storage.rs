@@ -170,24 +170,25 @@ mod tests {
     use crate::server::memcached::Shared;
     use crate::server::{Options, Server};
 
-    fn service() -> Service {
-        let server = Server::new(Options::default(), Cache::stand_in(Clock::system()));
+    async fn service() -> Service {
+        let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         Service::new(&server, 0, &Shared::new(&Options::default()))
     }
 
-    #[test]
-    fn a_set_that_a_purge_overtook_was_stored_before_it() {
-        let answer = |verb| service().stored(verb, Err(StoreError::Purged));
+    #[tokio::test]
+    async fn a_set_that_a_purge_overtook_was_stored_before_it() {
+        let service = service().await;
+        let answer = |verb| service.stored(verb, Err(StoreError::Purged));
         assert_eq!(answer(Verb::Set), "STORED");
         assert_eq!(answer(Verb::Add), "STORED");
         assert_eq!(answer(Verb::Replace), "NOT_STORED");
         assert_eq!(answer(Verb::Cas(1)), "NOT_FOUND");
     }
 
-    #[test]
-    fn failures_are_answered_and_counted() {
-        let service = service();
-        let device = || StoreError::Device(std::io::ErrorKind::Other.into());
+    #[tokio::test]
+    async fn failures_are_answered_and_counted() {
+        let service = service().await;
+        let device = || StoreError::NotDurable;
         let cases = [
             (StoreError::Busy("full"), "SERVER_ERROR out of memory storing object"),
             (StoreError::TooLarge { limit: 1 }, "SERVER_ERROR object too large for cache"),
