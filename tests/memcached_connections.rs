@@ -7,8 +7,9 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use memcached_support::{Client, TestServer, options};
+use rawcached::config::ListenAddress;
 use rawcached::server::Options;
-use rawcached::server::listener::{Address, Listener, Permissions};
+use rawcached::server::listener::{Listener, Permissions};
 
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 
@@ -223,10 +224,10 @@ fn sockets_that_are_open_already_and_loopback_tcp_are_served() {
     let path = directory.path().join("activated.sock");
     let activated = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let activated = Listener::from_unix(activated).unwrap();
-    assert_eq!(activated.address(), &Address::Unix(path.clone()));
-    let tcp = "tcp:127.0.0.1:0".parse().unwrap();
+    assert_eq!(activated.address(), &ListenAddress::Unix(path.clone()));
+    let tcp: ListenAddress = "tcp:127.0.0.1:0".parse().unwrap();
     let tcp = Listener::bind(&tcp, &Permissions::default()).unwrap();
-    let Address::Tcp(port) = *tcp.address() else { panic!("not a TCP address") };
+    let ListenAddress::Tcp(port) = *tcp.address() else { panic!("not a TCP address") };
     let mut server = TestServer::serving(options(), vec![activated, tcp]);
     Client::connect(&path).expect_alive();
     let mut stream = std::net::TcpStream::connect(port).unwrap();

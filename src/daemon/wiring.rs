@@ -19,7 +19,7 @@ use crate::config::{
 use crate::device::{self, Device, EngineKind, OpenOptions};
 use crate::format::{Superblock, Uuid};
 use crate::metrics::{Metrics, write_cache, write_device};
-use crate::server::listener::{Address, Listener, Permissions};
+use crate::server::listener::{Listener, Permissions};
 use crate::server::{Options, RunError, Server, write_server};
 use crate::store::{FormatOptions, Store};
 
@@ -107,11 +107,8 @@ pub fn bind_listeners(config: &ServerConfig) -> anyhow::Result<Vec<Listener>> {
     let permissions =
         Permissions { mode: config.socket_mode.0, group: config.socket_group.clone() };
     let bind = |address: &ListenAddress| {
-        let at = match address {
-            ListenAddress::Unix(path) => Address::Unix(path.clone()),
-            ListenAddress::Tcp(address) => Address::Tcp(*address),
-        };
-        Listener::bind(&at, &permissions).with_context(|| format!("server.memcached: {address}"))
+        Listener::bind(address, &permissions)
+            .with_context(|| format!("server.memcached: {address}"))
     };
     config.memcached.iter().map(bind).collect()
 }

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::clock::{Clock, Timestamp};
+use rawcached::config::ListenAddress;
 use rawcached::device::SimDevice;
 use rawcached::format::Uuid;
 use rawcached::server::counters::{Counters, Snapshot};
-use rawcached::server::listener::{Address, Listener, Permissions};
+use rawcached::server::listener::{Listener, Permissions};
 use rawcached::server::{Options, RunError, Server};
 use rawcached::store::{FormatOptions, Store};
 use tokio::sync::oneshot;
@@ -71,7 +72,7 @@ impl TestServer {
         let clock = Clock::manual(Timestamp(1_800_000_000));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("memcached.sock");
-        let address = Address::Unix(path.clone());
+        let address = ListenAddress::Unix(path.clone());
         listeners.push(Listener::bind(&address, &Permissions::default()).unwrap());
         let (stop, stopped) = oneshot::channel();
         let (opened, opening) = std::sync::mpsc::channel();
