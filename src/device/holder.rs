@@ -55,19 +55,24 @@ pub(super) fn processes_with(path: &Path) -> Vec<String> {
     let Ok(canonical) = path.canonicalize() else { return Vec::new() };
     let mut holders = Vec::new();
     for pid in names_in(Path::new("/proc")) {
-        if pid.parse::<u32>().is_err() {
-            continue;
-        }
-        let directory = PathBuf::from(format!("/proc/{pid}/fd"));
-        let open = names_in(&directory)
-            .iter()
-            .any(|fd| fs::read_link(directory.join(fd)).is_ok_and(|target| target == canonical));
-        if open {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            holders.push(format!("open in process {pid} ({})", name.trim()));
+        // This process has it open to look at it.
+        if pid.parse::<u32>().is_ok_and(|pid| pid != std::process::id()) {
+            holders.extend(holding_process(&pid, &canonical));
         }
     }
     holders
+}
+
+/// A description of process `pid` if it has `path` open.
+fn holding_process(pid: &str, path: &Path) -> Option<String> {
+    let directory = PathBuf::from(format!("/proc/{pid}/fd"));
+    let open = names_in(&directory)
+        .iter()
+        .any(|fd| fs::read_link(directory.join(fd)).is_ok_and(|target| target == path));
+    open.then(|| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("open in process {pid} ({})", name.trim())
+    })
 }
 
 /// One line of `/proc/self/mountinfo`, see proc_pid_mountinfo(5).
@@ -188,9 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn an_open_file_names_the_process() {
+    fn other_processes_are_named_and_this_one_is_not() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let wanted = format!("open in process {} ", std::process::id());
-        assert!(processes_with(file.path()).iter().any(|holder| holder.starts_with(&wanted)));
+        let input = fs::File::open(file.path()).unwrap();
+        let mut other = std::process::Command::new("sleep").arg("60").stdin(input).spawn().unwrap();
+        let found = processes_with(file.path());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let named = |pid: u32| found.iter().any(|holder| holder.contains(&format!(" {pid} ")));
+        assert!(named(other.id()) && !named(std::process::id()), "{found:?}");
     }
 }
