@@ -96,6 +96,23 @@ impl Daemon {
         // The device is held from here on: a second daemon has failed before it could take
         // over the sockets of the first.
         let cache = opened.with_context(|| format!("device {}", config.device().path.display()))?;
+        let started = Daemon::listen(config, cache.clone(), signals, inherited, start);
+        if started.is_err()
+            && let Err(error) = cache.shutdown().await
+        {
+            tracing::error!(error = &error as &dyn std::error::Error, "the cache did not close");
+        }
+        started.map(Some)
+    }
+
+    /// Opens the listeners of an open cache and starts what serves them.
+    fn listen(
+        config: Config,
+        cache: Cache,
+        signals: Signals,
+        inherited: Inherited,
+        start: ProcessStart,
+    ) -> anyhow::Result<Daemon> {
         let stopping = Arc::new(AtomicBool::new(false));
         let metrics = Metrics::new();
         start.add_to(&metrics)?;
@@ -116,7 +133,7 @@ impl Daemon {
         let serving = wiring::start_server(&config, &cache, listeners, &metrics)?;
         let shown = Admin::new(metrics, readiness_of(&cache, &stopping));
         let admin = AdminTask::start(shown, admin_listener)?;
-        Ok(Some(Daemon { config, cache, signals, serving, admin, stopping }))
+        Ok(Daemon { config, cache, signals, serving, admin, stopping })
     }
 
     async fn run(mut self, reload: Reload<'_>, logging: &Logging) -> anyhow::Result<()> {
