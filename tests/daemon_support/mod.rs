@@ -1,0 +1,241 @@
+//! The built daemon as a process: its configuration in a directory of its own, its log caught,
+//! killed when dropped.
+
+#![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Longest wait for anything a test expects to happen.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary, without settings from the environment of the test.
+pub fn rawcached() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
+    command.stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("RAWCACHED_") || name.starts_with("LISTEN_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&dyn AsRef<OsStr>]) -> Output {
+    rawcached().args(arguments.iter().map(|argument| argument.as_ref())).output().unwrap()
+}
+
+/// Formats a device or an existing file, whatever is on it.
+pub fn format(path: &Path) {
+    let output = run(&[&"format", &path, &"--yes", &"--force"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Waits until `condition` holds; false if it never does.
+pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let start = now();
+    while start.elapsed() < PATIENCE {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    false
+}
+
+/// The time, for deadlines and for how old an acknowledgement is.
+#[allow(clippy::disallowed_methods, reason = "real processes run in real time")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Ends a process when dropped.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A daemon on one device. It is started, killed and started again; dropping it kills it.
+pub struct Daemon {
+    directory: TempDir,
+    process: Option<Process>,
+    admin: Option<String>,
+}
+
+impl Daemon {
+    /// Configures a daemon on `device`, with further lines of the `[server]` section; does not
+    /// start it.
+    pub fn new(device: &Path, server: &str) -> Daemon {
+        let directory = TempDir::with_prefix("rawcached-test-").unwrap();
+        let socket = directory.path().join("memcached.sock");
+        let mut daemon = Daemon { directory, process: None, admin: None };
+        let mut listeners = format!("memcached = [\"unix:{}\"]", socket.display());
+        if server.contains("memcached =") {
+            listeners.clear();
+        }
+        let server = server.replace("SOCKET", &socket.display().to_string());
+        daemon.configure(&format!(
+            "[server]\n{listeners}\nadmin = \"127.0.0.1:0\"\n{server}\n\
+             [[device]]\npath = \"{}\"\n",
+            device.display()
+        ));
+        daemon
+    }
+
+    /// A running one.
+    pub fn start(device: &Path) -> Daemon {
+        let mut daemon = Daemon::new(device, "");
+        daemon.restart();
+        daemon
+    }
+
+    /// Replaces the configuration file.
+    pub fn configure(&mut self, text: &str) {
+        fs::write(self.config(), text).unwrap();
+    }
+
+    /// Adds lines to the end of the configuration file.
+    pub fn configure_more(&mut self, text: &str) {
+        let before = fs::read_to_string(self.config()).unwrap();
+        self.configure(&(before + text));
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("rawcached.toml")
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("memcached.sock")
+    }
+
+    /// Where the admin listener of the running daemon is.
+    pub fn admin(&self) -> &str {
+        self.admin.as_deref().expect("the daemon runs")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the daemon runs").0.id()
+    }
+
+    /// Everything logged since the last start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts it, which must not be running, and returns when recovery is complete.
+    pub fn restart(&mut self) {
+        self.spawn();
+        let ready = eventually(|| {
+            let ended = self.process.as_mut().unwrap().0.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
+            let log = self.log();
+            // The address stands behind its name and ends the line.
+            let line = log.lines().find(|line| line.contains("admin listener"));
+            self.admin = line.and_then(|line| line.rsplit('=').next()).map(|at| at.trim().into());
+            let Some(admin) = &self.admin else { return false };
+            http_get(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+        });
+        assert!(ready, "the daemon does not become ready:\n{}", self.log());
+    }
+
+    /// Starts it and does not wait.
+    pub fn spawn(&mut self) {
+        assert!(self.process.is_none(), "the daemon is running");
+        self.admin = None;
+        let log = File::create(self.directory.path().join("log")).unwrap();
+        let child = rawcached()
+            .env_remove("RUST_LOG")
+            .args(["serve", "-c"])
+            .arg(self.config())
+            .current_dir(self.directory.path())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.process = Some(Process(child.unwrap()));
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("the daemon runs");
+        let ended = process.0.try_wait().unwrap();
+        assert!(ended.is_none(), "the daemon ended by itself: {ended:?}\n{}", self.log());
+        process.0.kill().unwrap();
+        process.0.wait().unwrap();
+    }
+
+    /// Ends it with SIGTERM and waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the daemon runs");
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(process.0.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        process.0.wait().unwrap()
+    }
+
+    /// Waits for it to end by itself; gives how it ended and its log.
+    pub fn wait(&mut self) -> (ExitStatus, String) {
+        let mut process = self.process.take().expect("the daemon runs");
+        let ended = eventually(|| process.0.try_wait().unwrap().is_some());
+        assert!(ended, "the daemon goes on:\n{}", self.log());
+        (process.0.wait().unwrap(), self.log())
+    }
+
+    /// Bytes of memory that it uses now.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// The page of metrics.
+    pub fn metrics(&self) -> String {
+        http_get(self.admin(), "/metrics").expect("the admin listener answers")
+    }
+
+    /// The value of a metric, named with its labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.metrics();
+        let value = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        value.unwrap_or_else(|| panic!("{name} in\n{page}")).parse().unwrap()
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+}
+
+/// The whole response, or `None` if nobody answers.
+pub fn http_get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    Some(response)
+}
