@@ -1,0 +1,271 @@
+//! Goal: whatever moment a SIGKILL hits, what was acknowledged before the flush window is there and
+//! right after the restart, a delete that was acknowledged stays, and nothing is ever wrong bytes or
+//! older than it may be. Method: 200 kills of the real daemon on a loop device under load; each
+//! client remembers what it asked for and when it was answered.
+//!
+//! `RAWCACHED_TEST_SIGKILL_SEED` and `RAWCACHED_TEST_SIGKILLS` repeat or lengthen a run.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod daemon_support;
+mod support;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use daemon_support::{Daemon, now};
+use support::{LoopDevice, require};
+
+const KILLS: u64 = 200;
+const CLIENTS: usize = 4;
+const KEYS_PER_CLIENT: usize = 150;
+/// The daemon writes every 100 ms; the rest is for the write itself on a busy machine.
+const FLUSH_WINDOW: Duration = Duration::from_millis(300);
+/// A kill comes this many milliseconds after the load has begun.
+const KILL_DELAY_MS: std::ops::Range<u64> = 50..550;
+/// Large and sparse: each start begins a new region, and none may be reclaimed, for that would
+/// make a miss out of what must be there.
+const DEVICE_SIZE: u64 = 32 << 30;
+
+/// What a key holds: a version of its value, or nothing.
+type State = Option<u64>;
+
+/// A change that was asked for.
+struct Change {
+    to: State,
+    acknowledged: Option<Instant>,
+}
+
+/// One key, changed by one client only.
+struct Key {
+    name: String,
+    /// What it held, durably, before `changes`.
+    base: State,
+    changes: Vec<Change>,
+    last_version: u64,
+}
+
+impl Key {
+    fn state(&self) -> State {
+        self.changes.last().map_or(self.base, |change| change.to)
+    }
+
+    /// All that it may hold after a kill at `killed`.
+    fn possible(&self, killed: Instant) -> Vec<State> {
+        let durable = self.changes.iter().rposition(|change| {
+            change.acknowledged.is_some_and(|at| change.to.is_none() || at + FLUSH_WINDOW < killed)
+        });
+        let later = self.changes.iter().skip(durable.unwrap_or(0)).map(|change| change.to);
+        durable.is_none().then_some(self.base).into_iter().chain(later).collect()
+    }
+
+    /// Whether exactly one thing is right.
+    fn is_certain(&self, killed: Instant) -> bool {
+        let possible = self.possible(killed);
+        possible.iter().all(|state| *state == possible[0])
+    }
+}
+
+/// The bytes of one version of a key, of a length that follows from it.
+fn value(key: &str, version: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(version);
+    for byte in key.bytes() {
+        random = fastrand::Rng::with_seed(random.u64(..) ^ u64::from(byte));
+    }
+    let len = match random.u32(..1000) {
+        0..5 => random.usize(100_000..1_500_000),
+        5..100 => random.usize(2000..40_000),
+        _ => random.usize(0..2000),
+    };
+    let mut bytes = format!("{key} {version} ").into_bytes();
+    let head = bytes.len();
+    bytes.resize(head + len, 0);
+    random.fill(&mut bytes[head..]);
+    bytes
+}
+
+/// A connection that may break at any moment, which is an error, not a panic.
+struct Client(BufReader<UnixStream>);
+
+impl Client {
+    fn connect(daemon: &Daemon) -> Client {
+        Client(BufReader::new(daemon.connect()))
+    }
+
+    fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        parts.iter().try_for_each(|part| self.0.get_mut().write_all(part))
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        match line.strip_suffix("\r\n") {
+            Some(line) => Ok(line.to_owned()),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn set(&mut self, key: &str, version: u64) -> io::Result<String> {
+        let value = value(key, version);
+        let head = format!("set {key} {} 86400 {}\r\n", version % 1000, value.len());
+        self.send(&[head.as_bytes(), &value, b"\r\n"])?;
+        self.line()
+    }
+
+    fn ask(&mut self, line: &str) -> io::Result<String> {
+        self.send(&[line.as_bytes(), b"\r\n"])?;
+        self.line()
+    }
+
+    /// The version that is there.
+    ///
+    /// # Panics
+    /// Panics on bytes that were never stored under the key.
+    fn get(&mut self, key: &str) -> io::Result<State> {
+        let line = self.ask(&format!("get {key}"))?;
+        if line == "END" {
+            return Ok(None);
+        }
+        let fields: Vec<&str> = line.split(' ').collect();
+        let ["VALUE", found, flags, len] = fields[..] else { panic!("{key}: {line}") };
+        assert_eq!(found, key);
+        let mut body = vec![0; len.parse().unwrap()];
+        self.0.read_exact(&mut body)?;
+        let (ended, end) = (self.line()?, self.line()?);
+        assert_eq!((ended.as_str(), end.as_str()), ("", "END"), "{key}");
+        let head: Vec<&[u8]> = body.splitn(3, |byte| *byte == b' ').collect();
+        let version = String::from_utf8_lossy(head[1]).parse::<u64>();
+        let version = version.unwrap_or_else(|_| panic!("wrong bytes in {key}: {line}"));
+        assert!(body == value(key, version), "wrong bytes in {key}, version {version}");
+        assert_eq!(flags, (version % 1000).to_string(), "{key}");
+        Ok(Some(version))
+    }
+}
+
+/// Changes and reads keys until the connection breaks.
+fn load(client: &mut Client, keys: &mut [Key], random: &mut fastrand::Rng) -> io::Result<()> {
+    loop {
+        let key = &mut keys[random.usize(..KEYS_PER_CLIENT)];
+        match random.u32(..20) {
+            0..10 => {
+                key.last_version += 1;
+                key.changes.push(Change { to: Some(key.last_version), acknowledged: None });
+                let answer = client.set(&key.name, key.last_version)?;
+                assert_eq!(answer, "STORED", "{}", key.name);
+            }
+            10..13 => {
+                let before = key.state();
+                key.changes.push(Change { to: None, acknowledged: None });
+                let answer = client.ask(&format!("delete {}", key.name))?;
+                let expected = if before.is_some() { "DELETED" } else { "NOT_FOUND" };
+                assert_eq!(answer, expected, "{}", key.name);
+            }
+            13..15 => {
+                let ttl = random.u32(10_000..100_000);
+                let answer = client.ask(&format!("touch {} {ttl}", key.name))?;
+                let expected = if key.state().is_some() { "TOUCHED" } else { "NOT_FOUND" };
+                assert_eq!(answer, expected, "{}", key.name);
+                continue;
+            }
+            _ => {
+                assert_eq!(client.get(&key.name)?, key.state(), "{}", key.name);
+                continue;
+            }
+        }
+        key.changes.last_mut().unwrap().acknowledged = Some(now());
+        std::thread::sleep(Duration::from_micros(random.u64(..3000)));
+    }
+}
+
+/// What the checks after the kills came to.
+#[derive(Debug, Default)]
+struct Tally {
+    keys: u64,
+    certain: u64,
+    deletes: u64,
+    unflushed_lost: u64,
+}
+
+/// Compares what is there after a restart with what may be.
+fn check(daemon: &Daemon, keys: &mut [Key], killed: Instant, tally: &mut Tally) {
+    let mut client = Client::connect(daemon);
+    for key in keys {
+        let found = client.get(&key.name).unwrap();
+        let possible = key.possible(killed);
+        let ages = key.changes.iter().map(|change| {
+            (change.to, change.acknowledged.map(|at| killed.checked_duration_since(at)))
+        });
+        assert!(
+            possible.contains(&found),
+            "{} holds {found:?} and may hold {possible:?}; base {:?}, changes with their age at the \
+             kill: {:?}\n{}",
+            key.name,
+            key.base,
+            ages.collect::<Vec<_>>(),
+            daemon.log()
+        );
+        tally.keys += 1;
+        tally.certain += u64::from(key.is_certain(killed));
+        tally.deletes += u64::from(found.is_none() && !key.changes.is_empty());
+        tally.unflushed_lost += u64::from(found != key.state());
+        key.base = found;
+        key.changes.clear();
+    }
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_deleted_comes_back() {
+    let Some(disk) = require(LoopDevice::create(DEVICE_SIZE, 4096)) else { return };
+    let seed = number_from("RAWCACHED_TEST_SIGKILL_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let kills = number_from("RAWCACHED_TEST_SIGKILLS").unwrap_or(KILLS);
+    println!("RAWCACHED_TEST_SIGKILL_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    daemon_support::format(disk.path());
+    let mut daemon = Daemon::new(disk.path(), "");
+    // Little memory: most reads come from the device.
+    daemon.configure_more("[ram]\nsize = \"1MiB\"\n");
+    daemon.restart();
+    let name = |client, key| format!("client-{client}-key-{key}");
+    let key = |name| Key { name, base: None, changes: Vec::new(), last_version: 0 };
+    let mut keys: Vec<Vec<Key>> = (0..CLIENTS)
+        .map(|client| (0..KEYS_PER_CLIENT).map(|number| key(name(client, number))).collect())
+        .collect();
+    let mut tally = Tally::default();
+    for round in 0..kills {
+        let delay = Duration::from_millis(random.u64(KILL_DELAY_MS));
+        let killed = std::thread::scope(|scope| {
+            let clients: Vec<_> = keys
+                .iter_mut()
+                .map(|keys| {
+                    let (mut client, mut random) = (Client::connect(&daemon), random.fork());
+                    scope.spawn(move || load(&mut client, keys, &mut random))
+                })
+                .collect();
+            std::thread::sleep(delay);
+            let killed = now();
+            daemon.kill();
+            for client in clients {
+                let broken = client.join().expect("seed and reason are above").unwrap_err();
+                let broken = broken.kind();
+                let ends = [
+                    io::ErrorKind::UnexpectedEof,
+                    io::ErrorKind::BrokenPipe,
+                    io::ErrorKind::ConnectionReset,
+                ];
+                assert!(ends.contains(&broken), "{broken}");
+            }
+            killed
+        });
+        daemon.restart();
+        keys.iter_mut().for_each(|keys| check(&daemon, keys, killed, &mut tally));
+        for unwanted in ["rawcached_evicted_entries_total", "rawcached_damaged_entries_total"] {
+            assert_eq!(daemon.metric(unwanted), 0, "after kill {round}");
+        }
+    }
+    println!("{kills} kills: {tally:?}");
+    assert!(daemon.stop().success());
+}
