@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -21,7 +22,7 @@ use crate::format::{Superblock, Uuid};
 use crate::metrics::{Metrics, write_cache, write_device};
 use crate::server::listener::{Listener, Permissions};
 use crate::server::{Options, RunError, Server, write_server};
-use crate::store::{FormatOptions, Store};
+use crate::store::{FormatOptions, OpenError, Store};
 
 /// Time beyond the drain's own limit after which a server that does not end is given up.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -49,7 +50,23 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
         },
         ..OpenOptions::new(&device.path)
     };
-    Ok(Cache::open(Device::open(&options)?, cache_options(config), clock).await?)
+    match Cache::open(Device::open(&options)?, cache_options(config), clock).await {
+        Err(OpenError::NotFormatted(_)) => Err(unformatted(&device.path)),
+        opened => Ok(opened?),
+    }
+}
+
+/// What to do with a device that is not formatted, which `serve` never changes.
+fn unformatted(path: &Path) -> anyhow::Error {
+    let signature = device::probe(path).ok().and_then(|report| report.foreign_signature);
+    let path = path.display();
+    match signature {
+        Some(name) => anyhow!(
+            "it is not formatted and holds {name}: name another device, or erase this one with: \
+             rawcached format {path} --force"
+        ),
+        None => anyhow!("it is not formatted: run: rawcached format {path}"),
+    }
 }
 
 fn cache_options(config: &Config) -> CacheOptions {
