@@ -8,8 +8,9 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// Longest path of a Unix socket in bytes: `sun_path` has 108, the last is NUL (unix(7)).
-pub const UNIX_PATH_LEN_MAX: usize = 107;
+/// Longest path of a Unix socket in bytes: `sun_path` has 108, the last is NUL (unix(7)), and the
+/// socket is made under a name with `.new` at its end.
+pub const UNIX_PATH_LEN_MAX: usize = 103;
 
 /// The address of a data listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -38,7 +39,7 @@ pub enum ParseAddressError {
     Path(String),
     /// The path does not fit into a socket address.
     #[error(
-        "the socket path has {0} bytes; the kernel takes at most {UNIX_PATH_LEN_MAX}: use a shorter one"
+        "the socket path has {0} bytes; at most {UNIX_PATH_LEN_MAX} can be used: use a shorter one"
     )]
     PathLen(usize),
 }

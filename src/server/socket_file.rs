@@ -163,6 +163,7 @@ fn find_group(name: &str) -> Result<Gid, SocketFileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::UNIX_PATH_LEN_MAX;
 
     fn bind(path: &Path) -> Result<(UnixListener, SocketFile), SocketFileError> {
         SocketFile::bind(path, &Permissions { mode: 0o600, group: None })
@@ -177,6 +178,15 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(bound);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_longest_path_that_the_configuration_takes_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let name_len = UNIX_PATH_LEN_MAX - directory.path().as_os_str().len() - 1;
+        let path = directory.path().join("s".repeat(name_len));
+        assert_eq!(path.as_os_str().len(), UNIX_PATH_LEN_MAX);
+        bind(&path).unwrap();
     }
 
     #[test]
