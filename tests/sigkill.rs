@@ -142,18 +142,24 @@ impl Client {
     }
 }
 
-/// Changes and reads keys until the connection breaks.
-fn load(client: &mut Client, keys: &mut [Key], random: &mut fastrand::Rng) -> io::Result<()> {
+/// Changes and reads keys until the connection breaks. A delete makes the daemon write all that
+/// came before it, so without `deletes` the flush interval alone does.
+fn load(
+    client: &mut Client,
+    keys: &mut [Key],
+    deletes: bool,
+    random: &mut fastrand::Rng,
+) -> io::Result<()> {
     loop {
         let key = &mut keys[random.usize(..KEYS_PER_CLIENT)];
-        match random.u32(..20) {
-            0..10 => {
+        match random.u32(if deletes { 0 } else { 3 }..20) {
+            3..13 => {
                 key.last_version += 1;
                 key.changes.push(Change { to: Some(key.last_version), acknowledged: None });
                 let answer = client.set(&key.name, key.last_version)?;
                 assert_eq!(answer, "STORED", "{}", key.name);
             }
-            10..13 => {
+            0..3 => {
                 let before = key.state();
                 key.changes.push(Change { to: None, acknowledged: None });
                 let answer = client.ask(&format!("delete {}", key.name))?;
@@ -237,12 +243,13 @@ fn nothing_acknowledged_is_lost_and_nothing_deleted_comes_back() {
     let mut tally = Tally::default();
     for round in 0..kills {
         let delay = Duration::from_millis(random.u64(KILL_DELAY_MS));
+        let deletes = random.bool();
         let killed = std::thread::scope(|scope| {
             let clients: Vec<_> = keys
                 .iter_mut()
                 .map(|keys| {
                     let (mut client, mut random) = (Client::connect(&daemon), random.fork());
-                    scope.spawn(move || load(&mut client, keys, &mut random))
+                    scope.spawn(move || load(&mut client, keys, deletes, &mut random))
                 })
                 .collect();
             std::thread::sleep(delay);
