@@ -144,8 +144,10 @@ pub struct Log {
     changed: Option<HashSet<u64>>,
     superblock: Superblock,
     superblock_dirty: bool,
-    /// A write failed since the device was opened.
+    /// A write failed since the device was opened, or a region could not be read.
     lossy: bool,
+    /// An entry on the device was changed in place since the last round of writes.
+    touched: bool,
     reinsert_credit: u64,
     ram_places: u64,
     memory_alignment: usize,
@@ -176,6 +178,7 @@ impl Log {
             superblock,
             superblock_dirty: false,
             lossy: false,
+            touched: false,
             reinsert_credit: 0,
             ram_places: 0,
             memory_alignment,
@@ -247,9 +250,16 @@ impl Log {
         }
     }
 
+    /// An entry on the device was changed in place: gives the ticket with which that is durable.
+    pub fn note_touch(&mut self) -> Ticket {
+        self.touched = true;
+        self.appended += 1;
+        self.appended
+    }
+
     /// Whether older versions may be on the device of keys that the index does not have:
-    /// recovery is still going on, or a failed write took kill records with it. Changes then
-    /// count as kill records whether the key matched or not.
+    /// recovery is still going on, a failed write took kill records with it, or a region could
+    /// not be read. Changes then count as kill records whether the key matched or not.
     pub fn may_hide_older(&self) -> bool {
         self.is_recovering() || self.lossy
     }
@@ -261,6 +271,11 @@ impl Log {
     /// Whether the key was changed since the device was opened.
     pub fn is_changed(&self, key_hash: u64) -> bool {
         self.changed.as_ref().is_some_and(|changed| changed.contains(&key_hash))
+    }
+
+    /// A region could not be read: what it holds may turn up after the next start.
+    pub fn region_unreadable(&mut self) {
+        self.lossy = true;
     }
 
     /// Recovery is complete, but for the footers of regions that a crash left without.
@@ -509,6 +524,11 @@ impl Log {
         open.chunk.as_ref().is_some_and(|chunk| open.cursor > chunk.submitted)
     }
 
+    /// Whether entries on the device were changed in place since this was last asked.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
+    }
+
     /// Takes what is to be written now; with `tail` everything appended so far, so that the
     /// ticket given is on the device when all of it is.
     pub fn take_pending(&mut self, tail: bool) -> (Vec<PendingWrite>, Option<Ticket>) {
@@ -579,10 +599,6 @@ impl Log {
 
     /// Gives the entry at `offset` of `region` a new lifetime, as far as it is in memory.
     pub fn touch(&mut self, region: u32, offset: u64, lifetime: Lifetime) -> TouchPlace {
-        if let Some(footer) = self.unsealed.get_mut(&region) {
-            set_keep_until(footer, offset, lifetime.keep_until);
-            return TouchPlace::Device { mark_region: false };
-        }
         if self
             .frozen
             .iter()

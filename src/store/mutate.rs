@@ -595,7 +595,10 @@ impl Store {
         let at = start + offset;
         let seed = row.seed();
         let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
-        Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
+        let done = shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?;
+        shared.log.lock().note_touch();
+        shared.wake_flusher.notify_one();
+        Ok(done)
     }
 
     fn after_touch(&self, place: Place, lifetime: Lifetime) {

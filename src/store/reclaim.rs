@@ -65,14 +65,17 @@ impl Store {
         }
         let Some(region) = self.pick_victim() else { return Ok(false) };
         self.shared.regions.on_device(region).set_state(RegionState::Reclaiming);
-        let freed = self.reclaim(region).await;
-        if freed.is_err() {
-            self.shared.regions.on_device(region).set_state(RegionState::Sealed);
-        }
-        freed.map(|()| true)
+        self.reclaim(region).await.map(|()| true)
     }
 
+    /// A region whose emptying failed half way is finished before any other: until it is durably
+    /// free its entries can come back, and no superseder of theirs may be freed before.
     fn pick_victim(&self) -> Option<u32> {
+        let unfinished =
+            self.shared.regions.iter().find(|(_, row)| row.state() == RegionState::Reclaiming);
+        if let Some((region, _)) = unfinished {
+            return Some(region);
+        }
         let now = self.shared.clock.now();
         let floor = self.shared.purge_floor();
         let credit = self.shared.log.lock().reinsert_credit();

@@ -19,6 +19,8 @@ pub enum RegionState {
     Reclaiming,
     /// Held something before the restart; recovery will tell.
     Unknown,
+    /// Could not be read at the start: neither served nor reused.
+    Unreadable,
 }
 
 impl RegionState {
@@ -28,7 +30,8 @@ impl RegionState {
             1 => RegionState::Open,
             2 => RegionState::Sealed,
             3 => RegionState::Reclaiming,
-            _ => RegionState::Unknown,
+            4 => RegionState::Unknown,
+            _ => RegionState::Unreadable,
         }
     }
 }
