@@ -124,7 +124,9 @@ impl Store {
             count(&self.shared.counters.write_errors);
         }
         self.settle(ok, round.sync.then_some(round.complete).flatten(), at_risk);
-        self.shared.changes.send_modify(|changes| *changes += 1);
+        if wrote {
+            self.shared.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     fn begin_round(&self, deadlines: &mut Deadlines) -> Round {

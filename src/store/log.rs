@@ -32,10 +32,10 @@ pub type Ticket = u64;
 /// Who appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appender {
-    /// A client's store; must leave room for reclaim and must not outrun the device.
+    /// A client's change, or a re-insertion: must leave room for reclaim and must not outrun the device.
     Client,
-    /// Reclaim, and kill records: may use the last free region.
-    Store,
+    /// Kill records that reclaim carries: may use the last free region.
+    Reclaim,
 }
 
 /// Why nothing can be appended right now.
@@ -304,8 +304,14 @@ impl Log {
         now: Timestamp,
     ) -> Result<Reservation, NoRoom> {
         let slot_len = slot.len();
-        if appender == Appender::Client && self.backlog > BACKLOG_MAX {
-            return Err(NoRoom::Backlog);
+        if appender == Appender::Client {
+            if self.backlog > BACKLOG_MAX {
+                return Err(NoRoom::Backlog);
+            }
+            // Also where the open region has room: the last one is for reclaim alone.
+            if self.free.len() < FREE_RESERVE {
+                return Err(NoRoom::Regions);
+            }
         }
         loop {
             let Some(open) = &self.open else {
@@ -412,6 +418,7 @@ impl Log {
         open.cursor = end;
         if slot.kind() == Kind::Kills {
             open.footer.kills.extend(Kill::decode_all(slot.metadata()));
+            self.regions.on_device(at.region).add_kills(slot.kill_count());
         } else {
             open.footer.records.push(FooterRecord {
                 key_hash,
@@ -422,7 +429,9 @@ impl Log {
                 supersedes,
                 keep_until: slot.lifetime().keep_until,
             });
-            self.regions.on_device(at.region).raise_keep_until(slot.lifetime().keep_until);
+            let row = self.regions.on_device(at.region);
+            row.raise_keep_until(slot.lifetime().keep_until);
+            row.add_kills(usize::from(supersedes));
         }
         self.appended += 1;
         self.appended
@@ -632,10 +641,14 @@ impl Log {
 
     // Free regions and reclaim's share.
 
+    fn has_open_room(&self) -> bool {
+        self.free.len() >= FREE_RESERVE && self.open.as_ref().is_some_and(|open| !open.broken)
+    }
+
     /// Whether the reason to wait has gone.
     pub fn has_room(&self, why: NoRoom) -> bool {
         match why {
-            NoRoom::Regions => self.free.len() > FREE_RESERVE,
+            NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
             NoRoom::Backlog => self.backlog <= BACKLOG_MAX,
         }
     }

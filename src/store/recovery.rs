@@ -346,6 +346,7 @@ impl Store {
         } else {
             contents.footer.keep_until_max()
         });
+        row.add_kills(contents.footer.all_kills().count());
         for record in &contents.footer.records {
             gathered.push(self.version(region, record, row.is_touched()));
         }
