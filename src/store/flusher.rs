@@ -39,6 +39,8 @@ struct Round {
     /// All changes up to this ticket are on the device once `writes` are.
     complete: Option<Ticket>,
     superblock: Option<Superblock>,
+    /// Entries were changed in place since the last round: they need a flush too.
+    touched: bool,
     sync: bool,
 }
 
@@ -51,6 +53,9 @@ impl Store {
         let (done, wait) = oneshot::channel();
         {
             let mut waiters = self.shared.waiters.lock();
+            if self.shared.is_closed() {
+                return Err(StoreError::ShuttingDown);
+            }
             if ticket <= self.shared.failed.load(Ordering::Acquire) {
                 return Err(StoreError::NotDurable);
             }
@@ -85,7 +90,8 @@ impl Store {
 
     async fn flush_round(&self, deadlines: &mut Deadlines) {
         let round = self.begin_round(deadlines);
-        let (mut ok, wrote) = (true, !round.writes.is_empty() || round.superblock.is_some());
+        let mut ok = true;
+        let wrote = round.touched || !round.writes.is_empty() || round.superblock.is_some();
         if let Some(superblock) = &round.superblock {
             ok &= self.write_superblock(superblock).await.is_ok();
         }
@@ -118,7 +124,9 @@ impl Store {
             count(&self.shared.counters.write_errors);
         }
         self.settle(ok, round.sync.then_some(round.complete).flatten(), at_risk);
-        self.shared.changes.send_modify(|changes| *changes += 1);
+        if wrote {
+            self.shared.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     fn begin_round(&self, deadlines: &mut Deadlines) -> Round {
@@ -136,7 +144,8 @@ impl Store {
                 Some(deadlines.tail.unwrap_or(now + self.shared.options.flush_interval))
             }
         };
-        Round { writes, complete, superblock: dirty.then_some(superblock), sync }
+        let touched = log.take_touched();
+        Round { writes, complete, superblock: dirty.then_some(superblock), touched, sync }
     }
 
     async fn write_piece(&self, write: PendingWrite, go: bool) -> (PendingWrite, bool) {
