@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use daemon_support::{Daemon, Process, format, rawcached, run, stderr};
-use support::{LoopDevice, Missing, MountedImage, command, require};
+use support::{LoopDevice, MountedImage, command, require};
 use xxhash_rust::xxh3::Xxh3;
 
 const MIB: u64 = 1 << 20;
@@ -188,20 +188,18 @@ fn a_raw_device_is_never_formatted_by_serve() {
 #[test]
 fn what_others_have_put_on_a_device_is_refused_and_named() {
     let Some(disk) = require(LoopDevice::create(400 * MIB, 512)) else { return };
-    let gpt = |path: &Path| {
-        overwrite(path, 512, b"EFI PART\0\0\x01\0");
-        Ok(())
+    let put_there = |name: &str| match name {
+        "ext4" => command("mkfs.ext4", &[&disk.path()]).map(drop),
+        "XFS" => command("mkfs.xfs", &[&disk.path()]).map(drop),
+        "swap" => command("mkswap", &[&disk.path()]).map(drop),
+        _ => {
+            overwrite(disk.path(), 512, b"EFI PART\0\0\x01\0");
+            Ok(())
+        }
     };
-    let make = |program: &'static str| move |path: &Path| command(program, &[&path]).map(drop);
-    let kinds: [(&str, &dyn Fn(&Path) -> Result<(), Missing>); 4] = [
-        ("ext4", &make("mkfs.ext4")),
-        ("swap", &make("mkswap")),
-        ("XFS", &make("mkfs.xfs")),
-        ("GPT", &gpt),
-    ];
-    for (name, put_there) in kinds {
+    for name in ["ext4", "XFS", "swap", "GPT"] {
         command("blkdiscard", &[&"-z", &"-f", &disk.path()]).unwrap();
-        if require(put_there(disk.path())).is_none() {
+        if require(put_there(name)).is_none() {
             continue;
         }
         command("sync", &[]).unwrap();
