@@ -542,6 +542,23 @@ fn a_second_daemon_does_not_take_over_a_live_socket() {
 }
 
 #[test]
+fn a_start_that_fails_says_why_and_leaves_nothing_behind() {
+    let directory = directory();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output =
+        rawcached(directory.path()).args(["serve", "--server-admin", &address]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    let reason = format!("rawcached: server.admin: cannot listen on {address}");
+    assert!(message.contains(&reason), "{message}");
+    assert!(!message.contains("ERROR"), "the cache was open and has closed well: {message}");
+    assert!(!directory.path().join("rawcached-data/memcached.sock").exists());
+    let mut daemon = Daemon::start(&mut rawcached(directory.path()));
+    daemon.wait_for("serving");
+}
+
+#[test]
 fn sockets_from_the_service_manager_take_the_place_of_configured_ones() {
     let directory = directory();
     // systemd-socket-activate is not everywhere; a shell can hand a socket to descriptor 3 only
