@@ -107,11 +107,7 @@ impl Trailer {
     /// Whether bytes that [`Trailer::decode`] refused look like a damaged trailer of the life
     /// `generation` that began at `since`, rather than like what was there before it.
     #[must_use]
-    pub fn is_claimed(
-        bytes: &[u8; TRAILER_LEN],
-        generation: Sequence,
-        since: Timestamp,
-    ) -> bool {
+    pub fn is_claimed(bytes: &[u8; TRAILER_LEN], generation: Sequence, since: Timestamp) -> bool {
         bytes.u64_at(16) == generation.0
             || (bytes.bytes_at(0) == MAGIC && bytes.u32_at(32) >= since.0)
     }

@@ -7,8 +7,8 @@ use super::listing::{Live, Versions};
 use super::region::{Holds, Sight};
 use super::{Finding, Inspection};
 use crate::format::{
-    Damage, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead, Sequence,
-    SliceKey, round_up,
+    Damage, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead, Sequence, SliceKey,
+    round_up,
 };
 use crate::store::contents::{SlotWalk, sound_slot};
 use crate::store::key_hash;
@@ -93,10 +93,11 @@ impl Inspection {
 
     fn superblock_damage(&self) -> Vec<Finding> {
         let copies = ["first", "second"].iter().zip(self.layout().superblock_offsets());
-        let damaged = copies.zip(&self.superblocks.damage).filter_map(|((name, offset), damage)| {
-            let what = format!("{name} superblock copy: {}", damage.as_ref()?);
-            Some(Finding { region: None, offset, what })
-        });
+        let damaged =
+            copies.zip(&self.superblocks.damage).filter_map(|((name, offset), damage)| {
+                let what = format!("{name} superblock copy: {}", damage.as_ref()?);
+                Some(Finding { region: None, offset, what })
+            });
         damaged.collect()
     }
 
