@@ -139,7 +139,7 @@ fn work_commands(path: &std::path::Path, cache: &Cache, seen: &mut Seen, metrics
     let mut rejected = String::new();
     let _second = UnixStream::connect(path).unwrap();
     UnixStream::connect(path).unwrap().read_to_string(&mut rejected).unwrap();
-    assert!(rejected.starts_with("ERROR"), "{rejected}");
+    assert!(rejected.starts_with("SERVER_ERROR too many"), "{rejected}");
     seen.scrape(metrics);
     futures_block(cache.shutdown());
     client.ask("set n 0 0 1\r\n5\r\n", "SERVER_ERROR");

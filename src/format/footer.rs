@@ -108,8 +108,9 @@ impl Trailer {
     /// `generation` that began at `since`, rather than like what was there before it.
     #[must_use]
     pub fn is_claimed(bytes: &[u8; TRAILER_LEN], generation: Sequence, since: Timestamp) -> bool {
-        bytes.u64_at(16) == generation.0
-            || (bytes.bytes_at(0) == MAGIC && bytes.u32_at(32) >= since.0)
+        // After a format the generations of the one before come again: only the time tells.
+        let named = bytes.bytes_at(0) == MAGIC || bytes.u64_at(16) == generation.0;
+        named && bytes.u32_at(32) >= since.0
     }
 
     /// Bytes of the whole footer, padded to `alignment`.

@@ -4,7 +4,7 @@
 use super::finding::Finding;
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
-use crate::format::{Damage, Footer, RegionHeader, RegionUse, Seed, Sequence};
+use crate::format::{Footer, RegionHeader, RegionUse, Seed, Sequence, Trailer};
 use crate::store::contents::{FoundFooter, RegionReader};
 use crate::store::key_hash;
 
@@ -42,7 +42,7 @@ pub struct RegionSurvey {
     pub entry_bytes: u64,
     /// Newest time found in it.
     pub stamp: Timestamp,
-    /// A touch extended the life of an entry after the region was sealed.
+    /// A touch extended the life of an entry after the region was sealed, or may have.
     pub touched: bool,
     /// What is wrong with header and footer.
     pub damage: Vec<Finding>,
@@ -121,6 +121,8 @@ pub(super) async fn look(
     let sealed = take_footer(&mut sight, reader, footer);
     if let Err(damage) = header {
         let claimed = RegionHeader::is_claimed(&block, region, formatted_at);
+        // The mark was in the header: the footer may understate lifetimes.
+        sight.touched = sealed;
         if sealed || claimed {
             sight.add(reader, 0, format!("region header: {damage}"));
         } else if !blank {
@@ -176,18 +178,14 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
         }
         FoundFooter::None(damage, bytes) => {
             let known = sight.generation > Sequence(0);
-            if known && crate::format::Trailer::is_claimed(&bytes, sight.generation, sight.stamp) {
+            if known && Trailer::is_claimed(&bytes, sight.generation, sight.stamp) {
                 let offset = region_size - bytes.len() as u64;
-                sight.add(reader, offset, footer_trouble(damage));
+                sight.add(reader, offset, format!("footer trailer: {damage}"));
             }
             false
         }
         FoundFooter::Sound(..) | FoundFooter::BadRecords(..) => false,
     }
-}
-
-fn footer_trouble(damage: Damage) -> String {
-    format!("footer trailer: {damage}")
 }
 
 impl Sight {
