@@ -43,7 +43,7 @@ enum Command {
     /// Tell what a device can do: size, alignment, direct I/O, what is on it
     Probe(DeviceArgs),
     /// Tell what a formatted device holds, from its superblock and region headers
-    Inspect(DeviceArgs),
+    Inspect(InspectArgs),
     /// List entries on a device that no daemon is using
     Ls(ListArgs),
     /// Verify every checksum on a device that no daemon is using
@@ -95,6 +95,18 @@ struct FormatArgs {
 struct DeviceArgs {
     /// Block device or image file
     device: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// Block device or image file
+    device: PathBuf,
+    /// Add a row for each region
+    #[arg(short, long)]
+    verbose: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -1,14 +1,22 @@
 //! Where the offline commands meet the library. Owns nothing but the conversion of the library's
 //! answers into reports.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use super::report::{CheckReport, FormatOptions, FormatReport, InspectReport, ListEntry, Survey};
-use crate::clock::Clock;
+use super::report::{
+    CheckReport, Damaged, FormatOptions, FormatReport, InspectReport, ListEntry, RegionCounts,
+    RegionRow, Survey,
+};
+use crate::clock::{Clock, Timestamp};
 use crate::daemon;
-use crate::device::{self, Device, OpenOptions, ProbeReport};
+use crate::device::{self, Device, DeviceError, OpenOptions, ProbeReport};
+use crate::format::Layout;
+use crate::store::inspect::{
+    CheckEvent, Condition, Finding, Inspection, Listed, ListedState, ListingSummary, RegionSurvey,
+};
 use crate::store::{OpenError, Superblocks, read_superblocks};
 
 /// Examines a device without writing to it.
@@ -48,40 +56,212 @@ pub fn format(path: &Path, options: FormatOptions) -> anyhow::Result<FormatRepor
     })
 }
 
-/// Reads the superblock copies.
-pub fn inspect(path: &Path) -> anyhow::Result<InspectReport> {
-    let device = Device::open(&OpenOptions { read_only: true, ..OpenOptions::new(path) })?;
-    let Superblocks { best, damage, .. } =
-        on_runtime(async { Ok(read_superblocks(&device).await?) })?;
+/// Reads superblock copies, region headers and footers; a row for each region if `table`.
+pub fn inspect(path: &Path, table: bool) -> anyhow::Result<InspectReport> {
+    on_runtime(async {
+        let inspection = open(path).await?;
+        let mut report = superblock_report(path, inspection.superblocks());
+        let mut rows = Vec::new();
+        for region in 0..inspection.layout().region_count {
+            let survey = inspection.survey(region).await;
+            let row = region_row(&mut report, inspection.layout(), (region, survey));
+            rows.extend(table.then_some(row));
+        }
+        report.region_table = table.then_some(rows);
+        Ok(report)
+    })
+}
+
+fn superblock_report(path: &Path, superblocks: &Superblocks) -> InspectReport {
+    let Superblocks { best, damage, needs_repair } = superblocks;
     let state = |damage: &Option<_>| match damage {
         None => "good".to_owned(),
         Some(damage) => format!("{damage}"),
     };
-    Ok(InspectReport {
+    InspectReport {
         path: path.display().to_string(),
         uuid: best.uuid.to_string(),
         epoch: best.epoch,
+        purge_floor: best.purge_floor.0,
         formatted_at: best.formatted_at.0,
+        newest_stamp: best.stamp.0,
         superblocks: damage.iter().map(state).collect(),
+        superblock_outdated: *needs_repair && damage.iter().all(Option::is_none),
         size_bytes: best.layout.device_size,
         region_size_bytes: best.layout.region_size,
+        slice_size_bytes: best.layout.slice_size,
         alignment_bytes: best.layout.alignment,
-        regions: best.layout.region_count,
         object_max_bytes: best.layout.object_len_max(),
-    })
+        entries: 0,
+        kill_records: 0,
+        regions: RegionCounts { all: best.layout.region_count, ..RegionCounts::default() },
+        damaged: Vec::new(),
+        region_table: None,
+    }
 }
 
-/// Calls `each` with every live entry until it gives false.
+/// Adds a region to the sums of a report and gives its row.
+fn region_row(
+    report: &mut InspectReport,
+    layout: &Layout,
+    (region, survey): (u32, Result<RegionSurvey, DeviceError>),
+) -> RegionRow {
+    let offset_bytes = layout.region_offset(region);
+    let mut row = RegionRow {
+        region,
+        offset_bytes,
+        state: "unreadable",
+        generation: 0,
+        entries: 0,
+        kill_records: 0,
+        entry_bytes: 0,
+        stamp: 0,
+        touched: false,
+    };
+    let survey = match survey {
+        Ok(survey) => survey,
+        Err(error) => {
+            report.regions.unreadable += 1;
+            let what = format!("{:#}", anyhow::Error::from(error));
+            report.damaged.push(Damaged { region: Some(region), offset_bytes, what });
+            return row;
+        }
+    };
+    let (state, count) = match survey.condition {
+        Condition::Sealed => ("sealed", &mut report.regions.sealed),
+        Condition::Unsealed => ("unsealed", &mut report.regions.unsealed),
+        Condition::Free => ("free", &mut report.regions.free),
+        Condition::Blank => ("blank", &mut report.regions.blank),
+        Condition::Leftover => ("leftover", &mut report.regions.leftover),
+        Condition::Damaged => ("damaged", &mut report.regions.damaged),
+    };
+    *count += 1;
+    row.state = state;
+    row.generation = survey.generation.0;
+    row.entries = survey.entries;
+    row.kill_records = survey.kills;
+    row.entry_bytes = survey.entry_bytes;
+    row.stamp = survey.stamp.0;
+    row.touched = survey.touched;
+    report.entries += survey.entries;
+    report.kill_records += survey.kills;
+    report.newest_stamp = report.newest_stamp.max(survey.stamp.0);
+    report.damaged.extend(survey.damage.iter().map(damaged));
+    row
+}
+
+/// Calls `each` with every entry until it gives false or fails.
 pub fn list(
-    _path: &Path,
-    _each: &mut dyn FnMut(ListEntry) -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    bail!("this version cannot list entries yet")
+    path: &Path,
+    each: &mut dyn FnMut(ListEntry) -> anyhow::Result<bool>,
+) -> anyhow::Result<ListingSummary> {
+    let clock = Clock::system();
+    let mut failed = None;
+    let summary = on_runtime(async {
+        let inspection = open(path).await?;
+        let listed =
+            inspection.list(&clock, |listed| match each(list_entry(listed, clock.now())) {
+                Ok(true) => ControlFlow::Continue(()),
+                Ok(false) => ControlFlow::Break(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            });
+        Ok(listed.await?)
+    })?;
+    failed.map_or(Ok(summary), Err)
 }
 
-/// Verifies every checksum.
-pub fn check(_path: &Path) -> anyhow::Result<CheckReport> {
-    bail!("this version cannot check devices yet")
+fn list_entry(listed: Listed, now: Timestamp) -> ListEntry {
+    ListEntry {
+        key: escaped(&listed.key),
+        size_bytes: listed.len,
+        slices: listed.slices,
+        state: match listed.state {
+            ListedState::Fresh => "fresh",
+            ListedState::Stale => "stale",
+            ListedState::Expired => "expired",
+            ListedState::Incomplete => "incomplete",
+        },
+        ttl_left_seconds: listed.fresh_until.since(now).as_secs(),
+        stored_at: listed.stored_at.0,
+        fresh_until: listed.fresh_until.0,
+        keep_until: listed.keep_until.0,
+        region: listed.region,
+        offset_bytes: listed.offset,
+    }
+}
+
+/// Printable ASCII as it is, a backslash doubled, everything else as `\xNN`: loses nothing.
+fn escaped(key: &[u8]) -> String {
+    let mut text = String::with_capacity(key.len());
+    for byte in key {
+        match byte {
+            b'\\' => text.push_str("\\\\"),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    text
+}
+
+/// What `check` tells while it works.
+pub enum Progress {
+    /// It begins with this region, of so many.
+    Region(u32, u32),
+    /// Something is damaged.
+    Damaged(Damaged),
+}
+
+/// Verifies every checksum; `tell` learns of progress and damage, and may break off by failing.
+pub fn check(
+    path: &Path,
+    tell: &mut dyn FnMut(Progress) -> anyhow::Result<()>,
+) -> anyhow::Result<CheckReport> {
+    let mut failed = None;
+    let summary = on_runtime(async {
+        let inspection = open(path).await?;
+        let regions = inspection.layout().region_count;
+        let checked = inspection.check(|event| {
+            let progress = match event {
+                CheckEvent::Region(region) => Progress::Region(region, regions),
+                CheckEvent::Damage(finding) => Progress::Damaged(damaged(finding)),
+            };
+            match tell(progress) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        Ok(checked.await)
+    })?;
+    let report = CheckReport {
+        path: path.display().to_string(),
+        regions_used: summary.regions_used,
+        regions_unused: summary.regions_unused,
+        entries: summary.entries,
+        slices: summary.slices,
+        kill_records: summary.kills,
+        incomplete_objects: summary.incomplete_objects,
+        verified_bytes: summary.verified_bytes,
+        damaged: summary.damaged,
+        damages: Vec::new(),
+    };
+    failed.map_or(Ok(report), Err)
+}
+
+fn damaged(finding: &Finding) -> Damaged {
+    let Finding { region, offset, what } = finding.clone();
+    Damaged { region, offset_bytes: offset, what }
+}
+
+/// Opens a formatted device that nobody uses, for reading only.
+async fn open(path: &Path) -> anyhow::Result<Inspection> {
+    let device = Device::open(&OpenOptions { read_only: true, ..OpenOptions::new(path) })?;
+    Inspection::open(device).await.with_context(|| path.display().to_string())
 }
 
 fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -90,4 +270,16 @@ fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
         .build()
         .context("cannot start the runtime")?
         .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_keys_can_be_told_apart() {
+        assert_eq!(escaped(b"/a b?c=\"d\""), "/a b?c=\"d\"");
+        assert_eq!(escaped(b"\\x00"), "\\\\x00");
+        assert_eq!(escaped(b"\0\xff\n"), "\\x00\\xff\\x0a");
+    }
 }

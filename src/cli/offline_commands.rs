@@ -5,9 +5,11 @@ use std::io::{self, IsTerminal as _};
 use anyhow::ensure;
 
 use super::confirm::{Asker, confirm};
-use super::report::{FormatOptions, ListEntry};
-use super::{DeviceArgs, FormatArgs, ListArgs, offline, output};
+use super::offline::Progress;
+use super::report::{DAMAGES_MAX, FormatOptions, ListEntry, RegionRow};
+use super::{DeviceArgs, FormatArgs, InspectArgs, ListArgs, offline, output};
 use crate::daemon::create_sparse;
+use crate::store::inspect::ListingSummary;
 
 /// Formats a device, after asking; with a size, makes the image file first.
 pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
@@ -51,15 +53,46 @@ pub fn probe(arguments: &DeviceArgs) -> anyhow::Result<bool> {
 }
 
 /// Prints what a formatted device holds.
-pub fn inspect(arguments: &DeviceArgs) -> anyhow::Result<bool> {
-    output::print_report(&offline::inspect(&arguments.device)?, arguments.json)?;
+pub fn inspect(arguments: &InspectArgs) -> anyhow::Result<bool> {
+    let mut report = offline::inspect(&arguments.device, arguments.verbose)?;
+    if arguments.json {
+        output::print_report(&report, true)?;
+        return Ok(true);
+    }
+    let damaged = std::mem::take(&mut report.damaged);
+    let table = report.region_table.take();
+    let mut fields = serde_json::to_value(&report)?;
+    fields["damaged"] = damaged.iter().map(ToString::to_string).collect();
+    output::print_report(&fields, false)?;
+    if let Some(table) = table {
+        output::print(&region_table(&table))?;
+    }
     Ok(true)
+}
+
+fn region_table(rows: &[RegionRow]) -> String {
+    let mut text = format!(
+        "\n{:>8} {:<10} {:>20} {:>10} {:>10} {:>14} {:>10}\n",
+        "region", "state", "generation", "entries", "kills", "entry bytes", "stamp"
+    );
+    for row in rows {
+        let RegionRow { region, state, generation, entries, .. } = row;
+        let RegionRow { kill_records, entry_bytes, stamp, .. } = row;
+        text += &format!(
+            "{region:>8} {state:<10} {generation:>20} {entries:>10} {kill_records:>10} \
+             {entry_bytes:>14} {stamp:>10}\n"
+        );
+    }
+    text
 }
 
 /// Prints entries, one a line.
 pub fn list(arguments: &ListArgs) -> anyhow::Result<bool> {
     let mut left = arguments.limit.unwrap_or(u64::MAX);
-    offline::list(&arguments.device, &mut |entry| {
+    if !arguments.json && left > 0 {
+        output::print(LIST_HEADING)?;
+    }
+    let summary = offline::list(&arguments.device, &mut |entry| {
         if left == 0 {
             return Ok(false);
         }
@@ -67,22 +100,61 @@ pub fn list(arguments: &ListArgs) -> anyhow::Result<bool> {
         output::print(&line(&entry, arguments.json)?)?;
         Ok(left > 0)
     })?;
+    let ListingSummary { damaged, unreadable_regions, .. } = summary;
+    if damaged + unreadable_regions > 0 {
+        eprintln!(
+            "rawcached: left out {damaged} damaged entries and {unreadable_regions} unreadable \
+             regions; `rawcached check` names them"
+        );
+    }
     Ok(true)
 }
 
 /// Verifies a device; false if something is damaged.
 pub fn check(arguments: &DeviceArgs) -> anyhow::Result<bool> {
-    let report = offline::check(&arguments.device)?;
+    let shows_progress = io::stderr().is_terminal();
+    let mut damages = Vec::new();
+    let mut report = offline::check(&arguments.device, &mut |progress| {
+        match progress {
+            Progress::Region(region, regions) if shows_progress => {
+                eprint!("\rchecking region {} of {regions} ", region + 1);
+            }
+            Progress::Region(..) => {}
+            Progress::Damaged(damaged) if arguments.json => {
+                if damages.len() < DAMAGES_MAX {
+                    damages.push(damaged);
+                }
+            }
+            Progress::Damaged(damaged) => {
+                if shows_progress {
+                    eprintln!();
+                }
+                output::print(&format!("{damaged}\n"))?;
+            }
+        }
+        Ok(())
+    })?;
+    if shows_progress {
+        eprintln!();
+    }
+    report.damages = damages;
     output::print_report(&report, arguments.json)?;
-    Ok(report.damaged.is_empty())
+    Ok(report.damaged == 0)
 }
+
+const LIST_HEADING: &str =
+    "        size    ttl left  state       stored at  region        offset  key\n";
 
 fn line(entry: &ListEntry, json: bool) -> anyhow::Result<String> {
     if json {
         return Ok(serde_json::to_string(entry)? + "\n");
     }
-    let ListEntry { key, size_bytes, fresh_until, .. } = entry;
-    Ok(format!("{size_bytes:>12}  {fresh_until:>10}  {key}\n"))
+    let ListEntry { key, size_bytes, state, ttl_left_seconds, stored_at, .. } = entry;
+    let ListEntry { region, offset_bytes, .. } = entry;
+    Ok(format!(
+        "{size_bytes:>12} {ttl_left_seconds:>10}s  {state:<10} {stored_at:>10} {region:>7} \
+         {offset_bytes:>13}  {key}\n"
+    ))
 }
 
 #[cfg(test)]
@@ -94,16 +166,26 @@ mod tests {
         let entry = ListEntry {
             key: "k".into(),
             size_bytes: 5,
+            slices: 0,
+            state: "fresh",
+            ttl_left_seconds: 7,
             stored_at: 1,
             fresh_until: 2,
             keep_until: 3,
             region: 4,
             offset_bytes: 6,
         };
-        assert_eq!(line(&entry, false).unwrap(), "           5           2  k\n");
+        let text = line(&entry, false).unwrap();
+        assert_eq!(
+            text.split_whitespace().collect::<Vec<_>>(),
+            ["5", "7s", "fresh", "1", "4", "6", "k"]
+        );
+        let columns = LIST_HEADING.find("key");
+        assert_eq!(text.find('k'), columns);
         assert_eq!(
             line(&entry, true).unwrap(),
-            "{\"key\":\"k\",\"size_bytes\":5,\"stored_at\":1,\"fresh_until\":2,\"keep_until\":3,\
+            "{\"key\":\"k\",\"size_bytes\":5,\"slices\":0,\"state\":\"fresh\",\
+             \"ttl_left_seconds\":7,\"stored_at\":1,\"fresh_until\":2,\"keep_until\":3,\
              \"region\":4,\"offset_bytes\":6}\n"
         );
     }

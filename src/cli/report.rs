@@ -47,29 +47,96 @@ pub struct InspectReport {
     pub uuid: String,
     /// Counts the starts that wrote to it.
     pub epoch: u32,
+    /// Entries with a lower sequence were purged.
+    pub purge_floor: u64,
     /// When it was formatted, in seconds since 1970.
     pub formatted_at: u32,
+    /// Newest time on the device, in seconds since 1970.
+    pub newest_stamp: u32,
     /// State of the superblock copies: `good`, or what is wrong.
     pub superblocks: Vec<String>,
+    /// Both copies are good but one is older; the next start repairs it.
+    pub superblock_outdated: bool,
     /// Bytes of the device.
     pub size_bytes: u64,
     /// Bytes of a region.
     pub region_size_bytes: u64,
+    /// Bytes of a slice of a large object.
+    pub slice_size_bytes: u32,
     /// Alignment of all I/O.
     pub alignment_bytes: u32,
-    /// Regions on the device.
-    pub regions: u32,
     /// Largest object that it takes: half of the device.
     pub object_max_bytes: u64,
+    /// Entries in all regions, dead and expired ones and slices included.
+    pub entries: u64,
+    /// Kill records in all regions, other than those of entries.
+    pub kill_records: u64,
+    /// How many regions are in which state.
+    pub regions: RegionCounts,
+    /// What is wrong with headers and footers.
+    pub damaged: Vec<Damaged>,
+    /// Every region, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region_table: Option<Vec<RegionRow>>,
+}
+
+/// How many regions are in which state.
+#[derive(Debug, Default, Serialize)]
+pub struct RegionCounts {
+    /// All of them.
+    pub all: u32,
+    /// Complete, with a footer.
+    pub sealed: u32,
+    /// In use without a footer.
+    pub unsealed: u32,
+    /// Freed.
+    pub free: u32,
+    /// Never used.
+    pub blank: u32,
+    /// Never used since the format; bytes of before.
+    pub leftover: u32,
+    /// Header or footer damaged.
+    pub damaged: u32,
+    /// Could not be read.
+    pub unreadable: u32,
+}
+
+/// One region.
+#[derive(Debug, Serialize)]
+pub struct RegionRow {
+    /// Which region.
+    pub region: u32,
+    /// Where it begins on the device.
+    pub offset_bytes: u64,
+    /// What it is.
+    pub state: &'static str,
+    /// Its present life.
+    pub generation: u64,
+    /// Entries in it.
+    pub entries: u64,
+    /// Kill records in it.
+    pub kill_records: u64,
+    /// Bytes of its entries.
+    pub entry_bytes: u64,
+    /// Newest time in it, in seconds since 1970.
+    pub stamp: u32,
+    /// An entry's life was extended after the region was sealed.
+    pub touched: bool,
 }
 
 /// One entry of `ls`.
 #[derive(Debug, Serialize)]
 pub struct ListEntry {
-    /// The key, bytes outside printable ASCII escaped.
+    /// The key; bytes outside printable ASCII as `\xNN`, a backslash as `\\`.
     pub key: String,
     /// Length of the body.
     pub size_bytes: u64,
+    /// Pieces that the body is in; 0 if it is in the entry itself.
+    pub slices: u32,
+    /// `fresh`, `stale`, `expired`, or `incomplete` where pieces were evicted.
+    pub state: &'static str,
+    /// Time until it is stale, 0 if that is past.
+    pub ttl_left_seconds: u64,
     /// When it was stored, in seconds since 1970.
     pub stored_at: u32,
     /// Until when it is fresh, in seconds since 1970.
@@ -82,17 +149,52 @@ pub struct ListEntry {
     pub offset_bytes: u64,
 }
 
+/// One thing that is damaged.
+#[derive(Clone, Debug, Serialize)]
+pub struct Damaged {
+    /// Region it is in; none for a superblock.
+    pub region: Option<u32>,
+    /// Where on the device.
+    pub offset_bytes: u64,
+    /// What is damaged and how.
+    pub what: String,
+}
+
 /// What `check` found.
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
     /// The path as it was named.
     pub path: String,
-    /// Regions that were read.
-    pub regions: u64,
-    /// Entries whose checksums were verified.
+    /// Regions that hold entries.
+    pub regions_used: u64,
+    /// Regions that hold nothing.
+    pub regions_unused: u64,
+    /// Sound entries, dead and expired ones and slices included.
     pub entries: u64,
+    /// Those of them that are pieces of large objects.
+    pub slices: u64,
+    /// Sound kill records, other than those of entries.
+    pub kill_records: u64,
+    /// Live objects of which pieces were evicted; they are misses, not damage.
+    pub incomplete_objects: u64,
     /// Bytes that were verified.
     pub verified_bytes: u64,
-    /// What is damaged, one line each.
-    pub damaged: Vec<String>,
+    /// Number of things that are damaged.
+    pub damaged: u64,
+    /// What is damaged, at most [`DAMAGES_MAX`]; empty where it was printed as it was found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damages: Vec<Damaged>,
+}
+
+/// Most damages kept for one report.
+pub const DAMAGES_MAX: usize = 10_000;
+
+impl std::fmt::Display for Damaged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Damaged { region, offset_bytes, what } = self;
+        match region {
+            Some(region) => write!(f, "region {region}, offset {offset_bytes}: {what}"),
+            None => write!(f, "offset {offset_bytes}: {what}"),
+        }
+    }
 }

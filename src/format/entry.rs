@@ -185,6 +185,19 @@ impl EntryHeader {
         self.body_range().end
     }
 
+    /// Whether bytes that [`EntryHeader::decode`] refused look like a damaged header of the life
+    /// `generation` of a region on a device formatted at `since`, rather than like what was there
+    /// before.
+    #[must_use]
+    pub fn is_claimed(bytes: &[u8], generation: Sequence, since: Timestamp) -> bool {
+        let Some(bytes) = bytes.get(..ENTRY_HEADER_LEN) else { return false };
+        let age = bytes.u64_at(8).checked_sub(generation.0);
+        bytes[4] == MAGIC
+            && Kind::from_tag(bytes[5]).is_some()
+            && age.is_some_and(|age| age > 0 && age <= u64::from(u32::MAX))
+            && bytes.u32_at(24) >= since.0
+    }
+
     /// Verifies key, metadata and checksum table of `slot`, which begins with this header.
     ///
     /// # Errors
@@ -258,6 +271,12 @@ impl SliceKey {
         put(&mut bytes, 0, &self.object.0.to_le_bytes());
         put(&mut bytes, 8, &self.number.to_le_bytes());
         bytes
+    }
+
+    /// Reads the encoded form.
+    #[must_use]
+    pub fn decode(bytes: &[u8; Self::LEN]) -> SliceKey {
+        SliceKey { object: Sequence(bytes.u64_at(0)), number: bytes.u32_at(8) }
     }
 }
 

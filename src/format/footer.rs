@@ -104,6 +104,15 @@ impl Trailer {
         })
     }
 
+    /// Whether bytes that [`Trailer::decode`] refused look like a damaged trailer of the life
+    /// `generation` that began at `since`, rather than like what was there before it.
+    #[must_use]
+    pub fn is_claimed(bytes: &[u8; TRAILER_LEN], generation: Sequence, since: Timestamp) -> bool {
+        // After a format the generations of the one before come again: only the time tells.
+        let named = bytes.bytes_at(0) == MAGIC || bytes.u64_at(16) == generation.0;
+        named && bytes.u32_at(32) >= since.0
+    }
+
     /// Bytes of the whole footer, padded to `alignment`.
     #[must_use]
     pub fn footer_len(&self, alignment: u32) -> u64 {

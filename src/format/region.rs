@@ -86,6 +86,17 @@ impl RegionHeader {
             touched: bytes.u32_at(36) != 0,
         })
     }
+
+    /// Whether bytes that [`RegionHeader::decode`] refused look like a damaged header of `region`
+    /// written at `since` or later, rather than like what was there before a format.
+    #[must_use]
+    pub fn is_claimed(bytes: &[u8], region: u32, since: Timestamp) -> bool {
+        let Some(bytes) = bytes.get(..REGION_HEADER_LEN) else { return false };
+        let named = bytes.bytes_at(0) == MAGIC
+            || (bytes.u32_at(8) == FORMAT_VERSION && bytes.u32_at(24) == region);
+        let stamp = bytes.u32_at(32);
+        named && stamp >= since.0 && stamp > 0
+    }
 }
 
 fn checksum(uuid: Uuid, bytes: &[u8]) -> u32 {

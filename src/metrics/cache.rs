@@ -16,7 +16,7 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
         ("rawcached_staging_bytes", "Bytes of stores in progress.", stats.staging_bytes),
         (
             "rawcached_staging_max_bytes",
-            "Most bytes of stores in progress; further ones wait.",
+            "Most bytes of stores in progress; further ones are refused.",
             stats.staging_bytes_max,
         ),
     ] {

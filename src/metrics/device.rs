@@ -23,6 +23,12 @@ pub fn write_device(page: &mut Page, info: &DeviceInfo, stats: &DeviceStatsSnaps
         let labels = [("direction", direction)];
         page.counter("rawcached_device_transferred_bytes_total", transferred, &labels, bytes);
     }
+    let transfers = "Read and write requests, by whether they bypass the page cache.";
+    let all = stats.reads + stats.writes;
+    let (direct, buffered) = if stats.direct { (all, 0) } else { (0, all) };
+    for (io, count) in [("direct", direct), ("buffered", buffered)] {
+        page.counter("rawcached_device_transfers_total", transfers, &[("io", io)], count);
+    }
     page.counter(
         "rawcached_device_read_modify_writes_total",
         "Updates in place that read a block, changed it and wrote it back.",
@@ -115,6 +121,8 @@ mod tests {
             "rawcached_device_requests_total{operation=\"read\"} 1",
             "rawcached_device_requests_total{operation=\"write\"} 2",
             "rawcached_device_requests_total{operation=\"flush\"} 3",
+            "rawcached_device_transfers_total{io=\"direct\"} 3",
+            "rawcached_device_transfers_total{io=\"buffered\"} 0",
             "rawcached_device_read_modify_writes_total 4",
             "rawcached_device_transferred_bytes_total{direction=\"read\"} 5",
             "rawcached_device_transferred_bytes_total{direction=\"write\"} 6",

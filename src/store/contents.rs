@@ -1,10 +1,12 @@
-//! What a region holds, from its footer or, where a crash left none, from its slots.
+//! What a region holds, from its footer or, where a crash left none, from its slots. Reads only:
+//! the store and the offline inspection both learn it here.
 
 use super::Store;
-use crate::device::DeviceError;
+use crate::clock::Timestamp;
+use crate::device::{AlignedBuf, Device, DeviceError};
 use crate::format::{
-    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kill, Kind, Seed, Sequence,
-    Trailer, round_up,
+    Damage, ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kill, Kind, Layout, Seed,
+    Sequence, TRAILER_LEN, Trailer, Uuid, round_up,
 };
 
 /// Bytes read at the end of a region in the hope that they hold the whole footer.
@@ -18,32 +20,110 @@ pub(super) struct Contents {
     /// False: there was no sound footer and the slots were scanned.
     pub sealed: bool,
     /// Newest stamp seen.
-    pub stamp: crate::clock::Timestamp,
+    pub stamp: Timestamp,
+}
+
+/// What is at the end of a region.
+pub(super) enum FoundFooter {
+    /// A sound footer of any life.
+    Sound(Trailer, Footer),
+    /// A sound trailer; what it says of the records before it does not hold.
+    BadRecords(Trailer, Damage),
+    /// Bytes that are no trailer of this region.
+    None(Damage, [u8; TRAILER_LEN]),
+}
+
+/// Reads regions of a device, whether a store runs on it or not.
+#[derive(Clone, Copy)]
+pub(super) struct RegionReader<'a> {
+    pub device: &'a Device,
+    pub layout: &'a Layout,
+    pub uuid: Uuid,
+}
+
+impl RegionReader<'_> {
+    /// Reads aligned bytes of a region.
+    pub async fn read(
+        &self,
+        region: u32,
+        range: std::ops::Range<u64>,
+    ) -> Result<AlignedBuf, DeviceError> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let offset = self.layout.region_offset(region) + range.start;
+        self.device.read(offset, self.device.geometry().read_buffer(len)).await
+    }
+
+    /// Reads what is at the end of a region.
+    pub async fn read_footer(&self, region: u32) -> Result<FoundFooter, DeviceError> {
+        let end = self.layout.region_size;
+        let guess = round_up(FOOTER_GUESS.min(end / 4), u64::from(self.layout.alignment));
+        let tail = self.read(region, end - guess..end).await?;
+        let seed_of = |generation| Seed::new(self.uuid, region, generation);
+        let trailer = match Trailer::decode(&tail, seed_of) {
+            Ok(trailer) => trailer,
+            Err(damage) => {
+                let mut bytes = [0; TRAILER_LEN];
+                bytes.copy_from_slice(&tail[tail.len() - TRAILER_LEN..]);
+                return Ok(FoundFooter::None(damage, bytes));
+            }
+        };
+        let len = trailer.footer_len(self.layout.alignment);
+        let footer = if len > end {
+            Err(Damage::Field("footer length"))
+        } else if len <= guess {
+            let start = usize::try_from(guess - len).unwrap_or(usize::MAX);
+            Footer::decode(&tail[start..], &trailer)
+        } else {
+            Footer::decode(&self.read(region, end - len..end).await?, &trailer)
+        };
+        Ok(match footer {
+            Ok(footer) => FoundFooter::Sound(trailer, footer),
+            Err(damage) => FoundFooter::BadRecords(trailer, damage),
+        })
+    }
+
+    /// Learns from its slots what the life `generation` of a region holds.
+    pub async fn scan(
+        &self,
+        region: u32,
+        generation: Sequence,
+        hash_of: impl Fn(Kind, &[u8]) -> u64,
+    ) -> Result<Contents, DeviceError> {
+        let bytes = self.read_whole(region).await?;
+        let seed = Seed::new(self.uuid, region, generation);
+        let (footer, stamp) = scan(&bytes, u64::from(self.layout.alignment), seed, hash_of);
+        Ok(Contents { footer, sealed: false, stamp })
+    }
+
+    /// Reads all bytes of a region.
+    pub async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {
+        let size = self.layout.region_size;
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        let mut at = 0;
+        while at < size {
+            let end = (at + SCAN_STEP).min(size);
+            bytes.extend_from_slice(&self.read(region, at..end).await?);
+            at = end;
+        }
+        Ok(bytes)
+    }
 }
 
 impl Store {
+    fn reader(&self) -> RegionReader<'_> {
+        let shared = &*self.shared;
+        RegionReader { device: &shared.device, layout: &shared.layout, uuid: shared.uuid }
+    }
+
     /// Reads the footer of a region, if there is a sound one of any life.
     pub(super) async fn read_footer(
         &self,
         region: u32,
     ) -> Result<Option<(Trailer, Footer)>, DeviceError> {
-        let layout = &self.shared.layout;
-        let end = layout.region_size;
-        let guess = round_up(FOOTER_GUESS.min(end / 4), u64::from(layout.alignment));
-        let tail = self.read_region(region, end - guess..end).await?;
-        let seed_of = |generation| self.shared.regions.seed_of(region, generation);
-        let Ok(trailer) = Trailer::decode(&tail, seed_of) else { return Ok(None) };
-        let len = trailer.footer_len(layout.alignment);
-        if len > end {
-            return Ok(None);
-        }
-        let footer = if len <= guess {
-            let start = usize::try_from(guess - len).unwrap_or(usize::MAX);
-            Footer::decode(&tail[start..], &trailer)
-        } else {
-            Footer::decode(&self.read_region(region, end - len..end).await?, &trailer)
-        };
-        Ok(footer.ok().map(|footer| (trailer, footer)))
+        Ok(match self.reader().read_footer(region).await? {
+            FoundFooter::Sound(trailer, footer) => Some((trailer, footer)),
+            FoundFooter::BadRecords(..) | FoundFooter::None(..) => None,
+        })
     }
 
     /// Learns what the life `generation` of a region holds.
@@ -57,48 +137,22 @@ impl Store {
         {
             return Ok(Contents { footer, sealed: true, stamp: trailer.stamp });
         }
-        let bytes = self.read_whole(region).await?;
-        let seed = self.shared.regions.seed_of(region, generation);
-        let start = u64::from(self.shared.layout.alignment);
-        let (footer, stamp) = scan(&bytes, start, seed, |kind, key| self.hash_of(kind, key));
-        Ok(Contents { footer, sealed: false, stamp })
-    }
-
-    async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {
-        let size = self.shared.layout.region_size;
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-        let mut at = 0;
-        while at < size {
-            let end = (at + SCAN_STEP).min(size);
-            bytes.extend_from_slice(&self.read_region(region, at..end).await?);
-            at = end;
-        }
-        Ok(bytes)
+        self.reader().scan(region, generation, |kind, key| self.hash_of(kind, key)).await
     }
 }
 
-/// Finds every sound slot of one life of a region. Padding and lost blocks are stepped over a
-/// granule at a time: a slot cannot pass for another place or life, so whatever passes is one.
+/// Finds every sound slot of one life of a region.
 fn scan(
     bytes: &[u8],
     start: u64,
     seed: Seed,
     hash_of: impl Fn(Kind, &[u8]) -> u64,
-) -> (Footer, crate::clock::Timestamp) {
+) -> (Footer, Timestamp) {
     let mut footer = Footer::default();
-    let mut stamp = crate::clock::Timestamp::default();
-    let mut at = usize::try_from(start).unwrap_or(usize::MAX);
-    while at + ENTRY_HEADER_LEN <= bytes.len() {
-        let offset = at as u64;
-        let slot = &bytes[at..];
-        let sound = EntryHeader::decode(slot, seed, offset)
-            .ok()
-            .filter(|header| header.slot_len() <= slot.len() && header.check_meta(slot).is_ok());
-        let Some(header) = sound else {
-            at += usize::try_from(GRANULE).unwrap_or(1);
-            continue;
-        };
-        let slot_len = round_up(header.slot_len() as u64, GRANULE);
+    let mut stamp = Timestamp::default();
+    for (offset, found) in SlotWalk::new(bytes, start, seed) {
+        let Ok(header) = found else { continue };
+        let slot = &bytes[usize::try_from(offset).unwrap_or(usize::MAX)..];
         stamp = stamp.max(header.stored_at);
         if header.kind == Kind::Kills {
             footer.kills.extend(Kill::decode_all(&slot[header.metadata_range()]));
@@ -107,13 +161,53 @@ fn scan(
                 key_hash: hash_of(header.kind, &slot[header.key_range()]),
                 sequence: header.sequence,
                 offset,
-                slot_len,
+                slot_len: round_up(header.slot_len() as u64, GRANULE),
                 kind: header.kind,
                 supersedes: header.supersedes,
                 keep_until: header.keep_until,
             });
         }
-        at += usize::try_from(slot_len).unwrap_or(usize::MAX);
     }
     (footer, stamp)
+}
+
+/// Walks the bytes of one life of a region from slot to slot. Padding and lost blocks are stepped
+/// over a granule at a time, and each such step is given with what is wrong there: a slot cannot
+/// pass for another place or life, so whatever passes is one.
+pub(super) struct SlotWalk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    seed: Seed,
+}
+
+impl<'a> SlotWalk<'a> {
+    pub fn new(bytes: &'a [u8], start: u64, seed: Seed) -> SlotWalk<'a> {
+        SlotWalk { bytes, at: usize::try_from(start).unwrap_or(usize::MAX), seed }
+    }
+}
+
+impl Iterator for SlotWalk<'_> {
+    type Item = (u64, Result<EntryHeader, Damage>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let slot = self.bytes.get(self.at..).filter(|slot| slot.len() >= ENTRY_HEADER_LEN)?;
+        let offset = self.at as u64;
+        let found = sound_slot(slot, self.seed, offset);
+        let step = match &found {
+            Ok(header) => round_up(header.slot_len() as u64, GRANULE),
+            Err(_) => GRANULE,
+        };
+        self.at = self.at.saturating_add(usize::try_from(step).unwrap_or(usize::MAX));
+        Some((offset, found))
+    }
+}
+
+/// The header of the slot that `bytes` begin with, if all but its body is sound.
+pub(super) fn sound_slot(bytes: &[u8], seed: Seed, offset: u64) -> Result<EntryHeader, Damage> {
+    let header = EntryHeader::decode(bytes, seed, offset)?;
+    if header.slot_len() > bytes.len() {
+        return Err(Damage::Short);
+    }
+    header.check_meta(bytes)?;
+    Ok(header)
 }

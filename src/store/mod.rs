@@ -9,6 +9,8 @@ mod entry;
 mod fills;
 mod flusher;
 mod index;
+pub mod inspect;
+mod key_hash;
 mod log;
 mod mutate;
 mod read;
@@ -29,7 +31,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinHandle;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use counters::CountersSnapshot;
 pub use entry::{Entry, Place};
@@ -220,7 +221,7 @@ impl Store {
         let shared = Shared {
             layout: superblock.layout,
             uuid: superblock.uuid,
-            hash_seed: xxh3_64_with_seed(&superblock.uuid.0, 0),
+            hash_seed: key_hash::seed_of(superblock.uuid),
             clock,
             options,
             resident,
@@ -398,12 +399,11 @@ impl Store {
     }
 
     fn key_hash(&self, key: &[u8]) -> u64 {
-        xxh3_64_with_seed(key, self.shared.hash_seed) & self.shared.options.hash_mask
+        key_hash::of_object(key, self.shared.hash_seed) & self.shared.options.hash_mask
     }
 
     fn slice_hash(&self, key: &[u8]) -> u64 {
-        // Another seed, so that no object key can be made to collide with slices.
-        xxh3_64_with_seed(key, !self.shared.hash_seed) & self.shared.options.hash_mask
+        key_hash::of_slice(key, self.shared.hash_seed) & self.shared.options.hash_mask
     }
 
     fn hash_of(&self, kind: Kind, key: &[u8]) -> u64 {

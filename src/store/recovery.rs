@@ -214,32 +214,40 @@ async fn read_region_header(
 
 /// One version of a key, or a kill record (`target` of `None`).
 #[derive(Clone, Copy)]
-struct Version {
-    key_hash: u64,
-    sequence: Sequence,
-    target: Option<Target>,
+pub(super) struct Version {
+    pub key_hash: u64,
+    pub sequence: Sequence,
+    pub target: Option<Target>,
 }
 
 /// Location and slot length in granules in eight bytes, so that a version takes 24.
 #[derive(Clone, Copy)]
-struct Target(std::num::NonZeroU64);
+pub(super) struct Target(std::num::NonZeroU64);
 
 const _: () = assert!(size_of::<Version>() == 24);
 const TARGET_LOCATION_BITS: u32 = 40;
 
 impl Target {
-    fn new(location: Location, slot_len: u64) -> Option<Target> {
+    pub fn new(location: Location, slot_len: u64) -> Option<Target> {
         let granules = slot_len.div_ceil(crate::format::GRANULE);
         std::num::NonZeroU64::new(location.0 | granules << TARGET_LOCATION_BITS).map(Target)
     }
 
-    fn location(self) -> Location {
+    pub fn location(self) -> Location {
         Location(self.0.get() & ((1 << TARGET_LOCATION_BITS) - 1))
     }
 
     fn class(self) -> SizeClass {
         SizeClass::of((self.0.get() >> TARGET_LOCATION_BITS) * crate::format::GRANULE)
     }
+}
+
+/// Leaves the newest version of each key, a kill record included.
+pub(super) fn settle(versions: &mut Vec<Version>) {
+    versions.sort_unstable_by_key(|version| {
+        (version.key_hash, std::cmp::Reverse(version.sequence), version.target.is_none())
+    });
+    versions.dedup_by_key(|version| version.key_hash);
 }
 
 /// What recovery gathered, by key hash.
@@ -377,10 +385,7 @@ impl Store {
     /// Puts the newest version of each key of one part into the index, unless the key was
     /// changed or purged since the device was opened.
     async fn merge(&self, part: &mut Vec<Version>) -> u64 {
-        part.sort_unstable_by_key(|version| {
-            (version.key_hash, std::cmp::Reverse(version.sequence), version.target.is_none())
-        });
-        part.dedup_by_key(|version| version.key_hash);
+        settle(part);
         let mut merged = 0;
         for batch in part.chunks(MERGE_BATCH) {
             merged += self.merge_batch(batch);

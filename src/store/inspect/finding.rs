@@ -1,0 +1,24 @@
+//! One thing that is damaged. Owns how it is said.
+
+use std::fmt;
+
+/// One thing that is damaged, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The region it is in; `None` for a superblock copy.
+    pub region: Option<u32>,
+    /// Byte offset on the device.
+    pub offset: u64,
+    /// What is damaged and how.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding { region, offset, what } = self;
+        match region {
+            Some(region) => write!(f, "region {region}, offset {offset}: {what}"),
+            None => write!(f, "offset {offset}: {what}"),
+        }
+    }
+}

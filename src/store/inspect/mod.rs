@@ -1,0 +1,70 @@
+//! Looking into a formatted device on which no store runs. Owns what can be learnt without one:
+//! never writes, never repairs, and holds the bytes of one region at a time.
+
+mod check;
+mod finding;
+mod listing;
+mod region;
+
+pub use check::{CheckEvent, CheckSummary};
+pub use finding::Finding;
+pub use listing::{Listed, ListedState, ListingSummary};
+pub use region::{Condition, RegionSurvey};
+
+use super::contents::RegionReader;
+use super::key_hash;
+use super::recovery::{OpenError, Superblocks, read_superblocks};
+use crate::device::{Device, DeviceError};
+use crate::format::Layout;
+use region::Sight;
+
+/// A formatted device, open for looking.
+pub struct Inspection {
+    device: Device,
+    superblocks: Superblocks,
+    hash_seed: u64,
+}
+
+impl Inspection {
+    /// Reads the superblocks of a device.
+    ///
+    /// # Errors
+    /// The device is not formatted, both superblock copies are damaged, or it is not the device
+    /// that was formatted; see [`OpenError`].
+    pub async fn open(device: Device) -> Result<Inspection, OpenError> {
+        let superblocks = read_superblocks(&device).await?;
+        let hash_seed = key_hash::seed_of(superblocks.best.uuid);
+        Ok(Inspection { device, superblocks, hash_seed })
+    }
+
+    /// What the superblock copies say.
+    #[must_use]
+    pub fn superblocks(&self) -> &Superblocks {
+        &self.superblocks
+    }
+
+    /// How the device is divided.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.superblocks.best.layout
+    }
+
+    /// What a region is and how much it holds: from its header and footer, or from its slots where
+    /// it has no footer.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn survey(&self, region: u32) -> Result<RegionSurvey, DeviceError> {
+        Ok(self.look(region).await?.survey())
+    }
+
+    async fn look(&self, region: u32) -> Result<Sight, DeviceError> {
+        region::look(&self.reader(), region, (self.superblocks.best.formatted_at, self.hash_seed))
+            .await
+    }
+
+    fn reader(&self) -> RegionReader<'_> {
+        let (layout, uuid) = (self.layout(), self.superblocks.best.uuid);
+        RegionReader { device: &self.device, layout, uuid }
+    }
+}

@@ -1,0 +1,447 @@
+//! Goal: `inspect`, `ls` and `check` tell what is on a device, find what is damaged, and write
+//! nothing. Method: fill a store on a simulated device, end it by a stop or a crash, look at it
+//! through the library and, copied to an image file, through the command line; then damage single
+//! bytes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
+use rawcached::clock::Clock;
+use rawcached::device::{Device, OpenOptions, SimDevice};
+use rawcached::format::{Layout, Uuid};
+use rawcached::store::inspect::{
+    CheckEvent, CheckSummary, Condition as State, Finding, Inspection, Listed, ListedState,
+};
+use rawcached::store::{FormatOptions, OpenError, Store};
+
+const SIZE: u64 = 8 << 20;
+const LARGE: usize = 1_000_003;
+const ODD_KEY: &[u8] = b"odd\\ \x00\xff";
+
+/// A filled store that has ended, and what should be in it: body length and time of staleness.
+struct Filled {
+    device: SimDevice,
+    clock: Clock,
+    expected: BTreeMap<Vec<u8>, (u64, u32)>,
+}
+
+fn with_ttl(secs: u64) -> StoreOptions {
+    StoreOptions { ttl: Some(Duration::from_secs(secs)), ..StoreOptions::default() }
+}
+
+async fn put(filled: &mut Filled, cache: &Cache, key: &[u8], len: usize, ttl: u64) {
+    let body = Bytes::from(vec![u8::try_from(len % 251).unwrap(); len]);
+    cache.put(key, body, Condition::Always, &with_ttl(ttl)).await.unwrap();
+    let until = filled.clock.now().0 + u32::try_from(ttl).unwrap();
+    filled.expected.insert(key.to_vec(), (len as u64, until));
+}
+
+async fn open(device: &SimDevice, clock: &Clock) -> Cache {
+    let options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
+    let cache = Cache::open(device.open(), options, clock.clone()).await.unwrap();
+    cache.ready().await;
+    cache
+}
+
+/// Stores, overwrites, removes, touches and lets expire; ends with a stop or a crash.
+async fn filled(crash: bool) -> Filled {
+    let clock = Clock::manual(Clock::system().now());
+    let device = SimDevice::new(SIZE, 512);
+    let options = FormatOptions { uuid: Uuid([9; 16]), alignment: Some(512), region_size: None };
+    Store::format(&device.open(), &options, &clock).await.unwrap();
+    let cache = open(&device, &clock).await;
+    let mut filled = Filled { device, clock, expected: BTreeMap::new() };
+    for n in 0..300 {
+        put(&mut filled, &cache, format!("key-{n}").as_bytes(), n * 7, 3600).await;
+    }
+    put(&mut filled, &cache, b"large", LARGE, 3600).await;
+    put(&mut filled, &cache, ODD_KEY, 3, 3600).await;
+    put(&mut filled, &cache, b"short", 4, 30).await;
+    for n in 0..20 {
+        put(&mut filled, &cache, format!("key-{n}").as_bytes(), 5000, 1800).await;
+    }
+    for n in 20..40 {
+        let key = format!("key-{n}");
+        assert!(cache.remove(key.as_bytes()).await.unwrap());
+        filled.expected.remove(key.as_bytes());
+    }
+    // One whose region is sealed by now, and one in the open region.
+    for key in ["key-50", "key-1"] {
+        let until = cache.touch(key.as_bytes(), Duration::from_secs(7200)).await.unwrap().unwrap();
+        filled.expected.get_mut(key.as_bytes()).unwrap().1 = until.fresh_until.0;
+    }
+    let last = StoreOptions { ack: Some(Ack::Flushed), ..with_ttl(3600) };
+    cache.put(b"last", Bytes::from_static(b"x"), Condition::Always, &last).await.unwrap();
+    filled.expected.insert(b"last".to_vec(), (1, filled.clock.now().0 + 3600));
+    if crash {
+        filled.device.kill();
+    } else {
+        cache.shutdown().await.unwrap();
+    }
+    filled.clock.advance(Duration::from_secs(60));
+    filled
+}
+
+async fn inspection(filled: &Filled) -> Inspection {
+    Inspection::open(filled.device.open()).await.unwrap()
+}
+
+async fn list(filled: &Filled) -> Vec<Listed> {
+    let mut listed = Vec::new();
+    let inspection = inspection(filled).await;
+    let each = |entry| {
+        listed.push(entry);
+        ControlFlow::Continue(())
+    };
+    let summary = inspection.list(&filled.clock, each).await.unwrap();
+    assert_eq!(summary.listed, listed.len() as u64);
+    listed
+}
+
+async fn check(filled: &Filled) -> (CheckSummary, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let inspection = inspection(filled).await;
+    let tell = |event: CheckEvent<'_>| {
+        if let CheckEvent::Damage(finding) = event {
+            findings.push(finding.clone());
+        }
+        ControlFlow::Continue(())
+    };
+    let summary = inspection.check(tell).await;
+    assert_eq!(summary.damaged, findings.len() as u64);
+    (summary, findings)
+}
+
+fn contents(filled: &Filled) -> Vec<u8> {
+    filled.device.contents(0..SIZE)
+}
+
+fn layout() -> Layout {
+    Layout::plan(SIZE, 512, None).unwrap()
+}
+
+#[tokio::test]
+async fn a_listing_is_what_lookups_would_find() {
+    for crash in [false, true] {
+        let filled = filled(crash).await;
+        let before = contents(&filled);
+        let listed = list(&filled).await;
+        assert!(contents(&filled) == before, "a listing writes nothing");
+        let found: BTreeMap<_, _> = listed
+            .iter()
+            .map(|entry| (entry.key.clone(), (entry.len, entry.fresh_until.0)))
+            .collect();
+        assert_eq!(found, filled.expected, "crash: {crash}");
+        assert_eq!(listed.len(), found.len(), "no key twice");
+        for entry in &listed {
+            let state =
+                if entry.key == b"short" { ListedState::Expired } else { ListedState::Fresh };
+            assert_eq!(entry.state, state, "{}", entry.key.escape_ascii());
+        }
+        let large = listed.iter().find(|entry| entry.key == b"large").unwrap();
+        assert_eq!(large.slices, u32::try_from(LARGE).unwrap().div_ceil(layout().slice_size));
+        let cache = open(&filled.device, &filled.clock).await;
+        for entry in &listed {
+            let hit = cache.lookup(&entry.key).await.map(|hit| hit.len());
+            let expected = (entry.state == ListedState::Fresh).then_some(entry.len);
+            assert_eq!(hit, expected, "{}", entry.key.escape_ascii());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listing_ends_when_it_is_told_to() {
+    let filled = filled(false).await;
+    let mut left = 3;
+    let each = |_| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let summary = inspection(&filled).await.list(&filled.clock, each).await.unwrap();
+    assert_eq!(summary.listed, 3);
+}
+
+#[tokio::test]
+async fn nothing_is_listed_after_a_purge_of_everything() {
+    let filled = filled(false).await;
+    let cache = open(&filled.device, &filled.clock).await;
+    cache.purge_all().await.unwrap();
+    cache.shutdown().await.unwrap();
+    assert_eq!(list(&filled).await, []);
+    assert_eq!(check(&filled).await.1, []);
+}
+
+#[tokio::test]
+async fn a_sound_device_passes_the_check_after_a_stop_a_crash_and_a_recovery() {
+    for crash in [false, true] {
+        let filled = filled(crash).await;
+        let before = contents(&filled);
+        let (summary, findings) = check(&filled).await;
+        assert!(contents(&filled) == before, "a check writes nothing");
+        assert_eq!(findings, [], "crash: {crash}");
+        assert!(summary.entries > 300 && summary.kills >= 20, "{summary:?}");
+        assert_eq!(summary.slices, 16, "{summary:?}");
+        assert_eq!(summary.incomplete_objects, 0);
+        // A change seals what the crash left open.
+        let cache = open(&filled.device, &filled.clock).await;
+        cache.remove(b"last").await.unwrap();
+        cache.shutdown().await.unwrap();
+        assert_eq!(check(&filled).await.1, [], "recovered, crash: {crash}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_device_that_evicts_passes_the_check() {
+    let filled = filled(false).await;
+    let cache = open(&filled.device, &filled.clock).await;
+    for n in 0..400 {
+        let body = Bytes::from(vec![1; 60_000]);
+        let key = format!("more-{n}");
+        cache.put(key.as_bytes(), body, Condition::Always, &with_ttl(3600)).await.unwrap();
+        if n % 7 == 0 {
+            cache.lookup(b"large").await;
+            cache.lookup(b"key-100").await;
+        }
+    }
+    cache.shutdown().await.unwrap();
+    assert!(cache.stats().store.counters.regions_freed > 0);
+    let (summary, findings) = check(&filled).await;
+    assert_eq!(findings, [], "{summary:?}");
+    let listed = list(&filled).await;
+    let cache = open(&filled.device, &filled.clock).await;
+    for entry in &listed {
+        let hit = cache.lookup(&entry.key).await.is_some();
+        assert_eq!(hit, entry.state == ListedState::Fresh, "{}", entry.key.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn a_survey_counts_regions_and_entries() {
+    let filled = filled(true).await;
+    let inspection = inspection(&filled).await;
+    let mut states = Vec::new();
+    let mut entries = 0;
+    for region in 0..layout().region_count {
+        let survey = inspection.survey(region).await.unwrap();
+        assert_eq!(survey.damage, []);
+        entries += survey.entries;
+        states.push(survey.condition);
+    }
+    let count = |state| states.iter().filter(|found| **found == state).count();
+    assert!(count(State::Sealed) >= 3, "{states:?}");
+    assert_eq!(count(State::Unsealed), 1, "{states:?}");
+    assert_eq!(count(State::Sealed) + 1 + count(State::Blank), states.len(), "{states:?}");
+    // 300 + 20 overwritten + odd, short, last + the large one's head and slices.
+    assert_eq!(entries, 300 + 20 + 3 + 1 + 16);
+}
+
+#[tokio::test]
+async fn a_device_formatted_again_passes_the_check() {
+    let filled = filled(false).await;
+    filled.clock.advance(Duration::from_secs(100));
+    let options = FormatOptions { uuid: Uuid([8; 16]), alignment: Some(512), region_size: None };
+    Store::format(&filled.device.open(), &options, &filled.clock).await.unwrap();
+    let (summary, findings) = check(&filled).await;
+    assert_eq!((summary.entries, findings), (0, vec![]));
+    let cache = open(&filled.device, &filled.clock).await;
+    cache.put(b"new", Bytes::from_static(b"1"), Condition::Always, &with_ttl(60)).await.unwrap();
+    cache.shutdown().await.unwrap();
+    let (summary, findings) = check(&filled).await;
+    assert_eq!((summary.entries, findings), (1, vec![]));
+}
+
+/// Flips a bit at `offset` and gives the findings, which must name `region`.
+async fn findings_of(filled: &Filled, region: u32, offset: u64) -> Vec<String> {
+    filled.device.corrupt(offset, 0x10);
+    let (_, findings) = check(filled).await;
+    filled.device.corrupt(offset, 0x10);
+    assert!(findings.iter().all(|found| found.region == Some(region)), "{findings:?}");
+    findings.iter().map(ToString::to_string).collect()
+}
+
+fn expect_one(findings: &[String], region: u32, offset: u64, what: &str) {
+    let expected = format!("region {region}, offset {offset}: {what}");
+    assert!(findings.len() == 1 && findings[0].starts_with(&expected), "{expected}: {findings:#?}");
+}
+
+#[tokio::test]
+async fn a_damaged_entry_is_named() {
+    let filled = filled(true).await;
+    let listed = list(&filled).await;
+    // The first is in a sealed region, the second in the open one.
+    for key in ["key-100", "key-1"] {
+        let entry = listed.iter().find(|entry| entry.key == key.as_bytes()).unwrap();
+        let (region, at) = (entry.region, entry.offset);
+        let body = findings_of(&filled, region, at + 48 + key.len() as u64 + 3).await;
+        expect_one(&body, region, at, &format!("body of entry \"{key}\": checksum mismatch"));
+        let header = findings_of(&filled, region, at + 34).await;
+        expect_one(&header, region, at, "entry header: checksum mismatch");
+        let name = findings_of(&filled, region, at + 48).await;
+        expect_one(&name, region, at, "key or metadata of an entry: checksum mismatch");
+    }
+    assert_eq!(check(&filled).await.1, []);
+}
+
+#[tokio::test]
+async fn a_damaged_region_header_or_footer_is_named() {
+    let filled = filled(true).await;
+    let look = inspection(&filled).await;
+    for region in 0..layout().region_count {
+        let survey = look.survey(region).await.unwrap();
+        let at = layout().region_offset(region);
+        let end = at + layout().region_size;
+        if matches!(survey.condition, State::Sealed | State::Unsealed) {
+            let header = findings_of_header(&filled, region).await;
+            expect_one(&header, region, at, "region header: checksum mismatch");
+        }
+        if survey.condition == State::Sealed {
+            let trailer = findings_of(&filled, region, end - 64 + 13).await;
+            expect_one(&trailer, region, end - 64, "footer trailer: checksum mismatch");
+            let len = (survey.entries * 24 + survey.kills * 16 + 64).next_multiple_of(512);
+            let records = findings_of(&filled, region, end - len + 1).await;
+            expect_one(&records, region, end - len, "footer records: checksum mismatch");
+        }
+    }
+}
+
+async fn findings_of_header(filled: &Filled, region: u32) -> Vec<String> {
+    findings_of(filled, region, layout().region_offset(region) + 13).await
+}
+
+#[tokio::test]
+async fn one_damaged_superblock_is_named_and_two_are_an_error() {
+    let filled = filled(false).await;
+    let second = layout().superblock_offsets()[1];
+    filled.device.corrupt(second + 30, 1);
+    let (summary, findings) = check(&filled).await;
+    assert_eq!(
+        findings[0].to_string(),
+        format!("offset {second}: second superblock copy: checksum mismatch")
+    );
+    assert!(findings.len() == 1 && summary.entries > 300, "{summary:?}");
+    filled.device.corrupt(20, 1);
+    let error = Inspection::open(filled.device.open()).await.err().unwrap();
+    assert!(matches!(error, OpenError::Damaged(_)), "{error}");
+}
+
+/// An image file with the contents of a simulated device.
+struct Image(tempfile::TempDir);
+
+impl Image {
+    fn of(filled: &Filled) -> Image {
+        let image = Image(tempfile::tempdir().unwrap());
+        std::fs::write(image.path(), contents(filled)).unwrap();
+        image
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("cache.img")
+    }
+
+    /// Runs a command on the image, which must not change it.
+    fn run(&self, arguments: &[&str]) -> Output {
+        let before = std::fs::read(self.path()).unwrap();
+        let output = command(&self.path(), arguments);
+        assert!(std::fs::read(self.path()).unwrap() == before, "{arguments:?} writes nothing");
+        output
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.run(arguments);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
+    fn corrupt(&self, offset: u64) {
+        let mut bytes = std::fs::read(self.path()).unwrap();
+        bytes[usize::try_from(offset).unwrap()] ^= 1;
+        std::fs::write(self.path(), bytes).unwrap();
+    }
+}
+
+fn command(image: &Path, arguments: &[&str]) -> Output {
+    let (name, flags) = arguments.split_first().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
+    command.arg(name).arg(image).args(flags).env_remove("RUST_LOG").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn the_command_line_lists_inspects_and_checks() {
+    let filled = filled(true).await;
+    let image = Image::of(&filled);
+
+    let lines = text(&image.run(&["ls"]).stdout);
+    assert_eq!(lines.lines().count(), filled.expected.len() + 1, "{lines}");
+    assert!(lines.lines().any(|line| line.ends_with("  odd\\\\ \\x00\\xff")), "{lines}");
+    let limited = text(&image.run(&["ls", "--limit", "2", "--json"]).stdout);
+    assert_eq!(limited.lines().count(), 2, "{limited}");
+    let entries = text(&image.run(&["ls", "--json"]).stdout);
+    let entries: Vec<serde_json::Value> =
+        entries.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let large = entries.iter().find(|entry| entry["key"] == "large").unwrap();
+    assert_eq!((&large["size_bytes"], &large["slices"]), (&LARGE.into(), &16.into()));
+    assert_eq!((&large["state"], entries.len()), (&"fresh".into(), filled.expected.len()));
+
+    let report = image.json(&["inspect", "--json", "-v"]);
+    assert_eq!(report["superblocks"], serde_json::json!(["good", "good"]));
+    assert_eq!((&report["entries"], &report["regions"]["unsealed"]), (&340.into(), &1.into()));
+    assert_eq!(report["region_table"].as_array().unwrap().len(), layout().region_count as usize);
+    let report = text(&image.run(&["inspect", "-v"]).stdout);
+    for part in ["uuid ", "purge floor ", "regions unsealed ", "\n  region state "] {
+        assert!(report.contains(part), "{part} in\n{report}");
+    }
+
+    let output = image.run(&["check"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert_eq!(image.json(&["check", "--json"])["entries"], 340);
+}
+
+#[tokio::test]
+async fn the_command_line_names_damage_with_exit_code_1() {
+    let filled = filled(false).await;
+    let image = Image::of(&filled);
+    let listed = list(&filled).await;
+    let entry = listed.iter().find(|entry| entry.key == b"key-100").unwrap();
+    image.corrupt(entry.offset + 60);
+    let output = image.run(&["check"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let place =
+        format!("region {}, offset {}: body of entry \"key-100\"", entry.region, entry.offset);
+    assert!(text(&output.stdout).starts_with(&place), "{output:?}");
+    let report = image.json(&["check", "--json"]);
+    assert_eq!(report["damages"][0]["offset_bytes"], entry.offset, "{report}");
+
+    image.corrupt(20);
+    let report = image.json(&["inspect", "--json"]);
+    assert_eq!(report["superblocks"], serde_json::json!(["checksum mismatch", "good"]));
+    image.corrupt(layout().superblock_offsets()[1] + 20);
+    for name in ["inspect", "ls", "check"] {
+        let output = image.run(&[name]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let message = text(&output.stderr);
+        assert!(message.contains("both superblock copies are damaged"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_in_use_is_refused() {
+    let image = Image::of(&filled(false).await);
+    let held = Device::open(&OpenOptions::new(image.path())).unwrap();
+    for name in ["inspect", "ls", "check"] {
+        let output = image.run(&[name]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let message = text(&output.stderr);
+        assert!(message.contains(" is in use: open in process "), "{message}");
+    }
+    drop(held);
+}

@@ -1,0 +1,407 @@
+//! Goal: every metric is documented, and every metric that can be moved moves. Method: scrape a
+//! daemon and compare the names with `docs/metrics.md`; work caches and servers in several ways and
+//! see that no value stays zero, but for those that only a failing machine moves.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
+use rawcached::clock::{Clock, Timestamp};
+use rawcached::device::{
+    Delay, Device, Effect, Fault, IoMode, OpenOptions, OperationKind, SimDevice,
+};
+use rawcached::format::Uuid;
+use rawcached::metrics::{Metrics, ProcessStart, write_cache, write_device};
+use rawcached::server::listener::{Address, Listener, Permissions};
+use rawcached::server::{Options, Server, write_server};
+use rawcached::store::{FormatOptions, Store};
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+
+/// What only a failing machine or a bug moves.
+const UNMOVED: &[&str] = &[
+    "rawcached_accept_errors_total",
+    "rawcached_connection_panics_total",
+    "rawcached_device_direct_io_fallback",
+];
+
+/// The series with a value other than zero; buckets are left out, their counts tell the same.
+fn moved(text: &str) -> impl Iterator<Item = String> + '_ {
+    series(text).filter(|(_, value)| *value != "0").map(|(name, _)| name.to_owned())
+}
+
+fn series(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket{"));
+    lines.filter_map(|line| line.rsplit_once(' '))
+}
+
+/// Gathers what was seen over all scenarios.
+#[derive(Default)]
+struct Seen {
+    all: BTreeSet<String>,
+    moved: BTreeSet<String>,
+}
+
+impl Seen {
+    fn scrape(&mut self, metrics: &Metrics) {
+        let text = metrics.render();
+        let named = |(name, _): (&str, &str)| match name.starts_with("rawcached_device_info") {
+            true => "rawcached_device_info".to_owned(),
+            false => name.to_owned(),
+        };
+        self.all.extend(series(&text).map(named));
+        self.moved.extend(moved(&text));
+        self.moved.insert("rawcached_device_info".to_owned());
+    }
+}
+
+fn clock() -> Clock {
+    Clock::manual(Timestamp(1_800_000_000))
+}
+
+async fn format(device: &Device) {
+    let options = FormatOptions { uuid: Uuid([7; 16]), alignment: None, region_size: None };
+    Store::format(device, &options, &clock()).await.unwrap();
+}
+
+async fn open(device: Device, options: CacheOptions, clock: &Clock) -> (Cache, Metrics) {
+    let cache = Cache::open(device, options, clock.clone()).await.unwrap();
+    cache.ready().await;
+    let metrics = Metrics::new();
+    let counted = cache.clone();
+    metrics
+        .add(move |page| {
+            write_cache(page, &counted.stats());
+            let device = counted.device_store().device();
+            write_device(page, device.info(), &device.stats());
+        })
+        .unwrap();
+    (cache, metrics)
+}
+
+async fn sim(size: u64) -> SimDevice {
+    let device = SimDevice::new(size, 512);
+    format(&device.open()).await;
+    device
+}
+
+fn without_ram() -> CacheOptions {
+    CacheOptions { ram_bytes: 0, ..CacheOptions::default() }
+}
+
+fn flushed() -> StoreOptions {
+    StoreOptions { ack: Some(Ack::Flushed), ..StoreOptions::default() }
+}
+
+async fn put(cache: &Cache, key: &str, len: usize) {
+    let body = Bytes::from(vec![1; len]);
+    cache.put(key.as_bytes(), body, Condition::Always, &flushed()).await.unwrap();
+}
+
+/// Commands over a socket, and the answer to each.
+struct Client(BufReader<UnixStream>);
+
+impl Client {
+    fn ask(&mut self, request: &str, answer: &str) {
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut got = vec![0; answer.len()];
+        self.0.read_exact(&mut got).unwrap();
+        assert_eq!(String::from_utf8_lossy(&got), answer, "to {request:?}");
+    }
+}
+
+/// Every command with every outcome.
+fn work_commands(path: &std::path::Path, cache: &Cache, seen: &mut Seen, metrics: &Metrics) {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut client = Client(BufReader::new(stream));
+    client.ask("set n 0 0 1\r\n5\r\n", "STORED\r\n");
+    let found = "VALUE n 0 1\r\n5\r\nEND\r\n";
+    client.ask("get n\r\n", found);
+    client.ask("get n\r\n", found);
+    client.ask("get none\r\n", "END\r\n");
+    client.ask("touch n 100\r\ntouch none 1\r\n", "TOUCHED\r\nNOT_FOUND\r\n");
+    client.ask("incr n 1\r\nincr none 1\r\n", "6\r\nNOT_FOUND\r\n");
+    client.ask("decr n 1\r\ndecr none 1\r\n", "5\r\nNOT_FOUND\r\n");
+    let cas = cache_value(cache);
+    client.ask(&format!("cas n 0 0 1 {cas}\r\n7\r\n"), "STORED\r\n");
+    client.ask("cas n 0 0 1 1\r\n7\r\ncas none 0 0 1 1\r\n7\r\n", "EXISTS\r\nNOT_FOUND\r\n");
+    client.ask("delete n\r\ndelete n\r\n", "DELETED\r\nNOT_FOUND\r\n");
+    client.ask("flush_all\r\n", "OK\r\n");
+    client.ask("nonsense\r\n", "ERROR\r\n");
+    let too_large = format!("set n 0 0 9999\r\n{}\r\n", "x".repeat(9999));
+    client.ask(&too_large, "SERVER_ERROR object too large for cache\r\n");
+    let mut rejected = String::new();
+    let _second = UnixStream::connect(path).unwrap();
+    UnixStream::connect(path).unwrap().read_to_string(&mut rejected).unwrap();
+    assert!(rejected.starts_with("SERVER_ERROR too many"), "{rejected}");
+    seen.scrape(metrics);
+    futures_block(cache.shutdown());
+    client.ask("set n 0 0 1\r\n5\r\n", "SERVER_ERROR");
+    seen.scrape(metrics);
+}
+
+fn futures_block<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+fn cache_value(cache: &Cache) -> u64 {
+    futures_block(cache.lookup(b"n")).unwrap().cas()
+}
+
+/// A server with all that a scrape of the daemon shows.
+async fn commands(seen: &mut Seen) {
+    let device = sim(16 << 20).await;
+    let (cache, metrics) = open(device.open(), CacheOptions::default(), &clock()).await;
+    ProcessStart::now().add_to(&metrics).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = Listener::bind(&Address::Unix(path.clone()), &Permissions::default()).unwrap();
+    let options = Options { connections_max: 2, value_len_max: 5000, ..Options::default() };
+    let server = Server::new(options, cache.clone());
+    let counters = server.counters().clone();
+    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(vec![listener], async {
+        stopped.await.ok();
+    }));
+    let mut mine = std::mem::take(seen);
+    let (work, shown) = (cache.clone(), metrics.clone());
+    *seen = tokio::task::spawn_blocking(move || {
+        work_commands(&path, &work, &mut mine, &shown);
+        mine
+    })
+    .await
+    .unwrap();
+    drop(stop);
+    running.await.unwrap().unwrap();
+}
+
+/// Disk hits, values cut short and stores refused for want of memory, through a server.
+async fn disk_commands(seen: &mut Seen) {
+    let device = sim(16 << 20).await;
+    let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
+    put(&cache, "disk", 10).await;
+    put(&cache, "cut", 3 << 20).await;
+    cache.shutdown().await.unwrap();
+    drop((cache, metrics));
+    let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = Listener::bind(&Address::Unix(path.clone()), &Permissions::default()).unwrap();
+    let options = Options { staging_len_max: 1, ..Options::default() };
+    let server = Server::new(options, cache.clone());
+    let counters = server.counters().clone();
+    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(vec![listener], async {
+        stopped.await.ok();
+    }));
+    // Everything behind the first slices of the large value goes bad.
+    let regions = (1 << 20)..(15 << 20);
+    let work = tokio::task::spawn_blocking(move || {
+        let mut client = Client(BufReader::new(UnixStream::connect(&path).unwrap()));
+        client.ask("get disk\r\n", "VALUE disk 0 10\r\n");
+        let mut rest = [0; 10 + 7];
+        client.0.read_exact(&mut rest).unwrap();
+        client.ask("append disk 0 0 2\r\nxx\r\n", "SERVER_ERROR");
+        let mut cut = UnixStream::connect(&path).unwrap();
+        device.overwrite(regions.start, &vec![0; 14 << 20]);
+        cut.write_all(b"get cut\r\n").unwrap();
+        let mut answer = Vec::new();
+        cut.read_to_end(&mut answer).unwrap();
+        assert!(answer.len() < 3 << 20);
+    });
+    work.await.unwrap();
+    seen.scrape(&metrics);
+    drop(stop);
+    running.await.unwrap().unwrap();
+    cache.shutdown().await.unwrap();
+}
+
+/// A full device: reclaim, re-insertion, kill records, expiry, touch, recovery.
+async fn reclaim(seen: &mut Seen) {
+    let device = sim(4 << 20).await;
+    let clock = clock();
+    let (cache, metrics) = open(device.open(), without_ram(), &clock).await;
+    for n in 0..200 {
+        put(&cache, &format!("key-{n}"), 60_000).await;
+        if n % 3 == 0 {
+            cache.remove(format!("key-{n}").as_bytes()).await.unwrap();
+        }
+        if n % 5 == 0 {
+            put(&cache, "hot", 1000).await;
+        }
+        cache.lookup(format!("key-{}", n / 2 * 2).as_bytes()).await;
+        cache.lookup(b"hot").await;
+    }
+    cache.touch(b"key-190", Duration::from_secs(9)).await.unwrap();
+    clock.advance(Duration::from_secs(10));
+    assert!(cache.lookup(b"key-190").await.is_none());
+    let mut writer = cache.store(b"streamed", StoreOptions::default()).unwrap();
+    writer.write_chunk(&[1; 10]).await.unwrap();
+    seen.scrape(&metrics);
+    drop(writer);
+    cache.shutdown().await.unwrap();
+    device.corrupt(20, 1);
+    let (cache, metrics) = open(device.open(), without_ram(), &clock).await;
+    seen.scrape(&metrics);
+    cache.shutdown().await.unwrap();
+}
+
+/// Bytes that went bad, collisions, and a device that fails.
+async fn trouble(seen: &mut Seen) {
+    let device = sim(4 << 20).await;
+    let options = CacheOptions { hash_mask: 0x3f, ..without_ram() };
+    let (cache, metrics) = open(device.open(), options, &clock()).await;
+    for n in 0..100 {
+        put(&cache, &format!("key-{n}"), 5000).await;
+    }
+    cache.shutdown().await.unwrap();
+    let (cache, metrics_after) = open(device.open(), options, &clock()).await;
+    drop(metrics);
+    for n in 0..100 {
+        cache.lookup(format!("key-{n}").as_bytes()).await;
+    }
+    device.inject(Fault::new(Effect::Short(512)).on(OperationKind::Read));
+    cache.lookup(b"key-1").await;
+    device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).always());
+    cache.lookup(b"key-2").await;
+    device.clear_faults();
+    for at in (70_000..(3 << 20)).step_by(1000) {
+        device.corrupt(at, 1);
+    }
+    for n in 0..100 {
+        cache.lookup(format!("key-{n}").as_bytes()).await;
+    }
+    device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Flush));
+    let put = |key: &'static [u8]| cache.put(key, Bytes::new(), Condition::Always, &NOW);
+    put(b"a").await.unwrap_err();
+    device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write));
+    let _ = put(b"b").await;
+    let _ = cache.put(b"b", Bytes::new(), Condition::Always, &flushed()).await;
+    // A request under way, and bytes that wait for it.
+    device.set_delay(Delay::Sleep(Duration::from_secs(1)));
+    let pending = cache.put(b"c", Bytes::from(vec![1; 9000]), Condition::Always, &NOW);
+    let _ = tokio::time::timeout(Duration::from_millis(1), pending).await;
+    seen.scrape(&metrics_after);
+    device.set_delay(Delay::None);
+}
+
+static NOW: std::sync::LazyLock<StoreOptions> = std::sync::LazyLock::new(flushed);
+
+/// No region becomes free because nothing can be written.
+async fn stalls(seen: &mut Seen) {
+    let device = sim(4 << 20).await;
+    let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
+    put(&cache, "first", 10).await;
+    device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write).always());
+    let options = StoreOptions::default();
+    for n in 0..200 {
+        let body = Bytes::from(vec![1; 60_000]);
+        let key = format!("key-{n}");
+        if cache.put(key.as_bytes(), body, Condition::Always, &options).await.is_err() {
+            break;
+        }
+    }
+    seen.scrape(&metrics);
+}
+
+async fn buffered(seen: &mut Seen) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(4 << 20).unwrap();
+    let options = OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(file.path()) };
+    let device = Device::open(&options).unwrap();
+    format(&device).await;
+    let (cache, metrics) = open(device, without_ram(), &clock()).await;
+    put(&cache, "k", 10).await;
+    seen.scrape(&metrics);
+    cache.shutdown().await.unwrap();
+}
+
+#[test]
+fn every_metric_that_can_be_moved_moves() {
+    let mut seen = Seen::default();
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    threads.block_on(async {
+        commands(&mut seen).await;
+        disk_commands(&mut seen).await;
+        buffered(&mut seen).await;
+    });
+    let mut paused = tokio::runtime::Builder::new_current_thread();
+    paused.enable_all().start_paused(true).build().unwrap().block_on(async {
+        reclaim(&mut seen).await;
+        trouble(&mut seen).await;
+        stalls(&mut seen).await;
+    });
+    let still: Vec<&String> =
+        seen.all.difference(&seen.moved).filter(|name| !UNMOVED.contains(&name.as_str())).collect();
+    assert!(still.is_empty(), "never moved: {still:#?}");
+    for name in UNMOVED {
+        assert!(seen.all.contains(*name) && !seen.moved.contains(*name), "{name}");
+    }
+}
+
+/// Starts the daemon on an image of its own and scrapes it once.
+fn daemon_scrape() -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_rawcached"))
+        .args(["serve", "--server-admin", "127.0.0.1:0"])
+        .current_dir(directory.path())
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let line = log.find(|line| line.as_ref().unwrap().contains("admin listener"));
+    let line = line.unwrap().unwrap();
+    let address = line.rsplit('=').next().unwrap().trim().to_owned();
+    let _ = log.find(|line| line.as_ref().unwrap().contains("serving"));
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    text
+}
+
+/// Name, type and names of labels of each family, as in the rows of the document.
+fn exported(text: &str) -> BTreeSet<String> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let row = |line: &str| {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let suffix = if kind == "histogram" { "_count" } else { "" };
+        let mut labels: Vec<&str> = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name}{suffix}{{"))?.split('}').next())
+            .map(|labels| labels.split(',').filter_map(|pair| pair.split('=').next()).collect())
+            .unwrap_or_default();
+        labels.sort_unstable();
+        format!("`{name}` | {kind} | {}", labels.join(", "))
+    };
+    types.map(row).collect()
+}
+
+#[test]
+fn the_document_lists_what_is_exported() {
+    let document = std::fs::read_to_string(DOCUMENT).unwrap();
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `rawcached_"));
+    let documented: BTreeSet<String> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            assert!(cells[3].len() > 10, "the meaning of {row}");
+            format!("`rawcached_{} | {} | {}", cells[0], cells[1], cells[2])
+        })
+        .collect();
+    let exported = exported(&daemon_scrape());
+    let missing: Vec<_> = exported.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&exported).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "missing: {missing:#?}\nstale: {stale:#?}");
+}
