@@ -12,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
 use rawcached::clock::{Clock, Timestamp};
+use rawcached::config::ListenAddress;
 use rawcached::device::{
     Delay, Device, Effect, Fault, IoMode, OpenOptions, OperationKind, SimDevice,
 };
 use rawcached::format::Uuid;
 use rawcached::metrics::{Metrics, ProcessStart, write_cache, write_device};
-use rawcached::server::listener::{Address, Listener, Permissions};
+use rawcached::server::listener::{Listener, Permissions};
 use rawcached::server::{Options, Server, write_server};
 use rawcached::store::{FormatOptions, Store};
 
@@ -161,7 +162,8 @@ async fn commands(seen: &mut Seen) {
     ProcessStart::now().add_to(&metrics).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    let listener = Listener::bind(&Address::Unix(path.clone()), &Permissions::default()).unwrap();
+    let listener =
+        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
     let options = Options { connections_max: 2, value_len_max: 5000, ..Options::default() };
     let server = Server::new(options, cache.clone());
     let counters = server.counters().clone();
@@ -193,7 +195,8 @@ async fn disk_commands(seen: &mut Seen) {
     let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    let listener = Listener::bind(&Address::Unix(path.clone()), &Permissions::default()).unwrap();
+    let listener =
+        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
     let options = Options { staging_len_max: 1, ..Options::default() };
     let server = Server::new(options, cache.clone());
     let counters = server.counters().clone();
