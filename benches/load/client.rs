@@ -257,11 +257,7 @@ impl Connection {
     }
 
     /// Reads what has arrived; the answer if it is complete.
-    fn receive(
-        &mut self,
-        values: &Values,
-        scratch: &mut [u8],
-    ) -> anyhow::Result<Option<Answer>> {
+    fn receive(&mut self, values: &Values, scratch: &mut [u8]) -> anyhow::Result<Option<Answer>> {
         if matches!(self.expect, Expect::Nothing) {
             return Ok(None);
         }
@@ -325,8 +321,7 @@ impl Connection {
                     }
                 }
                 Expect::AfterValue { at } => {
-                    let (part, rest) =
-                        bytes.split_at(bytes.len().min(AFTER_VALUE.len() - *at));
+                    let (part, rest) = bytes.split_at(bytes.len().min(AFTER_VALUE.len() - *at));
                     let expected = &AFTER_VALUE[*at..*at + part.len()];
                     ensure!(part == expected && rest.is_empty(), "wrong bytes behind a value");
                     *at += part.len();

@@ -88,8 +88,10 @@ const HEADING: &str =
 
 fn line(row: &Row) -> String {
     let hits = row.hit_ratio.map(|hits| format!("{:5.1}%", hits * 100.0)).unwrap_or_default();
-    let refused =
-        row.refused_ratio.map(|share| format!("  {:.2}% refused", share * 100.0)).unwrap_or_default();
+    let refused = row
+        .refused_ratio
+        .map(|share| format!("  {:.2}% refused", share * 100.0))
+        .unwrap_or_default();
     format!(
         "{:<20} {:<9} {:>7.0} {:>8.0} {:>10.2} {:>8.0} {:>8.0} {hits}{refused}",
         row.workload,

@@ -67,7 +67,6 @@ impl Values {
         let (first, rest) = bytes.split_at(in_head);
         let head_is_right = first.is_empty() || first == &Values::head(key)[at..at + in_head];
         let start = at + in_head;
-        head_is_right
-            && (rest.is_empty() || rest == self.rest(key, start..start + rest.len()))
+        head_is_right && (rest.is_empty() || rest == self.rest(key, start..start + rest.len()))
     }
 }

@@ -177,13 +177,7 @@ impl Bench {
         self.overwrite("58 KB", Sizes::Cdn, "4GiB", 200_000)
     }
 
-    fn overwrite(
-        &mut self,
-        name: &str,
-        sizes: Sizes,
-        size: &str,
-        keys: u32,
-    ) -> anyhow::Result<()> {
+    fn overwrite(&mut self, name: &str, sizes: Sizes, size: &str, keys: u32) -> anyhow::Result<()> {
         let values = Values::new(sizes);
         let disk = self.disk(size)?;
         let server = self.start(&disk, "64MiB")?;
@@ -196,9 +190,7 @@ impl Bench {
         stores.bytes = 0;
         let goal = capacity * if self.quick { 1 } else { OVERWRITES };
         let workload = format!("overwrite {name}");
-        self.measure((&workload, &server), &load, |now| {
-            stores.next(&values, (now, limit), goal)
-        })?;
+        self.measure((&workload, &server), &load, |now| stores.next(&values, (now, limit), goal))?;
         let (after, device_mib) = (Written::read(&server)?, capacity / MIB);
         ensure!(after.body > before.body, "nothing was written");
         let amplification = ratio(after.device - before.device, after.body - before.body);

@@ -168,9 +168,8 @@ impl Store {
         drop(bucket);
         log.fill(at, &slot, record.key_hash, (sequence, record.supersedes));
         log.spend_reinsert(slot.len());
-        drop(log);
+        self.release(log);
         shared.resident.remove(place);
-        shared.wake_flusher.notify_one();
         count(&shared.counters.reinserted);
         add(&shared.counters.reinserted_bytes, slot.len());
         true
