@@ -236,7 +236,7 @@ impl Store {
         let header = slot.header(sequence, supersedes);
         // As for entries in RAM only: what is in memory is not checked against a place.
         slot.write_into(&mut bytes, &header, Seed(0), 0);
-        self.keep_resident(&Entry::new(header, Bytes::from(bytes), place), touches_before);
+        self.keep_resident(&Entry::new(header, bytes.into(), place), touches_before);
     }
 
     /// Keeps the value in the RAM tier only; an older version on the device is killed in the log.
@@ -265,7 +265,7 @@ impl Store {
         let place = shared.ram_place(number);
         let seed = Seed(0);
         change.slot.write_into(&mut bytes, &header, seed, 0);
-        let entry = Entry::new(header, Bytes::from(bytes), place);
+        let entry = Entry::new(header, bytes.into(), place);
         // The copy comes first: a word without it would be an entry that is lost.
         let lost = shared.resident.insert(entry);
         let mut bucket = shared.index.lock(change.key_hash);
@@ -563,8 +563,12 @@ impl Store {
         lifetime: Lifetime,
     ) -> Result<bool, StoreError> {
         let Some(entry) = self.shared.resident.get(matched.place) else { return Ok(false) };
-        let value =
-            Value { metadata: entry.metadata(), body: entry.body(), lifetime, ram_only: false };
+        let value = Value {
+            metadata: Bytes::copy_from_slice(entry.metadata()),
+            body: entry.shared_body(),
+            lifetime,
+            ram_only: false,
+        };
         let condition = Condition::Unchanged(matched.sequence.0);
         let stored = Box::pin(self.put(key, &value, condition, None)).await?;
         Ok(matches!(stored.0, Stored::Yes(_)))

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::Store;
 use super::counters::count;
-use super::entry::{Entry, Place};
+use super::entry::{Entry, Place, SlotBytes};
 use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::word::{Location, Word};
@@ -246,7 +246,7 @@ impl Store {
         let header = log.copy_from_memory(region, offset..header_end)?;
         let header = EntryHeader::decode(&header, candidate.seed, offset).ok()?;
         let slot = log.copy_from_memory(region, offset..offset + header.slot_len() as u64)?;
-        Some(Entry::new(header, Bytes::from(slot), candidate.place()))
+        Some(Entry::new(header, slot.into(), candidate.place()))
     }
 
     async fn load_from_device(
@@ -321,15 +321,15 @@ fn verified(
             header.check_body(slot).ok()?;
             let len = header.slot_len();
             let slot = if len * 2 < bytes.len() {
-                Bytes::copy_from_slice(&slot[..len])
+                SlotBytes::from(&slot[..len])
             } else {
-                Bytes::from_owner(bytes).slice(skip..skip + len)
+                SlotBytes::Large(Bytes::from_owner(bytes).slice(skip..skip + len))
             };
             Some(Entry::new(header, slot, candidate.place()))
         }
         Extent::Key { .. } => {
             let len = header.key_range().end.min(slot.len());
-            Some(Entry::new(header, Bytes::copy_from_slice(&slot[..len]), candidate.place()))
+            Some(Entry::new(header, SlotBytes::from(&slot[..len]), candidate.place()))
         }
     }
 }

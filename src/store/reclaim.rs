@@ -146,8 +146,8 @@ impl Store {
         if !self.is_live(&entry) {
             return false;
         }
-        let (metadata, body) = (entry.metadata(), entry.body());
-        let slot = Slot::new(entry.kind(), entry.key(), (&metadata, &body), entry.lifetime());
+        let parts = (entry.metadata(), entry.body());
+        let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
         let mut log = shared.log.lock();
         // A purge of everything that came after the check above has its floor set under this lock.
         if entry.sequence() < shared.purge_floor() {
