@@ -4,6 +4,8 @@
 //!
 //! A failure prints its seed; `RAWCACHED_TEST_SEED=n cargo test --test model` replays it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;

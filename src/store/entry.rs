@@ -73,12 +73,20 @@ pub struct Entry {
     header: EntryHeader,
     slot: SlotBytes,
     place: Place,
+    /// Bytes that the slot keeps allocated.
+    footprint: usize,
 }
 
 impl Entry {
     /// An entry whose `slot` was checked against `header`.
     pub(super) fn new(header: EntryHeader, slot: SlotBytes, place: Place) -> Entry {
-        Entry { header, slot, place }
+        let footprint = slot.len();
+        Entry { header, slot, place, footprint }
+    }
+
+    /// The same entry, whose bytes keep a buffer of `footprint` bytes allocated.
+    pub(super) fn with_footprint(self, footprint: usize) -> Entry {
+        Entry { footprint, ..self }
     }
 
     /// The same entry with another lifetime.
@@ -153,6 +161,6 @@ impl Entry {
     /// Bytes of memory it takes.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.slot.len() + size_of::<Entry>()
+        self.footprint + size_of::<Entry>()
     }
 }

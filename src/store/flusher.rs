@@ -40,6 +40,8 @@ struct Round {
     /// All changes up to this ticket are on the device once `writes` are.
     complete: Option<Ticket>,
     superblock: Option<Superblock>,
+    /// Entries were changed in place since the last round: they need a flush too.
+    touched: bool,
     sync: bool,
 }
 
@@ -52,6 +54,9 @@ impl Store {
         let (done, wait) = oneshot::channel();
         {
             let mut waiters = self.shared.waiters.lock();
+            if self.shared.is_closed() {
+                return Err(StoreError::ShuttingDown);
+            }
             if ticket <= self.shared.failed.load(Ordering::Acquire) {
                 return Err(StoreError::NotDurable);
             }
@@ -96,7 +101,8 @@ impl Store {
 
     async fn flush_round(&self, deadlines: &mut Deadlines) {
         let round = self.begin_round(deadlines);
-        let (mut ok, wrote) = (true, !round.writes.is_empty() || round.superblock.is_some());
+        let mut ok = true;
+        let wrote = round.touched || !round.writes.is_empty() || round.superblock.is_some();
         if let Some(superblock) = &round.superblock {
             ok &= self.write_superblock(superblock).await.is_ok();
         }
@@ -129,7 +135,9 @@ impl Store {
             count(&self.shared.counters.write_errors);
         }
         self.settle(ok, round.sync.then_some(round.complete).flatten(), at_risk);
-        self.shared.changes.send_modify(|changes| *changes += 1);
+        if wrote {
+            self.shared.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     fn begin_round(&self, deadlines: &mut Deadlines) -> Round {
@@ -148,7 +156,8 @@ impl Store {
             }
         };
         log.set_tail_due(deadlines.tail.is_some());
-        Round { writes, complete, superblock: dirty.then_some(superblock), sync }
+        let touched = log.take_touched();
+        Round { writes, complete, superblock: dirty.then_some(superblock), touched, sync }
     }
 
     async fn write_piece(&self, write: PendingWrite, go: bool) -> (PendingWrite, bool) {

@@ -32,10 +32,10 @@ pub type Ticket = u64;
 /// Who appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appender {
-    /// A client's store; must leave room for reclaim and must not outrun the device.
+    /// A client's change, or a re-insertion: must leave room for reclaim and must not outrun the device.
     Client,
-    /// Reclaim, and kill records: may use the last free region.
-    Store,
+    /// Kill records that reclaim carries: may use the last free region.
+    Reclaim,
 }
 
 /// Why nothing can be appended right now.
@@ -144,8 +144,10 @@ pub struct Log {
     changed: Option<HashSet<u64>>,
     superblock: Superblock,
     superblock_dirty: bool,
-    /// A write failed since the device was opened.
+    /// A write failed since the device was opened, or a region could not be read.
     lossy: bool,
+    /// An entry on the device was changed in place since the last round of writes.
+    touched: bool,
     reinsert_credit: u64,
     ram_places: u64,
     memory_alignment: usize,
@@ -178,6 +180,7 @@ impl Log {
             superblock,
             superblock_dirty: false,
             lossy: false,
+            touched: false,
             reinsert_credit: 0,
             ram_places: 0,
             memory_alignment,
@@ -250,9 +253,16 @@ impl Log {
         }
     }
 
+    /// An entry on the device was changed in place: gives the ticket with which that is durable.
+    pub fn note_touch(&mut self) -> Ticket {
+        self.touched = true;
+        self.appended += 1;
+        self.appended
+    }
+
     /// Whether older versions may be on the device of keys that the index does not have:
-    /// recovery is still going on, or a failed write took kill records with it. Changes then
-    /// count as kill records whether the key matched or not.
+    /// recovery is still going on, a failed write took kill records with it, or a region could
+    /// not be read. Changes then count as kill records whether the key matched or not.
     pub fn may_hide_older(&self) -> bool {
         self.is_recovering() || self.lossy
     }
@@ -264,6 +274,11 @@ impl Log {
     /// Whether the key was changed since the device was opened.
     pub fn is_changed(&self, key_hash: u64) -> bool {
         self.changed.as_ref().is_some_and(|changed| changed.contains(&key_hash))
+    }
+
+    /// A region could not be read: what it holds may turn up after the next start.
+    pub fn region_unreadable(&mut self) {
+        self.lossy = true;
     }
 
     /// Recovery is complete, but for the footers of regions that a crash left without.
@@ -292,8 +307,14 @@ impl Log {
         now: Timestamp,
     ) -> Result<Reservation, NoRoom> {
         let slot_len = slot.len();
-        if appender == Appender::Client && self.backlog > BACKLOG_MAX {
-            return Err(NoRoom::Backlog);
+        if appender == Appender::Client {
+            if self.backlog > BACKLOG_MAX {
+                return Err(NoRoom::Backlog);
+            }
+            // Also where the open region has room: the last one is for reclaim alone.
+            if self.free.len() < FREE_RESERVE {
+                return Err(NoRoom::Regions);
+            }
         }
         loop {
             let Some(open) = &self.open else {
@@ -400,6 +421,7 @@ impl Log {
         open.cursor = end;
         if slot.kind() == Kind::Kills {
             open.footer.kills.extend(Kill::decode_all(slot.metadata()));
+            self.regions.on_device(at.region).add_kills(slot.kill_count());
         } else {
             open.footer.records.push(FooterRecord {
                 key_hash,
@@ -410,7 +432,9 @@ impl Log {
                 supersedes,
                 keep_until: slot.lifetime().keep_until,
             });
-            self.regions.on_device(at.region).raise_keep_until(slot.lifetime().keep_until);
+            let row = self.regions.on_device(at.region);
+            row.raise_keep_until(slot.lifetime().keep_until);
+            row.add_kills(usize::from(supersedes));
         }
         self.appended += 1;
         self.appended
@@ -522,6 +546,11 @@ impl Log {
         open.chunk.as_ref().is_some_and(|chunk| open.cursor > chunk.submitted)
     }
 
+    /// Whether entries on the device were changed in place since this was last asked.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
+    }
+
     /// Takes what is to be written now; with `tail` everything appended so far, so that the
     /// ticket given is on the device when all of it is.
     pub fn take_pending(&mut self, tail: bool) -> (Vec<PendingWrite>, Option<Ticket>) {
@@ -592,10 +621,6 @@ impl Log {
 
     /// Gives the entry at `offset` of `region` a new lifetime, as far as it is in memory.
     pub fn touch(&mut self, region: u32, offset: u64, lifetime: Lifetime) -> TouchPlace {
-        if let Some(footer) = self.unsealed.get_mut(&region) {
-            set_keep_until(footer, offset, lifetime.keep_until);
-            return TouchPlace::Device { mark_region: false };
-        }
         if self
             .frozen
             .iter()
@@ -629,10 +654,14 @@ impl Log {
 
     // Free regions and reclaim's share.
 
+    fn has_open_room(&self) -> bool {
+        self.free.len() >= FREE_RESERVE && self.open.as_ref().is_some_and(|open| !open.broken)
+    }
+
     /// Whether the reason to wait has gone.
     pub fn has_room(&self, why: NoRoom) -> bool {
         match why {
-            NoRoom::Regions => self.free.len() > FREE_RESERVE,
+            NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
             NoRoom::Backlog => self.backlog <= BACKLOG_MAX,
         }
     }

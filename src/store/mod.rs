@@ -250,9 +250,9 @@ impl Store {
         }
         let store = Store { shared: Arc::new(shared) };
         *store.shared.tasks.lock() = Some(Tasks {
-            flusher: tokio::spawn(store.clone().run_flusher()),
-            reclaimer: tokio::spawn(store.clone().run_reclaimer()),
-            recovery: tokio::spawn(store.clone().run_recovery()),
+            flusher: tokio::spawn(store.watched(store.clone().run_flusher())),
+            reclaimer: tokio::spawn(store.watched(store.clone().run_reclaimer())),
+            recovery: tokio::spawn(store.watched(store.clone().run_recovery())),
         });
         Ok(store)
     }
@@ -377,6 +377,15 @@ impl Store {
         }
     }
 
+    /// Runs background work; if it panics the store takes no more changes and is not ready.
+    fn watched<W: Future<Output = ()>>(&self, work: W) -> impl Future<Output = ()> + use<W> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let _guard = StopOnPanic(shared);
+            work.await;
+        }
+    }
+
     /// Raises the epoch on the device before the first change after an open.
     async fn begin_mutation(&self) -> Result<(), StoreError> {
         let raise = || async {
@@ -385,7 +394,7 @@ impl Store {
             self.shared.log.lock().begin_epoch(self.shared.clock.now());
             Ok(())
         };
-        self.shared.epoch.get_or_try_init(raise).await.map(|()| ())
+        self.shared.epoch.get_or_try_init(raise).await.copied()
     }
 
     fn key_hash(&self, key: &[u8]) -> u64 {
@@ -399,6 +408,23 @@ impl Store {
 
     fn hash_of(&self, kind: Kind, key: &[u8]) -> u64 {
         if kind == Kind::Slice { self.slice_hash(key) } else { self.key_hash(key) }
+    }
+}
+
+/// A bug in background work must not look like a healthy store.
+struct StopOnPanic(Arc<Shared>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("background work of the store panicked: no more changes are taken");
+            self.0.recovered.store(false, Ordering::Release);
+            self.0.stopping.store(true, Ordering::Release);
+            self.0.closed.store(true, Ordering::Release);
+            self.0.waiters.lock().clear();
+            self.0.wake_flusher.notify_one();
+            self.0.wake_reclaimer.notify_one();
+        }
     }
 }
 

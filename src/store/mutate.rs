@@ -252,7 +252,7 @@ impl Store {
         self.check_open(change.fill)?;
         let kill = found.may_supersede(&log);
         let reserved = if kill {
-            match log.reserve(&kill_placeholder(), Appender::Store, shared.clock.now()) {
+            match log.reserve(&kill_placeholder(), Appender::Client, shared.clock.now()) {
                 Ok(at) => Some(at),
                 Err(why) => return Ok(Attempt::NoRoom(why)),
             }
@@ -415,7 +415,7 @@ impl Store {
         let shared = &*self.shared;
         let mut log = shared.log.lock();
         self.check_open(None)?;
-        let at = match log.reserve(&kill_placeholder(), Appender::Store, shared.clock.now()) {
+        let at = match log.reserve(&kill_placeholder(), Appender::Client, shared.clock.now()) {
             Ok(at) => at,
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
@@ -615,7 +615,10 @@ impl Store {
         let at = start + offset;
         let seed = row.seed();
         let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
-        Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
+        let done = shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?;
+        shared.log.lock().note_touch();
+        shared.wake_flusher.notify_one();
+        Ok(done)
     }
 
     fn after_touch(&self, place: Place, lifetime: Lifetime) {
@@ -652,8 +655,10 @@ impl Store {
     async fn wait_for_room(&self, why: NoRoom, patience: &mut Patience) -> Result<(), StoreError> {
         let deadline = patience.deadline(&self.shared.counters);
         let mut changes = self.shared.changes.subscribe();
-        self.shared.wake_flusher.notify_one();
-        self.shared.wake_reclaimer.notify_one();
+        match why {
+            NoRoom::Regions => self.shared.wake_reclaimer.notify_one(),
+            NoRoom::Backlog => self.shared.wake_flusher.notify_one(),
+        }
         if self.shared.log.lock().has_room(why) {
             return Ok(());
         }

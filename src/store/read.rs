@@ -304,8 +304,8 @@ fn is_object(entry: &Entry) -> bool {
     matches!(entry.kind(), Kind::Object | Kind::Head)
 }
 
-/// Checks what was read and takes the slot out of it. Small slots are copied so that they do not
-/// keep a whole block in memory.
+/// Checks what was read and takes the slot out of it. A slot that is much
+/// smaller than what was read is copied, so that it does not keep the rest in memory.
 fn verified(
     bytes: AlignedBuf,
     skip: usize,
@@ -319,13 +319,14 @@ fn verified(
         Extent::Whole => {
             header.check_meta(slot).ok()?;
             header.check_body(slot).ok()?;
-            let len = header.slot_len();
-            let slot = if len * 2 < bytes.len() {
-                SlotBytes::from(&slot[..len])
-            } else {
-                SlotBytes::Large(Bytes::from_owner(bytes).slice(skip..skip + len))
-            };
-            Some(Entry::new(header, slot, candidate.place()))
+            let (len, read) = (header.slot_len(), bytes.len());
+            let place = candidate.place();
+            if len < read / 4 * 3 {
+                let slot = SlotBytes::from(&slot[..len]);
+                return Some(Entry::new(header, slot, place));
+            }
+            let slot = SlotBytes::Large(Bytes::from_owner(bytes).slice(skip..skip + len));
+            Some(Entry::new(header, slot, place).with_footprint(read))
         }
         Extent::Key { .. } => {
             let len = header.key_range().end.min(slot.len());

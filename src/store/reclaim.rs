@@ -13,10 +13,14 @@ use super::request::StoreError;
 use super::slot::Slot;
 use super::word::{Location, SizeClass, Word};
 use crate::device::{AlignedBuf, WriteSlice};
-use crate::format::{FooterRecord, Kill, Kind, RegionHeader, RegionUse, Sequence, SliceKey};
+use crate::format::{
+    FooterRecord, KILL_LEN, Kill, Kind, RegionHeader, RegionUse, Sequence, SliceKey,
+};
 
 /// A region with less than one part in this many alive is emptied before the oldest.
 const MOSTLY_DEAD: u64 = 8;
+/// A region whose kill records fill more than one part in this many is not emptied out of turn.
+const KILLS_SHARE: u64 = 8;
 /// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is reclaimed.
 const DISCARDS_MAX: usize = 1024;
 
@@ -65,25 +69,36 @@ impl Store {
         }
         let Some(region) = self.pick_victim() else { return Ok(false) };
         self.shared.regions.on_device(region).set_state(RegionState::Reclaiming);
-        let freed = self.reclaim(region).await;
-        if freed.is_err() {
-            self.shared.regions.on_device(region).set_state(RegionState::Sealed);
-        }
-        freed.map(|()| true)
+        self.reclaim(region).await.map(|()| true)
     }
 
+    /// A region whose emptying failed half way is finished before any other: until it is durably
+    /// free its entries can come back, and no superseder of theirs may be freed before.
     fn pick_victim(&self) -> Option<u32> {
+        let unfinished =
+            self.shared.regions.iter().find(|(_, row)| row.state() == RegionState::Reclaiming);
+        if let Some((region, _)) = unfinished {
+            return Some(region);
+        }
         let now = self.shared.clock.now();
         let floor = self.shared.purge_floor();
-        let credit = self.shared.log.lock().reinsert_credit();
+        let (credit, free) = {
+            let log = self.shared.log.lock();
+            (log.reinsert_credit(), log.free_count())
+        };
+        let kills_max = self.shared.layout.region_size / KILLS_SHARE;
         let mostly_dead = self.shared.layout.region_size / MOSTLY_DEAD;
         self.shared
             .regions
             .iter()
             .filter(|(_, row)| row.state() == RegionState::Sealed)
             .min_by_key(|(_, row)| {
-                let rank = if row.keep_until() <= now || row.generation() < floor || row.live() == 0
-                {
+                let carried = row.kills() * KILL_LEN as u64;
+                // The oldest region frees most: no victim of its kill records is left. In need, or
+                // where little would be won, it is the one.
+                let rank = if free == 0 || carried > kills_max {
+                    2
+                } else if row.keep_until() <= now || row.generation() < floor || row.live() == 0 {
                     0
                 } else if row.live() < mostly_dead.min(credit) {
                     1
@@ -153,7 +168,7 @@ impl Store {
         if entry.sequence() < shared.purge_floor() {
             return false;
         }
-        let Ok(at) = log.reserve(&slot, Appender::Store, shared.clock.now()) else { return false };
+        let Ok(at) = log.reserve(&slot, Appender::Client, shared.clock.now()) else { return false };
         let mut bucket = shared.index.lock(record.key_hash);
         if !bucket.contains(place.location) || row.is_pinned() || row.touches() != touches {
             return false;
@@ -218,7 +233,7 @@ impl Store {
             let slot = Slot::of_kills(&encoded, self.shared.clock.now());
             let mut log = self.shared.log.lock();
             let at = log
-                .reserve(&slot, Appender::Store, self.shared.clock.now())
+                .reserve(&slot, Appender::Reclaim, self.shared.clock.now())
                 .map_err(|_| StoreError::Busy("no region for kill records"))?;
             self.fill_kills(&mut log, at, batch);
         }

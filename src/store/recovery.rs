@@ -23,6 +23,8 @@ use crate::format::{
 const PARALLEL: usize = 32;
 /// Versions are gathered in this many parts by key hash, each settled on its own.
 const PARTS: usize = 256;
+/// Attempts to read what recovery needs before a region is left alone.
+const READ_ATTEMPTS: usize = 3;
 /// Entries put into the index under one hold of the append lock.
 const MERGE_BATCH: usize = 512;
 
@@ -175,23 +177,39 @@ pub(super) async fn read_region_headers(
                     }
                 }
                 // Blank, or damaged: the footer will tell.
-                Err(_) => regions.begin_life(*region, Sequence(0), RegionState::Unknown),
+                Err(HeaderError::Damage) => {
+                    regions.begin_life(*region, Sequence(0), RegionState::Unknown);
+                }
+                Err(HeaderError::Unreadable) => {
+                    tracing::error!(region, "region header unreadable: the region is left alone");
+                    regions.begin_life(*region, Sequence(0), RegionState::Unreadable);
+                }
             }
         }
     }
     free
 }
 
+/// Why there is no region header.
+enum HeaderError {
+    Damage,
+    Unreadable,
+}
+
 async fn read_region_header(
     device: &Device,
     superblock: &Superblock,
     region: u32,
-) -> Result<RegionHeader, Damage> {
+) -> Result<RegionHeader, HeaderError> {
     let start = superblock.layout.region_offset(region);
-    match device.read_exact(start..start + REGION_HEADER_LEN as u64).await {
-        Ok(bytes) => RegionHeader::decode(&bytes, superblock.uuid, region),
-        Err(_) => Err(Damage::Short),
+    let range = start..start + REGION_HEADER_LEN as u64;
+    for _ in 0..READ_ATTEMPTS {
+        if let Ok(bytes) = device.read_exact(range.clone()).await {
+            let header = RegionHeader::decode(&bytes, superblock.uuid, region);
+            return header.map_err(|_| HeaderError::Damage);
+        }
     }
+    Err(HeaderError::Unreadable)
 }
 
 /// One version of a key, or a kill record (`target` of `None`).
@@ -269,7 +287,7 @@ impl Store {
                     Ok(Some(contents)) => self.gather_region(*region, contents, &mut gathered),
                     Ok(None) => self.found_blank(*region),
                     Err(error) => {
-                        // Left alone: what cannot be read is neither served nor reused.
+                        self.shared.regions.on_device(*region).set_state(RegionState::Unreadable);
                         count(&self.shared.counters.read_errors);
                         tracing::error!(
                             region,
@@ -286,6 +304,15 @@ impl Store {
 
     /// The contents of a region by its header, or by its footer when the header is no use.
     async fn identify(&self, region: u32) -> Result<Option<Contents>, DeviceError> {
+        for _ in 1..READ_ATTEMPTS {
+            if let Ok(contents) = self.try_identify(region).await {
+                return Ok(contents);
+            }
+        }
+        self.try_identify(region).await
+    }
+
+    async fn try_identify(&self, region: u32) -> Result<Option<Contents>, DeviceError> {
         let row = self.shared.regions.on_device(region);
         let footer = self.read_footer(region).await?;
         match footer {
@@ -319,6 +346,7 @@ impl Store {
         } else {
             contents.footer.keep_until_max()
         });
+        row.add_kills(contents.footer.all_kills().count());
         for record in &contents.footer.records {
             gathered.push(self.version(region, record, row.is_touched()));
         }
@@ -381,7 +409,12 @@ impl Store {
     }
 
     fn finish_recovery(&self, unsealed: HashMap<u32, Footer>) {
-        self.shared.log.lock().recovered(unsealed, self.shared.clock.now());
+        let mut log = self.shared.log.lock();
+        if self.shared.regions.count(RegionState::Unreadable) > 0 {
+            log.region_unreadable();
+        }
+        log.recovered(unsealed, self.shared.clock.now());
+        drop(log);
         self.shared.set_recovered();
         self.shared.wake_flusher.notify_one();
         self.shared.wake_reclaimer.notify_one();

@@ -19,6 +19,8 @@ pub enum RegionState {
     Reclaiming,
     /// Held something before the restart; recovery will tell.
     Unknown,
+    /// Could not be read at the start: neither served nor reused.
+    Unreadable,
 }
 
 impl RegionState {
@@ -28,7 +30,8 @@ impl RegionState {
             1 => RegionState::Open,
             2 => RegionState::Sealed,
             3 => RegionState::Reclaiming,
-            _ => RegionState::Unknown,
+            4 => RegionState::Unknown,
+            _ => RegionState::Unreadable,
         }
     }
 }
@@ -41,6 +44,7 @@ pub struct Region {
     seed: AtomicU32,
     live: AtomicU64,
     keep_until: AtomicU32,
+    kills: AtomicU64,
     pins: AtomicU32,
     touches: AtomicU32,
     touched: AtomicBool,
@@ -92,6 +96,16 @@ impl Region {
     /// Raises the time when its last entry expires.
     pub fn raise_keep_until(&self, until: Timestamp) {
         self.keep_until.fetch_max(until.0, Ordering::Relaxed);
+    }
+
+    /// Kill records in it, entries that supersede older versions included.
+    pub fn kills(&self) -> u64 {
+        self.kills.load(Ordering::Relaxed)
+    }
+
+    /// Counts kill records.
+    pub fn add_kills(&self, count: usize) {
+        self.kills.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Holds off reuse of the region while a block of it is modified in place.
@@ -180,6 +194,7 @@ impl RegionTable {
         row.seed.store(self.seed_of(region, generation).0, Ordering::Release);
         row.generation.store(generation.0, Ordering::Release);
         row.keep_until.store(0, Ordering::Relaxed);
+        row.kills.store(0, Ordering::Relaxed);
         row.touched.store(false, Ordering::Release);
         row.set_state(state);
     }

@@ -146,6 +146,6 @@ mod tests {
 
     #[test]
     fn slots_of_a_slice_with_the_largest_key_and_metadata_fit() {
-        assert!(SLOT_LEN_MAX > (1 << 20) + 4096 + (64 << 10) + 48 + 68);
+        const { assert!(SLOT_LEN_MAX > (1 << 20) + 4096 + (64 << 10) + 48 + 68) };
     }
 }
