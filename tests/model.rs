@@ -169,7 +169,7 @@ impl Run {
             if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) {
                 eprintln!("tier {:?} {:?}", hit.tier(), life.cache.stats().store.counters);
             }
-            Some((bytes, hit.lifetime(), hit.metadata()))
+            Some((bytes, hit.lifetime(), hit.metadata().to_vec()))
         });
         let now = self.clock.now().0;
         let states = self.keys.entry(number).or_insert_with(KeyStates::absent);

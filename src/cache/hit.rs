@@ -18,14 +18,13 @@ pub struct Hit {
 }
 
 enum Body {
-    Whole(Option<Bytes>),
+    Whole { taken: bool },
     Sliced { store: Store, head: ObjectHead, first: Option<Bytes>, next: u32 },
 }
 
 impl Hit {
     pub(super) fn whole_body(entry: Entry, tier: Tier) -> Hit {
-        let body = Body::Whole(Some(entry.body()));
-        Hit { entry, tier, body }
+        Hit { entry, tier, body: Body::Whole { taken: false } }
     }
 
     /// A large object; its first slice is verified before anything is answered.
@@ -39,7 +38,8 @@ impl Hit {
             return None;
         }
         let (first, _) = store.slice(head.object, 0).await?;
-        let body = Body::Sliced { store: store.clone(), head, first: Some(first.body()), next: 1 };
+        let first = Some(first.shared_body());
+        let body = Body::Sliced { store: store.clone(), head, first, next: 1 };
         Some(Hit { entry, tier, body })
     }
 
@@ -48,14 +48,14 @@ impl Hit {
     #[expect(clippy::len_without_is_empty, reason = "an empty body is an entry like any other")]
     pub fn len(&self) -> u64 {
         match &self.body {
-            Body::Whole(_) => self.entry.body().len() as u64,
+            Body::Whole { .. } => self.entry.body().len() as u64,
             Body::Sliced { head, .. } => head.len,
         }
     }
 
     /// The metadata given at the store.
     #[must_use]
-    pub fn metadata(&self) -> Bytes {
+    pub fn metadata(&self) -> &[u8] {
         self.entry.metadata()
     }
 
@@ -79,9 +79,9 @@ impl Hit {
 
     /// The whole body if it is in memory already: bodies of up to one slice, about 1 MiB.
     #[must_use]
-    pub fn whole(&self) -> Option<&Bytes> {
+    pub fn whole(&self) -> Option<&[u8]> {
         match &self.body {
-            Body::Whole(body) => body.as_ref(),
+            Body::Whole { .. } => Some(self.entry.body()),
             Body::Sliced { .. } => None,
         }
     }
@@ -92,7 +92,10 @@ impl Hit {
     /// A piece was evicted or is damaged: the body ends here, short.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
         match &mut self.body {
-            Body::Whole(body) => Ok(body.take()),
+            Body::Whole { taken } => {
+                let first = !std::mem::replace(taken, true);
+                Ok(first.then(|| self.entry.shared_body()))
+            }
             Body::Sliced { store, head, first, next } => {
                 if let Some(first) = first.take() {
                     return Ok(Some(first));
@@ -102,7 +105,7 @@ impl Hit {
                 }
                 let slice = store.slice(head.object, *next).await;
                 *next += 1;
-                slice.map(|(entry, _)| Some(entry.body())).ok_or(TruncatedBody)
+                slice.map(|(entry, _)| Some(entry.shared_body())).ok_or(TruncatedBody)
             }
         }
     }

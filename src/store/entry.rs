@@ -1,5 +1,8 @@
 //! An entry in memory, decoded and verified: what lookups give and the RAM tier keeps.
 
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::request::Lifetime;
@@ -15,11 +18,60 @@ pub struct Place {
     pub generation: Sequence,
 }
 
+/// Slots up to this length stand beside their reference count.
+const BESIDE_COUNT_LEN_MAX: usize = 4096;
+
+/// The shared bytes of a slot. A small one is one allocation: the count of a [`Bytes`] is in
+/// another, and to reach both costs a lookup in the RAM tier one more cache miss.
+#[derive(Clone, Debug)]
+pub(super) enum SlotBytes {
+    Small(Arc<[u8]>),
+    Large(Bytes),
+}
+
+impl SlotBytes {
+    fn share(&self, range: Range<usize>) -> Bytes {
+        match self {
+            SlotBytes::Small(bytes) => Bytes::copy_from_slice(&bytes[range]),
+            SlotBytes::Large(bytes) => bytes.slice(range),
+        }
+    }
+}
+
+impl From<&[u8]> for SlotBytes {
+    fn from(bytes: &[u8]) -> SlotBytes {
+        match bytes.len() {
+            0..=BESIDE_COUNT_LEN_MAX => SlotBytes::Small(Arc::from(bytes)),
+            _ => SlotBytes::Large(Bytes::copy_from_slice(bytes)),
+        }
+    }
+}
+
+impl From<Vec<u8>> for SlotBytes {
+    fn from(bytes: Vec<u8>) -> SlotBytes {
+        match bytes.len() {
+            0..=BESIDE_COUNT_LEN_MAX => SlotBytes::Small(Arc::from(bytes)),
+            _ => SlotBytes::Large(Bytes::from(bytes)),
+        }
+    }
+}
+
+impl Deref for SlotBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            SlotBytes::Small(bytes) => bytes,
+            SlotBytes::Large(bytes) => bytes,
+        }
+    }
+}
+
 /// A whole slot in memory. Cheap to clone: the bytes are shared.
 #[derive(Clone, Debug)]
 pub struct Entry {
     header: EntryHeader,
-    slot: Bytes,
+    slot: SlotBytes,
     place: Place,
     /// Bytes that the slot keeps allocated.
     footprint: usize,
@@ -27,7 +79,7 @@ pub struct Entry {
 
 impl Entry {
     /// An entry whose `slot` was checked against `header`.
-    pub(super) fn new(header: EntryHeader, slot: Bytes, place: Place) -> Entry {
+    pub(super) fn new(header: EntryHeader, slot: SlotBytes, place: Place) -> Entry {
         let footprint = slot.len();
         Entry { header, slot, place, footprint }
     }
@@ -81,14 +133,20 @@ impl Entry {
 
     /// The caller's metadata.
     #[must_use]
-    pub fn metadata(&self) -> Bytes {
-        self.slot.slice(self.header.metadata_range())
+    pub fn metadata(&self) -> &[u8] {
+        &self.slot[self.header.metadata_range()]
     }
 
     /// The body, or the piece of it in this slot.
     #[must_use]
-    pub fn body(&self) -> Bytes {
-        self.slot.slice(self.header.body_range())
+    pub fn body(&self) -> &[u8] {
+        &self.slot[self.header.body_range()]
+    }
+
+    /// As [`Entry::body`], to be kept: shared if it is long, copied if it is short.
+    #[must_use]
+    pub fn shared_body(&self) -> Bytes {
+        self.slot.share(self.header.body_range())
     }
 
     /// Where the real body is, when this entry is only the head of an object.
@@ -97,7 +155,7 @@ impl Entry {
         if self.header.kind != Kind::Head {
             return None;
         }
-        ObjectHead::decode(&self.slot[self.header.body_range()]).ok()
+        ObjectHead::decode(self.body()).ok()
     }
 
     /// Bytes of memory it takes.

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Store;
 use super::counters::count;
-use super::log::{PendingWrite, Ticket};
+use super::log::{Log, PendingWrite, Ticket};
 use super::request::StoreError;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::Superblock;
@@ -66,6 +67,16 @@ impl Store {
             Ok(true) => Ok(()),
             Ok(false) => Err(StoreError::NotDurable),
             Err(_) => Err(StoreError::ShuttingDown),
+        }
+    }
+
+    /// Releases the append lock after a change and wakes the flusher if it has to know of it: a
+    /// wake-up costs more than the change itself.
+    pub(super) fn release(&self, log: MutexGuard<'_, Log>) {
+        let wake = log.wants_flusher();
+        drop(log);
+        if wake {
+            self.shared.wake_flusher.notify_one();
         }
     }
 
@@ -144,6 +155,7 @@ impl Store {
                 Some(deadlines.tail.unwrap_or(now + self.shared.options.flush_interval))
             }
         };
+        log.set_tail_due(deadlines.tail.is_some());
         let touched = log.take_touched();
         Round { writes, complete, superblock: dirty.then_some(superblock), touched, sync }
     }

@@ -20,6 +20,9 @@ const WINDOW_SHIFT: u32 = SHARD_BITS + BASE_LEVEL;
 const LEVEL_MAX: u32 = 20;
 const WAYS: usize = 7;
 const SEGMENT_BUCKETS: usize = 64;
+/// The pool of overflow buckets grows by this many and one part in [`OVERFLOW_STEP_SHARE`].
+const OVERFLOW_STEP_MIN: usize = 8;
+const OVERFLOW_STEP_SHARE: usize = 8;
 /// A bucket is split when the mean load passes this many words per hundred ways.
 const LOAD_PERCENT_MAX: usize = 80;
 
@@ -181,8 +184,13 @@ impl Shard {
         let fresh = match self.overflow_free.pop() {
             Some(n) => n as usize,
             None => {
+                let len = self.overflow.len();
+                if len == self.overflow.capacity() {
+                    // Doubling would leave up to half of the pool unused.
+                    self.overflow.reserve_exact(OVERFLOW_STEP_MIN + len / OVERFLOW_STEP_SHARE);
+                }
                 self.overflow.push(Bucket::default());
-                self.overflow.len() - 1
+                len
             }
         };
         let bucket = self.bucket_mut(home);

@@ -151,6 +151,8 @@ pub struct Log {
     reinsert_credit: u64,
     ram_places: u64,
     memory_alignment: usize,
+    /// The flusher will come for the tail by itself.
+    tail_is_due: bool,
 }
 
 impl Log {
@@ -182,6 +184,7 @@ impl Log {
             reinsert_credit: 0,
             ram_places: 0,
             memory_alignment,
+            tail_is_due: false,
         }
     }
 
@@ -526,6 +529,16 @@ impl Log {
     /// Whether bytes wait in memory for the device, in full chunks or at all.
     pub fn is_dirty(&self) -> bool {
         !self.pending.is_empty() || self.has_tail()
+    }
+
+    /// Whether the flusher has to be woken: a full chunk waits, or a tail that it does not know of.
+    pub fn wants_flusher(&self) -> bool {
+        !self.pending.is_empty() || (!self.tail_is_due && self.has_tail())
+    }
+
+    /// Notes whether the flusher has a deadline for the tail.
+    pub fn set_tail_due(&mut self, is_due: bool) {
+        self.tail_is_due = is_due;
     }
 
     fn has_tail(&self) -> bool {

@@ -9,15 +9,16 @@ use smallvec::SmallVec;
 use super::counters::{add, count};
 use super::entry::{Entry, Place};
 use super::fills::Fill;
-use super::log::{Appender, Log, NoRoom, Ticket, TouchPlace, rewrite_lifetime};
-use super::read::{Candidate, Extent, Loaded};
+use super::log::{Appender, Log, NoRoom, Reservation, Ticket, TouchPlace, rewrite_lifetime};
+use super::read::{Candidate, Extent, Loaded, Tier};
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::slot::Slot;
 use super::word::{Location, SizeClass};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{
-    ENTRY_HEADER_LEN, Kill, Kind, ObjectHead, REGION_HEADER_LEN, RegionHeader, Sequence, SliceKey,
+    ENTRY_HEADER_LEN, Kill, Kind, ObjectHead, REGION_HEADER_LEN, RegionHeader, Seed, Sequence,
+    SliceKey,
 };
 
 /// What the index has for a key, verified on the device where a fingerprint matched.
@@ -30,6 +31,7 @@ struct Found {
 
 struct Match {
     place: Place,
+    tier: Tier,
     sequence: Sequence,
     lifetime: Lifetime,
     live: bool,
@@ -142,8 +144,8 @@ impl Store {
             };
             for candidate in candidates {
                 match self.load_for_change(candidate, (key, key_hash)).await {
-                    Loaded::Entry(entry, _) if self.is_key(&entry, key, key_hash) => {
-                        found.matched = Some(self.matched(&entry));
+                    Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
+                        found.matched = Some(self.matched(&entry, tier));
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => continue 'again,
@@ -158,7 +160,7 @@ impl Store {
     /// key is another one is only believed of a verified slot.
     async fn load_for_change(&self, candidate: Candidate, (key, key_hash): (&[u8], u64)) -> Loaded {
         match self.load(candidate, Extent::Key { key_len: key.len() }).await {
-            Loaded::Entry(entry, super::Tier::Disk)
+            Loaded::Entry(entry, Tier::Disk)
                 if entry.kind() == Kind::Head || !self.is_key(&entry, key, key_hash) =>
             {
                 self.load(candidate, Extent::Whole).await
@@ -172,9 +174,10 @@ impl Store {
         entry.key() == key && self.hash_of(entry.kind(), key) == key_hash
     }
 
-    fn matched(&self, entry: &Entry) -> Match {
+    fn matched(&self, entry: &Entry, tier: Tier) -> Match {
         Match {
             place: entry.place(),
+            tier,
             sequence: entry.sequence(),
             lifetime: entry.lifetime(),
             live: self.is_live(entry),
@@ -202,16 +205,38 @@ impl Store {
             }
         }
         let class = SizeClass::of(change.slot.len());
-        shared.regions.on_device(at.region).add_live(class.len_max());
-        bucket.insert(Location::new(at.region, at.offset, shared.layout.region_size), class);
+        let row = shared.regions.on_device(at.region);
+        let touches = row.touches();
+        row.add_live(class.len_max());
+        let location = Location::new(at.region, at.offset, shared.layout.region_size);
+        bucket.insert(location, class);
         drop(bucket);
         let supersedes = found.may_supersede(&log);
         log.note_change(change.key_hash);
         let ticket = log.fill(at, change.slot, change.key_hash, (sequence, supersedes));
         log.earn_reinsert(change.slot.len());
-        drop(log);
-        shared.wake_flusher.notify_one();
+        // Under the append lock the region is still in the life that the slot is written in.
+        let place = Place { location, generation: row.generation() };
+        self.release(log);
+        if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
+            self.keep_stored(change.slot, place, (sequence, supersedes), touches);
+        }
         Ok(Attempt::Published(sequence, ticket))
+    }
+
+    /// Copies a value just stored to the RAM tier: the version it replaces was there, so it is hot.
+    fn keep_stored(
+        &self,
+        slot: &Slot<'_>,
+        place: Place,
+        (sequence, supersedes): (Sequence, bool),
+        touches_before: u32,
+    ) {
+        let mut bytes = vec![0; usize::try_from(slot.len()).unwrap_or(usize::MAX)];
+        let header = slot.header(sequence, supersedes);
+        // As for entries in RAM only: what is in memory is not checked against a place.
+        slot.write_into(&mut bytes, &header, Seed(0), 0);
+        self.keep_resident(&Entry::new(header, bytes.into(), place), touches_before);
     }
 
     /// Keeps the value in the RAM tier only; an older version on the device is killed in the log.
@@ -238,9 +263,9 @@ impl Store {
         let header = change.slot.header(sequence, false);
         let number = log.next_ram_place();
         let place = shared.ram_place(number);
-        let seed = crate::format::Seed(0);
+        let seed = Seed(0);
         change.slot.write_into(&mut bytes, &header, seed, 0);
-        let entry = Entry::new(header, Bytes::from(bytes), place);
+        let entry = Entry::new(header, bytes.into(), place);
         // The copy comes first: a word without it would be an entry that is lost.
         let lost = shared.resident.insert(entry);
         let mut bucket = shared.index.lock(change.key_hash);
@@ -266,21 +291,15 @@ impl Store {
             let record = Kill { key_hash: change.key_hash, sequence };
             ticket = self.fill_kills(&mut log, at, &[record]);
         }
-        drop(log);
+        self.release(log);
         self.drop_lost(&lost);
         if shared.resident.get(place).is_none() {
             self.forget(self.key_hash(key), place);
         }
-        shared.wake_flusher.notify_one();
         Ok(Attempt::Published(sequence, ticket))
     }
 
-    pub(super) fn fill_kills(
-        &self,
-        log: &mut Log,
-        at: super::log::Reservation,
-        kills: &[Kill],
-    ) -> Ticket {
+    pub(super) fn fill_kills(&self, log: &mut Log, at: Reservation, kills: &[Kill]) -> Ticket {
         let encoded = Slot::encode_kills(kills);
         let slot = Slot::of_kills(&encoded, self.shared.clock.now());
         log.fill(at, &slot, 0, (log_sequence(kills), false))
@@ -346,8 +365,7 @@ impl Store {
         drop(bucket);
         let ticket = log.fill(at, slot, key_hash, (sequence, false));
         log.earn_reinsert(slot.len());
-        drop(log);
-        shared.wake_flusher.notify_one();
+        self.release(log);
         Ok(Attempt::Published(sequence, ticket))
     }
 
@@ -414,8 +432,7 @@ impl Store {
         drop(bucket);
         log.note_change(key_hash);
         let ticket = self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
-        drop(log);
-        shared.wake_flusher.notify_one();
+        self.release(log);
         Ok(Attempt::Published(sequence, ticket))
     }
 
@@ -440,9 +457,8 @@ impl Store {
             let sequence = log.draw();
             self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
         }
-        drop(log);
+        self.release(log);
         self.shared.resident.remove(candidate.place());
-        self.shared.wake_flusher.notify_one();
     }
 
     /// Gives a live entry a new lifetime without moving it, where it is on the device.
@@ -547,8 +563,12 @@ impl Store {
         lifetime: Lifetime,
     ) -> Result<bool, StoreError> {
         let Some(entry) = self.shared.resident.get(matched.place) else { return Ok(false) };
-        let value =
-            Value { metadata: entry.metadata(), body: entry.body(), lifetime, ram_only: false };
+        let value = Value {
+            metadata: Bytes::copy_from_slice(entry.metadata()),
+            body: entry.shared_body(),
+            lifetime,
+            ram_only: false,
+        };
         let condition = Condition::Unchanged(matched.sequence.0);
         let stored = Box::pin(self.put(key, &value, condition, None)).await?;
         Ok(matches!(stored.0, Stored::Yes(_)))

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::Store;
 use super::counters::count;
-use super::entry::{Entry, Place};
+use super::entry::{Entry, Place, SlotBytes};
 use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::word::{Location, Word};
@@ -219,7 +219,7 @@ impl Store {
     }
 
     /// Offers a copy just read to the RAM tier, unless a touch overtook the read.
-    fn keep_resident(&self, entry: &Entry, touches_before: u32) {
+    pub(super) fn keep_resident(&self, entry: &Entry, touches_before: u32) {
         let place = entry.place();
         let (region, _) = place.location.split(self.shared.layout.region_size);
         let _filling = self.shared.fill_lock(place).lock();
@@ -246,7 +246,7 @@ impl Store {
         let header = log.copy_from_memory(region, offset..header_end)?;
         let header = EntryHeader::decode(&header, candidate.seed, offset).ok()?;
         let slot = log.copy_from_memory(region, offset..offset + header.slot_len() as u64)?;
-        Some(Entry::new(header, Bytes::from(slot), candidate.place()))
+        Some(Entry::new(header, slot.into(), candidate.place()))
     }
 
     async fn load_from_device(
@@ -322,15 +322,15 @@ fn verified(
             let (len, read) = (header.slot_len(), bytes.len());
             let place = candidate.place();
             if len < read / 4 * 3 {
-                let slot = Bytes::copy_from_slice(&slot[..len]);
+                let slot = SlotBytes::from(&slot[..len]);
                 return Some(Entry::new(header, slot, place));
             }
-            let slot = Bytes::from_owner(bytes).slice(skip..skip + len);
+            let slot = SlotBytes::Large(Bytes::from_owner(bytes).slice(skip..skip + len));
             Some(Entry::new(header, slot, place).with_footprint(read))
         }
         Extent::Key { .. } => {
             let len = header.key_range().end.min(slot.len());
-            Some(Entry::new(header, Bytes::copy_from_slice(&slot[..len]), candidate.place()))
+            Some(Entry::new(header, SlotBytes::from(&slot[..len]), candidate.place()))
         }
     }
 }

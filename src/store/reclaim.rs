@@ -161,8 +161,8 @@ impl Store {
         if !self.is_live(&entry) {
             return false;
         }
-        let (metadata, body) = (entry.metadata(), entry.body());
-        let slot = Slot::new(entry.kind(), entry.key(), (&metadata, &body), entry.lifetime());
+        let parts = (entry.metadata(), entry.body());
+        let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
         let mut log = shared.log.lock();
         // A purge of everything that came after the check above has its floor set under this lock.
         if entry.sequence() < shared.purge_floor() {
@@ -183,9 +183,8 @@ impl Store {
         drop(bucket);
         log.fill(at, &slot, record.key_hash, (sequence, record.supersedes));
         log.spend_reinsert(slot.len());
-        drop(log);
+        self.release(log);
         shared.resident.remove(place);
-        shared.wake_flusher.notify_one();
         count(&shared.counters.reinserted);
         add(&shared.counters.reinserted_bytes, slot.len());
         true

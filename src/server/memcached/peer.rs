@@ -15,7 +15,7 @@ use super::service::Service;
 
 /// Bodies at least this long are sent without being copied: below it, copying costs less
 /// than another slice in the system call.
-const SHARED_LEN_MIN: usize = 8 << 10;
+pub(super) const SHARED_LEN_MIN: usize = 8 << 10;
 /// Pending bytes from which the peer must take some before more are gathered.
 const PENDING_LEN_MAX: usize = 256 << 10;
 /// Slices per system call.

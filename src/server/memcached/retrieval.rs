@@ -6,7 +6,7 @@ use crate::server::counters::Operation;
 
 use super::command::{Key, Retrieval};
 use super::connection::Closed;
-use super::peer::{Peer, Socket};
+use super::peer::{Peer, SHARED_LEN_MIN, Socket};
 use super::service::Service;
 
 pub(super) async fn get<S: Socket>(
@@ -64,9 +64,9 @@ async fn send<S: Socket>(
     mut hit: Hit,
     with_cas: bool,
 ) -> Result<bool, Closed> {
-    if let Some(body) = hit.whole() {
+    if let Some(body) = hit.whole().filter(|body| body.len() < SHARED_LEN_MIN) {
         push_header(peer, key, &hit, with_cas);
-        peer.push_body(body);
+        peer.push(body);
         peer.push(b"\r\n");
         peer.relieve().await?;
         return Ok(true);
@@ -107,5 +107,5 @@ fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas:
 /// The flags of an entry: its metadata as a little-endian number. Zero flags are kept as no
 /// metadata, and metadata of another length was not written by this protocol.
 fn flags(hit: &Hit) -> u32 {
-    <[u8; 4]>::try_from(hit.metadata().as_ref()).map_or(0, u32::from_le_bytes)
+    <[u8; 4]>::try_from(hit.metadata()).map_or(0, u32::from_le_bytes)
 }

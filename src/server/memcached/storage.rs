@@ -106,7 +106,7 @@ impl Service {
         let before = store.verb == Verb::Prepend;
         if let (Some(old), true) = (hit.whole(), total_len <= WHOLE_LEN_MAX) {
             let mut body = BytesMut::with_capacity(old.len() + piece.len());
-            let (first, second) = if before { (piece, old) } else { (old, piece) };
+            let (first, second) = if before { (&piece[..], old) } else { (old, &piece[..]) };
             body.extend_from_slice(first);
             body.extend_from_slice(second);
             return self.cache.put(&store.key, body.freeze(), condition, &options).await;
@@ -136,7 +136,7 @@ impl Service {
         StoreOptions {
             ttl: Some(lifetime.fresh_until.since(self.cache.clock().now())),
             grace: lifetime.keep_until.since(lifetime.fresh_until),
-            metadata: hit.metadata().clone(),
+            metadata: Bytes::copy_from_slice(hit.metadata()),
             ..StoreOptions::default()
         }
     }

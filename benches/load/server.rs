@@ -1,0 +1,158 @@
+//! The servers under load, as processes of their own. Owns their start, pinning, processor time
+//! and end; a server ends when it is dropped.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+use rawcached::clock::Stopwatch;
+
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The processor of the client and that of the server: the first two allowed.
+pub struct Cores {
+    client: CpuSet,
+    server: CpuSet,
+    /// Whether they differ.
+    pub apart: bool,
+}
+
+impl Cores {
+    /// Chooses the processors and moves this thread to the client's.
+    pub fn choose() -> anyhow::Result<Cores> {
+        let allowed = sched_getaffinity(Pid::from_raw(0))?;
+        let mut numbers =
+            (0..CpuSet::count()).filter(|number| allowed.is_set(*number).unwrap_or(false));
+        let first = numbers.next().context("no processor is allowed")?;
+        let second = numbers.next();
+        let only = |number| {
+            let mut set = CpuSet::new();
+            set.set(number).map(|()| set)
+        };
+        let cores = Cores {
+            client: only(first)?,
+            server: only(second.unwrap_or(first))?,
+            apart: second.is_some(),
+        };
+        sched_setaffinity(Pid::from_raw(0), &cores.client)?;
+        Ok(cores)
+    }
+
+    /// Starts a program that stays on the server's processor: children inherit the place of the
+    /// thread that starts them.
+    fn spawn(&self, command: &mut Command) -> anyhow::Result<Child> {
+        sched_setaffinity(Pid::from_raw(0), &self.server)?;
+        let spawned = command.spawn();
+        sched_setaffinity(Pid::from_raw(0), &self.client)?;
+        spawned.with_context(|| format!("cannot start {}", command.get_program().display()))
+    }
+}
+
+/// A running server.
+pub struct Server {
+    pub name: &'static str,
+    pub socket: PathBuf,
+    admin_port: Option<u16>,
+    child: Child,
+}
+
+/// How rawcached is to be set up.
+pub struct Setup<'a> {
+    pub device: &'a Path,
+    pub ram: &'a str,
+    pub directory: &'a Path,
+}
+
+impl Server {
+    /// Starts this project's daemon with one worker on a formatted device.
+    pub fn rawcached(cores: &Cores, setup: &Setup<'_>) -> anyhow::Result<Server> {
+        let socket = setup.directory.join("rawcached.sock");
+        let config = setup.directory.join("rawcached.toml");
+        let admin_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let text = format!(
+            "[server]\nmemcached = [\"unix:{}\"]\nadmin = \"127.0.0.1:{admin_port}\"\nworkers = 1\n\
+             [[device]]\npath = \"{}\"\n[ram]\nsize = \"{}\"\n[log]\nlevel = \"warn\"\n",
+            socket.display(),
+            setup.device.display(),
+            setup.ram
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
+        command.arg("serve").arg("-c").arg(&config).stdin(Stdio::null());
+        let child = cores.spawn(&mut command)?;
+        Server { name: "rawcached", socket, admin_port: Some(admin_port), child }.started()
+    }
+
+    /// Starts memcached with one thread; `None` if it is not installed.
+    pub fn memcached(cores: &Cores, directory: &Path) -> anyhow::Result<Option<Server>> {
+        if Command::new("memcached").arg("-V").stdout(Stdio::null()).status().is_err() {
+            return Ok(None);
+        }
+        let socket = directory.join("memcached.sock");
+        let mut command = Command::new("memcached");
+        command.args(["-t", "1", "-U", "0", "-m", "1024", "-u", "root", "-s"]).arg(&socket);
+        let child = cores.spawn(&mut command)?;
+        Server { name: "memcached", socket, admin_port: None, child }.started().map(Some)
+    }
+
+    fn started(mut self) -> anyhow::Result<Server> {
+        let watch = Stopwatch::start();
+        while UnixStream::connect(&self.socket).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended at its start: {status}", self.name);
+            }
+            ensure!(watch.elapsed() < START_PATIENCE, "{} does not answer", self.name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+
+    /// Processor time of all threads so far, user and system.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The second field may hold spaces; it ends at the last parenthesis.
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks = ticks.sum::<Result<u64, _>>()?;
+        let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock ticks")?;
+        Ok(Duration::from_millis(ticks * 1000 / u64::try_from(per_second)?))
+    }
+
+    /// The number behind a line of the daemon's metrics; `line` is its name with its labels.
+    pub fn metric(&self, line: &str) -> anyhow::Result<u64> {
+        let port = self.admin_port.context("this server has no metrics")?;
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        page.lines()
+            .find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
+            .with_context(|| format!("no metric {line}"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Formats a device, or a new image file of `size`, with the daemon's own command.
+pub fn format(device: &Path, size: Option<&str>) -> anyhow::Result<()> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
+    command.arg("format").arg(device).arg("--yes").stdout(Stdio::null());
+    if let Some(size) = size {
+        command.args(["--size", size]);
+    }
+    ensure!(command.status()?.success(), "{} cannot be formatted", device.display());
+    Ok(())
+}
