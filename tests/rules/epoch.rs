@@ -14,6 +14,7 @@ fn epoch(rig: &Rig) -> u32 {
 fn opening_and_reading_write_nothing() {
     let mut rig = Rig::new();
     rig.fill("key", 9, 1000);
+    rig.sleep(secs(2));
     rig.kill();
     let before = rig.sim.counts().writes;
     assert!(rig.get(b"key-0").is_some());

@@ -80,7 +80,8 @@ fn buffered_stores_that_could_not_be_written_are_right_or_a_miss() {
             let found = rig.get(format!("key-{n}").as_bytes());
             assert!(found.is_none() || found.unwrap() == body(n, QUARTER), "key-{n}");
         }
-        assert_eq!(rig.get(b"old").unwrap(), body(1, 100));
+        let old = rig.get(b"old");
+        assert!(old.is_none() || old.unwrap() == body(1, 100));
         rig.cache().device_store().check_accounting();
         rig.kill();
     }
@@ -164,8 +165,8 @@ fn short_transfers_and_interruptions_are_continued() {
 fn a_region_whose_header_cannot_be_read_at_the_start_is_not_given_away() {
     let mut rig = Rig::new();
     rig.fill("filler", 5, 1000);
-    rig.put(b"key", &body(1, 1000), &flushed()).unwrap();
-    let start = rig.region_start(rig.find(&body(1, 1000)[..64]));
+    rig.put(b"key", &body(99, 1000), &flushed()).unwrap();
+    let start = rig.region_start(rig.find(&body(99, 1000)[..64]));
     rig.stop();
     rig.sim.inject(failing(OperationKind::Read, libc::EIO).within(start..start + 512).always());
     rig.open();
@@ -173,5 +174,5 @@ fn a_region_whose_header_cannot_be_read_at_the_start_is_not_given_away() {
     rig.fill("more", 4 * 5, 1000);
     rig.sim.clear_faults();
     rig.restart();
-    assert_eq!(rig.get(b"key").unwrap(), body(1, 1000));
+    assert_eq!(rig.get(b"key").unwrap(), body(99, 1000));
 }

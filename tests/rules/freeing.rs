@@ -49,7 +49,11 @@ fn entries_of_a_freed_region_never_come_back() {
         let gone: Vec<u64> =
             (0..48).filter(|n| rig.get(format!("filler-{n}").as_bytes()).is_none()).collect();
         assert!(!gone.is_empty() && gone.len() < 40);
-        if power { rig.power_cut() } else { rig.kill() }
+        if power {
+            rig.power_cut()
+        } else {
+            rig.kill()
+        }
         for n in gone {
             assert_eq!(rig.get(format!("filler-{n}").as_bytes()), None, "filler-{n}");
         }

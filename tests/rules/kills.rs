@@ -8,8 +8,9 @@ fn outlived(kill: impl Fn(&Rig)) -> Rig {
     let mut rig = Rig::new();
     rig.put(b"victim", &body(1, QUARTER), &for_secs(100_000)).unwrap();
     rig.fill("beside-victim", 3, 100_000);
+    rig.fill("opens-the-next-region", 1, 20);
     kill(&rig);
-    rig.fill("beside-kill", 4, 20);
+    rig.fill("beside-kill", 3, 20);
     rig.clock.advance(secs(60));
     assert_eq!(rig.get(b"victim"), None);
     let mut round = 0;

@@ -138,7 +138,8 @@ fn a_touched_object_keeps_its_slices_as_long_as_its_head() {
 
 #[test]
 fn a_writer_that_failed_cannot_be_finalized() {
-    let rig = Rig::with(SMALL, rawcached::cache::CacheOptions { staging_bytes: 64 << 10, ..plain() });
+    let rig =
+        Rig::with(SMALL, rawcached::cache::CacheOptions { staging_bytes: 64 << 10, ..plain() });
     let stored = rig.run(async {
         let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
         writer.write_chunk(&body(1, 1000)).await.unwrap();

@@ -62,7 +62,9 @@ fn a_touch_during_reinsertion_is_not_lost() {
         let touched = rig.run(while_reclaiming(&rig, at, touch)).unwrap();
         let Some(hit) = rig.run(rig.cache().lookup(b"hot")) else { continue };
         kept += 1;
-        let Some(lifetime) = touched else { panic!("missed by the touch after {at} ms, but there") };
+        let Some(lifetime) = touched else {
+            panic!("missed by the touch after {at} ms, but there")
+        };
         assert_eq!(hit.lifetime(), lifetime, "after {at} ms");
     }
     assert!(kept > 0, "the entry never stayed");

@@ -130,8 +130,7 @@ impl Rig {
     }
 
     pub fn put(&self, key: &[u8], body: &Bytes, options: &StoreOptions) -> Result<u64, StoreError> {
-        let stored =
-            self.run(self.cache().put(key, body.clone(), Condition::Always, options))?;
+        let stored = self.run(self.cache().put(key, body.clone(), Condition::Always, options))?;
         let Stored::Yes(cas) = stored else { panic!("{stored:?} without a condition") };
         Ok(cas)
     }
