@@ -40,8 +40,8 @@ struct Round {
     /// All changes up to this ticket are on the device once `writes` are.
     complete: Option<Ticket>,
     superblock: Option<Superblock>,
-    /// Entries were changed in place since the last round: they need a flush too.
-    touched: bool,
+    /// Something was written that needs a flush.
+    wrote: bool,
     sync: bool,
 }
 
@@ -55,6 +55,7 @@ impl Store {
         {
             let mut waiters = self.shared.waiters.lock();
             if self.shared.is_closed() {
+                // The flusher has left or is leaving; nobody would wake this waiter.
                 return Err(StoreError::ShuttingDown);
             }
             if ticket <= self.shared.failed.load(Ordering::Acquire) {
@@ -101,8 +102,7 @@ impl Store {
 
     async fn flush_round(&self, deadlines: &mut Deadlines) {
         let round = self.begin_round(deadlines);
-        let mut ok = true;
-        let wrote = round.touched || !round.writes.is_empty() || round.superblock.is_some();
+        let (mut ok, wrote) = (true, round.wrote);
         if let Some(superblock) = &round.superblock {
             ok &= self.write_superblock(superblock).await.is_ok();
         }
@@ -132,10 +132,13 @@ impl Store {
                 deadlines.sync.get_or_insert_with(|| Instant::now() + SYNC_INTERVAL);
             }
         } else {
+            // Not at once again: a device that refuses flushes refuses the next one too.
+            deadlines.sync = deadlines.sync.map(|_| Instant::now() + SYNC_INTERVAL);
             count(&self.shared.counters.write_errors);
         }
         self.settle(ok, round.sync.then_some(round.complete).flatten(), at_risk);
-        if wrote {
+        // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
+        if wrote || round.sync {
             self.shared.changes.send_modify(|changes| *changes += 1);
         }
     }
@@ -147,7 +150,9 @@ impl Store {
         let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
         let mut log = self.shared.log.lock();
         let (superblock, dirty) = log.superblock();
+        let modified = log.take_modified();
         let (writes, complete) = log.take_pending(tail);
+        let wrote = modified || dirty || !writes.is_empty();
         deadlines.tail = match (log.is_dirty(), tail) {
             (false, _) => None,
             (true, true) => Some(now + self.shared.options.flush_interval),
@@ -156,8 +161,7 @@ impl Store {
             }
         };
         log.set_tail_due(deadlines.tail.is_some());
-        let touched = log.take_touched();
-        Round { writes, complete, superblock: dirty.then_some(superblock), touched, sync }
+        Round { writes, complete, superblock: dirty.then_some(superblock), wrote, sync }
     }
 
     async fn write_piece(&self, write: PendingWrite, go: bool) -> (PendingWrite, bool) {

@@ -146,8 +146,10 @@ pub struct Log {
     superblock_dirty: bool,
     /// A write failed since the device was opened, or a region could not be read.
     lossy: bool,
-    /// An entry on the device was changed in place since the last round of writes.
-    touched: bool,
+    /// Entries were changed in place on the device since the last round of the flusher.
+    modified: bool,
+    /// Entries of a region were dropped from the index, and the region is not durably free yet.
+    freeing: bool,
     reinsert_credit: u64,
     ram_places: u64,
     memory_alignment: usize,
@@ -180,7 +182,8 @@ impl Log {
             superblock,
             superblock_dirty: false,
             lossy: false,
-            touched: false,
+            modified: false,
+            freeing: false,
             reinsert_credit: 0,
             ram_places: 0,
             memory_alignment,
@@ -253,18 +256,40 @@ impl Log {
         }
     }
 
-    /// An entry on the device was changed in place: gives the ticket with which that is durable.
-    pub fn note_touch(&mut self) -> Ticket {
-        self.touched = true;
-        self.appended += 1;
-        self.appended
+    /// Whether older versions may be on the device of keys that the index does not have:
+    /// recovery is still going on, a region is being freed, a failed write took kill records with
+    /// it, or a region could not be read. Changes then count as kill records whether the key
+    /// matched or not.
+    pub fn may_hide_older(&self) -> bool {
+        self.is_recovering() || self.freeing || self.lossy
     }
 
-    /// Whether older versions may be on the device of keys that the index does not have:
-    /// recovery is still going on, a failed write took kill records with it, or a region could
-    /// not be read. Changes then count as kill records whether the key matched or not.
-    pub fn may_hide_older(&self) -> bool {
-        self.is_recovering() || self.lossy
+    /// Entries of a region will be dropped from the index before it is durably free.
+    pub fn begin_freeing(&mut self) {
+        self.freeing = true;
+    }
+
+    /// The region is durably free, or what it holds will come back with a restart.
+    pub fn end_freeing(&mut self, freed: bool) {
+        self.lossy |= self.freeing && !freed;
+        self.freeing = false;
+    }
+
+    /// What is on the device may not be durable although an earlier life wrote it, or a region
+    /// could not be read: older versions may turn up after the next start.
+    pub fn distrust(&mut self) {
+        self.lossy = true;
+    }
+
+    /// An entry was changed in place on the device: it needs a flush like an append.
+    pub fn note_modified(&mut self) {
+        self.modified = true;
+        self.appended += 1;
+    }
+
+    /// Whether anything was changed in place since this was last asked.
+    pub fn take_modified(&mut self) -> bool {
+        std::mem::take(&mut self.modified)
     }
 
     fn is_recovering(&self) -> bool {
@@ -274,11 +299,6 @@ impl Log {
     /// Whether the key was changed since the device was opened.
     pub fn is_changed(&self, key_hash: u64) -> bool {
         self.changed.as_ref().is_some_and(|changed| changed.contains(&key_hash))
-    }
-
-    /// A region could not be read: what it holds may turn up after the next start.
-    pub fn region_unreadable(&mut self) {
-        self.lossy = true;
     }
 
     /// Recovery is complete, but for the footers of regions that a crash left without.
@@ -544,11 +564,6 @@ impl Log {
     fn has_tail(&self) -> bool {
         let Some(open) = &self.open else { return false };
         open.chunk.as_ref().is_some_and(|chunk| open.cursor > chunk.submitted)
-    }
-
-    /// Whether entries on the device were changed in place since this was last asked.
-    pub fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
     }
 
     /// Takes what is to be written now; with `tail` everything appended so far, so that the

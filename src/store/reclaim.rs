@@ -69,17 +69,22 @@ impl Store {
         }
         let Some(region) = self.pick_victim() else { return Ok(false) };
         self.shared.regions.on_device(region).set_state(RegionState::Reclaiming);
-        self.reclaim(region).await.map(|()| true)
+        let row = self.shared.regions.on_device(region);
+        let generation = row.generation();
+        let freed = self.reclaim(region).await;
+        self.shared.log.lock().end_freeing(freed.is_ok());
+        if freed.is_err() {
+            if row.generation() != generation {
+                // On the device its life goes on: kill records for it are still needed.
+                self.shared.regions.begin_life(region, generation, RegionState::Sealed);
+            }
+            row.set_state(RegionState::Sealed);
+            row.count_failure();
+        }
+        freed.map(|()| true)
     }
 
-    /// A region whose emptying failed half way is finished before any other: until it is durably
-    /// free its entries can come back, and no superseder of theirs may be freed before.
     fn pick_victim(&self) -> Option<u32> {
-        let unfinished =
-            self.shared.regions.iter().find(|(_, row)| row.state() == RegionState::Reclaiming);
-        if let Some((region, _)) = unfinished {
-            return Some(region);
-        }
         let now = self.shared.clock.now();
         let floor = self.shared.purge_floor();
         let (credit, free) = {
@@ -105,7 +110,8 @@ impl Store {
                 } else {
                     2
                 };
-                (rank, row.generation())
+                // One bad block must not keep all the other regions from being reclaimed.
+                (row.failures(), rank, row.generation())
             })
             .map(|(region, _)| region)
     }
@@ -116,6 +122,7 @@ impl Store {
         let contents = self.read_contents(region, row.generation()).await?;
         let all_dead =
             row.keep_until() <= shared.clock.now() || row.generation() < shared.purge_floor();
+        shared.log.lock().begin_freeing();
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let mut moved = false;
         for record in &contents.footer.records {
@@ -140,9 +147,8 @@ impl Store {
             let ticket = shared.log.lock().appended();
             self.flush_through(ticket).await?;
         }
-        while row.is_pinned() {
-            tokio::task::yield_now().await;
-        }
+        let mut changes = shared.changes.subscribe();
+        while row.is_pinned() && changes.changed().await.is_ok() {}
         self.free(region).await
     }
 
@@ -191,11 +197,12 @@ impl Store {
     }
 
     fn evict(&self, key_hash: u64, place: Place) {
-        let removed = self.shared.index.lock(key_hash).remove(place.location);
-        if let Some(word) = removed {
+        let mut bucket = self.shared.index.lock(key_hash);
+        if let Some(word) = bucket.remove(place.location) {
             self.shared.uncount(word);
             count(&self.shared.counters.evicted);
         }
+        drop(bucket);
         self.shared.resident.remove(place);
     }
 
@@ -264,6 +271,7 @@ impl Store {
         let end = start + shared.layout.region_size - u64::from(alignment);
         shared.device.write(end, vec![WriteSlice::whole(Arc::new(blank))]).await?;
         shared.device.flush().await?;
+        row.forget_failures();
         row.set_state(RegionState::Free);
         shared.log.lock().add_free(region);
         count(&shared.counters.regions_freed);
