@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::format::ObjectHead;
-use crate::store::{Entry, Lifetime, Store, Tier};
+use crate::store::{Entry, Lifetime, ObjectReader, Store, Tier};
 
 /// A later piece of a body is gone or damaged; the caller must not treat what it has as whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,8 +18,16 @@ pub struct Hit {
 }
 
 enum Body {
-    Whole { taken: bool },
-    Sliced { store: Store, head: ObjectHead, first: Option<Bytes>, next: u32 },
+    Whole {
+        taken: bool,
+    },
+    Sliced {
+        store: Store,
+        head: ObjectHead,
+        first: Option<Bytes>,
+        next: u32,
+        _reader: ObjectReader,
+    },
 }
 
 impl Hit {
@@ -34,12 +42,13 @@ impl Hit {
         tier: Tier,
         head: ObjectHead,
     ) -> Option<Hit> {
+        let reader = store.read_object(head.object);
         if !store.has_slices(head.object, head.slice_count()) {
             return None;
         }
         let (first, _) = store.slice(head.object, 0).await?;
         let first = Some(first.shared_body());
-        let body = Body::Sliced { store: store.clone(), head, first, next: 1 };
+        let body = Body::Sliced { store: store.clone(), head, first, next: 1, _reader: reader };
         Some(Hit { entry, tier, body })
     }
 
@@ -96,7 +105,7 @@ impl Hit {
                 let first = !std::mem::replace(taken, true);
                 Ok(first.then(|| self.entry.shared_body()))
             }
-            Body::Sliced { store, head, first, next } => {
+            Body::Sliced { store, head, first, next, .. } => {
                 if let Some(first) = first.take() {
                     return Ok(Some(first));
                 }

@@ -159,11 +159,17 @@ impl Cache {
     }
 
     async fn lookup_entry(&self, key: &[u8], stale_ok: bool) -> Option<Hit> {
-        let (entry, tier) = self.inner.store.lookup(key, stale_ok).await?;
-        match entry.object_head() {
-            None => Some(Hit::whole_body(entry, tier)),
-            Some(head) => Hit::sliced(&self.inner.store, entry, tier, head).await,
+        // An object replaced between its head and its first slice is looked up once more.
+        for _ in 0..2 {
+            let (entry, tier) = self.inner.store.lookup(key, stale_ok).await?;
+            let Some(head) = entry.object_head() else {
+                return Some(Hit::whole_body(entry, tier));
+            };
+            if let Some(hit) = Hit::sliced(&self.inner.store, entry, tier, head).await {
+                return Some(hit);
+            }
         }
+        None
     }
 
     /// Stores a body that is in memory, if `condition` holds of the present entry.
@@ -189,7 +195,7 @@ impl Cache {
             };
         }
         let lifetime = self.lifetime(options);
-        let ram_only = self.is_ram_only(&lifetime);
+        let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
         let value = Value { metadata: options.metadata.clone(), body, lifetime, ram_only };
         let result = match self.inner.store.put(key, &value, condition, None).await {
             Ok((stored, ticket)) => self.acknowledge(ticket, options.ack).await.map(|()| stored),
@@ -288,8 +294,13 @@ impl Cache {
         Lifetime { stored_at, fresh_until, keep_until }
     }
 
-    fn is_ram_only(&self, lifetime: &Lifetime) -> bool {
-        lifetime.keep_until.since(lifetime.stored_at) <= self.inner.options.min_to_disk
+    /// Whether an entry is too short-lived for the device: unless its store is to be durable, or
+    /// it is too large a part of the RAM tier to stay there.
+    fn is_ram_only(&self, lifetime: &Lifetime, ack: Option<Ack>, body_len: usize) -> bool {
+        let limits = &self.inner.options;
+        lifetime.keep_until.since(lifetime.stored_at) <= limits.min_to_disk
+            && ack.unwrap_or(limits.ack) == Ack::Buffered
+            && (body_len as u64) < limits.ram_bytes / 8
     }
 
     async fn acknowledge(&self, ticket: Ticket, ack: Option<Ack>) -> Result<(), StoreError> {

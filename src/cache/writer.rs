@@ -140,7 +140,6 @@ impl Writer {
     pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
         let result = self.publish(condition).await;
         match &result {
-            Ok(Stored::Yes(_)) => self.finished = true,
             Err(StoreError::Purged) | Ok(_) => {}
             Err(_) => self.cache.drop_failed(&self.key).await,
         }
@@ -153,11 +152,12 @@ impl Writer {
         }
         let store = &self.cache.inner.store;
         let (stored, ticket) = if self.object.is_none() {
+            let body = self.staged.split().freeze();
             let value = Value {
                 metadata: self.options.metadata.clone(),
-                body: self.staged.split().freeze(),
                 lifetime: self.lifetime,
-                ram_only: self.cache.is_ram_only(&self.lifetime),
+                ram_only: self.cache.is_ram_only(&self.lifetime, self.options.ack, body.len()),
+                body,
             };
             store.put(&self.key, &value, condition, Some(self.fill)).await?
         } else {
@@ -175,6 +175,8 @@ impl Writer {
                 .put_head(&self.key, (&metadata, head), self.lifetime, (condition, self.fill))
                 .await?
         };
+        // Published: whatever happens from here on, the slices belong to the object.
+        self.finished |= matches!(stored, Stored::Yes(_));
         self.cache.acknowledge(ticket, self.options.ack).await?;
         Ok(stored)
     }

@@ -11,6 +11,8 @@ pub const BODY_CHUNK: usize = 64 << 10;
 const MAGIC: u8 = 0xC5;
 const KEY_LEN_MAX: usize = 4096;
 const METADATA_LEN_MAX: u32 = 64 << 10;
+/// A slice has at most 1 MiB.
+const BODY_LEN_MAX: u32 = 1 << 20;
 const SUPERSEDES: u8 = 0x80;
 
 /// What a slot holds.
@@ -148,6 +150,9 @@ impl EntryHeader {
         }
         if self.metadata_len > METADATA_LEN_MAX {
             return Err(Damage::Field("metadata length"));
+        }
+        if self.body_len > BODY_LEN_MAX {
+            return Err(Damage::Field("body length"));
         }
         Ok(())
     }

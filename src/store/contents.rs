@@ -2,6 +2,7 @@
 //! the store and the offline inspection both learn it here.
 
 use super::Store;
+use super::word::SLOT_LEN_MAX;
 use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, Device, DeviceError};
 use crate::format::{
@@ -68,6 +69,10 @@ impl RegionReader<'_> {
             }
         };
         let len = trailer.footer_len(self.layout.alignment);
+        let checked = |footer: Footer| match footer.records.iter().all(|r| self.is_possible(r)) {
+            true => Ok(footer),
+            false => Err(Damage::Field("record")),
+        };
         let footer = if len > end {
             Err(Damage::Field("footer length"))
         } else if len <= guess {
@@ -76,10 +81,17 @@ impl RegionReader<'_> {
         } else {
             Footer::decode(&self.read(region, end - len..end).await?, &trailer)
         };
-        Ok(match footer {
+        Ok(match footer.and_then(checked) {
             Ok(footer) => FoundFooter::Sound(trailer, footer),
             Err(damage) => FoundFooter::BadRecords(trailer, damage),
         })
+    }
+
+    /// Whether a record names a place that a slot can have.
+    fn is_possible(&self, record: &FooterRecord) -> bool {
+        record.offset >= u64::from(self.layout.alignment)
+            && (ENTRY_HEADER_LEN as u64..=SLOT_LEN_MAX).contains(&record.slot_len)
+            && record.offset + record.slot_len <= self.layout.region_size
     }
 
     /// Learns from its slots what the life `generation` of a region holds.
@@ -95,17 +107,36 @@ impl RegionReader<'_> {
         Ok(Contents { footer, sealed: false, stamp })
     }
 
-    /// Reads all bytes of a region.
+    /// Reads all bytes of a region; blocks that cannot be read are zeros, as long as any can.
     pub async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {
         let size = self.layout.region_size;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-        let mut at = 0;
-        while at < size {
+        let mut last_error = None;
+        while (bytes.len() as u64) < size {
+            let at = bytes.len() as u64;
             let end = (at + SCAN_STEP).min(size);
-            bytes.extend_from_slice(&self.read(region, at..end).await?);
-            at = end;
+            match self.read(region, at..end).await {
+                Ok(read) => bytes.extend_from_slice(&read),
+                Err(error) => {
+                    last_error = Some(error);
+                    self.read_blocks(region, at..end, &mut bytes).await;
+                }
+            }
         }
-        Ok(bytes)
+        match last_error {
+            Some(error) if bytes.iter().all(|byte| *byte == 0) => Err(error),
+            _ => Ok(bytes),
+        }
+    }
+
+    async fn read_blocks(&self, region: u32, range: std::ops::Range<u64>, bytes: &mut Vec<u8>) {
+        let block = u64::from(self.layout.alignment);
+        for at in range.step_by(self.layout.alignment as usize) {
+            match self.read(region, at..at + block).await {
+                Ok(read) => bytes.extend_from_slice(&read),
+                Err(_) => bytes.resize(bytes.len() + self.layout.alignment as usize, 0),
+            }
+        }
     }
 }
 
@@ -132,11 +163,14 @@ impl Store {
         region: u32,
         generation: Sequence,
     ) -> Result<Contents, DeviceError> {
-        if let Some((trailer, footer)) = self.read_footer(region).await?
+        // A footer that cannot be read is as good as none: the slots say the same.
+        if let Ok(Some((trailer, footer))) = self.read_footer(region).await
             && trailer.generation == generation
         {
             return Ok(Contents { footer, sealed: true, stamp: trailer.stamp });
         }
+        // One at a time: a region is up to 1 GiB.
+        let _turn = self.shared.scans.acquire().await;
         self.reader().scan(region, generation, |kind, key| self.hash_of(kind, key)).await
     }
 }

@@ -51,7 +51,7 @@ impl Fills {
     /// Everything is purged.
     pub fn purge_all(&self) {
         let now = self.purges.fetch_add(1, Ordering::SeqCst) + 1;
-        self.all_purged_at.store(now, Ordering::SeqCst);
+        self.all_purged_at.fetch_max(now, Ordering::SeqCst);
     }
 
     /// Whether a purge that covers the key came after the store began.

@@ -28,15 +28,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OnceCell, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 pub use counters::CountersSnapshot;
 pub use entry::{Entry, Place};
 pub use fills::Fill;
 pub use log::Ticket;
-pub use read::Tier;
+pub use read::{ObjectReader, Tier};
 pub use recovery::{OpenError, Superblocks, read_superblocks};
 pub use request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
@@ -126,6 +128,11 @@ struct Shared {
     fills: Fills,
     fill_locks: Box<[Mutex<()>]>,
     discards: Mutex<VecDeque<Discard>>,
+    /// Readers of sliced objects: what is read is not discarded.
+    readers: DashMap<Sequence, usize>,
+    /// A scan of a whole region takes its turn.
+    scans: Semaphore,
+    runtime: Handle,
     epoch: OnceCell<()>,
     purge_floor: AtomicU64,
     waiters: Mutex<Vec<flusher::Waiter>>,
@@ -232,6 +239,9 @@ impl Store {
             fills: Fills::default(),
             fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
             discards: Mutex::default(),
+            readers: DashMap::new(),
+            scans: Semaphore::new(1),
+            runtime: Handle::current(),
             epoch: OnceCell::new(),
             purge_floor: AtomicU64::new(superblock.purge_floor.0),
             waiters: Mutex::default(),
@@ -264,10 +274,12 @@ impl Store {
         self.shared.is_recovered()
     }
 
-    /// Waits until recovery is complete.
+    /// Waits until recovery is complete, or the store stops.
     pub async fn recovered(&self) {
         let mut changes = self.shared.changes.subscribe();
-        while !self.is_recovered() && changes.changed().await.is_ok() {}
+        while !self.is_recovered() && !self.shared.is_stopping() && changes.changed().await.is_ok()
+        {
+        }
     }
 
     /// How the device is divided.
@@ -334,6 +346,7 @@ impl Store {
             self.shared.stopping.store(true, Ordering::Release);
         }
         self.shared.wake_reclaimer.notify_one();
+        self.shared.changes.send_modify(|changes| *changes += 1);
         let tasks = std::mem::take(&mut *self.shared.tasks.lock());
         let Some(Tasks { flusher, reclaimer, recovery }) = tasks else { return Ok(()) };
         // Reclaim may be waiting for a flush: the flusher ends last.
@@ -424,6 +437,7 @@ impl Drop for StopOnPanic {
             self.0.waiters.lock().clear();
             self.0.wake_flusher.notify_one();
             self.0.wake_reclaimer.notify_one();
+            self.0.changes.send_modify(|changes| *changes += 1);
         }
     }
 }

@@ -175,13 +175,15 @@ impl Store {
     }
 
     fn matched(&self, entry: &Entry, tier: Tier) -> Match {
+        let head = entry.object_head();
         Match {
             place: entry.place(),
             tier,
             sequence: entry.sequence(),
             lifetime: entry.lifetime(),
-            live: self.is_live(entry),
-            head: entry.object_head(),
+            live: self.is_live(entry)
+                && head.is_none_or(|head| self.has_slices(head.object, head.slice_count())),
+            head,
         }
     }
 
@@ -203,6 +205,10 @@ impl Store {
             if let Some(word) = bucket.remove(place.location) {
                 shared.uncount(word);
             }
+        }
+        if !found.suspects.is_empty() {
+            // They may be another key's, which then has no kill record of its own.
+            log.distrust();
         }
         let class = SizeClass::of(change.slot.len());
         let row = shared.regions.on_device(at.region);
@@ -393,7 +399,7 @@ impl Store {
         loop {
             let found = self.find(key, key_hash).await;
             let nothing = found.matched.is_none() && found.suspects.is_empty();
-            if nothing && !self.shared.log.lock().may_hide_older() {
+            if nothing && self.is_absent(key_hash) {
                 return self.settle_absence(purge).await;
             }
             self.begin_mutation().await?;
@@ -406,9 +412,30 @@ impl Store {
                     return Ok(found.matched.is_some_and(|matched| matched.live));
                 }
                 Attempt::Changed => {}
+                Attempt::NoRoom(_) if !purge => {
+                    self.drop_unrecorded(key_hash, &found);
+                    self.after_displacing(&found);
+                    return Ok(found.matched.is_some_and(|matched| matched.live));
+                }
                 Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
             }
         }
+    }
+
+    /// Drops a key's words when there is no room for a kill record. From then on every change
+    /// leaves one, so what may come back after a crash does not outlive a newer version.
+    fn drop_unrecorded(&self, key_hash: u64, found: &Found) {
+        self.shared.log.lock().distrust();
+        for place in found.displaced() {
+            self.forget(key_hash, place);
+        }
+    }
+
+    /// Whether a key without a word has none for good, as seen under the append lock: nothing is
+    /// half published and no older version may hide.
+    fn is_absent(&self, key_hash: u64) -> bool {
+        let log = self.shared.log.lock();
+        !log.may_hide_older() && self.shared.index.lock(key_hash).candidates().is_empty()
     }
 
     /// A key that has no word may have one again after a crash, as long as what removed it
@@ -438,6 +465,10 @@ impl Store {
             if let Some(word) = bucket.remove(place.location) {
                 shared.uncount(word);
             }
+        }
+        if !found.suspects.is_empty() {
+            // They may be another key's, which then has no kill record of its own.
+            log.distrust();
         }
         drop(bucket);
         log.note_change(key_hash);
@@ -469,6 +500,8 @@ impl Store {
         }
         drop(bucket);
         if removed.is_some() {
+            // It may be another key's, which then has no kill record of its own.
+            log.distrust();
             let sequence = log.draw();
             self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
         }
@@ -489,6 +522,7 @@ impl Store {
         let key_hash = self.key_hash(key);
         self.begin_mutation().await?;
         loop {
+            self.check_open(None)?;
             let found = self.find(key, key_hash).await;
             let Some(matched) = found.matched.filter(|matched| matched.live) else {
                 return Ok(None);
@@ -548,7 +582,7 @@ impl Store {
             TouchPlace::Device { mark_region } => {
                 let store = self.clone();
                 // Once begun it must end before the pin does, even if the caller goes away.
-                let work = tokio::spawn(async move {
+                let work = self.shared.runtime.spawn(async move {
                     let done = store.touch_on_device(place, lifetime, mark_region).await;
                     // Even a failed write may have changed the device.
                     store.shared.log.lock().note_modified();

@@ -59,6 +59,24 @@ pub(super) enum Loaded {
     Unreadable,
 }
 
+/// Keeps the slices of an object that was replaced until it is dropped, unless they are evicted.
+pub struct ObjectReader {
+    store: Store,
+    object: Sequence,
+}
+
+impl Drop for ObjectReader {
+    fn drop(&mut self) {
+        self.store.shared.readers.remove_if_mut(&self.object, |_, count| {
+            *count -= 1;
+            *count == 0
+        });
+        if !self.store.shared.discards.lock().is_empty() {
+            self.store.shared.wake_reclaimer.notify_one();
+        }
+    }
+}
+
 /// How much of an entry is wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
@@ -138,6 +156,13 @@ impl Store {
             }
         }
         None
+    }
+
+    /// Holds off the discarding of an object's slices while its body is read.
+    #[must_use]
+    pub fn read_object(&self, object: Sequence) -> ObjectReader {
+        *self.shared.readers.entry(object).or_insert(0) += 1;
+        ObjectReader { store: self.clone(), object }
     }
 
     /// Whether the index has a word for each slice of an object.

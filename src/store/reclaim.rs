@@ -39,7 +39,6 @@ impl Store {
                 if self.shared.is_stopping() {
                     return;
                 }
-                let discarded = self.discard_one().await;
                 let reclaimed = match self.reclaim_one().await {
                     Ok(reclaimed) => reclaimed,
                     Err(error) => {
@@ -48,7 +47,7 @@ impl Store {
                         true
                     }
                 };
-                if !discarded && !reclaimed {
+                if !reclaimed && !self.discard_one().await {
                     break;
                 }
             }
@@ -290,7 +289,11 @@ impl Store {
     }
 
     async fn discard_one(&self) -> bool {
-        let next = self.shared.discards.lock().pop_front();
+        let next = {
+            let mut discards = self.shared.discards.lock();
+            let idle = |discard: &Discard| !self.shared.readers.contains_key(&discard.object);
+            discards.iter().position(idle).and_then(|n| discards.remove(n))
+        };
         let Some(Discard { object, slice_count }) = next else { return false };
         for number in 0..slice_count {
             let key = SliceKey { object, number }.encode();

@@ -145,7 +145,9 @@ pub(super) async fn open_superblock(
             first = ?found.damage[0], second = ?found.damage[1],
             "a superblock copy is damaged or older than the other: repairing it"
         );
-        write_superblock(device, &found.best).await?;
+        if let Err(error) = write_superblock(device, &found.best).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the repair failed");
+        }
     }
     Ok((found.best, found.needs_repair))
 }
@@ -177,13 +179,9 @@ pub(super) async fn read_region_headers(
                         free.push_back(*region);
                     }
                 }
-                // Blank, or damaged: the footer will tell.
-                Err(HeaderError::Damage) => {
+                // Blank, damaged or unreadable: the footer will tell.
+                Err(()) => {
                     regions.begin_life(*region, Sequence(0), RegionState::Unknown);
-                }
-                Err(HeaderError::Unreadable) => {
-                    tracing::error!(region, "region header unreadable: the region is left alone");
-                    regions.begin_life(*region, Sequence(0), RegionState::Unreadable);
                 }
             }
         }
@@ -191,26 +189,20 @@ pub(super) async fn read_region_headers(
     free
 }
 
-/// Why there is no region header.
-enum HeaderError {
-    Damage,
-    Unreadable,
-}
-
 async fn read_region_header(
     device: &Device,
     superblock: &Superblock,
     region: u32,
-) -> Result<RegionHeader, HeaderError> {
+) -> Result<RegionHeader, ()> {
     let start = superblock.layout.region_offset(region);
     let range = start..start + REGION_HEADER_LEN as u64;
     for _ in 0..READ_ATTEMPTS {
         if let Ok(bytes) = device.read_exact(range.clone()).await {
             let header = RegionHeader::decode(&bytes, superblock.uuid, region);
-            return header.map_err(|_| HeaderError::Damage);
+            return header.map_err(|_| ());
         }
     }
-    Err(HeaderError::Unreadable)
+    Err(())
 }
 
 /// One version of a key, or a kill record (`target` of `None`).
@@ -328,14 +320,9 @@ impl Store {
 
     async fn try_identify(&self, region: u32) -> Result<Option<Contents>, DeviceError> {
         let row = self.shared.regions.on_device(region);
-        if row.generation() == Sequence(0) {
-            // Only a header that was read and makes no sense may be taken for a blank one.
-            let start = self.shared.layout.region_offset(region);
-            self.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
-        }
-        let footer = self.read_footer(region).await?;
+        let footer = self.read_footer(region).await;
         match footer {
-            Some((trailer, footer)) if trailer.generation >= row.generation() => {
+            Ok(Some((trailer, footer))) if trailer.generation >= row.generation() => {
                 if trailer.generation > row.generation() {
                     self.shared.regions.begin_life(
                         region,
@@ -345,7 +332,13 @@ impl Store {
                 }
                 Ok(Some(Contents { footer, sealed: true, stamp: trailer.stamp }))
             }
-            _ if row.generation() == Sequence(0) => Ok(None),
+            Err(error) if row.generation() == Sequence(0) => Err(error),
+            _ if row.generation() == Sequence(0) => {
+                // Only a header that was read and makes no sense may be taken for a blank one.
+                let start = self.shared.layout.region_offset(region);
+                self.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
+                Ok(None)
+            }
             _ => self.read_contents(region, row.generation()).await.map(Some),
         }
     }

@@ -10,7 +10,7 @@ use crate::cache::{StoreError, StoreOptions, Writer};
 use crate::clock::Stopwatch;
 use crate::server::counters::Operation;
 
-use super::command::Store;
+use super::command::{Store, Verb};
 use super::input::Input;
 use super::peer::{Peer, Socket};
 use super::service::NO_MEMORY;
@@ -103,7 +103,13 @@ async fn stream<S: Socket>(
     let watch = Stopwatch::start();
     let result = match progress {
         Ok(writer) => writer.finalize(condition(store.verb)).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            // A refused set removes the old value, as memcached does.
+            if store.verb == Verb::Set {
+                let _ = peer.service.cache.remove(&store.key).await;
+            }
+            Err(error)
+        }
     };
     peer.service.shard.record(Operation::Store, watch.elapsed());
     Ok(peer.service.stored(store.verb, result))
