@@ -39,6 +39,8 @@ struct Round {
     /// All changes up to this ticket are on the device once `writes` are.
     complete: Option<Ticket>,
     superblock: Option<Superblock>,
+    /// Something was written that needs a flush.
+    wrote: bool,
     sync: bool,
 }
 
@@ -51,6 +53,10 @@ impl Store {
         let (done, wait) = oneshot::channel();
         {
             let mut waiters = self.shared.waiters.lock();
+            if self.shared.is_closed() {
+                // The flusher has left or is leaving; nobody would wake this waiter.
+                return Err(StoreError::ShuttingDown);
+            }
             if ticket <= self.shared.failed.load(Ordering::Acquire) {
                 return Err(StoreError::NotDurable);
             }
@@ -85,7 +91,7 @@ impl Store {
 
     async fn flush_round(&self, deadlines: &mut Deadlines) {
         let round = self.begin_round(deadlines);
-        let (mut ok, wrote) = (true, !round.writes.is_empty() || round.superblock.is_some());
+        let (mut ok, wrote) = (true, round.wrote);
         if let Some(superblock) = &round.superblock {
             ok &= self.write_superblock(superblock).await.is_ok();
         }
@@ -115,10 +121,15 @@ impl Store {
                 deadlines.sync.get_or_insert_with(|| Instant::now() + SYNC_INTERVAL);
             }
         } else {
+            // Not at once again: a device that refuses flushes refuses the next one too.
+            deadlines.sync = deadlines.sync.map(|_| Instant::now() + SYNC_INTERVAL);
             count(&self.shared.counters.write_errors);
         }
         self.settle(ok, round.sync.then_some(round.complete).flatten(), at_risk);
-        self.shared.changes.send_modify(|changes| *changes += 1);
+        // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
+        if wrote || round.sync {
+            self.shared.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     fn begin_round(&self, deadlines: &mut Deadlines) -> Round {
@@ -128,7 +139,9 @@ impl Store {
         let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
         let mut log = self.shared.log.lock();
         let (superblock, dirty) = log.superblock();
+        let modified = log.take_modified();
         let (writes, complete) = log.take_pending(tail);
+        let wrote = modified || dirty || !writes.is_empty();
         deadlines.tail = match (log.is_dirty(), tail) {
             (false, _) => None,
             (true, true) => Some(now + self.shared.options.flush_interval),
@@ -136,7 +149,7 @@ impl Store {
                 Some(deadlines.tail.unwrap_or(now + self.shared.options.flush_interval))
             }
         };
-        Round { writes, complete, superblock: dirty.then_some(superblock), sync }
+        Round { writes, complete, superblock: dirty.then_some(superblock), wrote, sync }
     }
 
     async fn write_piece(&self, write: PendingWrite, go: bool) -> (PendingWrite, bool) {

@@ -146,6 +146,10 @@ pub struct Log {
     superblock_dirty: bool,
     /// A write failed since the device was opened.
     lossy: bool,
+    /// Entries were changed in place on the device since the last round of the flusher.
+    modified: bool,
+    /// Entries of a region were dropped from the index, and the region is not durably free yet.
+    freeing: bool,
     reinsert_credit: u64,
     ram_places: u64,
     memory_alignment: usize,
@@ -176,6 +180,8 @@ impl Log {
             superblock,
             superblock_dirty: false,
             lossy: false,
+            modified: false,
+            freeing: false,
             reinsert_credit: 0,
             ram_places: 0,
             memory_alignment,
@@ -248,10 +254,37 @@ impl Log {
     }
 
     /// Whether older versions may be on the device of keys that the index does not have:
-    /// recovery is still going on, or a failed write took kill records with it. Changes then
-    /// count as kill records whether the key matched or not.
+    /// recovery is still going on, a region is being freed, or a failed write took kill records
+    /// with it. Changes then count as kill records whether the key matched or not.
     pub fn may_hide_older(&self) -> bool {
-        self.is_recovering() || self.lossy
+        self.is_recovering() || self.freeing || self.lossy
+    }
+
+    /// Entries of a region will be dropped from the index before it is durably free.
+    pub fn begin_freeing(&mut self) {
+        self.freeing = true;
+    }
+
+    /// The region is durably free, or what it holds will come back with a restart.
+    pub fn end_freeing(&mut self, freed: bool) {
+        self.lossy |= self.freeing && !freed;
+        self.freeing = false;
+    }
+
+    /// What is on the device may not be durable although it was written by an earlier life.
+    pub fn distrust(&mut self) {
+        self.lossy = true;
+    }
+
+    /// An entry was changed in place on the device: it needs a flush like an append.
+    pub fn note_modified(&mut self) {
+        self.modified = true;
+        self.appended += 1;
+    }
+
+    /// Whether anything was changed in place since this was last asked.
+    pub fn take_modified(&mut self) -> bool {
+        std::mem::take(&mut self.modified)
     }
 
     fn is_recovering(&self) -> bool {

@@ -22,7 +22,7 @@ use crate::format::{
 
 /// What the index has for a key, verified on the device where a fingerprint matched.
 struct Found {
-    locations: SmallVec<[Location; 2]>,
+    places: SmallVec<[Place; 2]>,
     matched: Option<Match>,
     /// Words that may be the key's but cannot be read: they must not survive a change.
     suspects: SmallVec<[Candidate; 1]>,
@@ -136,7 +136,7 @@ impl Store {
         'again: loop {
             let candidates = self.candidates(key_hash);
             let mut found = Found {
-                locations: candidates.iter().map(Candidate::location).collect(),
+                places: candidates.iter().map(Candidate::place).collect(),
                 matched: None,
                 suspects: SmallVec::new(),
             };
@@ -192,7 +192,7 @@ impl Store {
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
         let mut bucket = shared.index.lock(change.key_hash);
-        if !is_unchanged(&bucket.candidates(), &found.locations) {
+        if !self.is_unchanged(&bucket.candidates(), &found.places) {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
@@ -244,7 +244,7 @@ impl Store {
         // The copy comes first: a word without it would be an entry that is lost.
         let lost = shared.resident.insert(entry);
         let mut bucket = shared.index.lock(change.key_hash);
-        if !is_unchanged(&bucket.candidates(), &found.locations) {
+        if !self.is_unchanged(&bucket.candidates(), &found.places) {
             drop(bucket);
             drop(log);
             shared.resident.remove(place);
@@ -294,6 +294,16 @@ impl Store {
             return Err(StoreError::Purged);
         }
         Ok(())
+    }
+
+    /// Whether the words are the ones that were verified. The region's life counts: a location may
+    /// have been freed and written again meanwhile.
+    fn is_unchanged(&self, now: &super::index::Candidates, then: &[Place]) -> bool {
+        now.len() == then.len()
+            && now.iter().all(|word| {
+                let (location, generation) = (word.location(), self.generation_at(word.location()));
+                then.contains(&Place { location, generation })
+            })
     }
 
     fn after_displacing(&self, found: &Found) {
@@ -402,7 +412,7 @@ impl Store {
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
         let mut bucket = shared.index.lock(key_hash);
-        if !is_unchanged(&bucket.candidates(), &found.locations) {
+        if !self.is_unchanged(&bucket.candidates(), &found.places) {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
@@ -434,9 +444,14 @@ impl Store {
         }
         let now = self.shared.clock.now();
         let Ok(at) = log.reserve(&kill_placeholder(), Appender::Client, now) else { return };
-        let removed = self.shared.index.lock(key_hash).remove(candidate.location());
+        let mut bucket = self.shared.index.lock(key_hash);
+        let same = self.generation_at(candidate.location()) == candidate.generation;
+        let removed = same.then(|| bucket.remove(candidate.location())).flatten();
         if let Some(word) = removed {
             self.shared.uncount(word);
+        }
+        drop(bucket);
+        if removed.is_some() {
             let sequence = log.draw();
             self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
         }
@@ -504,12 +519,12 @@ impl Store {
             return self.store_again(key, matched, lifetime).await;
         }
         let Some(pin) = self.pin(key_hash, region, place) else { return Ok(false) };
+        let mut changes = self.shared.changes.subscribe();
         let touched = self.shared.log.lock().touch(region, offset, lifetime);
         match touched {
             TouchPlace::Memory => {}
             TouchPlace::InFlight => {
                 drop(pin);
-                let mut changes = self.shared.changes.subscribe();
                 self.shared.wake_flusher.notify_one();
                 let _ = tokio::time::timeout(ROOM_WAIT_MAX, changes.changed()).await;
                 return Ok(false);
@@ -519,13 +534,17 @@ impl Store {
                 // Once begun it must end before the pin does, even if the caller goes away.
                 let work = tokio::spawn(async move {
                     let done = store.touch_on_device(place, lifetime, mark_region).await;
+                    // Even a failed write may have changed the device.
+                    store.shared.log.lock().note_modified();
+                    if matches!(done, Ok(true)) {
+                        store.after_touch(place, lifetime);
+                    }
                     drop(pin);
+                    store.shared.wake_flusher.notify_one();
                     done
                 });
                 let done = work.await.map_err(|_| StoreError::ShuttingDown)??;
-                if done {
-                    self.after_touch(place, lifetime);
-                } else {
+                if !done {
                     // The copy in the RAM tier may be whole, but it cannot be kept as it should.
                     if let Some(candidate) = self.candidate_at(key_hash, place) {
                         self.drop_damaged(key_hash, candidate);
@@ -671,11 +690,8 @@ struct Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         self.store.shared.regions.on_device(self.region).unpin();
+        self.store.shared.unpinned.notify_one();
     }
-}
-
-fn is_unchanged(now: &super::index::Candidates, then: &[Location]) -> bool {
-    now.len() == then.len() && now.iter().all(|word| then.contains(&word.location()))
 }
 
 fn refusal(condition: Condition, matched: Option<&Match>) -> Option<Stored> {

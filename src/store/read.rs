@@ -164,7 +164,10 @@ impl Store {
     ) -> Option<(Entry, Tier)> {
         if !self.is_live(&entry) {
             count(&self.shared.counters.expired);
-            self.forget(key_hash, entry.place());
+            // While a touch is under way its ticket is not drawn yet: a purge could not wait for it.
+            if !self.is_pinned(entry.place()) {
+                self.forget(key_hash, entry.place());
+            }
             return None;
         }
         if !stale_ok && entry.lifetime().fresh_until <= self.shared.clock.now() {
@@ -179,11 +182,27 @@ impl Store {
     /// Removes the word of an entry that nobody will get any more. Needs no kill record when the
     /// entry is expired, purged or was in RAM only: it cannot come back.
     pub(super) fn forget(&self, key_hash: u64, place: Place) {
-        let removed = self.shared.index.lock(key_hash).remove(place.location);
-        if let Some(word) = removed {
+        let mut bucket = self.shared.index.lock(key_hash);
+        // The region may have been freed and written again: then the word is another entry's.
+        if self.generation_at(place.location) == place.generation
+            && let Some(word) = bucket.remove(place.location)
+        {
+            // Under the lock: reclaim counts on it that no word means nothing alive.
             self.shared.uncount(word);
         }
+        drop(bucket);
         self.shared.resident.remove(place);
+    }
+
+    fn is_pinned(&self, place: Place) -> bool {
+        let (region, _) = place.location.split(self.shared.layout.region_size);
+        self.shared.regions.get(region).is_some_and(|row| row.is_pinned())
+    }
+
+    /// The present life of the region of a location; 0 for entries in RAM only.
+    pub(super) fn generation_at(&self, location: Location) -> Sequence {
+        let (region, _) = location.split(self.shared.layout.region_size);
+        self.shared.regions.get(region).map_or(Sequence(0), |row| row.generation())
     }
 
     /// Reads what is at a candidate's place: RAM tier, memory of the log, device.

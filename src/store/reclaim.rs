@@ -65,9 +65,17 @@ impl Store {
         }
         let Some(region) = self.pick_victim() else { return Ok(false) };
         self.shared.regions.on_device(region).set_state(RegionState::Reclaiming);
+        let row = self.shared.regions.on_device(region);
+        let generation = row.generation();
         let freed = self.reclaim(region).await;
+        self.shared.log.lock().end_freeing(freed.is_ok());
         if freed.is_err() {
-            self.shared.regions.on_device(region).set_state(RegionState::Sealed);
+            if row.generation() != generation {
+                // On the device its life goes on: kill records for it are still needed.
+                self.shared.regions.begin_life(region, generation, RegionState::Sealed);
+            }
+            row.set_state(RegionState::Sealed);
+            row.count_failure();
         }
         freed.map(|()| true)
     }
@@ -90,7 +98,8 @@ impl Store {
                 } else {
                     2
                 };
-                (rank, row.generation())
+                // One bad block must not keep all the other regions from being reclaimed.
+                (row.failures(), rank, row.generation())
             })
             .map(|(region, _)| region)
     }
@@ -101,6 +110,7 @@ impl Store {
         let contents = self.read_contents(region, row.generation()).await?;
         let all_dead =
             row.keep_until() <= shared.clock.now() || row.generation() < shared.purge_floor();
+        shared.log.lock().begin_freeing();
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let mut moved = false;
         for record in &contents.footer.records {
@@ -126,7 +136,7 @@ impl Store {
             self.flush_through(ticket).await?;
         }
         while row.is_pinned() {
-            tokio::task::yield_now().await;
+            shared.unpinned.notified().await;
         }
         self.free(region).await
     }
@@ -177,11 +187,12 @@ impl Store {
     }
 
     fn evict(&self, key_hash: u64, place: Place) {
-        let removed = self.shared.index.lock(key_hash).remove(place.location);
-        if let Some(word) = removed {
+        let mut bucket = self.shared.index.lock(key_hash);
+        if let Some(word) = bucket.remove(place.location) {
             self.shared.uncount(word);
             count(&self.shared.counters.evicted);
         }
+        drop(bucket);
         self.shared.resident.remove(place);
     }
 
@@ -250,6 +261,7 @@ impl Store {
         let end = start + shared.layout.region_size - u64::from(alignment);
         shared.device.write(end, vec![WriteSlice::whole(Arc::new(blank))]).await?;
         shared.device.flush().await?;
+        row.forget_failures();
         row.set_state(RegionState::Free);
         shared.log.lock().add_free(region);
         count(&shared.counters.regions_freed);

@@ -45,6 +45,7 @@ pub struct Region {
     touches: AtomicU32,
     touched: AtomicBool,
     in_memory: AtomicBool,
+    failures: AtomicU32,
 }
 
 impl Region {
@@ -127,6 +128,21 @@ impl Region {
     /// Records that the header on the device says so.
     pub fn set_touched(&self) {
         self.touched.store(true, Ordering::Release);
+    }
+
+    /// Failed attempts to reclaim it.
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Counts a failed attempt to reclaim it.
+    pub fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was reclaimed after all.
+    pub fn forget_failures(&self) {
+        self.failures.store(0, Ordering::Relaxed);
     }
 
     /// Whether some of its bytes may be in memory only.
