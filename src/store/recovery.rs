@@ -78,13 +78,13 @@ pub struct Superblocks {
 /// Neither is sound, or the device is not the one that was formatted.
 pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError> {
     let size = device.geometry().size;
-    let first = read_superblock(device, 0).await?;
+    let first = read_superblock(device, 0, true).await?;
     let second_at = match &first {
         Ok(superblock) => superblock.layout.superblock_offsets()[1],
         Err(_) => Layout::second_superblock_offset(size),
     };
     let second = if second_at + SUPERBLOCK_LEN as u64 <= size {
-        read_superblock(device, second_at).await?
+        read_superblock(device, second_at, first.is_ok()).await?
     } else {
         Err(Damage::Short)
     };
@@ -113,6 +113,7 @@ pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError>
 async fn read_superblock(
     device: &Device,
     offset: u64,
+    is_spare: bool,
 ) -> Result<Result<Superblock, Damage>, DeviceError> {
     let alignment = u64::from(device.geometry().alignment);
     let len = round_up(SUPERBLOCK_LEN as u64, alignment);
@@ -122,7 +123,7 @@ async fn read_superblock(
     match device.read_exact(offset..offset + SUPERBLOCK_LEN as u64).await {
         Ok(bytes) => Ok(Superblock::decode(&bytes)),
         // One copy in a bad sector is what the other copy is for.
-        Err(error) if offset == 0 => {
+        Err(error) if is_spare => {
             tracing::warn!(error = &error as &dyn std::error::Error, "superblock copy unreadable");
             Ok(Err(Damage::Short))
         }
@@ -234,6 +235,11 @@ impl Store {
     /// Finds out what the device holds and makes it visible.
     pub(super) async fn run_recovery(self) {
         let watch = Stopwatch::start();
+        // What a killed process wrote may still be lost with the power, and what it hid come back.
+        if self.shared.device.flush().await.is_err() {
+            count(&self.shared.counters.write_errors);
+            self.shared.log.lock().distrust();
+        }
         let gathered = self.gather().await;
         if self.shared.is_stopping() {
             // Cut short: what was not looked at is as it was, for the next start.
@@ -287,6 +293,11 @@ impl Store {
     /// The contents of a region by its header, or by its footer when the header is no use.
     async fn identify(&self, region: u32) -> Result<Option<Contents>, DeviceError> {
         let row = self.shared.regions.on_device(region);
+        if row.generation() == Sequence(0) {
+            // Only a header that was read and makes no sense may be taken for a blank one.
+            let start = self.shared.layout.region_offset(region);
+            self.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
+        }
         let footer = self.read_footer(region).await?;
         match footer {
             Some((trailer, footer)) if trailer.generation >= row.generation() => {
