@@ -57,6 +57,8 @@ pub struct Writer {
     object: Option<Sequence>,
     slices: u32,
     len: u64,
+    /// A chunk was not taken whole: what is here is not the body.
+    broken: bool,
     finished: bool,
 }
 
@@ -75,6 +77,7 @@ impl Writer {
             object: None,
             slices: 0,
             len: 0,
+            broken: false,
             finished: false,
         }
     }
@@ -83,7 +86,15 @@ impl Writer {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`], [`StoreError::Busy`] or a failed device; the store is over.
-    pub async fn write_chunk(&mut self, mut chunk: &[u8]) -> Result<(), StoreError> {
+    pub async fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        // Stays so if this fails, or if the caller drops it half way.
+        let was_broken = std::mem::replace(&mut self.broken, true);
+        self.take_chunk(chunk).await?;
+        self.broken = was_broken;
+        Ok(())
+    }
+
+    async fn take_chunk(&mut self, mut chunk: &[u8]) -> Result<(), StoreError> {
         self.len += chunk.len() as u64;
         let limit = self.cache.object_len_max();
         if self.len > limit {
@@ -137,6 +148,9 @@ impl Writer {
     }
 
     async fn publish(&mut self, condition: Condition) -> Result<Stored, StoreError> {
+        if self.broken {
+            return Err(StoreError::Incomplete);
+        }
         let store = &self.cache.inner.store;
         let (stored, ticket) = if self.object.is_none() {
             let value = Value {

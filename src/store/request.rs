@@ -94,6 +94,9 @@ pub enum StoreError {
     /// A piece of the object was evicted before the object was whole.
     #[error("a piece of the object was evicted before it was whole")]
     Evicted,
+    /// A part of the body was refused before.
+    #[error("a part of the body was refused: the object is not whole")]
+    Incomplete,
     /// The device failed; what was to be written may be lost.
     #[error("the device failed: {0}")]
     Device(#[source] Arc<DeviceError>),

@@ -143,7 +143,7 @@ impl Service {
                 TOO_LARGE
             }
             // Evicted while it was stored: the device turns over faster than the client sends.
-            StoreError::Busy(_) | StoreError::Evicted => {
+            StoreError::Busy(_) | StoreError::Evicted | StoreError::Incomplete => {
                 self.shard.store_no_memory.bump();
                 NO_MEMORY
             }
