@@ -1,0 +1,193 @@
+//! Superblocks and damage (V3, V4, T3). Any doubt is a miss and a counter, never wrong bytes.
+
+use rawcached::cache::OpenError;
+use rawcached::device::{Effect, Fault, OperationKind, SimDevice};
+use rawcached::format::TRAILER_LEN;
+
+use crate::support::*;
+
+fn second_copy(rig: &Rig) -> u64 {
+    rig.cache().device_store().layout().superblock_offsets()[1]
+}
+
+#[test]
+fn a_damaged_superblock_copy_is_repaired_and_reported() {
+    for copy in [0, 1] {
+        let mut rig = Rig::new();
+        rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+        let at = [0, second_copy(&rig)][copy];
+        let good = rig.sim.contents(at..at + 512);
+        rig.stop();
+        rig.sim.overwrite(at + 40, &[0xFF; 64]);
+        rig.open();
+        assert_eq!(rig.get(b"key").unwrap(), body(1, 100));
+        assert_eq!(rig.stats().store.counters.superblocks_repaired, 1);
+        assert_eq!(rig.sim.contents(at..at + 512), good);
+        rig.kill();
+        assert_eq!(rig.stats().store.counters.superblocks_repaired, 0);
+    }
+}
+
+#[test]
+fn an_unreadable_superblock_copy_does_not_stop_the_start() {
+    for copy in [0, 1] {
+        let mut rig = Rig::new();
+        rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+        let at = [0, second_copy(&rig)][copy];
+        rig.stop();
+        let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read);
+        rig.sim.inject(fault.within(at..at + 4096));
+        rig.open();
+        assert_eq!(rig.get(b"key").unwrap(), body(1, 100), "copy {copy}");
+    }
+}
+
+#[test]
+fn two_damaged_superblocks_are_refused_and_nothing_is_written() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+    let second = second_copy(&rig);
+    rig.stop();
+    rig.sim.corrupt(100, 1);
+    rig.sim.corrupt(second + 100, 1);
+    let before = rig.sim.counts().writes;
+    assert!(matches!(rig.begin(), Err(OpenError::Damaged(_))));
+    assert_eq!(rig.sim.counts().writes, before);
+    // Nothing was lost by the attempt.
+    rig.sim.corrupt(second + 100, 1);
+    rig.open();
+    assert!(rig.get(b"key").is_some());
+}
+
+#[test]
+fn a_blank_device_is_refused_and_nothing_is_written() {
+    let mut rig = Rig::new();
+    rig.stop();
+    rig.sim = SimDevice::new(4 << 20, 4096);
+    assert!(matches!(rig.begin(), Err(OpenError::NotFormatted(_))));
+    assert_eq!(rig.sim.counts().writes, 0);
+}
+
+#[test]
+fn a_truncated_device_is_refused() {
+    let mut rig = Rig::new();
+    let contents = rig.sim.contents(0..SUPERBLOCK + 9 * REGION);
+    rig.stop();
+    rig.sim = SimDevice::new(contents.len() as u64, 4096);
+    rig.sim.overwrite(0, &contents);
+    assert!(matches!(rig.begin(), Err(OpenError::Truncated { .. })));
+    assert_eq!(rig.sim.counts().writes, 0);
+}
+
+#[test]
+fn a_device_with_coarser_blocks_than_it_was_formatted_for_is_refused() {
+    let mut rig = Rig::with(Disk { alignment: 512, ..SMALL }, plain());
+    let size = rig.cache().device_store().device().geometry().size;
+    let contents = rig.sim.contents(0..size);
+    rig.stop();
+    rig.sim = SimDevice::new(size, 4096);
+    rig.sim.overwrite(0, &contents);
+    assert!(matches!(rig.begin(), Err(OpenError::Alignment { .. })));
+}
+
+#[test]
+fn a_device_that_moved_is_recognised() {
+    let mut rig = Rig::new();
+    rig.fill("key", 9, 1000);
+    let size = rig.cache().device_store().device().geometry().size;
+    rig.run(rig.cache().shutdown()).unwrap();
+    let contents = rig.sim.contents(0..size);
+    rig.stop();
+    rig.sim = SimDevice::new(size, 4096);
+    rig.sim.overwrite(0, &contents);
+    rig.open();
+    for n in 0..9 {
+        assert_eq!(rig.get(format!("key-{n}").as_bytes()).unwrap(), body(n, QUARTER));
+    }
+}
+
+/// Stores "key", flips a bit `distance` bytes from the start of its body, and looks.
+fn flipped(distance: i64, restart: bool) {
+    let mut rig = Rig::new();
+    let options = rawcached::cache::StoreOptions {
+        metadata: bytes::Bytes::from_static(b"metadata"),
+        ..for_secs(1000)
+    };
+    rig.put(b"key", &body(1, 5000), &options).unwrap();
+    rig.fill("filler", 5, 1000);
+    rig.sleep(secs(2));
+    let at = rig.find(&body(1, 5000)[..64]).checked_add_signed(distance).unwrap();
+    rig.sim.corrupt(at, 0x10);
+    if restart {
+        rig.kill();
+    }
+    assert_eq!(rig.get(b"key"), None, "bit flipped at {distance}");
+    assert_eq!(rig.stats().store.counters.damaged, u64::from(!restart || distance > -59));
+    assert_eq!(rig.get(b"filler-0").unwrap(), body(0, QUARTER), "the neighbour is whole");
+    assert_eq!(rig.get(b"key"), None);
+    rig.put(b"key", &body(2, 100), &for_secs(1000)).unwrap();
+    assert_eq!(rig.get(b"key").unwrap(), body(2, 100));
+    rig.cache().device_store().check_accounting();
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_an_entry_is_a_miss() {
+    // Header (48), key (3) and metadata (8) come before the body.
+    for distance in [-59, -55, -50, -40, -30, -20, -12, -11, -9, -8, -1, 0, 1, 2500, 4999] {
+        flipped(distance, false);
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_an_entry_is_a_miss_after_a_restart_too() {
+    for distance in [-58, -11, -1, 0, 4999] {
+        flipped(distance, true);
+    }
+}
+
+#[test]
+fn a_damaged_footer_costs_nothing_but_time() {
+    let mut rig = Rig::new();
+    rig.fill("key", 9, 1000);
+    rig.remove(b"key-1").unwrap();
+    rig.sleep(secs(2));
+    let start = rig.region_start(rig.find(&body(0, QUARTER)[..64]));
+    rig.sim.corrupt(start + REGION - TRAILER_LEN as u64 + 20, 4);
+    rig.kill();
+    for n in [0, 2, 3, 4, 8] {
+        assert_eq!(rig.get(format!("key-{n}").as_bytes()).unwrap(), body(n, QUARTER));
+    }
+    assert_eq!(rig.get(b"key-1"), None);
+}
+
+#[test]
+fn a_damaged_region_header_costs_nothing_in_a_sealed_region() {
+    let mut rig = Rig::new();
+    rig.fill("key", 9, 1000);
+    rig.sleep(secs(2));
+    let start = rig.region_start(rig.find(&body(0, QUARTER)[..64]));
+    rig.sim.corrupt(start + 20, 4);
+    rig.kill();
+    assert_eq!(rig.get(b"key-0").unwrap(), body(0, QUARTER));
+    assert_eq!(rig.get(b"key-8").unwrap(), body(8, QUARTER));
+}
+
+#[test]
+fn another_devices_or_another_places_bytes_do_not_pass() {
+    let mut rig = Rig::new();
+    rig.put(b"one", &body(1, 5000), &for_secs(1000)).unwrap();
+    rig.put(b"two", &body(2, 5000), &for_secs(1000)).unwrap();
+    rig.fill("filler", 5, 1000);
+    rig.sleep(secs(2));
+    let start = rig.region_start(rig.find(&body(1, 5000)[..64]));
+    let first = rig.sim.contents(start..start + REGION / 2);
+    // A misdirected write: the first blocks of one region land in another.
+    rig.sim.overwrite(start + REGION, &first);
+    assert_eq!(rig.get(b"one").unwrap(), body(1, 5000));
+    for n in 0..5 {
+        let found = rig.get(format!("filler-{n}").as_bytes());
+        assert!(found.is_none() || found.unwrap() == body(n, QUARTER));
+    }
+    rig.kill();
+    assert_eq!(rig.get(b"two").unwrap(), body(2, 5000));
+}

@@ -1,0 +1,69 @@
+//! Rule 5: the epoch. A start writes nothing, and nothing repeats after a crash.
+
+use std::collections::BTreeSet;
+
+use rawcached::store::read_superblocks;
+
+use crate::support::*;
+
+fn epoch(rig: &Rig) -> u32 {
+    rig.run(read_superblocks(rig.cache().device_store().device())).unwrap().best.epoch
+}
+
+#[test]
+fn opening_and_reading_write_nothing() {
+    let mut rig = Rig::new();
+    rig.fill("key", 9, 1000);
+    rig.sleep(secs(2));
+    rig.kill();
+    let before = rig.sim.counts().writes;
+    assert!(rig.get(b"key-0").is_some());
+    assert_eq!(rig.get(b"absent"), None);
+    assert!(!rig.remove(b"absent").unwrap());
+    rig.sleep(secs(5));
+    rig.restart();
+    rig.power_cut();
+    assert_eq!(rig.sim.counts().writes, before);
+}
+
+#[test]
+fn the_first_change_after_an_open_raises_the_epoch_before_it_is_acknowledged() {
+    let mut rig = Rig::new();
+    for n in 1..4 {
+        assert_eq!(epoch(&rig), n - 1);
+        rig.put(b"key", &body(1, 10), &for_secs(100)).unwrap();
+        assert_eq!(epoch(&rig), n);
+        rig.put(b"key", &body(1, 10), &for_secs(100)).unwrap();
+        assert_eq!(epoch(&rig), n);
+        rig.power_cut();
+    }
+}
+
+#[test]
+fn cas_values_never_repeat_after_a_crash() {
+    let mut rig = Rig::new();
+    let mut seen = BTreeSet::new();
+    for round in 0..12 {
+        for n in 0..5 {
+            let cas = rig.put(b"key", &body(n, 100), &for_secs(1000)).unwrap();
+            assert!(seen.last().is_none_or(|last| cas > *last), "they only rise");
+            assert!(seen.insert(cas));
+        }
+        match round % 3 {
+            0 => rig.power_cut(),
+            1 => rig.kill(),
+            _ => rig.restart(),
+        }
+    }
+}
+
+#[test]
+fn a_store_after_a_crash_wins_over_what_the_crash_left() {
+    let mut rig = Rig::new();
+    for n in 0..6 {
+        rig.put(b"key", &body(n, 1000), &for_secs(1000)).unwrap();
+        rig.sleep(secs(2));
+        rig.kill();
+        assert_eq!(rig.get(b"key").unwrap(), body(n, 1000));
+    }
+}

@@ -1,0 +1,178 @@
+//! Devices that fail (D11): no panic, no false success, nothing comes back that was purged.
+
+use rawcached::cache::{StoreError, StoreOptions};
+use rawcached::device::{Effect, Fault, OperationKind};
+
+use crate::support::*;
+
+fn failing(kind: OperationKind, code: i32) -> Fault {
+    Fault::new(Effect::Fail(code)).on(kind)
+}
+
+#[test]
+fn a_failed_read_is_a_miss_and_the_entry_stays() {
+    let rig = Rig::new();
+    rig.put(b"key", &body(1, 5000), &for_secs(1000)).unwrap();
+    rig.put(b"large", &body(2, 200_000), &for_secs(1000)).unwrap();
+    rig.fill("filler", 5, 1000);
+    rig.sleep(secs(2));
+    rig.sim.inject(failing(OperationKind::Read, libc::EIO).always());
+    assert_eq!(rig.get(b"key"), None);
+    assert_eq!(rig.get(b"large"), None);
+    assert!(rig.stats().store.counters.read_errors >= 2);
+    rig.sim.clear_faults();
+    assert_eq!(rig.get(b"key").unwrap(), body(1, 5000));
+    assert_eq!(rig.get(b"large").unwrap(), body(2, 200_000));
+}
+
+#[test]
+fn an_overwrite_or_purge_of_an_unreadable_entry_holds() {
+    for purge in [false, true] {
+        let mut rig = Rig::new();
+        rig.put(b"key", &body(1, 5000), &for_secs(1000)).unwrap();
+        rig.fill("filler", 5, 1000);
+        rig.sleep(secs(2));
+        rig.sim.inject(failing(OperationKind::Read, libc::EIO).always());
+        if purge {
+            rig.remove(b"key").unwrap();
+        } else {
+            rig.put(b"key", &body(2, 100), &flushed()).unwrap();
+        }
+        rig.sim.clear_faults();
+        for _ in 0..2 {
+            assert_eq!(rig.get(b"key").is_none(), purge);
+            assert!(purge || rig.get(b"key").unwrap() == body(2, 100));
+            rig.kill();
+        }
+    }
+}
+
+#[test]
+fn flushed_stores_fail_when_the_device_does_and_work_again_later() {
+    for code in [libc::EIO, libc::ENOSPC] {
+        for kind in [OperationKind::Write, OperationKind::Flush] {
+            let mut rig = Rig::new();
+            rig.put(b"old", &body(1, 100), &flushed()).unwrap();
+            rig.sim.inject(failing(kind, code).always());
+            let stored = rig.put(b"key", &body(2, 100), &flushed());
+            assert!(matches!(stored, Err(StoreError::NotDurable)), "{kind:?} {stored:?}");
+            rig.sim.clear_faults();
+            rig.put(b"later", &body(3, 100), &flushed()).unwrap();
+            rig.power_cut();
+            assert_eq!(rig.get(b"later").unwrap(), body(3, 100));
+            assert_eq!(rig.get(b"old").unwrap(), body(1, 100));
+        }
+    }
+}
+
+#[test]
+fn buffered_stores_that_could_not_be_written_are_right_or_a_miss() {
+    let mut rig = Rig::new();
+    rig.put(b"old", &body(1, 100), &flushed()).unwrap();
+    rig.sim.inject(failing(OperationKind::Write, libc::EIO).always());
+    for n in 0..40 {
+        let _ = rig.put(format!("key-{n}").as_bytes(), &body(n, QUARTER), &for_secs(1000));
+        rig.sleep(millis(50));
+    }
+    rig.sim.clear_faults();
+    for _ in 0..2 {
+        for n in 0..40 {
+            let found = rig.get(format!("key-{n}").as_bytes());
+            assert!(found.is_none() || found.unwrap() == body(n, QUARTER), "key-{n}");
+        }
+        let old = rig.get(b"old");
+        assert!(old.is_none() || old.unwrap() == body(1, 100));
+        rig.cache().device_store().check_accounting();
+        rig.kill();
+    }
+}
+
+#[test]
+fn a_purge_that_could_not_be_made_durable_is_an_error_and_can_be_repeated() {
+    for kind in [OperationKind::Write, OperationKind::Flush] {
+        let mut rig = Rig::new();
+        rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+        rig.sim.inject(failing(kind, libc::EIO).always());
+        assert!(rig.remove(b"key").is_err(), "{kind:?}");
+        assert_eq!(rig.get(b"key"), None, "gone at once all the same");
+        assert!(rig.remove(b"key").is_err(), "still not durable");
+        rig.sim.clear_faults();
+        rig.remove(b"key").unwrap();
+        rig.power_cut();
+        assert_eq!(rig.get(b"key"), None, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_device_that_refuses_flushes_is_not_asked_without_pause() {
+    let rig = Rig::new();
+    rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+    rig.sim.inject(failing(OperationKind::Flush, libc::EIO).always());
+    rig.put(b"key", &body(2, 100), &for_secs(1000)).unwrap();
+    let before = rig.sim.counts().flushes;
+    rig.sleep(secs(20));
+    let flushes = rig.sim.counts().flushes - before;
+    assert!((1..100).contains(&flushes), "{flushes} flushes in 20 s");
+}
+
+#[test]
+fn the_first_change_fails_when_the_epoch_cannot_be_raised() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+    rig.kill();
+    rig.sim.inject(failing(OperationKind::Write, libc::EIO).always());
+    assert!(rig.put(b"key", &body(2, 100), &for_secs(1000)).is_err());
+    assert!(rig.remove(b"key").is_err());
+    rig.sim.clear_faults();
+    rig.put(b"key", &body(3, 100), &for_secs(1000)).unwrap();
+    assert_eq!(rig.get(b"key").unwrap(), body(3, 100));
+}
+
+#[test]
+fn a_touch_on_a_failing_device_is_an_error() {
+    let rig = Rig::new();
+    rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+    rig.fill("filler", 5, 1000);
+    rig.sleep(secs(2));
+    rig.sim.inject(failing(OperationKind::Write, libc::EIO).always());
+    assert!(rig.run(rig.cache().touch(b"key", secs(50))).is_err());
+    rig.sim.clear_faults();
+    assert_eq!(rig.get(b"key").unwrap(), body(1, 100));
+    rig.run(rig.cache().touch(b"key", secs(50))).unwrap().unwrap();
+}
+
+#[test]
+fn short_transfers_and_interruptions_are_continued() {
+    let mut rig = Rig::new();
+    for kind in [OperationKind::Write, OperationKind::Read] {
+        for n in 0..40 {
+            let effect = if n % 2 == 0 { Effect::Short(4096) } else { Effect::Fail(libc::EINTR) };
+            rig.sim.inject(Fault::new(effect).on(kind).after(n * 2));
+        }
+    }
+    for n in 0..9 {
+        let options = StoreOptions { ttl: Some(secs(1000)), ..flushed() };
+        rig.put(format!("key-{n}").as_bytes(), &body(n, QUARTER), &options).unwrap();
+    }
+    rig.kill();
+    for n in 0..9 {
+        assert_eq!(rig.get(format!("key-{n}").as_bytes()).unwrap(), body(n, QUARTER));
+    }
+    assert!(rig.sim.counts().faults > 20);
+}
+
+#[test]
+fn a_region_whose_header_cannot_be_read_at_the_start_is_not_given_away() {
+    let mut rig = Rig::new();
+    rig.fill("filler", 5, 1000);
+    rig.put(b"key", &body(99, 1000), &flushed()).unwrap();
+    let start = rig.region_start(rig.find(&body(99, 1000)[..64]));
+    rig.stop();
+    rig.sim.inject(failing(OperationKind::Read, libc::EIO).within(start..start + 512).always());
+    rig.open();
+    assert_eq!(rig.get(b"key"), None);
+    rig.fill("more", 4 * 5, 1000);
+    rig.sim.clear_faults();
+    rig.restart();
+    assert_eq!(rig.get(b"key").unwrap(), body(99, 1000));
+}

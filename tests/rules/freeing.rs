@@ -1,0 +1,135 @@
+//! Rule 4: freeing. A region's end leaves no word, no reader fooled and nothing to come back.
+
+use rawcached::cache::Condition;
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
+
+use crate::support::*;
+
+#[test]
+fn a_reader_of_a_freed_region_looks_again() {
+    let rig = Rig::new();
+    rig.fill("filler", 4 * 8, 1000);
+    rig.sleep(secs(2));
+    // Slow enough that regions are freed and written again under the readers.
+    rig.sim.set_delay(Delay::Sleep(secs(2)));
+    rig.run(async {
+        let readers = async {
+            for n in 0..200 {
+                let (key, cache) = (format!("filler-{}", n % 32), rig.cache().clone());
+                tokio::spawn(async move {
+                    if let Some(bytes) = read(&cache, key.as_bytes()).await {
+                        assert_eq!(bytes, body(n % 32, QUARTER));
+                    }
+                });
+                tokio::time::sleep(millis(100)).await;
+            }
+            tokio::time::sleep(secs(10)).await;
+        };
+        let writers = async {
+            for n in 0..60 {
+                let (key, bytes) = (format!("more-{n}"), body(n, QUARTER));
+                let options = for_secs(1000);
+                let put = rig.cache().put(key.as_bytes(), bytes, Condition::Always, &options);
+                let _ = tokio::time::timeout(secs(3), put).await;
+            }
+        };
+        tokio::join!(readers, writers);
+    });
+    let counters = rig.stats().store.counters;
+    assert!(counters.regions_freed > 3, "{counters:?}");
+    assert_eq!(counters.damaged, 0, "a moved entry is not damage");
+}
+
+#[test]
+fn entries_of_a_freed_region_never_come_back() {
+    for power in [false, true] {
+        let mut rig = Rig::new();
+        rig.fill("filler", 4 * 12, 1000);
+        rig.sleep(secs(3));
+        let gone: Vec<u64> =
+            (0..48).filter(|n| rig.get(format!("filler-{n}").as_bytes()).is_none()).collect();
+        assert!(!gone.is_empty() && gone.len() < 40);
+        if power {
+            rig.power_cut()
+        } else {
+            rig.kill()
+        }
+        for n in gone {
+            assert_eq!(rig.get(format!("filler-{n}").as_bytes()), None, "filler-{n}");
+        }
+        rig.cache().device_store().check_accounting();
+    }
+}
+
+/// Fills the device so that `filler-0` to `filler-3` are in the region reclaimed next, and lets
+/// reclaim fail at the step that makes it free.
+fn failing_to_free() -> Rig {
+    let rig = Rig::new();
+    rig.fill("filler", 4, 1000);
+    rig.sleep(secs(2));
+    let start = rig.region_start(rig.find(&body(0, QUARTER)[..64]));
+    let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write);
+    rig.sim.inject(fault.within(start..start + 4096).always());
+    rig.fill("more", 4 * 8, 1000);
+    rig.sleep(millis(500));
+    assert_eq!(rig.get(b"filler-0"), None, "evicted");
+    rig
+}
+
+#[test]
+fn a_purge_of_an_entry_whose_region_could_not_be_freed_holds() {
+    let mut rig = failing_to_free();
+    rig.remove(b"filler-0").unwrap();
+    rig.sim.clear_faults();
+    rig.kill();
+    assert_eq!(rig.get(b"filler-0"), None);
+}
+
+#[test]
+fn a_purge_while_the_region_is_being_freed_holds() {
+    for at in (0..200).step_by(5) {
+        let mut rig = Rig::new();
+        rig.fill("filler", 4 * 8 - 1, 1000);
+        rig.sleep(secs(2));
+        rig.sim.set_delay(Delay::Sleep(millis(20)));
+        rig.run(async {
+            let options = for_secs(1000);
+            for n in 0..4 {
+                let (key, bytes) = (format!("more-{n}"), body(n, QUARTER));
+                let put = rig.cache().put(key.as_bytes(), bytes, Condition::Always, &options);
+                let _ = tokio::time::timeout(millis(20), put).await;
+            }
+            tokio::time::sleep(millis(at)).await;
+            let _ = tokio::time::timeout(millis(300), rig.cache().remove(b"filler-0")).await;
+        });
+        let gone = rig.get(b"filler-0").is_none();
+        rig.sim.set_delay(Delay::None);
+        rig.kill();
+        assert!(!gone || rig.get(b"filler-0").is_none(), "after {at} ms");
+    }
+}
+
+#[test]
+fn a_region_that_cannot_be_freed_does_not_stop_stores() {
+    let rig = failing_to_free();
+    for n in 0..100 {
+        let key = format!("yet-more-{n}");
+        rig.put(key.as_bytes(), &body(n, QUARTER), &for_secs(1000)).unwrap();
+    }
+    assert!(rig.get(b"yet-more-99").is_some());
+}
+
+#[test]
+fn a_region_that_cannot_be_read_does_not_stop_stores() {
+    let rig = Rig::new();
+    rig.fill("filler", 4, 1000);
+    rig.sleep(secs(2));
+    let start = rig.region_start(rig.find(&body(0, QUARTER)[..64]));
+    let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read);
+    rig.sim.inject(fault.within(start..start + REGION).always());
+    for n in 0..100 {
+        let key = format!("more-{n}");
+        rig.put(key.as_bytes(), &body(n, QUARTER), &for_secs(1000)).unwrap();
+    }
+    assert!(rig.get(b"more-99").is_some());
+}

@@ -1,0 +1,17 @@
+//! Goal: every rule of truth has a test that fails when the rule is broken. Method: short scripts
+//! on a simulated device with a clock that only the test moves; `docs/testing.md` says how each
+//! rule was broken on purpose and which test saw it.
+
+mod damage;
+mod epoch;
+mod failures;
+mod flush;
+mod freeing;
+mod keys;
+mod kills;
+mod objects;
+mod order;
+mod recovery;
+mod sizes;
+mod support;
+mod time;

@@ -1,0 +1,163 @@
+//! Rule 10: whole objects. An object of several slices is there whole or not at all.
+
+use rawcached::cache::{Condition, StoreError};
+use rawcached::device::{Effect, Fault, OperationKind};
+
+use crate::support::*;
+
+const LARGE: usize = 300_000;
+
+#[test]
+fn an_object_without_its_head_is_a_miss() {
+    let mut rig = Rig::new();
+    let writer = rig.run(async {
+        let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
+        writer.write_chunk(&body(1, LARGE)).await.unwrap();
+        writer
+    });
+    assert_eq!(rig.get(b"key"), None);
+    rig.sleep(secs(2));
+    std::mem::forget(writer);
+    rig.kill();
+    assert_eq!(rig.get(b"key"), None);
+}
+
+#[test]
+fn an_object_that_lost_a_slice_is_a_miss() {
+    let rig = Rig::with(Disk { regions: 16, ..SMALL }, plain());
+    rig.put(b"key", &body(1, LARGE), &for_secs(1000)).unwrap();
+    rig.fill("filler", 4 * 13, 1000);
+    // Only the head is hit and may stay when the slices go.
+    let mut seen = None;
+    for n in 0..40 {
+        rig.fill(&format!("more-{n}"), 1, 1000);
+        rig.sleep(millis(300));
+        let hit = rig.run(rig.cache().lookup(b"key"));
+        seen = hit.is_some().then_some(n);
+        if seen.is_none() {
+            break;
+        }
+        assert_eq!(rig.get(b"key").unwrap(), body(1, LARGE));
+    }
+    assert_eq!(seen, None, "evicted in the end");
+    assert_eq!(rig.get(b"key"), None);
+}
+
+#[test]
+fn a_damaged_first_slice_is_a_miss_and_a_later_one_ends_the_body_short() {
+    for (slice, miss) in [(0, true), (1, false), (4, false)] {
+        let rig = Rig::new();
+        rig.put(b"key", &body(1, LARGE), &for_secs(1000)).unwrap();
+        rig.fill("filler", 5, 1000);
+        rig.sleep(secs(2));
+        let at = rig.find(&body(1, LARGE)[slice * 65_536 + 100..][..64]);
+        rig.sim.corrupt(at, 1);
+        assert_eq!(rig.run(rig.cache().lookup(b"key")).is_none(), miss, "slice {slice}");
+        assert_eq!(rig.get(b"key"), None);
+        assert!(rig.stats().store.counters.damaged > 0);
+        assert!(rig.run(rig.cache().lookup(b"key")).is_none(), "it is known now");
+    }
+}
+
+#[test]
+fn finalize_fails_when_a_slice_was_evicted_meanwhile() {
+    let rig = Rig::new();
+    let stored = rig.run(async {
+        let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
+        writer.write_chunk(&body(1, LARGE)).await.unwrap();
+        for n in 0..60 {
+            let (key, bytes, options) = (format!("more-{n}"), body(n, QUARTER), for_secs(1000));
+            let put = rig.cache().put(key.as_bytes(), bytes, Condition::Always, &options);
+            put.await.unwrap();
+        }
+        writer.finalize(Condition::Always).await
+    });
+    assert!(matches!(stored, Err(StoreError::Evicted)), "{stored:?}");
+    assert_eq!(rig.get(b"key"), None);
+}
+
+#[test]
+fn a_dropped_writer_leaves_the_old_object_and_no_orphans() {
+    for len in [100, LARGE] {
+        let rig = Rig::new();
+        rig.put(b"key", &body(1, LARGE), &for_secs(1000)).unwrap();
+        let before = rig.stats().store.entries;
+        rig.run(async {
+            let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
+            writer.write_chunk(&body(2, len)).await.unwrap();
+            drop(writer);
+            tokio::time::sleep(secs(1)).await;
+        });
+        assert_eq!(rig.get(b"key").unwrap(), body(1, LARGE));
+        assert_eq!(rig.stats().store.entries, before);
+        assert_eq!(rig.stats().staging_bytes, 0);
+    }
+}
+
+#[test]
+fn replaced_and_purged_objects_leave_no_slices() {
+    let rig = Rig::new();
+    rig.put(b"key", &body(1, LARGE), &for_secs(1000)).unwrap();
+    rig.put(b"key", &body(2, LARGE / 2), &for_secs(1000)).unwrap();
+    assert_eq!(rig.get(b"key").unwrap(), body(2, LARGE / 2));
+    rig.sleep(secs(1));
+    assert_eq!(rig.stats().store.entries, 1 + 3);
+    rig.remove(b"key").unwrap();
+    rig.sleep(secs(1));
+    assert_eq!(rig.stats().store.entries, 0);
+    assert_eq!(rig.stats().store.live_bytes, 0);
+}
+
+#[test]
+fn a_condition_that_fails_leaves_the_old_object() {
+    let rig = Rig::new();
+    rig.put(b"key", &body(1, LARGE), &for_secs(1000)).unwrap();
+    let before = rig.stats().store.entries;
+    rig.run(async {
+        let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
+        writer.write_chunk(&body(2, LARGE)).await.unwrap();
+        writer.finalize(Condition::Absent).await.unwrap();
+        tokio::time::sleep(secs(1)).await;
+    });
+    assert_eq!(rig.get(b"key").unwrap(), body(1, LARGE));
+    assert_eq!(rig.stats().store.entries, before);
+}
+
+#[test]
+fn a_touched_object_keeps_its_slices_as_long_as_its_head() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(1, LARGE), &for_secs(50)).unwrap();
+    rig.sleep(secs(2));
+    rig.run(rig.cache().touch(b"key", secs(500))).unwrap().unwrap();
+    rig.sleep(secs(2));
+    rig.clock.advance(secs(100));
+    assert_eq!(rig.get(b"key").unwrap(), body(1, LARGE));
+    rig.kill();
+    assert_eq!(rig.get(b"key").unwrap(), body(1, LARGE));
+}
+
+#[test]
+fn a_writer_that_failed_cannot_be_finalized() {
+    let rig =
+        Rig::with(SMALL, rawcached::cache::CacheOptions { staging_bytes: 64 << 10, ..plain() });
+    let stored = rig.run(async {
+        let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
+        writer.write_chunk(&body(1, 1000)).await.unwrap();
+        let mut other = rig.cache().store(b"other", for_secs(1000)).unwrap();
+        assert!(other.write_chunk(&body(1, 1000)).await.is_err(), "no memory left");
+        drop(writer);
+        other.finalize(Condition::Always).await
+    });
+    assert!(stored.is_err(), "{stored:?}");
+    assert_eq!(rig.get(b"other"), None, "a body with a gap is not an object");
+}
+
+#[test]
+fn a_stream_whose_slices_cannot_be_written_is_not_acknowledged_as_flushed() {
+    let rig = Rig::new();
+    rig.put(b"first", &body(1, 10), &flushed()).unwrap();
+    let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write);
+    rig.sim.inject(fault.always());
+    assert!(rig.put(b"key", &body(1, LARGE), &flushed()).is_err());
+    assert_eq!(rig.get(b"key"), None);
+}

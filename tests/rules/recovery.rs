@@ -1,0 +1,160 @@
+//! Rule 6: recovery. The newest version wins, once, and what happens meanwhile counts.
+
+use rawcached::cache::Lifetime;
+use rawcached::device::Delay;
+
+use crate::support::*;
+
+/// A device with "old" and more on it, and a slow start under way.
+fn recovering() -> Rig {
+    // So many regions that recovery takes longer than the first change does.
+    let mut rig = Rig::with(Disk { regions: 400, ..SMALL }, plain());
+    rig.put(b"old", &body(1, 1000), &for_secs(1000)).unwrap();
+    rig.put(b"other", &body(2, 1000), &for_secs(1000)).unwrap();
+    rig.fill("filler", 9, 1000);
+    rig.sleep(secs(2));
+    rig.stop();
+    rig.begin().unwrap();
+    assert!(!rig.cache().is_ready());
+    rig.sim.set_delay(Delay::Sleep(millis(500)));
+    rig
+}
+
+fn finish(rig: &Rig) {
+    rig.run(rig.cache().ready());
+    rig.sim.set_delay(Delay::None);
+}
+
+#[test]
+fn until_recovery_is_complete_only_new_entries_hit() {
+    let rig = recovering();
+    assert_eq!(rig.get(b"old"), None);
+    rig.put(b"new", &body(3, 100), &for_secs(1000)).unwrap();
+    assert_eq!(rig.get(b"new").unwrap(), body(3, 100));
+    finish(&rig);
+    assert_eq!(rig.get(b"old").unwrap(), body(1, 1000));
+    assert_eq!(rig.get(b"new").unwrap(), body(3, 100));
+}
+
+#[test]
+fn a_purge_during_recovery_applies_to_what_is_recovered() {
+    let mut rig = recovering();
+    rig.remove(b"old").unwrap();
+    assert!(!rig.cache().is_ready());
+    finish(&rig);
+    assert_eq!(rig.get(b"old"), None);
+    assert_eq!(rig.get(b"other").unwrap(), body(2, 1000));
+    rig.power_cut();
+    assert_eq!(rig.get(b"old"), None);
+}
+
+#[test]
+fn a_purge_of_everything_during_recovery_applies_to_what_is_recovered() {
+    let mut rig = recovering();
+    rig.run(rig.cache().purge_all()).unwrap();
+    rig.put(b"new", &body(3, 100), &for_secs(1000)).unwrap();
+    finish(&rig);
+    for _ in 0..2 {
+        assert_eq!(rig.get(b"old"), None);
+        assert_eq!(rig.get(b"filler-3"), None);
+        assert_eq!(rig.get(b"new").unwrap(), body(3, 100));
+        rig.sleep(secs(2));
+        rig.power_cut();
+    }
+}
+
+#[test]
+fn a_store_during_recovery_is_not_overtaken_by_what_is_recovered() {
+    let mut rig = recovering();
+    rig.put(b"old", &body(9, 1000), &for_secs(1000)).unwrap();
+    assert!(!rig.cache().is_ready());
+    finish(&rig);
+    assert_eq!(rig.get(b"old").unwrap(), body(9, 1000));
+    rig.restart();
+    assert_eq!(rig.get(b"old").unwrap(), body(9, 1000));
+}
+
+#[test]
+fn a_stop_during_recovery_loses_nothing() {
+    let mut rig = recovering();
+    rig.put(b"new", &body(3, 100), &for_secs(1000)).unwrap();
+    rig.restart();
+    rig.sim.set_delay(Delay::None);
+    assert_eq!(rig.get(b"old").unwrap(), body(1, 1000));
+    assert_eq!(rig.get(b"new").unwrap(), body(3, 100));
+}
+
+#[test]
+fn a_touched_lifetime_survives_a_restart() {
+    // In memory, on the device in an open region, and in a sealed one.
+    for fillers in [0, 2, 7] {
+        for ttl in [5, 5000] {
+            let mut rig = Rig::new();
+            rig.put(b"key", &body(1, 1000), &for_secs(100)).unwrap();
+            rig.fill("filler", fillers, 100);
+            if fillers > 0 {
+                rig.sleep(secs(2));
+            }
+            let lifetime = rig.run(rig.cache().touch(b"key", secs(ttl))).unwrap().unwrap();
+            rig.sleep(secs(2));
+            for restart in [Rig::kill, Rig::power_cut, Rig::restart] {
+                restart(&mut rig);
+                let hit = rig.run(rig.cache().lookup(b"key")).unwrap();
+                assert_eq!(hit.lifetime(), lifetime, "{fillers} fillers");
+            }
+            rig.clock.advance(secs(200));
+            assert_eq!(rig.get(b"key").is_some(), ttl > 200);
+            rig.kill();
+            assert_eq!(rig.get(b"key").is_some(), ttl > 200);
+        }
+    }
+}
+
+fn everything(rig: &Rig) -> Vec<Option<(Vec<u8>, Lifetime)>> {
+    (0..60)
+        .map(|n| {
+            let key = format!("key-{n}");
+            let hit = rig.run(rig.cache().lookup(key.as_bytes()))?;
+            Some((rig.get(key.as_bytes())?, hit.lifetime()))
+        })
+        .collect()
+}
+
+#[test]
+fn recovering_twice_gives_the_same() {
+    let mut rig = Rig::new();
+    for n in 0..400u64 {
+        let key = format!("key-{}", n % 60);
+        match n % 7 {
+            0 => drop(rig.remove(key.as_bytes()).unwrap()),
+            1 => drop(rig.run(rig.cache().touch(key.as_bytes(), secs(n))).unwrap()),
+            _ => drop(rig.put(key.as_bytes(), &body(n, 9000), &for_secs(n * 3)).unwrap()),
+        }
+    }
+    rig.kill();
+    let (first, entries) = (everything(&rig), rig.stats().store.entries);
+    assert!(first.iter().flatten().count() > 20);
+    let writes = rig.sim.counts().writes;
+    for _ in 0..2 {
+        rig.kill();
+        assert!(everything(&rig) == first);
+        assert!(rig.stats().store.entries >= entries);
+        rig.cache().device_store().check_accounting();
+    }
+    assert_eq!(rig.sim.counts().writes, writes);
+}
+
+#[test]
+fn a_start_makes_durable_what_it_relies_on() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+    rig.put(b"key", &body(2, 100), &for_secs(10)).unwrap();
+    // Written, but not flushed, when the process is killed.
+    rig.sleep(millis(150));
+    rig.kill();
+    rig.clock.advance(secs(60));
+    assert_eq!(rig.get(b"key"), None, "the newer version hid the older and has expired");
+    rig.remove(b"key").unwrap();
+    rig.power_cut();
+    assert_eq!(rig.get(b"key"), None, "a purge that was acknowledged holds");
+}

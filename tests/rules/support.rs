@@ -1,0 +1,211 @@
+//! A cache on a simulated device that a test can stop, kill, cut the power of and open again.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rawcached::cache::{
+    Ack, Cache, CacheOptions, CacheStats, Condition, StoreError, StoreOptions, Stored,
+};
+use rawcached::clock::{Clock, Timestamp};
+use rawcached::device::SimDevice;
+use rawcached::format::Uuid;
+use rawcached::store::{FormatOptions, Store};
+use tokio::runtime::Runtime;
+
+pub const REGION: u64 = 256 << 10;
+/// Bytes before the first region and after the last.
+pub const SUPERBLOCK: u64 = 64 << 10;
+/// Where the test clock begins.
+pub const START: Timestamp = Timestamp(1_000_000);
+/// Length of a body of which four fill a region.
+pub const QUARTER: usize = 60_000;
+
+/// A seed with which a power cut loses every write that was not flushed.
+const LOSE_ALL: u64 = 12;
+
+/// How long a step may take on the paused clock before it counts as hung.
+const HUNG: Duration = Duration::from_secs(600);
+
+/// What to format.
+#[derive(Clone, Copy)]
+pub struct Disk {
+    pub regions: u64,
+    pub region_size: u64,
+    pub alignment: u32,
+}
+
+pub const SMALL: Disk = Disk { regions: 10, region_size: REGION, alignment: 4096 };
+
+/// A device, a clock and, most of the time, an open cache.
+pub struct Rig {
+    pub sim: SimDevice,
+    pub clock: Clock,
+    pub options: CacheOptions,
+    life: Option<(Cache, Runtime)>,
+}
+
+/// No RAM tier: what is not in the log's memory comes from the device.
+pub fn plain() -> CacheOptions {
+    CacheOptions { ram_bytes: 0, ..CacheOptions::default() }
+}
+
+/// Every key has the same hash.
+pub fn colliding() -> CacheOptions {
+    CacheOptions { hash_mask: 0, ..plain() }
+}
+
+pub fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Bytes that differ from those of any other seed.
+pub fn body(seed: u64, len: usize) -> Bytes {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    Bytes::from(bytes)
+}
+
+pub fn for_secs(n: u64) -> StoreOptions {
+    StoreOptions { ttl: Some(secs(n)), ..StoreOptions::default() }
+}
+
+pub fn flushed() -> StoreOptions {
+    StoreOptions { ack: Some(Ack::Flushed), ..for_secs(3000) }
+}
+
+/// Looks a key up and reads its whole body; a body that ends short is a miss.
+pub async fn read(cache: &Cache, key: &[u8]) -> Option<Vec<u8>> {
+    let mut hit = cache.lookup(key).await?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = hit.next_chunk().await.ok()? {
+        bytes.extend_from_slice(&chunk);
+    }
+    assert_eq!(bytes.len() as u64, hit.len());
+    Some(bytes)
+}
+
+impl Rig {
+    /// A small device, formatted and open, with no RAM tier.
+    pub fn new() -> Rig {
+        Rig::with(SMALL, plain())
+    }
+
+    pub fn with(disk: Disk, options: CacheOptions) -> Rig {
+        let size = disk.regions * disk.region_size + 2 * SUPERBLOCK;
+        let sim = SimDevice::new(size, disk.alignment);
+        let clock = Clock::manual(START);
+        let format = FormatOptions {
+            uuid: Uuid([7; 16]),
+            alignment: Some(disk.alignment),
+            region_size: Some(disk.region_size),
+        };
+        runtime().block_on(Store::format(&sim.open(), &format, &clock)).unwrap();
+        let mut rig = Rig { sim, clock, options, life: None };
+        rig.open();
+        rig
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.life.as_ref().unwrap().0
+    }
+
+    pub fn stats(&self) -> CacheStats {
+        self.cache().stats()
+    }
+
+    /// Runs one step; a step that never ends fails the test.
+    pub fn run<T>(&self, step: impl Future<Output = T>) -> T {
+        let (_, runtime) = self.life.as_ref().unwrap();
+        runtime.block_on(async { tokio::time::timeout(HUNG, step).await }).expect("hung")
+    }
+
+    /// Lets time pass on tokio's clock: flushes happen, entries do not expire.
+    pub fn sleep(&self, time: Duration) {
+        self.run(async { tokio::time::sleep(time).await });
+    }
+
+    pub fn put(&self, key: &[u8], body: &Bytes, options: &StoreOptions) -> Result<u64, StoreError> {
+        let stored = self.run(self.cache().put(key, body.clone(), Condition::Always, options))?;
+        let Stored::Yes(cas) = stored else { panic!("{stored:?} without a condition") };
+        Ok(cas)
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.run(read(self.cache(), key))
+    }
+
+    pub fn remove(&self, key: &[u8]) -> Result<bool, StoreError> {
+        self.run(self.cache().remove(key))
+    }
+
+    /// Stores `count` bodies of a quarter region under new keys that begin with `name`.
+    pub fn fill(&self, name: &str, count: u64, ttl: u64) {
+        for n in 0..count {
+            let key = format!("{name}-{n}");
+            self.put(key.as_bytes(), &body(n, QUARTER), &for_secs(ttl)).unwrap();
+        }
+    }
+
+    /// Ends this life without a word; the storage keeps what the device would.
+    pub fn stop(&mut self) {
+        drop(self.life.take());
+        self.sim.kill();
+    }
+
+    /// Opens the cache, as a new process would; recovery may still be running.
+    pub fn begin(&mut self) -> Result<(), rawcached::cache::OpenError> {
+        let runtime = runtime();
+        let open = Cache::open(self.sim.open(), self.options, self.clock.clone());
+        let cache = runtime.block_on(open)?;
+        self.life = Some((cache, runtime));
+        Ok(())
+    }
+
+    /// Opens the cache and waits until it has recovered.
+    pub fn open(&mut self) {
+        self.begin().unwrap();
+        self.run(self.cache().ready());
+    }
+
+    /// SIGKILL and a new start.
+    pub fn kill(&mut self) {
+        self.stop();
+        self.open();
+    }
+
+    /// A power cut that loses all that was not flushed, and a new start.
+    pub fn power_cut(&mut self) {
+        drop(self.life.take());
+        self.sim.power_cut(LOSE_ALL);
+        self.open();
+    }
+
+    /// A clean stop and a new start.
+    pub fn restart(&mut self) {
+        self.run(self.cache().shutdown()).unwrap();
+        self.kill();
+    }
+
+    /// Where on the device `bytes` are.
+    pub fn find(&self, bytes: &[u8]) -> u64 {
+        let size = self.cache().device_store().device().geometry().size;
+        let contents = self.sim.contents(0..size);
+        let at = contents.windows(bytes.len()).position(|window| window == bytes);
+        at.expect("the bytes are on the device") as u64
+    }
+
+    /// First byte of the region that holds the byte at `offset` of the device.
+    pub fn region_start(&self, offset: u64) -> u64 {
+        let size = self.cache().device_store().layout().region_size;
+        SUPERBLOCK + (offset - SUPERBLOCK) / size * size
+    }
+}
+
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
