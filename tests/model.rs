@@ -134,12 +134,6 @@ impl Run {
 
     fn operation(&mut self, life: &Life) {
         let number = self.rng.u64(0..self.scenario.keys);
-        self.operation2(life, number);
-        if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) {
-            eprintln!("{} {:?}", self.clock.now().0, self.keys.get(&number));
-        }
-    }
-    fn operation2(&mut self, life: &Life, number: u64) {
         match self.rng.u32(0..1000) {
             0..450 => self.lookup(life, number),
             450..750 => self.put(life, number),
@@ -166,17 +160,11 @@ impl Run {
                     Err(_) => return None,
                 }
             }
-            if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) {
-                eprintln!("tier {:?} {:?}", hit.tier(), life.cache.stats().store.counters);
-            }
             Some((bytes, hit.lifetime(), hit.metadata().to_vec()))
         });
         let now = self.clock.now().0;
         let states = self.keys.entry(number).or_insert_with(KeyStates::absent);
         let Some((bytes, lifetime, metadata)) = found else {
-            if std::env::var("TK").is_ok_and(|k| k.parse() == Ok(number)) {
-                eprintln!("miss {:?}", life.cache.stats().store.counters);
-            }
             let certain = states.states.len() == 1;
             if let (true, Some(Some(version))) =
                 (self.scenario.roomy && certain, states.states.last())
@@ -337,9 +325,6 @@ impl Run {
             self.device.power_cut(self.rng.u64(..));
         }
         self.crashes += 1;
-        if let Ok(k) = std::env::var("TK") {
-            eprintln!("CRASH {:?}", self.keys.get(&k.parse().unwrap()));
-        }
         for states in self.keys.values_mut() {
             states.uncertain = true;
             // What was in RAM only is gone, with what it replaced.

@@ -142,6 +142,8 @@ struct Shared {
     failed: AtomicU64,
     wake_flusher: Notify,
     wake_reclaimer: Notify,
+    /// Wakes reclaim, the only one to wait for it, when a pin ends.
+    unpinned: Notify,
     /// Counts everything that may end a wait: writes done, regions freed, recovery complete.
     changes: watch::Sender<u64>,
     recovered: AtomicBool,
@@ -249,6 +251,7 @@ impl Store {
             failed: AtomicU64::new(0),
             wake_flusher: Notify::new(),
             wake_reclaimer: Notify::new(),
+            unpinned: Notify::new(),
             changes: watch::Sender::new(0),
             recovered: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

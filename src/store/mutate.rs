@@ -746,7 +746,7 @@ struct Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         self.store.shared.regions.on_device(self.region).unpin();
-        self.store.shared.changes.send_modify(|changes| *changes += 1);
+        self.store.shared.unpinned.notify_one();
     }
 }
 

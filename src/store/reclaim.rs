@@ -146,8 +146,9 @@ impl Store {
             let ticket = shared.log.lock().appended();
             self.flush_through(ticket).await?;
         }
-        let mut changes = shared.changes.subscribe();
-        while row.is_pinned() && changes.changed().await.is_ok() {}
+        while row.is_pinned() {
+            shared.unpinned.notified().await;
+        }
         self.free(region).await
     }
 

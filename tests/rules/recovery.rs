@@ -7,7 +7,8 @@ use crate::support::*;
 
 /// A device with "old" and more on it, and a slow start under way.
 fn recovering() -> Rig {
-    let mut rig = Rig::new();
+    // So many regions that recovery takes longer than the first change does.
+    let mut rig = Rig::with(Disk { regions: 400, ..SMALL }, plain());
     rig.put(b"old", &body(1, 1000), &for_secs(1000)).unwrap();
     rig.put(b"other", &body(2, 1000), &for_secs(1000)).unwrap();
     rig.fill("filler", 9, 1000);
@@ -39,6 +40,7 @@ fn until_recovery_is_complete_only_new_entries_hit() {
 fn a_purge_during_recovery_applies_to_what_is_recovered() {
     let mut rig = recovering();
     rig.remove(b"old").unwrap();
+    assert!(!rig.cache().is_ready());
     finish(&rig);
     assert_eq!(rig.get(b"old"), None);
     assert_eq!(rig.get(b"other").unwrap(), body(2, 1000));
@@ -65,6 +67,7 @@ fn a_purge_of_everything_during_recovery_applies_to_what_is_recovered() {
 fn a_store_during_recovery_is_not_overtaken_by_what_is_recovered() {
     let mut rig = recovering();
     rig.put(b"old", &body(9, 1000), &for_secs(1000)).unwrap();
+    assert!(!rig.cache().is_ready());
     finish(&rig);
     assert_eq!(rig.get(b"old").unwrap(), body(9, 1000));
     rig.restart();
