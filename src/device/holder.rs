@@ -1,14 +1,20 @@
 //! Who keeps a device or file from being ours: mounts, swap, stacked devices, processes.
 //! Owns the descriptions for messages; never opens the device.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::facts::sysfs_directory;
 
-/// Descriptions of all that is known to hold the block device, its partitions or its disk.
-pub(super) fn of_block_device(path: &Path, device_number: u64) -> Vec<String> {
+/// Descriptions of all that is known to hold the block device, its partitions or its disk,
+/// besides `asking`.
+pub(super) fn of_block_device(
+    path: &Path,
+    device_number: u64,
+    asking: Option<&File>,
+) -> Vec<String> {
     let family = family(device_number);
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut holders: Vec<String> = mounts(&mountinfo)
@@ -28,7 +34,7 @@ pub(super) fn of_block_device(path: &Path, device_number: u64) -> Vec<String> {
         }
     }
     if holders.is_empty() {
-        holders = processes_with(path);
+        holders = processes_with(path, asking);
     }
     holders
 }
@@ -50,29 +56,25 @@ pub(super) fn of_file(path: &Path) -> Vec<String> {
     holders
 }
 
-/// Other processes that have `path` open, as far as this one may see.
-pub(super) fn processes_with(path: &Path) -> Vec<String> {
+/// Processes that have `path` open, as far as this one may see. `asking` is the file that this
+/// process has open to look at it, which does not count.
+pub(super) fn processes_with(path: &Path, asking: Option<&File>) -> Vec<String> {
     let Ok(canonical) = path.canonicalize() else { return Vec::new() };
+    let own = asking.map(|file| (std::process::id(), file.as_raw_fd().to_string()));
     let mut holders = Vec::new();
     for pid in names_in(Path::new("/proc")) {
-        // This process has it open to look at it.
-        if pid.parse::<u32>().is_ok_and(|pid| pid != std::process::id()) {
-            holders.extend(holding_process(&pid, &canonical));
+        let Ok(number) = pid.parse::<u32>() else { continue };
+        let directory = PathBuf::from(format!("/proc/{pid}/fd"));
+        let open = names_in(&directory).into_iter().any(|fd| {
+            fs::read_link(directory.join(&fd)).is_ok_and(|target| target == canonical)
+                && own != Some((number, fd))
+        });
+        if open {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            holders.push(format!("open in process {pid} ({})", name.trim()));
         }
     }
     holders
-}
-
-/// A description of process `pid` if it has `path` open.
-fn holding_process(pid: &str, path: &Path) -> Option<String> {
-    let directory = PathBuf::from(format!("/proc/{pid}/fd"));
-    let open = names_in(&directory)
-        .iter()
-        .any(|fd| fs::read_link(directory.join(fd)).is_ok_and(|target| target == path));
-    open.then(|| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        format!("open in process {pid} ({})", name.trim())
-    })
 }
 
 /// One line of `/proc/self/mountinfo`, see proc_pid_mountinfo(5).
@@ -193,14 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn other_processes_are_named_and_this_one_is_not() {
+    fn an_open_file_names_the_process_unless_it_is_the_one_that_asks() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let input = fs::File::open(file.path()).unwrap();
-        let mut other = std::process::Command::new("sleep").arg("60").stdin(input).spawn().unwrap();
-        let found = processes_with(file.path());
-        other.kill().unwrap();
-        other.wait().unwrap();
-        let named = |pid: u32| found.iter().any(|holder| holder.contains(&format!(" {pid} ")));
-        assert!(named(other.id()) && !named(std::process::id()), "{found:?}");
+        let wanted = format!("open in process {} ", std::process::id());
+        let named = |asking| {
+            processes_with(file.path(), asking).iter().any(|holder| holder.starts_with(&wanted))
+        };
+        assert!(named(None));
+        assert!(!named(Some(file.as_file())));
+        let _second = File::open(file.path()).unwrap();
+        assert!(named(Some(file.as_file())));
     }
 }

@@ -177,7 +177,7 @@ fn claim(file: &File, facts: &Facts, options: &OpenOptions) -> Result<(), OpenEr
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
-            return Err(OpenError::busy(path, holder::processes_with(path)));
+            return Err(OpenError::busy(path, holder::processes_with(path, Some(file))));
         }
         Err(fs::TryLockError::Error(source)) => return Err(OpenError::io(path, source)),
     }

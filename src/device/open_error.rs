@@ -101,7 +101,7 @@ impl OpenError {
         match source.raw_os_error() {
             Some(libc::EBUSY) => {
                 let holders = if metadata.file_type().is_block_device() {
-                    holder::of_block_device(path, metadata.rdev())
+                    holder::of_block_device(path, metadata.rdev(), None)
                 } else {
                     holder::of_file(path)
                 };

@@ -97,7 +97,7 @@ pub fn probe(path: &Path) -> Result<ProbeReport, OpenError> {
         direct_writes_buffered: facts.data_checksums,
         file_system: facts.file_system_name(),
         foreign_signature: signature_of(&plain, facts.size).map_err(failed)?,
-        held_by: held_by(path, &facts),
+        held_by: held_by(path, &facts, &plain),
         read_only: facts.write_protected || refuses_writes(path),
     })
 }
@@ -125,9 +125,9 @@ fn signature_of(file: &File, size: u64) -> io::Result<Option<&'static str>> {
     Ok(foreign_signature(size, &head, &tail))
 }
 
-fn held_by(path: &Path, facts: &Facts) -> Vec<String> {
+fn held_by(path: &Path, facts: &Facts, asking: &File) -> Vec<String> {
     if facts.kind == DeviceKind::Block {
-        holder::of_block_device(path, facts.device_number)
+        holder::of_block_device(path, facts.device_number, Some(asking))
     } else {
         holder::of_file(path)
     }
