@@ -291,9 +291,8 @@ async fn a_damaged_entry_is_named() {
 #[tokio::test]
 async fn a_damaged_region_header_or_footer_is_named() {
     let filled = filled(true).await;
-    let look = inspection(&filled).await;
     for region in 0..layout().region_count {
-        let survey = look.survey(region).await.unwrap();
+        let survey = inspection(&filled).await.survey(region).await.unwrap();
         let at = layout().region_offset(region);
         let end = at + layout().region_size;
         if matches!(survey.condition, State::Sealed | State::Unsealed) {
