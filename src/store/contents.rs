@@ -187,6 +187,10 @@ fn scan(
     for (offset, found) in SlotWalk::new(bytes, start, seed) {
         let Ok(header) = found else { continue };
         let slot = &bytes[usize::try_from(offset).unwrap_or(usize::MAX)..];
+        // The write of a body that is not whole was cut off: the version before it still counts.
+        if header.check_body(slot).is_err() {
+            continue;
+        }
         stamp = stamp.max(header.stored_at);
         if header.kind == Kind::Kills {
             footer.kills.extend(Kill::decode_all(&slot[header.metadata_range()]));
