@@ -219,10 +219,11 @@ impl Run {
             _ => self.rng.u64(60..100_000),
         };
         let keep_until = vec![self.clock.now().0 + u32::try_from(ttl).unwrap()];
-        // Objects of several slices always go to the device.
-        let sliced = len > (self.scenario.region_bytes / 4).min(1 << 20);
-        let ram_only = ttl <= 5 && self.scenario.ram_bytes > 0 && !sliced;
         let ack = (self.rng.u32(0..30) == 0).then_some(Ack::Flushed);
+        // Large objects, and those whose store is to be durable, go to the device in any case.
+        let sliced = len > (self.scenario.region_bytes / 4).min(1 << 20);
+        let small = len < self.scenario.ram_bytes / 8 && !sliced;
+        let ram_only = ttl <= 5 && small && ack.is_none();
         let options = StoreOptions {
             ttl: Some(Duration::from_secs(ttl)),
             metadata: Bytes::copy_from_slice(&id.to_le_bytes()),

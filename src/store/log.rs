@@ -32,9 +32,10 @@ pub type Ticket = u64;
 /// Who appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appender {
-    /// A client's change, or a re-insertion: must leave room for reclaim and must not outrun the device.
+    /// A client's change: must leave room for reclaim and must not outrun the device.
     Client,
-    /// Kill records that reclaim carries: may use the last free region.
+    /// What reclaim carries on, at most half a region of entries and an eighth of kill records for
+    /// each region it frees: may use the last free region.
     Reclaim,
 }
 

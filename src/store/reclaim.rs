@@ -174,7 +174,9 @@ impl Store {
         if entry.sequence() < shared.purge_floor() {
             return false;
         }
-        let Ok(at) = log.reserve(&slot, Appender::Client, shared.clock.now()) else { return false };
+        let Ok(at) = log.reserve(&slot, Appender::Reclaim, shared.clock.now()) else {
+            return false;
+        };
         let mut bucket = shared.index.lock(record.key_hash);
         if !bucket.contains(place.location) || row.is_pinned() || row.touches() != touches {
             return false;
