@@ -31,6 +31,7 @@ struct Found {
 
 struct Match {
     place: Place,
+    tier: Tier,
     sequence: Sequence,
     lifetime: Lifetime,
     live: bool,
@@ -143,8 +144,8 @@ impl Store {
             };
             for candidate in candidates {
                 match self.load_for_change(candidate, (key, key_hash)).await {
-                    Loaded::Entry(entry, _) if self.is_key(&entry, key, key_hash) => {
-                        found.matched = Some(self.matched(&entry));
+                    Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
+                        found.matched = Some(self.matched(&entry, tier));
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => continue 'again,
@@ -173,10 +174,11 @@ impl Store {
         entry.key() == key && self.hash_of(entry.kind(), key) == key_hash
     }
 
-    fn matched(&self, entry: &Entry) -> Match {
+    fn matched(&self, entry: &Entry, tier: Tier) -> Match {
         let head = entry.object_head();
         Match {
             place: entry.place(),
+            tier,
             sequence: entry.sequence(),
             lifetime: entry.lifetime(),
             live: self.is_live(entry)
@@ -209,7 +211,9 @@ impl Store {
             log.distrust();
         }
         let class = SizeClass::of(change.slot.len());
-        shared.regions.on_device(at.region).add_live(class.len_max());
+        let row = shared.regions.on_device(at.region);
+        let touches = row.touches();
+        row.add_live(class.len_max());
         let location = Location::new(at.region, at.offset, shared.layout.region_size);
         bucket.insert(location, class);
         drop(bucket);
@@ -217,8 +221,28 @@ impl Store {
         log.note_change(change.key_hash);
         let ticket = log.fill(at, change.slot, change.key_hash, (sequence, supersedes));
         log.earn_reinsert(change.slot.len());
+        // Under the append lock the region is still in the life that the slot is written in.
+        let place = Place { location, generation: row.generation() };
         self.release(log);
+        if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
+            self.keep_stored(change.slot, place, (sequence, supersedes), touches);
+        }
         Ok(Attempt::Published(sequence, ticket))
+    }
+
+    /// Copies a value just stored to the RAM tier: the version it replaces was there, so it is hot.
+    fn keep_stored(
+        &self,
+        slot: &Slot<'_>,
+        place: Place,
+        (sequence, supersedes): (Sequence, bool),
+        touches_before: u32,
+    ) {
+        let mut bytes = vec![0; usize::try_from(slot.len()).unwrap_or(usize::MAX)];
+        let header = slot.header(sequence, supersedes);
+        // As for entries in RAM only: what is in memory is not checked against a place.
+        slot.write_into(&mut bytes, &header, Seed(0), 0);
+        self.keep_resident(&Entry::new(header, bytes.into(), place), touches_before);
     }
 
     /// Keeps the value in the RAM tier only; an older version on the device is killed in the log.

@@ -263,7 +263,7 @@ impl Store {
     }
 
     /// Offers a copy just read to the RAM tier, unless a touch overtook the read.
-    fn keep_resident(&self, entry: &Entry, touches_before: u32) {
+    pub(super) fn keep_resident(&self, entry: &Entry, touches_before: u32) {
         let place = entry.place();
         let (region, _) = place.location.split(self.shared.layout.region_size);
         let _filling = self.shared.fill_lock(place).lock();
