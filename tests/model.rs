@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod test_log;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -79,6 +81,7 @@ fn key(number: u64) -> Vec<u8> {
 
 impl Run {
     fn new(scenario: Scenario, seed: u64) -> Run {
+        test_log::init();
         let device = SimDevice::new(scenario.device_bytes, scenario.alignment.min(4096));
         device.set_delay(Delay::Yields(3));
         let clock = Clock::manual(Timestamp(1_000_000));

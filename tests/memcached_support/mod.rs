@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test crate uses its part")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "this is test code")]
 
+#[path = "../test_log/mod.rs"]
+mod test_log;
+
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::num::NonZeroUsize;
@@ -49,6 +52,7 @@ pub fn options() -> Options {
 
 /// An empty cache on a simulated device.
 async fn open_cache(clock: Clock) -> Cache {
+    test_log::init();
     let device = SimDevice::new(128 << 20, 512).open();
     let options =
         FormatOptions { uuid: Uuid([7; 16]), alignment: None, region_size: Some(4 << 20) };

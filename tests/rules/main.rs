@@ -16,4 +16,6 @@ mod order;
 mod recovery;
 mod sizes;
 mod support;
+#[path = "../test_log/mod.rs"]
+mod test_log;
 mod time;

@@ -96,6 +96,7 @@ impl Rig {
     }
 
     pub fn with(disk: Disk, options: CacheOptions) -> Rig {
+        crate::test_log::init();
         let size = disk.regions * disk.region_size + 2 * SUPERBLOCK;
         let sim = SimDevice::new(size, disk.alignment);
         let clock = Clock::manual(START);
