@@ -21,6 +21,7 @@ mod request;
 mod resident;
 mod slot;
 mod slots;
+mod touch;
 mod word;
 
 use std::collections::VecDeque;

@@ -1,41 +1,38 @@
-//! Changing the store: put, remove, touch, purge. Owns verification before a change and
+//! Changing the store: put, remove, purge. Owns verification before a change and
 //! its atomic publication; the append lock orders all changes, the bucket lock guards the words.
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::counters::{add, count};
 use super::entry::{Entry, Place};
 use super::fills::Fill;
-use super::log::{Appender, Log, NoRoom, Reservation, Ticket, TouchPlace, rewrite_lifetime};
+use super::index::Locked;
+use super::log::{Appender, Log, NoRoom, Reservation, Ticket};
 use super::read::{Candidate, Extent, Loaded, Tier};
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::slot::Slot;
 use super::word::{Location, SizeClass};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
-use crate::format::{
-    ENTRY_HEADER_LEN, Kill, Kind, ObjectHead, REGION_HEADER_LEN, RegionHeader, Seed, Sequence,
-    SliceKey,
-};
+use crate::format::{Kill, Kind, ObjectHead, Seed, Sequence, SliceKey};
 
 /// What the index has for a key, verified on the device where a fingerprint matched.
-struct Found {
+pub(super) struct Found {
     places: SmallVec<[Place; 2]>,
-    matched: Option<Match>,
+    pub matched: Option<Match>,
     /// Words that may be the key's but cannot be read: they must not survive a change.
     suspects: SmallVec<[Candidate; 1]>,
 }
 
-struct Match {
-    place: Place,
-    tier: Tier,
-    sequence: Sequence,
-    lifetime: Lifetime,
-    live: bool,
-    head: Option<ObjectHead>,
+pub(super) struct Match {
+    pub place: Place,
+    pub tier: Tier,
+    pub sequence: Sequence,
+    pub lifetime: Lifetime,
+    pub live: bool,
+    pub head: Option<ObjectHead>,
 }
 
 impl Found {
@@ -134,7 +131,7 @@ impl Store {
     }
 
     /// Verifies the key's words. Reads the device only where a fingerprint matches.
-    async fn find(&self, key: &[u8], key_hash: u64) -> Found {
+    pub(super) async fn find(&self, key: &[u8], key_hash: u64) -> Found {
         'again: loop {
             let candidates = self.candidates(key_hash);
             let mut found = Found {
@@ -170,7 +167,7 @@ impl Store {
     }
 
     /// Slices are hashed with another seed, so an object's key never means a slice.
-    fn is_key(&self, entry: &Entry, key: &[u8], key_hash: u64) -> bool {
+    pub(super) fn is_key(&self, entry: &Entry, key: &[u8], key_hash: u64) -> bool {
         entry.key() == key && self.hash_of(entry.kind(), key) == key_hash
     }
 
@@ -201,15 +198,7 @@ impl Store {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
-        for place in found.displaced() {
-            if let Some(word) = bucket.remove(place.location) {
-                shared.uncount(word);
-            }
-        }
-        if !found.suspects.is_empty() {
-            // They may be another key's, which then has no kill record of its own.
-            log.distrust();
-        }
+        self.unlink(found, &mut bucket, &mut log);
         let class = SizeClass::of(change.slot.len());
         let row = shared.regions.on_device(at.region);
         let touches = row.touches();
@@ -282,11 +271,7 @@ impl Store {
             self.drop_lost(&lost);
             return Ok(Attempt::Changed);
         }
-        for displaced in found.displaced() {
-            if let Some(word) = bucket.remove(displaced.location) {
-                shared.uncount(word);
-            }
-        }
+        self.unlink(found, &mut bucket, &mut log);
         if lost.iter().all(|entry| entry.place() != place) {
             bucket.insert(place.location, SizeClass::of(change.slot.len()));
         }
@@ -311,7 +296,7 @@ impl Store {
         log.fill(at, &slot, 0, (log_sequence(kills), false))
     }
 
-    fn check_open(&self, fill: Option<Fill>) -> Result<(), StoreError> {
+    pub(super) fn check_open(&self, fill: Option<Fill>) -> Result<(), StoreError> {
         if self.shared.is_stopping() {
             return Err(StoreError::ShuttingDown);
         }
@@ -319,6 +304,19 @@ impl Store {
             return Err(StoreError::Purged);
         }
         Ok(())
+    }
+
+    /// Takes the displaced words out of the index.
+    fn unlink(&self, found: &Found, bucket: &mut Locked<'_>, log: &mut Log) {
+        for place in found.displaced() {
+            if let Some(word) = bucket.remove(place.location) {
+                self.shared.uncount(word);
+            }
+        }
+        if !found.suspects.is_empty() {
+            // They may be another key's, which then has no kill record of its own.
+            log.distrust();
+        }
     }
 
     /// Whether the words are the ones that were verified. The region's life counts: a location may
@@ -461,15 +459,7 @@ impl Store {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
-        for place in found.displaced() {
-            if let Some(word) = bucket.remove(place.location) {
-                shared.uncount(word);
-            }
-        }
-        if !found.suspects.is_empty() {
-            // They may be another key's, which then has no kill record of its own.
-            log.distrust();
-        }
+        self.unlink(found, &mut bucket, &mut log);
         drop(bucket);
         log.note_change(key_hash);
         let ticket = self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
@@ -507,182 +497,6 @@ impl Store {
         }
         self.release(log);
         self.shared.resident.remove(candidate.place());
-    }
-
-    /// Gives a live entry a new lifetime without moving it, where it is on the device.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub async fn touch(
-        &self,
-        key: &[u8],
-        fresh_until: Timestamp,
-        keep_until: Timestamp,
-    ) -> Result<Option<Lifetime>, StoreError> {
-        let key_hash = self.key_hash(key);
-        self.begin_mutation().await?;
-        loop {
-            self.check_open(None)?;
-            let found = self.find(key, key_hash).await;
-            let Some(matched) = found.matched.filter(|matched| matched.live) else {
-                return Ok(None);
-            };
-            let lifetime =
-                Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
-            if let Some(head) = matched.head
-                && keep_until > matched.lifetime.keep_until
-            {
-                self.touch_slices(head, lifetime).await?;
-            }
-            if self.touch_at(key, key_hash, &matched, lifetime).await? {
-                count(&self.shared.counters.touched);
-                return Ok(Some(lifetime));
-            }
-        }
-    }
-
-    /// The slices of an object must live as long as its head.
-    async fn touch_slices(&self, head: ObjectHead, lifetime: Lifetime) -> Result<(), StoreError> {
-        for number in 0..head.slice_count() {
-            let key = SliceKey { object: head.object, number }.encode();
-            let key_hash = self.slice_hash(&key);
-            while let Some(matched) = self.find(&key, key_hash).await.matched {
-                if self.touch_at(&key, key_hash, &matched, lifetime).await? {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// False if the entry moved or is on its way to the device: find it again.
-    async fn touch_at(
-        &self,
-        key: &[u8],
-        key_hash: u64,
-        matched: &Match,
-        lifetime: Lifetime,
-    ) -> Result<bool, StoreError> {
-        let place = matched.place;
-        let (region, offset) = place.location.split(self.shared.layout.region_size);
-        if self.shared.regions.get(region).is_none() {
-            return self.store_again(key, matched, lifetime).await;
-        }
-        let Some(pin) = self.pin(key_hash, region, place) else { return Ok(false) };
-        let mut changes = self.shared.changes.subscribe();
-        let touched = self.shared.log.lock().touch(region, offset, lifetime);
-        match touched {
-            TouchPlace::Memory => {}
-            TouchPlace::InFlight => {
-                drop(pin);
-                self.shared.wake_flusher.notify_one();
-                let _ = tokio::time::timeout(ROOM_WAIT_MAX, changes.changed()).await;
-                return Ok(false);
-            }
-            TouchPlace::Device { mark_region } => {
-                let store = self.clone();
-                // Once begun it must end before the pin does, even if the caller goes away.
-                let work = self.shared.runtime.spawn(async move {
-                    let done = store.touch_on_device(place, lifetime, mark_region).await;
-                    // Even a failed write may have changed the device.
-                    store.shared.log.lock().note_modified();
-                    if matches!(done, Ok(true)) {
-                        store.after_touch(place, lifetime);
-                    }
-                    drop(pin);
-                    store.shared.wake_flusher.notify_one();
-                    done
-                });
-                let done = work.await.map_err(|_| StoreError::ShuttingDown)??;
-                if !done {
-                    // The copy in the RAM tier may be whole, but it cannot be kept as it should.
-                    if let Some(candidate) = self.candidate_at(key_hash, place) {
-                        self.drop_damaged(key_hash, candidate);
-                    }
-                }
-                return Ok(done);
-            }
-        }
-        self.after_touch(place, lifetime);
-        drop(pin);
-        Ok(true)
-    }
-
-    /// An entry kept in RAM only is stored anew: with its new lifetime it may belong on the device.
-    async fn store_again(
-        &self,
-        key: &[u8],
-        matched: &Match,
-        lifetime: Lifetime,
-    ) -> Result<bool, StoreError> {
-        let Some(entry) = self.shared.resident.get(matched.place) else { return Ok(false) };
-        let value = Value {
-            metadata: Bytes::copy_from_slice(entry.metadata()),
-            body: entry.shared_body(),
-            lifetime,
-            ram_only: false,
-        };
-        let condition = Condition::Unchanged(matched.sequence.0);
-        let stored = Box::pin(self.put(key, &value, condition, None)).await?;
-        Ok(matches!(stored.0, Stored::Yes(_)))
-    }
-
-    fn pin(&self, key_hash: u64, region: u32, place: Place) -> Option<Pin> {
-        let bucket = self.shared.index.lock(key_hash);
-        if !bucket.contains(place.location)
-            || self.shared.regions.on_device(region).generation() != place.generation
-        {
-            return None;
-        }
-        let row = self.shared.regions.on_device(region);
-        row.pin();
-        // From here on a copy read earlier is not re-inserted: it lacks the touch.
-        row.count_touch();
-        Some(Pin { store: self.clone(), region })
-    }
-
-    async fn touch_on_device(
-        &self,
-        place: Place,
-        lifetime: Lifetime,
-        mark_region: bool,
-    ) -> Result<bool, StoreError> {
-        let shared = &*self.shared;
-        let (region, offset) = place.location.split(shared.layout.region_size);
-        let start = shared.layout.region_offset(region);
-        let row = shared.regions.on_device(region);
-        if mark_region {
-            let (uuid, range) = (shared.uuid, start..start + REGION_HEADER_LEN as u64);
-            let mark = move |bytes: &mut [u8]| {
-                let Ok(mut header) = RegionHeader::decode(bytes, uuid, region) else {
-                    return false;
-                };
-                header.touched = true;
-                bytes.copy_from_slice(&header.encode(uuid, region));
-                true
-            };
-            if shared.device.modify(range, mark).await? {
-                row.set_touched();
-            }
-        }
-        let at = start + offset;
-        let seed = row.seed();
-        let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
-        Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
-    }
-
-    fn after_touch(&self, place: Place, lifetime: Lifetime) {
-        let (region, _) = place.location.split(self.shared.layout.region_size);
-        let row = self.shared.regions.on_device(region);
-        row.raise_keep_until(lifetime.keep_until);
-        let filling = self.shared.fill_lock(place).lock();
-        row.count_touch();
-        let lost = match self.shared.resident.get(place) {
-            Some(entry) => self.shared.resident.insert(entry.with_lifetime(lifetime)),
-            None => Vec::new(),
-        };
-        drop(filling);
-        self.drop_lost(&lost);
     }
 
     /// Makes everything stored so far dead, durably. O(1): a floor in the superblock.
@@ -734,19 +548,6 @@ impl Patience {
             count(&counters.stalls);
             tokio::time::Instant::now() + ROOM_WAIT_MAX
         })
-    }
-}
-
-/// Holds off reuse of a region.
-struct Pin {
-    store: Store,
-    region: u32,
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.store.shared.regions.on_device(self.region).unpin();
-        self.store.shared.unpinned.notify_one();
     }
 }
 

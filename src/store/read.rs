@@ -11,7 +11,7 @@ use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::word::{Location, Word};
 use crate::device::{AlignedBuf, DeviceError};
-use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, Seed, Sequence};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Seed, Sequence};
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
 const ATTEMPTS_MAX: usize = 16;
@@ -111,39 +111,22 @@ impl Store {
     /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
     /// (past `fresh_until`) only if `stale_ok`.
     pub async fn lookup(&self, key: &[u8], stale_ok: bool) -> Option<(Entry, Tier)> {
-        let key_hash = self.key_hash(key);
-        for _ in 0..ATTEMPTS_MAX {
-            let mut moved = false;
-            for candidate in self.candidates(key_hash) {
-                match self.load(candidate, Extent::Whole).await {
-                    Loaded::Entry(entry, tier) if is_object(&entry) && entry.key() == key => {
-                        return self.admit(key_hash, candidate, entry, tier, stale_ok);
-                    }
-                    Loaded::Entry(..) => count(&self.shared.counters.false_positives),
-                    Loaded::Moved => moved = true,
-                    Loaded::Damaged => self.drop_damaged(key_hash, candidate),
-                    Loaded::Unreadable => {}
-                }
-            }
-            if !moved {
-                return None;
-            }
-        }
-        None
+        self.search(key, self.key_hash(key), stale_ok).await
     }
 
     /// The slice `number` of an object, if it is there and sound.
     pub async fn slice(&self, object: Sequence, number: u32) -> Option<(Entry, Tier)> {
         let key = crate::format::SliceKey { object, number }.encode();
-        let key_hash = self.slice_hash(&key);
+        self.search(&key, self.slice_hash(&key), true).await
+    }
+
+    async fn search(&self, key: &[u8], key_hash: u64, stale_ok: bool) -> Option<(Entry, Tier)> {
         for _ in 0..ATTEMPTS_MAX {
             let mut moved = false;
             for candidate in self.candidates(key_hash) {
                 match self.load(candidate, Extent::Whole).await {
-                    Loaded::Entry(entry, tier)
-                        if entry.kind() == Kind::Slice && entry.key() == key =>
-                    {
-                        return self.admit(key_hash, candidate, entry, tier, true);
+                    Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
+                        return self.admit(key_hash, candidate, entry, tier, stale_ok);
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => moved = true,
@@ -342,10 +325,6 @@ impl Store {
         let buf = self.shared.device.geometry().read_buffer(len);
         self.shared.device.read(offset, buf).await
     }
-}
-
-fn is_object(entry: &Entry) -> bool {
-    matches!(entry.kind(), Kind::Object | Kind::Head)
 }
 
 /// Checks what was read and takes the slot out of it. A slot that is much
