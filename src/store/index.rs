@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::word::{Location, SizeClass, Word};
+use crate::format::Damage;
 
 const SHARD_BITS: u32 = 8;
 const BASE_LEVEL: u32 = 4;
@@ -25,6 +26,12 @@ const OVERFLOW_STEP_MIN: usize = 8;
 const OVERFLOW_STEP_SHARE: usize = 8;
 /// A bucket is split when the mean load passes this many words per hundred ways.
 const LOAD_PERCENT_MAX: usize = 80;
+
+/// Lengths in a dump: the number of words, a word, the hash bits beside a word.
+const COUNT_LEN: usize = 4;
+const WORD_LEN: usize = 8;
+const REST_LEN: usize = 2;
+const REST_BITS: u32 = BASE_LEVEL + 8;
 
 /// Words that may belong to one key.
 pub type Candidates = SmallVec<[Word; 2]>;
@@ -287,11 +294,57 @@ impl Shard {
         removed
     }
 
+    fn add(&mut self, key_hash: u64, location: Location, class: SizeClass) {
+        let print = Print::of(key_hash);
+        let address = self.address(key_hash);
+        self.insert(address, print, Word::new(location, class, print.bits));
+        self.len += 1;
+        self.grow_if_loaded();
+    }
+
+    /// All words, each with the hash bits that it does not hold: those of [`BASE_LEVEL`], then the tag.
+    fn dump(&self) -> Vec<(Word, u16)> {
+        let mut words = Vec::with_capacity(self.len);
+        for address in 0..self.bucket_count {
+            let low = u16::try_from(address & 0xF).unwrap_or(0);
+            let mut home = Some(Home::Primary(address));
+            while let Some(bucket) = home.map(|home| self.bucket(home)) {
+                let used = (0..bucket.ways()).filter(|way| bucket.words[*way] != 0);
+                words.extend(used.map(|way| {
+                    (Word(bucket.words[way]), low | u16::from(bucket.tags[way]) << BASE_LEVEL)
+                }));
+                home = bucket.next().map(Home::Overflow);
+            }
+        }
+        words
+    }
+
+    fn add_word(&mut self, shard: usize, word: Word, rest: u16) {
+        let (low, tag) = (u64::from(rest) & 0xF, u64::from(rest) >> BASE_LEVEL);
+        let window = u64::from(word.hash_bits()) | tag << 16;
+        let key_hash = shard as u64 | low << SHARD_BITS | window << WINDOW_SHIFT;
+        let address = self.address(key_hash);
+        self.insert(address, Print::of(key_hash), word);
+        self.len += 1;
+        self.grow_if_loaded();
+    }
+
     fn bytes(&self) -> usize {
         self.segments.len() * (SEGMENT_BUCKETS * size_of::<Bucket>() + size_of::<usize>())
             + self.overflow.capacity() * size_of::<Bucket>()
             + self.overflow_free.capacity() * 4
     }
+}
+
+/// A word to be inserted in bulk.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh {
+    /// Hash of the entry's key.
+    pub key_hash: u64,
+    /// Place of its slot.
+    pub location: Location,
+    /// Bound of the slot's length.
+    pub class: SizeClass,
 }
 
 /// The index of one device.
@@ -315,13 +368,72 @@ impl Index {
     /// Locks the bucket lock of a key. Held for a few cache lines' work, never across I/O.
     #[must_use]
     pub fn lock(&self, key_hash: u64) -> Locked<'_> {
-        let shard = &self.shards[usize::try_from(key_hash & 0xFF).unwrap_or(0)];
-        Locked { shard: shard.lock(), key_hash }
+        Locked { shard: self.shards[Index::shard_of(key_hash)].lock(), key_hash }
     }
 
     /// Removes every word for which `drop` is true, shard by shard; gives their number.
     pub fn sweep_shard(&self, shard: usize, mut drop: impl FnMut(Word) -> bool) -> usize {
         self.shards[shard].lock().retain(|word| !drop(word))
+    }
+
+    /// The shard that holds the words of a key.
+    #[must_use]
+    pub fn shard_of(key_hash: u64) -> usize {
+        usize::try_from(key_hash & ((1 << SHARD_BITS) - 1)).unwrap_or(0)
+    }
+
+    /// Adds many words of one shard under one lock.
+    ///
+    /// # Panics
+    /// Panics if a key belongs to another shard.
+    pub fn insert_many(&self, shard: usize, words: &[Fresh]) {
+        let mut locked = self.shards[shard].lock();
+        for fresh in words {
+            assert_eq!(Index::shard_of(fresh.key_hash), shard, "a word of another shard");
+            locked.add(fresh.key_hash, fresh.location, fresh.class);
+        }
+    }
+
+    /// Appends the words of one shard to `out`: their number (u32), the words (u64 each), then
+    /// for each the hash bits that it does not hold (u16), all little-endian. No checksum.
+    ///
+    /// # Panics
+    /// Panics at 2^32 words in a shard.
+    pub fn dump_shard(&self, shard: usize, out: &mut Vec<u8>) {
+        let words = self.shards[shard].lock().dump();
+        let count = u32::try_from(words.len()).expect("a shard has less than 2^32 words");
+        out.reserve(COUNT_LEN + words.len() * (WORD_LEN + REST_LEN));
+        out.extend_from_slice(&count.to_le_bytes());
+        out.extend(words.iter().flat_map(|(word, _)| word.0.to_le_bytes()));
+        out.extend(words.iter().flat_map(|(_, rest)| rest.to_le_bytes()));
+    }
+
+    /// Adds the words that [`Index::dump_shard`] wrote for this shard; gives their number.
+    ///
+    /// # Errors
+    /// Fails, and adds nothing, if the bytes cannot be a dump. Locations are checked against no
+    /// device, nor hash bits against any key: the caller's checksum must hold.
+    pub fn load_shard(&self, shard: usize, bytes: &[u8]) -> Result<usize, Damage> {
+        let (head, rest) = bytes.split_first_chunk::<COUNT_LEN>().ok_or(Damage::Short)?;
+        let count = u32::from_le_bytes(*head) as usize;
+        if rest.len() != count * (WORD_LEN + REST_LEN) {
+            return Err(Damage::Field("number of index words"));
+        }
+        let (words, rests) = rest.split_at(count * WORD_LEN);
+        let (words, _) = words.as_chunks::<WORD_LEN>();
+        let (rests, _) = rests.as_chunks::<REST_LEN>();
+        let words = words.iter().map(|word| Word(u64::from_le_bytes(*word)));
+        let rests = rests.iter().map(|rest| u16::from_le_bytes(*rest));
+        let is_sound =
+            |(word, rest): (Word, u16)| word.location().0 != 0 && u32::from(rest) >> REST_BITS == 0;
+        if !words.clone().zip(rests.clone()).all(is_sound) {
+            return Err(Damage::Field("index word"));
+        }
+        let mut locked = self.shards[shard].lock();
+        for (word, rest) in words.zip(rests) {
+            locked.add_word(shard, word, rest);
+        }
+        Ok(count)
     }
 
     /// Number of shards, for [`Index::sweep_shard`].
@@ -334,6 +446,12 @@ impl Index {
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len).sum()
+    }
+
+    /// Whether there is no word.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Bytes of memory the index has allocated.
@@ -371,11 +489,7 @@ impl Locked<'_> {
 
     /// Adds a word for the key.
     pub fn insert(&mut self, location: Location, class: SizeClass) {
-        let print = Print::of(self.key_hash);
-        let address = self.shard.address(self.key_hash);
-        self.shard.insert(address, print, Word::new(location, class, print.bits));
-        self.shard.len += 1;
-        self.shard.grow_if_loaded();
+        self.shard.add(self.key_hash, location, class);
     }
 
     /// Removes the word with exactly this location.
@@ -482,6 +596,50 @@ mod tests {
             "{false_positives} of 200000 misses would read the device"
         );
         println!("worst {worst:.2} bytes a word, {false_positives} false positives in 200000");
+    }
+
+    #[test]
+    fn dumped_shards_load_into_an_empty_index() {
+        let index = Index::new();
+        for n in 0..50_000u64 {
+            index.lock(mix(n % 40_000)).insert(Location(n + 1), SizeClass::of(n));
+        }
+        index.lock(mix(7)).mark_hit(Location(8));
+        let copy = Index::new();
+        let mut bytes = Vec::new();
+        for shard in 0..index.shard_count() {
+            bytes.clear();
+            index.dump_shard(shard, &mut bytes);
+            assert_eq!(copy.load_shard(shard, &bytes).unwrap() * 10 + 4, bytes.len());
+        }
+        assert_eq!(copy.len(), 50_000);
+        for n in 0..50_000u64 {
+            let hash = mix(n % 40_000);
+            let word = index.lock(hash).get(Location(n + 1)).unwrap();
+            assert_eq!(copy.lock(hash).get(Location(n + 1)), Some(word));
+            assert!(copy.lock(hash).candidates().contains(&word));
+        }
+        assert!(copy.lock(mix(7)).get(Location(8)).unwrap().is_hit());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_dumps_are_refused(bytes: Vec<u8>, cut in 1usize..40, at in 0usize..4) {
+            let index = Index::new();
+            let _ = index.load_shard(0, &bytes);
+            let fresh: Vec<Fresh> = (1..4u64)
+                .map(|n| Fresh { key_hash: n << 8, location: Location(n), class: SizeClass::of(n) })
+                .collect();
+            index.insert_many(0, &fresh);
+            let mut dump = Vec::new();
+            index.dump_shard(0, &mut dump);
+            let empty = Index::new();
+            let kept = dump.len().saturating_sub(cut);
+            prop_assert!(empty.load_shard(0, &dump[..kept]).is_err());
+            dump[at] ^= 0x40;
+            prop_assert!(empty.load_shard(0, &dump).is_err());
+            prop_assert_eq!(empty.len(), 0);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod counters;
 mod entry;
 mod fills;
 mod flusher;
-mod index;
+pub mod index;
 pub mod inspect;
 mod key_hash;
 mod log;
@@ -45,6 +45,7 @@ pub use request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
 };
 pub use resident::{NotResident, Resident};
+pub use word::{Location, SizeClass, Word};
 
 use crate::clock::Clock;
 use crate::device::{Device, DeviceError};
@@ -55,7 +56,6 @@ use index::Index;
 use log::Log;
 use reclaim::Discard;
 use regions::{RegionState, RegionTable};
-use word::{Location, Word};
 
 /// How long a store waits for room before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
