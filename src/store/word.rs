@@ -5,6 +5,7 @@ use crate::format::GRANULE;
 const LOCATION_BITS: u32 = 40;
 const CLASS_BITS: u32 = 6;
 const HIT_BIT: u64 = 1 << 46;
+const SPARE_BIT: u64 = 1 << 47;
 const HASH_SHIFT: u32 = 48;
 
 /// A slot's place on the device, counted in granules from the start of region 0.
@@ -111,6 +112,12 @@ impl Word {
     #[must_use]
     pub fn hit(self) -> Word {
         Word(self.0 | HIT_BIT)
+    }
+
+    /// Whether it can be the word of an entry; false for damaged ones.
+    #[must_use]
+    pub fn is_sound(self) -> bool {
+        self.location().0 != 0 && self.0 & SPARE_BIT == 0
     }
 
     /// Whether no entry is here.

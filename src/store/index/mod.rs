@@ -1,0 +1,168 @@
+//! The index: key hash to slot location, no keys. Owns the words and grows by itself; never
+//! does I/O and never compares keys.
+//!
+//! The low hash bits choose one of 4096 shards, each with a lock. The next 25 bits are kept with
+//! the word: they choose its two buckets and tell it from others.
+
+mod bucket;
+mod dump;
+mod shard;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::word::{Location, SizeClass, Word};
+use bucket::Print;
+use shard::Shard;
+
+pub use shard::Candidates;
+
+const SHARD_BITS: u32 = 12;
+
+fn print_of(key_hash: u64) -> Print {
+    Print::of(key_hash >> SHARD_BITS)
+}
+
+/// A shard on cache lines of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Slot(Mutex<Shard>);
+
+/// A word to be inserted in bulk.
+#[derive(Clone, Copy, Debug)]
+pub struct Fresh {
+    /// Hash of the entry's key.
+    pub key_hash: u64,
+    /// Place of its slot.
+    pub location: Location,
+    /// Bound of the slot's length.
+    pub class: SizeClass,
+}
+
+/// The index of one device.
+pub struct Index {
+    shards: Box<[Slot]>,
+}
+
+/// One shard, locked: what is decided under this lock is atomic for every key in it.
+pub struct Locked<'a> {
+    shard: MutexGuard<'a, Shard>,
+    key_hash: u64,
+}
+
+impl Index {
+    /// An empty index of 256 KiB.
+    #[must_use]
+    pub fn new() -> Index {
+        Index { shards: (0..1 << SHARD_BITS).map(|_| Slot::default()).collect() }
+    }
+
+    /// Locks the bucket lock of a key. Held for a few cache lines' work, never across I/O.
+    #[must_use]
+    pub fn lock(&self, key_hash: u64) -> Locked<'_> {
+        Locked { shard: self.shards[Index::shard_of(key_hash)].0.lock(), key_hash }
+    }
+
+    /// Removes every word for which `drop` is true, shard by shard; gives their number.
+    pub fn sweep_shard(&self, shard: usize, mut drop: impl FnMut(Word) -> bool) -> usize {
+        self.shards[shard].0.lock().retain(|word| !drop(word))
+    }
+
+    /// The shard that holds the words of a key.
+    #[must_use]
+    pub fn shard_of(key_hash: u64) -> usize {
+        usize::try_from(key_hash & ((1 << SHARD_BITS) - 1)).unwrap_or(0)
+    }
+
+    /// Adds many words of one shard under one lock.
+    ///
+    /// # Panics
+    /// Panics if a key belongs to another shard.
+    pub fn insert_many(&self, shard: usize, words: &[Fresh]) {
+        let Some(first) = words.first() else { return };
+        let mut locked = self.shards[shard].0.lock();
+        locked.reserve(words.len(), print_of(first.key_hash));
+        for fresh in words {
+            assert_eq!(Index::shard_of(fresh.key_hash), shard, "a word of another shard");
+            let print = print_of(fresh.key_hash);
+            locked.insert(print, Word::new(fresh.location, fresh.class, print.word_bits()));
+        }
+    }
+
+    /// Number of shards, for [`Index::sweep_shard`].
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Number of words.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.0.lock().len()).sum()
+    }
+
+    /// Whether there is no word.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory the index has allocated.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let heap: usize = self.shards.iter().map(|shard| shard.0.lock().heap_bytes()).sum();
+        size_of_val(&*self.shards) + heap
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Index::new()
+    }
+}
+
+impl Locked<'_> {
+    fn print(&self) -> Print {
+        print_of(self.key_hash)
+    }
+
+    /// Words whose fingerprint matches the key, hit or not.
+    #[must_use]
+    pub fn candidates(&self) -> Candidates {
+        self.shard.candidates(self.print())
+    }
+
+    /// Whether the key has a word with exactly this location.
+    #[must_use]
+    pub fn contains(&self, location: Location) -> bool {
+        self.shard.find(self.print(), location).is_some()
+    }
+
+    /// The word with exactly this location.
+    #[must_use]
+    pub fn get(&self, location: Location) -> Option<Word> {
+        self.shard.find(self.print(), location).map(|spot| self.shard.word(spot))
+    }
+
+    /// Adds a word for the key.
+    pub fn insert(&mut self, location: Location, class: SizeClass) {
+        let print = self.print();
+        self.shard.insert(print, Word::new(location, class, print.word_bits()));
+    }
+
+    /// Removes the word with exactly this location.
+    pub fn remove(&mut self, location: Location) -> Option<Word> {
+        let print = self.print();
+        self.shard.remove(print, location)
+    }
+
+    /// Marks the word with this location as hit.
+    pub fn mark_hit(&mut self, location: Location) {
+        if let Some(spot) = self.shard.find(self.print(), location) {
+            let word = self.shard.word(spot).hit();
+            self.shard.set_word(spot, word);
+        }
+    }
+}

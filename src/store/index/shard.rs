@@ -1,0 +1,299 @@
+//! One shard of the index: a cuckoo table of cache lines that is rebuilt a little larger or
+//! smaller. Owns where a word is; never locks and never looks at what a word means.
+//!
+//! A print names two buckets of any number of buckets (Pagh and Rodler, "Cuckoo hashing", 2001;
+//! buckets of several words after Dietzfelbinger and Weidling, 2005), so words can be moved
+//! without their keys. What does not fit, because many prints are equal, goes to a list.
+
+use super::bucket::{Bucket, Print, WAYS};
+use super::table::Table;
+use crate::store::word::{Location, Word};
+use smallvec::SmallVec;
+
+/// Words per hundred ways above which a shard grows. With two buckets of seven ways almost
+/// everything up to 99 could be placed, ever more slowly.
+const LOAD_PERCENT_MAX: usize = 95;
+/// Words per hundred ways below which a shard is made smaller.
+const LOAD_PERCENT_MIN: usize = 80;
+/// Where a word finds no place at this load or above, the shard grows; below, prints are equal.
+const LOAD_PERCENT_CROWDED: usize = 85;
+/// A rebuilt shard has room for one part in 24 to one part in 12 more words than it must. That
+/// the part varies keeps the shards from growing all at the same size of the index.
+const ROOM_SHARE: usize = 24;
+/// Buckets looked at to make room for one word.
+const STEPS_MAX: usize = 64;
+
+/// Words that may belong to one key.
+pub type Candidates = SmallVec<[Word; 2]>;
+
+/// Where a word is.
+#[derive(Clone, Copy)]
+pub(super) enum Spot {
+    Bucket(usize, usize),
+    Overflow(usize),
+}
+
+/// A bucket on the way to a free place, and the word that would move here: step and way.
+#[derive(Clone, Copy)]
+struct Step {
+    bucket: usize,
+    from: Option<(usize, usize)>,
+}
+
+/// The words of the keys with the same low hash bits.
+#[derive(Default)]
+pub(super) struct Shard {
+    buckets: Table,
+    /// Words in buckets.
+    placed: usize,
+    overflow: Vec<(Print, Word)>,
+}
+
+/// The two buckets of a print among `count`; the same one twice only if there is one.
+fn homes(print: Print, count: usize) -> [usize; 2] {
+    // Odd constants of the golden ratio and of MurmurHash3; the top bits choose the bucket.
+    let mixed = print.bits().wrapping_mul(0x9E37_79B1);
+    let remixed = (mixed ^ mixed >> 15).wrapping_mul(0x85EB_CA6B);
+    let scale = |bits: u32| ((u64::from(bits) * count as u64) >> 32) as usize;
+    let (first, second) = (scale(mixed), scale(remixed));
+    if first != second {
+        [first, second]
+    } else {
+        [first, if first + 1 == count { 0 } else { first + 1 }]
+    }
+}
+
+/// Most words that `count` buckets may hold.
+fn load_max(count: usize) -> usize {
+    count * WAYS - count * WAYS * (100 - LOAD_PERCENT_MAX) / 100
+}
+
+/// Buckets for `words` with room for more.
+fn buckets_for(words: usize, print: Print) -> usize {
+    let least = (words * 100).div_ceil(WAYS * LOAD_PERCENT_MAX);
+    let part = least / ROOM_SHARE;
+    least + part + ((part * (print.bits() as usize & 0xFF)) >> 8)
+}
+
+impl Shard {
+    /// Number of words.
+    pub(super) fn len(&self) -> usize {
+        self.placed + self.overflow.len()
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.buckets.heap_bytes() + self.overflow.capacity() * size_of::<(Print, Word)>()
+    }
+
+    /// All words with their prints.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Print, Word)> + '_ {
+        self.buckets.iter().flat_map(Bucket::iter).chain(self.overflow.iter().copied())
+    }
+
+    /// Words with this print.
+    pub(super) fn candidates(&self, print: Print) -> Candidates {
+        let mut found = Candidates::new();
+        let homes = homes(print, self.buckets.len());
+        let [Some(first), Some(second)] = homes.map(|home| self.buckets.get(home)) else {
+            return found;
+        };
+        // Both lines are asked for before either is looked at.
+        let marked = [first.marked(print), second.marked(print)];
+        found.extend(first.matching(marked[0], print).map(|way| first.word(way)));
+        if homes[0] != homes[1] {
+            found.extend(second.matching(marked[1], print).map(|way| second.word(way)));
+        }
+        if !self.overflow.is_empty() {
+            let equal = self.overflow.iter().filter(|(other, _)| *other == print);
+            found.extend(equal.map(|(_, word)| *word));
+        }
+        found
+    }
+
+    /// The place of the word with this print and location.
+    pub(super) fn find(&self, print: Print, location: Location) -> Option<Spot> {
+        for home in homes(print, self.buckets.len()) {
+            let bucket = self.buckets.get(home)?;
+            let mut ways = bucket.matching(bucket.marked(print), print);
+            if let Some(way) = ways.find(|way| bucket.word(*way).location() == location) {
+                return Some(Spot::Bucket(home, way));
+            }
+        }
+        let sought = |(other, word): &(Print, Word)| *other == print && word.location() == location;
+        self.overflow.iter().position(sought).map(Spot::Overflow)
+    }
+
+    /// The word at a place.
+    pub(super) fn word(&self, spot: Spot) -> Word {
+        match spot {
+            Spot::Bucket(home, way) => self.buckets[home].word(way),
+            Spot::Overflow(n) => self.overflow[n].1,
+        }
+    }
+
+    /// Puts another word with the same print at a place.
+    pub(super) fn set_word(&mut self, spot: Spot, word: Word) {
+        match spot {
+            Spot::Bucket(home, way) => self.buckets[home].set_word(way, word),
+            Spot::Overflow(n) => self.overflow[n].1 = word,
+        }
+    }
+
+    /// Adds a word.
+    pub(super) fn insert(&mut self, print: Print, word: Word) {
+        self.reserve(1, print);
+        if self.place(print, word) {
+            return;
+        }
+        let ways = self.buckets.len() * WAYS;
+        if self.placed * 100 >= ways * LOAD_PERCENT_CROWDED {
+            self.rebuild(buckets_for(load_max(self.buckets.len()) + 1, print));
+            if self.place(print, word) {
+                return;
+            }
+        }
+        self.overflow.push((print, word));
+    }
+
+    /// Makes room for `more` words in buckets.
+    pub(super) fn reserve(&mut self, more: usize, print: Print) {
+        if self.placed + more > load_max(self.buckets.len()) {
+            self.rebuild(buckets_for(self.placed + more, print));
+        }
+    }
+
+    /// Takes a word out.
+    pub(super) fn remove(&mut self, print: Print, location: Location) -> Option<Word> {
+        let word = match self.find(print, location)? {
+            Spot::Overflow(n) => self.overflow.swap_remove(n).1,
+            Spot::Bucket(home, way) => {
+                self.placed -= 1;
+                let (_, word) = self.buckets[home].take(way);
+                self.refill(home);
+                word
+            }
+        };
+        self.shrink(print);
+        Some(word)
+    }
+
+    /// Keeps the words for which `keep` is true; gives the number of the others.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(Word) -> bool) -> usize {
+        let before = self.len();
+        for bucket in self.buckets.iter_mut() {
+            for way in (0..bucket.len()).rev() {
+                if !keep(bucket.word(way)) {
+                    bucket.take(way);
+                    self.placed -= 1;
+                }
+            }
+        }
+        self.overflow.retain(|(_, word)| keep(*word));
+        let removed = before - self.len();
+        if removed > 0 {
+            self.place_overflow();
+            self.shrink(Print::of(removed as u64));
+        }
+        removed
+    }
+
+    /// Puts a word into one of its buckets, moving others if it must.
+    fn place(&mut self, print: Print, word: Word) -> bool {
+        if self.buckets.len() == 0 {
+            return false;
+        }
+        let homes = homes(print, self.buckets.len());
+        let placed = homes.iter().any(|home| self.buckets[*home].push(print, word))
+            || self.make_room(homes).is_some_and(|home| self.buckets[home].push(print, word));
+        self.placed += usize::from(placed);
+        placed
+    }
+
+    /// Moves words from bucket to bucket until one of two full ones has room; gives that one.
+    /// Searches breadth first, so the least number of words moves.
+    fn make_room(&mut self, homes: [usize; 2]) -> Option<usize> {
+        let mut steps: SmallVec<[Step; STEPS_MAX]> = SmallVec::new();
+        steps.extend(homes.map(|bucket| Step { bucket, from: None }));
+        let mut at = 0;
+        while at < steps.len() {
+            let bucket = steps[at].bucket;
+            for way in 0..WAYS {
+                let [first, second] = self.homes_of(bucket, way);
+                let target = if first == bucket { second } else { first };
+                if !self.buckets[target].is_full() {
+                    return Some(self.shift(&steps, (at, way), target));
+                }
+                // A bucket stands here once, or a word would be moved twice.
+                if steps.len() < STEPS_MAX && steps.iter().all(|step| step.bucket != target) {
+                    steps.push(Step { bucket: target, from: Some((at, way)) });
+                }
+            }
+            at += 1;
+        }
+        None
+    }
+
+    fn homes_of(&self, bucket: usize, way: usize) -> [usize; 2] {
+        homes(self.buckets[bucket].print(way), self.buckets.len())
+    }
+
+    /// Moves the word at `last` to `target`, then each word of its path one step on.
+    fn shift(&mut self, steps: &[Step], last: (usize, usize), mut target: usize) -> usize {
+        let mut from = Some(last);
+        while let Some((at, way)) = from {
+            let (print, word) = self.buckets[steps[at].bucket].take(way);
+            let pushed = self.buckets[target].push(print, word);
+            assert!(pushed, "the word before made room");
+            target = steps[at].bucket;
+            from = steps[at].from;
+        }
+        target
+    }
+
+    /// Moves one word of the overflow that belongs there to a bucket that has room.
+    fn refill(&mut self, home: usize) {
+        let count = self.buckets.len();
+        let belongs = |(print, _): &(Print, Word)| homes(*print, count).contains(&home);
+        if let Some(n) = self.overflow.iter().position(belongs) {
+            let (print, word) = self.overflow.swap_remove(n);
+            self.placed += usize::from(self.buckets[home].push(print, word));
+        }
+    }
+
+    fn place_overflow(&mut self) {
+        if self.overflow.is_empty() {
+            return;
+        }
+        for (print, word) in std::mem::take(&mut self.overflow) {
+            if !self.place(print, word) {
+                self.overflow.push((print, word));
+            }
+        }
+    }
+
+    /// Gives memory back after words were taken out.
+    fn shrink(&mut self, print: Print) {
+        if self.overflow.capacity() > self.overflow.len() * 4 {
+            self.overflow.shrink_to(self.overflow.len() * 2);
+        }
+        if self.placed * 100 < self.buckets.len() * WAYS * LOAD_PERCENT_MIN {
+            let count = buckets_for(self.placed, print);
+            if count < self.buckets.len() {
+                self.rebuild(count);
+            }
+        }
+    }
+
+    /// Places every word anew in `count` buckets.
+    fn rebuild(&mut self, count: usize) {
+        let old = std::mem::replace(&mut self.buckets, Table::new(count));
+        self.placed = 0;
+        for (print, word) in old.iter().flat_map(Bucket::iter) {
+            if !self.place(print, word) {
+                self.overflow.push((print, word));
+            }
+        }
+        self.place_overflow();
+    }
+}
