@@ -12,14 +12,14 @@ use smallvec::SmallVec;
 
 /// Words per hundred ways above which a shard grows. With two buckets of seven ways almost
 /// everything up to 99 could be placed, ever more slowly.
-const LOAD_PERCENT_MAX: usize = 95;
+const LOAD_PERCENT_MAX: usize = 96;
 /// Words per hundred ways below which a shard is made smaller.
-const LOAD_PERCENT_MIN: usize = 80;
+const LOAD_PERCENT_MIN: usize = 78;
 /// Where a word finds no place at this load or above, the shard grows; below, prints are equal.
 const LOAD_PERCENT_CROWDED: usize = 85;
-/// A rebuilt shard has room for one part in 24 to one part in 12 more words than it must. That
+/// A rebuilt shard has room for one part in 12 to one part in 6 more words than it must. That
 /// the part varies keeps the shards from growing all at the same size of the index.
-const ROOM_SHARE: usize = 24;
+const ROOM_SHARE: usize = 12;
 /// Buckets looked at to make room for one word.
 const STEPS_MAX: usize = 64;
 
