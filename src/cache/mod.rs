@@ -258,6 +258,12 @@ impl Cache {
         self.inner.store.is_recovered()
     }
 
+    /// Whether the device takes writes, as far as is known; if not, stores are refused.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        self.inner.store.takes_writes()
+    }
+
     /// Waits until recovery is complete.
     pub async fn ready(&self) {
         self.inner.store.recovered().await;

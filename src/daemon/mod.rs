@@ -263,10 +263,12 @@ fn readiness_of(
     move || {
         if stopping.load(Ordering::Relaxed) {
             Readiness::NotReady("the daemon is stopping".to_owned())
-        } else if cache.is_ready() {
-            Readiness::Ready
-        } else {
+        } else if !cache.is_ready() {
             Readiness::NotReady("recovery is running".to_owned())
+        } else if !cache.takes_writes() {
+            Readiness::NotReady("the device refuses writes: stores are refused".to_owned())
+        } else {
+            Readiness::Ready
         }
     }
 }
@@ -279,7 +281,7 @@ fn add_readiness(
     let readiness = readiness_of(cache, stopping);
     metrics.add(move |page| {
         let ready = u64::from(readiness() == Readiness::Ready);
-        let help = "1 when the cache is recovered and serving, else 0.";
+        let help = "1 when the cache is recovered and the device takes writes, else 0.";
         page.gauge("rawcached_ready", help, &[], ready);
     })?;
     Ok(())

@@ -32,6 +32,8 @@ struct Deadlines {
     tail: Option<Instant>,
     /// Written changes must be flushed by then.
     sync: Option<Instant>,
+    /// A device that failed is tried again then.
+    retry: Option<Instant>,
 }
 
 /// What one round has to do.
@@ -63,6 +65,8 @@ impl Store {
             }
             waiters.push(Waiter { ticket, done });
         }
+        // Who waits for the device shall know now whether it works again.
+        self.shared.health.hurry();
         self.shared.wake_flusher.notify_one();
         match wait.await {
             Ok(true) => Ok(()),
@@ -96,22 +100,77 @@ impl Store {
                 self.shared.waiters.lock().clear();
                 return;
             }
-            self.flush_round(&mut deadlines).await;
+            if self.may_write().await {
+                self.flush_round(&mut deadlines).await;
+            }
+            deadlines.retry = self.shared.health.retry_at();
+        }
+    }
+
+    /// False while the device fails and it is not time to try it: what there is to write waits.
+    async fn may_write(&self) -> bool {
+        let Some(retry_at) = self.shared.health.retry_at() else { return true };
+        if self.shared.is_stopping() {
+            return true;
+        }
+        if retry_at > Instant::now() || !self.try_device().await {
+            let at_risk = self.shared.log.lock().appended();
+            self.settle(false, None, at_risk);
+            return false;
+        }
+        true
+    }
+
+    /// Rewrites the superblock, which loses nothing, to see whether the device takes writes again.
+    async fn try_device(&self) -> bool {
+        let (superblock, _) = self.shared.log.lock().superblock();
+        if let Err(error) = write_superblock(&self.shared.device, &superblock).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the device still fails");
+            self.shared.health.still_failing();
+            return false;
+        }
+        self.shared.log.lock().superblock_written(&superblock);
+        self.shared.health.accept();
+        self.shared.wake_reclaimer.notify_one();
+        true
+    }
+
+    /// Counts a failure of the device, and says so where it begins or gets worse.
+    pub(super) fn note_failure(&self, error: &DeviceError) {
+        let error = error as &dyn std::error::Error;
+        match self.shared.health.failed() {
+            None => tracing::error!(error, "writing to the device failed"),
+            Some(pause) => tracing::error!(
+                error,
+                retry_secs = pause.as_secs(),
+                "the device fails: stores are refused until it takes writes again"
+            ),
+        }
+    }
+
+    /// Data reached the device.
+    pub(super) fn note_success(&self) {
+        if self.shared.health.succeeded() {
+            tracing::info!("the device takes writes again");
         }
     }
 
     async fn flush_round(&self, deadlines: &mut Deadlines) {
         let round = self.begin_round(deadlines);
-        let (mut ok, wrote) = (true, round.wrote);
-        if let Some(superblock) = &round.superblock {
-            ok &= self.write_superblock(superblock).await.is_ok();
+        let wrote = round.wrote;
+        let wrote_data = !round.writes.is_empty();
+        let mut failure = match &round.superblock {
+            Some(superblock) => self.write_superblock(superblock).await.err(),
+            None => None,
+        };
+        let go = failure.is_none();
+        let writes = round.writes.into_iter().map(|write| self.write_piece(write, go));
+        let mut written = join_all(writes).await;
+        failure = failure.or_else(|| written.iter_mut().find_map(|(_, error)| error.take()));
+        if round.sync && failure.is_none() {
+            failure = self.shared.device.flush().await.err();
         }
-        let writes = round.writes.into_iter().map(|write| self.write_piece(write, ok));
-        let written = join_all(writes).await;
-        ok &= written.iter().all(|(_, ok)| *ok);
-        if round.sync && ok {
-            ok &= self.shared.device.flush().await.is_ok();
-        }
+        let ok = failure.is_none();
         let mut log = self.shared.log.lock();
         for (write, _) in written {
             log.write_done(write);
@@ -135,6 +194,11 @@ impl Store {
             // Not at once again: a device that refuses flushes refuses the next one too.
             deadlines.sync = deadlines.sync.map(|_| Instant::now() + SYNC_INTERVAL);
             count(&self.shared.counters.write_errors);
+        }
+        match &failure {
+            Some(error) => self.note_failure(error),
+            None if wrote_data => self.note_success(),
+            None => {}
         }
         self.settle(ok, round.sync.then_some(round.complete).flatten(), at_risk);
         // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
@@ -164,17 +228,19 @@ impl Store {
         Round { writes, complete, superblock: dirty.then_some(superblock), wrote, sync }
     }
 
-    async fn write_piece(&self, write: PendingWrite, go: bool) -> (PendingWrite, bool) {
+    /// Writes a piece, if it may `go`; gives it back with what went wrong.
+    async fn write_piece(
+        &self,
+        write: PendingWrite,
+        go: bool,
+    ) -> (PendingWrite, Option<DeviceError>) {
         if !go {
-            return (write, false);
+            return (write, None);
         }
         let offset = self.shared.layout.region_offset(write.region) + write.offset;
         let slices = vec![write.slice.clone()];
         let result = self.shared.device.write(offset, slices).await;
-        if let Err(error) = &result {
-            tracing::error!(error = error as &dyn std::error::Error, "writing the log failed");
-        }
-        (write, result.is_ok())
+        (write, result.err())
     }
 
     /// Writes both copies, one durable before the other is begun, so that one is always whole.
@@ -183,14 +249,8 @@ impl Store {
         superblock: &Superblock,
     ) -> Result<(), DeviceError> {
         let result = write_superblock(&self.shared.device, superblock).await;
-        match &result {
-            Ok(()) => self.shared.log.lock().superblock_written(superblock),
-            Err(error) => {
-                tracing::error!(
-                    error = error as &dyn std::error::Error,
-                    "writing the superblock failed"
-                );
-            }
+        if result.is_ok() {
+            self.shared.log.lock().superblock_written(superblock);
         }
         result
     }
@@ -221,10 +281,8 @@ impl Store {
 
 impl Deadlines {
     fn next(&self) -> Option<Instant> {
-        match (self.tail, self.sync) {
-            (Some(tail), Some(sync)) => Some(tail.min(sync)),
-            (tail, sync) => tail.or(sync),
-        }
+        // Before the retry nothing is written, so nothing else is due.
+        self.retry.or([self.tail, self.sync].into_iter().flatten().min())
     }
 }
 

@@ -8,6 +8,7 @@ mod counters;
 mod entry;
 mod fills;
 mod flusher;
+mod health;
 pub mod index;
 pub mod inspect;
 mod key_hash;
@@ -52,6 +53,7 @@ use crate::device::{Device, DeviceError};
 use crate::format::{GRANULE, Kind, Layout, LayoutError, Sequence, Superblock, Uuid};
 use counters::Counters;
 use fills::Fills;
+use health::Health;
 use index::Index;
 use log::Log;
 use reclaim::Discard;
@@ -141,6 +143,7 @@ struct Shared {
     durable: AtomicU64,
     /// Changes up to this ticket were at risk when a write last failed.
     failed: AtomicU64,
+    health: Health,
     wake_flusher: Notify,
     wake_reclaimer: Notify,
     /// Wakes reclaim, the only one to wait for it, when a pin ends.
@@ -250,6 +253,7 @@ impl Store {
             waiters: Mutex::default(),
             durable: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            health: Health::default(),
             wake_flusher: Notify::new(),
             wake_reclaimer: Notify::new(),
             unpinned: Notify::new(),
@@ -286,6 +290,13 @@ impl Store {
         }
     }
 
+    /// Whether the device takes writes, as far as is known. While it does not, changes are refused
+    /// and it is tried again every few seconds.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        !self.shared.health.is_refusing()
+    }
+
     /// How the device is divided.
     #[must_use]
     pub fn layout(&self) -> &Layout {
@@ -317,7 +328,7 @@ impl Store {
     /// # Errors
     /// The device failed.
     pub async fn name_object(&self) -> Result<Sequence, StoreError> {
-        self.begin_mutation().await?;
+        self.begin_store().await?;
         Ok(self.shared.log.lock().draw())
     }
 
@@ -413,6 +424,15 @@ impl Store {
             Ok(())
         };
         self.shared.epoch.get_or_try_init(raise).await.copied()
+    }
+
+    /// As [`Store::begin_mutation`], for changes that are worth nothing on a device that fails;
+    /// purges are always tried.
+    async fn begin_store(&self) -> Result<(), StoreError> {
+        if self.shared.epoch.initialized() && self.shared.health.is_refusing() {
+            return Err(StoreError::NotDurable);
+        }
+        self.begin_mutation().await
     }
 
     fn key_hash(&self, key: &[u8]) -> u64 {

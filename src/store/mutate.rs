@@ -106,7 +106,7 @@ impl Store {
         condition: Condition,
         (fill, ram_only): (Option<Fill>, bool),
     ) -> Result<(Stored, Ticket), StoreError> {
-        self.begin_mutation().await?;
+        self.begin_store().await?;
         let change = Change { key_hash: self.key_hash(key), slot, fill };
         let mut patience = Patience::default();
         loop {
@@ -348,7 +348,7 @@ impl Store {
         body: &[u8],
         lifetime: Lifetime,
     ) -> Result<Ticket, StoreError> {
-        self.begin_mutation().await?;
+        self.begin_store().await?;
         add(&self.shared.counters.body_bytes, body.len() as u64);
         let encoded = key.encode();
         let slot = Slot::new(Kind::Slice, &encoded, (&[], body), lifetime);
@@ -399,6 +399,11 @@ impl Store {
             let nothing = found.matched.is_none() && found.suspects.is_empty();
             if nothing && self.is_absent(key_hash) {
                 return self.settle_absence(purge).await;
+            }
+            if !purge && self.shared.health.is_refusing() {
+                self.drop_unrecorded(key_hash, &found);
+                self.after_displacing(&found);
+                return Ok(found.matched.is_some_and(|matched| matched.live));
             }
             self.begin_mutation().await?;
             match self.kill(key_hash, &found)? {

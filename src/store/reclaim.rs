@@ -61,6 +61,8 @@ impl Store {
 
     async fn reclaim_one(&self) -> Result<bool, StoreError> {
         if !self.shared.is_recovered()
+            // In vain it would drop what can still be read.
+            || self.shared.health.is_refusing()
             || !self.shared.log.lock().has_epoch()
             || self.shared.log.lock().free_count() >= self.free_target()
         {
@@ -80,6 +82,11 @@ impl Store {
             row.set_state(RegionState::Sealed);
             row.count_failure();
         }
+        match &freed {
+            Ok(()) => self.note_success(),
+            Err(StoreError::Device(error)) if error.operation != "read" => self.note_failure(error),
+            Err(_) => {}
+        }
         freed.map(|()| true)
     }
 
@@ -92,6 +99,8 @@ impl Store {
         };
         let kills_max = self.shared.layout.region_size / KILLS_SHARE;
         let mostly_dead = self.shared.layout.region_size / MOSTLY_DEAD;
+        // The newest regions were given up by failed writes: the least is lost if this fails too.
+        let in_doubt = self.shared.health.is_in_doubt();
         self.shared
             .regions
             .iter()
@@ -110,7 +119,8 @@ impl Store {
                     2
                 };
                 // One bad block must not keep all the other regions from being reclaimed.
-                (row.failures(), rank, row.generation())
+                let age = row.generation().0;
+                (row.failures(), rank, if in_doubt { u64::MAX - age } else { age })
             })
             .map(|(region, _)| region)
     }

@@ -24,7 +24,7 @@ impl Store {
         keep_until: Timestamp,
     ) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
-        self.begin_mutation().await?;
+        self.begin_store().await?;
         loop {
             self.check_open(None)?;
             let found = self.find(key, key_hash).await;

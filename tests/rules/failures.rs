@@ -116,6 +116,36 @@ fn a_device_that_refuses_flushes_is_not_asked_without_pause() {
 }
 
 #[test]
+fn a_device_that_keeps_failing_is_refused_stores_and_keeps_what_it_holds() {
+    let mut rig = Rig::new();
+    rig.fill("kept", 20, 5000);
+    rig.sleep(secs(2));
+    rig.sim.inject(failing(OperationKind::Write, libc::ENOSPC).always());
+    for n in 0..3 {
+        let _ = rig.put(b"trigger", &body(n, 100), &for_secs(1000));
+        rig.sleep(std::time::Duration::from_millis(200));
+    }
+    let before = rig.sim.counts().writes;
+    let free = rig.stats().store.regions_free;
+    for n in 0..1000 {
+        let stored = rig.put(b"trigger", &body(n, 100), &for_secs(1000));
+        assert!(matches!(stored, Err(StoreError::NotDurable)), "{stored:?}");
+    }
+    rig.sleep(secs(60));
+    let tries = rig.sim.counts().writes - before;
+    assert!((10..200).contains(&tries), "{tries} writes in a minute");
+    assert_eq!(rig.stats().store.regions_free, free, "no region is given up meanwhile");
+    assert_eq!(rig.get(b"trigger"), None);
+    assert!(rig.remove(b"kept-1").is_err());
+    assert_eq!(rig.get(b"kept-2").unwrap(), body(2, QUARTER));
+    rig.sim.clear_faults();
+    rig.sleep(secs(2));
+    rig.put(b"trigger", &body(7, 100), &flushed()).unwrap();
+    rig.kill();
+    assert_eq!(rig.get(b"trigger").unwrap(), body(7, 100));
+}
+
+#[test]
 fn the_first_change_fails_when_the_epoch_cannot_be_raised() {
     let mut rig = Rig::new();
     rig.put(b"key", &body(1, 100), &flushed()).unwrap();
