@@ -162,6 +162,7 @@ struct PutArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    crate::device::survive_file_size_limit();
     let ended = match cli.command {
         Command::Serve(arguments) => return serve::run(arguments),
         Command::Format(arguments) => offline_commands::format(&arguments),

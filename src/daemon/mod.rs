@@ -54,7 +54,7 @@ pub fn run(config: Config, reload: Reload<'_>) -> anyhow::Result<()> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let logging = Logging::start(&config.log)?;
     let inherited = Inherited::take().context("sockets from the service manager")?;
-    sockets::raise_open_files_limit(config.server.max_connections);
+    sockets::raise_open_files_limit(config.server.max_connections)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

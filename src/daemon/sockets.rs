@@ -16,6 +16,8 @@ const MEMCACHED_NAME: &str = "memcached";
 const ADMIN_NAME: &str = "admin";
 /// Descriptors needed besides one for each connection: devices, listeners, logs, admin.
 const OPEN_FILES_RESERVE: u64 = 128;
+/// Open files without which the daemon cannot even start.
+const OPEN_FILES_MIN: u64 = 64;
 
 /// Sockets that the service manager has opened for the daemon.
 #[derive(Debug, Default)]
@@ -90,11 +92,18 @@ fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Lets the process open as many files as the kernel allows it, and warns if that is not enough
 /// for `connections`.
-pub fn raise_open_files_limit(connections: u32) {
+///
+/// # Errors
+/// There are too few even to start.
+pub fn raise_open_files_limit(connections: u32) -> anyhow::Result<()> {
     let needed = u64::from(connections) + OPEN_FILES_RESERVE;
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
     match raised {
+        Ok(limit) if limit < OPEN_FILES_MIN => bail!(
+            "Too many open files: the limit is {limit}, and {needed} are needed for \
+             server.max_connections: raise LimitNOFILE"
+        ),
         Ok(limit) if limit < needed => tracing::warn!(
             limit,
             needed,
@@ -103,6 +112,7 @@ pub fn raise_open_files_limit(connections: u32) {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
     }
+    Ok(())
 }
 
 #[cfg(test)]

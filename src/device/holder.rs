@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::facts::sysfs_directory;
+use super::loop_file;
 
 /// Descriptions of all that is known to hold the block device, its partitions or its disk,
 /// besides `asking`.
@@ -42,13 +43,8 @@ pub(super) fn of_block_device(
 /// Descriptions of all that is known to hold the image file.
 pub(super) fn of_file(path: &Path) -> Vec<String> {
     let Ok(canonical) = path.canonicalize() else { return Vec::new() };
-    let mut holders = Vec::new();
-    for name in names_in(Path::new("/sys/block")) {
-        let backing = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"));
-        if backing.is_ok_and(|backing| Path::new(backing.trim_end()) == canonical) {
-            holders.push(format!("attached to /dev/{name}"));
-        }
-    }
+    let devices = loop_file::devices_of(&canonical).into_iter();
+    let mut holders: Vec<String> = devices.map(|name| format!("attached to /dev/{name}")).collect();
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     if swap_paths(&swaps).contains(&canonical) {
         holders.push("in use as swap".to_owned());
@@ -153,7 +149,7 @@ fn is_one_of(path: &Path, family: &[u64]) -> bool {
     path.is_absolute() && fs::metadata(path).is_ok_and(|found| family.contains(&found.rdev()))
 }
 
-fn names_in(directory: &Path) -> Vec<String> {
+pub(super) fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();

@@ -14,6 +14,7 @@ use super::facts::Facts;
 use super::pool::ThreadPool;
 use super::{
     ALIGNMENT_MAX, ALIGNMENT_MIN, Device, DeviceInfo, DeviceKind, Geometry, OpenError, holder,
+    loop_file,
 };
 
 /// Threads of the thread-pool engine unless told otherwise.
@@ -171,8 +172,9 @@ fn claim(file: &File, facts: &Facts, options: &OpenOptions) -> Result<(), OpenEr
         return Err(OpenError::ReadOnly { path: path.clone() });
     }
     if facts.kind == DeviceKind::Block {
-        // O_EXCL has seen to it.
-        return Ok(());
+        // O_EXCL has seen to all but what reaches the same bytes through another device.
+        let rivals = loop_file::rivals_of(facts.device_number);
+        return if rivals.is_empty() { Ok(()) } else { Err(OpenError::busy(path, rivals)) };
     }
     match file.try_lock() {
         Ok(()) => {}
