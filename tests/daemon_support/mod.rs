@@ -80,6 +80,8 @@ pub struct Daemon {
     directory: TempDir,
     process: Option<Process>,
     admin: Option<String>,
+    launcher: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -88,7 +90,13 @@ impl Daemon {
     pub fn new(device: &Path, server: &str) -> Daemon {
         let directory = TempDir::with_prefix("rawcached-test-").unwrap();
         let socket = directory.path().join("memcached.sock");
-        let mut daemon = Daemon { directory, process: None, admin: None };
+        let mut daemon = Daemon {
+            directory,
+            process: None,
+            admin: None,
+            launcher: Vec::new(),
+            environment: Vec::new(),
+        };
         let mut listeners = format!("memcached = [\"unix:{}\"]", socket.display());
         if server.contains("memcached =") {
             listeners.clear();
@@ -118,6 +126,16 @@ impl Daemon {
     pub fn configure_more(&mut self, text: &str) {
         let before = fs::read_to_string(self.config()).unwrap();
         self.configure(&(before + text));
+    }
+
+    /// Has it started by a program that runs what follows its own arguments, such as `prlimit`.
+    pub fn launch_with(&mut self, launcher: &[&str]) {
+        self.launcher = launcher.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
+    /// Adds a variable to its environment.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn config(&self) -> PathBuf {
@@ -167,8 +185,18 @@ impl Daemon {
         assert!(self.process.is_none(), "the daemon is running");
         self.admin = None;
         let log = File::create(self.directory.path().join("log")).unwrap();
-        let child = rawcached()
+        let mut command = rawcached();
+        if let Some((program, arguments)) = self.launcher.split_first() {
+            let launched = command;
+            command = Command::new(program);
+            command.args(arguments).arg(launched.get_program()).stdin(Stdio::null());
+            for (name, _) in launched.get_envs() {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .env_remove("RUST_LOG")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "-c"])
             .arg(self.config())
             .current_dir(self.directory.path())
@@ -189,10 +217,27 @@ impl Daemon {
 
     /// Ends it with SIGTERM and waits for the end.
     pub fn stop(&mut self) -> ExitStatus {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         let mut process = self.process.take().expect("the daemon runs");
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(process.0.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         process.0.wait().unwrap()
+    }
+
+    /// Sends it a signal and does not wait.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Ends it with SIGKILL, unless it has ended; gives how it ended.
+    pub fn kill_or_ended(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the daemon runs");
+        process.0.kill().unwrap();
+        process.0.wait().unwrap()
+    }
+
+    /// What `/readyz` answers.
+    pub fn readiness(&self) -> String {
+        http_get(self.admin(), "/readyz").expect("the admin listener answers")
     }
 
     /// Waits for it to end by itself; gives how it ended and its log.

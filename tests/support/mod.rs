@@ -56,7 +56,14 @@ fn sparse_file(size: u64) -> Result<NamedTempFile, Missing> {
 /// A block device of our own, backed by a temporary file.
 pub struct LoopDevice {
     path: PathBuf,
-    backing: NamedTempFile,
+    backing: Backing,
+    detached: bool,
+}
+
+/// The file behind a loop device.
+enum Backing {
+    Own(NamedTempFile),
+    Given(PathBuf),
 }
 
 impl LoopDevice {
@@ -75,14 +82,38 @@ impl LoopDevice {
         sector_size: u32,
         more: &[&dyn AsRef<OsStr>],
     ) -> Result<LoopDevice, Missing> {
-        let backing = sparse_file(size)?;
+        LoopDevice::attach_to(Backing::Own(sparse_file(size)?), sector_size, more)
+    }
+
+    /// One more device for a file that is somebody else's.
+    pub fn of_file(path: &Path, sector_size: u32) -> Result<LoopDevice, Missing> {
+        LoopDevice::attach_to(Backing::Given(path.to_owned()), sector_size, &[])
+    }
+
+    fn attach_to(
+        backing: Backing,
+        sector_size: u32,
+        more: &[&dyn AsRef<OsStr>],
+    ) -> Result<LoopDevice, Missing> {
         let sector_size = sector_size.to_string();
         let mut arguments: Vec<&dyn AsRef<OsStr>> =
             vec![&"--direct-io=on", &"--sector-size", &sector_size, &"--find", &"--show"];
         arguments.extend(more);
         let path = backing.path().to_owned();
         arguments.push(&path);
-        Ok(LoopDevice { path: command("losetup", &arguments)?.into(), backing })
+        let path = command("losetup", &arguments)?.into();
+        Ok(LoopDevice { path, backing, detached: false })
+    }
+
+    /// Detaches it; while somebody uses it, that waits for the last user.
+    pub fn detach(&mut self) {
+        command("losetup", &[&"--detach", &self.path]).unwrap();
+        self.detached = true;
+    }
+
+    /// Makes the device as long as its file is now.
+    pub fn take_length_of_file(&self) {
+        command("losetup", &[&"--set-capacity", &self.path]).unwrap();
     }
 
     /// The block device.
@@ -96,8 +127,20 @@ impl LoopDevice {
     }
 }
 
+impl Backing {
+    fn path(&self) -> &Path {
+        match self {
+            Backing::Own(file) => file.path(),
+            Backing::Given(path) => path,
+        }
+    }
+}
+
 impl Drop for LoopDevice {
     fn drop(&mut self) {
+        if self.detached {
+            return;
+        }
         if let Err(error) = command("losetup", &[&"--detach", &self.path]) {
             eprintln!("a loop device is left behind: {error:?}");
         }

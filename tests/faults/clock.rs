@@ -1,0 +1,134 @@
+//! The wall clock is set while the daemon runs or while it is down. Method: a library that is
+//! loaded before the C library's and adds an offset, which the test changes, to CLOCK_REALTIME of
+//! this one process; nobody else's clock is touched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::client::Client;
+use crate::daemon_support::{Daemon, run};
+use crate::support::{Missing, command, require};
+
+/// Reads the offset in seconds from the file that `TEST_WALL_CLOCK` names at each call.
+const LIBRARY: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(id, now);
+    if (id == CLOCK_REALTIME && result == 0) {
+        char text[32] = {0};
+        const char *path = getenv("TEST_WALL_CLOCK");
+        int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        if (file >= 0) {
+            if (read(file, text, sizeof text - 1) > 0) now->tv_sec += atoll(text);
+            close(file);
+        }
+    }
+    return result;
+}
+"#;
+
+struct WallClock {
+    directory: tempfile::TempDir,
+}
+
+impl WallClock {
+    fn build() -> Result<WallClock, Missing> {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("clock.c");
+        fs::write(&source, LIBRARY).unwrap();
+        let library = directory.path().join("clock.so");
+        command("cc", &[&"-shared", &"-fPIC", &"-o", &library, &source, &"-ldl"])?;
+        let clock = WallClock { directory };
+        clock.set(0);
+        Ok(clock)
+    }
+
+    fn offset(&self) -> PathBuf {
+        self.directory.path().join("offset")
+    }
+
+    /// Moves the wall clock to so many seconds after the real one.
+    fn set(&self, seconds: i64) {
+        fs::write(self.offset(), seconds.to_string()).unwrap();
+    }
+
+    fn give_to(&self, daemon: &mut Daemon) {
+        let library = self.directory.path().join("clock.so");
+        daemon.set_environment("LD_PRELOAD", &library.display().to_string());
+        daemon.set_environment("TEST_WALL_CLOCK", &self.offset().display().to_string());
+    }
+}
+
+fn set(client: &mut Client, name: &str, ttl: i64) {
+    client.send(format!("set {name} 0 {ttl} 2\r\nok\r\n").as_bytes());
+    assert_eq!(client.line(), "STORED");
+}
+
+fn serve(image: &Path, clock: &WallClock) -> Daemon {
+    assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
+    let mut daemon = Daemon::new(image, "");
+    clock.give_to(&mut daemon);
+    daemon.configure_more("[ram]\nsize = \"0\"\n");
+    daemon.restart();
+    daemon
+}
+
+const DAY: i64 = 86_400;
+
+#[test]
+fn a_step_of_the_wall_clock_under_the_daemon_neither_ends_nor_lengthens_a_life() {
+    let Some(clock) = require(WallClock::build()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = serve(&directory.path().join("cache.img"), &clock);
+    let mut client = Client::connect(&daemon);
+    for step in [2 * DAY, -2 * DAY] {
+        set(&mut client, "brief", 2);
+        set(&mut client, "day", DAY);
+        clock.set(step);
+        assert!(client.get("day").is_some(), "a step of {step} s ends nothing");
+        std::thread::sleep(std::time::Duration::from_millis(2200));
+        assert_eq!(client.get("brief"), None, "a step of {step} s lengthens nothing");
+        assert!(client.get("day").is_some());
+    }
+    // The log shows that the daemon sees the clock that was set.
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    let year = daemon.log().lines().map(|line| line[..10].to_owned()).collect::<Vec<_>>();
+    println!("dates in the log: {year:?}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_wall_clock_set_while_the_daemon_is_down_counts_forward_and_never_back() {
+    let Some(clock) = require(WallClock::build()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = serve(&directory.path().join("cache.img"), &clock);
+    let mut client = Client::connect(&daemon);
+    set(&mut client, "hour", 3600);
+    set(&mut client, "days", 3 * DAY);
+    assert!(daemon.stop().success());
+    // Forward: the time counts as passed.
+    clock.set(2 * DAY);
+    daemon.restart();
+    let mut client = Client::connect(&daemon);
+    assert_eq!(client.get("hour"), None);
+    assert!(client.get("days").is_some());
+    set(&mut client, "later", 3600);
+    set(&mut client, "soon", 2);
+    assert!(daemon.stop().success());
+    // Back: what has expired stays so, and what lives does not live longer.
+    clock.set(-2 * DAY);
+    daemon.restart();
+    let mut client = Client::connect(&daemon);
+    assert_eq!(client.get("hour"), None, "it has expired before");
+    assert!(client.get("days").is_some() && client.get("later").is_some());
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(client.get("soon"), None, "its two seconds are over");
+    assert!(daemon.stop().success());
+}
