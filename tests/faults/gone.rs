@@ -133,7 +133,8 @@ fn cut_short(loop_device: bool) {
     daemon.restart();
     let found = ledger.check(&daemon, Allowed::LateChanges);
     println!("as long as before: {found:?}");
-    assert!(found.hits >= 19, "what was stored after the cut is there");
+    // The header of the region that was open is cut off too, and with it what came later.
+    assert!(found.hits >= 40, "what lies before the cut is there");
     assert!(daemon.stop().success());
     let check = run(&[&"check", &device]);
     println!("{}", String::from_utf8_lossy(&check.stdout));
