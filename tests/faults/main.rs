@@ -8,6 +8,7 @@ mod client;
 mod clock;
 #[path = "../daemon_support/mod.rs"]
 mod daemon_support;
+mod frozen;
 mod gone;
 mod kills;
 mod limits;

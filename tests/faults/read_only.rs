@@ -2,6 +2,7 @@
 //! error in itself.
 
 use std::fs;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 
@@ -13,6 +14,22 @@ use crate::daemon_support::{Daemon, format, run};
 use crate::support::{LoopDevice, MountedImage, command, require};
 
 const MIB: u64 = 1 << 20;
+
+/// A block device set read-only. That outlives a loop device, so it is undone when dropped.
+struct ReadOnly<'a>(&'a Path);
+
+impl ReadOnly<'_> {
+    fn set(device: &Path) -> ReadOnly<'_> {
+        command("blockdev", &[&"--setro", &device]).unwrap();
+        ReadOnly(device)
+    }
+}
+
+impl Drop for ReadOnly<'_> {
+    fn drop(&mut self) {
+        command("blockdev", &[&"--setrw", &self.0]).unwrap();
+    }
+}
 
 #[test]
 fn a_device_set_read_only_is_read_on_and_written_when_that_is_undone() {
@@ -27,7 +44,7 @@ fn a_device_set_read_only_is_read_on_and_written_when_that_is_undone() {
     assert!(ledger.set(&mut client, "victim", 100) && ledger.delete(&mut client, "victim"));
     ledger.settle();
 
-    command("blockdev", &[&"--setro", &disk.path()]).unwrap();
+    let read_only = ReadOnly::set(disk.path());
     let stored = expect_refusals(&daemon, &mut ledger, ("late", 10_000));
     ledger.check(&daemon, Allowed::Misses);
     assert!(!ledger.delete(&mut client, "early-7"), "a purge that is not durable is no purge");
@@ -39,7 +56,7 @@ fn a_device_set_read_only_is_read_on_and_written_when_that_is_undone() {
     println!("refused after {stored} stores, {lines} lines of errors");
     assert!((1..6).contains(&lines), "{}", daemon.log());
 
-    command("blockdev", &[&"--setrw", &disk.path()]).unwrap();
+    drop(read_only);
     expect_healed(&daemon);
     // The purge of everything was refused, but it stands in the superblock that is written next.
     ledger.forget("");
@@ -63,11 +80,11 @@ fn a_stop_while_the_device_is_read_only_says_that_something_may_be_lost() {
     ledger.fill(&mut client, "early", (50, 5000));
     assert!(ledger.set(&mut client, "victim", 1) && ledger.delete(&mut client, "victim"));
     ledger.settle();
-    command("blockdev", &[&"--setro", &disk.path()]).unwrap();
+    let read_only = ReadOnly::set(disk.path());
     assert!(ledger.set(&mut client, "late", 5000), "accepted before anybody knows");
     daemon.signal(Signal::SIGTERM);
     let (status, log) = daemon.wait();
-    command("blockdev", &[&"--setrw", &disk.path()]).unwrap();
+    drop(read_only);
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("could not be written out"), "{log}");
     daemon.restart();
