@@ -7,7 +7,7 @@
 //!
 //! Modules import downwards only, in this order (see `docs/ARCHITECTURE.md`):
 //! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `store` →
-//! `format` → `device` → `clock`, `units`.
+//! `format` → `device` → `clock`, `histogram`, `units`.
 
 pub mod cache;
 pub mod cli;
@@ -16,6 +16,7 @@ pub mod config;
 pub mod daemon;
 pub mod device;
 pub mod format;
+pub mod histogram;
 pub mod metrics;
 pub mod server;
 pub mod store;

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 10] = [
     &["store"],
     &["format"],
     &["device"],
-    &["clock", "units"],
+    &["clock", "histogram", "units"],
 ];
 
 fn layer_of(module: &str) -> Option<usize> {

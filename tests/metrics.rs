@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
+use rawcached::cache::{Ack, Cache, CacheOptions, Condition, RangeOptions, StoreOptions};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::config::ListenAddress;
 use rawcached::device::{
@@ -336,6 +336,31 @@ async fn stalls(seen: &mut Seen) {
     seen.scrape(&metrics);
 }
 
+/// Large bodies read in parallel: whole, dropped half way, after a read that failed, too slowly.
+async fn ranges(seen: &mut Seen) {
+    let device = sim(32 << 20).await;
+    let options = CacheOptions {
+        range: RangeOptions { threshold: 1, ..RangeOptions::default() },
+        ..without_ram()
+    };
+    let (cache, metrics) = open(device.open(), options, &clock()).await;
+    put(&cache, "large", 6 << 20).await;
+    put(&cache, "filler", 2 << 20).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let hit = cache.lookup_head(b"large", false).await.unwrap();
+    device.set_delay(Delay::Sleep(Duration::from_millis(5)));
+    let mut whole = hit.range(0..u64::MAX, None).await.unwrap();
+    device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read));
+    while whole.next_chunk().await.unwrap().is_some() {
+        seen.scrape(&metrics);
+    }
+    let mut slow = hit.range(0..u64::MAX, None).await.unwrap();
+    device.set_delay(Delay::Sleep(Duration::from_secs(1000)));
+    while slow.next_chunk().await.is_ok() {}
+    drop(slow);
+    seen.scrape(&metrics);
+}
+
 async fn buffered(seen: &mut Seen) {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(4 << 20).unwrap();
@@ -362,6 +387,7 @@ fn every_metric_that_can_be_moved_moves() {
         reclaim(&mut seen).await;
         trouble(&mut seen).await;
         stalls(&mut seen).await;
+        ranges(&mut seen).await;
     });
     let still: Vec<&String> =
         seen.all.difference(&seen.moved).filter(|name| !UNMOVED.contains(&name.as_str())).collect();

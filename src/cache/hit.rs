@@ -1,64 +1,64 @@
-//! What a lookup gives: an entry's metadata at once, its body piece by piece.
+//! What a lookup gives: an entry's metadata at once, its body or a range of it piece by piece.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
+use super::body::{BodyReader, Object};
 use crate::format::ObjectHead;
-use crate::store::{Entry, Lifetime, ObjectReader, Store, Tier};
-
-/// A later piece of a body is gone or damaged; the caller must not treat what it has as whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a later piece of the object is gone or damaged")]
-pub struct TruncatedBody;
+use crate::store::{Entry, Lifetime, RangeOptions, Store, Tier, TruncatedBody};
 
 /// A live entry.
 pub struct Hit {
     entry: Entry,
     tier: Tier,
-    body: Body,
-}
-
-enum Body {
-    Whole {
-        taken: bool,
-    },
-    Sliced {
-        store: Store,
-        head: ObjectHead,
-        first: Option<Bytes>,
-        next: u32,
-        _reader: ObjectReader,
-    },
+    /// Where the body is, unless it is in the entry.
+    object: Option<Object>,
+    /// How ranges are read.
+    options: RangeOptions,
+    /// What [`Hit::next_chunk`] gives. The mutex, never locked, makes a hit `Sync`, which reads
+    /// under way are not.
+    body: Option<Mutex<BodyReader>>,
 }
 
 impl Hit {
     pub(super) fn whole_body(entry: Entry, tier: Tier) -> Hit {
-        Hit { entry, tier, body: Body::Whole { taken: false } }
+        Hit { entry, tier, object: None, options: RangeOptions::default(), body: None }
     }
 
-    /// A large object; its first slice is verified before anything is answered.
-    pub(super) async fn sliced(
+    /// A large object, if all its slices are there.
+    pub(super) fn sliced(
         store: &Store,
-        entry: Entry,
-        tier: Tier,
+        found: (Entry, Tier),
         head: ObjectHead,
+        options: RangeOptions,
     ) -> Option<Hit> {
-        let reader = store.read_object(head.object);
+        let hold = Arc::new(store.read_object(head.object));
         if !store.has_slices(head.object, head.slice_count()) {
             return None;
         }
-        let (first, _) = store.slice(head.object, 0).await?;
-        let first = Some(first.shared_body());
-        let body = Body::Sliced { store: store.clone(), head, first, next: 1, _reader: reader };
-        Some(Hit { entry, tier, body })
+        let (entry, tier) = found;
+        let object = Some(Object { store: store.clone(), head, hold });
+        Some(Hit { entry, tier, object, options, body: None })
+    }
+
+    /// Begins to read the body of a large object, so that a damaged first piece is a miss.
+    pub(super) async fn begin_body(&mut self) -> Result<(), TruncatedBody> {
+        if self.object.is_some() && self.body.is_none() {
+            self.body = Some(Mutex::new(self.range(0..self.len(), None).await?));
+        }
+        Ok(())
     }
 
     /// Length of the whole body in bytes.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "an empty body is an entry like any other")]
     pub fn len(&self) -> u64 {
-        match &self.body {
-            Body::Whole { .. } => self.entry.body().len() as u64,
-            Body::Sliced { head, .. } => head.len,
+        match &self.object {
+            None => self.entry.body().len() as u64,
+            Some(object) => object.head.len,
         }
     }
 
@@ -89,33 +89,45 @@ impl Hit {
     /// The whole body if it is in memory already: bodies of up to one slice, about 1 MiB.
     #[must_use]
     pub fn whole(&self) -> Option<&[u8]> {
-        match &self.body {
-            Body::Whole { .. } => Some(self.entry.body()),
-            Body::Sliced { .. } => None,
+        self.object.is_none().then(|| self.entry.body())
+    }
+
+    /// Begins to read a range of the body; the part of it beyond the body's end is left out.
+    /// Its first piece is verified when this returns. `options` take the place of the
+    /// cache's own.
+    ///
+    /// # Errors
+    /// The first piece was evicted or is damaged: this is a miss.
+    pub async fn range(
+        &self,
+        range: Range<u64>,
+        options: Option<&RangeOptions>,
+    ) -> Result<BodyReader, TruncatedBody> {
+        let end = range.end.min(self.len());
+        let range = range.start.min(end)..end;
+        match &self.object {
+            None => {
+                let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+                let bytes = self.entry.shared_body();
+                Ok(BodyReader::memory(bytes.slice(within(range.start)..within(range.end))))
+            }
+            Some(object) => {
+                BodyReader::object(object, range, options.unwrap_or(&self.options)).await
+            }
         }
     }
 
-    /// The next piece of the body, at most one slice; `None` at its end.
+    /// The next piece of the whole body, at most 1 MiB; `None` at its end.
     ///
     /// # Errors
-    /// A piece was evicted or is damaged: the body ends here, short.
+    /// A piece was evicted, is damaged or took too long: the body ends here, short.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
+        if self.body.is_none() {
+            self.body = Some(Mutex::new(self.range(0..self.len(), None).await?));
+        }
         match &mut self.body {
-            Body::Whole { taken } => {
-                let first = !std::mem::replace(taken, true);
-                Ok(first.then(|| self.entry.shared_body()))
-            }
-            Body::Sliced { store, head, first, next, .. } => {
-                if let Some(first) = first.take() {
-                    return Ok(Some(first));
-                }
-                if *next >= head.slice_count() {
-                    return Ok(None);
-                }
-                let slice = store.slice(head.object, *next).await;
-                *next += 1;
-                slice.map(|(entry, _)| Some(entry.shared_body())).ok_or(TruncatedBody)
-            }
+            Some(body) => body.get_mut().next_chunk().await,
+            None => Ok(None),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The cache as its users see it: lookup, store, touch, remove, purge. Owns the RAM tier,
 //! lifetimes and acknowledgement; what is on the device is the store's.
 
+mod body;
 mod hit;
 mod ram;
 mod writer;
@@ -10,12 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use hit::{Hit, TruncatedBody};
+pub use body::BodyReader;
+pub use hit::Hit;
 pub use writer::Writer;
 
 pub use crate::store::{
-    Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, OpenError, StoreError, StoreStats,
-    Stored, Tier,
+    Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, OpenError, RangeOptions, RangeStats,
+    StoreError, StoreStats, Stored, Tier, TruncatedBody, ZeroRangeOption,
 };
 
 use crate::clock::Clock;
@@ -43,6 +45,11 @@ pub struct CacheOptions {
     pub staging_bytes: u64,
     /// Bits of the key hash that are used: all of them, but for tests that want collisions.
     pub hash_mask: u64,
+    /// How large bodies are read.
+    pub range: RangeOptions,
+    /// Bytes of memory that all parallel range reads share. A reader that gets no share of it
+    /// goes on with one small piece at a time.
+    pub range_buffer_bytes: u64,
 }
 
 impl Default for CacheOptions {
@@ -56,6 +63,8 @@ impl Default for CacheOptions {
             flush_interval: Duration::from_millis(100),
             staging_bytes: 128 << 20,
             hash_mask: u64::MAX,
+            range: RangeOptions::default(),
+            range_buffer_bytes: 64 << 20,
         }
     }
 }
@@ -123,8 +132,12 @@ impl Cache {
             Some(ram) => Arc::clone(ram) as Arc<dyn Resident>,
             None => Arc::new(NotResident),
         };
-        let device_options =
-            DeviceOptions { flush_interval: options.flush_interval, hash_mask: options.hash_mask };
+        options.range.check()?;
+        let device_options = DeviceOptions {
+            flush_interval: options.flush_interval,
+            hash_mask: options.hash_mask,
+            range_buffer_bytes: options.range_buffer_bytes,
+        };
         let store = Store::open(device, device_options, clock.clone(), resident).await?;
         let staging = Staging::new(options.staging_bytes);
         Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, staging }) })
@@ -148,24 +161,35 @@ impl Cache {
         &self.inner.store
     }
 
-    /// Looks a key up: the fresh entry, or `None`. Damage, device errors and doubts are misses.
+    /// Looks a key up: the fresh entry, or `None`. Damage, device errors and doubts are misses;
+    /// the first piece of the body is verified.
     pub async fn lookup(&self, key: &[u8]) -> Option<Hit> {
-        self.lookup_entry(key, false).await
+        self.lookup_entry(key, false, true).await
     }
 
     /// As [`Cache::lookup`], but gives an entry in its grace time too.
     pub async fn lookup_stale(&self, key: &[u8]) -> Option<Hit> {
-        self.lookup_entry(key, true).await
+        self.lookup_entry(key, true, true).await
     }
 
-    async fn lookup_entry(&self, key: &[u8], stale_ok: bool) -> Option<Hit> {
+    /// As [`Cache::lookup`] or [`Cache::lookup_stale`], but reads nothing of a large body: for
+    /// callers that want its metadata only, or a range of it with [`Hit::range`].
+    pub async fn lookup_head(&self, key: &[u8], stale_ok: bool) -> Option<Hit> {
+        self.lookup_entry(key, stale_ok, false).await
+    }
+
+    async fn lookup_entry(&self, key: &[u8], stale_ok: bool, with_body: bool) -> Option<Hit> {
         // An object replaced between its head and its first slice is looked up once more.
         for _ in 0..2 {
             let (entry, tier) = self.inner.store.lookup(key, stale_ok).await?;
             let Some(head) = entry.object_head() else {
                 return Some(Hit::whole_body(entry, tier));
             };
-            if let Some(hit) = Hit::sliced(&self.inner.store, entry, tier, head).await {
+            let range = self.inner.options.range;
+            let Some(mut hit) = Hit::sliced(&self.inner.store, (entry, tier), head, range) else {
+                continue;
+            };
+            if !with_body || hit.begin_body().await.is_ok() {
                 return Some(hit);
             }
         }

@@ -33,6 +33,13 @@ const RAM_SIZE_MAX: u64 = 64 << 40;
 /// The smallest image that has room for a few regions.
 const IMAGE_SIZE: RangeInclusive<u64> = 16 << 20..=1 << 50;
 const REGION_SIZE: RangeInclusive<u64> = 256 << 10..=1 << 30;
+const RANGE_THRESHOLD: RangeInclusive<u64> = 64 << 10..=1 << 40;
+/// From what one checksum covers to what a device takes in a few requests.
+const RANGE_CHUNK_SIZE: RangeInclusive<u64> = 64 << 10..=64 << 20;
+const RANGE_CONCURRENCY_MAX: u32 = 1024;
+const RANGE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const RANGE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+const RANGE_BUFFER_SIZE: RangeInclusive<u64> = 1 << 20..=1 << 40;
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
@@ -42,6 +49,7 @@ pub fn check(config: &Config) -> Check {
     limits(config)?;
     device(config)?;
     lifetimes(config)?;
+    ranges(config)?;
     store(config)
 }
 
@@ -154,6 +162,28 @@ fn lifetimes(config: &Config) -> Check {
     )
 }
 
+fn ranges(config: &Config) -> Check {
+    let range = &config.range;
+    size_in(range.threshold, &RANGE_THRESHOLD, "range.threshold")?;
+    size_in(range.chunk_size, &RANGE_CHUNK_SIZE, "range.chunk_size")?;
+    require(
+        (1..=RANGE_CONCURRENCY_MAX).contains(&range.concurrency),
+        "range.concurrency",
+        format!("{} reads: write 1 to {RANGE_CONCURRENCY_MAX}", range.concurrency),
+    )?;
+    require(
+        (RANGE_TIMEOUT_MIN..=RANGE_TIMEOUT_MAX).contains(&range.timeout.0),
+        "range.timeout",
+        format!(
+            "{} is out of range: write {} to {}",
+            range.timeout,
+            Period(RANGE_TIMEOUT_MIN),
+            Period(RANGE_TIMEOUT_MAX)
+        ),
+    )?;
+    size_in(range.buffer_size, &RANGE_BUFFER_SIZE, "range.buffer_size")
+}
+
 fn store(config: &Config) -> Check {
     let interval = config.store.flush_interval;
     require(
@@ -212,6 +242,11 @@ mod tests {
             ("[ttl]\nmax = \"40000d\"", "ttl.max"),
             ("[ttl]\ndefault = \"2h\"\nmax = \"1h\"", "ttl.default"),
             ("[ttl]\nmin_to_disk = \"2d\"", "ttl.min_to_disk"),
+            ("[range]\nthreshold = \"0\"", "range.threshold"),
+            ("[range]\nchunk_size = \"0\"", "range.chunk_size"),
+            ("[range]\nconcurrency = 0", "range.concurrency"),
+            ("[range]\ntimeout = \"0s\"", "range.timeout"),
+            ("[range]\nbuffer_size = \"0\"", "range.buffer_size"),
             ("[store]\nflush_interval = \"0ms\"", "store.flush_interval"),
             ("[store]\nflush_interval = \"1h\"", "store.flush_interval"),
             ("[store]\nregion_size = \"64KiB\"", "store.region_size"),
@@ -225,6 +260,7 @@ mod tests {
     fn off_switches_are_allowed() {
         for text in [
             "[ram]\nsize = \"0\"",
+            "[range]\nparallel = \"off\"",
             "[server]\nadmin = \"\"",
             "[server]\nworkers = 0",
             "[ttl]\nmin_to_disk = \"0s\"",

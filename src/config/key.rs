@@ -29,7 +29,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 21] = [
+pub const KEYS: [Key; 27] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
     key("server", "http", Kind::List, "Listeners of the HTTP protocol (not supported yet)"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
@@ -49,6 +49,12 @@ pub const KEYS: [Key; 21] = [
     key("store", "ack", Kind::Text, "Acknowledge stores when buffered or flushed"),
     key("store", "flush_interval", Kind::Text, "Longest time a store stays in memory only"),
     key("store", "region_size", Kind::Text, "Region size of a new image: auto or a size"),
+    key("range", "parallel", Kind::Text, "Read large ranges in parallel: on or off"),
+    key("range", "threshold", Kind::Text, "Shorter ranges are read slice after slice"),
+    key("range", "chunk_size", Kind::Text, "Most bytes of one parallel read"),
+    key("range", "concurrency", Kind::Integer, "Parallel reads of one range"),
+    key("range", "timeout", Kind::Text, "Longest time for one parallel read"),
+    key("range", "buffer_size", Kind::Text, "Memory that all parallel reads share"),
     key("log", "level", Kind::Text, "error, warn, info, debug or trace"),
     key("log", "format", Kind::Text, "text or json"),
 ];

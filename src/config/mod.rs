@@ -23,7 +23,7 @@ use serde::{Deserialize, Deserializer};
 pub use address::{ListenAddress, ParseAddressError, UNIX_PATH_LEN_MAX};
 pub use choice::{
     AckMode, EngineChoice, IoMode, LogFormat, LogLevel, ParseChoiceError, ParseModeError,
-    RegionSize, SocketMode,
+    RegionSize, SocketMode, Switch,
 };
 pub use error::{ConfigError, Origin};
 pub use key::{FILE_VARIABLE, KEYS, Key, Kind};
@@ -53,6 +53,8 @@ pub struct Config {
     pub ttl: TtlConfig,
     /// `[store]`: how the device is written.
     pub store: StoreConfig,
+    /// `[range]`: how large bodies are read.
+    pub range: RangeConfig,
     /// `[log]`: what is logged and how.
     pub log: LogConfig,
     /// No file and no device was named: a small image beside the working directory is used.
@@ -137,6 +139,25 @@ pub struct StoreConfig {
     pub region_size: RegionSize,
 }
 
+/// `[range]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RangeConfig {
+    /// Whether large ranges are read in parallel.
+    #[serde(deserialize_with = "text")]
+    pub parallel: Switch,
+    /// Shorter ranges are read slice after slice.
+    pub threshold: ByteSize,
+    /// Most bytes of one read.
+    pub chunk_size: ByteSize,
+    /// Reads of one range under way at one time.
+    pub concurrency: u32,
+    /// Longest time for one read.
+    pub timeout: Period,
+    /// Memory that all ranges share.
+    pub buffer_size: ByteSize,
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -201,6 +222,19 @@ impl Default for StoreConfig {
     }
 }
 
+impl Default for RangeConfig {
+    fn default() -> Self {
+        RangeConfig {
+            parallel: Switch::On,
+            threshold: ByteSize(16 << 20),
+            chunk_size: ByteSize(1 << 20),
+            concurrency: 16,
+            timeout: Period(Duration::from_secs(30)),
+            buffer_size: ByteSize(64 << 20),
+        }
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         LogConfig { level: LogLevel::Info, format: LogFormat::Text }
@@ -222,6 +256,7 @@ impl Config {
     #[must_use]
     pub fn entries(&self) -> [(&'static Key, String); KEYS.len()] {
         let (server, ttl, store, log) = (&self.server, &self.ttl, &self.store, &self.log);
+        let range = &self.range;
         let unset = DeviceConfig::default();
         let device = self.devices.first().unwrap_or(&unset);
         let values = [
@@ -244,6 +279,12 @@ impl Config {
             store.ack.to_string(),
             store.flush_interval.to_string(),
             store.region_size.to_string(),
+            range.parallel.to_string(),
+            range.threshold.to_string(),
+            range.chunk_size.to_string(),
+            range.concurrency.to_string(),
+            range.timeout.to_string(),
+            range.buffer_size.to_string(),
             log.level.to_string(),
             log.format.to_string(),
         ];

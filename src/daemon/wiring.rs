@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::image;
-use crate::cache::{Ack, Cache, CacheOptions};
+use crate::cache::{Ack, Cache, CacheOptions, RangeOptions};
 use crate::clock::Clock;
 use crate::config::{
-    AckMode, Config, EngineChoice, IoMode, ListenAddress, RegionSize, ServerConfig,
+    AckMode, Config, EngineChoice, IoMode, ListenAddress, RangeConfig, RegionSize, ServerConfig,
+    Switch,
 };
 use crate::device::{self, Device, EngineKind, OpenOptions};
 use crate::format::{Superblock, Uuid};
@@ -80,7 +81,19 @@ fn cache_options(config: &Config) -> CacheOptions {
             AckMode::Flushed => Ack::Flushed,
         },
         flush_interval: config.store.flush_interval.0,
+        range: range_options(&config.range),
+        range_buffer_bytes: config.range.buffer_size.0,
         ..CacheOptions::default()
+    }
+}
+
+fn range_options(range: &RangeConfig) -> RangeOptions {
+    RangeOptions {
+        parallel: range.parallel == Switch::On,
+        threshold: range.threshold.0,
+        chunk_size: usize::try_from(range.chunk_size.0).unwrap_or(usize::MAX),
+        concurrency: usize::try_from(range.concurrency).unwrap_or(usize::MAX),
+        timeout: range.timeout.0,
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 /// A fixed-length, aligned byte buffer.
 ///
 /// One made by [`AlignedBuf::zeroed`] is its whole length from the start. One made by
@@ -15,6 +17,8 @@ pub struct AlignedBuf {
     layout: Layout,
     /// Bytes from `start` that are initialised; `Deref` shows these.
     initialised: usize,
+    /// The share of a memory budget that ends with the buffer.
+    _charge: Option<OwnedSemaphorePermit>,
 }
 
 // SAFETY: the buffer owns its allocation alone, and shared access only reads it.
@@ -31,11 +35,11 @@ impl AlignedBuf {
     pub fn zeroed(len: usize, align: usize) -> AlignedBuf {
         let layout = layout(len, align);
         if len == 0 {
-            return AlignedBuf { start: NonNull::dangling(), layout, initialised: 0 };
+            return AlignedBuf::over(NonNull::dangling(), layout, 0);
         }
         // SAFETY: the layout's size was just checked to be non-zero.
         let start = unsafe { alloc_zeroed(layout) };
-        AlignedBuf { start: allocated(start, layout), layout, initialised: len }
+        AlignedBuf::over(allocated(start, layout), layout, len)
     }
 
     /// A buffer with room for `len` bytes at a multiple of `align`, to be filled by a read.
@@ -46,11 +50,21 @@ impl AlignedBuf {
     pub fn unfilled(len: usize, align: usize) -> AlignedBuf {
         let layout = layout(len, align);
         if len == 0 {
-            return AlignedBuf { start: NonNull::dangling(), layout, initialised: 0 };
+            return AlignedBuf::over(NonNull::dangling(), layout, 0);
         }
         // SAFETY: the layout's size was just checked to be non-zero.
         let start = unsafe { alloc(layout) };
-        AlignedBuf { start: allocated(start, layout), layout, initialised: 0 }
+        AlignedBuf::over(allocated(start, layout), layout, 0)
+    }
+
+    fn over(start: NonNull<u8>, layout: Layout, initialised: usize) -> AlignedBuf {
+        AlignedBuf { start, layout, initialised, _charge: None }
+    }
+
+    /// Gives the buffer a share of a memory budget, which comes back when the memory does:
+    /// also when whoever wanted it is gone before the device is done with it.
+    pub fn charge(&mut self, share: OwnedSemaphorePermit) {
+        self._charge = Some(share);
     }
 
     /// Bytes the buffer has room for; the length a device read fills.

@@ -111,6 +111,11 @@ impl Request {
         (Request { offset, operation, done }, completed)
     }
 
+    /// Whether nobody waits for the outcome any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.done.is_closed()
+    }
+
     /// Hands the memory and the outcome back. If the waiter is gone, both are dropped here.
     pub(crate) fn complete(self, result: io::Result<usize>) {
         let _waiter_gone = self.done.send(Completion { operation: self.operation, result });

@@ -19,11 +19,12 @@ const QUEUE_LEN_MAX: usize = 16 << 10;
 /// Slices given to one `pwritev`; a write of more is reported as short and continued.
 const SLICES_MAX: usize = 64;
 
-/// Carries out requests on its own threads, reads before all writes but one. Dropping it waits for
+/// Carries out requests on its own threads, reads before all writes but one. A read that nobody
+/// waits for any more by the time its turn comes is dropped. Dropping it waits for
 /// everything submitted.
 pub(super) struct ThreadPool {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<u64>>,
 }
 
 struct Shared {
@@ -124,13 +125,20 @@ impl Shared {
         None
     }
 
-    fn work(&self) {
+    /// Carries out requests until the pool is closed and drained; gives their number.
+    fn work(&self) -> u64 {
         let mut was_writing = false;
+        let mut carried_out = 0;
         while let Some(mut request) = self.next(was_writing) {
             was_writing = request.operation.kind() != OperationKind::Read;
+            if !was_writing && request.is_abandoned() {
+                continue;
+            }
             let result = self.carry_out(&mut request);
             request.complete(result);
+            carried_out += 1;
         }
+        carried_out
     }
 
     /// The next request for this thread; `None` when the pool is closed and drained.
@@ -260,6 +268,30 @@ mod tests {
         assert_eq!(kind(shared.next(false)), Some(OperationKind::Write));
         assert_eq!(kind(shared.next(false)), None, "the third write waits for a writer");
         assert_eq!(kind(shared.next(true)), Some(OperationKind::Write));
+    }
+
+    #[test]
+    fn a_read_that_nobody_waits_for_is_not_made() {
+        let shared = Shared {
+            file: temporary(1 << 20),
+            queues: Mutex::default(),
+            ready: Condvar::new(),
+            writing_max: 1,
+        };
+        let (abandoned, waiter) = read_of(512, 0);
+        drop(waiter);
+        let (mut wanted, done) = read_of(512, 512);
+        let budget = Arc::new(tokio::sync::Semaphore::new(1));
+        if let Operation::Read { buf, .. } = &mut wanted.operation {
+            buf.charge(Arc::clone(&budget).try_acquire_owned().unwrap());
+        }
+        assert!(shared.enqueue(abandoned).is_none());
+        assert!(shared.enqueue(wanted).is_none());
+        shared.queues.lock().closed = true;
+        assert_eq!(shared.work(), 1, "one of the two");
+        assert_eq!(budget.available_permits(), 0);
+        drop(done.blocking_recv().unwrap());
+        assert_eq!(budget.available_permits(), 1, "the share came back with the memory");
     }
 
     #[test]

@@ -212,6 +212,15 @@ impl EntryHeader {
         if crc32fast::hash(covered) == self.meta_checksum { Ok(()) } else { Err(Damage::Checksum) }
     }
 
+    /// The checksum of the body's chunk `index`; `table` is the slot's checksum table.
+    #[must_use]
+    pub fn chunk_checksum(&self, table: &[u8], index: usize) -> Option<u32> {
+        if table.is_empty() {
+            return (index == 0).then_some(self.body_checksum);
+        }
+        table.chunks_exact(4).nth(index).map(|sum| sum.u32_at(0))
+    }
+
     /// Verifies the body of `slot`; [`EntryHeader::check_meta`] must have passed.
     ///
     /// # Errors

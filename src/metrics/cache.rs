@@ -1,7 +1,7 @@
 //! What the cache and its store count, as metrics.
 
 use super::Page;
-use crate::cache::{CacheStats, StoreStats};
+use crate::cache::{CacheStats, RangeStats, StoreStats};
 
 /// Writes the RAM tier, the stores in progress and the store on the device.
 pub fn write_cache(page: &mut Page, stats: &CacheStats) {
@@ -25,6 +25,52 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
     write_levels(page, &stats.store);
     write_lookups(page, &stats.store);
     write_reclaim(page, &stats.store);
+    write_ranges(page, &stats.store.ranges);
+}
+
+fn write_ranges(page: &mut Page, ranges: &RangeStats) {
+    for (name, help, value) in [
+        ("rawcached_ranges_total", "Large ranges read in parallel.", ranges.ranges),
+        ("rawcached_range_bytes_total", "Body bytes given by parallel reads.", ranges.bytes),
+        (
+            "rawcached_range_retries_total",
+            "Slices read once more by themselves, after a failed read or check.",
+            ranges.retries,
+        ),
+        (
+            "rawcached_range_timeouts_total",
+            "Ranges given up because a read took longer than range.timeout.",
+            ranges.timeouts,
+        ),
+        ("rawcached_range_cancelled_total", "Ranges dropped before their end.", ranges.cancelled),
+    ] {
+        page.counter(name, help, &[], value);
+    }
+    page.gauge(
+        "rawcached_range_buffer_bytes",
+        "Memory that parallel reads hold.",
+        &[],
+        ranges.buffer_bytes,
+    );
+    page.gauge(
+        "rawcached_range_buffer_max_bytes",
+        "Memory for parallel reads; see range.buffer_size.",
+        &[],
+        ranges.buffer_bytes_max,
+    );
+    page.histogram(
+        "rawcached_range_read_duration_seconds",
+        "How long single parallel reads took.",
+        &[],
+        &ranges.reads,
+    );
+    #[expect(clippy::cast_precision_loss, reason = "2^53 us are 285 years")]
+    page.counter_float(
+        "rawcached_range_wait_seconds_total",
+        "Time that readers waited for parallel reads; the bytes over it are the throughput.",
+        &[],
+        ranges.busy_us as f64 / 1e6,
+    );
 }
 
 fn write_levels(page: &mut Page, store: &StoreStats) {

@@ -17,7 +17,6 @@
 
 mod cache;
 mod device;
-pub mod histogram;
 mod page;
 mod process;
 

@@ -7,7 +7,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use super::histogram::HistogramSnapshot;
+use crate::histogram::HistogramSnapshot;
 
 /// Collects the values of one source; families are made as their names appear.
 #[derive(Default)]
@@ -141,8 +141,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::histogram::Histogram;
     use crate::metrics::Metrics;
-    use crate::metrics::histogram::Histogram;
 
     #[test]
     fn buckets_are_cumulative_and_end_with_all() {

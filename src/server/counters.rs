@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::cache::Tier;
-use crate::metrics::histogram::{Histogram, HistogramSnapshot};
+use crate::histogram::{Histogram, HistogramSnapshot};
 
 macro_rules! define_counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {

@@ -14,6 +14,7 @@ pub mod inspect;
 mod key_hash;
 mod log;
 mod mutate;
+mod ranges;
 mod read;
 mod reclaim;
 mod recovery;
@@ -40,6 +41,7 @@ pub use counters::CountersSnapshot;
 pub use entry::{Entry, Place};
 pub use fills::Fill;
 pub use log::Ticket;
+pub use ranges::{RangeOptions, RangeReader, RangeStats, TruncatedBody, ZeroRangeOption};
 pub use read::{ObjectReader, Tier};
 pub use recovery::{OpenError, Superblocks, read_superblocks};
 pub use request::{
@@ -56,6 +58,7 @@ use fills::Fills;
 use health::Health;
 use index::Index;
 use log::Log;
+use ranges::{Budget, RangeCounters};
 use reclaim::Discard;
 use regions::{RegionState, RegionTable};
 
@@ -73,11 +76,17 @@ pub struct Options {
     pub flush_interval: Duration,
     /// Bits of the key hash that are used: all of them, but for tests that want collisions.
     pub hash_mask: u64,
+    /// Bytes of memory that all parallel range reads share.
+    pub range_buffer_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { flush_interval: Duration::from_millis(100), hash_mask: u64::MAX }
+        Options {
+            flush_interval: Duration::from_millis(100),
+            hash_mask: u64::MAX,
+            range_buffer_bytes: 64 << 20,
+        }
     }
 }
 
@@ -154,6 +163,8 @@ struct Shared {
     stopping: AtomicBool,
     closed: AtomicBool,
     counters: Counters,
+    ranges: RangeCounters,
+    range_budget: Budget,
     tasks: Mutex<Option<Tasks>>,
 }
 
@@ -185,6 +196,8 @@ pub struct StoreStats {
     pub index_bytes: u64,
     /// Bytes accepted but not yet on the device.
     pub backlog_bytes: u64,
+    /// Parallel range reads.
+    pub ranges: RangeStats,
 }
 
 impl Store {
@@ -262,6 +275,8 @@ impl Store {
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             counters: Counters::default(),
+            ranges: RangeCounters::default(),
+            range_budget: Budget::new(options.range_buffer_bytes),
             tasks: Mutex::default(),
         };
         if repaired {
@@ -347,6 +362,11 @@ impl Store {
             entries: shared.index.len() as u64,
             index_bytes: shared.index.bytes() as u64,
             backlog_bytes: shared.log.lock().backlog(),
+            ranges: RangeStats {
+                buffer_bytes: shared.range_budget.used(),
+                buffer_bytes_max: shared.range_budget.limit(),
+                ..shared.ranges.snapshot()
+            },
         }
     }
 

@@ -7,11 +7,12 @@ use smallvec::SmallVec;
 use super::Store;
 use super::counters::count;
 use super::entry::{Entry, Place, SlotBytes};
+use super::ranges::SlicePlace;
 use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::word::{Location, Word};
 use crate::device::{AlignedBuf, DeviceError};
-use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Seed, Sequence};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Seed, Sequence, SliceKey};
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
 const ATTEMPTS_MAX: usize = 16;
@@ -116,8 +117,26 @@ impl Store {
 
     /// The slice `number` of an object, if it is there and sound.
     pub async fn slice(&self, object: Sequence, number: u32) -> Option<(Entry, Tier)> {
-        let key = crate::format::SliceKey { object, number }.encode();
+        let key = SliceKey { object, number }.encode();
         self.search(&key, self.slice_hash(&key), true).await
+    }
+
+    /// Where a slice with a body of `body_len` bytes is on the device; `None` if it is in memory too,
+    /// gone, or not the only one with its fingerprint: then [`Store::slice`] knows. Counts as a hit.
+    pub(super) fn slice_place(&self, key: SliceKey, body_len: usize) -> Option<SlicePlace> {
+        let key_hash = self.slice_hash(&key.encode());
+        let candidates = self.candidates(key_hash);
+        let [candidate] = candidates[..] else { return None };
+        let (region, offset) = candidate.location().split(self.shared.layout.region_size);
+        if self.shared.regions.get(region)?.in_memory()
+            || self.shared.resident.get(candidate.place()).is_some()
+        {
+            return None;
+        }
+        if !candidate.word.is_hit() {
+            self.shared.index.lock(key_hash).mark_hit(candidate.location());
+        }
+        Some(SlicePlace { region, offset, seed: candidate.seed, body_len })
     }
 
     async fn search(&self, key: &[u8], key_hash: u64, stale_ok: bool) -> Option<(Entry, Tier)> {
@@ -151,7 +170,7 @@ impl Store {
     /// Whether the index has a word for each slice of an object.
     pub fn has_slices(&self, object: Sequence, slice_count: u32) -> bool {
         (0..slice_count).all(|number| {
-            let key = crate::format::SliceKey { object, number }.encode();
+            let key = SliceKey { object, number }.encode();
             !self.shared.index.lock(self.slice_hash(&key)).candidates().is_empty()
         })
     }

@@ -10,6 +10,7 @@ use super::Store;
 use super::contents::Contents;
 use super::counters::{add, count};
 use super::flusher::write_superblock;
+use super::ranges::ZeroRangeOption;
 use super::regions::{RegionState, RegionTable};
 use super::word::{Location, SizeClass};
 use crate::clock::{Clock, Stopwatch, Timestamp};
@@ -59,6 +60,9 @@ pub enum OpenError {
         /// What it was formatted with.
         formatted: u32,
     },
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Range(#[from] ZeroRangeOption),
     /// The device failed.
     #[error("the device failed")]
     Device(#[from] DeviceError),

@@ -1,0 +1,105 @@
+//! The bytes of a body or of a range of it, piece by piece and in order. Owns the choice between
+//! reading slice after slice and reading in parallel.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::format::ObjectHead;
+use crate::store::{ObjectReader, RangeOptions, RangeReader, Store, TruncatedBody};
+
+/// Gives the bytes of a range of a body. What it gave is verified; dropping it ends the reading.
+pub struct BodyReader(Source);
+
+enum Source {
+    /// In memory already.
+    Memory(Option<Bytes>),
+    /// Slice after slice, through the RAM tier.
+    Slices(Slices),
+    /// Several reads at a time, past the RAM tier.
+    Parallel(Box<RangeReader>),
+}
+
+struct Slices {
+    object: Object,
+    /// Body bytes not given yet.
+    left: Range<u64>,
+    /// Verified before the reader was given away.
+    first: Option<Bytes>,
+}
+
+/// A large object that is being read: its slices are not discarded meanwhile.
+#[derive(Clone)]
+pub(super) struct Object {
+    pub store: Store,
+    pub head: ObjectHead,
+    pub hold: Arc<ObjectReader>,
+}
+
+impl BodyReader {
+    /// A range of a body that is in memory.
+    pub(super) fn memory(bytes: Bytes) -> BodyReader {
+        BodyReader(Source::Memory(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// A range of a large object; its first piece is verified when this returns.
+    pub(super) async fn object(
+        object: &Object,
+        range: Range<u64>,
+        options: &RangeOptions,
+    ) -> Result<BodyReader, TruncatedBody> {
+        let len = range.end - range.start;
+        if len == 0 {
+            return Ok(BodyReader(Source::Memory(None)));
+        }
+        if options.parallel && len >= options.threshold {
+            let parts = (object.head, Arc::clone(&object.hold));
+            let reader = RangeReader::open(&object.store, parts, range, *options).await?;
+            return Ok(BodyReader(Source::Parallel(Box::new(reader))));
+        }
+        let mut slices = Slices { object: object.clone(), left: range, first: None };
+        slices.first = slices.next_slice().await?;
+        Ok(BodyReader(Source::Slices(slices)))
+    }
+
+    /// The next piece, at most 1 MiB; `None` at the end of the range.
+    ///
+    /// # Errors
+    /// A piece was evicted, is damaged or took too long: the range ends here, short.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
+        match &mut self.0 {
+            Source::Memory(bytes) => Ok(bytes.take()),
+            Source::Slices(slices) => match slices.first.take() {
+                Some(first) => Ok(Some(first)),
+                None => slices.next_slice().await,
+            },
+            Source::Parallel(reader) => reader.next_chunk().await,
+        }
+    }
+}
+
+impl Slices {
+    async fn next_slice(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        let Object { store, head, .. } = &self.object;
+        let slice_size = u64::from(head.slice_size);
+        let number = self.left.start / slice_size;
+        let start = number * slice_size;
+        let end = self.left.end.min(start + slice_size);
+        let within = to_usize(self.left.start - start)..to_usize(end - start);
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let (entry, _) = store.slice(head.object, number).await.ok_or(TruncatedBody)?;
+        if entry.body().len() < within.end {
+            return Err(TruncatedBody);
+        }
+        self.left.start = end;
+        Ok(Some(entry.shared_body().slice(within)))
+    }
+}
+
+fn to_usize(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
