@@ -16,11 +16,12 @@ use rawcached::config::ListenAddress;
 use rawcached::device::{
     Delay, Device, Effect, Fault, IoMode, OpenOptions, OperationKind, SimDevice,
 };
+use rawcached::format::Layout;
 use rawcached::format::Uuid;
 use rawcached::metrics::{Metrics, ProcessStart, write_cache, write_device};
 use rawcached::server::listener::{Listener, Permissions};
 use rawcached::server::{Options, Server, write_server};
-use rawcached::store::{FormatOptions, Store};
+use rawcached::store::{FormatOptions, Scrub, Store};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
@@ -361,6 +362,45 @@ async fn ranges(seen: &mut Seen) {
     seen.scrape(&metrics);
 }
 
+/// Damage of each kind on the device, found by one pass of the scrubber.
+async fn scrub(seen: &mut Seen) {
+    let device = sim(4 << 20).await;
+    let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
+    for n in 0..16 {
+        put(&cache, &format!("key-{n}"), 60_000).await;
+    }
+    cache.remove(b"key-9").await.unwrap();
+    for n in 0..4 {
+        put(&cache, &format!("more-{n}"), 60_000).await;
+    }
+    let layout = Layout::plan(4 << 20, 512, None).unwrap();
+    let start = |region: u32| layout.region_offset(region);
+    device.corrupt(layout.superblock_offsets()[1] + 20, 1);
+    // An entry's body, a header, a footer; where the kill record is, the scrubber shows.
+    device.corrupt(start(0) + 30_000, 1);
+    device.corrupt(start(1) + 20, 1);
+    device.corrupt(start(2) + layout.region_size - 5, 1);
+    let contents = device.contents(0..4 << 20);
+    let kill =
+        (0..contents.len() - 8).step_by(16).find(|at| contents[at + 4..at + 8] == [0xC5, 4, 0, 0]);
+    device.corrupt(kill.unwrap() as u64, 1);
+    device.set_delay(Delay::Sleep(Duration::from_millis(3)));
+    let pass = async {
+        let mut scrub = Scrub::starting_at(0);
+        while !cache.device_store().scrub_step(&mut scrub).await.pass_ended {}
+    };
+    // Not the damaged one: it is for the scrubber to find.
+    let lookups = async {
+        for n in 10..16 {
+            cache.lookup(format!("key-{n}").as_bytes()).await;
+        }
+    };
+    tokio::join!(pass, lookups);
+    device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).always());
+    cache.device_store().scrub_step(&mut Scrub::starting_at(0)).await;
+    seen.scrape(&metrics);
+}
+
 async fn buffered(seen: &mut Seen) {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(4 << 20).unwrap();
@@ -388,6 +428,7 @@ fn every_metric_that_can_be_moved_moves() {
         trouble(&mut seen).await;
         stalls(&mut seen).await;
         ranges(&mut seen).await;
+        scrub(&mut seen).await;
     });
     let still: Vec<&String> =
         seen.all.difference(&seen.moved).filter(|name| !UNMOVED.contains(&name.as_str())).collect();

@@ -22,7 +22,9 @@ pub use crate::store::{
 
 use crate::clock::Clock;
 use crate::device::Device;
-use crate::store::{NotResident, Options as DeviceOptions, Resident, Store, Ticket, Value};
+use crate::store::{
+    NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Store, Ticket, Value,
+};
 use ram::RamTier;
 use writer::Staging;
 
@@ -41,6 +43,8 @@ pub struct CacheOptions {
     pub ack: Ack,
     /// Longest time that an acknowledged change is in memory only.
     pub flush_interval: Duration,
+    /// Bytes that are read each second at most to verify what is on the device; 0 does not.
+    pub scrub_bytes_per_sec: u64,
     /// Bytes of memory that all streamed stores in progress share.
     pub staging_bytes: u64,
     /// Bits of the key hash that are used: all of them, but for tests that want collisions.
@@ -61,6 +65,7 @@ impl Default for CacheOptions {
             min_to_disk: Duration::from_secs(5),
             ack: Ack::Buffered,
             flush_interval: Duration::from_millis(100),
+            scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
             staging_bytes: 128 << 20,
             hash_mask: u64::MAX,
             range: RangeOptions::default(),
@@ -135,6 +140,7 @@ impl Cache {
         options.range.check()?;
         let device_options = DeviceOptions {
             flush_interval: options.flush_interval,
+            scrub_bytes_per_sec: options.scrub_bytes_per_sec,
             hash_mask: options.hash_mask,
             range_buffer_bytes: options.range_buffer_bytes,
         };

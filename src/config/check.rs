@@ -40,6 +40,8 @@ const RANGE_CONCURRENCY_MAX: u32 = 1024;
 const RANGE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const RANGE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const RANGE_BUFFER_SIZE: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// Below, a pass over a small disk takes years.
+const SCRUB_RATE: RangeInclusive<u64> = 64 << 10..=16 << 30;
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
@@ -195,6 +197,16 @@ fn store(config: &Config) -> Check {
             Period(FLUSH_INTERVAL_MAX)
         ),
     )?;
+    let rate = config.store.scrub_rate;
+    require(
+        rate.0 == 0 || SCRUB_RATE.contains(&rate.0),
+        "store.scrub_rate",
+        format!(
+            "{rate} is out of range: write 0 (no verification) or {} to {} a second",
+            ByteSize(*SCRUB_RATE.start()),
+            ByteSize(*SCRUB_RATE.end())
+        ),
+    )?;
     let RegionSize::Fixed(size) = config.store.region_size else { return Ok(()) };
     size_in(size, &REGION_SIZE, "store.region_size")?;
     require(size.0.is_power_of_two(), "store.region_size", format!("{size} is not a power of two"))
@@ -249,6 +261,7 @@ mod tests {
             ("[range]\nbuffer_size = \"0\"", "range.buffer_size"),
             ("[store]\nflush_interval = \"0ms\"", "store.flush_interval"),
             ("[store]\nflush_interval = \"1h\"", "store.flush_interval"),
+            ("[store]\nscrub_rate = \"1KiB\"", "store.scrub_rate"),
             ("[store]\nregion_size = \"64KiB\"", "store.region_size"),
             ("[store]\nregion_size = \"5000000\"", "store.region_size"),
         ] {
@@ -264,6 +277,7 @@ mod tests {
             "[server]\nadmin = \"\"",
             "[server]\nworkers = 0",
             "[ttl]\nmin_to_disk = \"0s\"",
+            "[store]\nscrub_rate = \"0\"",
             "[store]\nregion_size = \"16MiB\"",
             "[[device]]\npath = \"x.img\"\nsize = \"1GiB\"",
         ] {

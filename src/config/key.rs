@@ -29,7 +29,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 28] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
     key("server", "http", Kind::List, "Listeners of the HTTP protocol (not supported yet)"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
@@ -48,6 +48,12 @@ pub const KEYS: [Key; 27] = [
     key("ttl", "min_to_disk", Kind::Text, "Shorter lifetimes stay in memory"),
     key("store", "ack", Kind::Text, "Acknowledge stores when buffered or flushed"),
     key("store", "flush_interval", Kind::Text, "Longest time a store stays in memory only"),
+    key(
+        "store",
+        "scrub_rate",
+        Kind::Text,
+        "Bytes verified each second in the background; 0 is off",
+    ),
     key("store", "region_size", Kind::Text, "Region size of a new image: auto or a size"),
     key("range", "parallel", Kind::Text, "Read large ranges in parallel: on or off"),
     key("range", "threshold", Kind::Text, "Shorter ranges are read slice after slice"),

@@ -134,6 +134,8 @@ pub struct StoreConfig {
     pub ack: AckMode,
     /// Longest time that an acknowledged store stays in memory only.
     pub flush_interval: Period,
+    /// Bytes verified each second in the background; 0 turns it off.
+    pub scrub_rate: ByteSize,
     /// Region size of an image that `serve` makes.
     #[serde(deserialize_with = "text")]
     pub region_size: RegionSize,
@@ -217,6 +219,7 @@ impl Default for StoreConfig {
         StoreConfig {
             ack: AckMode::Buffered,
             flush_interval: Period(Duration::from_millis(100)),
+            scrub_rate: ByteSize(16 << 20),
             region_size: RegionSize::Auto,
         }
     }
@@ -278,6 +281,7 @@ impl Config {
             ttl.min_to_disk.to_string(),
             store.ack.to_string(),
             store.flush_interval.to_string(),
+            store.scrub_rate.to_string(),
             store.region_size.to_string(),
             range.parallel.to_string(),
             range.threshold.to_string(),

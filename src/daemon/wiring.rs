@@ -83,6 +83,7 @@ fn cache_options(config: &Config) -> CacheOptions {
         flush_interval: config.store.flush_interval.0,
         range: range_options(&config.range),
         range_buffer_bytes: config.range.buffer_size.0,
+        scrub_bytes_per_sec: config.store.scrub_rate.0,
         ..CacheOptions::default()
     }
 }

@@ -18,6 +18,7 @@ pub struct DeviceStats {
     flush_errors: AtomicU64,
     continued: AtomicU64,
     in_flight: AtomicU64,
+    reads_in_flight: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -47,6 +48,8 @@ pub struct DeviceStatsSnapshot {
     pub continued: u64,
     /// Requests given to the engine and waited for.
     pub in_flight: u64,
+    /// Those of them that read.
+    pub reads_in_flight: u64,
 }
 
 impl DeviceStats {
@@ -64,6 +67,7 @@ impl DeviceStats {
             flush_errors: self.flush_errors.load(Relaxed),
             continued: self.continued.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
+            reads_in_flight: self.reads_in_flight.load(Relaxed),
         }
     }
 
@@ -76,7 +80,11 @@ impl DeviceStats {
         }
         .fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
-        InFlight(&self.in_flight)
+        let reads = (kind == OperationKind::Read).then_some(&self.reads_in_flight);
+        if let Some(reads) = reads {
+            reads.fetch_add(1, Relaxed);
+        }
+        InFlight { all: &self.in_flight, reads }
     }
 
     pub(super) fn transferred(&self, kind: OperationKind, bytes: usize) {
@@ -106,10 +114,16 @@ impl DeviceStats {
 }
 
 /// A request in flight; ends when dropped, so a cancelled wait is not counted for ever.
-pub(super) struct InFlight<'a>(&'a AtomicU64);
+pub(super) struct InFlight<'a> {
+    all: &'a AtomicU64,
+    reads: Option<&'a AtomicU64>,
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.all.fetch_sub(1, Relaxed);
+        if let Some(reads) = self.reads {
+            reads.fetch_sub(1, Relaxed);
+        }
     }
 }

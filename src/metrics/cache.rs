@@ -25,6 +25,7 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
     write_levels(page, &stats.store);
     write_lookups(page, &stats.store);
     write_reclaim(page, &stats.store);
+    write_scrub(page, &stats.store);
     write_ranges(page, &stats.store.ranges);
 }
 
@@ -178,4 +179,61 @@ fn write_reclaim(page: &mut Page, store: &StoreStats) {
     ] {
         page.counter(name, help, &[], value);
     }
+}
+
+fn write_scrub(page: &mut Page, store: &StoreStats) {
+    let counters = &store.counters;
+    for (name, help, value) in [
+        ("rawcached_scrub_read_bytes_total", "Bytes read to verify them.", counters.scrub_bytes),
+        (
+            "rawcached_scrub_passes_total",
+            "Times that everything on the device was verified.",
+            counters.scrub_passes,
+        ),
+        (
+            "rawcached_scrub_yields_total",
+            "Reads of the scrubber that waited for lookups.",
+            counters.scrub_yields,
+        ),
+        (
+            "rawcached_scrub_unreadable_total",
+            "Reads of the scrubber that failed.",
+            counters.scrub_unreadable,
+        ),
+        (
+            "rawcached_scrub_freed_entries_total",
+            "Damaged entries that the scrubber dropped.",
+            counters.scrub_freed,
+        ),
+        (
+            "rawcached_scrub_condemned_regions_total",
+            "Regions with a damaged structure that the scrubber had emptied.",
+            counters.scrub_condemned,
+        ),
+    ] {
+        page.counter(name, help, &[], value);
+    }
+    for (part, value) in [
+        ("superblock", counters.scrub_superblocks),
+        ("header", counters.scrub_headers),
+        ("footer", counters.scrub_footers),
+        ("kill_records", counters.scrub_kills),
+        ("entry", counters.scrub_entries),
+    ] {
+        let help = "Damage that the scrubber found, by what is damaged.";
+        page.counter("rawcached_scrub_damage_total", help, &[("part", part)], value);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a pass takes far less than 2^53 us")]
+    page.gauge_float(
+        "rawcached_scrub_pass_duration_seconds",
+        "How long the last pass took.",
+        &[],
+        counters.scrub_pass_us as f64 / 1e6,
+    );
+    page.gauge(
+        "rawcached_scrub_pass_end_timestamp_seconds",
+        "When the last pass ended, in seconds since 1970; 0 before the first.",
+        &[],
+        counters.scrub_pass_at,
+    );
 }

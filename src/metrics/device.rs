@@ -111,6 +111,7 @@ mod tests {
             flush_errors: 9,
             continued: 10,
             in_flight: 11,
+            reads_in_flight: 3,
         };
         let metrics = Metrics::new();
         metrics.add(move |page| write_device(page, &info, &stats)).unwrap();

@@ -69,4 +69,30 @@ counters! {
     recovery_us,
     /// Superblock copies found damaged and repaired.
     superblocks_repaired,
+    /// Bytes read by the scrubber.
+    scrub_bytes,
+    /// Passes of the scrubber over the whole device.
+    scrub_passes,
+    /// Microseconds the last pass took.
+    scrub_pass_us,
+    /// When the last pass ended, in seconds since 1970; 0 before the first.
+    scrub_pass_at,
+    /// Reads of the scrubber that waited for lookups.
+    scrub_yields,
+    /// Superblock copies that the scrubber found damaged.
+    scrub_superblocks,
+    /// Region headers that the scrubber found damaged.
+    scrub_headers,
+    /// Footers that the scrubber found damaged.
+    scrub_footers,
+    /// Regions in which the scrubber found kill records damaged.
+    scrub_kills,
+    /// Live entries that the scrubber found damaged.
+    scrub_entries,
+    /// Damaged entries that the scrubber took out of the index.
+    scrub_freed,
+    /// Damaged regions that the scrubber gave to reclaim.
+    scrub_condemned,
+    /// Reads of the scrubber that failed.
+    scrub_unreadable,
 }

@@ -238,6 +238,13 @@ impl Log {
         }
     }
 
+    /// Has the superblock written again as it is; gives the ticket with which it is durable.
+    pub fn renew_superblock(&mut self) -> Ticket {
+        self.superblock_dirty = true;
+        self.appended += 1;
+        self.appended
+    }
+
     /// Makes every present entry dead and seals the open region, so that older regions are wholly dead.
     /// Gives the floor and the ticket with which it is durable.
     pub fn raise_purge_floor(&mut self, now: Timestamp) -> (Sequence, Ticket) {
@@ -633,6 +640,17 @@ impl Log {
                 frozen.region == region && range.start >= frozen.start && range.end <= frozen.end
             })
             .map(|frozen| frozen.buf[within(frozen.start, range)].to_vec())
+    }
+
+    /// The entries on the device of a region that has no footer yet.
+    pub fn written_records(&self, region: u32) -> Vec<FooterRecord> {
+        let open = self.open.as_ref().filter(|open| open.region == region);
+        let chunk = open.and_then(|open| open.chunk.as_ref()).map(|chunk| chunk.start);
+        let frozen = self.frozen.iter().filter(|frozen| frozen.region == region);
+        let in_memory = frozen.map(|frozen| frozen.start).chain(chunk).min().unwrap_or(u64::MAX);
+        let footer = open.map(|open| &open.footer).or_else(|| self.unsealed.get(&region));
+        let records = footer.map_or(&[][..], |footer| &footer.records);
+        records.iter().take_while(|record| record.offset < in_memory).copied().collect()
     }
 
     /// Gives the entry at `offset` of `region` a new lifetime, as far as it is in memory.

@@ -473,20 +473,23 @@ impl Store {
     }
 
     /// Drops the word of an entry whose bytes are damaged, with a kill record in case they can
-    /// be read again later. Without room for the record the word stays and is met again.
-    pub(super) fn drop_damaged(&self, key_hash: u64, candidate: Candidate) {
+    /// be read again later. Without room for the record the word stays and is met again. True if
+    /// the word is gone by this.
+    pub(super) fn drop_damaged(&self, key_hash: u64, candidate: Candidate) -> bool {
         let (region, _) = candidate.location().split(self.shared.layout.region_size);
         if self.shared.regions.get(region).is_none() {
             self.forget(key_hash, candidate.place());
-            return;
+            return false;
         }
         count(&self.shared.counters.damaged);
         let mut log = self.shared.log.lock();
         if !log.has_epoch() || self.shared.is_stopping() {
-            return;
+            return false;
         }
         let now = self.shared.clock.now();
-        let Ok(at) = log.reserve(&kill_placeholder(), Appender::Client, now) else { return };
+        let Ok(at) = log.reserve(&kill_placeholder(), Appender::Client, now) else {
+            return false;
+        };
         let mut bucket = self.shared.index.lock(key_hash);
         let same = self.generation_at(candidate.location()) == candidate.generation;
         let removed = same.then(|| bucket.remove(candidate.location())).flatten();
@@ -502,6 +505,7 @@ impl Store {
         }
         self.release(log);
         self.shared.resident.remove(candidate.place());
+        removed.is_some()
     }
 
     /// Makes everything stored so far dead, durably. O(1): a floor in the superblock.

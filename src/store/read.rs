@@ -149,7 +149,9 @@ impl Store {
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => moved = true,
-                    Loaded::Damaged => self.drop_damaged(key_hash, candidate),
+                    Loaded::Damaged => {
+                        self.drop_damaged(key_hash, candidate);
+                    }
                     Loaded::Unreadable => {}
                 }
             }
@@ -248,6 +250,19 @@ impl Store {
             }
             return Loaded::Entry(entry, Tier::Log);
         }
+        let loaded = self.load_stored(candidate, extent).await;
+        if let Loaded::Entry(entry, _) = &loaded
+            && extent == Extent::Whole
+        {
+            self.keep_resident(entry, touches);
+        }
+        loaded
+    }
+
+    /// Reads what is on the device at a candidate's place, twice if in doubt.
+    pub(super) async fn load_stored(&self, candidate: Candidate, extent: Extent) -> Loaded {
+        let (region, offset) = candidate.location().split(self.shared.layout.region_size);
+        let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
         let mut loaded = self.load_from_device(candidate, region, offset, extent).await;
         if matches!(loaded, Loaded::Damaged) && row.generation() == candidate.generation {
             // A transfer can go wrong once; the second answer counts.
@@ -255,11 +270,6 @@ impl Store {
         }
         if row.generation() != candidate.generation || row.state() == RegionState::Free {
             return Loaded::Moved;
-        }
-        if let Loaded::Entry(entry, _) = &loaded
-            && extent == Extent::Whole
-        {
-            self.keep_resident(entry, touches);
         }
         loaded
     }

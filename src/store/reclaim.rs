@@ -64,7 +64,7 @@ impl Store {
             // In vain it would drop what can still be read.
             || self.shared.health.is_refusing()
             || !self.shared.log.lock().has_epoch()
-            || self.shared.log.lock().free_count() >= self.free_target()
+            || (self.shared.log.lock().free_count() >= self.free_target() && !self.has_condemned())
         {
             return Ok(false);
         }
@@ -88,6 +88,15 @@ impl Store {
             Err(_) => {}
         }
         freed.map(|()| true)
+    }
+
+    /// Whether a region waits to be emptied because it is damaged. One that cannot be emptied waits
+    /// until it is its turn among the others.
+    fn has_condemned(&self) -> bool {
+        let mut rows = self.shared.regions.iter().map(|(_, row)| row);
+        rows.any(|row| {
+            row.state() == RegionState::Sealed && row.is_condemned() && row.failures() == 0
+        })
     }
 
     fn pick_victim(&self) -> Option<u32> {
@@ -120,7 +129,8 @@ impl Store {
                 };
                 // One bad block must not keep all the other regions from being reclaimed.
                 let age = row.generation().0;
-                (row.failures(), rank, if in_doubt { u64::MAX - age } else { age })
+                let age = if in_doubt { u64::MAX - age } else { age };
+                (row.failures(), !row.is_condemned(), rank, age)
             })
             .map(|(region, _)| region)
     }

@@ -50,6 +50,7 @@ pub struct Region {
     touched: AtomicBool,
     in_memory: AtomicBool,
     failures: AtomicU32,
+    condemned: AtomicBool,
 }
 
 impl Region {
@@ -159,6 +160,16 @@ impl Region {
         self.failures.store(0, Ordering::Relaxed);
     }
 
+    /// Whether it is to be emptied before all others, because a structure in it is damaged.
+    pub fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::Acquire)
+    }
+
+    /// Has it emptied before all others; ends with its present life.
+    pub fn condemn(&self) {
+        self.condemned.store(true, Ordering::Release);
+    }
+
     /// Whether some of its bytes may be in memory only.
     pub fn in_memory(&self) -> bool {
         self.in_memory.load(Ordering::Acquire)
@@ -212,6 +223,7 @@ impl RegionTable {
         row.keep_until.store(0, Ordering::Relaxed);
         row.kills.store(0, Ordering::Relaxed);
         row.touched.store(false, Ordering::Release);
+        row.condemned.store(false, Ordering::Release);
         row.set_state(state);
     }
 
