@@ -14,9 +14,11 @@ use bytes::Bytes;
 use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
 use rawcached::clock::Clock;
 use rawcached::device::{Device, OpenOptions, SimDevice};
-use rawcached::format::{Layout, Uuid};
+use rawcached::format::{
+    Footer, Kill, Kind, Layout, RegionHeader, Seed, Sequence, Superblock, Trailer, Uuid,
+};
 use rawcached::store::inspect::{
-    CheckEvent, CheckSummary, Condition as State, Finding, Inspection, Listed, ListedState,
+    CheckEvent, CheckSummary, Condition as State, Fate, Finding, Inspection, Listed, ListedState,
 };
 use rawcached::store::{FormatOptions, OpenError, Store};
 
@@ -402,7 +404,27 @@ async fn the_command_line_lists_inspects_and_checks() {
     let output = image.run(&["check"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
-    assert_eq!(image.json(&["check", "--json"])["entries"], 340);
+    let report = image.json(&["check", "--json"]);
+    assert_eq!(report["entries"], 340);
+    // The document of `check --json`: names may come, none goes.
+    let names = report.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(
+        names,
+        [
+            "path",
+            "regions_used",
+            "regions_unused",
+            "entries",
+            "slices",
+            "kill_records",
+            "incomplete_objects",
+            "verified_bytes",
+            "superblocks_outdated",
+            "damaged",
+            "damages",
+            "incomplete"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -443,4 +465,201 @@ async fn a_device_in_use_is_refused() {
         assert!(message.contains(" is in use: open in process "), "{message}");
     }
     drop(held);
+}
+
+/// Writes a footer of other contents, with the checksums it should have, over a region's own.
+fn forge_footer(filled: &Filled, region: u32, change: impl FnOnce(&mut Footer)) {
+    let start = layout().region_offset(region);
+    let bytes = filled.device.contents(start..start + layout().region_size);
+    let header = RegionHeader::decode(&bytes, Uuid([9; 16]), region).unwrap();
+    let seed = Seed::new(Uuid([9; 16]), region, header.generation);
+    let trailer = Trailer::decode(&bytes, |_| seed).unwrap();
+    let len = trailer.footer_len(512);
+    let at = layout().region_size - len;
+    let mut footer = Footer::decode(&bytes[usize::try_from(at).unwrap()..], &trailer).unwrap();
+    change(&mut footer);
+    let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
+    let mut block = vec![0; usize::try_from(len).unwrap()];
+    footer.encode_into(&mut block, header.generation, seed, trailer.stamp);
+    filled.device.overwrite(start + layout().region_size - len, &block);
+}
+
+/// What `check` says of a store with one forged footer.
+async fn findings_with(region: u32, change: impl FnOnce(&mut Footer)) -> Vec<String> {
+    let filled = filled(false).await;
+    forge_footer(&filled, region, change);
+    let (_, findings) = check(&filled).await;
+    findings.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_footer_that_contradicts_the_slots_or_itself_is_named() {
+    let expect = |findings: Vec<String>, what: &str| {
+        assert!(findings.iter().any(|found| found.contains(what)), "{what}: {findings:#?}");
+    };
+    type Change = Box<dyn FnOnce(&mut Footer)>;
+    let changes: [(&str, Change); 10] = [
+        (
+            "an entry that the footer does not name",
+            Box::new(|f| {
+                f.records.remove(3);
+            }),
+        ),
+        ("differ in kind", Box::new(|f| f.records[3].kind = Kind::Head)),
+        ("differ in key", Box::new(|f| f.records[3].key_hash ^= 1)),
+        ("differ in the superseding mark", Box::new(|f| f.records[3].supersedes ^= true)),
+        ("differ in length", Box::new(|f| f.records[3].slot_len += 16)),
+        ("differ in lifetime", Box::new(|f| f.records[3].keep_until.0 -= 1)),
+        ("entries that overlap", Box::new(|f| f.records[3].slot_len += 4096)),
+        ("sequences that do not rise", Box::new(|f| f.records[4].sequence = f.records[3].sequence)),
+        ("kill records, sound slots have", Box::new(|f| f.kills.push(KILL))),
+        ("a kill record of a later epoch", Box::new(|f| f.kills.push(KILL))),
+    ];
+    for (what, change) in changes {
+        // A touch leaves region 0's footer behind the truth on purpose.
+        let region = u32::from(what == "differ in lifetime");
+        expect(findings_with(region, change).await, what);
+    }
+}
+
+const KILL: Kill = Kill { key_hash: 1, sequence: Sequence(9 << 44) };
+
+#[tokio::test]
+async fn superblock_copies_that_disagree_are_told_apart() {
+    let filled = filled(false).await;
+    let second = layout().superblock_offsets()[1];
+    let mut copy = Superblock::decode(&filled.device.contents(second..second + 512)).unwrap();
+    copy.epoch -= 1;
+    filled.device.overwrite(second, &copy.encode());
+    let (summary, findings) = check(&filled).await;
+    assert_eq!((summary.superblocks_outdated, findings), (1, vec![]), "no damage");
+    copy.uuid = Uuid([1; 16]);
+    filled.device.overwrite(second, &copy.encode());
+    let (_, findings) = check(&filled).await;
+    assert!(findings[0].to_string().contains("second superblock copy: of another store"));
+    assert_eq!(findings.len(), 1);
+}
+
+#[tokio::test]
+async fn an_object_that_lacks_slices_is_listed_and_is_no_damage() {
+    let filled = filled(false).await;
+    let cache = open(&filled.device, &filled.clock).await;
+    // The region of its first slices goes, the head stays because it is hit.
+    let mut rounds = 0;
+    while cache.lookup(b"large").await.is_some() && rounds < 300 {
+        let body = Bytes::from(vec![1; 60_000]);
+        let key = format!("more-{rounds}");
+        cache.put(key.as_bytes(), body, Condition::Always, &with_ttl(3600)).await.unwrap();
+        rounds += 1;
+    }
+    cache.shutdown().await.unwrap();
+    let (summary, findings) = check(&filled).await;
+    assert_eq!(findings, []);
+    let image = Image::of(&filled);
+    let report = image.json(&["check", "--json"]);
+    let listed = report["incomplete"].as_array().unwrap();
+    assert_eq!((listed.len() as u64, summary.incomplete_objects), (1, 1), "{report}");
+    assert_eq!((&listed[0]["key"], &listed[0]["slices"]), (&"large".into(), &16.into()));
+    let output = image.run(&["check"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("object \"large\" lacks "), "{output:?}");
+    let explained = image.json(&["inspect", "--key", "large", "--json"]);
+    assert_eq!(
+        (&explained["answer"], &explained["versions"][0]["state"]),
+        (&"miss".into(), &"incomplete".into())
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_explained() {
+    let filled = filled(true).await;
+    let image = Image::of(&filled);
+    let explain = |key: &str| image.json(&["inspect", "--json", "--key", key]);
+    for (key, answer, state, why) in [
+        ("key-100", "hit", "fresh", "is fresh for 3"),
+        ("key-50", "hit", "fresh", "is fresh for 7"),
+        ("odd\\\\ \\x00\\xff", "hit", "fresh", "is fresh for"),
+        ("key-1", "hit", "fresh", "is fresh for 7"),
+        ("key-25", "miss", "killed", "the newest version was killed by sequence"),
+    ] {
+        let report = explain(key);
+        assert_eq!(
+            (&report["answer"], &report["versions"][0]["state"]),
+            (&answer.into(), &state.into()),
+            "{key}: {report:#}"
+        );
+        assert!(report["why"].as_str().unwrap().starts_with(why), "{key}: {report:#}");
+    }
+    // Overwritten: the newer one first.
+    let report = explain("key-2");
+    let versions = report["versions"].as_array().unwrap();
+    assert_eq!(versions.len(), 2, "{report:#}");
+    assert_eq!(
+        (&versions[0]["state"], &versions[1]["state"]),
+        (&"fresh".into(), &"superseded".into())
+    );
+    assert_eq!(versions[0]["checksums"], "good");
+    let by = format!("was replaced by sequence {}", versions[0]["sequence"]);
+    assert!(versions[1]["why"].as_str().unwrap().starts_with(&by), "{report:#}");
+    assert_eq!(explain("never")["why"], "no version of it is on the device");
+    let large = explain("large");
+    assert_eq!(
+        (&large["versions"][0]["slices"], &large["versions"][0]["kind"]),
+        (&16.into(), &"head".into())
+    );
+    let listed = list(&filled).await;
+    let entry = listed.iter().find(|entry| entry.key == b"key-100").unwrap();
+    image.corrupt(entry.offset + 60);
+    let output = image.run(&["inspect", "--key", "key-100"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines = text(&output.stdout);
+    assert!(lines.starts_with("key-100: miss: the newest version is damaged: checksum"), "{lines}");
+    assert!(lines.contains("\n  stored at ") && lines.contains("Z\n"), "{lines}");
+}
+
+#[tokio::test]
+async fn a_key_that_expired_or_was_purged_is_explained() {
+    let filled = filled(false).await;
+    let inspection = inspection(&filled).await;
+    let expired = inspection.explain_key(&filled.clock, b"short").await;
+    assert_eq!(expired.versions[0].fate, Fate::Expired);
+    assert!(!expired.is_hit());
+    let cache = open(&filled.device, &filled.clock).await;
+    cache.purge_all().await.unwrap();
+    cache.shutdown().await.unwrap();
+    let inspection = Inspection::open(filled.device.open()).await.unwrap();
+    let purged = inspection.explain_key(&filled.clock, b"key-100").await;
+    assert!(matches!(purged.versions[0].fate, Fate::Purged { .. }), "{purged:?}");
+}
+
+#[tokio::test]
+async fn a_region_is_explained() {
+    let filled = filled(true).await;
+    let inspection = inspection(&filled).await;
+    let mut kills = 0;
+    for region in 0..layout().region_count {
+        let explained = inspection.explain_region(&filled.clock, region).await.unwrap();
+        let entries = explained.objects.count + explained.heads.count + explained.slices.count;
+        assert_eq!(entries, explained.survey.entries);
+        assert_eq!(explained.live.count + explained.dead.count + explained.expired.count, entries);
+        assert_eq!(explained.map.len() as u64 * explained.page, layout().region_size);
+        kills += explained.kill_slots.count;
+    }
+    assert_eq!(kills, 20, "one for each removed key");
+    let image = Image::of(&filled);
+    let report = image.json(&["inspect", "--region", "0", "--json"]);
+    assert_eq!(report["state"], "sealed");
+    let map: String =
+        report["map"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
+    assert!(map.starts_with('H') && map.ends_with('F') && map.contains("##"), "{map}");
+    let at = layout().region_offset(0);
+    image.corrupt(at + 5000);
+    let output = image.run(&["inspect", "--region", "0"]);
+    assert_eq!(output.status.code(), Some(0), "header and footer are sound: {output:?}");
+    assert!(text(&output.stdout).contains("H!"), "{output:?}");
+    image.corrupt(at + 20);
+    assert_eq!(image.run(&["inspect", "--region", "0"]).status.code(), Some(1));
+    let output = image.run(&["inspect", "--region", "99"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("the device has regions 0 to"), "{output:?}");
 }

@@ -6,7 +6,9 @@
 
 mod client;
 mod confirm;
+mod date;
 mod entry;
+mod explain;
 mod offline;
 mod offline_commands;
 mod output;
@@ -21,6 +23,11 @@ use clap::{Args, Parser, Subcommand};
 
 use output::OutputClosed;
 use overrides::Overrides;
+
+const INSPECT_HELP: &str = "Exit code: 0 done (with --key: a lookup would hit); \
+    1 the key would be a miss, or the region is damaged; 2 the device cannot be inspected";
+const CHECK_HELP: &str = "Exit code: 0 everything is sound; 1 something is damaged; \
+    2 the device cannot be checked (in use, not formatted, both superblock copies damaged)";
 
 /// A key is missing or damage was found.
 const EXIT_NEGATIVE: u8 = 1;
@@ -42,11 +49,13 @@ enum Command {
     Format(FormatArgs),
     /// Tell what a device can do: size, alignment, direct I/O, what is on it
     Probe(DeviceArgs),
-    /// Tell what a formatted device holds, from its superblock and region headers
+    /// Tell what a formatted device holds, or explain a region or a key
+    #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArgs),
     /// List entries on a device that no daemon is using
     Ls(ListArgs),
-    /// Verify every checksum on a device that no daemon is using
+    /// Verify every structure and every body on a device that no daemon is using
+    #[command(after_help = CHECK_HELP)]
     Check(DeviceArgs),
     /// Print the counters of a running daemon
     Stats(StatsArgs),
@@ -107,6 +116,12 @@ struct InspectArgs {
     /// Add a row for each region
     #[arg(short, long)]
     verbose: bool,
+    /// Explain this region: header, footer, what fills it, page by page
+    #[arg(long, value_name = "N")]
+    region: Option<u32>,
+    /// Explain this key: where its versions are, and why it is a hit or a miss; as `ls` writes it
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["region", "verbose"])]
+    key: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -7,15 +7,16 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::report::{
-    CheckReport, Damaged, FormatOptions, FormatReport, InspectReport, ListEntry, RegionCounts,
-    RegionRow, Survey,
+    CheckReport, Damaged, FormatOptions, FormatReport, IncompleteObject, InspectReport, ListEntry,
+    RegionCounts, RegionRow, Survey,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::daemon;
 use crate::device::{self, Device, DeviceError, OpenOptions, ProbeReport};
 use crate::format::Layout;
 use crate::store::inspect::{
-    CheckEvent, Condition, Finding, Inspection, Listed, ListedState, ListingSummary, RegionSurvey,
+    CheckEvent, Condition, Finding, Incomplete, Inspection, Listed, ListedState, ListingSummary,
+    RegionSurvey,
 };
 use crate::store::{OpenError, Superblocks, read_superblocks};
 
@@ -127,16 +128,16 @@ fn region_row(
             return row;
         }
     };
-    let (state, count) = match survey.condition {
-        Condition::Sealed => ("sealed", &mut report.regions.sealed),
-        Condition::Unsealed => ("unsealed", &mut report.regions.unsealed),
-        Condition::Free => ("free", &mut report.regions.free),
-        Condition::Blank => ("blank", &mut report.regions.blank),
-        Condition::Leftover => ("leftover", &mut report.regions.leftover),
-        Condition::Damaged => ("damaged", &mut report.regions.damaged),
-    };
-    *count += 1;
-    row.state = state;
+    let counts = &mut report.regions;
+    *match survey.condition {
+        Condition::Sealed => &mut counts.sealed,
+        Condition::Unsealed => &mut counts.unsealed,
+        Condition::Free => &mut counts.free,
+        Condition::Blank => &mut counts.blank,
+        Condition::Leftover => &mut counts.leftover,
+        Condition::Damaged => &mut counts.damaged,
+    } += 1;
+    row.state = condition(survey.condition);
     row.generation = survey.generation.0;
     row.entries = survey.entries;
     row.kill_records = survey.kills;
@@ -148,6 +149,18 @@ fn region_row(
     report.newest_stamp = report.newest_stamp.max(survey.stamp.0);
     report.damaged.extend(survey.damage.iter().map(damaged));
     row
+}
+
+/// The name of a region's state.
+pub fn condition(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Sealed => "sealed",
+        Condition::Unsealed => "unsealed",
+        Condition::Free => "free",
+        Condition::Blank => "blank",
+        Condition::Leftover => "leftover",
+        Condition::Damaged => "damaged",
+    }
 }
 
 /// Calls `each` with every entry until it gives false or fails.
@@ -194,7 +207,7 @@ fn list_entry(listed: Listed, now: Timestamp) -> ListEntry {
 }
 
 /// Printable ASCII as it is, a backslash doubled, everything else as `\xNN`: loses nothing.
-fn escaped(key: &[u8]) -> String {
+pub fn escaped(key: &[u8]) -> String {
     let mut text = String::with_capacity(key.len());
     for byte in key {
         match byte {
@@ -212,6 +225,8 @@ pub enum Progress {
     Region(u32, u32),
     /// Something is damaged.
     Damaged(Damaged),
+    /// A live object lacks pieces.
+    Incomplete(IncompleteObject),
 }
 
 /// Verifies every checksum; `tell` learns of progress and damage, and may break off by failing.
@@ -227,6 +242,7 @@ pub fn check(
             let progress = match event {
                 CheckEvent::Region(region) => Progress::Region(region, regions),
                 CheckEvent::Damage(finding) => Progress::Damaged(damaged(finding)),
+                CheckEvent::Incomplete(object) => Progress::Incomplete(incomplete(object)),
             };
             match tell(progress) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -247,24 +263,38 @@ pub fn check(
         kill_records: summary.kills,
         incomplete_objects: summary.incomplete_objects,
         verified_bytes: summary.verified_bytes,
+        superblocks_outdated: summary.superblocks_outdated,
         damaged: summary.damaged,
-        damages: Vec::new(),
+        damages: None,
+        incomplete: None,
     };
     failed.map_or(Ok(report), Err)
 }
 
-fn damaged(finding: &Finding) -> Damaged {
+fn incomplete(object: &Incomplete) -> IncompleteObject {
+    IncompleteObject {
+        region: object.region,
+        offset_bytes: object.offset,
+        key: escaped(&object.key),
+        slices: object.slices,
+        missing: object.missing,
+    }
+}
+
+/// A finding of the library as a report has it.
+pub fn damaged(finding: &Finding) -> Damaged {
     let Finding { region, offset, what } = finding.clone();
     Damaged { region, offset_bytes: offset, what }
 }
 
 /// Opens a formatted device that nobody uses, for reading only.
-async fn open(path: &Path) -> anyhow::Result<Inspection> {
+pub async fn open(path: &Path) -> anyhow::Result<Inspection> {
     let device = Device::open(&OpenOptions { read_only: true, ..OpenOptions::new(path) })?;
     Inspection::open(device).await.with_context(|| path.display().to_string())
 }
 
-fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+/// Runs to its end what needs a runtime.
+pub fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -3,11 +3,12 @@
 use std::io::{self, IsTerminal as _};
 
 use anyhow::ensure;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::confirm::{Asker, confirm};
 use super::offline::Progress;
 use super::report::{DAMAGES_MAX, FormatOptions, ListEntry, RegionRow};
-use super::{DeviceArgs, FormatArgs, InspectArgs, ListArgs, offline, output};
+use super::{DeviceArgs, FormatArgs, InspectArgs, ListArgs, explain, offline, output};
 use crate::daemon::create_sparse;
 use crate::store::inspect::ListingSummary;
 
@@ -54,6 +55,12 @@ pub fn probe(arguments: &DeviceArgs) -> anyhow::Result<bool> {
 
 /// Prints what a formatted device holds.
 pub fn inspect(arguments: &InspectArgs) -> anyhow::Result<bool> {
+    if let Some(key) = &arguments.key {
+        return explain::key(&arguments.device, key, arguments.json);
+    }
+    if let Some(region) = arguments.region {
+        return explain::region(&arguments.device, region, arguments.json);
+    }
     let mut report = offline::inspect(&arguments.device, arguments.verbose)?;
     if arguments.json {
         output::print_report(&report, true)?;
@@ -112,34 +119,46 @@ pub fn list(arguments: &ListArgs) -> anyhow::Result<bool> {
 
 /// Verifies a device; false if something is damaged.
 pub fn check(arguments: &DeviceArgs) -> anyhow::Result<bool> {
-    let shows_progress = io::stderr().is_terminal();
-    let mut damages = Vec::new();
+    let (mut damages, mut incomplete) = (Vec::new(), Vec::new());
+    // Draws nothing where standard error is no terminal.
+    let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template(BAR)?);
     let mut report = offline::check(&arguments.device, &mut |progress| {
-        match progress {
-            Progress::Region(region, regions) if shows_progress => {
-                eprint!("\rchecking region {} of {regions} ", region + 1);
-            }
-            Progress::Region(..) => {}
-            Progress::Damaged(damaged) if arguments.json => {
-                if damages.len() < DAMAGES_MAX {
-                    damages.push(damaged);
-                }
+        let line = match progress {
+            Progress::Region(region, regions) => {
+                bar.set_length(u64::from(regions));
+                bar.set_position(u64::from(region));
+                return Ok(());
             }
             Progress::Damaged(damaged) => {
-                if shows_progress {
-                    eprintln!();
-                }
-                output::print(&format!("{damaged}\n"))?;
+                let line = format!("{damaged}\n");
+                push_limited(&mut damages, damaged);
+                line
             }
-        }
-        Ok(())
+            Progress::Incomplete(object) => {
+                let line = format!("{object}\n");
+                push_limited(&mut incomplete, object);
+                line
+            }
+        };
+        if arguments.json { Ok(()) } else { bar.suspend(|| output::print(&line)) }
     })?;
-    if shows_progress {
-        eprintln!();
+    bar.finish_and_clear();
+    let sound = report.damaged == 0;
+    if arguments.json {
+        report.damages = Some(damages);
+        report.incomplete = Some(incomplete);
     }
-    report.damages = damages;
     output::print_report(&report, arguments.json)?;
-    Ok(report.damaged == 0)
+    Ok(sound)
+}
+
+/// Region by region, with the time that is left.
+const BAR: &str = "checking {wide_bar} region {pos} of {len}, {eta} left";
+
+fn push_limited<T>(list: &mut Vec<T>, item: T) {
+    if list.len() < DAMAGES_MAX {
+        list.push(item);
+    }
 }
 
 const LIST_HEADING: &str =

@@ -37,7 +37,7 @@ pub fn print_report(report: &impl Serialize, json: bool) -> anyhow::Result<()> {
 
 /// A report for people: field names without their unit, sizes with the largest exact one, lists
 /// indented below their name.
-fn lines(report: &Value) -> String {
+pub fn lines(report: &Value) -> String {
     let mut rows = Vec::new();
     if let Value::Object(fields) = report {
         for (name, value) in fields {

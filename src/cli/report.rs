@@ -179,11 +179,31 @@ pub struct CheckReport {
     pub incomplete_objects: u64,
     /// Bytes that were verified.
     pub verified_bytes: u64,
+    /// Superblock copies that are older than the other; the next start repairs them.
+    pub superblocks_outdated: u64,
     /// Number of things that are damaged.
     pub damaged: u64,
-    /// What is damaged, at most [`DAMAGES_MAX`]; empty where it was printed as it was found.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub damages: Vec<Damaged>,
+    /// What is damaged, at most [`DAMAGES_MAX`]; left out where it was printed as it was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damages: Option<Vec<Damaged>>,
+    /// Live objects that lack pieces, at most [`DAMAGES_MAX`]; left out as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<Vec<IncompleteObject>>,
+}
+
+/// A live object of which pieces were evicted: a miss, but no damage.
+#[derive(Clone, Debug, Serialize)]
+pub struct IncompleteObject {
+    /// Region its head is in.
+    pub region: u32,
+    /// Where the head is on the device.
+    pub offset_bytes: u64,
+    /// The key as `ls` writes it; empty if it cannot be read any more.
+    pub key: String,
+    /// Pieces of its body.
+    pub slices: u32,
+    /// How many of them are missing.
+    pub missing: u32,
 }
 
 /// Most damages kept for one report.
@@ -196,5 +216,16 @@ impl std::fmt::Display for Damaged {
             Some(region) => write!(f, "region {region}, offset {offset_bytes}: {what}"),
             None => write!(f, "offset {offset_bytes}: {what}"),
         }
+    }
+}
+
+impl std::fmt::Display for IncompleteObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let IncompleteObject { region, offset_bytes, key, slices, missing } = self;
+        write!(
+            f,
+            "region {region}, offset {offset_bytes}: object \"{key}\" lacks {missing} of {slices} \
+             slices, which were evicted: no damage"
+        )
     }
 }

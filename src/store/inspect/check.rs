@@ -1,14 +1,15 @@
 //! Verification of everything on a device. Owns what counts as damage: bytes that are not what was
 //! written. What eviction, expiry or a crash may leave behind is counted, not blamed.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use super::listing::{Live, Versions};
 use super::region::{Holds, Sight};
 use super::{Finding, Inspection};
 use crate::format::{
-    Damage, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead, Sequence, SliceKey,
-    round_up,
+    Damage, ENTRY_HEADER_LEN, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead,
+    SUPERBLOCK_LEN, Seed, Sequence, SliceKey, Superblock, round_up,
 };
 use crate::store::contents::{SlotWalk, sound_slot};
 use crate::store::key_hash;
@@ -20,6 +21,23 @@ pub enum CheckEvent<'a> {
     Region(u32),
     /// Something is damaged.
     Damage(&'a Finding),
+    /// A live object lacks pieces, which is no damage.
+    Incomplete(&'a Incomplete),
+}
+
+/// A live object of which pieces were evicted: a miss, but no damage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incomplete {
+    /// The region its head is in.
+    pub region: u32,
+    /// Byte offset of the head's slot on the device.
+    pub offset: u64,
+    /// Its key; empty if it cannot be read any more.
+    pub key: Vec<u8>,
+    /// Pieces of its body.
+    pub slices: u32,
+    /// How many of them are not on the device.
+    pub missing: u32,
 }
 
 /// What was verified.
@@ -37,6 +55,9 @@ pub struct CheckSummary {
     pub kills: u64,
     /// Live objects of which pieces were evicted; a lookup does not find them.
     pub incomplete_objects: u64,
+    /// Superblock copies that are sound but older than the other: a power cut between the two writes
+    /// leaves one, and the next start repairs it.
+    pub superblocks_outdated: u64,
     /// Bytes of regions that were read and verified.
     pub verified_bytes: u64,
     /// Things that are damaged.
@@ -48,6 +69,8 @@ pub struct CheckSummary {
 struct Pieces {
     versions: Versions,
     heads: Vec<(Location, ObjectHead)>,
+    /// The seed of each region's present life.
+    seeds: HashMap<u32, Seed>,
     /// Key hash and body length of each sound slice.
     slices: Vec<(u64, u32)>,
 }
@@ -69,6 +92,7 @@ impl Inspection {
         let mut summary = CheckSummary::default();
         let mut pieces = Pieces::default();
         let mut findings = self.superblock_damage();
+        findings.extend(self.compare_superblocks(&mut summary).await);
         for region in 0..self.layout().region_count {
             for finding in findings.drain(..) {
                 summary.damaged += 1;
@@ -81,14 +105,46 @@ impl Inspection {
             }
             findings = self.check_region(region, &mut pieces, &mut summary).await;
         }
-        findings.extend(self.check_pieces(pieces, &mut summary));
+        let (incomplete, wrong) = self.check_pieces(pieces).await;
+        findings.extend(wrong);
         for finding in &findings {
             summary.damaged += 1;
             if tell(CheckEvent::Damage(finding)).is_break() {
-                break;
+                return summary;
+            }
+        }
+        for object in &incomplete {
+            summary.incomplete_objects += 1;
+            if tell(CheckEvent::Incomplete(object)).is_break() {
+                return summary;
             }
         }
         summary
+    }
+
+    /// Whether sound copies say the same. One that is merely older is no damage.
+    async fn compare_superblocks(&self, summary: &mut CheckSummary) -> Vec<Finding> {
+        let best = &self.superblocks.best;
+        let mut findings = Vec::new();
+        for (name, offset) in ["first", "second"].iter().zip(self.layout().superblock_offsets()) {
+            let range = offset..offset + SUPERBLOCK_LEN as u64;
+            // What cannot be read or decoded was named before.
+            let Ok(bytes) = self.device.read_exact(range).await else { continue };
+            let Ok(copy) = Superblock::decode(&bytes) else { continue };
+            if copy == *best {
+                continue;
+            }
+            let what = if copy.uuid != best.uuid {
+                format!("{name} superblock copy: of another store, {}", copy.uuid)
+            } else if copy.layout != best.layout || copy.formatted_at != best.formatted_at {
+                format!("{name} superblock copy: divides the device in another way")
+            } else {
+                summary.superblocks_outdated += 1;
+                continue;
+            };
+            findings.push(Finding { region: None, offset, what });
+        }
+        findings
     }
 
     fn superblock_damage(&self) -> Vec<Finding> {
@@ -127,6 +183,8 @@ impl Inspection {
         summary.regions_used += 1;
         summary.verified_bytes += bytes.len() as u64;
         pieces.versions.gather(&sight, self.layout().region_size);
+        pieces.seeds.insert(region, sight.seed);
+        self.check_order(&mut sight);
         let slots = self.walk(&mut sight, &bytes);
         if sight.holds == Holds::Sealed {
             self.compare(&mut sight, &slots, &bytes);
@@ -136,6 +194,37 @@ impl Inspection {
             self.check_entry(&mut sight, (offset, &header), &bytes, pieces, summary);
         }
         sight.damage
+    }
+
+    /// Verifies what a footer says by itself: slots one behind the other, sequences that rise, and
+    /// nothing of an epoch that has not begun.
+    fn check_order(&self, sight: &mut Sight) {
+        let epoch = self.superblocks.best.epoch;
+        let of_later_epoch = |sequence: Sequence| sequence.epoch() > epoch;
+        if of_later_epoch(sight.generation) {
+            let what = "the region is of a later epoch than the superblock".to_owned();
+            sight.add(&self.reader(), 0, what);
+        }
+        let (mut end, mut last) = (0, sight.generation);
+        for record in sight.footer.records.clone() {
+            let wrong = if record.offset < end {
+                Some("the footer has entries that overlap")
+            } else if record.sequence <= last {
+                Some("the footer has sequences that do not rise")
+            } else if of_later_epoch(record.sequence) {
+                Some("an entry of a later epoch than the superblock")
+            } else {
+                None
+            };
+            if let Some(what) = wrong {
+                sight.add(&self.reader(), record.offset, what.to_owned());
+            }
+            (end, last) = (record.offset + record.slot_len, record.sequence);
+        }
+        if sight.footer.kills.iter().any(|kill| of_later_epoch(kill.sequence)) {
+            let what = "a kill record of a later epoch than the superblock".to_owned();
+            sight.add(&self.reader(), sight.end.saturating_sub(1), what);
+        }
     }
 
     /// Finds the sound slots of a region. Where no footer says what else should be there, notes
@@ -266,28 +355,43 @@ impl Inspection {
         }
     }
 
-    /// Verifies that the pieces of live objects have the right length, and counts the objects
-    /// that lack some.
-    fn check_pieces(&self, pieces: Pieces, summary: &mut CheckSummary) -> Vec<Finding> {
-        let Pieces { versions, heads, mut slices } = pieces;
+    /// Verifies that the pieces of live objects have the right length, and finds the objects that
+    /// lack some.
+    async fn check_pieces(&self, pieces: Pieces) -> (Vec<Incomplete>, Vec<Finding>) {
+        let Pieces { versions, heads, seeds, mut slices } = pieces;
         let live: Live = versions.settle(self.superblocks.best.purge_floor);
         slices.sort_unstable();
-        let mut findings = Vec::new();
+        let (mut incomplete, mut findings) = (Vec::new(), Vec::new());
         for (location, head) in heads {
             if live.objects.binary_search(&location).is_err() {
                 continue;
             }
-            if live.missing(&head, self.hash_seed) > 0 {
-                summary.incomplete_objects += 1;
+            let (region, within) = location.split(self.layout().region_size);
+            let offset = self.layout().region_offset(region) + within;
+            let missing = live.missing(&head, self.hash_seed);
+            if missing > 0 {
+                let key = match seeds.get(&region) {
+                    Some(seed) => self.key_at(region, within, *seed).await.unwrap_or_default(),
+                    None => Vec::new(),
+                };
+                let slices = head.slice_count();
+                incomplete.push(Incomplete { region, offset, key, slices, missing });
             }
             if let Some(number) = wrong_piece(&head, &slices, self.hash_seed) {
-                let (region, offset) = location.split(self.layout().region_size);
-                let offset = self.layout().region_offset(region) + offset;
                 let what = format!("slice {number} of the object has the wrong length");
                 findings.push(Finding { region: Some(region), offset, what });
             }
         }
-        findings
+        (incomplete, findings)
+    }
+
+    /// The key of the entry at byte `offset` of a region.
+    async fn key_at(&self, region: u32, offset: u64, seed: Seed) -> Option<Vec<u8>> {
+        let start = self.layout().region_offset(region) + offset;
+        let header = self.device.read_exact(start..start + ENTRY_HEADER_LEN as u64).await.ok()?;
+        let range = EntryHeader::decode(&header, seed, offset).ok()?.key_range();
+        let key = start + range.start as u64..start + range.end as u64;
+        Some(self.device.read_exact(key).await.ok()?.to_vec())
     }
 }
 

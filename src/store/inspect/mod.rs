@@ -2,20 +2,22 @@
 //! never writes, never repairs, and holds the bytes of one region at a time.
 
 mod check;
+mod explain;
 mod finding;
 mod listing;
 mod region;
 
-pub use check::{CheckEvent, CheckSummary};
+pub use check::{CheckEvent, CheckSummary, Incomplete};
+pub use explain::{Explained, ExplainedKey, ExplainedRegion, Fate, Filling, Share};
 pub use finding::Finding;
 pub use listing::{Listed, ListedState, ListingSummary};
 pub use region::{Condition, RegionSurvey};
 
-use super::contents::RegionReader;
+use super::contents::{RegionReader, SlotWalk};
 use super::key_hash;
 use super::recovery::{OpenError, Superblocks, read_superblocks};
 use crate::device::{Device, DeviceError};
-use crate::format::Layout;
+use crate::format::{EntryHeader, Layout, Seed};
 use region::Sight;
 
 /// A formatted device, open for looking.
@@ -67,4 +69,13 @@ impl Inspection {
         let (layout, uuid) = (self.layout(), self.superblocks.best.uuid);
         RegionReader { device: &self.device, layout, uuid }
     }
+}
+
+/// Every slot in the bytes of one life of a region that is sound but for its body, from byte
+/// `start` on. For fuzzing: what walks the slots is not public.
+#[doc(hidden)]
+#[must_use]
+pub fn sound_slots(bytes: &[u8], start: u64, seed: Seed) -> Vec<(u64, EntryHeader)> {
+    let slots = SlotWalk::new(bytes, start, seed);
+    slots.filter_map(|(offset, found)| Some((offset, found.ok()?))).collect()
 }

@@ -49,6 +49,7 @@ pub struct RegionSurvey {
 }
 
 /// What was seen of a region.
+#[derive(Clone)]
 pub(super) struct Sight {
     pub region: u32,
     pub generation: Sequence,

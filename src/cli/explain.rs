@@ -1,0 +1,383 @@
+//! `inspect --key` and `inspect --region`: an entry or a region, explained. Owns the wording and the
+//! field names of `--json`.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use serde::Serialize;
+
+use super::date::date;
+use super::report::Damaged;
+use super::{offline, output};
+use crate::clock::{Clock, Timestamp};
+use crate::format::{EntryHeader, Kind, Layout};
+use crate::store::inspect::{
+    Condition, Explained, ExplainedKey, ExplainedRegion, Fate, Filling, Inspection, Share,
+};
+
+/// Pages of the map in one line.
+const MAP_LINE: usize = 64;
+
+/// What the device has of a key.
+#[derive(Debug, Serialize)]
+struct KeyReport {
+    /// The key as `ls` writes it.
+    key: String,
+    /// Its hash on this device.
+    key_hash: String,
+    /// What a lookup would answer now: `hit`, `stale` or `miss`.
+    answer: &'static str,
+    /// Why, in a sentence.
+    why: String,
+    /// Every version, the newest first.
+    versions: Vec<VersionReport>,
+    /// Kill records of the key in regions.
+    kill_records: Vec<KillReport>,
+    /// Entries of other keys with the same hash.
+    collisions: u64,
+    /// Regions that could not be read.
+    unreadable_regions: u64,
+}
+
+/// One version of a key.
+#[derive(Debug, Serialize)]
+struct VersionReport {
+    state: &'static str,
+    why: String,
+    region: u32,
+    offset_bytes: u64,
+    slot_bytes: u64,
+    sequence: u64,
+    epoch: u32,
+    /// The rest is null where the slot is damaged.
+    kind: Option<&'static str>,
+    size_bytes: Option<u64>,
+    slices: Option<u32>,
+    metadata_bytes: Option<u32>,
+    stored_at: Option<String>,
+    fresh_until: Option<String>,
+    keep_until: Option<String>,
+    ttl_left_seconds: Option<u64>,
+    keep_left_seconds: Option<u64>,
+    checksums: String,
+    supersedes: Option<bool>,
+}
+
+/// One kill record.
+#[derive(Debug, Serialize)]
+struct KillReport {
+    region: u32,
+    sequence: u64,
+}
+
+/// A region in full.
+#[derive(Debug, Serialize)]
+struct RegionReport {
+    region: u32,
+    state: &'static str,
+    offset_bytes: u64,
+    size_bytes: u64,
+    generation: u64,
+    epoch: u32,
+    newest_time: String,
+    last_expiry: String,
+    touched: bool,
+    footer_offset_bytes: Option<u64>,
+    kill_records: u64,
+    objects: ShareReport,
+    heads: ShareReport,
+    slices: ShareReport,
+    kill_slots: ShareReport,
+    live: ShareReport,
+    dead: ShareReport,
+    expired: ShareReport,
+    unused_bytes: u64,
+    damaged: Vec<Damaged>,
+    page_bytes: u64,
+    /// One letter a page; see [`LEGEND`].
+    map: Vec<String>,
+}
+
+/// How many, and their bytes.
+#[derive(Debug, Serialize)]
+struct ShareReport {
+    count: u64,
+    bytes: u64,
+}
+
+const LEGEND: &str =
+    "H header  # live  - dead or expired  k kill records  ! damaged  F footer  . unused";
+
+/// Explains a key; false if a lookup would miss.
+pub fn key(path: &Path, text: &str, json: bool) -> anyhow::Result<bool> {
+    let key = unescaped(text).context("--key: write \\xNN for a byte and \\\\ for a backslash")?;
+    ensure!(!key.is_empty(), "--key: a key has at least one byte");
+    let clock = Clock::system();
+    let explained = offline::on_runtime(async {
+        let inspection = offline::open(path).await?;
+        Ok(inspection.explain_key(&clock, &key).await)
+    })?;
+    let report = key_report(offline::escaped(&key), &explained, clock.now());
+    if json {
+        output::print_report(&report, true)?;
+    } else {
+        output::print(&key_text(&report)?)?;
+    }
+    Ok(explained.is_hit())
+}
+
+/// Explains a region; false if it is damaged.
+pub fn region(path: &Path, region: u32, json: bool) -> anyhow::Result<bool> {
+    let clock = Clock::system();
+    let (explained, layout) = offline::on_runtime(async {
+        let inspection: Inspection = offline::open(path).await?;
+        let last = inspection.layout().region_count - 1;
+        ensure!(region <= last, "--region {region}: the device has regions 0 to {last}");
+        let explained = inspection.explain_region(&clock, region).await?;
+        Ok((explained, *inspection.layout()))
+    })?;
+    let report = region_report(&explained, &layout);
+    if json {
+        output::print_report(&report, true)?;
+    } else {
+        output::print(&region_text(&report)?)?;
+    }
+    Ok(report.damaged.is_empty())
+}
+
+fn key_report(key: String, explained: &ExplainedKey, now: Timestamp) -> KeyReport {
+    let best = explained.versions.iter().find(|version| is_answer(&version.fate));
+    let newest = explained.versions.first();
+    let (answer, why) = match (best, newest) {
+        (Some(version), _) if version.fate == Fate::Fresh => ("hit", why(version, now)),
+        (Some(version), _) => ("stale", why(version, now)),
+        (None, Some(version)) => ("miss", format!("the newest version {}", why(version, now))),
+        (None, None) if !explained.kills.is_empty() => {
+            ("miss", "it was removed, and no version of it is left".to_owned())
+        }
+        (None, None) => ("miss", "no version of it is on the device".to_owned()),
+    };
+    KeyReport {
+        key,
+        key_hash: format!("{:016x}", explained.key_hash),
+        answer,
+        why,
+        versions: explained.versions.iter().map(|v| version_report(v, now)).collect(),
+        kill_records: explained
+            .kills
+            .iter()
+            .map(|(region, kill)| KillReport { region: *region, sequence: kill.sequence.0 })
+            .collect(),
+        collisions: explained.collisions,
+        unreadable_regions: explained.unreadable_regions,
+    }
+}
+
+fn is_answer(fate: &Fate) -> bool {
+    matches!(fate, Fate::Fresh | Fate::Stale)
+}
+
+fn state(fate: &Fate) -> &'static str {
+    match fate {
+        Fate::Fresh => "fresh",
+        Fate::Stale => "stale",
+        Fate::Expired => "expired",
+        Fate::Purged { .. } => "purged",
+        Fate::Killed { by_version: true, .. } => "superseded",
+        Fate::Killed { by_version: false, .. } => "killed",
+        Fate::Damaged(_) => "damaged",
+        Fate::Unreadable => "unreadable",
+        Fate::Incomplete { .. } => "incomplete",
+    }
+}
+
+fn why(version: &Explained, now: Timestamp) -> String {
+    let left = |until: Timestamp| until.since(now).as_secs();
+    let ends = version.header.map_or(Timestamp(0), |header| header.keep_until);
+    match &version.fate {
+        Fate::Fresh => {
+            let until = version.header.map_or(ends, |header| header.fresh_until);
+            format!("is fresh for {} s", left(until))
+        }
+        Fate::Stale => format!("is past its freshness and kept for {} s", left(ends)),
+        Fate::Expired if version.header.is_some() => format!("expired at {}", date(ends)),
+        Fate::Expired => "has expired".to_owned(),
+        Fate::Purged { floor } => {
+            format!("came before the last purge of everything, sequence {}", floor.0)
+        }
+        Fate::Killed { by, region, by_version: true } => {
+            format!("was replaced by sequence {} in region {region}", by.0)
+        }
+        Fate::Killed { by, region, by_version: false } => {
+            format!("was killed by sequence {} in region {region}", by.0)
+        }
+        Fate::Damaged(damage) => format!("is damaged: {damage}"),
+        Fate::Unreadable => "cannot be read from the device".to_owned(),
+        Fate::Incomplete { missing } => {
+            let slices = version.head.map_or(0, |head| head.slice_count());
+            format!("lacks {missing} of its {slices} slices, which were evicted")
+        }
+    }
+}
+
+fn version_report(version: &Explained, now: Timestamp) -> VersionReport {
+    let header = version.header.as_ref();
+    let time = |of: fn(&EntryHeader) -> Timestamp| header.map(|header| date(of(header)));
+    let left =
+        |of: fn(&EntryHeader) -> Timestamp| header.map(|header| of(header).since(now).as_secs());
+    VersionReport {
+        state: state(&version.fate),
+        why: why(version, now),
+        region: version.region,
+        offset_bytes: version.offset,
+        slot_bytes: version.slot_len,
+        sequence: version.sequence.0,
+        epoch: version.sequence.epoch(),
+        kind: header.map(|header| match header.kind {
+            Kind::Object => "object",
+            Kind::Head => "head",
+            Kind::Slice => "slice",
+            Kind::Kills => "kill records",
+        }),
+        size_bytes: header
+            .map(|header| version.head.map_or(u64::from(header.body_len), |head| head.len)),
+        slices: header.map(|_| version.head.map_or(0, |head| head.slice_count())),
+        metadata_bytes: header.map(|header| header.metadata_len),
+        stored_at: time(|header| header.stored_at),
+        fresh_until: time(|header| header.fresh_until),
+        keep_until: time(|header| header.keep_until),
+        ttl_left_seconds: left(|header| header.fresh_until),
+        keep_left_seconds: left(|header| header.keep_until),
+        checksums: match &version.sound {
+            Ok(()) => "good".to_owned(),
+            Err(Fate::Damaged(damage)) => damage.to_string(),
+            Err(_) => "unreadable".to_owned(),
+        },
+        supersedes: header.map(|header| header.supersedes),
+    }
+}
+
+fn region_report(explained: &ExplainedRegion, layout: &Layout) -> RegionReport {
+    let survey = &explained.survey;
+    let share = |share: &Share| ShareReport { count: share.count, bytes: share.bytes };
+    let letters: String = explained.map.iter().map(|filling| letter(*filling)).collect();
+    let lines = letters.as_bytes().chunks(MAP_LINE).map(|line| String::from_utf8_lossy(line));
+    let filled = [&explained.objects, &explained.heads, &explained.slices, &explained.kill_slots];
+    let filled: u64 = filled.iter().map(|share| share.bytes).sum();
+    let slots = explained.footer_start - u64::from(layout.alignment);
+    let start = layout.region_offset(survey.region);
+    let has_footer = explained.footer_start < layout.region_size;
+    RegionReport {
+        region: survey.region,
+        state: offline::condition(survey.condition),
+        offset_bytes: start,
+        size_bytes: layout.region_size,
+        generation: survey.generation.0,
+        epoch: survey.generation.epoch(),
+        newest_time: date(survey.stamp),
+        last_expiry: date(explained.keep_until),
+        touched: survey.touched,
+        footer_offset_bytes: has_footer.then_some(start + explained.footer_start),
+        kill_records: survey.kills,
+        objects: share(&explained.objects),
+        heads: share(&explained.heads),
+        slices: share(&explained.slices),
+        kill_slots: share(&explained.kill_slots),
+        live: share(&explained.live),
+        dead: share(&explained.dead),
+        expired: share(&explained.expired),
+        unused_bytes: slots.saturating_sub(filled),
+        damaged: survey.damage.iter().map(offline::damaged).collect(),
+        page_bytes: explained.page,
+        map: match survey.condition {
+            Condition::Free | Condition::Blank | Condition::Leftover => Vec::new(),
+            _ => lines.map(|line| line.into_owned()).collect(),
+        },
+    }
+}
+
+fn letter(filling: Filling) -> char {
+    match filling {
+        Filling::Nothing => '.',
+        Filling::Header => 'H',
+        Filling::Live => '#',
+        Filling::Dead => '-',
+        Filling::Kills => 'k',
+        Filling::Damaged => '!',
+        Filling::Footer => 'F',
+    }
+}
+
+fn key_text(report: &KeyReport) -> anyhow::Result<String> {
+    let mut text = format!("{}: {}: {}\n", report.key, report.answer, report.why);
+    for version in &report.versions {
+        text += &format!("\nversion {} ({})\n", version.sequence, version.state);
+        text += &indented(&output::lines(&serde_json::to_value(version)?));
+    }
+    for kill in &report.kill_records {
+        text += &format!("\nkill record {} in region {}\n", kill.sequence, kill.region);
+    }
+    if report.collisions > 0 {
+        text += &format!("\n{} entries of other keys with this hash\n", report.collisions);
+    }
+    if report.unreadable_regions > 0 {
+        text += &format!("\n{} regions cannot be read\n", report.unreadable_regions);
+    }
+    Ok(text)
+}
+
+fn region_text(report: &RegionReport) -> anyhow::Result<String> {
+    let mut fields = serde_json::to_value(report)?;
+    fields["damaged"] = report.damaged.iter().map(ToString::to_string).collect();
+    if let Some(fields) = fields.as_object_mut() {
+        fields.remove("map");
+    }
+    let mut text = output::lines(&fields);
+    if !report.map.is_empty() {
+        text += &format!("\n{LEGEND}\n");
+        for line in &report.map {
+            text += &format!("{line}\n");
+        }
+    }
+    Ok(text)
+}
+
+fn indented(lines: &str) -> String {
+    lines.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// The bytes that [`offline::escaped`] makes `text` of; `None` if it makes it of none.
+fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut key = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            key.push(byte);
+            continue;
+        }
+        match rest.next()? {
+            b'\\' => key.push(b'\\'),
+            b'x' => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let value = digit(rest.next()?)? * 16 + digit(rest.next()?)?;
+                key.push(u8::try_from(value).ok()?);
+            }
+            _ => return None,
+        }
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(unescaped(&offline::escaped(&all)), Some(all));
+        for wrong in ["\\", "\\x", "\\x1", "\\xgg", "\\n"] {
+            assert_eq!(unescaped(wrong), None, "{wrong}");
+        }
+    }
+}
