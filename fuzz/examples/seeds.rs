@@ -1,0 +1,135 @@
+//! Writes the seed corpus: one or a few real encodings for each target.
+
+use std::fs;
+use std::path::Path;
+
+use rawcached::clock::Timestamp;
+use rawcached::format::{
+    EntryHeader, Footer, FooterRecord, Kill, Kind, Layout, ObjectHead, RegionHeader, RegionUse,
+    Seed, Sequence, SliceKey, Superblock, Uuid, body_checksums,
+};
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    fs::create_dir_all(&directory).expect("the directory of seeds");
+    fs::write(directory.join(name), bytes).expect("a seed");
+}
+
+fn main() {
+    superblocks();
+    regions();
+    entries();
+    footers();
+    records();
+    memcached();
+    let shipped = include_bytes!("../../config/rawcached.toml");
+    write("config", "shipped", shipped);
+    write(
+        "config",
+        "small",
+        b"[[device]]\npath = \"x.img\"\nsize = \"1GiB\"\n[ttl]\nmax = \"7d\"\n",
+    );
+    write("config", "size", b"16MiB");
+    write("config", "duration", b"100ms");
+}
+
+fn superblocks() {
+    for (name, size, alignment) in [("small", 16 << 20, 512), ("large", 1 << 43, 65536)] {
+        let layout = Layout::plan(size, alignment, None).expect("a layout");
+        let superblock = Superblock {
+            uuid: Uuid([7; 16]),
+            layout,
+            epoch: 3,
+            purge_floor: Sequence(3 << 44),
+            formatted_at: Timestamp(1_700_000_000),
+            stamp: Timestamp(1_700_000_001),
+        };
+        write("superblock", name, &superblock.encode());
+    }
+}
+
+fn regions() {
+    let header = RegionHeader {
+        generation: Sequence(1 << 44),
+        region_use: RegionUse::Log,
+        stamp: Timestamp(1_700_000_000),
+        touched: true,
+    };
+    write("region", "header", &header.encode(Uuid([7; 16]), 3));
+    // The shape of slots, not their bytes: see the target.
+    write("region", "slots", &(0..=255).collect::<Vec<u8>>());
+}
+
+fn entry(kind: Kind, key: &[u8], body: &[u8]) -> Vec<u8> {
+    let check = body_checksums(body);
+    let covered = [key, b"metadata", &check.table].concat();
+    let header = EntryHeader {
+        kind,
+        supersedes: true,
+        key_len: key.len() as u16,
+        metadata_len: 8,
+        body_len: body.len() as u32,
+        sequence: Sequence(77),
+        stored_at: Timestamp(1),
+        fresh_until: Timestamp(2),
+        keep_until: Timestamp(3),
+        meta_checksum: crc32fast::hash(&covered),
+        body_checksum: check.single,
+    };
+    [&header.encode(Seed(0x5eed), 4096)[..], &covered, body].concat()
+}
+
+fn entries() {
+    write("entry", "object", &entry(Kind::Object, b"key", &[9; 300]));
+    let head = ObjectHead { len: 3 << 20, object: Sequence(5), slice_size: 1 << 20 };
+    write("entry", "head", &entry(Kind::Head, b"key", &head.encode()));
+    let key = SliceKey { object: Sequence(5), number: 2 };
+    write("entry", "slice", &entry(Kind::Slice, &key.encode(), &[1; 2000]));
+}
+
+fn footers() {
+    for (name, count) in [("empty", 0), ("one", 1), ("many", 40)] {
+        let record = |n: u64| FooterRecord {
+            key_hash: n << 32,
+            sequence: Sequence((1 << 44) + n + 1),
+            offset: 4096 + n * 512,
+            slot_len: 496,
+            kind: Kind::Object,
+            supersedes: n % 3 == 0,
+            keep_until: Timestamp(1_800_000_000),
+        };
+        let kill = |n: u64| Kill { key_hash: n, sequence: Sequence(n) };
+        let footer = Footer {
+            records: (0..count).map(record).collect(),
+            kills: (0..count / 2).map(kill).collect(),
+        };
+        let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
+        let mut block = vec![0; len as usize];
+        footer.encode_into(&mut block, Sequence(1 << 44), Seed(0xf007), Timestamp(1_700_000_000));
+        write("footer", name, &block);
+    }
+}
+
+fn records() {
+    let mut kills = Vec::new();
+    for n in 0..5 {
+        Kill { key_hash: n, sequence: Sequence(n << 40) }.encode_into(&mut kills);
+    }
+    write("records", "kills", &kills);
+    let head = ObjectHead { len: 3 << 20, object: Sequence(5), slice_size: 1 << 20 };
+    write("records", "head", &head.encode());
+    write("records", "slice", &SliceKey { object: Sequence(5), number: 2 }.encode());
+}
+
+/// First the number of cuts and the cuts, then the stream.
+fn memcached() {
+    for (name, cuts, stream) in [
+        ("whole", &[][..], "set k 1 0 3\r\nabc\r\nget k\r\ngets a b c\r\nquit\r\n"),
+        ("bytes", &[1][..], "cas k 0 60 2 99 noreply\r\nhi\r\nincr n 5\r\ndecr n 1 noreply\r\n"),
+        ("odd", &[2, 3, 5][..], "gat 60 a b\r\ntouch k -1\r\ndelete k 0 noreply\nflush_all 9\r\n"),
+        ("other", &[7, 1][..], "stats items\r\nversion\r\nverbosity 1\r\nbad\r\nset k 0 0 x\r\n"),
+    ] {
+        let cuts_len = [u8::try_from(cuts.len()).expect("few cuts")];
+        write("memcached", name, &[&cuts_len[..], cuts, stream.as_bytes()].concat());
+    }
+}
