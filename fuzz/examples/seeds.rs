@@ -8,6 +8,8 @@ use rawcached::format::{
     EntryHeader, Footer, FooterRecord, Kill, Kind, Layout, ObjectHead, RegionHeader, RegionUse,
     Seed, Sequence, SliceKey, Superblock, Uuid, body_checksums,
 };
+use rawcached::store::index::Index;
+use rawcached::store::{Location, SizeClass};
 
 fn write(target: &str, name: &str, bytes: &[u8]) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -22,6 +24,7 @@ fn main() {
     footers();
     records();
     memcached();
+    index_shard();
     let shipped = include_bytes!("../../config/rawcached.toml");
     write("config", "shipped", shipped);
     write(
@@ -132,4 +135,22 @@ fn memcached() {
         let cuts_len = [u8::try_from(cuts.len()).expect("few cuts")];
         write("memcached", name, &[&cuts_len[..], cuts, stream.as_bytes()].concat());
     }
+}
+
+fn index_shard() {
+    let index = Index::new();
+    for n in 1..60u64 {
+        // The low bits name the shard: all in the one that is dumped.
+        let key_hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) << 12;
+        index.lock(key_hash).insert(Location(n * 31), SizeClass::of(n * 500));
+    }
+    let shard = (0..index.shard_count()).find(|shard| {
+        let mut dumped = Vec::new();
+        index.dump_shard(*shard, &mut dumped);
+        dumped.len() > 100
+    });
+    let mut dumped = Vec::new();
+    index.dump_shard(shard.expect("a shard with words"), &mut dumped);
+    write("index_shard", "words", &dumped);
+    write("index_shard", "empty", &[0; 4]);
 }
