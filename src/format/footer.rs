@@ -179,17 +179,9 @@ impl Footer {
     /// # Errors
     /// The payload does not match the trailer.
     pub fn decode(block: &[u8], trailer: &Trailer) -> Result<Footer, Damage> {
-        let records_len = trailer.record_count as usize * FOOTER_RECORD_LEN;
-        let payload_len = records_len + trailer.kill_count as usize * KILL_LEN;
-        let payload = block.get(..payload_len).ok_or(Damage::Short)?;
-        if crc32fast::hash(payload) != trailer.payload_checksum {
-            return Err(Damage::Checksum);
-        }
-        let records = payload[..records_len]
-            .chunks_exact(FOOTER_RECORD_LEN)
-            .map(|bytes| decode_record(bytes, trailer.generation))
-            .collect::<Result<_, _>>()?;
-        Ok(Footer { records, kills: Kill::decode_all(&payload[records_len..]).collect() })
+        let encoded = EncodedFooter::verify(block, trailer)?;
+        let records = encoded.records().collect::<Result<_, _>>()?;
+        Ok(Footer { records, kills: encoded.kills().collect() })
     }
 
     /// The latest `keep_until` of the entries.
@@ -206,6 +198,43 @@ impl Footer {
             .filter(|record| record.supersedes)
             .map(|record| Kill { key_hash: record.key_hash, sequence: record.sequence });
         self.kills.iter().copied().chain(superseding)
+    }
+}
+
+/// A footer whose checksum holds, read record by record where its bytes are.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodedFooter<'a> {
+    records: &'a [u8],
+    kills: &'a [u8],
+    generation: Sequence,
+}
+
+impl<'a> EncodedFooter<'a> {
+    /// Verifies the footer whose trailer was read before; `block` is the whole footer.
+    ///
+    /// # Errors
+    /// The payload does not match the trailer.
+    pub fn verify(block: &'a [u8], trailer: &Trailer) -> Result<EncodedFooter<'a>, Damage> {
+        let records_len = trailer.record_count as usize * FOOTER_RECORD_LEN;
+        let payload_len = records_len + trailer.kill_count as usize * KILL_LEN;
+        let payload = block.get(..payload_len).ok_or(Damage::Short)?;
+        if crc32fast::hash(payload) != trailer.payload_checksum {
+            return Err(Damage::Checksum);
+        }
+        let (records, kills) = payload.split_at(records_len);
+        Ok(EncodedFooter { records, kills, generation: trailer.generation })
+    }
+
+    /// The entries' records, in order of offset; one that cannot be is an error.
+    pub fn records(&self) -> impl Iterator<Item = Result<FooterRecord, Damage>> + use<'a> {
+        let generation = self.generation;
+        let records = self.records.chunks_exact(FOOTER_RECORD_LEN);
+        records.map(move |bytes| decode_record(bytes, generation))
+    }
+
+    /// The kill records other than those of entries.
+    pub fn kills(&self) -> impl Iterator<Item = Kill> + use<'a> {
+        Kill::decode_all(self.kills)
     }
 }
 

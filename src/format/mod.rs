@@ -11,7 +11,9 @@ pub use entry::{
     BODY_CHUNK, BodyCheck, ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, SliceKey,
     body_checksums, checksum_table_len,
 };
-pub use footer::{FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer};
+pub use footer::{
+    EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer,
+};
 pub use region::{REGION_HEADER_LEN, RegionHeader, RegionUse};
 pub use superblock::{Layout, LayoutError, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
 
@@ -46,6 +48,9 @@ pub struct Sequence(pub u64);
 impl Sequence {
     /// Bits below the epoch: 2^44 mutations within one epoch, half a year at a million a second.
     pub const COUNTER_BITS: u32 = 44;
+
+    /// The last epoch that sequences can name.
+    pub const EPOCH_MAX: u32 = (1 << (64 - Sequence::COUNTER_BITS)) - 1;
 
     /// The first sequence of `epoch`.
     #[must_use]

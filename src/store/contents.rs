@@ -12,8 +12,10 @@ use crate::format::{
 
 /// Bytes read at the end of a region in the hope that they hold the whole footer.
 const FOOTER_GUESS: u64 = 64 << 10;
-/// Bytes of a region read at a time when its slots are scanned.
+/// Bytes of a region given to the device at a time when its slots are read.
 const SCAN_STEP: u64 = 1 << 20;
+/// Bytes of a region in memory at a time when its slots are scanned: a few of the longest slots.
+const SCAN_WINDOW: u64 = 8 << 20;
 
 /// What a region holds and how it was learnt.
 pub(super) struct Contents {
@@ -32,6 +34,26 @@ pub(super) enum FoundFooter {
     BadRecords(Trailer, Damage),
     /// Bytes that are no trailer of this region.
     None(Damage, [u8; TRAILER_LEN]),
+}
+
+/// The end of a region.
+pub(super) struct Tail {
+    /// What the last bytes say of the footer.
+    pub trailer: Result<Trailer, Damage>,
+    bytes: AlignedBuf,
+}
+
+/// The bytes of a footer; that its records are sound is not known yet.
+pub(super) struct RawFooter {
+    bytes: AlignedBuf,
+    start: usize,
+}
+
+impl RawFooter {
+    /// The whole footer.
+    pub fn block(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
 }
 
 /// Reads regions of a device, whether a store runs on it or not.
@@ -56,30 +78,22 @@ impl RegionReader<'_> {
 
     /// Reads what is at the end of a region.
     pub async fn read_footer(&self, region: u32) -> Result<FoundFooter, DeviceError> {
-        let end = self.layout.region_size;
-        let guess = round_up(FOOTER_GUESS.min(end / 4), u64::from(self.layout.alignment));
-        let tail = self.read(region, end - guess..end).await?;
-        let seed_of = |generation| Seed::new(self.uuid, region, generation);
-        let trailer = match Trailer::decode(&tail, seed_of) {
+        let tail = self.read_tail(region).await?;
+        let trailer = match tail.trailer {
             Ok(trailer) => trailer,
             Err(damage) => {
                 let mut bytes = [0; TRAILER_LEN];
-                bytes.copy_from_slice(&tail[tail.len() - TRAILER_LEN..]);
+                bytes.copy_from_slice(&tail.bytes[tail.bytes.len() - TRAILER_LEN..]);
                 return Ok(FoundFooter::None(damage, bytes));
             }
         };
-        let len = trailer.footer_len(self.layout.alignment);
-        let checked = |footer: Footer| match footer.records.iter().all(|r| self.is_possible(r)) {
-            true => Ok(footer),
-            false => Err(Damage::Field("record")),
+        let footer = match self.read_records(region, tail, &trailer).await? {
+            Ok(raw) => Footer::decode(raw.block(), &trailer),
+            Err(damage) => Err(damage),
         };
-        let footer = if len > end {
-            Err(Damage::Field("footer length"))
-        } else if len <= guess {
-            let start = usize::try_from(guess - len).unwrap_or(usize::MAX);
-            Footer::decode(&tail[start..], &trailer)
-        } else {
-            Footer::decode(&self.read(region, end - len..end).await?, &trailer)
+        let checked = |footer: Footer| {
+            let possible = footer.records.iter().all(|record| is_possible(self.layout, record));
+            if possible { Ok(footer) } else { Err(Damage::Field("record")) }
         };
         Ok(match footer.and_then(checked) {
             Ok(footer) => FoundFooter::Sound(trailer, footer),
@@ -87,11 +101,32 @@ impl RegionReader<'_> {
         })
     }
 
-    /// Whether a record names a place that a slot can have.
-    fn is_possible(&self, record: &FooterRecord) -> bool {
-        record.offset >= u64::from(self.layout.alignment)
-            && (ENTRY_HEADER_LEN as u64..=SLOT_LEN_MAX).contains(&record.slot_len)
-            && record.offset + record.slot_len <= self.layout.region_size
+    /// Reads the last bytes of a region, among them most small footers.
+    pub async fn read_tail(&self, region: u32) -> Result<Tail, DeviceError> {
+        let end = self.layout.region_size;
+        let guess = round_up(FOOTER_GUESS.min(end / 4), u64::from(self.layout.alignment));
+        let bytes = self.read(region, end - guess..end).await?;
+        let seed_of = |generation| Seed::new(self.uuid, region, generation);
+        Ok(Tail { trailer: Trailer::decode(&bytes, seed_of), bytes })
+    }
+
+    /// Reads what of the footer is not in the tail.
+    pub async fn read_records(
+        &self,
+        region: u32,
+        tail: Tail,
+        trailer: &Trailer,
+    ) -> Result<Result<RawFooter, Damage>, DeviceError> {
+        let end = self.layout.region_size;
+        let len = trailer.footer_len(self.layout.alignment);
+        if len > end {
+            return Ok(Err(Damage::Field("footer length")));
+        }
+        let start = usize::try_from(len).ok().and_then(|len| tail.bytes.len().checked_sub(len));
+        Ok(Ok(match start {
+            Some(start) => RawFooter { bytes: tail.bytes, start },
+            None => RawFooter { bytes: self.read(region, end - len..end).await?, start: 0 },
+        }))
     }
 
     /// Learns from its slots what the life `generation` of a region holds.
@@ -101,32 +136,64 @@ impl RegionReader<'_> {
         generation: Sequence,
         hash_of: impl Fn(Kind, &[u8]) -> u64,
     ) -> Result<Contents, DeviceError> {
-        let bytes = self.read_whole(region).await?;
+        let size = self.layout.region_size;
+        let alignment = u64::from(self.layout.alignment);
         let seed = Seed::new(self.uuid, region, generation);
-        let (footer, stamp) = scan(&bytes, u64::from(self.layout.alignment), seed, hash_of);
-        Ok(Contents { footer, sealed: false, stamp })
+        let mut contents =
+            Contents { footer: Footer::default(), sealed: false, stamp: Timestamp::default() };
+        let (mut at, mut blank, mut last_error) = (alignment, true, None);
+        let mut bytes = Vec::new();
+        while at < size {
+            let start = at / alignment * alignment;
+            let end = (start + SCAN_WINDOW).min(size);
+            bytes.clear();
+            last_error = self.read_readable(region, start..end, &mut bytes).await.or(last_error);
+            blank = blank && bytes.iter().all(|byte| *byte == 0);
+            // A slot that may go on behind the window is left to the next one.
+            let until = if end == size { size } else { end - SLOT_LEN_MAX };
+            let mut walk = SlotWalk { bytes: &bytes, start, at: at - start, seed };
+            while walk.offset() < until {
+                let Some(found) = walk.next() else {
+                    return finished(contents, blank, last_error);
+                };
+                contents.take(found, &bytes, start, &hash_of);
+            }
+            at = walk.offset();
+        }
+        finished(contents, blank, last_error)
     }
 
     /// Reads all bytes of a region; blocks that cannot be read are zeros, as long as any can.
     pub async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {
         let size = self.layout.region_size;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        match self.read_readable(region, 0..size, &mut bytes).await {
+            Some(error) if bytes.iter().all(|byte| *byte == 0) => Err(error),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Appends a range to `bytes`, with zeros for blocks that cannot be read; gives the last error.
+    async fn read_readable(
+        &self,
+        region: u32,
+        range: std::ops::Range<u64>,
+        bytes: &mut Vec<u8>,
+    ) -> Option<DeviceError> {
         let mut last_error = None;
-        while (bytes.len() as u64) < size {
-            let at = bytes.len() as u64;
-            let end = (at + SCAN_STEP).min(size);
+        let mut at = range.start;
+        while at < range.end {
+            let end = (at + SCAN_STEP).min(range.end);
             match self.read(region, at..end).await {
                 Ok(read) => bytes.extend_from_slice(&read),
                 Err(error) => {
                     last_error = Some(error);
-                    self.read_blocks(region, at..end, &mut bytes).await;
+                    self.read_blocks(region, at..end, bytes).await;
                 }
             }
+            at = end;
         }
-        match last_error {
-            Some(error) if bytes.iter().all(|byte| *byte == 0) => Err(error),
-            _ => Ok(bytes),
-        }
+        last_error
     }
 
     async fn read_blocks(&self, region: u32, range: std::ops::Range<u64>, bytes: &mut Vec<u8>) {
@@ -141,7 +208,7 @@ impl RegionReader<'_> {
 }
 
 impl Store {
-    fn reader(&self) -> RegionReader<'_> {
+    pub(super) fn reader(&self) -> RegionReader<'_> {
         let shared = &*self.shared;
         RegionReader { device: &shared.device, layout: &shared.layout, uuid: shared.uuid }
     }
@@ -175,27 +242,26 @@ impl Store {
     }
 }
 
-/// Finds every sound slot of one life of a region.
-fn scan(
-    bytes: &[u8],
-    start: u64,
-    seed: Seed,
-    hash_of: impl Fn(Kind, &[u8]) -> u64,
-) -> (Footer, Timestamp) {
-    let mut footer = Footer::default();
-    let mut stamp = Timestamp::default();
-    for (offset, found) in SlotWalk::new(bytes, start, seed) {
-        let Ok(header) = found else { continue };
-        let slot = &bytes[usize::try_from(offset).unwrap_or(usize::MAX)..];
+impl Contents {
+    /// Takes what was found at an offset of the region, of which `bytes` are those from `start` on.
+    fn take(
+        &mut self,
+        (offset, found): (u64, Result<EntryHeader, Damage>),
+        bytes: &[u8],
+        start: u64,
+        hash_of: impl Fn(Kind, &[u8]) -> u64,
+    ) {
+        let Ok(header) = found else { return };
+        let slot = &bytes[usize::try_from(offset - start).unwrap_or(usize::MAX)..];
         // The write of a body that is not whole was cut off: the version before it still counts.
         if header.check_body(slot).is_err() {
-            continue;
+            return;
         }
-        stamp = stamp.max(header.stored_at);
+        self.stamp = self.stamp.max(header.stored_at);
         if header.kind == Kind::Kills {
-            footer.kills.extend(Kill::decode_all(&slot[header.metadata_range()]));
+            self.footer.kills.extend(Kill::decode_all(&slot[header.metadata_range()]));
         } else {
-            footer.records.push(FooterRecord {
+            self.footer.records.push(FooterRecord {
                 key_hash: hash_of(header.kind, &slot[header.key_range()]),
                 sequence: header.sequence,
                 offset,
@@ -206,7 +272,25 @@ fn scan(
             });
         }
     }
-    (footer, stamp)
+}
+
+/// A region of which nothing but zeros could be read is not known to be empty.
+fn finished(
+    contents: Contents,
+    blank: bool,
+    last_error: Option<DeviceError>,
+) -> Result<Contents, DeviceError> {
+    match last_error {
+        Some(error) if blank => Err(error),
+        _ => Ok(contents),
+    }
+}
+
+/// Whether a record names a place that a slot can have.
+pub(super) fn is_possible(layout: &Layout, record: &FooterRecord) -> bool {
+    record.offset >= u64::from(layout.alignment)
+        && (ENTRY_HEADER_LEN as u64..=SLOT_LEN_MAX).contains(&record.slot_len)
+        && record.offset + record.slot_len <= layout.region_size
 }
 
 /// Walks the bytes of one life of a region from slot to slot. Padding and lost blocks are stepped
@@ -214,13 +298,22 @@ fn scan(
 /// pass for another place or life, so whatever passes is one.
 pub(super) struct SlotWalk<'a> {
     bytes: &'a [u8],
-    at: usize,
+    /// Where in the region the bytes begin.
+    start: u64,
+    /// How far the walk has come in the bytes.
+    at: u64,
     seed: Seed,
 }
 
 impl<'a> SlotWalk<'a> {
-    pub fn new(bytes: &'a [u8], start: u64, seed: Seed) -> SlotWalk<'a> {
-        SlotWalk { bytes, at: usize::try_from(start).unwrap_or(usize::MAX), seed }
+    /// Walks a region, of which `bytes` are the first, from offset `at` on.
+    pub fn new(bytes: &'a [u8], at: u64, seed: Seed) -> SlotWalk<'a> {
+        SlotWalk { bytes, start: 0, at, seed }
+    }
+
+    /// Where in the region the next step is.
+    fn offset(&self) -> u64 {
+        self.start.saturating_add(self.at)
     }
 }
 
@@ -228,14 +321,15 @@ impl Iterator for SlotWalk<'_> {
     type Item = (u64, Result<EntryHeader, Damage>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let slot = self.bytes.get(self.at..).filter(|slot| slot.len() >= ENTRY_HEADER_LEN)?;
-        let offset = self.at as u64;
+        let at = usize::try_from(self.at).unwrap_or(usize::MAX);
+        let slot = self.bytes.get(at..).filter(|slot| slot.len() >= ENTRY_HEADER_LEN)?;
+        let offset = self.offset();
         let found = sound_slot(slot, self.seed, offset);
         let step = match &found {
             Ok(header) => round_up(header.slot_len() as u64, GRANULE),
             Err(_) => GRANULE,
         };
-        self.at = self.at.saturating_add(usize::try_from(step).unwrap_or(usize::MAX));
+        self.at = self.at.saturating_add(step);
         Some((offset, found))
     }
 }

@@ -2,7 +2,7 @@
 //! purge floor. Owns the order of all mutations (it is used under one lock, the
 //! append lock); does no I/O itself but hands out what to write.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -141,8 +141,7 @@ pub struct Log {
     backlog: u64,
     /// Footers of regions found unsealed at recovery, to be written once the epoch is raised.
     unsealed: HashMap<u32, Footer>,
-    /// Hashes of keys changed since the device was opened, while recovery runs.
-    changed: Option<HashSet<u64>>,
+    recovering: bool,
     superblock: Superblock,
     superblock_dirty: bool,
     /// A write failed since the device was opened, or a region could not be read.
@@ -179,7 +178,7 @@ impl Log {
             appended: 0,
             backlog: 0,
             unsealed: HashMap::new(),
-            changed: Some(HashSet::new()),
+            recovering: true,
             superblock,
             superblock_dirty: false,
             lossy: false,
@@ -257,19 +256,12 @@ impl Log {
         (floor, self.appended)
     }
 
-    /// Notes that a key is changed, while recovery needs to know.
-    pub fn note_change(&mut self, key_hash: u64) {
-        if let Some(changed) = &mut self.changed {
-            changed.insert(key_hash);
-        }
-    }
-
     /// Whether older versions may be on the device of keys that the index does not have:
     /// recovery is still going on, a region is being freed, a failed write took kill records with
     /// it, or a region could not be read. Changes then count as kill records whether the key
     /// matched or not.
     pub fn may_hide_older(&self) -> bool {
-        self.is_recovering() || self.freeing || self.lossy
+        self.recovering || self.freeing || self.lossy
     }
 
     /// Entries of a region will be dropped from the index before it is durably free.
@@ -300,18 +292,9 @@ impl Log {
         std::mem::take(&mut self.modified)
     }
 
-    fn is_recovering(&self) -> bool {
-        self.changed.is_some()
-    }
-
-    /// Whether the key was changed since the device was opened.
-    pub fn is_changed(&self, key_hash: u64) -> bool {
-        self.changed.as_ref().is_some_and(|changed| changed.contains(&key_hash))
-    }
-
     /// Recovery is complete, but for the footers of regions that a crash left without.
     pub fn recovered(&mut self, unsealed: HashMap<u32, Footer>, now: Timestamp) {
-        self.changed = None;
+        self.recovering = false;
         self.unsealed = unsealed;
         self.seal_recovered(now);
     }
@@ -544,7 +527,7 @@ impl Log {
 
     /// Seals the regions that a crash left without a footer, once there is an epoch to write in.
     fn seal_recovered(&mut self, now: Timestamp) {
-        if !self.has_epoch() || self.is_recovering() {
+        if !self.has_epoch() || self.recovering {
             return;
         }
         for (region, footer) in std::mem::take(&mut self.unsealed) {

@@ -44,7 +44,7 @@ pub use fills::Fill;
 pub use log::Ticket;
 pub use ranges::{RangeOptions, RangeReader, RangeStats, TruncatedBody, ZeroRangeOption};
 pub use read::{ObjectReader, Tier};
-pub use recovery::{OpenError, Superblocks, read_superblocks};
+pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
 pub use request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
 };
@@ -62,6 +62,7 @@ use index::Index;
 use log::Log;
 use ranges::{Budget, RangeCounters};
 use reclaim::Discard;
+use recovery::{Changed, Progress};
 use regions::{RegionState, RegionTable};
 
 /// How long a store waits for room before it is refused.
@@ -170,6 +171,10 @@ struct Shared {
     /// Counts everything that may end a wait: writes done, regions freed, recovery complete.
     changes: watch::Sender<u64>,
     recovered: AtomicBool,
+    /// The epoch on the device at open: entries of this start have a later one.
+    opened_epoch: u32,
+    changed: Changed,
+    progress: Progress,
     stopping: AtomicBool,
     closed: AtomicBool,
     counters: Counters,
@@ -193,6 +198,8 @@ pub struct StoreStats {
     pub counters: CountersSnapshot,
     /// Whether recovery is complete.
     pub recovered: bool,
+    /// How far recovery is.
+    pub recovery: RecoveryStats,
     /// Bytes in regions.
     pub capacity_bytes: u64,
     /// Upper bound of the bytes of indexed entries.
@@ -254,6 +261,8 @@ impl Store {
         let (superblock, repaired) = recovery::open_superblock(&device, &clock).await?;
         let regions = Arc::new(RegionTable::new(superblock.uuid, &superblock.layout));
         let free = recovery::read_region_headers(&device, &superblock, &regions, &clock).await;
+        let index = Index::new();
+        let changed = Changed::new(index.shard_count());
         let memory_alignment = device.geometry().memory_alignment as usize;
         let shared = Shared {
             layout: superblock.layout,
@@ -262,7 +271,7 @@ impl Store {
             clock,
             options,
             resident,
-            index: Index::new(),
+            index,
             log: Mutex::new(Log::new(superblock, Arc::clone(&regions), free, memory_alignment)),
             regions,
             device,
@@ -284,6 +293,9 @@ impl Store {
             unpinned: Notify::new(),
             changes: watch::Sender::new(0),
             recovered: AtomicBool::new(false),
+            opened_epoch: superblock.epoch,
+            changed,
+            progress: Progress::default(),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             counters: Counters::default(),
@@ -368,6 +380,7 @@ impl Store {
         StoreStats {
             counters: shared.counters.snapshot(),
             recovered: shared.is_recovered(),
+            recovery: shared.progress.snapshot(),
             capacity_bytes: u64::from(layout.region_count) * layout.region_size,
             live_bytes: shared.regions.iter().map(|(_, row)| row.live()).sum(),
             regions: u64::from(layout.region_count),

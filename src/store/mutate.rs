@@ -179,6 +179,7 @@ impl Store {
             sequence: entry.sequence(),
             lifetime: entry.lifetime(),
             live: self.is_live(entry)
+                && self.is_visible(entry.place())
                 && head.is_none_or(|head| self.has_slices(head.object, head.slice_count())),
             head,
         }
@@ -193,6 +194,7 @@ impl Store {
             Ok(at) => at,
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
+        shared.changed.note(change.key_hash);
         let mut bucket = shared.index.lock(change.key_hash);
         if !self.is_unchanged(&bucket.candidates(), &found.places) {
             return Ok(Attempt::Changed);
@@ -207,7 +209,6 @@ impl Store {
         bucket.insert(location, class);
         drop(bucket);
         let supersedes = found.may_supersede(&log);
-        log.note_change(change.key_hash);
         let ticket = log.fill(at, change.slot, change.key_hash, (sequence, supersedes));
         log.earn_reinsert(change.slot.len());
         // Under the append lock the region is still in the life that the slot is written in.
@@ -263,6 +264,7 @@ impl Store {
         let entry = Entry::new(header, bytes.into(), place);
         // The copy comes first: a word without it would be an entry that is lost.
         let lost = shared.resident.insert(entry);
+        shared.changed.note(change.key_hash);
         let mut bucket = shared.index.lock(change.key_hash);
         if !self.is_unchanged(&bucket.candidates(), &found.places) {
             drop(bucket);
@@ -276,7 +278,6 @@ impl Store {
             bucket.insert(place.location, SizeClass::of(change.slot.len()));
         }
         drop(bucket);
-        log.note_change(change.key_hash);
         let mut ticket = 0;
         if let Some(at) = reserved {
             let record = Kill { key_hash: change.key_hash, sequence };
@@ -459,6 +460,7 @@ impl Store {
             Ok(at) => at,
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
+        shared.changed.note(key_hash);
         let mut bucket = shared.index.lock(key_hash);
         if !self.is_unchanged(&bucket.candidates(), &found.places) {
             return Ok(Attempt::Changed);
@@ -466,7 +468,6 @@ impl Store {
         let sequence = log.draw();
         self.unlink(found, &mut bucket, &mut log);
         drop(bucket);
-        log.note_change(key_hash);
         let ticket = self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
         self.release(log);
         Ok(Attempt::Published(sequence, ticket))

@@ -142,7 +142,8 @@ impl Store {
     async fn search(&self, key: &[u8], key_hash: u64, stale_ok: bool) -> Option<(Entry, Tier)> {
         for _ in 0..ATTEMPTS_MAX {
             let mut moved = false;
-            for candidate in self.candidates(key_hash) {
+            let candidates = self.candidates(key_hash).into_iter();
+            for candidate in candidates.filter(|found| self.is_visible(found.place())) {
                 match self.load(candidate, Extent::Whole).await {
                     Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
                         return self.admit(key_hash, candidate, entry, tier, stale_ok);
@@ -175,6 +176,18 @@ impl Store {
             let key = SliceKey { object, number }.encode();
             !self.shared.index.lock(self.slice_hash(&key)).candidates().is_empty()
         })
+    }
+
+    /// Whether an entry may be found: until recovery is complete only those stored since the start,
+    /// whatever is in the index already.
+    pub(super) fn is_visible(&self, place: Place) -> bool {
+        let is_old = || place.generation.epoch() <= self.shared.opened_epoch;
+        self.shared.is_recovered() || !is_old() || self.is_in_ram_only(place)
+    }
+
+    fn is_in_ram_only(&self, place: Place) -> bool {
+        let (region, _) = place.location.split(self.shared.layout.region_size);
+        self.shared.regions.get(region).is_none()
     }
 
     /// Whether an entry may be served now, by purges and time.

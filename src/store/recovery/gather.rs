@@ -1,0 +1,247 @@
+//! Reading what every region holds, from footers or slots. Owns how much is read at a time and on
+//! which thread it is taken apart; which version wins is settled later.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::Semaphore;
+
+use super::progress::ProgressLog;
+use super::versions::{Parts, Target, Version};
+use super::{PARALLEL, READ_ATTEMPTS, on_thread};
+use crate::clock::Timestamp;
+use crate::device::DeviceError;
+use crate::format::{
+    Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, REGION_HEADER_LEN, Sequence, Trailer,
+};
+use crate::store::Store;
+use crate::store::contents::{Contents, RawFooter, is_possible};
+use crate::store::counters::count;
+use crate::store::regions::RegionState;
+use crate::store::word::Location;
+
+/// Memory of footers being read and taken apart, in KiB; one that is longer takes all of it.
+const FOOTERS_KIB_MAX: u32 = 32 << 10;
+/// A footer of at most this many records is taken apart at once: a thread costs more.
+const INLINE_RECORDS_MAX: u32 = 4096;
+
+/// What is known of all regions.
+pub(super) struct Gathered {
+    pub parts: Arc<Parts>,
+    /// What was found in regions that a crash left without a footer.
+    pub unsealed: HashMap<u32, Footer>,
+}
+
+/// What the readers of single regions share.
+struct Gathering {
+    parts: Arc<Parts>,
+    memory: Semaphore,
+    threads: Semaphore,
+}
+
+/// What is needed to take a footer apart, on any thread.
+#[derive(Clone, Copy)]
+struct Region {
+    number: u32,
+    layout: Layout,
+    /// Lifetimes in the footer may be too short.
+    touched: bool,
+    now: Timestamp,
+}
+
+/// What is kept of a footer once its records are in the parts.
+struct Summary {
+    keep_until: Timestamp,
+    kills: usize,
+}
+
+impl Store {
+    /// Learns what every region holds that may hold anything. Ends early if the store stops.
+    pub(super) async fn gather(&self, threads: usize) -> Gathered {
+        let progress = &self.shared.progress;
+        let gathering = Gathering {
+            parts: Arc::new(Parts::new(self.shared.index.shard_count())),
+            memory: Semaphore::new(FOOTERS_KIB_MAX as usize),
+            threads: Semaphore::new(threads),
+        };
+        let unknown = |row: &super::RegionRow| row.state() == RegionState::Unknown;
+        let regions = self.shared.regions.iter().filter(|(_, row)| unknown(row));
+        let mut waiting = regions.map(|(region, _)| region).collect::<Vec<_>>().into_iter();
+        progress.regions_total.store(waiting.len() as u64, Ordering::Relaxed);
+        let mut log = ProgressLog::start();
+        let mut unsealed = HashMap::new();
+        let mut reading = FuturesUnordered::new();
+        loop {
+            while reading.len() < PARALLEL
+                && !self.shared.is_stopping()
+                && let Some(region) = waiting.next()
+            {
+                reading.push(self.gather_region(region, &gathering));
+            }
+            let Some((region, footer)) = reading.next().await else { break };
+            unsealed.extend(footer.map(|footer| (region, footer)));
+            progress.regions_done.fetch_add(1, Ordering::Relaxed);
+            progress.found.store(gathering.parts.len(), Ordering::Relaxed);
+            log.tell(&progress.snapshot());
+            tokio::task::yield_now().await;
+        }
+        drop(reading);
+        Gathered { parts: gathering.parts, unsealed }
+    }
+
+    /// Learns what a region holds, by its footer or else by its header and slots; gives the footer
+    /// that it should have.
+    async fn gather_region(&self, region: u32, gathering: &Gathering) -> (u32, Option<Footer>) {
+        let mut attempt = 1;
+        loop {
+            match self.try_gather_region(region, gathering).await {
+                Ok(unsealed) => return (region, unsealed),
+                Err(_) if attempt < READ_ATTEMPTS => attempt += 1,
+                Err(error) => {
+                    self.shared.regions.on_device(region).set_state(RegionState::Unreadable);
+                    count(&self.shared.counters.read_errors);
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(region, error, "region unreadable");
+                    return (region, None);
+                }
+            }
+        }
+    }
+
+    async fn try_gather_region(
+        &self,
+        region: u32,
+        gathering: &Gathering,
+    ) -> Result<Option<Footer>, DeviceError> {
+        let row = self.shared.regions.on_device(region);
+        match self.gather_footer(region, gathering).await {
+            Ok(true) => return Ok(None),
+            Err(error) if row.generation() == Sequence(0) => return Err(error),
+            Ok(false) if row.generation() == Sequence(0) => {
+                // Only a header that was read and makes no sense may be taken for a blank one.
+                let start = self.shared.layout.region_offset(region);
+                self.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
+                self.found_blank(region);
+                return Ok(None);
+            }
+            _ => {}
+        }
+        let contents = self.read_contents(region, row.generation()).await?;
+        Ok(self.gather_contents(region, contents, gathering))
+    }
+
+    /// False if there is no sound footer of the present life or a later one.
+    async fn gather_footer(&self, number: u32, gathering: &Gathering) -> Result<bool, DeviceError> {
+        let row = self.shared.regions.on_device(number);
+        let reader = self.reader();
+        let tail = reader.read_tail(number).await?;
+        let Ok(trailer) = tail.trailer else { return Ok(false) };
+        if trailer.generation < row.generation() {
+            return Ok(false);
+        }
+        let len =
+            trailer.footer_len(self.shared.layout.alignment).min(self.shared.layout.region_size);
+        let kib = u32::try_from(len >> 10).unwrap_or(u32::MAX).min(FOOTERS_KIB_MAX);
+        let _memory = gathering.memory.acquire_many(kib).await;
+        let Ok(raw) = reader.read_records(number, tail, &trailer).await? else { return Ok(false) };
+        let region = Region {
+            number,
+            layout: self.shared.layout,
+            touched: row.is_touched() && trailer.generation == row.generation(),
+            now: self.shared.clock.now(),
+        };
+        let Ok(summary) = take_footer(region, raw, trailer, gathering).await else {
+            return Ok(false);
+        };
+        if trailer.generation > row.generation() {
+            self.shared.regions.begin_life(number, trailer.generation, RegionState::Unknown);
+        }
+        self.shared.clock.anchor(trailer.stamp);
+        row.raise_keep_until(if region.touched { Timestamp::MAX } else { summary.keep_until });
+        row.add_kills(summary.kills);
+        row.set_state(RegionState::Sealed);
+        Ok(true)
+    }
+
+    fn gather_contents(
+        &self,
+        number: u32,
+        contents: Contents,
+        gathering: &Gathering,
+    ) -> Option<Footer> {
+        let row = self.shared.regions.on_device(number);
+        self.shared.clock.anchor(contents.stamp);
+        let region = Region {
+            number,
+            layout: self.shared.layout,
+            touched: row.is_touched(),
+            now: self.shared.clock.now(),
+        };
+        let footer = contents.footer;
+        let records = footer.records.iter().map(|record| region.version(record));
+        gathering.parts.add(records.chain(footer.kills.iter().map(killed)));
+        let keep_until = footer.keep_until_max();
+        row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
+        row.add_kills(footer.all_kills().count());
+        row.set_state(if contents.sealed { RegionState::Sealed } else { RegionState::Open });
+        (!contents.sealed).then_some(footer)
+    }
+}
+
+/// Takes a footer apart, on a thread of its own if it is long.
+async fn take_footer(
+    region: Region,
+    raw: RawFooter,
+    trailer: Trailer,
+    gathering: &Gathering,
+) -> Result<Summary, Damage> {
+    let parts = Arc::clone(&gathering.parts);
+    if trailer.record_count <= INLINE_RECORDS_MAX {
+        return region.take_apart(&raw, &trailer, &parts);
+    }
+    let work = move || region.take_apart(&raw, &trailer, &parts);
+    on_thread(&gathering.threads, work).await.unwrap_or(Err(Damage::Short))
+}
+
+impl Region {
+    /// Adds what a footer says to the parts; nothing if any of it cannot be.
+    fn take_apart(
+        &self,
+        raw: &RawFooter,
+        trailer: &Trailer,
+        parts: &Parts,
+    ) -> Result<Summary, Damage> {
+        let footer = EncodedFooter::verify(raw.block(), trailer)?;
+        let mut summary =
+            Summary { keep_until: Timestamp::default(), kills: footer.kills().count() };
+        for record in footer.records() {
+            let record = record?;
+            if !is_possible(&self.layout, &record) {
+                return Err(Damage::Field("record"));
+            }
+            summary.keep_until = summary.keep_until.max(record.keep_until);
+            summary.kills += usize::from(record.supersedes);
+        }
+        let records = footer.records().flatten().map(|record| self.version(&record));
+        parts.add(records.chain(footer.kills().map(|kill| killed(&kill))));
+        Ok(summary)
+    }
+
+    /// An expired entry still hides older versions of its key.
+    fn version(&self, record: &FooterRecord) -> Version {
+        let expired = record.keep_until <= self.now && !self.touched;
+        let indexed = !expired && record.kind != Kind::Kills;
+        let location = Location::new(self.number, record.offset, self.layout.region_size);
+        Version {
+            key_hash: record.key_hash,
+            sequence: record.sequence,
+            target: indexed.then(|| Target::new(location, record.slot_len)).flatten(),
+        }
+    }
+}
+
+fn killed(kill: &crate::format::Kill) -> Version {
+    Version { key_hash: kill.key_hash, sequence: kill.sequence, target: None }
+}

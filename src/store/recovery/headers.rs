@@ -1,0 +1,64 @@
+//! The region headers, read at open. Owns what they alone say of each region.
+
+use std::collections::VecDeque;
+
+use futures_util::future::join_all;
+
+use super::{PARALLEL, READ_ATTEMPTS};
+use crate::clock::Clock;
+use crate::device::Device;
+use crate::format::{REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Superblock};
+use crate::store::regions::{RegionState, RegionTable};
+
+/// Fills the region table from the region headers; gives the free regions.
+pub(in crate::store) async fn read_region_headers(
+    device: &Device,
+    superblock: &Superblock,
+    regions: &RegionTable,
+    clock: &Clock,
+) -> VecDeque<u32> {
+    let mut free = VecDeque::new();
+    let all: Vec<u32> = (0..superblock.layout.region_count).collect();
+    for batch in all.chunks(PARALLEL) {
+        let headers = batch.iter().map(|region| read_region_header(device, superblock, *region));
+        for (region, header) in batch.iter().zip(join_all(headers).await) {
+            match header {
+                Ok(header) => {
+                    clock.anchor(header.stamp);
+                    let state = match header.region_use {
+                        RegionUse::Log => RegionState::Unknown,
+                        RegionUse::Free => RegionState::Free,
+                    };
+                    regions.begin_life(*region, header.generation, state);
+                    if header.touched {
+                        regions.on_device(*region).set_touched();
+                    }
+                    if state == RegionState::Free {
+                        free.push_back(*region);
+                    }
+                }
+                // Blank, damaged or unreadable: the footer will tell.
+                Err(()) => {
+                    regions.begin_life(*region, Sequence(0), RegionState::Unknown);
+                }
+            }
+        }
+    }
+    free
+}
+
+async fn read_region_header(
+    device: &Device,
+    superblock: &Superblock,
+    region: u32,
+) -> Result<RegionHeader, ()> {
+    let start = superblock.layout.region_offset(region);
+    let range = start..start + REGION_HEADER_LEN as u64;
+    for _ in 0..READ_ATTEMPTS {
+        if let Ok(bytes) = device.read_exact(range.clone()).await {
+            let header = RegionHeader::decode(&bytes, superblock.uuid, region);
+            return header.map_err(|_| ());
+        }
+    }
+    Err(())
+}

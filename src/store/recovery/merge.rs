@@ -1,0 +1,102 @@
+//! Putting what recovery found into the index. Owns the order against changes that go on meanwhile:
+//! a key that was changed since the start keeps what it has.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+
+use super::on_thread;
+use super::progress::ProgressLog;
+use super::versions::{Parts, Version, settle};
+use crate::store::Store;
+use crate::store::index::Fresh;
+
+/// Words put into the index under one hold of a shard's lock.
+const BATCH: usize = 512;
+/// With at most this many versions the work is done at once: threads cost more.
+const INLINE_VERSIONS_MAX: u64 = 64 << 10;
+
+/// What all threads that merge share.
+struct Merging {
+    store: Store,
+    parts: Arc<Parts>,
+    next: AtomicUsize,
+}
+
+impl Store {
+    /// Puts the newest version of each key into the index, unless the key was changed since the
+    /// device was opened; gives their number, or `None` if the store stopped meanwhile.
+    pub(super) async fn merge(&self, parts: Arc<Parts>, threads: usize) -> Option<u64> {
+        let progress = &self.shared.progress;
+        progress.parts_total.store(parts.count() as u64, Ordering::Relaxed);
+        let few = parts.len() <= INLINE_VERSIONS_MAX;
+        let merging =
+            Arc::new(Merging { store: self.clone(), parts: Arc::clone(&parts), next: 0.into() });
+        let limit = Semaphore::new(threads);
+        let mut log = ProgressLog::start();
+        let mut merged = 0;
+        while merging.next.load(Ordering::Relaxed) < parts.count() {
+            if self.shared.is_stopping() {
+                return None;
+            }
+            if few {
+                merged += merging.merge_next();
+            } else {
+                // A few parts for each thread at a time, to look up in between.
+                let work = (0..threads).map(|_| {
+                    let merging = Arc::clone(&merging);
+                    on_thread(&limit, move || (0..4).map(|_| merging.merge_next()).sum::<u64>())
+                });
+                for done in join_all(work).await {
+                    merged += done?;
+                }
+            }
+            log.tell(&progress.snapshot());
+            tokio::task::yield_now().await;
+        }
+        progress.scratch_peak_bytes.store(parts.peak_bytes(), Ordering::Relaxed);
+        Some(merged)
+    }
+}
+
+impl Merging {
+    /// Merges one more part, if there is one.
+    fn merge_next(&self) -> u64 {
+        let part = self.next.fetch_add(1, Ordering::Relaxed);
+        if part >= self.parts.count() {
+            return 0;
+        }
+        let merged = self.parts.take(part, |versions| {
+            settle(versions);
+            versions.chunks(BATCH).map(|batch| self.merge_batch(part, batch)).sum()
+        });
+        // What is changed from here on finds the words of this part.
+        *self.store.shared.changed.part(part) = None;
+        self.store.shared.progress.parts_done.fetch_add(1, Ordering::Relaxed);
+        merged
+    }
+
+    fn merge_batch(&self, part: usize, batch: &[Version]) -> u64 {
+        let shared = &*self.store.shared;
+        let floor = shared.purge_floor();
+        let changed = shared.changed.part(part);
+        let is_changed = |key_hash| changed.as_ref().is_some_and(|keys| keys.contains(key_hash));
+        let mut words = Vec::with_capacity(batch.len());
+        for version in batch {
+            let Some(target) = version.target else { continue };
+            if version.sequence < floor || is_changed(&version.key_hash) {
+                continue;
+            }
+            let (location, class) = (target.location(), target.class());
+            let (region, _) = location.split(shared.layout.region_size);
+            shared.regions.on_device(region).add_live(class.len_max());
+            words.push(Fresh { key_hash: version.key_hash, location, class });
+        }
+        // Changes of this part's keys wait for the lock of what is changed until the words are in.
+        shared.index.insert_many(part, &words);
+        drop(changed);
+        words.len() as u64
+    }
+}

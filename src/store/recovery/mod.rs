@@ -1,0 +1,101 @@
+//! Learning what is on a device after a start: superblocks and region headers at open,
+//! footers (and the slots of unsealed regions) after it. Owns the order of the steps and when
+//! recovery is complete; reads no bodies of sealed regions and writes nothing but superblock repair.
+
+mod changed;
+mod gather;
+mod headers;
+mod merge;
+mod progress;
+mod superblock;
+mod versions;
+
+use std::collections::HashMap;
+
+use tokio::sync::Semaphore;
+
+pub(super) use changed::Changed;
+pub(super) use headers::read_region_headers;
+pub(super) use progress::Progress;
+pub use progress::RecoveryStats;
+pub(super) use superblock::open_superblock;
+pub use superblock::{OpenError, Superblocks, read_superblocks};
+pub(super) use versions::{Target, Version, settle};
+
+use super::Store;
+use super::counters::{add, count};
+use super::regions::{Region as RegionRow, RegionState};
+use crate::clock::Stopwatch;
+use crate::format::Footer;
+
+/// Regions whose headers or footers are read at the same time.
+const PARALLEL: usize = 32;
+/// Attempts to read what recovery needs before a region is left alone.
+const READ_ATTEMPTS: usize = 3;
+/// Threads that take footers apart and fill the index; never more than the processor has cores.
+const THREADS_MAX: usize = 8;
+
+impl Store {
+    /// Finds out what the device holds and makes it visible.
+    pub(super) async fn run_recovery(self) {
+        let watch = Stopwatch::start();
+        // What a killed process wrote may still be lost with the power, and what it hid come back.
+        if self.shared.device.flush().await.is_err() {
+            count(&self.shared.counters.write_errors);
+            self.shared.log.lock().distrust();
+        }
+        let threads = threads();
+        let gathered = self.gather(threads).await;
+        if self.shared.is_stopping() {
+            // Cut short: what was not looked at is as it was, for the next start.
+            return;
+        }
+        let Some(recovered) = self.merge(gathered.parts, threads).await else { return };
+        self.finish_recovery(gathered.unsealed);
+        let took_us = u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        add(&self.shared.counters.recovered, recovered);
+        add(&self.shared.counters.recovery_us, took_us);
+        tracing::info!(entries = recovered, millis = took_us / 1000, "recovery complete");
+    }
+
+    fn found_blank(&self, region: u32) {
+        self.shared.regions.on_device(region).set_state(RegionState::Free);
+        self.shared.log.lock().add_free(region);
+        self.shared.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn finish_recovery(&self, unsealed: HashMap<u32, Footer>) {
+        let mut log = self.shared.log.lock();
+        if self.shared.regions.count(RegionState::Unreadable) > 0 {
+            log.distrust();
+        }
+        log.recovered(unsealed, self.shared.clock.now());
+        drop(log);
+        self.shared.changed.close();
+        self.shared.set_recovered();
+        self.shared.wake_flusher.notify_one();
+        self.shared.wake_reclaimer.notify_one();
+        self.shared.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// Threads to use, given what the process may run on.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
+}
+
+/// Does work on a thread of its own, at most as many at a time as `limit` has permits; `None` if
+/// the runtime ends. A panic goes on here.
+async fn on_thread<T: Send + 'static>(
+    limit: &Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let _turn = limit.acquire().await;
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        },
+    }
+}

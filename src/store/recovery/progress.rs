@@ -1,0 +1,81 @@
+//! How far recovery has come. Plain atomics; whoever shows them gives them names.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::Stopwatch;
+
+/// How far recovery is, as it goes on.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Progress {
+    pub regions_total: AtomicU64,
+    pub regions_done: AtomicU64,
+    pub parts_total: AtomicU64,
+    pub parts_done: AtomicU64,
+    pub found: AtomicU64,
+    pub scratch_peak_bytes: AtomicU64,
+}
+
+/// How far recovery is at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryStats {
+    /// Regions that may hold entries.
+    pub regions_total: u64,
+    /// Regions whose contents are known.
+    pub regions_done: u64,
+    /// Steps in which what was found goes to the index; 0 before they are known.
+    pub parts_total: u64,
+    /// Steps that are done.
+    pub parts_done: u64,
+    /// Versions of entries and kill records found so far.
+    pub found: u64,
+    /// Most bytes of memory that recovery took for what it found.
+    pub scratch_peak_bytes: u64,
+}
+
+impl Progress {
+    pub fn snapshot(&self) -> RecoveryStats {
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        RecoveryStats {
+            regions_total: load(&self.regions_total),
+            regions_done: load(&self.regions_done),
+            parts_total: load(&self.parts_total),
+            parts_done: load(&self.parts_done),
+            found: load(&self.found),
+            scratch_peak_bytes: load(&self.scratch_peak_bytes),
+        }
+    }
+}
+
+impl RecoveryStats {
+    /// The part of the work that is done, 0 to 1: reading and the index count half each.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    pub fn ratio(&self) -> f64 {
+        let part =
+            |done: u64, total: u64| if total == 0 { 0.0 } else { done as f64 / total as f64 };
+        let read = part(self.regions_done, self.regions_total);
+        (read + part(self.parts_done, self.parts_total)) / 2.0
+    }
+}
+
+/// Says in the log how far recovery is, once a second at most.
+pub(super) struct ProgressLog {
+    watch: Stopwatch,
+    said_secs: u64,
+}
+
+impl ProgressLog {
+    pub fn start() -> ProgressLog {
+        ProgressLog { watch: Stopwatch::start(), said_secs: 0 }
+    }
+
+    pub fn tell(&mut self, stats: &RecoveryStats) {
+        let secs = self.watch.elapsed().as_secs();
+        if secs > self.said_secs {
+            self.said_secs = secs;
+            let percent = (stats.ratio() * 100.0).round();
+            let RecoveryStats { regions_done, regions_total, found, .. } = *stats;
+            tracing::info!(percent, regions_done, regions_total, found, "recovering");
+        }
+    }
+}

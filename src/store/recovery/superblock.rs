@@ -1,0 +1,143 @@
+//! Finding the superblock that counts, and repairing the other copy. Owns what makes a device
+//! impossible to open.
+
+use crate::clock::Clock;
+use crate::device::{Device, DeviceError};
+use crate::format::{Damage, Layout, SUPERBLOCK_LEN, Sequence, Superblock, round_up};
+use crate::store::flusher::write_superblock;
+use crate::store::ranges::ZeroRangeOption;
+
+/// Why a device cannot be opened as a store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Neither superblock copy is sound.
+    #[error("no superblock found ({0}): format the device first with `rawcached format`")]
+    NotFormatted(Damage),
+    /// Both copies carry our magic number but are damaged.
+    #[error(
+        "both superblock copies are damaged ({0}): the device is not touched; `rawcached format --force` starts over"
+    )]
+    Damaged(Damage),
+    /// The device ends before the store does.
+    #[error(
+        "the device has {actual} bytes but was formatted with {expected}: it is truncated or another device"
+    )]
+    Truncated {
+        /// Bytes of the device.
+        actual: u64,
+        /// Bytes it was formatted with.
+        expected: u64,
+    },
+    /// The device needs a larger alignment than it was formatted for.
+    #[error(
+        "the device needs {needed}-byte alignment but was formatted with {formatted}: format it again"
+    )]
+    Alignment {
+        /// What the device needs now.
+        needed: u32,
+        /// What it was formatted with.
+        formatted: u32,
+    },
+    /// Every epoch was used: there are no sequence numbers left.
+    #[error(
+        "the store was started a million times and has no sequence numbers left: format it again"
+    )]
+    WornOut,
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Range(#[from] ZeroRangeOption),
+    /// The device failed.
+    #[error("the device failed")]
+    Device(#[from] DeviceError),
+}
+
+/// What the superblock copies said.
+pub struct Superblocks {
+    /// The one that counts.
+    pub best: Superblock,
+    /// Per copy, why it cannot be used, if so.
+    pub damage: [Option<Damage>; 2],
+    /// Whether a copy is damaged or older than the other.
+    pub needs_repair: bool,
+}
+
+/// Reads both superblock copies.
+///
+/// # Errors
+/// Neither is sound, or the device is not the one that was formatted.
+pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError> {
+    let size = device.geometry().size;
+    let first = read_superblock(device, 0, true).await?;
+    let second_at = match &first {
+        Ok(superblock) => superblock.layout.superblock_offsets()[1],
+        Err(_) => Layout::second_superblock_offset(size),
+    };
+    let second = if second_at + SUPERBLOCK_LEN as u64 <= size {
+        read_superblock(device, second_at, first.is_ok()).await?
+    } else {
+        Err(Damage::Short)
+    };
+    let best = match (first, second) {
+        (Ok(a), Ok(b)) if a.uuid == b.uuid && b.epoch > a.epoch => b,
+        (Ok(a), _) => a,
+        (Err(_), Ok(b)) => b,
+        (Err(Damage::Magic | Damage::Short), Err(Damage::Magic | Damage::Short)) => {
+            return Err(OpenError::NotFormatted(Damage::Magic));
+        }
+        (Err(Damage::Magic), Err(damage)) | (Err(damage), Err(_)) => {
+            return Err(OpenError::Damaged(damage));
+        }
+    };
+    if size < best.layout.device_size {
+        return Err(OpenError::Truncated { actual: size, expected: best.layout.device_size });
+    }
+    let needed = device.geometry().alignment;
+    if needed > best.layout.alignment {
+        return Err(OpenError::Alignment { needed, formatted: best.layout.alignment });
+    }
+    if best.epoch >= Sequence::EPOCH_MAX {
+        return Err(OpenError::WornOut);
+    }
+    let needs_repair = first.as_ref() != Ok(&best) || second.as_ref() != Ok(&best);
+    Ok(Superblocks { best, damage: [first.err(), second.err()], needs_repair })
+}
+
+async fn read_superblock(
+    device: &Device,
+    offset: u64,
+    is_spare: bool,
+) -> Result<Result<Superblock, Damage>, DeviceError> {
+    let alignment = u64::from(device.geometry().alignment);
+    let len = round_up(SUPERBLOCK_LEN as u64, alignment);
+    if offset + len > device.geometry().size {
+        return Ok(Err(Damage::Short));
+    }
+    match device.read_exact(offset..offset + SUPERBLOCK_LEN as u64).await {
+        Ok(bytes) => Ok(Superblock::decode(&bytes)),
+        // One copy in a bad sector is what the other copy is for.
+        Err(error) if is_spare => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "superblock copy unreadable");
+            Ok(Err(Damage::Short))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads superblocks, repairs a bad copy, and says so.
+pub(in crate::store) async fn open_superblock(
+    device: &Device,
+    clock: &Clock,
+) -> Result<(Superblock, bool), OpenError> {
+    let found = read_superblocks(device).await?;
+    clock.anchor(found.best.stamp);
+    if found.needs_repair {
+        tracing::warn!(
+            first = ?found.damage[0], second = ?found.damage[1],
+            "a superblock copy is damaged or older than the other: repairing it"
+        );
+        if let Err(error) = write_superblock(device, &found.best).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the repair failed");
+        }
+    }
+    Ok((found.best, found.needs_repair))
+}
