@@ -5,6 +5,7 @@
 mod entry;
 mod footer;
 mod region;
+mod snapshot;
 mod superblock;
 
 pub use entry::{
@@ -15,6 +16,10 @@ pub use footer::{
     EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer,
 };
 pub use region::{REGION_HEADER_LEN, RegionHeader, RegionUse};
+pub use snapshot::{
+    SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX, SNAPSHOT_ROW_LEN,
+    SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
+};
 pub use superblock::{Layout, LayoutError, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
 
 /// Version of every on-disk structure.

@@ -16,6 +16,8 @@ pub enum RegionUse {
     Log,
     /// Nothing: everything written before this header is dead.
     Free,
+    /// A part of an index snapshot, and no entries: as good as free once the epoch is a later one.
+    Snapshot,
 }
 
 /// A region header.
@@ -43,6 +45,7 @@ impl RegionHeader {
         let region_use: u32 = match self.region_use {
             RegionUse::Log => 1,
             RegionUse::Free => 2,
+            RegionUse::Snapshot => 3,
         };
         put(&mut bytes, 28, &region_use.to_le_bytes());
         put(&mut bytes, 32, &self.stamp.0.to_le_bytes());
@@ -77,6 +80,7 @@ impl RegionHeader {
         let region_use = match bytes.u32_at(28) {
             1 => RegionUse::Log,
             2 => RegionUse::Free,
+            3 => RegionUse::Snapshot,
             _ => return Err(Damage::Field("region use")),
         };
         Ok(RegionHeader {

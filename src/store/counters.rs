@@ -67,6 +67,14 @@ counters! {
     recovered,
     /// Microseconds recovery took.
     recovery_us,
+    /// Index snapshots written at a clean stop.
+    snapshots_written,
+    /// Clean stops that wrote no index snapshot.
+    snapshots_skipped,
+    /// Starts from an index snapshot.
+    snapshots_loaded,
+    /// Index snapshots of this epoch that were not whole or not believed.
+    snapshots_refused,
     /// Superblock copies found damaged and repaired.
     superblocks_repaired,
     /// Bytes read by the scrubber.

@@ -503,6 +503,13 @@ impl Log {
         self.push_write(region, from, whole(copy), AfterWrite::Complete(end));
     }
 
+    /// Ends the open region for a clean stop; gives the ticket with which all is durable.
+    pub fn seal_for_stop(&mut self, now: Timestamp) -> Ticket {
+        self.seal(now);
+        self.appended += 1;
+        self.appended
+    }
+
     /// Ends the open region with its footer.
     pub fn seal(&mut self, now: Timestamp) {
         self.freeze_chunk();
@@ -681,6 +688,16 @@ impl Log {
             NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
             NoRoom::Backlog => self.backlog <= BACKLOG_MAX,
         }
+    }
+
+    /// The numbers of the free regions.
+    pub fn free_regions(&self) -> impl Iterator<Item = u32> + '_ {
+        self.free.iter().copied()
+    }
+
+    /// Whether any entry was kept in the RAM tier only since the device was opened.
+    pub fn has_ram_places(&self) -> bool {
+        self.ram_places > 0
     }
 
     /// Free regions.

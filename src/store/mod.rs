@@ -24,6 +24,7 @@ mod resident;
 mod scrub;
 mod slot;
 mod slots;
+mod snapshot;
 mod touch;
 mod word;
 
@@ -173,6 +174,8 @@ struct Shared {
     recovered: AtomicBool,
     /// The epoch on the device at open: entries of this start have a later one.
     opened_epoch: u32,
+    /// No snapshot is being read any more: its regions may be used again.
+    snapshot_settled: AtomicBool,
     changed: Changed,
     progress: Progress,
     stopping: AtomicBool,
@@ -260,7 +263,8 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let (superblock, repaired) = recovery::open_superblock(&device, &clock).await?;
         let regions = Arc::new(RegionTable::new(superblock.uuid, &superblock.layout));
-        let free = recovery::read_region_headers(&device, &superblock, &regions, &clock).await;
+        let vacant = recovery::read_region_headers(&device, &superblock, &regions, &clock).await;
+        let free = vacant.free.into();
         let index = Index::new();
         let changed = Changed::new(index.shard_count());
         let memory_alignment = device.geometry().memory_alignment as usize;
@@ -294,6 +298,7 @@ impl Store {
             changes: watch::Sender::new(0),
             recovered: AtomicBool::new(false),
             opened_epoch: superblock.epoch,
+            snapshot_settled: AtomicBool::new(vacant.snapshots.is_empty()),
             changed,
             progress: Progress::default(),
             stopping: AtomicBool::new(false),
@@ -310,7 +315,7 @@ impl Store {
         *store.shared.tasks.lock() = Some(Tasks {
             flusher: tokio::spawn(store.watched(store.clone().run_flusher())),
             reclaimer: tokio::spawn(store.watched(store.clone().run_reclaimer())),
-            recovery: tokio::spawn(store.watched(store.clone().run_recovery())),
+            recovery: tokio::spawn(store.watched(store.clone().run_recovery(vacant.snapshots))),
             scrubber: tokio::spawn(store.watched(store.clone().run_scrubber())),
         });
         Ok(store)
@@ -415,14 +420,21 @@ impl Store {
         // Reclaim may be waiting for a flush: the flusher ends last.
         let _ = recovery.await;
         let _ = reclaimer.await;
-        let flushed = {
-            let log = self.shared.log.lock();
-            log.has_epoch().then(|| log.appended())
+        while self.shared.regions.iter().any(|(_, row)| row.is_pinned()) {
+            self.shared.unpinned.notified().await;
+        }
+        let sealed = {
+            let mut log = self.shared.log.lock();
+            log.has_epoch().then(|| log.seal_for_stop(self.shared.clock.now()))
         };
-        let flushed = match flushed {
+        // Without a change a snapshot that was there still counts.
+        let flushed = match sealed {
             Some(ticket) => self.flush_through(ticket).await,
             None => Ok(()),
         };
+        if sealed.is_some() && flushed.is_ok() {
+            self.save_snapshot().await;
+        }
         self.shared.closed.store(true, Ordering::Release);
         self.shared.wake_flusher.notify_one();
         let _ = flusher.await;
@@ -466,6 +478,7 @@ impl Store {
     /// Raises the epoch on the device before the first change after an open.
     async fn begin_mutation(&self) -> Result<(), StoreError> {
         let raise = || async {
+            self.snapshot_settled().await?;
             let ticket = self.shared.log.lock().raise_epoch(self.shared.clock.now());
             self.flush_through(ticket).await?;
             self.shared.log.lock().begin_epoch(self.shared.clock.now());
@@ -481,6 +494,17 @@ impl Store {
             return Err(StoreError::NotDurable);
         }
         self.begin_mutation().await
+    }
+
+    /// Waits until no snapshot is being read: a later epoch makes its regions free.
+    async fn snapshot_settled(&self) -> Result<(), StoreError> {
+        let mut changes = self.shared.changes.subscribe();
+        while !self.shared.snapshot_settled.load(Ordering::Acquire) {
+            if self.shared.is_stopping() || changes.changed().await.is_err() {
+                return Err(StoreError::ShuttingDown);
+            }
+        }
+        Ok(())
     }
 
     fn key_hash(&self, key: &[u8]) -> u64 {

@@ -224,6 +224,10 @@ impl Store {
     /// Removes the word of an entry that nobody will get any more. Needs no kill record when the
     /// entry is expired, purged or was in RAM only: it cannot come back.
     pub(super) fn forget(&self, key_hash: u64, place: Place) {
+        if self.shared.is_stopping() {
+            // The index and its snapshot must agree with the region table.
+            return;
+        }
         let mut bucket = self.shared.index.lock(key_hash);
         // The region may have been freed and written again: then the word is another entry's.
         if self.generation_at(place.location) == place.generation

@@ -74,7 +74,11 @@ impl Store {
         }
         let Some(pin) = self.pin(key_hash, region, place) else { return Ok(false) };
         let mut changes = self.shared.changes.subscribe();
-        let touched = self.shared.log.lock().touch(region, offset, lifetime);
+        let touched = {
+            let mut log = self.shared.log.lock();
+            self.check_open(None)?;
+            log.touch(region, offset, lifetime)
+        };
         match touched {
             TouchPlace::Memory => {}
             TouchPlace::InFlight => {

@@ -142,7 +142,7 @@ pub(super) async fn look(
 /// What the header alone says.
 fn begin(reader: &RegionReader<'_>, region: u32, header: Option<&RegionHeader>) -> Sight {
     let generation = header.map_or(Sequence(0), |header| header.generation);
-    let is_free = header.is_some_and(|header| header.region_use == RegionUse::Free);
+    let is_free = header.is_some_and(|header| header.region_use != RegionUse::Log);
     Sight {
         region,
         generation,

@@ -1,7 +1,5 @@
 //! The region headers, read at open. Owns what they alone say of each region.
 
-use std::collections::VecDeque;
-
 use futures_util::future::join_all;
 
 use super::{PARALLEL, READ_ATTEMPTS};
@@ -10,14 +8,23 @@ use crate::device::Device;
 use crate::format::{REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Superblock};
 use crate::store::regions::{RegionState, RegionTable};
 
-/// Fills the region table from the region headers; gives the free regions.
+/// The regions whose headers say that they hold no entries.
+#[derive(Default)]
+pub(in crate::store) struct Vacant {
+    /// All of them.
+    pub free: Vec<u32>,
+    /// Those that hold part of an index snapshot, of whatever epoch.
+    pub snapshots: Vec<u32>,
+}
+
+/// Fills the region table from the region headers.
 pub(in crate::store) async fn read_region_headers(
     device: &Device,
     superblock: &Superblock,
     regions: &RegionTable,
     clock: &Clock,
-) -> VecDeque<u32> {
-    let mut free = VecDeque::new();
+) -> Vacant {
+    let mut vacant = Vacant::default();
     let all: Vec<u32> = (0..superblock.layout.region_count).collect();
     for batch in all.chunks(PARALLEL) {
         let headers = batch.iter().map(|region| read_region_header(device, superblock, *region));
@@ -27,14 +34,17 @@ pub(in crate::store) async fn read_region_headers(
                     clock.anchor(header.stamp);
                     let state = match header.region_use {
                         RegionUse::Log => RegionState::Unknown,
-                        RegionUse::Free => RegionState::Free,
+                        RegionUse::Free | RegionUse::Snapshot => RegionState::Free,
                     };
                     regions.begin_life(*region, header.generation, state);
                     if header.touched {
                         regions.on_device(*region).set_touched();
                     }
                     if state == RegionState::Free {
-                        free.push_back(*region);
+                        vacant.free.push(*region);
+                    }
+                    if header.region_use == RegionUse::Snapshot {
+                        vacant.snapshots.push(*region);
                     }
                 }
                 // Blank, damaged or unreadable: the footer will tell.
@@ -44,7 +54,7 @@ pub(in crate::store) async fn read_region_headers(
             }
         }
     }
-    free
+    vacant
 }
 
 async fn read_region_header(

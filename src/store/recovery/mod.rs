@@ -11,6 +11,7 @@ mod superblock;
 mod versions;
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::Semaphore;
 
@@ -37,7 +38,7 @@ const THREADS_MAX: usize = 8;
 
 impl Store {
     /// Finds out what the device holds and makes it visible.
-    pub(super) async fn run_recovery(self) {
+    pub(super) async fn run_recovery(self, snapshots: Vec<u32>) {
         let watch = Stopwatch::start();
         // What a killed process wrote may still be lost with the power, and what it hid come back.
         if self.shared.device.flush().await.is_err() {
@@ -45,6 +46,14 @@ impl Store {
             self.shared.log.lock().distrust();
         }
         let threads = threads();
+        let loaded = self.load_snapshot(&snapshots, threads).await;
+        // From here on the regions of the snapshot are free like others.
+        self.shared.snapshot_settled.store(true, Ordering::Release);
+        self.shared.changes.send_modify(|changes| *changes += 1);
+        if let Some(entries) = loaded {
+            self.finish_recovery(HashMap::new());
+            return self.tell_recovered(entries, &watch);
+        }
         let gathered = self.gather(threads).await;
         if self.shared.is_stopping() {
             // Cut short: what was not looked at is as it was, for the next start.
@@ -52,13 +61,17 @@ impl Store {
         }
         let Some(recovered) = self.merge(gathered.parts, threads).await else { return };
         self.finish_recovery(gathered.unsealed);
-        let took_us = u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        add(&self.shared.counters.recovered, recovered);
-        add(&self.shared.counters.recovery_us, took_us);
-        tracing::info!(entries = recovered, millis = took_us / 1000, "recovery complete");
+        self.tell_recovered(recovered, &watch);
     }
 
-    fn found_blank(&self, region: u32) {
+    fn tell_recovered(&self, entries: u64, watch: &Stopwatch) {
+        let took_us = u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        add(&self.shared.counters.recovered, entries);
+        add(&self.shared.counters.recovery_us, took_us);
+        tracing::info!(entries, millis = took_us / 1000, "recovery complete");
+    }
+
+    pub(super) fn found_blank(&self, region: u32) {
         self.shared.regions.on_device(region).set_state(RegionState::Free);
         self.shared.log.lock().add_free(region);
         self.shared.changes.send_modify(|changes| *changes += 1);
@@ -86,7 +99,7 @@ fn threads() -> usize {
 
 /// Does work on a thread of its own, at most as many at a time as `limit` has permits; `None` if
 /// the runtime ends. A panic goes on here.
-async fn on_thread<T: Send + 'static>(
+pub(super) async fn on_thread<T: Send + 'static>(
     limit: &Semaphore,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {

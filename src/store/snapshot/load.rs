@@ -1,0 +1,313 @@
+//! Starting from a snapshot. Owns the verdict whether it is whole, of this epoch and of these
+//! regions; writes nothing, and leaves an empty index where it refuses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::future::try_join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::write::first_piece_offset;
+use super::{DUMP_COUNT_LEN, DUMP_ENTRY_LEN, DUMP_WORD_LEN, Doubt};
+use crate::device::ExactBytes;
+use crate::format::{
+    SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory, SnapshotPart,
+    SnapshotPiece, SnapshotRow,
+};
+use crate::store::counters::count;
+use crate::store::recovery::on_thread;
+use crate::store::regions::RegionState;
+use crate::store::{Store, Word};
+
+/// Shards read at the same time.
+const PARALLEL: usize = 8;
+/// Memory of shards being read and loaded, in KiB; one that is longer takes all of it.
+const SHARDS_KIB_MAX: u32 = 32 << 10;
+/// A snapshot of at most this many bytes is loaded at once: threads cost more.
+const INLINE_BYTES_MAX: u64 = 1 << 20;
+
+/// A piece and the life of the region it is in.
+type Placed = (u32, Seed, SnapshotPiece);
+/// Bytes that were read for a piece.
+type Read = (Seed, SnapshotPiece, ExactBytes);
+
+/// A snapshot whose directories are whole.
+struct Snapshot {
+    directory: SnapshotDirectory,
+    pieces: BTreeMap<SnapshotPart, Vec<Placed>>,
+}
+
+/// What loading shards checks against, on any thread.
+struct Loading {
+    store: Store,
+    rows: Vec<SnapshotRow>,
+    /// Bytes alive by region, as the words loaded so far say.
+    live: Mutex<Vec<u64>>,
+}
+
+impl Store {
+    /// Fills the index from a snapshot in `regions`, if a whole one of this epoch is there; gives
+    /// the number of words.
+    pub(in crate::store) async fn load_snapshot(
+        &self,
+        regions: &[u32],
+        threads: usize,
+    ) -> Option<u64> {
+        match self.try_load_snapshot(regions, threads).await {
+            Ok(loaded) => {
+                if loaded.is_some() {
+                    count(&self.shared.counters.snapshots_loaded);
+                }
+                loaded
+            }
+            Err(doubt) => {
+                for shard in 0..self.shared.index.shard_count() {
+                    self.shared.index.sweep_shard(shard, |_| true);
+                }
+                count(&self.shared.counters.snapshots_refused);
+                let error = &doubt as &dyn std::error::Error;
+                tracing::warn!(error, "the index snapshot is not used: reading footers");
+                None
+            }
+        }
+    }
+
+    async fn try_load_snapshot(
+        &self,
+        regions: &[u32],
+        threads: usize,
+    ) -> Result<Option<u64>, Doubt> {
+        let Some(snapshot) = self.find_snapshot(regions).await? else { return Ok(None) };
+        let rows = self.load_rows(&snapshot).await?;
+        let live = Mutex::new(vec![0; rows.len()]);
+        let loading = Arc::new(Loading { store: self.clone(), rows, live });
+        let words = self.load_shards(&snapshot, &loading, threads).await?;
+        let live = std::mem::take(&mut *loading.live.lock());
+        if loading.rows.iter().map(|row| row.live_bytes).ne(live) {
+            return Err(Doubt::Wrong("index and region table differ"));
+        }
+        self.shared.clock.anchor(snapshot.directory.stamp);
+        for ((region, row), saved) in self.shared.regions.iter().zip(&loading.rows) {
+            if saved.sealed {
+                row.raise_keep_until(saved.keep_until);
+                row.add_kills(usize::try_from(saved.kills).unwrap_or(usize::MAX));
+                row.add_live(saved.live_bytes);
+                row.set_state(RegionState::Sealed);
+            } else if row.state() == RegionState::Unknown {
+                self.found_blank(region);
+            }
+        }
+        Ok(Some(words))
+    }
+
+    /// The snapshot of the device's epoch; `None` if no region has a part of one.
+    async fn find_snapshot(&self, regions: &[u32]) -> Result<Option<Snapshot>, Doubt> {
+        let (superblock, _) = self.shared.log.lock().superblock();
+        let mut parts = BTreeMap::new();
+        for batch in regions.chunks(PARALLEL) {
+            let directories = batch.iter().map(|region| self.read_directory(*region));
+            for (region, directory) in batch.iter().zip(try_join_all(directories).await?) {
+                // Earlier snapshots stay in their regions until these are used again.
+                let Some(directory) = directory.filter(|found| found.epoch == superblock.epoch)
+                else {
+                    continue;
+                };
+                if parts.insert(directory.part, (*region, directory)).is_some() {
+                    return Err(Doubt::Wrong("a part is there twice"));
+                }
+            }
+        }
+        let Some((_, first)) = parts.values().next().cloned() else { return Ok(None) };
+        if first.purge_floor != superblock.purge_floor {
+            return Err(Doubt::Wrong("it was written before a purge"));
+        }
+        let numbers = parts.keys().copied();
+        let like_first = |found: &SnapshotDirectory| {
+            (found.name, found.part_count, found.purge_floor)
+                == (first.name, first.part_count, first.purge_floor)
+        };
+        if numbers.ne(0..first.part_count) || !parts.values().all(|(_, found)| like_first(found)) {
+            return Err(Doubt::Wrong("it is not whole"));
+        }
+        let mut pieces: BTreeMap<_, Vec<Placed>> = BTreeMap::new();
+        for (region, directory) in parts.into_values() {
+            let seed = self.shared.regions.on_device(region).seed();
+            for piece in directory.pieces {
+                pieces.entry(piece.of).or_default().push((region, seed, piece));
+            }
+        }
+        Ok(Some(Snapshot { directory: first, pieces }))
+    }
+
+    async fn read_directory(&self, region: u32) -> Result<Option<SnapshotDirectory>, Doubt> {
+        let layout = &self.shared.layout;
+        let start = layout.region_offset(region) + u64::from(layout.alignment);
+        let range = start..start + SNAPSHOT_DIRECTORY_LEN as u64;
+        let bytes = self.shared.device.read_exact(range).await?;
+        let seed = self.shared.regions.on_device(region).seed();
+        Ok(SnapshotDirectory::decode(&bytes, seed).ok())
+    }
+
+    /// The rows of all regions, if they are those of the headers on the device.
+    async fn load_rows(&self, snapshot: &Snapshot) -> Result<Vec<SnapshotRow>, Doubt> {
+        let pieces = snapshot.pieces.get(&SnapshotPart::Regions);
+        let pieces = pieces.ok_or(Doubt::Wrong("the region table is missing"))?;
+        let count = self.shared.layout.region_count;
+        if length(pieces) != u64::from(count) * SNAPSHOT_ROW_LEN as u64 {
+            return Err(Doubt::Wrong("the region table has the wrong length"));
+        }
+        let damaged = |damage| Doubt::Damaged("region table", damage);
+        let bytes = joined(&self.read_pieces(pieces).await?).map_err(damaged)?;
+        let rows = SnapshotRow::decode_all(&bytes, count).map_err(damaged)?;
+        for ((_, row), saved) in self.shared.regions.iter().zip(&rows) {
+            let same_life = row.generation() == saved.generation;
+            let is_as_saved = match row.state() {
+                RegionState::Free => !saved.sealed,
+                RegionState::Unknown if saved.sealed => {
+                    same_life && row.is_touched() == saved.touched
+                }
+                // Never used, and its header says nothing.
+                RegionState::Unknown => same_life && saved.generation == Sequence(0),
+                _ => false,
+            };
+            if !is_as_saved {
+                return Err(Doubt::Wrong("a region is not what it was"));
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn load_shards(
+        &self,
+        snapshot: &Snapshot,
+        loading: &Arc<Loading>,
+        threads: usize,
+    ) -> Result<u64, Doubt> {
+        let shard_count = u32::try_from(self.shared.index.shard_count()).unwrap_or(u32::MAX);
+        let shards = snapshot.pieces.keys().filter_map(|of| match of {
+            SnapshotPart::Shard(shard) => Some(*shard),
+            SnapshotPart::Regions => None,
+        });
+        if shards.ne(0..shard_count) {
+            return Err(Doubt::Wrong("a shard of the index is missing"));
+        }
+        let total: u64 = snapshot.pieces.values().map(|pieces| length(pieces)).sum();
+        let limits = (
+            Semaphore::new(SHARDS_KIB_MAX as usize),
+            (total > INLINE_BYTES_MAX).then(|| Semaphore::new(threads)),
+        );
+        let progress = &self.shared.progress;
+        progress.parts_total.store(u64::from(shard_count), Ordering::Relaxed);
+        let mut waiting = 0..shard_count;
+        let mut running = FuturesUnordered::new();
+        let mut words = 0;
+        loop {
+            while running.len() < PARALLEL
+                && let Some(shard) = waiting.next()
+            {
+                let pieces = &snapshot.pieces[&SnapshotPart::Shard(shard)];
+                running.push(self.load_shard(shard, pieces, loading, &limits));
+            }
+            let Some(loaded) = running.next().await else { return Ok(words) };
+            words += loaded?;
+            progress.parts_done.fetch_add(1, Ordering::Relaxed);
+            progress.found.store(words, Ordering::Relaxed);
+            if self.shared.is_stopping() {
+                return Err(Doubt::Stopped);
+            }
+        }
+    }
+
+    async fn load_shard(
+        &self,
+        shard: u32,
+        pieces: &[Placed],
+        loading: &Arc<Loading>,
+        (memory, threads): &(Semaphore, Option<Semaphore>),
+    ) -> Result<u64, Doubt> {
+        // A dump and the pieces it is joined from.
+        let kib = u32::try_from(length(pieces) >> 9).unwrap_or(u32::MAX).min(SHARDS_KIB_MAX);
+        let _memory = memory.acquire_many(kib).await;
+        let read = self.read_pieces(pieces).await?;
+        match threads {
+            None => loading.load(shard, &read),
+            Some(threads) => {
+                let loading = Arc::clone(loading);
+                let work = move || loading.load(shard, &read);
+                on_thread(threads, work).await.unwrap_or(Err(Doubt::Stopped))
+            }
+        }
+    }
+
+    async fn read_pieces(&self, pieces: &[Placed]) -> Result<Vec<Read>, Doubt> {
+        let layout = &self.shared.layout;
+        let first = first_piece_offset(layout.alignment);
+        try_join_all(pieces.iter().map(async |(region, seed, piece)| {
+            let end = piece.offset + u64::from(piece.len);
+            if piece.offset < first || end > layout.region_size {
+                return Err(Doubt::Wrong("a piece lies outside of its region"));
+            }
+            let start = layout.region_offset(*region);
+            let bytes = self.shared.device.read_exact(start + piece.offset..start + end).await?;
+            Ok((*seed, *piece, bytes))
+        }))
+        .await
+    }
+}
+
+impl Loading {
+    /// Puts the words of one shard into the index, if all of them are sound.
+    fn load(&self, shard: u32, read: &[Read]) -> Result<u64, Doubt> {
+        let damaged = |damage| Doubt::Damaged("index", damage);
+        let joined;
+        let dump: &[u8] = match read {
+            [(seed, piece, bytes)] => {
+                piece.check(*seed, bytes).map_err(damaged)?;
+                bytes
+            }
+            _ => {
+                joined = self::joined(read).map_err(damaged)?;
+                &joined
+            }
+        };
+        let mut live = vec![0; self.rows.len()];
+        let layout = &self.store.shared.layout;
+        for word in words_of(dump) {
+            let (region, _) = word.location().split(layout.region_size);
+            match self.rows.get(region as usize) {
+                Some(row) if row.sealed => live[region as usize] += word.class().len_max(),
+                _ => return Err(Doubt::Wrong("an index word points to nothing")),
+            }
+        }
+        let words = self.store.shared.index.load_shard(shard as usize, dump).map_err(damaged)?;
+        for (sum, live) in self.live.lock().iter_mut().zip(live) {
+            *sum += live;
+        }
+        Ok(words as u64)
+    }
+}
+
+/// The words in a shard's dump: as many as it can hold, before what stands beside them.
+fn words_of(dump: &[u8]) -> impl Iterator<Item = Word> {
+    let entries = dump.get(DUMP_COUNT_LEN..).unwrap_or_default();
+    let count = entries.len() / DUMP_ENTRY_LEN;
+    let (words, _) = entries[..count * DUMP_WORD_LEN].as_chunks::<DUMP_WORD_LEN>();
+    words.iter().map(|word| Word(u64::from_le_bytes(*word)))
+}
+
+fn length(pieces: &[Placed]) -> u64 {
+    pieces.iter().map(|(_, _, piece)| u64::from(piece.len)).sum()
+}
+
+/// The bytes of pieces one after the other, each verified.
+fn joined(read: &[Read]) -> Result<Vec<u8>, crate::format::Damage> {
+    let mut joined = Vec::with_capacity(read.iter().map(|(_, _, bytes)| bytes.len()).sum());
+    for (seed, piece, bytes) in read {
+        piece.check(*seed, bytes)?;
+        joined.extend_from_slice(bytes);
+    }
+    Ok(joined)
+}

@@ -1,0 +1,241 @@
+//! Writing a snapshot after the last change. Owns the order that makes half of one worthless: all
+//! pieces durable first, then the directories and headers that name them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{DUMP_COUNT_LEN, DUMP_ENTRY_LEN};
+use crate::device::{AlignedBuf, DeviceError, WriteSlice};
+use crate::format::{
+    GRANULE, RegionHeader, RegionUse, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX,
+    SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
+    round_up,
+};
+use crate::store::Store;
+use crate::store::counters::count;
+use crate::store::regions::{Region, RegionState};
+
+/// Bytes written at a time.
+const BUFFER_LEN: usize = 1 << 20;
+
+/// One region of the snapshot that is being written.
+struct Part {
+    region: u32,
+    generation: Sequence,
+    seed: Seed,
+    pieces: Vec<SnapshotPiece>,
+}
+
+/// Lays pieces one after the other into free regions.
+struct Writer<'a> {
+    store: &'a Store,
+    free: VecDeque<u32>,
+    parts: Vec<Part>,
+    buffer: AlignedBuf,
+    /// Where in the region the buffer begins, and where the next piece does.
+    start: u64,
+    at: u64,
+}
+
+impl Store {
+    /// Writes a snapshot of the index if there is room and nothing is in doubt. The store takes no
+    /// more changes, and all that it took is durable. A start is right without one.
+    pub(in crate::store) async fn save_snapshot(&self) {
+        let (free, needed) = match self.may_save() {
+            Ok(room) => room,
+            Err(why) => return self.skip_snapshot(why),
+        };
+        if needed > free.len() {
+            return self.skip_snapshot("there are not enough free regions");
+        }
+        match self.write_snapshot(free).await {
+            Ok(regions) => {
+                count(&self.shared.counters.snapshots_written);
+                tracing::info!(regions, "index snapshot written");
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the index snapshot could not be written");
+                self.skip_snapshot("the device failed");
+            }
+        }
+    }
+
+    fn skip_snapshot(&self, why: &str) {
+        count(&self.shared.counters.snapshots_skipped);
+        tracing::info!(why, "no index snapshot: the next start reads footers");
+    }
+
+    /// The free regions, and how many a snapshot needs.
+    fn may_save(&self) -> Result<(VecDeque<u32>, usize), &'static str> {
+        let shared = &*self.shared;
+        let log = shared.log.lock();
+        if log.may_hide_older() {
+            // The index lacks what recovery would find: only footers tell all.
+            return Err("the device failed or entries were damaged since the start");
+        }
+        let settled = |row: &Region| {
+            matches!(row.state(), RegionState::Free | RegionState::Sealed) && !row.in_memory()
+        };
+        if !shared.regions.iter().all(|(_, row)| settled(row)) {
+            return Err("a region is not complete on the device");
+        }
+        let layout = &shared.layout;
+        let parts = shared.index.shard_count() * (DUMP_COUNT_LEN + GRANULE as usize)
+            + shared.index.len() * DUMP_ENTRY_LEN
+            + layout.region_count as usize * SNAPSHOT_ROW_LEN;
+        let usable = layout.region_size - first_piece_offset(layout.alignment);
+        let pieces = shared.index.shard_count() + parts / SNAPSHOT_PIECE_LEN_MAX as usize + 1;
+        let needed =
+            (parts as u64).div_ceil(usable).max(pieces.div_ceil(SNAPSHOT_PIECES_MAX) as u64);
+        Ok((log.free_regions().collect(), usize::try_from(needed).unwrap_or(usize::MAX)))
+    }
+
+    async fn write_snapshot(&self, free: VecDeque<u32>) -> Result<usize, DeviceError> {
+        let mut writer = Writer {
+            store: self,
+            free,
+            parts: Vec::new(),
+            buffer: self.shared.device.geometry().zeroed_buffer(BUFFER_LEN),
+            start: 0,
+            at: self.shared.layout.region_size,
+        };
+        let mut bytes = Vec::new();
+        for shard in 0..self.shared.index.shard_count() {
+            // What is in the RAM tier only ends with the process.
+            let region_count = self.shared.layout.region_count;
+            let size = self.shared.layout.region_size;
+            if self.shared.log.lock().has_ram_places() {
+                let is_lost =
+                    |word: crate::store::Word| word.location().split(size).0 >= region_count;
+                self.shared.index.sweep_shard(shard, is_lost);
+            }
+            bytes.clear();
+            self.shared.index.dump_shard(shard, &mut bytes);
+            let number = u32::try_from(shard).unwrap_or(u32::MAX);
+            writer.put(SnapshotPart::Shard(number), &bytes).await?;
+        }
+        bytes.clear();
+        for (_, row) in self.shared.regions.iter() {
+            row_of(row).encode_into(&mut bytes);
+        }
+        writer.put(SnapshotPart::Regions, &bytes).await?;
+        writer.finish().await
+    }
+}
+
+fn row_of(row: &Region) -> SnapshotRow {
+    SnapshotRow {
+        generation: row.generation(),
+        sealed: row.state() == RegionState::Sealed,
+        touched: row.is_touched(),
+        keep_until: row.keep_until(),
+        kills: row.kills(),
+        live_bytes: row.live(),
+    }
+}
+
+/// Where in a region of a snapshot its first piece begins.
+pub(super) fn first_piece_offset(alignment: u32) -> u64 {
+    u64::from(alignment) + SnapshotDirectory::space(alignment)
+}
+
+impl Writer<'_> {
+    async fn put(&mut self, of: SnapshotPart, mut bytes: &[u8]) -> Result<(), DeviceError> {
+        let region_size = self.store.shared.layout.region_size;
+        while !bytes.is_empty() {
+            let is_full =
+                self.parts.last().is_none_or(|part| part.pieces.len() == SNAPSHOT_PIECES_MAX);
+            if self.at >= region_size || is_full {
+                self.write_buffer().await?;
+                self.begin_part();
+            }
+            let Some(part) = self.parts.last_mut() else { continue };
+            let room = usize::try_from(region_size - self.at).unwrap_or(usize::MAX);
+            let len = bytes.len().min(room).min(SNAPSHOT_PIECE_LEN_MAX as usize);
+            let (now, later) = bytes.split_at(len);
+            part.pieces.push(SnapshotPiece::new(of, part.seed, self.at, now));
+            self.append(now).await?;
+            let padding = round_up(self.at, GRANULE) - self.at;
+            self.append(&[0; GRANULE as usize][..usize::try_from(padding).unwrap_or(0)]).await?;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::expect_used, reason = "the space was reckoned before the first write")]
+    fn begin_part(&mut self) {
+        let region = self.free.pop_front().expect("enough free regions were counted");
+        let generation = self.store.shared.log.lock().draw();
+        let seed = self.store.shared.regions.seed_of(region, generation);
+        self.parts.push(Part { region, generation, seed, pieces: Vec::new() });
+        self.start = first_piece_offset(self.store.shared.layout.alignment);
+        self.at = self.start;
+    }
+
+    async fn append(&mut self, mut bytes: &[u8]) -> Result<(), DeviceError> {
+        while !bytes.is_empty() {
+            let used = usize::try_from(self.at - self.start).unwrap_or(usize::MAX);
+            if used == self.buffer.len() {
+                self.write_buffer().await?;
+                continue;
+            }
+            let len = bytes.len().min(self.buffer.len() - used);
+            self.buffer[used..used + len].copy_from_slice(&bytes[..len]);
+            self.at += len as u64;
+            bytes = &bytes[len..];
+        }
+        Ok(())
+    }
+
+    /// Writes what is in the buffer, up to the end of the last block that it reaches.
+    async fn write_buffer(&mut self) -> Result<(), DeviceError> {
+        let Some(part) = self.parts.last().filter(|_| self.at > self.start) else { return Ok(()) };
+        let shared = &*self.store.shared;
+        let used = round_up(self.at - self.start, u64::from(shared.layout.alignment));
+        let fresh = shared.device.geometry().zeroed_buffer(BUFFER_LEN);
+        let full = std::mem::replace(&mut self.buffer, fresh);
+        let range = 0..usize::try_from(used).unwrap_or(usize::MAX);
+        let offset = shared.layout.region_offset(part.region) + self.start;
+        let slice = WriteSlice { buf: Arc::new(full), range };
+        self.start = self.at;
+        shared.device.write(offset, vec![slice]).await
+    }
+
+    /// Names the pieces, once they are durable; gives the number of regions.
+    async fn finish(mut self) -> Result<usize, DeviceError> {
+        self.write_buffer().await?;
+        let shared = &*self.store.shared;
+        shared.device.flush().await?;
+        let (superblock, _) = shared.log.lock().superblock();
+        let stamp = shared.clock.now();
+        let part_count = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+        let name = self.parts.first().map(|part| part.generation).unwrap_or_default();
+        for (number, part) in (0..).zip(self.parts) {
+            let alignment = shared.layout.alignment;
+            let len = usize::try_from(first_piece_offset(alignment)).unwrap_or(usize::MAX);
+            let mut block = shared.device.geometry().zeroed_buffer(len);
+            let generation = part.generation;
+            let region_use = RegionUse::Snapshot;
+            let header = RegionHeader { generation, region_use, stamp, touched: false };
+            let encoded = header.encode(shared.uuid, part.region);
+            block[..encoded.len()].copy_from_slice(&encoded);
+            let directory = SnapshotDirectory {
+                name,
+                epoch: superblock.epoch,
+                part: number,
+                part_count,
+                purge_floor: superblock.purge_floor,
+                stamp,
+                pieces: part.pieces,
+            };
+            let encoded = directory.encode(part.seed);
+            let at = alignment as usize;
+            block[at..at + encoded.len()].copy_from_slice(&encoded);
+            let offset = shared.layout.region_offset(part.region);
+            shared.device.write(offset, vec![WriteSlice::whole(Arc::new(block))]).await?;
+        }
+        shared.device.flush().await?;
+        Ok(part_count as usize)
+    }
+}
