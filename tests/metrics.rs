@@ -270,10 +270,22 @@ async fn reclaim(seen: &mut Seen) {
     seen.scrape(&metrics);
     drop(writer);
     cache.shutdown().await.unwrap();
+    seen.scrape(&metrics);
     device.corrupt(20, 1);
     let (cache, metrics) = open(device.open(), without_ram(), &clock).await;
     seen.scrape(&metrics);
     cache.shutdown().await.unwrap();
+    // The device fails just when the snapshot is read, and then when it is to be written.
+    let fail = |kind| Fault::new(Effect::Fail(libc::EIO)).on(kind);
+    let opening = device.open();
+    // Reads of two superblocks and 15 region headers come first.
+    device.inject(fail(OperationKind::Read).after(17));
+    let (cache, metrics) = open(opening, without_ram(), &clock).await;
+    put(&cache, "last", 10).await;
+    device.inject(fail(OperationKind::Write).after(1).always());
+    cache.shutdown().await.unwrap();
+    device.clear_faults();
+    seen.scrape(&metrics);
 }
 
 /// Bytes that went bad, collisions, and a device that fails.

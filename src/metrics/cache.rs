@@ -95,6 +95,33 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
     ] {
         page.gauge(name, help, &[], value);
     }
+    for (name, help, value) in [
+        (
+            "rawcached_recovery_regions",
+            "Regions that recovery reads; 0 after a start from a snapshot.",
+            store.recovery.regions_total,
+        ),
+        (
+            "rawcached_recovery_regions_done",
+            "Regions that recovery has read.",
+            store.recovery.regions_done,
+        ),
+        (
+            "rawcached_recovery_found_entries",
+            "Versions of entries and kill records that recovery has found.",
+            store.recovery.found,
+        ),
+        (
+            "rawcached_recovery_scratch_peak_bytes",
+            "Most memory that recovery took for what it found.",
+            store.recovery.scratch_peak_bytes,
+        ),
+    ] {
+        page.gauge(name, help, &[], value);
+    }
+    let help = "The part of recovery that is done, 0 to 1.";
+    let ratio = if store.recovered { 1.0 } else { store.recovery.ratio() };
+    page.gauge_float("rawcached_recovery_ratio", help, &[], ratio);
     #[expect(clippy::cast_precision_loss, reason = "a recovery takes far less than 2^53 us")]
     page.gauge_float(
         "rawcached_recovery_duration_seconds",
@@ -134,6 +161,26 @@ fn write_lookups(page: &mut Page, store: &StoreStats) {
             counters.superblocks_repaired,
         ),
         ("rawcached_recovered_entries_total", "Entries found by recovery.", counters.recovered),
+        (
+            "rawcached_snapshots_written_total",
+            "Index snapshots written at a clean stop.",
+            counters.snapshots_written,
+        ),
+        (
+            "rawcached_snapshots_skipped_total",
+            "Clean stops that wrote no index snapshot; the log says why.",
+            counters.snapshots_skipped,
+        ),
+        (
+            "rawcached_snapshots_loaded_total",
+            "Starts from an index snapshot.",
+            counters.snapshots_loaded,
+        ),
+        (
+            "rawcached_snapshots_refused_total",
+            "Index snapshots that were not whole or not believed; footers were read.",
+            counters.snapshots_refused,
+        ),
     ] {
         page.counter(name, help, &[], value);
     }

@@ -7,6 +7,9 @@
 mod damage;
 mod epoch;
 mod failures;
+#[path = "../../benches/recovery/fill.rs"]
+#[allow(dead_code, reason = "the benchmark uses the rest")]
+mod fill;
 mod flush;
 mod freeing;
 mod keys;
@@ -15,6 +18,7 @@ mod objects;
 mod order;
 mod recovery;
 mod sizes;
+mod snapshot;
 mod support;
 #[path = "../test_log/mod.rs"]
 mod test_log;

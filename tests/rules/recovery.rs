@@ -3,6 +3,7 @@
 use rawcached::cache::Lifetime;
 use rawcached::device::Delay;
 
+use crate::fill::{Fill, body_of, key_of};
 use crate::support::*;
 
 /// A device with "old" and more on it, and a slow start under way.
@@ -108,6 +109,57 @@ fn a_touched_lifetime_survives_a_restart() {
             assert_eq!(rig.get(b"key").is_some(), ttl > 200);
         }
     }
+}
+
+#[test]
+fn what_is_in_the_index_already_is_not_found_before_recovery_is_complete() {
+    let entries = 20_000;
+    let mut rig = Rig::with(Disk { regions: 40, ..SMALL }, plain());
+    rig.stop();
+    let fill = Fill {
+        entries,
+        body_len: 8,
+        region_size: Some(REGION),
+        alignment: 4096,
+        stored_at: START,
+        keep_until: START.plus(secs(1000)),
+    };
+    runtime().block_on(fill.write(&rig.sim.open())).unwrap();
+    rig.begin().unwrap();
+    let cache = rig.cache().clone();
+    let in_index = rig.run(async {
+        let mut in_index = 0;
+        while !cache.is_ready() {
+            for n in (0..entries).step_by(500) {
+                let hit = read(&cache, &key_of(n)).await;
+                assert!(hit.is_none() || cache.is_ready(), "entry {n}");
+            }
+            in_index = in_index.max(cache.stats().store.entries);
+            tokio::task::yield_now().await;
+        }
+        in_index
+    });
+    assert!(in_index > 1000, "{in_index} words were there to be found");
+    assert_eq!(rig.get(&key_of(500)).unwrap(), body_of(500, 8));
+    let recovery = rig.stats().store.recovery;
+    assert_eq!(recovery.found, entries);
+    assert!((recovery.ratio() - 1.0).abs() < 1e-9);
+    let slack = 256 * 1024 * 24;
+    assert!(recovery.scratch_peak_bytes <= entries * 24 + slack);
+}
+
+#[test]
+fn a_kill_during_recovery_changes_nothing() {
+    let mut rig = recovering();
+    rig.put(b"other", &body(9, 1000), &flushed()).unwrap();
+    rig.remove(b"old").unwrap();
+    assert!(!rig.cache().is_ready());
+    rig.stop();
+    rig.sim.set_delay(Delay::None);
+    rig.open();
+    assert_eq!(rig.get(b"old"), None);
+    assert_eq!(rig.get(b"other").unwrap(), body(9, 1000));
+    assert_eq!(rig.get(b"filler-3").unwrap(), body(3, QUARTER));
 }
 
 fn everything(rig: &Rig) -> Vec<Option<(Vec<u8>, Lifetime)>> {

@@ -248,7 +248,8 @@ mod tests {
             });
         }
         let mut expected = hashes;
-        (found.sort_unstable(), expected.sort_unstable());
+        found.sort_unstable();
+        expected.sort_unstable();
         assert!(found == expected);
         assert_eq!(parts.bytes.load(Ordering::Relaxed), 0, "all memory is given back");
         let chunk = (CHUNK_LEN_MAX * VERSION_LEN) as u64;

@@ -81,13 +81,15 @@ impl Store {
             return Err("a region is not complete on the device");
         }
         let layout = &shared.layout;
-        let parts = shared.index.shard_count() * (DUMP_COUNT_LEN + GRANULE as usize)
-            + shared.index.len() * DUMP_ENTRY_LEN
-            + layout.region_count as usize * SNAPSHOT_ROW_LEN;
+        let shards = shared.index.shard_count() as u64;
+        let bytes = shards * (DUMP_COUNT_LEN as u64 + GRANULE)
+            + (shared.index.len() * DUMP_ENTRY_LEN) as u64
+            + u64::from(layout.region_count) * SNAPSHOT_ROW_LEN as u64;
         let usable = layout.region_size - first_piece_offset(layout.alignment);
-        let pieces = shared.index.shard_count() + parts / SNAPSHOT_PIECE_LEN_MAX as usize + 1;
-        let needed =
-            (parts as u64).div_ceil(usable).max(pieces.div_ceil(SNAPSHOT_PIECES_MAX) as u64);
+        // Each region but the last is full of bytes or of pieces.
+        let full = bytes / usable;
+        let pieces = shards + bytes / u64::from(SNAPSHOT_PIECE_LEN_MAX) + full + 1;
+        let needed = full + pieces / SNAPSHOT_PIECES_MAX as u64 + 1;
         Ok((log.free_regions().collect(), usize::try_from(needed).unwrap_or(usize::MAX)))
     }
 
@@ -156,8 +158,9 @@ impl Writer<'_> {
             let (now, later) = bytes.split_at(len);
             part.pieces.push(SnapshotPiece::new(of, part.seed, self.at, now));
             self.append(now).await?;
-            let padding = round_up(self.at, GRANULE) - self.at;
-            self.append(&[0; GRANULE as usize][..usize::try_from(padding).unwrap_or(0)]).await?;
+            while !self.at.is_multiple_of(GRANULE) {
+                self.append(&[0]).await?;
+            }
             bytes = later;
         }
         Ok(())
