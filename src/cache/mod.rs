@@ -17,7 +17,7 @@ pub use writer::Writer;
 
 pub use crate::store::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, OpenError, RangeOptions, RangeStats,
-    StoreError, StoreStats, Stored, Tier, TruncatedBody, ZeroRangeOption,
+    RecoveryStats, StoreError, StoreStats, Stored, Tier, TruncatedBody, ZeroRangeOption,
 };
 
 use crate::clock::Clock;

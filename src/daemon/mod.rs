@@ -3,6 +3,7 @@
 
 mod image;
 mod logging;
+mod progress;
 mod reload;
 mod signals;
 mod sockets;
@@ -28,6 +29,7 @@ use crate::config::{Config, ConfigError};
 use crate::metrics::{Metrics, ProcessStart};
 use crate::server::admin::{Admin, Readiness};
 use logging::Logging;
+use progress::RecoveryProgress;
 use signals::{Signal, Signals};
 use sockets::Inherited;
 use wiring::Serving;
@@ -157,6 +159,7 @@ impl Daemon {
         let watchdog = sd_notify::watchdog_enabled();
         let mut watchdog_tick = interval(watchdog.map_or(NO_WATCHDOG, |limit| limit / 2));
         let mut recovering = !self.cache.is_ready();
+        let mut progress = RecoveryProgress::new();
         loop {
             tokio::select! {
                 signal = self.signals.next() => match signal {
@@ -173,8 +176,12 @@ impl Daemon {
                         notify(&[NotifyState::Watchdog]);
                     }
                 }
+                stats = progress.next(&self.cache), if recovering => {
+                    notify(&[NotifyState::Status(&progress.show(&stats))]);
+                }
                 () = self.cache.ready(), if recovering => {
                     recovering = false;
+                    progress.end();
                     notify(&[NotifyState::Status("serving")]);
                 }
                 failed = self.serving.failed() => return Some(failed),

@@ -17,8 +17,8 @@ pub use footer::{
 };
 pub use region::{REGION_HEADER_LEN, RegionHeader, RegionUse};
 pub use snapshot::{
-    SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX, SNAPSHOT_ROW_LEN,
-    SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
+    SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_GROUPS, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX,
+    SNAPSHOT_ROW_LEN, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
 };
 pub use superblock::{Layout, LayoutError, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
 

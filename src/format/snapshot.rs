@@ -8,6 +8,8 @@ use crate::clock::Timestamp;
 pub const SNAPSHOT_DIRECTORY_LEN: usize = 16 << 10;
 /// Most pieces in one part.
 pub const SNAPSHOT_PIECES_MAX: usize = (SNAPSHOT_DIRECTORY_LEN - HEADER_LEN) / PIECE_LEN;
+/// Groups that the shards of the index are in.
+pub const SNAPSHOT_GROUPS: u32 = 256;
 /// Most bytes in one piece.
 pub const SNAPSHOT_PIECE_LEN_MAX: u32 = 1 << 20;
 /// Encoded length of one region's row in bytes.
@@ -22,8 +24,9 @@ const PIECE_LEN: usize = 24;
 pub enum SnapshotPart {
     /// The rows of all regions.
     Regions,
-    /// The words of one shard of the index.
-    Shard(u32),
+    /// The words of some shards of the index: of as many in a row as there are shards for each of
+    /// [`SNAPSHOT_GROUPS`], one after the other.
+    Shards(u32),
 }
 
 /// Some bytes in a region of a snapshot. Those of one [`SnapshotPart`] follow one another in the
@@ -78,6 +81,8 @@ pub struct SnapshotDirectory {
     pub purge_floor: Sequence,
     /// When it was written.
     pub stamp: Timestamp,
+    /// Shards of the index.
+    pub shard_count: u32,
     /// What the region holds, at most [`SNAPSHOT_PIECES_MAX`].
     pub pieces: Vec<SnapshotPiece>,
 }
@@ -106,10 +111,11 @@ impl SnapshotDirectory {
         put(&mut bytes, 36, &u32::try_from(self.pieces.len()).unwrap_or(0).to_le_bytes());
         put(&mut bytes, 40, &self.purge_floor.0.to_le_bytes());
         put(&mut bytes, 48, &self.stamp.0.to_le_bytes());
+        put(&mut bytes, 52, &self.shard_count.to_le_bytes());
         for (piece, at) in self.pieces.iter().zip((HEADER_LEN..).step_by(PIECE_LEN)) {
             let (kind, number) = match piece.of {
                 SnapshotPart::Regions => (1u32, 0),
-                SnapshotPart::Shard(shard) => (2, shard),
+                SnapshotPart::Shards(group) => (2, group),
             };
             put(&mut bytes, at, &kind.to_le_bytes());
             put(&mut bytes, at + 4, &number.to_le_bytes());
@@ -154,6 +160,7 @@ impl SnapshotDirectory {
             part_count: bytes.u32_at(32),
             purge_floor: Sequence(bytes.u64_at(40)),
             stamp: Timestamp(bytes.u32_at(48)),
+            shard_count: bytes.u32_at(52),
             pieces: pieces.map(decode_piece).collect::<Result<_, _>>()?,
         })
     }
@@ -162,7 +169,7 @@ impl SnapshotDirectory {
 fn decode_piece(bytes: &[u8]) -> Result<SnapshotPiece, Damage> {
     let of = match (bytes.u32_at(0), bytes.u32_at(4)) {
         (1, 0) => SnapshotPart::Regions,
-        (2, shard) => SnapshotPart::Shard(shard),
+        (2, group) => SnapshotPart::Shards(group),
         _ => return Err(Damage::Field("kind of piece")),
     };
     let len = bytes.u32_at(12);
@@ -242,9 +249,10 @@ mod tests {
             part_count: 2,
             purge_floor: Sequence(11),
             stamp: Timestamp(12),
+            shard_count: 4096,
             pieces: vec![
                 SnapshotPiece::new(SnapshotPart::Regions, SEED, 20_480, b"rows"),
-                SnapshotPiece::new(SnapshotPart::Shard(255), SEED, 20_496, b"words"),
+                SnapshotPiece::new(SnapshotPart::Shards(255), SEED, 20_496, b"words"),
             ],
         }
     }
@@ -267,7 +275,7 @@ mod tests {
         assert_eq!(
             bytes[16..64],
             *b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\0\0\x02\0\0\0\x02\0\0\0\
-               \x0b\0\0\0\0\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+               \x0b\0\0\0\0\0\0\0\x0c\0\0\0\0\x10\0\0\0\0\0\0\0\0\0\0"
         );
         assert_eq!(bytes[64..80], *b"\x01\0\0\0\0\0\0\0\0\x05\0\0\x04\0\0\0");
         assert_eq!(bytes[88..104], *b"\x02\0\0\0\xff\0\0\0\x01\x05\0\0\x05\0\0\0");

@@ -266,7 +266,6 @@ impl Store {
         let vacant = recovery::read_region_headers(&device, &superblock, &regions, &clock).await;
         let free = vacant.free.into();
         let index = Index::new();
-        let changed = Changed::new(index.shard_count());
         let memory_alignment = device.geometry().memory_alignment as usize;
         let shared = Shared {
             layout: superblock.layout,
@@ -299,7 +298,7 @@ impl Store {
             recovered: AtomicBool::new(false),
             opened_epoch: superblock.epoch,
             snapshot_settled: AtomicBool::new(vacant.snapshots.is_empty()),
-            changed,
+            changed: Changed::new(),
             progress: Progress::default(),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),

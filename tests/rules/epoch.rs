@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rawcached::cache::OpenError;
+use rawcached::format::{Sequence, Superblock};
 use rawcached::store::read_superblocks;
 
 use crate::support::*;
@@ -65,5 +67,25 @@ fn a_store_after_a_crash_wins_over_what_the_crash_left() {
         rig.sleep(secs(2));
         rig.kill();
         assert_eq!(rig.get(b"key").unwrap(), body(n, 1000));
+    }
+}
+
+#[test]
+fn a_store_without_epochs_left_is_refused() {
+    let mut rig = Rig::new();
+    let copies = rig.cache().device_store().layout().superblock_offsets();
+    rig.stop();
+    let superblock = Superblock::decode(&rig.sim.contents(0..512)).unwrap();
+    for (epoch, is_left) in [(Sequence::EPOCH_MAX - 1, true), (Sequence::EPOCH_MAX, false)] {
+        for at in copies {
+            rig.sim.overwrite(at, &Superblock { epoch, ..superblock }.encode());
+        }
+        let begun = rig.begin();
+        assert_eq!(matches!(begun, Err(OpenError::WornOut)), !is_left);
+        if is_left {
+            rig.run(rig.cache().ready());
+            rig.put(b"key", &body(1, 10), &for_secs(100)).unwrap();
+            rig.stop();
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! means footers.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use rawcached::cache::Lifetime;
@@ -10,6 +11,7 @@ use rawcached::format::{
     REGION_HEADER_LEN, RegionHeader, RegionUse, SNAPSHOT_DIRECTORY_LEN, Seed, SnapshotDirectory,
     Uuid,
 };
+use rawcached::store::inspect::{CheckEvent, Inspection};
 
 use crate::fill::{Fill, body_of, key_of};
 use crate::support::*;
@@ -334,6 +336,32 @@ fn an_index_larger_than_a_region_takes_several() {
 fn parts_uuid(rig: &Rig) -> Uuid {
     let superblock = rawcached::format::Superblock::decode(&rig.sim.contents(0..512)).unwrap();
     superblock.uuid
+}
+
+#[test]
+fn a_check_finds_nothing_wrong_with_a_filled_device_or_its_snapshot() {
+    let entries = 5000;
+    let mut rig = large(entries, 20);
+    rig.sleep(secs(2));
+    for is_clean in [false, true] {
+        if is_clean {
+            assert_eq!(stop_cleanly(&mut rig), [1, 0, 0, 0]);
+        } else {
+            rig.stop();
+        }
+        let summary = runtime().block_on(async {
+            let inspection = Inspection::open(rig.sim.open()).await.unwrap();
+            let nothing_wrong = |event: CheckEvent<'_>| {
+                if let CheckEvent::Damage(finding) = event {
+                    panic!("{finding}");
+                }
+                ControlFlow::Continue(())
+            };
+            inspection.check(nothing_wrong).await
+        });
+        assert_eq!((summary.damaged, summary.entries), (0, entries + 1));
+        rig = large(entries, 20);
+    }
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::store::index::Index;
+use super::versions::{PARTS, part_of};
 
-/// Hashes of changed keys by index shard. A shard whose recovered words are in the index needs
+/// Hashes of changed keys, in the parts that recovery settles one by one. A part whose recovered words are in the index needs
 /// none: from then on a change finds the old word and takes it out. Takes at most 24 bytes a
 /// changed key, as recovery does for each version: small sets, grown one by one.
 pub(in crate::store) struct Changed {
@@ -17,9 +17,9 @@ pub(in crate::store) struct Changed {
 }
 
 impl Changed {
-    /// Nothing is changed yet, in any of `parts` shards.
-    pub fn new(parts: usize) -> Changed {
-        let parts = (0..parts).map(|_| Mutex::new(Some(HashSet::new()))).collect();
+    /// Nothing is changed yet.
+    pub fn new() -> Changed {
+        let parts = (0..PARTS).map(|_| Mutex::new(Some(HashSet::new()))).collect();
         Changed { is_open: AtomicBool::new(true), parts }
     }
 
@@ -27,13 +27,13 @@ impl Changed {
     /// words under the bucket lock: then either recovery sees the note, or the change its word.
     pub fn note(&self, key_hash: u64) {
         if self.is_open.load(Ordering::Acquire)
-            && let Some(changed) = self.part(Index::shard_of(key_hash)).as_mut()
+            && let Some(changed) = self.part(part_of(key_hash)).as_mut()
         {
             changed.insert(key_hash);
         }
     }
 
-    /// The changed keys of a shard, locked while words are put into it; `None` once all are.
+    /// The changed keys of a part, locked while words are put into it; `None` once all are.
     pub fn part(&self, part: usize) -> MutexGuard<'_, Option<HashSet<u64>>> {
         self.parts[part].lock()
     }

@@ -62,7 +62,7 @@ impl Store {
     pub(super) async fn gather(&self, threads: usize) -> Gathered {
         let progress = &self.shared.progress;
         let gathering = Gathering {
-            parts: Arc::new(Parts::new(self.shared.index.shard_count())),
+            parts: Arc::new(Parts::new()),
             memory: Semaphore::new(FOOTERS_KIB_MAX as usize),
             threads: Semaphore::new(threads),
         };

@@ -11,10 +11,10 @@ use super::on_thread;
 use super::progress::ProgressLog;
 use super::versions::{Parts, Version, settle};
 use crate::store::Store;
-use crate::store::index::Fresh;
+use crate::store::index::{Fresh, Index};
 
-/// Words put into the index under one hold of a shard's lock.
-const BATCH: usize = 512;
+/// Words put into the index while changes of their keys wait.
+const BATCH: usize = 4096;
 /// With at most this many versions the work is done at once: threads cost more.
 const INLINE_VERSIONS_MAX: u64 = 64 << 10;
 
@@ -70,7 +70,11 @@ impl Merging {
         }
         let merged = self.parts.take(part, |versions| {
             settle(versions);
-            versions.chunks(BATCH).map(|batch| self.merge_batch(part, batch)).sum()
+            let same_shard = |a: &Version, b: &Version| {
+                Index::shard_of(a.key_hash) == Index::shard_of(b.key_hash)
+            };
+            let batches = versions.chunk_by(same_shard).flat_map(|shard| shard.chunks(BATCH));
+            batches.map(|batch| self.merge_batch(part, batch)).sum()
         });
         // What is changed from here on finds the words of this part.
         *self.store.shared.changed.part(part) = None;
@@ -78,7 +82,11 @@ impl Merging {
         merged
     }
 
+    /// Merges versions of keys of one shard.
     fn merge_batch(&self, part: usize, batch: &[Version]) -> u64 {
+        let Some(shard) = batch.first().map(|version| Index::shard_of(version.key_hash)) else {
+            return 0;
+        };
         let shared = &*self.store.shared;
         let floor = shared.purge_floor();
         let changed = shared.changed.part(part);
@@ -95,7 +103,7 @@ impl Merging {
             words.push(Fresh { key_hash: version.key_hash, location, class });
         }
         // Changes of this part's keys wait for the lock of what is changed until the words are in.
-        shared.index.insert_many(part, &words);
+        shared.index.insert_many(shard, &words);
         drop(changed);
         words.len() as u64
     }

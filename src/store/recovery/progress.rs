@@ -47,6 +47,18 @@ impl Progress {
 }
 
 impl RecoveryStats {
+    /// That of a recovery with nothing left to do.
+    #[must_use]
+    pub fn complete() -> RecoveryStats {
+        RecoveryStats {
+            regions_total: 1,
+            regions_done: 1,
+            parts_total: 1,
+            parts_done: 1,
+            ..RecoveryStats::default()
+        }
+    }
+
     /// The part of the work that is done, 0 to 1: reading and the index count half each.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::format::Sequence;
-use crate::store::index::Index;
 use crate::store::word::{Location, SizeClass};
 
 /// Versions in one piece of memory of a part, once the part is that large.
@@ -15,6 +14,16 @@ const CHUNK_LEN_MIN: usize = 8;
 /// Versions sorted to their parts at a time.
 const TILE_LEN: usize = 4096;
 const VERSION_LEN: usize = size_of::<Version>();
+/// Parts that versions are gathered in, each settled on its own. All keys of an index shard are in
+/// one part: both go by the low bits of the hash, and the index has at least as many shards.
+pub(super) const PARTS: usize = 256;
+/// Sorting by the hash rotated by this many bits brings the keys of one index shard together.
+const SHARD_BITS: u32 = 12;
+
+/// The part of a key.
+pub(super) fn part_of(key_hash: u64) -> usize {
+    usize::try_from(key_hash % PARTS as u64).unwrap_or(0)
+}
 
 /// One version of a key, or a kill record (`target` of `None`).
 #[derive(Clone, Copy)]
@@ -57,13 +66,13 @@ pub(in crate::store) fn settle(versions: &mut Vec<Version>) {
 }
 
 impl Version {
-    /// Sorts by key hash, then newest first. One number, as comparing it takes no branch.
+    /// Sorts by key, then newest first. One number, as comparing it takes no branch.
     fn rank(&self) -> u128 {
-        u128::from(self.key_hash) << 64 | u128::from(!self.sequence.0)
+        u128::from(self.key_hash.rotate_right(SHARD_BITS)) << 64 | u128::from(!self.sequence.0)
     }
 }
 
-/// Versions gathered from all regions, by the index shard of their key. Memory comes and goes in
+/// Versions gathered from all regions, by the low bits of their key's hash. Memory comes and goes in
 /// small chunks, so that it is 24 bytes a version and little more.
 pub(super) struct Parts {
     parts: Box<[Mutex<Part>]>,
@@ -79,9 +88,9 @@ struct Part {
 }
 
 impl Parts {
-    pub fn new(count: usize) -> Parts {
+    pub fn new() -> Parts {
         Parts {
-            parts: (0..count).map(|_| Mutex::default()).collect(),
+            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             len: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
@@ -183,7 +192,7 @@ impl Tile {
     fn sort(&mut self) {
         self.ends.fill(0);
         for version in &self.versions {
-            self.ends[Index::shard_of(version.key_hash)] += 1;
+            self.ends[part_of(version.key_hash)] += 1;
         }
         let mut start = 0;
         for end in &mut self.ends {
@@ -191,7 +200,7 @@ impl Tile {
         }
         self.sorted.clone_from(&self.versions);
         for version in &self.versions {
-            let at = &mut self.ends[Index::shard_of(version.key_hash)];
+            let at = &mut self.ends[part_of(version.key_hash)];
             self.sorted[*at] = *version;
             *at += 1;
         }
@@ -232,7 +241,7 @@ mod tests {
 
     #[test]
     fn parts_keep_every_version_in_24_bytes_and_little_more() {
-        let parts = Parts::new(256);
+        let parts = Parts::new();
         let mut random = fastrand::Rng::with_seed(1);
         let total = 2_000_000;
         let hashes: Vec<u64> = (0..total).map(|_| random.u64(..)).collect();
@@ -243,7 +252,7 @@ mod tests {
         let mut found = Vec::new();
         for part in 0..parts.count() {
             parts.take(part, |versions| {
-                assert!(versions.iter().all(|v| Index::shard_of(v.key_hash) == part));
+                assert!(versions.iter().all(|v| part_of(v.key_hash) == part));
                 found.extend(versions.iter().map(|v| v.key_hash));
             });
         }

@@ -14,17 +14,17 @@ use super::write::first_piece_offset;
 use super::{DUMP_COUNT_LEN, DUMP_ENTRY_LEN, DUMP_WORD_LEN, Doubt};
 use crate::device::ExactBytes;
 use crate::format::{
-    SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory, SnapshotPart,
-    SnapshotPiece, SnapshotRow,
+    SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_GROUPS, SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory,
+    SnapshotPart, SnapshotPiece, SnapshotRow,
 };
 use crate::store::counters::count;
 use crate::store::recovery::on_thread;
 use crate::store::regions::RegionState;
 use crate::store::{Store, Word};
 
-/// Shards read at the same time.
+/// Groups of shards read at the same time.
 const PARALLEL: usize = 8;
-/// Memory of shards being read and loaded, in KiB; one that is longer takes all of it.
+/// Memory of groups being read and loaded, in KiB; one that is longer takes all of it.
 const SHARDS_KIB_MAX: u32 = 32 << 10;
 /// A snapshot of at most this many bytes is loaded at once: threads cost more.
 const INLINE_BYTES_MAX: u64 = 1 << 20;
@@ -186,13 +186,15 @@ impl Store {
         loading: &Arc<Loading>,
         threads: usize,
     ) -> Result<u64, Doubt> {
-        let shard_count = u32::try_from(self.shared.index.shard_count()).unwrap_or(u32::MAX);
-        let shards = snapshot.pieces.keys().filter_map(|of| match of {
-            SnapshotPart::Shard(shard) => Some(*shard),
+        let groups = snapshot.pieces.keys().filter_map(|of| match of {
+            SnapshotPart::Shards(group) => Some(*group),
             SnapshotPart::Regions => None,
         });
-        if shards.ne(0..shard_count) {
-            return Err(Doubt::Wrong("a shard of the index is missing"));
+        if groups.ne(0..SNAPSHOT_GROUPS) {
+            return Err(Doubt::Wrong("a part of the index is missing"));
+        }
+        if snapshot.directory.shard_count as usize != self.shared.index.shard_count() {
+            return Err(Doubt::Wrong("its index is divided in another way"));
         }
         let total: u64 = snapshot.pieces.values().map(|pieces| length(pieces)).sum();
         let limits = (
@@ -200,16 +202,16 @@ impl Store {
             (total > INLINE_BYTES_MAX).then(|| Semaphore::new(threads)),
         );
         let progress = &self.shared.progress;
-        progress.parts_total.store(u64::from(shard_count), Ordering::Relaxed);
-        let mut waiting = 0..shard_count;
+        progress.parts_total.store(u64::from(SNAPSHOT_GROUPS), Ordering::Relaxed);
+        let mut waiting = 0..SNAPSHOT_GROUPS;
         let mut running = FuturesUnordered::new();
         let mut words = 0;
         loop {
             while running.len() < PARALLEL
-                && let Some(shard) = waiting.next()
+                && let Some(group) = waiting.next()
             {
-                let pieces = &snapshot.pieces[&SnapshotPart::Shard(shard)];
-                running.push(self.load_shard(shard, pieces, loading, &limits));
+                let pieces = &snapshot.pieces[&SnapshotPart::Shards(group)];
+                running.push(self.load_group(group, pieces, loading, &limits));
             }
             let Some(loaded) = running.next().await else { return Ok(words) };
             words += loaded?;
@@ -221,9 +223,9 @@ impl Store {
         }
     }
 
-    async fn load_shard(
+    async fn load_group(
         &self,
-        shard: u32,
+        group: u32,
         pieces: &[Placed],
         loading: &Arc<Loading>,
         (memory, threads): &(Semaphore, Option<Semaphore>),
@@ -233,10 +235,10 @@ impl Store {
         let _memory = memory.acquire_many(kib).await;
         let read = self.read_pieces(pieces).await?;
         match threads {
-            None => loading.load(shard, &read),
+            None => loading.load(group, &read),
             Some(threads) => {
                 let loading = Arc::clone(loading);
-                let work = move || loading.load(shard, &read);
+                let work = move || loading.load(group, &read);
                 on_thread(threads, work).await.unwrap_or(Err(Doubt::Stopped))
             }
         }
@@ -259,11 +261,11 @@ impl Store {
 }
 
 impl Loading {
-    /// Puts the words of one shard into the index, if all of them are sound.
-    fn load(&self, shard: u32, read: &[Read]) -> Result<u64, Doubt> {
+    /// Puts the words of one group of shards into the index, if all of them are sound.
+    fn load(&self, group: u32, read: &[Read]) -> Result<u64, Doubt> {
         let damaged = |damage| Doubt::Damaged("index", damage);
         let joined;
-        let dump: &[u8] = match read {
+        let mut dumps: &[u8] = match read {
             [(seed, piece, bytes)] => {
                 piece.check(*seed, bytes).map_err(damaged)?;
                 bytes
@@ -274,28 +276,46 @@ impl Loading {
             }
         };
         let mut live = vec![0; self.rows.len()];
-        let layout = &self.store.shared.layout;
-        for word in words_of(dump) {
-            let (region, _) = word.location().split(layout.region_size);
+        let index = &self.store.shared.index;
+        let in_group = index.shard_count() / SNAPSHOT_GROUPS as usize;
+        let mut words = 0;
+        for shard in group as usize * in_group..(group as usize + 1) * in_group {
+            let dump;
+            (dump, dumps) = split_dump(dumps).ok_or(Doubt::Wrong("a shard is cut off"))?;
+            self.count_live(dump, &mut live)?;
+            words += index.load_shard(shard, dump).map_err(damaged)? as u64;
+        }
+        if !dumps.is_empty() {
+            return Err(Doubt::Wrong("there are more words than shards"));
+        }
+        for (sum, live) in self.live.lock().iter_mut().zip(live) {
+            *sum += live;
+        }
+        Ok(words)
+    }
+
+    /// Adds up what the words of a shard point to, if all of it is in sealed regions.
+    fn count_live(&self, dump: &[u8], live: &mut [u64]) -> Result<(), Doubt> {
+        let region_size = self.store.shared.layout.region_size;
+        let entries = dump.get(DUMP_COUNT_LEN..).unwrap_or_default();
+        let (words, _) = entries.as_chunks::<DUMP_WORD_LEN>();
+        for word in &words[..entries.len() / DUMP_ENTRY_LEN] {
+            let word = Word(u64::from_le_bytes(*word));
+            let (region, _) = word.location().split(region_size);
             match self.rows.get(region as usize) {
                 Some(row) if row.sealed => live[region as usize] += word.class().len_max(),
                 _ => return Err(Doubt::Wrong("an index word points to nothing")),
             }
         }
-        let words = self.store.shared.index.load_shard(shard as usize, dump).map_err(damaged)?;
-        for (sum, live) in self.live.lock().iter_mut().zip(live) {
-            *sum += live;
-        }
-        Ok(words as u64)
+        Ok(())
     }
 }
 
-/// The words in a shard's dump: as many as it can hold, before what stands beside them.
-fn words_of(dump: &[u8]) -> impl Iterator<Item = Word> {
-    let entries = dump.get(DUMP_COUNT_LEN..).unwrap_or_default();
-    let count = entries.len() / DUMP_ENTRY_LEN;
-    let (words, _) = entries[..count * DUMP_WORD_LEN].as_chunks::<DUMP_WORD_LEN>();
-    words.iter().map(|word| Word(u64::from_le_bytes(*word)))
+/// The dump of one shard, which begins with the number of its words, and what follows it.
+fn split_dump(dumps: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (count, _) = dumps.split_first_chunk::<DUMP_COUNT_LEN>()?;
+    let words = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+    dumps.split_at_checked(words.checked_mul(DUMP_ENTRY_LEN)?.checked_add(DUMP_COUNT_LEN)?)
 }
 
 fn length(pieces: &[Placed]) -> u64 {

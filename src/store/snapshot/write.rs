@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::{DUMP_COUNT_LEN, DUMP_ENTRY_LEN};
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{
-    GRANULE, RegionHeader, RegionUse, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX,
+    GRANULE, RegionHeader, RegionUse, SNAPSHOT_GROUPS, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX,
     SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
     round_up,
 };
-use crate::store::Store;
 use crate::store::counters::count;
 use crate::store::regions::{Region, RegionState};
+use crate::store::{Store, Word};
 
 /// Bytes written at a time.
 const BUFFER_LEN: usize = 1 << 20;
@@ -82,15 +82,27 @@ impl Store {
         }
         let layout = &shared.layout;
         let shards = shared.index.shard_count() as u64;
-        let bytes = shards * (DUMP_COUNT_LEN as u64 + GRANULE)
+        let groups = u64::from(SNAPSHOT_GROUPS);
+        let bytes = shards * DUMP_COUNT_LEN as u64
+            + groups * GRANULE
             + (shared.index.len() * DUMP_ENTRY_LEN) as u64
             + u64::from(layout.region_count) * SNAPSHOT_ROW_LEN as u64;
         let usable = layout.region_size - first_piece_offset(layout.alignment);
         // Each region but the last is full of bytes or of pieces.
         let full = bytes / usable;
-        let pieces = shards + bytes / u64::from(SNAPSHOT_PIECE_LEN_MAX) + full + 1;
+        let pieces = groups + bytes / u64::from(SNAPSHOT_PIECE_LEN_MAX) + full + 1;
         let needed = full + pieces / SNAPSHOT_PIECES_MAX as u64 + 1;
         Ok((log.free_regions().collect(), usize::try_from(needed).unwrap_or(usize::MAX)))
+    }
+
+    /// What is in the RAM tier only ends with the process.
+    fn drop_ram_only(&self, shard: usize) {
+        let layout = &self.shared.layout;
+        if self.shared.log.lock().has_ram_places() {
+            let is_lost =
+                |word: Word| word.location().split(layout.region_size).0 >= layout.region_count;
+            self.shared.index.sweep_shard(shard, is_lost);
+        }
     }
 
     async fn write_snapshot(&self, free: VecDeque<u32>) -> Result<usize, DeviceError> {
@@ -103,19 +115,14 @@ impl Store {
             at: self.shared.layout.region_size,
         };
         let mut bytes = Vec::new();
-        for shard in 0..self.shared.index.shard_count() {
-            // What is in the RAM tier only ends with the process.
-            let region_count = self.shared.layout.region_count;
-            let size = self.shared.layout.region_size;
-            if self.shared.log.lock().has_ram_places() {
-                let is_lost =
-                    |word: crate::store::Word| word.location().split(size).0 >= region_count;
-                self.shared.index.sweep_shard(shard, is_lost);
-            }
+        let in_group = self.shared.index.shard_count() / SNAPSHOT_GROUPS as usize;
+        for group in 0..SNAPSHOT_GROUPS {
             bytes.clear();
-            self.shared.index.dump_shard(shard, &mut bytes);
-            let number = u32::try_from(shard).unwrap_or(u32::MAX);
-            writer.put(SnapshotPart::Shard(number), &bytes).await?;
+            for shard in group as usize * in_group..(group as usize + 1) * in_group {
+                self.drop_ram_only(shard);
+                self.shared.index.dump_shard(shard, &mut bytes);
+            }
+            writer.put(SnapshotPart::Shards(group), &bytes).await?;
         }
         bytes.clear();
         for (_, row) in self.shared.regions.iter() {
@@ -213,6 +220,7 @@ impl Writer<'_> {
         let (superblock, _) = shared.log.lock().superblock();
         let stamp = shared.clock.now();
         let part_count = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+        let shard_count = u32::try_from(shared.index.shard_count()).unwrap_or(u32::MAX);
         let name = self.parts.first().map(|part| part.generation).unwrap_or_default();
         for (number, part) in (0..).zip(self.parts) {
             let alignment = shared.layout.alignment;
@@ -230,6 +238,7 @@ impl Writer<'_> {
                 part_count,
                 purge_floor: superblock.purge_floor,
                 stamp,
+                shard_count,
                 pieces: part.pieces,
             };
             let encoded = directory.encode(part.seed);

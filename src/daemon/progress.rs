@@ -1,0 +1,74 @@
+//! How far recovery is, told to the service manager and, on a terminal, to a person. Owns how it
+//! is said.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use tokio::time::{Interval, interval};
+
+use crate::cache::{Cache, RecoveryStats};
+
+/// How often it is said.
+const INTERVAL: Duration = Duration::from_secs(1);
+const BAR_LEN: usize = 30;
+
+/// Says how far recovery is, once a second.
+pub struct RecoveryProgress {
+    ticks: Interval,
+    shows_bar: bool,
+    is_shown: bool,
+}
+
+impl RecoveryProgress {
+    pub fn new() -> RecoveryProgress {
+        let mut ticks = interval(INTERVAL);
+        ticks.reset();
+        RecoveryProgress { ticks, shows_bar: io::stderr().is_terminal(), is_shown: false }
+    }
+
+    /// Waits until it is time to say it again.
+    pub async fn next(&mut self, cache: &Cache) -> RecoveryStats {
+        self.ticks.tick().await;
+        cache.stats().store.recovery
+    }
+
+    /// Draws the bar, if there is anybody to see it; gives the words for the service manager.
+    pub fn show(&mut self, stats: &RecoveryStats) -> String {
+        if self.shows_bar {
+            eprint!("\r{}", bar(stats));
+            self.is_shown = true;
+        }
+        let percent = stats.ratio() * 100.0;
+        format!("recovering, {percent:.0} % done; already serving")
+    }
+
+    /// Leaves the line of the bar.
+    pub fn end(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            eprintln!("\r{}", bar(&RecoveryStats::complete()));
+        }
+    }
+}
+
+fn bar(stats: &RecoveryStats) -> String {
+    let full = (1..=BAR_LEN).filter(|n| *n as f64 <= stats.ratio() * BAR_LEN as f64).count();
+    let (full, empty) = ("#".repeat(full), "-".repeat(BAR_LEN - full));
+    format!("recovering [{full}{empty}] {:3.0} %", stats.ratio() * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_grows_with_what_is_done() {
+        assert_eq!(
+            bar(&RecoveryStats::default()),
+            format!("recovering [{}]   0 %", "-".repeat(30))
+        );
+        let half = RecoveryStats { regions_total: 9, regions_done: 9, ..RecoveryStats::default() };
+        let drawn = format!("recovering [{}{}]  50 %", "#".repeat(15), "-".repeat(15));
+        assert_eq!(bar(&half), drawn);
+        assert!(bar(&RecoveryStats::complete()).ends_with("100 %"));
+    }
+}
