@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::on_thread;
 use super::progress::ProgressLog;
 use super::versions::{Parts, Version, settle};
+use crate::device::release_freed_memory;
 use crate::store::Store;
 use crate::store::index::{Fresh, Index};
 
@@ -57,6 +58,10 @@ impl Store {
             tokio::task::yield_now().await;
         }
         progress.scratch_peak_bytes.store(parts.peak_bytes(), Ordering::Relaxed);
+        if !few {
+            // The allocator would keep it for ever.
+            on_thread(&limit, release_freed_memory).await?;
+        }
         Some(merged)
     }
 }
