@@ -106,7 +106,9 @@ impl Versions {
         let targets = self.objects.iter().filter(live).filter_map(|version| version.target);
         let mut objects: Vec<Location> = targets.map(Target::location).collect();
         objects.sort_unstable();
-        let slices = self.slices.iter().filter(live).map(|version| version.key_hash).collect();
+        let slices = self.slices.iter().filter(live).map(|version| version.key_hash);
+        let mut slices: Vec<u64> = slices.collect();
+        slices.sort_unstable();
         Live { objects, slices }
     }
 }
