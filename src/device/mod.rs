@@ -41,5 +41,5 @@ pub use open::{EngineKind, IoMode, OpenOptions, THREADS_DEFAULT, THREADS_MAX};
 pub use open_error::OpenError;
 pub use probe::{ProbeReport, probe};
 pub use signature::{SIGNATURE_HEAD_LEN, SIGNATURE_TAIL_LEN, foreign_signature};
-pub use sim::{Delay, Effect, Fault, SimCounts, SimDevice};
+pub use sim::{Delay, Effect, FAULT_KINDS, Fault, FaultKind, Rates, SimCounts, SimDevice, Struck};
 pub use stats::{DeviceStats, DeviceStatsSnapshot};

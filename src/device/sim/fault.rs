@@ -43,6 +43,16 @@ pub enum Delay {
     Yields(u32),
     /// They complete after a random time on tokio's clock, up to this long.
     Sleep(Duration),
+    /// They complete after a random number of turns or, one in `slow_one_in`, a random time, and
+    /// take effect at a random moment before that.
+    Anytime {
+        /// Most scheduler turns.
+        turns: u32,
+        /// Longest time of a slow one; whole milliseconds.
+        slow: Duration,
+        /// How many operations there are for a slow one; 0 for none.
+        slow_one_in: u32,
+    },
 }
 
 impl Fault {

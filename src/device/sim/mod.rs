@@ -4,6 +4,7 @@
 mod engine;
 mod fault;
 mod random;
+mod rates;
 mod state;
 mod storage;
 
@@ -14,11 +15,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use fault::{Delay, Effect, Fault};
+pub use rates::{FAULT_KINDS, FaultKind, Rates, Struck};
 pub use state::SimCounts;
 
 use super::engine::Engine;
 use super::{Device, DeviceInfo, DeviceKind, Geometry};
 use engine::SimEngine;
+use random::SplitMix;
 use state::State;
 
 /// Bytes that survive or are lost together in a power cut.
@@ -93,6 +96,67 @@ impl SimDevice {
     /// Delays every operation submitted from now on.
     pub fn set_delay(&self, delay: Delay) {
         self.state.lock().delay = delay;
+    }
+
+    /// Lets faults strike at random from now on.
+    pub fn set_rates(&self, rates: Rates) {
+        self.state.lock().rates = rates;
+    }
+
+    /// Lets a power cut make sectors unreadable that were being written.
+    pub fn spoil_sectors(&self, spoil: bool) {
+        self.state.lock().spoils_sectors = spoil;
+    }
+
+    /// How often each kind of random fault struck since the device was made.
+    #[must_use]
+    pub fn struck(&self) -> Struck {
+        self.state.lock().struck
+    }
+
+    /// Counts a fault that a test made by itself.
+    pub fn count_fault(&self, kind: FaultKind) {
+        self.state.lock().struck.count(kind);
+    }
+
+    /// Begins the sequence of random delays and faults anew.
+    pub fn reseed(&self, seed: u64) {
+        self.state.lock().random = SplitMix::new(seed);
+    }
+
+    /// Freezes the device after this many more operations: what is submitted or under way then
+    /// never completes, until the next [`SimDevice::kill`], [`SimDevice::power_cut`] or
+    /// [`SimDevice::open`].
+    pub fn freeze_after(&self, operations: u64) {
+        self.state.lock().freeze_after(operations);
+    }
+
+    /// Waits until the device freezes.
+    pub async fn frozen(&self) {
+        let freezing = Arc::clone(&self.state.lock().freezing);
+        while !self.state.lock().is_frozen() {
+            freezing.notified().await;
+        }
+    }
+
+    /// Another device with the same bytes, durable and volatile, and no faults.
+    #[must_use]
+    pub fn duplicate(&self) -> SimDevice {
+        let state = self.state.lock().duplicate();
+        SimDevice { state: Arc::new(Mutex::new(state)), geometry: self.geometry }
+    }
+
+    /// Whether no sector of the range is one that a power cut left unreadable.
+    #[must_use]
+    pub fn is_readable(&self, range: &Range<u64>) -> bool {
+        !self.state.lock().storage.is_spoilt(range)
+    }
+
+    /// What users of the device did that none may do: transfers that were not aligned, writes
+    /// that overlapped while both were under way.
+    #[must_use]
+    pub fn broken_rules(&self) -> Vec<String> {
+        self.state.lock().broken_rules.clone()
     }
 
     /// Flips the bits of `mask` in the stored byte at `offset`, durably.

@@ -3,9 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
 
 use super::fault::{self, Delay, Effect, Fault};
 use super::random::SplitMix;
+use super::rates::{FaultKind, Rates, Struck};
 use super::storage::Storage;
 use crate::device::engine::{Operation, Request};
 use crate::device::{Geometry, OperationKind, WriteSlice};
@@ -38,20 +43,42 @@ pub(super) struct State {
     pub(super) delay: Delay,
     pub(super) counts: SimCounts,
     pub(super) random: SplitMix,
+    pub(super) rates: Rates,
+    pub(super) struck: Struck,
+    /// Sectors that were being written when the power goes may become unreadable.
+    pub(super) spoils_sectors: bool,
+    /// What users of the device did that none may do.
+    pub(super) broken_rules: Vec<String>,
+    pub(super) freezing: Arc<Notify>,
+    /// Operations to admit before the device freezes; `None` never.
+    freezes_in: Option<u64>,
+    /// Requests that met a frozen device: never completed.
+    stalled: Vec<Request>,
     geometry: Geometry,
     generation: u64,
     under_way: u64,
     /// Writes under way that will land, by ticket.
     landing: BTreeMap<u64, (u64, Vec<WriteSlice>)>,
+    /// Writes submitted and not completed, by ticket.
+    writing: BTreeMap<u64, Writing>,
     tickets: u64,
+}
+
+/// A write under way.
+struct Writing {
+    range: Range<u64>,
+    /// Its number in the storage, once it has taken effect.
+    sequence: Option<u64>,
 }
 
 /// What was decided about an operation when it was submitted.
 pub(super) struct Plan {
     ticket: u64,
     effect: Option<Effect>,
-    /// What a flush covers.
+    /// What a flush covers: writes up to this one.
     sequence: u64,
+    /// But not these, which had taken effect and were not completed.
+    incomplete: Vec<u64>,
 }
 
 impl State {
@@ -62,12 +89,60 @@ impl State {
             delay: Delay::None,
             counts: SimCounts::default(),
             random: SplitMix::new(0),
+            rates: Rates::default(),
+            struck: Struck::default(),
+            spoils_sectors: false,
+            broken_rules: Vec::new(),
+            freezing: Arc::default(),
+            freezes_in: None,
+            stalled: Vec::new(),
             geometry,
             generation: 0,
             under_way: 0,
             landing: BTreeMap::new(),
+            writing: BTreeMap::new(),
             tickets: 0,
         }
+    }
+
+    /// The same storage, not open, with no faults.
+    pub(super) fn duplicate(&self) -> State {
+        State { storage: self.storage.clone(), ..State::new(self.geometry) }
+    }
+
+    // Freezing.
+
+    pub(super) fn freeze_after(&mut self, operations: u64) {
+        self.freezes_in = Some(operations);
+        if operations == 0 {
+            self.freezing.notify_one();
+        }
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.freezes_in == Some(0)
+    }
+
+    /// Keeps a request for good, so that nobody hears of it again.
+    pub(super) fn stall(&mut self, request: Request) {
+        self.stalled.push(request);
+    }
+
+    fn count_down(&mut self) {
+        if let Some(left) = &mut self.freezes_in {
+            *left -= 1;
+            if *left == 0 {
+                self.freezing.notify_one();
+            }
+        }
+    }
+
+    fn end_lives(&mut self) {
+        self.generation += 1;
+        self.under_way = 0;
+        self.freezes_in = None;
+        self.stalled.clear();
+        self.writing.clear();
     }
 
     /// Ends the lives of all handles; each write under way lands or does not.
@@ -77,7 +152,7 @@ impl State {
                 self.storage.write(offset, &joined(&slices));
             }
         }
-        self.generation += 1;
+        self.end_lives();
         self.generation
     }
 
@@ -86,9 +161,32 @@ impl State {
         for (offset, slices) in std::mem::take(&mut self.landing).into_values() {
             self.storage.write(offset, &joined(&slices));
         }
-        self.generation += 1;
+        let in_flight: Vec<Range<u64>> =
+            self.writing.values().map(|writing| writing.range.clone()).collect();
+        self.end_lives();
         self.random = SplitMix::new(seed);
+        let unflushed = self.storage.volatile_numbers();
         self.storage.power_cut(&mut self.random);
+        if self.spoils_sectors {
+            in_flight.into_iter().for_each(|range| self.spoil(range));
+            // The device was perhaps just moving them out of its cache.
+            unflushed.into_iter().for_each(|sector| self.spoil_one_in(8, sector));
+        }
+    }
+
+    /// Makes some sectors of a range unreadable until they are written again.
+    fn spoil(&mut self, range: Range<u64>) {
+        let sector_len = super::SECTOR_LEN as u64;
+        for sector in range.start / sector_len..range.end / sector_len {
+            self.spoil_one_in(4, sector);
+        }
+    }
+
+    fn spoil_one_in(&mut self, n: u64, sector: u64) {
+        if self.random.up_to(n - 1) == 0 {
+            self.storage.spoil(sector);
+            self.struck.count(FaultKind::UnreadableSector);
+        }
     }
 
     /// Counts a request and decides what becomes of it; `None` if its handle is dead.
@@ -105,24 +203,65 @@ impl State {
         }
         self.under_way += 1;
         self.counts.in_flight_max = self.counts.in_flight_max.max(self.under_way);
+        self.count_down();
         let range = request.offset..request.offset + request.operation.len() as u64;
-        let effect = fault::strike(&mut self.faults, kind, &range);
-        self.counts.faults += u64::from(effect.is_some());
+        self.check_rules(kind, &range);
+        let effect = self.strike(kind, &range);
         self.tickets += 1;
-        if let (Operation::Write { slices, .. }, None) = (&request.operation, &effect) {
-            self.landing.insert(self.tickets, (request.offset, slices.clone()));
+        if let Operation::Write { slices, .. } = &request.operation {
+            self.writing.insert(self.tickets, Writing { range, sequence: None });
+            if effect.is_none() {
+                self.landing.insert(self.tickets, (request.offset, slices.clone()));
+            }
         }
-        Some(Plan { ticket: self.tickets, effect, sequence: self.storage.sequence() })
+        let incomplete = self.writing.values().filter_map(|writing| writing.sequence).collect();
+        let sequence = self.storage.sequence();
+        Some(Plan { ticket: self.tickets, effect, sequence, incomplete })
+    }
+
+    fn strike(&mut self, kind: OperationKind, range: &Range<u64>) -> Option<Effect> {
+        if let Some(effect) = fault::strike(&mut self.faults, kind, range) {
+            self.counts.faults += 1;
+            return Some(effect);
+        }
+        let (fault, effect) = self.rates.strike(kind, range, (&mut self.random, self.geometry))?;
+        self.counts.faults += 1;
+        self.struck.count(fault);
+        Some(effect)
+    }
+
+    /// Notes what no user of a device may do: transfers that are not aligned, and writes that
+    /// overlap while both are under way.
+    fn check_rules(&mut self, kind: OperationKind, range: &Range<u64>) {
+        let alignment = u64::from(self.geometry.alignment);
+        if !range.start.is_multiple_of(alignment) || !range.end.is_multiple_of(alignment) {
+            self.broken_rules.push(format!("{kind:?} of {range:?} is not aligned"));
+        }
+        let overlaps =
+            |other: &Writing| other.range.start < range.end && range.start < other.range.end;
+        if kind == OperationKind::Write
+            && let Some(other) = self.writing.values().find(|other| overlaps(other))
+        {
+            let other = other.range.clone();
+            self.broken_rules.push(format!("write of {range:?} while {other:?} is under way"));
+        }
+    }
+
+    /// The request is over, and its waiter is about to hear of it.
+    pub(super) fn complete(&mut self, generation: u64, plan: &Plan) {
+        if generation == self.generation {
+            self.under_way -= 1;
+            self.writing.remove(&plan.ticket);
+        }
     }
 
     /// Carries the request out, unless its handle has died meanwhile.
     pub(super) fn execute(
         &mut self,
         generation: u64,
-        plan: Plan,
+        plan: &Plan,
         request: &mut Request,
     ) -> io::Result<usize> {
-        self.under_way -= 1;
         if generation != self.generation {
             self.counts.refused += 1;
             return Err(errno(libc::ENODEV));
@@ -133,7 +272,8 @@ impl State {
         if !request.offset.is_multiple_of(alignment) || !(len as u64).is_multiple_of(alignment) {
             return Err(errno(libc::EINVAL));
         }
-        if let Some(Effect::Fail(code)) = plan.effect {
+        if let Some(Effect::Fail(code)) = &plan.effect {
+            let code = *code;
             if request.operation.kind() == OperationKind::Flush && code != libc::EINTR {
                 self.storage.fail_flush(plan.sequence);
             }
@@ -146,6 +286,9 @@ impl State {
         match &mut request.operation {
             Operation::Read { buf, filled } => {
                 let at = *filled;
+                if self.storage.is_spoilt(&(offset..offset + len as u64)) {
+                    return Err(errno(libc::EIO));
+                }
                 let mut bytes = self.storage.contents(offset..offset + len as u64);
                 let given = strike_bytes(&mut bytes, plan.effect.as_ref());
                 buf.fill(at, &bytes[..given]);
@@ -157,13 +300,16 @@ impl State {
                 let taken = strike_bytes(&mut bytes, plan.effect.as_ref());
                 if !matches!(plan.effect, Some(Effect::Lost)) && taken > 0 {
                     self.storage.write(offset, &bytes[..taken]);
+                    if let Some(writing) = self.writing.get_mut(&plan.ticket) {
+                        writing.sequence = Some(self.storage.sequence());
+                    }
                 }
                 self.counts.bytes_written += taken as u64;
                 outcome(taken, plan.effect.as_ref())
             }
             Operation::Flush => {
                 if !matches!(plan.effect, Some(Effect::Lost)) {
-                    self.storage.flush(plan.sequence);
+                    self.storage.flush(plan.sequence, &plan.incomplete);
                 }
                 Ok(0)
             }

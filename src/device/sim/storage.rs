@@ -1,7 +1,7 @@
 //! What a simulated device holds: what reads see, what is durable, and the history between
 //! them. Owns bytes and durability; knows no requests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use super::random::SplitMix;
 const PAGE_LEN: usize = 64 << 10;
 
 /// Bytes by page; an absent page is zero.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Image(HashMap<u64, Box<[u8]>>);
 
 /// One unflushed version of a sector: where its bytes stand in the write that made it.
+#[derive(Clone)]
 struct Version {
     sequence: u64,
     write: Arc<[u8]>,
@@ -22,7 +23,7 @@ struct Version {
 }
 
 /// The storage of a simulated device.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Storage {
     live: Image,
     durable: Image,
@@ -32,6 +33,8 @@ pub(super) struct Storage {
     sequence: u64,
     /// Writes up to here were before a failed flush: no flush makes them durable.
     doomed: u64,
+    /// Sectors that cannot be read until they are written again.
+    spoilt: BTreeSet<u64>,
 }
 
 impl Image {
@@ -78,6 +81,11 @@ impl Storage {
         self.volatile.len()
     }
 
+    /// Numbers of the sectors with unflushed versions.
+    pub(super) fn volatile_numbers(&self) -> Vec<u64> {
+        self.volatile.keys().copied().collect()
+    }
+
     pub(super) fn contents(&self, range: Range<u64>) -> Vec<u8> {
         let len = usize::try_from(range.end - range.start).expect("a range in memory");
         let mut bytes = vec![0; len];
@@ -95,7 +103,18 @@ impl Storage {
         for (sector, start) in (offset / 512..).zip((0..write.len()).step_by(SECTOR_LEN)) {
             let version = Version { sequence: self.sequence, write: Arc::clone(&write), start };
             self.volatile.entry(sector).or_default().push(version);
+            self.spoilt.remove(&sector);
         }
+    }
+
+    /// Makes a sector unreadable until it is written again.
+    pub(super) fn spoil(&mut self, sector: u64) {
+        self.spoilt.insert(sector);
+    }
+
+    /// Whether a sector of the range cannot be read.
+    pub(super) fn is_spoilt(&self, range: &Range<u64>) -> bool {
+        self.spoilt.range(range.start / 512..range.end.div_ceil(512)).next().is_some()
     }
 
     pub(super) fn overwrite(&mut self, offset: u64, bytes: &[u8]) {
@@ -109,12 +128,14 @@ impl Storage {
         }
     }
 
-    /// Makes writes up to `sequence` durable.
-    pub(super) fn flush(&mut self, sequence: u64) {
+    /// Makes writes up to `sequence` durable, but those that were not complete.
+    pub(super) fn flush(&mut self, sequence: u64, incomplete: &[u64]) {
         let flushable = self.doomed + 1..=sequence;
         let durable = &mut self.durable;
         self.volatile.retain(|sector, versions| {
-            let newest = versions.iter().rposition(|v| flushable.contains(&v.sequence));
+            let newest = versions.iter().rposition(|version| {
+                flushable.contains(&version.sequence) && !incomplete.contains(&version.sequence)
+            });
             if let Some(newest) = newest {
                 durable.write(sector * 512, versions[newest].bytes());
                 versions.drain(..=newest);
