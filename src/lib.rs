@@ -7,7 +7,7 @@
 //!
 //! Modules import downwards only, in this order (see `docs/ARCHITECTURE.md`):
 //! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `store` →
-//! `format` → `device` → `clock`, `histogram`, `units`.
+//! `format` → `device` → `clock`, `histogram`, `units`, `planted`.
 
 pub mod cache;
 pub mod cli;
@@ -18,6 +18,8 @@ pub mod device;
 pub mod format;
 pub mod histogram;
 pub mod metrics;
+#[doc(hidden)]
+pub mod planted;
 pub mod server;
 pub mod store;
 pub mod units;

@@ -12,6 +12,7 @@ use super::{
     AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,
     WriteSlice,
 };
+use crate::planted::{self, Bug};
 
 /// Longest write given to the engine at once, in bytes, so that a large write does not hold up
 /// the reads behind it. A multiple of every alignment.
@@ -158,7 +159,11 @@ impl Device {
         assert!(range.end - range.start <= MODIFY_LEN_MAX, "{range:?} is too long to modify");
         let (blocks, within) = self.blocks_around(OperationKind::Read, &range)?;
         let block = u64::from(self.geometry().alignment);
-        let hold = self.inner.locks.lock(blocks.start / block..blocks.end / block).await;
+        let mut locked = blocks.start / block..blocks.end / block;
+        if planted::is(Bug::ModifyWithoutLock) {
+            locked.end = locked.start;
+        }
+        let hold = self.inner.locks.lock(locked).await;
         let buf = self.geometry().read_buffer(length(&blocks));
         let mut buf = self.read(blocks.start, buf).await?;
         if !change(&mut buf[within]) {

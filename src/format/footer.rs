@@ -4,6 +4,7 @@
 use super::entry::Kind;
 use super::{Damage, FORMAT_VERSION, Fields, GRANULE, Seed, Sequence, put, round_up};
 use crate::clock::Timestamp;
+use crate::planted::{self, Bug};
 
 /// Encoded length of one entry's record in bytes.
 pub const FOOTER_RECORD_LEN: usize = 24;
@@ -218,7 +219,8 @@ impl<'a> EncodedFooter<'a> {
         let records_len = trailer.record_count as usize * FOOTER_RECORD_LEN;
         let payload_len = records_len + trailer.kill_count as usize * KILL_LEN;
         let payload = block.get(..payload_len).ok_or(Damage::Short)?;
-        if crc32fast::hash(payload) != trailer.payload_checksum {
+        let sound = crc32fast::hash(payload) == trailer.payload_checksum;
+        if !sound && !planted::is(Bug::ForgetFooterChecksum) {
             return Err(Damage::Checksum);
         }
         let (records, kills) = payload.split_at(records_len);

@@ -16,6 +16,7 @@ use crate::format::{
     ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, Kill, Kind, Layout, RegionHeader,
     RegionUse, Seed, Sequence, Superblock, round_up,
 };
+use crate::planted::{self, Bug};
 
 /// Memory of a chunk in bytes, and the size of most writes to the device.
 const CHUNK_LEN_MAX: u64 = 1 << 20;
@@ -196,7 +197,9 @@ impl Log {
     /// Raises the epoch in the superblock to be written; no sequence may be drawn before it is
     /// durable with the ticket given.
     pub fn raise_epoch(&mut self, now: Timestamp) -> Ticket {
-        self.superblock.epoch += 1;
+        if !planted::is(Bug::ReuseSequences) {
+            self.superblock.epoch += 1;
+        }
         self.superblock.stamp = now;
         self.superblock_dirty = true;
         self.appended += 1;
@@ -537,7 +540,10 @@ impl Log {
         if !self.has_epoch() || self.recovering {
             return;
         }
-        for (region, footer) in std::mem::take(&mut self.unsealed) {
+        let mut unsealed: Vec<_> = std::mem::take(&mut self.unsealed).into_iter().collect();
+        // A map's order differs from run to run; a simulated one must not.
+        unsealed.sort_unstable_by_key(|(region, _)| *region);
+        for (region, footer) in unsealed {
             let generation = self.regions.on_device(region).generation();
             let write = self.footer_write(region, generation, &footer, now);
             self.pending.push(write);

@@ -36,7 +36,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OnceCell, Semaphore, watch};
+use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 
 pub use counters::CountersSnapshot;
@@ -169,8 +169,9 @@ struct Shared {
     stop_scrubber: Notify,
     /// Wakes reclaim, the only one to wait for it, when a pin ends.
     unpinned: Notify,
-    /// Counts everything that may end a wait: writes done, regions freed, recovery complete.
-    changes: watch::Sender<u64>,
+    /// Tells of everything that may end a wait: writes done, regions freed, recovery complete.
+    /// Not a `watch`: that wakes its waiters in an order drawn by the runtime.
+    changes: Notify,
     recovered: AtomicBool,
     /// The epoch on the device at open: entries of this start have a later one.
     opened_epoch: u32,
@@ -294,7 +295,7 @@ impl Store {
             wake_reclaimer: Notify::new(),
             stop_scrubber: Notify::new(),
             unpinned: Notify::new(),
-            changes: watch::Sender::new(0),
+            changes: Notify::new(),
             recovered: AtomicBool::new(false),
             opened_epoch: superblock.epoch,
             snapshot_settled: AtomicBool::new(vacant.snapshots.is_empty()),
@@ -328,9 +329,13 @@ impl Store {
 
     /// Waits until recovery is complete, or the store stops.
     pub async fn recovered(&self) {
-        let mut changes = self.shared.changes.subscribe();
-        while !self.is_recovered() && !self.shared.is_stopping() && changes.changed().await.is_ok()
-        {
+        loop {
+            // Before the look: a change right after it is not missed.
+            let changed = self.shared.changes.notified();
+            if self.is_recovered() || self.shared.is_stopping() {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -412,7 +417,7 @@ impl Store {
         }
         self.shared.stop_scrubber.notify_one();
         self.shared.wake_reclaimer.notify_one();
-        self.shared.changes.send_modify(|changes| *changes += 1);
+        self.shared.changes.notify_waiters();
         let tasks = std::mem::take(&mut *self.shared.tasks.lock());
         let Some(Tasks { flusher, reclaimer, recovery, scrubber }) = tasks else { return Ok(()) };
         let _ = scrubber.await;
@@ -497,13 +502,17 @@ impl Store {
 
     /// Waits until no snapshot is being read: a later epoch makes its regions free.
     async fn snapshot_settled(&self) -> Result<(), StoreError> {
-        let mut changes = self.shared.changes.subscribe();
-        while !self.shared.snapshot_settled.load(Ordering::Acquire) {
-            if self.shared.is_stopping() || changes.changed().await.is_err() {
+        loop {
+            // Before the look: a change right after it is not missed.
+            let changed = self.shared.changes.notified();
+            if self.shared.snapshot_settled.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            if self.shared.is_stopping() {
                 return Err(StoreError::ShuttingDown);
             }
+            changed.await;
         }
-        Ok(())
     }
 
     fn key_hash(&self, key: &[u8]) -> u64 {
@@ -533,7 +542,7 @@ impl Drop for StopOnPanic {
             self.0.wake_flusher.notify_one();
             self.0.wake_reclaimer.notify_one();
             self.0.stop_scrubber.notify_one();
-            self.0.changes.send_modify(|changes| *changes += 1);
+            self.0.changes.notify_waiters();
         }
     }
 }

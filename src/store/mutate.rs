@@ -17,6 +17,7 @@ use super::word::{Location, SizeClass};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{Kill, Kind, ObjectHead, Seed, Sequence, SliceKey};
+use crate::planted::{self, Bug};
 
 /// What the index has for a key, verified on the device where a fingerprint matched.
 pub(super) struct Found {
@@ -301,7 +302,8 @@ impl Store {
         if self.shared.is_stopping() {
             return Err(StoreError::ShuttingDown);
         }
-        if fill.is_some_and(|fill| self.shared.fills.is_purged(fill)) {
+        let purged = fill.is_some_and(|fill| self.shared.fills.is_purged(fill));
+        if purged && !planted::is(Bug::FillIgnoresPurge) {
             return Err(StoreError::Purged);
         }
         Ok(())
@@ -410,7 +412,7 @@ impl Store {
             match self.kill(key_hash, &found)? {
                 Attempt::Published(_, ticket) => {
                     self.after_displacing(&found);
-                    if purge {
+                    if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
                         self.flush_through(ticket).await?;
                     }
                     return Ok(found.matched.is_some_and(|matched| matched.live));
@@ -528,7 +530,7 @@ impl Store {
 
     async fn wait_for_room(&self, why: NoRoom, patience: &mut Patience) -> Result<(), StoreError> {
         let deadline = patience.deadline(&self.shared.counters);
-        let mut changes = self.shared.changes.subscribe();
+        let changed = self.shared.changes.notified();
         match why {
             NoRoom::Regions => self.shared.wake_reclaimer.notify_one(),
             NoRoom::Backlog => self.shared.wake_flusher.notify_one(),
@@ -536,7 +538,7 @@ impl Store {
         if self.shared.log.lock().has_room(why) {
             return Ok(());
         }
-        match tokio::time::timeout_at(deadline, changes.changed()).await {
+        match tokio::time::timeout_at(deadline, changed).await {
             Ok(_) => Ok(()),
             Err(_) => {
                 count(&self.shared.counters.refused);

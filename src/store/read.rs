@@ -13,6 +13,7 @@ use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::word::{Location, Word};
 use crate::device::{AlignedBuf, DeviceError};
 use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Seed, Sequence, SliceKey};
+use crate::planted::{self, Bug};
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
 const ATTEMPTS_MAX: usize = 16;
@@ -204,7 +205,8 @@ impl Store {
         tier: Tier,
         stale_ok: bool,
     ) -> Option<(Entry, Tier)> {
-        if !self.is_live(&entry) {
+        let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
+        if !self.is_live(&entry) && !ignores_end {
             count(&self.shared.counters.expired);
             // While a touch is under way its ticket is not drawn yet: a purge could not wait for it.
             if !self.is_pinned(entry.place()) {
@@ -212,7 +214,7 @@ impl Store {
             }
             return None;
         }
-        if !stale_ok && entry.lifetime().fresh_until <= self.shared.clock.now() {
+        if !stale_ok && entry.lifetime().fresh_until <= self.shared.clock.now() && !ignores_end {
             return None;
         }
         if !candidate.word.is_hit() {
@@ -285,7 +287,9 @@ impl Store {
             // A transfer can go wrong once; the second answer counts.
             loaded = self.load_from_device(candidate, region, offset, extent).await;
         }
-        if row.generation() != candidate.generation || row.state() == RegionState::Free {
+        let same_life =
+            row.generation() == candidate.generation && row.state() != RegionState::Free;
+        if !same_life && !planted::is(Bug::SkipGenerationCheck) {
             return Loaded::Moved;
         }
         loaded
@@ -296,7 +300,8 @@ impl Store {
         let place = entry.place();
         let (region, _) = place.location.split(self.shared.layout.region_size);
         let _filling = self.shared.fill_lock(place).lock();
-        if self.shared.regions.on_device(region).touches() == touches_before {
+        let touched = self.shared.regions.on_device(region).touches() != touches_before;
+        if !touched || planted::is(Bug::SkipTouchCheck) {
             let lost = self.shared.resident.insert(entry.clone());
             self.drop_lost(&lost);
         }
@@ -387,7 +392,9 @@ fn verified(
     match extent {
         Extent::Whole => {
             header.check_meta(slot).ok()?;
-            header.check_body(slot).ok()?;
+            if !planted::is(Bug::SkipBodyChecksum) {
+                header.check_body(slot).ok()?;
+            }
             let (len, read) = (header.slot_len(), bytes.len());
             let place = candidate.place();
             if len < read / 4 * 3 {

@@ -16,6 +16,7 @@ use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{
     FooterRecord, KILL_LEN, Kill, Kind, RegionHeader, RegionUse, Sequence, SliceKey,
 };
+use crate::planted::{self, Bug};
 
 /// A region with less than one part in this many alive is emptied before the oldest.
 const MOSTLY_DEAD: u64 = 8;
@@ -198,7 +199,9 @@ impl Store {
             return false;
         };
         let mut bucket = shared.index.lock(record.key_hash);
-        if !bucket.contains(place.location) || row.is_pinned() || row.touches() != touches {
+        let changed =
+            !bucket.contains(place.location) || row.is_pinned() || row.touches() != touches;
+        if changed && !planted::is(Bug::RelocateUnchecked) {
             return false;
         }
         let sequence = log.draw();
@@ -252,6 +255,7 @@ impl Store {
     /// if there were any.
     fn carry_kills(&self, region: u32, kills: &[Kill]) -> Result<bool, StoreError> {
         let oldest = self.shared.regions.oldest_generation_but(region);
+        let oldest = oldest.filter(|_| !planted::is(Bug::DropKillRecords));
         let needed: Vec<Kill> = kills
             .iter()
             .filter(|kill| oldest.is_some_and(|oldest| kill.sequence > oldest))
@@ -297,7 +301,7 @@ impl Store {
         row.set_state(RegionState::Free);
         shared.log.lock().add_free(region);
         count(&shared.counters.regions_freed);
-        shared.changes.send_modify(|changes| *changes += 1);
+        shared.changes.notify_waiters();
         Ok(())
     }
 

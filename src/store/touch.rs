@@ -73,7 +73,7 @@ impl Store {
             return self.store_again(key, matched, lifetime).await;
         }
         let Some(pin) = self.pin(key_hash, region, place) else { return Ok(false) };
-        let mut changes = self.shared.changes.subscribe();
+        let changed = self.shared.changes.notified();
         let touched = {
             let mut log = self.shared.log.lock();
             self.check_open(None)?;
@@ -84,7 +84,7 @@ impl Store {
             TouchPlace::InFlight => {
                 drop(pin);
                 self.shared.wake_flusher.notify_one();
-                let _ = tokio::time::timeout(ROOM_WAIT_MAX, changes.changed()).await;
+                let _ = tokio::time::timeout(ROOM_WAIT_MAX, changed).await;
                 return Ok(false);
             }
             TouchPlace::Device { mark_region } => {

@@ -16,6 +16,7 @@ use crate::device::DeviceError;
 use crate::format::{
     Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, REGION_HEADER_LEN, Sequence, Trailer,
 };
+use crate::planted::{self, Bug};
 use crate::store::Store;
 use crate::store::contents::{Contents, RawFooter, is_possible};
 use crate::store::counters::count;
@@ -231,7 +232,8 @@ impl Region {
 
     /// An expired entry still hides older versions of its key.
     fn version(&self, record: &FooterRecord) -> Version {
-        let expired = record.keep_until <= self.now && !self.touched;
+        let touched = self.touched && !planted::is(Bug::FooterOutranksHeader);
+        let expired = record.keep_until <= self.now && !touched;
         let indexed = !expired && record.kind != Kind::Kills;
         let location = Location::new(self.number, record.offset, self.layout.region_size);
         Version {

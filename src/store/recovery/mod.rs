@@ -49,7 +49,7 @@ impl Store {
         let loaded = self.load_snapshot(&snapshots, threads).await;
         // From here on the regions of the snapshot are free like others.
         self.shared.snapshot_settled.store(true, Ordering::Release);
-        self.shared.changes.send_modify(|changes| *changes += 1);
+        self.shared.changes.notify_waiters();
         if let Some(entries) = loaded {
             self.finish_recovery(HashMap::new());
             return self.tell_recovered(entries, &watch);
@@ -74,7 +74,7 @@ impl Store {
     pub(super) fn found_blank(&self, region: u32) {
         self.shared.regions.on_device(region).set_state(RegionState::Free);
         self.shared.log.lock().add_free(region);
-        self.shared.changes.send_modify(|changes| *changes += 1);
+        self.shared.changes.notify_waiters();
     }
 
     fn finish_recovery(&self, unsealed: HashMap<u32, Footer>) {
@@ -88,7 +88,7 @@ impl Store {
         self.shared.set_recovered();
         self.shared.wake_flusher.notify_one();
         self.shared.wake_reclaimer.notify_one();
-        self.shared.changes.send_modify(|changes| *changes += 1);
+        self.shared.changes.notify_waiters();
     }
 }
 

@@ -1,0 +1,72 @@
+//! Bugs planted on purpose, to show that the simulation finds them. Owns the switch; without the
+//! feature `planted-bugs` it is the constant "no" and costs nothing. Never on in a release.
+
+/// A bug that a test can switch on, named after the safeguard it takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A read-modify-write takes no lock on its blocks.
+    ModifyWithoutLock,
+    /// A reader does not look at the region's life again after its read.
+    SkipGenerationCheck,
+    /// A purge is acknowledged before its kill record is flushed.
+    AcknowledgePurgeEarly,
+    /// A store is acknowledged as flushed before the flush.
+    AcknowledgeFlushEarly,
+    /// Re-insertion publishes although the entry's word has changed.
+    RelocateUnchecked,
+    /// A footer's checksum is not compared.
+    ForgetFooterChecksum,
+    /// A region is freed without carrying its kill records.
+    DropKillRecords,
+    /// The epoch is not raised after a start, so sequence numbers repeat.
+    ReuseSequences,
+    /// A body's checksum is not compared.
+    SkipBodyChecksum,
+    /// An entry found in the RAM tier is served after its end.
+    ServeExpired,
+    /// Recovery believes the footer's expiry where the entry was touched.
+    FooterOutranksHeader,
+    /// Recovery brings back keys that changed while it ran.
+    IgnoreChangesDuringRecovery,
+    /// A copy read before a touch enters the RAM tier after it.
+    SkipTouchCheck,
+    /// Both superblock copies are written before the first is flushed.
+    SuperblocksAtOnce,
+    /// A streamed store is published although its key was purged meanwhile.
+    FillIgnoresPurge,
+}
+
+#[cfg(feature = "planted-bugs")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Switches one bug on for this thread, or all off.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether the bug is on in this thread.
+    #[must_use]
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+mod switch {
+    use super::Bug;
+
+    /// No bug is on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is(_: Bug) -> bool {
+        false
+    }
+}
+
+pub use switch::*;

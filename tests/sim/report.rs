@@ -1,0 +1,105 @@
+//! Counts of a run and of many, and the table that shows them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rawcached::device::{FaultKind, Struck};
+
+/// What happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub seeds: u64,
+    pub lives: u64,
+    pub operations: u64,
+    pub lookups: u64,
+    pub hits: u64,
+    pub stores: u64,
+    pub purges: u64,
+    pub regions_freed: u64,
+    pub reinserted: u64,
+    pub ends: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<&'static str, u64>,
+    pub excused: u64,
+    pub violations: u64,
+}
+
+impl Totals {
+    /// Counts the end of a life.
+    pub fn count_end(&mut self, how: &'static str) {
+        *self.ends.entry(how).or_default() += 1;
+    }
+
+    /// Takes over what struck a device.
+    pub fn take_faults(&mut self, struck: &Struck) {
+        for kind in FaultKind::ALL {
+            *self.faults.entry(name_of(kind)).or_default() += struck.of(kind);
+        }
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Totals) {
+        self.seeds += other.seeds;
+        self.lives += other.lives;
+        self.operations += other.operations;
+        self.lookups += other.lookups;
+        self.hits += other.hits;
+        self.stores += other.stores;
+        self.purges += other.purges;
+        self.regions_freed += other.regions_freed;
+        self.reinserted += other.reinserted;
+        self.excused += other.excused;
+        self.violations += other.violations;
+        for (how, count) in &other.ends {
+            *self.ends.entry(how).or_default() += count;
+        }
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+    }
+}
+
+fn name_of(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::ReadError => "reads failed (EIO)",
+        FaultKind::WriteError => "writes failed (EIO)",
+        FaultKind::FlushError => "flushes failed (EIO)",
+        FaultKind::NoSpace => "writes failed (ENOSPC)",
+        FaultKind::Interrupted => "interrupted (EINTR)",
+        FaultKind::ShortRead => "short reads",
+        FaultKind::ShortWrite => "short writes",
+        FaultKind::MisdirectedRead => "misdirected reads",
+        FaultKind::CorruptRead => "reads with flipped bits",
+        FaultKind::LostWrite => "lost writes",
+        FaultKind::MisdirectedWrite => "misdirected writes",
+        FaultKind::BitRot => "bits flipped on the medium",
+        FaultKind::UnreadableSector => "sectors left unreadable by a power cut",
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| | count |\n|---|---:|")?;
+        let rows = [
+            ("seeds", self.seeds),
+            ("lives of the cache", self.lives),
+            ("operations", self.operations),
+            ("lookups", self.lookups),
+            ("hits", self.hits),
+            ("stores acknowledged", self.stores),
+            ("purges", self.purges),
+            ("regions freed", self.regions_freed),
+            ("entries re-inserted", self.reinserted),
+        ];
+        for (name, count) in rows {
+            writeln!(f, "| {name} | {count} |")?;
+        }
+        for (how, count) in &self.ends {
+            writeln!(f, "| end: {how} | {count} |")?;
+        }
+        for (kind, count) in &self.faults {
+            writeln!(f, "| fault: {kind} | {count} |")?;
+        }
+        writeln!(f, "| older versions excused by media damage | {} |", self.excused)?;
+        writeln!(f, "| **violations** | **{}** |", self.violations)
+    }
+}
