@@ -293,6 +293,9 @@ pub(super) async fn write_superblock(
     superblock: &Superblock,
 ) -> Result<(), DeviceError> {
     let encoded = superblock.encode();
+    // The copy that is not being written must be durable: an earlier life may have ended before
+    // it flushed its last one.
+    device.flush().await?;
     for offset in superblock.layout.superblock_offsets() {
         let len = usize::try_from(superblock.block_len()).unwrap_or(usize::MAX);
         let align = device.geometry().memory_alignment.max(superblock.layout.alignment);
