@@ -14,7 +14,7 @@ use super::counters::count;
 use super::log::{Log, PendingWrite, Ticket};
 use super::request::StoreError;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
-use crate::format::Superblock;
+use crate::format::{SUPERBLOCK_LEN, Superblock};
 use crate::planted::{self, Bug};
 
 /// Longest time that a written change may stay unflushed.
@@ -287,7 +287,8 @@ impl Deadlines {
     }
 }
 
-/// Writes both superblock copies, each durable before the next.
+/// Writes both superblock copies, each durable before the next, and a bad one first: the other may
+/// be all there is if this is cut off.
 pub(super) async fn write_superblock(
     device: &crate::device::Device,
     superblock: &Superblock,
@@ -296,7 +297,12 @@ pub(super) async fn write_superblock(
     // The copy that is not being written must be durable: an earlier life may have ended before
     // it flushed its last one.
     device.flush().await?;
-    for offset in superblock.layout.superblock_offsets() {
+    let [first, second] = superblock.layout.superblock_offsets();
+    let is_sound = device
+        .read_exact(first..first + SUPERBLOCK_LEN as u64)
+        .await
+        .is_ok_and(|bytes| Superblock::decode(&bytes).is_ok());
+    for offset in if is_sound { [second, first] } else { [first, second] } {
         let len = usize::try_from(superblock.block_len()).unwrap_or(usize::MAX);
         let align = device.geometry().memory_alignment.max(superblock.layout.alignment);
         let mut block = AlignedBuf::zeroed(len, align as usize);

@@ -240,8 +240,10 @@ impl Log {
         }
     }
 
-    /// Has the superblock written again as it is; gives the ticket with which it is durable.
-    pub fn renew_superblock(&mut self) -> Ticket {
+    /// Has the superblock written again, with the time if that is later; gives the ticket with
+    /// which it is durable.
+    pub fn renew_superblock(&mut self, now: Timestamp) -> Ticket {
+        self.superblock.stamp = self.superblock.stamp.max(now);
         self.superblock_dirty = true;
         self.appended += 1;
         self.appended

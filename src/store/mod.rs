@@ -30,7 +30,7 @@ mod word;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -158,6 +158,8 @@ struct Shared {
     runtime: Handle,
     epoch: OnceCell<()>,
     purge_floor: AtomicU64,
+    /// The latest end of an entry that has no word any more because it expired, in seconds.
+    forgotten_until: AtomicU32,
     waiters: Mutex<Vec<flusher::Waiter>>,
     /// Changes up to this ticket are durable, unless a write failed.
     durable: AtomicU64,
@@ -287,6 +289,7 @@ impl Store {
             runtime: Handle::current(),
             epoch: OnceCell::new(),
             purge_floor: AtomicU64::new(superblock.purge_floor.0),
+            forgotten_until: AtomicU32::new(0),
             waiters: Mutex::default(),
             durable: AtomicU64::new(0),
             failed: AtomicU64::new(0),

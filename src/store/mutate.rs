@@ -445,10 +445,26 @@ impl Store {
     }
 
     /// A key that has no word may have one again after a crash, as long as what removed it
-    /// (an expired overwrite, a kill record) is not durable. A purge waits for that.
+    /// (an expired overwrite, a kill record) is not durable; and a key that expired, as long as the
+    /// device knows of no time after its end: the clock may be set back before the next start. A
+    /// purge waits for that.
     async fn settle_absence(&self, purge: bool) -> Result<bool, StoreError> {
-        let appended = self.shared.log.lock().appended();
-        if purge && appended > self.shared.durable.load(Ordering::Acquire) {
+        if !purge {
+            return Ok(false);
+        }
+        let forgotten_until = Timestamp(self.shared.forgotten_until.load(Ordering::Acquire));
+        if self.shared.log.lock().superblock().0.stamp < forgotten_until {
+            self.begin_mutation().await?;
+        }
+        let appended = {
+            let mut log = self.shared.log.lock();
+            if log.superblock().0.stamp < forgotten_until {
+                log.renew_superblock(self.shared.clock.now())
+            } else {
+                log.appended()
+            }
+        };
+        if appended > self.shared.durable.load(Ordering::Acquire) {
             self.flush_through(appended).await?;
         }
         Ok(false)

@@ -1,6 +1,8 @@
 //! Reading entries: from the RAM tier, from the open region, from the device. Owns the
 //! verification of what was read; a doubt is never an answer.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -210,6 +212,10 @@ impl Store {
             count(&self.shared.counters.expired);
             // While a touch is under way its ticket is not drawn yet: a purge could not wait for it.
             if !self.is_pinned(entry.place()) {
+                let end = entry.lifetime().keep_until;
+                if end <= self.shared.clock.now() {
+                    self.shared.forgotten_until.fetch_max(end.0, Ordering::AcqRel);
+                }
                 self.forget(key_hash, entry.place());
             }
             return None;

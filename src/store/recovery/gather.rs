@@ -53,8 +53,11 @@ struct Region {
 }
 
 /// What is kept of a footer once its records are in the parts.
+#[derive(Default)]
 struct Summary {
     keep_until: Timestamp,
+    /// The latest end of an entry that has expired.
+    forgotten_until: Timestamp,
     kills: usize,
 }
 
@@ -133,6 +136,11 @@ impl Store {
         Ok(self.gather_contents(region, contents, gathering))
     }
 
+    /// Notes that entries that ended by `until` get no word.
+    fn forgot(&self, until: Timestamp) {
+        self.shared.forgotten_until.fetch_max(until.0, Ordering::AcqRel);
+    }
+
     /// False if there is no sound footer of the present life or a later one.
     async fn gather_footer(&self, number: u32, gathering: &Gathering) -> Result<bool, DeviceError> {
         let row = self.shared.regions.on_device(number);
@@ -162,6 +170,7 @@ impl Store {
         self.shared.clock.anchor(trailer.stamp);
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { summary.keep_until });
         row.add_kills(summary.kills);
+        self.forgot(summary.forgotten_until);
         row.set_state(RegionState::Sealed);
         Ok(true)
     }
@@ -181,6 +190,8 @@ impl Store {
             now: self.shared.clock.now(),
         };
         let footer = contents.footer;
+        let expired = footer.records.iter().filter(|record| region.is_expired(record));
+        self.forgot(expired.map(|record| record.keep_until).max().unwrap_or_default());
         let records = footer.records.iter().map(|record| region.version(record));
         gathering.parts.add(records.chain(footer.kills.iter().map(killed)));
         let keep_until = footer.keep_until_max();
@@ -215,14 +226,16 @@ impl Region {
         parts: &Parts,
     ) -> Result<Summary, Damage> {
         let footer = EncodedFooter::verify(raw.block(), trailer)?;
-        let mut summary =
-            Summary { keep_until: Timestamp::default(), kills: footer.kills().count() };
+        let mut summary = Summary { kills: footer.kills().count(), ..Summary::default() };
         for record in footer.records() {
             let record = record?;
             if !is_possible(&self.layout, &record) {
                 return Err(Damage::Field("record"));
             }
             summary.keep_until = summary.keep_until.max(record.keep_until);
+            if self.is_expired(&record) {
+                summary.forgotten_until = summary.forgotten_until.max(record.keep_until);
+            }
             summary.kills += usize::from(record.supersedes);
         }
         let records = footer.records().flatten().map(|record| self.version(&record));
@@ -230,11 +243,14 @@ impl Region {
         Ok(summary)
     }
 
+    fn is_expired(&self, record: &FooterRecord) -> bool {
+        let touched = self.touched && !planted::is(Bug::FooterOutranksHeader);
+        record.keep_until <= self.now && !touched
+    }
+
     /// An expired entry still hides older versions of its key.
     fn version(&self, record: &FooterRecord) -> Version {
-        let touched = self.touched && !planted::is(Bug::FooterOutranksHeader);
-        let expired = record.keep_until <= self.now && !touched;
-        let indexed = !expired && record.kind != Kind::Kills;
+        let indexed = !self.is_expired(record) && record.kind != Kind::Kills;
         let location = Location::new(self.number, record.offset, self.layout.region_size);
         Version {
             key_hash: record.key_hash,
