@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use rawcached::cache::OpenError;
+use rawcached::device::Delay;
 use rawcached::format::{Sequence, Superblock};
 use rawcached::store::read_superblocks;
 
@@ -86,6 +87,25 @@ fn a_store_without_epochs_left_is_refused() {
             rig.run(rig.cache().ready());
             rig.put(b"key", &body(1, 10), &for_secs(100)).unwrap();
             rig.stop();
+        }
+    }
+}
+
+#[test]
+fn a_superblock_copy_is_left_whatever_cuts_off_the_repair_of_the_other() {
+    for damaged in [0, 1] {
+        for operations in 1..12 {
+            let mut rig = Rig::new();
+            rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+            rig.stop();
+            let size = SMALL.regions * SMALL.region_size + 2 * SUPERBLOCK;
+            rig.sim.corrupt([0, size - SUPERBLOCK][damaged] + 20, 1);
+            rig.sim.spoil_sectors(true);
+            rig.sim.set_delay(Delay::Yields(1));
+            rig.open_cut_off_after(operations);
+            rig.sim.power_cut(operations);
+            rig.open();
+            assert!(rig.get(b"key").is_some(), "copy {damaged}, cut after {operations}");
         }
     }
 }

@@ -179,6 +179,22 @@ impl Rig {
         self.open();
     }
 
+    /// SIGKILL and a new start, the wall clock set to `now` meanwhile.
+    pub fn kill_and_set(&mut self, now: Timestamp) {
+        self.stop();
+        self.clock = Clock::manual(now);
+        self.open();
+    }
+
+    /// Begins to open the cache; the device answers so many operations and no more.
+    pub fn open_cut_off_after(&mut self, operations: u64) {
+        let device = self.sim.open();
+        self.sim.freeze_after(operations);
+        let open = Cache::open(device, self.options, self.clock.clone());
+        // Either it hangs on the device, or it was done before.
+        runtime().block_on(async { drop(tokio::time::timeout(secs(1), open).await) });
+    }
+
     /// A power cut that loses all that was not flushed, and a new start.
     pub fn power_cut(&mut self) {
         drop(self.life.take());

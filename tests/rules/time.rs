@@ -158,3 +158,23 @@ fn a_region_whose_entries_expired_is_freed_without_reading_bodies() {
     let read = rig.sim.counts().bytes_read - before;
     assert!(freed >= 2 && read <= freed * (64 << 10), "{read} bytes read to free {freed} regions");
 }
+
+#[test]
+fn a_purged_key_that_had_expired_stays_gone_when_the_clock_is_set_back() {
+    // It expires while the store runs, or while it is stopped; whole in the log, or sealed.
+    for (while_stopped, fillers) in [(false, 0), (true, 0), (false, 7), (true, 7)] {
+        let mut rig = Rig::new();
+        rig.put(b"key", &body(1, 100), &for_secs(50)).unwrap();
+        rig.fill("filler", fillers, 1000);
+        rig.sleep(secs(2));
+        if while_stopped {
+            rig.kill_and_set(Timestamp(START.0 + 100));
+        } else {
+            rig.clock.advance(secs(100));
+        }
+        assert_eq!(rig.get(b"key"), None);
+        assert!(!rig.remove(b"key").unwrap());
+        rig.kill_and_set(START);
+        assert_eq!(rig.get(b"key"), None, "stopped: {while_stopped}, fillers: {fillers}");
+    }
+}
