@@ -21,6 +21,9 @@ const WRITE_PIECE_LEN_MAX: usize = 1 << 20;
 /// Longest range [`Device::modify`] takes, in bytes: it locks every block of it.
 pub const MODIFY_LEN_MAX: u64 = 1 << 20;
 
+/// Attempts to read back what was written.
+const READ_BACK_ATTEMPTS: u32 = 3;
+
 /// Attempts without a whole block of progress (interrupted, or shorter than a block) before a
 /// transfer fails.
 const STALLS_MAX: u32 = 64;
@@ -134,6 +137,27 @@ impl Device {
             self.inner.stats.failed(OperationKind::Flush);
             DeviceError::new(OperationKind::Flush, 0, 0, source)
         })
+    }
+
+    /// Writes `buf` at `offset` (both aligned), makes it durable and reads it back: for the few blocks
+    /// on which all others depend. A transfer that goes wrong while reading back is tried again.
+    ///
+    /// # Errors
+    /// The device failed, or did not keep what was written.
+    pub async fn write_verified(&self, offset: u64, buf: AlignedBuf) -> Result<(), DeviceError> {
+        let len = buf.len();
+        let buf = Arc::new(buf);
+        self.write(offset, vec![WriteSlice::whole(Arc::clone(&buf))]).await?;
+        self.flush().await?;
+        for _ in 0..READ_BACK_ATTEMPTS {
+            let read = self.read(offset, self.geometry().read_buffer(len)).await;
+            if read.is_ok_and(|read| read[..] == buf[..]) {
+                return Ok(());
+            }
+        }
+        self.inner.stats.failed(OperationKind::Write);
+        let reason = io::Error::other("the device did not keep what was written");
+        Err(DeviceError::new(OperationKind::Write, offset, len, reason))
     }
 
     /// Reads the blocks around `range`, lets `change` edit exactly the bytes of `range`, and writes

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rawcached::cache::OpenError;
-use rawcached::device::Delay;
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
 use rawcached::format::{Sequence, Superblock};
 use rawcached::store::read_superblocks;
 
@@ -89,6 +89,19 @@ fn a_store_without_epochs_left_is_refused() {
             rig.stop();
         }
     }
+}
+
+#[test]
+fn a_superblock_copy_that_was_not_kept_is_noticed_before_the_other_is_touched() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+    let size = SMALL.regions * SMALL.region_size + 2 * SUPERBLOCK;
+    rig.restart();
+    let first = rig.sim.contents(0..512);
+    let lost = Fault::new(Effect::Lost).on(OperationKind::Write).within(size - SUPERBLOCK..size);
+    rig.sim.inject(lost.always());
+    rig.put(b"key", &body(2, 100), &flushed()).unwrap_err();
+    assert!(rig.sim.contents(0..512) == first, "the other copy is as it was");
 }
 
 #[test]
