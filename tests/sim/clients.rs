@@ -308,9 +308,14 @@ impl Client {
         let mut history = self.history();
         history.note(format_args!("get {} miss", lookup.key));
         let scenario = &self.world.scenario;
-        let faultless = matches!(scenario.trouble, Trouble::None | Trouble::Hiccups);
-        if scenario.roomy && faultless {
+        if !scenario.is_sound() {
+            return;
+        }
+        if scenario.roomy {
             history.check_miss(lookup, recovered, self.now());
+        }
+        if recovered {
+            history.miss_is_final(lookup, self.now());
         }
     }
 
@@ -510,8 +515,7 @@ impl Client {
     }
 
     fn is_faultless(&self, error: &StoreError) -> bool {
-        matches!(self.world.scenario.trouble, Trouble::None | Trouble::Hiccups)
-            && !matches!(error, StoreError::ShuttingDown)
+        self.world.scenario.is_sound() && !matches!(error, StoreError::ShuttingDown)
     }
 
     /// Without faults an operation fails only for lack of room or because the store ends.

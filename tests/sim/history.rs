@@ -7,6 +7,9 @@
 //! after that version ended before the lookup began. A crash makes uncertain what was not
 //! durable. Media damage excuses an older version, and nothing else.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
@@ -154,6 +157,9 @@ pub struct History {
     pub damaged: bool,
     /// Older versions that were excused.
     pub excused: u64,
+    /// Versions that this life of the cache did not find though they had not ended, and when the
+    /// lookup that missed them ended.
+    missed: HashMap<u64, Tick>,
     /// Time of the scheduler.
     pub now: Duration,
     violations: Vec<String>,
@@ -428,6 +434,7 @@ impl History {
             touch.end = touch.end.min(end);
         }
         self.life += 1;
+        self.missed.clear();
         self.note(format_args!("{crash:?}"));
     }
 
@@ -495,6 +502,9 @@ impl History {
             self.violate_or_excuse(format!("key {key} gave version {id}, dead since {what}"));
         }
         self.check_life(lookup, &version, &change, life);
+        if self.missed.get(&id).is_some_and(|missed| *missed < began) {
+            self.violate(format!("key {key} gave version {id}, which it had missed before"));
+        }
         self.settle(key, id, end);
     }
 
@@ -579,6 +589,23 @@ impl History {
         }
     }
 
+    /// A lookup of a recovered cache without faults gave nothing: what it could have given is gone
+    /// for the rest of this life, evicted or replaced. An entry that moves is found all the same.
+    pub fn miss_is_final(&mut self, lookup: Lookup, now: u32) {
+        let end = self.tick();
+        let Some(history) = self.keys.get(&lookup.key) else { return };
+        let gone = history.changes.iter().filter(|change| {
+            change.certain
+                && change.logged
+                && change.end < lookup.began
+                && self.outlives(lookup, change, now)
+        });
+        let gone: Vec<u64> = gone.filter_map(|change| change.version).collect();
+        for id in gone {
+            self.missed.entry(id).or_insert(end);
+        }
+    }
+
     /// Whether nothing else can have happened to the key since.
     fn is_last(&self, key: u32, version: &Change) -> bool {
         version.version.is_some()
@@ -619,187 +646,5 @@ impl History {
         if !possible {
             self.violate_or_excuse(format!("key {key} was said to have an entry ({how})"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! Goal: bad histories are rejected and good ones are not. Method: small histories by hand.
-    use super::*;
-
-    const LIFE: Life = Life { stored_at: 100, fresh_until: 200, keep_until: 300 };
-
-    fn version(id: u64) -> Version {
-        Version { id, key: 1, len: 10, life: LIFE, ram_only: false }
-    }
-
-    fn stored(history: &mut History, id: u64, flushed: bool) {
-        let change = history.begin_store(version(id), None);
-        history.end_store(change, StoreEnd::Stored { sequence: id * 10, flushed });
-    }
-
-    fn purged(history: &mut History) {
-        let purge = history.begin_purge(Some(1));
-        history.end_purge(purge, true);
-    }
-
-    fn lookup(history: &mut History) -> Lookup {
-        Lookup { key: 1, stale_ok: false, began: history.tick(), now: 150 }
-    }
-
-    fn seen(id: u64) -> Seen {
-        Seen { id, cas: id * 10, life: LIFE }
-    }
-
-    fn hit(history: &mut History, id: u64) -> usize {
-        let lookup = lookup(history);
-        history.check_hit(lookup, seen(id));
-        history.violations().len()
-    }
-
-    #[test]
-    fn the_newest_version_is_right_and_an_older_one_is_not() {
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        stored(&mut history, 2, false);
-        assert_eq!(hit(&mut history, 2), 0);
-        assert_eq!(hit(&mut history, 1), 1);
-    }
-
-    #[test]
-    fn a_purged_version_is_wrong_unless_the_lookup_overlaps_the_purge() {
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        let before = lookup(&mut history);
-        purged(&mut history);
-        history.check_hit(before, seen(1));
-        assert_eq!(history.violations().len(), 0);
-        assert_eq!(hit(&mut history, 1), 1);
-    }
-
-    #[test]
-    fn concurrent_stores_are_ordered_by_their_sequences() {
-        let mut history = History::default();
-        let first = history.begin_store(version(1), None);
-        let second = history.begin_store(version(2), None);
-        history.end_store(second, StoreEnd::Stored { sequence: 20, flushed: false });
-        history.end_store(first, StoreEnd::Stored { sequence: 10, flushed: false });
-        assert_eq!(hit(&mut history, 2), 0);
-        assert_eq!(hit(&mut history, 1), 1);
-    }
-
-    #[test]
-    fn a_power_cut_may_undo_what_was_not_flushed_and_nothing_else() {
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        stored(&mut history, 2, false);
-        history.crash(Crash::PowerCut, Duration::from_secs(1));
-        assert_eq!(hit(&mut history, 1), 0, "the unflushed overwrite may be lost");
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        stored(&mut history, 2, true);
-        history.crash(Crash::PowerCut, Duration::from_secs(1));
-        assert_eq!(hit(&mut history, 1), 1, "the flushed overwrite may not");
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        purged(&mut history);
-        history.crash(Crash::PowerCut, Duration::from_secs(1));
-        assert_eq!(hit(&mut history, 1), 1, "nor may a purge");
-    }
-
-    #[test]
-    fn what_was_seen_after_a_crash_is_certain_again() {
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        stored(&mut history, 2, false);
-        history.crash(Crash::PowerCut, Duration::from_secs(1));
-        assert_eq!(hit(&mut history, 2), 0);
-        assert_eq!(hit(&mut history, 1), 1);
-    }
-
-    #[test]
-    fn the_age_of_a_change_makes_it_certain() {
-        let mut history = History::default();
-        stored(&mut history, 1, true);
-        stored(&mut history, 2, false);
-        history.now = Duration::from_secs(5);
-        history.crash(Crash::Kill, Duration::from_millis(100));
-        assert_eq!(hit(&mut history, 1), 1);
-    }
-
-    #[test]
-    fn expired_and_stale_entries_are_wrong() {
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        let at = |now, stale_ok| Lookup { key: 1, stale_ok, began: 10, now };
-        history.check_hit(at(199, false), seen(1));
-        history.check_hit(at(299, true), seen(1));
-        assert_eq!(history.violations().len(), 0);
-        history.check_hit(at(200, false), seen(1));
-        history.check_hit(at(300, true), seen(1));
-        assert_eq!(history.violations().len(), 2);
-    }
-
-    #[test]
-    fn a_lifetime_that_a_touch_replaced_is_wrong() {
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        let touch = history.begin_touch(1, 900);
-        history.end_touch(touch, Some(true));
-        let life = Life { fresh_until: 900, keep_until: 900, ..LIFE };
-        let now = lookup(&mut history);
-        history.check_hit(now, Seen { life, ..seen(1) });
-        assert_eq!(history.violations().len(), 0);
-        assert_eq!(hit(&mut history, 1), 1, "the lifetime before the touch");
-        let never = Life { fresh_until: 901, keep_until: 901, ..LIFE };
-        history.check_hit(now, Seen { life: never, ..seen(1) });
-        assert_eq!(history.violations().len(), 2, "a lifetime nobody gave");
-    }
-
-    #[test]
-    fn a_purge_during_a_streamed_store_prevails() {
-        let mut history = History::default();
-        let began = history.tick();
-        purged(&mut history);
-        let change = history.begin_store(version(1), Some(began));
-        history.end_store(change, StoreEnd::Stored { sequence: 10, flushed: false });
-        assert_eq!(history.violations().len(), 1);
-    }
-
-    #[test]
-    fn a_cas_value_belongs_to_one_version() {
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        stored(&mut history, 2, false);
-        let now = lookup(&mut history);
-        history.check_hit(now, Seen { cas: 10, ..seen(2) });
-        assert_eq!(history.violations().len(), 1);
-    }
-
-    #[test]
-    fn damage_excuses_an_older_version_but_not_another_keys() {
-        let mut history = History { damaged: true, ..History::default() };
-        stored(&mut history, 1, false);
-        stored(&mut history, 2, true);
-        assert_eq!(hit(&mut history, 1), 0);
-        assert_eq!(history.excused, 1);
-        let now = Lookup { key: 2, ..lookup(&mut history) };
-        history.check_hit(now, seen(2));
-        assert_eq!(history.violations().len(), 1);
-    }
-
-    #[test]
-    fn a_version_that_must_be_there_is_missed() {
-        let mut history = History::default();
-        stored(&mut history, 1, false);
-        let now = lookup(&mut history);
-        history.check_miss(now, true, 150);
-        assert_eq!(history.violations().len(), 1);
-        history.check_miss(now, true, 250);
-        assert_eq!(history.violations().len(), 1, "it may have expired");
-        purged(&mut history);
-        let now = lookup(&mut history);
-        history.check_miss(now, true, 150);
-        assert_eq!(history.violations().len(), 1, "it was purged");
     }
 }

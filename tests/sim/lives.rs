@@ -11,7 +11,7 @@ use fastrand::Rng;
 use rawcached::cache::{Cache, CacheOptions, StoreError};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::{Delay, FaultKind, Rates, SimDevice};
-use rawcached::format::{Seed, Superblock, TRAILER_LEN, Trailer, Uuid};
+use rawcached::format::{FOOTER_RECORD_LEN, KILL_LEN, Seed, Superblock, Trailer, Uuid};
 use rawcached::store::{FormatOptions, Store};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -156,7 +156,8 @@ impl Run {
         let born = runtime.block_on(async { Instant::now() });
         runtime.block_on(async {
             let mut history = world.history(born);
-            history.note(format_args!("a life begins, clock {}, ends {end:?}", self.wall));
+            let theme = self.scenario().theme;
+            history.note(format_args!("{theme:?}: a life begins at {}, ends {end:?}", self.wall));
         });
         let shut_down = runtime.block_on(self.use_cache(&clock, end, born));
         let crash = self.crash(shut_down);
@@ -228,8 +229,7 @@ impl Run {
         let mut totals = self.world.totals.lock();
         totals.regions_freed += counters.regions_freed;
         totals.reinserted += counters.reinserted;
-        let sound = matches!(self.scenario().trouble, Trouble::None | Trouble::Hiccups);
-        if sound && counters.damaged > 0 && !self.was_torn {
+        if self.scenario().is_sound() && counters.damaged > 0 && !self.was_torn {
             let what = format!("{} entries are seen as damaged", counters.damaged);
             self.world.history(born).violate(what);
         }
@@ -517,12 +517,15 @@ async fn watch(world: Arc<World>, cache: Cache, born: Instant) {
     }
 }
 
-/// The range of a sealed region's footer on the device, but for its padding.
+/// The range of the records in a sealed region's footer on the device; `None` if there are none.
 fn footer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<std::ops::Range<u64>> {
     let uuid = Uuid(u128::from(scenario.seed).to_le_bytes());
     let end = SUPERBLOCK_SPACE + (u64::from(region) + 1) * scenario.region_size;
     let tail = device.contents(end - u64::from(scenario.alignment)..end);
     let seed_of = |generation| Seed::new(uuid, region, generation);
     let trailer = Trailer::decode(&tail, seed_of).ok()?;
-    Some(end - trailer.footer_len(scenario.alignment)..end - TRAILER_LEN as u64)
+    let start = end - trailer.footer_len(scenario.alignment);
+    let records = trailer.record_count as usize * FOOTER_RECORD_LEN;
+    let len = records + trailer.kill_count as usize * KILL_LEN;
+    (len > 0).then(|| start..start + len as u64)
 }

@@ -26,6 +26,19 @@ pub enum Trouble {
     Damage,
 }
 
+/// What a run is about: some bugs need several rare things at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Whatever is drawn.
+    Any,
+    /// Reclaim goes on all the time, on a small device that is sometimes very slow, while what it
+    /// moves is overwritten, removed and touched.
+    Churn,
+    /// The same few entries are touched and looked up again and again, from a RAM tier too small
+    /// for them, and lives are short.
+    Touches,
+}
+
 /// How a body's length is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sizes {
@@ -67,6 +80,7 @@ impl Weights {
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub seed: u64,
+    pub theme: Theme,
     pub regions: u64,
     pub region_size: u64,
     pub alignment: u32,
@@ -133,8 +147,9 @@ impl Scenario {
         let has_ram = rng.bool();
         let slow_one_in = one_of(rng, &[0, 0, 3, 10, 40]);
         let power_cuts = rng.u32(0..4) > 0;
-        Scenario {
+        let drawn = Scenario {
             seed,
+            theme: Theme::Any,
             regions: if roomy { 64 } else { rng.u64(8..14) },
             region_size: one_of(rng, &[256 << 10, 256 << 10, 512 << 10]),
             alignment,
@@ -170,7 +185,89 @@ impl Scenario {
             power_cuts,
             kills: !power_cuts || rng.bool(),
             eager: rng.bool(),
+        };
+        match rng.u32(0..10) {
+            0 => drawn.churning(rng),
+            1 => drawn.touching(rng),
+            _ => drawn,
         }
+    }
+
+    fn churning(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::Churn,
+            regions: rng.u64(8..10),
+            region_size: 256 << 10,
+            alignment: one_of(rng, &[512, 4096]),
+            device_alignment: 512,
+            clients: 8,
+            operations: 700,
+            keys: one_of(rng, &[30, 60]),
+            sizes: Sizes::Large,
+            ram_bytes: one_of(rng, &[0, 0, 16 << 10]),
+            hash_mask: u64::MAX,
+            delay_turns: one_of(rng, &[2, 20]),
+            slow: Duration::from_millis(one_of(rng, &[40, 400])),
+            slow_one_in: one_of(rng, &[3, 10, 20]),
+            roomy: false,
+            weights: Weights {
+                lookup: 50,
+                put: 30,
+                stream: 0,
+                touch: one_of(rng, &[0, 10]),
+                remove: 10,
+                purge_all: 0,
+                pause: 0,
+                advance: 1,
+            },
+            ttl_secs: 60..100_000,
+            life_operations: 1000,
+            prefilled: true,
+            ..self
+        }
+    }
+
+    fn touching(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::Touches,
+            regions: 64,
+            region_size: 256 << 10,
+            clients: 8,
+            keys: one_of(rng, &[4, 12]),
+            sizes: Sizes::Mixed,
+            ram_bytes: one_of(rng, &[0, 16 << 10, 128 << 10]),
+            hash_mask: u64::MAX,
+            delay_turns: one_of(rng, &[6, 20]),
+            slow_one_in: 3,
+            trouble: Trouble::None,
+            roomy: true,
+            weights: Weights {
+                lookup: 50,
+                put: 6,
+                stream: 0,
+                touch: 30,
+                remove: 1,
+                purge_all: 0,
+                pause: 4,
+                advance: 4,
+            },
+            grace: false,
+            // Shorter than most touches give, and than a few lives take.
+            ttl_secs: 4..20,
+            cancel_one_in: 0,
+            operations: 300,
+            life_operations: one_of(rng, &[20, 60, 150]),
+            shutdown_one_in: one_of(rng, &[1, 3]),
+            clock_jumps: false,
+            prefilled: false,
+            ..self
+        }
+    }
+
+    /// Whether the device does what it should, or all but that, or spoils one of two copies: nothing
+    /// that a caller may notice.
+    pub fn is_sound(&self) -> bool {
+        matches!(self.trouble, Trouble::None | Trouble::Hiccups | Trouble::SpareRot)
     }
 
     /// Size of the device in bytes.
