@@ -19,7 +19,7 @@ use rawcached::device::{
 use rawcached::format::Layout;
 use rawcached::format::Uuid;
 use rawcached::metrics::{Metrics, ProcessStart, write_cache, write_device};
-use rawcached::server::listener::{Listener, Permissions};
+use rawcached::server::listener::{Listener, Permissions, Protocol};
 use rawcached::server::{Options, Server, write_server};
 use rawcached::store::{FormatOptions, Scrub, Store};
 
@@ -157,6 +157,87 @@ fn futures_block<T>(work: impl Future<Output = T>) -> T {
 
 fn cache_value(cache: &Cache) -> u64 {
     futures_block(cache.lookup(b"n")).unwrap().cas()
+}
+
+/// One HTTP request on a connection of its own, and the status of the answer.
+fn http(path: &std::path::Path, request: &str, status: &str) {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let (line, body) = request.split_once('|').unwrap_or((request, ""));
+    let len = body.len();
+    let head = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len}");
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer} to {request}");
+}
+
+/// HTTP requests of every operation and tier, one of them under way.
+async fn http_requests(seen: &mut Seen) {
+    let device = sim(16 << 20).await;
+    let (cache, _) = open(device.open(), CacheOptions::default(), &clock()).await;
+    put(&cache, "disk", 10).await;
+    cache.shutdown().await.unwrap();
+    let (cache, metrics) = open(device.open(), CacheOptions::default(), &clock()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("http");
+    let listener =
+        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
+    let server = Server::new(Options::default(), cache.clone());
+    let counters = server.counters().clone();
+    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(vec![listener.speaking(Protocol::Http)], async {
+        stopped.await.ok();
+    }));
+    let (mut mine, shown, closing) = (std::mem::take(seen), metrics.clone(), cache.clone());
+    *seen = tokio::task::spawn_blocking(move || {
+        let key = "/v1/objects/k";
+        http(&path, "GET /v1/objects/disk", "200");
+        http(&path, "GET /v1/objects/disk", "200");
+        http(&path, &format!("PUT {key}|body"), "201");
+        http(&path, &format!("GET {key}"), "200");
+        http(&path, &format!("HEAD {key}"), "200");
+        http(&path, "GET /v1/objects/none", "404");
+        http(&path, &format!("PATCH {key}"), "400");
+        http(&path, &format!("DELETE {key}"), "204");
+        http(&path, "GET two targets", "400");
+        for method in ["GET", "HEAD"] {
+            http(&path, &format!("{method} /v1/objects/disk"), "200");
+            http(&path, &format!("{method} /"), "404");
+            http(
+                &path,
+                &format!("{method} /v1/objects/disk HTTP/1.1\r\nIf-None-Match: *\r\nX:"),
+                "304",
+            );
+        }
+        for (method, answer) in
+            [("PUT", "201"), ("PATCH", "204"), ("DELETE", "204"), ("PURGE", "404")]
+        {
+            let head = "HTTP/1.1\r\nX-Rawcached-TTL: 50\r\nX:";
+            http(&path, &format!("{method} {key} {head}"), answer);
+            http(&path, &format!("{method} /"), "404");
+        }
+        http(&path, &format!("PUT {key}|body"), "201");
+        http(&path, &format!("PURGE {key}"), "204");
+        let mut waiting = UnixStream::connect(&path).unwrap();
+        let head = "HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+        waiting.write_all(format!("PUT {key} {head}").as_bytes()).unwrap();
+        let mut go_on = [0; 25];
+        waiting.read_exact(&mut go_on).unwrap();
+        mine.scrape(&shown);
+        futures_block(closing.shutdown()).unwrap();
+        for method in ["PUT", "PATCH", "DELETE", "PURGE"] {
+            let head = "HTTP/1.1\r\nX-Rawcached-TTL: 50\r\nX:";
+            http(&path, &format!("{method} /v1/objects/disk {head}"), "503");
+        }
+        mine.scrape(&shown);
+        mine
+    })
+    .await
+    .unwrap();
+    drop(stop);
+    running.await.unwrap().unwrap();
 }
 
 /// A server with all that a scrape of the daemon shows.
@@ -432,6 +513,7 @@ fn every_metric_that_can_be_moved_moves() {
     threads.block_on(async {
         commands(&mut seen).await;
         disk_commands(&mut seen).await;
+        http_requests(&mut seen).await;
         buffered(&mut seen).await;
     });
     let mut paused = tokio::runtime::Builder::new_current_thread();

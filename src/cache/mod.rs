@@ -256,8 +256,24 @@ impl Cache {
     /// # Errors
     /// The device failed.
     pub async fn touch(&self, key: &[u8], ttl: Duration) -> Result<Option<Lifetime>, StoreError> {
-        let until = self.inner.clock.now().plus(ttl.min(self.inner.options.ttl_max));
-        self.inner.store.touch(key, until, until).await
+        self.touch_with_grace(key, ttl, Duration::ZERO).await
+    }
+
+    /// As [`Cache::touch`], with `grace` behind the fresh lifetime, in which only callers that
+    /// ask for stale entries get it.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn touch_with_grace(
+        &self,
+        key: &[u8],
+        ttl: Duration,
+        grace: Duration,
+    ) -> Result<Option<Lifetime>, StoreError> {
+        let (now, ttl_max) = (self.inner.clock.now(), self.inner.options.ttl_max);
+        let fresh_until = now.plus(ttl.min(ttl_max));
+        let keep_until = now.plus(ttl.saturating_add(grace).min(ttl_max));
+        self.inner.store.touch(key, fresh_until, keep_until).await
     }
 
     /// Purges a key: gone at once and on every path, on the device before this returns, and a

@@ -27,6 +27,8 @@ const WORKERS_MAX: u32 = 1024;
 /// The kernel's default hard limit on open files is 524288 (systemd) or 1048576 (nr_open).
 const CONNECTIONS_MAX: u32 = 500_000;
 const LISTENERS_MAX: usize = 16;
+/// The shortest in which a busy machine still serves.
+const HTTP_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
 const RAM_SIZE_MIN: u64 = 1 << 20;
 const RAM_SIZE_MAX: u64 = 64 << 40;
@@ -66,21 +68,24 @@ fn size_in(size: ByteSize, range: &RangeInclusive<u64>, key: &'static str) -> Ch
 
 fn listeners(config: &Config) -> Check {
     let server = &config.server;
-    require(
-        server.http.is_empty(),
-        "server.http",
-        "HTTP listeners are not supported yet: leave the list empty",
-    )?;
     let listeners = server.memcached.len();
     require(
         (1..=LISTENERS_MAX).contains(&listeners),
         "server.memcached",
         format!("{listeners} listeners: name 1 to {LISTENERS_MAX}"),
     )?;
+    let listeners = server.http.len();
+    require(
+        listeners <= LISTENERS_MAX,
+        "server.http",
+        format!("{listeners} listeners: name at most {LISTENERS_MAX}"),
+    )?;
     let mut seen = HashSet::new();
-    for address in &server.memcached {
-        let once = seen.insert(address);
-        require(once, "server.memcached", format!("{address} is listed twice"))?;
+    for (key, addresses) in [("server.memcached", &server.memcached), ("server.http", &server.http)]
+    {
+        for address in addresses {
+            require(seen.insert(address), key, format!("{address} is listed twice"))?;
+        }
     }
     let loopback = server.admin.is_none_or(|address| address.ip().is_loopback());
     require(
@@ -109,6 +114,13 @@ fn limits(config: &Config) -> Check {
         format!("{} connections: write 1 to {CONNECTIONS_MAX}", server.max_connections),
     )?;
     size_in(server.max_object_size, &OBJECT_SIZE, "server.max_object_size")?;
+    for (period, key) in [
+        (server.http_idle_timeout, "server.http_idle_timeout"),
+        (server.http_stall_timeout, "server.http_stall_timeout"),
+    ] {
+        let fits = (HTTP_TIMEOUT_MIN..=DAY).contains(&period.0);
+        require(fits, key, format!("{period} is out of range: write 1s to 1d"))?;
+    }
     let ram = config.ram.size;
     require(
         ram.0 == 0 || (RAM_SIZE_MIN..=RAM_SIZE_MAX).contains(&ram.0),
@@ -230,7 +242,6 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_yet_is_refused() {
-        assert_eq!(broken("[server]\nhttp = [\"unix:/x\"]"), Some("server.http"));
         let two = "[[device]]\npath = \"/a\"\n[[device]]\npath = \"/b\"";
         assert_eq!(broken(two), Some("device[1]"));
     }
@@ -240,6 +251,10 @@ mod tests {
         for (text, key) in [
             ("[server]\nmemcached = []", "server.memcached"),
             ("[server]\nmemcached = [\"unix:/a\", \"unix:/a\"]", "server.memcached"),
+            ("[server]\nhttp = [\"unix:/a\", \"unix:/a\"]", "server.http"),
+            ("[server]\nmemcached = [\"unix:/a\"]\nhttp = [\"unix:/a\"]", "server.http"),
+            ("[server]\nhttp_idle_timeout = \"0s\"", "server.http_idle_timeout"),
+            ("[server]\nhttp_stall_timeout = \"2d\"", "server.http_stall_timeout"),
             ("[server]\nadmin = \"0.0.0.0:9180\"", "server.admin"),
             ("[server]\nworkers = 100000", "server.workers"),
             ("[server]\nsocket_mode = \"0066\"", "server.socket_mode"),
@@ -275,6 +290,7 @@ mod tests {
             "[ram]\nsize = \"0\"",
             "[range]\nparallel = \"off\"",
             "[server]\nadmin = \"\"",
+            "[server]\nhttp = [\"unix:/x\", \"tcp:127.0.0.1:1\"]",
             "[server]\nworkers = 0",
             "[ttl]\nmin_to_disk = \"0s\"",
             "[store]\nscrub_rate = \"0\"",

@@ -29,15 +29,17 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 28] = [
+pub const KEYS: [Key; 30] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
-    key("server", "http", Kind::List, "Listeners of the HTTP protocol (not supported yet)"),
+    key("server", "http", Kind::List, "Listeners of the HTTP protocol"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
     key("server", "workers", Kind::Integer, "Serving threads; 0 is one per core"),
     key("server", "socket_mode", Kind::Text, "Permission bits of Unix sockets, octal"),
     key("server", "socket_group", Kind::Text, "Group that owns Unix sockets"),
     key("server", "max_connections", Kind::Integer, "Connections served at one time"),
-    key("server", "max_object_size", Kind::Text, "Largest object that is stored"),
+    key("server", "max_object_size", Kind::Text, "Largest value of the memcached protocol"),
+    key("server", "http_idle_timeout", Kind::Text, "Longest wait for an HTTP request"),
+    key("server", "http_stall_timeout", Kind::Text, "How long an HTTP body may stand still"),
     key("device", "path", Kind::Text, "Block device or image file"),
     key("device", "io", Kind::Text, "auto, direct or buffered"),
     key("device", "engine", Kind::Text, "auto or threads"),

@@ -37,6 +37,10 @@ pub const SERVICE_SOCKET: &str = "/run/rawcached/memcached.sock";
 pub const EMBEDDED_DIRECTORY: &str = "rawcached-data";
 /// The memcached socket of `serve` without any configuration.
 pub const EMBEDDED_SOCKET: &str = "rawcached-data/memcached.sock";
+/// Where the packaged service puts its HTTP socket.
+pub const SERVICE_HTTP_SOCKET: &str = "/run/rawcached/http.sock";
+/// The HTTP socket of `serve` without any configuration.
+pub const EMBEDDED_HTTP_SOCKET: &str = "rawcached-data/http.sock";
 
 /// A complete configuration. One that came from [`Sources::load`] has been checked.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -68,7 +72,7 @@ pub struct Config {
 pub struct ServerConfig {
     /// Listeners of the memcached protocol; at least one.
     pub memcached: Vec<ListenAddress>,
-    /// Listeners of the HTTP protocol; must be empty in this version.
+    /// Listeners of the HTTP protocol.
     pub http: Vec<ListenAddress>,
     /// Loopback address of metrics and health; `None` (written `""`) turns it off.
     #[serde(deserialize_with = "optional")]
@@ -83,8 +87,12 @@ pub struct ServerConfig {
     pub socket_group: Option<String>,
     /// Connections served at one time; further ones wait to be accepted.
     pub max_connections: u32,
-    /// Largest object that is stored.
+    /// Largest value that is stored by the memcached protocol.
     pub max_object_size: ByteSize,
+    /// Longest wait for an HTTP request to be complete up to its body.
+    pub http_idle_timeout: Period,
+    /// How long an HTTP client may neither send nor take a byte of a body.
+    pub http_stall_timeout: Period,
 }
 
 /// One `[[device]]`.
@@ -183,6 +191,8 @@ impl Default for ServerConfig {
             socket_group: None,
             max_connections: 4096,
             max_object_size: ByteSize(64 << 20),
+            http_idle_timeout: Period(Duration::from_secs(60)),
+            http_stall_timeout: Period(Duration::from_secs(300)),
         }
     }
 }
@@ -271,6 +281,8 @@ impl Config {
             or_empty(server.socket_group.as_ref()),
             server.max_connections.to_string(),
             server.max_object_size.to_string(),
+            server.http_idle_timeout.to_string(),
+            server.http_stall_timeout.to_string(),
             device.path.display().to_string(),
             device.io.to_string(),
             device.engine.to_string(),

@@ -13,6 +13,7 @@ use super::{Config, ConfigError, FILE_VARIABLE, KEYS, Key, Origin};
 const EMBEDDED: &str = r#"
 [server]
 memcached = ["unix:rawcached-data/memcached.sock"]
+http = ["unix:rawcached-data/http.sock"]
 [[device]]
 path = "rawcached-data/cache.img"
 size = "1GiB"

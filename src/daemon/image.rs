@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, DeviceConfig, EMBEDDED_DIRECTORY, EMBEDDED_SOCKET, ListenAddress};
+use crate::config::{
+    Config, DeviceConfig, EMBEDDED_DIRECTORY, EMBEDDED_HTTP_SOCKET, EMBEDDED_SOCKET, ListenAddress,
+};
 use crate::units::ByteSize;
 
 /// An image file could not be made or is missing.
@@ -89,8 +91,14 @@ pub async fn prepare(
 /// Makes the directory of the embedded default, if the image or the socket is to be there. All
 /// other directories are the operator's.
 fn make_embedded_directory(config: &Config) -> Result<(), ImageError> {
-    let socket = ListenAddress::Unix(EMBEDDED_SOCKET.into());
-    if !config.embedded && !config.server.memcached.contains(&socket) {
+    let is_there = |listeners: &[ListenAddress], socket: &str| {
+        listeners.contains(&ListenAddress::Unix(socket.into()))
+    };
+    let server = &config.server;
+    if !config.embedded
+        && !is_there(&server.memcached, EMBEDDED_SOCKET)
+        && !is_there(&server.http, EMBEDDED_HTTP_SOCKET)
+    {
         return Ok(());
     }
     let path = PathBuf::from(EMBEDDED_DIRECTORY);

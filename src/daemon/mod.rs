@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::metrics::{Metrics, ProcessStart};
 use crate::server::admin::{Admin, Readiness};
+use crate::server::listener::Protocol;
 use logging::Logging;
 use progress::RecoveryProgress;
 use signals::{Signal, Signals};
@@ -121,15 +122,15 @@ impl Daemon {
         wiring::add_metrics(&metrics, &cache)?;
         add_readiness(&metrics, &cache, &stopping)?;
 
-        let Inherited { memcached, admin } = inherited;
-        let listeners = if memcached.is_empty() {
-            wiring::bind_listeners(&config.server)?
-        } else {
-            tracing::info!(sockets = memcached.len(), "listeners from the service manager");
-            memcached
-        };
+        let Inherited { memcached, http, admin } = inherited;
+        let listeners = wiring::open_listeners(&config.server, memcached, http)?;
         for listener in &listeners {
-            tracing::info!(address = %listener.address(), "memcached listener");
+            match listener.protocol() {
+                Protocol::Memcached => {
+                    tracing::info!(address = %listener.address(), "memcached listener");
+                }
+                Protocol::Http => tracing::info!(address = %listener.address(), "HTTP listener"),
+            }
         }
         let admin_listener = sockets::open_admin(&config.server, admin)?;
         let serving = wiring::start_server(&config, &cache, listeners, &metrics)?;

@@ -8,10 +8,12 @@ use listenfd::ListenFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::ServerConfig;
-use crate::server::listener::Listener;
+use crate::server::listener::{Listener, Protocol};
 
-/// Name of inherited data sockets (`FileDescriptorName=` in a socket unit).
+/// Name of inherited memcached sockets (`FileDescriptorName=` in a socket unit).
 const MEMCACHED_NAME: &str = "memcached";
+/// Name of inherited HTTP sockets.
+const HTTP_NAME: &str = "http";
 /// Name of an inherited admin socket.
 const ADMIN_NAME: &str = "admin";
 /// Descriptors needed besides one for each connection: devices, listeners, logs, admin.
@@ -22,8 +24,10 @@ const OPEN_FILES_MIN: u64 = 64;
 /// Sockets that the service manager has opened for the daemon.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// Data sockets; they take the place of the configured ones.
+    /// Memcached sockets; they take the place of the configured ones.
     pub memcached: Vec<Listener>,
+    /// HTTP sockets; they take the place of the configured ones.
+    pub http: Vec<Listener>,
     /// The admin socket; it takes the place of the configured one.
     pub admin: Option<TcpListener>,
 }
@@ -46,7 +50,7 @@ impl Inherited {
     fn take_one(&mut self, sockets: &mut ListenFd, index: usize, name: &str) -> anyhow::Result<()> {
         const TAKEN: &str = "the socket was taken already";
         match name {
-            MEMCACHED_NAME => {
+            MEMCACHED_NAME | HTTP_NAME => {
                 let listener = match sockets.take_unix_listener(index) {
                     Ok(listener) => Listener::from_unix(listener.context(TAKEN)?)?,
                     // Not a Unix socket, which leaves TCP.
@@ -54,7 +58,10 @@ impl Inherited {
                         Listener::from_tcp(sockets.take_tcp_listener(index)?.context(TAKEN)?)?
                     }
                 };
-                self.memcached.push(listener);
+                match name {
+                    HTTP_NAME => self.http.push(listener.speaking(Protocol::Http)),
+                    _ => self.memcached.push(listener),
+                }
             }
             ADMIN_NAME => {
                 let listener = sockets.take_tcp_listener(index)?.context(TAKEN)?;
@@ -62,8 +69,8 @@ impl Inherited {
                 self.admin = Some(listener);
             }
             _ => bail!(
-                "unknown name: write FileDescriptorName={MEMCACHED_NAME} or {ADMIN_NAME} in its \
-                 socket unit"
+                "unknown name: write FileDescriptorName={MEMCACHED_NAME}, {HTTP_NAME} or \
+                 {ADMIN_NAME} in its socket unit"
             ),
         }
         Ok(())

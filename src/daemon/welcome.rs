@@ -20,14 +20,16 @@ fn text(program: &str, config: &Config, admin: Option<SocketAddr>) -> String {
         "rawcached serves {} without a configuration file. In another terminal, here:\n\n",
         device.path.display()
     );
-    if let Some(ListenAddress::Unix(path)) = config.server.memcached.first() {
+    if let Some(ListenAddress::Unix(path)) = config.server.http.first() {
         let socket = path.display();
         text += &format!(
             "  store   echo hello | {program} put greeting --ttl 10m --socket {socket}\n  \
                read    {program} get greeting --socket {socket}\n  \
-               purge   {program} purge greeting --socket {socket}\n  \
-               watch   {program} stats --socket {socket}\n"
+               purge   {program} purge greeting --socket {socket}\n"
         );
+    }
+    if let Some(ListenAddress::Unix(path)) = config.server.memcached.first() {
+        text += &format!("  watch   {program} stats --socket {}\n", path.display());
     }
     if let Some(admin) = admin {
         text += &format!(
@@ -48,8 +50,8 @@ mod tests {
         let config = Sources::default().load().unwrap();
         let text = text("./rawcached", &config, config.server.admin);
         for line in [
-            "echo hello | ./rawcached put greeting --ttl 10m --socket rawcached-data/memcached.sock",
-            "./rawcached get greeting --socket rawcached-data/memcached.sock",
+            "echo hello | ./rawcached put greeting --ttl 10m --socket rawcached-data/http.sock",
+            "./rawcached get greeting --socket rawcached-data/http.sock",
             "curl -s http://127.0.0.1:9180/metrics",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

@@ -21,7 +21,7 @@ use crate::config::{
 use crate::device::{self, Device, EngineKind, OpenOptions};
 use crate::format::{Superblock, Uuid};
 use crate::metrics::{Metrics, write_cache, write_device};
-use crate::server::listener::{Listener, Permissions};
+use crate::server::listener::{Listener, Permissions, Protocol};
 use crate::server::{Options, RunError, Server, write_server};
 use crate::store::{FormatOptions, OpenError, Store};
 
@@ -133,15 +133,29 @@ pub fn add_metrics(metrics: &Metrics, cache: &Cache) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Binds the configured data listeners.
-pub fn bind_listeners(config: &ServerConfig) -> anyhow::Result<Vec<Listener>> {
+/// The data listeners: those that the service manager passed, and the configured ones of each
+/// protocol for which it passed none.
+pub fn open_listeners(
+    config: &ServerConfig,
+    memcached: Vec<Listener>,
+    http: Vec<Listener>,
+) -> anyhow::Result<Vec<Listener>> {
     let permissions =
         Permissions { mode: config.socket_mode.0, group: config.socket_group.clone() };
-    let bind = |address: &ListenAddress| {
-        Listener::bind(address, &permissions)
-            .with_context(|| format!("server.memcached: {address}"))
+    let open = |passed: Vec<Listener>, addresses: &[ListenAddress], key: &str| {
+        if !passed.is_empty() {
+            tracing::info!(sockets = passed.len(), key, "listeners from the service manager");
+            return Ok(passed);
+        }
+        let bind = |address: &ListenAddress| {
+            Listener::bind(address, &permissions).with_context(|| format!("{key}: {address}"))
+        };
+        addresses.iter().map(bind).collect()
     };
-    config.memcached.iter().map(bind).collect()
+    let mut listeners = open(memcached, &config.memcached, "server.memcached")?;
+    let http = open(http, &config.http, "server.http")?;
+    listeners.extend(http.into_iter().map(|listener| listener.speaking(Protocol::Http)));
+    Ok(listeners)
 }
 
 /// The running protocol server.
@@ -180,6 +194,8 @@ fn options_of(config: &Config) -> Options {
         drain_timeout: super::DRAIN_DEADLINE,
         value_len_max: server.max_object_size.0,
         ttl_max: config.ttl.max.0,
+        http_idle_timeout: server.http_idle_timeout.0,
+        http_stall_timeout: server.http_stall_timeout.0,
         ..defaults
     }
 }
@@ -192,7 +208,7 @@ impl Serving {
             Ok(Err(error)) => error.into(),
             Err(panicked) => panicked.into(),
         };
-        reason.context("the memcached server failed")
+        reason.context("the server failed")
     }
 
     /// Stops accepting and lets commands in progress finish within the drain's limit.
@@ -204,9 +220,9 @@ impl Serving {
         let limit = self.drain_timeout + STOP_GRACE;
         match tokio::time::timeout(limit, &mut self.task).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::error!(%error, "the memcached server failed"),
-            Ok(Err(panicked)) => tracing::error!(%panicked, "the memcached server failed"),
-            Err(_) => tracing::error!(?limit, "the memcached server does not end; given up"),
+            Ok(Ok(Err(error))) => tracing::error!(%error, "the server failed"),
+            Ok(Err(panicked)) => tracing::error!(%panicked, "the server failed"),
+            Err(_) => tracing::error!(?limit, "the server does not end; given up"),
         }
     }
 }

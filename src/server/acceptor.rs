@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::counters::{Counters, Ticket};
-use super::listener::{Listener, Stream, WatchedListener};
+use super::http;
+use super::listener::{Listener, Protocol, Stream, WatchedListener};
 use super::workers::{Arrival, Workers};
 use super::{Options, RunError};
 
@@ -45,7 +46,7 @@ impl Acceptor {
                 accepted = poll_fn(|cx| self.poll_accept(cx)) => accepted,
             };
             match accepted {
-                Ok(stream) => self.admit(stream, workers),
+                Ok((stream, protocol)) => self.admit(stream, protocol, workers),
                 Err(error) => {
                     self.counters.acceptor().accept_errors.bump();
                     tracing::warn!(%error, "cannot accept a connection");
@@ -55,25 +56,29 @@ impl Acceptor {
         }
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Protocol)>> {
         for _ in 0..self.listeners.len() {
             self.turn = (self.turn + 1) % self.listeners.len();
-            if let Poll::Ready(accepted) = self.listeners[self.turn].poll_accept(cx) {
-                return Poll::Ready(accepted);
+            let listener = &self.listeners[self.turn];
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(accepted.map(|stream| (stream, listener.protocol)));
             }
         }
         Poll::Pending
     }
 
-    fn admit(&self, stream: Stream, workers: &Workers) {
+    fn admit(&self, stream: Stream, protocol: Protocol, workers: &Workers) {
         let counts = self.counters.acceptor();
         counts.connections_total.bump();
         match Ticket::take(&self.counters, self.connections_max) {
-            Some(ticket) => workers.hand_over(Arrival { stream, ticket }),
+            Some(ticket) => workers.hand_over(Arrival { stream, protocol, ticket }),
             None => {
                 counts.connections_rejected.bump();
                 // A socket that was just opened has room for a line; if not, it is closed anyway.
-                let _ = (&stream).write(REJECTION);
+                let _ = (&stream).write(match protocol {
+                    Protocol::Memcached => REJECTION,
+                    Protocol::Http => http::REJECTION,
+                });
             }
         }
     }

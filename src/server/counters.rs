@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::http::{HttpShard, HttpSnapshot};
 use crate::cache::Tier;
 use crate::histogram::{Histogram, HistogramSnapshot};
 
@@ -17,6 +18,7 @@ macro_rules! define_counts {
         pub(super) struct Shard {
             $(pub(super) $name: Count,)*
             latencies: [Histogram; Operation::ALL.len()],
+            pub(super) http: HttpShard,
         }
 
         /// Everything counted, summed over all workers; see [`Counters::snapshot`].
@@ -123,7 +125,7 @@ impl Count {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -204,6 +206,8 @@ pub struct Snapshot {
     pub connections_current: u64,
     /// Latencies by operation, in the order of [`Operation::ALL`].
     pub latencies: [HistogramSnapshot; Operation::ALL.len()],
+    /// What only the HTTP server counts.
+    pub http: HttpSnapshot,
 }
 
 impl Counters {
@@ -232,6 +236,7 @@ impl Counters {
         };
         for shard in &self.shards {
             total.counts = total.counts + shard.counts();
+            total.http.merge(&shard.http);
             for (sum, histogram) in total.latencies.iter_mut().zip(&shard.latencies) {
                 sum.merge(&histogram.snapshot());
             }

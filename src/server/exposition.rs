@@ -1,6 +1,7 @@
 //! What the server counts, as metrics. Owns their names; the numbers are [`super::counters`]'s.
 
 use super::counters::{Counts, Operation, Snapshot};
+use super::http::write_http;
 use crate::metrics::Page;
 
 /// Writes a snapshot of a server that takes at most `connections_max` connections.
@@ -16,6 +17,7 @@ pub fn write_server(page: &mut Page, snapshot: &Snapshot, connections_max: usize
             latency,
         );
     }
+    write_http(page, &snapshot.http);
 }
 
 fn write_connections(page: &mut Page, snapshot: &Snapshot, connections_max: usize) {
@@ -99,7 +101,7 @@ fn write_failures(page: &mut Page, counts: &Counts) {
         ),
         (
             "rawcached_protocol_errors_total",
-            "Commands answered with ERROR or CLIENT_ERROR.",
+            "Commands answered with ERROR or CLIENT_ERROR, and HTTP requests that cannot be read.",
             counts.protocol_errors,
         ),
     ] {

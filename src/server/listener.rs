@@ -39,6 +39,16 @@ pub struct Listener {
     socket: Socket,
     address: ListenAddress,
     file: Option<SocketFile>,
+    protocol: Protocol,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// The text protocol of memcached.
+    Memcached,
+    /// HTTP/1.1.
+    Http,
 }
 
 #[derive(Debug)]
@@ -101,6 +111,18 @@ impl Listener {
         Listener::new(Socket::Tcp(socket), ListenAddress::Tcp(address), None)
     }
 
+    /// The same listener, whose clients speak `protocol`; a new one speaks memcached's.
+    #[must_use]
+    pub fn speaking(self, protocol: Protocol) -> Listener {
+        Listener { protocol, ..self }
+    }
+
+    /// What its clients speak.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Where it listens; for TCP with the port that the system chose.
     #[must_use]
     pub fn address(&self) -> &ListenAddress {
@@ -117,7 +139,7 @@ impl Listener {
             Socket::Tcp(socket) => socket.set_nonblocking(true),
         };
         match set {
-            Ok(()) => Ok(Listener { socket, address, file }),
+            Ok(()) => Ok(Listener { socket, address, file, protocol: Protocol::Memcached }),
             Err(source) => Err(ListenError::System { address, source }),
         }
     }
@@ -129,7 +151,7 @@ impl Listener {
             Socket::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Watched::Tcp),
         };
         match socket {
-            Ok(socket) => Ok(WatchedListener { socket, _file: self.file }),
+            Ok(socket) => Ok(WatchedListener { socket, protocol: self.protocol, _file: self.file }),
             Err(source) => Err(ListenError::System { address: self.address, source }),
         }
     }
@@ -139,6 +161,7 @@ impl Listener {
 #[derive(Debug)]
 pub(super) struct WatchedListener {
     socket: Watched,
+    pub(super) protocol: Protocol,
     _file: Option<SocketFile>,
 }
 

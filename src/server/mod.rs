@@ -1,8 +1,9 @@
 //! The server: takes connections on its listeners, spreads them over worker threads and
-//! speaks the memcached protocol on them. Owns sockets and threads; never touches a device.
+//! speaks the memcached protocol or HTTP on them. Owns sockets and threads; never touches a device.
 
 pub mod admin;
 pub mod counters;
+pub mod http;
 pub mod listener;
 pub mod memcached;
 
@@ -10,6 +11,7 @@ mod acceptor;
 mod buffers;
 mod exposition;
 mod gate;
+mod metadata;
 mod socket_file;
 mod workers;
 
@@ -41,6 +43,11 @@ pub struct Options {
     pub staging_len_max: u64,
     /// Lifetime of entries that are to live for ever; longer lifetimes are cut to it.
     pub ttl_max: Duration,
+    /// Longest wait for an HTTP request to be complete up to its body, counted from the end of
+    /// the one before it.
+    pub http_idle_timeout: Duration,
+    /// How long an HTTP client may neither send nor take a byte while its request is answered.
+    pub http_stall_timeout: Duration,
 }
 
 impl Default for Options {
@@ -52,6 +59,8 @@ impl Default for Options {
             value_len_max: 64 << 20,
             staging_len_max: 64 << 20,
             ttl_max: Duration::from_secs(365 * 24 * 60 * 60),
+            http_idle_timeout: Duration::from_secs(60),
+            http_stall_timeout: Duration::from_secs(300),
         }
     }
 }

@@ -12,13 +12,15 @@ use tokio::task::{self, JoinError, JoinSet};
 
 use super::counters::Ticket;
 use super::gate::Gate;
-use super::listener::Stream;
+use super::http;
+use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
 use super::{RunError, Server};
 
 /// A connection on its way to a worker.
 pub(super) struct Arrival {
     pub(super) stream: Stream,
+    pub(super) protocol: Protocol,
     pub(super) ticket: Ticket,
 }
 
@@ -31,8 +33,10 @@ impl Workers {
     /// Starts all threads.
     pub(super) fn start(server: &Server) -> Result<Workers, RunError> {
         let shared = Shared::new(&server.options);
+        let http_shared = http::Shared::default();
         let workers = (0..server.options.workers.get()).map(|index| {
-            spawn(index, Service::new(server, index, &shared)).map_err(RunError::Worker)
+            let http = http::Service::new(server, index, &http_shared);
+            spawn(index, Service::new(server, index, &shared), http).map_err(RunError::Worker)
         });
         Ok(Workers { workers: workers.collect::<Result<_, _>>()?, turn: AtomicUsize::new(0) })
     }
@@ -67,6 +71,7 @@ impl Workers {
 fn spawn(
     index: usize,
     service: Service,
+    http: http::Service,
 ) -> std::io::Result<(mpsc::UnboundedSender<Arrival>, JoinHandle<()>)> {
     let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     // Bounded by the tickets: every arrival holds one.
@@ -74,6 +79,7 @@ fn spawn(
     let worker = Worker {
         leads: index == 0,
         service: Arc::new(service),
+        http: Arc::new(http),
         connections: JoinSet::new(),
         gates: HashMap::new(),
     };
@@ -87,6 +93,7 @@ struct Worker {
     /// One worker also does what is to be done once.
     leads: bool,
     service: Arc<Service>,
+    http: Arc<http::Service>,
     connections: JoinSet<()>,
     gates: HashMap<task::Id, Arc<Gate>>,
 }
@@ -114,7 +121,14 @@ impl Worker {
 
     fn open(&mut self, arrival: Arrival) {
         let gate = Arc::new(Gate::default());
-        let task = self.connections.spawn(serve(arrival, self.service.clone(), gate.clone()));
+        let task = match arrival.protocol {
+            Protocol::Memcached => {
+                self.connections.spawn(serve(arrival, self.service.clone(), gate.clone()))
+            }
+            Protocol::Http => {
+                self.connections.spawn(serve_http(arrival, self.http.clone(), gate.clone()))
+            }
+        };
         self.gates.insert(task.id(), gate);
     }
 
@@ -165,6 +179,22 @@ async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
     tracing::warn!(%error, "a connection cannot be served");
 }
 
+async fn serve_http(arrival: Arrival, service: Arc<http::Service>, gate: Arc<Gate>) {
+    // Dropped last, when the socket is closed.
+    let _ticket = arrival.ticket;
+    let error = match arrival.stream {
+        Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
+            Ok(stream) => return http::serve(stream, service, gate).await,
+            Err(error) => error,
+        },
+        Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => return http::serve(stream, service, gate).await,
+            Err(error) => error,
+        },
+    };
+    tracing::warn!(%error, "a connection cannot be served");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,8 +206,9 @@ mod tests {
     async fn a_panic_in_a_connection_is_counted() {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
-        let connections = JoinSet::new();
-        let mut worker = Worker { leads: false, service, connections, gates: HashMap::new() };
+        let http = Arc::new(http::Service::new(&server, 0, &http::Shared::default()));
+        let (connections, gates) = (JoinSet::new(), HashMap::new());
+        let mut worker = Worker { leads: false, service, http, connections, gates };
         worker.connections.spawn(async { panic!("a bug") });
         worker.drain(Duration::from_secs(10)).await;
         assert_eq!(server.counters.snapshot().counts.connection_panics, 1);

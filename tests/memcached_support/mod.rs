@@ -17,7 +17,7 @@ use std::time::Duration;
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::config::ListenAddress;
-use rawcached::device::SimDevice;
+use rawcached::device::{Device, SimDevice};
 use rawcached::format::Uuid;
 use rawcached::server::counters::{Counters, Snapshot};
 use rawcached::server::listener::{Listener, Permissions};
@@ -34,6 +34,7 @@ pub struct TestServer {
     pub clock: Clock,
     pub cache: Cache,
     pub counters: Arc<Counters>,
+    pub device: SimDevice,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), RunError>>>,
     _directory: tempfile::TempDir,
@@ -51,13 +52,12 @@ pub fn options() -> Options {
 }
 
 /// An empty cache on a simulated device.
-async fn open_cache(clock: Clock) -> Cache {
+async fn open_cache(device: Device, cache_options: CacheOptions, clock: Clock) -> Cache {
     test_log::init();
-    let device = SimDevice::new(128 << 20, 512).open();
     let options =
         FormatOptions { uuid: Uuid([7; 16]), alignment: None, region_size: Some(4 << 20) };
     Store::format(&device, &options, &clock).await.unwrap();
-    let cache = Cache::open(device, CacheOptions::default(), clock).await.unwrap();
+    let cache = Cache::open(device, cache_options, clock).await.unwrap();
     cache.ready().await;
     cache
 }
@@ -72,7 +72,16 @@ impl TestServer {
     }
 
     /// Serves on further listeners besides its own socket.
-    pub fn serving(options: Options, mut listeners: Vec<Listener>) -> TestServer {
+    pub fn serving(options: Options, listeners: Vec<Listener>) -> TestServer {
+        TestServer::of_cache(options, CacheOptions::default(), listeners)
+    }
+
+    /// As [`TestServer::serving`], over a cache with `cache_options`.
+    pub fn of_cache(
+        options: Options,
+        cache_options: CacheOptions,
+        mut listeners: Vec<Listener>,
+    ) -> TestServer {
         let clock = Clock::manual(Timestamp(1_800_000_000));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("memcached.sock");
@@ -81,10 +90,12 @@ impl TestServer {
         let (stop, stopped) = oneshot::channel();
         let (opened, opening) = std::sync::mpsc::channel();
         let cache_clock = clock.clone();
+        let device = SimDevice::new(128 << 20, 512);
+        let opened_device = device.open();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
-                let cache = open_cache(cache_clock).await;
+                let cache = open_cache(opened_device, cache_options, cache_clock).await;
                 let server = Server::new(options, cache.clone());
                 opened.send((cache, server.counters().clone())).unwrap();
                 let stopped = async {
@@ -95,7 +106,7 @@ impl TestServer {
         });
         let (cache, counters) = opening.recv().unwrap();
         let (stop, thread) = (Some(stop), Some(thread));
-        TestServer { path, clock, cache, counters, stop, thread, _directory: directory }
+        TestServer { path, clock, cache, counters, device, stop, thread, _directory: directory }
     }
 
     pub fn connect(&self) -> Client {

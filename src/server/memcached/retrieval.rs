@@ -3,6 +3,7 @@
 use crate::cache::Hit;
 use crate::clock::Stopwatch;
 use crate::server::counters::Operation;
+use crate::server::metadata::Metadata;
 
 use super::command::{Key, Retrieval};
 use super::connection::Closed;
@@ -94,7 +95,7 @@ fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas:
     peer.push(b"VALUE ");
     peer.push(&key);
     peer.push(b" ");
-    peer.push_decimal(u64::from(flags(hit)));
+    peer.push_decimal(u64::from(Metadata::flags(hit.metadata())));
     peer.push(b" ");
     peer.push_decimal(hit.len());
     if with_cas {
@@ -102,10 +103,4 @@ fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas:
         peer.push_decimal(hit.cas());
     }
     peer.push(b"\r\n");
-}
-
-/// The flags of an entry: its metadata as a little-endian number. Zero flags are kept as no
-/// metadata, and metadata of another length was not written by this protocol.
-fn flags(hit: &Hit) -> u32 {
-    <[u8; 4]>::try_from(hit.metadata()).map_or(0, u32::from_le_bytes)
 }

@@ -7,6 +7,7 @@ use crate::cache::{Cache, StoreError, StoreOptions};
 use crate::clock::Stopwatch;
 use crate::server::buffers::Buffers;
 use crate::server::counters::{Counters, Operation, Shard};
+use crate::server::metadata::Metadata;
 use crate::server::{Options, Server};
 
 use super::command::Key;
@@ -72,10 +73,7 @@ impl Service {
 
     /// How to store an entry with a client's `flags` and `exptime`.
     pub(super) fn store_options(&self, flags: u32, exptime: i64) -> StoreOptions {
-        let metadata = match flags {
-            0 => bytes::Bytes::new(),
-            _ => bytes::Bytes::copy_from_slice(&flags.to_le_bytes()),
-        };
+        let metadata = Metadata::of_flags(flags);
         let ttl = Some(self.lifetime(exptime));
         StoreOptions { ttl, metadata, ..StoreOptions::default() }
     }

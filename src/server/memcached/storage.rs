@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use crate::cache::{Condition, Hit, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
 use crate::server::counters::Operation;
+use crate::server::metadata::Metadata;
 
 use super::command::{Store, Verb};
 use super::service::{Service, TOO_LARGE};
@@ -136,7 +137,7 @@ impl Service {
         StoreOptions {
             ttl: Some(lifetime.fresh_until.since(self.cache.clock().now())),
             grace: lifetime.keep_until.since(lifetime.fresh_until),
-            metadata: Bytes::copy_from_slice(hit.metadata()),
+            metadata: Metadata::kept_with_new_body(hit.metadata()),
             ..StoreOptions::default()
         }
     }

@@ -128,8 +128,16 @@ impl RangeReader {
         }
         let chunk = self.ready.pop_front();
         add(&self.store.shared.ranges.bytes, chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
-        self.finished = chunk.is_none();
+        // A caller that counts bytes does not ask again for the end.
+        self.finished = self.is_given();
         Ok(chunk)
+    }
+
+    fn is_given(&self) -> bool {
+        self.ready.is_empty()
+            && self.current.is_none()
+            && self.wants.is_empty()
+            && self.unplanned.is_empty()
     }
 
     /// Makes at least one piece ready, unless the end is reached.

@@ -1,0 +1,200 @@
+//! GET and HEAD.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+use hyper::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
+};
+use hyper::{HeaderMap, Response, StatusCode};
+
+use super::body::{AnswerBody, Step};
+use super::cache_control::CacheControl;
+use super::conditional::{Access, Verdict, evaluate, range_applies};
+use super::counts::HttpOperation;
+use super::range::{Selection, select};
+use super::refusal::Refusal;
+use super::representation::Representation;
+use super::service::{Answer, Service, plain};
+use crate::cache::{Hit, Tier, TruncatedBody};
+use crate::clock::Stopwatch;
+
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+/// Lookups for one answer.
+const LOOKUPS_MAX: usize = 2;
+
+impl Service {
+    pub(super) async fn get(&self, key: &[u8], request: &HeaderMap) -> Answer {
+        let watch = Stopwatch::start();
+        // What was replaced or is damaged before its first piece was read is looked up once more.
+        for _ in 0..LOOKUPS_MAX {
+            let Some(hit) = self.find(key, request).await else { break };
+            let tier = hit.tier();
+            if let Ok(answer) = self.answer_with(hit, request).await {
+                self.count_lookup(Some(tier), &watch);
+                return answer;
+            }
+        }
+        self.count_lookup(None, &watch);
+        plain(Refusal::NOT_FOUND)
+    }
+
+    pub(super) async fn head(&self, key: &[u8], request: &HeaderMap) -> Answer {
+        let watch = Stopwatch::start();
+        let hit = self.find(key, request).await;
+        self.count_lookup(hit.as_ref().map(Hit::tier), &watch);
+        let Some(hit) = hit else { return plain(Refusal::NOT_FOUND) };
+        let representation = Representation::of(&hit);
+        let refused = self.refused_by_conditions(request, &representation);
+        let described = || self.describe(&representation, AnswerBody::empty(), hit.len());
+        refused.unwrap_or_else(described)
+    }
+
+    fn count_lookup(&self, tier: Option<Tier>, watch: &Stopwatch) {
+        self.shard.http.record(HttpOperation::of_lookup(tier), watch.elapsed());
+        if let Some(tier) = tier {
+            self.shard.count_hit(tier);
+        }
+    }
+
+    /// A stale object is given only to those that ask for it by `max-stale`.
+    async fn find(&self, key: &[u8], request: &HeaderMap) -> Option<Hit> {
+        let Some(max_stale) = CacheControl::of(request).max_stale else {
+            return self.cache.lookup_head(key, false).await;
+        };
+        let hit = self.cache.lookup_head(key, true).await?;
+        let stale_since = hit.lifetime().fresh_until;
+        let staleness = self.cache.clock().now().since(stale_since);
+        (staleness <= max_stale).then_some(hit)
+    }
+
+    /// The answer where the preconditions of a request do not hold.
+    fn refused_by_conditions(
+        &self,
+        request: &HeaderMap,
+        representation: &Representation,
+    ) -> Option<Answer> {
+        match evaluate(request, Some(&representation.validators()), Access::Read) {
+            Verdict::Proceed => None,
+            Verdict::Failed => Some(plain(Refusal::PRECONDITION)),
+            Verdict::NotModified => {
+                let mut answer = Response::new(AnswerBody::empty());
+                *answer.status_mut() = StatusCode::NOT_MODIFIED;
+                let now = self.cache.clock().now();
+                representation.describe_validation(answer.headers_mut(), now);
+                Some(answer)
+            }
+        }
+    }
+
+    /// The whole object or what is asked of it. An error if nothing of that can be read.
+    async fn answer_with(&self, hit: Hit, request: &HeaderMap) -> Result<Answer, TruncatedBody> {
+        let representation = Representation::of(&hit);
+        if let Some(refused) = self.refused_by_conditions(request, &representation) {
+            return Ok(refused);
+        }
+        let asked = request.get(RANGE);
+        let asked = asked.filter(|_| range_applies(request, &representation.validators()));
+        match asked.map_or(Selection::Whole, |range| select(range.as_bytes(), hit.len())) {
+            Selection::Whole => self.whole(hit, &representation).await,
+            Selection::Nothing => Ok(unsatisfiable(hit.len())),
+            Selection::Parts(parts) if parts.len() == 1 => {
+                self.one_part(hit, &representation, parts[0].clone()).await
+            }
+            Selection::Parts(parts) => self.several_parts(hit, &representation, &parts).await,
+        }
+    }
+
+    async fn whole(
+        &self,
+        hit: Hit,
+        representation: &Representation,
+    ) -> Result<Answer, TruncatedBody> {
+        let len = hit.len();
+        let body = part(hit, 0..len).await?;
+        Ok(self.describe(representation, body, len))
+    }
+
+    async fn one_part(
+        &self,
+        hit: Hit,
+        representation: &Representation,
+        range: Range<u64>,
+    ) -> Result<Answer, TruncatedBody> {
+        let content_range = content_range(&range, hit.len());
+        let len = range.end - range.start;
+        let mut answer = self.describe(representation, part(hit, range).await?, len);
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        answer.headers_mut().insert(CONTENT_RANGE, header(&content_range));
+        Ok(answer)
+    }
+
+    async fn several_parts(
+        &self,
+        hit: Hit,
+        representation: &Representation,
+        parts: &[Range<u64>],
+    ) -> Result<Answer, TruncatedBody> {
+        let mut answer = self.describe(representation, AnswerBody::empty(), 0);
+        let boundary = format!("{:016x}{:016x}", self.tags.make(), self.tags.make());
+        let content_type = answer
+            .headers_mut()
+            .insert(CONTENT_TYPE, header(&format!("multipart/byteranges; boundary={boundary}")));
+        let mut steps = VecDeque::with_capacity(2 * parts.len() + 1);
+        for part in parts {
+            let mut text = format!("\r\n--{boundary}\r\nContent-Range: ").into_bytes();
+            text.extend_from_slice(content_range(part, hit.len()).as_bytes());
+            if let Some(content_type) = &content_type {
+                text.extend_from_slice(b"\r\nContent-Type: ");
+                text.extend_from_slice(content_type.as_bytes());
+            }
+            text.extend_from_slice(b"\r\n\r\n");
+            steps.push_back(Step::Text(Bytes::from(text)));
+            steps.push_back(Step::Object(part.clone()));
+        }
+        steps.push_back(Step::Text(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
+        let body = AnswerBody::parts(hit, steps).await?;
+        let len = hyper::body::Body::size_hint(&body).lower();
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
+        *answer.body_mut() = body;
+        Ok(answer)
+    }
+
+    fn describe(&self, representation: &Representation, body: AnswerBody, len: u64) -> Answer {
+        let mut answer = Response::new(body);
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+        headers.insert(ACCEPT_RANGES, BYTES);
+        representation.describe(headers, self.cache.clock().now());
+        answer
+    }
+}
+
+/// The bytes `range` of an object: at once if they are in memory.
+async fn part(hit: Hit, range: Range<u64>) -> Result<AnswerBody, TruncatedBody> {
+    if range.is_empty() {
+        return Ok(AnswerBody::empty());
+    }
+    if hit.whole().is_some() {
+        let bytes = hit.range(range, None).await?.next_chunk().await?;
+        return Ok(AnswerBody::memory(bytes.unwrap_or_default()));
+    }
+    AnswerBody::parts(hit, VecDeque::from([Step::Object(range)])).await
+}
+
+fn unsatisfiable(len: u64) -> Answer {
+    let mut answer = plain(Refusal::RANGE);
+    answer.headers_mut().insert(CONTENT_RANGE, header(&format!("bytes */{len}")));
+    answer
+}
+
+fn content_range(part: &Range<u64>, len: u64) -> String {
+    format!("bytes {}-{}/{len}", part.start, part.end - 1)
+}
+
+/// Text made here, of characters that every header may have.
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

@@ -1,0 +1,129 @@
+//! How long an object is to live, by the headers it is stored with. Pure.
+
+use std::time::{Duration, SystemTime};
+
+use hyper::HeaderMap;
+use hyper::header::{DATE, EXPIRES, HeaderName};
+
+use super::cache_control::CacheControl;
+use super::refusal::Refusal;
+
+/// Fresh lifetime in seconds; outranks all other headers.
+pub(super) const TTL: HeaderName = HeaderName::from_static("x-rawcached-ttl");
+/// Seconds behind the fresh lifetime in which readers that ask for stale objects get it.
+pub(super) const GRACE: HeaderName = HeaderName::from_static("x-rawcached-grace");
+
+/// What a request says about lifetimes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lifetimes {
+    /// Fresh lifetime; `None` where nothing is said.
+    pub(super) ttl: Option<Duration>,
+    /// Time after it; `None` where nothing is said.
+    pub(super) grace: Option<Duration>,
+}
+
+/// The lifetimes that a store asks for; `now` is for `Expires` without `Date`.
+pub(super) fn of_store(headers: &HeaderMap, now: SystemTime) -> Result<Lifetimes, Refusal> {
+    let explicit = explicit(headers)?;
+    let control = CacheControl::of(headers);
+    if control.forbids_storing && explicit.ttl.is_none() {
+        return Err(Refusal::NOT_STORABLE);
+    }
+    let ttl = if control.no_cache {
+        Some(Duration::ZERO)
+    } else {
+        control.s_maxage.or(control.max_age).or_else(|| until_expires(headers, now))
+    };
+    let stale = control.stale_while_revalidate.max(control.stale_if_error);
+    let grace = stale.filter(|_| !control.must_revalidate);
+    Ok(Lifetimes { ttl: explicit.ttl.or(ttl), grace: explicit.grace.or(grace) })
+}
+
+/// The lifetimes in this daemon's own headers.
+pub(super) fn explicit(headers: &HeaderMap) -> Result<Lifetimes, Refusal> {
+    Ok(Lifetimes { ttl: seconds(headers, &TTL)?, grace: seconds(headers, &GRACE)? })
+}
+
+fn seconds(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Duration>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    let digits = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let secs = digits.and_then(|digits| digits.parse().ok());
+    secs.map(|secs| Some(Duration::from_secs(secs))).ok_or(Refusal::BAD_LIFETIME)
+}
+
+/// `Expires` minus `Date` (RFC 9111, section 4.2.1); a date that cannot be read is in the past.
+fn until_expires(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let expires = headers.get(EXPIRES)?;
+    let date = |value: &hyper::header::HeaderValue| {
+        value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok())
+    };
+    let from = headers.get(DATE).and_then(date).unwrap_or(now);
+    let until = date(expires).and_then(|expires| expires.duration_since(from).ok());
+    Some(until.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(lines: &[(&str, &str)]) -> Result<(Option<u64>, Option<u64>), Refusal> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let found = of_store(&headers, now)?;
+        Ok((found.ttl.map(|ttl| ttl.as_secs()), found.grace.map(|grace| grace.as_secs())))
+    }
+
+    #[test]
+    fn the_most_specific_lifetime_counts() {
+        let control = ("cache-control", "max-age=60, s-maxage=30, stale-while-revalidate=9");
+        let expires = ("expires", "Sun, 06 Nov 1994 08:49:47 GMT");
+        assert_eq!(of(&[]).unwrap(), (None, None));
+        assert_eq!(of(&[control, expires]).unwrap(), (Some(30), Some(9)));
+        assert_eq!(of(&[("cache-control", "max-age=60"), expires]).unwrap(), (Some(60), None));
+        assert_eq!(of(&[expires]).unwrap(), (Some(10), None));
+        assert_eq!(of(&[control, ("x-rawcached-ttl", "5")]).unwrap(), (Some(5), Some(9)));
+        assert_eq!(of(&[control, ("x-rawcached-grace", "0")]).unwrap(), (Some(30), Some(0)));
+    }
+
+    #[test]
+    fn expires_counts_from_the_date_that_came_with_it() {
+        let expires = ("expires", "Sun, 06 Nov 1994 08:49:47 GMT");
+        assert_eq!(of(&[expires, ("date", "Sun, 06 Nov 1994 08:48:47 GMT")]).unwrap().0, Some(60));
+        assert_eq!(of(&[expires, ("date", "Sun, 06 Nov 1994 09:48:47 GMT")]).unwrap().0, Some(0));
+        assert_eq!(of(&[("expires", "0")]).unwrap().0, Some(0));
+    }
+
+    #[test]
+    fn stale_use_is_bounded_by_the_longer_promise_and_by_must_revalidate() {
+        let both = "max-age=1, stale-while-revalidate=3, stale-if-error=8";
+        assert_eq!(of(&[("cache-control", both)]).unwrap().1, Some(8));
+        let strict = format!("{both}, must-revalidate");
+        assert_eq!(of(&[("cache-control", &strict)]).unwrap().1, None);
+        assert_eq!(of(&[("cache-control", "no-cache, max-age=9")]).unwrap().0, Some(0));
+    }
+
+    #[test]
+    fn what_must_not_be_stored_is_refused_unless_a_lifetime_is_given() {
+        for value in ["no-store", "private"] {
+            assert_eq!(of(&[("cache-control", value)]), Err(Refusal::NOT_STORABLE));
+            let given = ("x-rawcached-ttl", "5");
+            assert_eq!(of(&[("cache-control", value), given]).unwrap().0, Some(5));
+        }
+    }
+
+    #[test]
+    fn lifetimes_that_cannot_be_read_are_refused() {
+        for value in ["", "-1", "1.5", "10s", "99999999999999999999999"] {
+            assert_eq!(of(&[("x-rawcached-ttl", value)]), Err(Refusal::BAD_LIFETIME), "{value}");
+            assert_eq!(of(&[("x-rawcached-grace", value)]), Err(Refusal::BAD_LIFETIME), "{value}");
+        }
+        let twice = [("x-rawcached-ttl", "5"), ("x-rawcached-ttl", "5")];
+        assert_eq!(of(&twice), Err(Refusal::BAD_LIFETIME));
+    }
+}

@@ -1,0 +1,156 @@
+//! PATCH: a new lifetime in place, or new headers with a copy of the body.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{HeaderName, LAST_MODIFIED};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+
+use super::body::AnswerBody;
+use super::conditional::{Access, Verdict, evaluate, is_conditional};
+use super::counts::HttpOperation;
+use super::lifetime::{self, Lifetimes};
+use super::put::ack;
+use super::refusal::Refusal;
+use super::representation::{KEPT, Representation, keep};
+use super::service::{Answer, Service};
+use crate::cache::{Condition, Hit, StoreError, StoreOptions, Stored};
+use crate::clock::Stopwatch;
+use crate::server::metadata::{Fields, Metadata, ObjectMetadata};
+
+/// How often a change is tried again that another client's change got ahead of.
+const ATTEMPTS_MAX: u32 = 16;
+
+impl Service {
+    pub(super) async fn patch(
+        &self,
+        key: &[u8],
+        request: &Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        if !request.body().is_end_stream() {
+            return Err(Refusal::PATCH_BODY);
+        }
+        let watch = Stopwatch::start();
+        let patched = self.change(key, request.headers()).await;
+        self.shard.http.record(HttpOperation::Patch, watch.elapsed());
+        patched?;
+        let mut answer = Response::new(AnswerBody::empty());
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        Ok(answer)
+    }
+
+    async fn change(&self, key: &[u8], headers: &HeaderMap) -> Result<(), Refusal> {
+        let explicit = lifetime::explicit(headers)?;
+        if KEPT.iter().any(|name| headers.contains_key(name)) {
+            return self.rewrite(key, headers).await;
+        }
+        match explicit {
+            Lifetimes { ttl: None, grace: None } => Err(Refusal::PATCH_NOTHING),
+            // A condition must hold of the very entry that is changed.
+            Lifetimes { ttl: Some(ttl), grace } if !is_conditional(headers) => {
+                let grace = grace.unwrap_or_default();
+                match self.cache.touch_with_grace(key, ttl, grace).await {
+                    Ok(Some(_)) => Ok(()),
+                    Ok(None) => Err(Refusal::NOT_FOUND),
+                    Err(error) => Err(self.store_failed(&error)),
+                }
+            }
+            _ => self.rewrite(key, headers).await,
+        }
+    }
+
+    async fn rewrite(&self, key: &[u8], headers: &HeaderMap) -> Result<(), Refusal> {
+        for _ in 0..ATTEMPTS_MAX {
+            // What is stale is refreshed too: that is what a revalidation does.
+            let Some(hit) = self.cache.lookup_stale(key).await else {
+                return Err(Refusal::NOT_FOUND);
+            };
+            let representation = Representation::of(&hit);
+            let validators = representation.validators();
+            if evaluate(headers, Some(&validators), Access::Change) != Verdict::Proceed {
+                return Err(Refusal::PRECONDITION);
+            }
+            let options = self.changed_options(&hit, &representation, headers)?;
+            match self.copy(key, hit, options).await {
+                Ok(Stored::Yes(_)) => return Ok(()),
+                Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
+                Err(error) => return Err(self.store_failed(&error)),
+            }
+        }
+        Err(Refusal::CONTENDED)
+    }
+
+    /// The old lifetime and headers, but for those that `headers` name.
+    fn changed_options(
+        &self,
+        hit: &Hit,
+        representation: &Representation,
+        headers: &HeaderMap,
+    ) -> Result<StoreOptions, Refusal> {
+        let now = self.cache.clock().now();
+        let wall = UNIX_EPOCH + Duration::from_secs(u64::from(now.0));
+        let said = lifetime::of_store(headers, wall)?;
+        let old = hit.lifetime();
+        let date = if said.ttl.is_some() { now } else { representation.date() };
+        let fields = merged(representation, headers)?;
+        let tag = match &representation.metadata {
+            Metadata::Object(object) => object.tag,
+            Metadata::Flags(_) | Metadata::Foreign => self.tags.make(),
+        };
+        let kept_grace = old.keep_until.since(old.fresh_until);
+        Ok(StoreOptions {
+            ttl: Some(said.ttl.unwrap_or_else(|| old.fresh_until.since(now))),
+            grace: said.grace.unwrap_or(kept_grace),
+            metadata: ObjectMetadata::new(date, tag, fields).encode(),
+            len_hint: Some(hit.len()),
+            ack: ack(headers)?,
+        })
+    }
+
+    /// Stores the body of `hit` anew with `options`, if nothing else was stored meanwhile.
+    async fn copy(
+        &self,
+        key: &[u8],
+        mut hit: Hit,
+        options: StoreOptions,
+    ) -> Result<Stored, StoreError> {
+        let mut writer = self.cache.store(key, options)?;
+        loop {
+            match hit.next_chunk().await {
+                Ok(Some(chunk)) => writer.write_chunk(&chunk).await?,
+                Ok(None) => break,
+                // The old body is gone; the next lookup says so.
+                Err(_) => return Ok(Stored::Missing),
+            }
+        }
+        writer.finalize(Condition::Unchanged(hit.cas())).await
+    }
+}
+
+/// The headers of `old`, but for those that `new` names: these are replaced, or removed if they
+/// are empty there. The date of the last change stays, whatever else is refreshed.
+fn merged(old: &Representation, new: &HeaderMap) -> Result<Fields, Refusal> {
+    let mut fields = Fields::default();
+    if let Metadata::Object(object) = &old.metadata {
+        for (name, value) in object.fields() {
+            if let Ok(name) = HeaderName::from_bytes(&name)
+                && !new.contains_key(&name)
+            {
+                keep(&mut fields, &name, &value)?;
+            }
+        }
+    }
+    for name in &KEPT {
+        for value in new.get_all(name).iter().filter(|value| !value.is_empty()) {
+            keep(&mut fields, name, value.as_bytes())?;
+        }
+    }
+    if !new.contains_key(LAST_MODIFIED)
+        && !old.has_field(&LAST_MODIFIED)
+        && let Some(modified) = old.validators().modified
+    {
+        let modified = httpdate::fmt_http_date(modified);
+        keep(&mut fields, &LAST_MODIFIED, modified.as_bytes())?;
+    }
+    Ok(fields)
+}

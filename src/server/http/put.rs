@@ -1,0 +1,134 @@
+//! PUT: a body of any length streams from the socket into the cache.
+
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_RANGE, ETAG, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+
+use super::body::AnswerBody;
+use super::conditional::{Access, Verdict, evaluate, is_conditional};
+use super::counts::HttpOperation;
+use super::lifetime;
+use super::refusal::Refusal;
+use super::representation::{Representation, kept};
+use super::service::{Answer, Service};
+use crate::cache::{Ack, Condition, StoreError, StoreOptions, Stored, Writer};
+use crate::clock::Stopwatch;
+use crate::server::metadata::ObjectMetadata;
+
+/// When a change is acknowledged: `flushed` or `buffered`.
+const ACK: HeaderName = HeaderName::from_static("x-rawcached-ack");
+
+/// What a change needs to be true when it happens, and whether an object is known to be there.
+pub(super) struct Checked {
+    pub(super) condition: Condition,
+    pub(super) replaces: bool,
+}
+
+impl Service {
+    pub(super) async fn put(
+        &self,
+        key: &[u8],
+        request: &mut Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
+        self.shard.cmd_set.bump();
+        let headers = request.headers();
+        if headers.contains_key(CONTENT_RANGE) {
+            return Err(Refusal::CONTENT_RANGE);
+        }
+        let (options, tag) = self.store_options(headers, request.body().size_hint().exact())?;
+        let checked = self.check(key, headers).await?;
+        let given_tag = headers.get(ETAG).cloned();
+        let writer = self.cache.store(key, options).map_err(|error| self.store_failed(&error))?;
+        let writer = self.receive(writer, request.body_mut()).await?;
+        let watch = Stopwatch::start();
+        let stored = writer.finalize(checked.condition).await;
+        self.shard.http.record(HttpOperation::Put, watch.elapsed());
+        self.stored(stored, checked.condition)?;
+        let mut answer = Response::new(AnswerBody::empty());
+        *answer.status_mut() = match checked.replaces {
+            true => StatusCode::NO_CONTENT,
+            false => StatusCode::CREATED,
+        };
+        let tag = given_tag.or_else(|| HeaderValue::from_str(&format!("\"{tag:016x}\"")).ok());
+        answer.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
+        Ok(answer)
+    }
+
+    /// How to store what comes with `headers`, and the number its entity tag is made of.
+    fn store_options(
+        &self,
+        headers: &HeaderMap,
+        len: Option<u64>,
+    ) -> Result<(StoreOptions, u64), Refusal> {
+        let now = self.cache.clock().now();
+        let wall = std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(now.0));
+        let lifetimes = lifetime::of_store(headers, wall)?;
+        let tag = self.tags.make();
+        let metadata = ObjectMetadata::new(now, tag, kept(headers)?).encode();
+        let options = StoreOptions {
+            ttl: lifetimes.ttl,
+            grace: lifetimes.grace.unwrap_or_default(),
+            metadata,
+            len_hint: len,
+            ack: ack(headers)?,
+        };
+        Ok((options, tag))
+    }
+
+    /// Evaluates the preconditions of a change against what is there now.
+    pub(super) async fn check(&self, key: &[u8], headers: &HeaderMap) -> Result<Checked, Refusal> {
+        if !is_conditional(headers) {
+            return Ok(Checked { condition: Condition::Always, replaces: false });
+        }
+        let hit = self.cache.lookup_head(key, true).await;
+        let condition = match &hit {
+            Some(hit) => Condition::Unchanged(hit.cas()),
+            None => Condition::Absent,
+        };
+        // What no reader gets unless it asks for stale objects counts as absent.
+        let now = self.cache.clock().now();
+        let fresh = hit.filter(|hit| hit.lifetime().fresh_until > now);
+        let validators = fresh.as_ref().map(|hit| Representation::of(hit).validators());
+        if evaluate(headers, validators.as_ref(), Access::Change) != Verdict::Proceed {
+            return Err(Refusal::PRECONDITION);
+        }
+        Ok(Checked { condition, replaces: fresh.is_some() })
+    }
+
+    async fn receive(&self, mut writer: Writer, body: &mut Incoming) -> Result<Writer, Refusal> {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return Err(Refusal::BODY_CUT) };
+            // Trailers are not kept.
+            let Ok(data) = frame.into_data() else { continue };
+            writer.write_chunk(&data).await.map_err(|error| self.store_failed(&error))?;
+        }
+        Ok(writer)
+    }
+
+    /// What a finished store means for the client.
+    pub(super) fn stored(
+        &self,
+        stored: Result<Stored, StoreError>,
+        condition: Condition,
+    ) -> Result<(), Refusal> {
+        match stored {
+            Ok(Stored::Yes(_)) => Ok(()),
+            Ok(Stored::Exists | Stored::Missing) => Err(Refusal::PRECONDITION),
+            // It was stored just before the purge that overtook it.
+            Err(StoreError::Purged) if matches!(condition, Condition::Always) => Ok(()),
+            Err(StoreError::Purged) => Err(Refusal::PRECONDITION),
+            Err(error) => Err(self.store_failed(&error)),
+        }
+    }
+}
+
+/// When the client wants its change acknowledged; `None` leaves it to the configuration.
+pub(super) fn ack(headers: &HeaderMap) -> Result<Option<Ack>, Refusal> {
+    match headers.get(ACK).map(HeaderValue::as_bytes) {
+        None => Ok(None),
+        Some(b"flushed") => Ok(Some(Ack::Flushed)),
+        Some(b"buffered") => Ok(Some(Ack::Buffered)),
+        Some(_) => Err(Refusal::BAD_ACK),
+    }
+}

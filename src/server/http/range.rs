@@ -1,0 +1,160 @@
+//! The `Range` header (RFC 9110, section 14): which bytes of an object a client asks for. Pure.
+
+use std::ops::Range;
+
+/// Ranges of a request that are served; one with more gets the whole object. Clients have no use
+/// for many, and each costs a part header.
+const RANGES_MAX: usize = 32;
+/// Ranges with fewer bytes between them than a part header has are served as one.
+const GAP_MIN: u64 = 96;
+
+/// What to answer to a `Range` header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// The whole object: the header is not understood, or asks for too much.
+    Whole,
+    /// These bytes: at least one range, ascending, apart from each other, none of them empty.
+    Parts(Vec<Range<u64>>),
+    /// No byte of the object.
+    Nothing,
+}
+
+/// What `header` selects of an object of `len` bytes.
+pub(super) fn select(header: &[u8], len: u64) -> Selection {
+    let Some(specs) = std::str::from_utf8(header).ok().and_then(specs) else {
+        return Selection::Whole;
+    };
+    let mut parts = Vec::new();
+    for (count, spec) in specs.split(',').map(trim).filter(|spec| !spec.is_empty()).enumerate() {
+        if count == RANGES_MAX {
+            return Selection::Whole;
+        }
+        match resolve(spec, len) {
+            None => return Selection::Whole,
+            Some(part) if part.is_empty() => {}
+            Some(part) => parts.push(part),
+        }
+    }
+    if parts.is_empty() { Selection::Nothing } else { Selection::Parts(coalesce(parts)) }
+}
+
+/// The text behind `bytes=`.
+fn specs(header: &str) -> Option<&str> {
+    let (unit, specs) = header.split_once('=')?;
+    let some = specs.split(',').any(|spec| !trim(spec).is_empty());
+    (trim(unit).eq_ignore_ascii_case("bytes") && some).then_some(specs)
+}
+
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+/// The bytes that one `first-last`, `first-` or `-suffix` selects; `None` if it is none of them.
+fn resolve(spec: &str, len: u64) -> Option<Range<u64>> {
+    let (first, last) = spec.split_once('-')?;
+    if first.is_empty() {
+        return Some(len.saturating_sub(number(last)?)..len);
+    }
+    let first = number(first)?;
+    let end = if last.is_empty() { len } else { number(last)?.saturating_add(1) };
+    if first >= end && !last.is_empty() {
+        return None;
+    }
+    Some(first.min(len)..end.min(len))
+}
+
+/// Digits only; a number too large for any object is as good as the largest.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+fn coalesce(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    parts.sort_unstable_by_key(|part| part.start);
+    let mut apart: Vec<Range<u64>> = Vec::with_capacity(parts.len());
+    for part in parts {
+        match apart.last_mut() {
+            Some(before) if part.start < before.end.saturating_add(GAP_MIN) => {
+                before.end = before.end.max(part.end);
+            }
+            _ => apart.push(part),
+        }
+    }
+    apart
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(header: &str, len: u64) -> Vec<(u64, u64)> {
+        match select(header.as_bytes(), len) {
+            Selection::Parts(parts) => parts.iter().map(|part| (part.start, part.end)).collect(),
+            other => panic!("{header}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn ranges_are_resolved_against_the_length() {
+        assert_eq!(parts("bytes=0-0", 10), [(0, 1)]);
+        assert_eq!(parts("bytes=2-5", 10), [(2, 6)]);
+        assert_eq!(parts("bytes=2-", 10), [(2, 10)]);
+        assert_eq!(parts("bytes=2-99999999999999999999999", 10), [(2, 10)]);
+        assert_eq!(parts("bytes=-3", 10), [(7, 10)]);
+        assert_eq!(parts("bytes=-30", 10), [(0, 10)]);
+        assert_eq!(parts("Bytes= 1-2 , ", 10), [(1, 3)]);
+        assert_eq!(parts("bytes=5-6,20-30", 10), [(5, 7)]);
+        assert_eq!(parts("bytes=0-18446744073709551615", 10), [(0, 10)]);
+    }
+
+    #[test]
+    fn ranges_past_the_end_select_nothing() {
+        for header in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99-,-0"] {
+            assert_eq!(select(header.as_bytes(), 10), Selection::Nothing, "{header}");
+        }
+        for header in ["bytes=0-", "bytes=-1", "bytes=0-0"] {
+            assert_eq!(select(header.as_bytes(), 0), Selection::Nothing, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_selects_the_whole() {
+        for header in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes=a-b",
+            "bytes=5-2",
+            "bytes=1",
+            "bytes=--1",
+            "bytes=+1-2",
+            "items=0-1",
+            "bytes=0-1,x",
+            "bytes=1-2-3",
+            "bytes=0x1-2",
+        ] {
+            assert_eq!(select(header.as_bytes(), 10), Selection::Whole, "{header}");
+        }
+        assert_eq!(select(b"bytes=\xff", 10), Selection::Whole);
+    }
+
+    #[test]
+    fn several_ranges_are_sorted_and_joined_where_they_are_near() {
+        assert_eq!(parts("bytes=5000-5999,0-9", 9000), [(0, 10), (5000, 6000)]);
+        assert_eq!(parts("bytes=0-9,5-20,21-30", 9000), [(0, 31)]);
+        assert_eq!(parts("bytes=0-9,100-109", 9000), [(0, 110)]);
+        assert_eq!(parts("bytes=0-9,106-109", 9000), [(0, 10), (106, 110)]);
+        assert_eq!(parts("bytes=0-,0-,0-,-5", 9000), [(0, 9000)]);
+    }
+
+    #[test]
+    fn too_many_ranges_select_the_whole() {
+        let many = |count: u64| {
+            let specs = (0..count).map(|n| format!("{}-{}", n * 1000, n * 1000));
+            format!("bytes={}", specs.collect::<Vec<_>>().join(","))
+        };
+        assert_eq!(parts(&many(32), 100_000).len(), 32);
+        assert_eq!(select(many(33).as_bytes(), 100_000), Selection::Whole);
+    }
+}

@@ -1,0 +1,105 @@
+//! Answers that carry no object because a request cannot be done.
+
+use hyper::StatusCode;
+
+use super::key::NoKey;
+use crate::cache::StoreError;
+
+/// Why a request is not done: its status and a line for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) text: &'static str,
+}
+
+const fn refusal(status: StatusCode, text: &'static str) -> Refusal {
+    Refusal { status, text }
+}
+
+impl Refusal {
+    pub(super) const NOT_FOUND: Refusal =
+        refusal(StatusCode::NOT_FOUND, "the object is not in the cache\n");
+    pub(super) const METHOD: Refusal = refusal(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "objects take GET, HEAD, PUT, PATCH, DELETE and PURGE\n",
+    );
+    pub(super) const PRECONDITION: Refusal =
+        refusal(StatusCode::PRECONDITION_FAILED, "a precondition of the request does not hold\n");
+    pub(super) const RANGE: Refusal = refusal(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "no byte of the object is in the range asked for\n",
+    );
+    pub(super) const NOT_STORABLE: Refusal = refusal(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "Cache-Control forbids a shared cache to store this; X-Rawcached-TTL overrides it\n",
+    );
+    pub(super) const BAD_LIFETIME: Refusal = refusal(
+        StatusCode::BAD_REQUEST,
+        "X-Rawcached-TTL and X-Rawcached-Grace take whole seconds, once\n",
+    );
+    pub(super) const BAD_ACK: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "X-Rawcached-Ack takes flushed or buffered\n");
+    pub(super) const BAD_ETAG: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "an entity tag stands in double quotes\n");
+    pub(super) const CONTENT_RANGE: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "partial PUT is not supported\n");
+    pub(super) const HOST: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "a request has one Host header (RFC 9112, section 3.2)\n");
+    pub(super) const PATCH_BODY: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "PATCH changes headers and lifetime; it has no body\n");
+    pub(super) const PATCH_NOTHING: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "PATCH names no header or lifetime to change\n");
+    pub(super) const BODY_CUT: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "the body ended before its end\n");
+    pub(super) const HEADERS_TOO_LARGE: Refusal = refusal(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "the headers to be kept are longer than 64 KiB\n",
+    );
+    pub(super) const TOO_LARGE: Refusal =
+        refusal(StatusCode::PAYLOAD_TOO_LARGE, "the object is larger than half of the device\n");
+    pub(super) const CONTENDED: Refusal =
+        refusal(StatusCode::SERVICE_UNAVAILABLE, "too many clients change this object\n");
+
+    /// Whether the client should try again soon.
+    pub(super) fn is_temporary(self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+impl From<NoKey> for Refusal {
+    fn from(reason: NoKey) -> Refusal {
+        let (status, text) = match reason {
+            NoKey::UnknownPath => {
+                (StatusCode::NOT_FOUND, "nothing is here: objects are under /v1/objects/\n")
+            }
+            NoKey::Empty => (StatusCode::BAD_REQUEST, "the key is empty\n"),
+            NoKey::TooLong => (StatusCode::URI_TOO_LONG, "the key is longer than 4096 bytes\n"),
+            NoKey::Encoding => (StatusCode::BAD_REQUEST, "a % without two hexadecimal digits\n"),
+            NoKey::Query => {
+                (StatusCode::BAD_REQUEST, "a query is no part of a key: write ? as %3F\n")
+            }
+        };
+        Refusal { status, text }
+    }
+}
+
+impl From<&StoreError> for Refusal {
+    fn from(error: &StoreError) -> Refusal {
+        const BUSY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+        const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
+        match error {
+            StoreError::TooLarge { .. } => Refusal::TOO_LARGE,
+            StoreError::MetadataLen(_) => Refusal::HEADERS_TOO_LARGE,
+            StoreError::KeyLen(_) => Refusal::from(NoKey::TooLong),
+            StoreError::Busy(_) => refusal(BUSY, "the device cannot keep up\n"),
+            StoreError::Evicted | StoreError::Incomplete => {
+                refusal(BUSY, "the object was evicted before it was whole\n")
+            }
+            StoreError::ShuttingDown => refusal(BUSY, "the daemon is shutting down\n"),
+            StoreError::Purged => refusal(BUSY, "the object was purged meanwhile\n"),
+            StoreError::Device(_) | StoreError::NotDurable => {
+                refusal(FAILED, "the device failed\n")
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Headers of objects: which ones of a store are kept, and what a reader is told.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::HeaderMap;
+use hyper::header::{
+    AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION,
+    CONTENT_TYPE, ETAG, EXPIRES, HeaderName, HeaderValue, LAST_MODIFIED,
+};
+
+use super::conditional::{Validators, is_etag};
+use super::refusal::Refusal;
+use crate::cache::{Hit, METADATA_LEN_MAX};
+use crate::clock::Timestamp;
+use crate::server::metadata::{Fields, Metadata};
+
+/// The flags of an entry that was stored by the memcached protocol, if it has any.
+pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-rawcached-flags");
+
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// Headers that are kept with an object and given back; all others belong to one message.
+pub(super) const KEPT: [HeaderName; 11] = [
+    CONTENT_TYPE,
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_DISPOSITION,
+    CONTENT_LOCATION,
+    ETAG,
+    LAST_MODIFIED,
+    CACHE_CONTROL,
+    EXPIRES,
+    CACHE_TAG,
+    SURROGATE_KEY,
+];
+
+/// The kept ones that a 304 carries (RFC 9110, section 15.4.5).
+const OF_VALIDATION: [HeaderName; 4] = [CACHE_CONTROL, CONTENT_LOCATION, ETAG, EXPIRES];
+
+/// Gathers what is to be kept of the headers of a store.
+pub(super) fn kept(headers: &HeaderMap) -> Result<Fields, Refusal> {
+    let mut fields = Fields::default();
+    for name in &KEPT {
+        for value in headers.get_all(name) {
+            keep(&mut fields, name, value.as_bytes())?;
+        }
+    }
+    Ok(fields)
+}
+
+/// Adds one header to what is to be kept.
+pub(super) fn keep(fields: &mut Fields, name: &HeaderName, value: &[u8]) -> Result<(), Refusal> {
+    if name == ETAG && !is_etag(value) {
+        return Err(Refusal::BAD_ETAG);
+    }
+    let pushed = fields.push(name.as_str().as_bytes(), value);
+    let fits = pushed.is_ok() && fields.metadata_len() <= METADATA_LEN_MAX;
+    if fits { Ok(()) } else { Err(Refusal::HEADERS_TOO_LARGE) }
+}
+
+/// What is known of an object besides its body.
+#[derive(Clone, Debug)]
+pub(super) struct Representation {
+    pub(super) metadata: Metadata,
+    stored_at: Timestamp,
+    cas: u64,
+}
+
+impl Representation {
+    pub(super) fn of(hit: &Hit) -> Representation {
+        let metadata = Metadata::decode(hit.metadata());
+        Representation { metadata, stored_at: hit.lifetime().stored_at, cas: hit.cas() }
+    }
+
+    /// When it was stored or last refreshed.
+    pub(super) fn date(&self) -> Timestamp {
+        match &self.metadata {
+            Metadata::Object(object) => object.date,
+            Metadata::Flags(_) | Metadata::Foreign => self.stored_at,
+        }
+    }
+
+    fn field(&self, name: &HeaderName) -> Option<HeaderValue> {
+        let Metadata::Object(object) = &self.metadata else { return None };
+        HeaderValue::from_maybe_shared(object.field(name.as_str())?).ok()
+    }
+
+    /// Whether header `name` was stored.
+    pub(super) fn has_field(&self, name: &HeaderName) -> bool {
+        self.field(name).is_some()
+    }
+
+    /// Entity tag and date: those stored, else ones made up.
+    pub(super) fn validators(&self) -> Validators {
+        let modified = match self.field(&LAST_MODIFIED) {
+            Some(text) => text.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok()),
+            None => Some(system_time(self.date())),
+        };
+        let etag = self.field(&ETAG).unwrap_or_else(|| self.made_up_etag());
+        Validators { etag, modified }
+    }
+
+    fn made_up_etag(&self) -> HeaderValue {
+        let mut text = String::with_capacity(40);
+        let written = match &self.metadata {
+            Metadata::Object(object) => write!(text, "\"{:016x}\"", object.tag),
+            // The same bytes may get another tag when they are moved on the device; other bytes
+            // never get the same one, not even after the device was formatted anew.
+            _ => write!(text, "\"{:x}-{:x}\"", self.stored_at.0, self.cas),
+        };
+        debug_assert!(written.is_ok());
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
+    }
+
+    /// Adds everything that is told with the object, but for what depends on its length.
+    pub(super) fn describe(&self, headers: &mut HeaderMap, now: Timestamp) {
+        self.add_fields(headers, |_| true);
+        if !headers.contains_key(CONTENT_TYPE) {
+            headers.insert(CONTENT_TYPE, OCTETS);
+        }
+        if let Metadata::Flags(flags @ 1..) = self.metadata {
+            headers.insert(FLAGS, HeaderValue::from(flags));
+        }
+        self.add_made_up(headers, now);
+    }
+
+    /// Adds what a reader is told whose copy is still good.
+    pub(super) fn describe_validation(&self, headers: &mut HeaderMap, now: Timestamp) {
+        self.add_fields(headers, |name| OF_VALIDATION.contains(name));
+        self.add_made_up(headers, now);
+    }
+
+    fn add_fields(&self, headers: &mut HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
+        let Metadata::Object(object) = &self.metadata else { return };
+        for (name, value) in object.fields() {
+            let name = HeaderName::from_bytes(&name);
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value))
+                && wanted(&name)
+            {
+                headers.append(name, value);
+            }
+        }
+    }
+
+    fn add_made_up(&self, headers: &mut HeaderMap, now: Timestamp) {
+        if !headers.contains_key(ETAG) {
+            headers.insert(ETAG, self.made_up_etag());
+        }
+        let date = self.date();
+        if !headers.contains_key(LAST_MODIFIED) {
+            let modified = self.field(&LAST_MODIFIED).or_else(|| {
+                HeaderValue::from_str(&httpdate::fmt_http_date(system_time(date))).ok()
+            });
+            headers.extend(modified.map(|modified| (LAST_MODIFIED, modified)));
+        }
+        headers.insert(AGE, HeaderValue::from(now.since(date).as_secs()));
+    }
+}
+
+fn system_time(at: Timestamp) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::from(at.0))
+}
