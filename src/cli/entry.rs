@@ -1,53 +1,72 @@
 //! `get`, `put`, `purge` and `stats`: commands that talk to a running daemon. Each gives false
 //! where the key is missing.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 
-use anyhow::Context as _;
+use anyhow::ensure;
+use hyper::Method;
+use hyper::header::{HeaderMap, HeaderValue, RANGE};
 use serde_json::{Map, Value};
 
-use super::client::{Client, Key, exptime};
-use super::{EntryArgs, PutArgs, StatsArgs, output};
-use crate::clock::Clock;
+use super::client::Client;
+use super::http_client::{Ask, fetch, store};
+use super::progress::Bar;
+use super::{EntryArgs, GetArgs, PutArgs, StatsArgs, output};
 
-/// Writes a value to standard output.
-pub fn get(arguments: &EntryArgs) -> anyhow::Result<bool> {
-    let key = Key::new(&arguments.key)?;
-    let mut client = Client::connect(arguments.socket.socket.as_deref())?;
-    let mut output = io::stdout().lock();
-    let found = client.get(&key, &mut output)?;
-    output.flush().map_err(output::closed_or_failed)?;
-    if !found {
-        eprintln!("rawcached: {key} is not in the cache");
+/// Writes an object, or a part of it, to standard output.
+pub fn get(arguments: &GetArgs) -> anyhow::Result<bool> {
+    let mut headers = HeaderMap::from_iter(arguments.headers.iter().cloned());
+    if let Some(range) = &arguments.range {
+        headers.insert(RANGE, HeaderValue::from_str(&format!("bytes={range}"))?);
     }
-    Ok(found)
+    let ask = Ask { method: Method::GET, key: &arguments.entry.key, headers };
+    let bar = Bar::new(None);
+    let socket = arguments.entry.socket.socket.as_deref();
+    let found = fetch(socket, ask, &mut io::stdout().lock(), &|progress| bar.advance(progress));
+    bar.end();
+    tell_miss(&arguments.entry, found?)
 }
 
 /// Stores standard input.
 pub fn put(arguments: &PutArgs) -> anyhow::Result<bool> {
-    let key = Key::new(&arguments.entry.key)?;
-    let ttl = arguments.ttl.map(|period| period.0);
-    let exptime = exptime(ttl, Clock::system().now())?;
-    let mut value = Vec::new();
-    io::stdin().lock().read_to_end(&mut value).context("cannot read standard input")?;
-    let mut client = Client::connect(arguments.entry.socket.socket.as_deref())?;
-    client.set(&key, exptime, &value)?;
-    Ok(true)
+    let mut headers = HeaderMap::from_iter(arguments.headers.iter().cloned());
+    if let Some(ttl) = arguments.ttl {
+        ensure!(ttl.0.as_secs() >= 1, "--ttl: the shortest lifetime is 1s");
+        headers.insert("x-rawcached-ttl", HeaderValue::from(ttl.0.as_secs()));
+    }
+    let ask = Ask { method: Method::PUT, key: &arguments.entry.key, headers };
+    let bar = Bar::new(input_len());
+    let shown = bar.clone();
+    let socket = arguments.entry.socket.socket.as_deref();
+    let stored = store(socket, ask, io::stdin(), move |progress| shown.advance(progress));
+    bar.end();
+    stored.map(|()| true)
 }
 
 /// Removes a key.
 pub fn purge(arguments: &EntryArgs) -> anyhow::Result<bool> {
-    let key = Key::new(&arguments.key)?;
-    let found = Client::connect(arguments.socket.socket.as_deref())?.delete(&key)?;
+    let ask = Ask { method: Method::DELETE, key: &arguments.key, headers: HeaderMap::new() };
+    let found = fetch(arguments.socket.socket.as_deref(), ask, &mut io::sink(), &|_| {})?;
+    tell_miss(arguments, found)
+}
+
+fn tell_miss(arguments: &EntryArgs, found: bool) -> anyhow::Result<bool> {
     if !found {
-        eprintln!("rawcached: {key} is not in the cache");
+        eprintln!("rawcached: {} is not in the cache", arguments.key);
     }
     Ok(found)
 }
 
+/// The length of standard input, if it is a file; for the progress bar only.
+fn input_len() -> Option<u64> {
+    let facts = nix::sys::stat::fstat(io::stdin()).ok()?;
+    let is_file = facts.st_mode & libc::S_IFMT == libc::S_IFREG;
+    u64::try_from(facts.st_size).ok().filter(|_| is_file)
+}
+
 /// Prints the daemon's counters under the names that the protocol gives them.
 pub fn stats(arguments: &StatsArgs) -> anyhow::Result<bool> {
-    let stats = Client::connect(arguments.socket.socket.as_deref())?.stats()?;
+    let stats = Client::connect(arguments.socket.as_deref())?.stats()?;
     if arguments.json {
         let fields: Map<String, Value> =
             stats.into_iter().map(|(name, value)| (name, typed(value))).collect();

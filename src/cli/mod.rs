@@ -9,17 +9,21 @@ mod confirm;
 mod date;
 mod entry;
 mod explain;
+mod http_client;
 mod offline;
 mod offline_commands;
 mod output;
 mod overrides;
+mod progress;
 mod report;
 mod serve;
+mod socket;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use hyper::header::{HeaderName, HeaderValue};
 
 use output::OutputClosed;
 use overrides::Overrides;
@@ -59,8 +63,8 @@ enum Command {
     Check(DeviceArgs),
     /// Print the counters of a running daemon
     Stats(StatsArgs),
-    /// Write the value of a key to standard output; exit code 1 if it is missing
-    Get(EntryArgs),
+    /// Write an object to standard output; exit code 1 if it is missing
+    Get(GetArgs),
     /// Store standard input under a key
     Put(PutArgs),
     /// Remove a key; exit code 1 if it was missing
@@ -141,16 +145,18 @@ struct ListArgs {
 
 #[derive(Debug, Args)]
 struct SocketArgs {
-    /// The daemon's socket: a path, unix:PATH or tcp:127.0.0.1:PORT
-    /// [default: rawcached-data/memcached.sock here, else /run/rawcached/memcached.sock]
+    /// The daemon's HTTP socket: a path, unix:PATH or tcp:127.0.0.1:PORT
+    /// [default: rawcached-data/http.sock here, else /run/rawcached/http.sock]
     #[arg(long, value_name = "SOCKET")]
     socket: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct StatsArgs {
-    #[command(flatten)]
-    socket: SocketArgs,
+    /// The daemon's memcached socket: a path, unix:PATH or tcp:127.0.0.1:PORT
+    /// [default: rawcached-data/memcached.sock here, else /run/rawcached/memcached.sock]
+    #[arg(long, value_name = "SOCKET")]
+    socket: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -158,16 +164,31 @@ struct StatsArgs {
 
 #[derive(Debug, Args)]
 struct EntryArgs {
-    /// 1 to 250 bytes without spaces or control characters
+    /// 1 to 4096 bytes
     key: String,
     #[command(flatten)]
     socket: SocketArgs,
 }
 
 #[derive(Debug, Args)]
+struct GetArgs {
+    #[command(flatten)]
+    entry: EntryArgs,
+    /// Only these bytes, such as 0-99, 100- or -100 for the last 100
+    #[arg(long, value_name = "FIRST-LAST", allow_hyphen_values = true)]
+    range: Option<String>,
+    /// A header of the request, such as 'Cache-Control: max-stale'; may be given again
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = http_client::parse_header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Debug, Args)]
 struct PutArgs {
     #[command(flatten)]
     entry: EntryArgs,
+    /// A header to keep with the object, such as 'Content-Type: text/css'; may be given again
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = http_client::parse_header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
     /// Lifetime, such as 30s, 10m or 7d [default: the daemon's ttl.default]
     #[arg(long)]
     ttl: Option<crate::units::Period>,

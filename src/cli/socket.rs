@@ -1,0 +1,23 @@
+//! Where a running daemon is: the socket that was named, else where one usually is.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::config::ListenAddress;
+
+/// The address that `named` stands for (a path, `unix:PATH` or `tcp:IP:PORT`), else the first of
+/// the `usual` paths at which something is.
+pub fn address(named: Option<&str>, usual: [&str; 2]) -> anyhow::Result<ListenAddress> {
+    match named {
+        Some(text) if text.starts_with("unix:") || text.starts_with("tcp:") => Ok(text.parse()?),
+        Some(path) => Ok(ListenAddress::Unix(path.into())),
+        None => {
+            let found = usual.into_iter().find(|path| Path::new(path).exists());
+            let [near, far] = usual;
+            let path = found
+                .with_context(|| format!("no socket at {near} or {far}: name one with --socket"))?;
+            Ok(ListenAddress::Unix(path.into()))
+        }
+    }
+}
