@@ -5,8 +5,10 @@
 
 mod client;
 mod draws;
+#[path = "../measure/histogram.rs"]
 mod histogram;
 mod report;
+#[path = "../measure/server.rs"]
 mod server;
 mod values;
 mod workloads;

@@ -1,5 +1,6 @@
-//! The servers under load, as processes of their own. Owns their start, pinning, processor time
-//! and end; a server ends when it is dropped.
+//! The servers under load, as processes of their own. Owns their start, pinning, processor time,
+//! memory and end; a server ends when it is dropped.
+#![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::fs;
 use std::io::{Read, Write};
@@ -58,7 +59,10 @@ impl Cores {
 /// A running server.
 pub struct Server {
     pub name: &'static str,
+    /// Speaks the memcached protocol.
     pub socket: PathBuf,
+    /// Speaks HTTP, if the server does.
+    pub http: PathBuf,
     admin_port: Option<u16>,
     child: Child,
 }
@@ -71,23 +75,41 @@ pub struct Setup<'a> {
 }
 
 impl Server {
-    /// Starts this project's daemon with one worker on a formatted device.
+    /// Starts this project's daemon with one worker, which stays on the server's processor, on a
+    /// formatted device.
     pub fn rawcached(cores: &Cores, setup: &Setup<'_>) -> anyhow::Result<Server> {
+        Server::daemon(setup, 1, |command| cores.spawn(command))
+    }
+
+    /// Starts this project's daemon as it is by default, on a formatted device.
+    pub fn anywhere(setup: &Setup<'_>) -> anyhow::Result<Server> {
+        Server::daemon(setup, 0, |command| command.spawn().context("cannot start the daemon"))
+    }
+
+    fn daemon(
+        setup: &Setup<'_>,
+        workers: usize,
+        spawn: impl Fn(&mut Command) -> anyhow::Result<Child>,
+    ) -> anyhow::Result<Server> {
         let socket = setup.directory.join("rawcached.sock");
+        let http = setup.directory.join("http.sock");
         let config = setup.directory.join("rawcached.toml");
         let admin_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let text = format!(
-            "[server]\nmemcached = [\"unix:{}\"]\nadmin = \"127.0.0.1:{admin_port}\"\nworkers = 1\n\
+            "[server]\nmemcached = [\"unix:{}\"]\nhttp = [\"unix:{}\"]\n\
+             admin = \"127.0.0.1:{admin_port}\"\nworkers = {workers}\n\
              [[device]]\npath = \"{}\"\n[ram]\nsize = \"{}\"\n[log]\nlevel = \"warn\"\n",
             socket.display(),
+            http.display(),
             setup.device.display(),
             setup.ram
         );
         fs::write(&config, text)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
         command.arg("serve").arg("-c").arg(&config).stdin(Stdio::null());
-        let child = cores.spawn(&mut command)?;
-        Server { name: "rawcached", socket, admin_port: Some(admin_port), child }.started()
+        let child = spawn(&mut command)?;
+        let admin_port = Some(admin_port);
+        Server { name: "rawcached", socket, http, admin_port, child }.started()
     }
 
     /// Starts memcached with one thread; `None` if it is not installed.
@@ -99,7 +121,8 @@ impl Server {
         let mut command = Command::new("memcached");
         command.args(["-t", "1", "-U", "0", "-m", "1024", "-u", "root", "-s"]).arg(&socket);
         let child = cores.spawn(&mut command)?;
-        Server { name: "memcached", socket, admin_port: None, child }.started().map(Some)
+        let http = PathBuf::new();
+        Server { name: "memcached", socket, http, admin_port: None, child }.started().map(Some)
     }
 
     fn started(mut self) -> anyhow::Result<Server> {
@@ -125,6 +148,16 @@ impl Server {
         Ok(Duration::from_millis(ticks * 1000 / u64::try_from(per_second)?))
     }
 
+    /// Bytes of the process that are in RAM.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        memory(&self.child.id().to_string(), "VmRSS:")
+    }
+
+    /// The most bytes of the process that were ever in RAM.
+    pub fn peak_bytes(&self) -> anyhow::Result<u64> {
+        memory(&self.child.id().to_string(), "VmHWM:")
+    }
+
     /// The number behind a line of the daemon's metrics; `line` is its name with its labels.
     pub fn metric(&self, line: &str) -> anyhow::Result<u64> {
         let port = self.admin_port.context("this server has no metrics")?;
@@ -136,6 +169,14 @@ impl Server {
             .find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
             .with_context(|| format!("no metric {line}"))
     }
+}
+
+/// A line of `/proc/PROCESS/status` in bytes.
+pub fn memory(process: &str, line: &str) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let found = status.lines().find_map(|found| found.strip_prefix(line));
+    let kib = found.with_context(|| format!("no {line}"))?.trim().trim_end_matches(" kB");
+    Ok(kib.parse::<u64>()? << 10)
 }
 
 impl Drop for Server {
