@@ -58,12 +58,16 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let refused = slow.join().ok().context("a client panicked")??;
         anyhow::Ok((beside?, with?, refused))
     })?;
+    // What else the machine did may have been in one of them.
+    let again = normal(&server)?;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let (p99_alone, p99_beside) = (alone.quantile_us(990), beside.quantile_us(990));
+    let p99_beside = beside.quantile_us(990);
+    let p99_alone = alone.quantile_us(990).min(again.quantile_us(990));
     let table = &mut bench.table;
     table.plain("8 clients alone, 64 KiB: p50", alone.quantile_us(500), "us");
     table.plain("8 clients beside 400 slow ones: p50", beside.quantile_us(500), "us");
-    table.plain("8 clients alone, 64 KiB: p99", p99_alone, "us");
+    table.plain("8 clients alone, before: p99", alone.quantile_us(990), "us");
+    table.plain("8 clients alone, after: p99", again.quantile_us(990), "us");
     table.plain("8 clients beside 400 slow ones: p99", p99_beside, "us");
     table.at_most("8 clients beside 400 slow ones: p99 to alone", p99_beside / p99_alone, 2.0, "x");
     table.plain("RSS of the server without slow clients", mib(before), "MiB");
