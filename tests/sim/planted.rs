@@ -12,21 +12,21 @@ const FIRST_SEED: u64 = 1;
 
 /// Each bug and the seeds within which it must be found.
 const TABLE: &[(Bug, u64)] = &[
-    (Bug::ModifyWithoutLock, 400),
-    (Bug::AcknowledgePurgeEarly, 400),
-    (Bug::AcknowledgeFlushEarly, 400),
-    (Bug::DropKillRecords, 400),
-    (Bug::ReuseSequences, 400),
-    (Bug::SkipBodyChecksum, 400),
-    (Bug::ServeExpired, 400),
-    (Bug::IgnoreChangesDuringRecovery, 400),
-    (Bug::SuperblocksAtOnce, 400),
-    (Bug::FillIgnoresPurge, 400),
-    (Bug::SkipGenerationCheck, 400),
-    (Bug::RelocateUnchecked, 400),
-    (Bug::SkipTouchCheck, 400),
-    (Bug::ForgetFooterChecksum, 400),
-    (Bug::FooterOutranksHeader, 400),
+    (Bug::ModifyWithoutLock, 300),
+    (Bug::AcknowledgePurgeEarly, 300),
+    (Bug::AcknowledgeFlushEarly, 300),
+    (Bug::DropKillRecords, 300),
+    (Bug::ReuseSequences, 300),
+    (Bug::SkipBodyChecksum, 300),
+    (Bug::ServeExpired, 300),
+    (Bug::IgnoreChangesDuringRecovery, 300),
+    (Bug::SuperblocksAtOnce, 300),
+    (Bug::FillIgnoresPurge, 300),
+    (Bug::SkipGenerationCheck, 300),
+    (Bug::RelocateUnchecked, 300),
+    (Bug::SkipTouchCheck, 300),
+    (Bug::ForgetFooterChecksum, 300),
+    (Bug::FooterOutranksHeader, 300),
 ];
 
 /// Seeds needed to find the bug, and what was found; `None` if it was not within `seeds_max`.
