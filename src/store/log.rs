@@ -286,10 +286,12 @@ impl Log {
         self.lossy = true;
     }
 
-    /// An entry was changed in place on the device: it needs a flush like an append.
-    pub fn note_modified(&mut self) {
+    /// Something was changed in place on the device: it needs a flush like an append. Gives the
+    /// ticket with which it is durable.
+    pub fn note_modified(&mut self) -> Ticket {
         self.modified = true;
         self.appended += 1;
+        self.appended
     }
 
     /// Whether anything was changed in place since this was last asked.

@@ -493,6 +493,8 @@ impl Store {
             let ticket = self.shared.log.lock().raise_epoch(self.shared.clock.now());
             self.flush_through(ticket).await?;
             self.shared.log.lock().begin_epoch(self.shared.clock.now());
+            // Regions without a footer get theirs now; until then they cannot be reclaimed.
+            self.shared.wake_flusher.notify_one();
             Ok(())
         };
         self.shared.epoch.get_or_try_init(raise).await.copied()

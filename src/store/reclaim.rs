@@ -296,7 +296,10 @@ impl Store {
         let blank = AlignedBuf::zeroed(alignment as usize, align as usize);
         let end = start + shared.layout.region_size - u64::from(alignment);
         shared.device.write(end, vec![WriteSlice::whole(Arc::new(blank))]).await?;
-        shared.device.flush().await?;
+        // By the flusher: were a flush of reclaim's own to fail, what the flusher wrote before it
+        // would be lost too, and its next flush would not tell.
+        let ticket = shared.log.lock().note_modified();
+        self.flush_through(ticket).await?;
         row.forget_failures();
         row.set_state(RegionState::Free);
         shared.log.lock().add_free(region);

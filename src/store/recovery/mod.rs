@@ -24,7 +24,7 @@ pub use superblock::{OpenError, Superblocks, read_superblocks};
 pub(super) use versions::{Target, Version, settle};
 
 use super::Store;
-use super::counters::{add, count};
+use super::counters::add;
 use super::regions::{Region as RegionRow, RegionState};
 use crate::clock::Stopwatch;
 use crate::format::Footer;
@@ -41,8 +41,9 @@ impl Store {
     pub(super) async fn run_recovery(self, snapshots: Vec<u32>) {
         let watch = Stopwatch::start();
         // What a killed process wrote may still be lost with the power, and what it hid come back.
-        if self.shared.device.flush().await.is_err() {
-            count(&self.shared.counters.write_errors);
+        // By the flusher: a failed flush takes what was stored since the start with it.
+        let ticket = self.shared.log.lock().note_modified();
+        if self.flush_through(ticket).await.is_err() {
             self.shared.log.lock().distrust();
         }
         let threads = threads();
