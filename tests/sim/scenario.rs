@@ -188,7 +188,7 @@ impl Scenario {
         };
         match rng.u32(0..10) {
             0 => drawn.churning(rng),
-            1 => drawn.touching(rng),
+            1 | 2 => drawn.touching(rng),
             _ => drawn,
         }
     }
@@ -233,12 +233,13 @@ impl Scenario {
             regions: 64,
             region_size: 256 << 10,
             clients: 8,
-            keys: one_of(rng, &[4, 12]),
+            keys: one_of(rng, &[6, 24]),
             sizes: Sizes::Mixed,
-            ram_bytes: one_of(rng, &[0, 16 << 10, 128 << 10]),
+            ram_bytes: one_of(rng, &[0, 16 << 10, 16 << 10]),
             hash_mask: u64::MAX,
-            delay_turns: one_of(rng, &[6, 20]),
-            slow_one_in: 3,
+            delay_turns: one_of(rng, &[2, 10]),
+            slow: Duration::from_millis(one_of(rng, &[40, 400])),
+            slow_one_in: one_of(rng, &[3, 8]),
             trouble: Trouble::None,
             roomy: true,
             weights: Weights {
