@@ -49,7 +49,7 @@ impl SizeClass {
     /// The smallest class that holds `slot_len` bytes.
     ///
     /// # Panics
-    /// Panics above [`SLOT_LEN_MAX`]: the store cuts larger bodies into slices.
+    /// Panics above `SLOT_LEN_MAX`, a little over 1.4 MiB: the store cuts larger bodies into slices.
     #[must_use]
     pub fn of(slot_len: u64) -> SizeClass {
         assert!(slot_len <= SLOT_LEN_MAX, "slots are at most {SLOT_LEN_MAX} bytes");
