@@ -155,6 +155,8 @@ impl Store {
     pub(super) fn note_success(&self) {
         if self.shared.health.succeeded() {
             tracing::info!("the device takes writes again");
+            // If it was not the flusher that noticed, it still waits to try, with stores behind it.
+            self.shared.wake_flusher.notify_one();
         }
     }
 

@@ -151,6 +151,8 @@ pub struct History {
     life: u32,
     /// Failed writes and flushes of the device so far.
     pub errors: u64,
+    /// As many when the present life began.
+    born_errors: u64,
     /// A flush failed: what it left behind no later one makes durable.
     pub flush_failed: bool,
     /// Media damage struck: an older version may come back.
@@ -415,11 +417,16 @@ impl History {
     /// for certain.
     pub fn crash(&mut self, crash: Crash, window: Duration) {
         let end = self.tick();
-        let (now, errors) = (self.now, self.errors);
+        let (now, errors, life) = (self.now, self.errors, self.life);
+        let born_errors = std::mem::replace(&mut self.born_errors, errors);
         let survives = |origin: Origin| match crash {
             Crash::Shutdown => origin.errors == errors,
             Crash::Kill | Crash::PowerCut => {
-                origin.errors == errors && now.saturating_sub(origin.ended_at) > window
+                // In a life in which a write failed, what was accepted before the flusher heard of
+                // it waits for the next attempt with the rest.
+                let in_time = origin.life < life || born_errors == errors;
+                let old_enough = now.saturating_sub(origin.ended_at) > window;
+                origin.errors == errors && in_time && old_enough
             }
         };
         let changes = self.keys.values_mut().flat_map(|key| &mut key.changes);
