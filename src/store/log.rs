@@ -302,6 +302,8 @@ impl Log {
     /// Recovery is complete, but for the footers of regions that a crash left without.
     pub fn recovered(&mut self, unsealed: HashMap<u32, Footer>, now: Timestamp) {
         self.recovering = false;
+        // Blank regions were found in the order of the reads; a new device is filled from its start.
+        self.free.make_contiguous().sort_unstable();
         self.unsealed = unsealed;
         self.seal_recovered(now);
     }

@@ -108,9 +108,7 @@ fn cut_short(loop_device: bool) {
     set_len(&file, 3 * MIB);
     let found = ledger.check(&daemon, Allowed::Misses);
     println!("cut to 3 MiB: {found:?}");
-    // Which regions lie before the cut is chance: a blank device is filled in the order in which its
-    // headers were read. What is still in memory is there in any case.
-    assert!(found.hits >= 1 && found.misses > 10, "{found:?}");
+    assert!(found.hits > 10 && found.misses > 10, "{found:?}");
     let counted = daemon.metric("rawcached_entry_read_errors_total")
         + daemon.metric("rawcached_damaged_entries_total");
     assert!(counted >= 10, "misses are counted");
@@ -135,8 +133,8 @@ fn cut_short(loop_device: bool) {
     daemon.restart();
     let found = ledger.check(&daemon, Allowed::LateChanges);
     println!("as long as before: {found:?}");
-    // The header of the region that was open may be cut off too, and with it what came later.
-    assert!(found.hits + found.misses > 100, "everything was asked for");
+    // The header of the region that was open is cut off too, and with it what came later.
+    assert!(found.hits >= 40, "what lies before the cut is there");
     assert!(daemon.stop().success());
     let check = run(&[&"check", &device]);
     println!("{}", String::from_utf8_lossy(&check.stdout));
