@@ -7,11 +7,13 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rawcached::device::{
-    Device, DeviceKind, IoMode, OpenError, OpenOptions, WriteSlice, create_image, probe,
+    Device, DeviceKind, EngineKind, IoMode, OpenError, OpenOptions, WriteSlice, create_image,
+    probe, submit_waiting,
 };
 use support::{
     LoopDevice, MountedImage, command, filled, is_open_direct, reopen, require, warnings_of,
@@ -19,6 +21,8 @@ use support::{
 
 const MIB: u64 = 1 << 20;
 const ALIGNMENTS: [u32; 6] = [512, 1024, 2048, 4096, 8192, 65536];
+const ENGINES: [(EngineKind, &str); 2] =
+    [(EngineKind::IoUring, "io_uring"), (EngineKind::Threads, "threads")];
 
 /// Writes, modifies and reads `device` in every aligned and unaligned way; gives what it must
 /// hold in the end.
@@ -95,10 +99,17 @@ async fn exercise(device: &Device) -> Vec<u8> {
 }
 
 async fn exercise_loop_device(sector_size: u32) {
+    for (engine, name) in ENGINES {
+        exercise_loop_device_by(engine, name, sector_size).await;
+    }
+}
+
+async fn exercise_loop_device_by(engine: EngineKind, name: &str, sector_size: u32) {
     let Some(disk) = require(LoopDevice::create(16 * MIB, sector_size)) else { return };
-    let device = Device::open(&OpenOptions::new(disk.path())).unwrap();
+    let options = OpenOptions { engine, ..OpenOptions::new(disk.path()) };
+    let device = Device::open(&options).unwrap();
     let info = device.info().clone();
-    assert_eq!((info.kind, info.engine, info.direct), (DeviceKind::Block, "threads", true));
+    assert_eq!((info.kind, info.engine, info.direct), (DeviceKind::Block, name, true));
     assert!(info.memory_alignment <= info.alignment);
     assert_eq!((info.alignment, info.size), (sector_size, 16 * MIB));
     assert!(is_open_direct(disk.path()));
@@ -130,20 +141,80 @@ async fn a_loop_device_with_65536_byte_sectors_works() {
     exercise_loop_device(65536).await;
 }
 
+#[test]
+fn a_thread_with_its_own_ring_reads_and_writes_the_same() {
+    let Some(disk) = require(LoopDevice::create(16 * MIB, 512)) else { return };
+    let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(disk.path()) };
+    let device = Device::open(&options).unwrap();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().on_thread_park(submit_waiting).build().unwrap();
+    let ring = device.thread_ring().unwrap().unwrap();
+    runtime.spawn(ring.completions());
+    let model = runtime.block_on(exercise(&device));
+    drop((runtime, ring, device));
+    assert!(fs::read(disk.backing()).unwrap() == model);
+    // Rings, too, let go of the device at once.
+    for _ in 0..50 {
+        let device = Device::open(&options).unwrap();
+        drop(device.thread_ring().unwrap());
+    }
+}
+
+#[test]
+fn a_ring_has_many_reads_at_the_device_at_once() {
+    let Some(disk) = require(LoopDevice::create(16 * MIB, 512)) else { return };
+    let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(disk.path()) };
+    let device = Device::open(&options).unwrap();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().on_thread_park(submit_waiting).build().unwrap();
+    let ring = device.thread_ring().unwrap().unwrap();
+    runtime.spawn(ring.completions());
+    let before = busy_and_waited_ms(disk.path());
+    runtime.block_on(async {
+        let readers: Vec<_> = (0..64)
+            .map(|reader| {
+                let device = device.clone();
+                tokio::spawn(async move {
+                    for turn in 0..200 {
+                        let start = (reader * 200 + turn) % 255 * 65536;
+                        device.read_exact(start..start + 65536).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    });
+    let after = busy_and_waited_ms(disk.path());
+    let depth = (after.1 - before.1) / (after.0 - before.0);
+    assert!(depth > 2.0, "a mean of {depth} requests at the device");
+}
+
+/// Milliseconds in which the device had requests, and those that all requests took together (fields 10
+/// and 11 of /sys/block/DEVICE/stat).
+fn busy_and_waited_ms(device: &Path) -> (f64, f64) {
+    let name = device.file_name().unwrap().to_str().unwrap();
+    let text = fs::read_to_string(format!("/sys/block/{name}/stat")).unwrap();
+    let fields: Vec<f64> = text.split_whitespace().map(|field| field.parse().unwrap()).collect();
+    (fields[9], fields[10])
+}
+
 /// Opens an image on `file_system` at every alignment; gives the mount for more.
 async fn exercise_images(file_system: &str, size: u64) -> Option<MountedImage> {
     let mounted = require(MountedImage::create(file_system, size))?;
-    for alignment in ALIGNMENTS {
+    let by_each_engine = ALIGNMENTS.iter().flat_map(|alignment| ENGINES.map(|by| (*alignment, by)));
+    for (alignment, (engine, name)) in by_each_engine {
         let path = mounted.path().join(format!("image-{alignment}"));
         create_image(&path, 16 * MIB).unwrap();
-        let options = OpenOptions { alignment: Some(alignment), ..OpenOptions::new(&path) };
+        let options = OpenOptions { alignment: Some(alignment), engine, ..OpenOptions::new(&path) };
         let opened = Device::open(&options);
         let device = match opened {
             Err(OpenError::Alignment { required, .. }) if alignment < required => continue,
             opened => opened.unwrap(),
         };
         let info = device.info().clone();
-        assert_eq!((info.kind, info.direct), (DeviceKind::File, true));
+        assert_eq!((info.kind, info.engine, info.direct), (DeviceKind::File, name, true));
         assert_eq!(info.alignment, alignment);
         let model = exercise(&device).await;
         drop(device);
@@ -214,13 +285,15 @@ async fn a_file_system_without_direct_io_falls_back_with_one_warning() {
 
 #[tokio::test]
 async fn buffered_can_be_forced_where_direct_would_work() {
-    let Some(disk) = require(LoopDevice::create(16 * MIB, 4096)) else { return };
-    let options = OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(disk.path()) };
-    let device = Device::open(&options).unwrap();
-    assert!(!device.info().direct);
-    let model = exercise(&device).await;
-    // While the device is open: closing it would write the page cache back as well.
-    assert!(fs::read(disk.backing()).unwrap() == model, "a flush empties the page cache too");
+    for (engine, _) in ENGINES {
+        let Some(disk) = require(LoopDevice::create(16 * MIB, 4096)) else { return };
+        let options = OpenOptions { io: IoMode::Buffered, engine, ..OpenOptions::new(disk.path()) };
+        let device = Device::open(&options).unwrap();
+        assert!(!device.info().direct);
+        let model = exercise(&device).await;
+        // While the device is open: closing it would write the page cache back as well.
+        assert!(fs::read(disk.backing()).unwrap() == model, "a flush empties the page cache too");
+    }
 }
 
 #[tokio::test]
@@ -229,17 +302,20 @@ async fn a_full_file_system_is_an_error_and_no_reason_to_fall_back() {
         let Some(mounted) = require(MountedImage::create(file_system, size)) else { continue };
         // Sparse, and larger than what is free.
         let path = mounted.file("image", 64 * MIB);
-        let device = Device::open(&OpenOptions::new(&path)).unwrap();
-        let buf = filled(&device, 1 << 20, 1);
-        let mut errors = Vec::new();
-        for index in 0..64 {
-            let slices = vec![WriteSlice::whole(Arc::clone(&buf))];
-            errors.extend(device.write(index * MIB, slices).await.err());
+        for (engine, _) in ENGINES {
+            let options = OpenOptions { engine, ..OpenOptions::new(&path) };
+            let device = Device::open(&options).unwrap();
+            let buf = filled(&device, 1 << 20, 1);
+            let mut errors = Vec::new();
+            for index in 0..64 {
+                let slices = vec![WriteSlice::whole(Arc::clone(&buf))];
+                errors.extend(device.write(index * MIB, slices).await.err());
+            }
+            let codes: Vec<_> = errors.iter().map(|error| error.source.raw_os_error()).collect();
+            assert!(!codes.is_empty());
+            assert!(codes.iter().all(|code| *code == Some(libc::ENOSPC)), "{codes:?}");
+            assert_eq!(device.info().direct, file_system == "ext4");
         }
-        let codes: Vec<_> = errors.iter().map(|error| error.source.raw_os_error()).collect();
-        assert!(!codes.is_empty());
-        assert!(codes.iter().all(|code| *code == Some(libc::ENOSPC)), "{codes:?}");
-        assert_eq!(device.info().direct, file_system == "ext4");
     }
 }
 

@@ -47,6 +47,7 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
         },
         engine: match device.engine {
             EngineChoice::Auto => EngineKind::Auto,
+            EngineChoice::IoUring => EngineKind::IoUring,
             EngineChoice::Threads => EngineKind::Threads,
         },
         ..OpenOptions::new(&device.path)

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::AlignedBuf;
 use super::block_lock::BlockGuard;
+use super::{AlignedBuf, ThreadRing};
 
 /// A range of a shared buffer to be written.
 #[derive(Clone, Debug)]
@@ -132,4 +132,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Takes `request` over.
     fn submit(&self, request: Request);
+
+    /// The engine's ring for the calling thread, if it works with such.
+    fn thread_ring(&self) -> io::Result<Option<ThreadRing>> {
+        Ok(None)
+    }
 }

@@ -10,7 +10,7 @@ use super::engine::{Completion, Engine, Operation, Request};
 use super::write_queue::WriteQueue;
 use super::{
     AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,
-    WriteSlice,
+    ThreadRing, WriteSlice,
 };
 use crate::planted::{self, Bug};
 
@@ -87,6 +87,16 @@ impl Device {
     #[must_use]
     pub fn stats(&self) -> DeviceStatsSnapshot {
         self.inner.stats.snapshot(self.inner.info.direct)
+    }
+
+    /// A ring for the calling thread, through which the thread's own requests go from then on; `None`
+    /// where the engine has no use for one. Worth it in threads that read much: it saves handing
+    /// each request to another thread and back.
+    ///
+    /// # Errors
+    /// The kernel gives no further ring.
+    pub fn thread_ring(&self) -> io::Result<Option<ThreadRing>> {
+        self.inner.engine.thread_ring()
     }
 
     /// Fills `buf` to its capacity from `offset` (both aligned) and gives it back.

@@ -23,8 +23,10 @@ pub struct DeviceInfo {
     pub path: PathBuf,
     /// Block device, image file or simulation.
     pub kind: DeviceKind,
-    /// The engine that moves the bytes: `threads`, `simulated`.
+    /// The engine that moves the bytes: `io_uring`, `threads`, `simulated`.
     pub engine: &'static str,
+    /// Why it is not io_uring although the best was wanted.
+    pub engine_fallback: Option<String>,
     /// Whether transfers bypass the page cache.
     pub direct: bool,
     /// Why direct I/O is off although it was wanted.

@@ -22,9 +22,11 @@ mod open;
 mod open_error;
 mod pool;
 mod probe;
+mod request_queue;
 mod signature;
 mod sim;
 mod stats;
+mod uring;
 mod write_check;
 mod write_queue;
 
@@ -43,3 +45,4 @@ pub use probe::{ProbeReport, probe};
 pub use signature::{SIGNATURE_HEAD_LEN, SIGNATURE_TAIL_LEN, foreign_signature};
 pub use sim::{Delay, Effect, FAULT_KINDS, Fault, FaultKind, Rates, SimCounts, SimDevice, Struck};
 pub use stats::{DeviceStats, DeviceStatsSnapshot};
+pub use uring::{ThreadRing, submit_waiting};

@@ -12,6 +12,7 @@ use super::direct::{self, Verdict};
 use super::engine::Engine;
 use super::facts::Facts;
 use super::pool::ThreadPool;
+use super::uring::Uring;
 use super::{
     ALIGNMENT_MAX, ALIGNMENT_MIN, Device, DeviceInfo, DeviceKind, Geometry, OpenError, holder,
     loop_file,
@@ -39,9 +40,12 @@ pub enum IoMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
-    /// The best engine that works here.
+    /// io_uring where it works, else threads.
     #[default]
     Auto,
+    /// io_uring, or the device does not open. Needs Linux 6.1.
+    #[serde(rename = "io_uring")]
+    IoUring,
     /// Positioned vectored I/O on a thread pool.
     Threads,
 }
@@ -111,16 +115,12 @@ impl Device {
         let geometry = geometry(&facts, &access, options)?;
         let writes_buffered = access.direct && facts.data_checksums;
         report(path, &access, writes_buffered);
-        let engine = match options.engine {
-            EngineKind::Auto | EngineKind::Threads => {
-                ThreadPool::start(file, options.threads.clamp(2, THREADS_MAX))
-            }
-        };
-        let engine = engine.map_err(|source| OpenError::io(path, source))?;
+        let (engine, engine_fallback) = start_engine(file, options)?;
         let info = DeviceInfo {
             path: path.clone(),
             kind: facts.kind,
             engine: engine.name(),
+            engine_fallback,
             direct: access.direct,
             fallback: access.fallback,
             direct_writes_buffered: writes_buffered,
@@ -129,7 +129,7 @@ impl Device {
             alignment: geometry.alignment,
             memory_alignment: geometry.memory_alignment,
         };
-        Ok(Device::new(Box::new(engine), geometry, info))
+        Ok(Device::new(engine, geometry, info))
     }
 }
 
@@ -225,6 +225,31 @@ fn buffered(facts: &Facts, fallback: Option<String>) -> Access {
     let asked = u32::try_from(asked).unwrap_or(ALIGNMENT_MAX).clamp(ALIGNMENT_MIN, ALIGNMENT_MAX);
     let preferred = if asked.is_power_of_two() { asked } else { ALIGNMENT_MAX };
     Access { direct: false, fallback, required: ALIGNMENT_MIN, preferred, memory_alignment: 1 }
+}
+
+/// Starts the engine asked for; tells why it is not the best one, if that was wanted.
+fn start_engine(
+    file: File,
+    options: &OpenOptions,
+) -> Result<(Box<dyn Engine>, Option<String>), OpenError> {
+    let path = &options.path;
+    let (file, fallback) = match options.engine {
+        EngineKind::Threads => (file, None),
+        wanted => match Uring::start(file) {
+            Ok(engine) => return Ok((Box::new(engine), None)),
+            Err((_, source)) if wanted == EngineKind::IoUring => {
+                return Err(OpenError::IoUringUnavailable { path: path.clone(), source });
+            }
+            Err((file, source)) => {
+                let path = path.display();
+                tracing::warn!(%path, %source, "io_uring does not work here: using threads");
+                (file, Some(source.to_string()))
+            }
+        },
+    };
+    let threads = options.threads.clamp(2, THREADS_MAX);
+    let pool = ThreadPool::start(file, threads).map_err(|source| OpenError::io(path, source))?;
+    Ok((Box::new(pool), fallback))
 }
 
 /// Turns `O_DIRECT` off on the open file, which keeps the claim on it.

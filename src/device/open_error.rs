@@ -47,6 +47,18 @@ pub enum OpenError {
         /// What stands against it.
         reason: String,
     },
+    /// The io_uring engine was asked for and does not work.
+    #[error(
+        "{}: io_uring does not work here: use engine = \"auto\" or \"threads\", or allow it \
+         (Linux 6.1, sysctl kernel.io_uring_disabled=0, the container's seccomp profile)",
+        path.display()
+    )]
+    IoUringUnavailable {
+        /// As given.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The alignment asked for does not work.
     #[error(
         "{} cannot be used in blocks of {alignment} bytes: use a power of two from {required} \

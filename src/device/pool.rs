@@ -1,7 +1,6 @@
 //! The thread-pool engine: positioned vectored I/O on a few threads. Owns its threads and
-//! queues; never retries or cuts a request.
+//! their queue; never retries or cuts a request.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
@@ -12,10 +11,9 @@ use nix::sys::uio::pwritev;
 use parking_lot::{Condvar, Mutex};
 
 use super::engine::{Engine, Operation, Request};
+use super::request_queue::RequestQueue;
 use super::{AlignedBuf, OperationKind, WriteSlice};
 
-/// Requests that may wait in one queue; more are refused with `EAGAIN`.
-const QUEUE_LEN_MAX: usize = 16 << 10;
 /// Slices given to one `pwritev`; a write of more is reported as short and continued.
 const SLICES_MAX: usize = 64;
 
@@ -29,17 +27,13 @@ pub(super) struct ThreadPool {
 
 struct Shared {
     file: File,
-    queues: Mutex<Queues>,
+    work: Mutex<Work>,
     ready: Condvar,
-    /// Writes and flushes carried out at once, so that the other threads are left to reads.
-    writing_max: usize,
 }
 
-#[derive(Default)]
-struct Queues {
-    reads: VecDeque<Request>,
-    writes: VecDeque<Request>,
-    writing: usize,
+struct Work {
+    queue: RequestQueue,
+    /// Threads that wait for a request.
     idle: usize,
     closed: bool,
 }
@@ -48,12 +42,8 @@ impl ThreadPool {
     /// A pool of `threads` (at least two) that owns `file`.
     pub(super) fn start(file: File, threads: usize) -> io::Result<ThreadPool> {
         assert!(threads >= 2, "one thread to write and one that never does");
-        let shared = Arc::new(Shared {
-            file,
-            queues: Mutex::default(),
-            ready: Condvar::new(),
-            writing_max: threads / 2,
-        });
+        // Writes leave half of the threads to reads.
+        let shared = Arc::new(Shared::new(file, threads / 2));
         let mut pool = ThreadPool { shared, workers: Vec::with_capacity(threads) };
         for index in 0..threads {
             let shared = Arc::clone(&pool.shared);
@@ -78,7 +68,7 @@ impl Engine for ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        self.shared.queues.lock().closed = true;
+        self.shared.work.lock().closed = true;
         self.shared.ready.notify_all();
         for worker in self.workers.drain(..) {
             // A waker may drop the last handle on a worker; that one ends by itself.
@@ -89,51 +79,30 @@ impl Drop for ThreadPool {
     }
 }
 
-impl Queues {
-    /// Reads go first, but one write is always under way, so that reads without end do not keep
-    /// a purge from the device.
-    fn take(&mut self, writing_max: usize) -> Option<Request> {
-        if self.may_write(writing_max) && (self.writing == 0 || self.reads.is_empty()) {
-            self.writing += 1;
-            return self.writes.pop_front();
-        }
-        self.reads.pop_front()
-    }
-
-    fn may_write(&self, writing_max: usize) -> bool {
-        !self.writes.is_empty() && self.writing < writing_max
-    }
-}
-
 impl Shared {
+    fn new(file: File, writing_max: usize) -> Shared {
+        let work = Work { queue: RequestQueue::new(writing_max), idle: 0, closed: false };
+        Shared { file, work: Mutex::new(work), ready: Condvar::new() }
+    }
+
     /// Queues `request`, or gives it back if the queue is full.
     fn enqueue(&self, request: Request) -> Option<Request> {
-        let mut queues = self.queues.lock();
-        let queue = match request.operation.kind() {
-            OperationKind::Read => &mut queues.reads,
-            OperationKind::Write | OperationKind::Flush => &mut queues.writes,
-        };
-        if queue.len() >= QUEUE_LEN_MAX {
-            return Some(request);
-        }
-        queue.push_back(request);
-        let wake = queues.idle > 0;
-        drop(queues);
+        let mut work = self.work.lock();
+        let refused = work.queue.push(request);
+        let wake = work.idle > 0;
+        drop(work);
         if wake {
             self.ready.notify_one();
         }
-        None
+        refused
     }
 
     /// Carries out requests until the pool is closed and drained; gives their number.
     fn work(&self) -> u64 {
-        let mut was_writing = false;
+        let mut finished = None;
         let mut carried_out = 0;
-        while let Some(mut request) = self.next(was_writing) {
-            was_writing = request.operation.kind() != OperationKind::Read;
-            if !was_writing && request.is_abandoned() {
-                continue;
-            }
+        while let Some(mut request) = self.next(finished) {
+            finished = Some(request.operation.kind());
             let result = self.carry_out(&mut request);
             request.complete(result);
             carried_out += 1;
@@ -141,25 +110,28 @@ impl Shared {
         carried_out
     }
 
-    /// The next request for this thread; `None` when the pool is closed and drained.
-    fn next(&self, was_writing: bool) -> Option<Request> {
-        let mut queues = self.queues.lock();
-        queues.writing -= usize::from(was_writing);
+    /// The next request for this thread, which has `finished` one; `None` when the pool is closed
+    /// and drained.
+    fn next(&self, finished: Option<OperationKind>) -> Option<Request> {
+        let mut work = self.work.lock();
+        if let Some(kind) = finished {
+            work.queue.finished(kind);
+        }
         loop {
-            if let Some(request) = queues.take(self.writing_max) {
+            if let Some(request) = work.queue.take() {
                 // A write that had to wait may go now, and this thread did not take it.
-                if queues.idle > 0 && queues.may_write(self.writing_max) {
+                if work.idle > 0 && work.queue.may_write() {
                     self.ready.notify_one();
                 }
                 return Some(request);
             }
             // With writes left at the limit, the threads now writing will take them.
-            if queues.closed {
+            if work.closed {
                 return None;
             }
-            queues.idle += 1;
-            self.ready.wait(&mut queues);
-            queues.idle -= 1;
+            work.idle += 1;
+            self.ready.wait(&mut work);
+            work.idle -= 1;
         }
     }
 
@@ -249,64 +221,17 @@ mod tests {
     }
 
     #[test]
-    fn reads_overtake_writes_and_writes_leave_threads_to_them() {
-        // No thread runs the queue in this test: it is played by hand.
-        let shared = Shared {
-            file: temporary(1 << 20),
-            queues: Mutex::default(),
-            ready: Condvar::new(),
-            writing_max: 2,
-        };
-        for offset in 0..3 {
-            assert!(shared.enqueue(write_of(vec![block(1)], offset * 512).0).is_none());
-        }
-        assert!(shared.enqueue(read_of(512, 0).0).is_none());
-        shared.queues.lock().closed = true;
-        let kind = |request: Option<Request>| request.map(|request| request.operation.kind());
-        assert_eq!(kind(shared.next(false)), Some(OperationKind::Write), "one always goes");
-        assert_eq!(kind(shared.next(false)), Some(OperationKind::Read));
-        assert_eq!(kind(shared.next(false)), Some(OperationKind::Write));
-        assert_eq!(kind(shared.next(false)), None, "the third write waits for a writer");
-        assert_eq!(kind(shared.next(true)), Some(OperationKind::Write));
-    }
-
-    #[test]
     fn a_read_that_nobody_waits_for_is_not_made() {
-        let shared = Shared {
-            file: temporary(1 << 20),
-            queues: Mutex::default(),
-            ready: Condvar::new(),
-            writing_max: 1,
-        };
+        // No thread runs the queue in this test: it is played by hand.
+        let shared = Shared::new(temporary(1 << 20), 1);
         let (abandoned, waiter) = read_of(512, 0);
         drop(waiter);
-        let (mut wanted, done) = read_of(512, 512);
-        let budget = Arc::new(tokio::sync::Semaphore::new(1));
-        if let Operation::Read { buf, .. } = &mut wanted.operation {
-            buf.charge(Arc::clone(&budget).try_acquire_owned().unwrap());
-        }
+        let (wanted, done) = read_of(512, 512);
         assert!(shared.enqueue(abandoned).is_none());
         assert!(shared.enqueue(wanted).is_none());
-        shared.queues.lock().closed = true;
+        shared.work.lock().closed = true;
         assert_eq!(shared.work(), 1, "one of the two");
-        assert_eq!(budget.available_permits(), 0);
-        drop(done.blocking_recv().unwrap());
-        assert_eq!(budget.available_permits(), 1, "the share came back with the memory");
-    }
-
-    #[test]
-    fn a_full_queue_refuses_instead_of_growing() {
-        let shared = Shared {
-            file: temporary(512),
-            queues: Mutex::default(),
-            ready: Condvar::new(),
-            writing_max: 1,
-        };
-        for _ in 0..QUEUE_LEN_MAX {
-            assert!(shared.enqueue(read_of(512, 0).0).is_none());
-        }
-        assert!(shared.enqueue(read_of(512, 0).0).is_some());
-        assert!(shared.enqueue(write_of(vec![block(0)], 0).0).is_none());
+        assert_eq!(done.blocking_recv().unwrap().result.unwrap(), 512);
     }
 
     #[test]

@@ -91,6 +91,7 @@ mod tests {
             kind: DeviceKind::Simulated,
             engine: "threads",
             direct: true,
+            engine_fallback: None,
             fallback: None,
             direct_writes_buffered: false,
             read_only: false,

@@ -16,6 +16,7 @@ use super::http;
 use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
 use super::{RunError, Server};
+use crate::device::{Device, ThreadRing, submit_waiting};
 
 /// A connection on its way to a worker.
 pub(super) struct Arrival {
@@ -36,7 +37,9 @@ impl Workers {
         let http_shared = http::Shared::default();
         let workers = (0..server.options.workers.get()).map(|index| {
             let http = http::Service::new(server, index, &http_shared);
-            spawn(index, Service::new(server, index, &shared), http).map_err(RunError::Worker)
+            let device = server.cache.device_store().device().clone();
+            let service = Service::new(server, index, &shared);
+            spawn(index, device, service, http).map_err(RunError::Worker)
         });
         Ok(Workers { workers: workers.collect::<Result<_, _>>()?, turn: AtomicUsize::new(0) })
     }
@@ -70,10 +73,15 @@ impl Workers {
 
 fn spawn(
     index: usize,
+    device: Device,
     service: Service,
     http: http::Service,
 ) -> std::io::Result<(mpsc::UnboundedSender<Arrival>, JoinHandle<()>)> {
-    let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .on_thread_park(submit_waiting)
+        .build()?;
     // Bounded by the tickets: every arrival holds one.
     let (sender, arrivals) = mpsc::unbounded_channel();
     let worker = Worker {
@@ -83,10 +91,34 @@ fn spawn(
         connections: JoinSet::new(),
         gates: HashMap::new(),
     };
-    let thread = std::thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || runtime.block_on(worker.run(arrivals)))?;
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        // Dropped after the runtime: what connections left at the device ends first.
+        let _ring = ring_of_thread(&device, &runtime);
+        runtime.block_on(worker.run(arrivals));
+        drop(runtime);
+    })?;
     Ok((sender, thread))
+}
+
+/// A ring for this thread's reads, and what completes them in `runtime`. Without one they go
+/// through the device's own threads.
+fn ring_of_thread(device: &Device, runtime: &runtime::Runtime) -> Option<ThreadRing> {
+    match device.thread_ring() {
+        Ok(ring) => {
+            if let Some(ring) = &ring {
+                let completions = ring.completions();
+                runtime.spawn(async move {
+                    let error = completions.await;
+                    tracing::error!(%error, "a worker no longer hears from its device");
+                });
+            }
+            ring
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a worker has no ring of its own and uses the device's");
+            None
+        }
+    }
 }
 
 struct Worker {

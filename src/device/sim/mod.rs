@@ -60,6 +60,7 @@ impl SimDevice {
             kind: DeviceKind::Simulated,
             engine: engine.name(),
             direct: true,
+            engine_fallback: None,
             fallback: None,
             direct_writes_buffered: false,
             read_only: false,

@@ -1,0 +1,263 @@
+//! One io_uring of one thread. Owns the requests given to it until they are complete; never
+//! decides who waits for them.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use io_uring::squeue::{Entry, PushError};
+use io_uring::{IoUring, Probe, cqueue, opcode, types};
+
+use crate::device::engine::{Operation, Request};
+use crate::device::request_queue::RequestQueue;
+
+/// Requests that one ring has at the device at once. Loop devices take 128 (`nr_requests` in sysfs); what
+/// is beyond a device's limit the kernel would hand to threads of its own.
+pub(super) const DEPTH: usize = 128;
+
+/// Writes and flushes among them: the others are for reads.
+const WRITING_MAX: usize = 32;
+
+/// Slices given to the kernel as one write (UIO_MAXIOV is 1024); a write of more is reported as
+/// short and continued.
+const SLICES_MAX: usize = 64;
+
+/// Longest transfer in one request, in bytes: what fits 32 bits as a multiple of every alignment.
+const TRANSFER_LEN_MAX: usize = 1 << 30;
+
+/// Marks a completion that is not a request's but a wake-up.
+const WAKE: u64 = u64::MAX;
+
+/// The registered file's number.
+const DEVICE: types::Fixed = types::Fixed(0);
+
+/// A request that is over, and how it went.
+pub(super) type Finished = (Request, io::Result<usize>);
+
+/// A ring for the thread that makes it, and for no other.
+///
+/// While requests are in flight the kernel reads and writes memory that they own, so a ring
+/// keeps them until they are complete, and waits for that when it is dropped.
+pub(super) struct Ring {
+    ring: IoUring,
+    queue: RequestQueue,
+    slots: Box<[Slot]>,
+    free: Vec<usize>,
+    /// A descriptor whose readiness ends a wait, and whether the kernel watches it.
+    wake: Option<(RawFd, bool)>,
+    /// Kept open as long as requests name it.
+    _file: Arc<File>,
+}
+
+/// A request at the device, and the vector that describes its memory.
+#[derive(Default)]
+struct Slot {
+    request: Option<Request>,
+    vector: Vec<libc::iovec>,
+}
+
+impl Ring {
+    /// A ring on `file` for the calling thread.
+    ///
+    /// # Errors
+    /// The kernel has no io_uring, forbids it, or lacks an operation or mode (Linux 6.1 has all).
+    pub fn new(file: Arc<File>) -> io::Result<Ring> {
+        let depth = u32::try_from(DEPTH).expect("a small number");
+        let ring: IoUring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .build(depth + 1)?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        let needed = [
+            opcode::Read::CODE,
+            opcode::Write::CODE,
+            opcode::Writev::CODE,
+            opcode::Fsync::CODE,
+            opcode::PollAdd::CODE,
+        ];
+        if !needed.iter().all(|code| probe.is_supported(*code)) {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        ring.submitter().register_files(&[file.as_raw_fd()])?;
+        let slots = (0..DEPTH).map(|_| Slot::default()).collect();
+        let free = (0..DEPTH).rev().collect();
+        let queue = RequestQueue::new(WRITING_MAX);
+        Ok(Ring { ring, queue, slots, free, wake: None, _file: file })
+    }
+
+    /// Has the kernel add 1 to the counter of `eventfd` when completions arrive.
+    pub fn notify(&self, eventfd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(eventfd)
+    }
+
+    /// Queues `request`, or gives it back if the queue is full.
+    pub fn push(&mut self, request: Request) -> Option<Request> {
+        self.queue.push(request)
+    }
+
+    /// Requests that wait to be given to the kernel.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether no request waits or is at the device.
+    pub fn is_idle(&self) -> bool {
+        self.queue.len() == 0 && self.in_flight() == 0
+    }
+
+    fn in_flight(&self) -> usize {
+        DEPTH - self.free.len()
+    }
+
+    /// Gives waiting requests to the kernel, waits until at least `wait` completions are there, and
+    /// moves what is complete to `finished`.
+    pub fn turn(&mut self, wait: usize, finished: &mut Vec<Finished>) {
+        self.prepare();
+        let has_entries = !self.ring.submission().is_empty();
+        let has_results = self.ring.submission().taskrun();
+        if has_entries || has_results || wait > 0 {
+            self.enter(wait);
+        }
+        self.reap(finished);
+    }
+
+    /// Whether the kernel has not taken all that was prepared for it.
+    pub fn has_leftover(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
+    /// Gives waiting requests to the kernel without looking for results.
+    pub fn submit(&mut self) {
+        self.prepare();
+        if !self.ring.submission().is_empty() {
+            self.enter(0);
+        }
+    }
+
+    fn enter(&self, wait: usize) {
+        match self.ring.submit_and_wait(wait) {
+            Ok(_) => {}
+            // What was not taken stays in the submission queue.
+            Err(error) if is_passing(&error) => {}
+            Err(error) => panic!("io_uring_enter refuses what it is made for: {error}"),
+        }
+    }
+
+    /// Ends a wait whenever `eventfd` is written, from now on.
+    pub fn wake_on(&mut self, eventfd: RawFd) {
+        self.wake = Some((eventfd, false));
+    }
+
+    /// Moves waiting requests into the submission queue as far as the depth allows.
+    fn prepare(&mut self) {
+        if let Some((eventfd, watched @ false)) = &mut self.wake {
+            let flags = u32::from(libc::POLLIN.unsigned_abs());
+            let entry = opcode::PollAdd::new(types::Fd(*eventfd), flags).multi(true).build();
+            *watched = true;
+            // SAFETY: a poll names no memory.
+            unsafe { self.enter_entry(entry.user_data(WAKE)) };
+        }
+        while let Some(index) = self.free.last().copied() {
+            let Some(request) = self.queue.take() else { break };
+            self.free.pop();
+            let entry = self.slots[index].take_on(request);
+            // SAFETY: the slot keeps request and vector until the completion was seen.
+            unsafe { self.enter_entry(entry.user_data(index as u64)) };
+        }
+    }
+
+    /// # Safety
+    /// Whatever memory `entry` names must stay valid until its completion.
+    unsafe fn enter_entry(&mut self, entry: Entry) {
+        // SAFETY: the caller's promise.
+        let pushed: Result<(), PushError> = unsafe { self.ring.submission().push(&entry) };
+        pushed.expect("the queue has an entry for each slot and one for the wake-up");
+    }
+
+    fn reap(&mut self, finished: &mut Vec<Finished>) {
+        for completion in self.ring.completion() {
+            if completion.user_data() == WAKE {
+                let watched = cqueue::more(completion.flags());
+                self.wake = self.wake.map(|(eventfd, _)| (eventfd, watched));
+                continue;
+            }
+            let index = usize::try_from(completion.user_data()).expect("a slot's index");
+            let mut request = self.slots[index].request.take().expect("completed once");
+            self.free.push(index);
+            self.queue.finished(request.operation.kind());
+            let result = request_result(&mut request, completion.result());
+            finished.push((request, result));
+        }
+    }
+}
+
+/// Whether a failed `io_uring_enter` is worth another try: interrupted, no memory for requests, or
+/// completions to be taken first (io_uring_enter(2)).
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
+}
+
+/// What a completion says of a request: bytes, or an errno below zero.
+fn request_result(request: &mut Request, result: i32) -> io::Result<usize> {
+    let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))?;
+    if let Operation::Read { buf, filled } = &mut request.operation {
+        // SAFETY: what was filled before is, and the kernel wrote `bytes` after it.
+        unsafe { buf.assume_filled(*filled + bytes) };
+    }
+    Ok(bytes)
+}
+
+impl Slot {
+    /// Takes `request` over and describes it to the kernel.
+    fn take_on(&mut self, request: Request) -> Entry {
+        let offset = request.offset;
+        let request = self.request.insert(request);
+        match &mut request.operation {
+            Operation::Read { buf, filled } => {
+                let len = u32_len(buf.capacity() - *filled);
+                opcode::Read::new(DEVICE, buf.spare(*filled), len).offset(offset).build()
+            }
+            Operation::Write { slices, .. } if slices.len() == 1 => {
+                let bytes = slices[0].bytes();
+                let len = u32_len(bytes.len());
+                opcode::Write::new(DEVICE, bytes.as_ptr(), len).offset(offset).build()
+            }
+            Operation::Write { slices, .. } => {
+                self.vector.clear();
+                self.vector.extend(slices.iter().take(SLICES_MAX).map(|slice| libc::iovec {
+                    iov_base: slice.bytes().as_ptr().cast_mut().cast(),
+                    iov_len: slice.bytes().len(),
+                }));
+                let count = u32_len(self.vector.len());
+                opcode::Writev::new(DEVICE, self.vector.as_ptr(), count).offset(offset).build()
+            }
+            Operation::Flush => {
+                opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build()
+            }
+        }
+    }
+}
+
+/// A length for the kernel: a longer transfer is cut, reported as short and continued.
+fn u32_len(len: usize) -> u32 {
+    u32::try_from(len.min(TRANSFER_LEN_MAX)).expect("at most 1 GiB")
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let mut finished = Vec::new();
+        while !self.is_idle() {
+            self.turn(1, &mut finished);
+            for (request, result) in finished.drain(..) {
+                request.complete(result);
+            }
+        }
+        // The kernel takes a ring apart later; the device must be free for others at once.
+        if let Err(error) = self.ring.submitter().unregister_files() {
+            tracing::debug!(%error, "a ring keeps its file a little longer");
+        }
+    }
+}

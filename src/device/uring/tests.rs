@@ -1,0 +1,174 @@
+//! Goal: the engine completes each request once, with its memory, in threads with a ring and
+//! without. Method: requests by hand on a temporary file.
+
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use tokio::sync::oneshot::Receiver;
+
+use super::*;
+use crate::device::engine::{Completion, Operation};
+use crate::device::{AlignedBuf, WriteSlice};
+
+fn engine(bytes: u64) -> Uring {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(bytes).unwrap();
+    start(file)
+}
+
+fn start(file: File) -> Uring {
+    Uring::start(file).map_err(|(_, error)| error).unwrap()
+}
+
+fn block(byte: u8) -> WriteSlice {
+    let mut buf = AlignedBuf::zeroed(512, 512);
+    buf.fill(0, &[byte; 512]);
+    WriteSlice::whole(Arc::new(buf))
+}
+
+fn write_of(slices: Vec<WriteSlice>, offset: u64) -> (Request, Receiver<Completion>) {
+    Request::new(offset, Operation::Write { slices, hold: None })
+}
+
+fn read_of(len: usize, offset: u64) -> (Request, Receiver<Completion>) {
+    let buf = AlignedBuf::unfilled(len, 512);
+    Request::new(offset, Operation::Read { buf, filled: 0 })
+}
+
+fn read_bytes(completion: Completion) -> AlignedBuf {
+    let Operation::Read { buf, .. } = completion.operation else { panic!("not a read") };
+    assert_eq!(completion.result.unwrap(), buf.len());
+    buf
+}
+
+/// A runtime as a worker has it.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().on_thread_park(submit_waiting).build().unwrap()
+}
+
+#[test]
+fn a_write_of_many_slices_is_vectored_and_reads_back() {
+    let engine = engine(1 << 20);
+    let (request, done) = write_of((0..100).map(block).collect(), 1024);
+    engine.submit(request);
+    assert_eq!(
+        done.blocking_recv().unwrap().result.unwrap(),
+        64 * 512,
+        "as many as one call takes"
+    );
+    let (request, done) = read_of(64 * 512, 1024);
+    engine.submit(request);
+    let buf = read_bytes(done.blocking_recv().unwrap());
+    for (expected, chunk) in (0u8..).zip(buf.chunks(512)) {
+        assert!(chunk.iter().all(|byte| *byte == expected));
+    }
+    let (request, done) = Request::new(0, Operation::Flush);
+    engine.submit(request);
+    assert_eq!(done.blocking_recv().unwrap().result.unwrap(), 0);
+}
+
+#[test]
+fn a_thread_with_a_ring_carries_out_more_requests_than_fit_at_once() {
+    let engine = engine(4 << 20);
+    let runtime = runtime();
+    let ring = engine.thread_ring().unwrap().unwrap();
+    runtime.spawn(ring.completions());
+    runtime.block_on(async {
+        let mut waiting = Vec::new();
+        for index in 0..500u16 {
+            let (request, done) =
+                write_of(vec![block(index.to_le_bytes()[0])], u64::from(index) * 512);
+            engine.submit(request);
+            waiting.push(done);
+        }
+        for done in waiting.drain(..) {
+            assert_eq!(done.await.unwrap().result.unwrap(), 512);
+        }
+        for index in 0..500u16 {
+            let (request, done) = read_of(512, u64::from(index) * 512);
+            engine.submit(request);
+            waiting.push(done);
+        }
+        for (index, done) in (0..500u16).zip(waiting) {
+            let buf = read_bytes(done.await.unwrap());
+            assert!(buf.iter().all(|byte| *byte == index.to_le_bytes()[0]));
+        }
+    });
+}
+
+#[test]
+fn a_request_made_elsewhere_does_not_wait_for_the_thread_with_a_ring() {
+    let engine = engine(1 << 20);
+    let _ring = engine.thread_ring().unwrap().unwrap();
+    // This thread sleeps in `join`; its ring is not driven.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (request, done) = write_of(vec![block(7)], 0);
+            engine.submit(request);
+            assert_eq!(done.blocking_recv().unwrap().result.unwrap(), 512);
+        });
+    });
+}
+
+#[test]
+fn dropping_the_ring_and_the_engine_finishes_what_was_submitted() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let engine = start(file.try_clone().unwrap());
+    let ring = engine.thread_ring().unwrap().unwrap();
+    let mut waiting = Vec::new();
+    for index in 0..300u16 {
+        let (request, done) = write_of(vec![block(1)], u64::from(index) * 512);
+        engine.submit(request);
+        waiting.push(done);
+    }
+    drop(ring);
+    for index in 300..600u16 {
+        let (request, done) = write_of(vec![block(2)], u64::from(index) * 512);
+        engine.submit(request);
+        waiting.push(done);
+    }
+    drop(engine);
+    for mut done in waiting {
+        assert_eq!(done.try_recv().unwrap().result.unwrap(), 512);
+    }
+    let mut bytes = vec![0; 600 * 512];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes[..300 * 512].iter().all(|byte| *byte == 1));
+    assert!(bytes[300 * 512..].iter().all(|byte| *byte == 2));
+}
+
+#[test]
+fn a_failed_request_gives_its_errno() {
+    let engine = start(File::open("/dev/null").unwrap());
+    let (request, done) = write_of(vec![block(1)], 0);
+    engine.submit(request);
+    let error = done.blocking_recv().unwrap().result.unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+}
+
+#[test]
+fn a_full_queue_refuses_instead_of_growing() {
+    let engine = engine(1 << 20);
+    // The kernel gets nothing from this thread's ring but full batches; nothing completes.
+    let ring = engine.thread_ring().unwrap().unwrap();
+    let mut waiting = Vec::new();
+    let mut refused = 0;
+    for _ in 0..17_000 {
+        let (request, mut done) = Request::new(0, Operation::Flush);
+        engine.submit(request);
+        match done.try_recv() {
+            Ok(completion) => {
+                let error = completion.result.unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+                refused += 1;
+            }
+            Err(_) => waiting.push(done),
+        }
+    }
+    assert_eq!(waiting.len(), (16 << 10) + 32, "in the queue and at the device");
+    assert_eq!(refused, 17_000 - waiting.len());
+    drop(ring);
+    assert!(waiting.iter_mut().all(|done| done.try_recv().is_ok_and(|it| it.result.is_ok())));
+}

@@ -1,0 +1,116 @@
+//! The engine's own thread with a ring: for requests of threads that have none. Owns the thread
+//! and what waits to get into its ring.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::Mutex;
+
+use super::ring::Ring;
+use crate::device::engine::Request;
+
+/// Takes requests from any thread. Dropping it waits for everything submitted.
+pub(super) struct RingThread {
+    mailbox: Arc<Mailbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Mailbox {
+    content: Mutex<Content>,
+    wake: EventFd,
+}
+
+#[derive(Default)]
+struct Content {
+    requests: Vec<Request>,
+    /// The thread found nothing and waits for a wake-up.
+    asleep: bool,
+    closed: bool,
+}
+
+impl RingThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// See [`Ring::new`].
+    pub fn start(file: Arc<File>) -> io::Result<RingThread> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
+        let mailbox = Arc::new(Mailbox { content: Mutex::default(), wake });
+        let (ready, made) = mpsc::sync_channel(1);
+        let served = Arc::clone(&mailbox);
+        let thread =
+            thread::Builder::new().name("device-ring".to_owned()).spawn(
+                move || match Ring::new(file) {
+                    Ok(ring) => {
+                        let _nobody_waits_any_more = ready.send(Ok(()));
+                        served.serve(ring);
+                    }
+                    Err(error) => {
+                        let _nobody_waits_any_more = ready.send(Err(error));
+                    }
+                },
+            )?;
+        made.recv().map_err(|_| io::Error::other("the ring's thread ended at once"))??;
+        Ok(RingThread { mailbox, thread: Some(thread) })
+    }
+
+    /// Takes `request` over.
+    pub fn submit(&self, request: Request) {
+        self.mailbox.change(|content| content.requests.push(request));
+    }
+}
+
+impl Drop for RingThread {
+    fn drop(&mut self) {
+        self.mailbox.change(|content| content.closed = true);
+        if let Some(thread) = self.thread.take()
+            // A waker may drop the last handle on that very thread; it ends by itself.
+            && thread.thread().id() != thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the device's ring thread panicked");
+        }
+    }
+}
+
+impl Mailbox {
+    fn change(&self, change: impl FnOnce(&mut Content)) {
+        let mut content = self.content.lock();
+        change(&mut content);
+        let wake = std::mem::take(&mut content.asleep);
+        drop(content);
+        if wake && let Err(error) = self.wake.write(1) {
+            tracing::error!(%error, "the device's ring thread cannot be woken");
+        }
+    }
+
+    /// Carries requests out until the mailbox is closed and all is done.
+    fn serve(&self, mut ring: Ring) {
+        ring.wake_on(self.wake.as_fd().as_raw_fd());
+        let (mut arrived, mut finished) = (Vec::new(), Vec::new());
+        loop {
+            let closed = {
+                let mut content = self.content.lock();
+                std::mem::swap(&mut content.requests, &mut arrived);
+                content.asleep = arrived.is_empty();
+                content.closed
+            };
+            for request in arrived.drain(..) {
+                if let Some(refused) = ring.push(request) {
+                    refused.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+                }
+            }
+            if closed && ring.is_idle() {
+                return;
+            }
+            ring.turn(1, &mut finished);
+            for (request, result) in finished.drain(..) {
+                request.complete(result);
+            }
+        }
+    }
+}

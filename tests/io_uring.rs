@@ -1,0 +1,122 @@
+//! Goal: the daemon works through io_uring where the kernel allows it, through threads where it does
+//! not, and does nothing when there is nothing to do. Method: the real daemon, with system calls
+//! failed by strace.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod daemon_support;
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use daemon_support::{Daemon, format, now};
+use rawcached::device::create_image;
+use support::{command, require};
+
+const VALUE_LEN: usize = 20_000;
+/// Has the kernel refuse io_uring, as seccomp profiles of containers do.
+const WITHOUT_IO_URING: [&str; 9] = [
+    "strace",
+    "-f",
+    "-qq",
+    "-o",
+    "/dev/null",
+    "-e",
+    "trace=io_uring_setup",
+    "-e",
+    "inject=io_uring_setup:error=EPERM",
+];
+
+/// A daemon without a RAM tier on a new image, so that hits come from the device.
+fn daemon(directory: &Path, more: &str) -> Daemon {
+    let image = directory.join("image");
+    create_image(&image, 256 << 20).unwrap();
+    format(&image);
+    let mut daemon = Daemon::new(&image, "workers = 1");
+    daemon.configure_more(&format!("[ram]\nsize = \"0\"\n{more}"));
+    daemon
+}
+
+fn store_and_read_back(daemon: &Daemon, count: u32) {
+    let mut stream = daemon.connect();
+    for key in 0..count {
+        let value = vec![key.to_le_bytes()[0]; VALUE_LEN];
+        write!(stream, "set key{key} 0 0 {VALUE_LEN}\r\n").unwrap();
+        stream.write_all(&value).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+        let mut reply = [0; 8];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"STORED\r\n");
+    }
+    for key in 0..count {
+        write!(stream, "get key{key}\r\n").unwrap();
+        let head = format!("VALUE key{key} 0 {VALUE_LEN}\r\n");
+        let mut reply = vec![0; head.len() + VALUE_LEN + 7];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply[..head.len()], head.as_bytes());
+        let value = &reply[head.len()..head.len() + VALUE_LEN];
+        assert!(value.iter().all(|byte| *byte == key.to_le_bytes()[0]), "key{key}");
+    }
+}
+
+/// Processor time of all threads of a process, in clock ticks (fields 14 and 15 of proc_pid_stat(5)).
+fn processor_ticks(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn hits_come_through_io_uring_and_at_rest_the_daemon_uses_no_processor() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(directory.path(), "[store]\nscrub_rate = \"0\"\n");
+    daemon.restart();
+    // More than the regions in memory hold.
+    store_and_read_back(&daemon, 6000);
+    assert!(daemon.metrics().contains("engine=\"io_uring\""));
+    assert!(daemon.metric("rawcached_device_reads_total") > 500);
+    let rest = Duration::from_secs(3);
+    std::thread::sleep(Duration::from_secs(1));
+    let (before, start) = (processor_ticks(daemon.pid()), now());
+    std::thread::sleep(rest);
+    let used = processor_ticks(daemon.pid()) - before;
+    assert!(start.elapsed() >= rest);
+    assert!(used <= 2, "{used} ticks of 10 ms in {rest:?}");
+}
+
+#[test]
+fn without_io_uring_threads_take_over_and_the_daemon_says_so() {
+    if require(command("strace", &[&"-V"])).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(directory.path(), "");
+    daemon.launch_with(&WITHOUT_IO_URING);
+    daemon.restart();
+    store_and_read_back(&daemon, 1000);
+    assert!(daemon.metrics().contains("engine=\"threads\""));
+    let log = daemon.log();
+    assert_eq!(log.matches("io_uring does not work here: using threads").count(), 1, "{log}");
+}
+
+#[test]
+fn a_daemon_told_to_use_io_uring_does_not_start_without_it() {
+    if require(command("strace", &[&"-V"])).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image");
+    create_image(&image, 256 << 20).unwrap();
+    format(&image);
+    let mut daemon = Daemon::new(&image, "workers = 1");
+    let text = std::fs::read_to_string(daemon.config()).unwrap();
+    daemon.configure(&text.replace("[device]", "[device]\nengine = \"io_uring\""));
+    daemon.launch_with(&WITHOUT_IO_URING);
+    daemon.spawn();
+    let (status, log) = daemon.wait();
+    assert!(!status.success());
+    assert!(log.contains("io_uring does not work here"), "{log}");
+    assert!(log.contains("Operation not permitted"), "{log}");
+}
