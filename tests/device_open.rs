@@ -18,7 +18,7 @@ const MIB: u64 = 1 << 20;
 
 fn busy_holders(path: &Path) -> String {
     match Device::open(&OpenOptions::new(path)).err() {
-        Some(OpenError::Busy { holders, .. }) => holders,
+        Some(OpenError::Busy { holders, .. }) => holders.join(", "),
         other => panic!("expected a busy device, got {other:?}"),
     }
 }

@@ -76,7 +76,7 @@ fn hits_come_through_io_uring_and_at_rest_the_daemon_uses_no_processor() {
     // More than the regions in memory hold.
     store_and_read_back(&daemon, 6000);
     assert!(daemon.metrics().contains("engine=\"io_uring\""));
-    assert!(daemon.metric("rawcached_device_reads_total") > 500);
+    assert!(daemon.metric("rawcached_device_requests_total{operation=\"read\"}") > 500);
     let rest = Duration::from_secs(3);
     std::thread::sleep(Duration::from_secs(1));
     let (before, start) = (processor_ticks(daemon.pid()), now());
@@ -112,7 +112,7 @@ fn a_daemon_told_to_use_io_uring_does_not_start_without_it() {
     format(&image);
     let mut daemon = Daemon::new(&image, "workers = 1");
     let text = std::fs::read_to_string(daemon.config()).unwrap();
-    daemon.configure(&text.replace("[device]", "[device]\nengine = \"io_uring\""));
+    daemon.configure(&text.replace("[[device]]", "[[device]]\nengine = \"io_uring\""));
     daemon.launch_with(&WITHOUT_IO_URING);
     daemon.spawn();
     let (status, log) = daemon.wait();

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -22,6 +24,10 @@ use super::{
 pub const THREADS_DEFAULT: usize = 16;
 /// Most threads the thread-pool engine starts, whatever it is told.
 pub const THREADS_MAX: usize = 256;
+
+/// Between two attempts to open a device that nobody is known to hold, and how often.
+const HELD_PAUSE: Duration = Duration::from_millis(10);
+const HELD_PAUSES_MAX: u32 = 200;
 
 /// Whether transfers bypass the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -101,10 +107,27 @@ struct Access {
 impl Device {
     /// Opens a device for sole use. Makes a few system calls, one of them a read; writes nothing.
     ///
+    /// A device that is held, but by nobody who could be named, is tried for two seconds: the kernel
+    /// takes the rings of a process that was killed apart only after its end.
+    ///
     /// # Errors
     /// It is absent, held by someone else, read-only, too small, failing, or cannot do what was
     /// asked; see [`OpenError`].
     pub fn open(options: &OpenOptions) -> Result<Device, OpenError> {
+        let mut pauses = 0..HELD_PAUSES_MAX;
+        loop {
+            match Device::try_open(options) {
+                Err(OpenError::Busy { holders, .. })
+                    if holders.is_empty() && pauses.next().is_some() =>
+                {
+                    thread::sleep(HELD_PAUSE);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn try_open(options: &OpenOptions) -> Result<Device, OpenError> {
         let path = &options.path;
         let (file, refused) = open_file(options)?;
         let facts = Facts::ask(&file)

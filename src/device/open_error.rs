@@ -18,12 +18,12 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Someone else uses it.
-    #[error("{} is in use: {holders}; stop that, or use another device", path.display())]
+    #[error("{} is in use: {}; stop that, or use another device", path.display(), names(holders))]
     Busy {
         /// As given.
         path: PathBuf,
         /// Who, as far as it could be found out.
-        holders: String,
+        holders: Vec<String>,
     },
     /// It refuses writes.
     #[error(
@@ -100,11 +100,6 @@ impl OpenError {
     }
 
     pub(super) fn busy(path: &Path, holders: Vec<String>) -> OpenError {
-        let holders = if holders.is_empty() {
-            "by another process or by the kernel".to_owned()
-        } else {
-            holders.join(", ")
-        };
         OpenError::Busy { path: path.to_owned(), holders }
     }
 
@@ -128,6 +123,13 @@ impl OpenError {
             _ => OpenError::io(path, source),
         }
     }
+}
+
+fn names(holders: &[String]) -> String {
+    if holders.is_empty() {
+        return "by another process or by the kernel".to_owned();
+    }
+    holders.join(", ")
 }
 
 fn write_protected(metadata: &Metadata) -> bool {
