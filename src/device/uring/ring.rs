@@ -16,8 +16,9 @@ use crate::device::request_queue::RequestQueue;
 /// is beyond a device's limit the kernel would hand to threads of its own.
 pub(super) const DEPTH: usize = 128;
 
-/// Writes and flushes among them: the others are for reads.
-const WRITING_MAX: usize = 32;
+/// Writes and flushes among them: the others are for reads, which wait at the device behind what is
+/// written there, 4 MiB at most.
+const WRITING_MAX: usize = 4;
 
 /// Slices given to the kernel as one write (UIO_MAXIOV is 1024); a write of more is reported as
 /// short and continued.
