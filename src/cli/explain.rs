@@ -10,7 +10,7 @@ use super::date::date;
 use super::report::Damaged;
 use super::{offline, output};
 use crate::clock::{Clock, Timestamp};
-use crate::format::{EntryHeader, Kind, Layout};
+use crate::format::{EntryHeader, Kind, Layout, SnapshotDirectory};
 use crate::store::inspect::{
     Condition, Explained, ExplainedKey, ExplainedRegion, Fate, Filling, Inspection, Share,
 };
@@ -84,6 +84,8 @@ struct RegionReport {
     touched: bool,
     footer_offset_bytes: Option<u64>,
     kill_records: u64,
+    /// Null where it is no part of the index snapshot that the next start reads.
+    snapshot: Option<SnapshotReport>,
     objects: ShareReport,
     heads: ShareReport,
     slices: ShareReport,
@@ -98,6 +100,16 @@ struct RegionReport {
     map: Vec<String>,
 }
 
+/// A region's part of the index snapshot.
+#[derive(Debug, Serialize)]
+struct SnapshotReport {
+    part: u32,
+    parts: u32,
+    pieces: usize,
+    pieces_bytes: u64,
+    written: String,
+}
+
 /// How many, and their bytes.
 #[derive(Debug, Serialize)]
 struct ShareReport {
@@ -105,8 +117,7 @@ struct ShareReport {
     bytes: u64,
 }
 
-const LEGEND: &str =
-    "H header  # live  - dead or expired  k kill records  ! damaged  F footer  . unused";
+const LEGEND: &str = "H header  # live  - dead or expired  k kill records  S snapshot  ! damaged  F footer  . unused";
 
 /// Explains a key; false if a lookup would miss.
 pub fn key(path: &Path, text: &str, json: bool) -> anyhow::Result<bool> {
@@ -263,7 +274,9 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout) -> RegionReport {
     let letters: String = explained.map.iter().map(|filling| letter(*filling)).collect();
     let lines = letters.as_bytes().chunks(MAP_LINE).map(|line| String::from_utf8_lossy(line));
     let filled = [&explained.objects, &explained.heads, &explained.slices, &explained.kill_slots];
-    let filled: u64 = filled.iter().map(|share| share.bytes).sum();
+    let directory = SnapshotDirectory::space(layout.alignment);
+    let snapshot = explained.snapshot.map_or(0, |part| directory + part.bytes);
+    let filled: u64 = filled.iter().map(|share| share.bytes).sum::<u64>() + snapshot;
     let slots = explained.footer_start - u64::from(layout.alignment);
     let start = layout.region_offset(survey.region);
     let has_footer = explained.footer_start < layout.region_size;
@@ -279,6 +292,13 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout) -> RegionReport {
         touched: survey.touched,
         footer_offset_bytes: has_footer.then_some(start + explained.footer_start),
         kill_records: survey.kills,
+        snapshot: explained.snapshot.as_ref().map(|part| SnapshotReport {
+            part: part.part,
+            parts: part.part_count,
+            pieces: part.pieces,
+            pieces_bytes: part.bytes,
+            written: date(part.stamp),
+        }),
         objects: share(&explained.objects),
         heads: share(&explained.heads),
         slices: share(&explained.slices),
@@ -290,7 +310,9 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout) -> RegionReport {
         damaged: survey.damage.iter().map(offline::damaged).collect(),
         page_bytes: explained.page,
         map: match survey.condition {
-            Condition::Free | Condition::Blank | Condition::Leftover => Vec::new(),
+            Condition::Free | Condition::Blank | Condition::Leftover | Condition::OldSnapshot => {
+                Vec::new()
+            }
             _ => lines.map(|line| line.into_owned()).collect(),
         },
     }
@@ -305,6 +327,7 @@ fn letter(filling: Filling) -> char {
         Filling::Kills => 'k',
         Filling::Damaged => '!',
         Filling::Footer => 'F',
+        Filling::Snapshot => 'S',
     }
 }
 

@@ -16,7 +16,7 @@ use crate::device::{self, Device, DeviceError, OpenOptions, ProbeReport};
 use crate::format::Layout;
 use crate::store::inspect::{
     CheckEvent, Condition, Finding, Incomplete, Inspection, Listed, ListedState, ListingSummary,
-    RegionSurvey,
+    RegionSurvey, SnapshotState,
 };
 use crate::store::{OpenError, Superblocks, read_superblocks};
 
@@ -135,6 +135,8 @@ fn region_row(
         Condition::Free => &mut counts.free,
         Condition::Blank => &mut counts.blank,
         Condition::Leftover => &mut counts.leftover,
+        Condition::Snapshot => &mut counts.snapshot,
+        Condition::OldSnapshot => &mut counts.old_snapshot,
         Condition::Damaged => &mut counts.damaged,
     } += 1;
     row.state = condition(survey.condition);
@@ -159,6 +161,8 @@ pub fn condition(condition: Condition) -> &'static str {
         Condition::Free => "free",
         Condition::Blank => "blank",
         Condition::Leftover => "leftover",
+        Condition::Snapshot => "snapshot",
+        Condition::OldSnapshot => "old snapshot",
         Condition::Damaged => "damaged",
     }
 }
@@ -258,6 +262,15 @@ pub fn check(
         path: path.display().to_string(),
         regions_used: summary.regions_used,
         regions_unused: summary.regions_unused,
+        regions_snapshot: summary.regions_snapshot,
+        snapshot: match summary.snapshot {
+            SnapshotState::None => "none",
+            SnapshotState::Sound => "sound",
+            SnapshotState::Outdated => "outdated",
+            SnapshotState::Unfinished => "unfinished",
+            SnapshotState::Damaged => "damaged",
+        },
+        snapshot_words: summary.snapshot_words,
         entries: summary.entries,
         slices: summary.slices,
         kill_records: summary.kills,

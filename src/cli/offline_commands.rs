@@ -79,14 +79,14 @@ pub fn inspect(arguments: &InspectArgs) -> anyhow::Result<bool> {
 
 fn region_table(rows: &[RegionRow]) -> String {
     let mut text = format!(
-        "\n{:>8} {:<10} {:>20} {:>10} {:>10} {:>14} {:>10}\n",
+        "\n{:>8} {:<12} {:>20} {:>10} {:>10} {:>14} {:>10}\n",
         "region", "state", "generation", "entries", "kills", "entry bytes", "stamp"
     );
     for row in rows {
         let RegionRow { region, state, generation, entries, .. } = row;
         let RegionRow { kill_records, entry_bytes, stamp, .. } = row;
         text += &format!(
-            "{region:>8} {state:<10} {generation:>20} {entries:>10} {kill_records:>10} \
+            "{region:>8} {state:<12} {generation:>20} {entries:>10} {kill_records:>10} \
              {entry_bytes:>14} {stamp:>10}\n"
         );
     }

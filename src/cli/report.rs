@@ -73,7 +73,7 @@ pub struct InspectReport {
     pub kill_records: u64,
     /// How many regions are in which state.
     pub regions: RegionCounts,
-    /// What is wrong with headers and footers.
+    /// What is wrong with headers, footers and directories of a snapshot.
     pub damaged: Vec<Damaged>,
     /// Every region, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +95,11 @@ pub struct RegionCounts {
     pub blank: u32,
     /// Never used since the format; bytes of before.
     pub leftover: u32,
-    /// Header or footer damaged.
+    /// Part of the index snapshot that the next start reads.
+    pub snapshot: u32,
+    /// Part of an index snapshot that a later change ended; as good as free.
+    pub old_snapshot: u32,
+    /// Header, footer or directory of a snapshot damaged.
     pub damaged: u32,
     /// Could not be read.
     pub unreadable: u32,
@@ -169,6 +173,12 @@ pub struct CheckReport {
     pub regions_used: u64,
     /// Regions that hold nothing.
     pub regions_unused: u64,
+    /// Regions that hold the index snapshot that the next start reads.
+    pub regions_snapshot: u64,
+    /// What that is worth: `none`, `sound`, `outdated`, `unfinished` or `damaged`.
+    pub snapshot: &'static str,
+    /// Words of the index in it.
+    pub snapshot_words: u64,
     /// Sound entries, dead and expired ones and slices included.
     pub entries: u64,
     /// Those of them that are pieces of large objects.

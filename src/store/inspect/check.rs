@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use super::finding::with_cause;
 use super::listing::{Live, Versions};
 use super::region::{Holds, Sight};
-use super::{Finding, Inspection};
+use super::snapshot::SnapshotSeen;
+use super::{Finding, Inspection, SnapshotState};
 use crate::format::{
     Damage, ENTRY_HEADER_LEN, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead,
     SUPERBLOCK_LEN, Seed, Sequence, SliceKey, Superblock, round_up,
@@ -47,6 +49,12 @@ pub struct CheckSummary {
     pub regions_used: u64,
     /// Regions that hold nothing.
     pub regions_unused: u64,
+    /// Regions that hold the index snapshot that the next start reads.
+    pub regions_snapshot: u64,
+    /// What that snapshot is worth.
+    pub snapshot: SnapshotState,
+    /// Words of the index in it.
+    pub snapshot_words: u64,
     /// Sound entries, dead and expired ones and slices included.
     pub entries: u64,
     /// Those of them that are slices.
@@ -58,7 +66,7 @@ pub struct CheckSummary {
     /// Superblock copies that are sound but older than the other: a power cut between the two writes
     /// leaves one, and the next start repairs it.
     pub superblocks_outdated: u64,
-    /// Bytes of regions that were read and verified.
+    /// Bytes of regions and of the snapshot that were read and verified.
     pub verified_bytes: u64,
     /// Things that are damaged.
     pub damaged: u64,
@@ -73,6 +81,7 @@ struct Pieces {
     seeds: HashMap<u32, Seed>,
     /// Key hash and body length of each sound slice.
     slices: Vec<(u64, u32)>,
+    snapshot: SnapshotSeen,
 }
 
 /// The slots of a region that are sound but for their body, in the order of the region.
@@ -83,8 +92,8 @@ struct Slots {
 
 impl Inspection {
     /// Reads all that is in use and verifies superblocks, region headers, footers against slots,
-    /// every entry's header, key, metadata and body, and the pieces of every live object. `tell`
-    /// may break it off.
+    /// every entry's header, key, metadata and body, the pieces of every live object, and the index
+    /// snapshot if the next start reads one. `tell` may break it off.
     pub async fn check(
         &self,
         mut tell: impl FnMut(CheckEvent<'_>) -> ControlFlow<()>,
@@ -105,6 +114,11 @@ impl Inspection {
             }
             findings = self.check_region(region, &mut pieces, &mut summary).await;
         }
+        let snapshot = self.check_snapshot(std::mem::take(&mut pieces.snapshot)).await;
+        summary.snapshot = snapshot.state;
+        summary.snapshot_words = snapshot.words;
+        summary.verified_bytes += snapshot.bytes;
+        findings.extend(snapshot.findings);
         let (incomplete, wrong) = self.check_pieces(pieces).await;
         findings.extend(wrong);
         for finding in &findings {
@@ -164,16 +178,21 @@ impl Inspection {
         summary: &mut CheckSummary,
     ) -> Vec<Finding> {
         let unreadable = |error: &dyn std::error::Error| {
-            let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            let (offset, what) = (self.layout().region_offset(region), format!("{error}{cause}"));
+            let (offset, what) = (self.layout().region_offset(region), with_cause(error));
             vec![Finding { region: Some(region), offset, what }]
         };
         let mut sight = match self.look(region).await {
             Ok(sight) => sight,
-            Err(error) => return unreadable(&error),
+            Err(error) => {
+                pieces.snapshot.gather_unreadable();
+                return unreadable(&error);
+            }
         };
+        pieces.snapshot.gather(&sight);
         if !sight.is_used() {
-            summary.regions_unused += 1;
+            let is_snapshot = sight.holds == Holds::Snapshot;
+            summary.regions_snapshot += u64::from(is_snapshot);
+            summary.regions_unused += u64::from(!is_snapshot);
             return sight.damage;
         }
         let bytes = match self.reader().read_whole(region).await {
@@ -358,7 +377,7 @@ impl Inspection {
     /// Verifies that the pieces of live objects have the right length, and finds the objects that
     /// lack some.
     async fn check_pieces(&self, pieces: Pieces) -> (Vec<Incomplete>, Vec<Finding>) {
-        let Pieces { versions, heads, seeds, mut slices } = pieces;
+        let Pieces { versions, heads, seeds, mut slices, .. } = pieces;
         let live: Live = versions.settle(self.superblocks.best.purge_floor);
         slices.sort_unstable();
         let (mut incomplete, mut findings) = (Vec::new(), Vec::new());

@@ -5,6 +5,7 @@ use super::Inspection;
 use super::finding::Finding;
 use super::listing::{Live, Versions};
 use super::region::{Holds, RegionSurvey, Sight};
+use super::snapshot::SnapshotPartSurvey;
 use crate::clock::{Clock, Timestamp};
 use crate::device::DeviceError;
 use crate::format::{
@@ -12,6 +13,7 @@ use crate::format::{
 };
 use crate::store::contents::{SlotWalk, sound_slot};
 use crate::store::key_hash;
+use crate::store::snapshot::first_piece_offset;
 use crate::store::word::Location;
 
 /// What became of one version of a key.
@@ -95,6 +97,8 @@ pub enum Filling {
     Live,
     /// Kill records.
     Kills,
+    /// Part of the index snapshot that the next start reads.
+    Snapshot,
     /// The region's header.
     Header,
     /// The footer.
@@ -117,6 +121,8 @@ pub struct Share {
 pub struct ExplainedRegion {
     /// What it is and how much it holds.
     pub survey: RegionSurvey,
+    /// Which part of the index snapshot it is, if so.
+    pub snapshot: Option<SnapshotPartSurvey>,
     /// Where the footer begins in the region; the region's size if it has none.
     pub footer_start: u64,
     /// Whole objects.
@@ -280,12 +286,14 @@ impl Inspection {
         clock: &Clock,
         region: u32,
     ) -> Result<ExplainedRegion, DeviceError> {
-        let sight = self.look(region).await?;
+        let mut sight = self.look(region).await?;
+        sight.damage.extend(self.check_part(&sight).await);
         let gathered = self.gather_for(clock, None).await;
         let bytes =
             if sight.is_used() { self.reader().read_whole(region).await? } else { Vec::new() };
         let mut drawn = Drawing::new(self.layout().region_size, u64::from(self.layout().alignment));
         let mut explained = ExplainedRegion {
+            snapshot: sight.directory.as_ref().map(SnapshotPartSurvey::from),
             footer_start: sight.end,
             objects: Share::default(),
             heads: Share::default(),
@@ -320,6 +328,14 @@ impl Inspection {
                 let len = round_up(header.slot_len() as u64, GRANULE);
                 explained.kill_slots.add(len);
                 drawn.fill(offset, offset + len, Filling::Kills);
+            }
+        }
+        if let Some(directory) = &sight.directory {
+            let alignment = self.layout().alignment;
+            drawn.fill(u64::from(alignment), first_piece_offset(alignment), Filling::Snapshot);
+            for piece in &directory.pieces {
+                let end = piece.offset + u64::from(piece.len);
+                drawn.fill(piece.offset, end, Filling::Snapshot);
             }
         }
         self.draw_damage(&mut drawn, &sight.damage, region);

@@ -22,3 +22,9 @@ impl fmt::Display for Finding {
         }
     }
 }
+
+/// An error and what caused it.
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    format!("{error}{cause}")
+}

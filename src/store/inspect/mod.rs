@@ -6,12 +6,14 @@ mod explain;
 mod finding;
 mod listing;
 mod region;
+mod snapshot;
 
 pub use check::{CheckEvent, CheckSummary, Incomplete};
 pub use explain::{Explained, ExplainedKey, ExplainedRegion, Fate, Filling, Share};
 pub use finding::Finding;
 pub use listing::{Listed, ListedState, ListingSummary};
 pub use region::{Condition, RegionSurvey};
+pub use snapshot::{SnapshotPartSurvey, SnapshotState};
 
 use super::contents::{RegionReader, SlotWalk};
 use super::key_hash;
@@ -51,8 +53,8 @@ impl Inspection {
         &self.superblocks.best.layout
     }
 
-    /// What a region is and how much it holds: from its header and footer, or from its slots where
-    /// it has no footer.
+    /// What a region is and how much it holds: from its header and footer, from its slots where it
+    /// has no footer, or from its directory where it is part of an index snapshot.
     ///
     /// # Errors
     /// The device failed.
@@ -61,8 +63,7 @@ impl Inspection {
     }
 
     async fn look(&self, region: u32) -> Result<Sight, DeviceError> {
-        region::look(&self.reader(), region, (self.superblocks.best.formatted_at, self.hash_seed))
-            .await
+        region::look(&self.reader(), region, (&self.superblocks.best, self.hash_seed)).await
     }
 
     fn reader(&self) -> RegionReader<'_> {

@@ -1,10 +1,13 @@
 //! One region as it is on the device: which life it is in, what it holds, what is wrong with it.
 //! Owns the verdict; follows recovery in which life counts, so that both see the same entries.
 
-use super::finding::Finding;
+use super::finding::{Finding, with_cause};
+use super::snapshot;
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
-use crate::format::{Footer, RegionHeader, RegionUse, Seed, Sequence, Trailer};
+use crate::format::{
+    Footer, RegionHeader, RegionUse, Seed, Sequence, SnapshotDirectory, Superblock, Trailer,
+};
 use crate::store::contents::{FoundFooter, RegionReader};
 use crate::store::key_hash;
 
@@ -21,7 +24,11 @@ pub enum Condition {
     Blank,
     /// Never used since the device was formatted; holds bytes of before.
     Leftover,
-    /// Its header or its footer is damaged.
+    /// Part of the index snapshot that the next start reads.
+    Snapshot,
+    /// Part of an index snapshot that a later change ended; as good as free.
+    OldSnapshot,
+    /// Its header, its footer or its part of an index snapshot is damaged.
     Damaged,
 }
 
@@ -44,7 +51,7 @@ pub struct RegionSurvey {
     pub stamp: Timestamp,
     /// A touch extended the life of an entry after the region was sealed, or may have.
     pub touched: bool,
-    /// What is wrong with header and footer.
+    /// What is wrong with header, footer and directory of a snapshot.
     pub damage: Vec<Finding>,
 }
 
@@ -61,6 +68,10 @@ pub(super) struct Sight {
     /// Where the footer begins in the region; the region's size if it has none.
     pub end: u64,
     pub holds: Holds,
+    /// What the header says, if it is sound.
+    pub header: Option<RegionHeader>,
+    /// Which part of an index snapshot it is, if that is sound.
+    pub directory: Option<SnapshotDirectory>,
     pub damage: Vec<Finding>,
 }
 
@@ -74,6 +85,9 @@ pub(super) enum Holds {
     Free,
     Blank,
     Leftover,
+    /// Part of the index snapshot of this epoch.
+    Snapshot,
+    OldSnapshot,
 }
 
 impl Sight {
@@ -90,6 +104,8 @@ impl Sight {
             Holds::Free => Condition::Free,
             Holds::Blank => Condition::Blank,
             Holds::Leftover => Condition::Leftover,
+            Holds::Snapshot => Condition::Snapshot,
+            Holds::OldSnapshot => Condition::OldSnapshot,
         };
         RegionSurvey {
             region: self.region,
@@ -105,15 +121,20 @@ impl Sight {
     }
 }
 
-/// Reads header and footer of a region, and its slots if it has no sound footer.
+/// Reads header and footer of a region, and its slots if it has no sound footer; of a part of an
+/// index snapshot the directory.
 pub(super) async fn look(
     reader: &RegionReader<'_>,
     region: u32,
-    (formatted_at, hash_seed): (Timestamp, u64),
+    (superblock, hash_seed): (&Superblock, u64),
 ) -> Result<Sight, DeviceError> {
     let block = reader.read(region, 0..u64::from(reader.layout.alignment)).await?;
     let header = RegionHeader::decode(&block, reader.uuid, region);
     let mut sight = begin(reader, region, header.as_ref().ok());
+    if sight.holds == Holds::Snapshot {
+        take_directory(&mut sight, reader, superblock.epoch).await;
+        return Ok(sight);
+    }
     if sight.holds == Holds::Free {
         return Ok(sight);
     }
@@ -121,7 +142,7 @@ pub(super) async fn look(
     let blank = block.iter().all(|byte| *byte == 0);
     let sealed = take_footer(&mut sight, reader, footer);
     if let Err(damage) = header {
-        let claimed = RegionHeader::is_claimed(&block, region, formatted_at);
+        let claimed = RegionHeader::is_claimed(&block, region, superblock.formatted_at);
         // The mark was in the header: the footer may understate lifetimes.
         sight.touched = sealed;
         if sealed || claimed {
@@ -142,7 +163,6 @@ pub(super) async fn look(
 /// What the header alone says.
 fn begin(reader: &RegionReader<'_>, region: u32, header: Option<&RegionHeader>) -> Sight {
     let generation = header.map_or(Sequence(0), |header| header.generation);
-    let is_free = header.is_some_and(|header| header.region_use != RegionUse::Log);
     Sight {
         region,
         generation,
@@ -151,8 +171,38 @@ fn begin(reader: &RegionReader<'_>, region: u32, header: Option<&RegionHeader>) 
         stamp: header.map_or(Timestamp(0), |header| header.stamp),
         footer: Footer::default(),
         end: reader.layout.region_size,
-        holds: if is_free { Holds::Free } else { Holds::Blank },
+        holds: match header.map(|header| header.region_use) {
+            Some(RegionUse::Free) => Holds::Free,
+            Some(RegionUse::Snapshot) => Holds::Snapshot,
+            Some(RegionUse::Log) | None => Holds::Blank,
+        },
+        header: header.copied(),
+        directory: None,
         damage: Vec::new(),
+    }
+}
+
+/// Said of damage in a snapshot's directory: unlike its pieces it may be torn.
+const CUT_OFF: &str = " (or a stop that a power cut cut off)";
+
+/// Takes the word of a snapshot's directory for which part of it the region is, if it is of this
+/// epoch. In what an earlier one left there is nothing to be damaged.
+async fn take_directory(sight: &mut Sight, reader: &RegionReader<'_>, epoch: u32) {
+    let alignment = reader.layout.alignment;
+    let start = u64::from(alignment);
+    let range = start..start + SnapshotDirectory::space(alignment);
+    let found = match reader.read(sight.region, range).await {
+        Ok(bytes) => SnapshotDirectory::decode(&bytes, sight.seed)
+            .map_err(|damage| format!("directory: {damage}{CUT_OFF}")),
+        Err(error) => Err(format!("directory: {}", with_cause(&error))),
+    };
+    match found {
+        Ok(directory) if directory.epoch == epoch => sight.directory = Some(directory),
+        // Its generation was drawn in the epoch that it is of.
+        Err(what) if sight.generation.epoch() == epoch => {
+            sight.add(reader, start, snapshot::blame(&what));
+        }
+        Ok(_) | Err(_) => sight.holds = Holds::OldSnapshot,
     }
 }
 

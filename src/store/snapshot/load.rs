@@ -10,17 +10,16 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::write::first_piece_offset;
-use super::{DUMP_COUNT_LEN, DUMP_ENTRY_LEN, DUMP_WORD_LEN, Doubt};
+use super::{Doubt, dump, first_piece_offset};
 use crate::device::ExactBytes;
 use crate::format::{
     SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_GROUPS, SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory,
     SnapshotPart, SnapshotPiece, SnapshotRow,
 };
+use crate::store::Store;
 use crate::store::counters::count;
 use crate::store::recovery::on_thread;
 use crate::store::regions::RegionState;
-use crate::store::{Store, Word};
 
 /// Groups of shards read at the same time.
 const PARALLEL: usize = 8;
@@ -280,10 +279,10 @@ impl Loading {
         let in_group = index.shard_count() / SNAPSHOT_GROUPS as usize;
         let mut words = 0;
         for shard in group as usize * in_group..(group as usize + 1) * in_group {
-            let dump;
-            (dump, dumps) = split_dump(dumps).ok_or(Doubt::Wrong("a shard is cut off"))?;
-            self.count_live(dump, &mut live)?;
-            words += index.load_shard(shard, dump).map_err(damaged)? as u64;
+            let dumped;
+            (dumped, dumps) = dump::split(dumps).ok_or(Doubt::Wrong("a shard is cut off"))?;
+            self.count_live(dumped, &mut live)?;
+            words += index.load_shard(shard, dumped).map_err(damaged)? as u64;
         }
         if !dumps.is_empty() {
             return Err(Doubt::Wrong("there are more words than shards"));
@@ -295,12 +294,9 @@ impl Loading {
     }
 
     /// Adds up what the words of a shard point to, if all of it is in sealed regions.
-    fn count_live(&self, dump: &[u8], live: &mut [u64]) -> Result<(), Doubt> {
+    fn count_live(&self, dumped: &[u8], live: &mut [u64]) -> Result<(), Doubt> {
         let region_size = self.store.shared.layout.region_size;
-        let entries = dump.get(DUMP_COUNT_LEN..).unwrap_or_default();
-        let (words, _) = entries.as_chunks::<DUMP_WORD_LEN>();
-        for word in &words[..entries.len() / DUMP_ENTRY_LEN] {
-            let word = Word(u64::from_le_bytes(*word));
+        for word in dump::words(dumped) {
             let (region, _) = word.location().split(region_size);
             match self.rows.get(region as usize) {
                 Some(row) if row.sealed => live[region as usize] += word.class().len_max(),
@@ -309,13 +305,6 @@ impl Loading {
         }
         Ok(())
     }
-}
-
-/// The dump of one shard, which begins with the number of its words, and what follows it.
-fn split_dump(dumps: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (count, _) = dumps.split_first_chunk::<DUMP_COUNT_LEN>()?;
-    let words = usize::try_from(u32::from_le_bytes(*count)).ok()?;
-    dumps.split_at_checked(words.checked_mul(DUMP_ENTRY_LEN)?.checked_add(DUMP_COUNT_LEN)?)
 }
 
 fn length(pieces: &[Placed]) -> u64 {

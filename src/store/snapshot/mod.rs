@@ -1,14 +1,11 @@
 //! The index snapshot of a clean stop, in free regions of the log. Owns when one may be written
 //! and when one may be believed: anything doubtful means footers.
 
+pub(super) mod dump;
 mod load;
 mod write;
 
-/// Most bytes of the index that one shard's dump takes beside its words.
-const DUMP_COUNT_LEN: usize = 4;
-/// Bytes of a word, and of a word with what stands beside it, in a shard's dump.
-const DUMP_WORD_LEN: usize = 8;
-const DUMP_ENTRY_LEN: usize = 10;
+pub(super) use write::first_piece_offset;
 
 /// Why a snapshot is not used.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{DUMP_COUNT_LEN, DUMP_ENTRY_LEN};
+use super::dump;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{
     GRANULE, RegionHeader, RegionUse, SNAPSHOT_GROUPS, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX,
@@ -83,9 +83,9 @@ impl Store {
         let layout = &shared.layout;
         let shards = shared.index.shard_count() as u64;
         let groups = u64::from(SNAPSHOT_GROUPS);
-        let bytes = shards * DUMP_COUNT_LEN as u64
+        let bytes = shards * dump::COUNT_LEN as u64
             + groups * GRANULE
-            + (shared.index.len() * DUMP_ENTRY_LEN) as u64
+            + (shared.index.len() * dump::ENTRY_LEN) as u64
             + u64::from(layout.region_count) * SNAPSHOT_ROW_LEN as u64;
         let usable = layout.region_size - first_piece_offset(layout.alignment);
         // Each region but the last is full of bytes or of pieces.
@@ -145,7 +145,7 @@ fn row_of(row: &Region) -> SnapshotRow {
 }
 
 /// Where in a region of a snapshot its first piece begins.
-pub(super) fn first_piece_offset(alignment: u32) -> u64 {
+pub(in crate::store) fn first_piece_offset(alignment: u32) -> u64 {
     u64::from(alignment) + SnapshotDirectory::space(alignment)
 }
 

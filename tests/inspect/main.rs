@@ -4,129 +4,27 @@
 //! bytes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod explain;
+#[path = "../../benches/recovery/fill.rs"]
+#[allow(dead_code, reason = "the benchmark uses the rest")]
+mod fill;
+mod snapshot;
+mod support;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
-use rawcached::clock::Clock;
-use rawcached::device::{Device, OpenOptions, SimDevice};
+use rawcached::cache::Condition;
+use rawcached::device::{Device, OpenOptions};
 use rawcached::format::{
-    Footer, Kill, Kind, Layout, RegionHeader, Seed, Sequence, Superblock, Trailer, Uuid,
+    Footer, Kill, Kind, RegionHeader, Seed, Sequence, Superblock, Trailer, Uuid,
 };
-use rawcached::store::inspect::{
-    CheckEvent, CheckSummary, Condition as State, Fate, Finding, Inspection, Listed, ListedState,
-};
+use rawcached::store::inspect::{Condition as State, Inspection, ListedState};
 use rawcached::store::{FormatOptions, OpenError, Store};
 
-const SIZE: u64 = 8 << 20;
-const LARGE: usize = 1_000_003;
-const ODD_KEY: &[u8] = b"odd\\ \x00\xff";
-
-/// A filled store that has ended, and what should be in it: body length and time of staleness.
-struct Filled {
-    device: SimDevice,
-    clock: Clock,
-    expected: BTreeMap<Vec<u8>, (u64, u32)>,
-}
-
-fn with_ttl(secs: u64) -> StoreOptions {
-    StoreOptions { ttl: Some(Duration::from_secs(secs)), ..StoreOptions::default() }
-}
-
-async fn put(filled: &mut Filled, cache: &Cache, key: &[u8], len: usize, ttl: u64) {
-    let body = Bytes::from(vec![u8::try_from(len % 251).unwrap(); len]);
-    cache.put(key, body, Condition::Always, &with_ttl(ttl)).await.unwrap();
-    let until = filled.clock.now().0 + u32::try_from(ttl).unwrap();
-    filled.expected.insert(key.to_vec(), (len as u64, until));
-}
-
-async fn open(device: &SimDevice, clock: &Clock) -> Cache {
-    let options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
-    let cache = Cache::open(device.open(), options, clock.clone()).await.unwrap();
-    cache.ready().await;
-    cache
-}
-
-/// Stores, overwrites, removes, touches and lets expire; ends with a stop or a crash.
-async fn filled(crash: bool) -> Filled {
-    let clock = Clock::manual(Clock::system().now());
-    let device = SimDevice::new(SIZE, 512);
-    let options = FormatOptions { uuid: Uuid([9; 16]), alignment: Some(512), region_size: None };
-    Store::format(&device.open(), &options, &clock).await.unwrap();
-    let cache = open(&device, &clock).await;
-    let mut filled = Filled { device, clock, expected: BTreeMap::new() };
-    for n in 0..300 {
-        put(&mut filled, &cache, format!("key-{n}").as_bytes(), n * 7, 3600).await;
-    }
-    put(&mut filled, &cache, b"large", LARGE, 3600).await;
-    put(&mut filled, &cache, ODD_KEY, 3, 3600).await;
-    put(&mut filled, &cache, b"short", 4, 30).await;
-    for n in 0..20 {
-        put(&mut filled, &cache, format!("key-{n}").as_bytes(), 5000, 1800).await;
-    }
-    for n in 20..40 {
-        let key = format!("key-{n}");
-        assert!(cache.remove(key.as_bytes()).await.unwrap());
-        filled.expected.remove(key.as_bytes());
-    }
-    // One whose region is sealed by now, and one in the open region.
-    for key in ["key-50", "key-1"] {
-        let until = cache.touch(key.as_bytes(), Duration::from_secs(7200)).await.unwrap().unwrap();
-        filled.expected.get_mut(key.as_bytes()).unwrap().1 = until.fresh_until.0;
-    }
-    let last = StoreOptions { ack: Some(Ack::Flushed), ..with_ttl(3600) };
-    cache.put(b"last", Bytes::from_static(b"x"), Condition::Always, &last).await.unwrap();
-    filled.expected.insert(b"last".to_vec(), (1, filled.clock.now().0 + 3600));
-    if crash {
-        filled.device.kill();
-    } else {
-        cache.shutdown().await.unwrap();
-    }
-    filled.clock.advance(Duration::from_secs(60));
-    filled
-}
-
-async fn inspection(filled: &Filled) -> Inspection {
-    Inspection::open(filled.device.open()).await.unwrap()
-}
-
-async fn list(filled: &Filled) -> Vec<Listed> {
-    let mut listed = Vec::new();
-    let inspection = inspection(filled).await;
-    let each = |entry| {
-        listed.push(entry);
-        ControlFlow::Continue(())
-    };
-    let summary = inspection.list(&filled.clock, each).await.unwrap();
-    assert_eq!(summary.listed, listed.len() as u64);
-    listed
-}
-
-async fn check(filled: &Filled) -> (CheckSummary, Vec<Finding>) {
-    let mut findings = Vec::new();
-    let inspection = inspection(filled).await;
-    let tell = |event: CheckEvent<'_>| {
-        if let CheckEvent::Damage(finding) = event {
-            findings.push(finding.clone());
-        }
-        ControlFlow::Continue(())
-    };
-    let summary = inspection.check(tell).await;
-    assert_eq!(summary.damaged, findings.len() as u64);
-    (summary, findings)
-}
-
-fn contents(filled: &Filled) -> Vec<u8> {
-    filled.device.contents(0..SIZE)
-}
-
-fn layout() -> Layout {
-    Layout::plan(SIZE, 512, None).unwrap()
-}
+use support::*;
 
 #[tokio::test]
 async fn a_listing_is_what_lookups_would_find() {
@@ -258,20 +156,6 @@ async fn a_device_formatted_again_passes_the_check() {
     assert_eq!((summary.entries, findings), (1, vec![]));
 }
 
-/// Flips a bit at `offset` and gives the findings, which must name `region`.
-async fn findings_of(filled: &Filled, region: u32, offset: u64) -> Vec<String> {
-    filled.device.corrupt(offset, 0x10);
-    let (_, findings) = check(filled).await;
-    filled.device.corrupt(offset, 0x10);
-    assert!(findings.iter().all(|found| found.region == Some(region)), "{findings:?}");
-    findings.iter().map(ToString::to_string).collect()
-}
-
-fn expect_one(findings: &[String], region: u32, offset: u64, what: &str) {
-    let expected = format!("region {region}, offset {offset}: {what}");
-    assert!(findings.len() == 1 && findings[0].starts_with(&expected), "{expected}: {findings:#?}");
-}
-
 #[tokio::test]
 async fn a_damaged_entry_is_named() {
     let filled = filled(true).await;
@@ -331,50 +215,6 @@ async fn one_damaged_superblock_is_named_and_two_are_an_error() {
     assert!(matches!(error, OpenError::Damaged(_)), "{error}");
 }
 
-/// An image file with the contents of a simulated device.
-struct Image(tempfile::TempDir);
-
-impl Image {
-    fn of(filled: &Filled) -> Image {
-        let image = Image(tempfile::tempdir().unwrap());
-        std::fs::write(image.path(), contents(filled)).unwrap();
-        image
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.0.path().join("cache.img")
-    }
-
-    /// Runs a command on the image, which must not change it.
-    fn run(&self, arguments: &[&str]) -> Output {
-        let before = std::fs::read(self.path()).unwrap();
-        let output = command(&self.path(), arguments);
-        assert!(std::fs::read(self.path()).unwrap() == before, "{arguments:?} writes nothing");
-        output
-    }
-
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        let output = self.run(arguments);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
-    }
-
-    fn corrupt(&self, offset: u64) {
-        let mut bytes = std::fs::read(self.path()).unwrap();
-        bytes[usize::try_from(offset).unwrap()] ^= 1;
-        std::fs::write(self.path(), bytes).unwrap();
-    }
-}
-
-fn command(image: &Path, arguments: &[&str]) -> Output {
-    let (name, flags) = arguments.split_first().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
-    command.arg(name).arg(image).args(flags).env_remove("RUST_LOG").output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 #[tokio::test]
 async fn the_command_line_lists_inspects_and_checks() {
     let filled = filled(true).await;
@@ -414,6 +254,9 @@ async fn the_command_line_lists_inspects_and_checks() {
             "path",
             "regions_used",
             "regions_unused",
+            "regions_snapshot",
+            "snapshot",
+            "snapshot_words",
             "entries",
             "slices",
             "kill_records",
@@ -568,98 +411,4 @@ async fn an_object_that_lacks_slices_is_listed_and_is_no_damage() {
         (&explained["answer"], &explained["versions"][0]["state"]),
         (&"miss".into(), &"incomplete".into())
     );
-}
-
-#[tokio::test]
-async fn a_key_is_explained() {
-    let filled = filled(true).await;
-    let image = Image::of(&filled);
-    let explain = |key: &str| image.json(&["inspect", "--json", "--key", key]);
-    for (key, answer, state, why) in [
-        ("key-100", "hit", "fresh", "is fresh for 3"),
-        ("key-50", "hit", "fresh", "is fresh for 7"),
-        ("odd\\\\ \\x00\\xff", "hit", "fresh", "is fresh for"),
-        ("key-1", "hit", "fresh", "is fresh for 7"),
-        ("key-25", "miss", "killed", "the newest version was killed by sequence"),
-    ] {
-        let report = explain(key);
-        assert_eq!(
-            (&report["answer"], &report["versions"][0]["state"]),
-            (&answer.into(), &state.into()),
-            "{key}: {report:#}"
-        );
-        assert!(report["why"].as_str().unwrap().starts_with(why), "{key}: {report:#}");
-    }
-    // Overwritten: the newer one first.
-    let report = explain("key-2");
-    let versions = report["versions"].as_array().unwrap();
-    assert_eq!(versions.len(), 2, "{report:#}");
-    assert_eq!(
-        (&versions[0]["state"], &versions[1]["state"]),
-        (&"fresh".into(), &"superseded".into())
-    );
-    assert_eq!(versions[0]["checksums"], "good");
-    let by = format!("was replaced by sequence {}", versions[0]["sequence"]);
-    assert!(versions[1]["why"].as_str().unwrap().starts_with(&by), "{report:#}");
-    assert_eq!(explain("never")["why"], "no version of it is on the device");
-    let large = explain("large");
-    assert_eq!(
-        (&large["versions"][0]["slices"], &large["versions"][0]["kind"]),
-        (&16.into(), &"head".into())
-    );
-    let listed = list(&filled).await;
-    let entry = listed.iter().find(|entry| entry.key == b"key-100").unwrap();
-    image.corrupt(entry.offset + 60);
-    let output = image.run(&["inspect", "--key", "key-100"]);
-    assert_eq!(output.status.code(), Some(1));
-    let lines = text(&output.stdout);
-    assert!(lines.starts_with("key-100: miss: the newest version is damaged: checksum"), "{lines}");
-    assert!(lines.contains("\n  stored at ") && lines.contains("Z\n"), "{lines}");
-}
-
-#[tokio::test]
-async fn a_key_that_expired_or_was_purged_is_explained() {
-    let filled = filled(false).await;
-    let inspection = inspection(&filled).await;
-    let expired = inspection.explain_key(&filled.clock, b"short").await;
-    assert_eq!(expired.versions[0].fate, Fate::Expired);
-    assert!(!expired.is_hit());
-    let cache = open(&filled.device, &filled.clock).await;
-    cache.purge_all().await.unwrap();
-    cache.shutdown().await.unwrap();
-    let inspection = Inspection::open(filled.device.open()).await.unwrap();
-    let purged = inspection.explain_key(&filled.clock, b"key-100").await;
-    assert!(matches!(purged.versions[0].fate, Fate::Purged { .. }), "{purged:?}");
-}
-
-#[tokio::test]
-async fn a_region_is_explained() {
-    let filled = filled(true).await;
-    let inspection = inspection(&filled).await;
-    let mut kills = 0;
-    for region in 0..layout().region_count {
-        let explained = inspection.explain_region(&filled.clock, region).await.unwrap();
-        let entries = explained.objects.count + explained.heads.count + explained.slices.count;
-        assert_eq!(entries, explained.survey.entries);
-        assert_eq!(explained.live.count + explained.dead.count + explained.expired.count, entries);
-        assert_eq!(explained.map.len() as u64 * explained.page, layout().region_size);
-        kills += explained.kill_slots.count;
-    }
-    assert_eq!(kills, 20, "one for each removed key");
-    let image = Image::of(&filled);
-    let report = image.json(&["inspect", "--region", "0", "--json"]);
-    assert_eq!(report["state"], "sealed");
-    let map: String =
-        report["map"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
-    assert!(map.starts_with('H') && map.ends_with('F') && map.contains("##"), "{map}");
-    let at = layout().region_offset(0);
-    image.corrupt(at + 5000);
-    let output = image.run(&["inspect", "--region", "0"]);
-    assert_eq!(output.status.code(), Some(0), "header and footer are sound: {output:?}");
-    assert!(text(&output.stdout).contains("H!"), "{output:?}");
-    image.corrupt(at + 20);
-    assert_eq!(image.run(&["inspect", "--region", "0"]).status.code(), Some(1));
-    let output = image.run(&["inspect", "--region", "99"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("the device has regions 0 to"), "{output:?}");
 }
