@@ -147,8 +147,20 @@ impl Store {
             let mut moved = false;
             let candidates = self.candidates(key_hash).into_iter();
             for candidate in candidates.filter(|found| self.is_visible(found.place())) {
+                let touches = self.touches_at(candidate.place());
                 match self.load(candidate, Extent::Whole).await {
                     Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
+                        if self.has_ended(&entry, tier) {
+                            let place = entry.place();
+                            if self.touches_at(place) != touches && !self.is_pinned(place) {
+                                // A touch may have moved the end since it was read.
+                                moved = true;
+                                continue;
+                            }
+                            count(&self.shared.counters.expired);
+                            self.forget_ended(key_hash, &entry, touches);
+                            return None;
+                        }
                         return self.admit(key_hash, candidate, entry, tier, stale_ok);
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
@@ -199,6 +211,11 @@ impl Store {
             && entry.lifetime().keep_until > self.shared.clock.now()
     }
 
+    fn has_ended(&self, entry: &Entry, tier: Tier) -> bool {
+        let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
+        !self.is_live(entry) && !ignores_end
+    }
+
     fn admit(
         &self,
         key_hash: u64,
@@ -208,18 +225,6 @@ impl Store {
         stale_ok: bool,
     ) -> Option<(Entry, Tier)> {
         let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
-        if !self.is_live(&entry) && !ignores_end {
-            count(&self.shared.counters.expired);
-            // While a touch is under way its ticket is not drawn yet: a purge could not wait for it.
-            if !self.is_pinned(entry.place()) {
-                let end = entry.lifetime().keep_until;
-                if end <= self.shared.clock.now() {
-                    self.shared.forgotten_until.fetch_max(end.0, Ordering::AcqRel);
-                }
-                self.forget(key_hash, entry.place());
-            }
-            return None;
-        }
         if !stale_ok && entry.lifetime().fresh_until <= self.shared.clock.now() && !ignores_end {
             return None;
         }
@@ -232,17 +237,48 @@ impl Store {
     /// Removes the word of an entry that nobody will get any more. Needs no kill record when the
     /// entry is expired, purged or was in RAM only: it cannot come back.
     pub(super) fn forget(&self, key_hash: u64, place: Place) {
+        self.forget_if(key_hash, place, || true);
+    }
+
+    /// Removes the word of an entry whose end is past, unless a touch is under way or came since
+    /// `touches` were counted, before the entry was read. What was touched lives on the device: without
+    /// a word a purge would miss it, and the next start find it.
+    fn forget_ended(&self, key_hash: u64, entry: &Entry, touches: u32) {
+        let place = entry.place();
+        self.forget_if(key_hash, place, || {
+            if self.is_pinned(place) || self.touches_at(place) != touches {
+                return false;
+            }
+            let end = entry.lifetime().keep_until;
+            if end <= self.shared.clock.now() {
+                self.shared.forgotten_until.fetch_max(end.0, Ordering::AcqRel);
+            }
+            true
+        });
+    }
+
+    /// Touches in the region of a place, begun and ended ones.
+    fn touches_at(&self, place: Place) -> u32 {
+        let (region, _) = place.location.split(self.shared.layout.region_size);
+        self.shared.regions.get(region).map_or(0, |row| row.touches())
+    }
+
+    /// Removes a word if `may` says so under the bucket lock, under which touches begin.
+    fn forget_if(&self, key_hash: u64, place: Place, may: impl FnOnce() -> bool) {
         if self.shared.is_stopping() {
             // The index and its snapshot must agree with the region table.
             return;
         }
         let mut bucket = self.shared.index.lock(key_hash);
         // The region may have been freed and written again: then the word is another entry's.
-        if self.generation_at(place.location) == place.generation
-            && let Some(word) = bucket.remove(place.location)
-        {
-            // Under the lock: reclaim counts on it that no word means nothing alive.
-            self.shared.uncount(word);
+        if self.generation_at(place.location) == place.generation {
+            if !may() {
+                return;
+            }
+            if let Some(word) = bucket.remove(place.location) {
+                // Under the lock: reclaim counts on it that no word means nothing alive.
+                self.shared.uncount(word);
+            }
         }
         drop(bucket);
         self.shared.resident.remove(place);

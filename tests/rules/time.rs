@@ -2,6 +2,7 @@
 
 use rawcached::cache::{CacheOptions, Condition, StoreOptions, Stored};
 use rawcached::clock::{Clock, Timestamp};
+use rawcached::device::Delay;
 
 use crate::support::*;
 
@@ -176,5 +177,34 @@ fn a_purged_key_that_had_expired_stays_gone_when_the_clock_is_set_back() {
         assert!(!rig.remove(b"key").unwrap());
         rig.kill_and_set(START);
         assert_eq!(rig.get(b"key"), None, "stopped: {while_stopped}, fillers: {fillers}");
+    }
+}
+
+#[test]
+fn a_lookup_that_read_the_end_before_a_touch_moved_it_takes_nothing_away() {
+    // The read of the lookup takes effect at a random moment in half a second: often before the
+    // touch, and comes back after it, when the end that it shows is past.
+    for seed in 0..40 {
+        let mut rig = Rig::new();
+        rig.put(b"key", &body(1, 100), &for_secs(50)).unwrap();
+        rig.fill("filler", 7, 1000);
+        rig.sleep(secs(2));
+        rig.sim.reseed(seed);
+        let touched = rig.run(async {
+            rig.sim.set_delay(Delay::Anytime { turns: 0, slow: millis(500), slow_one_in: 1 });
+            let touch = async {
+                tokio::time::sleep(millis(250)).await;
+                rig.sim.set_delay(Delay::None);
+                let touched = rig.cache().touch(b"key", secs(500)).await.unwrap();
+                rig.clock.advance(secs(100));
+                touched
+            };
+            tokio::join!(rig.cache().lookup(b"key"), touch).1
+        });
+        assert!(touched.is_some());
+        assert!(rig.get(b"key").is_some(), "seed {seed}: touched, then gone");
+        assert!(rig.remove(b"key").unwrap());
+        rig.kill();
+        assert_eq!(rig.get(b"key"), None, "seed {seed}: back after its removal");
     }
 }
