@@ -1,7 +1,9 @@
 //! Rule 6: recovery. The newest version wins, once, and what happens meanwhile counts.
 
+use std::sync::{Arc, Mutex};
+
 use rawcached::cache::Lifetime;
-use rawcached::device::Delay;
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::fill::{Fill, body_of, key_of};
 use crate::support::*;
@@ -209,4 +211,38 @@ fn a_start_makes_durable_what_it_relies_on() {
     rig.remove(b"key").unwrap();
     rig.power_cut();
     assert_eq!(rig.get(b"key"), None, "a purge that was acknowledged holds");
+}
+
+#[test]
+fn many_unreadable_regions_take_few_lines_of_the_log() {
+    let mut rig = Rig::with(Disk { regions: 40, ..SMALL }, plain());
+    rig.fill("key", 4 * 40, 1000);
+    rig.stop();
+    let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).always();
+    rig.sim.inject(fault.within(SUPERBLOCK..SUPERBLOCK + 40 * REGION));
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer({
+        let lines = Arc::clone(&lines);
+        move || Lines(Arc::clone(&lines))
+    });
+    tracing::subscriber::with_default(log.finish(), || rig.open());
+    let log = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+    assert_eq!(rig.stats().store.counters.read_errors, 40);
+    assert_eq!(log.matches("region unreadable").count(), 5, "{log}");
+    assert_eq!(log.matches("regions are unreadable").count(), 1, "{log}");
+    assert!(log.contains("regions=40"), "{log}");
+}
+
+/// Keeps what is written to it.
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Semaphore;
@@ -28,6 +28,9 @@ const FOOTERS_KIB_MAX: u32 = 32 << 10;
 /// A footer of at most this many records is taken apart at once: a thread costs more.
 const INLINE_RECORDS_MAX: u32 = 4096;
 
+/// Unreadable regions that the log names one by one; of more it gives the number.
+const UNREADABLE_NAMED_MAX: u64 = 5;
+
 /// What is known of all regions.
 pub(super) struct Gathered {
     pub parts: Arc<Parts>,
@@ -40,6 +43,8 @@ struct Gathering {
     parts: Arc<Parts>,
     memory: Semaphore,
     threads: Semaphore,
+    /// Regions that could not be read.
+    unreadable: AtomicU64,
 }
 
 /// What is needed to take a footer apart, on any thread.
@@ -69,6 +74,7 @@ impl Store {
             parts: Arc::new(Parts::new()),
             memory: Semaphore::new(FOOTERS_KIB_MAX as usize),
             threads: Semaphore::new(threads),
+            unreadable: AtomicU64::new(0),
         };
         let unknown = |row: &super::RegionRow| row.state() == RegionState::Unknown;
         let regions = self.shared.regions.iter().filter(|(_, row)| unknown(row));
@@ -92,6 +98,11 @@ impl Store {
             tokio::task::yield_now().await;
         }
         drop(reading);
+        let unreadable = gathering.unreadable.into_inner();
+        if unreadable > 0 {
+            let why = "regions are unreadable: they are neither served nor used again";
+            tracing::error!(regions = unreadable, "{why}");
+        }
         Gathered { parts: gathering.parts, unsealed }
     }
 
@@ -106,8 +117,10 @@ impl Store {
                 Err(error) => {
                     self.shared.regions.on_device(region).set_state(RegionState::Unreadable);
                     count(&self.shared.counters.read_errors);
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(region, error, "region unreadable");
+                    if gathering.unreadable.fetch_add(1, Ordering::Relaxed) < UNREADABLE_NAMED_MAX {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(region, error, "region unreadable");
+                    }
                     return (region, None);
                 }
             }
