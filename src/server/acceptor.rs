@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::accept_errors::AcceptErrors;
 use super::counters::{Counters, Ticket};
 use super::http;
 use super::listener::{Listener, Protocol, Stream, WatchedListener};
@@ -39,6 +42,7 @@ impl Acceptor {
     /// Accepts until `shutdown` is ready.
     pub(super) async fn run(mut self, workers: &Workers, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
+        let mut errors = AcceptErrors::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -49,7 +53,9 @@ impl Acceptor {
                 Ok((stream, protocol)) => self.admit(stream, protocol, workers),
                 Err(error) => {
                     self.counters.acceptor().accept_errors.bump();
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if let Some(count) = errors.count(Instant::now()) {
+                        tracing::warn!(%error, count, "cannot accept a connection");
+                    }
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
             }

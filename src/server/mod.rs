@@ -7,6 +7,7 @@ pub mod http;
 pub mod listener;
 pub mod memcached;
 
+mod accept_errors;
 mod acceptor;
 mod buffers;
 mod exposition;

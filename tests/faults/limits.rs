@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::net::UnixStream;
 
+use rawcached::clock::Stopwatch;
+
 use crate::client::{
     Allowed, Client, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals,
     expect_sound,
@@ -78,6 +80,7 @@ fn a_daemon_short_of_open_files_says_so_and_serves_whom_it_can() {
     let mut ledger = Ledger::default();
     let mut first = Client::connect(&daemon);
     ledger.fill(&mut first, "early", (20, 10_000));
+    let watch = Stopwatch::start();
     let crowd: Vec<UnixStream> = (0..100).map(|_| daemon.connect()).collect();
     assert!(eventually(|| daemon.log().contains("cannot accept a connection")));
     // Who is connected is served, and what is stored is written.
@@ -86,7 +89,7 @@ fn a_daemon_short_of_open_files_says_so_and_serves_whom_it_can() {
     assert_eq!(first.get("late-3"), None);
     std::thread::sleep(std::time::Duration::from_secs(1));
     let lines = daemon.log().lines().filter(|line| line.contains("cannot accept")).count();
-    println!("{lines} lines about connections in a second and more");
+    assert!(lines as u64 <= watch.elapsed().as_secs() + 1, "{lines} lines");
     drop(crowd);
     ledger.check(&daemon, Allowed::Nothing);
     assert!(daemon.stop().success());

@@ -1,0 +1,51 @@
+//! Failed accepts in the log: a line a second at most, with their number. What is done about them is
+//! for the acceptor.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often they are told.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Accepts that failed since they were last told.
+#[derive(Default)]
+pub(super) struct AcceptErrors {
+    told_at: Option<Instant>,
+    untold: u64,
+}
+
+impl AcceptErrors {
+    /// Counts one; gives how many there are to be told, if it is time to.
+    pub(super) fn count(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.told_at.is_some_and(|told_at| now.duration_since(told_at) < INTERVAL) {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_once_a_second_and_none_is_forgotten() {
+        let start = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+            .block_on(async { Instant::now() });
+        let mut errors = AcceptErrors::default();
+        let mut told = Vec::new();
+        for attempt in 0..60 {
+            // The acceptor's pause between two attempts.
+            told.extend(errors.count(start + attempt * Duration::from_millis(50)));
+        }
+        assert_eq!(told, [1, 20, 20]);
+        assert_eq!(errors.count(start + Duration::from_secs(9)), Some(20));
+    }
+}
