@@ -7,6 +7,8 @@
 //! after that version ended before the lookup began. A crash makes uncertain what was not
 //! durable. Media damage excuses an older version, and nothing else.
 
+mod change;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +16,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
 use std::time::Duration;
+
+use change::{Change, KeyHistory, Origin, Touch};
+pub use change::{Crash, Life, StoreEnd, Version};
 
 /// A moment in the order of everything that happened.
 pub type Tick = u64;
@@ -23,96 +28,6 @@ const OPEN: Tick = Tick::MAX;
 static TRACE_LINES: LazyLock<usize> = LazyLock::new(|| {
     std::env::var("RAWCACHED_SIM_TRACE").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
 });
-
-/// A lifetime in seconds of the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life {
-    pub stored_at: u32,
-    pub fresh_until: u32,
-    pub keep_until: u32,
-}
-
-/// One version of a key.
-#[derive(Clone, Copy, Debug)]
-pub struct Version {
-    pub id: u64,
-    pub key: u32,
-    pub len: usize,
-    pub life: Life,
-    /// It never goes to the device.
-    pub ram_only: bool,
-}
-
-/// How a store ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreEnd {
-    /// Published under this sequence number, durable or not.
-    Stored { sequence: u64, flushed: bool },
-    /// Nothing happened: a condition did not hold, a purge came, the writer was dropped.
-    Void,
-    /// An error: the old version is removed for certain, or perhaps.
-    Failed { removed: bool },
-    /// Nobody knows.
-    Cancelled,
-}
-
-/// How a life of the cache ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Crash {
-    /// `shutdown` returned well.
-    Shutdown,
-    /// The process went, the device stayed.
-    Kill,
-    /// The power went.
-    PowerCut,
-}
-
-/// A change of one key, or of all.
-#[derive(Clone, Debug)]
-struct Change {
-    /// `None` removes.
-    version: Option<u64>,
-    begin: Tick,
-    end: Tick,
-    /// When its streamed store began: any purge since prevails.
-    fill_began: Option<Tick>,
-    /// A removal that streamed stores in progress must heed.
-    is_purge: bool,
-    certain: bool,
-    durable: bool,
-    /// It is in the log.
-    logged: bool,
-    sequence: Option<u64>,
-    /// The version that the same failed operation may have stored before.
-    undoes: Option<u64>,
-    origin: Origin,
-}
-
-/// A change of a lifetime in place.
-#[derive(Clone, Debug)]
-struct Touch {
-    until: u32,
-    begin: Tick,
-    end: Tick,
-    certain: bool,
-    durable: bool,
-    origin: Origin,
-}
-
-/// In which circumstances a change was made.
-#[derive(Clone, Copy, Debug)]
-struct Origin {
-    life: u32,
-    /// Failed writes and flushes of the device before it.
-    errors: u64,
-    ended_at: Duration,
-}
-
-#[derive(Clone, Debug, Default)]
-struct KeyHistory {
-    changes: Vec<Change>,
-    touches: Vec<Touch>,
-}
 
 /// Names a change under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,45 +82,6 @@ pub struct History {
     violations: Vec<String>,
     trace: VecDeque<String>,
     trace_hash: u64,
-}
-
-impl Change {
-    fn new(version: Option<u64>, begin: Tick, origin: Origin) -> Change {
-        Change {
-            version,
-            begin,
-            end: OPEN,
-            fill_began: None,
-            is_purge: false,
-            certain: false,
-            durable: false,
-            logged: true,
-            sequence: None,
-            undoes: None,
-            origin,
-        }
-    }
-
-    /// Whether this change took effect after `other` did, as far as is known.
-    fn is_after(&self, other: &Change) -> bool {
-        if self.undoes.is_some() && self.undoes == other.version {
-            return true;
-        }
-        if let (Some(own), Some(others)) = (self.sequence, other.sequence) {
-            return own > others;
-        }
-        let other_end = match other.fill_began {
-            Some(began) if self.is_purge => began,
-            _ => other.end,
-        };
-        self.begin > other_end
-    }
-}
-
-impl KeyHistory {
-    fn of_version(&self, id: u64) -> Option<&Change> {
-        self.changes.iter().find(|change| change.version == Some(id))
-    }
 }
 
 impl History {
@@ -457,201 +333,6 @@ impl History {
         }
         for touch in self.keys.values_mut().flat_map(|key| &mut key.touches) {
             touch.durable |= touch.certain && touch.origin.life < life;
-        }
-    }
-
-    // Rules.
-
-    /// Every change that concerns a key.
-    fn changes_of(&self, key: u32) -> impl Iterator<Item = &Change> {
-        let own = self.keys.get(&key).into_iter().flat_map(|key| &key.changes);
-        own.chain(&self.purges)
-    }
-
-    /// The change that ended the life of a version before `at`.
-    fn killer(&self, key: u32, version: &Change, at: Tick) -> Option<&Change> {
-        self.changes_of(key)
-            .filter(|change| change.certain && change.end < at)
-            .find(|change| change.is_after(version))
-    }
-
-    fn check_cas(&mut self, cas: u64, id: u64) {
-        let before = *self.cas.entry(cas).or_insert(id);
-        if before != id {
-            self.violate(format!("versions {before} and {id} have the same cas {cas:#x}"));
-        }
-    }
-
-    /// A lookup gave a version.
-    pub fn check_hit(&mut self, lookup: Lookup, seen: Seen) {
-        let end = self.tick();
-        let Lookup { key, stale_ok, began, now } = lookup;
-        let Seen { id, cas, life } = seen;
-        let Some(version) = self.versions.get(&id).copied() else {
-            return self.violate(format!("key {key} gave version {id}, which nobody stored"));
-        };
-        if version.key != key {
-            return self.violate(format!("key {key} gave version {id} of key {}", version.key));
-        }
-        if life.keep_until <= now || (!stale_ok && life.fresh_until <= now) {
-            self.violate(format!("key {key} gave {id} at {now} with {life:?}, past its end"));
-        }
-        self.check_cas(cas, id);
-        let Some(change) = self.keys.entry(key).or_default().of_version(id).cloned() else {
-            return self
-                .violate(format!("key {key} gave version {id}, whose store did not happen"));
-        };
-        if let Some(killer) = self.killer(key, &change, began) {
-            let what = match killer.version {
-                Some(newer) => format!("version {newer}"),
-                None => format!("a removal of ticks {}..{}", killer.begin, killer.end),
-            };
-            self.violate_or_excuse(format!("key {key} gave version {id}, dead since {what}"));
-        }
-        self.check_life(lookup, &version, &change, life);
-        if self.missed.get(&id).is_some_and(|missed| *missed < began) {
-            self.violate(format!("key {key} gave version {id}, which it had missed before"));
-        }
-        self.settle(key, id, end);
-    }
-
-    fn violate_or_excuse(&mut self, what: String) {
-        if self.damaged {
-            self.excused += 1;
-            self.note(format_args!("excused: {what}"));
-        } else {
-            self.violate(what);
-        }
-    }
-
-    /// A version that was seen was stored for certain.
-    fn settle(&mut self, key: u32, id: u64, end: Tick) {
-        let (life, flush_failed) = (self.life, self.flush_failed);
-        let changes = &mut self.keys.entry(key).or_default().changes;
-        for change in changes.iter_mut().filter(|change| change.version == Some(id)) {
-            change.certain = true;
-            change.end = change.end.min(end);
-            change.durable |= change.origin.life < life && !flush_failed;
-        }
-    }
-
-    /// Whether a version may have this lifetime: the one it was stored with or a touch gave it, and
-    /// no touch since replaced that one.
-    fn check_life(&mut self, lookup: Lookup, version: &Version, stored: &Change, life: Life) {
-        let Lookup { key, began, .. } = lookup;
-        let history = &self.keys[&key];
-        let mut given_at: Vec<Tick> = Vec::new();
-        if life == version.life {
-            given_at.push(stored.end);
-        }
-        if life.stored_at == version.life.stored_at && life.fresh_until == life.keep_until {
-            let same = |touch: &&Touch| touch.until == life.keep_until && touch.end > stored.begin;
-            given_at.extend(history.touches.iter().filter(same).map(|touch| touch.end));
-        }
-        if given_at.is_empty() {
-            let id = version.id;
-            return self.violate(format!("version {id} has {life:?}, which nothing gave it"));
-        }
-        if given_at.iter().all(|given| self.is_replaced(*given, key, stored, began)) {
-            let id = version.id;
-            self.violate_or_excuse(format!("version {id} has {life:?}, replaced by a touch"));
-        }
-    }
-
-    /// Whether a touch that ended before `at` replaced a lifetime of this version given at `given`.
-    fn is_replaced(&self, given: Tick, key: u32, version: &Change, at: Tick) -> bool {
-        self.keys[&key].touches.iter().any(|touch| {
-            touch.certain
-                && touch.begin > given
-                && touch.end < at
-                && self.is_of(touch, key, version)
-        })
-    }
-
-    /// Whether a touch was of this version for certain.
-    fn is_of(&self, touch: &Touch, key: u32, version: &Change) -> bool {
-        version.end < touch.begin
-            && self.changes_of(key).filter(|other| other.version != version.version).all(|other| {
-                // A store that came to nothing has neither version nor certainty.
-                other.end < version.begin || other.begin > touch.end
-            })
-    }
-
-    /// A lookup gave nothing: on a device where nothing is evicted, was there something?
-    /// `now` is the clock when it ended.
-    pub fn check_miss(&mut self, lookup: Lookup, recovered: bool, now: u32) {
-        self.tick();
-        let life = self.life;
-        let Some(history) = self.keys.get(&lookup.key) else { return };
-        let lost = history.changes.iter().find(|change| {
-            change.certain
-                && change.logged
-                && change.end < lookup.began
-                && (recovered || change.origin.life == life)
-                && self.is_last(lookup.key, change)
-                && self.outlives(lookup, change, now)
-        });
-        if let Some(id) = lost.and_then(|change| change.version) {
-            self.violate(format!("key {}: version {id} is lost", lookup.key));
-        }
-    }
-
-    /// A lookup of a recovered cache without faults gave nothing: what it could have given is gone
-    /// for the rest of this life, evicted or replaced. An entry that moves is found all the same.
-    pub fn miss_is_final(&mut self, lookup: Lookup, now: u32) {
-        let end = self.tick();
-        let Some(history) = self.keys.get(&lookup.key) else { return };
-        let gone = history.changes.iter().filter(|change| {
-            change.certain
-                && change.logged
-                && change.end < lookup.began
-                && self.outlives(lookup, change, now)
-        });
-        let gone: Vec<u64> = gone.filter_map(|change| change.version).collect();
-        for id in gone {
-            self.missed.entry(id).or_insert(end);
-        }
-    }
-
-    /// Whether nothing else can have happened to the key since.
-    fn is_last(&self, key: u32, version: &Change) -> bool {
-        version.version.is_some()
-            && self
-                .changes_of(key)
-                .filter(|other| other.version != version.version || other.is_purge)
-                .all(|other| {
-                    version.is_after(other)
-                        || (other.version.is_none() && !other.is_purge && other.end == other.begin)
-                })
-    }
-
-    /// Whether every lifetime that the version may have had goes on beyond `now`.
-    fn outlives(&self, lookup: Lookup, version: &Change, now: u32) -> bool {
-        let Some(facts) = version.version.and_then(|id| self.versions.get(&id)) else {
-            return false;
-        };
-        let touches = self.keys[&lookup.key].touches.iter();
-        let given = touches
-            .filter(|touch| touch.end > version.begin)
-            .map(|touch| (touch.end, touch.until))
-            .chain([(version.end, facts.life.fresh_until)]);
-        given
-            .filter(|(at, _)| !self.is_replaced(*at, lookup.key, version, lookup.began))
-            .all(|(_, fresh_until)| fresh_until > now)
-    }
-
-    /// Somebody was told that the key had a live entry at some time since `began`.
-    pub fn check_existed(&mut self, key: u32, began: Tick, how: &str) {
-        let end = self.tick();
-        let possible = self.keys.get(&key).is_some_and(|history| {
-            history.changes.iter().any(|change| {
-                change.version.is_some()
-                    && change.begin < end
-                    && self.killer(key, change, began).is_none()
-            })
-        });
-        if !possible {
-            self.violate_or_excuse(format!("key {key} was said to have an entry ({how})"));
         }
     }
 }

@@ -1,32 +1,33 @@
 //! The lives of one cache on one device: opened, used, ended by a shutdown, a kill or a power
 //! cut at any moment, and opened again. Owns the run of one seed.
 
+mod between;
+mod last;
+
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fastrand::Rng;
-use rawcached::cache::{Cache, CacheOptions, StoreError};
+use rawcached::cache::{Cache, CacheOptions};
 use rawcached::clock::{Clock, Timestamp};
-use rawcached::device::{Delay, FaultKind, Rates, SimDevice};
-use rawcached::format::{FOOTER_RECORD_LEN, KILL_LEN, Seed, Superblock, Trailer, Uuid};
+use rawcached::device::SimDevice;
+use rawcached::format::Uuid;
 use rawcached::store::{FormatOptions, Store};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-use crate::clients::{Client, World, key_bytes};
+use crate::clients::Client;
 use crate::history::Crash;
 use crate::report::Totals;
-use crate::scenario::{SUPERBLOCK_SPACE, Scenario, Trouble};
+use crate::scenario::{Scenario, Trouble};
+use crate::world::World;
 
 /// Where the clock begins.
 const START: u32 = 1_000_000;
 /// One answer of a device that fails now and then is no verdict.
 const OPEN_ATTEMPTS: u32 = 4;
-/// Scheduler time that background work has to come to rest.
-const REST: Duration = Duration::from_secs(10);
 
 thread_local! {
     /// Messages of the panics of this thread.
@@ -350,130 +351,6 @@ impl Run {
         }
     }
 
-    /// Flips a bit of what has a second copy; where anything goes, of anything.
-    fn rot(&mut self) {
-        let scenario = self.world.scenario.clone();
-        let device = self.world.device.clone();
-        if scenario.trouble == Trouble::Damage {
-            for _ in 0..self.rng.u32(0..4) {
-                let regions = SUPERBLOCK_SPACE..scenario.device_bytes() - SUPERBLOCK_SPACE;
-                device.corrupt(self.rng.u64(regions), 1 << self.rng.u32(0..8));
-                device.count_fault(FaultKind::BitRot);
-            }
-        }
-        let copies = [0, scenario.device_bytes() - SUPERBLOCK_SPACE];
-        let sound = |at: &u64| {
-            let block = *at..*at + u64::from(scenario.device_alignment);
-            device.is_readable(&block) && Superblock::decode(&device.contents(block)).is_ok()
-        };
-        // The other one may wait to be repaired.
-        if self.rng.u32(0..4) == 0 && copies.iter().all(sound) {
-            let copy = copies[self.rng.usize(0..2)];
-            device.corrupt(copy + self.rng.u64(0..512), 1 << self.rng.u32(0..8));
-            device.count_fault(FaultKind::BitRot);
-        }
-        let region = self.rng.u32(0..u32::try_from(scenario.regions).unwrap());
-        if let Some(footer) = footer_of(&device, &scenario, region) {
-            device.corrupt(self.rng.u64(footer), 1 << self.rng.u32(0..8));
-            device.count_fault(FaultKind::BitRot);
-        }
-    }
-
-    /// Recovers a copy of the device twice: both starts must show the same and leave the same.
-    fn check_recovery_twice(&mut self) {
-        let copy = self.world.device.duplicate();
-        let first = self.visible(&copy);
-        let between = self.bytes_of_regions(&copy);
-        let second = self.visible(&copy);
-        if first != second {
-            let what = format!("recovery twice shows {first:?}, then {second:?}");
-            self.world.history.lock().violate(what);
-        }
-        if between != self.bytes_of_regions(&copy)
-            || between != self.bytes_of_regions(&self.world.device)
-        {
-            self.world.history.lock().violate("recovery changed the device".to_owned());
-        }
-    }
-
-    fn bytes_of_regions(&self, device: &SimDevice) -> Vec<u8> {
-        device.contents(SUPERBLOCK_SPACE..self.scenario().device_bytes() - SUPERBLOCK_SPACE)
-    }
-
-    /// Every key that a fresh start finds, with cas and end.
-    fn visible(&self, device: &SimDevice) -> BTreeMap<u32, (u64, u32)> {
-        let clock = Clock::manual(Timestamp(self.wall));
-        let keys = self.world.keys_max();
-        runtime().block_on(async {
-            let options = CacheOptions { ram_bytes: 0, ..self.options() };
-            let Ok(cache) = Cache::open(device.open(), options, clock).await else {
-                return BTreeMap::new();
-            };
-            cache.ready().await;
-            cache.device_store().check_accounting();
-            let mut found = BTreeMap::new();
-            for key in 0..keys {
-                if let Some(hit) = cache.lookup_stale(&key_bytes(key)).await {
-                    found.insert(key, (hit.cas(), hit.lifetime().keep_until.0));
-                }
-            }
-            found
-        })
-    }
-
-    // The end.
-
-    /// With a device that is well again: every key, then nothing may be left of any.
-    fn last_look(&mut self) {
-        let device = self.world.device.clone();
-        device.set_rates(Rates::default());
-        device.set_delay(Delay::None);
-        let runtime = runtime();
-        let clock = Clock::manual(Timestamp(self.wall));
-        runtime.block_on(async {
-            let born = Instant::now();
-            let Some(cache) = self.open(&clock, End::Done, born).await else { return };
-            cache.ready().await;
-            self.world.history(born).recovered();
-            let clients = Client::new(&self.world, &cache, (self.rng.u64(..), 0), born);
-            for key in 0..self.world.keys_max() {
-                clients.look(key).await;
-            }
-            cache.device_store().check_accounting();
-            self.empty_out(&cache, born).await;
-        });
-        let broken = device.broken_rules();
-        if let Some(rule) = broken.first() {
-            self.world.history.lock().violate(format!("the device was misused: {rule}"));
-        }
-    }
-
-    async fn empty_out(&self, cache: &Cache, born: Instant) {
-        for key in 0..self.world.keys_max() {
-            let removed = cache.remove(&key_bytes(key)).await;
-            // Regions that cannot be read are not used again: a small device may have too few left.
-            let cramped = self.scenario().trouble == Trouble::Damage;
-            if cramped && matches!(removed, Err(StoreError::Busy(_))) {
-                return;
-            }
-            if let Err(error) = removed {
-                self.world.history(born).violate(format!("the last removal failed: {error}"));
-            }
-        }
-        tokio::time::sleep(REST).await;
-        for key in 0..self.world.keys_max() {
-            if cache.lookup_stale(&key_bytes(key)).await.is_some() {
-                self.world.history(born).violate(format!("key {key} outlived the last removal"));
-            }
-        }
-        cache.device_store().check_accounting();
-        self.check_rest("staging", cache.stats().staging_bytes, born);
-        if let Err(error) = cache.shutdown().await {
-            self.world.history(born).violate(format!("the last shutdown failed: {error}"));
-        }
-        self.check_rest("backlog", cache.stats().store.backlog_bytes, born);
-    }
-
     fn outcome(self) -> Outcome {
         let mut history = self.world.history.lock();
         for panic in PANICS.take() {
@@ -515,17 +392,4 @@ async fn watch(world: Arc<World>, cache: Cache, born: Instant) {
         cache.device_store().check_accounting();
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-}
-
-/// The range of the records in a sealed region's footer on the device; `None` if there are none.
-fn footer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<std::ops::Range<u64>> {
-    let uuid = Uuid(u128::from(scenario.seed).to_le_bytes());
-    let end = SUPERBLOCK_SPACE + (u64::from(region) + 1) * scenario.region_size;
-    let tail = device.contents(end - u64::from(scenario.alignment)..end);
-    let seed_of = |generation| Seed::new(uuid, region, generation);
-    let trailer = Trailer::decode(&tail, seed_of).ok()?;
-    let start = end - trailer.footer_len(scenario.alignment);
-    let records = trailer.record_count as usize * FOOTER_RECORD_LEN;
-    let len = records + trailer.kill_count as usize * KILL_LEN;
-    (len > 0).then(|| start..start + len as u64)
 }

@@ -15,6 +15,7 @@ mod lives;
 mod planted;
 mod report;
 mod scenario;
+mod world;
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -55,6 +56,9 @@ fn run_all(seeds: Range<u64>, threads: usize) -> (Totals, Vec<u64>) {
                     let outcome = lives::run(seed);
                     let mut results = results.lock().unwrap();
                     results.0.add(&outcome.totals);
+                    if wished().is_some_and(|wished| wished.end == wished.start + 1) {
+                        println!("seed {seed}: trace {:016x}", outcome.trace_hash);
+                    }
                     if !outcome.violations.is_empty() {
                         show(seed, &outcome);
                         results.1.push(seed);

@@ -1,0 +1,198 @@
+//! Stores: whole, streamed, abandoned, and those that fill a device before the clients begin.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rawcached::cache::{Ack, Condition, StoreError, StoreOptions, Stored, Writer};
+
+use super::{Client, for_turns, turns_of};
+use crate::history::{ChangeId, Life, StoreEnd, Version};
+use crate::world::{FILL_KEYS, body_of, key_bytes};
+
+/// Length of the bodies that fill a device.
+const FILL_LEN: usize = 50_000;
+/// Bytes that a streamed store sends at a time.
+const STREAM_CHUNK: usize = 7_777;
+
+impl Client {
+    /// Fills the device with entries of other keys, and few of the clients' in between.
+    pub async fn fill(mut self) {
+        for n in 0..FILL_KEYS {
+            let stats = self.cache.stats().store;
+            if stats.recovered && stats.regions_free <= 2 {
+                return;
+            }
+            self.store_for_fill(self.world.scenario.keys + n, FILL_LEN).await;
+            // What was hit is re-inserted when its region is reclaimed.
+            for _ in 0..2 {
+                let key = self.rng.u32(0..self.world.scenario.keys);
+                self.store_for_fill(key, 300).await;
+                self.look(key).await;
+            }
+        }
+    }
+
+    async fn store_for_fill(&mut self, key: u32, len: usize) {
+        let (version, options) = self.new_version(key);
+        let version = Version { len, ram_only: false, ..version };
+        let options = StoreOptions { ack: Some(Ack::Buffered), ..options };
+        // Long enough to be for the device.
+        let ttl = Duration::from_secs(self.rng.u64(1_000..100_000));
+        let options = StoreOptions { ttl: Some(ttl), grace: Duration::ZERO, ..options };
+        let until = version.life.stored_at + u32::try_from(ttl.as_secs()).unwrap();
+        let life = Life { fresh_until: until, keep_until: until, ..version.life };
+        self.put_version(Version { life, ..version }, options, Condition::Always).await;
+    }
+
+    fn new_version(&mut self, key: u32) -> (Version, StoreOptions) {
+        let scenario = &self.world.scenario;
+        let id = self.world.next_id.fetch_add(1, Ordering::Relaxed);
+        let len = scenario.body_len(&mut self.rng);
+        let ttl = self.rng.u64(scenario.ttl_secs.clone());
+        let grace = if scenario.grace && self.rng.bool() { self.rng.u64(1..20) } else { 0 };
+        let flushed_one_in = scenario.flushed_one_in;
+        let ack = if self.one_in(flushed_one_in) { Some(Ack::Flushed) } else { None };
+        let scenario = &self.world.scenario;
+        let now = self.now();
+        let life = Life {
+            stored_at: now,
+            fresh_until: now + u32::try_from(ttl).unwrap(),
+            keep_until: now + u32::try_from(ttl + grace).unwrap(),
+        };
+        let ram_only = scenario.ram_bytes > 0
+            && Duration::from_secs(ttl + grace) <= scenario.min_to_disk
+            && ack.unwrap_or(scenario.ack) == Ack::Buffered
+            && (len as u64) < scenario.ram_bytes / 8
+            && len as u64 <= scenario.region_size / 4;
+        let options = StoreOptions {
+            ttl: Some(Duration::from_secs(ttl)),
+            grace: Duration::from_secs(grace),
+            metadata: Bytes::copy_from_slice(&id.to_le_bytes()),
+            ack,
+            ..StoreOptions::default()
+        };
+        (Version { id, key, len, life, ram_only }, options)
+    }
+
+    fn condition(&mut self) -> Condition {
+        match self.rng.u32(0..10) {
+            0 => Condition::Absent,
+            1 => Condition::Present,
+            _ => Condition::Always,
+        }
+    }
+
+    pub(super) async fn put(&mut self, key: u32) {
+        let (version, options) = self.new_version(key);
+        let condition = self.condition();
+        self.put_version(version, options, condition).await;
+    }
+
+    async fn put_version(&mut self, version: Version, options: StoreOptions, condition: Condition) {
+        let body = body_of(version.id, version.len);
+        let flushed = self.is_flushed(&options);
+        let sliced = version.len as u64 > self.world.scenario.region_size / 4;
+        let change = {
+            let mut history = self.history();
+            history.note(format_args!("put {version:?} {condition:?} flushed {flushed}"));
+            // A large one is streamed inside.
+            let fill_began = sliced.then(|| history.tick());
+            history.begin_store(version, fill_began)
+        };
+        let name = key_bytes(version.key);
+        let turns = self.patience();
+        let cache = self.cache.clone();
+        let stored = for_turns(turns, cache.put(&name, body, condition, &options)).await;
+        self.end_store((change, version), stored, flushed);
+    }
+
+    pub(super) async fn stream(&mut self, key: u32) {
+        let (version, options) = self.new_version(key);
+        let condition = self.condition();
+        let flushed = self.is_flushed(&options);
+        let fill_began = {
+            let mut history = self.history();
+            history.note(format_args!("stream {version:?} {condition:?} flushed {flushed}"));
+            history.tick()
+        };
+        let Ok(mut writer) = self.cache.store(&key_bytes(key), options) else { return };
+        let abandoned = self.one_in(8);
+        if !self.send(&mut writer, version, abandoned).await {
+            return;
+        }
+        let change = {
+            let mut history = self.history();
+            history.note(format_args!("finalize {}", version.id));
+            history.begin_store(version, Some(fill_began))
+        };
+        let turns = self.patience();
+        let stored = for_turns(turns, writer.finalize(condition)).await;
+        self.end_store((change, version), stored, flushed);
+    }
+
+    /// Sends the body in pieces, with pauses; false if the store is over.
+    async fn send(&mut self, writer: &mut Writer, version: Version, abandoned: bool) -> bool {
+        let body = body_of(version.id, version.len);
+        let stop_at = if abandoned { self.rng.usize(0..=body.len()) } else { usize::MAX };
+        let mut sent = 0;
+        for chunk in body.chunks(STREAM_CHUNK) {
+            if sent >= stop_at {
+                return false;
+            }
+            // A failed piece ends the store and leaves the old version as it is.
+            if writer.write_chunk(chunk).await.is_err() {
+                return false;
+            }
+            sent += chunk.len();
+            if self.one_in(4) {
+                turns_of(self.rng.u32(0..30)).await;
+            }
+        }
+        !abandoned
+    }
+
+    fn is_flushed(&self, options: &StoreOptions) -> bool {
+        options.ack.unwrap_or(self.world.scenario.ack) == Ack::Flushed
+    }
+
+    fn end_store(
+        &self,
+        (change, version): (ChangeId, Version),
+        stored: Option<Result<Stored, StoreError>>,
+        flushed: bool,
+    ) {
+        let mut history = self.history();
+        let (key, id) = (version.key, version.id);
+        let how = match stored {
+            None => {
+                history.note(format_args!("store {id} dropped"));
+                StoreEnd::Cancelled
+            }
+            Some(Ok(Stored::Yes(sequence))) => {
+                history.note(format_args!("stored {id} as {sequence:#x}"));
+                self.world.totals.lock().stores += 1;
+                StoreEnd::Stored { sequence, flushed }
+            }
+            Some(Ok(refused)) => {
+                history.note(format_args!("store {id} refused: {refused:?}"));
+                if refused == Stored::Exists {
+                    let began = history.began(change);
+                    history.end_store(change, StoreEnd::Void);
+                    return history.check_existed(key, began, "a store that wanted none");
+                }
+                StoreEnd::Void
+            }
+            Some(Err(error)) => {
+                history.note(format_args!("store {id} failed: {error}"));
+                self.expect_error(&mut history, &error);
+                match error {
+                    StoreError::Purged => StoreEnd::Void,
+                    // Said to be gone; with a device that fails it may only be going.
+                    _ => StoreEnd::Failed { removed: self.is_faultless(&error) },
+                }
+            }
+        };
+        history.end_store(change, how);
+    }
+}

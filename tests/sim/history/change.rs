@@ -1,0 +1,135 @@
+//! Changes of keys and of lifetimes as they are remembered. Owns which of two changes came after the
+//! other; decides nothing else.
+
+use std::time::Duration;
+
+use super::{OPEN, Tick};
+
+/// A lifetime in seconds of the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    pub stored_at: u32,
+    pub fresh_until: u32,
+    pub keep_until: u32,
+}
+
+/// One version of a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Version {
+    pub id: u64,
+    pub key: u32,
+    pub len: usize,
+    pub life: Life,
+    /// It never goes to the device.
+    pub ram_only: bool,
+}
+
+/// How a store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreEnd {
+    /// Published under this sequence number, durable or not.
+    Stored { sequence: u64, flushed: bool },
+    /// Nothing happened: a condition did not hold, a purge came, the writer was dropped.
+    Void,
+    /// An error: the old version is removed for certain, or perhaps.
+    Failed { removed: bool },
+    /// Nobody knows.
+    Cancelled,
+}
+
+/// How a life of the cache ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Crash {
+    /// `shutdown` returned well.
+    Shutdown,
+    /// The process went, the device stayed.
+    Kill,
+    /// The power went.
+    PowerCut,
+}
+
+/// A change of one key, or of all.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// `None` removes.
+    pub version: Option<u64>,
+    pub begin: Tick,
+    pub end: Tick,
+    /// When its streamed store began: any purge since prevails.
+    pub fill_began: Option<Tick>,
+    /// A removal that streamed stores in progress must heed.
+    pub is_purge: bool,
+    pub certain: bool,
+    pub durable: bool,
+    /// It is in the log.
+    pub logged: bool,
+    pub sequence: Option<u64>,
+    /// The version that the same failed operation may have stored before.
+    pub undoes: Option<u64>,
+    pub origin: Origin,
+}
+
+/// A change of a lifetime in place.
+#[derive(Clone, Debug)]
+pub struct Touch {
+    pub until: u32,
+    pub begin: Tick,
+    pub end: Tick,
+    pub certain: bool,
+    pub durable: bool,
+    pub origin: Origin,
+}
+
+/// In which circumstances a change was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    pub life: u32,
+    /// Failed writes and flushes of the device before it.
+    pub errors: u64,
+    pub ended_at: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct KeyHistory {
+    pub changes: Vec<Change>,
+    pub touches: Vec<Touch>,
+}
+
+impl Change {
+    pub fn new(version: Option<u64>, begin: Tick, origin: Origin) -> Change {
+        Change {
+            version,
+            begin,
+            end: OPEN,
+            fill_began: None,
+            is_purge: false,
+            certain: false,
+            durable: false,
+            logged: true,
+            sequence: None,
+            undoes: None,
+            origin,
+        }
+    }
+
+    /// Whether this change took effect after `other` did, as far as is known.
+    pub fn is_after(&self, other: &Change) -> bool {
+        if self.undoes.is_some() && self.undoes == other.version {
+            return true;
+        }
+        if let (Some(own), Some(others)) = (self.sequence, other.sequence) {
+            return own > others;
+        }
+        let other_end = match other.fill_began {
+            Some(began) if self.is_purge => began,
+            _ => other.end,
+        };
+        self.begin > other_end
+    }
+}
+
+impl KeyHistory {
+    pub fn of_version(&self, id: u64) -> Option<&Change> {
+        self.changes.iter().find(|change| change.version == Some(id))
+    }
+}

@@ -1,0 +1,199 @@
+//! What a lookup may give and what it must, given the changes so far. Owns the verdicts.
+
+use super::change::{Change, Touch};
+use super::{History, Life, Lookup, Seen, Tick, Version};
+
+impl History {
+    /// Every change that concerns a key.
+    pub(super) fn changes_of(&self, key: u32) -> impl Iterator<Item = &Change> {
+        let own = self.keys.get(&key).into_iter().flat_map(|key| &key.changes);
+        own.chain(&self.purges)
+    }
+
+    /// The change that ended the life of a version before `at`.
+    fn killer(&self, key: u32, version: &Change, at: Tick) -> Option<&Change> {
+        self.changes_of(key)
+            .filter(|change| change.certain && change.end < at)
+            .find(|change| change.is_after(version))
+    }
+
+    pub(super) fn check_cas(&mut self, cas: u64, id: u64) {
+        let before = *self.cas.entry(cas).or_insert(id);
+        if before != id {
+            self.violate(format!("versions {before} and {id} have the same cas {cas:#x}"));
+        }
+    }
+
+    /// A lookup gave a version.
+    pub fn check_hit(&mut self, lookup: Lookup, seen: Seen) {
+        let end = self.tick();
+        let Lookup { key, stale_ok, began, now } = lookup;
+        let Seen { id, cas, life } = seen;
+        let Some(version) = self.versions.get(&id).copied() else {
+            return self.violate(format!("key {key} gave version {id}, which nobody stored"));
+        };
+        if version.key != key {
+            return self.violate(format!("key {key} gave version {id} of key {}", version.key));
+        }
+        if life.keep_until <= now || (!stale_ok && life.fresh_until <= now) {
+            self.violate(format!("key {key} gave {id} at {now} with {life:?}, past its end"));
+        }
+        self.check_cas(cas, id);
+        let Some(change) = self.keys.entry(key).or_default().of_version(id).cloned() else {
+            return self
+                .violate(format!("key {key} gave version {id}, whose store did not happen"));
+        };
+        if let Some(killer) = self.killer(key, &change, began) {
+            let what = match killer.version {
+                Some(newer) => format!("version {newer}"),
+                None => format!("a removal of ticks {}..{}", killer.begin, killer.end),
+            };
+            self.violate_or_excuse(format!("key {key} gave version {id}, dead since {what}"));
+        }
+        self.check_life(lookup, &version, &change, life);
+        if self.missed.get(&id).is_some_and(|missed| *missed < began) {
+            self.violate(format!("key {key} gave version {id}, which it had missed before"));
+        }
+        self.settle(key, id, end);
+    }
+
+    fn violate_or_excuse(&mut self, what: String) {
+        if self.damaged {
+            self.excused += 1;
+            self.note(format_args!("excused: {what}"));
+        } else {
+            self.violate(what);
+        }
+    }
+
+    /// A version that was seen was stored for certain.
+    fn settle(&mut self, key: u32, id: u64, end: Tick) {
+        let (life, flush_failed) = (self.life, self.flush_failed);
+        let changes = &mut self.keys.entry(key).or_default().changes;
+        for change in changes.iter_mut().filter(|change| change.version == Some(id)) {
+            change.certain = true;
+            change.end = change.end.min(end);
+            change.durable |= change.origin.life < life && !flush_failed;
+        }
+    }
+
+    /// Whether a version may have this lifetime: the one it was stored with or a touch gave it, and
+    /// no touch since replaced that one.
+    fn check_life(&mut self, lookup: Lookup, version: &Version, stored: &Change, life: Life) {
+        let Lookup { key, began, .. } = lookup;
+        let history = &self.keys[&key];
+        let mut given_at: Vec<Tick> = Vec::new();
+        if life == version.life {
+            given_at.push(stored.end);
+        }
+        if life.stored_at == version.life.stored_at && life.fresh_until == life.keep_until {
+            let same = |touch: &&Touch| touch.until == life.keep_until && touch.end > stored.begin;
+            given_at.extend(history.touches.iter().filter(same).map(|touch| touch.end));
+        }
+        if given_at.is_empty() {
+            let id = version.id;
+            return self.violate(format!("version {id} has {life:?}, which nothing gave it"));
+        }
+        if given_at.iter().all(|given| self.is_replaced(*given, key, stored, began)) {
+            let id = version.id;
+            self.violate_or_excuse(format!("version {id} has {life:?}, replaced by a touch"));
+        }
+    }
+
+    /// Whether a touch that ended before `at` replaced a lifetime of this version given at `given`.
+    fn is_replaced(&self, given: Tick, key: u32, version: &Change, at: Tick) -> bool {
+        self.keys[&key].touches.iter().any(|touch| {
+            touch.certain
+                && touch.begin > given
+                && touch.end < at
+                && self.is_of(touch, key, version)
+        })
+    }
+
+    /// Whether a touch was of this version for certain.
+    fn is_of(&self, touch: &Touch, key: u32, version: &Change) -> bool {
+        version.end < touch.begin
+            && self.changes_of(key).filter(|other| other.version != version.version).all(|other| {
+                // A store that came to nothing has neither version nor certainty.
+                other.end < version.begin || other.begin > touch.end
+            })
+    }
+
+    /// A lookup gave nothing: on a device where nothing is evicted, was there something?
+    /// `now` is the clock when it ended.
+    pub fn check_miss(&mut self, lookup: Lookup, recovered: bool, now: u32) {
+        self.tick();
+        let life = self.life;
+        let Some(history) = self.keys.get(&lookup.key) else { return };
+        let lost = history.changes.iter().find(|change| {
+            change.certain
+                && change.logged
+                && change.end < lookup.began
+                && (recovered || change.origin.life == life)
+                && self.is_last(lookup.key, change)
+                && self.outlives(lookup, change, now)
+        });
+        if let Some(id) = lost.and_then(|change| change.version) {
+            self.violate(format!("key {}: version {id} is lost", lookup.key));
+        }
+    }
+
+    /// A lookup of a recovered cache without faults gave nothing: what it could have given is gone
+    /// for the rest of this life, evicted or replaced. An entry that moves is found all the same.
+    pub fn miss_is_final(&mut self, lookup: Lookup, now: u32) {
+        let end = self.tick();
+        let Some(history) = self.keys.get(&lookup.key) else { return };
+        let gone = history.changes.iter().filter(|change| {
+            change.certain
+                && change.logged
+                && change.end < lookup.began
+                && self.outlives(lookup, change, now)
+        });
+        let gone: Vec<u64> = gone.filter_map(|change| change.version).collect();
+        for id in gone {
+            self.missed.entry(id).or_insert(end);
+        }
+    }
+
+    /// Whether nothing else can have happened to the key since.
+    fn is_last(&self, key: u32, version: &Change) -> bool {
+        version.version.is_some()
+            && self
+                .changes_of(key)
+                .filter(|other| other.version != version.version || other.is_purge)
+                .all(|other| {
+                    version.is_after(other)
+                        || (other.version.is_none() && !other.is_purge && other.end == other.begin)
+                })
+    }
+
+    /// Whether every lifetime that the version may have had goes on beyond `now`.
+    fn outlives(&self, lookup: Lookup, version: &Change, now: u32) -> bool {
+        let Some(facts) = version.version.and_then(|id| self.versions.get(&id)) else {
+            return false;
+        };
+        let touches = self.keys[&lookup.key].touches.iter();
+        let given = touches
+            .filter(|touch| touch.end > version.begin)
+            .map(|touch| (touch.end, touch.until))
+            .chain([(version.end, facts.life.fresh_until)]);
+        given
+            .filter(|(at, _)| !self.is_replaced(*at, lookup.key, version, lookup.began))
+            .all(|(_, fresh_until)| fresh_until > now)
+    }
+
+    /// Somebody was told that the key had a live entry at some time since `began`.
+    pub fn check_existed(&mut self, key: u32, began: Tick, how: &str) {
+        let end = self.tick();
+        let possible = self.keys.get(&key).is_some_and(|history| {
+            history.changes.iter().any(|change| {
+                change.version.is_some()
+                    && change.begin < end
+                    && self.killer(key, change, began).is_none()
+            })
+        });
+        if !possible {
+            self.violate_or_excuse(format!("key {key} was said to have an entry ({how})"));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What befalls a device between two lives: bits rot, and copies of it are recovered twice.
+
+use std::collections::BTreeMap;
+
+use rawcached::cache::{Cache, CacheOptions};
+use rawcached::clock::{Clock, Timestamp};
+use rawcached::device::{FaultKind, SimDevice};
+use rawcached::format::{FOOTER_RECORD_LEN, KILL_LEN, Seed, Superblock, Trailer, Uuid};
+
+use super::{Run, runtime};
+use crate::scenario::{SUPERBLOCK_SPACE, Scenario, Trouble};
+use crate::world::key_bytes;
+
+impl Run {
+    /// Flips a bit of what has a second copy; where anything goes, of anything.
+    pub(super) fn rot(&mut self) {
+        let scenario = self.world.scenario.clone();
+        let device = self.world.device.clone();
+        if scenario.trouble == Trouble::Damage {
+            for _ in 0..self.rng.u32(0..4) {
+                let regions = SUPERBLOCK_SPACE..scenario.device_bytes() - SUPERBLOCK_SPACE;
+                device.corrupt(self.rng.u64(regions), 1 << self.rng.u32(0..8));
+                device.count_fault(FaultKind::BitRot);
+            }
+        }
+        let copies = [0, scenario.device_bytes() - SUPERBLOCK_SPACE];
+        let sound = |at: &u64| {
+            let block = *at..*at + u64::from(scenario.device_alignment);
+            device.is_readable(&block) && Superblock::decode(&device.contents(block)).is_ok()
+        };
+        // The other one may wait to be repaired.
+        if self.rng.u32(0..4) == 0 && copies.iter().all(sound) {
+            let copy = copies[self.rng.usize(0..2)];
+            device.corrupt(copy + self.rng.u64(0..512), 1 << self.rng.u32(0..8));
+            device.count_fault(FaultKind::BitRot);
+        }
+        let region = self.rng.u32(0..u32::try_from(scenario.regions).unwrap());
+        if let Some(footer) = footer_of(&device, &scenario, region) {
+            device.corrupt(self.rng.u64(footer), 1 << self.rng.u32(0..8));
+            device.count_fault(FaultKind::BitRot);
+        }
+    }
+
+    /// Recovers a copy of the device twice: both starts must show the same and leave the same.
+    pub(super) fn check_recovery_twice(&mut self) {
+        let copy = self.world.device.duplicate();
+        let first = self.visible(&copy);
+        let between = self.bytes_of_regions(&copy);
+        let second = self.visible(&copy);
+        if first != second {
+            let what = format!("recovery twice shows {first:?}, then {second:?}");
+            self.world.history.lock().violate(what);
+        }
+        if between != self.bytes_of_regions(&copy)
+            || between != self.bytes_of_regions(&self.world.device)
+        {
+            self.world.history.lock().violate("recovery changed the device".to_owned());
+        }
+    }
+
+    fn bytes_of_regions(&self, device: &SimDevice) -> Vec<u8> {
+        device.contents(SUPERBLOCK_SPACE..self.scenario().device_bytes() - SUPERBLOCK_SPACE)
+    }
+
+    /// Every key that a fresh start finds, with cas and end.
+    fn visible(&self, device: &SimDevice) -> BTreeMap<u32, (u64, u32)> {
+        let clock = Clock::manual(Timestamp(self.wall));
+        let keys = self.world.keys_max();
+        runtime().block_on(async {
+            let options = CacheOptions { ram_bytes: 0, ..self.options() };
+            let Ok(cache) = Cache::open(device.open(), options, clock).await else {
+                return BTreeMap::new();
+            };
+            cache.ready().await;
+            cache.device_store().check_accounting();
+            let mut found = BTreeMap::new();
+            for key in 0..keys {
+                if let Some(hit) = cache.lookup_stale(&key_bytes(key)).await {
+                    found.insert(key, (hit.cas(), hit.lifetime().keep_until.0));
+                }
+            }
+            found
+        })
+    }
+}
+
+/// The range of the records in a sealed region's footer on the device; `None` if there are none.
+fn footer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<std::ops::Range<u64>> {
+    let uuid = Uuid(u128::from(scenario.seed).to_le_bytes());
+    let end = SUPERBLOCK_SPACE + (u64::from(region) + 1) * scenario.region_size;
+    let tail = device.contents(end - u64::from(scenario.alignment)..end);
+    let seed_of = |generation| Seed::new(uuid, region, generation);
+    let trailer = Trailer::decode(&tail, seed_of).ok()?;
+    let start = end - trailer.footer_len(scenario.alignment);
+    let records = trailer.record_count as usize * FOOTER_RECORD_LEN;
+    let len = records + trailer.kill_count as usize * KILL_LEN;
+    (len > 0).then(|| start..start + len as u64)
+}

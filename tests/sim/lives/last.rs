@@ -1,0 +1,70 @@
+//! The end of a run, with a device that is well again: every key is looked up, then removed, and
+//! nothing may be left of any.
+
+use std::time::Duration;
+
+use rawcached::cache::{Cache, StoreError};
+use rawcached::clock::{Clock, Timestamp};
+use rawcached::device::{Delay, Rates};
+use tokio::time::Instant;
+
+use super::{End, Run, runtime};
+use crate::clients::Client;
+use crate::scenario::Trouble;
+use crate::world::key_bytes;
+
+/// Scheduler time that background work has to come to rest.
+const REST: Duration = Duration::from_secs(10);
+
+impl Run {
+    /// With a device that is well again: every key, then nothing may be left of any.
+    pub(super) fn last_look(&mut self) {
+        let device = self.world.device.clone();
+        device.set_rates(Rates::default());
+        device.set_delay(Delay::None);
+        let runtime = runtime();
+        let clock = Clock::manual(Timestamp(self.wall));
+        runtime.block_on(async {
+            let born = Instant::now();
+            let Some(cache) = self.open(&clock, End::Done, born).await else { return };
+            cache.ready().await;
+            self.world.history(born).recovered();
+            let clients = Client::new(&self.world, &cache, (self.rng.u64(..), 0), born);
+            for key in 0..self.world.keys_max() {
+                clients.look(key).await;
+            }
+            cache.device_store().check_accounting();
+            self.empty_out(&cache, born).await;
+        });
+        let broken = device.broken_rules();
+        if let Some(rule) = broken.first() {
+            self.world.history.lock().violate(format!("the device was misused: {rule}"));
+        }
+    }
+
+    async fn empty_out(&self, cache: &Cache, born: Instant) {
+        for key in 0..self.world.keys_max() {
+            let removed = cache.remove(&key_bytes(key)).await;
+            // Regions that cannot be read are not used again: a small device may have too few left.
+            let cramped = self.scenario().trouble == Trouble::Damage;
+            if cramped && matches!(removed, Err(StoreError::Busy(_))) {
+                return;
+            }
+            if let Err(error) = removed {
+                self.world.history(born).violate(format!("the last removal failed: {error}"));
+            }
+        }
+        tokio::time::sleep(REST).await;
+        for key in 0..self.world.keys_max() {
+            if cache.lookup_stale(&key_bytes(key)).await.is_some() {
+                self.world.history(born).violate(format!("key {key} outlived the last removal"));
+            }
+        }
+        cache.device_store().check_accounting();
+        self.check_rest("staging", cache.stats().staging_bytes, born);
+        if let Err(error) = cache.shutdown().await {
+            self.world.history(born).violate(format!("the last shutdown failed: {error}"));
+        }
+        self.check_rest("backlog", cache.stats().store.backlog_bytes, born);
+    }
+}

@@ -1,0 +1,100 @@
+//! What all clients of a run share: the device, the history of what they did, the counts. Owns the
+//! bytes of keys and bodies.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rawcached::device::{FaultKind, SimDevice};
+use tokio::time::Instant;
+
+use crate::history::History;
+use crate::report::Totals;
+use crate::scenario::{Scenario, Trouble};
+
+/// Keys that fill the device before clients begin.
+pub const FILL_KEYS: u32 = 100;
+
+/// What all clients of a run share.
+pub struct World {
+    pub scenario: Scenario,
+    pub device: SimDevice,
+    pub history: Mutex<History>,
+    pub totals: Mutex<Totals>,
+    /// Operations left in this run.
+    pub budget: AtomicU64,
+    pub next_id: AtomicU64,
+    /// Scheduler time of the lives before.
+    pub elapsed: Mutex<Duration>,
+}
+
+/// The bytes of a key.
+pub fn key_bytes(key: u32) -> Vec<u8> {
+    format!("key-{key:03}").into_bytes()
+}
+
+/// The body of a version.
+pub fn body_of(id: u64, len: usize) -> Bytes {
+    let mut state = id.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    Bytes::from(bytes)
+}
+
+impl World {
+    pub fn new(scenario: Scenario, device: SimDevice) -> World {
+        World {
+            budget: AtomicU64::new(scenario.operations),
+            scenario,
+            device,
+            history: Mutex::default(),
+            totals: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            elapsed: Mutex::default(),
+        }
+    }
+
+    /// The history, told what the device went through since.
+    pub fn history(&self, born: Instant) -> parking_lot::MutexGuard<'_, History> {
+        let struck = self.device.struck();
+        let of = |kinds: &[FaultKind]| kinds.iter().map(|kind| struck.of(*kind)).sum::<u64>();
+        let elapsed = *self.elapsed.lock() + born.elapsed();
+        let mut history = self.history.lock();
+        history.now = elapsed;
+        history.errors = of(&[FaultKind::WriteError, FaultKind::NoSpace, FaultKind::FlushError]);
+        history.flush_failed = struck.of(FaultKind::FlushError) > 0;
+        history.damaged = self.scenario.trouble == Trouble::Damage && is_damaged(&struck);
+        history
+    }
+
+    /// Keys of clients and of what filled the device.
+    pub fn keys_max(&self) -> u32 {
+        self.scenario.keys + if self.scenario.prefilled { FILL_KEYS } else { 0 }
+    }
+
+    pub fn take_operation(&self) -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+}
+
+/// Whether something struck that may bring an older version back.
+fn is_damaged(struck: &rawcached::device::Struck) -> bool {
+    [
+        FaultKind::LostWrite,
+        FaultKind::MisdirectedWrite,
+        FaultKind::MisdirectedRead,
+        FaultKind::CorruptRead,
+        FaultKind::BitRot,
+        FaultKind::UnreadableSector,
+    ]
+    .into_iter()
+    .any(|kind| struck.of(kind) > 0)
+}
