@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures_util::FutureExt as _;
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::SimDevice;
@@ -234,6 +235,9 @@ impl Run {
             let what = format!("{} entries are seen as damaged", counters.damaged);
             self.world.history(born).violate(what);
         }
+        if self.scenario().is_sound() && !self.was_torn {
+            totals.lives_without_damage += 1;
+        }
     }
 
     async fn use_open_cache(&mut self, cache: &Cache, born: Instant) {
@@ -301,17 +305,25 @@ impl Run {
         };
         self.world.totals.lock().count_end(how);
         self.world.totals.lock().lives += 1;
+        self.was_torn |= !shut_down && self.is_torn(cut);
         if cut {
             self.world.device.power_cut(self.rng.u64(..));
         } else {
             self.world.device.kill();
         }
-        self.was_torn |= !shut_down;
         match (shut_down, cut) {
             (true, _) => Crash::Shutdown,
             (false, true) => Crash::PowerCut,
             (false, false) => Crash::Kill,
         }
+    }
+
+    /// Whether the end of a life may leave part of what was written.
+    fn is_torn(&self, cut: bool) -> bool {
+        let device = &self.world.device;
+        device.frozen().now_or_never().is_some()
+            || device.writes_under_way() > 0
+            || (cut && device.volatile_sectors() > 0)
     }
 
     /// How long before the end a change must have been made to be kept for certain.

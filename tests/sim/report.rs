@@ -20,6 +20,10 @@ pub struct Totals {
     pub ends: BTreeMap<&'static str, u64>,
     pub faults: BTreeMap<&'static str, u64>,
     pub excused: u64,
+    /// Lives in which no entry may be seen as damaged.
+    pub lives_without_damage: u64,
+    /// Runs at whose end too few regions could be read to remove every key.
+    pub cramped: u64,
     pub violations: u64,
 }
 
@@ -48,6 +52,8 @@ impl Totals {
         self.regions_freed += other.regions_freed;
         self.reinserted += other.reinserted;
         self.excused += other.excused;
+        self.lives_without_damage += other.lives_without_damage;
+        self.cramped += other.cramped;
         self.violations += other.violations;
         for (how, count) in &other.ends {
             *self.ends.entry(how).or_default() += count;
@@ -82,6 +88,7 @@ impl fmt::Display for Totals {
         let rows = [
             ("seeds", self.seeds),
             ("lives of the cache", self.lives),
+            ("lives in which no entry may be damaged", self.lives_without_damage),
             ("operations", self.operations),
             ("lookups", self.lookups),
             ("hits", self.hits),
@@ -99,6 +106,7 @@ impl fmt::Display for Totals {
         for (kind, count) in &self.faults {
             writeln!(f, "| fault: {kind} | {count} |")?;
         }
+        writeln!(f, "| runs that ended with too few readable regions | {} |", self.cramped)?;
         writeln!(f, "| older versions excused by media damage | {} |", self.excused)?;
         writeln!(f, "| **violations** | **{}** |", self.violations)
     }

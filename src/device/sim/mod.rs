@@ -184,6 +184,12 @@ impl SimDevice {
         self.state.lock().storage.volatile_sectors()
     }
 
+    /// Writes submitted and not yet completed, those that met a frozen device left out.
+    #[must_use]
+    pub fn writes_under_way(&self) -> usize {
+        self.state.lock().writes_under_way()
+    }
+
     /// Operations and bytes since the device was made.
     #[must_use]
     pub fn counts(&self) -> SimCounts {

@@ -119,6 +119,10 @@ impl State {
         }
     }
 
+    pub(super) fn writes_under_way(&self) -> usize {
+        self.writing.len()
+    }
+
     pub(super) fn is_frozen(&self) -> bool {
         self.freezes_in == Some(0)
     }

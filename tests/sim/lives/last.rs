@@ -10,11 +10,13 @@ use tokio::time::Instant;
 
 use super::{End, Run, runtime};
 use crate::clients::Client;
-use crate::scenario::Trouble;
+use crate::scenario::{SUPERBLOCK_SPACE, Scenario};
 use crate::world::key_bytes;
 
 /// Scheduler time that background work has to come to rest.
 const REST: Duration = Duration::from_secs(10);
+/// Regions that a store needs to take changes for ever: as many as a format makes at least.
+const REGIONS_MIN: u64 = 8;
 
 impl Run {
     /// With a device that is well again: every key, then nothing may be left of any.
@@ -42,12 +44,22 @@ impl Run {
         }
     }
 
+    /// Regions without an unreadable sector.
+    fn readable_regions(&self) -> u64 {
+        let Scenario { regions, region_size, .. } = *self.scenario();
+        let start = |region| SUPERBLOCK_SPACE + region * region_size;
+        let is_readable =
+            |region: &u64| self.world.device.is_readable(&(start(*region)..start(region + 1)));
+        (0..regions).filter(is_readable).count() as u64
+    }
+
     async fn empty_out(&self, cache: &Cache, born: Instant) {
         for key in 0..self.world.keys_max() {
             let removed = cache.remove(&key_bytes(key)).await;
-            // Regions that cannot be read are not used again: a small device may have too few left.
-            let cramped = self.scenario().trouble == Trouble::Damage;
-            if cramped && matches!(removed, Err(StoreError::Busy(_))) {
+            // Regions that cannot be read are not used again: too few may be left.
+            let is_cramped = || self.readable_regions() < REGIONS_MIN;
+            if matches!(removed, Err(StoreError::Busy(_))) && is_cramped() {
+                self.world.totals.lock().cramped += 1;
                 return;
             }
             if let Err(error) = removed {
