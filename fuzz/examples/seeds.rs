@@ -6,7 +6,8 @@ use std::path::Path;
 use rawcached::clock::Timestamp;
 use rawcached::format::{
     EntryHeader, Footer, FooterRecord, Kill, Kind, Layout, ObjectHead, RegionHeader, RegionUse,
-    Seed, Sequence, SliceKey, Superblock, Uuid, body_checksums,
+    Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
+    Superblock, Uuid, body_checksums,
 };
 use rawcached::store::index::Index;
 use rawcached::store::{Location, SizeClass};
@@ -25,6 +26,7 @@ fn main() {
     records();
     memcached();
     index_shard();
+    snapshots();
     let shipped = include_bytes!("../../config/rawcached.toml");
     write("config", "shipped", shipped);
     write(
@@ -153,4 +155,40 @@ fn index_shard() {
     index.dump_shard(shard.expect("a shard with words"), &mut dumped);
     write("index_shard", "words", &dumped);
     write("index_shard", "empty", &[0; 4]);
+}
+
+fn snapshots() {
+    let seed = Seed(0x51a9);
+    for (name, count) in [("empty", 0), ("one", 1), ("full", 680)] {
+        let piece = |n: u32| {
+            let of = if n == 0 { SnapshotPart::Regions } else { SnapshotPart::Shards(n % 256) };
+            SnapshotPiece::new(of, seed, 20_480 + u64::from(n) * 512, &n.to_le_bytes())
+        };
+        let directory = SnapshotDirectory {
+            name: Sequence(3 << 44),
+            epoch: 3,
+            part: 0,
+            part_count: 1,
+            purge_floor: Sequence(2 << 44),
+            stamp: Timestamp(1_700_000_000),
+            shard_count: 4096,
+            pieces: (0..count).map(piece).collect(),
+        };
+        let bytes = directory.encode(seed);
+        // What is behind the last piece is zero.
+        write("snapshot", name, &bytes[..64 + count as usize * 24]);
+    }
+    let mut rows = Vec::new();
+    for n in 0..8u64 {
+        let row = SnapshotRow {
+            generation: Sequence((1 << 44) + n),
+            sealed: n % 2 == 0,
+            touched: n % 3 == 0,
+            keep_until: Timestamp(1_800_000_000),
+            kills: n,
+            live_bytes: n << 20,
+        };
+        row.encode_into(&mut rows);
+    }
+    write("snapshot", "rows", &rows);
 }
