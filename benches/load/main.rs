@@ -1,16 +1,12 @@
 //! Load on the real daemon over its socket: operations per second, CPU time per operation,
 //! latencies, write amplification. Every byte read is verified; nothing is asserted of time.
+//! Starts and pins the servers; the load itself is that of `rawcached bench load`.
 //!
 //! `cargo bench --bench load -- [small|cdn|disk|write]... [--quick] [--device PATH] [--seconds N]`
 
-mod client;
-mod draws;
-#[path = "../measure/histogram.rs"]
-mod histogram;
 mod report;
 #[path = "../measure/server.rs"]
 mod server;
-mod values;
 mod workloads;
 
 use std::path::PathBuf;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::client::Outcome;
-use super::histogram::Histogram;
+use rawcached::cli::bench::latencies::Latencies;
+use rawcached::cli::bench::load::Outcome;
 
 /// One line of the table: one kind of load on one server.
 #[derive(serde::Serialize)]
@@ -29,13 +29,13 @@ pub fn ratio(part: u64, whole: u64) -> f64 {
 impl Row {
     pub fn new(workload: &str, server: &'static str, outcome: &Outcome, cpu: Duration) -> Row {
         let seconds = outcome.elapsed.as_secs_f64();
-        let latency: &Histogram =
-            if outcome.gets > 0 { &outcome.get_latency } else { &outcome.set_latency };
+        let latency: &Latencies =
+            if outcome.gets > 0 { &outcome.get_latencies } else { &outcome.set_latencies };
         Row {
             workload: workload.to_owned(),
             server,
             ops_per_s: ratio(outcome.ops(), 1) / seconds,
-            mb_per_s: ratio(outcome.body_bytes, 1) / seconds / 1e6,
+            mb_per_s: ratio(outcome.read_bytes + outcome.stored_bytes, 1) / seconds / 1e6,
             cpu_us_per_op: cpu.as_secs_f64() * 1e6 / ratio(outcome.ops(), 1),
             p50_us: latency.quantile_us(500),
             p99_us: latency.quantile_us(990),

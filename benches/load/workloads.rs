@@ -1,15 +1,19 @@
 //! The workloads: which requests are made of a server, in which order, and what is reported.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::client::{Load, Outcome, Request};
-use super::draws::{Zipf, below, mix};
+use rawcached::cli::bench::load::draws::{below, mix};
+use rawcached::cli::bench::load::{
+    Address, Clients, Load, Outcome, Phase, Popularity, Request, Requests, Sizes, Source, Values,
+    Wire, each_once,
+};
+
 use super::report::{Report, Row, ratio};
 use super::server::{Cores, Server, Setup, format};
-use super::values::{Sizes, Values};
 
 /// Fills of a full device that the write workload makes.
 const OVERWRITES: u64 = 3;
@@ -68,26 +72,31 @@ impl Bench {
     fn measure(
         &mut self,
         (workload, server): (&str, &Server),
-        load: &Load<'_>,
-        next: impl FnMut(Duration) -> Option<Request>,
+        load: &Mix,
+        (phase, source): (&Phase, Source<'_>),
     ) -> anyhow::Result<Outcome> {
-        let (row, outcome) = measured((workload, server), load, next)?;
-        self.report.add(row);
+        let before = server.cpu_time()?;
+        let outcome = load.run(server, phase, source)?;
+        let cpu = server.cpu_time()? - before;
+        self.report.add(Row::new(workload, server.name, &outcome, cpu));
         Ok(outcome)
     }
 
     /// Measures several phases and reports the median one.
     fn measure_phases(
         &mut self,
-        subject: (&str, &Server),
-        load: &Load<'_>,
-        mut next: impl FnMut() -> Request,
+        (workload, server): (&str, &Server),
+        load: &Mix,
+        requests: &Requests,
     ) -> anyhow::Result<()> {
+        let phase = Phase { duration: Some(self.phase), ..Phase::default() };
+        let mut source = requests.source(0, 1);
         let mut rows = Vec::new();
         for _ in 0..self.repeats {
-            let until = self.phase;
-            let (row, _) = measured(subject, load, |now| (now < until).then(&mut next))?;
-            rows.push(row);
+            let before = server.cpu_time()?;
+            let outcome = load.run(server, &phase, Box::new(&mut source))?;
+            let cpu = server.cpu_time()? - before;
+            rows.push(Row::new(workload, server.name, &outcome, cpu));
         }
         rows.sort_by(|a, b| a.cpu_us_per_op.total_cmp(&b.cpu_us_per_op));
         let median = rows.swap_remove(rows.len() / 2);
@@ -97,9 +106,8 @@ impl Bench {
 
     /// Small values that fit the RAM tier, beside memcached.
     pub fn small(&mut self) -> anyhow::Result<()> {
-        let values = Values::new(Sizes::Small);
-        let load = Load { values: &values, connections: 32, fill_on_miss: false };
         for keys in [20_000, 100_000] {
+            let load = Mix::new(SMALL, keys, 32);
             let disk = self.disk("4GiB")?;
             let server = self.start(&disk, "512MiB")?;
             self.small_on(&server, &load, keys)?;
@@ -112,15 +120,15 @@ impl Bench {
         Ok(())
     }
 
-    fn small_on(&mut self, server: &Server, load: &Load<'_>, keys: u32) -> anyhow::Result<()> {
+    fn small_on(&mut self, server: &Server, load: &Mix, keys: u32) -> anyhow::Result<()> {
         let thousands = keys / 1000;
-        each_once(load, server, keys, Request::Set)?;
-        each_once(load, server, keys, Request::Get)?;
-        let mut random = Random::new();
-        let get = || Request::Get(random.below(keys));
-        self.measure_phases((&format!("small get {thousands}k"), server), load, get)?;
-        let set = || Request::Set(random.below(keys));
-        self.measure_phases((&format!("small set {thousands}k"), server), load, set)
+        load.each_once(server, Request::Set)?;
+        load.each_once(server, Request::Get)?;
+        for (what, reads) in [("get", 1.0), ("set", 0.0)] {
+            let requests = Requests::draw(&Popularity::Uniform, keys, reads);
+            self.measure_phases((&format!("small {what} {thousands}k"), server), load, &requests)?;
+        }
+        Ok(())
     }
 
     fn compare(&mut self, keys: u32) {
@@ -139,58 +147,58 @@ impl Bench {
     /// The mix of a content delivery network: most reads come from disk.
     pub fn cdn(&mut self) -> anyhow::Result<()> {
         let keys = if self.quick { 20_000 } else { 100_000 };
-        let values = Values::new(Sizes::Cdn);
+        let load = Mix { fill_on_miss: true, ..Mix::new(CDN, keys, 32) };
         let disk = self.disk(if self.quick { "2GiB" } else { "8GiB" })?;
         let server = self.start(&disk, if self.quick { "80MiB" } else { "400MiB" })?;
-        let load = Load { values: &values, connections: 32, fill_on_miss: true };
-        let mut order = shuffled(keys);
-        self.measure(("cdn fill", &server), &load, |_| order.pop().map(Request::Set))?;
-        let popularity = Zipf::new(keys, 0.9);
-        let mut random = Random::new();
-        let mut read = || Request::Get(popularity.draw(random.next()));
-        let warm_up = self.phase;
-        load.run(&server.socket, |now| (now < warm_up).then(&mut read))?;
-        self.measure_phases(("cdn read", &server), &load, read)?;
+        self.fill(("cdn fill", &server), &load)?;
+        let requests = Requests::draw(&Popularity::Zipf(0.9), keys, 1.0);
+        let warm_up = Phase { duration: Some(self.phase), ..Phase::default() };
+        load.run(&server, &warm_up, requests.source(0, 1))?;
+        self.measure_phases(("cdn read", &server), &load, &requests)?;
         self.report_index("cdn", &server)
+    }
+
+    fn fill(&mut self, subject: (&str, &Server), load: &Mix) -> anyhow::Result<()> {
+        let source = each_once(load.values.keys(), 1, Request::Set).remove(0);
+        self.measure(subject, load, (&Phase::default(), source)).map(drop)
     }
 
     /// More small values than the RAM tier holds.
     pub fn disk_small(&mut self) -> anyhow::Result<()> {
         let keys = if self.quick { 500_000 } else { 2_000_000 };
-        let values = Values::new(Sizes::Small);
+        let load = Mix::new(SMALL, keys, 64);
         let disk = self.disk("4GiB")?;
         let server = self.start(&disk, "64MiB")?;
-        let load = Load { values: &values, connections: 64, fill_on_miss: false };
-        let mut order = shuffled(keys);
-        self.measure(("disk small fill", &server), &load, |_| order.pop().map(Request::Set))?;
-        let mut random = Random::new();
-        let get = || Request::Get(random.below(keys));
-        self.measure_phases(("disk small get", &server), &load, get)?;
-        let set = || Request::Set(random.below(keys));
-        self.measure_phases(("disk small set", &server), &load, set)?;
+        self.fill(("disk small fill", &server), &load)?;
+        for (what, reads) in [("get", 1.0), ("set", 0.0)] {
+            let requests = Requests::draw(&Popularity::Uniform, keys, reads);
+            self.measure_phases((&format!("disk small {what}"), &server), &load, &requests)?;
+        }
         self.report_index("disk small", &server)
     }
 
     /// Stores on a full device as fast as it takes them.
     pub fn write(&mut self) -> anyhow::Result<()> {
-        self.overwrite("410 B", Sizes::Small, "512MiB", 4_000_000)?;
-        self.overwrite("58 KB", Sizes::Cdn, "4GiB", 200_000)
+        self.overwrite("410 B", SMALL, "512MiB", 4_000_000)?;
+        self.overwrite("58 KB", CDN, "4GiB", 200_000)
     }
 
     fn overwrite(&mut self, name: &str, sizes: Sizes, size: &str, keys: u32) -> anyhow::Result<()> {
-        let values = Values::new(sizes);
+        let keys = if self.quick { keys / 2 } else { keys };
+        let load = Mix::new(sizes, keys, 32);
         let disk = self.disk(size)?;
         let server = self.start(&disk, "64MiB")?;
-        let load = Load { values: &values, connections: 32, fill_on_miss: false };
-        let capacity = server.metric("rawcached_store_capacity_bytes ")?;
-        let mut stores = Overwriting::new(keys, self.quick);
-        let limit = self.phase * OVERWRITE_PHASES_MAX;
-        load.run(&server.socket, |now| stores.next(&values, (now, limit), capacity))?;
+        let capacity = server.metric("rawcached_store_capacity_bytes")?;
+        let mut stores = Overwriting::new(keys);
+        let duration = Some(self.phase * OVERWRITE_PHASES_MAX);
+        let phase = Phase { duration, ..Phase::default() };
+        load.run(&server, &phase, Box::new(|| stores.next(&load.values, capacity)))?;
         let before = Written::read(&server)?;
         stores.bytes = 0;
         let goal = capacity * if self.quick { 1 } else { OVERWRITES };
+        let source: Source<'_> = Box::new(|| stores.next(&load.values, goal));
         let workload = format!("overwrite {name}");
-        self.measure((&workload, &server), &load, |now| stores.next(&values, (now, limit), goal))?;
+        self.measure((&workload, &server), &load, (&phase, source))?;
         let (after, device_mib) = (Written::read(&server)?, capacity / MIB);
         ensure!(after.body > before.body, "nothing was written");
         let amplification = ratio(after.device - before.device, after.body - before.body);
@@ -201,8 +209,8 @@ impl Bench {
     }
 
     fn report_index(&mut self, name: &str, server: &Server) -> anyhow::Result<()> {
-        let bytes = server.metric("rawcached_index_bytes ")?;
-        let entries = server.metric("rawcached_index_entries ")?;
+        let bytes = server.metric("rawcached_index_bytes")?;
+        let entries = server.metric("rawcached_index_entries")?;
         self.report.figure(
             &format!("index bytes per entry, {name} ({entries} entries)"),
             ratio(bytes, entries),
@@ -211,57 +219,61 @@ impl Bench {
     }
 }
 
-fn measured(
-    (workload, server): (&str, &Server),
-    load: &Load<'_>,
-    next: impl FnMut(Duration) -> Option<Request>,
-) -> anyhow::Result<(Row, Outcome)> {
-    let before = server.cpu_time()?;
-    let outcome = load.run(&server.socket, next)?;
-    let cpu = server.cpu_time()? - before;
-    Ok((Row::new(workload, server.name, &outcome, cpu), outcome))
+/// Uniform sizes, 410 bytes in the mean.
+const SMALL: Sizes = Sizes::Uniform(20, 800);
+/// Log-normal sizes, about 58 KB in the mean.
+const CDN: Sizes = Sizes::LogNormal { median: 16384.0, sigma: 1.6, min: 200, max: 8 << 20 };
+
+/// What is stored, and by how many connections.
+struct Mix {
+    values: Arc<Values>,
+    connections: usize,
+    fill_on_miss: bool,
 }
 
-fn each_once(
-    load: &Load<'_>,
-    server: &Server,
-    keys: u32,
-    request: impl Fn(u32) -> Request,
-) -> anyhow::Result<()> {
-    let mut order = 0..keys;
-    load.run(&server.socket, |_| order.next().map(&request)).map(drop)
-}
+impl Mix {
+    fn new(sizes: Sizes, keys: u32, connections: usize) -> Mix {
+        Mix { values: Arc::new(Values::new(sizes, keys)), connections, fill_on_miss: false }
+    }
 
-/// All keys in an order that has nothing to do with how popular they are.
-fn shuffled(keys: u32) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..keys).collect();
-    order.sort_by_key(|key| mix(u64::from(*key) << 1));
-    order
+    fn run(&self, server: &Server, phase: &Phase, source: Source<'_>) -> anyhow::Result<Outcome> {
+        let load = Load {
+            address: Address::Unix(server.socket.clone()),
+            wire: Wire::memcached("key-"),
+            values: Arc::clone(&self.values),
+            connections: self.connections,
+            threads: 1,
+            depth: 1,
+            fill_on_miss: self.fill_on_miss,
+            verify: true,
+        };
+        Clients::connect(&load)?.run(phase, vec![source], &|_, _| {})
+    }
+
+    fn each_once(&self, server: &Server, request: fn(u32) -> Request) -> anyhow::Result<()> {
+        let source = each_once(self.values.keys(), 1, request).remove(0);
+        self.run(server, &Phase::default(), source).map(drop)
+    }
 }
 
 /// Stores all over the keys, one in ten requests a `get` of a recent one so that reclaim has
 /// entries worth keeping.
 struct Overwriting {
     keys: u32,
-    random: Random,
+    draws: u64,
     recent: Vec<u32>,
     count: usize,
     bytes: u64,
 }
 
 impl Overwriting {
-    fn new(keys: u32, quick: bool) -> Overwriting {
-        let keys = if quick { keys / 2 } else { keys };
-        Overwriting { keys, random: Random::new(), recent: vec![0; 10_000], count: 0, bytes: 0 }
+    fn new(keys: u32) -> Overwriting {
+        Overwriting { keys, draws: 0, recent: vec![0; 10_000], count: 0, bytes: 0 }
     }
 
-    fn next(
-        &mut self,
-        values: &Values,
-        (now, limit): (Duration, Duration),
-        goal: u64,
-    ) -> Option<Request> {
-        if self.bytes >= goal || now > limit {
+    /// The next request, until stores of `goal` bytes were given.
+    fn next(&mut self, values: &Values, goal: u64) -> Option<Request> {
+        if self.bytes >= goal {
             return None;
         }
         self.count += 1;
@@ -269,7 +281,8 @@ impl Overwriting {
         if self.count.is_multiple_of(10) {
             return Some(Request::Get(self.recent[(slot + 1) % self.recent.len()]));
         }
-        let key = self.random.below(self.keys);
+        self.draws += 1;
+        let key = below(mix(self.draws), self.keys);
         self.recent[slot] = key;
         self.bytes += values.len(key) as u64;
         Some(Request::Set(key))
@@ -284,29 +297,11 @@ struct Written {
 
 impl Written {
     fn read(server: &Server) -> anyhow::Result<Written> {
-        let device = "rawcached_device_transferred_bytes_total{direction=\"write\"} ";
+        let device = "rawcached_device_transferred_bytes_total{direction=\"write\"}";
         Ok(Written {
-            body: server.metric("rawcached_accepted_body_bytes_total ")?,
+            body: server.metric("rawcached_accepted_body_bytes_total")?,
             device: server.metric(device)?,
         })
-    }
-}
-
-/// The same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Random {
-        Random(1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 += 1;
-        mix(self.0)
-    }
-
-    fn below(&mut self, limit: u32) -> u32 {
-        below(self.next(), limit)
     }
 }
 

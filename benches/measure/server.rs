@@ -3,8 +3,7 @@
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::unistd::Pid;
+use rawcached::cli::bench::load::{Address, metric, process::ProcessorTime};
 use rawcached::clock::Stopwatch;
 
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -139,13 +139,7 @@ impl Server {
 
     /// Processor time of all threads so far, user and system.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The second field may hold spaces; it ends at the last parenthesis.
-        let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-        let ticks = ticks.sum::<Result<u64, _>>()?;
-        let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock ticks")?;
-        Ok(Duration::from_millis(ticks * 1000 / u64::try_from(per_second)?))
+        Ok(ProcessorTime::of(self.child.id())?.total())
     }
 
     /// Bytes of the process that are in RAM.
@@ -158,16 +152,10 @@ impl Server {
         memory(&self.child.id().to_string(), "VmHWM:")
     }
 
-    /// The number behind a line of the daemon's metrics; `line` is its name with its labels.
-    pub fn metric(&self, line: &str) -> anyhow::Result<u64> {
+    /// The value of one of the daemon's metrics, named with its labels.
+    pub fn metric(&self, name: &str) -> anyhow::Result<u64> {
         let port = self.admin_port.context("this server has no metrics")?;
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        page.lines()
-            .find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
-            .with_context(|| format!("no metric {line}"))
+        metric(&Address::Tcp(([127, 0, 0, 1], port).into()), name)
     }
 }
 

@@ -58,19 +58,6 @@ impl Client {
         Ok(self.0.read_exact(part)?)
     }
 
-    /// One GET of an object of `body`'s length.
-    pub fn get(&mut self, key: &str, body: &mut [u8]) -> anyhow::Result<()> {
-        self.ask(key)?;
-        self.body_of(body)
-    }
-
-    /// The answer to a GET of an object of `body`'s length.
-    pub fn body_of(&mut self, body: &mut [u8]) -> anyhow::Result<()> {
-        let (status, len) = self.head()?;
-        ensure!(status == 200 && len == body.len() as u64, "status {status}, length {len}");
-        self.read_exact(body)
-    }
-
     /// Stores an object of so many MiB in chunks of awkward lengths.
     pub fn put(&mut self, key: &str, mebibytes: u64) -> anyhow::Result<()> {
         let mut piece = vec![0; MIB];
@@ -87,20 +74,6 @@ impl Client {
             }
         }
         self.0.get_mut().write_all(b"0\r\n\r\n")?;
-        let (status, _) = self.head()?;
-        ensure!(status == 201, "PUT of {key}: {status}");
-        Ok(())
-    }
-
-    /// Stores a short object; its first piece is the first bytes of MiB `number`.
-    pub fn put_short(&mut self, key: &str, body: &[u8]) -> anyhow::Result<()> {
-        let len = body.len();
-        let stream = self.0.get_mut();
-        let head = format!(
-            "PUT /v1/objects/{key} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len}\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body)?;
         let (status, _) = self.head()?;
         ensure!(status == 201, "PUT of {key}: {status}");
         Ok(())

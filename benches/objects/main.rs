@@ -5,8 +5,6 @@
 #![allow(clippy::cast_precision_loss, reason = "counts of a benchmark are below 2^53")]
 
 mod client;
-#[path = "../measure/histogram.rs"]
-mod histogram;
 mod hits;
 mod large;
 mod pattern;
@@ -16,8 +14,10 @@ mod slow;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Parser;
+use rawcached::cli::bench::load::{Address, Load, Values, Wire};
 
 use server::{Server, Setup};
 use table::Table;
@@ -69,6 +69,21 @@ impl Bench {
 
     fn serve(&self, ram: &str) -> anyhow::Result<Server> {
         Server::anywhere(&self.setup(ram))
+    }
+}
+
+/// A load over HTTP of so many connections on as many objects of one length, on one thread or on
+/// one for each connection.
+fn load(server: &Server, (connections, threads): (usize, usize), values: &Arc<Values>) -> Load {
+    Load {
+        address: Address::Unix(server.http.clone()),
+        wire: Wire::http(&format!("load/{}/", values.len(0))),
+        values: Arc::clone(values),
+        connections,
+        threads,
+        depth: 1,
+        fill_on_miss: false,
+        verify: true,
     }
 }
 

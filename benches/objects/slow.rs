@@ -3,21 +3,22 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rawcached::clock::Stopwatch;
+use rawcached::cli::bench::latencies::Latencies;
+use rawcached::cli::bench::load::{
+    Clients, Load, Phase, Popularity, Request, Requests, Sizes, Values, each_once,
+};
 
 use super::Bench;
 use super::client::{Client, get_request, put_request};
-use super::histogram::Histogram;
-use super::pattern::fill;
-use super::server::Server;
 
 const NORMAL_CLIENTS: usize = 8;
-const NORMAL_OBJECTS: usize = 64;
+const NORMAL_OBJECTS: u32 = 64;
 const NORMAL_LEN: usize = 64 << 10;
 const SLOW_READERS: usize = 300;
 const SLOW_WRITERS: usize = 100;
@@ -35,31 +36,30 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     bench.format()?;
     let server = bench.serve(RAM)?;
     let mut client = Client::open(&server.http)?;
-    let mut body = vec![0; NORMAL_LEN];
-    for number in 0..NORMAL_OBJECTS {
-        fill(&mut body, number as u64);
-        client.put_short(&normal_key(number), &body)?;
-    }
+    let values = Arc::new(Values::new(Sizes::Fixed(NORMAL_LEN), NORMAL_OBJECTS));
+    let load = super::load(&server, (NORMAL_CLIENTS, NORMAL_CLIENTS), &values);
+    let stores = each_once(NORMAL_OBJECTS, NORMAL_CLIENTS, Request::Set);
+    Clients::connect(&load)?.run(&Phase::default(), stores, &|_, _| {})?;
     for number in 0..MEDIUM_OBJECTS {
         client.put(&format!("medium/{number}"), MEDIUM_MIB)?;
     }
     client.put("large", LARGE_MIB)?;
     drop(client);
-    let alone = normal(&server)?;
+    let alone = normal(&load)?;
     let before = server.resident_bytes()?;
     let end = AtomicBool::new(false);
     let (beside, with, refused) = thread::scope(|scope| {
         let slow = scope.spawn(|| slow(&server.http, &end));
         // All of them have come, and their first bytes.
         thread::sleep(Duration::from_secs(2));
-        let beside = normal(&server);
+        let beside = normal(&load);
         let with = server.resident_bytes();
         end.store(true, Ordering::Relaxed);
         let refused = slow.join().ok().context("a client panicked")??;
         anyhow::Ok((beside?, with?, refused))
     })?;
     // What else the machine did may have been in one of them.
-    let again = normal(&server)?;
+    let again = normal(&load)?;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let p99_beside = beside.quantile_us(990);
     let p99_alone = alone.quantile_us(990).min(again.quantile_us(990));
@@ -76,40 +76,14 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn normal_key(number: usize) -> String {
-    format!("normal/{number}")
-}
-
 /// Latencies of clients that make one request after another.
-fn normal(server: &Server) -> anyhow::Result<Histogram> {
-    let found = thread::scope(|scope| {
-        let clients: Vec<_> = (0..NORMAL_CLIENTS)
-            .map(|seed| scope.spawn(move || normal_client(server, seed)))
-            .collect();
-        clients
-            .into_iter()
-            .map(|client| client.join().ok().context("a client panicked")?)
-            .collect::<anyhow::Result<Vec<_>>>()
-    })?;
-    let mut histogram = Histogram::new();
-    found.iter().flatten().for_each(|time| histogram.record(*time));
-    Ok(histogram)
-}
-
-fn normal_client(server: &Server, seed: usize) -> anyhow::Result<Vec<Duration>> {
-    let mut client = Client::open(&server.http)?;
-    let mut body = vec![0; NORMAL_LEN];
-    let mut times = Vec::new();
-    let watch = Stopwatch::start();
-    for turn in seed.. {
-        let begun = watch.elapsed();
-        if begun > PHASE {
-            break;
-        }
-        client.get(&normal_key(turn * 7 % NORMAL_OBJECTS), &mut body)?;
-        times.push(watch.elapsed() - begun);
-    }
-    Ok(times)
+fn normal(load: &Load) -> anyhow::Result<Latencies> {
+    let requests = Requests::draw(&Popularity::Uniform, NORMAL_OBJECTS, 1.0);
+    let sources = (0..NORMAL_CLIENTS).map(|number| requests.source(number, NORMAL_CLIENTS));
+    let phase = Phase { duration: Some(PHASE), ..Phase::default() };
+    let outcome = Clients::connect(load)?.run(&phase, sources.collect(), &|_, _| {})?;
+    ensure!(outcome.hits == outcome.gets, "objects are missing");
+    Ok(outcome.get_latencies)
 }
 
 /// Gives the number of clients that the server did not keep until `end`.

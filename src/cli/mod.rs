@@ -4,6 +4,7 @@
 //! Exit codes: 0 done; 1 a key is missing, damage was found, or the daemon failed; 2 the command
 //! or the configuration is wrong, or a command could not be carried out.
 
+pub mod bench;
 mod client;
 mod confirm;
 mod date;
@@ -32,6 +33,9 @@ const INSPECT_HELP: &str = "Exit code: 0 done (with --key: a lookup would hit); 
     1 the key would be a miss, or the region is damaged; 2 the device cannot be inspected";
 const CHECK_HELP: &str = "Exit code: 0 everything is sound; 1 something is damaged; \
     2 the device cannot be checked (in use, not formatted, both superblock copies damaged)";
+
+const BENCH_HELP: &str = "Exit code: 0 done; 1 a server gave wrong bytes; 2 it could not be \
+    measured. docs/benchmarking.md says how to read what is printed";
 
 /// A key is missing or damage was found.
 const EXIT_NEGATIVE: u8 = 1;
@@ -69,6 +73,9 @@ enum Command {
     Put(PutArgs),
     /// Remove a key; exit code 1 if it was missing
     Purge(EntryArgs),
+    /// Measure a running server
+    #[command(after_help = BENCH_HELP)]
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -210,6 +217,7 @@ pub fn main() -> ExitCode {
         Command::Get(arguments) => entry::get(&arguments),
         Command::Put(arguments) => entry::put(&arguments),
         Command::Purge(arguments) => entry::purge(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,

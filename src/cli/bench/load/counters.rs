@@ -1,0 +1,91 @@
+//! What a server counts itself: bytes on its device, hits by tier. Owns the names of metrics and
+//! stats that are looked for; a server without them is as good.
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use super::address::{Address, Protocol};
+use crate::cli::client::Client;
+use crate::clock::Stopwatch;
+
+const WRITTEN: &str = "rawcached_device_transferred_bytes_total{direction=\"write\"}";
+const BACKLOG: &str = "rawcached_store_backlog_bytes";
+/// Longest wait until what was accepted is on the device.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+const SETTLE_STEP: Duration = Duration::from_millis(20);
+/// Longest page of metrics.
+const PAGE_LEN_MAX: u64 = 16 << 20;
+
+/// Counts of a server at one moment, where it tells them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    /// Bytes written to its device.
+    pub(super) device_bytes: Option<u64>,
+    /// Hits from its device.
+    pub(super) hits_disk: Option<u64>,
+}
+
+impl Counters {
+    /// Asks the admin listener at `metrics`, if there is one, and a memcached server for its
+    /// stats. Waits until what was accepted is on the device, where the server tells.
+    pub(super) fn read(
+        (address, protocol): (&Address, Protocol),
+        metrics: Option<&Address>,
+    ) -> anyhow::Result<Counters> {
+        let mut counters = Counters::default();
+        if let Some(metrics) = metrics {
+            settle(metrics)?;
+            counters.device_bytes = Some(metric(metrics, WRITTEN)?);
+        }
+        if protocol == Protocol::Memcached {
+            let stats = stats(address)?;
+            let find = |wanted: &str| {
+                let found = stats.iter().find(|(name, _)| name == wanted);
+                found.and_then(|(_, value)| value.parse().ok())
+            };
+            counters.hits_disk = find("hits_disk").or_else(|| find("get_extstore"));
+            counters.device_bytes =
+                counters.device_bytes.or_else(|| find("extstore_bytes_written"));
+        }
+        Ok(counters)
+    }
+}
+
+fn stats(address: &Address) -> anyhow::Result<Vec<(String, String)>> {
+    let socket = match address {
+        Address::Unix(_) => address.to_string(),
+        Address::Tcp(at) => format!("tcp:{at}"),
+    };
+    Client::connect(Some(&socket))?.stats()
+}
+
+fn settle(metrics: &Address) -> anyhow::Result<()> {
+    let watch = Stopwatch::start();
+    while metric(metrics, BACKLOG)? > 0 && watch.elapsed() < SETTLE_PATIENCE {
+        std::thread::sleep(SETTLE_STEP);
+    }
+    Ok(())
+}
+
+/// The value of a metric, named with its labels, on the page `/metrics` of an admin listener.
+///
+/// # Errors
+/// Nobody answers, or there is no such metric.
+pub fn metric(address: &Address, name: &str) -> anyhow::Result<u64> {
+    let page = page(address).with_context(|| format!("the metrics at {address}"))?;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.with_context(|| format!("{address} has no metric {name}"))?;
+    value.trim().parse().with_context(|| format!("{name} is {value}"))
+}
+
+fn page(address: &Address) -> anyhow::Result<String> {
+    let mut stream = address.connect()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    stream.take(PAGE_LEN_MAX).read_to_string(&mut page)?;
+    let head = page.lines().next().unwrap_or_default();
+    ensure!(head.starts_with("HTTP/1.1 200 "), "the answer is {head:?}");
+    Ok(page)
+}
