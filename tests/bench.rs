@@ -1,5 +1,6 @@
-//! Goal: `rawcached bench load` counts, verifies and times what really happens. Method: the built
-//! command over real sockets, on the real server and on small ones that misbehave on purpose.
+//! Goal: `rawcached bench load` counts, verifies and times what really happens, and `bench device`
+//! measures without harm. Method: the built command over real sockets, on the real server and on
+//! small ones that misbehave on purpose; and on image files.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod daemon_support;
@@ -8,7 +9,7 @@ mod fake;
 mod memcached_support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
@@ -183,5 +184,93 @@ fn mistakes_are_told() {
         let output = rawcached().args(arguments.split_whitespace()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments}");
         assert!(stderr(&output).contains(complaint), "{arguments}: {}", stderr(&output));
+    }
+}
+
+/// An image file that has this at its start, and 1s behind it.
+fn image(directory: &tempfile::TempDir, start: &[u8]) -> PathBuf {
+    let path = directory.path().join("image");
+    let mut bytes = vec![1; 32 << 20];
+    bytes[..start.len()].copy_from_slice(start);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn device(path: &Path, arguments: &str) -> Output {
+    let mut command = rawcached();
+    command.args(["bench", "device"]).arg(path);
+    command.args(arguments.split_whitespace()).output().unwrap()
+}
+
+#[test]
+fn a_device_is_measured_without_being_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, b"");
+    daemon_support::format(&path);
+    let before = fs::read(&path).unwrap();
+    let report = report(&device(&path, "--quick --seconds 2ms --json"));
+    let rows = report["rows"].as_array().unwrap();
+    let count = |name: &str, value: &str| rows.iter().filter(|row| row[name] == value).count();
+    for group in ["sizes", "depths", "range engine off", "range engine on", "alignments"] {
+        assert!(count("group", group) >= 2, "{group} in {report:#}");
+    }
+    assert_eq!(count("operation", "random write"), 0);
+    assert!(count("engine", "raw") >= 8 && count("engine", "threads") > count("engine", "raw"));
+    for row in rows {
+        assert!(row["operations"].as_u64().unwrap() > 0, "{row:#}");
+        assert!(row["rate_to_raw"].as_f64().unwrap() > 0.0, "{row:#}");
+        let is_raw = row["engine"] == "raw";
+        assert!(!is_raw || row["rate_to_raw"] == 1.0, "{row:#}");
+    }
+    assert!(fs::read(&path).unwrap() == before, "reading changed the device");
+    let text = device(&path, "--quick --seconds 1ms").stdout;
+    assert!(String::from_utf8(text).unwrap().contains("random read"));
+}
+
+#[test]
+fn writes_are_refused_where_something_could_be_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, b"XFSB");
+    let refuses = |arguments: &str, complaint: &str| {
+        let before = fs::read(&path).unwrap();
+        let output = device(&path, arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(stderr(&output).contains(complaint), "{arguments}: {}", stderr(&output));
+        assert!(fs::read(&path).unwrap() == before, "{arguments} changed the device");
+    };
+    let quick = "--quick --seconds 2ms --write";
+    refuses(&format!("{quick} --yes"), "holds XFS");
+    refuses(&format!("{quick} --force"), "add --yes");
+    daemon_support::format(&path);
+    refuses(&format!("{quick} --yes"), "holds the rawcached store");
+    image(&directory, b"");
+    refuses(quick, "add --yes");
+    let daemon_image = path.clone();
+    daemon_support::format(&daemon_image);
+    let daemon = Daemon::start(&daemon_image);
+    refuses_in_use(&device(&path, &format!("{quick} --yes --force")));
+    refuses_in_use(&device(&path, "--quick --seconds 2ms"));
+    drop(daemon);
+}
+
+fn refuses_in_use(output: &Output) {
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(output).contains("in use"), "{}", stderr(output));
+}
+
+#[test]
+fn writes_are_measured_where_they_are_allowed() {
+    let directory = tempfile::tempdir().unwrap();
+    for start in [b"".as_slice(), b"XFSB"] {
+        let path = image(&directory, start);
+        let before = fs::read(&path).unwrap();
+        let force = if start.is_empty() { "" } else { "--force" };
+        let arguments = format!("--quick --seconds 5ms --write --yes {force} --json");
+        let report = report(&device(&path, &arguments));
+        let rows = report["rows"].as_array().unwrap();
+        for operation in ["random write", "sequential write"] {
+            assert!(rows.iter().any(|row| row["operation"] == operation), "{report:#}");
+        }
+        assert!(fs::read(&path).unwrap() != before, "nothing was written");
     }
 }

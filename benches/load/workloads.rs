@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use rawcached::cli::bench::load::draws::{below, mix};
+use rawcached::cli::bench::draws::{below, mix};
 use rawcached::cli::bench::load::{
     Address, Clients, Load, Outcome, Phase, Popularity, Request, Requests, Sizes, Source, Values,
     Wire, each_once,

@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use rawcached::cli::bench::load::{Address, metric, process::ProcessorTime};
+use rawcached::cli::bench::load::{Address, metric};
+use rawcached::cli::bench::process::ProcessorTime;
 use rawcached::clock::Stopwatch;
 
 const START_PATIENCE: Duration = Duration::from_secs(20);

@@ -34,8 +34,8 @@ const INSPECT_HELP: &str = "Exit code: 0 done (with --key: a lookup would hit); 
 const CHECK_HELP: &str = "Exit code: 0 everything is sound; 1 something is damaged; \
     2 the device cannot be checked (in use, not formatted, both superblock copies damaged)";
 
-const BENCH_HELP: &str = "Exit code: 0 done; 1 a server gave wrong bytes; 2 it could not be \
-    measured. docs/benchmarking.md says how to read what is printed";
+const BENCH_HELP: &str = "Exit code: 0 done; 1 a server gave wrong bytes; 2 what was \
+    asked for could not be measured. docs/benchmarking.md says how to read what is printed";
 
 /// A key is missing or damage was found.
 const EXIT_NEGATIVE: u8 = 1;
@@ -73,7 +73,7 @@ enum Command {
     Put(PutArgs),
     /// Remove a key; exit code 1 if it was missing
     Purge(EntryArgs),
-    /// Measure a running server
+    /// Measure a device, or put load on a running server
     #[command(after_help = BENCH_HELP)]
     Bench(bench::BenchArgs),
 }

@@ -1,8 +1,11 @@
 //! `rawcached bench`: measures devices and running servers from outside. Owns the names of what
 //! can be measured; never touches the insides of a server.
 
+mod device;
+pub mod draws;
 pub mod latencies;
 pub mod load;
+pub mod process;
 mod progress;
 
 use clap::{Args, Subcommand};
@@ -15,6 +18,8 @@ pub(super) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Measure a device or an image file that no daemon is using; reads only, unless told
+    Device(device::DeviceArgs),
     /// Put load on a running server over its socket and verify every byte
     Load(Box<load::LoadArgs>),
 }
@@ -22,6 +27,7 @@ enum What {
 /// Measures and prints; false if something was wrong with what was measured.
 pub(super) fn run(arguments: &BenchArgs) -> anyhow::Result<bool> {
     match &arguments.what {
+        What::Device(arguments) => device::run(arguments).map(|()| true),
         What::Load(arguments) => load::run(arguments),
     }
 }

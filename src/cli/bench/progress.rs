@@ -39,6 +39,11 @@ impl Bar {
         self.bar.set_message(format!("{per_second}/s"));
     }
 
+    /// One step is done.
+    pub(super) fn step(&self) {
+        self.bar.inc(1);
+    }
+
     /// Removes the bar.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();

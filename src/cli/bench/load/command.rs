@@ -15,13 +15,13 @@ use super::connection::WrongBytes;
 use super::counters::Counters;
 use super::figures::{Figures, Taken};
 use super::pace::Phase;
-use super::process::ProcessorTime;
 use super::report::{Report, Section};
 use super::requests::{Popularity, Request, Requests, Source, each_once};
 use super::sizes::Sizes;
 use super::trace::Trace;
 use super::values::Values;
 use super::wire::Wire;
+use crate::cli::bench::process::ProcessorTime;
 use crate::cli::bench::progress::Bar;
 use crate::cli::output;
 

@@ -5,7 +5,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use super::counters::Counters;
 use super::outcome::Outcome;
-use super::process::ProcessorTime;
+use crate::cli::bench::process::ProcessorTime;
 
 /// Names in JSON, in tables, digits behind the point, and whether a ratio of two makes sense.
 pub(super) const FIGURES: [(&str, &str, usize, bool); 26] = [

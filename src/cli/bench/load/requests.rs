@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::draws::{Zipf, below, mix, unit};
+use crate::cli::bench::draws::{Zipf, below, mix, unit};
 
 /// Most keys: the highest bit of a drawn number tells stores from reads.
 pub const KEYS_MAX: u32 = 1 << 31;

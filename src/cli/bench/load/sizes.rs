@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::draws::{log_normal, mix};
+use crate::cli::bench::draws::{log_normal, mix};
 use crate::units::ByteSize;
 
 /// Longest value that is made, in bytes.

@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use super::draws::mix;
 use super::sizes::Sizes;
+use crate::cli::bench::draws::mix;
 
 /// Values begin at any of this many places of the pattern.
 const PHASES: u64 = 1 << 16;

@@ -10,8 +10,9 @@ pub fn mix(number: u64) -> u64 {
 }
 
 /// A number in `0..1` made of 53 bits of `random`.
+#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "53 bits are kept, as many as the type holds")]
-pub(super) fn unit(random: u64) -> f64 {
+pub fn unit(random: u64) -> f64 {
     (random >> 11) as f64 / (1u64 << 53) as f64
 }
 
