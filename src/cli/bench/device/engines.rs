@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::Value;
 use tokio::runtime;
 use tokio::task::JoinSet;
 
@@ -15,10 +14,13 @@ use super::raw::fill;
 use super::row::{Measured, Offsets, Way, measured};
 use crate::cli::bench::latencies::Latencies;
 use crate::clock::Stopwatch;
-use crate::device::{Device, EngineKind, IoMode, OpenOptions, WriteSlice};
+use crate::device::{Device, EngineKind, IoMode, OpenOptions, WriteSlice, submit_waiting};
 
-/// Names that engines have in a configuration; those that this version does not know are left out.
-const NAMES: [&str; 2] = ["threads", "io_uring"];
+/// The engines there are, by the names that they have in a configuration.
+const ENGINES: [Engine; 2] = [
+    Engine { name: "threads", kind: EngineKind::Threads },
+    Engine { name: "io_uring", kind: EngineKind::IoUring },
+];
 
 /// An engine that works here.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +33,7 @@ pub(super) struct Engine {
 /// the first one, which needs nothing of the kernel, cannot be measured.
 pub(super) fn working(arguments: &DeviceArgs) -> anyhow::Result<(Vec<Engine>, Vec<String>)> {
     let (mut engines, mut notes) = (Vec::new(), Vec::new());
-    for name in NAMES {
-        let Ok(kind) = serde_json::from_value::<EngineKind>(Value::from(name)) else { continue };
+    for Engine { name, kind } in ENGINES {
         let way = Way { name, kind, io: IoMode::Auto };
         match Device::open(&options(arguments, (true, None), &way)) {
             Ok(_) => engines.push(Engine { name, kind }),
@@ -58,14 +59,23 @@ fn options(
     }
 }
 
-/// Measures a cell: a task for each transfer under way, all on one thread.
+/// Measures a cell: a task for each transfer under way, all on one thread, with a ring of its own
+/// where the engine has such.
 pub(super) fn run(arguments: &DeviceArgs, cell: &Cell, way: &Way) -> anyhow::Result<Measured> {
     let access = (!cell.kind.is_write(), cell.alignment);
     let device = Device::open(&options(arguments, access, way))?;
     let geometry = device.geometry();
     let step = if cell.kind == Kind::ExactRead { 1 } else { cell.block };
     let offsets = Offsets::new(cell, step, geometry.size);
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    // As a worker of the daemon has it. Dropped after the runtime, whose transfers end first.
+    let ring = device.thread_ring()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(submit_waiting)
+        .build()?;
+    if let Some(ring) = &ring {
+        runtime.spawn(ring.completions());
+    }
     let is_direct = device.info().direct;
     measured((geometry.alignment, is_direct), || {
         runtime.block_on(async {

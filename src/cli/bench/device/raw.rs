@@ -22,15 +22,15 @@ use crate::device::{ALIGNMENT_MAX, AlignedBuf, DeviceKind, probe};
 pub(super) fn run(arguments: &DeviceArgs, cell: &Cell) -> anyhow::Result<Measured> {
     let probed = probe(&arguments.path)?;
     let direct = if probed.direct_reads { libc::O_DIRECT } else { 0 };
-    // Nobody may take the device meanwhile: what `Device` sees to for the other rows.
+    // Nobody may take what is written to: `Device` sees to that for the other rows.
     let is_block = probed.kind == DeviceKind::Block;
-    let exclusive = if is_block { libc::O_EXCL } else { 0 };
+    let exclusive = if is_block && cell.kind.is_write() { libc::O_EXCL } else { 0 };
     let file = OpenOptions::new()
         .read(true)
         .write(cell.kind.is_write())
         .custom_flags(direct | exclusive)
         .open(&arguments.path)?;
-    if !is_block {
+    if !is_block && cell.kind.is_write() {
         file.try_lock()?;
     }
     let file = Arc::new(file);
