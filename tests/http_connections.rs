@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use http_support::{Answer, Connection, HttpServer, body, options, target};
+use rawcached::cache::CacheOptions;
 use rawcached::server::Options;
 
 const GET: &str = "GET /v1/objects/k HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -361,7 +362,9 @@ fn too_many_connections_are_told_so() {
 
 #[test]
 fn a_full_backlog_is_503() {
-    let server = HttpServer::with_staging(64 << 10);
+    let staging =
+        CacheOptions { staging_bytes: 64 << 10, staging_wait: SOON, ..CacheOptions::default() };
+    let server = HttpServer::of_cache(options(), staging);
     let mut slow = server.open();
     slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
     let staged = || server.cache.stats().staging_bytes > 0;

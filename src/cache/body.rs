@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::ObjectHead;
-use crate::store::{ObjectReader, RangeOptions, RangeReader, Store, TruncatedBody};
+use crate::store::{Entry, ObjectReader, RangeOptions, RangeReader, Store, TruncatedBody};
 
 /// Gives the bytes of a range of a body. What it gave is verified; dropping it ends the reading.
 pub struct BodyReader(Source);
@@ -15,6 +15,8 @@ pub struct BodyReader(Source);
 enum Source {
     /// In memory already.
     Memory(Option<Bytes>),
+    /// Part after part of a body that is not held: there are too many readers.
+    Again(Box<Again>),
     /// Slice after slice, through the RAM tier.
     Slices(Slices),
     /// Several reads at a time, past the RAM tier.
@@ -23,6 +25,15 @@ enum Source {
 
 struct Slices {
     object: Object,
+    /// Body bytes not given yet.
+    left: Range<u64>,
+    /// Verified before the reader was given away.
+    first: Option<Bytes>,
+}
+
+struct Again {
+    store: Store,
+    without_body: Entry,
     /// Body bytes not given yet.
     left: Range<u64>,
     /// Verified before the reader was given away.
@@ -41,6 +52,18 @@ impl BodyReader {
     /// A range of a body that is in memory.
     pub(super) fn memory(bytes: Bytes) -> BodyReader {
         BodyReader(Source::Memory(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// A range of the body of an entry that is not held; its first piece is verified when this
+    /// returns.
+    pub(super) async fn again(
+        (store, without_body): (&Store, &Entry),
+        range: Range<u64>,
+    ) -> Result<BodyReader, TruncatedBody> {
+        let (store, without_body) = (store.clone(), without_body.clone());
+        let mut again = Again { store, without_body, left: range, first: None };
+        again.first = again.next_piece().await?;
+        Ok(BodyReader(Source::Again(Box::new(again))))
     }
 
     /// A range of a large object; its first piece is verified when this returns.
@@ -70,12 +93,29 @@ impl BodyReader {
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
         match &mut self.0 {
             Source::Memory(bytes) => Ok(bytes.take()),
+            Source::Again(again) => match again.first.take() {
+                Some(first) => Ok(Some(first)),
+                None => again.next_piece().await,
+            },
             Source::Slices(slices) => match slices.first.take() {
                 Some(first) => Ok(Some(first)),
                 None => slices.next_slice().await,
             },
             Source::Parallel(reader) => reader.next_chunk().await,
         }
+    }
+}
+
+impl Again {
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        let entry = self.store.again(&self.without_body).await.ok_or(TruncatedBody)?;
+        let within = to_usize(self.left.start)..to_usize(self.left.end);
+        let piece = self.store.body_piece(&entry, within);
+        self.left.start += piece.len() as u64;
+        Ok(Some(piece))
     }
 }
 
@@ -95,8 +135,9 @@ impl Slices {
         if entry.body().len() < within.end {
             return Err(TruncatedBody);
         }
-        self.left.start = end;
-        Ok(Some(entry.shared_body().slice(within)))
+        let piece = store.body_piece(&entry, within);
+        self.left.start += piece.len() as u64;
+        Ok(Some(piece))
     }
 }
 

@@ -8,14 +8,15 @@ use parking_lot::Mutex;
 
 use super::body::{BodyReader, Object};
 use crate::format::ObjectHead;
-use crate::store::{Entry, Lifetime, RangeOptions, Store, Tier, TruncatedBody};
+use crate::store::{
+    BodyShare, Entry, HeldBody, Lifetime, RangeOptions, Store, Tier, TruncatedBody,
+};
 
 /// A live entry.
 pub struct Hit {
     entry: Entry,
     tier: Tier,
-    /// Where the body is, unless it is in the entry.
-    object: Option<Object>,
+    rest: Rest,
     /// How ranges are read.
     options: RangeOptions,
     /// What [`Hit::next_chunk`] gives. The mutex, never locked, makes a hit `Sync`, which reads
@@ -23,9 +24,23 @@ pub struct Hit {
     body: Option<Mutex<BodyReader>>,
 }
 
+/// Where the body is.
+enum Rest {
+    /// In the entry, with the right to hold it where one is needed.
+    Here(Option<BodyShare>),
+    /// In the store alone: too many bodies are held already.
+    Elsewhere(Store),
+    /// In slices.
+    Object(Object),
+}
+
 impl Hit {
-    pub(super) fn whole_body(entry: Entry, tier: Tier) -> Hit {
-        Hit { entry, tier, object: None, options: RangeOptions::default(), body: None }
+    pub(super) fn whole_body(store: &Store, entry: Entry, tier: Tier) -> Hit {
+        let (entry, rest) = match store.hold_body(entry) {
+            HeldBody::Here(entry, share) => (entry, Rest::Here(share)),
+            HeldBody::Elsewhere(entry) => (entry, Rest::Elsewhere(store.clone())),
+        };
+        Hit { entry, tier, rest, options: RangeOptions::default(), body: None }
     }
 
     /// A large object, if all its slices are there.
@@ -40,13 +55,13 @@ impl Hit {
             return None;
         }
         let (entry, tier) = found;
-        let object = Some(Object { store: store.clone(), head, hold });
-        Some(Hit { entry, tier, object, options, body: None })
+        let rest = Rest::Object(Object { store: store.clone(), head, hold });
+        Some(Hit { entry, tier, rest, options, body: None })
     }
 
     /// Begins to read the body of a large object, so that a damaged first piece is a miss.
     pub(super) async fn begin_body(&mut self) -> Result<(), TruncatedBody> {
-        if self.object.is_some() && self.body.is_none() {
+        if matches!(self.rest, Rest::Object(_)) && self.body.is_none() {
             self.body = Some(Mutex::new(self.range(0..self.len(), None).await?));
         }
         Ok(())
@@ -56,9 +71,9 @@ impl Hit {
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "an empty body is an entry like any other")]
     pub fn len(&self) -> u64 {
-        match &self.object {
-            None => self.entry.body().len() as u64,
-            Some(object) => object.head.len,
+        match &self.rest {
+            Rest::Here(_) | Rest::Elsewhere(_) => self.entry.body_len() as u64,
+            Rest::Object(object) => object.head.len,
         }
     }
 
@@ -86,10 +101,11 @@ impl Hit {
         self.tier
     }
 
-    /// The whole body if it is in memory already: bodies of up to one slice, about 1 MiB.
+    /// The whole body if it is in memory already: bodies of up to one slice, about 1 MiB, unless
+    /// too many of more than 64 KiB are held at the moment.
     #[must_use]
     pub fn whole(&self) -> Option<&[u8]> {
-        self.object.is_none().then(|| self.entry.body())
+        matches!(self.rest, Rest::Here(_)).then(|| self.entry.body())
     }
 
     /// Begins to read a range of the body; the part of it beyond the body's end is left out.
@@ -105,13 +121,18 @@ impl Hit {
     ) -> Result<BodyReader, TruncatedBody> {
         let end = range.end.min(self.len());
         let range = range.start.min(end)..end;
-        match &self.object {
-            None => {
+        match &self.rest {
+            Rest::Here(share) => {
                 let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
                 let bytes = self.entry.shared_body();
-                Ok(BodyReader::memory(bytes.slice(within(range.start)..within(range.end))))
+                let bytes = bytes.slice(within(range.start)..within(range.end));
+                Ok(BodyReader::memory(match share {
+                    Some(share) => share.cover(bytes),
+                    None => bytes,
+                }))
             }
-            Some(object) => {
+            Rest::Elsewhere(store) => BodyReader::again((store, &self.entry), range).await,
+            Rest::Object(object) => {
                 BodyReader::object(object, range, options.unwrap_or(&self.options)).await
             }
         }

@@ -48,12 +48,14 @@ pub struct CacheOptions {
     pub scrub_bytes_per_sec: u64,
     /// Bytes of memory that all streamed stores in progress share.
     pub staging_bytes: u64,
+    /// Longest time that a streamed store waits for a share of that memory before it is refused.
+    pub staging_wait: Duration,
     /// Bits of the key hash that are used: all of them, but for tests that want collisions.
     pub hash_mask: u64,
     /// How large bodies are read.
     pub range: RangeOptions,
-    /// Bytes of memory that all parallel range reads share. A reader that gets no share of it
-    /// goes on with one small piece at a time.
+    /// Bytes of memory that bodies of more than 64 KiB share on their way to clients. A reader that
+    /// gets no share of it goes on with one small piece at a time.
     pub range_buffer_bytes: u64,
 }
 
@@ -68,6 +70,7 @@ impl Default for CacheOptions {
             flush_interval: Duration::from_millis(100),
             scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
             staging_bytes: 128 << 20,
+            staging_wait: Duration::from_secs(30),
             hash_mask: u64::MAX,
             range: RangeOptions::default(),
             range_buffer_bytes: 64 << 20,
@@ -146,7 +149,8 @@ impl Cache {
             range_buffer_bytes: options.range_buffer_bytes,
         };
         let store = Store::open(device, device_options, clock.clone(), resident).await?;
-        let staging = Staging::new(options.staging_bytes);
+        let slice_size = store.layout().slice_size as usize;
+        let staging = Staging::new(options.staging_bytes, slice_size, options.staging_wait);
         Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, staging }) })
     }
 
@@ -190,7 +194,7 @@ impl Cache {
         for _ in 0..2 {
             let (entry, tier) = self.inner.store.lookup(key, stale_ok).await?;
             let Some(head) = entry.object_head() else {
-                return Some(Hit::whole_body(entry, tier));
+                return Some(Hit::whole_body(&self.inner.store, entry, tier));
             };
             let range = self.inner.options.range;
             let Some(mut hit) = Hit::sliced(&self.inner.store, (entry, tier), head, range) else {

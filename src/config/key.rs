@@ -62,7 +62,7 @@ pub const KEYS: [Key; 30] = [
     key("range", "chunk_size", Kind::Text, "Most bytes of one parallel read"),
     key("range", "concurrency", Kind::Integer, "Parallel reads of one range"),
     key("range", "timeout", Kind::Text, "Longest time for one parallel read"),
-    key("range", "buffer_size", Kind::Text, "Memory that all parallel reads share"),
+    key("range", "buffer_size", Kind::Text, "Memory that bodies being read share"),
     key("log", "level", Kind::Text, "error, warn, info, debug or trace"),
     key("log", "format", Kind::Text, "text or json"),
 ];

@@ -49,13 +49,13 @@ fn write_ranges(page: &mut Page, ranges: &RangeStats) {
     }
     page.gauge(
         "rawcached_range_buffer_bytes",
-        "Memory that parallel reads hold.",
+        "Memory that bodies hold on their way to clients.",
         &[],
         ranges.buffer_bytes,
     );
     page.gauge(
         "rawcached_range_buffer_max_bytes",
-        "Memory for parallel reads; see range.buffer_size.",
+        "Memory for bodies on their way to clients; see range.buffer_size.",
         &[],
         ranges.buffer_bytes_max,
     );

@@ -149,6 +149,23 @@ impl Entry {
         self.slot.share(self.header.body_range())
     }
 
+    /// Length of the body, or of the piece of it in this slot, in bytes.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.header.body_len as usize
+    }
+
+    /// Length of the slot in bytes.
+    pub(super) fn slot_len(&self) -> usize {
+        self.header.slot_len()
+    }
+
+    /// A copy without the body, which must not be asked for.
+    pub(super) fn without_body(&self) -> Entry {
+        let slot = SlotBytes::from(&self.slot[..self.header.metadata_range().end]);
+        Entry::new(self.header, slot, self.place)
+    }
+
     /// Where the real body is, when this entry is only the head of an object.
     #[must_use]
     pub fn object_head(&self) -> Option<ObjectHead> {

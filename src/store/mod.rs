@@ -43,7 +43,10 @@ pub use counters::CountersSnapshot;
 pub use entry::{Entry, Place};
 pub use fills::Fill;
 pub use log::Ticket;
-pub use ranges::{RangeOptions, RangeReader, RangeStats, TruncatedBody, ZeroRangeOption};
+pub use ranges::{
+    BodyShare, RangeOptions, RangeReader, RangeStats, TruncatedBody, ZeroRangeOption,
+};
+pub(crate) use read::HeldBody;
 pub use read::{ObjectReader, Tier};
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
 pub use request::{
@@ -86,7 +89,7 @@ pub struct Options {
     pub scrub_bytes_per_sec: u64,
     /// Bits of the key hash that are used: all of them, but for tests that want collisions.
     pub hash_mask: u64,
-    /// Bytes of memory that all parallel range reads share.
+    /// Bytes of memory that bodies on their way to clients share.
     pub range_buffer_bytes: u64,
 }
 

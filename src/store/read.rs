@@ -1,6 +1,7 @@
 //! Reading entries: from the RAM tier, from the open region, from the device. Owns the
 //! verification of what was read; a doubt is never an answer.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -9,10 +10,10 @@ use smallvec::SmallVec;
 use super::Store;
 use super::counters::count;
 use super::entry::{Entry, Place, SlotBytes};
-use super::ranges::SlicePlace;
+use super::ranges::{BodyShare, SlicePlace, UNSHARED_LEN_MAX};
 use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
-use super::word::{Location, Word};
+use super::word::{Location, SizeClass, Word};
 use crate::device::{AlignedBuf, DeviceError};
 use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Seed, Sequence, SliceKey};
 use crate::planted::{self, Bug};
@@ -79,6 +80,14 @@ impl Drop for ObjectReader {
             self.store.shared.wake_reclaimer.notify_one();
         }
     }
+}
+
+/// An entry for a client, with its body or without.
+pub(crate) enum HeldBody {
+    /// With its body, and the right to hold it where one is needed.
+    Here(Entry, Option<BodyShare>),
+    /// Without its body: [`Store::again`] reads it, [`Store::body_piece`] gives a part of it.
+    Elsewhere(Entry),
 }
 
 /// How much of an entry is wanted.
@@ -176,6 +185,60 @@ impl Store {
             }
         }
         None
+    }
+
+    /// The bytes `within` of an entry's body, for a reader that may take its time: all of them at
+    /// the cost of the budget of such readers, or a copy of the first of them if none of it is left.
+    pub(crate) fn body_piece(&self, entry: &Entry, within: Range<usize>) -> Bytes {
+        if entry.body_len() <= UNSHARED_LEN_MAX {
+            return entry.shared_body().slice(within);
+        }
+        match self.body_share(entry) {
+            Some(share) => share.cover(entry.shared_body().slice(within)),
+            None => {
+                let end = within.end.min(within.start + UNSHARED_LEN_MAX);
+                Bytes::copy_from_slice(&entry.body()[within.start..end])
+            }
+        }
+    }
+
+    /// The right to hold an entry's body for a client, unless too many are held.
+    fn body_share(&self, entry: &Entry) -> Option<BodyShare> {
+        self.shared.range_budget.share(entry.weight())
+    }
+
+    /// Takes the right to hold the body of an entry, and its body if there is none. Short bodies
+    /// need no right.
+    pub(crate) fn hold_body(&self, entry: Entry) -> HeldBody {
+        if entry.body_len() <= UNSHARED_LEN_MAX {
+            return HeldBody::Here(entry, None);
+        }
+        match self.body_share(&entry) {
+            Some(share) => HeldBody::Here(entry, Some(share)),
+            None if self.is_in_ram_only(entry.place()) => HeldBody::Here(entry, None),
+            None => HeldBody::Elsewhere(entry.without_body()),
+        }
+    }
+
+    /// An entry once more whose body was let go; `None` if it was evicted or is damaged. That it
+    /// was replaced meanwhile does not matter.
+    pub(crate) async fn again(&self, without_body: &Entry) -> Option<Entry> {
+        let place = without_body.place();
+        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let row = self.shared.regions.get(region)?;
+        let class = SizeClass::of(without_body.slot_len() as u64);
+        let word = Word::new(place.location, class, 0);
+        let candidate = Candidate { word, generation: place.generation, seed: row.seed() };
+        let loaded = match self.shared.resident.get(place) {
+            Some(entry) => return Some(entry),
+            None if row.in_memory() => self.load(candidate, Extent::Whole).await,
+            // If it was replaced nobody finds a copy in the RAM tier: it gets none.
+            None => self.load_stored(candidate, Extent::Whole).await,
+        };
+        match loaded {
+            Loaded::Entry(entry, _) if entry.sequence() == without_body.sequence() => Some(entry),
+            _ => None,
+        }
     }
 
     /// Holds off the discarding of an object's slices while its body is read.
@@ -393,7 +456,7 @@ impl Store {
     }
 
     /// The blocks of the region to read for a slot at `offset`.
-    fn read_range(&self, word: Word, offset: u64, extent: Extent) -> std::ops::Range<u64> {
+    fn read_range(&self, word: Word, offset: u64, extent: Extent) -> Range<u64> {
         let class_len = word.class().len_max();
         let mut end = offset + class_len;
         if class_len <= SMALL_SLOT_MAX {
@@ -411,7 +474,7 @@ impl Store {
     pub(super) async fn read_region(
         &self,
         region: u32,
-        range: std::ops::Range<u64>,
+        range: Range<u64>,
     ) -> Result<AlignedBuf, DeviceError> {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let offset = self.shared.layout.region_offset(region) + range.start;

@@ -52,12 +52,7 @@ impl HttpServer {
         HttpServer::of_cache(options(), CacheOptions { ram_bytes: 0, ..CacheOptions::default() })
     }
 
-    /// With little memory for stores in progress, in bytes.
-    pub fn with_staging(staging_bytes: u64) -> HttpServer {
-        HttpServer::of_cache(options(), CacheOptions { staging_bytes, ..CacheOptions::default() })
-    }
-
-    fn of_cache(options: Options, cache_options: CacheOptions) -> HttpServer {
+    pub fn of_cache(options: Options, cache_options: CacheOptions) -> HttpServer {
         let directory = tempfile::tempdir().unwrap();
         let http = directory.path().join("http.sock");
         let address = ListenAddress::Unix(http.clone());

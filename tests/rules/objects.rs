@@ -1,6 +1,6 @@
 //! Rule 10: whole objects. An object of several slices is there whole or not at all.
 
-use rawcached::cache::{Condition, StoreError};
+use rawcached::cache::{CacheOptions, Condition, StoreError};
 use rawcached::device::{Effect, Fault, OperationKind};
 
 use crate::support::*;
@@ -138,8 +138,7 @@ fn a_touched_object_keeps_its_slices_as_long_as_its_head() {
 
 #[test]
 fn a_writer_that_failed_cannot_be_finalized() {
-    let rig =
-        Rig::with(SMALL, rawcached::cache::CacheOptions { staging_bytes: 64 << 10, ..plain() });
+    let rig = Rig::with(SMALL, CacheOptions { staging_bytes: 64 << 10, ..plain() });
     let stored = rig.run(async {
         let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
         writer.write_chunk(&body(1, 1000)).await.unwrap();
@@ -160,4 +159,34 @@ fn a_stream_whose_slices_cannot_be_written_is_not_acknowledged_as_flushed() {
     rig.sim.inject(fault.always());
     assert!(rig.put(b"key", &body(1, LARGE), &flushed()).is_err());
     assert_eq!(rig.get(b"key"), None);
+}
+
+#[test]
+fn writers_that_use_up_the_memory_do_not_wait_for_each_other_in_a_circle() {
+    let disk = Disk { regions: 20, region_size: 2 << 20, alignment: 4096 };
+    let slice = disk.region_size / 4;
+    let rig = Rig::with(disk, CacheOptions { staging_bytes: 4 * slice, ..plain() });
+    rig.run(async {
+        let whole = usize::try_from(slice + 1000).unwrap();
+        let part = whole * 3 / 4;
+        let mut writers = Vec::new();
+        let begun = tokio::time::Instant::now();
+        for number in 0..8u8 {
+            let mut writer = rig.cache().store(&[number], for_secs(1000)).unwrap();
+            writers.push(async move {
+                // All of them have a part of a slice before one has all of it.
+                for piece in body(number.into(), whole).chunks(part / 16) {
+                    writer.write_chunk(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                writer.finalize(Condition::Always).await.unwrap();
+            });
+        }
+        futures_util::future::join_all(writers).await;
+        assert!(begun.elapsed() < secs(1), "they waited for memory in vain");
+    });
+    for number in 0..8u8 {
+        let whole = usize::try_from(slice + 1000).unwrap();
+        assert_eq!(rig.get(&[number]).unwrap(), body(number.into(), whole));
+    }
 }

@@ -1,8 +1,40 @@
-//! The memory that all range reads share. Owns the count; a buffer gives its share back itself.
+//! The memory that bodies on their way to clients share. Owns the count; a buffer gives its share
+//! back itself.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::format::BODY_CHUNK;
+
+/// Bytes of a body that a reader may hold without a share: so every reader goes on.
+pub(in crate::store) const UNSHARED_LEN_MAX: usize = BODY_CHUNK;
+
+/// A part of the budget, given back with its last clone.
+#[derive(Clone, Debug)]
+pub struct BodyShare {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl BodyShare {
+    /// The same bytes; the share is held as long as they are.
+    #[must_use]
+    pub fn cover(&self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Covered { bytes, _share: self.clone() })
+    }
+}
+
+struct Covered {
+    bytes: Bytes,
+    _share: BodyShare,
+}
+
+impl AsRef<[u8]> for Covered {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// A number of bytes from which buffers are charged.
 pub(in crate::store) struct Budget {
@@ -20,6 +52,11 @@ impl Budget {
     /// A share of `len` bytes, if so much is free now.
     pub fn take(&self, len: usize) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_many_owned(u32::try_from(len).ok()?).ok()
+    }
+
+    /// As [`Budget::take`], to be shared by what is cut from one buffer.
+    pub fn share(&self, len: usize) -> Option<BodyShare> {
+        self.take(len).map(|permit| BodyShare { _permit: Arc::new(permit) })
     }
 
     /// Bytes in use.

@@ -20,7 +20,8 @@ use bytes::Bytes;
 pub use options::{RangeOptions, ZeroRangeOption};
 pub use stats::RangeStats;
 
-pub(super) use budget::Budget;
+pub use budget::BodyShare;
+pub(super) use budget::{Budget, UNSHARED_LEN_MAX};
 pub(super) use plan::SlicePlace;
 pub(super) use stats::RangeCounters;
 
@@ -303,8 +304,9 @@ impl RangeReader {
         if entry.body().len() < within.end {
             return Err(TruncatedBody);
         }
-        current.want.within.start = within.end;
-        self.ready.push_back(entry.shared_body().slice(within));
+        let piece = self.store.body_piece(&entry, within);
+        current.want.within.start += piece.len();
+        self.ready.push_back(piece);
         Ok(())
     }
 }
