@@ -218,10 +218,24 @@ impl Cache {
         condition: Condition,
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
+        self.put_slice(key, &body, condition, options).await
+    }
+
+    /// As [`Cache::put`], with a body that is only borrowed.
+    ///
+    /// # Errors
+    /// See [`Cache::put`].
+    pub async fn put_slice(
+        &self,
+        key: &[u8],
+        body: &[u8],
+        condition: Condition,
+        options: &StoreOptions,
+    ) -> Result<Stored, StoreError> {
         check_lengths(key, &options.metadata)?;
         if body.len() > self.inner.store.layout().slice_size as usize {
             let mut writer = Writer::new(self.clone(), key, options.clone());
-            return match writer.write_chunk(&body).await {
+            return match writer.write_chunk(body).await {
                 Ok(()) => writer.finalize(condition).await,
                 Err(error) => {
                     self.drop_failed(key).await;
@@ -231,7 +245,7 @@ impl Cache {
         }
         let lifetime = self.lifetime(options);
         let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
-        let value = Value { metadata: options.metadata.clone(), body, lifetime, ram_only };
+        let value = Value { metadata: &options.metadata, body, lifetime, ram_only };
         let result = match self.inner.store.put(key, &value, condition, None).await {
             Ok((stored, ticket)) => self.acknowledge(ticket, options.ack).await.map(|()| stored),
             Err(error) => Err(error),

@@ -207,9 +207,9 @@ impl Writer {
         }
         let store = &self.cache.inner.store;
         let (stored, ticket) = if self.object.is_none() {
-            let body = self.staged.split().freeze();
+            let body = &self.staged[..];
             let value = Value {
-                metadata: self.options.metadata.clone(),
+                metadata: &self.options.metadata,
                 lifetime: self.lifetime,
                 ram_only: self.cache.is_ram_only(&self.lifetime, self.options.ack, body.len()),
                 body,

@@ -38,6 +38,20 @@ impl SlotBytes {
     }
 }
 
+impl SlotBytes {
+    /// `len` bytes as `write` makes them of zeros, made where they stay.
+    pub(super) fn written(len: usize, write: impl FnOnce(&mut [u8])) -> SlotBytes {
+        if len > BESIDE_COUNT_LEN_MAX {
+            let mut bytes = vec![0; len];
+            write(&mut bytes);
+            return SlotBytes::Large(Bytes::from(bytes));
+        }
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+        write(Arc::make_mut(&mut bytes));
+        SlotBytes::Small(bytes)
+    }
+}
+
 impl From<&[u8]> for SlotBytes {
     fn from(bytes: &[u8]) -> SlotBytes {
         match bytes.len() {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::counters::{add, count};
-use super::entry::{Entry, Place};
+use super::entry::{Entry, Place, SlotBytes};
 use super::fills::Fill;
 use super::index::Locked;
 use super::log::{Appender, Log, NoRoom, Reservation, Ticket};
@@ -71,12 +71,12 @@ impl Store {
     pub async fn put(
         &self,
         key: &[u8],
-        value: &Value,
+        value: &Value<'_>,
         condition: Condition,
         fill: Option<Fill>,
     ) -> Result<(Stored, Ticket), StoreError> {
         add(&self.shared.counters.body_bytes, value.body.len() as u64);
-        let slot = Slot::new(Kind::Object, key, (&value.metadata, &value.body), value.lifetime);
+        let slot = Slot::new(Kind::Object, key, (value.metadata, value.body), value.lifetime);
         let ram_only = value.ram_only && self.shared.resident.is_on();
         self.publish_if(key, &slot, condition, (fill, ram_only)).await
     }
@@ -229,11 +229,12 @@ impl Store {
         (sequence, supersedes): (Sequence, bool),
         touches_before: u32,
     ) {
-        let mut bytes = vec![0; usize::try_from(slot.len()).unwrap_or(usize::MAX)];
         let header = slot.header(sequence, supersedes);
+        let len = usize::try_from(slot.len()).unwrap_or(usize::MAX);
         // As for entries in RAM only: what is in memory is not checked against a place.
-        slot.write_into(&mut bytes, &header, Seed(0), 0);
-        self.keep_resident(&Entry::new(header, bytes.into(), place), touches_before);
+        let write = |target: &mut [u8]| slot.write_into(target, &header, Seed(0), 0);
+        let bytes = SlotBytes::written(len, write);
+        self.keep_resident(Entry::new(header, bytes, place), touches_before);
     }
 
     /// Keeps the value in the RAM tier only; an older version on the device is killed in the log.

@@ -370,7 +370,7 @@ impl Store {
             && let Some(entry) = self.load_from_log(candidate, region, offset)
         {
             if extent == Extent::Whole {
-                self.keep_resident(&entry, touches);
+                self.keep_resident(entry.clone(), touches);
             }
             return Loaded::Entry(entry, Tier::Log);
         }
@@ -378,7 +378,7 @@ impl Store {
         if let Loaded::Entry(entry, _) = &loaded
             && extent == Extent::Whole
         {
-            self.keep_resident(entry, touches);
+            self.keep_resident(entry.clone(), touches);
         }
         loaded
     }
@@ -401,13 +401,13 @@ impl Store {
     }
 
     /// Offers a copy just read to the RAM tier, unless a touch overtook the read.
-    pub(super) fn keep_resident(&self, entry: &Entry, touches_before: u32) {
+    pub(super) fn keep_resident(&self, entry: Entry, touches_before: u32) {
         let place = entry.place();
         let (region, _) = place.location.split(self.shared.layout.region_size);
         let _filling = self.shared.fill_lock(place).lock();
         let touched = self.shared.regions.on_device(region).touches() != touches_before;
         if !touched || planted::is(Bug::SkipTouchCheck) {
-            let lost = self.shared.resident.insert(entry.clone());
+            let lost = self.shared.resident.insert(entry);
             self.drop_lost(&lost);
         }
     }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 
@@ -57,13 +55,13 @@ pub struct Lifetime {
     pub keep_until: Timestamp,
 }
 
-/// A whole value to be stored, in memory.
-#[derive(Clone, Debug)]
-pub struct Value {
+/// A whole value to be stored, where it arrived: it is copied once, into the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
     /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`].
-    pub metadata: Bytes,
+    pub metadata: &'a [u8],
     /// The body, at most one slice.
-    pub body: Bytes,
+    pub body: &'a [u8],
     /// How long it lives.
     pub lifetime: Lifetime,
     /// Keep it in the RAM tier only: it expires too soon to be worth a write.

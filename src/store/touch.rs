@@ -1,8 +1,6 @@
 //! Giving a live entry a new lifetime where it is: in memory, or by a read-modify-write of its
 //! header on the device. Owns the pin that keeps the region from being reused meanwhile.
 
-use bytes::Bytes;
-
 use super::counters::count;
 use super::entry::Place;
 use super::log::{TouchPlace, rewrite_lifetime};
@@ -124,12 +122,8 @@ impl Store {
         lifetime: Lifetime,
     ) -> Result<bool, StoreError> {
         let Some(entry) = self.shared.resident.get(matched.place) else { return Ok(false) };
-        let value = Value {
-            metadata: Bytes::copy_from_slice(entry.metadata()),
-            body: entry.shared_body(),
-            lifetime,
-            ram_only: false,
-        };
+        let (metadata, body) = (entry.metadata(), entry.body());
+        let value = Value { metadata, body, lifetime, ram_only: false };
         let condition = Condition::Unchanged(matched.sequence.0);
         let stored = Box::pin(self.put(key, &value, condition, None)).await?;
         Ok(matches!(stored.0, Stored::Yes(_)))

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::cache::{StoreError, StoreOptions, Writer};
 use crate::clock::Stopwatch;
@@ -28,11 +28,7 @@ pub(super) async fn store_received<S: Socket>(
     received: &[u8],
 ) -> &'static str {
     let (body, end) = received.split_at(received.len() - LINE_END.len());
-    if end == LINE_END {
-        peer.service.store(store, Bytes::copy_from_slice(body)).await
-    } else {
-        refuse_unended(peer)
-    }
+    if end == LINE_END { peer.service.store(store, body).await } else { refuse_unended(peer) }
 }
 
 /// Executes a storage command whose value, not too large, begins with what is unread in `input`.
@@ -62,7 +58,7 @@ pub(super) async fn store_arriving<S: Socket>(
         return Ok(refuse_unended(peer));
     }
     received.truncate(len - LINE_END.len());
-    Ok(peer.service.store(store, received.freeze()).await)
+    Ok(peer.service.store(store, &received).await)
 }
 
 /// Reads and drops the value of a refused command.

@@ -1,6 +1,6 @@
 //! Executes the storage commands on a value that is in memory.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::cache::{Condition, Hit, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
@@ -20,13 +20,14 @@ pub(super) const CONTENDED: &str = "SERVER_ERROR too many clients change this ke
 
 impl Service {
     /// Executes a storage command whose value is `body`.
-    pub(super) async fn store(&self, store: Store<'_>, body: Bytes) -> &'static str {
+    pub(super) async fn store(&self, store: Store<'_>, body: &[u8]) -> &'static str {
         let watch = Stopwatch::start();
         let reply = match store.verb {
             Verb::Append | Verb::Prepend => self.extend(store, body).await,
             verb => {
                 let options = self.store_options(store.flags, store.exptime);
-                let result = self.cache.put(&store.key, body, condition(verb), &options).await;
+                let condition = condition(verb);
+                let result = self.cache.put_slice(&store.key, body, condition, &options).await;
                 self.stored(verb, result)
             }
         };
@@ -77,7 +78,7 @@ impl Service {
         }
     }
 
-    async fn extend(&self, store: Store<'_>, piece: Bytes) -> &'static str {
+    async fn extend(&self, store: Store<'_>, piece: &[u8]) -> &'static str {
         for _ in 0..ATTEMPTS_MAX {
             let Some(hit) = self.cache.lookup(&store.key).await else {
                 return "NOT_STORED";
@@ -85,7 +86,7 @@ impl Service {
             if hit.len().saturating_add(piece.len() as u64) > self.options.value_len_max {
                 return "NOT_STORED";
             }
-            match self.put_extended(store, hit, &piece).await {
+            match self.put_extended(store, hit, piece).await {
                 Ok(Stored::Yes(_)) => return "STORED",
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
                 Err(error) => return self.failure(&error),
@@ -99,7 +100,7 @@ impl Service {
         &self,
         store: Store<'_>,
         mut hit: Hit,
-        piece: &Bytes,
+        piece: &[u8],
     ) -> Result<Stored, StoreError> {
         let condition = Condition::Unchanged(hit.cas());
         let options = self.kept_options(&hit);
@@ -107,7 +108,7 @@ impl Service {
         let before = store.verb == Verb::Prepend;
         if let (Some(old), true) = (hit.whole(), total_len <= WHOLE_LEN_MAX) {
             let mut body = BytesMut::with_capacity(old.len() + piece.len());
-            let (first, second) = if before { (&piece[..], old) } else { (old, &piece[..]) };
+            let (first, second) = if before { (piece, old) } else { (old, piece) };
             body.extend_from_slice(first);
             body.extend_from_slice(second);
             return self.cache.put(&store.key, body.freeze(), condition, &options).await;
