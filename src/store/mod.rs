@@ -189,6 +189,8 @@ struct Shared {
     counters: Counters,
     ranges: RangeCounters,
     range_budget: Budget,
+    /// Bytes that lookups may read at the same time, less those that they do.
+    reading: Semaphore,
     tasks: Mutex<Option<Tasks>>,
 }
 
@@ -312,6 +314,7 @@ impl Store {
             counters: Counters::default(),
             ranges: RangeCounters::default(),
             range_budget: Budget::new(options.range_buffer_bytes),
+            reading: Semaphore::new(read::READING_LEN_MAX as usize),
             tasks: Mutex::default(),
         };
         if repaired {

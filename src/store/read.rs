@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use tokio::sync::SemaphorePermit;
 
 use super::Store;
 use super::counters::count;
@@ -20,6 +21,10 @@ use crate::planted::{self, Bug};
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
 const ATTEMPTS_MAX: usize = 16;
+
+/// Most bytes that lookups are reading at one time, in reads of more than 64 KiB: enough for any
+/// device, and what many clients can make it read at once.
+pub(super) const READING_LEN_MAX: u32 = 32 << 20;
 
 /// Which tier answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -440,6 +445,8 @@ impl Store {
         extent: Extent,
     ) -> Loaded {
         let within = self.read_range(candidate.word, offset, extent);
+        // Held until the caller has the entry, and decides without waiting what to keep of it.
+        let _turn = self.turn_to_read(within.end - within.start).await;
         match self.read_region(region, within.clone()).await {
             Err(_) => {
                 count(&self.shared.counters.read_errors);
@@ -453,6 +460,16 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Waits until not too much is being read for others. Whom a read is for does not matter yet:
+    /// it ends without its client.
+    async fn turn_to_read(&self, len: u64) -> Option<SemaphorePermit<'_>> {
+        if len <= UNSHARED_LEN_MAX as u64 {
+            return None;
+        }
+        let len = u32::try_from(len).unwrap_or(u32::MAX).min(READING_LEN_MAX);
+        self.shared.reading.acquire_many(len).await.ok()
     }
 
     /// The blocks of the region to read for a slot at `offset`.

@@ -1,7 +1,7 @@
 //! Rule 10: whole objects. An object of several slices is there whole or not at all.
 
 use rawcached::cache::{CacheOptions, Condition, StoreError};
-use rawcached::device::{Effect, Fault, OperationKind};
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::support::*;
 
@@ -189,4 +189,34 @@ fn writers_that_use_up_the_memory_do_not_wait_for_each_other_in_a_circle() {
         let whole = usize::try_from(slice + 1000).unwrap();
         assert_eq!(rig.get(&[number]).unwrap(), body(number.into(), whole));
     }
+}
+
+#[test]
+fn many_lookups_at_a_time_read_a_bounded_number_of_bytes() {
+    let disk = Disk { regions: 20, region_size: 8 << 20, alignment: 4096 };
+    let rig = Rig::with(disk, plain());
+    let len = 1_000_000;
+    for number in 0..80u8 {
+        rig.put(&[number], &body(number.into(), len), &for_secs(1000)).unwrap();
+    }
+    rig.sleep(secs(2));
+    rig.sim.set_delay(Delay::Sleep(millis(50)));
+    let most = rig.run(async {
+        let lookups = (0..80u8).map(|number| { let rig = &rig; async move { read(rig.cache(), &[number]).await } });
+        let all = futures_util::future::join_all(lookups);
+        let mut all = std::pin::pin!(all);
+        let mut most = 0;
+        loop {
+            let stats = rig.cache().device_store().device().stats();
+            most = most.max(stats.reads_in_flight);
+            tokio::select! {
+                found = &mut all => {
+                    assert!(found.iter().all(|found| found.as_ref().is_some_and(|body| body.len() == len)));
+                    return most;
+                }
+                () = tokio::time::sleep(millis(1)) => {}
+            }
+        }
+    });
+    assert!((20..=32).contains(&most), "{most} reads of a megabyte at a time");
 }
