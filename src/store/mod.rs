@@ -26,6 +26,7 @@ mod slot;
 mod slots;
 mod snapshot;
 mod touch;
+mod victim;
 mod word;
 
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
-//! Making room: expired regions first, then purged and mostly dead ones, then the oldest.
-//! Owns the order in which a region is emptied and freed; one call does one region.
+//! Making room: empties a region and frees it, one region a call. Owns the order in which that
+//! is done; which region it is, `victim` says.
 
 use std::sync::Arc;
 
@@ -11,17 +11,12 @@ use super::read::{Candidate, Extent, Loaded};
 use super::regions::RegionState;
 use super::request::StoreError;
 use super::slot::Slot;
+use super::victim::{Hand, MOSTLY_DEAD};
 use super::word::{Location, SizeClass, Word};
 use crate::device::{AlignedBuf, WriteSlice};
-use crate::format::{
-    FooterRecord, KILL_LEN, Kill, Kind, RegionHeader, RegionUse, Sequence, SliceKey,
-};
+use crate::format::{FooterRecord, Kill, Kind, RegionHeader, RegionUse, Sequence, SliceKey};
 use crate::planted::{self, Bug};
 
-/// A region with less than one part in this many alive is emptied before the oldest.
-const MOSTLY_DEAD: u64 = 8;
-/// A region whose kill records fill more than one part in this many is not emptied out of turn.
-const KILLS_SHARE: u64 = 8;
 /// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is reclaimed.
 const DISCARDS_MAX: usize = 1024;
 /// Shards of the index swept without letting others run: well below a millisecond with 50 million words.
@@ -36,13 +31,14 @@ pub(super) struct Discard {
 impl Store {
     /// Keeps free regions ahead of the writers until the store is closed.
     pub(super) async fn run_reclaimer(self) {
+        let mut hand = Hand::default();
         loop {
             self.shared.wake_reclaimer.notified().await;
             loop {
                 if self.shared.is_stopping() {
                     return;
                 }
-                let reclaimed = match self.reclaim_one().await {
+                let reclaimed = match self.reclaim_one(&mut hand).await {
                     Ok(reclaimed) => reclaimed,
                     Err(error) => {
                         tracing::error!(error = &error as &dyn std::error::Error, "reclaim failed");
@@ -62,7 +58,7 @@ impl Store {
         (self.shared.layout.region_count as usize / 32).clamp(2, 64)
     }
 
-    async fn reclaim_one(&self) -> Result<bool, StoreError> {
+    async fn reclaim_one(&self, hand: &mut Hand) -> Result<bool, StoreError> {
         if !self.shared.is_recovered()
             // In vain it would drop what can still be read.
             || self.shared.health.is_refusing()
@@ -71,7 +67,7 @@ impl Store {
         {
             return Ok(false);
         }
-        let Some(region) = self.pick_victim() else { return Ok(false) };
+        let Some(region) = self.pick_victim(hand).await else { return Ok(false) };
         self.shared.regions.on_device(region).set_state(RegionState::Reclaiming);
         let row = self.shared.regions.on_device(region);
         let generation = row.generation();
@@ -102,42 +98,6 @@ impl Store {
         })
     }
 
-    fn pick_victim(&self) -> Option<u32> {
-        let now = self.shared.clock.now();
-        let floor = self.shared.purge_floor();
-        let (credit, free) = {
-            let log = self.shared.log.lock();
-            (log.reinsert_credit(), log.free_count())
-        };
-        let kills_max = self.shared.layout.region_size / KILLS_SHARE;
-        let mostly_dead = self.shared.layout.region_size / MOSTLY_DEAD;
-        // The newest regions were given up by failed writes: the least is lost if this fails too.
-        let in_doubt = self.shared.health.is_in_doubt();
-        self.shared
-            .regions
-            .iter()
-            .filter(|(_, row)| row.state() == RegionState::Sealed)
-            .min_by_key(|(_, row)| {
-                let carried = row.kills() * KILL_LEN as u64;
-                // The oldest region frees most: no victim of its kill records is left. In need, or
-                // where little would be won, it is the one.
-                let rank = if free == 0 || carried > kills_max {
-                    2
-                } else if row.keep_until() <= now || row.generation() < floor || row.live() == 0 {
-                    0
-                } else if row.live() < mostly_dead.min(credit) {
-                    1
-                } else {
-                    2
-                };
-                // One bad block must not keep all the other regions from being reclaimed.
-                let age = row.generation().0;
-                let age = if in_doubt { u64::MAX - age } else { age };
-                (row.failures(), !row.is_condemned(), rank, age)
-            })
-            .map(|(region, _)| region)
-    }
-
     async fn reclaim(&self, region: u32) -> Result<(), StoreError> {
         let shared = &*self.shared;
         let row = shared.regions.on_device(region);
@@ -147,7 +107,10 @@ impl Store {
         shared.log.lock().begin_freeing();
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let mut moved = false;
-        for record in &contents.footer.records {
+        // The smallest first: so what may be re-inserted keeps the most entries.
+        let mut records: Vec<&FooterRecord> = contents.footer.records.iter().collect();
+        records.sort_unstable_by_key(|record| (record.slot_len, record.offset));
+        for record in records {
             let place = Place {
                 location: Location::new(region, record.offset, shared.layout.region_size),
                 generation: row.generation(),

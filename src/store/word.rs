@@ -114,6 +114,12 @@ impl Word {
         Word(self.0 | HIT_BIT)
     }
 
+    /// The same word, not hit.
+    #[must_use]
+    pub fn not_hit(self) -> Word {
+        Word(self.0 & !HIT_BIT)
+    }
+
     /// Whether it can be the word of an entry; false for damaged ones.
     #[must_use]
     pub fn is_sound(self) -> bool {

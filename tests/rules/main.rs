@@ -6,6 +6,7 @@
 
 mod damage;
 mod epoch;
+mod eviction;
 mod failures;
 #[path = "../../benches/recovery/fill.rs"]
 #[allow(dead_code, reason = "the benchmark uses the rest")]

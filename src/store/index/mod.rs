@@ -165,4 +165,12 @@ impl Locked<'_> {
             self.shard.set_word(spot, word);
         }
     }
+
+    /// Forgets that the word with this location was hit.
+    pub fn clear_hit(&mut self, location: Location) {
+        if let Some(spot) = self.shard.find(self.print(), location) {
+            let word = self.shard.word(spot).not_hit();
+            self.shard.set_word(spot, word);
+        }
+    }
 }

@@ -1,0 +1,82 @@
+//! Eviction: what is asked for stays, at little cost, and what is not goes.
+
+use crate::support::*;
+
+/// Entries of the region that is asked for.
+const HOT: u64 = 4;
+
+/// Fills the first region with entries that are asked for in each round.
+fn with_hot_region() -> Rig {
+    let rig = Rig::new();
+    rig.fill("hot", HOT, 100_000);
+    rig.fill("next", 4, 100_000);
+    rig.sleep(secs(2));
+    rig
+}
+
+fn hot_hits(rig: &Rig) -> u64 {
+    (0..HOT).map(|n| u64::from(rig.get(format!("hot-{n}").as_bytes()).is_some())).sum()
+}
+
+/// Stores a region's worth of entries that nobody asks for.
+fn cold_round(rig: &Rig, round: u64) {
+    rig.fill(&format!("cold-{round}"), 4, 100_000);
+    rig.sleep(millis(200));
+}
+
+#[test]
+fn a_region_in_use_stays_without_being_written_again() {
+    let rig = with_hot_region();
+    for round in 0..60 {
+        assert_eq!(hot_hits(&rig), HOT, "round {round}");
+        cold_round(&rig, round);
+    }
+    let counters = rig.stats().store.counters;
+    assert!(counters.regions_freed > 40, "{} regions freed", counters.regions_freed);
+    assert!(counters.reinserted < 2 * HOT, "{} entries written again", counters.reinserted);
+}
+
+#[test]
+fn a_region_goes_when_it_is_no_longer_asked_for() {
+    let rig = with_hot_region();
+    for round in 0..20 {
+        assert_eq!(hot_hits(&rig), HOT, "round {round}");
+        cold_round(&rig, round);
+    }
+    (20..220).for_each(|round| cold_round(&rig, round));
+    assert_eq!(hot_hits(&rig), 0, "200 regions were written since they were asked for");
+}
+
+#[test]
+fn what_is_asked_for_in_every_region_does_not_hold_up_stores() {
+    let rig = Rig::new();
+    for round in 0..40 {
+        cold_round(&rig, round);
+        for known in 0..=round {
+            for n in 0..4 {
+                rig.get(format!("cold-{known}-{n}").as_bytes());
+            }
+        }
+    }
+    let counters = rig.stats().store.counters;
+    assert_eq!(counters.refused, 0);
+    assert!(counters.regions_freed > 20, "{} regions freed", counters.regions_freed);
+}
+
+#[test]
+fn kill_records_do_not_pile_up_behind_a_region_in_use() {
+    let rig = with_hot_region();
+    for round in 0..120 {
+        hot_hits(&rig);
+        rig.fill(&format!("cold-{round}"), 3, 100_000);
+        for n in 0..150 {
+            let key = format!("changed-{n}");
+            rig.put(key.as_bytes(), &body(n, 50), &for_secs(100_000)).unwrap();
+        }
+        rig.sleep(millis(200));
+    }
+    let counters = rig.stats().store.counters;
+    assert!(counters.regions_freed > 100, "{} regions freed", counters.regions_freed);
+    let each = counters.kills_carried / counters.regions_freed;
+    assert!(each < 300, "{each} kill records carried for each region freed");
+}
