@@ -68,17 +68,37 @@ impl Store {
             return Ok(false);
         }
         let Some(region) = self.pick_victim(hand).await else { return Ok(false) };
-        self.shared.regions.on_device(region).set_state(RegionState::Reclaiming);
+        let freed = self.try_to_free(region, RegionState::Sealed).await;
+        match (freed, self.unreadable_region()) {
+            // There is no room for the kill records of any region, and what could not be read needs
+            // them all to be kept: without that region the others can be emptied again.
+            (Err(StoreError::Busy(_)), Some(lost)) => {
+                tracing::warn!(region = lost, "a region that could not be read is overwritten");
+                self.try_to_free(lost, RegionState::Unreadable).await?;
+            }
+            (freed, _) => freed?,
+        }
+        Ok(true)
+    }
+
+    /// Empties and frees a region in `state`, to which it goes back where that fails.
+    async fn try_to_free(&self, region: u32, state: RegionState) -> Result<(), StoreError> {
         let row = self.shared.regions.on_device(region);
+        row.set_state(RegionState::Reclaiming);
         let generation = row.generation();
-        let freed = self.reclaim(region).await;
+        let freed = if state == RegionState::Unreadable {
+            self.shared.log.lock().begin_freeing();
+            self.free(region).await
+        } else {
+            self.reclaim(region).await
+        };
         self.shared.log.lock().end_freeing(freed.is_ok());
         if freed.is_err() {
             if row.generation() != generation {
                 // On the device its life goes on: kill records for it are still needed.
-                self.shared.regions.begin_life(region, generation, RegionState::Sealed);
+                self.shared.regions.begin_life(region, generation, state);
             }
-            row.set_state(RegionState::Sealed);
+            row.set_state(state);
             row.count_failure();
         }
         match &freed {
@@ -86,7 +106,14 @@ impl Store {
             Err(StoreError::Device(error)) if error.operation != "read" => self.note_failure(error),
             Err(_) => {}
         }
-        freed.map(|()| true)
+        freed
+    }
+
+    /// The region that could not be read at the start and failed least since.
+    fn unreadable_region(&self) -> Option<u32> {
+        let unreadable =
+            self.shared.regions.iter().filter(|(_, row)| row.state() == RegionState::Unreadable);
+        unreadable.min_by_key(|(_, row)| row.failures()).map(|(region, _)| region)
     }
 
     /// Whether a region waits to be emptied because it is damaged. One that cannot be emptied waits

@@ -19,7 +19,8 @@ pub enum RegionState {
     Reclaiming,
     /// Held something before the restart; recovery will tell.
     Unknown,
-    /// Could not be read at the start: neither served nor reused.
+    /// Could not be read at the start: not served, and overwritten only where nothing else gives
+    /// room.
     Unreadable,
 }
 
