@@ -14,7 +14,8 @@ use rawcached::cache::{Ack, Cache, CacheOptions, Condition, RangeOptions, StoreO
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::config::ListenAddress;
 use rawcached::device::{
-    Delay, Device, Effect, Fault, IoMode, OpenOptions, OperationKind, SimDevice,
+    AdaptiveOptions, Delay, Device, Effect, Fault, IoMode, OpenOptions, OperationKind, SimDevice,
+    Way,
 };
 use rawcached::format::Layout;
 use rawcached::format::Uuid;
@@ -29,6 +30,7 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 const UNMOVED: &[&str] = &[
     "rawcached_accept_errors_total",
     "rawcached_connection_panics_total",
+    "rawcached_device_adaptive_fallback",
     "rawcached_device_direct_io_fallback",
 ];
 
@@ -506,6 +508,36 @@ async fn buffered(seen: &mut Seen) {
     cache.shutdown().await.unwrap();
 }
 
+async fn adaptive(seen: &mut Seen) {
+    // Times on a simulated device are noise: a contest that any difference decides.
+    let options = AdaptiveOptions {
+        first: Way::PageCache,
+        sample_one_in: 2,
+        margin_percent: 0,
+        samples_min: 1,
+        window: Duration::ZERO,
+    };
+    let sim = sim(16 << 20).await;
+    let device = sim.open_adaptive(options);
+    let (cache, metrics) = open(device.clone(), without_ram(), &clock()).await;
+    seen.scrape(&metrics);
+    put(&cache, "k", 10).await;
+    for _ in 0..6 {
+        put(&cache, "filler", 1 << 20).await;
+    }
+    sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read));
+    assert!(cache.lookup(b"k").await.is_some());
+    for block in 0.. {
+        let buf = device.geometry().read_buffer(512);
+        device.read_adaptive(block % 1000 * 512, buf).await.unwrap();
+        if device.stats().adaptive.switches > 0 {
+            break;
+        }
+    }
+    seen.scrape(&metrics);
+    cache.shutdown().await.unwrap();
+}
+
 #[test]
 fn every_metric_that_can_be_moved_moves() {
     let mut seen = Seen::default();
@@ -515,6 +547,7 @@ fn every_metric_that_can_be_moved_moves() {
         disk_commands(&mut seen).await;
         http_requests(&mut seen).await;
         buffered(&mut seen).await;
+        adaptive(&mut seen).await;
     });
     let mut paused = tokio::runtime::Builder::new_current_thread();
     paused.enable_all().start_paused(true).build().unwrap().block_on(async {

@@ -88,7 +88,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             image.clone()
         }
     };
-    for io in [IoMode::Direct, IoMode::Buffered] {
+    for io in [IoMode::Direct, IoMode::Buffered, IoMode::Adaptive] {
         let options = OpenOptions { io, engine: arguments.engine, ..OpenOptions::new(&path) };
         fill(&options, object_len).await?;
         println!("\n{} {io:?}, {} MiB", path.display(), object_len / MIB);

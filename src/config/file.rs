@@ -125,11 +125,8 @@ mod tests {
     fn a_wrong_value_names_line_and_key() {
         let message = refused("[ram]\n\nsize = \"12XB\"\n");
         assert!(message.starts_with("c.toml:3: ram.size: \"12XB\" is not a size"), "{message}");
-        let message = refused("[[device]]\npath = \"/x\"\nio = \"adaptive\"");
-        assert!(
-            message.starts_with("c.toml:3: device.io: \"adaptive\" is not supported"),
-            "{message}"
-        );
+        let message = refused("[[device]]\npath = \"/x\"\nio = \"mmap\"");
+        assert!(message.starts_with("c.toml:3: device.io: \"mmap\" is not known"), "{message}");
         let message = refused("[server]\nworkers = -1");
         assert!(message.starts_with("c.toml:2: server.workers: "), "{message}");
         let message = refused("[server]\nmemcached = [\n \"unix:/a\",\n \"nowhere\",\n]");

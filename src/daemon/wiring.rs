@@ -44,6 +44,7 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
             IoMode::Auto => device::IoMode::Auto,
             IoMode::Direct => device::IoMode::Direct,
             IoMode::Buffered => device::IoMode::Buffered,
+            IoMode::Adaptive => device::IoMode::Adaptive,
         },
         engine: match device.engine {
             EngineChoice::Auto => EngineKind::Auto,

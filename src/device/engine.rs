@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::adaptive::Way;
 use super::block_lock::BlockGuard;
 use super::{AlignedBuf, ThreadRing};
 
@@ -61,7 +62,7 @@ impl OperationKind {
 /// A request's work and the memory it owns while under way.
 pub(crate) enum Operation {
     /// Fill `buf` from byte `filled` on.
-    Read { buf: AlignedBuf, filled: usize },
+    Read { buf: AlignedBuf, filled: usize, way: Way },
     /// Write the slices one after another. `hold` is kept until the write is over, even
     /// when nobody waits for it any more.
     Write { slices: Vec<WriteSlice>, hold: Option<BlockGuard> },
@@ -81,7 +82,7 @@ impl Operation {
     /// Bytes asked for.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Operation::Read { buf, filled } => buf.capacity() - filled,
+            Operation::Read { buf, filled, .. } => buf.capacity() - filled,
             Operation::Write { slices, .. } => slices.iter().map(|slice| slice.range.len()).sum(),
             Operation::Flush => 0,
         }
@@ -132,6 +133,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Takes `request` over.
     fn submit(&self, request: Request);
+
+    /// Drops what the page cache has of a range, where [`Way::PageCache`] reads go.
+    fn forget_cached(&self, _offset: u64, _len: usize) {}
 
     /// The engine's ring for the calling thread, if it works with such.
     fn thread_ring(&self) -> io::Result<Option<ThreadRing>> {

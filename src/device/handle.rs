@@ -5,6 +5,7 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use super::adaptive::{Adaptive, Way};
 use super::block_lock::{BlockGuard, BlockLocks};
 use super::engine::{Completion, Engine, Operation, Request};
 use super::write_queue::WriteQueue;
@@ -12,6 +13,7 @@ use super::{
     AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,
     ThreadRing, WriteSlice,
 };
+use crate::clock::Stopwatch;
 use crate::planted::{self, Bug};
 
 /// Longest write given to the engine at once, in bytes, so that a large write does not hold up
@@ -43,6 +45,8 @@ struct Inner {
     info: DeviceInfo,
     stats: DeviceStats,
     locks: Arc<BlockLocks>,
+    adaptive: Option<Adaptive>,
+    opened: Stopwatch,
 }
 
 /// The bytes of one range, wherever it starts and ends.
@@ -66,9 +70,18 @@ impl AsRef<[u8]> for ExactBytes {
 }
 
 impl Device {
-    pub(super) fn new(engine: Box<dyn Engine>, geometry: Geometry, info: DeviceInfo) -> Device {
-        let (stats, locks) = (DeviceStats::default(), BlockLocks::new());
-        Device { inner: Arc::new(Inner { engine, geometry, info, stats, locks }) }
+    /// A device; with `adaptive`, whose engine reads through the page cache too.
+    pub(super) fn new(
+        engine: Box<dyn Engine>,
+        geometry: Geometry,
+        info: DeviceInfo,
+        adaptive: Option<Adaptive>,
+    ) -> Device {
+        assert_eq!(info.adaptive, adaptive.is_some(), "it says what it does");
+        let (stats, locks, opened) =
+            (DeviceStats::default(), BlockLocks::new(), Stopwatch::start());
+        let inner = Inner { engine, geometry, info, stats, locks, adaptive, opened };
+        Device { inner: Arc::new(inner) }
     }
 
     /// What every transfer must respect.
@@ -86,7 +99,11 @@ impl Device {
     /// The device's counters now.
     #[must_use]
     pub fn stats(&self) -> DeviceStatsSnapshot {
-        self.inner.stats.snapshot(self.inner.info.direct)
+        let mut stats = self.inner.stats.snapshot(self.inner.info.direct);
+        if let Some(adaptive) = &self.inner.adaptive {
+            stats.adaptive = adaptive.snapshot();
+        }
+        stats
     }
 
     /// A ring for the calling thread, through which the thread's own requests go from then on; `None`
@@ -107,8 +124,47 @@ impl Device {
     /// # Panics
     /// If offset, length or address is not aligned.
     pub async fn read(&self, offset: u64, buf: AlignedBuf) -> Result<AlignedBuf, DeviceError> {
+        self.read_by(Way::Main, offset, buf).await
+    }
+
+    /// As [`Device::read`], but by the faster way if the device is opened adaptively. Then the bytes may
+    /// be older than the last write: only for what proves by itself that it is not. On any doubt,
+    /// tell by [`Device::distrust`] and read again by [`Device::read`].
+    ///
+    /// # Errors
+    /// As [`Device::read`]; a read by the other way may do better.
+    ///
+    /// # Panics
+    /// As [`Device::read`].
+    pub async fn read_adaptive(
+        &self,
+        offset: u64,
+        buf: AlignedBuf,
+    ) -> Result<AlignedBuf, DeviceError> {
+        let Some(adaptive) = &self.inner.adaptive else { return self.read(offset, buf).await };
         let len = buf.capacity();
-        self.inner.read(offset, buf).await.map_err(|source| {
+        let way = adaptive.choose(offset, len);
+        let watch = Stopwatch::start();
+        let buf = self.read_by(way, offset, buf).await?;
+        adaptive.record(way, len, watch.elapsed(), self.inner.opened.elapsed());
+        Ok(buf)
+    }
+
+    /// Drops what the page cache has of a range that [`Device::read_adaptive`] gave and that is
+    /// doubted, and counts it.
+    pub fn distrust(&self, offset: u64, len: usize) {
+        self.inner.stats.distrusted();
+        self.inner.engine.forget_cached(offset, len);
+    }
+
+    async fn read_by(
+        &self,
+        way: Way,
+        offset: u64,
+        buf: AlignedBuf,
+    ) -> Result<AlignedBuf, DeviceError> {
+        let len = buf.capacity();
+        self.inner.read(way, offset, buf).await.map_err(|source| {
             self.inner.stats.failed(OperationKind::Read);
             DeviceError::new(OperationKind::Read, offset, len, source)
         })
@@ -242,14 +298,17 @@ impl Device {
 }
 
 impl Inner {
-    async fn read(&self, offset: u64, mut buf: AlignedBuf) -> io::Result<AlignedBuf> {
+    async fn read(&self, way: Way, offset: u64, mut buf: AlignedBuf) -> io::Result<AlignedBuf> {
         let len = buf.capacity();
         self.check_alignment(offset, buf.spare(0).addr(), len);
         self.check_bounds(offset, len)?;
         let mut filled = 0;
         let mut stalls = 0;
         while filled < len {
-            let request = Operation::Read { buf, filled };
+            if way == Way::PageCache {
+                self.stats.read_cached();
+            }
+            let request = Operation::Read { buf, filled, way };
             let completion = self.submit(offset + filled as u64, request).await?;
             let Operation::Read { buf: same, .. } = completion.operation else {
                 unreachable!("an engine gives back the operation it was given")

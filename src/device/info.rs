@@ -31,6 +31,10 @@ pub struct DeviceInfo {
     pub direct: bool,
     /// Why direct I/O is off although it was wanted.
     pub fallback: Option<String>,
+    /// Whether lookups read through the page cache where that is faster, though the rest is direct.
+    pub adaptive: bool,
+    /// Why they do not although it was wanted.
+    pub adaptive_fallback: Option<String>,
     /// The file system accepts direct writes but buffers them all the same
     /// (btrfs with data checksums, since Linux 6.14).
     pub direct_writes_buffered: bool,

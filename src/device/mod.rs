@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code, reason = "the only layer that talks to the kernel through pointers")]
 
+mod adaptive;
 mod block_lock;
 mod buffer;
 mod direct;
@@ -11,6 +12,7 @@ mod engine;
 mod error;
 mod facts;
 mod file_size_limit;
+mod files;
 mod geometry;
 mod handle;
 mod holder;
@@ -20,6 +22,7 @@ mod loop_file;
 mod memory;
 mod open;
 mod open_error;
+mod page_cache;
 mod pool;
 mod probe;
 mod request_queue;
@@ -30,6 +33,7 @@ mod uring;
 mod write_check;
 mod write_queue;
 
+pub use adaptive::{AdaptiveOptions, Way};
 pub use buffer::AlignedBuf;
 pub use engine::{OperationKind, WriteSlice};
 pub use error::DeviceError;
@@ -44,5 +48,5 @@ pub use open_error::OpenError;
 pub use probe::{ProbeReport, probe};
 pub use signature::{SIGNATURE_HEAD_LEN, SIGNATURE_TAIL_LEN, foreign_signature};
 pub use sim::{Delay, Effect, FAULT_KINDS, Fault, FaultKind, Rates, SimCounts, SimDevice, Struck};
-pub use stats::{DeviceStats, DeviceStatsSnapshot};
+pub use stats::{ADAPTIVE_CLASSES, AdaptiveSnapshot, DeviceStats, DeviceStatsSnapshot};
 pub use uring::{ThreadRing, submit_waiting};

@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::adaptive::Adaptive;
 use super::direct::{self, Verdict};
 use super::engine::Engine;
 use super::facts::Facts;
+use super::files::Files;
 use super::pool::ThreadPool;
 use super::uring::Uring;
 use super::{
-    ALIGNMENT_MAX, ALIGNMENT_MIN, Device, DeviceInfo, DeviceKind, Geometry, OpenError, holder,
-    loop_file,
+    ALIGNMENT_MAX, ALIGNMENT_MIN, AdaptiveOptions, Device, DeviceInfo, DeviceKind, Geometry,
+    OpenError, holder, loop_file, page_cache,
 };
 
 /// Threads of the thread-pool engine unless told otherwise.
@@ -40,6 +42,9 @@ pub enum IoMode {
     Direct,
     /// Through the page cache.
     Buffered,
+    /// As `Auto`; but where direct I/O works, lookups read through the page cache while that is
+    /// measured to be faster. Needs Linux 6.5, else all reads are direct, with a warning.
+    Adaptive,
 }
 
 /// What moves the bytes.
@@ -74,6 +79,8 @@ pub struct OpenOptions {
     pub read_only: bool,
     /// Threads of the thread-pool engine, 2 to [`THREADS_MAX`]; half of them at most write.
     pub threads: usize,
+    /// For [`IoMode::Adaptive`]: how it measures and switches.
+    pub adaptive: AdaptiveOptions,
 }
 
 impl OpenOptions {
@@ -88,6 +95,7 @@ impl OpenOptions {
             alignment: None,
             read_only: false,
             threads: THREADS_DEFAULT,
+            adaptive: AdaptiveOptions::default(),
         }
     }
 }
@@ -138,7 +146,9 @@ impl Device {
         let geometry = geometry(&facts, &access, options)?;
         let writes_buffered = access.direct && facts.data_checksums;
         report(path, &access, writes_buffered);
-        let (engine, engine_fallback) = start_engine(file, options)?;
+        let (files, adaptive_fallback) = with_cached(file, &access, options);
+        let adaptive = files.cached.is_some().then(|| Adaptive::new(options.adaptive));
+        let (engine, engine_fallback) = start_engine(files, options)?;
         let info = DeviceInfo {
             path: path.clone(),
             kind: facts.kind,
@@ -146,13 +156,15 @@ impl Device {
             engine_fallback,
             direct: access.direct,
             fallback: access.fallback,
+            adaptive: adaptive.is_some(),
+            adaptive_fallback,
             direct_writes_buffered: writes_buffered,
             read_only: options.read_only,
             size: geometry.size,
             alignment: geometry.alignment,
             memory_alignment: geometry.memory_alignment,
         };
-        Ok(Device::new(engine, geometry, info))
+        Ok(Device::new(engine, geometry, info, adaptive))
     }
 }
 
@@ -250,28 +262,48 @@ fn buffered(facts: &Facts, fallback: Option<String>) -> Access {
     Access { direct: false, fallback, required: ALIGNMENT_MIN, preferred, memory_alignment: 1 }
 }
 
+/// Adds a description for reads through the page cache, if that is wanted; tells why it is not
+/// to be had. Where direct I/O does not work, all reads are buffered as it is.
+fn with_cached(main: File, access: &Access, options: &OpenOptions) -> (Files, Option<String>) {
+    if options.io != IoMode::Adaptive || !access.direct {
+        return (Files::only(main), None);
+    }
+    match page_cache::open(&options.path, &main) {
+        Ok(cached) => {
+            let path = options.path.display();
+            tracing::info!(%path, "adaptive: lookups go through the page cache while it is faster");
+            (Files { main, cached: Some(cached) }, None)
+        }
+        Err(reason) => {
+            let path = options.path.display();
+            tracing::warn!(%path, reason, "adaptive reads are off: all are direct");
+            (Files::only(main), Some(reason))
+        }
+    }
+}
+
 /// Starts the engine asked for; tells why it is not the best one, if that was wanted.
 fn start_engine(
-    file: File,
+    files: Files,
     options: &OpenOptions,
 ) -> Result<(Box<dyn Engine>, Option<String>), OpenError> {
     let path = &options.path;
-    let (file, fallback) = match options.engine {
-        EngineKind::Threads => (file, None),
-        wanted => match Uring::start(file) {
+    let (files, fallback) = match options.engine {
+        EngineKind::Threads => (files, None),
+        wanted => match Uring::start(files) {
             Ok(engine) => return Ok((Box::new(engine), None)),
             Err((_, source)) if wanted == EngineKind::IoUring => {
                 return Err(OpenError::IoUringUnavailable { path: path.clone(), source });
             }
-            Err((file, source)) => {
+            Err((files, source)) => {
                 let path = path.display();
                 tracing::warn!(%path, %source, "io_uring does not work here: using threads");
-                (file, Some(source.to_string()))
+                (files, Some(source.to_string()))
             }
         },
     };
     let threads = options.threads.clamp(2, THREADS_MAX);
-    let pool = ThreadPool::start(file, threads).map_err(|source| OpenError::io(path, source))?;
+    let pool = ThreadPool::start(files, threads).map_err(|source| OpenError::io(path, source))?;
     Ok((Box::new(pool), fallback))
 }
 

@@ -11,8 +11,9 @@ use nix::sys::uio::pwritev;
 use parking_lot::{Condvar, Mutex};
 
 use super::engine::{Engine, Operation, Request};
+use super::files::Files;
 use super::request_queue::RequestQueue;
-use super::{AlignedBuf, OperationKind, WriteSlice};
+use super::{AlignedBuf, OperationKind, WriteSlice, page_cache};
 
 /// Slices given to one `pwritev`; a write of more is reported as short and continued.
 const SLICES_MAX: usize = 64;
@@ -26,7 +27,7 @@ pub(super) struct ThreadPool {
 }
 
 struct Shared {
-    file: File,
+    files: Files,
     work: Mutex<Work>,
     ready: Condvar,
 }
@@ -39,11 +40,11 @@ struct Work {
 }
 
 impl ThreadPool {
-    /// A pool of `threads` (at least two) that owns `file`.
-    pub(super) fn start(file: File, threads: usize) -> io::Result<ThreadPool> {
+    /// A pool of `threads` (at least two) that owns `files`.
+    pub(super) fn start(files: Files, threads: usize) -> io::Result<ThreadPool> {
         assert!(threads >= 2, "one thread to write and one that never does");
         // Writes leave half of the threads to reads.
-        let shared = Arc::new(Shared::new(file, threads / 2));
+        let shared = Arc::new(Shared::new(files, threads / 2));
         let mut pool = ThreadPool { shared, workers: Vec::with_capacity(threads) };
         for index in 0..threads {
             let shared = Arc::clone(&pool.shared);
@@ -64,6 +65,12 @@ impl Engine for ThreadPool {
             refused.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
         }
     }
+
+    fn forget_cached(&self, offset: u64, len: usize) {
+        if let Some(cached) = &self.shared.files.cached {
+            page_cache::forget(cached, offset, len);
+        }
+    }
 }
 
 impl Drop for ThreadPool {
@@ -80,9 +87,9 @@ impl Drop for ThreadPool {
 }
 
 impl Shared {
-    fn new(file: File, writing_max: usize) -> Shared {
+    fn new(files: Files, writing_max: usize) -> Shared {
         let work = Work { queue: RequestQueue::new(writing_max), idle: 0, closed: false };
-        Shared { file, work: Mutex::new(work), ready: Condvar::new() }
+        Shared { files, work: Mutex::new(work), ready: Condvar::new() }
     }
 
     /// Queues `request`, or gives it back if the queue is full.
@@ -139,9 +146,9 @@ impl Shared {
         let offset = libc::off_t::try_from(request.offset)
             .map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
         match &mut request.operation {
-            Operation::Read { buf, filled } => read(&self.file, offset, buf, *filled),
-            Operation::Write { slices, .. } => write(&self.file, offset, slices),
-            Operation::Flush => self.file.sync_data().map(|()| 0),
+            Operation::Read { buf, filled, way } => read(self.files.of(*way), offset, buf, *filled),
+            Operation::Write { slices, .. } => write(&self.files.main, offset, slices),
+            Operation::Flush => self.files.main.sync_data().map(|()| 0),
         }
     }
 }
@@ -176,13 +183,14 @@ fn write(file: &File, offset: libc::off_t, slices: &[WriteSlice]) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Way;
     use crate::device::engine::Completion;
     use tokio::sync::oneshot::Receiver;
 
-    fn temporary(bytes: u64) -> File {
+    fn temporary(bytes: u64) -> Files {
         let file = tempfile::tempfile().unwrap();
         file.set_len(bytes).unwrap();
-        file
+        Files::only(file)
     }
 
     fn block(byte: u8) -> WriteSlice {
@@ -197,7 +205,7 @@ mod tests {
 
     fn read_of(len: usize, offset: u64) -> (Request, Receiver<Completion>) {
         let buf = AlignedBuf::unfilled(len, 512);
-        Request::new(offset, Operation::Read { buf, filled: 0 })
+        Request::new(offset, Operation::Read { buf, filled: 0, way: Way::Main })
     }
 
     #[test]
@@ -253,7 +261,7 @@ mod tests {
     #[test]
     fn a_failed_system_call_gives_its_errno() {
         let read_only = File::open("/dev/null").unwrap();
-        let pool = ThreadPool::start(read_only, 2).unwrap();
+        let pool = ThreadPool::start(Files::only(read_only), 2).unwrap();
         let (request, done) = write_of(vec![block(1)], 0);
         pool.submit(request);
         let error = done.blocking_recv().unwrap().result.unwrap_err();

@@ -76,15 +76,16 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::device::AlignedBuf;
     use crate::device::engine::Operation;
+    use crate::device::{AlignedBuf, Way};
 
     fn flush() -> Request {
         Request::new(0, Operation::Flush).0
     }
 
     fn read() -> (Request, tokio::sync::oneshot::Receiver<crate::device::engine::Completion>) {
-        Request::new(0, Operation::Read { buf: AlignedBuf::unfilled(512, 512), filled: 0 })
+        let buf = AlignedBuf::unfilled(512, 512);
+        Request::new(0, Operation::Read { buf, filled: 0, way: Way::Main })
     }
 
     #[test]

@@ -3,6 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::OperationKind;
+use super::adaptive::SIZE_CLASSES;
+
+/// Names of the classes of lengths for which adaptive reads decide apart: their longest reads.
+pub const ADAPTIVE_CLASSES: [&str; SIZE_CLASSES] = ["16KiB", "256KiB", "any"];
 
 /// Live counters of one device, from its opening on.
 #[derive(Debug, Default)]
@@ -19,6 +23,17 @@ pub struct DeviceStats {
     continued: AtomicU64,
     in_flight: AtomicU64,
     reads_in_flight: AtomicU64,
+    cached_reads: AtomicU64,
+    distrusted: AtomicU64,
+}
+
+/// What adaptive reads decided so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct AdaptiveSnapshot {
+    /// Whether the page cache is preferred, by class of lengths.
+    pub prefers_buffered: [bool; SIZE_CLASSES],
+    /// Changes of preference, of all classes.
+    pub switches: u64,
 }
 
 /// The counters at one moment.
@@ -50,6 +65,12 @@ pub struct DeviceStatsSnapshot {
     pub in_flight: u64,
     /// Those of them that read.
     pub reads_in_flight: u64,
+    /// Reads through the page cache of a device opened adaptively.
+    pub cached_reads: u64,
+    /// Adaptive reads whose bytes did not pass, to be read again direct.
+    pub distrusted: u64,
+    /// What adaptive reads decided so far.
+    pub adaptive: AdaptiveSnapshot,
 }
 
 impl DeviceStats {
@@ -68,6 +89,9 @@ impl DeviceStats {
             continued: self.continued.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
             reads_in_flight: self.reads_in_flight.load(Relaxed),
+            cached_reads: self.cached_reads.load(Relaxed),
+            distrusted: self.distrusted.load(Relaxed),
+            adaptive: AdaptiveSnapshot::default(),
         }
     }
 
@@ -106,6 +130,14 @@ impl DeviceStats {
 
     pub(super) fn continued(&self) {
         self.continued.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn read_cached(&self) {
+        self.cached_reads.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn distrusted(&self) {
+        self.distrusted.fetch_add(1, Relaxed);
     }
 
     pub(super) fn modified(&self) {

@@ -1,11 +1,12 @@
 //! What a device counts, as metrics.
 
 use super::Page;
-use crate::device::{DeviceInfo, DeviceStatsSnapshot};
+use crate::device::{ADAPTIVE_CLASSES, DeviceInfo, DeviceStatsSnapshot};
 
 /// Writes the facts and counters of one device.
 pub fn write_device(page: &mut Page, info: &DeviceInfo, stats: &DeviceStatsSnapshot) {
     write_info(page, info, stats.direct);
+    write_adaptive(page, info, stats);
     let requests = "Requests given to the device, by operation.";
     let errors = "Requests that failed for their caller, by operation.";
     let operations = [
@@ -25,7 +26,11 @@ pub fn write_device(page: &mut Page, info: &DeviceInfo, stats: &DeviceStatsSnaps
     }
     let transfers = "Read and write requests, by whether they bypass the page cache.";
     let all = stats.reads + stats.writes;
-    let (direct, buffered) = if stats.direct { (all, 0) } else { (0, all) };
+    let (direct, buffered) = if stats.direct {
+        (all.saturating_sub(stats.cached_reads), stats.cached_reads)
+    } else {
+        (0, all)
+    };
     for (io, count) in [("direct", direct), ("buffered", buffered)] {
         page.counter("rawcached_device_transfers_total", transfers, &[("io", io)], count);
     }
@@ -78,10 +83,44 @@ fn write_info(page: &mut Page, info: &DeviceInfo, direct: bool) {
     );
 }
 
+fn write_adaptive(page: &mut Page, info: &DeviceInfo, stats: &DeviceStatsSnapshot) {
+    page.gauge(
+        "rawcached_device_adaptive",
+        "1 where lookups read through the page cache while that is faster, and all else is direct.",
+        &[],
+        u64::from(info.adaptive),
+    );
+    page.gauge(
+        "rawcached_device_adaptive_fallback",
+        "1 where adaptive reads were wanted and all are direct.",
+        &[],
+        u64::from(info.adaptive_fallback.is_some()),
+    );
+    page.counter(
+        "rawcached_device_adaptive_switches_total",
+        "Times that adaptive reads changed their way, of all lengths.",
+        &[],
+        stats.adaptive.switches,
+    );
+    page.counter(
+        "rawcached_device_adaptive_distrusted_total",
+        "Adaptive reads whose bytes were doubted and read again direct.",
+        &[],
+        stats.distrusted,
+    );
+    let prefers = "1 where adaptive reads of at most this length go through the page cache.";
+    for (length_max, buffered) in ADAPTIVE_CLASSES.into_iter().zip(stats.adaptive.prefers_buffered)
+    {
+        let labels = [("length_max", length_max)];
+        let name = "rawcached_device_adaptive_prefers_buffered";
+        page.gauge(name, prefers, &labels, u64::from(buffered));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::DeviceKind;
+    use crate::device::{AdaptiveSnapshot, DeviceKind};
     use crate::metrics::Metrics;
 
     #[test]
@@ -93,6 +132,8 @@ mod tests {
             direct: true,
             engine_fallback: None,
             fallback: None,
+            adaptive: true,
+            adaptive_fallback: None,
             direct_writes_buffered: false,
             read_only: false,
             size: 1 << 30,
@@ -113,6 +154,9 @@ mod tests {
             continued: 10,
             in_flight: 11,
             reads_in_flight: 3,
+            cached_reads: 1,
+            distrusted: 12,
+            adaptive: AdaptiveSnapshot { prefers_buffered: [false, true, false], switches: 13 },
         };
         let metrics = Metrics::new();
         metrics.add(move |page| write_device(page, &info, &stats)).unwrap();
@@ -123,8 +167,15 @@ mod tests {
             "rawcached_device_requests_total{operation=\"read\"} 1",
             "rawcached_device_requests_total{operation=\"write\"} 2",
             "rawcached_device_requests_total{operation=\"flush\"} 3",
-            "rawcached_device_transfers_total{io=\"direct\"} 3",
-            "rawcached_device_transfers_total{io=\"buffered\"} 0",
+            "rawcached_device_transfers_total{io=\"direct\"} 2",
+            "rawcached_device_transfers_total{io=\"buffered\"} 1",
+            "rawcached_device_adaptive 1",
+            "rawcached_device_adaptive_fallback 0",
+            "rawcached_device_adaptive_switches_total 13",
+            "rawcached_device_adaptive_distrusted_total 12",
+            "rawcached_device_adaptive_prefers_buffered{length_max=\"16KiB\"} 0",
+            "rawcached_device_adaptive_prefers_buffered{length_max=\"256KiB\"} 1",
+            "rawcached_device_adaptive_prefers_buffered{length_max=\"any\"} 0",
             "rawcached_device_read_modify_writes_total 4",
             "rawcached_device_transferred_bytes_total{direction=\"read\"} 5",
             "rawcached_device_transferred_bytes_total{direction=\"write\"} 6",

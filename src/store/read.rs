@@ -100,8 +100,24 @@ pub(crate) enum HeldBody {
 pub(super) enum Extent {
     /// All of it, body verified.
     Whole,
+    /// As `Whole`, to answer a lookup: may come through the page cache of an adaptive device.
+    Answer,
     /// At least header and key: enough to compare keys.
     Key { key_len: usize },
+}
+
+impl Extent {
+    fn is_whole(self) -> bool {
+        !matches!(self, Extent::Key { .. })
+    }
+
+    /// The same, without the page cache.
+    fn direct(self) -> Extent {
+        match self {
+            Extent::Answer => Extent::Whole,
+            other => other,
+        }
+    }
 }
 
 impl Store {
@@ -162,7 +178,7 @@ impl Store {
             let candidates = self.candidates(key_hash).into_iter();
             for candidate in candidates.filter(|found| self.is_visible(found.place())) {
                 let touches = self.touches_at(candidate.place());
-                match self.load(candidate, Extent::Whole).await {
+                match self.load(candidate, Extent::Answer).await {
                     Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
                         if self.has_ended(&entry, tier) {
                             let place = entry.place();
@@ -374,14 +390,14 @@ impl Store {
         if row.in_memory()
             && let Some(entry) = self.load_from_log(candidate, region, offset)
         {
-            if extent == Extent::Whole {
+            if extent.is_whole() {
                 self.keep_resident(entry.clone(), touches);
             }
             return Loaded::Entry(entry, Tier::Log);
         }
         let loaded = self.load_stored(candidate, extent).await;
         if let Loaded::Entry(entry, _) = &loaded
-            && extent == Extent::Whole
+            && extent.is_whole()
         {
             self.keep_resident(entry.clone(), touches);
         }
@@ -392,10 +408,18 @@ impl Store {
     pub(super) async fn load_stored(&self, candidate: Candidate, extent: Extent) -> Loaded {
         let (region, offset) = candidate.location().split(self.shared.layout.region_size);
         let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
-        let mut loaded = self.load_from_device(candidate, region, offset, extent).await;
+        let adaptive = extent == Extent::Answer && self.shared.device.info().adaptive;
+        // The page cache may have the version of a header that a touch replaced.
+        let by_cache = adaptive && row.is_untouched();
+        let first = if by_cache { Extent::Answer } else { extent.direct() };
+        let mut loaded = self.load_from_device(candidate, region, offset, first).await;
+        if by_cache && !matches!(loaded, Loaded::Entry(..)) {
+            self.distrust(candidate, region, offset);
+            loaded = Loaded::Damaged;
+        }
         if matches!(loaded, Loaded::Damaged) && row.generation() == candidate.generation {
             // A transfer can go wrong once; the second answer counts.
-            loaded = self.load_from_device(candidate, region, offset, extent).await;
+            loaded = self.load_from_device(candidate, region, offset, extent.direct()).await;
         }
         let same_life =
             row.generation() == candidate.generation && row.state() != RegionState::Free;
@@ -447,7 +471,7 @@ impl Store {
         let within = self.read_range(candidate.word, offset, extent);
         // Held until the caller has the entry, and decides without waiting what to keep of it.
         let _turn = self.turn_to_read(within.end - within.start).await;
-        match self.read_region(region, within.clone()).await {
+        match self.read_region(region, within.clone(), extent).await {
             Err(_) => {
                 count(&self.shared.counters.read_errors);
                 Loaded::Unreadable
@@ -487,16 +511,27 @@ impl Store {
         start..crate::format::round_up(end, alignment).min(self.shared.layout.region_size)
     }
 
+    /// Has the page cache drop what an adaptive read gave of a candidate.
+    fn distrust(&self, candidate: Candidate, region: u32, offset: u64) {
+        let within = self.read_range(candidate.word, offset, Extent::Answer);
+        let len = usize::try_from(within.end - within.start).unwrap_or(usize::MAX);
+        self.shared.device.distrust(self.shared.layout.region_offset(region) + within.start, len);
+    }
+
     /// Reads aligned bytes of a region.
     pub(super) async fn read_region(
         &self,
         region: u32,
         range: Range<u64>,
+        extent: Extent,
     ) -> Result<AlignedBuf, DeviceError> {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let offset = self.shared.layout.region_offset(region) + range.start;
         let buf = self.shared.device.geometry().read_buffer(len);
-        self.shared.device.read(offset, buf).await
+        match extent {
+            Extent::Answer => self.shared.device.read_adaptive(offset, buf).await,
+            Extent::Whole | Extent::Key { .. } => self.shared.device.read(offset, buf).await,
+        }
     }
 }
 
@@ -512,7 +547,7 @@ fn verified(
     let slot = &bytes[skip..];
     let header = EntryHeader::decode(slot, candidate.seed, offset).ok()?;
     match extent {
-        Extent::Whole => {
+        Extent::Whole | Extent::Answer => {
             header.check_meta(slot).ok()?;
             if !planted::is(Bug::SkipBodyChecksum) {
                 header.check_body(slot).ok()?;

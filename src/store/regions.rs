@@ -48,6 +48,7 @@ pub struct Region {
     kills: AtomicU64,
     pins: AtomicU32,
     touches: AtomicU32,
+    touches_before: AtomicU32,
     touched: AtomicBool,
     in_memory: AtomicBool,
     failures: AtomicU32,
@@ -134,6 +135,12 @@ impl Region {
     /// Counts a touch.
     pub fn count_touch(&self) {
         self.touches.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether no entry was touched in its present life, as far as this start knows: then the device
+    /// has had no other version of any header.
+    pub fn is_untouched(&self) -> bool {
+        self.touches() == self.touches_before.load(Ordering::Acquire)
     }
 
     /// Whether the header on the device says that a touch extended an entry's life.
@@ -225,6 +232,8 @@ impl RegionTable {
         row.kills.store(0, Ordering::Relaxed);
         row.touched.store(false, Ordering::Release);
         row.condemned.store(false, Ordering::Release);
+        // Last: who sees it sees the new generation too.
+        row.touches_before.store(row.touches(), Ordering::Release);
         row.set_state(state);
     }
 

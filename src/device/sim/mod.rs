@@ -3,6 +3,7 @@
 
 mod engine;
 mod fault;
+mod page_cache;
 mod random;
 mod rates;
 mod state;
@@ -18,8 +19,9 @@ pub use fault::{Delay, Effect, Fault};
 pub use rates::{FAULT_KINDS, FaultKind, Rates, Struck};
 pub use state::SimCounts;
 
+use super::adaptive::Adaptive;
 use super::engine::Engine;
-use super::{Device, DeviceInfo, DeviceKind, Geometry};
+use super::{AdaptiveOptions, Device, DeviceInfo, DeviceKind, Geometry};
 use engine::SimEngine;
 use random::SplitMix;
 use state::State;
@@ -53,6 +55,17 @@ impl SimDevice {
     /// Writes still under way are settled as by [`SimDevice::kill`].
     #[must_use]
     pub fn open(&self) -> Device {
+        self.open_as(None)
+    }
+
+    /// As [`SimDevice::open`], with an empty page cache for adaptive reads. It is as bad as may be:
+    /// nothing that is written reaches it, and it drops no page.
+    #[must_use]
+    pub fn open_adaptive(&self, options: AdaptiveOptions) -> Device {
+        self.open_as(Some(Adaptive::new(options)))
+    }
+
+    fn open_as(&self, adaptive: Option<Adaptive>) -> Device {
         let generation = self.state.lock().next_generation();
         let engine = SimEngine::new(Arc::clone(&self.state), generation);
         let info = DeviceInfo {
@@ -62,13 +75,15 @@ impl SimDevice {
             direct: true,
             engine_fallback: None,
             fallback: None,
+            adaptive: adaptive.is_some(),
+            adaptive_fallback: None,
             direct_writes_buffered: false,
             read_only: false,
             size: self.geometry.size,
             alignment: self.geometry.alignment,
             memory_alignment: self.geometry.memory_alignment,
         };
-        Device::new(Box::new(engine), self.geometry, info)
+        Device::new(Box::new(engine), self.geometry, info, adaptive)
     }
 
     /// Kills the process that has the device open: completed writes stay, each write under way
@@ -170,6 +185,12 @@ impl SimDevice {
     /// Puts `bytes` on the medium at `offset`, durably and behind the back of every handle.
     pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
         self.state.lock().storage.overwrite(offset, bytes);
+    }
+
+    /// Has the page cache take in the whole device as it is now, as if someone had read it.
+    pub fn fill_page_cache(&self) {
+        let state = &mut *self.state.lock();
+        state.page_cache.fill(self.geometry.size, &state.storage);
     }
 
     /// The bytes a read of `range` gives now.

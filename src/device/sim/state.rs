@@ -9,11 +9,12 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::fault::{self, Delay, Effect, Fault};
+use super::page_cache::PageCache;
 use super::random::SplitMix;
 use super::rates::{FaultKind, Rates, Struck};
 use super::storage::Storage;
 use crate::device::engine::{Operation, Request};
-use crate::device::{Geometry, OperationKind, WriteSlice};
+use crate::device::{Geometry, OperationKind, Way, WriteSlice};
 
 /// What a simulated device was asked to do since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub struct SimCounts {
 /// The mutable whole behind a `SimDevice`.
 pub(super) struct State {
     pub(super) storage: Storage,
+    pub(super) page_cache: PageCache,
     pub(super) faults: Vec<Fault>,
     pub(super) delay: Delay,
     pub(super) counts: SimCounts,
@@ -85,6 +87,7 @@ impl State {
     pub(super) fn new(geometry: Geometry) -> State {
         State {
             storage: Storage::default(),
+            page_cache: PageCache::default(),
             faults: Vec::new(),
             delay: Delay::None,
             counts: SimCounts::default(),
@@ -142,6 +145,7 @@ impl State {
     }
 
     fn end_lives(&mut self) {
+        self.page_cache = PageCache::default();
         self.generation += 1;
         self.under_way = 0;
         self.freezes_in = None;
@@ -288,12 +292,16 @@ impl State {
             _ => request.offset,
         };
         match &mut request.operation {
-            Operation::Read { buf, filled } => {
+            Operation::Read { buf, filled, way } => {
                 let at = *filled;
-                if self.storage.is_spoilt(&(offset..offset + len as u64)) {
+                let range = offset..offset + len as u64;
+                if self.storage.is_spoilt(&range) {
                     return Err(errno(libc::EIO));
                 }
-                let mut bytes = self.storage.contents(offset..offset + len as u64);
+                let mut bytes = match way {
+                    Way::Main => self.storage.contents(range),
+                    Way::PageCache => self.page_cache.read(range, &self.storage),
+                };
                 let given = strike_bytes(&mut bytes, plan.effect.as_ref());
                 buf.fill(at, &bytes[..given]);
                 self.counts.bytes_read += given as u64;

@@ -1,5 +1,5 @@
 //! The io_uring engine: a ring in each thread that asks for one, and a thread with a ring for all
-//! others. Owns the open file; never retries or cuts a request.
+//! others. Owns the open files; never retries or cuts a request.
 
 mod local;
 mod ring;
@@ -7,13 +7,14 @@ mod ring;
 mod tests;
 mod thread;
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 pub use local::{ThreadRing, submit_waiting};
 
 use super::engine::{Engine, Request};
+use super::files::Files;
+use super::page_cache;
 use local::EngineId;
 use ring::Ring;
 use thread::RingThread;
@@ -21,19 +22,19 @@ use thread::RingThread;
 /// Rings on one open device.
 pub(super) struct Uring {
     id: EngineId,
-    file: Arc<File>,
+    files: Arc<Files>,
     thread: RingThread,
 }
 
 impl Uring {
-    /// An engine that owns `file`, or the file back and why the kernel does not do it.
-    pub(super) fn start(file: File) -> Result<Uring, (File, io::Error)> {
-        let file = Arc::new(file);
-        match RingThread::start(Arc::clone(&file)) {
-            Ok(thread) => Ok(Uring { id: EngineId::next(), file, thread }),
+    /// An engine that owns `files`, or the files back and why the kernel does not do it.
+    pub(super) fn start(files: Files) -> Result<Uring, (Files, io::Error)> {
+        let files = Arc::new(files);
+        match RingThread::start(Arc::clone(&files)) {
+            Ok(thread) => Ok(Uring { id: EngineId::next(), files, thread }),
             Err(error) => {
-                let file = Arc::into_inner(file).expect("the thread has ended");
-                Err((file, error))
+                let files = Arc::into_inner(files).expect("the thread has ended");
+                Err((files, error))
             }
         }
     }
@@ -50,8 +51,14 @@ impl Engine for Uring {
         }
     }
 
+    fn forget_cached(&self, offset: u64, len: usize) {
+        if let Some(cached) = &self.files.cached {
+            page_cache::forget(cached, offset, len);
+        }
+    }
+
     fn thread_ring(&self) -> io::Result<Option<ThreadRing>> {
-        let ring = Ring::new(Arc::clone(&self.file))?;
+        let ring = Ring::new(Arc::clone(&self.files))?;
         ThreadRing::install(self.id, ring).map(Some)
     }
 }

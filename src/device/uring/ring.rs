@@ -1,7 +1,6 @@
 //! One io_uring of one thread. Owns the requests given to it until they are complete; never
 //! decides who waits for them.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -9,7 +8,9 @@ use std::sync::Arc;
 use io_uring::squeue::{Entry, PushError};
 use io_uring::{IoUring, Probe, cqueue, opcode, types};
 
+use crate::device::Way;
 use crate::device::engine::{Operation, Request};
+use crate::device::files::Files;
 use crate::device::request_queue::RequestQueue;
 
 /// Requests that one ring has at the device at once. Loop devices take 128 (`nr_requests` in sysfs); what
@@ -30,8 +31,9 @@ const TRANSFER_LEN_MAX: usize = 1 << 30;
 /// Marks a completion that is not a request's but a wake-up.
 const WAKE: u64 = u64::MAX;
 
-/// The registered file's number.
+/// The registered files' numbers.
 const DEVICE: types::Fixed = types::Fixed(0);
+const DEVICE_CACHED: types::Fixed = types::Fixed(1);
 
 /// A request that is over, and how it went.
 pub(super) type Finished = (Request, io::Result<usize>);
@@ -47,8 +49,8 @@ pub(super) struct Ring {
     free: Vec<usize>,
     /// A descriptor whose readiness ends a wait, and whether the kernel watches it.
     wake: Option<(RawFd, bool)>,
-    /// Kept open as long as requests name it.
-    _file: Arc<File>,
+    /// Kept open as long as requests name them.
+    _files: Arc<Files>,
 }
 
 /// A request at the device, and the vector that describes its memory.
@@ -59,11 +61,11 @@ struct Slot {
 }
 
 impl Ring {
-    /// A ring on `file` for the calling thread.
+    /// A ring on `files` for the calling thread.
     ///
     /// # Errors
     /// The kernel has no io_uring, forbids it, or lacks an operation or mode (Linux 6.1 has all).
-    pub fn new(file: Arc<File>) -> io::Result<Ring> {
+    pub fn new(files: Arc<Files>) -> io::Result<Ring> {
         let depth = u32::try_from(DEPTH).expect("a small number");
         let ring: IoUring = IoUring::builder()
             .setup_single_issuer()
@@ -82,11 +84,13 @@ impl Ring {
         if !needed.iter().all(|code| probe.is_supported(*code)) {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
-        ring.submitter().register_files(&[file.as_raw_fd()])?;
+        let descriptors: Vec<RawFd> =
+            std::iter::once(&files.main).chain(&files.cached).map(AsRawFd::as_raw_fd).collect();
+        ring.submitter().register_files(&descriptors)?;
         let slots = (0..DEPTH).map(|_| Slot::default()).collect();
         let free = (0..DEPTH).rev().collect();
         let queue = RequestQueue::new(WRITING_MAX);
-        Ok(Ring { ring, queue, slots, free, wake: None, _file: file })
+        Ok(Ring { ring, queue, slots, free, wake: None, _files: files })
     }
 
     /// Has the kernel add 1 to the counter of `eventfd` when completions arrive.
@@ -204,7 +208,7 @@ fn is_passing(error: &io::Error) -> bool {
 /// What a completion says of a request: bytes, or an errno below zero.
 fn request_result(request: &mut Request, result: i32) -> io::Result<usize> {
     let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))?;
-    if let Operation::Read { buf, filled } = &mut request.operation {
+    if let Operation::Read { buf, filled, .. } = &mut request.operation {
         // SAFETY: what was filled before is, and the kernel wrote `bytes` after it.
         unsafe { buf.assume_filled(*filled + bytes) };
     }
@@ -217,9 +221,13 @@ impl Slot {
         let offset = request.offset;
         let request = self.request.insert(request);
         match &mut request.operation {
-            Operation::Read { buf, filled } => {
+            Operation::Read { buf, filled, way } => {
                 let len = u32_len(buf.capacity() - *filled);
-                opcode::Read::new(DEVICE, buf.spare(*filled), len).offset(offset).build()
+                let file = match way {
+                    Way::Main => DEVICE,
+                    Way::PageCache => DEVICE_CACHED,
+                };
+                opcode::Read::new(file, buf.spare(*filled), len).offset(offset).build()
             }
             Operation::Write { slices, .. } if slices.len() == 1 => {
                 let bytes = slices[0].bytes();

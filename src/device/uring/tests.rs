@@ -1,6 +1,7 @@
 //! Goal: the engine completes each request once, with its memory, in threads with a ring and
 //! without. Method: requests by hand on a temporary file.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tokio::sync::oneshot::Receiver;
 
 use super::*;
 use crate::device::engine::{Completion, Operation};
-use crate::device::{AlignedBuf, WriteSlice};
+use crate::device::{AlignedBuf, Way, WriteSlice};
 
 fn engine(bytes: u64) -> Uring {
     let file = tempfile::tempfile().unwrap();
@@ -17,7 +18,7 @@ fn engine(bytes: u64) -> Uring {
 }
 
 fn start(file: File) -> Uring {
-    Uring::start(file).map_err(|(_, error)| error).unwrap()
+    Uring::start(Files::only(file)).map_err(|(_, error)| error).unwrap()
 }
 
 fn block(byte: u8) -> WriteSlice {
@@ -32,7 +33,7 @@ fn write_of(slices: Vec<WriteSlice>, offset: u64) -> (Request, Receiver<Completi
 
 fn read_of(len: usize, offset: u64) -> (Request, Receiver<Completion>) {
     let buf = AlignedBuf::unfilled(len, 512);
-    Request::new(offset, Operation::Read { buf, filled: 0 })
+    Request::new(offset, Operation::Read { buf, filled: 0, way: Way::Main })
 }
 
 fn read_bytes(completion: Completion) -> AlignedBuf {

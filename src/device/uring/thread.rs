@@ -1,7 +1,6 @@
 //! The engine's own thread with a ring: for requests of threads that have none. Owns the thread
 //! and what waits to get into its ring.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, mpsc};
@@ -12,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::ring::Ring;
 use crate::device::engine::Request;
+use crate::device::files::Files;
 
 /// Takes requests from any thread. Dropping it waits for everything submitted.
 pub(super) struct RingThread {
@@ -37,14 +37,14 @@ impl RingThread {
     ///
     /// # Errors
     /// See [`Ring::new`].
-    pub fn start(file: Arc<File>) -> io::Result<RingThread> {
+    pub fn start(files: Arc<Files>) -> io::Result<RingThread> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
         let mailbox = Arc::new(Mailbox { content: Mutex::default(), wake });
         let (ready, made) = mpsc::sync_channel(1);
         let served = Arc::clone(&mailbox);
         let thread =
             thread::Builder::new().name("device-ring".to_owned()).spawn(
-                move || match Ring::new(file) {
+                move || match Ring::new(files) {
                     Ok(ring) => {
                         let _nobody_waits_any_more = ready.send(Ok(()));
                         served.serve(ring);

@@ -1,0 +1,31 @@
+//! The open file descriptions of one device. Owns them; never reads or writes through them.
+
+use std::fs::File;
+
+use super::adaptive::Way;
+
+/// What an engine reads and writes through.
+pub(super) struct Files {
+    /// For everything but what asks for the page cache.
+    pub main: File,
+    /// The same device through the page cache, for reads; only if it is opened adaptively.
+    pub cached: Option<File>,
+}
+
+impl Files {
+    /// One description for all.
+    pub fn only(main: File) -> Files {
+        Files { main, cached: None }
+    }
+
+    /// The description that a read takes.
+    ///
+    /// # Panics
+    /// If the device is not opened adaptively and the way is the page cache.
+    pub fn of(&self, way: Way) -> &File {
+        match way {
+            Way::Main => &self.main,
+            Way::PageCache => self.cached.as_ref().expect("only an adaptive device asks for it"),
+        }
+    }
+}
