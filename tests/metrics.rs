@@ -365,6 +365,8 @@ async fn reclaim(seen: &mut Seen) {
     device.inject(fail(OperationKind::Read).after(17));
     let (cache, metrics) = open(opening, without_ram(), &clock).await;
     put(&cache, "last", 10).await;
+    // Reclaim has come to rest by then: the next writes are those of the snapshot.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     device.inject(fail(OperationKind::Write).after(1).always());
     cache.shutdown().await.unwrap();
     device.clear_faults();
