@@ -52,7 +52,7 @@ impl Requests {
     /// Draws requests for the keys `0..keys`, this part of them reads. The same in every run.
     ///
     /// # Panics
-    /// If there are no keys, or more than [`KEYS_MAX`].
+    /// If there are no keys, or more than `KEYS_MAX`.
     #[must_use]
     pub fn draw(popularity: &Popularity, keys: u32, reads: f64) -> Requests {
         assert!((1..=KEYS_MAX).contains(&keys), "{keys} keys");
