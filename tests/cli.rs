@@ -112,11 +112,10 @@ fn wrong_variables_and_flags_are_blamed_by_name() {
     let output = check_config(DEVICE, &[("RAWCACHED_RAM_SISE", "1")], &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("RAWCACHED_RAM_SISE: there is no such setting"));
-    let output = check_config(DEVICE, &[], &["--device-engine", "io_uring"]);
-    assert!(
-        stderr(&output)
-            .contains("flag --device-engine: device.engine: \"io_uring\" is not supported yet")
-    );
+    let output = check_config(DEVICE, &[], &["--device-engine", "aio"]);
+    let blamed = stderr(&output);
+    assert!(blamed.contains("flag --device-engine: device.engine: "), "{blamed}");
+    assert!(blamed.contains("auto, io_uring, threads"), "{blamed}");
     let output = check_config(DEVICE, &[("RAWCACHED_TEST_ANYTHING", "1")], &[]);
     assert!(output.status.success());
 }
