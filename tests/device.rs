@@ -155,7 +155,8 @@ fn a_thread_with_its_own_ring_reads_and_writes_the_same() {
     assert!(fs::read(disk.backing()).unwrap() == model);
     // Rings, too, let go of the device at once.
     for _ in 0..50 {
-        let device = Device::open(&options).unwrap();
+        let device = reopen(disk.path());
+        assert_eq!(device.info().engine, "io_uring");
         drop(device.thread_ring().unwrap());
     }
 }
