@@ -405,7 +405,9 @@ impl Store {
                 return self.settle_absence(purge).await;
             }
             if !purge && self.shared.health.is_refusing() {
-                self.drop_unrecorded(key_hash, &found);
+                if !self.drop_unrecorded(key_hash, &found) {
+                    continue;
+                }
                 self.after_displacing(&found);
                 return Ok(found.matched.is_some_and(|matched| matched.live));
             }
@@ -420,7 +422,9 @@ impl Store {
                 }
                 Attempt::Changed => {}
                 Attempt::NoRoom(_) if !purge => {
-                    self.drop_unrecorded(key_hash, &found);
+                    if !self.drop_unrecorded(key_hash, &found) {
+                        continue;
+                    }
                     self.after_displacing(&found);
                     return Ok(found.matched.is_some_and(|matched| matched.live));
                 }
@@ -430,12 +434,12 @@ impl Store {
     }
 
     /// Drops a key's words when there is no room for a kill record. From then on every change
-    /// leaves one, so what may come back after a crash does not outlive a newer version.
-    fn drop_unrecorded(&self, key_hash: u64, found: &Found) {
+    /// leaves one, so what may come back after a crash does not outlive a newer version. False if
+    /// one was not where it was found: reclaim has moved its entry, which is to be found again.
+    fn drop_unrecorded(&self, key_hash: u64, found: &Found) -> bool {
         self.shared.log.lock().distrust();
-        for place in found.displaced() {
-            self.forget(key_hash, place);
-        }
+        let left = found.displaced().filter(|place| !self.forget(key_hash, *place)).count();
+        left == 0 || self.shared.is_stopping()
     }
 
     /// Whether a key without a word has none for good, as seen under the append lock: nothing is

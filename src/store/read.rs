@@ -320,8 +320,9 @@ impl Store {
 
     /// Removes the word of an entry that nobody will get any more. Needs no kill record when the
     /// entry is expired, purged or was in RAM only: it cannot come back.
-    pub(super) fn forget(&self, key_hash: u64, place: Place) {
-        self.forget_if(key_hash, place, || true);
+    /// False if the word was not there: gone, or moved by reclaim.
+    pub(super) fn forget(&self, key_hash: u64, place: Place) -> bool {
+        self.forget_if(key_hash, place, || true)
     }
 
     /// Removes the word of an entry whose end is past, unless a touch is under way or came since
@@ -347,25 +348,29 @@ impl Store {
         self.shared.regions.get(region).map_or(0, |row| row.touches())
     }
 
-    /// Removes a word if `may` says so under the bucket lock, under which touches begin.
-    fn forget_if(&self, key_hash: u64, place: Place, may: impl FnOnce() -> bool) {
+    /// Removes a word if `may` says so under the bucket lock, under which touches begin; tells
+    /// whether it did.
+    fn forget_if(&self, key_hash: u64, place: Place, may: impl FnOnce() -> bool) -> bool {
         if self.shared.is_stopping() {
             // The index and its snapshot must agree with the region table.
-            return;
+            return false;
         }
         let mut bucket = self.shared.index.lock(key_hash);
+        let mut removed = None;
         // The region may have been freed and written again: then the word is another entry's.
         if self.generation_at(place.location) == place.generation {
             if !may() {
-                return;
+                return false;
             }
-            if let Some(word) = bucket.remove(place.location) {
+            removed = bucket.remove(place.location);
+            if let Some(word) = removed {
                 // Under the lock: reclaim counts on it that no word means nothing alive.
                 self.shared.uncount(word);
             }
         }
         drop(bucket);
         self.shared.resident.remove(place);
+        removed.is_some()
     }
 
     fn is_pinned(&self, place: Place) -> bool {
