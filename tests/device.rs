@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rawcached::device::{
-    Device, DeviceKind, EngineKind, IoMode, OpenError, OpenOptions, WriteSlice, create_image,
-    probe, submit_waiting,
+    Device, DeviceKind, EngineKind, IoMode, OpenError, OpenOptions, ThreadRing, WriteSlice,
+    create_image, probe, submit_waiting,
 };
 use support::{
     LoopDevice, MountedImage, command, filled, is_open_direct, reopen, require, warnings_of,
@@ -141,15 +141,21 @@ async fn a_loop_device_with_65536_byte_sectors_works() {
     exercise_loop_device(65536).await;
 }
 
-#[test]
-fn a_thread_with_its_own_ring_reads_and_writes_the_same() {
-    let Some(disk) = require(LoopDevice::create(16 * MIB, 512)) else { return };
-    let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(disk.path()) };
+/// A device with a ring of this thread's own, and the runtime that drives it.
+fn open_with_ring(path: &Path) -> (tokio::runtime::Runtime, ThreadRing, Device) {
+    let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(path) };
     let device = Device::open(&options).unwrap();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().on_thread_park(submit_waiting).build().unwrap();
     let ring = device.thread_ring().unwrap().unwrap();
     runtime.spawn(ring.completions());
+    (runtime, ring, device)
+}
+
+#[test]
+fn a_thread_with_its_own_ring_reads_and_writes_the_same() {
+    let Some(disk) = require(LoopDevice::create(16 * MIB, 512)) else { return };
+    let (runtime, ring, device) = open_with_ring(disk.path());
     let model = runtime.block_on(exercise(&device));
     drop((runtime, ring, device));
     assert!(fs::read(disk.backing()).unwrap() == model);
@@ -164,12 +170,7 @@ fn a_thread_with_its_own_ring_reads_and_writes_the_same() {
 #[test]
 fn a_ring_has_many_reads_at_the_device_at_once() {
     let Some(disk) = require(LoopDevice::create(16 * MIB, 512)) else { return };
-    let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(disk.path()) };
-    let device = Device::open(&options).unwrap();
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().on_thread_park(submit_waiting).build().unwrap();
-    let ring = device.thread_ring().unwrap().unwrap();
-    runtime.spawn(ring.completions());
+    let (runtime, ring, device) = open_with_ring(disk.path());
     let before = busy_and_waited_ms(disk.path());
     runtime.block_on(async {
         let readers: Vec<_> = (0..64)
@@ -188,6 +189,7 @@ fn a_ring_has_many_reads_at_the_device_at_once() {
         }
     });
     let after = busy_and_waited_ms(disk.path());
+    drop((runtime, ring));
     let depth = (after.1 - before.1) / (after.0 - before.0);
     assert!(depth > 2.0, "a mean of {depth} requests at the device");
 }
