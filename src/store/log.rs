@@ -127,6 +127,15 @@ struct OpenRegion {
     broken: bool,
 }
 
+/// Regions that hold entries, and not all that goes with them.
+#[derive(Default)]
+pub struct Incomplete {
+    /// Those that a crash left without a footer, and the footer that they should have.
+    pub unsealed: HashMap<u32, Footer>,
+    /// Those whose header was damaged, or lost in a crash.
+    pub headerless: Vec<u32>,
+}
+
 /// The log of one device.
 pub struct Log {
     layout: Layout,
@@ -140,8 +149,8 @@ pub struct Log {
     free: VecDeque<u32>,
     appended: Ticket,
     backlog: u64,
-    /// Footers of regions found unsealed at recovery, to be written once the epoch is raised.
-    unsealed: HashMap<u32, Footer>,
+    /// What recovery found incomplete, to be written once the epoch is raised.
+    incomplete: Incomplete,
     recovering: bool,
     superblock: Superblock,
     superblock_dirty: bool,
@@ -178,7 +187,7 @@ impl Log {
             free,
             appended: 0,
             backlog: 0,
-            unsealed: HashMap::new(),
+            incomplete: Incomplete::default(),
             recovering: true,
             superblock,
             superblock_dirty: false,
@@ -209,7 +218,7 @@ impl Log {
     /// Begins the epoch that is now durable.
     pub fn begin_epoch(&mut self, now: Timestamp) {
         self.next = Sequence::first_of(self.superblock.epoch).next();
-        self.seal_recovered(now);
+        self.complete_recovered(now);
     }
 
     /// Whether sequences can be drawn.
@@ -299,13 +308,13 @@ impl Log {
         std::mem::take(&mut self.modified)
     }
 
-    /// Recovery is complete, but for the footers of regions that a crash left without.
-    pub fn recovered(&mut self, unsealed: HashMap<u32, Footer>, now: Timestamp) {
+    /// Recovery is complete, but for what is still to be written of some regions.
+    pub fn recovered(&mut self, incomplete: Incomplete, now: Timestamp) {
         self.recovering = false;
         // Blank regions were found in the order of the reads; a new device is filled from its start.
         self.free.make_contiguous().sort_unstable();
-        self.unsealed = unsealed;
-        self.seal_recovered(now);
+        self.incomplete = incomplete;
+        self.complete_recovered(now);
     }
 
     /// A number that names the next entry kept in the RAM tier only.
@@ -541,14 +550,29 @@ impl Log {
         PendingWrite { region, offset, slice: whole(block), after: AfterWrite::Sealed }
     }
 
-    /// Seals the regions that a crash left without a footer, once there is an epoch to write in.
-    fn seal_recovered(&mut self, now: Timestamp) {
+    /// Writes the footers and headers that recovery missed, once there is an epoch to write in.
+    fn complete_recovered(&mut self, now: Timestamp) {
         if !self.has_epoch() || self.recovering {
             return;
         }
-        let mut unsealed: Vec<_> = std::mem::take(&mut self.unsealed).into_iter().collect();
-        // A map's order differs from run to run; a simulated one must not.
+        let Incomplete { unsealed, mut headerless } = std::mem::take(&mut self.incomplete);
+        let mut unsealed: Vec<_> = unsealed.into_iter().collect();
+        // The order in which they were found differs from run to run; a simulated one must not.
         unsealed.sort_unstable_by_key(|(region, _)| *region);
+        headerless.sort_unstable();
+        for region in headerless {
+            let row = self.regions.on_device(region);
+            // Until it is written the region must not be freed: its old header would come last.
+            row.set_state(RegionState::Open);
+            let header = RegionHeader {
+                generation: row.generation(),
+                region_use: RegionUse::Log,
+                stamp: now,
+                touched: row.is_touched(),
+            };
+            let slice = self.region_header_block(region, &header);
+            self.push_write(region, 0, slice, AfterWrite::Sealed);
+        }
         for (region, footer) in unsealed {
             let generation = self.regions.on_device(region).generation();
             let write = self.footer_write(region, generation, &footer, now);
@@ -650,7 +674,8 @@ impl Log {
         let chunk = open.and_then(|open| open.chunk.as_ref()).map(|chunk| chunk.start);
         let frozen = self.frozen.iter().filter(|frozen| frozen.region == region);
         let in_memory = frozen.map(|frozen| frozen.start).chain(chunk).min().unwrap_or(u64::MAX);
-        let footer = open.map(|open| &open.footer).or_else(|| self.unsealed.get(&region));
+        let footer =
+            open.map(|open| &open.footer).or_else(|| self.incomplete.unsealed.get(&region));
         let records = footer.map_or(&[][..], |footer| &footer.records);
         records.iter().take_while(|record| record.offset < in_memory).copied().collect()
     }

@@ -172,6 +172,54 @@ fn a_damaged_region_header_costs_nothing_in_a_sealed_region() {
     assert_eq!(rig.get(b"key-8").unwrap(), body(8, QUARTER));
 }
 
+/// Damages the header of the region that has `key-0`; gives where the region starts.
+fn lose_header(rig: &Rig) -> u64 {
+    let start = rig.region_start(rig.find(&body(0, QUARTER)[..64]));
+    rig.sim.corrupt(start + 20, 4);
+    start
+}
+
+#[test]
+fn without_its_header_a_region_with_damaged_records_is_not_taken_for_a_blank_one() {
+    let mut rig = Rig::new();
+    rig.fill("key", 9, 1000);
+    rig.sleep(secs(2));
+    let start = lose_header(&rig);
+    // The footer's first record, in the last block.
+    rig.sim.corrupt(start + REGION - u64::from(SMALL.alignment), 4);
+    rig.kill();
+    for n in [0, 1, 2, 8] {
+        assert_eq!(rig.get(format!("key-{n}").as_bytes()).unwrap(), body(n, QUARTER));
+    }
+}
+
+#[test]
+fn a_lost_region_header_is_written_again() {
+    let mut rig = Rig::new();
+    rig.fill("key", 9, 1000);
+    rig.sleep(secs(2));
+    let start = lose_header(&rig);
+    rig.kill();
+    assert_eq!(rig.get(b"key-0").unwrap(), body(0, QUARTER));
+    rig.put(b"more", &body(1, 100), &flushed()).unwrap();
+    rig.sim.corrupt(start + REGION - TRAILER_LEN as u64 + 20, 4);
+    rig.kill();
+    assert_eq!(rig.get(b"key-0").unwrap(), body(0, QUARTER));
+}
+
+#[test]
+fn a_touch_in_a_region_without_a_header_outlives_the_next_start() {
+    let mut rig = Rig::new();
+    rig.fill("key", 9, 100);
+    rig.sleep(secs(2));
+    lose_header(&rig);
+    rig.kill();
+    rig.run(rig.cache().touch(b"key-0", secs(1000))).unwrap().unwrap();
+    rig.kill_and_set(START.plus(secs(500)));
+    assert_eq!(rig.get(b"key-0").unwrap(), body(0, QUARTER));
+    assert_eq!(rig.get(b"key-1"), None);
+}
+
 #[test]
 fn another_devices_or_another_places_bytes_do_not_pass() {
     let mut rig = Rig::new();

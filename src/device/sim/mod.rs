@@ -162,6 +162,12 @@ impl SimDevice {
         SimDevice { state: Arc::new(Mutex::new(state)), geometry: self.geometry }
     }
 
+    /// Whether every sector of the range can be read, and a power cut would change none of them.
+    #[must_use]
+    pub fn is_durable(&self, range: &Range<u64>) -> bool {
+        self.state.lock().storage.is_durable(range)
+    }
+
     /// Whether no sector of the range is one that a power cut left unreadable.
     #[must_use]
     pub fn is_readable(&self, range: &Range<u64>) -> bool {

@@ -117,6 +117,11 @@ impl Storage {
         self.spoilt.range(range.start / 512..range.end.div_ceil(512)).next().is_some()
     }
 
+    pub(super) fn is_durable(&self, range: &Range<u64>) -> bool {
+        let sectors = range.start / 512..range.end.div_ceil(512);
+        !self.is_spoilt(range) && self.volatile.range(sectors).next().is_none()
+    }
+
     pub(super) fn overwrite(&mut self, offset: u64, bytes: &[u8]) {
         self.live.write(offset, bytes);
         self.durable.write(offset, bytes);

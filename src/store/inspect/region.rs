@@ -141,16 +141,16 @@ pub(super) async fn look(
     let footer = reader.read_footer(region).await?;
     let blank = block.iter().all(|byte| *byte == 0);
     let sealed = take_footer(&mut sight, reader, footer);
+    let known = sight.generation > Sequence(0);
     if let Err(damage) = header {
         let claimed = RegionHeader::is_claimed(&block, region, superblock.formatted_at);
-        // The mark was in the header: the footer may understate lifetimes.
-        sight.touched = sealed;
-        if sealed || claimed {
+        if known || claimed {
             sight.add(reader, 0, format!("region header: {damage}"));
         } else if !blank {
             sight.holds = Holds::Leftover;
         }
-    } else if !sealed {
+    }
+    if known && !sealed {
         let hash_of = |kind, key: &[u8]| key_hash::of_kind(kind, key, hash_seed);
         let contents = reader.scan(region, sight.generation, hash_of).await?;
         sight.holds = Holds::Unsealed;
@@ -211,11 +211,7 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
     let (region_size, alignment) = (reader.layout.region_size, reader.layout.alignment);
     match found {
         FoundFooter::Sound(trailer, footer) if trailer.generation >= sight.generation => {
-            if trailer.generation > sight.generation {
-                sight.touched = false;
-            }
-            sight.generation = trailer.generation;
-            sight.seed = Seed::new(reader.uuid, sight.region, trailer.generation);
+            sight.take_life(reader, trailer.generation);
             sight.stamp = sight.stamp.max(trailer.stamp);
             sight.footer = footer;
             sight.end = region_size - trailer.footer_len(alignment);
@@ -223,6 +219,7 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
             true
         }
         FoundFooter::BadRecords(trailer, damage) if trailer.generation >= sight.generation => {
+            sight.take_life(reader, trailer.generation);
             let offset = region_size.saturating_sub(trailer.footer_len(alignment));
             sight.add(reader, offset, format!("footer records: {damage}"));
             false
@@ -240,6 +237,14 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
 }
 
 impl Sight {
+    /// Takes a trailer's word for the life that the region is in. That nothing was touched in it was
+    /// for a header of that life to say: without one the footer may understate lifetimes.
+    fn take_life(&mut self, reader: &RegionReader<'_>, generation: Sequence) {
+        self.touched |= generation > self.generation;
+        self.generation = generation;
+        self.seed = Seed::new(reader.uuid, self.region, generation);
+    }
+
     /// Notes damage at byte `offset` of the region.
     pub fn add(&mut self, reader: &RegionReader<'_>, offset: u64, what: String) {
         let offset = reader.layout.region_offset(self.region) + offset;

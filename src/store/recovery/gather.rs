@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::progress::ProgressLog;
@@ -20,6 +21,7 @@ use crate::planted::{self, Bug};
 use crate::store::Store;
 use crate::store::contents::{Contents, RawFooter, is_possible};
 use crate::store::counters::count;
+use crate::store::log::Incomplete;
 use crate::store::regions::RegionState;
 use crate::store::word::Location;
 
@@ -34,8 +36,7 @@ const UNREADABLE_NAMED_MAX: u64 = 5;
 /// What is known of all regions.
 pub(super) struct Gathered {
     pub parts: Arc<Parts>,
-    /// What was found in regions that a crash left without a footer.
-    pub unsealed: HashMap<u32, Footer>,
+    pub incomplete: Incomplete,
 }
 
 /// What the readers of single regions share.
@@ -43,6 +44,7 @@ struct Gathering {
     parts: Arc<Parts>,
     memory: Semaphore,
     threads: Semaphore,
+    headerless: Mutex<Vec<u32>>,
     /// Regions that could not be read.
     unreadable: AtomicU64,
 }
@@ -74,6 +76,7 @@ impl Store {
             parts: Arc::new(Parts::new()),
             memory: Semaphore::new(FOOTERS_KIB_MAX as usize),
             threads: Semaphore::new(threads),
+            headerless: Mutex::default(),
             unreadable: AtomicU64::new(0),
         };
         let unknown = |row: &super::RegionRow| row.state() == RegionState::Unknown;
@@ -103,7 +106,8 @@ impl Store {
             let why = "regions are unreadable: they are neither served nor used again";
             tracing::error!(regions = unreadable, "{why}");
         }
-        Gathered { parts: gathering.parts, unsealed }
+        let headerless = gathering.headerless.into_inner();
+        Gathered { parts: gathering.parts, incomplete: Incomplete { unsealed, headerless } }
     }
 
     /// Learns what a region holds, by its footer or else by its header and slots; gives the footer
@@ -163,6 +167,10 @@ impl Store {
         if trailer.generation < row.generation() {
             return Ok(false);
         }
+        if trailer.generation > row.generation() {
+            self.begin_life_by_trailer(number, trailer.generation);
+            gathering.headerless.lock().push(number);
+        }
         let len =
             trailer.footer_len(self.shared.layout.alignment).min(self.shared.layout.region_size);
         let kib = u32::try_from(len >> 10).unwrap_or(u32::MAX).min(FOOTERS_KIB_MAX);
@@ -171,21 +179,25 @@ impl Store {
         let region = Region {
             number,
             layout: self.shared.layout,
-            touched: row.is_touched() && trailer.generation == row.generation(),
+            touched: row.is_touched(),
             now: self.shared.clock.now(),
         };
         let Ok(summary) = take_footer(region, raw, trailer, gathering).await else {
             return Ok(false);
         };
-        if trailer.generation > row.generation() {
-            self.shared.regions.begin_life(number, trailer.generation, RegionState::Unknown);
-        }
         self.shared.clock.anchor(trailer.stamp);
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { summary.keep_until });
         row.add_kills(summary.kills);
         self.forgot(summary.forgotten_until);
         row.set_state(RegionState::Sealed);
         Ok(true)
+    }
+
+    /// Takes the word of a sound trailer for a life that the header does not tell of: it was damaged,
+    /// or a crash lost it. That nothing was touched in that life was for the header to say.
+    fn begin_life_by_trailer(&self, number: u32, generation: Sequence) {
+        self.shared.regions.begin_life(number, generation, RegionState::Unknown);
+        self.shared.regions.on_device(number).set_touched();
     }
 
     fn gather_contents(

@@ -10,7 +10,6 @@ mod progress;
 mod superblock;
 mod versions;
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::Semaphore;
@@ -25,9 +24,9 @@ pub(super) use versions::{Target, Version, settle};
 
 use super::Store;
 use super::counters::add;
+use super::log::Incomplete;
 use super::regions::{Region as RegionRow, RegionState};
 use crate::clock::Stopwatch;
-use crate::format::Footer;
 
 /// Regions whose headers or footers are read at the same time.
 const PARALLEL: usize = 32;
@@ -52,7 +51,7 @@ impl Store {
         self.shared.snapshot_settled.store(true, Ordering::Release);
         self.shared.changes.notify_waiters();
         if let Some(entries) = loaded {
-            self.finish_recovery(HashMap::new());
+            self.finish_recovery(Incomplete::default());
             return self.tell_recovered(entries, &watch);
         }
         let gathered = self.gather(threads).await;
@@ -61,7 +60,7 @@ impl Store {
             return;
         }
         let Some(recovered) = self.merge(gathered.parts, threads).await else { return };
-        self.finish_recovery(gathered.unsealed);
+        self.finish_recovery(gathered.incomplete);
         self.tell_recovered(recovered, &watch);
     }
 
@@ -78,12 +77,12 @@ impl Store {
         self.shared.changes.notify_waiters();
     }
 
-    fn finish_recovery(&self, unsealed: HashMap<u32, Footer>) {
+    fn finish_recovery(&self, incomplete: Incomplete) {
         let mut log = self.shared.log.lock();
         if self.shared.regions.count(RegionState::Unreadable) > 0 {
             log.distrust();
         }
-        log.recovered(unsealed, self.shared.clock.now());
+        log.recovered(incomplete, self.shared.clock.now());
         drop(log);
         self.shared.changed.close();
         self.shared.set_recovered();

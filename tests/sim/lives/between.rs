@@ -26,9 +26,9 @@ impl Run {
         let copies = [0, scenario.device_bytes() - SUPERBLOCK_SPACE];
         let sound = |at: &u64| {
             let block = *at..*at + u64::from(scenario.device_alignment);
-            device.is_readable(&block) && Superblock::decode(&device.contents(block)).is_ok()
+            device.is_durable(&block) && Superblock::decode(&device.contents(block)).is_ok()
         };
-        // The other one may wait to be repaired.
+        // The other one may wait to be repaired, or be lost with the power before it is durable.
         if self.rng.u32(0..4) == 0 && copies.iter().all(sound) {
             let copy = copies[self.rng.usize(0..2)];
             device.corrupt(copy + self.rng.u64(0..512), 1 << self.rng.u32(0..8));
