@@ -114,6 +114,8 @@ impl Store {
     async fn may_write(&self) -> bool {
         let Some(retry_at) = self.shared.health.retry_at() else { return true };
         if self.shared.is_stopping() {
+            // There is no later: what waits is written now or lost.
+            self.shared.health.accept();
             return true;
         }
         if retry_at > Instant::now() || !self.try_device().await {
