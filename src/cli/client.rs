@@ -35,13 +35,13 @@ impl Client {
         Ok(Client(BufReader::new(stream)))
     }
 
-    /// Names and values of the daemon's counters.
+    /// Names and values of the daemon's counters; none from a server that has no such command.
     pub fn stats(&mut self) -> anyhow::Result<Vec<(String, String)>> {
         self.send(b"stats\r\n")?;
         let mut stats = Vec::new();
         loop {
             let line = self.line()?;
-            if line == "END" {
+            if line == "END" || line == "ERROR" {
                 return Ok(stats);
             }
             let pair = line.strip_prefix("STAT ").and_then(|pair| pair.split_once(' '));

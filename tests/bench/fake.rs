@@ -64,7 +64,6 @@ fn serve(stream: UnixStream, state: &Mutex<State>) {
                 state.lock().unwrap().values.insert(key.to_owned(), body);
                 b"STORED\r\n".to_vec()
             }
-            ["stats"] => b"END\r\n".to_vec(),
             _ => b"ERROR\r\n".to_vec(),
         };
         if (&stream).write_all(&answer).is_err() {
