@@ -47,6 +47,13 @@ impl Cores {
         Ok(cores)
     }
 
+    /// What a thread calls to stay on the server's processor.
+    #[allow(dead_code, reason = "each benchmark uses a part of this module")]
+    pub fn stay_on_servers(&self) -> impl FnOnce() -> nix::Result<()> + Send + 'static + use<> {
+        let server = self.server;
+        move || sched_setaffinity(Pid::from_raw(0), &server)
+    }
+
     /// Starts a program that stays on the server's processor: children inherit the place of the
     /// thread that starts them.
     fn spawn(&self, command: &mut Command) -> anyhow::Result<Child> {

@@ -4,6 +4,7 @@
 //! `cargo bench --bench objects -- [--quick] [--device PATH] [--directory PATH]`
 #![allow(clippy::cast_precision_loss, reason = "counts of a benchmark are below 2^53")]
 
+mod bare;
 mod client;
 mod hits;
 mod large;
@@ -74,9 +75,9 @@ impl Bench {
 
 /// A load over HTTP of so many connections on as many objects of one length, on one thread or on
 /// one for each connection.
-fn load(server: &Server, (connections, threads): (usize, usize), values: &Arc<Values>) -> Load {
+fn load(http: &Path, (connections, threads): (usize, usize), values: &Arc<Values>) -> Load {
     Load {
-        address: Address::Unix(server.http.clone()),
+        address: Address::Unix(http.to_owned()),
         wire: Wire::http(&format!("load/{}/", values.len(0))),
         values: Arc::clone(values),
         connections,

@@ -37,7 +37,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.serve(RAM)?;
     let mut client = Client::open(&server.http)?;
     let values = Arc::new(Values::new(Sizes::Fixed(NORMAL_LEN), NORMAL_OBJECTS));
-    let load = super::load(&server, (NORMAL_CLIENTS, NORMAL_CLIENTS), &values);
+    let load = super::load(&server.http, (NORMAL_CLIENTS, NORMAL_CLIENTS), &values);
     let stores = each_once(NORMAL_OBJECTS, NORMAL_CLIENTS, Request::Set);
     Clients::connect(&load)?.run(&Phase::default(), stores, &|_, _| {})?;
     for number in 0..MEDIUM_OBJECTS {
