@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Store;
+use super::chunks::PendingWrite;
 use super::counters::count;
-use super::log::{Log, PendingWrite, Ticket};
+use super::log::{Log, Ticket};
 use super::request::StoreError;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{SUPERBLOCK_LEN, Superblock};

@@ -1,31 +1,28 @@
-//! The log: open region, chunks on their way to the device, sequence numbers and
-//! purge floor. Owns the order of all mutations (it is used under one lock, the
-//! append lock); does no I/O itself but hands out what to write.
+//! The log: open region, free regions, sequence numbers and purge floor. Owns the order of all
+//! mutations (it is used under one lock, the append lock); does no I/O itself but hands out what to
+//! write. Its bytes in memory are in `chunks`.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::chunks::{AfterWrite, Chunks, Found, PendingWrite};
 use super::regions::{RegionState, RegionTable};
 use super::request::Lifetime;
 use super::slot::Slot;
 use super::slots;
 use crate::clock::Timestamp;
-use crate::device::{AlignedBuf, WriteSlice};
+use crate::device::WriteSlice;
 use crate::format::{
     ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, Kill, Kind, Layout, RegionHeader,
     RegionUse, Seed, Sequence, Superblock, round_up,
 };
 use crate::planted::{self, Bug};
 
-/// Memory of a chunk in bytes, and the size of most writes to the device.
-const CHUNK_LEN_MAX: u64 = 1 << 20;
 /// Bytes that may wait to be written before stores have to wait.
 const BACKLOG_MAX: u64 = 64 << 20;
 /// Free regions that only reclaim may use: it needs room to make room.
 const FREE_RESERVE: usize = 1;
-/// Chunk buffers kept for reuse.
-const SPARE_CHUNKS_MAX: usize = 16;
 
 /// Counts appends; a waiter knows from it whether its append is on the device.
 pub type Ticket = u64;
@@ -58,32 +55,6 @@ pub struct Reservation {
     pub offset: u64,
 }
 
-/// Bytes for the device.
-#[derive(Debug)]
-pub struct PendingWrite {
-    /// Region they belong to.
-    pub region: u32,
-    /// Byte offset in the region.
-    pub offset: u64,
-    /// The bytes.
-    pub slice: WriteSlice,
-    /// What to do when they are written.
-    pub after: AfterWrite,
-}
-
-/// What a finished write means to the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterWrite {
-    /// Nothing.
-    Nothing,
-    /// The frozen chunk with this number can be dropped from memory.
-    DropChunk(u64),
-    /// The open chunk is on the device up to this offset.
-    Complete(u64),
-    /// The region is complete on the device.
-    Sealed,
-}
-
 /// What a touch found where the entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TouchPlace {
@@ -98,30 +69,10 @@ pub enum TouchPlace {
     InFlight,
 }
 
-struct Chunk {
-    start: u64,
-    buf: AlignedBuf,
-    /// Region offset up to which bytes were handed out for writing; block aligned.
-    submitted: u64,
-    /// Region offset up to which bytes are on the device.
-    complete: u64,
-}
-
-struct Frozen {
-    number: u64,
-    region: u32,
-    start: u64,
-    /// Where the next chunk begins; the buffer may be longer.
-    end: u64,
-    buf: Arc<AlignedBuf>,
-}
-
 struct OpenRegion {
     region: u32,
     generation: Sequence,
     seed: Seed,
-    cursor: u64,
-    chunk: Option<Chunk>,
     footer: Footer,
     /// A write to it failed: use it no more.
     broken: bool,
@@ -142,13 +93,9 @@ pub struct Log {
     regions: Arc<RegionTable>,
     next: Sequence,
     open: Option<OpenRegion>,
-    frozen: Vec<Frozen>,
-    frozen_count: u64,
-    spare: Vec<AlignedBuf>,
-    pending: Vec<PendingWrite>,
+    chunks: Chunks,
     free: VecDeque<u32>,
     appended: Ticket,
-    backlog: u64,
     /// What recovery found incomplete, to be written once the epoch is raised.
     incomplete: Incomplete,
     recovering: bool,
@@ -162,7 +109,6 @@ pub struct Log {
     freeing: bool,
     reinsert_credit: u64,
     ram_places: u64,
-    memory_alignment: usize,
     /// The flusher will come for the tail by itself.
     tail_is_due: bool,
 }
@@ -180,13 +126,9 @@ impl Log {
             regions,
             next: Sequence(0),
             open: None,
-            frozen: Vec::new(),
-            frozen_count: 0,
-            spare: Vec::new(),
-            pending: Vec::new(),
+            chunks: Chunks::new(superblock.layout, memory_alignment),
             free,
             appended: 0,
-            backlog: 0,
             incomplete: Incomplete::default(),
             recovering: true,
             superblock,
@@ -196,7 +138,6 @@ impl Log {
             freeing: false,
             reinsert_credit: 0,
             ram_places: 0,
-            memory_alignment,
             tail_is_due: false,
         }
     }
@@ -337,7 +278,7 @@ impl Log {
     ) -> Result<Reservation, NoRoom> {
         let slot_len = slot.len();
         if appender == Appender::Client {
-            if self.backlog > BACKLOG_MAX {
+            if self.chunks.backlog() > BACKLOG_MAX {
                 return Err(NoRoom::Backlog);
             }
             // Also where the open region has room: the last one is for reclaim alone.
@@ -350,17 +291,17 @@ impl Log {
                 self.open_region(appender, now)?;
                 continue;
             };
-            let offset = slots::place(open.cursor, slot_len);
+            let offset = slots::place(self.chunks.cursor(), slot_len);
             if open.broken || !self.fits(open, slot, offset + slot_len) {
                 self.seal(now);
                 continue;
             }
-            match &open.chunk {
-                Some(chunk) if offset + slot_len <= chunk.start + chunk.buf.len() as u64 => {
+            match self.chunks.room_until() {
+                Some(end) if offset + slot_len <= end => {
                     return Ok(Reservation { region: open.region, offset });
                 }
-                Some(_) => self.freeze_chunk(),
-                None => self.open_chunk(slot_len),
+                Some(_) => self.chunks.freeze(),
+                None => self.chunks.open(slot_len),
             }
         }
     }
@@ -385,13 +326,12 @@ impl Log {
         let header =
             RegionHeader { generation, region_use: RegionUse::Log, stamp: now, touched: false };
         let block = self.region_header_block(region, &header);
-        self.push_write(region, 0, block, AfterWrite::Nothing);
+        self.chunks.push(region, 0, block, AfterWrite::Nothing);
+        self.chunks.begin(region);
         self.open = Some(OpenRegion {
             region,
             generation,
             seed: self.regions.seed_of(region, generation),
-            cursor: u64::from(self.layout.alignment),
-            chunk: None,
             footer: Footer::default(),
             broken: false,
         });
@@ -400,31 +340,10 @@ impl Log {
 
     /// A block with a region header, ready to be written.
     pub fn region_header_block(&self, region: u32, header: &RegionHeader) -> WriteSlice {
-        let mut block = self.buffer(u64::from(self.layout.alignment));
+        let mut block = self.chunks.buffer(u64::from(self.layout.alignment));
         let encoded = header.encode(self.superblock.uuid, region);
         block[..encoded.len()].copy_from_slice(&encoded);
-        whole(block)
-    }
-
-    fn buffer(&self, len: u64) -> AlignedBuf {
-        let align = self.memory_alignment.max(self.layout.alignment as usize);
-        AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX), align)
-    }
-
-    fn open_chunk(&mut self, slot_len: u64) {
-        let alignment = u64::from(self.layout.alignment);
-        let usual = CHUNK_LEN_MAX.min(self.layout.region_size / 4);
-        let Some(cursor) = self.open.as_ref().map(|open| open.cursor) else { return };
-        let needed = slots::place(cursor, slot_len) + slot_len - cursor;
-        let len = usual.max(round_up(needed, alignment)).min(self.layout.region_size - cursor);
-        let spare = self.spare.iter().position(|buf| buf.len() as u64 == len);
-        let buf = match spare {
-            Some(n) => self.spare.swap_remove(n),
-            None => self.buffer(len),
-        };
-        if let Some(open) = &mut self.open {
-            open.chunk = Some(Chunk { start: cursor, buf, submitted: cursor, complete: cursor });
-        }
+        WriteSlice::whole(Arc::new(block))
     }
 
     /// Writes the slot at its reservation and gives the append's ticket.
@@ -439,15 +358,9 @@ impl Log {
         let Some(open) = self.open.as_mut().filter(|open| open.region == at.region) else {
             panic!("a reservation is filled before the append lock is released");
         };
-        let Some(chunk) = open.chunk.as_mut() else {
-            panic!("a reservation comes with a chunk");
-        };
         let end = at.offset + slot.len();
-        chunk.buf[within(chunk.start, open.cursor..at.offset)].fill(0);
-        let target = &mut chunk.buf[within(chunk.start, at.offset..end)];
+        let target = self.chunks.append(at.offset..end);
         slot.write_into(target, &header, open.seed, at.offset);
-        self.backlog += end - open.cursor;
-        open.cursor = end;
         if slot.kind() == Kind::Kills {
             open.footer.kills.extend(Kill::decode_all(slot.metadata()));
             self.regions.on_device(at.region).add_kills(slot.kill_count());
@@ -476,51 +389,6 @@ impl Log {
 
     // Towards the device.
 
-    fn push_write(&mut self, region: u32, offset: u64, slice: WriteSlice, after: AfterWrite) {
-        self.pending.push(PendingWrite { region, offset, slice, after });
-    }
-
-    /// Hands the rest of the open chunk to the device and ends it at the next block.
-    fn freeze_chunk(&mut self) {
-        let alignment = u64::from(self.layout.alignment);
-        let Some(open) = &mut self.open else { return };
-        let Some(mut chunk) = open.chunk.take() else { return };
-        let end = round_up(open.cursor, alignment);
-        chunk.buf[within(chunk.start, open.cursor..end)].fill(0);
-        self.backlog += end - open.cursor;
-        open.cursor = end;
-        let region = open.region;
-        let range = within(chunk.start, chunk.submitted..end);
-        let buf = Arc::new(chunk.buf);
-        self.frozen_count += 1;
-        let number = self.frozen_count;
-        let start = chunk.start;
-        self.frozen.push(Frozen { number, region, start, end, buf: Arc::clone(&buf) });
-        let slice = WriteSlice { buf, range };
-        self.push_write(region, chunk.submitted, slice, AfterWrite::DropChunk(number));
-    }
-
-    /// Hands what is in the open chunk so far to the device; appends go on in the next block.
-    fn submit_tail(&mut self) {
-        let alignment = u64::from(self.layout.alignment);
-        let Some(open) = &mut self.open else { return };
-        let Some(chunk) = &mut open.chunk else { return };
-        let end = round_up(open.cursor, alignment);
-        if end == chunk.submitted {
-            return;
-        }
-        chunk.buf[within(chunk.start, open.cursor..end)].fill(0);
-        self.backlog += end - open.cursor;
-        open.cursor = end;
-        let (region, from) = (open.region, chunk.submitted);
-        let bytes = within(chunk.start, from..end);
-        chunk.submitted = end;
-        let align = self.memory_alignment.max(self.layout.alignment as usize);
-        let mut copy = AlignedBuf::zeroed(bytes.len(), align);
-        copy.copy_from_slice(&chunk.buf[bytes]);
-        self.push_write(region, from, whole(copy), AfterWrite::Complete(end));
-    }
-
     /// Ends the open region for a clean stop; gives the ticket with which all is durable.
     pub fn seal_for_stop(&mut self, now: Timestamp) -> Ticket {
         self.seal(now);
@@ -530,24 +398,17 @@ impl Log {
 
     /// Ends the open region with its footer.
     pub fn seal(&mut self, now: Timestamp) {
-        self.freeze_chunk();
+        self.chunks.freeze();
         let Some(open) = self.open.take() else { return };
-        let write = self.footer_write(open.region, open.generation, &open.footer, now);
-        self.pending.push(write);
+        self.write_footer(open.region, open.generation, &open.footer, now);
     }
 
-    fn footer_write(
-        &self,
-        region: u32,
-        generation: Sequence,
-        footer: &Footer,
-        now: Timestamp,
-    ) -> PendingWrite {
+    fn write_footer(&mut self, region: u32, generation: Sequence, footer: &Footer, now: Timestamp) {
         let len = Footer::len_for(footer.records.len(), footer.kills.len(), self.layout.alignment);
-        let mut block = self.buffer(len);
+        let mut block = self.chunks.buffer(len);
         footer.encode_into(&mut block, generation, self.regions.seed_of(region, generation), now);
         let offset = self.layout.region_size - len;
-        PendingWrite { region, offset, slice: whole(block), after: AfterWrite::Sealed }
+        self.chunks.push(region, offset, WriteSlice::whole(Arc::new(block)), AfterWrite::Sealed);
     }
 
     /// Writes the footers and headers that recovery missed, once there is an epoch to write in.
@@ -571,23 +432,22 @@ impl Log {
                 touched: row.is_touched(),
             };
             let slice = self.region_header_block(region, &header);
-            self.push_write(region, 0, slice, AfterWrite::Sealed);
+            self.chunks.push(region, 0, slice, AfterWrite::Sealed);
         }
         for (region, footer) in unsealed {
             let generation = self.regions.on_device(region).generation();
-            let write = self.footer_write(region, generation, &footer, now);
-            self.pending.push(write);
+            self.write_footer(region, generation, &footer, now);
         }
     }
 
     /// Whether bytes wait in memory for the device, in full chunks or at all.
     pub fn is_dirty(&self) -> bool {
-        !self.pending.is_empty() || self.has_tail()
+        self.chunks.has_pending() || self.has_tail()
     }
 
     /// Whether the flusher has to be woken: a full chunk waits, or a tail that it does not know of.
     pub fn wants_flusher(&self) -> bool {
-        !self.pending.is_empty() || (!self.tail_is_due && self.has_tail())
+        self.chunks.has_pending() || (!self.tail_is_due && self.has_tail())
     }
 
     /// Notes whether the flusher has a deadline for the tail.
@@ -596,47 +456,27 @@ impl Log {
     }
 
     fn has_tail(&self) -> bool {
-        let Some(open) = &self.open else { return false };
-        open.chunk.as_ref().is_some_and(|chunk| open.cursor > chunk.submitted)
+        self.chunks.has_tail()
     }
 
     /// Takes what is to be written now; with `tail` everything appended so far, so that the
     /// ticket given is on the device when all of it is.
     pub fn take_pending(&mut self, tail: bool) -> (Vec<PendingWrite>, Option<Ticket>) {
         if tail {
-            self.submit_tail();
+            self.chunks.submit();
         }
         let complete = (!self.has_tail()).then_some(self.appended);
-        (std::mem::take(&mut self.pending), complete)
+        (self.chunks.take_pending(), complete)
     }
 
     /// One write is done, well or not: what it held in memory goes.
     pub fn write_done(&mut self, write: PendingWrite) {
-        let len = write.slice.range.len() as u64;
-        match write.after {
-            AfterWrite::Nothing => {}
-            AfterWrite::DropChunk(number) => {
-                self.backlog = self.backlog.saturating_sub(len);
-                self.frozen.retain(|frozen| frozen.number != number);
-                if let Ok(buf) = Arc::try_unwrap(write.slice.buf)
-                    && self.spare.len() < SPARE_CHUNKS_MAX
-                {
-                    self.spare.push(buf);
-                }
-            }
-            AfterWrite::Complete(end) => {
-                self.backlog = self.backlog.saturating_sub(len);
-                let open = self.open.as_mut().filter(|open| open.region == write.region);
-                if let Some(chunk) = open.and_then(|open| open.chunk.as_mut()) {
-                    chunk.complete = chunk.complete.max(end);
-                }
-            }
-            AfterWrite::Sealed => {
-                let row = self.regions.on_device(write.region);
-                row.set_in_memory(false);
-                row.set_state(RegionState::Sealed);
-            }
+        if write.after == AfterWrite::Sealed {
+            let row = self.regions.on_device(write.region);
+            row.set_in_memory(false);
+            row.set_state(RegionState::Sealed);
         }
+        self.chunks.written(write);
     }
 
     /// A write or flush failed: what is open is used no more, and the region that follows does
@@ -652,28 +492,13 @@ impl Log {
 
     /// Copies `range` of a region if all of it is in memory.
     pub fn copy_from_memory(&self, region: u32, range: Range<u64>) -> Option<Vec<u8>> {
-        let open = self.open.as_ref().filter(|open| open.region == region);
-        if let Some(open) = open
-            && let Some(chunk) = &open.chunk
-            && range.start >= chunk.start
-            && range.end <= open.cursor
-        {
-            return Some(chunk.buf[within(chunk.start, range)].to_vec());
-        }
-        self.frozen
-            .iter()
-            .find(|frozen| {
-                frozen.region == region && range.start >= frozen.start && range.end <= frozen.end
-            })
-            .map(|frozen| frozen.buf[within(frozen.start, range)].to_vec())
+        self.chunks.get(region, range).map(<[u8]>::to_vec)
     }
 
     /// The entries on the device of a region that has no footer yet.
     pub fn written_records(&self, region: u32) -> Vec<FooterRecord> {
         let open = self.open.as_ref().filter(|open| open.region == region);
-        let chunk = open.and_then(|open| open.chunk.as_ref()).map(|chunk| chunk.start);
-        let frozen = self.frozen.iter().filter(|frozen| frozen.region == region);
-        let in_memory = frozen.map(|frozen| frozen.start).chain(chunk).min().unwrap_or(u64::MAX);
+        let in_memory = self.chunks.first_offset(region).unwrap_or(u64::MAX);
         let footer =
             open.map(|open| &open.footer).or_else(|| self.incomplete.unsealed.get(&region));
         let records = footer.map_or(&[][..], |footer| &footer.records);
@@ -682,11 +507,7 @@ impl Log {
 
     /// Gives the entry at `offset` of `region` a new lifetime, as far as it is in memory.
     pub fn touch(&mut self, region: u32, offset: u64, lifetime: Lifetime) -> TouchPlace {
-        if self
-            .frozen
-            .iter()
-            .any(|frozen| frozen.region == region && (frozen.start..frozen.end).contains(&offset))
-        {
+        if self.chunks.is_frozen(region, offset) {
             return TouchPlace::InFlight;
         }
         let Some(open) = self.open.as_mut().filter(|open| open.region == region) else {
@@ -696,20 +517,19 @@ impl Log {
             }
             return TouchPlace::Device { mark_region: !row.is_touched() };
         };
-        let Some(chunk) = open.chunk.as_mut().filter(|chunk| offset >= chunk.start) else {
-            set_keep_until(&mut open.footer, offset, lifetime.keep_until);
-            return TouchPlace::Device { mark_region: false };
+        let header = offset..offset + ENTRY_HEADER_LEN as u64;
+        let is_written = match self.chunks.find(header) {
+            Found::InFlight => return TouchPlace::InFlight,
+            Found::Written => true,
+            Found::Memory(header, is_written) => {
+                rewrite_lifetime(header, open.seed, offset, lifetime);
+                is_written
+            }
         };
-        if offset < chunk.submitted && offset >= chunk.complete {
-            return TouchPlace::InFlight;
-        }
         set_keep_until(&mut open.footer, offset, lifetime.keep_until);
-        let header = &mut chunk.buf[within(chunk.start, offset..offset + ENTRY_HEADER_LEN as u64)];
-        rewrite_lifetime(header, open.seed, offset, lifetime);
-        if offset >= chunk.submitted {
-            TouchPlace::Memory
-        } else {
-            TouchPlace::Device { mark_region: false }
+        match is_written {
+            true => TouchPlace::Device { mark_region: false },
+            false => TouchPlace::Memory,
         }
     }
 
@@ -723,7 +543,7 @@ impl Log {
     pub fn has_room(&self, why: NoRoom) -> bool {
         match why {
             NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
-            NoRoom::Backlog => self.backlog <= BACKLOG_MAX,
+            NoRoom::Backlog => self.chunks.backlog() <= BACKLOG_MAX,
         }
     }
 
@@ -769,7 +589,7 @@ impl Log {
 
     /// Bytes that wait to be written.
     pub fn backlog(&self) -> u64 {
-        self.backlog
+        self.chunks.backlog()
     }
 }
 
@@ -791,14 +611,4 @@ fn set_keep_until(footer: &mut Footer, offset: u64, keep_until: Timestamp) {
     if let Ok(n) = footer.records.binary_search_by_key(&offset, |record| record.offset) {
         footer.records[n].keep_until = keep_until;
     }
-}
-
-fn whole(block: AlignedBuf) -> WriteSlice {
-    let range = 0..block.len();
-    WriteSlice { buf: Arc::new(block), range }
-}
-
-fn within(start: u64, range: Range<u64>) -> Range<usize> {
-    let index = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
-    index(range.start)..index(range.end)
 }

@@ -3,6 +3,7 @@
 //!
 //! The rules it keeps are numbered in `docs/ARCHITECTURE.md`, "Rules of truth".
 
+mod chunks;
 mod contents;
 mod counters;
 mod entry;
