@@ -32,6 +32,8 @@ pub enum Bug {
     SkipTouchCheck,
     /// Both superblock copies are written before the first is flushed.
     SuperblocksAtOnce,
+    /// A footer is written before the header of its region is durable.
+    FooterBeforeHeader,
     /// A streamed store is published although its key was purged meanwhile.
     FillIgnoresPurge,
 }

@@ -29,13 +29,13 @@ pub struct PendingWrite {
 /// What a finished write means to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterWrite {
-    /// Nothing.
-    Nothing,
+    /// A region has begun; its footer comes later.
+    Header,
     /// The frozen chunk with this number can be dropped from memory.
     DropChunk(u64),
     /// The open chunk is on the device up to this offset.
     Complete(u64),
-    /// The region is complete on the device.
+    /// The region is as complete on the device as it will be.
     Sealed,
 }
 
@@ -220,7 +220,7 @@ impl Chunks {
     pub fn written(&mut self, write: PendingWrite) {
         let len = write.slice.range.len() as u64;
         match write.after {
-            AfterWrite::Nothing | AfterWrite::Sealed => {}
+            AfterWrite::Header | AfterWrite::Sealed => {}
             AfterWrite::DropChunk(number) => {
                 self.backlog = self.backlog.saturating_sub(len);
                 self.frozen.retain(|frozen| frozen.number != number);

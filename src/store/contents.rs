@@ -24,6 +24,8 @@ pub(super) struct Contents {
     pub sealed: bool,
     /// Newest stamp seen.
     pub stamp: Timestamp,
+    /// Whether blocks of it could not be read.
+    pub has_holes: bool,
 }
 
 /// What is at the end of a region.
@@ -139,8 +141,12 @@ impl RegionReader<'_> {
         let size = self.layout.region_size;
         let alignment = u64::from(self.layout.alignment);
         let seed = Seed::new(self.uuid, region, generation);
-        let mut contents =
-            Contents { footer: Footer::default(), sealed: false, stamp: Timestamp::default() };
+        let mut contents = Contents {
+            footer: Footer::default(),
+            sealed: false,
+            stamp: Timestamp::default(),
+            has_holes: false,
+        };
         let (mut at, mut blank, mut last_error) = (alignment, true, None);
         let mut bytes = Vec::new();
         while at < size {
@@ -234,7 +240,8 @@ impl Store {
         if let Ok(Some((trailer, footer))) = self.read_footer(region).await
             && trailer.generation == generation
         {
-            return Ok(Contents { footer, sealed: true, stamp: trailer.stamp });
+            let stamp = trailer.stamp;
+            return Ok(Contents { footer, sealed: true, stamp, has_holes: false });
         }
         // One at a time: a region is up to 1 GiB.
         let _turn = self.shared.scans.acquire().await;
@@ -276,10 +283,11 @@ impl Contents {
 
 /// A region of which nothing but zeros could be read is not known to be empty.
 fn finished(
-    contents: Contents,
+    mut contents: Contents,
     blank: bool,
     last_error: Option<DeviceError>,
 ) -> Result<Contents, DeviceError> {
+    contents.has_holes = last_error.is_some();
     match last_error {
         Some(error) if blank => Err(error),
         _ => Ok(contents),

@@ -1,4 +1,4 @@
-//! The one task that writes the log. Owns the order superblock, data, flush, and tells
+//! The one task that writes the log. Owns the order superblock, data, footers, flush, and tells
 //! waiters when their change is durable.
 
 use std::sync::atomic::Ordering;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Store;
 use super::chunks::PendingWrite;
 use super::counters::count;
+use super::footers::Footers;
 use super::log::{Log, Ticket};
 use super::request::StoreError;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
@@ -92,6 +93,7 @@ impl Store {
     /// Writes the log until the store is closed.
     pub(super) async fn run_flusher(self) {
         let mut deadlines = Deadlines::default();
+        let mut footers = Footers::new(self.free_target() / 2);
         loop {
             let wake = self.shared.wake_flusher.notified();
             match deadlines.next() {
@@ -105,7 +107,7 @@ impl Store {
                 return;
             }
             if self.may_write().await {
-                self.flush_round(&mut deadlines).await;
+                self.flush_round(&mut deadlines, &mut footers).await;
             }
             deadlines.retry = self.shared.health.retry_at();
         }
@@ -116,7 +118,7 @@ impl Store {
         let Some(retry_at) = self.shared.health.retry_at() else { return true };
         if self.shared.is_stopping() {
             // There is no later: what waits is written now or lost.
-            self.shared.health.accept();
+            self.shared.health.end_pause();
             return true;
         }
         if retry_at > Instant::now() || !self.try_device().await {
@@ -163,24 +165,18 @@ impl Store {
         }
     }
 
-    async fn flush_round(&self, deadlines: &mut Deadlines) {
-        let round = self.begin_round(deadlines);
-        let wrote = round.wrote;
-        let wrote_data = !round.writes.is_empty();
-        let mut failure = match &round.superblock {
-            Some(superblock) => self.write_superblock(superblock).await.err(),
-            None => None,
-        };
-        let go = failure.is_none();
-        let writes = round.writes.into_iter().map(|write| self.write_piece(write, go));
-        let mut written = join_all(writes).await;
-        failure = failure.or_else(|| written.iter_mut().find_map(|(_, error)| error.take()));
-        if round.sync && failure.is_none() {
-            failure = self.shared.device.flush().await.err();
-        }
+    async fn flush_round(&self, deadlines: &mut Deadlines, footers: &mut Footers) {
+        let round = self.begin_round(deadlines, footers.are_many());
+        let (wrote, wrote_data) = (round.wrote, !round.writes.is_empty());
+        let (sync, complete) = (round.sync, round.complete);
+        let mut done = Vec::new();
+        let failure = self.write_round(round, footers, &mut done).await.err();
         let ok = failure.is_none();
+        if !ok {
+            done.extend(footers.give_up_doubtful());
+        }
         let mut log = self.shared.log.lock();
-        for (write, _) in written {
+        for write in done {
             log.write_done(write);
         }
         if !ok {
@@ -193,7 +189,10 @@ impl Store {
             self.shared.wake_reclaimer.notify_one();
         }
         if ok {
-            if round.sync {
+            if footers.are_many() {
+                self.shared.wake_flusher.notify_one();
+            }
+            if sync {
                 deadlines.sync = None;
             } else if wrote {
                 deadlines.sync.get_or_insert_with(|| Instant::now() + SYNC_INTERVAL);
@@ -208,17 +207,45 @@ impl Store {
             None if wrote_data => self.note_success(),
             None => {}
         }
-        self.settle(ok, round.sync.then_some(round.complete).flatten(), at_risk);
+        self.settle(ok, sync.then_some(complete).flatten(), at_risk);
         // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
-        if wrote || round.sync {
+        if wrote || sync {
             self.shared.changes.notify_waiters();
         }
     }
 
-    fn begin_round(&self, deadlines: &mut Deadlines) -> Round {
+    /// Writes what a round has to write, each step only if the ones before it went well; gives in
+    /// `done` what was written or given up.
+    async fn write_round(
+        &self,
+        round: Round,
+        footers: &mut Footers,
+        done: &mut Vec<PendingWrite>,
+    ) -> Result<(), DeviceError> {
+        let writes = footers.hold_back(round.writes, done);
+        if let Some(superblock) = &round.superblock
+            && let Err(error) = self.write_superblock(superblock).await
+        {
+            done.extend(writes);
+            return Err(error);
+        }
+        self.write_pieces(writes, done).await?;
+        if round.sync && footers.wait_for_flush() {
+            self.shared.device.flush().await?;
+            footers.flushed();
+        }
+        self.write_pieces(footers.take_ready(), done).await?;
+        if round.sync {
+            self.shared.device.flush().await?;
+            footers.flushed();
+        }
+        Ok(())
+    }
+
+    fn begin_round(&self, deadlines: &mut Deadlines, must_sync: bool) -> Round {
         let now = Instant::now();
         let wanted = !self.shared.waiters.lock().is_empty();
-        let sync = wanted || deadlines.sync.is_some_and(|at| at <= now);
+        let sync = wanted || must_sync || deadlines.sync.is_some_and(|at| at <= now);
         let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
         let mut log = self.shared.log.lock();
         let (superblock, dirty) = log.superblock();
@@ -236,19 +263,19 @@ impl Store {
         Round { writes, complete, superblock: dirty.then_some(superblock), wrote, sync }
     }
 
-    /// Writes a piece, if it may `go`; gives it back with what went wrong.
-    async fn write_piece(
+    /// Writes pieces, side by side.
+    async fn write_pieces(
         &self,
-        write: PendingWrite,
-        go: bool,
-    ) -> (PendingWrite, Option<DeviceError>) {
-        if !go {
-            return (write, None);
-        }
-        let offset = self.shared.layout.region_offset(write.region) + write.offset;
-        let slices = vec![write.slice.clone()];
-        let result = self.shared.device.write(offset, slices).await;
-        (write, result.err())
+        writes: Vec<PendingWrite>,
+        done: &mut Vec<PendingWrite>,
+    ) -> Result<(), DeviceError> {
+        let written = join_all(writes.iter().map(|write| {
+            let offset = self.shared.layout.region_offset(write.region) + write.offset;
+            self.shared.device.write(offset, vec![write.slice.clone()])
+        }));
+        let written = written.await;
+        done.extend(writes);
+        written.into_iter().collect()
     }
 
     /// Writes both copies, one durable before the other is begun, so that one is always whole.

@@ -71,6 +71,11 @@ impl Health {
         state.retry_at = Some(Instant::now() + pause(FAILURES_MIN));
     }
 
+    /// Has writes tried from now on as if nothing had failed; changes stay refused.
+    pub fn end_pause(&self) {
+        self.state.lock().retry_at = None;
+    }
+
     /// An attempt succeeded: changes are accepted, and show whether data can be written too.
     pub fn accept(&self) {
         self.state.lock().retry_at = None;

@@ -78,12 +78,12 @@ struct OpenRegion {
     broken: bool,
 }
 
-/// Regions that hold entries, and not all that goes with them.
+/// Regions whose entries recovery found although something on the device is missing.
 #[derive(Default)]
 pub struct Incomplete {
     /// Those that a crash left without a footer, and the footer that they should have.
     pub unsealed: HashMap<u32, Footer>,
-    /// Those whose header was damaged, or lost in a crash.
+    /// Those whose header is damaged, or of an earlier life than their footer.
     pub headerless: Vec<u32>,
 }
 
@@ -326,7 +326,7 @@ impl Log {
         let header =
             RegionHeader { generation, region_use: RegionUse::Log, stamp: now, touched: false };
         let block = self.region_header_block(region, &header);
-        self.chunks.push(region, 0, block, AfterWrite::Nothing);
+        self.chunks.push(region, 0, block, AfterWrite::Header);
         self.chunks.begin(region);
         self.open = Some(OpenRegion {
             region,
@@ -423,7 +423,8 @@ impl Log {
         headerless.sort_unstable();
         for region in headerless {
             let row = self.regions.on_device(region);
-            // Until it is written the region must not be freed: its old header would come last.
+            // It must not be freed before this write is done, which would land on the header of the
+            // free region.
             row.set_state(RegionState::Open);
             let header = RegionHeader {
                 generation: row.generation(),
@@ -432,7 +433,9 @@ impl Log {
                 touched: row.is_touched(),
             };
             let slice = self.region_header_block(region, &header);
-            self.chunks.push(region, 0, slice, AfterWrite::Sealed);
+            let is_last = unsealed.binary_search_by_key(&region, |(region, _)| *region).is_err();
+            let after = if is_last { AfterWrite::Sealed } else { AfterWrite::Header };
+            self.chunks.push(region, 0, slice, after);
         }
         for (region, footer) in unsealed {
             let generation = self.regions.on_device(region).generation();
@@ -471,12 +474,16 @@ impl Log {
 
     /// One write is done, well or not: what it held in memory goes.
     pub fn write_done(&mut self, write: PendingWrite) {
-        if write.after == AfterWrite::Sealed {
-            let row = self.regions.on_device(write.region);
+        let (region, is_last) = (write.region, write.after == AfterWrite::Sealed);
+        self.chunks.written(write);
+        let row = self.regions.on_device(region);
+        let is_open = self.open.as_ref().is_some_and(|open| open.region == region);
+        if !is_open && self.chunks.first_offset(region).is_none() {
             row.set_in_memory(false);
+        }
+        if is_last {
             row.set_state(RegionState::Sealed);
         }
-        self.chunks.written(write);
     }
 
     /// A write or flush failed: what is open is used no more, and the region that follows does
@@ -511,11 +518,8 @@ impl Log {
             return TouchPlace::InFlight;
         }
         let Some(open) = self.open.as_mut().filter(|open| open.region == region) else {
-            let row = self.regions.on_device(region);
-            if row.in_memory() {
-                return TouchPlace::InFlight;
-            }
-            return TouchPlace::Device { mark_region: !row.is_touched() };
+            let mark_region = !self.regions.on_device(region).is_touched();
+            return TouchPlace::Device { mark_region };
         };
         let header = offset..offset + ENTRY_HEADER_LEN as u64;
         let is_written = match self.chunks.find(header) {

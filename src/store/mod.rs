@@ -9,6 +9,7 @@ mod counters;
 mod entry;
 mod fills;
 mod flusher;
+mod footers;
 mod health;
 pub mod index;
 pub mod inspect;
@@ -501,7 +502,7 @@ impl Store {
             let ticket = self.shared.log.lock().raise_epoch(self.shared.clock.now());
             self.flush_through(ticket).await?;
             self.shared.log.lock().begin_epoch(self.shared.clock.now());
-            // Regions without a footer get theirs now; until then they cannot be reclaimed.
+            // What recovery found missing of regions is written now; until then they cannot be reclaimed.
             self.shared.wake_flusher.notify_one();
             Ok(())
         };

@@ -192,6 +192,22 @@ fn short_transfers_and_interruptions_are_continued() {
 }
 
 #[test]
+fn a_header_that_can_be_read_later_in_the_start_counts() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(99, 1000), &flushed()).unwrap();
+    let start = rig.region_start(rig.find(&body(99, 1000)[..64]));
+    rig.stop();
+    for _ in 0..3 {
+        rig.sim.inject(failing(OperationKind::Read, libc::EIO).within(start..start + 512));
+    }
+    rig.open();
+    assert_eq!(rig.sim.counts().faults, 3);
+    assert_eq!(rig.get(b"key").unwrap(), body(99, 1000));
+    rig.fill("more", 4 * 5, 1000);
+    assert_eq!(rig.get(b"key").unwrap(), body(99, 1000));
+}
+
+#[test]
 fn a_region_whose_header_cannot_be_read_at_the_start_is_not_given_away() {
     let mut rig = Rig::new();
     rig.fill("filler", 5, 1000);

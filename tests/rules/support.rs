@@ -14,6 +14,7 @@ use rawcached::store::{FormatOptions, Store};
 use tokio::runtime::Runtime;
 
 pub const REGION: u64 = 256 << 10;
+pub const UUID: Uuid = Uuid([7; 16]);
 /// Bytes before the first region and after the last.
 pub const SUPERBLOCK: u64 = 64 << 10;
 /// Where the test clock begins.
@@ -101,7 +102,7 @@ impl Rig {
         let sim = SimDevice::new(size, disk.alignment);
         let clock = Clock::manual(START);
         let format = FormatOptions {
-            uuid: Uuid([7; 16]),
+            uuid: UUID,
             alignment: Some(disk.alignment),
             region_size: Some(disk.region_size),
         };
@@ -197,9 +198,14 @@ impl Rig {
 
     /// A power cut that loses all that was not flushed, and a new start.
     pub fn power_cut(&mut self) {
-        drop(self.life.take());
-        self.sim.power_cut(LOSE_ALL);
+        self.power_cut_with(LOSE_ALL);
         self.open();
+    }
+
+    /// A power cut that loses what its seed says of what was not flushed.
+    pub fn power_cut_with(&mut self, seed: u64) {
+        drop(self.life.take());
+        self.sim.power_cut(seed);
     }
 
     /// A clean stop and a new start.

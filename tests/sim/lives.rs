@@ -330,8 +330,8 @@ impl Run {
     fn window(&self, crash: Crash) -> Duration {
         let scenario = self.scenario();
         // A round of the flusher is at most two copies of the superblock with a flush each, the
-        // chunks and a flush; another one may have begun just before.
-        let round = 8 * scenario.latency_max() + Duration::from_millis(5);
+        // chunks, a flush, footers and a flush; another one may have begun just before.
+        let round = 10 * scenario.latency_max() + Duration::from_millis(5);
         match crash {
             Crash::Shutdown => Duration::ZERO,
             Crash::Kill => scenario.flush_interval + 2 * round,
@@ -352,6 +352,9 @@ impl Run {
         let broken = self.world.device.broken_rules();
         if let Some(rule) = broken.first() {
             self.world.history.lock().violate(format!("the device was misused: {rule}"));
+        }
+        if self.scenario().is_sound() {
+            self.check_headers();
         }
         if self.scenario().trouble == Trouble::SpareRot
             || self.scenario().trouble == Trouble::Damage

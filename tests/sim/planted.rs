@@ -27,6 +27,7 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::SkipTouchCheck, 1500),
     (Bug::ForgetFooterChecksum, 300),
     (Bug::FooterOutranksHeader, 300),
+    (Bug::FooterBeforeHeader, 300),
 ];
 
 /// Seeds needed to find the bug, and what was found; `None` if it was not within `seeds_max`.

@@ -149,6 +149,8 @@ pub(super) async fn look(
         } else if !blank {
             sight.holds = Holds::Leftover;
         }
+    } else if sight.header.is_some_and(|header| header.generation < sight.generation) {
+        sight.add(reader, 0, "region header: of an earlier life than the footer".to_owned());
     }
     if known && !sealed {
         let hash_of = |kind, key: &[u8]| key_hash::of_kind(kind, key, hash_seed);

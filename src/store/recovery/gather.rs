@@ -9,13 +9,15 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::headers::take_header;
 use super::progress::ProgressLog;
 use super::versions::{Parts, Target, Version};
 use super::{PARALLEL, READ_ATTEMPTS, on_thread};
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
-    Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, REGION_HEADER_LEN, Sequence, Trailer,
+    Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, REGION_HEADER_LEN, RegionHeader,
+    RegionUse, Sequence, Trailer,
 };
 use crate::planted::{self, Bug};
 use crate::store::Store;
@@ -113,13 +115,20 @@ impl Store {
     /// Learns what a region holds, by its footer or else by its header and slots; gives the footer
     /// that it should have.
     async fn gather_region(&self, region: u32, gathering: &Gathering) -> (u32, Option<Footer>) {
+        let row = self.shared.regions.on_device(region);
+        let by_header = row.generation();
         let mut attempt = 1;
         loop {
-            match self.try_gather_region(region, gathering).await {
-                Ok(unsealed) => return (region, unsealed),
+            match self.try_gather_region(region, by_header, gathering).await {
+                Ok(unsealed) => {
+                    if row.generation() > by_header {
+                        gathering.headerless.lock().push(region);
+                    }
+                    return (region, unsealed);
+                }
                 Err(_) if attempt < READ_ATTEMPTS => attempt += 1,
                 Err(error) => {
-                    self.shared.regions.on_device(region).set_state(RegionState::Unreadable);
+                    row.set_state(RegionState::Unreadable);
                     count(&self.shared.counters.read_errors);
                     if gathering.unreadable.fetch_add(1, Ordering::Relaxed) < UNREADABLE_NAMED_MAX {
                         let error = &error as &dyn std::error::Error;
@@ -134,23 +143,39 @@ impl Store {
     async fn try_gather_region(
         &self,
         region: u32,
+        by_header: Sequence,
         gathering: &Gathering,
     ) -> Result<Option<Footer>, DeviceError> {
         let row = self.shared.regions.on_device(region);
         match self.gather_footer(region, gathering).await {
             Ok(true) => return Ok(None),
-            Err(error) if row.generation() == Sequence(0) => return Err(error),
-            Ok(false) if row.generation() == Sequence(0) => {
-                // Only a header that was read and makes no sense may be taken for a blank one.
-                let start = self.shared.layout.region_offset(region);
-                self.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
-                self.found_blank(region);
+            // Without a header the slots alone would leave too much in doubt.
+            Err(error) if by_header == Sequence(0) || row.generation() > by_header => {
+                return Err(error);
+            }
+            Ok(false) if row.generation() == Sequence(0) && !self.find_header(region).await? => {
                 return Ok(None);
             }
             _ => {}
         }
         let contents = self.read_contents(region, row.generation()).await?;
         Ok(self.gather_contents(region, contents, gathering))
+    }
+
+    /// Looks again at a header that could not be read at open, or made no sense; false if there is
+    /// nothing in the region.
+    async fn find_header(&self, region: u32) -> Result<bool, DeviceError> {
+        let start = self.shared.layout.region_offset(region);
+        let bytes = self.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
+        if let Ok(header) = RegionHeader::decode(&bytes, self.shared.uuid, region)
+            && header.region_use == RegionUse::Log
+        {
+            take_header(&self.shared.regions, region, &header);
+            self.shared.clock.anchor(header.stamp);
+            return Ok(true);
+        }
+        self.found_blank(region);
+        Ok(false)
     }
 
     /// Notes that entries that ended by `until` get no word.
@@ -169,8 +194,8 @@ impl Store {
         }
         if trailer.generation > row.generation() {
             self.begin_life_by_trailer(number, trailer.generation);
-            gathering.headerless.lock().push(number);
         }
+        self.shared.clock.anchor(trailer.stamp);
         let len =
             trailer.footer_len(self.shared.layout.alignment).min(self.shared.layout.region_size);
         let kib = u32::try_from(len >> 10).unwrap_or(u32::MAX).min(FOOTERS_KIB_MAX);
@@ -185,7 +210,6 @@ impl Store {
         let Ok(summary) = take_footer(region, raw, trailer, gathering).await else {
             return Ok(false);
         };
-        self.shared.clock.anchor(trailer.stamp);
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { summary.keep_until });
         row.add_kills(summary.kills);
         self.forgot(summary.forgotten_until);
@@ -193,8 +217,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Takes the word of a sound trailer for a life that the header does not tell of: it was damaged,
-    /// or a crash lost it. That nothing was touched in that life was for the header to say.
+    /// Takes the word of a sound trailer for a life that the header does not tell of: a footer is
+    /// written after it, so it was damaged since. That nothing was touched in that life was for it to say.
     fn begin_life_by_trailer(&self, number: u32, generation: Sequence) {
         self.shared.regions.begin_life(number, generation, RegionState::Unknown);
         self.shared.regions.on_device(number).set_touched();
@@ -222,6 +246,12 @@ impl Store {
         let keep_until = footer.keep_until_max();
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
         row.add_kills(footer.all_kills().count());
+        if contents.has_holes {
+            // A footer would make for good what may be there again at the next start.
+            self.shared.log.lock().distrust();
+            row.set_state(RegionState::Sealed);
+            return None;
+        }
         row.set_state(if contents.sealed { RegionState::Sealed } else { RegionState::Open });
         (!contents.sealed).then_some(footer)
     }

@@ -32,15 +32,8 @@ pub(in crate::store) async fn read_region_headers(
             match header {
                 Ok(header) => {
                     clock.anchor(header.stamp);
-                    let state = match header.region_use {
-                        RegionUse::Log => RegionState::Unknown,
-                        RegionUse::Free | RegionUse::Snapshot => RegionState::Free,
-                    };
-                    regions.begin_life(*region, header.generation, state);
-                    if header.touched {
-                        regions.on_device(*region).set_touched();
-                    }
-                    if state == RegionState::Free {
+                    take_header(regions, *region, &header);
+                    if header.region_use != RegionUse::Log {
                         vacant.free.push(*region);
                     }
                     if header.region_use == RegionUse::Snapshot {
@@ -55,6 +48,18 @@ pub(in crate::store) async fn read_region_headers(
         }
     }
     vacant
+}
+
+/// Takes a header's word for the life that a region is in.
+pub(super) fn take_header(regions: &RegionTable, region: u32, header: &RegionHeader) {
+    let state = match header.region_use {
+        RegionUse::Log => RegionState::Unknown,
+        RegionUse::Free | RegionUse::Snapshot => RegionState::Free,
+    };
+    regions.begin_life(region, header.generation, state);
+    if header.touched {
+        regions.on_device(region).set_touched();
+    }
 }
 
 async fn read_region_header(

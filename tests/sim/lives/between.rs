@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::{FaultKind, SimDevice};
-use rawcached::format::{FOOTER_RECORD_LEN, KILL_LEN, Seed, Superblock, Trailer, Uuid};
+use rawcached::format::{
+    FOOTER_RECORD_LEN, KILL_LEN, RegionHeader, Seed, Sequence, Superblock, Trailer, Uuid,
+};
 
 use super::{Run, runtime};
 use crate::scenario::{SUPERBLOCK_SPACE, Scenario, Trouble};
@@ -58,6 +60,21 @@ impl Run {
         }
     }
 
+    /// A footer is never there without the header of its life, which is durable before it.
+    pub(super) fn check_headers(&mut self) {
+        let scenario = self.scenario().clone();
+        for region in 0..u32::try_from(scenario.regions).unwrap() {
+            let Some(footer) = trailer_of(&self.world.device, &scenario, region) else { continue };
+            let start = SUPERBLOCK_SPACE + u64::from(region) * scenario.region_size;
+            let block = self.world.device.contents(start..start + 512);
+            let header = RegionHeader::decode(&block, uuid_of(&scenario), region);
+            if header.as_ref().map_or(Sequence(0), |header| header.generation) < footer.generation {
+                let what = format!("region {region} has a footer of {footer:?}, but {header:?}");
+                self.world.history.lock().violate(what);
+            }
+        }
+    }
+
     fn bytes_of_regions(&self, device: &SimDevice) -> Vec<u8> {
         device.contents(SUPERBLOCK_SPACE..self.scenario().device_bytes() - SUPERBLOCK_SPACE)
     }
@@ -86,13 +103,22 @@ impl Run {
 
 /// The range of the records in a sealed region's footer on the device; `None` if there are none.
 fn footer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<std::ops::Range<u64>> {
-    let uuid = Uuid(u128::from(scenario.seed).to_le_bytes());
     let end = SUPERBLOCK_SPACE + (u64::from(region) + 1) * scenario.region_size;
-    let tail = device.contents(end - u64::from(scenario.alignment)..end);
-    let seed_of = |generation| Seed::new(uuid, region, generation);
-    let trailer = Trailer::decode(&tail, seed_of).ok()?;
+    let trailer = trailer_of(device, scenario, region)?;
     let start = end - trailer.footer_len(scenario.alignment);
     let records = trailer.record_count as usize * FOOTER_RECORD_LEN;
     let len = records + trailer.kill_count as usize * KILL_LEN;
     (len > 0).then(|| start..start + len as u64)
+}
+
+/// The sound trailer at the end of a region, of whatever life.
+fn trailer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<Trailer> {
+    let end = SUPERBLOCK_SPACE + (u64::from(region) + 1) * scenario.region_size;
+    let tail = device.contents(end - u64::from(scenario.alignment)..end);
+    let seed_of = |generation| Seed::new(uuid_of(scenario), region, generation);
+    Trailer::decode(&tail, seed_of).ok()
+}
+
+fn uuid_of(scenario: &Scenario) -> Uuid {
+    Uuid(u128::from(scenario.seed).to_le_bytes())
 }
