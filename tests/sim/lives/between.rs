@@ -36,8 +36,11 @@ impl Run {
             device.corrupt(copy + self.rng.u64(0..512), 1 << self.rng.u32(0..8));
             device.count_fault(FaultKind::BitRot);
         }
-        let region = self.rng.u32(0..u32::try_from(scenario.regions).unwrap());
-        if let Some(footer) = footer_of(&device, &scenario, region) {
+        let regions = 0..u32::try_from(scenario.regions).unwrap();
+        let footers: Vec<_> =
+            regions.filter_map(|region| footer_of(&device, &scenario, region)).collect();
+        if !footers.is_empty() {
+            let footer = footers[self.rng.usize(0..footers.len())].clone();
             device.corrupt(self.rng.u64(footer), 1 << self.rng.u32(0..8));
             device.count_fault(FaultKind::BitRot);
         }
