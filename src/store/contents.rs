@@ -17,6 +17,9 @@ const SCAN_STEP: u64 = 1 << 20;
 /// Bytes of a region in memory at a time when its slots are scanned: a few of the longest slots.
 const SCAN_WINDOW: u64 = 8 << 20;
 
+/// Attempts to read a single block before it counts as lost.
+const BLOCK_ATTEMPTS: u32 = 3;
+
 /// What a region holds and how it was learnt.
 pub(super) struct Contents {
     pub footer: Footer,
@@ -192,9 +195,8 @@ impl RegionReader<'_> {
             let end = (at + SCAN_STEP).min(range.end);
             match self.read(region, at..end).await {
                 Ok(read) => bytes.extend_from_slice(&read),
-                Err(error) => {
-                    last_error = Some(error);
-                    self.read_blocks(region, at..end, bytes).await;
+                Err(_) => {
+                    last_error = self.read_blocks(region, at..end, bytes).await.or(last_error)
                 }
             }
             at = end;
@@ -202,12 +204,37 @@ impl RegionReader<'_> {
         last_error
     }
 
-    async fn read_blocks(&self, region: u32, range: std::ops::Range<u64>, bytes: &mut Vec<u8>) {
+    async fn read_blocks(
+        &self,
+        region: u32,
+        range: std::ops::Range<u64>,
+        bytes: &mut Vec<u8>,
+    ) -> Option<DeviceError> {
+        let mut last_error = None;
         let block = u64::from(self.layout.alignment);
         for at in range.step_by(self.layout.alignment as usize) {
-            match self.read(region, at..at + block).await {
+            match self.read_block(region, at..at + block).await {
                 Ok(read) => bytes.extend_from_slice(&read),
-                Err(_) => bytes.resize(bytes.len() + self.layout.alignment as usize, 0),
+                Err(error) => {
+                    last_error = Some(error);
+                    bytes.resize(bytes.len() + self.layout.alignment as usize, 0);
+                }
+            }
+        }
+        last_error
+    }
+
+    /// What is lost here may be all that hides an older version: not given up at the first error.
+    async fn read_block(
+        &self,
+        region: u32,
+        block: std::ops::Range<u64>,
+    ) -> Result<AlignedBuf, DeviceError> {
+        let mut attempt = 1;
+        loop {
+            match self.read(region, block.clone()).await {
+                Err(_) if attempt < BLOCK_ATTEMPTS => attempt += 1,
+                done => return done,
             }
         }
     }
