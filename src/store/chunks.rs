@@ -29,7 +29,7 @@ pub struct PendingWrite {
 /// What a finished write means to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterWrite {
-    /// A region has begun; its footer comes later.
+    /// The header of a region is there whose footer comes later.
     Header,
     /// The frozen chunk with this number can be dropped from memory.
     DropChunk(u64),

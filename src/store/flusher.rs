@@ -1,4 +1,4 @@
-//! The one task that writes the log. Owns the order superblock, data, footers, flush, and tells
+//! The one task that writes the log. Owns the order superblock, data, headers durable, footers, flush, and tells
 //! waiters when their change is durable.
 
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use super::footers::Footers;
 use super::log::{Log, Ticket};
 use super::request::StoreError;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
-use crate::format::{SUPERBLOCK_LEN, Superblock};
+use crate::format::{REGION_HEADER_LEN, RegionHeader, SUPERBLOCK_LEN, Superblock};
 use crate::planted::{self, Bug};
 
 /// Attempts to read a superblock copy before it counts as bad.
@@ -106,7 +106,7 @@ impl Store {
                 self.shared.waiters.lock().clear();
                 return;
             }
-            if self.may_write().await {
+            if self.may_write(&mut footers).await {
                 self.flush_round(&mut deadlines, &mut footers).await;
             }
             deadlines.retry = self.shared.health.retry_at();
@@ -114,14 +114,14 @@ impl Store {
     }
 
     /// False while the device fails and it is not time to try it: what there is to write waits.
-    async fn may_write(&self) -> bool {
+    async fn may_write(&self, footers: &mut Footers) -> bool {
         let Some(retry_at) = self.shared.health.retry_at() else { return true };
         if self.shared.is_stopping() {
             // There is no later: what waits is written now or lost.
             self.shared.health.end_pause();
             return true;
         }
-        if retry_at > Instant::now() || !self.try_device().await {
+        if retry_at > Instant::now() || !self.try_device(footers).await {
             let at_risk = self.shared.log.lock().appended();
             self.settle(false, None, at_risk);
             return false;
@@ -130,10 +130,13 @@ impl Store {
     }
 
     /// Rewrites the superblock, which loses nothing, to see whether the device takes writes again.
-    async fn try_device(&self) -> bool {
+    async fn try_device(&self, footers: &mut Footers) -> bool {
         let (superblock, _) = self.shared.log.lock().superblock();
         if let Err(error) = write_superblock(&self.shared.device, &superblock).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "the device still fails");
+            // It may have been the flush that failed.
+            self.shared.log.lock().fail();
+            footers.failed();
             self.shared.health.still_failing();
             return false;
         }
@@ -167,13 +170,15 @@ impl Store {
 
     async fn flush_round(&self, deadlines: &mut Deadlines, footers: &mut Footers) {
         let round = self.begin_round(deadlines, footers.are_many());
-        let (wrote, wrote_data) = (round.wrote, !round.writes.is_empty());
+        let must_write = round.wrote;
         let (sync, complete) = (round.sync, round.complete);
         let mut done = Vec::new();
         let failure = self.write_round(round, footers, &mut done).await.err();
         let ok = failure.is_none();
+        let wrote_data = ok && !done.is_empty();
+        let wrote = must_write || wrote_data;
         if !ok {
-            done.extend(footers.give_up_doubtful());
+            footers.failed();
         }
         let mut log = self.shared.log.lock();
         for write in done {
@@ -199,7 +204,7 @@ impl Store {
             }
         } else {
             // Not at once again: a device that refuses flushes refuses the next one too.
-            deadlines.sync = deadlines.sync.map(|_| Instant::now() + SYNC_INTERVAL);
+            deadlines.sync = Some(Instant::now() + SYNC_INTERVAL);
             count(&self.shared.counters.write_errors);
         }
         match &failure {
@@ -222,7 +227,8 @@ impl Store {
         footers: &mut Footers,
         done: &mut Vec<PendingWrite>,
     ) -> Result<(), DeviceError> {
-        let writes = footers.hold_back(round.writes, done);
+        let doubtful = footers.doubtful_headers();
+        let writes = footers.hold_back(round.writes);
         if let Some(superblock) = &round.superblock
             && let Err(error) = self.write_superblock(superblock).await
         {
@@ -230,6 +236,10 @@ impl Store {
             return Err(error);
         }
         self.write_pieces(writes, done).await?;
+        for (region, header) in doubtful {
+            self.write_header_again(region, &header).await?;
+        }
+        footers.doubt_ended();
         if round.sync && footers.wait_for_flush() {
             self.shared.device.flush().await?;
             footers.flushed();
@@ -240,6 +250,28 @@ impl Store {
             footers.flushed();
         }
         Ok(())
+    }
+
+    /// Writes the header of a region once more: as it is now, for a touch may have marked it, or as it
+    /// was to be.
+    async fn write_header_again(
+        &self,
+        region: u32,
+        header: &WriteSlice,
+    ) -> Result<(), DeviceError> {
+        let start = self.shared.layout.region_offset(region);
+        let (uuid, header) = (self.shared.uuid, header.bytes()[..REGION_HEADER_LEN].to_vec());
+        let rewrite = move |bytes: &mut [u8]| {
+            let life = |bytes: &[u8]| {
+                RegionHeader::decode(bytes, uuid, region).ok().map(|header| header.generation)
+            };
+            if life(bytes) != life(&header) {
+                bytes.copy_from_slice(&header);
+            }
+            true
+        };
+        let range = start..start + REGION_HEADER_LEN as u64;
+        self.shared.device.modify(range, rewrite).await.map(|_| ())
     }
 
     fn begin_round(&self, deadlines: &mut Deadlines, must_sync: bool) -> Round {

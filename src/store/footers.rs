@@ -2,19 +2,19 @@
 //! footer without a durable header could turn up after a crash in a region that passes for free, and
 //! bring back what was purged since.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use super::chunks::{AfterWrite, PendingWrite};
+use crate::device::WriteSlice;
 use crate::planted::{self, Bug};
 
 /// The footers that are not written yet, and what they wait for.
 pub(super) struct Footers {
     waiting: Vec<PendingWrite>,
-    /// Regions whose header was handed out since the last flush.
-    unflushed: HashSet<u32>,
-    /// Regions whose header may be lost, since something failed before it was durable. They get no
-    /// footer: if the header is there after all, their slots say the same.
-    doubtful: HashSet<u32>,
+    /// Headers handed out since the last flush, by region.
+    unflushed: BTreeMap<u32, WriteSlice>,
+    /// Something failed after they were handed out: no later flush tells of them.
+    in_doubt: bool,
     many: usize,
 }
 
@@ -23,40 +23,26 @@ impl Footers {
     pub fn new(many: usize) -> Footers {
         Footers {
             waiting: Vec::new(),
-            unflushed: HashSet::new(),
-            doubtful: HashSet::new(),
+            unflushed: BTreeMap::new(),
+            in_doubt: false,
             many: many.max(1),
         }
     }
 
-    /// Takes the footers out of what is to be written, and notes the headers in it; in `done` those
-    /// footers that will not be written at all.
-    pub fn hold_back(
-        &mut self,
-        writes: Vec<PendingWrite>,
-        done: &mut Vec<PendingWrite>,
-    ) -> Vec<PendingWrite> {
+    /// Takes the footers out of what is to be written, and notes the headers in it.
+    pub fn hold_back(&mut self, mut writes: Vec<PendingWrite>) -> Vec<PendingWrite> {
         if planted::is(Bug::FooterBeforeHeader) {
             return writes;
         }
-        let mut others = Vec::with_capacity(writes.len());
-        for write in writes {
-            match write.after {
-                AfterWrite::Sealed if self.doubtful.remove(&write.region) => done.push(write),
-                AfterWrite::Sealed => self.waiting.push(write),
-                AfterWrite::Header => {
-                    self.unflushed.insert(write.region);
-                    others.push(write);
-                }
-                AfterWrite::DropChunk(_) | AfterWrite::Complete(_) => others.push(write),
-            }
-        }
-        others
+        self.waiting.extend(writes.extract_if(.., |write| write.after == AfterWrite::Sealed));
+        let headers = writes.iter().filter(|write| write.after == AfterWrite::Header);
+        self.unflushed.extend(headers.map(|header| (header.region, header.slice.clone())));
+        writes
     }
 
     /// Whether any footer waits for a flush.
     pub fn wait_for_flush(&self) -> bool {
-        self.waiting.iter().any(|footer| self.unflushed.contains(&footer.region))
+        self.waiting.iter().any(|footer| self.unflushed.contains_key(&footer.region))
     }
 
     /// Whether so many wait that the device is to be flushed for them.
@@ -71,12 +57,22 @@ impl Footers {
 
     /// Takes the footers that may be written.
     pub fn take_ready(&mut self) -> Vec<PendingWrite> {
-        self.waiting.extract_if(.., |footer| !self.unflushed.contains(&footer.region)).collect()
+        self.waiting.extract_if(.., |footer| !self.unflushed.contains_key(&footer.region)).collect()
     }
 
-    /// Something failed: no later flush tells of the headers before it. Takes the footers behind them.
-    pub fn give_up_doubtful(&mut self) -> Vec<PendingWrite> {
-        self.doubtful.extend(self.unflushed.drain());
-        self.waiting.extract_if(.., |footer| self.doubtful.remove(&footer.region)).collect()
+    /// Something failed.
+    pub fn failed(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// The headers that must be written again before a flush tells of them, by region.
+    pub fn doubtful_headers(&self) -> Vec<(u32, WriteSlice)> {
+        let headers = self.unflushed.iter().filter(|_| self.in_doubt);
+        headers.map(|(region, header)| (*region, header.clone())).collect()
+    }
+
+    /// They were written again.
+    pub fn doubt_ended(&mut self) {
+        self.in_doubt = false;
     }
 }

@@ -2,6 +2,7 @@
 //! is done; which region it is, `victim` says.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Store;
 use super::counters::{add, count};
@@ -285,7 +286,10 @@ impl Store {
             touched: false,
         };
         let start = shared.layout.region_offset(region);
-        let block = shared.log.lock().region_header_block(region, &header);
+        let (block, begun) = {
+            let mut log = shared.log.lock();
+            (log.region_header_block(region, &header), log.note_modified())
+        };
         shared.device.write(start, vec![block]).await?;
         // The trailer goes too, so that one damaged block cannot bring the region back.
         let alignment = shared.layout.alignment;
@@ -297,6 +301,10 @@ impl Store {
         // would be lost too, and its next flush would not tell.
         let ticket = shared.log.lock().note_modified();
         self.flush_through(ticket).await?;
+        if shared.failed.load(Ordering::Acquire) >= begun {
+            // A flush between the two writes failed, and may have lost the first.
+            return Err(StoreError::NotDurable);
+        }
         row.forget_failures();
         row.set_state(RegionState::Free);
         shared.log.lock().add_free(region);

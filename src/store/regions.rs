@@ -178,12 +178,12 @@ impl Region {
         self.condemned.store(true, Ordering::Release);
     }
 
-    /// Whether some of its bytes may be in memory only.
+    /// Whether some of its slots may be in memory only.
     pub fn in_memory(&self) -> bool {
         self.in_memory.load(Ordering::Acquire)
     }
 
-    /// Records whether some of its bytes may be in memory only.
+    /// Records whether some of its slots may be in memory only.
     pub fn set_in_memory(&self, in_memory: bool) {
         self.in_memory.store(in_memory, Ordering::Release);
     }

@@ -116,16 +116,11 @@ impl Store {
     /// that it should have.
     async fn gather_region(&self, region: u32, gathering: &Gathering) -> (u32, Option<Footer>) {
         let row = self.shared.regions.on_device(region);
-        let by_header = row.generation();
+        let mut by_header = row.generation();
         let mut attempt = 1;
         loop {
-            match self.try_gather_region(region, by_header, gathering).await {
-                Ok(unsealed) => {
-                    if row.generation() > by_header {
-                        gathering.headerless.lock().push(region);
-                    }
-                    return (region, unsealed);
-                }
+            match self.try_gather_region(region, &mut by_header, gathering).await {
+                Ok(unsealed) => return (region, unsealed),
                 Err(_) if attempt < READ_ATTEMPTS => attempt += 1,
                 Err(error) => {
                     row.set_state(RegionState::Unreadable);
@@ -143,23 +138,31 @@ impl Store {
     async fn try_gather_region(
         &self,
         region: u32,
-        by_header: Sequence,
+        by_header: &mut Sequence,
         gathering: &Gathering,
     ) -> Result<Option<Footer>, DeviceError> {
         let row = self.shared.regions.on_device(region);
-        match self.gather_footer(region, gathering).await {
-            Ok(true) => return Ok(None),
+        let found = self.gather_footer(region, gathering).await;
+        let is_headerless = row.generation() > *by_header;
+        let unsealed = match found {
+            Ok(true) => None,
             // Without a header the slots alone would leave too much in doubt.
-            Err(error) if by_header == Sequence(0) || row.generation() > by_header => {
-                return Err(error);
-            }
+            Err(error) if *by_header == Sequence(0) || is_headerless => return Err(error),
             Ok(false) if row.generation() == Sequence(0) && !self.find_header(region).await? => {
                 return Ok(None);
             }
-            _ => {}
+            _ => {
+                if !is_headerless {
+                    *by_header = row.generation();
+                }
+                let contents = self.read_contents(region, row.generation()).await?;
+                self.gather_contents(region, contents, gathering)
+            }
+        };
+        if is_headerless {
+            gathering.headerless.lock().push(region);
         }
-        let contents = self.read_contents(region, row.generation()).await?;
-        Ok(self.gather_contents(region, contents, gathering))
+        Ok(unsealed)
     }
 
     /// Looks again at a header that could not be read at open, or made no sense; false if there is
@@ -217,8 +220,9 @@ impl Store {
         Ok(true)
     }
 
-    /// Takes the word of a sound trailer for a life that the header does not tell of: a footer is
-    /// written after it, so it was damaged since. That nothing was touched in that life was for it to say.
+    /// Takes the word of a sound trailer for a life that the header does not tell of. Footers are
+    /// written after headers, so the header was damaged since; whether anything was touched in that
+    /// life nobody knows any more.
     fn begin_life_by_trailer(&self, number: u32, generation: Sequence) {
         self.shared.regions.begin_life(number, generation, RegionState::Unknown);
         self.shared.regions.on_device(number).set_touched();
@@ -247,7 +251,8 @@ impl Store {
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
         row.add_kills(footer.all_kills().count());
         if contents.has_holes {
-            // A footer would make for good what may be there again at the next start.
+            // A footer would make the loss permanent: until reclaim or the scrubber comes, the blocks
+            // may be readable again at the next start.
             self.shared.log.lock().distrust();
             row.set_state(RegionState::Sealed);
             return None;
