@@ -156,6 +156,8 @@ struct Shared {
     log: Mutex<Log>,
     fills: Fills,
     fill_locks: Box<[Mutex<()>]>,
+    /// Large objects are touched one after another: head and slices are many writes.
+    touch_locks: Box<[tokio::sync::Mutex<()>]>,
     discards: Mutex<VecDeque<Discard>>,
     /// Readers of sliced objects: what is read is not discarded.
     readers: DashMap<Sequence, usize>,
@@ -291,6 +293,7 @@ impl Store {
             device,
             fills: Fills::default(),
             fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
+            touch_locks: (0..FILL_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             discards: Mutex::default(),
             readers: DashMap::new(),
             scans: Semaphore::new(1),
@@ -603,6 +606,11 @@ impl Shared {
         let beyond = u64::from(self.layout.region_count) * self.layout.region_size / GRANULE;
         let location = Location(beyond + (number & u64::from(u32::MAX)));
         Place { location, generation: Sequence(0) }
+    }
+
+    fn touch_lock(&self, key_hash: u64) -> &tokio::sync::Mutex<()> {
+        let n = usize::try_from(key_hash % self.touch_locks.len() as u64).unwrap_or(0);
+        &self.touch_locks[n]
     }
 
     fn fill_lock(&self, place: Place) -> &Mutex<()> {

@@ -23,12 +23,18 @@ impl Store {
     ) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
         self.begin_store().await?;
+        let mut turn = None;
         loop {
             self.check_open(None)?;
             let found = self.find(key, key_hash).await;
             let Some(matched) = found.matched.filter(|matched| matched.live) else {
                 return Ok(None);
             };
+            if matched.head.is_some() && turn.is_none() {
+                // Or a shorter lifetime could reach slices after a longer one reached the head.
+                turn = Some(self.shared.touch_lock(key_hash).lock().await);
+                continue;
+            }
             let lifetime =
                 Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
             if let Some(head) = matched.head
