@@ -17,8 +17,9 @@ use crate::clock::Stopwatch;
 use crate::planted::{self, Bug};
 
 /// Longest write given to the engine at once, in bytes, so that a large write does not hold up
-/// the reads behind it. A multiple of every alignment.
-const WRITE_PIECE_LEN_MAX: usize = 256 << 10;
+/// the reads behind it; but as long as a chunk of the log, so that a kill leaves no half of one. A
+/// multiple of every alignment.
+const WRITE_PIECE_LEN_MAX: usize = 1 << 20;
 
 /// Longest range [`Device::modify`] takes, in bytes: it locks every block of it.
 pub const MODIFY_LEN_MAX: u64 = 1 << 20;
