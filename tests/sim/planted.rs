@@ -22,7 +22,7 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::IgnoreChangesDuringRecovery, 300),
     (Bug::SuperblocksAtOnce, 300),
     (Bug::FillIgnoresPurge, 300),
-    (Bug::SkipGenerationCheck, 300),
+    (Bug::SkipGenerationCheck, 1500),
     (Bug::RelocateUnchecked, 300),
     (Bug::SkipTouchCheck, 300),
     (Bug::ForgetFooterChecksum, 300),
