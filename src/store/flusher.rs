@@ -1,5 +1,5 @@
-//! The one task that writes the log. Owns the order superblock, data, headers durable, footers, flush, and tells
-//! waiters when their change is durable.
+//! The one task that writes the log. Owns the order superblock, data, a flush for the headers in
+//! it, footers, flush, and tells waiters when their change is durable.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -160,23 +160,22 @@ fn a_damaged_footer_costs_nothing_but_time() {
     assert_eq!(rig.get(b"key-1"), None);
 }
 
-#[test]
-fn a_damaged_region_header_costs_nothing_in_a_sealed_region() {
-    let mut rig = Rig::new();
-    rig.fill("key", 9, 1000);
-    rig.sleep(secs(2));
-    let start = rig.region_start(rig.find(&body(0, QUARTER)[..64]));
-    rig.sim.corrupt(start + 20, 4);
-    rig.kill();
-    assert_eq!(rig.get(b"key-0").unwrap(), body(0, QUARTER));
-    assert_eq!(rig.get(b"key-8").unwrap(), body(8, QUARTER));
-}
-
 /// Damages the header of the region that has `key-0`; gives where the region starts.
 fn lose_header(rig: &Rig) -> u64 {
     let start = rig.region_start(rig.find(&body(0, QUARTER)[..64]));
     rig.sim.corrupt(start + 20, 4);
     start
+}
+
+#[test]
+fn a_damaged_region_header_costs_nothing_in_a_sealed_region() {
+    let mut rig = Rig::new();
+    rig.fill("key", 9, 1000);
+    rig.sleep(secs(2));
+    lose_header(&rig);
+    rig.kill();
+    assert_eq!(rig.get(b"key-0").unwrap(), body(0, QUARTER));
+    assert_eq!(rig.get(b"key-8").unwrap(), body(8, QUARTER));
 }
 
 #[test]
