@@ -13,7 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::ring::{Finished, Ring};
+use super::ring::{Finished, Ring, Wait};
 use crate::device::engine::Request;
 
 /// Requests that wait at most before they are given to the kernel; fewer wait until the thread has
@@ -144,7 +144,7 @@ pub fn submit_waiting() {
 
 impl Local {
     fn turn(&mut self, finished: &mut Vec<Finished>) {
-        self.ring.turn(0, finished);
+        self.ring.turn(Wait::No, finished);
         if self.ring.has_leftover() && finished.is_empty() {
             // The kernel had no memory for it: come back as soon as the thread has looked around.
             let _full_means_it_comes_back_anyway = self.events.write(1);

@@ -35,6 +35,17 @@ const WAKE: u64 = u64::MAX;
 const DEVICE: types::Fixed = types::Fixed(0);
 const DEVICE_CACHED: types::Fixed = types::Fixed(1);
 
+/// What a turn waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Nothing.
+    No,
+    /// The end of a request, if one is at the device.
+    Request,
+    /// The end of a request, or a wake-up.
+    WakeUp,
+}
+
 /// A request that is over, and how it went.
 pub(super) type Finished = (Request, io::Result<usize>);
 
@@ -117,14 +128,19 @@ impl Ring {
         DEPTH - self.free.len()
     }
 
-    /// Gives waiting requests to the kernel, waits until at least `wait` completions are there, and
-    /// moves what is complete to `finished`.
-    pub fn turn(&mut self, wait: usize, finished: &mut Vec<Finished>) {
+    /// Gives waiting requests to the kernel, waits, and moves what is complete to `finished`.
+    pub fn turn(&mut self, wait: Wait, finished: &mut Vec<Finished>) {
         self.prepare();
         let has_entries = !self.ring.submission().is_empty();
         let has_results = self.ring.submission().taskrun();
-        if has_entries || has_results || wait > 0 {
-            self.enter(wait);
+        let waits = match wait {
+            Wait::No => false,
+            // What waited may all have been abandoned.
+            Wait::Request => self.in_flight() > 0,
+            Wait::WakeUp => true,
+        };
+        if has_entries || has_results || waits {
+            self.enter(usize::from(waits));
         }
         self.reap(finished);
     }
@@ -259,7 +275,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         let mut finished = Vec::new();
         while !self.is_idle() {
-            self.turn(1, &mut finished);
+            self.turn(Wait::Request, &mut finished);
             for (request, result) in finished.drain(..) {
                 request.complete(result);
             }

@@ -2,8 +2,11 @@
 //! without. Method: requests by hand on a temporary file.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot::Receiver;
 
@@ -138,6 +141,60 @@ fn dropping_the_ring_and_the_engine_finishes_what_was_submitted() {
     file.read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes[..300 * 512].iter().all(|byte| *byte == 1));
     assert!(bytes[300 * 512..].iter().all(|byte| *byte == 2));
+}
+
+/// Fails instead of waiting for ever.
+fn in_time(work: impl FnOnce() + Send + 'static) {
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        work();
+        ended.send(()).unwrap();
+    });
+    end.recv_timeout(Duration::from_secs(20)).expect("it hangs or panicked");
+}
+
+#[test]
+fn a_read_that_nobody_waits_for_holds_nothing_up() {
+    in_time(|| {
+        let engine = engine(1 << 20);
+        for _ in 0..100 {
+            let (abandoned, waiter) = read_of(512, 0);
+            drop(waiter);
+            engine.submit(abandoned);
+            let (request, done) = write_of(vec![block(1)], 0);
+            engine.submit(request);
+            assert_eq!(done.blocking_recv().unwrap().result.unwrap(), 512);
+        }
+        let (abandoned, waiter) = read_of(512, 0);
+        drop(waiter);
+        engine.submit(abandoned);
+        let ring = engine.thread_ring().unwrap().unwrap();
+        let (abandoned, waiter) = read_of(512, 0);
+        drop(waiter);
+        engine.submit(abandoned);
+        drop((ring, engine));
+    });
+}
+
+#[test]
+fn a_request_does_not_wait_for_the_end_of_one_before_it() {
+    in_time(|| {
+        // A read of an empty pipe lasts until somebody writes; a pipe cannot be flushed.
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let engine = start(File::from(OwnedFd::from(reader)));
+        let (read, read_done) = read_of(512, 0);
+        engine.submit(read);
+        // The engine's thread has nothing else to do by then.
+        std::thread::sleep(Duration::from_millis(50));
+        for _ in 0..10 {
+            let (flush, flush_done) = Request::new(0, Operation::Flush);
+            engine.submit(flush);
+            let error = flush_done.blocking_recv().unwrap().result.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        }
+        writer.write_all(&[7; 512]).unwrap();
+        assert_eq!(read_bytes(read_done.blocking_recv().unwrap())[..], [7; 512]);
+    });
 }
 
 #[test]

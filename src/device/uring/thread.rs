@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 
-use super::ring::Ring;
+use super::ring::{Ring, Wait};
 use crate::device::engine::Request;
 use crate::device::files::Files;
 
@@ -99,6 +99,12 @@ impl Mailbox {
                 content.asleep = arrived.is_empty();
                 content.closed
             };
+            let wait = match (arrived.is_empty(), closed) {
+                // Nobody would wake it for what comes meanwhile.
+                (false, _) => Wait::No,
+                (true, true) => Wait::Request,
+                (true, false) => Wait::WakeUp,
+            };
             for request in arrived.drain(..) {
                 if let Some(refused) = ring.push(request) {
                     refused.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
@@ -107,7 +113,7 @@ impl Mailbox {
             if closed && ring.is_idle() {
                 return;
             }
-            ring.turn(1, &mut finished);
+            ring.turn(wait, &mut finished);
             for (request, result) in finished.drain(..) {
                 request.complete(result);
             }
