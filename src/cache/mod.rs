@@ -4,6 +4,7 @@
 mod body;
 mod hit;
 mod ram;
+mod staging;
 mod writer;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::store::{
     NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Store, Ticket, Value,
 };
 use ram::RamTier;
-use writer::Staging;
+use staging::Staging;
 
 /// How a cache behaves.
 #[derive(Clone, Copy, Debug)]

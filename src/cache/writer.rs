@@ -1,85 +1,12 @@
 //! A streamed store: bytes come in pieces of any length, at most one slice of them waits in
-//! memory. Owns the staging budget; the object appears with its head, or not at all.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! memory. The object appears with its head, or not at all.
 
 use bytes::BytesMut;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::staging::Held;
 use super::{Cache, StoreOptions};
 use crate::format::{ObjectHead, Sequence, SliceKey};
 use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Value};
-
-/// Staging memory is taken in steps of this many bytes, as the bytes arrive: a slow sender
-/// holds only what it has sent.
-const STAGING_STEP: usize = 64 << 10;
-
-/// The memory that all stores in progress share. When it is used up stores wait for each other,
-/// each with a part of a slice: so that they do not wait in a circle, one at a time may take what
-/// completes its slice from a reserve.
-#[derive(Clone)]
-pub(super) struct Staging {
-    free: Arc<Semaphore>,
-    /// Whole or not there.
-    reserve: Arc<Semaphore>,
-    reserve_len: usize,
-    limit: usize,
-    wait_max: Duration,
-}
-
-/// What a store in progress got.
-enum Granted {
-    Step(OwnedSemaphorePermit),
-    Reserve(OwnedSemaphorePermit),
-}
-
-impl Staging {
-    /// A budget of `bytes` for slices of `slice_size`. Stores wait for at most `wait_max` at a time.
-    pub fn new(bytes: u64, slice_size: usize, wait_max: Duration) -> Staging {
-        let limit = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let reserve_len = slice_size.next_multiple_of(STAGING_STEP);
-        // A small budget has none: a part of it would be missed.
-        let reserve_len = if limit >= 2 * reserve_len { reserve_len } else { 0 };
-        Staging {
-            free: Arc::new(Semaphore::new(limit - reserve_len)),
-            reserve: Arc::new(Semaphore::new(usize::from(reserve_len > 0))),
-            reserve_len,
-            limit,
-            wait_max,
-        }
-    }
-
-    /// Bytes in use.
-    pub fn used(&self) -> u64 {
-        let unused = self.reserve.available_permits() * self.reserve_len;
-        (self.limit - unused - self.free.available_permits()) as u64
-    }
-
-    /// Bytes at most.
-    pub fn limit(&self) -> u64 {
-        self.limit as u64
-    }
-
-    /// One step, or the reserve.
-    async fn take(&self) -> Result<Granted, StoreError> {
-        let step = u32::try_from(STAGING_STEP).unwrap_or(u32::MAX);
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(step) {
-            return Ok(Granted::Step(permit));
-        }
-        let granted = async {
-            tokio::select! {
-                biased;
-                permit = Arc::clone(&self.free).acquire_many_owned(step) => permit.map(Granted::Step),
-                permit = Arc::clone(&self.reserve).acquire_owned() => permit.map(Granted::Reserve),
-            }
-        };
-        match tokio::time::timeout(self.wait_max, granted).await {
-            Ok(Ok(granted)) => Ok(granted),
-            _ => Err(StoreError::Busy("memory for stores in progress is used up")),
-        }
-    }
-}
 
 /// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
 pub struct Writer {
@@ -89,9 +16,8 @@ pub struct Writer {
     lifetime: Lifetime,
     fill: Fill,
     staged: BytesMut,
-    permits: Vec<OwnedSemaphorePermit>,
-    /// Held until the slice is complete, in which it was needed.
-    reserve: Option<OwnedSemaphorePermit>,
+    /// The right to stage.
+    held: Held,
     object: Option<Sequence>,
     slices: u32,
     len: u64,
@@ -104,6 +30,7 @@ impl Writer {
     pub(super) fn new(cache: Cache, key: &[u8], options: StoreOptions) -> Writer {
         let fill = cache.inner.store.begin_fill(key);
         let lifetime = cache.lifetime(&options);
+        let held = cache.inner.staging.hold();
         Writer {
             cache,
             key: key.to_vec(),
@@ -111,8 +38,7 @@ impl Writer {
             lifetime,
             fill,
             staged: BytesMut::new(),
-            permits: Vec::new(),
-            reserve: None,
+            held,
             object: None,
             slices: 0,
             len: 0,
@@ -124,8 +50,8 @@ impl Writer {
     /// Appends bytes of any length to the body.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`], [`StoreError::Busy`] after a long wait for memory, or a failed
-    /// device; the store is over.
+    /// [`StoreError::TooLarge`]; [`StoreError::Busy`] after a long wait for memory, or because
+    /// others waited long for that of this store; or a failed device. The store is over.
     pub async fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         // Stays so if this fails, or if the caller drops it half way.
         let was_broken = std::mem::replace(&mut self.broken, true);
@@ -146,20 +72,9 @@ impl Writer {
                 self.append_slice().await?;
             }
             let take = chunk.len().min(slice_size - self.staged.len());
-            self.make_room(self.staged.len() + take).await?;
+            self.held.cover(self.staged.len() + take).await?;
             self.staged.extend_from_slice(&chunk[..take]);
             chunk = &chunk[take..];
-        }
-        Ok(())
-    }
-
-    /// Takes memory for a slice of which `len` bytes have come.
-    async fn make_room(&mut self, len: usize) -> Result<(), StoreError> {
-        while self.reserve.is_none() && self.permits.len() * STAGING_STEP < len {
-            match self.cache.inner.staging.take().await? {
-                Granted::Step(permit) => self.permits.push(permit),
-                Granted::Reserve(permit) => self.reserve = Some(permit),
-            }
         }
         Ok(())
     }
@@ -177,11 +92,9 @@ impl Writer {
         let ticket = self.cache.inner.store.append_slice(key, &self.staged, self.lifetime).await?;
         self.slices += 1;
         self.staged.clear();
-        if self.reserve.is_some() {
-            // Others wait: the next slice takes its turn behind them.
+        if self.held.slice_ended() {
+            // The next slice takes its turn behind the others.
             self.staged = BytesMut::new();
-            self.permits.clear();
-            self.reserve = None;
         }
         Ok(ticket)
     }
@@ -205,6 +118,7 @@ impl Writer {
         if self.broken {
             return Err(StoreError::Incomplete);
         }
+        self.held.check()?;
         let store = &self.cache.inner.store;
         let (stored, ticket) = if self.object.is_none() {
             let body = &self.staged[..];

@@ -139,16 +139,21 @@ fn a_touched_object_keeps_its_slices_as_long_as_its_head() {
 #[test]
 fn a_writer_that_failed_cannot_be_finalized() {
     let rig = Rig::with(SMALL, CacheOptions { staging_bytes: 64 << 10, ..plain() });
-    let stored = rig.run(async {
-        let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
-        writer.write_chunk(&body(1, 1000)).await.unwrap();
-        let mut other = rig.cache().store(b"other", for_secs(1000)).unwrap();
-        assert!(other.write_chunk(&body(1, 1000)).await.is_err(), "no memory left");
-        drop(writer);
-        other.finalize(Condition::Always).await
-    });
-    assert!(stored.is_err(), "{stored:?}");
-    assert_eq!(rig.get(b"other"), None, "a body with a gap is not an object");
+    for goes_on in [true, false] {
+        let stored = rig.run(async {
+            let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
+            writer.write_chunk(&body(1, 1000)).await.unwrap();
+            let mut other = rig.cache().store(b"other", for_secs(1000)).unwrap();
+            other.write_chunk(&body(1, 1000)).await.unwrap();
+            if goes_on {
+                assert!(writer.write_chunk(&body(1, 1000)).await.is_err(), "its memory is gone");
+            }
+            drop(other);
+            writer.finalize(Condition::Always).await
+        });
+        assert!(stored.is_err(), "{stored:?}");
+        assert_eq!(rig.get(b"key"), None, "a body with a gap is not an object");
+    }
 }
 
 #[test]
@@ -189,6 +194,49 @@ fn writers_that_use_up_the_memory_do_not_wait_for_each_other_in_a_circle() {
         let whole = usize::try_from(slice + 1000).unwrap();
         assert_eq!(rig.get(&[number]).unwrap(), body(number.into(), whole));
     }
+}
+
+#[test]
+fn stores_that_take_long_do_not_hold_up_others() {
+    let disk = Disk { regions: 20, region_size: 2 << 20, alignment: 4096 };
+    let slice = disk.region_size / 4;
+    let rig = Rig::with(disk, CacheOptions { staging_bytes: 4 * slice, ..plain() });
+    let part = usize::try_from(slice).unwrap() - 100_000;
+    let body = |number: u8| body(number.into(), part + 1000);
+    rig.run(async {
+        let mut slow = Vec::new();
+        for number in 0..4u8 {
+            let mut writer = rig.cache().store(&[number], for_secs(1000)).unwrap();
+            writer.write_chunk(&body(number)[..part]).await.unwrap();
+            slow.push(writer);
+            tokio::time::sleep(secs(1)).await;
+        }
+        assert_eq!(rig.cache().stats().staging_bytes, 4 * slice, "all of it, with the reserve");
+        let begun = tokio::time::Instant::now();
+        for number in 100..103u8 {
+            let mut writer = rig.cache().store(&[number], for_secs(1000)).unwrap();
+            writer.write_chunk(&[number]).await.unwrap();
+            writer.finalize(Condition::Always).await.unwrap();
+        }
+        let waited = begun.elapsed();
+        assert!(waited > secs(5) && waited < secs(15), "{waited:?}");
+        for (number, mut writer) in (0..4u8).zip(slow) {
+            let written = writer.write_chunk(&body(number)[part..]).await;
+            if number == 0 {
+                assert!(
+                    matches!(written, Err(StoreError::Busy(_))),
+                    "the longest at it: {written:?}"
+                );
+            } else {
+                written.unwrap();
+                writer.finalize(Condition::Always).await.unwrap();
+            }
+        }
+        assert_eq!(rig.cache().stats().staging_bytes, 0);
+    });
+    assert_eq!(rig.get(&[0]), None);
+    (1..4).for_each(|number| assert_eq!(rig.get(&[number]).unwrap(), body(number)));
+    (100..103).for_each(|number| assert_eq!(rig.get(&[number]).unwrap(), [number]));
 }
 
 #[test]
