@@ -61,7 +61,7 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
 async fn range(cache: &Cache, part: Range<usize>) -> Option<Vec<u8>> {
     let hit = cache.lookup_head(KEY, false).await?;
     // Other options than the cache's own may say how to read, and when to do it in parallel.
-    let mut reader = hit.range(part.start as u64..part.end as u64, None).await.ok()?;
+    let mut reader = hit.range(part.start as u64..part.end as u64).await.ok()?;
     let mut found = Vec::with_capacity(part.len());
     while let Some(piece) = reader.next_chunk().await.ok()? {
         found.extend_from_slice(&piece);

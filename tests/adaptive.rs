@@ -88,7 +88,7 @@ async fn lookup(cache: &Cache, key: &[u8]) -> Option<(Vec<u8>, Timestamp)> {
     let hit = cache.lookup_head(key, true).await?;
     let keep_until = hit.lifetime().keep_until;
     let len = hit.len();
-    let mut reader = hit.range(0..len, None).await.ok()?;
+    let mut reader = hit.range(0..len).await.ok()?;
     let mut bytes = Vec::new();
     while let Some(chunk) = reader.next_chunk().await.ok()? {
         bytes.extend_from_slice(&chunk);

@@ -447,12 +447,12 @@ async fn ranges(seen: &mut Seen) {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let hit = cache.lookup_head(b"large", false).await.unwrap();
     device.set_delay(Delay::Sleep(Duration::from_millis(5)));
-    let mut whole = hit.range(0..u64::MAX, None).await.unwrap();
+    let mut whole = hit.range(0..u64::MAX).await.unwrap();
     device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read));
     while whole.next_chunk().await.unwrap().is_some() {
         seen.scrape(&metrics);
     }
-    let mut slow = hit.range(0..u64::MAX, None).await.unwrap();
+    let mut slow = hit.range(0..u64::MAX).await.unwrap();
     device.set_delay(Delay::Sleep(Duration::from_secs(1000)));
     while slow.next_chunk().await.is_ok() {}
     drop(slow);

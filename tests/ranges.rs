@@ -84,7 +84,7 @@ impl Rig {
     }
 
     async fn open(&self, range: Range<u64>) -> Result<BodyReader, TruncatedBody> {
-        self.cache.lookup_head(KEY, false).await.unwrap().range(range, None).await
+        self.cache.lookup_head(KEY, false).await.unwrap().range(range).await
     }
 
     fn read(&self, range: Range<u64>) -> Result<Vec<u8>, TruncatedBody> {
@@ -200,7 +200,7 @@ fn no_block_is_read_twice() {
         rig.store(&body(3, 6 * MIB));
         let hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
         let before = rig.sim.counts().bytes_read;
-        let mut reader = rig.run(hit.range(0..u64::MAX, None)).unwrap();
+        let mut reader = rig.run(hit.range(0..u64::MAX)).unwrap();
         rig.run(all(&mut reader)).unwrap();
         let read = rig.sim.counts().bytes_read - before;
         // Six slots of 1 MiB and 128 bytes; they may begin anew in another region.
@@ -218,7 +218,7 @@ fn a_small_range_of_a_large_object_reads_little() {
     let hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
     let before = rig.sim.counts().bytes_read;
     let start = 5 * MIB + 300_000;
-    let mut reader = rig.run(hit.range(start as u64..start as u64 + 1000, None)).unwrap();
+    let mut reader = rig.run(hit.range(start as u64..start as u64 + 1000)).unwrap();
     assert!(rig.run(all(&mut reader)).unwrap() == bytes[start..start + 1000]);
     let read = rig.sim.counts().bytes_read - before;
     assert!(read <= (64 << 10) + 4 * 4096, "{read} bytes read for 1000");
@@ -257,7 +257,7 @@ fn a_transfer_that_went_wrong_once_is_read_again() {
         rig.store(&bytes);
         let hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
         rig.sim.inject(Fault::new(effect.clone()).on(OperationKind::Read).after(3));
-        let mut reader = rig.run(hit.range(0..u64::MAX, None)).unwrap();
+        let mut reader = rig.run(hit.range(0..u64::MAX)).unwrap();
         assert!(rig.run(all(&mut reader)).unwrap() == bytes, "{effect:?}");
         assert!(rig.stats().retries > 0, "{effect:?}");
     }
@@ -278,7 +278,7 @@ fn a_device_that_does_not_answer_ends_the_range_in_time() {
     let rig = Rig::new(64, 4096, options(slow));
     rig.store(&body(8, 8 * MIB));
     let hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
-    let mut reader = rig.run(hit.range(0..u64::MAX, None)).unwrap();
+    let mut reader = rig.run(hit.range(0..u64::MAX)).unwrap();
     rig.sim.set_delay(Delay::Sleep(Duration::from_secs(1000)));
     rig.run(async {
         let begun = tokio::time::Instant::now();
@@ -380,6 +380,13 @@ fn zeros_are_refused() {
     ];
     assert!(good.check().is_ok() && zeros.iter().all(|zero| zero.check().is_err()));
     let rig = Rig::new(64, 512, options(good));
+    rig.store(&body(1, 3 * MIB));
+    let mut hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
+    assert!(zeros.iter().all(|zero| hit.set_range_options(*zero).is_err()));
+    assert!(hit.set_range_options(always_parallel()).is_ok());
+    let mut reader = rig.run(hit.range(5..2_000_000)).unwrap();
+    assert_eq!(rig.run(all(&mut reader)).unwrap(), body(1, 3 * MIB)[5..2_000_000]);
+    assert_eq!(rig.stats().ranges, 1, "the options of the hit count");
     let opened = rig.run(Cache::open(
         rig.sim.open(),
         options(zeros[0]),

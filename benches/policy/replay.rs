@@ -128,7 +128,7 @@ async fn ask(
     if let Some(hit) = cache.lookup(&key).await {
         outcome.ram_hits += u64::from(hit.tier() == Tier::Ram);
         let len = usize::try_from(hit.len())?;
-        let mut body = hit.range(0..hit.len(), None).await?;
+        let mut body = hit.range(0..hit.len()).await?;
         let mut read = 0;
         while let Some(piece) = body.next_chunk().await? {
             let expected = bodies.of(request.key, len).slice(read..read + piece.len());

@@ -186,7 +186,8 @@ enum Check {
 }
 
 async fn turn(cache: &Cache, row: &Row, check: Check) -> anyhow::Result<Turn> {
-    let hit = cache.lookup_head(KEY, false).await.context("the object is gone")?;
+    let mut hit = cache.lookup_head(KEY, false).await.context("the object is gone")?;
+    hit.set_range_options(row.range)?;
     let mut firsts = Vec::new();
     let (watch, cpu) = (Stopwatch::start(), processor_time()?);
     for start in (0..row.total).step_by(usize::try_from(row.len)?) {
@@ -205,7 +206,7 @@ async fn turn(cache: &Cache, row: &Row, check: Check) -> anyhow::Result<Turn> {
 /// Reads one range; gives the microseconds to its first piece.
 async fn read(hit: &Hit, start: u64, row: &Row, check: Check) -> anyhow::Result<u64> {
     let watch = Stopwatch::start();
-    let mut reader = hit.range(start..start + row.len, Some(&row.range)).await?;
+    let mut reader = hit.range(start..start + row.len).await?;
     let (mut at, mut first) = (start, None);
     while let Some(chunk) = reader.next_chunk().await? {
         first.get_or_insert_with(|| u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX));

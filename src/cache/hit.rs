@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::body::{BodyReader, Object};
 use crate::format::ObjectHead;
 use crate::store::{
-    BodyShare, Entry, HeldBody, Lifetime, RangeOptions, Store, Tier, TruncatedBody,
+    BodyShare, Entry, HeldBody, Lifetime, RangeOptions, Store, Tier, TruncatedBody, ZeroRangeOption,
 };
 
 /// A live entry.
@@ -62,7 +62,7 @@ impl Hit {
     /// Begins to read the body of a large object, so that a damaged first piece is a miss.
     pub(super) async fn begin_body(&mut self) -> Result<(), TruncatedBody> {
         if matches!(self.rest, Rest::Object(_)) && self.body.is_none() {
-            self.body = Some(Mutex::new(self.range(0..self.len(), None).await?));
+            self.body = Some(Mutex::new(self.range(0..self.len()).await?));
         }
         Ok(())
     }
@@ -108,17 +108,22 @@ impl Hit {
         matches!(self.rest, Rest::Here(_)).then(|| self.entry.body())
     }
 
+    /// Has ranges of this body read with `options` in place of the cache's own.
+    ///
+    /// # Errors
+    /// A threshold, size, count or time is zero.
+    pub fn set_range_options(&mut self, options: RangeOptions) -> Result<(), ZeroRangeOption> {
+        options.check()?;
+        self.options = options;
+        Ok(())
+    }
+
     /// Begins to read a range of the body; the part of it beyond the body's end is left out.
-    /// Its first piece is verified when this returns. `options` take the place of the
-    /// cache's own.
+    /// Its first piece is verified when this returns.
     ///
     /// # Errors
     /// The first piece was evicted or is damaged: this is a miss.
-    pub async fn range(
-        &self,
-        range: Range<u64>,
-        options: Option<&RangeOptions>,
-    ) -> Result<BodyReader, TruncatedBody> {
+    pub async fn range(&self, range: Range<u64>) -> Result<BodyReader, TruncatedBody> {
         let end = range.end.min(self.len());
         let range = range.start.min(end)..end;
         match &self.rest {
@@ -132,9 +137,7 @@ impl Hit {
                 }))
             }
             Rest::Elsewhere(store) => BodyReader::again((store, &self.entry), range).await,
-            Rest::Object(object) => {
-                BodyReader::object(object, range, options.unwrap_or(&self.options)).await
-            }
+            Rest::Object(object) => BodyReader::object(object, range, &self.options).await,
         }
     }
 
@@ -144,7 +147,7 @@ impl Hit {
     /// A piece was evicted, is damaged or took too long: the body ends here, short.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
         if self.body.is_none() {
-            self.body = Some(Mutex::new(self.range(0..self.len(), None).await?));
+            self.body = Some(Mutex::new(self.range(0..self.len()).await?));
         }
         match &mut self.body {
             Some(body) => body.get_mut().next_chunk().await,

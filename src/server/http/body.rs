@@ -129,7 +129,7 @@ impl Parts {
             Step::Object(range) => Some(range.clone()),
         });
         let reader = match first {
-            Some(range) => Some(hit.range(range, None).await?),
+            Some(range) => Some(hit.range(range).await?),
             None => None,
         };
         Ok(Parts { hit, steps, reader })
@@ -143,7 +143,7 @@ impl Parts {
             };
             let mut reader = match self.reader.take() {
                 Some(reader) => reader,
-                None => self.hit.range(range.clone(), None).await?,
+                None => self.hit.range(range.clone()).await?,
             };
             if let Some(piece) = reader.next_chunk().await? {
                 self.reader = Some(reader);

@@ -178,7 +178,7 @@ async fn part(hit: Hit, range: Range<u64>) -> Result<AnswerBody, TruncatedBody> 
         return Ok(AnswerBody::empty());
     }
     if hit.whole().is_some() {
-        let bytes = hit.range(range, None).await?.next_chunk().await?;
+        let bytes = hit.range(range).await?.next_chunk().await?;
         return Ok(AnswerBody::memory(bytes.unwrap_or_default()));
     }
     AnswerBody::parts(hit, VecDeque::from([Step::Object(range)])).await
