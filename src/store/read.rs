@@ -236,7 +236,6 @@ impl Store {
         }
         match self.body_share(&entry) {
             Some(share) => HeldBody::Here(entry, Some(share)),
-            None if self.is_in_ram_only(entry.place()) => HeldBody::Here(entry, None),
             None => HeldBody::Elsewhere(entry.without_body()),
         }
     }
@@ -245,16 +244,18 @@ impl Store {
     /// was replaced meanwhile does not matter.
     pub(crate) async fn again(&self, without_body: &Entry) -> Option<Entry> {
         let place = without_body.place();
+        if let Some(entry) = self.shared.resident.get(place) {
+            return Some(entry);
+        }
         let (region, _) = place.location.split(self.shared.layout.region_size);
         let row = self.shared.regions.get(region)?;
         let class = SizeClass::of(without_body.slot_len() as u64);
         let word = Word::new(place.location, class, 0);
         let candidate = Candidate { word, generation: place.generation, seed: row.seed() };
-        let loaded = match self.shared.resident.get(place) {
-            Some(entry) => return Some(entry),
-            None if row.in_memory() => self.load(candidate, Extent::Whole).await,
-            // If it was replaced nobody finds a copy in the RAM tier: it gets none.
-            None => self.load_stored(candidate, Extent::Whole).await,
+        // If it was replaced nobody finds a copy in the RAM tier: it gets none.
+        let loaded = match row.in_memory() {
+            true => self.load(candidate, Extent::Whole).await,
+            false => self.load_stored(candidate, Extent::Whole).await,
         };
         match loaded {
             Loaded::Entry(entry, _) if entry.sequence() == without_body.sequence() => Some(entry),
