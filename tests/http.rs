@@ -7,6 +7,7 @@ mod http_support;
 use std::time::Duration;
 
 use http_support::{HttpServer, body, target};
+use rawcached::device::Delay;
 
 /// The server's clock at the start, as a date.
 const START: &str = "Fri, 15 Jan 2027 08:00:00 GMT";
@@ -130,7 +131,13 @@ fn preconditions_of_readers_are_kept() {
     let range = "Range: bytes=2-3\r\n";
     server.get("k", &format!("{range}If-Range: \"v1\"\r\n")).expect_body(206, b"23");
     server.get("k", &format!("{range}If-Range: \"v2\"\r\n")).expect_body(200, b"0123456789");
-    server.get("k", &format!("{range}If-Range: {START}\r\n")).expect_body(206, b"23");
+    let by_date = format!("{range}If-Range: {START}\r\n");
+    server.get("k", &by_date).expect_body(200, b"0123456789");
+    server.put("dated", &format!("Last-Modified: {START}\r\n"), b"0123456789").expect(201);
+    server.get("dated", &by_date).expect_body(200, b"0123456789");
+    server.clock.advance(Duration::from_secs(1));
+    server.put("dated", &format!("Last-Modified: {START}\r\n"), b"0123456789").expect(201);
+    server.get("dated", &by_date).expect_body(206, b"23");
     server.get("k", &format!("{range}If-None-Match: \"v1\"\r\n")).expect(304);
     let head = format!("{range}If-None-Match: \"v2\"\r\n");
     server.ask("HEAD", &target("k"), &head, b"").expect(200);
@@ -210,6 +217,17 @@ fn stale_objects_are_for_those_that_ask() {
     assert_eq!(answer.header("age"), Some("20"));
     server.get("k", "Cache-Control: max-stale=10\r\n").expect(200);
     server.get("k", "Cache-Control: max-stale=9\r\n").expect(404);
+    server.ask("HEAD", &target("k"), "Cache-Control: max-stale=10\r\n", b"").expect(200);
+    server.ask("HEAD", &target("k"), "Cache-Control: max-stale=9\r\n", b"").expect(404);
+    let patch = |headers: &str| server.ask("PATCH", &target("k"), headers, b"");
+    patch("Content-Type: a/b\r\n").expect(404);
+    patch("X-Rawcached-Grace: 600\r\n").expect(404);
+    server.clock.advance(Duration::from_secs(49));
+    server.get("k", "Cache-Control: max-stale\r\n").expect_body(200, b"x");
+    server.clock.advance(Duration::from_secs(1));
+    server.get("k", "Cache-Control: max-stale\r\n").expect(404);
+    server.put("k", control, b"y").expect(201);
+    server.clock.advance(Duration::from_secs(20));
     server.put("k", "If-None-Match: *\r\n", b"stale counts as absent").expect(201);
     server.clock.advance(Duration::from_secs(4000));
     server.get("k", "Cache-Control: max-stale\r\n").expect(404);
@@ -242,6 +260,7 @@ fn patch_changes_the_lifetime_in_place() {
     server.get("k", "Cache-Control: max-stale\r\n").expect(200);
     patch("").expect(400);
     patch("X-Other: 5\r\n").expect(400);
+    patch("X-Rawcached-TTL: 5\r\nX-Rawcached-Ack: maybe\r\n").expect(400);
     server.ask("PATCH", &target("k"), "X-Rawcached-TTL: 5\r\n", b"body").expect(400);
 }
 
@@ -276,6 +295,45 @@ fn patch_replaces_headers_and_keeps_the_rest() {
 }
 
 #[test]
+fn a_patch_does_not_bring_back_what_was_replaced_meanwhile() {
+    let server = HttpServer::without_ram();
+    let old = body(3_900_000);
+    for _ in 0..4 {
+        server.put("k", "", &old).expect(201);
+        // The open region is read from memory: fill it up.
+        server.put("filler", "", &old).expect(201);
+        server.put("filler", "X-Rawcached-Ack: flushed\r\n", &old).expect(201);
+        // The copy reads four slices, the store at most the header of what it replaces.
+        server.device.set_delay(Delay::Sleep(Duration::from_millis(300)));
+        std::thread::scope(|scope| {
+            let change = "Content-Type: text/html\r\n";
+            let patch = scope.spawn(|| server.ask("PATCH", &target("k"), change, b""));
+            std::thread::sleep(Duration::from_millis(100));
+            server.put("k", "Content-Type: text/css\r\n", b"new").expect(201);
+            patch.join().unwrap().expect(204);
+        });
+        server.device.set_delay(Delay::None);
+        server.get("k", "").expect_body(200, b"new");
+    }
+}
+
+#[test]
+fn age_and_expires_count_from_the_date() {
+    let server = HttpServer::start();
+    let headers = "Expires: Fri, 15 Jan 2027 08:01:40 GMT\r\n";
+    server.put("k", headers, b"x").expect(201);
+    server.clock.advance(Duration::from_secs(60));
+    for conditions in ["", "If-None-Match: *\r\n"] {
+        let answer = server.get("k", conditions);
+        assert_eq!(answer.header("date"), Some(START));
+        assert_eq!(answer.header("age"), Some("60"));
+        assert_eq!(answer.header("expires"), Some("Fri, 15 Jan 2027 08:01:40 GMT"));
+    }
+    server.clock.advance(Duration::from_secs(40));
+    server.get("k", "").expect(404);
+}
+
+#[test]
 fn both_protocols_share_their_entries() {
     let server = HttpServer::start();
     let mut memcached = server.connect();
@@ -283,9 +341,22 @@ fn both_protocols_share_their_entries() {
     memcached.ask("get k\r\n", "VALUE k 0 2\r\n12\r\nEND\r\n");
     memcached.ask("append k 0 0 1\r\n3\r\n", "STORED\r\n");
     let answer = server.get("k", "").expect_body(200, b"123");
-    assert_ne!(answer.header("etag"), Some("\"v1\""), "the tag was of another body");
+    let tag = answer.header("etag").unwrap();
+    assert!(tag.len() > 2 && tag != "\"v1\"", "the tag was of another body: {tag}");
     assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
-    memcached.ask("incr k 1\r\n", "124\r\n");
+    let changes = [
+        ("prepend k 0 0 1\r\n9\r\n", "STORED\r\n", "912"),
+        ("incr k 1\r\n", "13\r\n", "13"),
+        ("decr k 1\r\n", "11\r\n", "11"),
+    ];
+    for headers in ["ETag: \"v1\"\r\n", ""] {
+        for (command, reply, body) in changes {
+            let tag = server.put("k", headers, b"12").expect(201).header("etag").map(str::to_owned);
+            memcached.ask(command, reply);
+            let changed = server.get("k", "").expect_body(200, body.as_bytes());
+            assert!(changed.header("etag").is_some() && changed.header("etag") != tag.as_deref());
+        }
+    }
     memcached.ask("set k 7 0 3\r\nabc\r\n", "STORED\r\n");
     let answer = server.get("k", "").expect_body(200, b"abc");
     assert_eq!(answer.header("x-rawcached-flags"), Some("7"));

@@ -275,11 +275,11 @@ impl Cache {
     /// # Errors
     /// The device failed.
     pub async fn touch(&self, key: &[u8], ttl: Duration) -> Result<Option<Lifetime>, StoreError> {
-        self.touch_with_grace(key, ttl, Duration::ZERO).await
+        self.touch_with_grace(key, ttl, Duration::ZERO, Some(Ack::Buffered)).await
     }
 
     /// As [`Cache::touch`], with `grace` behind the fresh lifetime, in which only callers that
-    /// ask for stale entries get it.
+    /// ask for stale entries get it. `ack` takes the place of [`CacheOptions::ack`].
     ///
     /// # Errors
     /// The device failed.
@@ -288,11 +288,16 @@ impl Cache {
         key: &[u8],
         ttl: Duration,
         grace: Duration,
+        ack: Option<Ack>,
     ) -> Result<Option<Lifetime>, StoreError> {
         let (now, ttl_max) = (self.inner.clock.now(), self.inner.options.ttl_max);
         let fresh_until = now.plus(ttl.min(ttl_max));
         let keep_until = now.plus(ttl.saturating_add(grace).min(ttl_max));
-        self.inner.store.touch(key, fresh_until, keep_until).await
+        let touched = self.inner.store.touch(key, fresh_until, keep_until).await?;
+        if touched.is_some() {
+            self.acknowledge(self.inner.store.last_ticket(), ack).await?;
+        }
+        Ok(touched)
     }
 
     /// Purges a key: gone at once and on every path, on the device before this returns, and a

@@ -80,6 +80,11 @@ impl Store {
         }
     }
 
+    /// The ticket of the latest change.
+    pub fn last_ticket(&self) -> Ticket {
+        self.shared.log.lock().appended()
+    }
+
     /// Releases the append lock after a change and wakes the flusher if it has to know of it: a
     /// wake-up costs more than the change itself.
     pub(super) fn release(&self, log: MutexGuard<'_, Log>) {

@@ -15,6 +15,8 @@ pub(super) struct Validators {
     pub(super) etag: HeaderValue,
     /// `None` where the date that was stored cannot be read.
     pub(super) modified: Option<SystemTime>,
+    /// Whether no other version can have that date (RFC 9110, section 8.8.2.2).
+    pub(super) is_date_strong: bool,
 }
 
 /// What a request does with an object.
@@ -83,7 +85,7 @@ pub(super) fn range_applies(headers: &HeaderMap, present: &Validators) -> bool {
         return strong_match(condition, present.etag.as_bytes());
     }
     let date = date(headers, &IF_RANGE);
-    date.is_some() && date == present.modified
+    present.is_date_strong && date.is_some() && date == present.modified
 }
 
 /// Whether `text` is an entity tag (RFC 9110, section 8.8.3).
@@ -148,7 +150,7 @@ mod tests {
 
     fn object(etag: &'static str) -> Validators {
         let modified = httpdate::parse_http_date(AT).ok();
-        Validators { etag: HeaderValue::from_static(etag), modified }
+        Validators { etag: HeaderValue::from_static(etag), modified, is_date_strong: true }
     }
 
     fn read(lines: &[(HeaderName, &str)]) -> Verdict {
@@ -217,6 +219,9 @@ mod tests {
             assert!(!applies(condition), "{condition}");
         }
         assert!(range_applies(&headers(&[]), &there));
+        let doubtful = Validators { is_date_strong: false, ..there.clone() };
+        assert!(!range_applies(&headers(&[(IF_RANGE, AT)]), &doubtful));
+        assert!(range_applies(&headers(&[(IF_RANGE, "\"a\"")]), &doubtful));
         let undated = Validators { modified: None, ..there.clone() };
         assert!(!range_applies(&headers(&[(IF_RANGE, "nonsense")]), &undated));
     }

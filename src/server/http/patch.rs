@@ -40,7 +40,7 @@ impl Service {
     }
 
     async fn change(&self, key: &[u8], headers: &HeaderMap) -> Result<(), Refusal> {
-        let explicit = lifetime::explicit(headers)?;
+        let (explicit, ack) = (lifetime::explicit(headers)?, ack(headers)?);
         if KEPT.iter().any(|name| headers.contains_key(name)) {
             return self.rewrite(key, headers).await;
         }
@@ -49,7 +49,7 @@ impl Service {
             // A condition must hold of the very entry that is changed.
             Lifetimes { ttl: Some(ttl), grace } if !is_conditional(headers) => {
                 let grace = grace.unwrap_or_default();
-                match self.cache.touch_with_grace(key, ttl, grace).await {
+                match self.cache.touch_with_grace(key, ttl, grace, ack).await {
                     Ok(Some(_)) => Ok(()),
                     Ok(None) => Err(Refusal::NOT_FOUND),
                     Err(error) => Err(self.store_failed(&error)),
@@ -70,7 +70,9 @@ impl Service {
             if evaluate(headers, Some(&validators), Access::Change) != Verdict::Proceed {
                 return Err(Refusal::PRECONDITION);
             }
-            let options = self.changed_options(&hit, &representation, headers)?;
+            let Some(options) = self.changed_options(&hit, &representation, headers)? else {
+                return Err(Refusal::NOT_FOUND);
+            };
             match self.copy(key, hit, options).await {
                 Ok(Stored::Yes(_)) => return Ok(()),
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
@@ -80,17 +82,21 @@ impl Service {
         Err(Refusal::CONTENDED)
     }
 
-    /// The old lifetime and headers, but for those that `headers` name.
+    /// The old lifetime and headers, but for those that `headers` name. `None` if no lifetime is left:
+    /// other headers do not make a stale object live longer.
     fn changed_options(
         &self,
         hit: &Hit,
         representation: &Representation,
         headers: &HeaderMap,
-    ) -> Result<StoreOptions, Refusal> {
+    ) -> Result<Option<StoreOptions>, Refusal> {
         let now = self.cache.clock().now();
         let wall = UNIX_EPOCH + Duration::from_secs(u64::from(now.0));
         let said = lifetime::of_store(headers, wall)?;
         let old = hit.lifetime();
+        if said.ttl.is_none() && old.fresh_until <= now {
+            return Ok(None);
+        }
         let date = if said.ttl.is_some() { now } else { representation.date() };
         let fields = merged(representation, headers)?;
         let tag = match &representation.metadata {
@@ -98,13 +104,13 @@ impl Service {
             Metadata::Flags(_) | Metadata::Foreign => self.tags.make(),
         };
         let kept_grace = old.keep_until.since(old.fresh_until);
-        Ok(StoreOptions {
+        Ok(Some(StoreOptions {
             ttl: Some(said.ttl.unwrap_or_else(|| old.fresh_until.since(now))),
             grace: said.grace.unwrap_or(kept_grace),
             metadata: ObjectMetadata::new(date, tag, fields).encode(),
             len_hint: Some(hit.len()),
             ack: ack(headers)?,
-        })
+        }))
     }
 
     /// Stores the body of `hit` anew with `options`, if nothing else was stored meanwhile.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::HeaderMap;
 use hyper::header::{
     AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION,
-    CONTENT_TYPE, ETAG, EXPIRES, HeaderName, HeaderValue, LAST_MODIFIED,
+    CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName, HeaderValue, LAST_MODIFIED,
 };
 
 use super::conditional::{Validators, is_etag};
@@ -95,12 +95,17 @@ impl Representation {
 
     /// Entity tag and date: those stored, else ones made up.
     pub(super) fn validators(&self) -> Validators {
-        let modified = match self.field(&LAST_MODIFIED) {
-            Some(text) => text.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok()),
-            None => Some(system_time(self.date())),
+        let stored_at = system_time(self.date());
+        let (modified, is_date_strong) = match self.field(&LAST_MODIFIED) {
+            Some(text) => {
+                let date = text.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
+                (date, date.is_some_and(|date| date < stored_at))
+            }
+            // Two versions may be stored in one second.
+            None => (Some(stored_at), false),
         };
         let etag = self.field(&ETAG).unwrap_or_else(|| self.made_up_etag());
-        Validators { etag, modified }
+        Validators { etag, modified, is_date_strong }
     }
 
     fn made_up_etag(&self) -> HeaderValue {
@@ -150,12 +155,13 @@ impl Representation {
             headers.insert(ETAG, self.made_up_etag());
         }
         let date = self.date();
+        let text = HeaderValue::from_str(&httpdate::fmt_http_date(system_time(date))).ok();
         if !headers.contains_key(LAST_MODIFIED) {
-            let modified = self.field(&LAST_MODIFIED).or_else(|| {
-                HeaderValue::from_str(&httpdate::fmt_http_date(system_time(date))).ok()
-            });
+            let modified = self.field(&LAST_MODIFIED).or_else(|| text.clone());
             headers.extend(modified.map(|modified| (LAST_MODIFIED, modified)));
         }
+        // `Age` counts from `Date`, and so does the lifetime that `Expires` gives.
+        headers.extend(text.map(|text| (DATE, text)));
         headers.insert(AGE, HeaderValue::from(now.since(date).as_secs()));
     }
 }
