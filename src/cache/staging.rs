@@ -14,7 +14,7 @@ use crate::store::StoreError;
 
 /// Memory is taken in steps of this many bytes, as the bytes arrive: a slow sender holds little
 /// more than it has sent.
-const STEP: usize = 64 << 10;
+const STEP: u32 = 64 << 10;
 
 const USED_UP: StoreError = StoreError::Busy("memory for stores in progress is used up");
 const TOO_SLOW: StoreError =
@@ -67,7 +67,7 @@ impl Staging {
     /// A budget of `bytes` for slices of `slice_size`. Stores wait for at most `wait_max` at a time.
     pub fn new(bytes: u64, slice_size: usize, wait_max: Duration) -> Staging {
         let limit = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let reserve_len = slice_size.next_multiple_of(STEP);
+        let reserve_len = slice_size.next_multiple_of(STEP as usize);
         // A small budget has none: a part of it would be missed.
         let reserve_len = if limit >= 2 * reserve_len { reserve_len } else { 0 };
         Staging {
@@ -144,11 +144,10 @@ impl Held {
                 if share.is_lost {
                     return Err(TOO_SLOW);
                 }
-                if share.reserve.is_some() || share.steps.len() * STEP >= len {
+                if share.reserve.is_some() || share.steps.len() * STEP as usize >= len {
                     return Ok(());
                 }
-                if let Ok(step) = Arc::clone(&self.staging.free).try_acquire_many_owned(STEP as u32)
-                {
+                if let Ok(step) = Arc::clone(&self.staging.free).try_acquire_many_owned(STEP) {
                     share.add(step);
                     continue;
                 }
@@ -166,7 +165,7 @@ impl Held {
             let look_again = Instant::now() + staging.slow_after() / 10;
             tokio::select! {
                 biased;
-                step = Arc::clone(&staging.free).acquire_many_owned(STEP as u32) => {
+                step = Arc::clone(&staging.free).acquire_many_owned(STEP) => {
                     self.share.lock().add(step.map_err(|_| USED_UP)?);
                     return Ok(());
                 }
