@@ -222,7 +222,7 @@ impl Store {
     }
 
     /// Copies a value just stored to the RAM tier: the version it replaces was there, so it is hot.
-    fn keep_stored(
+    pub(super) fn keep_stored(
         &self,
         slot: &Slot<'_>,
         place: Place,

@@ -385,29 +385,32 @@ impl Store {
         self.shared.regions.get(region).map_or(Sequence(0), |row| row.generation())
     }
 
-    /// Reads what is at a candidate's place: RAM tier, memory of the log, device.
+    /// Reads what is at a candidate's place, and keeps a copy of a whole slot in the RAM tier.
     pub(super) async fn load(&self, candidate: Candidate, extent: Extent) -> Loaded {
-        if let Some(entry) = self.shared.resident.get(candidate.place()) {
-            return Loaded::Entry(entry, Tier::Ram);
-        }
-        let (region, offset) = candidate.location().split(self.shared.layout.region_size);
-        let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
-        let touches = row.touches();
-        if row.in_memory()
-            && let Some(entry) = self.load_from_log(candidate, region, offset)
-        {
-            if extent.is_whole() {
-                self.keep_resident(entry.clone(), touches);
-            }
-            return Loaded::Entry(entry, Tier::Log);
-        }
-        let loaded = self.load_stored(candidate, extent).await;
-        if let Loaded::Entry(entry, _) = &loaded
+        let (region, _) = candidate.location().split(self.shared.layout.region_size);
+        let touches = self.shared.regions.get(region).map_or(0, |row| row.touches());
+        let loaded = self.peek(candidate, extent).await;
+        if let Loaded::Entry(entry, Tier::Log | Tier::Disk) = &loaded
             && extent.is_whole()
         {
             self.keep_resident(entry.clone(), touches);
         }
         loaded
+    }
+
+    /// Reads what is at a candidate's place: RAM tier, memory of the log, device.
+    pub(super) async fn peek(&self, candidate: Candidate, extent: Extent) -> Loaded {
+        if let Some(entry) = self.shared.resident.get(candidate.place()) {
+            return Loaded::Entry(entry, Tier::Ram);
+        }
+        let (region, offset) = candidate.location().split(self.shared.layout.region_size);
+        let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
+        if row.in_memory()
+            && let Some(entry) = self.load_from_log(candidate, region, offset)
+        {
+            return Loaded::Entry(entry, Tier::Log);
+        }
+        self.load_stored(candidate, extent).await
     }
 
     /// Reads what is on the device at a candidate's place, twice if in doubt.

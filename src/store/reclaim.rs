@@ -8,7 +8,7 @@ use super::Store;
 use super::counters::{add, count};
 use super::entry::Place;
 use super::log::{Appender, KILLS_PER_SLOT_MAX};
-use super::read::{Candidate, Extent, Loaded};
+use super::read::{Candidate, Extent, Loaded, Tier};
 use super::regions::RegionState;
 use super::request::StoreError;
 use super::slot::Slot;
@@ -175,7 +175,7 @@ impl Store {
         let row = shared.regions.on_device(place.location.split(shared.layout.region_size).0);
         let candidate = Candidate { word, generation: place.generation, seed: row.seed() };
         let touches = row.touches();
-        let Loaded::Entry(entry, _) = self.load(candidate, Extent::Whole).await else {
+        let Loaded::Entry(entry, tier) = self.peek(candidate, Extent::Whole).await else {
             return false;
         };
         if !self.is_live(&entry) {
@@ -202,13 +202,21 @@ impl Store {
         if let Some(word) = bucket.remove(place.location) {
             shared.uncount(word);
         }
-        shared.regions.on_device(at.region).add_live(class.len_max());
-        bucket.insert(Location::new(at.region, at.offset, shared.layout.region_size), class);
+        let to = shared.regions.on_device(at.region);
+        let touches = to.touches();
+        to.add_live(class.len_max());
+        let location = Location::new(at.region, at.offset, shared.layout.region_size);
+        bucket.insert(location, class);
         drop(bucket);
         log.fill(at, &slot, record.key_hash, (sequence, record.supersedes));
         log.spend_reinsert(slot.len());
+        // Under the append lock the region is still in the life that the slot is written in.
+        let moved_to = Place { location, generation: to.generation() };
         self.release(log);
         shared.resident.remove(place);
+        if tier == Tier::Ram {
+            self.keep_stored(&slot, moved_to, (sequence, record.supersedes), touches);
+        }
         count(&shared.counters.reinserted);
         add(&shared.counters.reinserted_bytes, slot.len());
         true

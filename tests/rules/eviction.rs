@@ -1,5 +1,7 @@
 //! Eviction: what is asked for stays, at little cost, and what is not goes.
 
+use rawcached::cache::{CacheOptions, Tier};
+
 use crate::support::*;
 
 /// Entries of the region that is asked for.
@@ -79,4 +81,22 @@ fn kill_records_do_not_pile_up_behind_a_region_in_use() {
     assert!(counters.regions_freed > 100, "{} regions freed", counters.regions_freed);
     let each = counters.kills_carried / counters.regions_freed;
     assert!(each < 300, "{each} kill records carried for each region freed");
+}
+
+#[test]
+fn what_is_written_again_stays_in_the_ram_tier() {
+    let rig = Rig::with(SMALL, CacheOptions { ram_bytes: 64 << 20, ..plain() });
+    rig.put(b"hot", &body(1, 1000), &for_secs(1000)).unwrap();
+    rig.fill("filler", 4 * 8 - 1, 1000);
+    rig.sleep(secs(2));
+    let tier = || rig.run(rig.cache().lookup(b"hot")).map(|hit| hit.tier());
+    assert_eq!([tier(), tier()], [Some(Tier::Disk), Some(Tier::Ram)]);
+    rig.fill("more", 8, 1000);
+    rig.sleep(secs(3));
+    assert_eq!(rig.stats().store.counters.reinserted, 1);
+    assert_eq!(rig.stats().ram_entries, 1);
+    assert_eq!(tier(), Some(Tier::Ram));
+    rig.fill("more", 24, 1000);
+    rig.sleep(secs(3));
+    assert_eq!(rig.get(b"hot"), Some(body(1, 1000).to_vec()));
 }
