@@ -61,12 +61,16 @@ fn options(
 
 /// Measures a cell: a task for each transfer under way, all on one thread, with a ring of its own
 /// where the engine has such.
-pub(super) fn run(arguments: &DeviceArgs, cell: &Cell, way: &Way) -> anyhow::Result<Measured> {
+pub(super) fn run(
+    arguments: &DeviceArgs,
+    (cell, way): (&Cell, &Way),
+    row: u64,
+) -> anyhow::Result<Measured> {
     let access = (!cell.kind.is_write(), cell.alignment);
     let device = Device::open(&options(arguments, access, way))?;
     let geometry = device.geometry();
     let step = if cell.kind == Kind::ExactRead { 1 } else { cell.block };
-    let offsets = Offsets::new(cell, step, geometry.size);
+    let offsets = Offsets::new(cell, step, geometry.size, row);
     // As a worker of the daemon has it. Dropped after the runtime, whose transfers end first.
     let ring = device.thread_ring()?;
     let runtime = runtime::Builder::new_current_thread()

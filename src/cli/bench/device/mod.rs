@@ -42,14 +42,19 @@ fn measure(arguments: &DeviceArgs) -> anyhow::Result<Report> {
     let rows = cells.iter().map(|cell| 1 + cell.ways(&engines).count()).sum::<usize>();
     let bar = Bar::of("device", Some(rows as u64));
     let mut report = Report::new(arguments, &probed, notes);
+    let mut row = 0;
+    let mut next = |cell: &Cell, way: Option<&Way>| {
+        row += 1;
+        let measured = one(arguments, (cell, way), row)?;
+        bar.step();
+        anyhow::Ok(measured)
+    };
     for cell in &cells {
         let plain = cell.raw(probed.alignment.map_or(1, u64::from));
-        let raw = one(arguments, &plain, None)?;
-        bar.step();
+        let raw = next(&plain, None)?;
         report.add(&plain, None, &raw, &raw);
         for way in cell.ways(&engines) {
-            let measured = one(arguments, cell, Some(&way))?;
-            bar.step();
+            let measured = next(cell, Some(&way))?;
             report.add(cell, Some(&way), &measured, &raw);
         }
     }
@@ -57,16 +62,20 @@ fn measure(arguments: &DeviceArgs) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// One row: the plain loop, or an engine.
-fn one(arguments: &DeviceArgs, cell: &Cell, way: Option<&Way>) -> anyhow::Result<Measured> {
+/// The row of this number: the plain loop, or an engine.
+fn one(
+    arguments: &DeviceArgs,
+    (cell, way): (&Cell, Option<&Way>),
+    row: u64,
+) -> anyhow::Result<Measured> {
     if way.is_some_and(|way| way.io == IoMode::Buffered) {
         // What earlier rows left in memory is not what the device gives.
         let file = File::open(&arguments.path)?;
         posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     }
     let measured = match way {
-        None => raw::run(arguments, cell),
-        Some(way) => engines::run(arguments, cell, way),
+        None => raw::run(arguments, cell, row),
+        Some(way) => engines::run(arguments, (cell, way), row),
     };
     measured.with_context(|| format!("{} with {}", cell.name(), way.map_or("raw", |way| way.name)))
 }

@@ -19,7 +19,7 @@ use crate::clock::Stopwatch;
 use crate::device::{ALIGNMENT_MAX, AlignedBuf, DeviceKind, probe};
 
 /// Measures a cell. A device without direct I/O is read through the page cache.
-pub(super) fn run(arguments: &DeviceArgs, cell: &Cell) -> anyhow::Result<Measured> {
+pub(super) fn run(arguments: &DeviceArgs, cell: &Cell, row: u64) -> anyhow::Result<Measured> {
     let probed = probe(&arguments.path)?;
     let direct = if probed.direct_reads { libc::O_DIRECT } else { 0 };
     // Nobody may take what is written to: `Device` sees to that for the other rows.
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &DeviceArgs, cell: &Cell) -> anyhow::Result<Measure
         file.try_lock()?;
     }
     let file = Arc::new(file);
-    let offsets = Offsets::new(cell, cell.block, probed.size);
+    let offsets = Offsets::new(cell, cell.block, probed.size, row);
     measured((probed.alignment.unwrap_or(1), probed.direct_reads), || {
         let mut slots = Vec::new();
         let (watch, time) = (Stopwatch::start(), arguments.row());

@@ -30,10 +30,11 @@ pub(super) struct Offsets {
 }
 
 impl Offsets {
-    /// For transfers of `len` bytes on a device of `size` bytes.
-    pub(super) fn new(cell: &Cell, step: u64, size: u64) -> Offsets {
+    /// For a cell's transfers on a device of `size` bytes. Each `row` begins elsewhere: what the row
+    /// before it read may still be in a cache of the device.
+    pub(super) fn new(cell: &Cell, step: u64, size: u64, row: u64) -> Offsets {
         let steps = (size - cell.block.next_multiple_of(step).min(size)) / step + 1;
-        let next = Arc::new(AtomicU64::new(0));
+        let next = Arc::new(AtomicU64::new(mix(row)));
         Offsets { next, is_sequential: cell.kind.is_sequential(), step, steps }
     }
 
@@ -71,18 +72,20 @@ mod tests {
     use super::super::cells::Kind;
     use super::*;
 
-    fn offsets(kind: Kind, block: u64, step: u64) -> Offsets {
+    const SIZE: u64 = 1 << 20;
+
+    fn offsets(kind: Kind, (block, step): (u64, u64), row: u64) -> Offsets {
         let (group, depth, alignment) = ("", 1, None);
         let cell = Cell { group, kind, block, depth, alignment, also_buffered: false };
-        Offsets::new(&cell, step, 1 << 20)
+        Offsets::new(&cell, step, SIZE, row)
     }
 
     #[test]
     fn random_transfers_stay_on_the_device_and_reach_its_ends() {
         for (block, step) in [(4096, 4096), (3000, 1), (512 << 10, 512 << 10)] {
-            let offsets = offsets(Kind::RandomRead, block, step);
+            let offsets = offsets(Kind::RandomRead, (block, step), 0);
             let drawn: Vec<_> = (0..100_000).map(|_| offsets.next()).collect();
-            let last = (1 << 20) - block;
+            let last = SIZE - block;
             assert!(drawn.iter().all(|at| at % step == 0 && *at <= last), "{block}");
             assert!(drawn.iter().any(|at| *at < 1 << 14), "{block}");
             assert!(drawn.iter().any(|at| *at > last - (1 << 14)), "{block}");
@@ -91,8 +94,31 @@ mod tests {
 
     #[test]
     fn sequential_transfers_follow_one_another_and_begin_anew() {
-        let offsets = offsets(Kind::SequentialRead, 256 << 10, 256 << 10);
-        let drawn: Vec<_> = (0..5).map(|_| offsets.next() >> 10).collect();
-        assert_eq!(drawn, [0, 256, 512, 768, 0]);
+        const BLOCK: u64 = 256 << 10;
+        let offsets = offsets(Kind::SequentialRead, (BLOCK, BLOCK), 3);
+        let drawn: Vec<_> = (0..5).map(|_| offsets.next()).collect();
+        assert!(drawn.windows(2).all(|two| two[1] == (two[0] + BLOCK) % SIZE), "{drawn:?}");
+    }
+
+    #[test]
+    fn each_row_transfers_other_blocks_in_the_same_way_every_time() {
+        for kind in [Kind::RandomRead, Kind::SequentialRead] {
+            for (block, step) in [(512, 512), (4096, 4096), (3000, 1)] {
+                let drawn = |row| -> Vec<_> {
+                    let offsets = offsets(kind, (block, step), row);
+                    (0..16).map(|_| offsets.next()).collect()
+                };
+                for row in 0..50 {
+                    let (row, after) = (drawn(row), (drawn(row), drawn(row + 1)));
+                    assert_eq!(row, after.0, "drawn from the row's number alone");
+                    assert_ne!(row, after.1, "{kind:?} of {block} bytes");
+                    let both = || row.iter().chain(&after.1);
+                    assert!(both().all(|at| at % step == 0 && at + block <= SIZE), "{block}");
+                    let same = row.iter().filter(|at| after.1.contains(at)).count();
+                    let is_sequential = kind == Kind::SequentialRead;
+                    assert!(is_sequential || same < 8, "{same} of 16 are of the row before");
+                }
+            }
+        }
     }
 }
