@@ -95,12 +95,15 @@ impl Figures {
         ])
     }
 
-    /// Each figure's median over several rounds. Panics if there are none.
+    /// Each figure's median over the rounds that have it; of an even number the mean of the two in
+    /// the middle.
     pub(super) fn median(rounds: &[Figures]) -> Figures {
         let median = |at: usize| {
             let mut values: Vec<f64> = rounds.iter().filter_map(|round| round.0[at]).collect();
             values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied()
+            let upper = values.len() / 2;
+            let lower = if values.len().is_multiple_of(2) { upper.checked_sub(1)? } else { upper };
+            Some(f64::midpoint(values[lower], values[upper]))
         };
         Figures(std::array::from_fn(median))
     }
@@ -216,5 +219,24 @@ mod tests {
         let ratio = median.over(&rounds[1]);
         assert_eq!(figure(&ratio, "server_cpu_us_per_operation"), Some(2.0));
         assert_eq!(figure(&ratio, "operations"), None);
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        for (rounds, expected) in
+            [(vec![100], 4.0), (vec![300, 100], 8.0), (vec![900, 100, 300, 200], 10.0)]
+        {
+            let rounds: Vec<_> =
+                rounds.iter().map(|&micros| Figures::new(&taken(micros))).collect();
+            let median = Figures::median(&rounds);
+            assert_eq!(figure(&median, "server_cpu_us_per_operation"), Some(expected));
+            assert_eq!(figure(&median, "get_p99_us"), None, "no round has it");
+        }
+        // A figure that only some rounds have is the median of those.
+        let mut silent = taken(100);
+        silent.server_cpu = None;
+        let rounds = [Figures::new(&silent), Figures::new(&taken(300))];
+        let median = Figures::median(&rounds);
+        assert_eq!(figure(&median, "server_cpu_us_per_operation"), Some(12.0));
     }
 }
