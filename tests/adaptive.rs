@@ -24,6 +24,7 @@ use rawcached::device::{
 };
 use rawcached::format::Uuid;
 use rawcached::store::{FormatOptions, Store};
+use support::seccomp::{CACHESTAT, refusing};
 use support::{LoopDevice, MountedImage, require, warnings_of};
 
 const MIB: u64 = 1 << 20;
@@ -378,4 +379,36 @@ fn without_direct_reads_it_is_buffered_with_the_one_warning() {
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(!device.info().direct && !device.info().adaptive);
     assert!(device.info().fallback.is_some() && device.info().adaptive_fallback.is_none());
+}
+
+#[test]
+fn where_the_kernel_does_not_tell_what_is_cached_reads_are_direct_with_the_one_warning() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image");
+    create_image(&image, MIB).unwrap();
+    // An older kernel, and a profile that does not know the call.
+    for (errno, message) in
+        [(libc::ENOSYS, "Function not implemented"), (libc::EPERM, "Operation not permitted")]
+    {
+        let options = OpenOptions {
+            io: IoMode::Adaptive,
+            // Not the one that might be refused too, with a warning of its own.
+            engine: EngineKind::Threads,
+            adaptive: cached_always(),
+            ..OpenOptions::new(&image)
+        };
+        let open = || warnings_of(|| Device::open(&options).unwrap());
+        let Some((device, warnings)) = require(refusing(CACHESTAT, errno, open)) else { return };
+        let off = "adaptive reads are off: all are direct";
+        assert!(warnings.len() == 1 && warnings[0].contains(off), "{warnings:?}");
+        let info = device.info();
+        assert_eq!((info.direct, info.adaptive), (true, false));
+        let why = info.adaptive_fallback.clone().unwrap();
+        assert!(why.contains("does not tell what is cached") && why.contains(message), "{why}");
+        let buf = device.geometry().read_buffer(16 << 10);
+        runtime.block_on(device.read_adaptive(0, buf)).unwrap();
+        let stats = device.stats();
+        assert_eq!((stats.reads, stats.cached_reads), (1, 0));
+    }
 }

@@ -3,6 +3,8 @@
 //! see that no value stays zero, but for those that only a failing machine moves.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,6 +25,7 @@ use rawcached::metrics::{Metrics, ProcessStart, write_cache, write_device};
 use rawcached::server::listener::{Listener, Permissions, Protocol};
 use rawcached::server::{Options, Server, write_server};
 use rawcached::store::{FormatOptions, Scrub, Store};
+use support::seccomp::{CACHESTAT, refusing};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
@@ -30,7 +33,6 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 const UNMOVED: &[&str] = &[
     "rawcached_accept_errors_total",
     "rawcached_connection_panics_total",
-    "rawcached_device_adaptive_fallback",
     "rawcached_device_direct_io_fallback",
 ];
 
@@ -510,6 +512,20 @@ async fn buffered(seen: &mut Seen) {
     cache.shutdown().await.unwrap();
 }
 
+/// Adaptive reads where the kernel does not tell what is cached.
+async fn adaptive_off(seen: &mut Seen) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(4 << 20).unwrap();
+    let options = OpenOptions { io: IoMode::Adaptive, ..OpenOptions::new(file.path()) };
+    format(&Device::open(&OpenOptions::new(file.path())).unwrap()).await;
+    let device = refusing(CACHESTAT, libc::ENOSYS, || Device::open(&options).unwrap()).unwrap();
+    let (cache, metrics) = open(device, without_ram(), &clock()).await;
+    seen.scrape(&metrics);
+    assert!(metrics.render().contains("rawcached_device_adaptive 0\n"));
+    assert!(metrics.render().contains("rawcached_device_adaptive_fallback 1\n"));
+    cache.shutdown().await.unwrap();
+}
+
 async fn adaptive(seen: &mut Seen) {
     // Times on a simulated device are noise: a contest that any difference decides.
     let options = AdaptiveOptions {
@@ -550,6 +566,7 @@ fn every_metric_that_can_be_moved_moves() {
         http_requests(&mut seen).await;
         buffered(&mut seen).await;
         adaptive(&mut seen).await;
+        adaptive_off(&mut seen).await;
     });
     let mut paused = tokio::runtime::Builder::new_current_thread();
     paused.enable_all().start_paused(true).build().unwrap().block_on(async {

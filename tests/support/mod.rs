@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod seccomp;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
