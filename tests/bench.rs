@@ -8,6 +8,7 @@ mod daemon_support;
 mod fake;
 mod memcached_support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use daemon_support::{Daemon, rawcached, stderr};
 use fake::{Fake, Fault};
 use memcached_support::TestServer;
+use rawcached::device::probe;
 use serde_json::Value;
 
 /// Runs `bench load` on a memcached socket.
@@ -228,6 +230,43 @@ fn a_device_is_measured_without_being_changed() {
     assert!(fs::read(&path).unwrap() == before, "reading changed the device");
     let text = device(&path, "--quick --seconds 1ms").stdout;
     assert!(String::from_utf8(text).unwrap().contains("random read"));
+}
+
+#[test]
+fn every_size_depth_and_alignment_is_measured_with_every_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, b"");
+    let report = report(&device(&path, "--seconds 1ms --json"));
+    let (rows, notes) = (report["rows"].as_array().unwrap(), report["notes"].to_string());
+    // What the rows of a group have under a name, in order.
+    let found = |group: &str, engine: &str, name: &str| -> Vec<u64> {
+        let of = |row: &&Value| row["group"] == group && row["engine"] == engine;
+        let values = rows.iter().filter(of).map(|row| row[name].as_u64().unwrap());
+        values.collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let least = u64::from(probe(&path).unwrap().alignment.unwrap_or(512));
+    let mut sizes: Vec<u64> = [512, 4 << 10, 16 << 10, 64 << 10, 256 << 10].into();
+    sizes.extend([1 << 20, 2 << 20, 4 << 20]);
+    sizes.retain(|size| size % least == 0);
+    let depths: Vec<u64> = (0..=7).map(|power| 1 << power).collect();
+    let alignments: Vec<u64> = (9..=16).map(|power| 1 << power).filter(|at| *at >= least).collect();
+    let engines = if notes.contains("no rows with io_uring") { 1 } else { 2 };
+    for engine in &["threads", "io_uring"][..engines] {
+        assert_eq!(found("alignments", engine, "alignment_bytes"), alignments, "{engine}");
+        for engine in ["raw", engine] {
+            assert_eq!(found("sizes", engine, "block_bytes"), sizes, "{engine}");
+            assert_eq!(found("depths", engine, "depth"), depths, "{engine}");
+        }
+        for group in ["sizes", "range engine off", "range engine on"] {
+            for is_direct in [true, false] {
+                let of = |row: &&Value| row["group"] == group && row["engine"] == *engine;
+                let ways = rows.iter().filter(of).filter(|row| row["direct"] == is_direct).count();
+                let blocks = found(group, engine, "block_bytes").len();
+                let is_told = notes.contains("no direct I/O");
+                assert!(is_told || ways == blocks, "{group} {engine}: {ways}, direct: {is_direct}");
+            }
+        }
+    }
 }
 
 #[test]
