@@ -76,6 +76,9 @@ impl BodyReader {
         if len == 0 {
             return Ok(BodyReader(Source::Memory(None)));
         }
+        if !object.store.has_slices(&object.head, range.clone()) {
+            return Err(TruncatedBody);
+        }
         if options.parallel && len >= options.threshold {
             let parts = (object.head, Arc::clone(&object.hold));
             let reader = RangeReader::open(&object.store, parts, range, *options).await?;

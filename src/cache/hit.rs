@@ -43,20 +43,26 @@ impl Hit {
         Hit { entry, tier, rest, options: RangeOptions::default(), body: None }
     }
 
-    /// A large object, if all its slices are there.
+    /// A large object.
     pub(super) fn sliced(
         store: &Store,
-        found: (Entry, Tier),
+        (entry, tier): (Entry, Tier),
         head: ObjectHead,
         options: RangeOptions,
-    ) -> Option<Hit> {
+    ) -> Hit {
         let hold = Arc::new(store.read_object(head.object));
-        if !store.has_slices(head.object, head.slice_count()) {
-            return None;
-        }
-        let (entry, tier) = found;
         let rest = Rest::Object(Object { store: store.clone(), head, hold });
-        Some(Hit { entry, tier, rest, options, body: None })
+        Hit { entry, tier, rest, options, body: None }
+    }
+
+    /// Whether all pieces of the body are there, as far as the index knows; takes longer the longer
+    /// the body is.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        match &self.rest {
+            Rest::Here(_) | Rest::Elsewhere(_) => true,
+            Rest::Object(Object { store, head, .. }) => store.has_slices(head, 0..head.len),
+        }
     }
 
     /// Begins to read the body of a large object, so that a damaged first piece is a miss.
@@ -119,10 +125,10 @@ impl Hit {
     }
 
     /// Begins to read a range of the body; the part of it beyond the body's end is left out.
-    /// Its first piece is verified when this returns.
+    /// Its first piece is verified when this returns, and no piece is known to be gone.
     ///
     /// # Errors
-    /// The first piece was evicted or is damaged: this is a miss.
+    /// A piece was evicted, or the first one is damaged: this is a miss.
     pub async fn range(&self, range: Range<u64>) -> Result<BodyReader, TruncatedBody> {
         let end = range.end.min(self.len());
         let range = range.start.min(end)..end;

@@ -184,8 +184,8 @@ impl Cache {
         self.lookup_entry(key, true, true).await
     }
 
-    /// As [`Cache::lookup`] or [`Cache::lookup_stale`], but reads nothing of a large body: for
-    /// callers that want its metadata only, or a range of it with [`Hit::range`].
+    /// As [`Cache::lookup`] or [`Cache::lookup_stale`], but neither reads nor looks for anything of a
+    /// large body: for callers that want its metadata only, or a range of it with [`Hit::range`].
     pub async fn lookup_head(&self, key: &[u8], stale_ok: bool) -> Option<Hit> {
         self.lookup_entry(key, stale_ok, false).await
     }
@@ -198,9 +198,7 @@ impl Cache {
                 return Some(Hit::whole_body(&self.inner.store, entry, tier));
             };
             let range = self.inner.options.range;
-            let Some(mut hit) = Hit::sliced(&self.inner.store, (entry, tier), head, range) else {
-                continue;
-            };
+            let mut hit = Hit::sliced(&self.inner.store, (entry, tier), head, range);
             if !with_body || hit.begin_body().await.is_ok() {
                 return Some(hit);
             }

@@ -1,5 +1,7 @@
 //! A slot: entry header, key, metadata, checksum table, body.
 
+use std::ops::Range;
+
 use super::{Damage, Fields, Seed, Sequence, put};
 use crate::clock::Timestamp;
 
@@ -341,7 +343,15 @@ impl ObjectHead {
     /// Number of slices of the body.
     #[must_use]
     pub fn slice_count(&self) -> u32 {
-        u32::try_from(self.len.div_ceil(u64::from(self.slice_size))).unwrap_or(u32::MAX)
+        self.slices_of(0..self.len).end
+    }
+
+    /// Numbers of the slices that hold the bytes `range` of the body.
+    #[must_use]
+    pub fn slices_of(&self, range: Range<u64>) -> Range<u32> {
+        let size = u64::from(self.slice_size);
+        let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        number(range.start / size)..number(range.end.div_ceil(size))
     }
 }
 
@@ -350,6 +360,18 @@ mod tests {
     use super::*;
     use crate::format::Uuid;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_range_needs_the_slices_that_it_touches() {
+        let head = ObjectHead { len: 1001, object: Sequence(1), slice_size: 100 };
+        assert_eq!(head.slice_count(), 11);
+        for (range, slices) in
+            [(0..1, 0..1), (0..100, 0..1), (99..101, 0..2), (100..200, 1..2), (950..1001, 9..11)]
+        {
+            assert_eq!(head.slices_of(range.clone()), slices, "{range:?}");
+        }
+        assert_eq!(ObjectHead { len: 0, ..head }.slice_count(), 0);
+    }
 
     const SEED: Seed = Seed(0x1234_5678);
 

@@ -92,7 +92,7 @@ impl Store {
         lifetime: Lifetime,
         (condition, fill): (Condition, Fill),
     ) -> Result<(Stored, Ticket), StoreError> {
-        if !self.has_slices(head.object, head.slice_count()) {
+        if !self.has_slices(&head, 0..head.len) {
             return Err(StoreError::Evicted);
         }
         let body = head.encode();
@@ -181,7 +181,7 @@ impl Store {
             lifetime: entry.lifetime(),
             live: self.is_live(entry)
                 && self.is_visible(entry.place())
-                && head.is_none_or(|head| self.has_slices(head.object, head.slice_count())),
+                && head.is_none_or(|head| self.has_slices(&head, 0..head.len)),
             head,
         }
     }

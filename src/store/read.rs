@@ -16,7 +16,7 @@ use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::word::{Location, SizeClass, Word};
 use crate::device::{AlignedBuf, DeviceError};
-use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Seed, Sequence, SliceKey};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, ObjectHead, Seed, Sequence, SliceKey};
 use crate::planted::{self, Bug};
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
@@ -270,10 +270,10 @@ impl Store {
         ObjectReader { store: self.clone(), object }
     }
 
-    /// Whether the index has a word for each slice of an object.
-    pub fn has_slices(&self, object: Sequence, slice_count: u32) -> bool {
-        (0..slice_count).all(|number| {
-            let key = SliceKey { object, number }.encode();
+    /// Whether the index has a word for each slice that holds bytes `range` of an object.
+    pub fn has_slices(&self, head: &ObjectHead, range: Range<u64>) -> bool {
+        head.slices_of(range).all(|number| {
+            let key = SliceKey { object: head.object, number }.encode();
             !self.shared.index.lock(self.slice_hash(&key)).candidates().is_empty()
         })
     }
