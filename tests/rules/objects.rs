@@ -197,6 +197,40 @@ fn writers_that_use_up_the_memory_do_not_wait_for_each_other_in_a_circle() {
 }
 
 #[test]
+fn stores_in_progress_hold_up_no_flush_and_no_region() {
+    let rig = Rig::with(SMALL, plain());
+    rig.run(async {
+        let mut slow = Vec::new();
+        for number in 0..100u8 {
+            let mut writer = rig.cache().store(&[number], for_secs(100_000)).unwrap();
+            writer.write_chunk(&body(number.into(), 1000)).await.unwrap();
+            slow.push(writer);
+        }
+        let mut sliced = rig.cache().store(b"sliced", for_secs(100_000)).unwrap();
+        sliced.write_chunk(&body(1, LARGE)).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        for round in 0..60u64 {
+            let (key, bytes, options) = (round.to_be_bytes(), body(round, QUARTER), flushed());
+            rig.cache().put(&key, bytes, Condition::Always, &options).await.unwrap();
+            for (number, writer) in (0..100u8).zip(&mut slow) {
+                writer.write_chunk(&[number; 10]).await.unwrap();
+            }
+        }
+        assert!(begun.elapsed() < secs(1), "{:?}", begun.elapsed());
+        assert!(matches!(sliced.finalize(Condition::Always).await, Err(StoreError::Evicted)));
+        for writer in slow {
+            writer.finalize(Condition::Always).await.unwrap();
+        }
+    });
+    let counters = rig.stats().store.counters;
+    assert!(counters.regions_freed >= 5 && counters.refused == 0, "{counters:?}");
+    for number in 0..100u8 {
+        let expected = [&body(number.into(), 1000)[..], &[number; 600]].concat();
+        assert_eq!(rig.get(&[number]).unwrap(), expected);
+    }
+}
+
+#[test]
 fn stores_that_take_long_do_not_hold_up_others() {
     let disk = Disk { regions: 20, region_size: 2 << 20, alignment: 4096 };
     let slice = disk.region_size / 4;
