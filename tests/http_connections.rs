@@ -361,7 +361,7 @@ fn too_many_connections_are_told_so() {
 }
 
 #[test]
-fn a_full_backlog_is_503() {
+fn a_store_whose_memory_others_waited_for_is_503() {
     let staging =
         CacheOptions { staging_bytes: 64 << 10, staging_wait: SOON, ..CacheOptions::default() };
     let server = HttpServer::of_cache(options(), staging);
@@ -372,10 +372,12 @@ fn a_full_backlog_is_503() {
         std::thread::sleep(Duration::from_millis(1));
         false
     }));
-    let answer = server.put("k", "", b"x").expect(503);
+    server.put("k", "", b"x").expect(201);
+    assert_eq!(server.cache.stats().staging_bytes, 0);
+    slow.send("defghi");
+    let answer: Answer = slow.answer("PUT").expect(503);
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert_eq!(server.snapshot().counts.store_no_memory, 1);
-    slow.send("defghi");
-    slow.answer("PUT").expect(201);
+    server.get("s", "").expect(404);
     server.put("k", "", b"x").expect(201);
 }
