@@ -31,6 +31,16 @@ impl Client {
         Ok(())
     }
 
+    /// Sends a GET of a range in the notation of `Range`.
+    pub fn ask_range(&mut self, key: &str, range: &str) -> anyhow::Result<()> {
+        let request = get_request(key);
+        let request = request.trim_end();
+        self.0
+            .get_mut()
+            .write_all(format!("{request}\r\nRange: bytes={range}\r\n\r\n").as_bytes())?;
+        Ok(())
+    }
+
     /// Reads the head of an answer; gives the status and the length of the body.
     pub fn head(&mut self) -> anyhow::Result<(u16, u64)> {
         let (mut status, mut len, mut line) = (None, 0, String::new());

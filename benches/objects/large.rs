@@ -13,7 +13,7 @@ use rawcached::device::{Device, OpenOptions};
 
 use super::Bench;
 use super::client::Client;
-use super::pattern::{MIB, fill, is_right};
+use super::pattern::{MIB, awkward_ranges, fill, is_right, is_right_at};
 use super::server::{Server, memory};
 
 const KEY: &str = "large";
@@ -46,8 +46,32 @@ pub fn http(bench: &mut Bench) -> anyhow::Result<()> {
     bench.table.at_most(&name, mib(server.peak_bytes()?), RSS_MARK_MIB, "MiB");
     rates(bench, "HTTP, the same", put, get);
     Client::open(&server.http)?.put(GIB_KEY, GIB)?;
+    ranges(bench, &server, KEY, mebibytes)?;
+    ranges(bench, &server, GIB_KEY, GIB)?;
     first_bytes(bench, &server)?;
     sequential(bench, &server)
+}
+
+/// Reads and compares ranges of an object at awkward offsets, and one past its end.
+fn ranges(bench: &mut Bench, server: &Server, key: &str, mebibytes: u64) -> anyhow::Result<()> {
+    let len = mebibytes * MIB as u64;
+    let mut client = Client::open(&server.http)?;
+    let mut compared = 0;
+    for range in awkward_ranges(len) {
+        client.ask_range(key, &format!("{}-{}", range.start, range.end - 1))?;
+        let (status, part) = client.head()?;
+        ensure!(status == 206 && part == range.end - range.start, "{range:?}: {status}, {part}");
+        let mut bytes = vec![0; usize::try_from(part)?];
+        client.read_exact(&mut bytes)?;
+        ensure!(is_right_at(&bytes, range.start), "wrong bytes in {range:?}");
+        compared += part;
+    }
+    client.ask_range(key, &format!("{len}-"))?;
+    let (status, _) = client.head()?;
+    ensure!(status == 416, "past the end: {status}");
+    let name = format!("HTTP, {mebibytes} MiB: ranges compared at awkward offsets");
+    bench.table.plain(&name, mib(compared), "MiB");
+    Ok(())
 }
 
 fn rates(bench: &mut Bench, name: &str, put: Duration, get: Duration) {
@@ -172,6 +196,18 @@ async fn round_trip(device: &Path, mebibytes: u64) -> anyhow::Result<(Duration, 
     }
     ensure!((number, filled) == (mebibytes, 0), "the object ended in MiB {number}");
     let get = watch.elapsed();
+    drop(hit);
+    let len = mebibytes * MIB as u64;
+    let hit = cache.lookup_head(KEY.as_bytes(), false).await.context("the object is gone")?;
+    for range in awkward_ranges(len).into_iter().chain(std::iter::once(len..len + 5)) {
+        let mut body = hit.range(range.clone()).await?;
+        let mut at = range.start;
+        while let Some(chunk) = body.next_chunk().await? {
+            ensure!(is_right_at(&chunk, at), "wrong bytes from {at} on");
+            at += chunk.len() as u64;
+        }
+        ensure!(at == range.end.min(len), "{range:?} ended at {at}");
+    }
     drop(hit);
     cache.shutdown().await?;
     Ok((put, get))
