@@ -59,9 +59,15 @@ impl Hit {
     /// the body is.
     #[must_use]
     pub fn is_complete(&self) -> bool {
+        self.has(0..self.len())
+    }
+
+    /// The same of a range of the body.
+    #[must_use]
+    pub fn has(&self, range: Range<u64>) -> bool {
         match &self.rest {
             Rest::Here(_) | Rest::Elsewhere(_) => true,
-            Rest::Object(Object { store, head, .. }) => store.has_slices(head, 0..head.len),
+            Rest::Object(Object { store, head, .. }) => store.has_slices(head, range),
         }
     }
 

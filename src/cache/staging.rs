@@ -1,11 +1,13 @@
-//! The memory that all stores in progress share. Owns who has how much of it, and who gives it up when
-//! it is short; never sees a byte of a body.
+//! The memory that all stores in progress share, with the bytes that they have of their slices in it.
+//! Owns who has how much of it, and who gives it up when it is short.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -41,17 +43,27 @@ pub(super) struct Staging {
 #[derive(Default)]
 struct Holders {
     next: AtomicU64,
-    shares: Mutex<HashMap<u64, Arc<Mutex<Share>>>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    shares: HashMap<u64, Arc<Mutex<Share>>>,
+    /// When somebody last looked for a slow store.
+    looked: Option<Instant>,
 }
 
 /// What one store in progress has.
 struct Share {
+    /// The slice so far.
+    staged: BytesMut,
     steps: Vec<OwnedSemaphorePermit>,
     /// Held until the slice is complete, in which it was needed.
     reserve: Option<OwnedSemaphorePermit>,
-    /// When its present slice got its first step.
+    /// When its present slice got its first memory.
     since: Instant,
-    waits: bool,
+    /// It waits for memory, or its slice is being stored.
+    is_busy: bool,
     /// Its memory went to others.
     is_lost: bool,
 }
@@ -94,61 +106,78 @@ impl Staging {
     /// A part of the budget for a store that begins: nothing yet.
     pub fn hold(&self) -> Held {
         let share = Share {
+            staged: BytesMut::new(),
             steps: Vec::new(),
             reserve: None,
             since: Instant::now(),
-            waits: false,
+            is_busy: false,
             is_lost: false,
         };
         let share = Arc::new(Mutex::new(share));
         let number = self.holders.next.fetch_add(1, Ordering::Relaxed);
-        self.holders.shares.lock().insert(number, Arc::clone(&share));
+        self.holders.table.lock().shares.insert(number, Arc::clone(&share));
         Held { staging: self.clone(), number, share }
     }
 
-    /// Takes the memory of the store that has been longest at its slice, if that is long.
+    /// Takes the memory of the store that has been longest at its slice, if that is long. One at a
+    /// time, however many wait.
     fn take_from_slowest(&self) {
-        let shares = self.holders.shares.lock();
         let now = Instant::now();
-        let slow = shares.values().filter_map(|share| {
-            let is_slow = {
-                let share = share.lock();
-                let is_long = now.duration_since(share.since) >= self.slow_after();
-                is_long && !share.waits && !share.steps.is_empty()
-            };
-            is_slow.then(|| (share.lock().since, share))
+        let mut table = self.holders.table.lock();
+        if table.looked.is_some_and(|looked| now < looked + self.look_interval()) {
+            return;
+        }
+        table.looked = Some(now);
+        let before = now.checked_sub(self.slow_after());
+        let slow = table.shares.values().filter_map(|share| {
+            let since = share.lock().slow_since(before)?;
+            Some((since, share))
         });
-        let slowest = slow.min_by_key(|(since, _)| *since).map(|(_, share)| share);
-        if let Some(slowest) = slowest {
-            let mut share = slowest.lock();
+        let Some((_, slowest)) = slow.min_by_key(|(since, _)| *since) else { return };
+        let mut share = slowest.lock();
+        if share.slow_since(before).is_some() {
             share.is_lost = true;
+            share.staged = BytesMut::new();
             share.steps.clear();
             share.reserve = None;
         }
     }
 
+    /// How long a store may be at one slice while others wait.
     fn slow_after(&self) -> Duration {
         self.wait_max / 3
+    }
+
+    fn look_interval(&self) -> Duration {
+        self.slow_after() / 10
     }
 }
 
 impl Held {
-    /// Takes what is missing for a slice of which `len` bytes have come; waits for it.
+    /// Bytes of the slice so far.
+    pub fn len(&self) -> usize {
+        self.share.lock().staged.len()
+    }
+
+    /// Adds bytes to the slice; waits for the memory that they need.
     ///
     /// # Errors
     /// [`StoreError::Busy`]: after a long wait, or because others waited long for this one.
-    pub async fn cover(&self, len: usize) -> Result<(), StoreError> {
+    pub async fn stage(&self, bytes: &[u8]) -> Result<(), StoreError> {
         loop {
             {
                 let mut share = self.share.lock();
                 if share.is_lost {
                     return Err(TOO_SLOW);
                 }
+                let len = share.staged.len() + bytes.len();
                 if share.reserve.is_some() || share.steps.len() * STEP as usize >= len {
+                    share.staged.extend_from_slice(bytes);
                     return Ok(());
                 }
                 if let Ok(step) = Arc::clone(&self.staging.free).try_acquire_many_owned(STEP) {
-                    share.add(step);
+                    share.begin();
+                    share.steps.push(step);
                     continue;
                 }
             }
@@ -160,17 +189,23 @@ impl Held {
     async fn wait(&self) -> Result<(), StoreError> {
         let staging = &self.staging;
         let give_up = Instant::now() + staging.wait_max;
-        let _waiting = Waiting::begin(&self.share);
+        let _busy = Busy::begin(&self.share);
+        let mut step = pin!(Arc::clone(&staging.free).acquire_many_owned(STEP));
+        let mut reserve = pin!(Arc::clone(&staging.reserve).acquire_owned());
         loop {
-            let look_again = Instant::now() + staging.slow_after() / 10;
+            let look_again = Instant::now() + staging.look_interval();
             tokio::select! {
                 biased;
-                step = Arc::clone(&staging.free).acquire_many_owned(STEP) => {
-                    self.share.lock().add(step.map_err(|_| USED_UP)?);
+                step = &mut step => {
+                    let mut share = self.share.lock();
+                    share.begin();
+                    share.steps.push(step.map_err(|_| USED_UP)?);
                     return Ok(());
                 }
-                reserve = Arc::clone(&staging.reserve).acquire_owned() => {
-                    self.share.lock().reserve = Some(reserve.map_err(|_| USED_UP)?);
+                reserve = &mut reserve => {
+                    let mut share = self.share.lock();
+                    share.begin();
+                    share.reserve = Some(reserve.map_err(|_| USED_UP)?);
                     return Ok(());
                 }
                 () = tokio::time::sleep_until(look_again.min(give_up)) => {
@@ -183,53 +218,69 @@ impl Held {
         }
     }
 
-    /// The slice is complete; true if its memory is to be let go, because others wait for it.
-    pub fn slice_ended(&self) -> bool {
-        let mut share = self.share.lock();
-        let others_wait = share.reserve.take().is_some();
-        if others_wait {
-            share.steps.clear();
-        }
-        share.since = Instant::now();
-        others_wait
-    }
-
+    /// Takes the slice to be stored; its memory is safe from others until [`Held::slice_ended`].
+    ///
     /// # Errors
     /// [`StoreError::Busy`]: its memory went to others.
-    pub fn check(&self) -> Result<(), StoreError> {
-        if self.share.lock().is_lost { Err(TOO_SLOW) } else { Ok(()) }
+    pub fn take(&self) -> Result<BytesMut, StoreError> {
+        let mut share = self.share.lock();
+        if share.is_lost {
+            return Err(TOO_SLOW);
+        }
+        share.is_busy = true;
+        Ok(std::mem::take(&mut share.staged))
+    }
+
+    /// The slice taken is stored; its memory is for the next one, or for others if they wait.
+    pub fn slice_ended(&self, mut staged: BytesMut) {
+        let mut share = self.share.lock();
+        share.is_busy = false;
+        share.since = Instant::now();
+        if share.reserve.take().is_some() {
+            share.steps.clear();
+        } else {
+            staged.clear();
+            share.staged = staged;
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.staging.holders.shares.lock().remove(&self.number);
+        self.staging.holders.table.lock().shares.remove(&self.number);
     }
 }
 
 impl Share {
-    fn add(&mut self, step: OwnedSemaphorePermit) {
-        if self.steps.is_empty() {
+    /// Since when it has been at its slice, if that was before `before` and it is what it waits for.
+    fn slow_since(&self, before: Option<Instant>) -> Option<Instant> {
+        let has_memory = !self.steps.is_empty() || self.reserve.is_some();
+        let is_slow = before.is_some_and(|before| self.since <= before);
+        (is_slow && has_memory && !self.is_busy).then_some(self.since)
+    }
+
+    /// Memory comes: the first of a slice is its begin.
+    fn begin(&mut self) {
+        if self.steps.is_empty() && self.reserve.is_none() {
             self.since = Instant::now();
         }
-        self.steps.push(step);
     }
 }
 
 /// Marks a share as one that waits, for as long as it does.
-struct Waiting<'a>(&'a Mutex<Share>);
+struct Busy<'a>(&'a Mutex<Share>);
 
-impl Waiting<'_> {
-    fn begin(share: &Mutex<Share>) -> Waiting<'_> {
-        share.lock().waits = true;
-        Waiting(share)
+impl Busy<'_> {
+    fn begin(share: &Mutex<Share>) -> Busy<'_> {
+        share.lock().is_busy = true;
+        Busy(share)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
         let mut share = self.0.lock();
-        share.waits = false;
+        share.is_busy = false;
         // Its slice was held up by others.
         share.since = Instant::now();
     }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use super::staging::Held;
 use super::{Cache, StoreOptions};
 use crate::format::{ObjectHead, Sequence, SliceKey};
-use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Value};
+use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Value};
 
 /// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
 pub struct Writer {
@@ -15,8 +15,7 @@ pub struct Writer {
     options: StoreOptions,
     lifetime: Lifetime,
     fill: Fill,
-    staged: BytesMut,
-    /// The right to stage.
+    /// The slice so far.
     held: Held,
     object: Option<Sequence>,
     slices: u32,
@@ -37,7 +36,6 @@ impl Writer {
             options,
             lifetime,
             fill,
-            staged: BytesMut::new(),
             held,
             object: None,
             slices: 0,
@@ -68,12 +66,12 @@ impl Writer {
         }
         let slice_size = self.slice_size();
         while !chunk.is_empty() {
-            if self.staged.len() == slice_size {
-                self.append_slice().await?;
+            if self.held.len() == slice_size {
+                let staged = self.held.take()?;
+                self.append(staged).await?;
             }
-            let take = chunk.len().min(slice_size - self.staged.len());
-            self.held.cover(self.staged.len() + take).await?;
-            self.staged.extend_from_slice(&chunk[..take]);
+            let take = chunk.len().min(slice_size - self.held.len());
+            self.held.stage(&chunk[..take]).await?;
             chunk = &chunk[take..];
         }
         Ok(())
@@ -83,20 +81,16 @@ impl Writer {
         self.cache.inner.store.layout().slice_size as usize
     }
 
-    async fn append_slice(&mut self) -> Result<Ticket, StoreError> {
+    async fn append(&mut self, staged: BytesMut) -> Result<(), StoreError> {
         let object = match self.object {
             Some(object) => object,
             None => *self.object.insert(self.cache.inner.store.name_object().await?),
         };
         let key = SliceKey { object, number: self.slices };
-        let ticket = self.cache.inner.store.append_slice(key, &self.staged, self.lifetime).await?;
+        self.cache.inner.store.append_slice(key, &staged, self.lifetime).await?;
         self.slices += 1;
-        self.staged.clear();
-        if self.held.slice_ended() {
-            // The next slice takes its turn behind the others.
-            self.staged = BytesMut::new();
-        }
-        Ok(ticket)
+        self.held.slice_ended(staged);
+        Ok(())
     }
 
     /// Publishes the object if `condition` holds, atomically replacing the old one, and
@@ -118,10 +112,10 @@ impl Writer {
         if self.broken {
             return Err(StoreError::Incomplete);
         }
-        self.held.check()?;
+        let staged = self.held.take()?;
         let store = &self.cache.inner.store;
         let (stored, ticket) = if self.object.is_none() {
-            let body = &self.staged[..];
+            let body = &staged[..];
             let value = Value {
                 metadata: &self.options.metadata,
                 lifetime: self.lifetime,
@@ -130,8 +124,8 @@ impl Writer {
             };
             store.put(&self.key, &value, condition, Some(self.fill)).await?
         } else {
-            if !self.staged.is_empty() {
-                self.append_slice().await?;
+            if !staged.is_empty() {
+                self.append(staged).await?;
             }
             let head = ObjectHead {
                 len: self.len,

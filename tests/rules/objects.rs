@@ -274,6 +274,34 @@ fn stores_that_take_long_do_not_hold_up_others() {
 }
 
 #[test]
+fn the_store_that_has_the_reserve_does_not_keep_it_from_all_others() {
+    let disk = Disk { regions: 20, region_size: 2 << 20, alignment: 4096 };
+    let slice = usize::try_from(disk.region_size / 4).unwrap();
+    let rig = Rig::with(disk, CacheOptions { staging_bytes: 2 * slice as u64, ..plain() });
+    rig.run(async {
+        let mut writers = Vec::new();
+        for number in 0..3u8 {
+            let mut writer = rig.cache().store(&[number], for_secs(1000)).unwrap();
+            let begin = if number < 2 { slice / 2 } else { 1 };
+            writer.write_chunk(&body(number.into(), slice)[..begin]).await.unwrap();
+            writers.push(writer);
+        }
+        let mut stalled = writers.pop().unwrap();
+        let begun = tokio::time::Instant::now();
+        let rest = (0..2u8).zip(writers).map(async |(number, mut writer)| {
+            writer.write_chunk(&body(number.into(), slice)[slice / 2..]).await.unwrap();
+            writer.finalize(Condition::Always).await.unwrap();
+        });
+        futures_util::future::join_all(rest).await;
+        let waited = begun.elapsed();
+        assert!(waited > secs(5) && waited < secs(15), "{waited:?}");
+        assert!(matches!(stalled.write_chunk(b"x").await, Err(StoreError::Busy(_))));
+    });
+    (0..2u8).for_each(|n| assert_eq!(rig.get(&[n]).unwrap(), body(n.into(), slice)));
+    assert_eq!(rig.get(&[2]), None);
+}
+
+#[test]
 fn many_lookups_at_a_time_read_a_bounded_number_of_bytes() {
     let disk = Disk { regions: 20, region_size: 8 << 20, alignment: 4096 };
     let rig = Rig::with(disk, plain());

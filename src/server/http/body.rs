@@ -124,10 +124,14 @@ struct Parts {
 
 impl Parts {
     async fn begin(hit: Hit, steps: VecDeque<Step>) -> Result<Parts, TruncatedBody> {
-        let first = steps.iter().find_map(|step| match step {
+        let mut ranges = steps.iter().filter_map(|step| match step {
             Step::Text(_) => None,
             Step::Object(range) => Some(range.clone()),
         });
+        let first = ranges.next();
+        if !ranges.all(|range| hit.has(range)) {
+            return Err(TruncatedBody);
+        }
         let reader = match first {
             Some(range) => Some(hit.range(range).await?),
             None => None,
