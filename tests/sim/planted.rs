@@ -24,7 +24,7 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::FillIgnoresPurge, 300),
     (Bug::SkipGenerationCheck, 1500),
     (Bug::RelocateUnchecked, 300),
-    (Bug::SkipTouchCheck, 300),
+    (Bug::SkipTouchCheck, 1500),
     (Bug::ForgetFooterChecksum, 300),
     (Bug::FooterOutranksHeader, 300),
     (Bug::FooterBeforeHeader, 300),
