@@ -297,6 +297,8 @@ fn a_dropped_reader_gives_everything_back() {
     let rig = Rig::new(64, 4096, options(always_parallel()));
     rig.store(&body(9, 16 * MIB));
     rig.sim.set_delay(Delay::Sleep(Duration::from_millis(10)));
+    let bytes_read = || rig.sim.counts().bytes_read;
+    let before = bytes_read();
     rig.run(async {
         for chunks in 0..6 {
             let mut reader = rig.open(0..u64::MAX).await.unwrap();
@@ -304,8 +306,12 @@ fn a_dropped_reader_gives_everything_back() {
                 reader.next_chunk().await.unwrap().unwrap();
             }
         }
+        let begun = rig.sim.counts().reads;
         tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(rig.sim.counts().reads, begun, "nothing is begun for a reader that is gone");
     });
+    let read = bytes_read() - before;
+    assert!(read < 6 * 16 * MIB as u64 / 4, "{read} bytes were read of six times 16 MiB");
     assert_eq!(rig.stats().buffer_bytes, 0);
     assert_eq!(rig.stats().cancelled, 6);
 }
