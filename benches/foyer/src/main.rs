@@ -16,6 +16,10 @@ use foyer::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
+/// With the settings that rawcached has (`.cargo/config.toml`).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Longest command line in bytes.
 const LINE_LEN_MAX: usize = 8192;
 /// Largest value in bytes: it must fit a block.

@@ -39,9 +39,13 @@ pub(super) enum Verdict {
     Failed,
 }
 
-/// True if a change depends on what is there.
-pub(super) fn is_conditional(headers: &HeaderMap) -> bool {
-    [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE].iter().any(|name| headers.contains_key(name))
+/// True if a request depends on what is there.
+pub(super) fn is_conditional(headers: &HeaderMap, access: Access) -> bool {
+    let has = |name: HeaderName| headers.contains_key(name);
+    has(IF_MATCH)
+        || has(IF_NONE_MATCH)
+        || has(IF_UNMODIFIED_SINCE)
+        || (access == Access::Read && has(IF_MODIFIED_SINCE))
 }
 
 /// Evaluates the preconditions in the order of RFC 9110, section 13.2.2, against the object that
@@ -206,8 +210,8 @@ mod tests {
         assert_eq!(change(&[(IF_MATCH, "*")], None), Verdict::Failed);
         assert_eq!(change(&[(IF_MATCH, "\"a\"")], Some(&there)), Verdict::Proceed);
         assert_eq!(change(&[(IF_MODIFIED_SINCE, AFTER)], Some(&there)), Verdict::Proceed);
-        assert!(is_conditional(&headers(&[(IF_MATCH, "*")])));
-        assert!(!is_conditional(&headers(&[(IF_MODIFIED_SINCE, AT)])));
+        assert!(is_conditional(&headers(&[(IF_MATCH, "*")]), Access::Change));
+        assert!(!is_conditional(&headers(&[(IF_MODIFIED_SINCE, AT)]), Access::Change));
     }
 
     #[test]

@@ -21,8 +21,6 @@ use crate::server::gate::Gate;
 /// Bytes of a request up to its body at most, and of a read: room for a key and headers of their
 /// greatest lengths.
 const BUFFER_LEN_MAX: usize = 128 << 10;
-/// Header lines of a request at most.
-const HEADERS_MAX: usize = 128;
 
 /// Counts one connection while it lives.
 struct Opened(Arc<Shard>);
@@ -61,7 +59,6 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(service.idle_timeout)
         .max_buf_size(BUFFER_LEN_MAX)
-        .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(socket), answer);
     let mut connection = pin!(connection);
     let mut stalled = pin!(activity.stalled(service.stall_timeout));

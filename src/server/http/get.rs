@@ -11,7 +11,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 
 use super::body::{AnswerBody, Step};
 use super::cache_control::CacheControl;
-use super::conditional::{Access, Verdict, evaluate, range_applies};
+use super::conditional::{Access, Verdict, evaluate, is_conditional, range_applies};
 use super::counts::HttpOperation;
 use super::range::{Selection, select};
 use super::refusal::Refusal;
@@ -21,6 +21,8 @@ use crate::cache::{Hit, Tier, TruncatedBody};
 use crate::clock::Stopwatch;
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+/// Header lines that few answers have more of.
+const HEADERS_OFTEN: usize = 12;
 /// Lookups for one answer.
 const LOOKUPS_MAX: usize = 2;
 
@@ -75,6 +77,9 @@ impl Service {
         request: &HeaderMap,
         representation: &Representation,
     ) -> Option<Answer> {
+        if !is_conditional(request, Access::Read) {
+            return None;
+        }
         match evaluate(request, Some(&representation.validators()), Access::Read) {
             Verdict::Proceed => None,
             Verdict::Failed => Some(plain(Refusal::PRECONDITION)),
@@ -165,6 +170,7 @@ impl Service {
     fn describe(&self, representation: &Representation, body: AnswerBody, len: u64) -> Answer {
         let mut answer = Response::new(body);
         let headers = answer.headers_mut();
+        headers.reserve(HEADERS_OFTEN);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
         headers.insert(ACCEPT_RANGES, BYTES);
         representation.describe(headers, self.cache.clock().now());

@@ -1,5 +1,7 @@
 //! The key that a request's path names. Pure.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode;
 
 use crate::cache::KEY_LEN_MAX;
@@ -31,7 +33,7 @@ pub(super) fn key(path: &str, query: Option<&str>) -> Result<Vec<u8>, NoKey> {
     if !is_well_encoded(encoded.as_bytes()) {
         return Err(NoKey::Encoding);
     }
-    let key: Vec<u8> = percent_decode(encoded.as_bytes()).collect();
+    let key = Cow::from(percent_decode(encoded.as_bytes())).into_owned();
     match key.len() {
         0 => Err(NoKey::Empty),
         1..=KEY_LEN_MAX => Ok(key),

@@ -47,7 +47,7 @@ impl Service {
         match explicit {
             Lifetimes { ttl: None, grace: None } => Err(Refusal::PATCH_NOTHING),
             // A condition must hold of the very entry that is changed.
-            Lifetimes { ttl: Some(ttl), grace } if !is_conditional(headers) => {
+            Lifetimes { ttl: Some(ttl), grace } if !is_conditional(headers, Access::Change) => {
                 let grace = grace.unwrap_or_default();
                 match self.cache.touch_with_grace(key, ttl, grace, ack).await {
                     Ok(Some(_)) => Ok(()),

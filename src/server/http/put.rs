@@ -78,7 +78,7 @@ impl Service {
 
     /// Evaluates the preconditions of a change against what is there now.
     pub(super) async fn check(&self, key: &[u8], headers: &HeaderMap) -> Result<Checked, Refusal> {
-        if !is_conditional(headers) {
+        if !is_conditional(headers, Access::Change) {
             return Ok(Checked { condition: Condition::Always, replaces: false });
         }
         let hit = self.cache.lookup_head(key, true).await.filter(Hit::is_complete);

@@ -1,6 +1,5 @@
 //! Headers of objects: which ones of a store are kept, and what a reader is told.
 
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::HeaderMap;
@@ -109,15 +108,13 @@ impl Representation {
     }
 
     fn made_up_etag(&self) -> HeaderValue {
-        let mut text = String::with_capacity(40);
-        let written = match &self.metadata {
-            Metadata::Object(object) => write!(text, "\"{:016x}\"", object.tag),
+        let text = match &self.metadata {
+            Metadata::Object(object) => format!("\"{:016x}\"", object.tag),
             // The same bytes may get another tag when they are moved on the device; other bytes
             // never get the same one, not even after the device was formatted anew.
-            _ => write!(text, "\"{:x}-{:x}\"", self.stored_at.0, self.cas),
+            _ => format!("\"{:x}-{:x}\"", self.stored_at.0, self.cas),
         };
-        debug_assert!(written.is_ok());
-        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
     }
 
     /// Adds everything that is told with the object, but for what depends on its length.
@@ -155,7 +152,7 @@ impl Representation {
             headers.insert(ETAG, self.made_up_etag());
         }
         let date = self.date();
-        let text = HeaderValue::from_str(&httpdate::fmt_http_date(system_time(date))).ok();
+        let text = HeaderValue::try_from(httpdate::fmt_http_date(system_time(date))).ok();
         if !headers.contains_key(LAST_MODIFIED) {
             let modified = self.field(&LAST_MODIFIED).or_else(|| text.clone());
             headers.extend(modified.map(|modified| (LAST_MODIFIED, modified)));
