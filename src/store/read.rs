@@ -392,6 +392,7 @@ impl Store {
         let loaded = self.peek(candidate, extent).await;
         if let Loaded::Entry(entry, Tier::Log | Tier::Disk) = &loaded
             && extent.is_whole()
+            && self.shared.resident.admits(entry.weight() as u64)
         {
             self.keep_resident(entry.clone(), touches);
         }

@@ -5,6 +5,9 @@ use super::entry::{Entry, Place};
 /// Keeps copies of entries by their place. Being reached only through the index, a copy
 /// of a dead entry is never found.
 pub trait Resident: Send + Sync {
+    /// Whether a copy of an entry of `len` bytes, which is on the device too, is worth its room.
+    fn admits(&self, len: u64) -> bool;
+
     /// The copy of the entry at `place`.
     fn get(&self, place: Place) -> Option<Entry>;
 
@@ -23,6 +26,10 @@ pub trait Resident: Send + Sync {
 pub struct NotResident;
 
 impl Resident for NotResident {
+    fn admits(&self, _: u64) -> bool {
+        false
+    }
+
     fn get(&self, _: Place) -> Option<Entry> {
         None
     }

@@ -100,3 +100,32 @@ fn what_is_written_again_stays_in_the_ram_tier() {
     rig.sleep(secs(3));
     assert_eq!(rig.get(b"hot"), Some(body(1, 1000).to_vec()));
 }
+
+#[test]
+fn a_full_ram_tier_takes_a_large_entry_only_now_and_then() {
+    let disk = Disk { regions: 64, ..SMALL };
+    let rig = Rig::with(disk, CacheOptions { ram_bytes: 2 << 20, ..plain() });
+    let tier = |key: &str| rig.run(rig.cache().lookup(key.as_bytes())).map(|hit| hit.tier());
+    // Stores `count` entries of 60 kB, reads them twice and counts what the first time left in RAM.
+    let kept = |name: &str, count: u64| -> u64 {
+        rig.fill(name, count, 1000);
+        rig.sleep(secs(2));
+        let twice = |n: u64| {
+            let key = format!("{name}-{n}");
+            assert!(matches!(tier(&key), Some(Tier::Log | Tier::Disk)));
+            tier(&key)
+        };
+        (0..count).map(|n| u64::from(twice(n) == Some(Tier::Ram))).sum()
+    };
+    assert_eq!(kept("first", 20), 20, "there is room for all");
+    kept("filler", 40);
+    let taken = kept("late", 60);
+    assert!((15..=45).contains(&taken), "{taken} of 60 were taken, which is not about half");
+    for (name, count) in [("first", 20), ("filler", 40), ("late", 60)] {
+        for n in 0..count {
+            rig.run(rig.cache().remove(format!("{name}-{n}").as_bytes())).unwrap();
+        }
+    }
+    assert_eq!(rig.stats().ram_entries, 0);
+    assert_eq!(kept("again", 20), 20, "there is room again");
+}
