@@ -2,6 +2,7 @@
 //! where a daemon is needed, start it, or script one side of the protocol.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -302,6 +303,25 @@ fn get_writes_the_exact_value_and_tells_a_miss() {
     let output = client(&["get", "a b"], b"", GET, MISS);
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
     assert_eq!(stderr(&output), "rawcached: a b is not in the cache\n");
+}
+
+#[test]
+fn a_transfer_shows_its_progress_on_a_terminal() {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let directory = directory();
+    let server =
+        script(directory.path(), GET, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\na\r\nbc");
+    let mut get = rawcached(directory.path());
+    get.args(["get", "a b", "--socket", "s.sock"]).stdout(Stdio::null()).stderr(terminal.slave);
+    assert!(get.status().unwrap().success());
+    // With its copy in `get` the other end closes, and reading ends with an error.
+    drop(get);
+    let mut shown = Vec::new();
+    assert!(File::from(terminal.master).read_to_end(&mut shown).is_err());
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.contains("5 B/5 B ["), "{shown:?}");
+    assert!(shown.ends_with("\u{1b}[2K"), "the bar is gone at the end: {shown:?}");
+    server.join().unwrap();
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
         ("rawcached_staging_bytes", "Bytes of stores in progress.", stats.staging_bytes),
         (
             "rawcached_staging_max_bytes",
-            "Most bytes of stores in progress; further ones are refused.",
+            "Most bytes of stores in progress; what is beyond waits and is refused after 30 s at most.",
             stats.staging_bytes_max,
         ),
     ] {

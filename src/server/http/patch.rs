@@ -14,7 +14,7 @@ use super::put::ack;
 use super::refusal::Refusal;
 use super::representation::{KEPT, Representation, keep};
 use super::service::{Answer, Service};
-use crate::cache::{Condition, Hit, StoreError, StoreOptions, Stored};
+use crate::cache::{Ack, Condition, Hit, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
 use crate::server::metadata::{Fields, Metadata, ObjectMetadata};
 
@@ -42,7 +42,7 @@ impl Service {
     async fn change(&self, key: &[u8], headers: &HeaderMap) -> Result<(), Refusal> {
         let (explicit, ack) = (lifetime::explicit(headers)?, ack(headers)?);
         if KEPT.iter().any(|name| headers.contains_key(name)) {
-            return self.rewrite(key, headers).await;
+            return self.rewrite(key, headers, ack).await;
         }
         match explicit {
             Lifetimes { ttl: None, grace: None } => Err(Refusal::PATCH_NOTHING),
@@ -55,11 +55,16 @@ impl Service {
                     Err(error) => Err(self.store_failed(&error)),
                 }
             }
-            _ => self.rewrite(key, headers).await,
+            _ => self.rewrite(key, headers, ack).await,
         }
     }
 
-    async fn rewrite(&self, key: &[u8], headers: &HeaderMap) -> Result<(), Refusal> {
+    async fn rewrite(
+        &self,
+        key: &[u8],
+        headers: &HeaderMap,
+        ack: Option<Ack>,
+    ) -> Result<(), Refusal> {
         for _ in 0..ATTEMPTS_MAX {
             // What is stale is refreshed too: that is what a revalidation does.
             let Some(hit) = self.cache.lookup_stale(key).await else {
@@ -70,7 +75,7 @@ impl Service {
             if evaluate(headers, Some(&validators), Access::Change) != Verdict::Proceed {
                 return Err(Refusal::PRECONDITION);
             }
-            let Some(options) = self.changed_options(&hit, &representation, headers)? else {
+            let Some(options) = self.changed_options(&hit, &representation, headers, ack)? else {
                 return Err(Refusal::NOT_FOUND);
             };
             match self.copy(key, hit, options).await {
@@ -89,6 +94,7 @@ impl Service {
         hit: &Hit,
         representation: &Representation,
         headers: &HeaderMap,
+        ack: Option<Ack>,
     ) -> Result<Option<StoreOptions>, Refusal> {
         let now = self.cache.clock().now();
         let wall = UNIX_EPOCH + Duration::from_secs(u64::from(now.0));
@@ -109,7 +115,7 @@ impl Service {
             grace: said.grace.unwrap_or(kept_grace),
             metadata: ObjectMetadata::new(date, tag, fields).encode(),
             len_hint: Some(hit.len()),
-            ack: ack(headers)?,
+            ack,
         }))
     }
 
