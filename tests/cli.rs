@@ -11,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tempfile::TempDir;
 
 /// The binary in `directory`, without settings from the environment of the test.
@@ -308,11 +309,16 @@ fn get_writes_the_exact_value_and_tells_a_miss() {
 #[test]
 fn a_transfer_shows_its_progress_on_a_terminal() {
     let terminal = nix::pty::openpty(None, None).unwrap();
+    // Not for the children of other tests, which would keep it open.
+    for end in [&terminal.master, &terminal.slave] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    }
     let directory = directory();
     let server =
         script(directory.path(), GET, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\na\r\nbc");
     let mut get = rawcached(directory.path());
-    get.args(["get", "a b", "--socket", "s.sock"]).stdout(Stdio::null()).stderr(terminal.slave);
+    get.args(["get", "a b", "--socket", "s.sock"]).env("TERM", "xterm");
+    get.stdout(Stdio::null()).stderr(terminal.slave);
     assert!(get.status().unwrap().success());
     // With its copy in `get` the other end closes, and reading ends with an error.
     drop(get);

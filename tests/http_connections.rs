@@ -178,10 +178,12 @@ fn a_body_that_is_too_large_is_refused_when_it_is_seen_to_be() {
 fn requests_that_are_too_large_or_wrong_are_refused() {
     let server = HttpServer::start();
     let long = "x".repeat(400_000);
-    let many: String = (0..200).map(|n| format!("X-{n}: y\r\n")).collect();
+    let lines = |count| -> String { (0..count).map(|n| format!("X-{n}: y\r\n")).collect() };
+    let (enough, many) = (lines(99), lines(100));
     let cases = [
         (format!("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"), "431"),
         (format!("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\n{many}\r\n"), "431"),
+        (format!("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\n{enough}\r\n"), "404"),
         (format!("GET /v1/objects/{} HTTP/1.1\r\nHost: x\r\n\r\n", &long[..70_000]), "414"),
         ("nonsense\r\n\r\n".to_owned(), "400"),
         ("GET /v1/objects/k HTTP/1.1\r\n\r\n".to_owned(), "400"),

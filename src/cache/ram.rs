@@ -2,7 +2,7 @@
 //! index, so a copy of a dead entry is never served; evicts by the library's scan-resistant
 //! policy (a Clock-PRO close to S3-FIFO).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::Cache as QuickCache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
@@ -12,11 +12,11 @@ use crate::store::{Entry, Place, Resident};
 /// Bytes that map and policy take per entry, besides the entry itself: key, 21 bytes of
 /// bookkeeping and the ghosts, at the library's load factor.
 const OVERHEAD: u64 = 100;
-/// Length in bytes of an entry that a full tier takes every second time it is offered, and the share
-/// of the times it takes the longest. Large entries cost the room of many others, so they come
-/// in only if they are asked for often; what is asked for once stays out (docs/performance.md).
-const HALF_TAKEN_LEN: u64 = 64 << 10;
-const SHARE_MIN: u64 = 8;
+/// Weight in bytes of an entry that a full tier takes every second time it is offered; and every
+/// how manyth time it takes the heaviest. They cost the room of many others, so they come in only
+/// if they are asked for often; what is asked for once stays out (docs/performance.md).
+const HALF_TAKEN_WEIGHT: u64 = 64 << 10;
+const HEAVIEST_TAKEN_ONE_IN: u64 = 4;
 /// Mean entry that the map is first sized for; it grows for smaller ones.
 const EXPECTED_ENTRY: u64 = 4096;
 
@@ -41,11 +41,12 @@ impl Lifecycle<Place, Entry> for GiveBack {
     }
 }
 
-/// A byte-bounded, scan-resistant cache of entries.
+/// A byte-bounded, scan-resistant cache of entries, which takes heavy ones by chance when it is full.
 pub(super) struct RamTier {
     cache: QuickCache<Place, Entry, ByBytes, DefaultHashBuilder, GiveBack>,
-    /// Whether the last change was that an entry had to go for another.
-    full: AtomicBool,
+    /// Bytes that are free for certain: all at first, none once an entry had to go for another, and
+    /// what was removed since then.
+    room: AtomicU64,
     /// Draws made so far by which a full tier chooses.
     draws: AtomicU64,
 }
@@ -68,7 +69,7 @@ impl RamTier {
                 QuickCache::with(items, bytes, ByBytes, DefaultHashBuilder::default(), GiveBack)
             }
         };
-        RamTier { cache, full: AtomicBool::new(false), draws: AtomicU64::new(0) }
+        RamTier { cache, room: AtomicU64::new(bytes), draws: AtomicU64::new(0) }
     }
 
     /// Bytes kept now.
@@ -91,12 +92,13 @@ fn mix(number: u64) -> u64 {
 }
 
 impl Resident for RamTier {
-    fn admits(&self, len: u64) -> bool {
-        if !self.full.load(Ordering::Relaxed) {
+    fn admits(&self, weight: u64) -> bool {
+        if weight <= self.room.load(Ordering::Relaxed) {
             return true;
         }
-        let total = (HALF_TAKEN_LEN + len).min(SHARE_MIN * HALF_TAKEN_LEN);
-        mix(self.draws.fetch_add(1, Ordering::Relaxed)) % total < HALF_TAKEN_LEN
+        let total = HALF_TAKEN_WEIGHT.saturating_add(weight);
+        let total = total.min(HEAVIEST_TAKEN_ONE_IN * HALF_TAKEN_WEIGHT);
+        mix(self.draws.fetch_add(1, Ordering::Relaxed)) % total < HALF_TAKEN_WEIGHT
     }
 
     fn get(&self, place: Place) -> Option<Entry> {
@@ -104,17 +106,23 @@ impl Resident for RamTier {
     }
 
     fn insert(&self, entry: Entry) -> Vec<Entry> {
+        let (place, weight) = (entry.place(), ByBytes.weight(&entry.place(), &entry));
         let mut evicted = Vec::new();
-        self.cache.insert_with_lifecycle(entry.place(), entry, &mut evicted);
-        if !evicted.is_empty() {
-            self.full.store(true, Ordering::Relaxed);
-        }
+        self.cache.insert_with_lifecycle(place, entry, &mut evicted);
+        let taken = match &evicted[..] {
+            [] => weight,
+            // What is too heavy for the tier changes nothing.
+            [refused] if refused.place() == place => 0,
+            _ => u64::MAX,
+        };
+        let spend = |room: u64| Some(room.saturating_sub(taken));
+        let _ = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
         evicted
     }
 
     fn remove(&self, place: Place) {
-        if self.cache.remove(&place).is_some() {
-            self.full.store(false, Ordering::Relaxed);
+        if let Some((_, entry)) = self.cache.remove(&place) {
+            self.room.fetch_add(ByBytes.weight(&place, &entry), Ordering::Relaxed);
         }
     }
 
@@ -127,26 +135,26 @@ impl Resident for RamTier {
 mod tests {
     use super::*;
 
-    /// How many of a thousand entries of `len` bytes a full tier takes.
-    fn taken(len: u64) -> usize {
+    /// How many of a thousand entries of `weight` bytes a full tier takes.
+    fn taken(weight: u64) -> usize {
         let tier = RamTier::new(1 << 20);
-        tier.full.store(true, Ordering::Relaxed);
-        (0..1000).filter(|_| tier.admits(len)).count()
+        tier.room.store(0, Ordering::Relaxed);
+        (0..1000).filter(|_| tier.admits(weight)).count()
     }
 
     #[test]
-    fn the_longer_an_entry_the_more_often_it_has_to_be_offered() {
-        let expected = [(400, 994), (16 << 10, 800), (64 << 10, 500), (256 << 10, 200)];
-        for (len, share) in expected {
-            assert!(taken(len).abs_diff(share) < 50, "{} of 1000 with {len} B", taken(len));
+    fn the_heavier_an_entry_the_more_often_it_has_to_be_offered() {
+        let expected = [(400, 994), (16 << 10, 800), (64 << 10, 500), (128 << 10, 333)];
+        for (weight, share) in expected {
+            assert!(taken(weight).abs_diff(share) < 50, "{} with {weight} B", taken(weight));
         }
-        for len in [448 << 10, 1 << 20, u64::MAX - HALF_TAKEN_LEN] {
-            assert!(taken(len).abs_diff(125) < 50, "{} of 1000 with {len} B", taken(len));
+        for weight in [192 << 10, 1 << 20, u64::MAX] {
+            assert!(taken(weight).abs_diff(250) < 50, "{} with {weight} B", taken(weight));
         }
     }
 
     #[test]
-    fn a_tier_with_room_takes_everything() {
+    fn what_there_is_room_for_is_taken() {
         let tier = RamTier::new(1 << 20);
         assert!((0..1000).all(|_| tier.admits(1 << 20)));
     }

@@ -223,6 +223,12 @@ impl Store {
         }
     }
 
+    /// Whether the body is let go after each piece, for want of memory, and looked for again: if it
+    /// were not in the RAM tier then, each piece would be a read of the whole.
+    fn is_read_in_pieces(&self, entry: &Entry) -> bool {
+        entry.body_len() > UNSHARED_LEN_MAX && !self.shared.range_budget.has(entry.weight())
+    }
+
     /// The right to hold an entry's body for a client, unless too many are held.
     fn body_share(&self, entry: &Entry) -> Option<BodyShare> {
         self.shared.range_budget.share(entry.weight())
@@ -385,14 +391,14 @@ impl Store {
         self.shared.regions.get(region).map_or(Sequence(0), |row| row.generation())
     }
 
-    /// Reads what is at a candidate's place, and keeps a copy of a whole slot in the RAM tier.
+    /// Reads what is at a candidate's place, and offers a copy of a whole slot to the RAM tier.
     pub(super) async fn load(&self, candidate: Candidate, extent: Extent) -> Loaded {
         let (region, _) = candidate.location().split(self.shared.layout.region_size);
         let touches = self.shared.regions.get(region).map_or(0, |row| row.touches());
         let loaded = self.peek(candidate, extent).await;
         if let Loaded::Entry(entry, Tier::Log | Tier::Disk) = &loaded
             && extent.is_whole()
-            && self.shared.resident.admits(entry.weight() as u64)
+            && (self.is_read_in_pieces(entry) || self.shared.resident.admits(entry.weight() as u64))
         {
             self.keep_resident(entry.clone(), touches);
         }

@@ -5,8 +5,8 @@ use super::entry::{Entry, Place};
 /// Keeps copies of entries by their place. Being reached only through the index, a copy
 /// of a dead entry is never found.
 pub trait Resident: Send + Sync {
-    /// Whether a copy of an entry of `len` bytes, which is on the device too, is worth its room.
-    fn admits(&self, len: u64) -> bool;
+    /// Whether a copy of an entry of `weight` bytes in memory, which is not in RAM only, is worth its room.
+    fn admits(&self, weight: u64) -> bool;
 
     /// The copy of the entry at `place`.
     fn get(&self, place: Place) -> Option<Entry>;

@@ -129,3 +129,26 @@ fn a_full_ram_tier_takes_a_large_entry_only_now_and_then() {
     assert_eq!(rig.stats().ram_entries, 0);
     assert_eq!(kept("again", 20), 20, "there is room again");
 }
+
+#[test]
+fn what_is_read_in_pieces_for_want_of_memory_is_taken() {
+    let disk = Disk { regions: 10, region_size: 2 << 20, ..SMALL };
+    let options = CacheOptions { ram_bytes: 4 << 20, range_buffer_bytes: 1 << 10, ..plain() };
+    let rig = Rig::with(disk, options);
+    let large = |n: u64| (format!("large-{n}"), body(n, 200_000));
+    rig.fill("filler", 90, 1000);
+    for n in 0..8 {
+        let (key, body) = large(n);
+        rig.put(key.as_bytes(), &body, &for_secs(1000)).unwrap();
+    }
+    rig.sleep(secs(2));
+    for n in 0..90 {
+        assert!(rig.get(format!("filler-{n}").as_bytes()).is_some());
+    }
+    for n in 0..8 {
+        let (key, body) = large(n);
+        assert_eq!(rig.get(key.as_bytes()), Some(body.to_vec()));
+        let again = rig.run(rig.cache().lookup(key.as_bytes())).unwrap();
+        assert_eq!(again.tier(), Tier::Ram, "{key}: each of four pieces would be a read of all");
+    }
+}

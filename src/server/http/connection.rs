@@ -19,7 +19,8 @@ use crate::server::counters::Shard;
 use crate::server::gate::Gate;
 
 /// Bytes of a request up to its body at most, and of a read: room for a key and headers of their
-/// greatest lengths.
+/// greatest lengths. Header lines are 100 at most, hyper's own limit: for any other it fills a table
+/// in the heap for each request.
 const BUFFER_LEN_MAX: usize = 128 << 10;
 
 /// Counts one connection while it lives.

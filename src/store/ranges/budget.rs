@@ -54,6 +54,11 @@ impl Budget {
         Arc::clone(&self.free).try_acquire_many_owned(u32::try_from(len).ok()?).ok()
     }
 
+    /// Whether `len` bytes are free now.
+    pub fn has(&self, len: usize) -> bool {
+        self.free.available_permits() >= len
+    }
+
     /// As [`Budget::take`], to be shared by what is cut from one buffer.
     pub fn share(&self, len: usize) -> Option<BodyShare> {
         self.take(len).map(|permit| BodyShare { _permit: Arc::new(permit) })
