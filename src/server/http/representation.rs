@@ -1,7 +1,10 @@
 //! Headers of objects: which ones of a store are kept, and what a reader is told.
 
+use std::fmt;
+use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use httpdate::HttpDate;
 use hyper::HeaderMap;
 use hyper::header::{
     AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION,
@@ -17,6 +20,8 @@ use crate::server::metadata::{Fields, Metadata};
 /// The flags of an entry that was stored by the memcached protocol, if it has any.
 pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-rawcached-flags");
 
+/// A date has 29 characters, an entity tag 8 + 16 digits and three more.
+const MADE_UP_LEN_MAX: usize = 32;
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -108,13 +113,12 @@ impl Representation {
     }
 
     fn made_up_etag(&self) -> HeaderValue {
-        let text = match &self.metadata {
-            Metadata::Object(object) => format!("\"{:016x}\"", object.tag),
+        match &self.metadata {
+            Metadata::Object(object) => header(format_args!("\"{:016x}\"", object.tag)),
             // The same bytes may get another tag when they are moved on the device; other bytes
             // never get the same one, not even after the device was formatted anew.
-            _ => format!("\"{:x}-{:x}\"", self.stored_at.0, self.cas),
-        };
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
+            _ => header(format_args!("\"{:x}-{:x}\"", self.stored_at.0, self.cas)),
+        }
     }
 
     /// Adds everything that is told with the object, but for what depends on its length.
@@ -152,15 +156,26 @@ impl Representation {
             headers.insert(ETAG, self.made_up_etag());
         }
         let date = self.date();
-        let text = HeaderValue::try_from(httpdate::fmt_http_date(system_time(date))).ok();
+        let text = header(format_args!("{}", HttpDate::from(system_time(date))));
         if !headers.contains_key(LAST_MODIFIED) {
-            let modified = self.field(&LAST_MODIFIED).or_else(|| text.clone());
-            headers.extend(modified.map(|modified| (LAST_MODIFIED, modified)));
+            let modified = self.field(&LAST_MODIFIED).unwrap_or_else(|| text.clone());
+            headers.insert(LAST_MODIFIED, modified);
         }
         // `Age` counts from `Date`, and so does the lifetime that `Expires` gives.
-        headers.extend(text.map(|text| (DATE, text)));
+        headers.insert(DATE, text);
         headers.insert(AGE, HeaderValue::from(now.since(date).as_secs()));
     }
+}
+
+/// Text made here, of at most [`MADE_UP_LEN_MAX`] characters that every header may have. It is
+/// written without a heap string, which would cost as much as a lookup.
+fn header(text: fmt::Arguments<'_>) -> HeaderValue {
+    let mut bytes = [0; MADE_UP_LEN_MAX];
+    let mut rest = &mut bytes[..];
+    let written = rest.write_fmt(text);
+    debug_assert!(written.is_ok(), "{text} is too long");
+    let len = MADE_UP_LEN_MAX - rest.len();
+    HeaderValue::from_bytes(&bytes[..len]).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
 }
 
 fn system_time(at: Timestamp) -> SystemTime {
