@@ -18,15 +18,14 @@ use tikv_jemalloc_sys::mallctl;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// Freed memory that is kept: so many bytes, and one in so many of those in use.
-const KEPT_BYTES: usize = 64 << 20;
-const KEPT_ONE_IN: usize = 8;
+/// Freed memory that is kept: one byte for so many in use.
+const KEPT_ONE_IN: usize = 4;
 
 /// Starts a thread that bounds what is kept. Without it all is kept.
 pub fn bound_freed_memory() {
     let look = || {
         while let Ok((freed, used)) = freed_and_used() {
-            if freed > KEPT_BYTES + used / KEPT_ONE_IN && give_back().is_err() {
+            if freed > used / KEPT_ONE_IN && give_back().is_err() {
                 return;
             }
             thread::sleep(LOOK_INTERVAL);
