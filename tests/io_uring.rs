@@ -16,9 +16,11 @@ use rawcached::device::create_image;
 use support::{command, require};
 
 const VALUE_LEN: usize = 20_000;
-/// Has the kernel refuse io_uring, as seccomp profiles of containers do.
-const WITHOUT_IO_URING: [&str; 9] = [
+/// Has the kernel refuse io_uring, as seccomp profiles of containers do. With `-D` the daemon and not
+/// strace is the child, which is ended with its test.
+const WITHOUT_IO_URING: [&str; 10] = [
     "strace",
+    "-D",
     "-f",
     "-qq",
     "-o",

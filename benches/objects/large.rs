@@ -153,8 +153,7 @@ fn fio(path: &Path) -> anyhow::Result<f64> {
 /// Through the library, in this process.
 pub fn library(bench: &mut Bench) -> anyhow::Result<()> {
     bench.format()?;
-    // From here on the peak is counted anew, without what the client of the server left.
-    rawcached::device::release_freed_memory();
+    // From here on the peak is counted anew.
     fs::write("/proc/self/clear_refs", "5")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (put, get) = runtime.block_on(round_trip(&bench.device, bench.large_mebibytes))?;
