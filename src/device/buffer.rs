@@ -85,6 +85,11 @@ impl AlignedBuf {
         self.initialised = self.initialised.max(end);
     }
 
+    /// The address of the first byte, whoever may read or write there.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     /// The address of byte `offset`, for an engine that lets the kernel write there.
     pub(crate) fn spare(&mut self, offset: usize) -> *mut u8 {
         assert!(offset <= self.capacity());

@@ -1,13 +1,16 @@
 //! The bytes of the log that are in memory: the chunk that takes appends, and chunks on their way to
 //! the device. Owns their buffers and what waits to be written; knows neither keys nor sequences.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::slots;
-use crate::device::{AlignedBuf, WriteSlice};
+use crate::device::{AlignedBuf, FilledPart, Part, PartedBuf, WriteSlice};
 use crate::format::{Layout, round_up};
 
+/// Most bytes that are copied under the append lock.
+pub const COPY_LEN_MAX: usize = 8 << 10;
 /// Memory of a chunk in bytes, and the size of most writes to the device.
 const CHUNK_LEN_MAX: u64 = 1 << 20;
 /// Chunk buffers kept for reuse.
@@ -33,30 +36,43 @@ pub enum AfterWrite {
     Header,
     /// The frozen chunk with this number can be dropped from memory.
     DropChunk(u64),
-    /// The open chunk is on the device up to this offset.
-    Complete(u64),
     /// The region is as complete on the device as it will be.
     Sealed,
 }
 
+/// What is in memory of a range of a region.
+pub enum InMemory<'a> {
+    /// Not all of it.
+    No,
+    /// All of it, but some is still being copied there.
+    Unfilled,
+    /// All of it, at most [`COPY_LEN_MAX`] bytes.
+    Bytes(&'a [u8]),
+    /// All of it, to be copied when the append lock is released.
+    Shared(FilledPart),
+}
+
 /// Where bytes of the open region are that are to be changed.
 pub enum Found<'a> {
-    /// On their way to the device.
-    InFlight,
+    /// In memory, where others fill or read them.
+    InUse,
     /// On the device only.
     Written,
-    /// In memory; on the device too, if so.
-    Memory(&'a mut [u8], bool),
+    /// In memory only.
+    Memory(&'a mut [u8]),
+}
+
+/// What waits for the device.
+enum Waiting {
+    Write(PendingWrite),
+    /// The frozen chunk with this number, as soon as all of its slots are filled.
+    Chunk(u64),
 }
 
 /// The chunk that takes appends.
 struct Open {
     start: u64,
-    buf: AlignedBuf,
-    /// Region offset up to which bytes were handed out for writing; block aligned.
-    submitted: u64,
-    /// Region offset up to which bytes are on the device.
-    complete: u64,
+    buf: PartedBuf,
 }
 
 struct Frozen {
@@ -65,7 +81,7 @@ struct Frozen {
     start: u64,
     /// Where the next chunk begins; the buffer may be longer.
     end: u64,
-    buf: Arc<AlignedBuf>,
+    buf: PartedBuf,
 }
 
 /// The chunks of one log.
@@ -80,7 +96,8 @@ pub struct Chunks {
     frozen: Vec<Frozen>,
     frozen_count: u64,
     spare: Vec<AlignedBuf>,
-    pending: Vec<PendingWrite>,
+    /// In the order of the log: nothing is written before what stands ahead of it.
+    waiting: VecDeque<Waiting>,
     backlog: u64,
 }
 
@@ -96,7 +113,7 @@ impl Chunks {
             frozen: Vec::new(),
             frozen_count: 0,
             spare: Vec::new(),
-            pending: Vec::new(),
+            waiting: VecDeque::new(),
             backlog: 0,
         }
     }
@@ -121,22 +138,40 @@ impl Chunks {
 
     /// The offset at which the open chunk has no more room, if one is open.
     pub fn room_until(&self) -> Option<u64> {
-        self.open.as_ref().map(|open| open.start + open.buf.len() as u64)
+        let end = |open: &Open| (open.start + open.buf.len() as u64).min(self.layout.region_size);
+        self.open.as_ref().map(end)
     }
 
     /// Opens a chunk with room for a slot of `slot_len` bytes.
     pub fn open(&mut self, slot_len: u64) {
-        let usual = CHUNK_LEN_MAX.min(self.layout.region_size / 4);
         let start = self.cursor;
         let needed = slots::place(start, slot_len) + slot_len - start;
-        let len = usual.max(round_up(needed, u64::from(self.layout.alignment)));
-        let len = len.min(self.layout.region_size - start);
-        let spare = self.spare.iter().position(|buf| buf.len() as u64 == len);
-        let buf = match spare {
-            Some(n) => self.spare.swap_remove(n),
-            None => self.buffer(len),
-        };
-        self.open = Some(Open { start, buf, submitted: start, complete: start });
+        let len = self.usual_len().max(round_up(needed, u64::from(self.layout.alignment)));
+        let spare = if len == self.usual_len() { self.spare.pop() } else { None };
+        let buf = spare.unwrap_or_else(|| self.buffer(len));
+        self.open = Some(Open { start, buf: PartedBuf::new(buf) });
+    }
+
+    fn usual_len(&self) -> u64 {
+        CHUNK_LEN_MAX.min(self.layout.region_size / 4)
+    }
+
+    /// The length of a buffer that [`Chunks::add_spare`] is to be given, if the next chunk would
+    /// have to wait for its memory to be zeroed.
+    pub fn wants_spare(&self) -> Option<u64> {
+        self.spare.is_empty().then(|| self.usual_len())
+    }
+
+    /// The alignment of buffers in memory, in bytes.
+    pub fn memory_alignment(&self) -> usize {
+        self.memory_alignment
+    }
+
+    /// Keeps a buffer for a chunk, if it has the length of one.
+    pub fn add_spare(&mut self, buf: AlignedBuf) {
+        if self.spare.len() < SPARE_MAX && buf.len() as u64 == self.usual_len() {
+            self.spare.push(buf);
+        }
     }
 
     /// The bytes of an append at a range of the region, with zeros between it and the one before.
@@ -144,71 +179,111 @@ impl Chunks {
     /// # Panics
     /// Panics without an open chunk that has room.
     pub fn append(&mut self, range: Range<u64>) -> &mut [u8] {
-        let padding = self.cursor..range.start;
-        self.backlog += range.end - padding.start;
+        let (buf, range) = self.advance(range);
+        buf.append(range)
+    }
+
+    /// As [`Chunks::append`], to be filled without the chunks: until [`Chunks::end_part`] nobody sees
+    /// the bytes, and they are not written.
+    ///
+    /// # Panics
+    /// As [`Chunks::append`].
+    pub fn append_part(&mut self, range: Range<u64>) -> Part {
+        let (buf, range) = self.advance(range);
+        buf.append_part(range)
+    }
+
+    fn advance(&mut self, range: Range<u64>) -> (&mut PartedBuf, Range<usize>) {
+        self.backlog += range.end - self.cursor;
         self.cursor = range.end;
         let open = self.open.as_mut().expect("a chunk is open for what is appended");
-        open.buf[within(open.start, padding)].fill(0);
-        &mut open.buf[within(open.start, range)]
+        (&mut open.buf, within(open.start, range))
+    }
+
+    /// The part that was appended at `offset` of a region is filled.
+    ///
+    /// # Panics
+    /// Panics if it was appended elsewhere.
+    pub fn end_part(&mut self, region: u32, offset: u64, part: Part) {
+        match self.open.as_mut().filter(|open| self.region == region && offset >= open.start) {
+            Some(open) => open.buf.end_part(part),
+            None => {
+                let place = offset..offset + 1;
+                let frozen = self.frozen.iter_mut().find(|frozen| frozen.holds(region, &place));
+                frozen.expect("what is not filled is in memory").buf.end_part(part);
+            }
+        }
     }
 
     // Towards the device.
 
     /// Has bytes written at an offset of a region.
     pub fn push(&mut self, region: u32, offset: u64, slice: WriteSlice, after: AfterWrite) {
-        self.pending.push(PendingWrite { region, offset, slice, after });
+        self.waiting.push_back(Waiting::Write(PendingWrite { region, offset, slice, after }));
     }
 
-    /// Hands the rest of the open chunk, if there is one, to the device and ends it at the next block.
+    /// Hands the open chunk, if there is one, to the device. Appends go on in the next block.
     pub fn freeze(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        self.fill_block(&mut open);
-        let (start, end, region) = (open.start, self.cursor, self.region);
-        let range = within(start, open.submitted..end);
-        let buf = Arc::new(open.buf);
-        self.frozen_count += 1;
-        let number = self.frozen_count;
-        self.frozen.push(Frozen { number, region, start, end, buf: Arc::clone(&buf) });
-        let slice = WriteSlice { buf, range };
-        self.push(region, open.submitted, slice, AfterWrite::DropChunk(number));
-    }
-
-    /// Hands what is in the open chunk so far to the device; appends go on in the next block.
-    pub fn submit(&mut self) {
-        if !self.has_tail() {
+        if self.cursor == open.start {
+            self.spare.extend(open.buf.into_unshared());
             return;
         }
-        let Some(mut open) = self.open.take() else { return };
-        self.fill_block(&mut open);
-        let (from, end) = (open.submitted, self.cursor);
-        let mut copy = self.buffer(end - from);
-        copy.copy_from_slice(&open.buf[within(open.start, from..end)]);
-        open.submitted = end;
-        self.open = Some(open);
-        self.push(self.region, from, WriteSlice::whole(Arc::new(copy)), AfterWrite::Complete(end));
-    }
-
-    /// Fills the block that the last append ends in with zeros.
-    fn fill_block(&mut self, open: &mut Open) {
         let end = round_up(self.cursor, u64::from(self.layout.alignment));
-        open.buf[within(open.start, self.cursor..end)].fill(0);
+        open.buf.append(within(open.start, self.cursor..end)).fill(0);
         self.backlog += end - self.cursor;
         self.cursor = end;
+        self.frozen_count += 1;
+        let (number, region, start) = (self.frozen_count, self.region, open.start);
+        self.frozen.push(Frozen { number, region, start, end, buf: open.buf });
+        self.waiting.push_back(Waiting::Chunk(number));
     }
 
     /// Whether anything was appended that was not handed to the device.
     pub fn has_tail(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| self.cursor > open.submitted)
+        self.open.as_ref().is_some_and(|open| self.cursor > open.start)
     }
 
-    /// Whether writes wait.
-    pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+    /// Whether anything waits, ready or not.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
-    /// Takes the writes that wait.
-    pub fn take_pending(&mut self) -> Vec<PendingWrite> {
-        std::mem::take(&mut self.pending)
+    /// Whether [`Chunks::take_ready`] would take anything.
+    pub fn has_ready(&self) -> bool {
+        self.waiting.front().is_some_and(|first| self.is_ready(first))
+    }
+
+    fn is_ready(&self, waiting: &Waiting) -> bool {
+        let Waiting::Chunk(number) = waiting else { return true };
+        let mut frozen = self.frozen.iter().filter(|frozen| frozen.number == *number);
+        frozen.all(|frozen| frozen.buf.is_filled())
+    }
+
+    /// Takes what waits, up to a chunk that is not filled yet.
+    pub fn take_ready(&mut self) -> Vec<PendingWrite> {
+        let mut taken = Vec::new();
+        while self.has_ready()
+            && let Some(first) = self.waiting.pop_front()
+        {
+            match first {
+                Waiting::Write(write) => taken.push(write),
+                Waiting::Chunk(number) => taken.extend(self.chunk_write(number)),
+            }
+        }
+        taken
+    }
+
+    fn chunk_write(&mut self, number: u64) -> Option<PendingWrite> {
+        let frozen = self.frozen.iter_mut().find(|frozen| frozen.number == number)?;
+        let buf = frozen.buf.finish()?;
+        let range = within(frozen.start, frozen.start..frozen.end);
+        Some(PendingWrite {
+            region: frozen.region,
+            offset: frozen.start,
+            slice: WriteSlice { buf, range },
+            after: AfterWrite::DropChunk(number),
+        })
     }
 
     /// Bytes that wait to be written.
@@ -224,16 +299,8 @@ impl Chunks {
             AfterWrite::DropChunk(number) => {
                 self.backlog = self.backlog.saturating_sub(len);
                 self.frozen.retain(|frozen| frozen.number != number);
-                if let Ok(buf) = Arc::try_unwrap(write.slice.buf)
-                    && self.spare.len() < SPARE_MAX
-                {
-                    self.spare.push(buf);
-                }
-            }
-            AfterWrite::Complete(end) => {
-                self.backlog = self.backlog.saturating_sub(len);
-                if let Some(open) = self.open.as_mut().filter(|_| self.region == write.region) {
-                    open.complete = open.complete.max(end);
+                if let Ok(buf) = Arc::try_unwrap(write.slice.buf) {
+                    self.add_spare(buf);
                 }
             }
         }
@@ -242,18 +309,17 @@ impl Chunks {
     // What is in memory.
 
     /// The bytes `range` of a region, if all of them are in memory.
-    pub fn get(&self, region: u32, range: Range<u64>) -> Option<&[u8]> {
+    pub fn get(&self, region: u32, range: Range<u64>) -> InMemory<'_> {
         let open = self.open.as_ref().filter(|_| self.region == region);
         if let Some(open) =
             open.filter(|open| range.start >= open.start && range.end <= self.cursor)
         {
-            return Some(&open.buf[within(open.start, range)]);
+            return InMemory::of(&open.buf, within(open.start, range));
         }
-        let holds = |frozen: &&Frozen| {
-            frozen.region == region && range.start >= frozen.start && range.end <= frozen.end
-        };
-        let frozen = self.frozen.iter().find(holds)?;
-        Some(&frozen.buf[within(frozen.start, range)])
+        match self.frozen.iter().find(|frozen| frozen.holds(region, &range)) {
+            Some(frozen) => InMemory::of(&frozen.buf, within(frozen.start, range)),
+            None => InMemory::No,
+        }
     }
 
     /// Whether the byte at `offset` of a region is in a chunk that takes no more appends.
@@ -269,20 +335,133 @@ impl Chunks {
         frozen.map(|frozen| frozen.start).chain(open).min()
     }
 
-    /// Where the bytes `range` are of the region that takes appends, none of which is frozen.
+    /// The bytes `range`, none of them frozen, of the region that takes appends.
     pub fn find(&mut self, range: Range<u64>) -> Found<'_> {
         match self.open.as_mut().filter(|open| range.start >= open.start) {
             None => Found::Written,
-            Some(open) if (open.complete..open.submitted).contains(&range.start) => Found::InFlight,
-            Some(open) => {
-                let is_written = range.start < open.submitted;
-                Found::Memory(&mut open.buf[within(open.start, range)], is_written)
-            }
+            Some(open) => match open.buf.get_mut(within(open.start, range)) {
+                None => Found::InUse,
+                Some(bytes) => Found::Memory(bytes),
+            },
         }
+    }
+}
+
+impl<'a> InMemory<'a> {
+    fn of(buf: &'a PartedBuf, range: Range<usize>) -> InMemory<'a> {
+        let found = match range.len() > COPY_LEN_MAX {
+            true => buf.share(range).map(InMemory::Shared),
+            false => buf.get(range).map(InMemory::Bytes),
+        };
+        found.unwrap_or(InMemory::Unfilled)
+    }
+}
+
+impl Frozen {
+    fn holds(&self, region: u32, range: &Range<u64>) -> bool {
+        self.region == region && range.start >= self.start && range.end <= self.end
     }
 }
 
 fn within(start: u64, range: Range<u64>) -> Range<usize> {
     let index = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
     index(range.start)..index(range.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: Layout = Layout {
+        device_size: 5 << 20,
+        alignment: 4096,
+        region_size: 1 << 20,
+        region_count: 4,
+        slice_size: 1 << 18,
+    };
+
+    fn chunks() -> Chunks {
+        let mut chunks = Chunks::new(LAYOUT, 4096);
+        chunks.begin(1);
+        chunks.open(100);
+        chunks
+    }
+
+    fn bytes(chunks: &Chunks, region: u32, range: Range<u64>) -> Option<Vec<u8>> {
+        match chunks.get(region, range) {
+            InMemory::Bytes(bytes) => Some(bytes.to_vec()),
+            InMemory::Shared(bytes) => Some(bytes.to_vec()),
+            InMemory::No | InMemory::Unfilled => None,
+        }
+    }
+
+    #[test]
+    fn nothing_overtakes_what_is_not_filled() {
+        let mut chunks = chunks();
+        let mut part = chunks.append_part(4096..30_000);
+        chunks.append(30_000..30_010).fill(2);
+        chunks.freeze();
+        chunks.push(2, 0, WriteSlice::whole(Arc::new(chunks.buffer(4096))), AfterWrite::Header);
+        assert!(!chunks.has_ready() && chunks.has_waiting());
+        part.fill(1);
+        assert!(chunks.take_ready().is_empty());
+        chunks.end_part(1, 4096, part);
+        let taken = chunks.take_ready();
+        let places: Vec<_> = taken.iter().map(|write| (write.region, write.offset)).collect();
+        assert_eq!(places, [(1, 4096), (2, 0)]);
+        let written = taken[0].slice.bytes();
+        assert!(written[..25_904].iter().all(|byte| *byte == 1));
+        assert_eq!(written[25_904..25_914], [2; 10]);
+        assert!(written[25_914..].iter().all(|byte| *byte == 0) && written.len() == 28_672);
+        assert!(!chunks.has_waiting());
+    }
+
+    #[test]
+    fn nobody_sees_what_is_not_filled() {
+        let mut chunks = chunks();
+        chunks.append(4096..4196).fill(1);
+        let mut part = chunks.append_part(4208..30_000);
+        chunks.append(30_000..30_100).fill(3);
+        let unfilled = |chunks: &Chunks, range| matches!(chunks.get(1, range), InMemory::Unfilled);
+        assert!(matches!(chunks.find(4208..4256), Found::InUse));
+        for frozen in [false, true] {
+            if frozen {
+                chunks.freeze();
+            }
+            assert_eq!(bytes(&chunks, 1, 4096..4196), Some(vec![1; 100]));
+            assert_eq!(bytes(&chunks, 1, 30_000..30_100), Some(vec![3; 100]));
+            assert!(unfilled(&chunks, 4208..4256) && unfilled(&chunks, 29_999..30_001));
+        }
+        part.fill(2);
+        chunks.end_part(1, 4208, part);
+        assert_eq!(bytes(&chunks, 1, 4208..30_000), Some(vec![2; 25_792]));
+        assert!(matches!(chunks.get(2, 4208..4256), InMemory::No));
+    }
+
+    #[test]
+    fn memory_comes_back_when_a_chunk_is_written() {
+        let mut chunks = chunks();
+        assert_eq!(chunks.wants_spare(), Some(LAYOUT.region_size / 4));
+        chunks.append(4096..5000).fill(1);
+        chunks.freeze();
+        assert_eq!(chunks.backlog(), 4096);
+        for write in chunks.take_ready() {
+            chunks.written(write);
+        }
+        assert_eq!((chunks.backlog(), chunks.wants_spare()), (0, None));
+        assert!(bytes(&chunks, 1, 4096..5000).is_none());
+        // What was there before is not seen behind the next append.
+        chunks.open(100);
+        chunks.append(8192..8200).fill(2);
+        chunks.freeze();
+        let taken = chunks.take_ready();
+        assert_eq!(taken[0].slice.bytes()[..9], [2, 2, 2, 2, 2, 2, 2, 2, 0]);
+    }
+
+    #[test]
+    fn an_empty_chunk_is_not_written() {
+        let mut chunks = chunks();
+        chunks.freeze();
+        assert!(!chunks.has_waiting() && !chunks.has_tail());
+    }
 }

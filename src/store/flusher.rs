@@ -13,8 +13,9 @@ use super::Store;
 use super::chunks::PendingWrite;
 use super::counters::count;
 use super::footers::Footers;
-use super::log::{Log, Ticket};
+use super::log::{Due, Log, Ticket, Unfilled};
 use super::request::StoreError;
+use super::slot::Slot;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{REGION_HEADER_LEN, RegionHeader, SUPERBLOCK_LEN, Superblock};
 use crate::planted::{self, Bug};
@@ -89,10 +90,30 @@ impl Store {
     /// wake-up costs more than the change itself.
     pub(super) fn release(&self, log: MutexGuard<'_, Log>) {
         let wake = log.wants_flusher();
+        let spare = log.wants_spare().map(|len| (len, log.memory_alignment()));
         drop(log);
         if wake {
             self.shared.wake_flusher.notify_one();
         }
+        if let Some((len, alignment)) = spare {
+            let buf = AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX), alignment);
+            self.shared.log.lock().add_spare(buf);
+        }
+    }
+
+    /// Releases the append lock after an append, having copied to the log what is too long to be copied
+    /// under it.
+    pub(super) fn fill_and_release(
+        &self,
+        mut log: MutexGuard<'_, Log>,
+        slot: &Slot<'_>,
+        unfilled: Option<Unfilled>,
+    ) {
+        if let Some(mut unfilled) = unfilled {
+            MutexGuard::unlocked(&mut log, || unfilled.fill(slot));
+            log.end_fill(unfilled);
+        }
+        self.release(log);
     }
 
     /// Writes the log until the store is closed.
@@ -287,8 +308,9 @@ impl Store {
         let mut log = self.shared.log.lock();
         let (superblock, dirty) = log.superblock();
         let modified = log.take_modified();
-        let (writes, complete) = log.take_pending(tail);
-        let wrote = modified || dirty || !writes.is_empty();
+        let Due { mut writes, sealed, complete } = log.take_due(tail);
+        let alignment = log.memory_alignment();
+        let wrote = modified || dirty || !writes.is_empty() || !sealed.is_empty();
         deadlines.tail = match (log.is_dirty(), tail) {
             (false, _) => None,
             (true, true) => Some(now + self.shared.options.flush_interval),
@@ -297,6 +319,9 @@ impl Store {
             }
         };
         log.set_tail_due(deadlines.tail.is_some());
+        drop(log);
+        let layout = &self.shared.layout;
+        writes.extend(sealed.into_iter().map(|region| region.encode(layout, alignment)));
         Round { writes, complete, superblock: dirty.then_some(superblock), wrote, sync }
     }
 

@@ -3,10 +3,45 @@
 //! bring back what was purged since.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::chunks::{AfterWrite, PendingWrite};
-use crate::device::WriteSlice;
+use crate::clock::Timestamp;
+use crate::device::{AlignedBuf, WriteSlice};
+use crate::format::{Footer, Layout, Seed, Sequence};
 use crate::planted::{self, Bug};
+
+/// A region that takes no more appends, and its footer.
+pub struct SealedRegion {
+    /// The region.
+    pub region: u32,
+    /// Its life.
+    pub generation: Sequence,
+    /// The seed of that life.
+    pub seed: Seed,
+    /// What is in it.
+    pub footer: Footer,
+    /// When it was sealed.
+    pub stamp: Timestamp,
+}
+
+impl SealedRegion {
+    /// The write of the footer, in a buffer at a multiple of `memory_alignment`. Takes its time, about a
+    /// millisecond for 100 000 entries: not for the append lock.
+    pub fn encode(self, layout: &Layout, memory_alignment: usize) -> PendingWrite {
+        let SealedRegion { region, generation, seed, footer, stamp } = self;
+        let len = Footer::len_for(footer.records.len(), footer.kills.len(), layout.alignment);
+        let buf_len = usize::try_from(len).unwrap_or(usize::MAX);
+        let mut block = AlignedBuf::zeroed(buf_len, memory_alignment);
+        footer.encode_into(&mut block, generation, seed, stamp);
+        PendingWrite {
+            region,
+            offset: layout.region_size - len,
+            slice: WriteSlice::whole(Arc::new(block)),
+            after: AfterWrite::Sealed,
+        }
+    }
+}
 
 /// The footers that are not written yet, and what they wait for.
 pub(super) struct Footers {

@@ -6,16 +6,17 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::chunks::{AfterWrite, Chunks, Found, PendingWrite};
+use super::chunks::{AfterWrite, COPY_LEN_MAX, Chunks, Found, InMemory, PendingWrite};
+use super::footers::SealedRegion;
 use super::regions::{RegionState, RegionTable};
 use super::request::Lifetime;
 use super::slot::Slot;
 use super::slots;
 use crate::clock::Timestamp;
-use crate::device::WriteSlice;
+use crate::device::{AlignedBuf, Part, WriteSlice};
 use crate::format::{
-    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, Kill, Kind, Layout, RegionHeader,
-    RegionUse, Seed, Sequence, Superblock, round_up,
+    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, KILL_LEN, Kill, Kind, Layout,
+    RegionHeader, RegionUse, Seed, Sequence, Superblock, round_up,
 };
 use crate::planted::{self, Bug};
 
@@ -55,6 +56,33 @@ pub struct Reservation {
     pub offset: u64,
 }
 
+/// An append whose bytes are to be copied when the append lock is released; then
+/// [`Log::end_fill`] is due.
+pub struct Unfilled {
+    region: u32,
+    offset: u64,
+    seed: Seed,
+    header: EntryHeader,
+    part: Part,
+}
+
+impl Unfilled {
+    /// Copies the slot that was appended to its place.
+    pub fn fill(&mut self, slot: &Slot<'_>) {
+        slot.write_into(&mut self.part, &self.header, self.seed, self.offset);
+    }
+}
+
+/// What is to be written now.
+pub struct Due {
+    /// Bytes at their places.
+    pub writes: Vec<PendingWrite>,
+    /// Regions that get their footers behind them.
+    pub sealed: Vec<SealedRegion>,
+    /// All changes up to this ticket are on the device once this is.
+    pub complete: Option<Ticket>,
+}
+
 /// What a touch found where the entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TouchPlace {
@@ -67,6 +95,8 @@ pub enum TouchPlace {
     },
     /// On its way to the device; wait.
     InFlight,
+    /// In memory, where it is just being copied; look again.
+    InUse,
 }
 
 struct OpenRegion {
@@ -94,6 +124,10 @@ pub struct Log {
     next: Sequence,
     open: Option<OpenRegion>,
     chunks: Chunks,
+    /// To be written behind the chunks.
+    sealed: Vec<SealedRegion>,
+    /// Entries in the last region that was sealed.
+    records_expected: usize,
     free: VecDeque<u32>,
     appended: Ticket,
     /// What recovery found incomplete, to be written once the epoch is raised.
@@ -127,6 +161,8 @@ impl Log {
             next: Sequence(0),
             open: None,
             chunks: Chunks::new(superblock.layout, memory_alignment),
+            sealed: Vec::new(),
+            records_expected: 0,
             free,
             appended: 0,
             incomplete: Incomplete::default(),
@@ -332,7 +368,11 @@ impl Log {
             region,
             generation,
             seed: self.regions.seed_of(region, generation),
-            footer: Footer::default(),
+            // Growing it later would be a copy under the append lock.
+            footer: Footer {
+                records: Vec::with_capacity(self.records_expected),
+                kills: Vec::new(),
+            },
             broken: false,
         });
         Ok(())
@@ -346,21 +386,29 @@ impl Log {
         WriteSlice::whole(Arc::new(block))
     }
 
-    /// Writes the slot at its reservation and gives the append's ticket.
-    pub fn fill(
+    /// Appends the slot at its reservation and gives the append's ticket. What is given with it
+    /// must be filled at once, without waiting for anything but the append lock.
+    pub fn append(
         &mut self,
         at: Reservation,
         slot: &Slot<'_>,
         key_hash: u64,
         (sequence, supersedes): (Sequence, bool),
-    ) -> Ticket {
+    ) -> (Ticket, Option<Unfilled>) {
         let header = slot.header(sequence, supersedes);
         let Some(open) = self.open.as_mut().filter(|open| open.region == at.region) else {
             panic!("a reservation is filled before the append lock is released");
         };
-        let end = at.offset + slot.len();
-        let target = self.chunks.append(at.offset..end);
-        slot.write_into(target, &header, open.seed, at.offset);
+        let range = at.offset..at.offset + slot.len();
+        let mut unfilled = None;
+        if slot.len() > COPY_LEN_MAX as u64 {
+            let (region, offset, seed) = (at.region, at.offset, open.seed);
+            let part = self.chunks.append_part(range);
+            unfilled = Some(Unfilled { region, offset, seed, header, part });
+        } else {
+            let target = self.chunks.append(range);
+            slot.write_into(target, &header, open.seed, at.offset);
+        }
         if slot.kind() == Kind::Kills {
             open.footer.kills.extend(Kill::decode_all(slot.metadata()));
             self.regions.on_device(at.region).add_kills(slot.kill_count());
@@ -379,7 +427,12 @@ impl Log {
             row.add_kills(usize::from(supersedes));
         }
         self.appended += 1;
-        self.appended
+        (self.appended, unfilled)
+    }
+
+    /// All bytes of an append were copied.
+    pub fn end_fill(&mut self, unfilled: Unfilled) {
+        self.chunks.end_part(unfilled.region, unfilled.offset, unfilled.part);
     }
 
     /// The last ticket given.
@@ -400,15 +453,20 @@ impl Log {
     pub fn seal(&mut self, now: Timestamp) {
         self.chunks.freeze();
         let Some(open) = self.open.take() else { return };
-        self.write_footer(open.region, open.generation, &open.footer, now);
+        // As many again and an eighth more; what is not used costs no memory.
+        self.records_expected = open.footer.records.len() / 8 * 9;
+        self.write_footer(open.region, open.generation, open.footer, now);
     }
 
-    fn write_footer(&mut self, region: u32, generation: Sequence, footer: &Footer, now: Timestamp) {
-        let len = Footer::len_for(footer.records.len(), footer.kills.len(), self.layout.alignment);
-        let mut block = self.chunks.buffer(len);
-        footer.encode_into(&mut block, generation, self.regions.seed_of(region, generation), now);
-        let offset = self.layout.region_size - len;
-        self.chunks.push(region, offset, WriteSlice::whole(Arc::new(block)), AfterWrite::Sealed);
+    fn write_footer(
+        &mut self,
+        region: u32,
+        generation: Sequence,
+        footer: Footer,
+        stamp: Timestamp,
+    ) {
+        let seed = self.regions.seed_of(region, generation);
+        self.sealed.push(SealedRegion { region, generation, seed, footer, stamp });
     }
 
     /// Writes the footers and headers that recovery missed, once there is an epoch to write in.
@@ -439,18 +497,35 @@ impl Log {
         }
         for (region, footer) in unsealed {
             let generation = self.regions.on_device(region).generation();
-            self.write_footer(region, generation, &footer, now);
+            self.write_footer(region, generation, footer, now);
         }
     }
 
-    /// Whether bytes wait in memory for the device, in full chunks or at all.
+    /// Whether bytes wait in memory for the device.
     pub fn is_dirty(&self) -> bool {
-        self.chunks.has_pending() || self.has_tail()
+        self.chunks.has_waiting() || !self.sealed.is_empty() || self.has_tail()
     }
 
-    /// Whether the flusher has to be woken: a full chunk waits, or a tail that it does not know of.
+    /// Whether the flusher has to be woken: something can be written, or a tail waits that it does not
+    /// know of.
     pub fn wants_flusher(&self) -> bool {
-        self.chunks.has_pending() || (!self.tail_is_due && self.has_tail())
+        let has_footers = !self.sealed.is_empty() && !self.chunks.has_waiting();
+        self.chunks.has_ready() || has_footers || (!self.tail_is_due && self.has_tail())
+    }
+
+    /// The length of a buffer to be given to [`Log::add_spare`] once the append lock is released.
+    pub fn wants_spare(&self) -> Option<u64> {
+        self.chunks.wants_spare()
+    }
+
+    /// Keeps a buffer of zeros for the next chunk.
+    pub fn add_spare(&mut self, buf: AlignedBuf) {
+        self.chunks.add_spare(buf);
+    }
+
+    /// The alignment in memory of what is written, in bytes.
+    pub fn memory_alignment(&self) -> usize {
+        self.chunks.memory_alignment()
     }
 
     /// Notes whether the flusher has a deadline for the tail.
@@ -462,14 +537,17 @@ impl Log {
         self.chunks.has_tail()
     }
 
-    /// Takes what is to be written now; with `tail` everything appended so far, so that the
-    /// ticket given is on the device when all of it is.
-    pub fn take_pending(&mut self, tail: bool) -> (Vec<PendingWrite>, Option<Ticket>) {
+    /// Takes what is to be written now; with `tail` everything appended so far, but for what is
+    /// not filled yet.
+    pub fn take_due(&mut self, tail: bool) -> Due {
         if tail {
-            self.chunks.submit();
+            self.chunks.freeze();
         }
-        let complete = (!self.has_tail()).then_some(self.appended);
-        (self.chunks.take_pending(), complete)
+        let writes = self.chunks.take_ready();
+        let waits = self.chunks.has_waiting();
+        let sealed = if waits { Vec::new() } else { std::mem::take(&mut self.sealed) };
+        let complete = (!waits && !self.has_tail()).then_some(self.appended);
+        Due { writes, sealed, complete }
     }
 
     /// One write is done, well or not: what it held in memory goes.
@@ -497,23 +575,27 @@ impl Log {
 
     // Reading and changing what is in memory.
 
-    /// Copies `range` of a region if all of it is in memory.
-    pub fn copy_from_memory(&self, region: u32, range: Range<u64>) -> Option<Vec<u8>> {
-        self.chunks.get(region, range).map(<[u8]>::to_vec)
+    /// The bytes `range` of a region, if all of them are in memory.
+    pub fn in_memory(&self, region: u32, range: Range<u64>) -> InMemory<'_> {
+        self.chunks.get(region, range)
     }
 
-    /// The entries on the device of a region that has no footer yet.
-    pub fn written_records(&self, region: u32) -> Vec<FooterRecord> {
+    /// The next entries on the device of a region that has no footer yet, from `offset` on: not all of
+    /// them at once, and none behind the last.
+    pub fn written_records(&self, region: u32, offset: u64) -> Vec<FooterRecord> {
         let open = self.open.as_ref().filter(|open| open.region == region);
         let in_memory = self.chunks.first_offset(region).unwrap_or(u64::MAX);
         let footer =
             open.map(|open| &open.footer).or_else(|| self.incomplete.unsealed.get(&region));
         let records = footer.map_or(&[][..], |footer| &footer.records);
-        records.iter().take_while(|record| record.offset < in_memory).copied().collect()
+        let from = records.partition_point(|record| record.offset < offset);
+        let written = records[from..].iter().take_while(|record| record.offset < in_memory);
+        written.take(COPY_LEN_MAX / size_of::<FooterRecord>()).copied().collect()
     }
 
     /// Gives the entry at `offset` of `region` a new lifetime, as far as it is in memory.
     pub fn touch(&mut self, region: u32, offset: u64, lifetime: Lifetime) -> TouchPlace {
+        let header = offset..offset + ENTRY_HEADER_LEN as u64;
         if self.chunks.is_frozen(region, offset) {
             return TouchPlace::InFlight;
         }
@@ -521,20 +603,16 @@ impl Log {
             let mark_region = !self.regions.on_device(region).is_touched();
             return TouchPlace::Device { mark_region };
         };
-        let header = offset..offset + ENTRY_HEADER_LEN as u64;
-        let is_written = match self.chunks.find(header) {
-            Found::InFlight => return TouchPlace::InFlight,
-            Found::Written => true,
-            Found::Memory(header, is_written) => {
+        let place = match self.chunks.find(header) {
+            Found::InUse => return TouchPlace::InUse,
+            Found::Written => TouchPlace::Device { mark_region: false },
+            Found::Memory(header) => {
                 rewrite_lifetime(header, open.seed, offset, lifetime);
-                is_written
+                TouchPlace::Memory
             }
         };
         set_keep_until(&mut open.footer, offset, lifetime.keep_until);
-        match is_written {
-            true => TouchPlace::Device { mark_region: false },
-            false => TouchPlace::Memory,
-        }
+        place
     }
 
     // Free regions and reclaim's share.
@@ -599,8 +677,9 @@ impl Log {
 
 /// One re-inserted byte for this many stored ones: it bounds write amplification by re-insertion to 1/16.
 const REINSERT_SHARE: u64 = 16;
-/// Most kill records in one slot.
-pub const KILLS_PER_SLOT_MAX: usize = 1024;
+/// Most kill records in one slot, which is copied under the append lock.
+pub const KILLS_PER_SLOT_MAX: usize = 500;
+const _: () = assert!(KILLS_PER_SLOT_MAX * KILL_LEN + ENTRY_HEADER_LEN < COPY_LEN_MAX);
 
 /// Replaces the lifetime in an encoded header in place; false if the header is not sound.
 pub fn rewrite_lifetime(header: &mut [u8], seed: Seed, offset: u64, lifetime: Lifetime) -> bool {

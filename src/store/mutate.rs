@@ -16,7 +16,9 @@ use super::slot::Slot;
 use super::word::{Location, SizeClass};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
-use crate::format::{Kill, Kind, ObjectHead, Seed, Sequence, SliceKey};
+use crate::format::{
+    ENTRY_HEADER_LEN, EntryHeader, Kill, Kind, ObjectHead, Seed, Sequence, SliceKey,
+};
 use crate::planted::{self, Bug};
 
 /// What the index has for a key, verified on the device where a fingerprint matched.
@@ -210,11 +212,12 @@ impl Store {
         bucket.insert(location, class);
         drop(bucket);
         let supersedes = found.may_supersede(&log);
-        let ticket = log.fill(at, change.slot, change.key_hash, (sequence, supersedes));
+        let (ticket, unfilled) =
+            log.append(at, change.slot, change.key_hash, (sequence, supersedes));
         log.earn_reinsert(change.slot.len());
         // Under the append lock the region is still in the life that the slot is written in.
         let place = Place { location, generation: row.generation() };
-        self.release(log);
+        self.fill_and_release(log, change.slot, unfilled);
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
             self.keep_stored(change.slot, place, (sequence, supersedes), touches);
         }
@@ -245,7 +248,9 @@ impl Store {
         found: &Found,
     ) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
+        let (seed, unnumbered) = (Seed(0), change.slot.header(Sequence(0), false));
         let mut bytes = vec![0; usize::try_from(change.slot.len()).unwrap_or(usize::MAX)];
+        change.slot.write_into(&mut bytes, &unnumbered, seed, 0);
         let mut log = shared.log.lock();
         self.check_open(change.fill)?;
         let kill = found.may_supersede(&log);
@@ -258,11 +263,9 @@ impl Store {
             None
         };
         let sequence = log.draw();
-        let header = change.slot.header(sequence, false);
-        let number = log.next_ram_place();
-        let place = shared.ram_place(number);
-        let seed = Seed(0);
-        change.slot.write_into(&mut bytes, &header, seed, 0);
+        let header = EntryHeader { sequence, ..unnumbered };
+        bytes[..ENTRY_HEADER_LEN].copy_from_slice(&header.encode(seed, 0));
+        let place = shared.ram_place(log.next_ram_place());
         let entry = Entry::new(header, bytes.into(), place);
         // The copy comes first: a word without it would be an entry that is lost.
         let lost = shared.resident.insert(entry);
@@ -296,7 +299,9 @@ impl Store {
     pub(super) fn fill_kills(&self, log: &mut Log, at: Reservation, kills: &[Kill]) -> Ticket {
         let encoded = Slot::encode_kills(kills);
         let slot = Slot::of_kills(&encoded, self.shared.clock.now());
-        log.fill(at, &slot, 0, (log_sequence(kills), false))
+        let (ticket, unfilled) = log.append(at, &slot, 0, (log_sequence(kills), false));
+        assert!(unfilled.is_none(), "a slot of kill records is short");
+        ticket
     }
 
     pub(super) fn check_open(&self, fill: Option<Fill>) -> Result<(), StoreError> {
@@ -381,9 +386,9 @@ impl Store {
         shared.regions.on_device(at.region).add_live(class.len_max());
         bucket.insert(Location::new(at.region, at.offset, shared.layout.region_size), class);
         drop(bucket);
-        let ticket = log.fill(at, slot, key_hash, (sequence, false));
+        let (ticket, unfilled) = log.append(at, slot, key_hash, (sequence, false));
         log.earn_reinsert(slot.len());
-        self.release(log);
+        self.fill_and_release(log, slot, unfilled);
         Ok(Attempt::Published(sequence, ticket))
     }
 

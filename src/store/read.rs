@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use tokio::sync::SemaphorePermit;
 
 use super::Store;
+use super::chunks::InMemory;
 use super::counters::count;
 use super::entry::{Entry, Place, SlotBytes};
 use super::ranges::{BodyShare, SlicePlace, UNSHARED_LEN_MAX};
@@ -67,6 +68,15 @@ pub(super) enum Loaded {
     Damaged,
     /// The device failed.
     Unreadable,
+}
+
+/// What the memory of the log has at a candidate's place.
+enum FromLog {
+    Entry(Entry),
+    /// All of it, but not all bytes are copied there yet.
+    Unfilled,
+    /// Nothing, or not the entry.
+    Elsewhere,
 }
 
 /// Keeps the slices of an object that was replaced until it is dropped, unless they are evicted.
@@ -412,10 +422,13 @@ impl Store {
         }
         let (region, offset) = candidate.location().split(self.shared.layout.region_size);
         let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
-        if row.in_memory()
-            && let Some(entry) = self.load_from_log(candidate, region, offset)
-        {
-            return Loaded::Entry(entry, Tier::Log);
+        while row.in_memory() {
+            match self.load_from_log(candidate, region, offset) {
+                FromLog::Entry(entry) => return Loaded::Entry(entry, Tier::Log),
+                FromLog::Elsewhere => break,
+                // Another thread is copying it there.
+                FromLog::Unfilled => tokio::task::yield_now().await,
+            }
         }
         self.load_stored(candidate, extent).await
     }
@@ -468,13 +481,25 @@ impl Store {
         }
     }
 
-    fn load_from_log(&self, candidate: Candidate, region: u32, offset: u64) -> Option<Entry> {
+    /// Copies an entry out of the memory of the log.
+    fn load_from_log(&self, candidate: Candidate, region: u32, offset: u64) -> FromLog {
         let log = self.shared.log.lock();
-        let header_end = offset + ENTRY_HEADER_LEN as u64;
-        let header = log.copy_from_memory(region, offset..header_end)?;
-        let header = EntryHeader::decode(&header, candidate.seed, offset).ok()?;
-        let slot = log.copy_from_memory(region, offset..offset + header.slot_len() as u64)?;
-        Some(Entry::new(header, slot.into(), candidate.place()))
+        let header = match log.in_memory(region, offset..offset + ENTRY_HEADER_LEN as u64) {
+            InMemory::Bytes(bytes) => EntryHeader::decode(bytes, candidate.seed, offset),
+            InMemory::Unfilled => return FromLog::Unfilled,
+            InMemory::No | InMemory::Shared(_) => return FromLog::Elsewhere,
+        };
+        let Ok(header) = header else { return FromLog::Elsewhere };
+        let slot = match log.in_memory(region, offset..offset + header.slot_len() as u64) {
+            InMemory::Bytes(bytes) => SlotBytes::from(bytes),
+            InMemory::Shared(bytes) => {
+                drop(log);
+                SlotBytes::from(&*bytes)
+            }
+            InMemory::Unfilled => return FromLog::Unfilled,
+            InMemory::No => return FromLog::Elsewhere,
+        };
+        FromLog::Entry(Entry::new(header, slot, candidate.place()))
     }
 
     async fn load_from_device(

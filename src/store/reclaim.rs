@@ -208,11 +208,11 @@ impl Store {
         let location = Location::new(at.region, at.offset, shared.layout.region_size);
         bucket.insert(location, class);
         drop(bucket);
-        log.fill(at, &slot, record.key_hash, (sequence, record.supersedes));
+        let (_, unfilled) = log.append(at, &slot, record.key_hash, (sequence, record.supersedes));
         log.spend_reinsert(slot.len());
         // Under the append lock the region is still in the life that the slot is written in.
         let moved_to = Place { location, generation: to.generation() };
-        self.release(log);
+        self.fill_and_release(log, &slot, unfilled);
         shared.resident.remove(place);
         if tier == Tier::Ram {
             self.keep_stored(&slot, moved_to, (sequence, record.supersedes), touches);

@@ -244,7 +244,7 @@ impl Store {
                 _ if row.is_condemned() => {}
                 RegionState::Sealed => return self.scrub_sealed(scrub, life).await,
                 RegionState::Open => {
-                    let records = self.shared.log.lock().written_records(region);
+                    let records = self.written_records(region);
                     if !records.is_empty() {
                         let (seed, block) = (row.seed(), self.shared.layout.alignment);
                         return Some(Current { life, walk: Walk::written(seed, records, block) });
@@ -256,6 +256,19 @@ impl Store {
             tokio::task::yield_now().await;
         }
         None
+    }
+
+    /// The entries on the device of a region that has no footer yet.
+    fn written_records(&self, region: u32) -> Vec<FooterRecord> {
+        let mut records: Vec<FooterRecord> = Vec::new();
+        loop {
+            let next = records.last().map_or(0, |last| last.offset + 1);
+            let more = self.shared.log.lock().written_records(region, next);
+            if more.is_empty() {
+                return records;
+            }
+            records.extend(more);
+        }
     }
 
     /// Verifies header and footer; gives the walk over the slots if the region may be kept.

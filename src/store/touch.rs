@@ -85,6 +85,11 @@ impl Store {
         };
         match touched {
             TouchPlace::Memory => {}
+            TouchPlace::InUse => {
+                drop(pin);
+                tokio::task::yield_now().await;
+                return Ok(false);
+            }
             TouchPlace::InFlight => {
                 drop(pin);
                 self.shared.wake_flusher.notify_one();

@@ -24,4 +24,5 @@ mod snapshot;
 mod support;
 #[path = "../test_log/mod.rs"]
 mod test_log;
+mod threads;
 mod time;
