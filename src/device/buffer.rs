@@ -23,7 +23,7 @@ pub struct AlignedBuf {
 
 // SAFETY: the buffer owns its allocation alone, and shared access only reads it.
 unsafe impl Send for AlignedBuf {}
-// SAFETY: as above; no method writes through a shared reference.
+// SAFETY: as above; what is written by way of `start` is nobody else's to read (`parts`).
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
@@ -85,7 +85,7 @@ impl AlignedBuf {
         self.initialised = self.initialised.max(end);
     }
 
-    /// The address of the first byte, whoever may read or write there.
+    /// The address of the first byte. Who writes there proves that nobody else reads or writes.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
     }

@@ -20,8 +20,8 @@ pub struct PartedBuf {
     end: usize,
     /// Parts that are not filled yet.
     out: Vec<Range<usize>>,
-    /// As many more as there are readers elsewhere.
-    readers: Arc<()>,
+    /// Parts that are read elsewhere, each with a token that its reader has too.
+    read: Vec<(Range<usize>, Arc<()>)>,
     /// Others have all of it.
     is_finished: bool,
 }
@@ -37,7 +37,7 @@ pub struct Part {
 pub struct FilledPart {
     buf: Arc<AlignedBuf>,
     range: Range<usize>,
-    _reader: Arc<()>,
+    _token: Arc<()>,
 }
 
 impl PartedBuf {
@@ -52,7 +52,7 @@ impl PartedBuf {
             buf: Arc::new(buf),
             end: 0,
             out: Vec::new(),
-            readers: Arc::new(()),
+            read: Vec::new(),
             is_finished: false,
         }
     }
@@ -105,8 +105,7 @@ impl PartedBuf {
     }
 
     fn has(&self, range: &Range<usize>) -> bool {
-        let meets = |out: &Range<usize>| out.start < range.end && range.start < out.end;
-        range.end <= self.end && !self.out.iter().any(meets)
+        range.end <= self.end && !self.out.iter().any(|out| meet(out, range))
     }
 
     /// The bytes `range`, if they are filled.
@@ -117,18 +116,28 @@ impl PartedBuf {
     }
 
     /// The bytes `range` to be read without the buffer, if they are filled.
-    #[must_use]
-    pub fn share(&self, range: Range<usize>) -> Option<FilledPart> {
-        let (buf, reader) = (Arc::clone(&self.buf), Arc::clone(&self.readers));
-        self.has(&range).then_some(FilledPart { buf, range, _reader: reader })
+    pub fn share(&mut self, range: Range<usize>) -> Option<FilledPart> {
+        if !self.has(&range) {
+            return None;
+        }
+        let token = Arc::new(());
+        self.forget_readers();
+        self.read.push((range.clone(), Arc::clone(&token)));
+        Some(FilledPart { buf: Arc::clone(&self.buf), range, _token: token })
     }
 
-    /// The bytes `range` to be changed, if they are filled and nobody reads any elsewhere.
+    /// The bytes `range` to be changed, if they are filled and nobody reads any of them elsewhere.
     pub fn get_mut(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
-        let is_alone = Arc::strong_count(&self.readers) == 1 && !self.is_finished;
-        // SAFETY: parts to be filled are elsewhere, filled ones are read by nobody, and new ones of
-        // both need `self`, which is borrowed.
-        (is_alone && self.has(&range)).then(|| unsafe { bytes_mut(&self.buf, &range) })
+        self.forget_readers();
+        let is_read = self.is_finished || self.read.iter().any(|(read, _)| meet(read, &range));
+        // SAFETY: parts that meet `range` are neither filled nor read elsewhere, and new ones of both
+        // need `self`, which is borrowed.
+        (!is_read && self.has(&range)).then(|| unsafe { bytes_mut(&self.buf, &range) })
+    }
+
+    /// Forgets those who have dropped what they read. `get_mut` sees all that they did before.
+    fn forget_readers(&mut self) {
+        self.read.retain_mut(|(_, token)| Arc::get_mut(token).is_none());
     }
 
     /// The whole buffer, which will not change any more; `None` while there are parts still to be
@@ -147,6 +156,10 @@ impl PartedBuf {
     pub fn into_unshared(self) -> Option<AlignedBuf> {
         Arc::try_unwrap(self.buf).ok()
     }
+}
+
+fn meet(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 /// # Safety
@@ -248,7 +261,8 @@ mod tests {
         let mut buf = parted();
         buf.append(0..10).fill(1);
         let shared = buf.share(0..5).unwrap();
-        assert!(buf.get_mut(0..10).is_none());
+        assert!(buf.get_mut(0..10).is_none() && buf.get_mut(4..5).is_none());
+        assert!(buf.get_mut(5..10).is_some());
         buf.append(10..20).fill(2);
         assert_eq!(*shared, [1; 5]);
         drop(shared);

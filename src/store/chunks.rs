@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::footers::SealedRegion;
+use super::log::Ticket;
 use super::slots;
 use crate::device::{AlignedBuf, FilledPart, Part, PartedBuf, WriteSlice};
 use crate::format::{Layout, round_up};
@@ -12,7 +14,9 @@ use crate::format::{Layout, round_up};
 /// Most bytes that are copied under the append lock.
 pub const COPY_LEN_MAX: usize = 8 << 10;
 /// Memory of a chunk in bytes, and the size of most writes to the device.
-const CHUNK_LEN_MAX: u64 = 1 << 20;
+const CHUNK_LEN: u64 = 1 << 20;
+/// What is added to it for the header, key and checksums of a slot as long as a chunk.
+const CHUNK_MARGIN: u64 = 4 << 10;
 /// Chunk buffers kept for reuse.
 const SPARE_MAX: usize = 16;
 
@@ -65,8 +69,21 @@ pub enum Found<'a> {
 /// What waits for the device.
 enum Waiting {
     Write(PendingWrite),
-    /// The frozen chunk with this number, as soon as all of its slots are filled.
-    Chunk(u64),
+    /// The frozen chunk with this number, as soon as all of its slots are filled; with it all
+    /// appends up to the ticket are written.
+    Chunk(u64, Ticket),
+    Footer(SealedRegion),
+}
+
+/// What can be written now.
+#[derive(Default)]
+pub struct Ready {
+    /// Bytes at their places.
+    pub writes: Vec<PendingWrite>,
+    /// Regions that get their footers behind them.
+    pub sealed: Vec<SealedRegion>,
+    /// Appends up to this ticket are in `writes`; 0 if no chunk is.
+    pub ticket: Ticket,
 }
 
 /// The chunk that takes appends.
@@ -152,8 +169,10 @@ impl Chunks {
         self.open = Some(Open { start, buf: PartedBuf::new(buf) });
     }
 
+    /// With room for a full slice, of which there are many, and a little beside it.
     fn usual_len(&self) -> u64 {
-        CHUNK_LEN_MAX.min(self.layout.region_size / 4)
+        let len = CHUNK_LEN.min(self.layout.region_size / 4) + CHUNK_MARGIN;
+        round_up(len, u64::from(self.layout.alignment))
     }
 
     /// The length of a buffer that [`Chunks::add_spare`] is to be given, if the next chunk would
@@ -222,11 +241,19 @@ impl Chunks {
         self.waiting.push_back(Waiting::Write(PendingWrite { region, offset, slice, after }));
     }
 
-    /// Hands the open chunk, if there is one, to the device. Appends go on in the next block.
-    pub fn freeze(&mut self) {
+    /// Has the footer of a region written behind what waits already.
+    pub fn push_footer(&mut self, sealed: SealedRegion) {
+        self.waiting.push_back(Waiting::Footer(sealed));
+    }
+
+    /// Hands the open chunk, if there is one, to the device; `ticket` is the last append's. Appends
+    /// go on in the next block.
+    pub fn freeze(&mut self, ticket: Ticket) {
         let Some(mut open) = self.open.take() else { return };
         if self.cursor == open.start {
-            self.spare.extend(open.buf.into_unshared());
+            if let Some(buf) = open.buf.into_unshared() {
+                self.add_spare(buf);
+            }
             return;
         }
         let end = round_up(self.cursor, u64::from(self.layout.alignment));
@@ -236,7 +263,7 @@ impl Chunks {
         self.frozen_count += 1;
         let (number, region, start) = (self.frozen_count, self.region, open.start);
         self.frozen.push(Frozen { number, region, start, end, buf: open.buf });
-        self.waiting.push_back(Waiting::Chunk(number));
+        self.waiting.push_back(Waiting::Chunk(number, ticket));
     }
 
     /// Whether anything was appended that was not handed to the device.
@@ -255,23 +282,25 @@ impl Chunks {
     }
 
     fn is_ready(&self, waiting: &Waiting) -> bool {
-        let Waiting::Chunk(number) = waiting else { return true };
+        let Waiting::Chunk(number, _) = waiting else { return true };
         let mut frozen = self.frozen.iter().filter(|frozen| frozen.number == *number);
         frozen.all(|frozen| frozen.buf.is_filled())
     }
 
     /// Takes what waits, up to a chunk that is not filled yet.
-    pub fn take_ready(&mut self) -> Vec<PendingWrite> {
-        let mut taken = Vec::new();
+    pub fn take_ready(&mut self, ready: &mut Ready) {
         while self.has_ready()
             && let Some(first) = self.waiting.pop_front()
         {
             match first {
-                Waiting::Write(write) => taken.push(write),
-                Waiting::Chunk(number) => taken.extend(self.chunk_write(number)),
+                Waiting::Write(write) => ready.writes.push(write),
+                Waiting::Footer(sealed) => ready.sealed.push(sealed),
+                Waiting::Chunk(number, ticket) => {
+                    ready.writes.extend(self.chunk_write(number));
+                    ready.ticket = ticket;
+                }
             }
         }
-        taken
     }
 
     fn chunk_write(&mut self, number: u64) -> Option<PendingWrite> {
@@ -309,15 +338,15 @@ impl Chunks {
     // What is in memory.
 
     /// The bytes `range` of a region, if all of them are in memory.
-    pub fn get(&self, region: u32, range: Range<u64>) -> InMemory<'_> {
-        let open = self.open.as_ref().filter(|_| self.region == region);
+    pub fn get(&mut self, region: u32, range: Range<u64>) -> InMemory<'_> {
+        let open = self.open.as_mut().filter(|_| self.region == region);
         if let Some(open) =
             open.filter(|open| range.start >= open.start && range.end <= self.cursor)
         {
-            return InMemory::of(&open.buf, within(open.start, range));
+            return InMemory::of(&mut open.buf, within(open.start, range));
         }
-        match self.frozen.iter().find(|frozen| frozen.holds(region, &range)) {
-            Some(frozen) => InMemory::of(&frozen.buf, within(frozen.start, range)),
+        match self.frozen.iter_mut().find(|frozen| frozen.holds(region, &range)) {
+            Some(frozen) => InMemory::of(&mut frozen.buf, within(frozen.start, range)),
             None => InMemory::No,
         }
     }
@@ -348,7 +377,7 @@ impl Chunks {
 }
 
 impl<'a> InMemory<'a> {
-    fn of(buf: &'a PartedBuf, range: Range<usize>) -> InMemory<'a> {
+    fn of(buf: &'a mut PartedBuf, range: Range<usize>) -> InMemory<'a> {
         let found = match range.len() > COPY_LEN_MAX {
             true => buf.share(range).map(InMemory::Shared),
             false => buf.get(range).map(InMemory::Bytes),
@@ -371,6 +400,8 @@ fn within(start: u64, range: Range<u64>) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::format::{Footer, Seed, Sequence};
 
     const LAYOUT: Layout = Layout {
         device_size: 5 << 20,
@@ -387,7 +418,23 @@ mod tests {
         chunks
     }
 
-    fn bytes(chunks: &Chunks, region: u32, range: Range<u64>) -> Option<Vec<u8>> {
+    fn sealed() -> SealedRegion {
+        SealedRegion {
+            region: 1,
+            generation: Sequence(1),
+            seed: Seed(1),
+            footer: Footer::default(),
+            stamp: Timestamp(1),
+        }
+    }
+
+    fn take(chunks: &mut Chunks) -> Ready {
+        let mut ready = Ready::default();
+        chunks.take_ready(&mut ready);
+        ready
+    }
+
+    fn bytes(chunks: &mut Chunks, region: u32, range: Range<u64>) -> Option<Vec<u8>> {
         match chunks.get(region, range) {
             InMemory::Bytes(bytes) => Some(bytes.to_vec()),
             InMemory::Shared(bytes) => Some(bytes.to_vec()),
@@ -400,16 +447,20 @@ mod tests {
         let mut chunks = chunks();
         let mut part = chunks.append_part(4096..30_000);
         chunks.append(30_000..30_010).fill(2);
-        chunks.freeze();
+        chunks.freeze(7);
         chunks.push(2, 0, WriteSlice::whole(Arc::new(chunks.buffer(4096))), AfterWrite::Header);
         assert!(!chunks.has_ready() && chunks.has_waiting());
         part.fill(1);
-        assert!(chunks.take_ready().is_empty());
+        chunks.push_footer(sealed());
+        let early = take(&mut chunks);
+        assert!(early.writes.is_empty() && early.sealed.is_empty() && early.ticket == 0);
         chunks.end_part(1, 4096, part);
-        let taken = chunks.take_ready();
-        let places: Vec<_> = taken.iter().map(|write| (write.region, write.offset)).collect();
-        assert_eq!(places, [(1, 4096), (2, 0)]);
-        let written = taken[0].slice.bytes();
+        let taken = take(&mut chunks);
+        let places: Vec<_> =
+            taken.writes.iter().map(|write| (write.region, write.offset)).collect();
+        assert_eq!((places, taken.ticket), (vec![(1, 4096), (2, 0)], 7));
+        assert_eq!(taken.sealed.len(), 1);
+        let written = taken.writes[0].slice.bytes();
         assert!(written[..25_904].iter().all(|byte| *byte == 1));
         assert_eq!(written[25_904..25_914], [2; 10]);
         assert!(written[25_914..].iter().all(|byte| *byte == 0) && written.len() == 28_672);
@@ -422,46 +473,47 @@ mod tests {
         chunks.append(4096..4196).fill(1);
         let mut part = chunks.append_part(4208..30_000);
         chunks.append(30_000..30_100).fill(3);
-        let unfilled = |chunks: &Chunks, range| matches!(chunks.get(1, range), InMemory::Unfilled);
+        let unfilled =
+            |chunks: &mut Chunks, range| matches!(chunks.get(1, range), InMemory::Unfilled);
         assert!(matches!(chunks.find(4208..4256), Found::InUse));
         for frozen in [false, true] {
             if frozen {
-                chunks.freeze();
+                chunks.freeze(7);
             }
-            assert_eq!(bytes(&chunks, 1, 4096..4196), Some(vec![1; 100]));
-            assert_eq!(bytes(&chunks, 1, 30_000..30_100), Some(vec![3; 100]));
-            assert!(unfilled(&chunks, 4208..4256) && unfilled(&chunks, 29_999..30_001));
+            assert_eq!(bytes(&mut chunks, 1, 4096..4196), Some(vec![1; 100]));
+            assert_eq!(bytes(&mut chunks, 1, 30_000..30_100), Some(vec![3; 100]));
+            assert!(unfilled(&mut chunks, 4208..4256) && unfilled(&mut chunks, 29_999..30_001));
         }
         part.fill(2);
         chunks.end_part(1, 4208, part);
-        assert_eq!(bytes(&chunks, 1, 4208..30_000), Some(vec![2; 25_792]));
+        assert_eq!(bytes(&mut chunks, 1, 4208..30_000), Some(vec![2; 25_792]));
         assert!(matches!(chunks.get(2, 4208..4256), InMemory::No));
     }
 
     #[test]
     fn memory_comes_back_when_a_chunk_is_written() {
         let mut chunks = chunks();
-        assert_eq!(chunks.wants_spare(), Some(LAYOUT.region_size / 4));
+        assert_eq!(chunks.wants_spare(), Some(LAYOUT.region_size / 4 + CHUNK_MARGIN));
         chunks.append(4096..5000).fill(1);
-        chunks.freeze();
+        chunks.freeze(7);
         assert_eq!(chunks.backlog(), 4096);
-        for write in chunks.take_ready() {
+        for write in take(&mut chunks).writes {
             chunks.written(write);
         }
         assert_eq!((chunks.backlog(), chunks.wants_spare()), (0, None));
-        assert!(bytes(&chunks, 1, 4096..5000).is_none());
+        assert!(bytes(&mut chunks, 1, 4096..5000).is_none());
         // What was there before is not seen behind the next append.
         chunks.open(100);
         chunks.append(8192..8200).fill(2);
-        chunks.freeze();
-        let taken = chunks.take_ready();
-        assert_eq!(taken[0].slice.bytes()[..9], [2, 2, 2, 2, 2, 2, 2, 2, 0]);
+        chunks.freeze(7);
+        let taken = take(&mut chunks);
+        assert_eq!(taken.writes[0].slice.bytes()[..9], [2, 2, 2, 2, 2, 2, 2, 2, 0]);
     }
 
     #[test]
     fn an_empty_chunk_is_not_written() {
         let mut chunks = chunks();
-        chunks.freeze();
+        chunks.freeze(7);
         assert!(!chunks.has_waiting() && !chunks.has_tail());
     }
 }

@@ -46,7 +46,7 @@ struct Deadlines {
 struct Round {
     writes: Vec<PendingWrite>,
     /// All changes up to this ticket are on the device once `writes` are.
-    complete: Option<Ticket>,
+    complete: Ticket,
     superblock: Option<Superblock>,
     /// Something was written that needs a flush.
     wrote: bool,
@@ -214,6 +214,7 @@ impl Store {
             log.fail();
         }
         let at_risk = log.appended();
+        let is_blocked = log.is_blocked();
         let short_of_regions = log.free_count() < self.free_target();
         drop(log);
         if short_of_regions {
@@ -238,7 +239,10 @@ impl Store {
             None if wrote_data => self.note_success(),
             None => {}
         }
-        self.settle(ok, sync.then_some(complete).flatten(), at_risk);
+        self.settle(ok, sync.then_some(complete), at_risk);
+        if !is_blocked && !self.shared.waiters.lock().is_empty() {
+            self.shared.wake_flusher.notify_one();
+        }
         // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
         if wrote || sync {
             self.shared.changes.notify_waiters();
@@ -369,9 +373,6 @@ impl Store {
             } else {
                 n += 1;
             }
-        }
-        if !waiters.is_empty() {
-            self.shared.wake_flusher.notify_one();
         }
     }
 }

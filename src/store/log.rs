@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::chunks::{AfterWrite, COPY_LEN_MAX, Chunks, Found, InMemory, PendingWrite};
+use super::chunks::{AfterWrite, COPY_LEN_MAX, Chunks, Found, InMemory, PendingWrite, Ready};
 use super::footers::SealedRegion;
 use super::regions::{RegionState, RegionTable};
 use super::request::Lifetime;
@@ -79,8 +79,8 @@ pub struct Due {
     pub writes: Vec<PendingWrite>,
     /// Regions that get their footers behind them.
     pub sealed: Vec<SealedRegion>,
-    /// All changes up to this ticket are on the device once this is.
-    pub complete: Option<Ticket>,
+    /// All changes up to this ticket are on the device once this and all that was taken before is.
+    pub complete: Ticket,
 }
 
 /// What a touch found where the entry is.
@@ -124,8 +124,10 @@ pub struct Log {
     next: Sequence,
     open: Option<OpenRegion>,
     chunks: Chunks,
-    /// To be written behind the chunks.
-    sealed: Vec<SealedRegion>,
+    /// What was taken to be written has all appends up to this ticket.
+    taken: Ticket,
+    /// The tail was to be written when something ahead of it was not filled.
+    tail_is_late: bool,
     /// Entries in the last region that was sealed.
     records_expected: usize,
     free: VecDeque<u32>,
@@ -161,7 +163,8 @@ impl Log {
             next: Sequence(0),
             open: None,
             chunks: Chunks::new(superblock.layout, memory_alignment),
-            sealed: Vec::new(),
+            taken: 0,
+            tail_is_late: false,
             records_expected: 0,
             free,
             appended: 0,
@@ -336,7 +339,7 @@ impl Log {
                 Some(end) if offset + slot_len <= end => {
                     return Ok(Reservation { region: open.region, offset });
                 }
-                Some(_) => self.chunks.freeze(),
+                Some(_) => self.chunks.freeze(self.appended),
                 None => self.chunks.open(slot_len),
             }
         }
@@ -451,7 +454,7 @@ impl Log {
 
     /// Ends the open region with its footer.
     pub fn seal(&mut self, now: Timestamp) {
-        self.chunks.freeze();
+        self.chunks.freeze(self.appended);
         let Some(open) = self.open.take() else { return };
         // As many again and an eighth more; what is not used costs no memory.
         self.records_expected = open.footer.records.len() / 8 * 9;
@@ -466,7 +469,7 @@ impl Log {
         stamp: Timestamp,
     ) {
         let seed = self.regions.seed_of(region, generation);
-        self.sealed.push(SealedRegion { region, generation, seed, footer, stamp });
+        self.chunks.push_footer(SealedRegion { region, generation, seed, footer, stamp });
     }
 
     /// Writes the footers and headers that recovery missed, once there is an epoch to write in.
@@ -503,14 +506,13 @@ impl Log {
 
     /// Whether bytes wait in memory for the device.
     pub fn is_dirty(&self) -> bool {
-        self.chunks.has_waiting() || !self.sealed.is_empty() || self.has_tail()
+        self.chunks.has_waiting() || self.has_tail()
     }
 
     /// Whether the flusher has to be woken: something can be written, or a tail waits that it does not
     /// know of.
     pub fn wants_flusher(&self) -> bool {
-        let has_footers = !self.sealed.is_empty() && !self.chunks.has_waiting();
-        self.chunks.has_ready() || has_footers || (!self.tail_is_due && self.has_tail())
+        self.chunks.has_ready() || (!self.tail_is_due && self.has_tail())
     }
 
     /// The length of a buffer to be given to [`Log::add_spare`] once the append lock is released.
@@ -537,17 +539,26 @@ impl Log {
         self.chunks.has_tail()
     }
 
-    /// Takes what is to be written now; with `tail` everything appended so far, but for what is
-    /// not filled yet.
+    /// Takes what is to be written now; with `tail` everything appended so far, unless an append
+    /// ahead of it is not filled yet: then the next time.
     pub fn take_due(&mut self, tail: bool) -> Due {
-        if tail {
-            self.chunks.freeze();
+        let mut ready = Ready::default();
+        self.chunks.take_ready(&mut ready);
+        let wants_tail = tail || self.tail_is_late;
+        if wants_tail && !self.chunks.has_waiting() {
+            self.chunks.freeze(self.appended);
+            self.chunks.take_ready(&mut ready);
         }
-        let writes = self.chunks.take_ready();
-        let waits = self.chunks.has_waiting();
-        let sealed = if waits { Vec::new() } else { std::mem::take(&mut self.sealed) };
-        let complete = (!waits && !self.has_tail()).then_some(self.appended);
-        Due { writes, sealed, complete }
+        self.tail_is_late = wants_tail && self.has_tail();
+        let Ready { writes, sealed, ticket } = ready;
+        let has_all = !self.chunks.has_waiting() && !self.has_tail();
+        self.taken = if has_all { self.appended } else { self.taken.max(ticket) };
+        Due { writes, sealed, complete: self.taken }
+    }
+
+    /// Whether what is next to be written is still being filled: the flusher is woken when it is.
+    pub fn is_blocked(&self) -> bool {
+        self.chunks.has_waiting() && !self.chunks.has_ready()
     }
 
     /// One write is done, well or not: what it held in memory goes.
@@ -576,7 +587,7 @@ impl Log {
     // Reading and changing what is in memory.
 
     /// The bytes `range` of a region, if all of them are in memory.
-    pub fn in_memory(&self, region: u32, range: Range<u64>) -> InMemory<'_> {
+    pub fn in_memory(&mut self, region: u32, range: Range<u64>) -> InMemory<'_> {
         self.chunks.get(region, range)
     }
 

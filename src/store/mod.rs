@@ -426,7 +426,8 @@ impl Store {
     /// The device failed: what was not durable before may be lost.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         {
-            // Under the append lock: no change is half published when the flag is up.
+            // Under the append lock: each change was published before, or sees the flag. Bytes that are
+            // still being copied are waited for with the last ticket.
             let _log = self.shared.log.lock();
             self.shared.stopping.store(true, Ordering::Release);
         }

@@ -483,7 +483,7 @@ impl Store {
 
     /// Copies an entry out of the memory of the log.
     fn load_from_log(&self, candidate: Candidate, region: u32, offset: u64) -> FromLog {
-        let log = self.shared.log.lock();
+        let mut log = self.shared.log.lock();
         let header = match log.in_memory(region, offset..offset + ENTRY_HEADER_LEN as u64) {
             InMemory::Bytes(bytes) => EntryHeader::decode(bytes, candidate.seed, offset),
             InMemory::Unfilled => return FromLog::Unfilled,

@@ -63,7 +63,7 @@ impl Store {
         Ok(())
     }
 
-    /// False if the entry moved or is on its way to the device: find it again.
+    /// False if the entry moved, is being copied or is on its way to the device: find it again.
     async fn touch_at(
         &self,
         key: &[u8],
