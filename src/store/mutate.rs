@@ -16,9 +16,7 @@ use super::slot::Slot;
 use super::word::{Location, SizeClass};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
-use crate::format::{
-    ENTRY_HEADER_LEN, EntryHeader, Kill, Kind, ObjectHead, Seed, Sequence, SliceKey,
-};
+use crate::format::{Kill, Kind, ObjectHead, Sequence, SliceKey};
 use crate::planted::{self, Bug};
 
 /// What the index has for a key, verified on the device where a fingerprint matched.
@@ -234,9 +232,7 @@ impl Store {
     ) {
         let header = slot.header(sequence, supersedes);
         let len = usize::try_from(slot.len()).unwrap_or(usize::MAX);
-        // As for entries in RAM only: what is in memory is not checked against a place.
-        let write = |target: &mut [u8]| slot.write_into(target, &header, Seed(0), 0);
-        let bytes = SlotBytes::written(len, write);
+        let bytes = SlotBytes::written(len, |target| slot.write_behind_header(target));
         self.keep_resident(Entry::new(header, bytes, place), touches_before);
     }
 
@@ -248,9 +244,8 @@ impl Store {
         found: &Found,
     ) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
-        let (seed, unnumbered) = (Seed(0), change.slot.header(Sequence(0), false));
-        let mut bytes = vec![0; usize::try_from(change.slot.len()).unwrap_or(usize::MAX)];
-        change.slot.write_into(&mut bytes, &unnumbered, seed, 0);
+        let len = usize::try_from(change.slot.len()).unwrap_or(usize::MAX);
+        let bytes = SlotBytes::written(len, |target| change.slot.write_behind_header(target));
         let mut log = shared.log.lock();
         self.check_open(change.fill)?;
         let kill = found.may_supersede(&log);
@@ -263,10 +258,9 @@ impl Store {
             None
         };
         let sequence = log.draw();
-        let header = EntryHeader { sequence, ..unnumbered };
-        bytes[..ENTRY_HEADER_LEN].copy_from_slice(&header.encode(seed, 0));
+        let header = change.slot.header(sequence, false);
         let place = shared.ram_place(log.next_ram_place());
-        let entry = Entry::new(header, bytes.into(), place);
+        let entry = Entry::new(header, bytes, place);
         // The copy comes first: a word without it would be an entry that is lost.
         let lost = shared.resident.insert(entry);
         shared.changed.note(change.key_hash);

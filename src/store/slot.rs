@@ -98,9 +98,14 @@ impl<'a> Slot<'a> {
 
     /// Writes the whole slot into `target`, which has exactly its length.
     pub fn write_into(&self, target: &mut [u8], header: &EntryHeader, seed: Seed, offset: u64) {
-        let mut at = 0;
-        let encoded = header.encode(seed, offset);
-        for part in [&encoded[..], self.key, self.metadata, &self.check.table, self.body] {
+        target[..ENTRY_HEADER_LEN].copy_from_slice(&header.encode(seed, offset));
+        self.write_behind_header(target);
+    }
+
+    /// Writes all but the header, for an entry in memory, which has it decoded.
+    pub fn write_behind_header(&self, target: &mut [u8]) {
+        let mut at = ENTRY_HEADER_LEN;
+        for part in [self.key, self.metadata, &self.check.table, self.body] {
             target[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
