@@ -14,6 +14,7 @@ mod exposition;
 mod gate;
 mod metadata;
 mod socket_file;
+mod turns;
 mod workers;
 
 use std::future::Future;

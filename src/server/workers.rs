@@ -15,6 +15,7 @@ use super::gate::Gate;
 use super::http;
 use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
+use super::turns::Turns;
 use super::{RunError, Server};
 use crate::device::{Device, ThreadRing, submit_waiting};
 
@@ -200,11 +201,11 @@ async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
     let _ticket = arrival.ticket;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => return memcached::serve(stream, service, gate).await,
+            Ok(stream) => return memcached::serve(Turns::new(stream), service, gate).await,
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return memcached::serve(stream, service, gate).await,
+            Ok(stream) => return memcached::serve(Turns::new(stream), service, gate).await,
             Err(error) => error,
         },
     };
@@ -216,11 +217,11 @@ async fn serve_http(arrival: Arrival, service: Arc<http::Service>, gate: Arc<Gat
     let _ticket = arrival.ticket;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => return http::serve(stream, service, gate).await,
+            Ok(stream) => return http::serve(Turns::new(stream), service, gate).await,
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return http::serve(stream, service, gate).await,
+            Ok(stream) => return http::serve(Turns::new(stream), service, gate).await,
             Err(error) => error,
         },
     };

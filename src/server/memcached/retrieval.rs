@@ -15,6 +15,7 @@ pub(super) async fn get<S: Socket>(
     retrieval: Retrieval<'_>,
 ) -> Result<(), Closed> {
     for key in retrieval.keys.iter() {
+        peer.relieve().await?;
         let watch = Stopwatch::start();
         let hit = find(&peer.service, key, retrieval.touch).await;
         let found_after = watch.elapsed();
@@ -69,7 +70,6 @@ async fn send<S: Socket>(
         push_header(peer, key, &hit, with_cas);
         peer.push(body);
         peer.push(b"\r\n");
-        peer.relieve().await?;
         return Ok(true);
     }
     let Ok(mut piece) = hit.next_chunk().await else {
@@ -81,7 +81,10 @@ async fn send<S: Socket>(
         missing = missing.checked_sub(bytes.len() as u64).ok_or(Closed::Truncated)?;
         peer.push_body(&bytes);
         drop(bytes);
-        peer.relieve().await?;
+        if missing > 0 {
+            // Before the next piece is waited for. The last one leaves with what ends the answer.
+            peer.relieve().await?;
+        }
         piece = hit.next_chunk().await.map_err(|_| Closed::Truncated)?;
     }
     if missing > 0 {
@@ -103,4 +106,89 @@ fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas:
         peer.push_decimal(hit.cas());
     }
     peer.push(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSlice};
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    use super::super::{Service, Shared, serve};
+    use crate::cache::{Cache, Condition, StoreOptions};
+    use crate::clock::Clock;
+    use crate::server::{Options, Server};
+
+    /// A peer that says something, ends, and notes each write to it.
+    struct Peer {
+        says: &'static [u8],
+        writes: Arc<Mutex<Vec<Vec<u8>>>>,
+    }
+
+    impl AsyncRead for Peer {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buffer.put_slice(std::mem::take(&mut self.says));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Peer {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let len = bytes.len();
+            self.writes.lock().push(bytes);
+            Poll::Ready(Ok(len))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn line_value_and_end_leave_in_one_write() {
+        let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
+        let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
+        for len in [0, 100, 4000, 8 << 10, 64 << 10, 200 << 10] {
+            let options = StoreOptions::default();
+            let body = vec![b'x'; len];
+            let stored = server.cache.put_slice(b"key", &body, Condition::Always, &options);
+            stored.await.unwrap();
+            let writes = Arc::default();
+            let peer = Peer { says: b"get key\r\n", writes: Arc::clone(&writes) };
+            serve(peer, Arc::clone(&service), Arc::default()).await;
+            let mut expected = format!("VALUE key 0 {len}\r\n").into_bytes();
+            expected.extend_from_slice(&body);
+            expected.extend_from_slice(b"\r\nEND\r\n");
+            assert!(*writes.lock() == [expected], "{} writes of {len} B", writes.lock().len());
+        }
+    }
 }

@@ -1,0 +1,148 @@
+//! Takes turns: a connection writes its answers after the other connections that are ready have
+//! been read.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A socket whose first write after a read waits until the tasks that are ready have run.
+///
+/// Answers then leave one right after the other, and a client that has several connections is
+/// woken once for all of them.
+#[derive(Debug)]
+pub(super) struct Turns<S> {
+    stream: S,
+    waited: bool,
+}
+
+impl<S> Turns<S> {
+    pub(super) fn new(stream: S) -> Turns<S> {
+        Turns { stream, waited: false }
+    }
+
+    /// Pending once after each read, with the task behind all that are ready.
+    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.waited {
+            return Poll::Ready(());
+        }
+        self.waited = true;
+        // Not `yield_now`, which looks for new events first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Turns<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if polled.is_ready() {
+            self.waited = false;
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Turns<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_turn(cx));
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_turn(cx));
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A socket that always has a byte and takes all, and notes what happens to it.
+    #[derive(Debug)]
+    struct Noted(Arc<Mutex<String>>);
+
+    impl AsyncRead for Noted {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.0.lock().push('r');
+            buf.put_slice(b"?");
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Noted {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.lock().push('w');
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_are_ready_are_read_before_the_first_is_answered() {
+        let events = Arc::new(Mutex::new(String::new()));
+        let connections: Vec<_> = (0..3)
+            .map(|_| {
+                let mut socket = Turns::new(Noted(Arc::clone(&events)));
+                tokio::spawn(async move {
+                    for _ in 0..2 {
+                        socket.read_u8().await.unwrap();
+                        socket.write_all(b"!").await.unwrap();
+                        socket.write_all(b"!").await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for connection in connections {
+            connection.await.unwrap();
+        }
+        // The first to answer asks again before the next one answers.
+        assert_eq!(*events.lock(), "rrrwwrwwrwwrwwwwww");
+    }
+}
