@@ -12,7 +12,7 @@ use super::read::{Candidate, Extent, Loaded, Tier};
 use super::regions::RegionState;
 use super::request::StoreError;
 use super::slot::Slot;
-use super::victim::{Hand, MOSTLY_DEAD};
+use super::victim::{BATCH, Hand, MOSTLY_DEAD};
 use super::word::{Location, SizeClass, Word};
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{FooterRecord, Kill, Kind, RegionHeader, RegionUse, Sequence, SliceKey};
@@ -138,7 +138,11 @@ impl Store {
         // The smallest first: so what may be re-inserted keeps the most entries.
         let mut records: Vec<&FooterRecord> = contents.footer.records.iter().collect();
         records.sort_unstable_by_key(|record| (record.slot_len, record.offset));
-        for record in records {
+        for (n, record) in records.into_iter().enumerate() {
+            if n % BATCH == BATCH - 1 {
+                // A region may hold a million entries, and the flusher may run in this thread.
+                tokio::task::yield_now().await;
+            }
             let place = Place {
                 location: Location::new(region, record.offset, shared.layout.region_size),
                 generation: row.generation(),

@@ -26,8 +26,8 @@ const RECORDS_MAX: usize = 128 << 10;
 /// A round of the hand ends at the latest when it has found this many times as many regions as there
 /// are: what was asked for once and is no more must not stay for ever.
 const ROUND: usize = 8;
-/// Entries that are examined without giving way to other tasks.
-const BATCH: usize = 1024;
+/// Entries that are examined, or evicted, without giving way to other tasks.
+pub(super) const BATCH: usize = 1024;
 
 /// What is lost with a region, in the order in which regions go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

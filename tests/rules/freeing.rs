@@ -1,5 +1,6 @@
 //! Rule 4: freeing. A region's end leaves no word, no reader fooled and nothing to come back.
 
+use bytes::Bytes;
 use rawcached::cache::Condition;
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
@@ -132,4 +133,31 @@ fn a_region_that_cannot_be_read_does_not_stop_stores() {
         rig.put(key.as_bytes(), &body(n, QUARTER), &for_secs(1000)).unwrap();
     }
     assert!(rig.get(b"more-99").is_some());
+}
+
+#[test]
+fn emptying_a_region_gives_way_to_others() {
+    // Regions of about ten thousand entries.
+    let disk = Disk { regions: 10, region_size: 1 << 20, alignment: 4096 };
+    let rig = Rig::with(disk, plain());
+    let cache = rig.cache().clone();
+    let store = async move {
+        for n in 0u32..150_000 {
+            let key = n.to_le_bytes();
+            cache.put(&key, Bytes::new(), Condition::Always, &for_secs(9)).await.unwrap();
+        }
+    };
+    rig.run(async {
+        let store = tokio::spawn(store);
+        let (mut entries, mut evicted) = (0, 0);
+        while !store.is_finished() || evicted == 0 {
+            let now = rig.stats().store.entries;
+            let fewer = u64::saturating_sub(entries, now);
+            assert!(fewer <= 1024, "{fewer} entries went at once");
+            (entries, evicted) = (now, evicted + fewer);
+            tokio::task::yield_now().await;
+        }
+        store.await.unwrap();
+        assert!(evicted > 1024);
+    });
 }
