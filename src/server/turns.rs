@@ -14,20 +14,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub(super) struct Turns<S> {
     stream: S,
-    waited: bool,
+    turn: Turn,
+}
+
+/// Whether a write may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// It waits first.
+    Due,
+    /// It waits now. What is read meanwhile makes no other turn due, or it might wait for ever.
+    Awaited,
+    /// It goes on, until something is read.
+    Taken,
 }
 
 impl<S> Turns<S> {
     pub(super) fn new(stream: S) -> Turns<S> {
-        Turns { stream, waited: false }
+        Turns { stream, turn: Turn::Due }
     }
 
     /// Pending once after each read, with the task behind all that are ready.
     fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.waited {
+        if self.turn != Turn::Due {
+            self.turn = Turn::Taken;
             return Poll::Ready(());
         }
-        self.waited = true;
+        self.turn = Turn::Awaited;
         // Not `yield_now`, which looks for new events first.
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -41,8 +53,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Turns<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if polled.is_ready() {
-            self.waited = false;
+        if polled.is_ready() && self.turn == Turn::Taken {
+            self.turn = Turn::Due;
         }
         polled
     }
@@ -144,5 +156,18 @@ mod tests {
         }
         // The first to answer asks again before the next one answers.
         assert_eq!(*events.lock(), "rrrwwrwwrwwrwwwwww");
+    }
+
+    #[tokio::test]
+    async fn reading_while_a_write_waits_does_not_put_it_off() {
+        let events = Arc::new(Mutex::new(String::new()));
+        let mut socket = Turns::new(Noted(Arc::clone(&events)));
+        let mut byte = [0];
+        std::future::poll_fn(|cx| {
+            assert!(Pin::new(&mut socket).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_ready());
+            Pin::new(&mut socket).poll_write(cx, b"!").map(drop)
+        })
+        .await;
+        assert_eq!(*events.lock(), "rrw");
     }
 }
