@@ -475,7 +475,7 @@ impl Store {
         let mut live = vec![0; shared.layout.region_count as usize];
         for shard in 0..shared.index.shard_count() {
             shared.index.sweep_shard(shard, |word| {
-                let (region, _) = word.location().split(shared.layout.region_size);
+                let (region, _) = word.location().split(&shared.layout);
                 if let Some(sum) = live.get_mut(region as usize) {
                     *sum += word.class().len_max();
                 }
@@ -596,7 +596,7 @@ impl Shared {
 
     /// A word left the index: its region has less alive.
     fn uncount(&self, word: Word) {
-        let (region, _) = word.location().split(self.layout.region_size);
+        let (region, _) = word.location().split(&self.layout);
         if let Some(row) = self.regions.get(region) {
             row.sub_live(word.class().len_max());
         }

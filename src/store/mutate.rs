@@ -206,7 +206,7 @@ impl Store {
         let row = shared.regions.on_device(at.region);
         let touches = row.touches();
         row.add_live(class.len_max());
-        let location = Location::new(at.region, at.offset, shared.layout.region_size);
+        let location = Location::new(at.region, at.offset, &shared.layout);
         bucket.insert(location, class);
         drop(bucket);
         let supersedes = found.may_supersede(&log);
@@ -378,7 +378,7 @@ impl Store {
         let mut bucket = shared.index.lock(key_hash);
         let sequence = log.draw();
         shared.regions.on_device(at.region).add_live(class.len_max());
-        bucket.insert(Location::new(at.region, at.offset, shared.layout.region_size), class);
+        bucket.insert(Location::new(at.region, at.offset, &shared.layout), class);
         drop(bucket);
         let (ticket, unfilled) = log.append(at, slot, key_hash, (sequence, false));
         log.earn_reinsert(slot.len());
@@ -499,7 +499,7 @@ impl Store {
     /// be read again later. Without room for the record the word stays and is met again. True if
     /// the word is gone by this.
     pub(super) fn drop_damaged(&self, key_hash: u64, candidate: Candidate) -> bool {
-        let (region, _) = candidate.location().split(self.shared.layout.region_size);
+        let (region, _) = candidate.location().split(&self.shared.layout);
         if self.shared.regions.get(region).is_none() {
             self.forget(key_hash, candidate.place());
             return false;

@@ -145,7 +145,7 @@ impl Store {
     }
 
     fn candidate(&self, word: Word) -> Candidate {
-        let (region, _) = word.location().split(self.shared.layout.region_size);
+        let (region, _) = word.location().split(&self.shared.layout);
         match self.shared.regions.get(region) {
             Some(row) => Candidate { word, generation: row.generation(), seed: row.seed() },
             None => Candidate { word, generation: Sequence(0), seed: Seed(0) },
@@ -170,7 +170,7 @@ impl Store {
         let key_hash = self.slice_hash(&key.encode());
         let candidates = self.candidates(key_hash);
         let [candidate] = candidates[..] else { return None };
-        let (region, offset) = candidate.location().split(self.shared.layout.region_size);
+        let (region, offset) = candidate.location().split(&self.shared.layout);
         if self.shared.regions.get(region)?.in_memory()
             || self.shared.resident.get(candidate.place()).is_some()
         {
@@ -263,7 +263,7 @@ impl Store {
         if let Some(entry) = self.shared.resident.get(place) {
             return Some(entry);
         }
-        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let (region, _) = place.location.split(&self.shared.layout);
         let row = self.shared.regions.get(region)?;
         let class = SizeClass::of(without_body.slot_len() as u64);
         let word = Word::new(place.location, class, 0);
@@ -302,7 +302,7 @@ impl Store {
     }
 
     fn is_in_ram_only(&self, place: Place) -> bool {
-        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let (region, _) = place.location.split(&self.shared.layout);
         self.shared.regions.get(region).is_none()
     }
 
@@ -361,7 +361,7 @@ impl Store {
 
     /// Touches in the region of a place, begun and ended ones.
     fn touches_at(&self, place: Place) -> u32 {
-        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let (region, _) = place.location.split(&self.shared.layout);
         self.shared.regions.get(region).map_or(0, |row| row.touches())
     }
 
@@ -391,19 +391,19 @@ impl Store {
     }
 
     fn is_pinned(&self, place: Place) -> bool {
-        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let (region, _) = place.location.split(&self.shared.layout);
         self.shared.regions.get(region).is_some_and(|row| row.is_pinned())
     }
 
     /// The present life of the region of a location; 0 for entries in RAM only.
     pub(super) fn generation_at(&self, location: Location) -> Sequence {
-        let (region, _) = location.split(self.shared.layout.region_size);
+        let (region, _) = location.split(&self.shared.layout);
         self.shared.regions.get(region).map_or(Sequence(0), |row| row.generation())
     }
 
     /// Reads what is at a candidate's place, and offers a copy of a whole slot to the RAM tier.
     pub(super) async fn load(&self, candidate: Candidate, extent: Extent) -> Loaded {
-        let (region, _) = candidate.location().split(self.shared.layout.region_size);
+        let (region, _) = candidate.location().split(&self.shared.layout);
         let touches = self.shared.regions.get(region).map_or(0, |row| row.touches());
         let loaded = self.peek(candidate, extent).await;
         if let Loaded::Entry(entry, Tier::Log | Tier::Disk) = &loaded
@@ -420,7 +420,7 @@ impl Store {
         if let Some(entry) = self.shared.resident.get(candidate.place()) {
             return Loaded::Entry(entry, Tier::Ram);
         }
-        let (region, offset) = candidate.location().split(self.shared.layout.region_size);
+        let (region, offset) = candidate.location().split(&self.shared.layout);
         let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
         while row.in_memory() {
             match self.load_from_log(candidate, region, offset) {
@@ -435,7 +435,7 @@ impl Store {
 
     /// Reads what is on the device at a candidate's place, twice if in doubt.
     pub(super) async fn load_stored(&self, candidate: Candidate, extent: Extent) -> Loaded {
-        let (region, offset) = candidate.location().split(self.shared.layout.region_size);
+        let (region, offset) = candidate.location().split(&self.shared.layout);
         let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
         let adaptive = extent == Extent::Answer && self.shared.device.info().adaptive;
         // The page cache may have the version of a header that a touch replaced.
@@ -461,7 +461,7 @@ impl Store {
     /// Offers a copy just read to the RAM tier, unless a touch overtook the read.
     pub(super) fn keep_resident(&self, entry: Entry, touches_before: u32) {
         let place = entry.place();
-        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let (region, _) = place.location.split(&self.shared.layout);
         let _filling = self.shared.fill_lock(place).lock();
         let touched = self.shared.regions.on_device(region).touches() != touches_before;
         if !touched || planted::is(Bug::SkipTouchCheck) {
@@ -473,7 +473,7 @@ impl Store {
     /// Removes the words of entries that the RAM tier put out and that are nowhere else.
     pub(super) fn drop_lost(&self, lost: &[Entry]) {
         for entry in lost {
-            let (region, _) = entry.place().location.split(self.shared.layout.region_size);
+            let (region, _) = entry.place().location.split(&self.shared.layout);
             if self.shared.regions.get(region).is_none() {
                 let key_hash = self.key_hash(entry.key());
                 self.shared.index.lock(key_hash).remove(entry.place().location);

@@ -144,7 +144,7 @@ impl Store {
                 tokio::task::yield_now().await;
             }
             let place = Place {
-                location: Location::new(region, record.offset, shared.layout.region_size),
+                location: Location::new(region, record.offset, &shared.layout),
                 generation: row.generation(),
             };
             let Some(word) = shared.index.lock(record.key_hash).get(place.location) else {
@@ -176,7 +176,7 @@ impl Store {
         if record.slot_len > shared.log.lock().reinsert_credit() {
             return false;
         }
-        let row = shared.regions.on_device(place.location.split(shared.layout.region_size).0);
+        let row = shared.regions.on_device(place.location.split(&shared.layout).0);
         let candidate = Candidate { word, generation: place.generation, seed: row.seed() };
         let touches = row.touches();
         let Loaded::Entry(entry, tier) = self.peek(candidate, Extent::Whole).await else {
@@ -209,7 +209,7 @@ impl Store {
         let to = shared.regions.on_device(at.region);
         let touches = to.touches();
         to.add_live(class.len_max());
-        let location = Location::new(at.region, at.offset, shared.layout.region_size);
+        let location = Location::new(at.region, at.offset, &shared.layout);
         bucket.insert(location, class);
         drop(bucket);
         let (_, unfilled) = log.append(at, &slot, record.key_hash, (sequence, record.supersedes));
@@ -247,7 +247,7 @@ impl Store {
                 return;
             }
             shared.index.sweep_shard(shard, |word| {
-                let here = word.location().split(shared.layout.region_size).0 == region;
+                let here = word.location().split(&shared.layout).0 == region;
                 if here {
                     shared.uncount(word);
                     count(&shared.counters.evicted);

@@ -374,7 +374,7 @@ impl Store {
     /// Reads a slot that did not verify once more, by itself, and frees it if nothing better is
     /// there. Only what the index points to matters: the rest is dead.
     async fn scrub_suspect(&self, scrub: &mut Scrub, life: Life, record: &FooterRecord) {
-        let location = Location::new(life.region, record.offset, self.shared.layout.region_size);
+        let location = Location::new(life.region, record.offset, &self.shared.layout);
         let place = Place { location, generation: life.generation };
         let Some(candidate) = self.candidate_at(record.key_hash, place) else { return };
         scrub.bytes += 2 * candidate.word.class().len_max();

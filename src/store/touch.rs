@@ -72,7 +72,7 @@ impl Store {
         lifetime: Lifetime,
     ) -> Result<bool, StoreError> {
         let place = matched.place;
-        let (region, offset) = place.location.split(self.shared.layout.region_size);
+        let (region, offset) = place.location.split(&self.shared.layout);
         if self.shared.regions.get(region).is_none() {
             return self.store_again(key, matched, lifetime).await;
         }
@@ -161,7 +161,7 @@ impl Store {
         mark_region: bool,
     ) -> Result<bool, StoreError> {
         let shared = &*self.shared;
-        let (region, offset) = place.location.split(shared.layout.region_size);
+        let (region, offset) = place.location.split(&shared.layout);
         let start = shared.layout.region_offset(region);
         let row = shared.regions.on_device(region);
         if mark_region {
@@ -185,7 +185,7 @@ impl Store {
     }
 
     fn after_touch(&self, place: Place, lifetime: Lifetime) {
-        let (region, _) = place.location.split(self.shared.layout.region_size);
+        let (region, _) = place.location.split(&self.shared.layout);
         let row = self.shared.regions.on_device(region);
         row.raise_keep_until(lifetime.keep_until);
         let filling = self.shared.fill_lock(place).lock();

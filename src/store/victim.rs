@@ -221,7 +221,7 @@ impl Store {
     }
 
     fn location(&self, region: u32, offset: u64) -> Location {
-        Location::new(region, offset, self.shared.layout.region_size)
+        Location::new(region, offset, &self.shared.layout)
     }
 }
 

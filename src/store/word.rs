@@ -1,6 +1,6 @@
 //! The 64-bit index word and what it is packed from. Pure values.
 
-use crate::format::GRANULE;
+use crate::format::{GRANULE, Layout};
 
 const LOCATION_BITS: u32 = 40;
 const CLASS_BITS: u32 = 6;
@@ -17,15 +17,15 @@ pub struct Location(pub u64);
 impl Location {
     /// The location of byte `offset` of `region`.
     #[must_use]
-    pub fn new(region: u32, offset: u64, region_size: u64) -> Location {
-        Location((u64::from(region) * region_size + offset) / GRANULE)
+    pub fn new(region: u32, offset: u64, layout: &Layout) -> Location {
+        Location((u64::from(region) * layout.region_size + offset) / GRANULE)
     }
 
     /// Region and byte offset in it.
     #[must_use]
-    pub fn split(self, region_size: u64) -> (u32, u64) {
-        let bytes = self.0 * GRANULE;
-        (u32::try_from(bytes / region_size).unwrap_or(u32::MAX), bytes % region_size)
+    pub fn split(self, layout: &Layout) -> (u32, u64) {
+        let (bytes, size) = (self.0 * GRANULE, layout.region_size);
+        (u32::try_from(bytes / size).unwrap_or(u32::MAX), bytes % size)
     }
 }
 

@@ -201,7 +201,7 @@ impl Inspection {
         };
         summary.regions_used += 1;
         summary.verified_bytes += bytes.len() as u64;
-        pieces.versions.gather(&sight, self.layout().region_size);
+        pieces.versions.gather(&sight, self.layout());
         pieces.seeds.insert(region, sight.seed);
         self.check_order(&mut sight);
         let slots = self.walk(&mut sight, &bytes);
@@ -365,8 +365,7 @@ impl Inspection {
             }
             Kind::Head => match ObjectHead::decode(body) {
                 Ok(head) => {
-                    let size = self.layout().region_size;
-                    pieces.heads.push((Location::new(sight.region, offset, size), head));
+                    pieces.heads.push((Location::new(sight.region, offset, self.layout()), head));
                 }
                 Err(damage) => sight.add(&self.reader(), offset, format!("object head: {damage}")),
             },
@@ -385,7 +384,7 @@ impl Inspection {
             if live.objects.binary_search(&location).is_err() {
                 continue;
             }
-            let (region, within) = location.split(self.layout().region_size);
+            let (region, within) = location.split(self.layout());
             let offset = self.layout().region_offset(region) + within;
             let missing = live.missing(&head, self.hash_seed);
             if missing > 0 {

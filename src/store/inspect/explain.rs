@@ -262,7 +262,7 @@ impl Inspection {
                 continue;
             };
             clock.anchor(sight.stamp);
-            versions.gather(&sight, self.layout().region_size);
+            versions.gather(&sight, self.layout());
             let named = sight.footer.records.iter();
             let named = named.filter(|record| {
                 Some(record.key_hash) == key_hash
@@ -358,7 +358,7 @@ impl Inspection {
             Kind::Slice => explained.slices.add(len),
             Kind::Kills => {}
         }
-        let location = Location::new(sight.region, record.offset, self.layout().region_size);
+        let location = Location::new(sight.region, record.offset, self.layout());
         let is_newest = match record.kind {
             Kind::Slice => {
                 live.slices.binary_search(&record.key_hash).is_ok()

@@ -7,7 +7,7 @@ use super::Inspection;
 use super::region::Sight;
 use crate::clock::{Clock, Timestamp};
 use crate::device::{AlignedBuf, DeviceError};
-use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, Seed, SliceKey};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, Layout, ObjectHead, Seed, SliceKey};
 use crate::store::contents::RegionReader;
 use crate::store::key_hash;
 use crate::store::recovery::{Target, Version, settle};
@@ -79,9 +79,9 @@ pub(super) struct Live {
 }
 
 impl Versions {
-    pub fn gather(&mut self, sight: &Sight, region_size: u64) {
+    pub fn gather(&mut self, sight: &Sight, layout: &Layout) {
         for record in &sight.footer.records {
-            let location = Location::new(sight.region, record.offset, region_size);
+            let location = Location::new(sight.region, record.offset, layout);
             let target = Target::new(location, record.slot_len);
             let version = Version { key_hash: record.key_hash, sequence: record.sequence, target };
             match record.kind {
@@ -142,7 +142,7 @@ impl Inspection {
         let now = clock.now();
         let mut window = Window::new(self.reader());
         for location in &live.objects {
-            let (region, offset) = location.split(self.layout().region_size);
+            let (region, offset) = location.split(self.layout());
             let Some(seed) = lives.get(region as usize).copied() else { continue };
             window.move_to(region);
             let Some((header, slot)) = window.entry(offset, seed).await? else {
@@ -171,7 +171,7 @@ impl Inspection {
             match self.look(region).await {
                 Ok(sight) => {
                     clock.anchor(sight.stamp);
-                    versions.gather(&sight, self.layout().region_size);
+                    versions.gather(&sight, self.layout());
                     seeds.push(sight.seed);
                 }
                 Err(error) => {

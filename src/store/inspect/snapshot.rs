@@ -9,8 +9,8 @@ use super::{Finding, Inspection};
 use crate::clock::Timestamp;
 use crate::device::ExactBytes;
 use crate::format::{
-    RegionHeader, RegionUse, SNAPSHOT_GROUPS, Seed, Sequence, SnapshotDirectory, SnapshotPart,
-    SnapshotPiece, SnapshotRow,
+    Layout, RegionHeader, RegionUse, SNAPSHOT_GROUPS, Seed, Sequence, SnapshotDirectory,
+    SnapshotPart, SnapshotPiece, SnapshotRow,
 };
 use crate::store::index::Index;
 use crate::store::snapshot::{dump, first_piece_offset};
@@ -260,8 +260,7 @@ impl Inspection {
                 continue;
             };
             let Some(bytes) = self.read_table(pieces, checked).await else { continue };
-            let region_size = self.layout().region_size;
-            if let Err(what) = shards.verify(group, &bytes, region_size) {
+            if let Err(what) = shards.verify(group, &bytes, self.layout()) {
                 let what = format!("shards of group {group}: {what}");
                 checked.add(self.piece_finding(&pieces[0], &what));
             }
@@ -344,7 +343,7 @@ impl CheckedSnapshot {
 
 impl Shards {
     /// Verifies the dumps of one group of shards and adds up what their words point to.
-    fn verify(&mut self, group: u32, mut dumps: &[u8], region_size: u64) -> Result<(), String> {
+    fn verify(&mut self, group: u32, mut dumps: &[u8], layout: &Layout) -> Result<(), String> {
         let in_group = self.index.shard_count() / SNAPSHOT_GROUPS as usize;
         for shard in group as usize * in_group..(group as usize + 1) * in_group {
             let dumped;
@@ -352,15 +351,15 @@ impl Shards {
             let loaded = self.index.load_shard(shard, dumped);
             self.index.sweep_shard(shard, |_| true);
             self.words += loaded.map_err(|damage| damage.to_string())? as u64;
-            self.count_live(dumped, region_size)?;
+            self.count_live(dumped, layout)?;
         }
         if dumps.is_empty() { Ok(()) } else { Err("there are more words than shards".into()) }
     }
 
-    fn count_live(&mut self, dumped: &[u8], region_size: u64) -> Result<(), String> {
+    fn count_live(&mut self, dumped: &[u8], layout: &Layout) -> Result<(), String> {
         let Some(rows) = &self.rows else { return Ok(()) };
         for word in dump::words(dumped) {
-            let region = word.location().split(region_size).0 as usize;
+            let region = word.location().split(layout).0 as usize;
             if rows.get(region).is_none_or(|row| !row.sealed) {
                 return Err(format!("a word points into region {region}, which is not sealed"));
             }

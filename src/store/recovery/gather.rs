@@ -311,7 +311,7 @@ impl Region {
     /// An expired entry still hides older versions of its key.
     fn version(&self, record: &FooterRecord) -> Version {
         let indexed = !self.is_expired(record) && record.kind != Kind::Kills;
-        let location = Location::new(self.number, record.offset, self.layout.region_size);
+        let location = Location::new(self.number, record.offset, &self.layout);
         Version {
             key_hash: record.key_hash,
             sequence: record.sequence,

@@ -107,7 +107,7 @@ impl Merging {
                 continue;
             }
             let (location, class) = (target.location(), target.class());
-            let (region, _) = location.split(shared.layout.region_size);
+            let (region, _) = location.split(&shared.layout);
             shared.regions.on_device(region).add_live(class.len_max());
             words.push(Fresh { key_hash: version.key_hash, location, class });
         }

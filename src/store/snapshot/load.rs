@@ -295,9 +295,9 @@ impl Loading {
 
     /// Adds up what the words of a shard point to, if all of it is in sealed regions.
     fn count_live(&self, dumped: &[u8], live: &mut [u64]) -> Result<(), Doubt> {
-        let region_size = self.store.shared.layout.region_size;
+        let layout = &self.store.shared.layout;
         for word in dump::words(dumped) {
-            let (region, _) = word.location().split(region_size);
+            let (region, _) = word.location().split(layout);
             match self.rows.get(region as usize) {
                 Some(row) if row.sealed => live[region as usize] += word.class().len_max(),
                 _ => return Err(Doubt::Wrong("an index word points to nothing")),

@@ -99,8 +99,7 @@ impl Store {
     fn drop_ram_only(&self, shard: usize) {
         let layout = &self.shared.layout;
         if self.shared.log.lock().has_ram_places() {
-            let is_lost =
-                |word: Word| word.location().split(layout.region_size).0 >= layout.region_count;
+            let is_lost = |word: Word| word.location().split(layout).0 >= layout.region_count;
             self.shared.index.sweep_shard(shard, is_lost);
         }
     }
