@@ -29,7 +29,7 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
     let clock = Clock::system();
     if !path.exists() {
         create_sparse(&path, IMAGE_SIZE)?;
-        format(&OpenOptions::new(&path), None, &clock).await?;
+        format(&Device::open(&OpenOptions::new(&path))?, None, None, &clock).await?;
     }
     let device = Device::open(&OpenOptions::new(&path))?;
     let cache = Cache::open(device, CacheOptions::default(), clock).await?;

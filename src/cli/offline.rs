@@ -2,7 +2,7 @@
 //! answers into reports.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -25,16 +25,26 @@ pub fn probe(path: &Path) -> anyhow::Result<ProbeReport> {
     Ok(device::probe(path)?)
 }
 
-/// Tells what `format` would erase, without writing. A device in use is an error.
-pub fn survey(path: &Path) -> anyhow::Result<Survey> {
-    let device = Device::open(&OpenOptions::new(path))?;
+/// A device claimed to be formatted: nobody else can claim it until this is dropped.
+pub struct Claimed {
+    path: PathBuf,
+    device: Device,
+}
+
+/// Claims a device. One in use is an error.
+pub fn claim(path: &Path) -> anyhow::Result<Claimed> {
+    Ok(Claimed { path: path.to_owned(), device: Device::open(&OpenOptions::new(path))? })
+}
+
+/// Tells what `format` would erase, without writing.
+pub fn survey(Claimed { device, .. }: &Claimed) -> anyhow::Result<Survey> {
     let size_bytes = device.geometry().size;
     on_runtime(async {
         if let Some(signature) = device.foreign_signature().await? {
             let contents = Some(signature.to_owned());
             return Ok(Survey { size_bytes, contents, is_foreign: true });
         }
-        let contents = match read_superblocks(&device).await {
+        let contents = match read_superblocks(device).await {
             Ok(found) => Some(format!("the rawcached store {}", found.best.uuid)),
             Err(OpenError::NotFormatted(_)) => None,
             Err(damaged) => Some(format!("a rawcached store: {damaged}")),
@@ -44,11 +54,11 @@ pub fn survey(path: &Path) -> anyhow::Result<Survey> {
 }
 
 /// Formats a device, whatever it holds.
-pub fn format(path: &Path, options: FormatOptions) -> anyhow::Result<FormatReport> {
-    let open = OpenOptions { alignment: options.alignment, ..OpenOptions::new(path) };
-    let formatted = on_runtime(daemon::format(&open, None, &Clock::system()))?;
+pub fn format(claimed: &Claimed, options: FormatOptions) -> anyhow::Result<FormatReport> {
+    let clock = Clock::system();
+    let formatted = on_runtime(daemon::format(&claimed.device, options.alignment, None, &clock))?;
     Ok(FormatReport {
-        path: path.display().to_string(),
+        path: claimed.path.display().to_string(),
         uuid: formatted.uuid.to_string(),
         size_bytes: formatted.layout.device_size,
         region_size_bytes: formatted.layout.region_size,

@@ -6,8 +6,8 @@ use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::confirm::{Asker, confirm};
-use super::offline::Progress;
-use super::report::{DAMAGES_MAX, FormatOptions, ListEntry, RegionRow};
+use super::offline::{Claimed, Progress};
+use super::report::{DAMAGES_MAX, FormatOptions, FormatReport, ListEntry, RegionRow};
 use super::{DeviceArgs, FormatArgs, InspectArgs, ListArgs, explain, offline, output};
 use crate::daemon::create_sparse;
 use crate::store::inspect::ListingSummary;
@@ -15,13 +15,10 @@ use crate::store::inspect::ListingSummary;
 /// Formats a device, after asking; with a size, makes the image file first.
 pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
     let path = arguments.device.as_path();
-    match arguments.size {
-        // A file that is made here holds nothing that could be lost: nobody is asked.
-        Some(size) => create_sparse(path, size)?,
-        None => allow_erasing(arguments)?,
+    if let Some(size) = arguments.size {
+        create_sparse(path, size)?;
     }
-    let options = FormatOptions { alignment: arguments.alignment };
-    let formatted = offline::format(path, options);
+    let formatted = format_claimed(arguments);
     if formatted.is_err() && arguments.size.is_some() {
         // Nothing but the empty file of a moment ago is lost.
         let _ = std::fs::remove_file(path);
@@ -30,9 +27,19 @@ pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn allow_erasing(arguments: &FormatArgs) -> anyhow::Result<()> {
+/// Holds the claim from the first look to the last write: nobody makes a file system in between.
+fn format_claimed(arguments: &FormatArgs) -> anyhow::Result<FormatReport> {
+    let claimed = offline::claim(&arguments.device)?;
+    // A file that was made a moment ago holds nothing that could be lost: nobody is asked.
+    if arguments.size.is_none() {
+        allow_erasing(arguments, &claimed)?;
+    }
+    offline::format(&claimed, FormatOptions { alignment: arguments.alignment })
+}
+
+fn allow_erasing(arguments: &FormatArgs, claimed: &Claimed) -> anyhow::Result<()> {
     let path = arguments.device.as_path();
-    let survey = offline::survey(path)?;
+    let survey = offline::survey(claimed)?;
     ensure!(
         arguments.force || !survey.is_foreign,
         "{} holds {}; nothing was changed. If it may be erased, add --force",
@@ -44,7 +51,14 @@ fn allow_erasing(arguments: &FormatArgs) -> anyhow::Result<()> {
     }
     let (input, output) = (&mut io::stdin().lock(), &mut io::stderr().lock());
     let is_terminal = io::stdin().is_terminal();
-    confirm(path, &survey, Asker { input, output, is_terminal })
+    confirm(path, &survey, Asker { input, output, is_terminal })?;
+    // Not all programs ask whether somebody has claimed the device, and none for an image file.
+    ensure!(
+        offline::survey(claimed)? == survey,
+        "what {} holds has changed since the question was asked; nothing was changed by this command",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Prints what a device can do.

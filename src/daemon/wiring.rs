@@ -35,7 +35,7 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
         RegionSize::Fixed(size) => Some(size.0),
     };
     image::prepare(config, async |path| {
-        format(&OpenOptions::new(path), region_size, &clock).await.map(drop)
+        format(&Device::open(&OpenOptions::new(path))?, None, region_size, &clock).await.map(drop)
     })
     .await?;
     let device = config.device();
@@ -100,18 +100,18 @@ fn range_options(range: &RangeConfig) -> RangeOptions {
     }
 }
 
-/// Opens a device and writes a new, empty store to it. What was on it is gone.
+/// Writes a new, empty store to a device. What was on it is gone.
 ///
 /// # Errors
-/// The device does not open, cannot be divided as asked, or fails.
+/// The device cannot be divided as asked, or fails.
 pub async fn format(
-    options: &OpenOptions,
+    device: &Device,
+    alignment: Option<u32>,
     region_size: Option<u64>,
     clock: &Clock,
 ) -> anyhow::Result<Superblock> {
-    let device = Device::open(options)?;
-    let format = FormatOptions { uuid: random_uuid()?, alignment: options.alignment, region_size };
-    Ok(Store::format(&device, &format, clock).await?)
+    let format = FormatOptions { uuid: random_uuid()?, alignment, region_size };
+    Ok(Store::format(device, &format, clock).await?)
 }
 
 /// A random UUID: version 4, variant 1 (RFC 9562, section 5.4).

@@ -9,6 +9,21 @@ use std::path::{Path, PathBuf};
 use super::facts::sysfs_directory;
 use super::loop_file;
 
+/// What holds a device or file.
+pub(super) struct Holders {
+    /// Descriptions, for messages.
+    pub names: Vec<String>,
+    /// All of it goes away by itself: it is what a process that ended has left behind.
+    pub passing: bool,
+}
+
+impl Holders {
+    /// Holders that stay until somebody ends them.
+    pub fn lasting(names: Vec<String>) -> Holders {
+        Holders { names, passing: false }
+    }
+}
+
 /// Descriptions of all that is known to hold the block device, its partitions or its disk,
 /// besides `asking`.
 pub(super) fn of_block_device(
@@ -40,14 +55,23 @@ pub(super) fn of_block_device(
     holders
 }
 
-/// Descriptions of all that is known to hold the image file.
-pub(super) fn of_file(path: &Path) -> Vec<String> {
-    let Ok(canonical) = path.canonicalize() else { return Vec::new() };
-    let devices = loop_file::devices_of(&canonical).into_iter();
-    let mut holders: Vec<String> = devices.map(|name| format!("attached to /dev/{name}")).collect();
+/// Descriptions of all that is known to hold the disk of this name under `/dev`.
+pub(super) fn of_disk(name: &str) -> Vec<String> {
+    let number = fs::read_to_string(Path::new("/sys/block").join(name).join("dev"));
+    match number.ok().and_then(|number| device_number(number.trim())) {
+        Some(number) => of_block_device(&Path::new("/dev").join(name), number, None),
+        None => Vec::new(),
+    }
+}
+
+/// All that is known to hold the image file.
+pub(super) fn of_file(path: &Path) -> Holders {
+    let Ok(canonical) = path.canonicalize() else { return Holders::lasting(Vec::new()) };
+    let mut holders = loop_file::devices_of(&canonical);
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     if swap_paths(&swaps).contains(&canonical) {
-        holders.push("in use as swap".to_owned());
+        holders.names.push("in use as swap".to_owned());
+        holders.passing = false;
     }
     holders
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::facts::sysfs_directory;
-use super::holder;
+use super::holder::{self, Holders};
 
 /// A loop device and the part of a file that it stands for.
 struct Attached {
@@ -15,6 +15,8 @@ struct Attached {
     name: String,
     file: PathBuf,
     bytes: Range<u64>,
+    /// It goes with its last user.
+    autoclear: bool,
 }
 
 impl Attached {
@@ -26,7 +28,13 @@ impl Attached {
         let start = number("offset").unwrap_or(0);
         // No limit is written as 0.
         let len = number("sizelimit").filter(|len| *len > 0).unwrap_or(u64::MAX);
-        Some(Attached { name, file, bytes: start..start.saturating_add(len) })
+        let autoclear = number("autoclear") == Some(1);
+        Some(Attached { name, file, bytes: start..start.saturating_add(len), autoclear })
+    }
+
+    /// Whether it is about to go: detached, and its last user has ended. One that is mounted stays.
+    fn is_going(&self) -> bool {
+        self.autoclear && holder::of_disk(&self.name).is_empty()
     }
 
     fn overlaps(&self, other: &Attached) -> bool {
@@ -45,38 +53,43 @@ fn attached() -> Vec<Attached> {
         .collect()
 }
 
-/// Names of the loop devices that `path` is attached to.
-pub(super) fn devices_of(path: &Path) -> Vec<String> {
+/// The loop devices that `path` is attached to.
+pub(super) fn devices_of(path: &Path) -> Holders {
     let of_file = attached().into_iter().filter(|attached| is_same(&attached.file, path));
-    of_file.map(|attached| attached.name).collect()
+    let of_file: Vec<Attached> = of_file.collect();
+    let passing = of_file.iter().all(Attached::is_going);
+    let names = of_file.iter().map(|attached| format!("attached to /dev/{}", attached.name));
+    Holders { names: names.collect(), passing }
 }
 
-/// Descriptions of all else that uses the file behind a loop device; nothing for other devices.
-pub(super) fn rivals_of(device_number: u64) -> Vec<String> {
+/// All else that uses the file behind a loop device, if anything does; nothing for other devices.
+pub(super) fn rivals_of(device_number: u64) -> Option<Holders> {
     let directory = sysfs_directory(device_number);
     // A partition has no such directory; its disk, one directory up, has.
     let disk = [directory.clone(), directory.join("..")].into_iter();
-    let Some(disk) =
-        disk.filter_map(|disk| disk.canonicalize().ok()).find(|d| d.join("loop").is_dir())
-    else {
-        return Vec::new();
-    };
+    let disk =
+        disk.filter_map(|disk| disk.canonicalize().ok()).find(|disk| disk.join("loop").is_dir())?;
     let name = disk.file_name().map(|name| name.to_string_lossy().into_owned());
-    let Some(own) = name.and_then(|name| Attached::read(name, &disk.join("loop"))) else {
-        return Vec::new();
-    };
+    let own = name.and_then(|name| Attached::read(name, &disk.join("loop")))?;
     let others = attached().into_iter().filter(|other| {
         other.name != own.name && other.overlaps(&own) && is_same(&other.file, &own.file)
     });
+    let others: Vec<Attached> = others.collect();
+    let mut passing = others.iter().all(Attached::is_going);
     let file = own.file.display();
-    let mut rivals: Vec<String> = others
+    let mut names: Vec<String> = others
+        .iter()
         .map(|other| format!("its file {file} is attached to /dev/{} too", other.name))
         .collect();
     if is_locked(&own.file) {
         let holders = holder::processes_with(&own.file, None);
-        rivals.push(format!("its file {file} is locked, {}", holders.join(", ")));
+        passing &= holders.is_empty();
+        names.push(match holders.is_empty() {
+            true => format!("its file {file} is locked by a process that cannot be seen from here"),
+            false => format!("its file {file} is locked, {}", holders.join(", ")),
+        });
     }
-    rivals
+    (!names.is_empty()).then_some(Holders { names, passing })
 }
 
 /// Whether a daemon serves the file itself: it holds a lock on it.
@@ -106,7 +119,8 @@ mod tests {
         assert!(is_same(&file, &link));
         fs::write(directory.path().join("other"), "").unwrap();
         assert!(!is_same(&file, &directory.path().join("other")));
-        let part = |bytes| Attached { name: String::new(), file: file.clone(), bytes };
+        let part =
+            |bytes| Attached { name: String::new(), file: file.clone(), bytes, autoclear: false };
         assert!(part(0..u64::MAX).overlaps(&part(4096..8192)));
         assert!(!part(0..4096).overlaps(&part(4096..8192)));
     }

@@ -9,6 +9,7 @@ mod block_lock;
 mod buffer;
 mod direct;
 mod engine;
+mod erase;
 mod error;
 mod facts;
 mod file_size_limit;

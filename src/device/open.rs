@@ -15,6 +15,7 @@ use super::direct::{self, Verdict};
 use super::engine::Engine;
 use super::facts::Facts;
 use super::files::Files;
+use super::holder::Holders;
 use super::pool::ThreadPool;
 use super::uring::Uring;
 use super::{
@@ -115,9 +116,9 @@ struct Access {
 impl Device {
     /// Opens a device for sole use. Makes a few system calls, one of them a read; writes nothing.
     ///
-    /// A device that is held, but by nobody who could be named, is tried for ten seconds: the kernel
-    /// takes the rings of a process that was killed apart only after its end, and after the end of
-    /// the transfers under way (30 ms as a rule, 2.5 s seen on a busy loop device).
+    /// A device that is held by nobody who could be named, or by what goes away by itself, is tried for
+    /// ten seconds: the kernel takes the rings of a process that was killed apart only after its end,
+    /// and after the end of the transfers under way (30 ms as a rule, 2.5 s seen on a busy loop device).
     ///
     /// # Errors
     /// It is absent, held by someone else, read-only, too small, failing, or cannot do what was
@@ -126,9 +127,7 @@ impl Device {
         let mut pauses = 0..HELD_PAUSES_MAX;
         loop {
             match Device::try_open(options) {
-                Err(OpenError::Busy { holders, .. })
-                    if holders.is_empty() && pauses.next().is_some() =>
-                {
+                Err(OpenError::Busy { passing: true, .. }) if pauses.next().is_some() => {
                     thread::sleep(HELD_PAUSE);
                 }
                 opened => return opened,
@@ -210,17 +209,18 @@ fn claim(file: &File, facts: &Facts, options: &OpenOptions) -> Result<(), OpenEr
     if facts.kind == DeviceKind::Block {
         // O_EXCL has seen to all but what reaches the same bytes through another device.
         let rivals = loop_file::rivals_of(facts.device_number);
-        return if rivals.is_empty() { Ok(()) } else { Err(OpenError::busy(path, rivals)) };
+        return rivals.map_or(Ok(()), |rivals| Err(OpenError::busy(path, rivals)));
     }
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
-            return Err(OpenError::busy(path, holder::processes_with(path, Some(file))));
+            let processes = holder::processes_with(path, Some(file));
+            return Err(OpenError::busy(path, Holders::lasting(processes)));
         }
         Err(fs::TryLockError::Error(source)) => return Err(OpenError::io(path, source)),
     }
     let holders = holder::of_file(path);
-    if holders.is_empty() { Ok(()) } else { Err(OpenError::busy(path, holders)) }
+    if holders.names.is_empty() { Ok(()) } else { Err(OpenError::busy(path, holders)) }
 }
 
 fn choose(

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::facts::sysfs_directory;
-use super::holder;
+use super::holder::{self, Holders};
 
 /// Why a device did not open.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,8 @@ pub enum OpenError {
         path: PathBuf,
         /// Who, as far as it could be found out.
         holders: Vec<String>,
+        /// It is expected to end by itself soon: the user is a process that has just ended.
+        passing: bool,
     },
     /// It refuses writes.
     #[error(
@@ -99,8 +101,10 @@ impl OpenError {
         OpenError::Io { path: path.to_owned(), source }
     }
 
-    pub(super) fn busy(path: &Path, holders: Vec<String>) -> OpenError {
-        OpenError::Busy { path: path.to_owned(), holders }
+    pub(super) fn busy(path: &Path, holders: Holders) -> OpenError {
+        let Holders { names, passing } = holders;
+        let passing = passing || names.is_empty();
+        OpenError::Busy { path: path.to_owned(), holders: names, passing }
     }
 
     /// What `open` failing with `source` means.
@@ -108,7 +112,7 @@ impl OpenError {
         match source.raw_os_error() {
             Some(libc::EBUSY) => {
                 let holders = if metadata.file_type().is_block_device() {
-                    holder::of_block_device(path, metadata.rdev(), None)
+                    Holders::lasting(holder::of_block_device(path, metadata.rdev(), None))
                 } else {
                     holder::of_file(path)
                 };

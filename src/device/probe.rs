@@ -129,7 +129,7 @@ fn held_by(path: &Path, facts: &Facts, asking: &File) -> Vec<String> {
     if facts.kind == DeviceKind::Block {
         holder::of_block_device(path, facts.device_number, Some(asking))
     } else {
-        holder::of_file(path)
+        holder::of_file(path).names
     }
 }
 

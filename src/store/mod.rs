@@ -235,7 +235,8 @@ pub struct StoreStats {
 }
 
 impl Store {
-    /// Writes a new, empty store to a device. What was on it is gone.
+    /// Writes a new, empty store to a device. What was on it is gone, and so are all signatures by which
+    /// other software would know the device for what it was.
     ///
     /// # Errors
     /// The device cannot be divided as asked, or failed.
@@ -250,6 +251,7 @@ impl Store {
             return Err(FormatError::Alignment { needed, asked: alignment });
         }
         let layout = Layout::plan(device.geometry().size, alignment, options.region_size)?;
+        device.erase_signatures().await?;
         let now = clock.now();
         let superblock = Superblock {
             uuid: options.uuid,

@@ -8,7 +8,7 @@ use crate::cli::offline;
 /// Refuses unless it was said that what is on the device may be lost.
 pub(super) fn ask(arguments: &DeviceArgs) -> anyhow::Result<()> {
     let path = arguments.path.display();
-    let survey = offline::survey(&arguments.path)?;
+    let survey = offline::survey(&offline::claim(&arguments.path)?)?;
     if let Some(contents) = survey.contents
         && !arguments.force
     {
