@@ -45,8 +45,11 @@ fn cache_options() -> CacheOptions {
 }
 
 async fn format(device: &Device, uuid: u8) {
-    let options =
-        FormatOptions { uuid: Uuid([uuid; 16]), alignment: None, region_size: Some(1 << 20) };
+    let options = FormatOptions {
+        uuid: Uuid([uuid; 16]),
+        region_size: Some(1 << 20),
+        ..FormatOptions::default()
+    };
     Store::format(device, &options, &Clock::manual(START)).await.unwrap();
 }
 

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 const MIB: u64 = 1 << 20;
 /// Bytes at both ends of a device that are for a superblock copy.
-const SUPERBLOCK_SPACE: u64 = 64 << 10;
+const SUPERBLOCK_SPACE: u64 = 128 << 10;
 
 /// A hash of all bytes, read through the file behind a device or the image itself.
 fn hash(path: &Path) -> u64 {

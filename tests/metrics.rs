@@ -71,7 +71,7 @@ fn clock() -> Clock {
 }
 
 async fn format(device: &Device) {
-    let options = FormatOptions { uuid: Uuid([7; 16]), alignment: None, region_size: None };
+    let options = FormatOptions { uuid: Uuid([7; 16]), ..FormatOptions::default() };
     Store::format(device, &options, &clock()).await.unwrap();
 }
 

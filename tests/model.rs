@@ -16,7 +16,7 @@ use bytes::Bytes;
 use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions, Stored};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::{Delay, SimDevice};
-use rawcached::format::Uuid;
+use rawcached::format::{Secret, Uuid};
 use rawcached::store::{FormatOptions, Store};
 use tokio::runtime::Runtime;
 
@@ -88,6 +88,7 @@ impl Run {
         let runtime = runtime();
         let options = FormatOptions {
             uuid: Uuid(u128::from(seed).to_le_bytes()),
+            secret: Secret(u128::from(seed).to_le_bytes()),
             alignment: Some(scenario.alignment),
             region_size: Some(scenario.region_bytes),
         };

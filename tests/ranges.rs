@@ -51,6 +51,7 @@ impl Rig {
             uuid: Uuid([7; 16]),
             alignment: Some(alignment),
             region_size: Some(4 << 20),
+            ..FormatOptions::default()
         };
         let cache = runtime.block_on(async {
             Store::format(&sim.open(), &format, &clock).await.unwrap();

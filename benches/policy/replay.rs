@@ -102,6 +102,7 @@ async fn open(setup: Setup) -> anyhow::Result<(Cache, SimDevice)> {
         uuid: Uuid([7; 16]),
         alignment: Some(ALIGNMENT),
         region_size: Some(region_size),
+        ..FormatOptions::default()
     };
     Store::format(&handle, &format, &clock).await?;
     let options = CacheOptions {

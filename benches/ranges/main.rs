@@ -15,7 +15,6 @@ use nix::sys::resource::{UsageWho, getrusage};
 use rawcached::cache::{Cache, CacheOptions, Condition, Hit, RangeOptions, StoreOptions};
 use rawcached::clock::{Clock, Stopwatch};
 use rawcached::device::{Device, EngineKind, IoMode, OpenOptions, create_image};
-use rawcached::format::Uuid;
 use rawcached::store::{FormatOptions, Store};
 
 const KEY: &[u8] = b"object";
@@ -134,8 +133,7 @@ fn rows(quick: bool, object_len: u64) -> Vec<Row> {
 
 async fn fill(options: &OpenOptions, len: u64) -> anyhow::Result<()> {
     let device = Device::open(options)?;
-    let format =
-        FormatOptions { uuid: Uuid([3; 16]), alignment: None, region_size: Some(64 * MIB) };
+    let format = FormatOptions { region_size: Some(64 * MIB), ..FormatOptions::default() };
     Store::format(&device, &format, &Clock::system()).await?;
     drop(device);
     let cache = open(options).await?;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rawcached::clock::Timestamp;
 use rawcached::device::{Device, DeviceError, WriteSlice};
 use rawcached::format::{
-    BODY_CHUNK, ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kind, Layout,
-    LayoutError, RegionHeader, RegionUse, SECTOR, Seed, Sequence, Superblock, Uuid, round_up,
+    BODY_CHUNK, ENTRY_HEADER_LEN, EntryHeader, Features, Footer, FooterRecord, GRANULE, Kind,
+    Layout, LayoutError, LogKind, RegionHeader, RegionUse, SECTOR, Secret, Seed, Sequence,
+    Superblock, Uuid, round_up,
 };
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use rawcached::store::KeyHasher;
 
 /// Bytes of a key.
 pub const KEY_LEN: usize = 16;
@@ -89,7 +90,9 @@ impl Fill {
         let layout = Layout::plan(device.geometry().size, self.alignment, self.region_size)?;
         let superblock = Superblock {
             uuid: Uuid(*b"recovery at ease"),
+            secret: Secret(*b"recovery secrets"),
             layout,
+            features: Features::default(),
             epoch: 1,
             purge_floor: Sequence(0),
             formatted_at: self.stored_at,
@@ -125,7 +128,7 @@ impl Fill {
 struct Writer<'a> {
     fill: &'a Fill,
     superblock: &'a Superblock,
-    hash_seed: u64,
+    hasher: KeyHasher,
     sequence: Sequence,
     footer: Footer,
 }
@@ -135,7 +138,7 @@ impl<'a> Writer<'a> {
         Writer {
             fill,
             superblock,
-            hash_seed: xxh3_64_with_seed(&superblock.uuid.0, 0),
+            hasher: KeyHasher::new(superblock.secret),
             sequence: Sequence::first_of(superblock.epoch),
             footer: Footer::default(),
         }
@@ -156,7 +159,8 @@ impl<'a> Writer<'a> {
         let uuid = self.superblock.uuid;
         let stamp = self.fill.stored_at;
         let generation = self.draw();
-        let header = RegionHeader { generation, region_use: RegionUse::Log, stamp, touched: false };
+        let (region_use, log) = (RegionUse::Log, LogKind::Data);
+        let header = RegionHeader { generation, region_use, stamp, touched: false, log };
         let encoded = header.encode(uuid, region);
         buf[..encoded.len()].copy_from_slice(&encoded);
         let seed = Seed::new(uuid, region, generation);
@@ -205,7 +209,7 @@ impl<'a> Writer<'a> {
         };
         target[..ENTRY_HEADER_LEN].copy_from_slice(&header.encode(seed, offset));
         self.footer.records.push(FooterRecord {
-            key_hash: xxh3_64_with_seed(&key, self.hash_seed),
+            key_hash: self.hasher.object(&key),
             sequence,
             offset,
             slot_len: self.fill.slot_len(),

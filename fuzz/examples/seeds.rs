@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rawcached::clock::Timestamp;
 use rawcached::format::{
-    EntryHeader, Footer, FooterRecord, Kill, Kind, Layout, ObjectHead, RegionHeader, RegionUse,
-    Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
+    EntryHeader, Features, Footer, FooterRecord, Kill, Kind, Layout, LogKind, ObjectHead, RegionHeader, RegionUse,
+    Secret, Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
     Superblock, Uuid, body_checksums,
 };
 use rawcached::store::index::Index;
@@ -43,9 +43,11 @@ fn superblocks() {
         let layout = Layout::plan(size, alignment, None).expect("a layout");
         let superblock = Superblock {
             uuid: Uuid([7; 16]),
+            secret: Secret([9; 16]),
             layout,
+            features: Features::default(),
             epoch: 3,
-            purge_floor: Sequence(3 << 44),
+            purge_floor: Sequence(3 << 32),
             formatted_at: Timestamp(1_700_000_000),
             stamp: Timestamp(1_700_000_001),
         };
@@ -55,10 +57,11 @@ fn superblocks() {
 
 fn regions() {
     let header = RegionHeader {
-        generation: Sequence(1 << 44),
+        generation: Sequence(1 << 32),
         region_use: RegionUse::Log,
         stamp: Timestamp(1_700_000_000),
         touched: true,
+        log: LogKind::Purges,
     };
     write("region", "header", &header.encode(Uuid([7; 16]), 3));
     // The shape of slots, not their bytes: see the target.
@@ -96,7 +99,7 @@ fn footers() {
     for (name, count) in [("empty", 0), ("one", 1), ("many", 40)] {
         let record = |n: u64| FooterRecord {
             key_hash: n << 32,
-            sequence: Sequence((1 << 44) + n + 1),
+            sequence: Sequence((1 << 32) + n + 1),
             offset: 4096 + n * 512,
             slot_len: 496,
             kind: Kind::Object,
@@ -110,7 +113,7 @@ fn footers() {
         };
         let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
         let mut block = vec![0; len as usize];
-        footer.encode_into(&mut block, Sequence(1 << 44), Seed(0xf007), Timestamp(1_700_000_000));
+        footer.encode_into(&mut block, Sequence(1 << 32), Seed(0xf007), Timestamp(1_700_000_000));
         write("footer", name, &block);
     }
 }
@@ -165,11 +168,11 @@ fn snapshots() {
             SnapshotPiece::new(of, seed, 20_480 + u64::from(n) * 512, &n.to_le_bytes())
         };
         let directory = SnapshotDirectory {
-            name: Sequence(3 << 44),
+            name: Sequence(3 << 32),
             epoch: 3,
             part: 0,
             part_count: 1,
-            purge_floor: Sequence(2 << 44),
+            purge_floor: Sequence(2 << 32),
             stamp: Timestamp(1_700_000_000),
             shard_count: 4096,
             pieces: (0..count).map(piece).collect(),
@@ -181,11 +184,12 @@ fn snapshots() {
     let mut rows = Vec::new();
     for n in 0..8u64 {
         let row = SnapshotRow {
-            generation: Sequence((1 << 44) + n),
+            generation: Sequence((1 << 32) + n),
             sealed: n % 2 == 0,
             touched: n % 3 == 0,
             keep_until: Timestamp(1_800_000_000),
             kills: n,
+            log: LogKind::Data,
             live_bytes: n << 20,
         };
         row.encode_into(&mut rows);

@@ -15,7 +15,7 @@ const SLOT_LEN_MAX: usize =
 
 fuzz_target!(|data: &[u8]| {
     let _ = EntryHeader::decode(data, SEED, 4096);
-    let _ = EntryHeader::is_claimed(data, Sequence(1), Timestamp(1));
+    let _ = EntryHeader::is_claimed(data, Sequence(1));
     body(data);
     let Some((header, rest)) = data.split_first_chunk::<ENTRY_HEADER_LEN>() else { return };
     let mut bytes = *header;

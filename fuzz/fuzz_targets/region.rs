@@ -37,9 +37,9 @@ fuzz_target!(|data: &[u8]| {
 fn header(data: &[u8]) {
     let region = data.first().map_or(0, |byte| u32::from(*byte));
     let _ = RegionHeader::decode(data, UUID, region);
-    let _ = RegionHeader::is_claimed(data, region, Timestamp(1));
+    let _ = RegionHeader::is_claimed(data, UUID);
     if let Some(trailer) = data.last_chunk::<TRAILER_LEN>() {
-        let _ = Trailer::is_claimed(trailer, Sequence(1), Timestamp(1));
+        let _ = Trailer::is_claimed(trailer, Sequence(1));
     }
     let Some((bytes, _)) = data.split_first_chunk::<REGION_HEADER_LEN>() else { return };
     let mut bytes = *bytes;

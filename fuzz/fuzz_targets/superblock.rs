@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rawcached::format::{GRANULE, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
+use rawcached::format::{DEVICE_SIZE_MAX, Features, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
 
 fuzz_target!(|data: &[u8]| {
     let _ = Superblock::decode(data);
@@ -13,16 +13,20 @@ fuzz_target!(|data: &[u8]| {
     let checksum = crc32fast::hash(&bytes);
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
     let Ok(superblock) = Superblock::decode(&bytes) else { return };
-    assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
+    // What may be ignored is not kept.
+    let features = Features { compatible: 0, ..superblock.features };
+    let kept = Superblock { features, ..superblock };
+    assert_eq!(Superblock::decode(&superblock.encode()), Ok(kept));
 
     let layout = superblock.layout;
-    assert!(layout.region_count >= 8);
+    assert!((8..=1 << 20).contains(&layout.region_count));
+    assert!(layout.device_size <= DEVICE_SIZE_MAX);
     assert!(layout.region_size.is_power_of_two() && layout.alignment.is_power_of_two());
     assert!(u64::from(layout.slice_size) <= layout.region_size / 4);
     let end = layout.region_offset(layout.region_count);
     let second = layout.superblock_offsets()[1];
     assert!(end <= second && second + SUPERBLOCK_SPACE <= layout.device_size);
     // An index word can name every place.
-    assert!(u64::from(layout.region_count) * layout.region_size / GRANULE < 1 << 40);
+    assert!(u64::from(layout.region_count) * layout.region_size / u64::from(layout.granule) < 1 << 40);
     assert!(superblock.block_len() <= SUPERBLOCK_SPACE);
 });

@@ -410,7 +410,8 @@ impl Cache {
     pub(crate) async fn simulated(clock: Clock) -> Cache {
         let device = crate::device::SimDevice::new(16 << 20, 512).open();
         let uuid = crate::format::Uuid([1; 16]);
-        let options = crate::store::FormatOptions { uuid, alignment: None, region_size: None };
+        let options =
+            crate::store::FormatOptions { uuid, ..crate::store::FormatOptions::default() };
         Store::format(&device, &options, &clock).await.unwrap();
         let cache = Cache::open(device, CacheOptions::default(), clock).await.unwrap();
         cache.ready().await;

@@ -1,8 +1,6 @@
 //! Where the daemon meets the cache and the protocol server. Owns nothing but the way they are
 //! opened and started; the one file that changes when their interfaces do.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +17,7 @@ use crate::config::{
     Switch,
 };
 use crate::device::{self, Device, EngineKind, OpenOptions};
-use crate::format::{Superblock, Uuid};
+use crate::format::Superblock;
 use crate::metrics::{Metrics, write_cache, write_device};
 use crate::server::listener::{Listener, Permissions, Protocol};
 use crate::server::{Options, RunError, Server, write_server};
@@ -110,18 +108,8 @@ pub async fn format(
     region_size: Option<u64>,
     clock: &Clock,
 ) -> anyhow::Result<Superblock> {
-    let format = FormatOptions { uuid: random_uuid()?, alignment, region_size };
+    let format = FormatOptions { alignment, region_size, ..FormatOptions::default() };
     Ok(Store::format(device, &format, clock).await?)
-}
-
-/// A random UUID: version 4, variant 1 (RFC 9562, section 5.4).
-fn random_uuid() -> anyhow::Result<Uuid> {
-    let mut bytes = [0; 16];
-    let mut random = File::open("/dev/urandom").context("cannot open /dev/urandom")?;
-    random.read_exact(&mut bytes).context("cannot read /dev/urandom")?;
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    Ok(Uuid(bytes))
 }
 
 /// Adds the snapshots of cache, store and device.

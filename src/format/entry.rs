@@ -96,8 +96,8 @@ impl EntryHeader {
         bytes[5] = self.kind.tag(self.supersedes);
         put(&mut bytes, 6, &self.key_len.to_le_bytes());
         put(&mut bytes, 8, &self.sequence.0.to_le_bytes());
-        put(&mut bytes, 16, &self.metadata_len.to_le_bytes());
-        put(&mut bytes, 20, &self.body_len.to_le_bytes());
+        put(&mut bytes, 16, &self.metadata_len.to_le_bytes()[..3]);
+        put(&mut bytes, 19, &self.body_len.to_le_bytes()[..3]);
         put(&mut bytes, 24, &self.stored_at.0.to_le_bytes());
         put(&mut bytes, 28, &self.fresh_until.0.to_le_bytes());
         put(&mut bytes, 32, &self.keep_until.0.to_le_bytes());
@@ -121,12 +121,16 @@ impl EntryHeader {
             return Err(Damage::Checksum);
         }
         let (kind, supersedes) = Kind::from_tag(bytes[5]).ok_or(Damage::Field("kind"))?;
+        // They need features that this program does not know.
+        if bytes.u16_at(22) != 0 || bytes.u32_at(44) != 0 {
+            return Err(Damage::Field("optional fields"));
+        }
         let header = EntryHeader {
             kind,
             supersedes,
             key_len: bytes.u16_at(6),
-            metadata_len: bytes.u32_at(16),
-            body_len: bytes.u32_at(20),
+            metadata_len: bytes.u24_at(16),
+            body_len: bytes.u24_at(19),
             sequence: Sequence(bytes.u64_at(8)),
             stored_at: Timestamp(bytes.u32_at(24)),
             fresh_until: Timestamp(bytes.u32_at(28)),
@@ -193,16 +197,16 @@ impl EntryHeader {
     }
 
     /// Whether bytes that [`EntryHeader::decode`] refused look like a damaged header of the life
-    /// `generation` of a region on a device formatted at `since`, rather than like what was there
-    /// before.
+    /// `generation` of a region, rather than like what was there before: all sequences of that life
+    /// are of its epoch, and an earlier format of the device had other epochs.
     #[must_use]
-    pub fn is_claimed(bytes: &[u8], generation: Sequence, since: Timestamp) -> bool {
+    pub fn is_claimed(bytes: &[u8], generation: Sequence) -> bool {
         let Some(bytes) = bytes.get(..ENTRY_HEADER_LEN) else { return false };
-        let age = bytes.u64_at(8).checked_sub(generation.0);
+        let sequence = Sequence(bytes.u64_at(8));
         bytes[4] == MAGIC
             && Kind::from_tag(bytes[5]).is_some()
-            && age.is_some_and(|age| age > 0 && age <= u64::from(u32::MAX))
-            && bytes.u32_at(24) >= since.0
+            && sequence > generation
+            && sequence.epoch() == generation.epoch()
     }
 
     /// Verifies key, metadata and checksum table of `slot`, which begins with this header.
@@ -398,12 +402,40 @@ mod tests {
     }
 
     #[test]
-    fn version_1_bytes_stay_as_they_are() {
+    fn version_2_bytes_stay_as_they_are() {
         let bytes = sample().encode(SEED, 4096);
         assert_eq!(
             bytes[4..],
-            *b"\xC5\x81\x05\0\x4d\0\0\0\0\0\0\0\x04\0\0\0\x64\0\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05\0\0\0\0\0\0\0"
+            *b"\xC5\x81\x05\0\x4d\0\0\0\0\0\0\0\x04\0\0\x64\0\0\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05\0\0\0\0\0\0\0"
         );
+    }
+
+    /// The sample with bytes set, sound by its checksum.
+    fn with(at: usize, set: &[u8]) -> [u8; ENTRY_HEADER_LEN] {
+        let mut bytes = sample().encode(SEED, 4096);
+        put(&mut bytes, at, set);
+        let checksum = SEED.checksum_at(4096, &[&bytes[4..]]);
+        put(&mut bytes, 0, &checksum.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn the_longest_parts_fit_their_fields() {
+        let longest =
+            EntryHeader { metadata_len: METADATA_LEN_MAX, body_len: BODY_LEN_MAX, ..sample() };
+        assert_eq!(EntryHeader::decode(&longest.encode(SEED, 4096), SEED, 4096), Ok(longest));
+        let at = |at, len: u32| EntryHeader::decode(&with(at, &len.to_le_bytes()[..3]), SEED, 4096);
+        assert_eq!(at(16, METADATA_LEN_MAX + 1), Err(Damage::Field("metadata length")));
+        assert_eq!(at(19, BODY_LEN_MAX + 1), Err(Damage::Field("body length")));
+    }
+
+    #[test]
+    fn optional_fields_are_refused() {
+        for at in [22, 23, 44, 47] {
+            let decoded = EntryHeader::decode(&with(at, &[1]), SEED, 4096);
+            assert_eq!(decoded, Err(Damage::Field("optional fields")), "byte {at}");
+        }
+        assert_eq!(EntryHeader::decode(&with(5, &[5]), SEED, 4096), Err(Damage::Field("kind")));
     }
 
     #[test]

@@ -3,8 +3,11 @@
 //! never allocates from an unchecked length.
 
 mod entry;
+mod features;
 mod footer;
+mod layout;
 mod region;
+mod secret;
 mod snapshot;
 mod superblock;
 
@@ -12,19 +15,22 @@ pub use entry::{
     BODY_CHUNK, BodyCheck, ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, SliceKey,
     body_checksums, checksum_table_len,
 };
+pub use features::{FeatureNames, Features};
 pub use footer::{
     EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer,
 };
-pub use region::{REGION_HEADER_LEN, RegionHeader, RegionUse};
+pub use layout::{DEVICE_SIZE_MAX, Layout, LayoutError, SUPERBLOCK_SPACE};
+pub use region::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse};
+pub use secret::Secret;
 pub use snapshot::{
     SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_GROUPS, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX,
     SNAPSHOT_ROW_LEN, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
 };
-pub use superblock::{Layout, LayoutError, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
+pub use superblock::{SUPERBLOCK_LEN, Superblock};
 
-/// Version of every on-disk structure.
-pub const FORMAT_VERSION: u32 = 1;
-/// Slots begin at multiples of this many bytes.
+/// Version of every on-disk structure but the index snapshot, which has its own.
+pub const FORMAT_VERSION: u32 = 2;
+/// Unit of offsets and lengths in footers in bytes; slots begin at multiples of it.
 pub const GRANULE: u64 = 16;
 /// Bytes that a power cut writes whole or not at all.
 pub const SECTOR: u64 = 512;
@@ -51,11 +57,19 @@ impl std::fmt::Display for Uuid {
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// Bits below the epoch: 2^44 mutations within one epoch, half a year at a million a second.
-    pub const COUNTER_BITS: u32 = 44;
+    /// Bits below the epoch: more than four thousand million mutations within one, an hour at a
+    /// million a second. Before they are used up the next epoch begins.
+    pub const COUNTER_BITS: u32 = 32;
 
     /// The last epoch that sequences can name.
-    pub const EPOCH_MAX: u32 = (1 << (64 - Sequence::COUNTER_BITS)) - 1;
+    pub const EPOCH_MAX: u32 = u32::MAX;
+
+    /// The epoch in which a device formatted as `uuid` begins: drawn with the UUID, so that the
+    /// sequences of an earlier format, whose bytes may still be there, are not those of this one.
+    #[must_use]
+    pub fn first_epoch(uuid: Uuid) -> u32 {
+        u32::from_le_bytes([uuid.0[0], uuid.0[1], uuid.0[2], 0])
+    }
 
     /// The first sequence of `epoch`.
     #[must_use]
@@ -114,6 +128,9 @@ pub enum Damage {
     /// The structure was written by another version of this program.
     #[error("format version {0}; this program reads {FORMAT_VERSION}")]
     Version(u32),
+    /// The device uses what this program does not know.
+    #[error("unknown feature: {0}")]
+    Feature(FeatureNames),
     /// The checksum does not match the bytes or the place.
     #[error("checksum mismatch")]
     Checksum,
@@ -130,6 +147,7 @@ pub const fn round_up(value: u64, unit: u64) -> u64 {
 
 /// Little-endian reads at fixed offsets of a slice whose length was checked.
 trait Fields {
+    fn u24_at(&self, at: usize) -> u32;
     fn u16_at(&self, at: usize) -> u16;
     fn u32_at(&self, at: usize) -> u32;
     fn u64_at(&self, at: usize) -> u64;
@@ -137,6 +155,10 @@ trait Fields {
 }
 
 impl Fields for [u8] {
+    fn u24_at(&self, at: usize) -> u32 {
+        let [low, mid, high] = self.bytes_at(at);
+        u32::from_le_bytes([low, mid, high, 0])
+    }
     fn u16_at(&self, at: usize) -> u16 {
         u16::from_le_bytes(self.bytes_at(at))
     }

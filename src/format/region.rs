@@ -20,6 +20,33 @@ pub enum RegionUse {
     Snapshot,
 }
 
+/// Which log the entries of a region belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogKind {
+    /// Entries, and the kill records that came with them.
+    #[default]
+    Data,
+    /// Second copies of the kill records of purges, and no entries.
+    Purges,
+}
+
+impl LogKind {
+    /// Its number on the device.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        match self {
+            LogKind::Data => 0,
+            LogKind::Purges => 1,
+        }
+    }
+
+    /// The log with this number, if this program knows it.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<LogKind> {
+        [LogKind::Data, LogKind::Purges].into_iter().find(|log| log.number() == number)
+    }
+}
+
 /// A region header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionHeader {
@@ -31,7 +58,14 @@ pub struct RegionHeader {
     pub stamp: Timestamp,
     /// A touch extended the life of an entry after the region was sealed, so footers may understate it.
     pub touched: bool,
+    /// Which log the region is of.
+    pub log: LogKind,
 }
+
+/// Where the UUID stands in plain, so that damaged headers of this device are told from others.
+const UUID_AT: usize = 48;
+/// Bytes of the UUID that must be there for a damaged header to count as one of this device.
+const UUID_MATCH_MIN: usize = 12;
 
 impl RegionHeader {
     /// The encoded form for `region` of the device `uuid`.
@@ -50,6 +84,8 @@ impl RegionHeader {
         put(&mut bytes, 28, &region_use.to_le_bytes());
         put(&mut bytes, 32, &self.stamp.0.to_le_bytes());
         put(&mut bytes, 36, &u32::from(self.touched).to_le_bytes());
+        put(&mut bytes, 40, &self.log.number().to_le_bytes());
+        put(&mut bytes, UUID_AT, &uuid.0);
         let checksum = checksum(uuid, &bytes);
         put(&mut bytes, 12, &checksum.to_le_bytes());
         bytes
@@ -83,23 +119,32 @@ impl RegionHeader {
             3 => RegionUse::Snapshot,
             _ => return Err(Damage::Field("region use")),
         };
+        let touched = match bytes.u32_at(36) {
+            0 => false,
+            1 => true,
+            _ => return Err(Damage::Field("touch mark")),
+        };
+        let log = LogKind::from_number(bytes.u32_at(40)).ok_or(Damage::Field("log number"))?;
+        let reserved = bytes[44..UUID_AT].iter().chain(&bytes[UUID_AT + 16..]);
+        if bytes.bytes_at(UUID_AT) != uuid.0 || reserved.into_iter().any(|byte| *byte != 0) {
+            return Err(Damage::Field("reserved bytes"));
+        }
         Ok(RegionHeader {
             generation: Sequence(bytes.u64_at(16)),
             region_use,
             stamp: Timestamp(bytes.u32_at(32)),
-            touched: bytes.u32_at(36) != 0,
+            touched,
+            log,
         })
     }
 
-    /// Whether bytes that [`RegionHeader::decode`] refused look like a damaged header of `region`
-    /// written at `since` or later, rather than like what was there before a format.
+    /// Whether bytes that [`RegionHeader::decode`] refused look like a damaged header of the device
+    /// `uuid`, rather than like what was there before a format.
     #[must_use]
-    pub fn is_claimed(bytes: &[u8], region: u32, since: Timestamp) -> bool {
-        let Some(bytes) = bytes.get(..REGION_HEADER_LEN) else { return false };
-        let named = bytes.bytes_at(0) == MAGIC
-            || (bytes.u32_at(8) == FORMAT_VERSION && bytes.u32_at(24) == region);
-        let stamp = bytes.u32_at(32);
-        named && stamp >= since.0 && stamp > 0
+    pub fn is_claimed(bytes: &[u8], uuid: Uuid) -> bool {
+        let Some(bytes) = bytes.get(UUID_AT..UUID_AT + 16) else { return false };
+        let same = bytes.iter().zip(&uuid.0).filter(|(byte, of_uuid)| byte == of_uuid).count();
+        same >= UUID_MATCH_MIN
     }
 }
 
@@ -122,6 +167,7 @@ mod tests {
             region_use: RegionUse::Log,
             stamp: Timestamp(5),
             touched: true,
+            log: LogKind::Purges,
         }
     }
 
@@ -132,14 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn version_1_bytes_stay_as_they_are() {
+    fn version_2_bytes_stay_as_they_are() {
         let bytes = sample().encode(UUID, 9);
-        assert_eq!(bytes[..12], *b"RCREGION\x01\0\0\0");
+        assert_eq!(bytes[..12], *b"RCREGION\x02\0\0\0");
         assert_eq!(
-            bytes[16..40],
-            *b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\0\0\x05\0\0\0\x01\0\0\0"
+            bytes[16..48],
+            *b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\x01\0\0\0\x05\0\0\0\x01\0\0\0\x01\0\0\0\0\0\0\0"
         );
-        assert!(bytes[40..].iter().all(|byte| *byte == 0));
+        assert_eq!(bytes[48..64], [3; 16]);
+        assert!(bytes[64..].iter().all(|byte| *byte == 0));
     }
 
     #[test]
@@ -148,5 +195,34 @@ mod tests {
         assert_eq!(RegionHeader::decode(&bytes, Uuid([4; 16]), 9), Err(Damage::Checksum));
         assert_eq!(RegionHeader::decode(&bytes, UUID, 8), Err(Damage::Field("region number")));
         assert_eq!(RegionHeader::decode(&[0; 512], UUID, 8), Err(Damage::Magic));
+    }
+
+    /// A header with one byte set, sound by its checksum.
+    fn with(at: usize, byte: u8) -> [u8; REGION_HEADER_LEN] {
+        let mut bytes = sample().encode(UUID, 9);
+        bytes[at] = byte;
+        put(&mut bytes, 12, &[0; 4]);
+        let sum = checksum(UUID, &bytes);
+        put(&mut bytes, 12, &sum.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn what_no_version_wrote_is_refused() {
+        assert_eq!(RegionHeader::decode(&with(37, 0), UUID, 9), Ok(sample()));
+        for (at, byte) in (37..512).map(|at| (at, 2)).chain([(28, 4), (40, 2)]) {
+            let decoded = RegionHeader::decode(&with(at, byte), UUID, 9);
+            assert!(matches!(decoded, Err(Damage::Field(_))), "byte {at}: {decoded:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_header_is_known_by_the_uuid_in_it() {
+        let mut bytes = sample().encode(UUID, 9);
+        bytes[50..54].fill(0xff);
+        assert!(RegionHeader::is_claimed(&bytes, UUID));
+        bytes[54] = 0xff;
+        assert!(!RegionHeader::is_claimed(&bytes, UUID));
+        assert!(!RegionHeader::is_claimed(&sample().encode(Uuid([4; 16]), 9), UUID));
     }
 }

@@ -1,7 +1,7 @@
 //! The index snapshot of a clean stop: what each of its regions holds, and the state of the
 //! device's regions. Owns the bytes around the index's own dump of its words.
 
-use super::{Damage, FORMAT_VERSION, Fields, GRANULE, Seed, Sequence, put, round_up};
+use super::{Damage, Fields, GRANULE, LogKind, Seed, Sequence, put, round_up};
 use crate::clock::Timestamp;
 
 /// Bytes of a directory before its padding to blocks.
@@ -15,6 +15,8 @@ pub const SNAPSHOT_PIECE_LEN_MAX: u32 = 1 << 20;
 /// Encoded length of one region's row in bytes.
 pub const SNAPSHOT_ROW_LEN: usize = 32;
 
+/// Version of the snapshot alone: one of another version is not used, and footers are read.
+const SNAPSHOT_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"RCSNAPSH";
 const HEADER_LEN: usize = 64;
 const PIECE_LEN: usize = 24;
@@ -103,7 +105,7 @@ impl SnapshotDirectory {
         assert!(self.pieces.len() <= SNAPSHOT_PIECES_MAX, "a part has few pieces");
         let mut bytes = [0; SNAPSHOT_DIRECTORY_LEN];
         put(&mut bytes, 0, &MAGIC);
-        put(&mut bytes, 8, &FORMAT_VERSION.to_le_bytes());
+        put(&mut bytes, 8, &SNAPSHOT_VERSION.to_le_bytes());
         put(&mut bytes, 16, &self.name.0.to_le_bytes());
         put(&mut bytes, 24, &self.epoch.to_le_bytes());
         put(&mut bytes, 28, &self.part.to_le_bytes());
@@ -145,12 +147,16 @@ impl SnapshotDirectory {
             return Err(Damage::Checksum);
         }
         let version = bytes.u32_at(8);
-        if version != FORMAT_VERSION {
+        if version != SNAPSHOT_VERSION {
             return Err(Damage::Version(version));
         }
         let piece_count = bytes.u32_at(36) as usize;
         if piece_count > SNAPSHOT_PIECES_MAX {
             return Err(Damage::Field("number of pieces"));
+        }
+        let rest = &bytes[HEADER_LEN + piece_count * PIECE_LEN..];
+        if bytes[56..HEADER_LEN].iter().chain(rest).any(|byte| *byte != 0) {
+            return Err(Damage::Field("reserved bytes"));
         }
         let pieces = bytes[HEADER_LEN..].chunks_exact(PIECE_LEN).take(piece_count);
         Ok(SnapshotDirectory {
@@ -172,6 +178,9 @@ fn decode_piece(bytes: &[u8]) -> Result<SnapshotPiece, Damage> {
         (2, group) => SnapshotPart::Shards(group),
         _ => return Err(Damage::Field("kind of piece")),
     };
+    if bytes.u32_at(20) != 0 {
+        return Err(Damage::Field("reserved bytes"));
+    }
     let len = bytes.u32_at(12);
     if !(1..=SNAPSHOT_PIECE_LEN_MAX).contains(&len) {
         return Err(Damage::Field("piece length"));
@@ -189,6 +198,8 @@ pub struct SnapshotRow {
     pub sealed: bool,
     /// Whether its header says that lifetimes in the footer may be too short.
     pub touched: bool,
+    /// Which log it is of.
+    pub log: LogKind,
     /// When its last entry expires.
     pub keep_until: Timestamp,
     /// Kill records in it, those of entries included.
@@ -204,7 +215,8 @@ impl SnapshotRow {
         bytes.extend_from_slice(&self.live_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.kills.to_le_bytes());
         bytes.extend_from_slice(&self.keep_until.0.to_le_bytes());
-        bytes.extend_from_slice(&[u8::from(self.sealed), u8::from(self.touched), 0, 0]);
+        let log = u8::try_from(self.log.number()).unwrap_or(u8::MAX);
+        bytes.extend_from_slice(&[u8::from(self.sealed), u8::from(self.touched), log, 0]);
     }
 
     /// Reads the rows of all regions of a device that has `count`.
@@ -221,6 +233,10 @@ impl SnapshotRow {
             _ => Err(Damage::Field("row")),
         };
         let row = |row: &[u8]| {
+            let log = LogKind::from_number(row[30].into());
+            if row[31] != 0 {
+                return Err(Damage::Field("row"));
+            }
             Ok(SnapshotRow {
                 generation: Sequence(row.u64_at(0)),
                 live_bytes: row.u64_at(8),
@@ -228,6 +244,7 @@ impl SnapshotRow {
                 keep_until: Timestamp(row.u32_at(24)),
                 sealed: flag(row[28])?,
                 touched: flag(row[29])?,
+                log: log.ok_or(Damage::Field("row"))?,
             })
         };
         bytes.chunks_exact(SNAPSHOT_ROW_LEN).map(row).collect()
@@ -284,6 +301,7 @@ mod tests {
             generation: Sequence(1),
             sealed: true,
             touched: false,
+            log: LogKind::Purges,
             keep_until: Timestamp(4),
             kills: 3,
             live_bytes: 2,
@@ -292,7 +310,7 @@ mod tests {
         row.encode_into(&mut bytes);
         assert_eq!(
             bytes,
-            *b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\x01\0\0\0"
+            *b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\x01\0\x01\0"
         );
         assert_eq!(SnapshotRow::decode_all(&bytes, 1), Ok(vec![row]));
         assert!(SnapshotRow::decode_all(&bytes, 2).is_err());

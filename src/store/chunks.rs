@@ -162,7 +162,7 @@ impl Chunks {
     /// Opens a chunk with room for a slot of `slot_len` bytes.
     pub fn open(&mut self, slot_len: u64) {
         let start = self.cursor;
-        let needed = slots::place(start, slot_len) + slot_len - start;
+        let needed = slots::place(start, slot_len, self.layout.granule) + slot_len - start;
         let len = self.usual_len().max(round_up(needed, u64::from(self.layout.alignment)));
         let spare = if len == self.usual_len() { self.spare.pop() } else { None };
         let buf = spare.unwrap_or_else(|| self.buffer(len));
@@ -409,6 +409,7 @@ mod tests {
         region_size: 1 << 20,
         region_count: 4,
         slice_size: 1 << 18,
+        granule: 16,
     };
 
     fn chunks() -> Chunks {

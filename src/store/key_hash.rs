@@ -1,25 +1,76 @@
-//! Hashes of keys, as they are in footers and kill records. Pure functions.
+//! Hashes of keys, as they are in footers and kill records. Pure functions of key and secret, the
+//! same on every machine.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use siphasher::sip::SipHasher13;
+use siphasher::sip128;
 
-use crate::format::{Kind, Uuid};
+use crate::format::{Kind, Secret};
 
-/// The seed of all key hashes of a device.
-pub fn seed_of(uuid: Uuid) -> u64 {
-    xxh3_64_with_seed(&uuid.0, 0)
+/// What each kind of key is hashed with is derived from the secret by one of these, so that no
+/// object's key can be made to collide with slices.
+const OBJECTS: &[u8] = b"object key";
+const SLICES: &[u8] = b"slice key";
+
+/// Hashes the keys of one cache by SipHash-1-3. Who does not know the secret cannot choose keys
+/// that collide.
+#[derive(Clone, Copy)]
+pub struct KeyHasher {
+    objects: SipHasher13,
+    slices: SipHasher13,
 }
 
-/// The hash of an object's key.
-pub fn of_object(key: &[u8], seed: u64) -> u64 {
-    xxh3_64_with_seed(key, seed)
+impl KeyHasher {
+    /// The hashes of the cache with this secret.
+    #[must_use]
+    pub fn new(secret: Secret) -> KeyHasher {
+        let derived = |domain| {
+            let key = sip128::SipHasher13::new_with_key(&secret.0).hash(domain);
+            SipHasher13::new_with_keys(key.h1, key.h2)
+        };
+        KeyHasher { objects: derived(OBJECTS), slices: derived(SLICES) }
+    }
+
+    /// The hash of an object's key.
+    #[must_use]
+    pub fn object(&self, key: &[u8]) -> u64 {
+        self.objects.hash(key)
+    }
+
+    /// The hash of a slice's key.
+    #[must_use]
+    pub fn slice(&self, key: &[u8]) -> u64 {
+        self.slices.hash(key)
+    }
+
+    /// The hash of the key of an entry of this kind.
+    #[must_use]
+    pub fn of(&self, kind: Kind, key: &[u8]) -> u64 {
+        if kind == Kind::Slice { self.slice(key) } else { self.object(key) }
+    }
 }
 
-/// The hash of a slice's key: another seed, so that no object key can be made to collide with slices.
-pub fn of_slice(key: &[u8], seed: u64) -> u64 {
-    xxh3_64_with_seed(key, !seed)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The hash of the key of an entry of this kind.
-pub fn of_kind(kind: Kind, key: &[u8], seed: u64) -> u64 {
-    if kind == Kind::Slice { of_slice(key, seed) } else { of_object(key, seed) }
+    /// The values of a second implementation, which gives the published ones for SipHash-2-4.
+    #[test]
+    fn hashes_stay_as_they_are() {
+        let hasher = KeyHasher::new(Secret(std::array::from_fn(|n| u8::try_from(n).unwrap())));
+        let long = b"a key of more than sixteen bytes";
+        assert_eq!(hasher.object(b""), 0xc5ef_81e3_dd23_147d);
+        assert_eq!(hasher.object(b"key"), 0xfce6_910c_41a6_fe6c);
+        assert_eq!(hasher.object(long), 0xcf51_70b2_970a_e00c);
+        assert_eq!(hasher.slice(b""), 0x023f_dc08_fff6_234c);
+        assert_eq!(hasher.slice(b"key"), 0x2b34_5db5_9afe_4b86);
+        assert_eq!(hasher.slice(long), 0xbce4_d393_bae2_cf2d);
+    }
+
+    #[test]
+    fn another_secret_gives_other_hashes() {
+        let (a, b) = (KeyHasher::new(Secret([1; 16])), KeyHasher::new(Secret([2; 16])));
+        assert_ne!(a.object(b"key"), b.object(b"key"));
+        assert_eq!(a.of(Kind::Head, b"key"), a.object(b"key"));
+        assert_eq!(a.of(Kind::Slice, b"key"), a.slice(b"key"));
+    }
 }

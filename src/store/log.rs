@@ -15,7 +15,7 @@ use super::slots;
 use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, Part, WriteSlice};
 use crate::format::{
-    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, KILL_LEN, Kill, Kind, Layout,
+    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, KILL_LEN, Kill, Kind, Layout, LogKind,
     RegionHeader, RegionUse, Seed, Sequence, Superblock, round_up,
 };
 use crate::planted::{self, Bug};
@@ -330,7 +330,7 @@ impl Log {
                 self.open_region(appender, now)?;
                 continue;
             };
-            let offset = slots::place(self.chunks.cursor(), slot_len);
+            let offset = slots::place(self.chunks.cursor(), slot_len, self.layout.granule);
             if open.broken || !self.fits(open, slot, offset + slot_len) {
                 self.seal(now);
                 continue;
@@ -362,8 +362,13 @@ impl Log {
         let generation = self.draw();
         self.regions.begin_life(region, generation, RegionState::Open);
         self.regions.on_device(region).set_in_memory(true);
-        let header =
-            RegionHeader { generation, region_use: RegionUse::Log, stamp: now, touched: false };
+        let header = RegionHeader {
+            generation,
+            region_use: RegionUse::Log,
+            stamp: now,
+            touched: false,
+            log: LogKind::Data,
+        };
         let block = self.region_header_block(region, &header);
         self.chunks.push(region, 0, block, AfterWrite::Header);
         self.chunks.begin(region);
@@ -492,6 +497,7 @@ impl Log {
                 region_use: RegionUse::Log,
                 stamp: now,
                 touched: row.is_touched(),
+                log: LogKind::Data,
             };
             let slice = self.region_header_block(region, &header);
             let is_last = unsealed.binary_search_by_key(&region, |(region, _)| *region).is_err();

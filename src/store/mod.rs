@@ -10,6 +10,7 @@ mod entry;
 mod fills;
 mod flusher;
 mod footers;
+mod formatting;
 mod health;
 pub mod index;
 pub mod inspect;
@@ -45,6 +46,8 @@ use tokio::task::JoinHandle;
 pub use counters::CountersSnapshot;
 pub use entry::{Entry, Place};
 pub use fills::Fill;
+pub use formatting::{FormatError, FormatOptions};
+pub use key_hash::KeyHasher;
 pub use log::Ticket;
 pub use ranges::{
     BodyShare, RangeOptions, RangeReader, RangeStats, TruncatedBody, ZeroRangeOption,
@@ -60,8 +63,8 @@ pub use scrub::{Scrub, ScrubStep};
 pub use word::{Location, SizeClass, Word};
 
 use crate::clock::Clock;
-use crate::device::{Device, DeviceError};
-use crate::format::{GRANULE, Kind, Layout, LayoutError, Sequence, Superblock, Uuid};
+use crate::device::Device;
+use crate::format::{Kind, Layout, Sequence, Uuid};
 use counters::Counters;
 use fills::Fills;
 use health::Health;
@@ -107,36 +110,6 @@ impl Default for Options {
     }
 }
 
-/// How a device is formatted.
-#[derive(Clone, Copy, Debug)]
-pub struct FormatOptions {
-    /// Identity of the new store; random.
-    pub uuid: Uuid,
-    /// Unit of transfers in bytes; `None` takes 4096 or what the device needs if that is more.
-    pub alignment: Option<u32>,
-    /// Bytes of a region; `None` chooses by the size of the device.
-    pub region_size: Option<u64>,
-}
-
-/// Why a device could not be formatted.
-#[derive(Debug, thiserror::Error)]
-pub enum FormatError {
-    /// The device cannot be divided as asked.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// The device needs a larger alignment.
-    #[error("the device needs {needed}-byte alignment, {asked} was asked for")]
-    Alignment {
-        /// What the device needs.
-        needed: u32,
-        /// What was asked for.
-        asked: u32,
-    },
-    /// The device failed.
-    #[error("the device failed")]
-    Device(#[from] DeviceError),
-}
-
 /// A handle on an open store. Clones share it.
 #[derive(Clone)]
 pub struct Store {
@@ -147,7 +120,7 @@ struct Shared {
     device: Device,
     layout: Layout,
     uuid: Uuid,
-    hash_seed: u64,
+    hasher: KeyHasher,
     clock: Clock,
     options: Options,
     resident: Arc<dyn Resident>,
@@ -235,36 +208,6 @@ pub struct StoreStats {
 }
 
 impl Store {
-    /// Writes a new, empty store to a device. What was on it is gone, and so are all signatures by which
-    /// other software would know the device for what it was.
-    ///
-    /// # Errors
-    /// The device cannot be divided as asked, or failed.
-    pub async fn format(
-        device: &Device,
-        options: &FormatOptions,
-        clock: &Clock,
-    ) -> Result<Superblock, FormatError> {
-        let needed = device.geometry().alignment;
-        let alignment = options.alignment.unwrap_or(needed.max(4096));
-        if alignment < needed {
-            return Err(FormatError::Alignment { needed, asked: alignment });
-        }
-        let layout = Layout::plan(device.geometry().size, alignment, options.region_size)?;
-        device.erase_signatures().await?;
-        let now = clock.now();
-        let superblock = Superblock {
-            uuid: options.uuid,
-            layout,
-            epoch: 0,
-            purge_floor: Sequence(0),
-            formatted_at: now,
-            stamp: now,
-        };
-        flusher::write_superblock(device, &superblock).await?;
-        Ok(superblock)
-    }
-
     /// Opens a formatted device. Recovery goes on in the background of the current tokio
     /// runtime; until it is complete only entries stored since are found.
     ///
@@ -285,7 +228,7 @@ impl Store {
         let shared = Shared {
             layout: superblock.layout,
             uuid: superblock.uuid,
-            hash_seed: key_hash::seed_of(superblock.uuid),
+            hasher: KeyHasher::new(superblock.secret),
             clock,
             options,
             resident,
@@ -540,11 +483,11 @@ impl Store {
     }
 
     fn key_hash(&self, key: &[u8]) -> u64 {
-        key_hash::of_object(key, self.shared.hash_seed) & self.shared.options.hash_mask
+        self.shared.hasher.object(key) & self.shared.options.hash_mask
     }
 
     fn slice_hash(&self, key: &[u8]) -> u64 {
-        key_hash::of_slice(key, self.shared.hash_seed) & self.shared.options.hash_mask
+        self.shared.hasher.slice(key) & self.shared.options.hash_mask
     }
 
     fn hash_of(&self, kind: Kind, key: &[u8]) -> u64 {
@@ -604,11 +547,9 @@ impl Shared {
         }
     }
 
-    /// The place of the `number`th entry that is in RAM only: beyond the end of the device.
+    /// The place of the `number`th entry that is in RAM only.
     fn ram_place(&self, number: u64) -> Place {
-        let beyond = u64::from(self.layout.region_count) * self.layout.region_size / GRANULE;
-        let location = Location(beyond + (number & u64::from(u32::MAX)));
-        Place { location, generation: Sequence(0) }
+        Place { location: Location::beyond(number, &self.layout), generation: Sequence(0) }
     }
 
     fn touch_lock(&self, key_hash: u64) -> &tokio::sync::Mutex<()> {

@@ -15,7 +15,9 @@ use super::slot::Slot;
 use super::victim::{BATCH, Hand, MOSTLY_DEAD};
 use super::word::{Location, SizeClass, Word};
 use crate::device::{AlignedBuf, WriteSlice};
-use crate::format::{FooterRecord, Kill, Kind, RegionHeader, RegionUse, Sequence, SliceKey};
+use crate::format::{
+    FooterRecord, Kill, Kind, LogKind, RegionHeader, RegionUse, Sequence, SliceKey,
+};
 use crate::planted::{self, Bug};
 
 /// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is reclaimed.
@@ -296,6 +298,7 @@ impl Store {
             region_use: RegionUse::Free,
             stamp: shared.clock.now(),
             touched: false,
+            log: LogKind::Data,
         };
         let start = shared.layout.region_offset(region);
         let (block, begun) = {

@@ -1,6 +1,6 @@
 //! The 64-bit index word and what it is packed from. Pure values.
 
-use crate::format::{GRANULE, Layout};
+use crate::format::Layout;
 
 const LOCATION_BITS: u32 = 40;
 const CLASS_BITS: u32 = 6;
@@ -8,9 +8,10 @@ const HIT_BIT: u64 = 1 << 46;
 const SPARE_BIT: u64 = 1 << 47;
 const HASH_SHIFT: u32 = 48;
 
-/// A slot's place on the device, counted in granules from the start of region 0.
+/// A slot's place on the device, counted in the layout's granules from the start of region 0.
 ///
-/// Locations at and beyond the end of the last region name entries that are in the RAM tier only.
+/// Locations beyond the end of the last region name entries that are in the RAM tier only. They are
+/// given from the highest down: a device that grows meets them last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location(pub u64);
 
@@ -18,13 +19,22 @@ impl Location {
     /// The location of byte `offset` of `region`.
     #[must_use]
     pub fn new(region: u32, offset: u64, layout: &Layout) -> Location {
-        Location((u64::from(region) * layout.region_size + offset) / GRANULE)
+        Location((u64::from(region) * layout.region_size + offset) / u64::from(layout.granule))
+    }
+
+    /// The `number`th location that is not on the device. After all there are, at least 2^32, they
+    /// come again.
+    #[must_use]
+    pub fn beyond(number: u64, layout: &Layout) -> Location {
+        let end = Location::new(layout.region_count, 0, layout).0;
+        let count = (1 << LOCATION_BITS) - end;
+        Location((1 << LOCATION_BITS) - 1 - number % count)
     }
 
     /// Region and byte offset in it.
     #[must_use]
     pub fn split(self, layout: &Layout) -> (u32, u64) {
-        let (bytes, size) = (self.0 * GRANULE, layout.region_size);
+        let (bytes, size) = (self.0 * u64::from(layout.granule), layout.region_size);
         (u32::try_from(bytes / size).unwrap_or(u32::MAX), bytes % size)
     }
 }
@@ -154,6 +164,27 @@ mod tests {
             let class = SizeClass::of(len);
             prop_assert!(class.len_max() >= len);
             prop_assert!(class.0 == 0 || class_len(class.0 - 1) < len);
+        }
+    }
+
+    #[test]
+    fn every_place_has_a_location_of_its_own_on_devices_of_any_size() {
+        for size in [8 << 20, 1 << 40, 16 << 40, 20 << 40, 40 << 40, 64 << 40] {
+            let layout = Layout::plan(size, 4096, None).unwrap();
+            let last = layout.region_count - 1;
+            for region in [0, 1, last / 2, last] {
+                for offset in [4096, 4096 + u64::from(layout.granule), layout.region_size - 4096] {
+                    let location = Location::new(region, offset, &layout);
+                    assert!(location.0 >> LOCATION_BITS == 0, "{size}");
+                    assert_eq!(location.split(&layout), (region, offset), "{size}");
+                }
+            }
+            for number in [0, 1, u64::from(u32::MAX), u64::MAX] {
+                let location = Location::beyond(number, &layout);
+                assert!(location.0 >> LOCATION_BITS == 0);
+                assert!(location.split(&layout).0 > last, "{size}: {number}");
+            }
+            assert_ne!(Location::beyond(0, &layout), Location::beyond((1 << 32) - 1, &layout));
         }
     }
 

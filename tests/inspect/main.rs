@@ -145,7 +145,8 @@ async fn a_survey_counts_regions_and_entries() {
 async fn a_device_formatted_again_passes_the_check() {
     let filled = filled(false).await;
     filled.clock.advance(Duration::from_secs(100));
-    let options = FormatOptions { uuid: Uuid([8; 16]), alignment: Some(512), region_size: None };
+    let options =
+        FormatOptions { uuid: Uuid([8; 16]), alignment: Some(512), ..FormatOptions::default() };
     Store::format(&filled.device.open(), &options, &filled.clock).await.unwrap();
     let (summary, findings) = check(&filled).await;
     assert_eq!((summary.entries, findings), (0, vec![]));
@@ -365,7 +366,7 @@ async fn a_footer_that_contradicts_the_slots_or_itself_is_named() {
     }
 }
 
-const KILL: Kill = Kill { key_hash: 1, sequence: Sequence(9 << 44) };
+const KILL: Kill = Kill { key_hash: 1, sequence: Sequence(u64::MAX) };
 
 #[tokio::test]
 async fn superblock_copies_that_disagree_are_told_apart() {

@@ -47,7 +47,8 @@ pub async fn open(device: &SimDevice, clock: &Clock) -> Cache {
 pub async fn filled(crash: bool) -> Filled {
     let clock = Clock::manual(Clock::system().now());
     let device = SimDevice::new(SIZE, 512);
-    let options = FormatOptions { uuid: Uuid([9; 16]), alignment: Some(512), region_size: None };
+    let options =
+        FormatOptions { uuid: Uuid([9; 16]), alignment: Some(512), ..FormatOptions::default() };
     Store::format(&device.open(), &options, &clock).await.unwrap();
     let cache = open(&device, &clock).await;
     let mut filled = Filled { device, clock, expected: BTreeMap::new() };

@@ -54,8 +54,11 @@ pub fn options() -> Options {
 /// An empty cache on a simulated device.
 async fn open_cache(device: Device, cache_options: CacheOptions, clock: Clock) -> Cache {
     test_log::init();
-    let options =
-        FormatOptions { uuid: Uuid([7; 16]), alignment: None, region_size: Some(4 << 20) };
+    let options = FormatOptions {
+        uuid: Uuid([7; 16]),
+        region_size: Some(4 << 20),
+        ..FormatOptions::default()
+    };
     Store::format(&device, &options, &clock).await.unwrap();
     let cache = Cache::open(device, cache_options, clock).await.unwrap();
     cache.ready().await;

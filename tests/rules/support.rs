@@ -9,14 +9,14 @@ use rawcached::cache::{
 };
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::SimDevice;
-use rawcached::format::Uuid;
+use rawcached::format::{Secret, Uuid};
 use rawcached::store::{FormatOptions, Store};
 use tokio::runtime::Runtime;
 
 pub const REGION: u64 = 256 << 10;
 pub const UUID: Uuid = Uuid([7; 16]);
 /// Bytes before the first region and after the last.
-pub const SUPERBLOCK: u64 = 64 << 10;
+pub const SUPERBLOCK: u64 = 128 << 10;
 /// Where the test clock begins.
 pub const START: Timestamp = Timestamp(1_000_000);
 /// Length of a body of which four fill a region.
@@ -103,6 +103,7 @@ impl Rig {
         let clock = Clock::manual(START);
         let format = FormatOptions {
             uuid: UUID,
+            secret: Secret(UUID.0),
             alignment: Some(disk.alignment),
             region_size: Some(disk.region_size),
         };

@@ -85,7 +85,8 @@ fn threads_store_and_read_large_entries_side_by_side() {
     let sim = SimDevice::new(DEVICE_LEN, 4096);
     let clock = Clock::manual(START);
     let background = tokio::runtime::Runtime::new().unwrap();
-    let format = FormatOptions { uuid: UUID, alignment: Some(4096), region_size: Some(8 << 20) };
+    let format =
+        FormatOptions { uuid: UUID, region_size: Some(8 << 20), ..FormatOptions::default() };
     let open = || {
         let cache = Cache::open(sim.open(), plain(), clock.clone());
         let cache = background.block_on(cache).unwrap();

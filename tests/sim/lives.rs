@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::SimDevice;
-use rawcached::format::Uuid;
+use rawcached::format::{Secret, Uuid};
 use rawcached::store::{FormatOptions, Store};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -109,6 +109,7 @@ impl Run {
         let clock = Clock::manual(Timestamp(START));
         let options = FormatOptions {
             uuid: Uuid(u128::from(scenario.seed).to_le_bytes()),
+            secret: Secret(u128::from(scenario.seed).to_le_bytes()),
             alignment: Some(scenario.alignment),
             region_size: Some(scenario.region_size),
         };

@@ -9,7 +9,7 @@ use rawcached::cache::Ack;
 use rawcached::device::{Delay, FaultKind, Rates};
 
 /// Bytes before the first region and after the last.
-pub const SUPERBLOCK_SPACE: u64 = 64 << 10;
+pub const SUPERBLOCK_SPACE: u64 = 128 << 10;
 
 /// What may go wrong with the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::format::{
     SUPERBLOCK_LEN, Seed, Sequence, SliceKey, Superblock, round_up,
 };
 use crate::store::contents::{SlotWalk, sound_slot};
-use crate::store::key_hash;
+use crate::store::key_hash::KeyHasher;
 use crate::store::word::Location;
 
 /// What [`Inspection::check`] tells while it works.
@@ -252,7 +252,6 @@ impl Inspection {
         let mut slots = Slots { sound: Vec::new(), kills: Vec::new() };
         let start = u64::from(self.layout().alignment);
         let end = usize::try_from(sight.end).unwrap_or(usize::MAX).min(bytes.len());
-        let since = self.superblocks.best.formatted_at;
         for (offset, found) in SlotWalk::new(&bytes[..end], start, sight.seed) {
             let slot = from(bytes, offset);
             match found {
@@ -263,7 +262,7 @@ impl Inspection {
                 Err(Damage::Magic) => {}
                 Err(damage) if sight.holds == Holds::Unsealed => {
                     if EntryHeader::decode(slot, sight.seed, offset).is_ok()
-                        || EntryHeader::is_claimed(slot, sight.generation, since)
+                        || EntryHeader::is_claimed(slot, sight.generation)
                     {
                         let part = part_of(slot, sight, offset);
                         let what = format!("{part}: {damage}{UNFINISHED}");
@@ -320,7 +319,7 @@ impl Inspection {
     ) -> Option<&'static str> {
         let slot = from(bytes, record.offset);
         let key = slot.get(header.key_range()).unwrap_or_default();
-        let key_hash = key_hash::of_kind(header.kind, key, self.hash_seed);
+        let key_hash = self.hasher.of(header.kind, key);
         let slot_len = round_up(header.slot_len() as u64, GRANULE);
         if record.kind != header.kind {
             Some("kind")
@@ -361,7 +360,7 @@ impl Inspection {
             Kind::Slice => {
                 summary.slices += 1;
                 let key = slot.get(header.key_range()).unwrap_or_default();
-                pieces.slices.push((key_hash::of_slice(key, self.hash_seed), header.body_len));
+                pieces.slices.push((self.hasher.slice(key), header.body_len));
             }
             Kind::Head => match ObjectHead::decode(body) {
                 Ok(head) => {
@@ -386,7 +385,7 @@ impl Inspection {
             }
             let (region, within) = location.split(self.layout());
             let offset = self.layout().region_offset(region) + within;
-            let missing = live.missing(&head, self.hash_seed);
+            let missing = live.missing(&head, &self.hasher);
             if missing > 0 {
                 let key = match seeds.get(&region) {
                     Some(seed) => self.key_at(region, within, *seed).await.unwrap_or_default(),
@@ -395,7 +394,7 @@ impl Inspection {
                 let slices = head.slice_count();
                 incomplete.push(Incomplete { region, offset, key, slices, missing });
             }
-            if let Some(number) = wrong_piece(&head, &slices, self.hash_seed) {
+            if let Some(number) = wrong_piece(&head, &slices, &self.hasher) {
                 let what = format!("slice {number} of the object has the wrong length");
                 findings.push(Finding { region: Some(region), offset, what });
             }
@@ -417,12 +416,12 @@ impl Inspection {
 const UNFINISHED: &str = " (or a write that a crash cut off: the region has no footer)";
 
 /// The first slice of an object that is there with a wrong length.
-fn wrong_piece(head: &ObjectHead, slices: &[(u64, u32)], hash_seed: u64) -> Option<u32> {
+fn wrong_piece(head: &ObjectHead, slices: &[(u64, u32)], hasher: &KeyHasher) -> Option<u32> {
     let last = head.slice_count().checked_sub(1)?;
     let full = u64::from(head.slice_size);
     (0..=last).find(|number| {
         let key = SliceKey { object: head.object, number: *number }.encode();
-        let key_hash = key_hash::of_slice(&key, hash_seed);
+        let key_hash = hasher.slice(&key);
         let expected = if *number == last { head.len - u64::from(last) * full } else { full };
         let first = slices.partition_point(|(hash, _)| *hash < key_hash);
         let mut versions = slices[first..].iter().take_while(|(hash, _)| *hash == key_hash);

@@ -12,7 +12,6 @@ use crate::format::{
     Damage, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead, Seed, Sequence, round_up,
 };
 use crate::store::contents::{SlotWalk, sound_slot};
-use crate::store::key_hash;
 use crate::store::snapshot::first_piece_offset;
 use crate::store::word::Location;
 
@@ -169,7 +168,7 @@ impl Inspection {
     /// Tells what a lookup of `key` would find and why. `clock` is moved to the newest time on the
     /// device if that is later, as a store does.
     pub async fn explain_key(&self, clock: &Clock, key: &[u8]) -> ExplainedKey {
-        let key_hash = key_hash::of_object(key, self.hash_seed);
+        let key_hash = self.hasher.object(key);
         let mut gathered = self.gather_for(clock, Some(key_hash)).await;
         let newest = |record: &FooterRecord| std::cmp::Reverse(record.sequence);
         gathered.records.sort_by_key(|(_, _, record)| newest(record));
@@ -195,8 +194,7 @@ impl Inspection {
             let fate = match self.death(record, newer, &gathered.kills) {
                 Some(dead) => dead,
                 None => sound.clone().err().unwrap_or_else(|| {
-                    let missing =
-                        head.map_or(0, |head| gathered.live.missing(&head, self.hash_seed));
+                    let missing = head.map_or(0, |head| gathered.live.missing(&head, &self.hasher));
                     fate_by_time(header.as_ref(), record, (missing, clock.now()))
                 }),
             };

@@ -9,7 +9,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::device::{AlignedBuf, DeviceError};
 use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, Layout, ObjectHead, Seed, SliceKey};
 use crate::store::contents::RegionReader;
-use crate::store::key_hash;
+use crate::store::key_hash::KeyHasher;
 use crate::store::recovery::{Target, Version, settle};
 use crate::store::word::Location;
 
@@ -115,10 +115,10 @@ impl Versions {
 
 impl Live {
     /// Slices of an object that are not on the device.
-    pub fn missing(&self, head: &ObjectHead, hash_seed: u64) -> u32 {
+    pub fn missing(&self, head: &ObjectHead, hasher: &KeyHasher) -> u32 {
         let is_missing = |number: &u32| {
             let key = SliceKey { object: head.object, number: *number }.encode();
-            self.slices.binary_search(&key_hash::of_slice(&key, hash_seed)).is_err()
+            self.slices.binary_search(&hasher.slice(&key)).is_err()
         };
         u32::try_from((0..head.slice_count()).filter(is_missing).count()).unwrap_or(u32::MAX)
     }
@@ -195,7 +195,7 @@ impl Inspection {
             header.check_body(slot).ok()?;
             let head = ObjectHead::decode(slot.get(header.body_range())?).ok()?;
             (len, slices) = (head.len, head.slice_count());
-            missing = live.missing(&head, self.hash_seed);
+            missing = live.missing(&head, &self.hasher);
         }
         let state = if header.keep_until <= now {
             ListedState::Expired

@@ -16,7 +16,7 @@ pub use region::{Condition, RegionSurvey};
 pub use snapshot::{SnapshotPartSurvey, SnapshotState};
 
 use super::contents::{RegionReader, SlotWalk};
-use super::key_hash;
+use super::key_hash::KeyHasher;
 use super::recovery::{OpenError, Superblocks, read_superblocks};
 use crate::device::{Device, DeviceError};
 use crate::format::{EntryHeader, Layout, Seed};
@@ -26,7 +26,7 @@ use region::Sight;
 pub struct Inspection {
     device: Device,
     superblocks: Superblocks,
-    hash_seed: u64,
+    hasher: KeyHasher,
 }
 
 impl Inspection {
@@ -37,8 +37,8 @@ impl Inspection {
     /// that was formatted; see [`OpenError`].
     pub async fn open(device: Device) -> Result<Inspection, OpenError> {
         let superblocks = read_superblocks(&device).await?;
-        let hash_seed = key_hash::seed_of(superblocks.best.uuid);
-        Ok(Inspection { device, superblocks, hash_seed })
+        let hasher = KeyHasher::new(superblocks.best.secret);
+        Ok(Inspection { device, superblocks, hasher })
     }
 
     /// What the superblock copies say.
@@ -63,7 +63,7 @@ impl Inspection {
     }
 
     async fn look(&self, region: u32) -> Result<Sight, DeviceError> {
-        region::look(&self.reader(), region, (&self.superblocks.best, self.hash_seed)).await
+        region::look(&self.reader(), region, (&self.superblocks.best, &self.hasher)).await
     }
 
     fn reader(&self) -> RegionReader<'_> {

@@ -9,7 +9,7 @@ use crate::format::{
     Footer, RegionHeader, RegionUse, Seed, Sequence, SnapshotDirectory, Superblock, Trailer,
 };
 use crate::store::contents::{FoundFooter, RegionReader};
-use crate::store::key_hash;
+use crate::store::key_hash::KeyHasher;
 
 /// What a region is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Sight {
 pub(super) async fn look(
     reader: &RegionReader<'_>,
     region: u32,
-    (superblock, hash_seed): (&Superblock, u64),
+    (superblock, hasher): (&Superblock, &KeyHasher),
 ) -> Result<Sight, DeviceError> {
     let block = reader.read(region, 0..u64::from(reader.layout.alignment)).await?;
     let header = RegionHeader::decode(&block, reader.uuid, region);
@@ -143,7 +143,7 @@ pub(super) async fn look(
     let sealed = take_footer(&mut sight, reader, footer);
     let known = sight.generation > Sequence(0);
     if let Err(damage) = header {
-        let claimed = RegionHeader::is_claimed(&block, region, superblock.formatted_at);
+        let claimed = RegionHeader::is_claimed(&block, reader.uuid);
         if known || claimed {
             sight.add(reader, 0, format!("region header: {damage}"));
         } else if !blank {
@@ -153,7 +153,7 @@ pub(super) async fn look(
         sight.add(reader, 0, "region header: of an earlier life than the footer".to_owned());
     }
     if known && !sealed {
-        let hash_of = |kind, key: &[u8]| key_hash::of_kind(kind, key, hash_seed);
+        let hash_of = |kind, key: &[u8]| hasher.of(kind, key);
         let contents = reader.scan(region, sight.generation, hash_of).await?;
         sight.holds = Holds::Unsealed;
         sight.stamp = sight.stamp.max(contents.stamp);
@@ -228,7 +228,7 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
         }
         FoundFooter::None(damage, bytes) => {
             let known = sight.generation > Sequence(0);
-            if known && Trailer::is_claimed(&bytes, sight.generation, sight.stamp) {
+            if known && Trailer::is_claimed(&bytes, sight.generation) {
                 let offset = region_size - bytes.len() as u64;
                 sight.add(reader, offset, format!("footer trailer: {damage}"));
             }

@@ -3,7 +3,7 @@
 
 use crate::clock::Clock;
 use crate::device::{Device, DeviceError};
-use crate::format::{Damage, Layout, SUPERBLOCK_LEN, Sequence, Superblock, round_up};
+use crate::format::{Damage, FeatureNames, Layout, SUPERBLOCK_LEN, Sequence, Superblock, round_up};
 use crate::store::flusher::write_superblock;
 use crate::store::ranges::ZeroRangeOption;
 
@@ -18,6 +18,16 @@ pub enum OpenError {
         "both superblock copies are damaged ({0}): the device is not touched; `rawcached format --force` starts over"
     )]
     Damaged(Damage),
+    /// A superblock copy is sound, and this program cannot tell what the device holds.
+    #[error(
+        "the device is of another version of rawcached ({0}): start one that knows it; `rawcached format --force` starts over"
+    )]
+    Newer(Damage),
+    /// The device uses what only a newer program may change.
+    #[error(
+        "this version of rawcached can inspect the device and not serve it ({0}): start a newer one"
+    )]
+    ReadOnly(FeatureNames),
     /// The device ends before the store does.
     #[error(
         "the device has {actual} bytes but was formatted with {expected}: it is truncated or another device"
@@ -40,7 +50,7 @@ pub enum OpenError {
     },
     /// Every epoch was used: there are no sequence numbers left.
     #[error(
-        "the store was started a million times and has no sequence numbers left: format it again"
+        "the store was started four thousand million times and has no sequence numbers left: format it again"
     )]
     WornOut,
     /// A setting makes no sense.
@@ -77,6 +87,12 @@ pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError>
     } else {
         Err(Damage::Short)
     };
+    // Also where the other copy can be used: it may be of before what this one says.
+    for copy in [&first, &second] {
+        if let Err(damage @ (Damage::Version(_) | Damage::Feature(_))) = copy {
+            return Err(OpenError::Newer(*damage));
+        }
+    }
     let best = match (first, second) {
         (Ok(a), Ok(b)) if a.uuid == b.uuid && b.epoch > a.epoch => b,
         (Ok(a), _) => a,
@@ -95,7 +111,7 @@ pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError>
     if needed > best.layout.alignment {
         return Err(OpenError::Alignment { needed, formatted: best.layout.alignment });
     }
-    if best.epoch >= Sequence::EPOCH_MAX {
+    if best.epoch == Sequence::EPOCH_MAX {
         return Err(OpenError::WornOut);
     }
     let needs_repair = first.as_ref() != Ok(&best) || second.as_ref() != Ok(&best);
@@ -129,6 +145,9 @@ pub(in crate::store) async fn open_superblock(
     clock: &Clock,
 ) -> Result<(Superblock, bool), OpenError> {
     let found = read_superblocks(device).await?;
+    if let Some(features) = found.best.features.unwritable() {
+        return Err(OpenError::ReadOnly(features));
+    }
     clock.anchor(found.best.stamp);
     if found.needs_repair {
         tracing::warn!(

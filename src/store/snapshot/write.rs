@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::dump;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{
-    GRANULE, RegionHeader, RegionUse, SNAPSHOT_GROUPS, SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX,
-    SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
-    round_up,
+    GRANULE, LogKind, RegionHeader, RegionUse, SNAPSHOT_GROUPS, SNAPSHOT_PIECE_LEN_MAX,
+    SNAPSHOT_PIECES_MAX, SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory, SnapshotPart,
+    SnapshotPiece, SnapshotRow, round_up,
 };
 use crate::store::counters::count;
 use crate::store::regions::{Region, RegionState};
@@ -137,6 +137,7 @@ fn row_of(row: &Region) -> SnapshotRow {
         generation: row.generation(),
         sealed: row.state() == RegionState::Sealed,
         touched: row.is_touched(),
+        log: LogKind::Data,
         keep_until: row.keep_until(),
         kills: row.kills(),
         live_bytes: row.live(),
@@ -227,7 +228,8 @@ impl Writer<'_> {
             let mut block = shared.device.geometry().zeroed_buffer(len);
             let generation = part.generation;
             let region_use = RegionUse::Snapshot;
-            let header = RegionHeader { generation, region_use, stamp, touched: false };
+            let log = LogKind::Data;
+            let header = RegionHeader { generation, region_use, stamp, touched: false, log };
             let encoded = header.encode(shared.uuid, part.region);
             block[..encoded.len()].copy_from_slice(&encoded);
             let directory = SnapshotDirectory {

@@ -1,0 +1,118 @@
+//! Writing a new, empty store to a device. Owns what is drawn at random for it, once.
+
+use super::Store;
+use super::flusher::write_superblock;
+use crate::clock::Clock;
+use crate::device::{Device, DeviceError};
+use crate::format::{Features, Layout, LayoutError, Secret, Sequence, Superblock, Uuid};
+
+/// How a device is formatted.
+#[derive(Clone, Copy, Debug)]
+pub struct FormatOptions {
+    /// Identity of the new store; by default random.
+    pub uuid: Uuid,
+    /// What key hashes are keyed with; by default random.
+    pub secret: Secret,
+    /// Unit of transfers in bytes; `None` takes 4096 or what the device needs if that is more.
+    pub alignment: Option<u32>,
+    /// Bytes of a region; `None` chooses by the size of the device.
+    pub region_size: Option<u64>,
+}
+
+impl Default for FormatOptions {
+    /// A new identity and secret; the rest is chosen by the device.
+    ///
+    /// # Panics
+    /// Panics if the system has no random numbers to give.
+    fn default() -> FormatOptions {
+        FormatOptions {
+            uuid: random_uuid(),
+            secret: Secret(random()),
+            alignment: None,
+            region_size: None,
+        }
+    }
+}
+
+/// A random UUID: version 4, variant 1 (RFC 9562, section 5.4).
+fn random_uuid() -> Uuid {
+    let mut bytes = random();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    Uuid(bytes)
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "Linux has random numbers for whoever may make system calls"
+)]
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("random numbers");
+    bytes
+}
+
+/// Why a device could not be formatted.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The device cannot be divided as asked.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The device needs a larger alignment.
+    #[error("the device needs {needed}-byte alignment, {asked} was asked for")]
+    Alignment {
+        /// What the device needs.
+        needed: u32,
+        /// What was asked for.
+        asked: u32,
+    },
+    /// The device failed.
+    #[error("the device failed")]
+    Device(#[from] DeviceError),
+}
+
+impl Store {
+    /// Writes a new, empty store to a device. What was on it is gone, and so are all signatures by which
+    /// other software would know the device for what it was.
+    ///
+    /// # Errors
+    /// The device cannot be divided as asked, or failed.
+    pub async fn format(
+        device: &Device,
+        options: &FormatOptions,
+        clock: &Clock,
+    ) -> Result<Superblock, FormatError> {
+        let needed = device.geometry().alignment;
+        let alignment = options.alignment.unwrap_or(needed.max(4096));
+        if alignment < needed {
+            return Err(FormatError::Alignment { needed, asked: alignment });
+        }
+        let layout = Layout::plan(device.geometry().size, alignment, options.region_size)?;
+        device.erase_signatures().await?;
+        let now = clock.now();
+        let superblock = Superblock {
+            uuid: options.uuid,
+            secret: options.secret,
+            layout,
+            features: Features::default(),
+            epoch: Sequence::first_epoch(options.uuid),
+            purge_floor: Sequence(0),
+            formatted_at: now,
+            stamp: now,
+        };
+        write_superblock(device, &superblock).await?;
+        Ok(superblock)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_format_has_an_identity_and_a_secret_of_its_own() {
+        let (a, b) = (FormatOptions::default(), FormatOptions::default());
+        assert!(a.uuid != b.uuid && a.secret != b.secret);
+        assert_eq!((a.uuid.0[6] >> 4, a.uuid.0[8] >> 6), (4, 2));
+    }
+}
