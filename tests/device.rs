@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rawcached::device::{
     Device, DeviceKind, EngineKind, IoMode, OpenError, OpenOptions, ThreadRing, WriteSlice,
-    create_image, probe, submit_waiting,
+    create_image, probe,
 };
 use support::{
     LoopDevice, MountedImage, command, filled, is_open_direct, reopen, require, warnings_of,
@@ -146,7 +146,7 @@ fn open_with_ring(path: &Path) -> (tokio::runtime::Runtime, ThreadRing, Device) 
     let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(path) };
     let device = Device::open(&options).unwrap();
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().on_thread_park(submit_waiting).build().unwrap();
+    let runtime = builder.enable_all().build().unwrap();
     let ring = device.thread_ring().unwrap().unwrap();
     runtime.spawn(ring.completions());
     (runtime, ring, device)

@@ -8,10 +8,13 @@ mod daemon_support;
 mod support;
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use daemon_support::{Daemon, format, now};
+use daemon_support::{Daemon, eventually, format, now};
 use rawcached::device::create_image;
 use support::{command, require};
 
@@ -53,14 +56,18 @@ fn store_and_read_back(daemon: &Daemon, count: u32) {
         assert_eq!(&reply, b"STORED\r\n");
     }
     for key in 0..count {
-        write!(stream, "get key{key}\r\n").unwrap();
-        let head = format!("VALUE key{key} 0 {VALUE_LEN}\r\n");
-        let mut reply = vec![0; head.len() + VALUE_LEN + 7];
-        stream.read_exact(&mut reply).unwrap();
-        assert_eq!(&reply[..head.len()], head.as_bytes());
-        let value = &reply[head.len()..head.len() + VALUE_LEN];
-        assert!(value.iter().all(|byte| *byte == key.to_le_bytes()[0]), "key{key}");
+        read_back(&mut stream, key);
     }
+}
+
+fn read_back(stream: &mut UnixStream, key: u32) {
+    write!(stream, "get key{key}\r\n").unwrap();
+    let head = format!("VALUE key{key} 0 {VALUE_LEN}\r\n");
+    let mut reply = vec![0; head.len() + VALUE_LEN + 7];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply[..head.len()], head.as_bytes());
+    let value = &reply[head.len()..head.len() + VALUE_LEN];
+    assert!(value.iter().all(|byte| *byte == key.to_le_bytes()[0]), "key{key}");
 }
 
 /// Processor time of all threads of a process, in clock ticks (fields 14 and 15 of proc_pid_stat(5)).
@@ -86,6 +93,70 @@ fn hits_come_through_io_uring_and_at_rest_the_daemon_uses_no_processor() {
     let used = processor_ticks(daemon.pid()) - before;
     assert!(start.elapsed() >= rest);
     assert!(used <= 2, "{used} ticks of 10 ms in {rest:?}");
+}
+
+/// Keeps a daemon's worker busy with connections that ask for absent keys without waiting for answers,
+/// while `action` runs.
+fn hammered(daemon: &Daemon, action: impl FnOnce()) {
+    /// Ends the load, also when the test fails.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut questions = daemon.connect();
+            let mut answers = questions.try_clone().unwrap();
+            let over = &over;
+            scope.spawn(move || {
+                let many = "get absent\r\n".repeat(20_000);
+                while !over.load(Ordering::Relaxed) {
+                    questions.write_all(many.as_bytes()).unwrap();
+                }
+                questions.shutdown(Shutdown::Write).unwrap();
+            });
+            scope.spawn(move || {
+                let mut bytes = vec![0; 1 << 20];
+                while answers.read(&mut bytes).unwrap() > 0 {}
+            });
+        }
+        let _over = Over(&over);
+        let misses =
+            || daemon.metric("rawcached_command_keys_total{command=\"get\",result=\"miss\"}");
+        let before = misses();
+        assert!(eventually(|| misses() > before + 100_000), "the load does not begin");
+        action();
+    });
+}
+
+#[test]
+fn a_hit_is_read_while_others_keep_the_worker_busy() {
+    for engine in ["io_uring", "threads"] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut daemon = daemon(directory.path(), "");
+        let text = std::fs::read_to_string(daemon.config()).unwrap();
+        let with_engine = format!("[[device]]\nengine = \"{engine}\"");
+        daemon.configure(&text.replace("[[device]]", &with_engine));
+        daemon.restart();
+        store_and_read_back(&daemon, 6000);
+        let mut slowest = Duration::ZERO;
+        hammered(&daemon, || {
+            let mut stream = daemon.connect();
+            for key in 0..20 {
+                let start = now();
+                read_back(&mut stream, key);
+                slowest = slowest.max(start.elapsed());
+            }
+        });
+        // Without turns it lasts for as long as the others go on. With them: milliseconds, and what
+        // the machine is busy with.
+        assert!(slowest < Duration::from_secs(3), "{engine}: {slowest:?}");
+        println!("{engine}: the slowest of 20 hits took {slowest:?}");
+    }
 }
 
 #[test]

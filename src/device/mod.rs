@@ -52,4 +52,4 @@ pub use probe::{ProbeReport, probe};
 pub use signature::{SIGNATURE_HEAD_LEN, SIGNATURE_TAIL_LEN, foreign_signature};
 pub use sim::{Delay, Effect, FAULT_KINDS, Fault, FaultKind, Rates, SimCounts, SimDevice, Struck};
 pub use stats::{ADAPTIVE_CLASSES, AdaptiveSnapshot, DeviceStats, DeviceStatsSnapshot};
-pub use uring::{ThreadRing, submit_waiting};
+pub use uring::{ThreadRing, look_soon};

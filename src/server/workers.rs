@@ -1,6 +1,8 @@
 //! Worker threads: each owns a single-threaded runtime and the connections it was handed.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -17,7 +19,12 @@ use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
 use super::turns::Turns;
 use super::{RunError, Server};
-use crate::device::{Device, ThreadRing, submit_waiting};
+use crate::device::{Device, ThreadRing, look_soon};
+
+/// Tasks that a busy worker runs at most before it looks for what clients sent, and for tasks that
+/// other threads woke. Each runs for 128 commands at most.
+const TASKS_BETWEEN_EVENTS: u32 = 31;
+const TASKS_BETWEEN_WOKEN: u32 = 4;
 
 /// A connection on its way to a worker.
 pub(super) struct Arrival {
@@ -81,7 +88,8 @@ fn spawn(
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .on_thread_park(submit_waiting)
+        .event_interval(TASKS_BETWEEN_EVENTS)
+        .global_queue_interval(TASKS_BETWEEN_WOKEN)
         .build()?;
     // Bounded by the tickets: every arrival holds one.
     let (sender, arrivals) = mpsc::unbounded_channel();
@@ -156,10 +164,12 @@ impl Worker {
         let gate = Arc::new(Gate::default());
         let task = match arrival.protocol {
             Protocol::Memcached => {
-                self.connections.spawn(serve(arrival, self.service.clone(), gate.clone()))
+                let connection = serve(arrival, self.service.clone(), gate.clone());
+                self.connections.spawn(hearing_from_the_device(connection))
             }
             Protocol::Http => {
-                self.connections.spawn(serve_http(arrival, self.http.clone(), gate.clone()))
+                let connection = serve_http(arrival, self.http.clone(), gate.clone());
+                self.connections.spawn(hearing_from_the_device(connection))
             }
         };
         self.gates.insert(task.id(), gate);
@@ -194,6 +204,18 @@ impl Worker {
             self.connections.shutdown().await;
         }
     }
+}
+
+/// Serves a connection, and has the device heard in each round of those that are ready: they may be
+/// ready for ever.
+async fn hearing_from_the_device(connection: impl Future<Output = ()>) {
+    let mut connection = pin!(connection);
+    poll_fn(|cx| {
+        let polled = connection.as_mut().poll(cx);
+        look_soon();
+        polled
+    })
+    .await;
 }
 
 async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {

@@ -2,12 +2,13 @@
 //! thread and engine; never moves one to another thread.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::io::Interest;
@@ -16,8 +17,8 @@ use tokio::io::unix::AsyncFd;
 use super::ring::{Finished, Ring, Wait};
 use crate::device::engine::Request;
 
-/// Requests that wait at most before they are given to the kernel; fewer wait until the thread has
-/// nothing else to do.
+/// Requests that wait at most before they are given to the kernel; fewer wait until the tasks that
+/// are ready have run, each once.
 const BATCH_MAX: usize = 32;
 
 thread_local! {
@@ -40,13 +41,17 @@ struct Local {
     engine: EngineId,
     ring: Ring,
     events: Arc<EventFd>,
+    /// Of the task that looks at the ring; none before it ran for the first time.
+    looker: Option<Waker>,
+    /// That task was woken to look at the ring, and did not run since.
+    asked: bool,
 }
 
 /// The calling thread's own ring on a device: requests made in this thread go through it.
 ///
-/// The thread must run a tokio runtime that calls [`submit_waiting`] before it parks
-/// ([`tokio::runtime::Builder::on_thread_park`]) and drives [`ThreadRing::completions`]. Dropping it
-/// waits for what is at the device; drop it after the runtime.
+/// The thread must run a tokio runtime that drives [`ThreadRing::completions`]. Requests are given to
+/// the kernel when that task runs: behind all that were ready when the first of them was made.
+/// Dropping the ring waits for what is at the device; drop it after the runtime.
 pub struct ThreadRing {
     engine: EngineId,
     events: Arc<EventFd>,
@@ -62,19 +67,23 @@ impl ThreadRing {
         let events = Arc::new(events);
         RINGS.with_borrow_mut(|rings| {
             assert!(rings.iter().all(|local| local.engine != engine), "one ring in a thread");
-            rings.push(Local { engine, ring, events: Arc::clone(&events) });
+            let events = Arc::clone(&events);
+            rings.push(Local { engine, ring, events, looker: None, asked: false });
         });
         Ok(ThreadRing { engine, events, _here: PhantomData })
     }
 
-    /// Completes requests as the device finishes them; to be driven in this thread for as long as
-    /// there are any. Never ends.
+    /// Gives requests to the kernel and completes them as the device finishes them; to be driven in
+    /// this thread for as long as there are any. Never ends.
+    ///
+    /// Between two looks for events a runtime runs as many tasks as it likes. One that is to hear from
+    /// the device sooner calls [`look_soon`] after each of them.
     pub fn completions(&self) -> impl Future<Output = io::Error> + Send + 'static {
-        complete_on(Arc::clone(&self.events))
+        complete_on(self.engine, Arc::clone(&self.events))
     }
 }
 
-async fn complete_on(events: Arc<EventFd>) -> io::Error {
+async fn complete_on(engine: EngineId, events: Arc<EventFd>) -> io::Error {
     // SAFETY: the descriptor is the eventfd's, which stays open and the same until the `AsyncFd`
     // that shares it is dropped.
     let registered = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
@@ -83,13 +92,37 @@ async fn complete_on(events: Arc<EventFd>) -> io::Error {
         Err(error) => return error.into(),
     };
     loop {
-        match events.readable().await {
-            // Each count is an edge, read or not: nobody needs to read the counter.
-            Ok(mut ready) => ready.clear_ready(),
-            Err(error) => return error,
+        if let Err(error) = poll_fn(|cx| poll_look(engine, &events, cx)).await {
+            return error;
         }
-        submit_waiting();
+        look();
     }
+}
+
+/// Ready when the ring is to be looked at: it was asked for, or the kernel says so.
+fn poll_look(
+    engine: EngineId,
+    events: &AsyncFd<Arc<EventFd>>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    let asked = RINGS.with_borrow_mut(|rings| {
+        let local = rings.iter_mut().find(|local| local.engine == engine)?;
+        match &mut local.looker {
+            Some(looker) => looker.clone_from(cx.waker()),
+            // What was pushed before could wake nobody.
+            looker => {
+                *looker = Some(cx.waker().clone());
+                local.asked = true;
+            }
+        }
+        Some(std::mem::take(&mut local.asked))
+    });
+    if asked == Some(true) {
+        return Poll::Ready(Ok(()));
+    }
+    // Each count is an edge, read or not: nobody needs to read the counter.
+    ready!(events.poll_read_ready(cx))?.clear_ready();
+    Poll::Ready(Ok(()))
 }
 
 impl Drop for ThreadRing {
@@ -105,7 +138,7 @@ impl Drop for ThreadRing {
 
 /// Gives `request` to this thread's ring of `engine`; gives it back if there is none.
 pub(super) fn submit(engine: EngineId, request: Request) -> Option<Request> {
-    let refused = RINGS.with_borrow_mut(|rings| {
+    let taken = RINGS.with_borrow_mut(|rings| {
         let Some(local) = rings.iter_mut().find(|local| local.engine == engine) else {
             return Err(request);
         };
@@ -113,22 +146,35 @@ pub(super) fn submit(engine: EngineId, request: Request) -> Option<Request> {
         if local.ring.waiting() >= BATCH_MAX {
             local.ring.submit();
         }
-        Ok(refused)
+        Ok((refused, local.ask()))
     });
-    match refused {
+    match taken {
         Err(request) => Some(request),
-        Ok(refused) => {
+        // Both outside of the borrow: a waker may submit again.
+        Ok((refused, looker)) => {
             if let Some(refused) = refused {
                 refused.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+            }
+            if let Some(looker) = looker {
+                looker.wake();
             }
             None
         }
     }
 }
 
-/// Gives what waits in this thread's rings to the kernel and completes what is done. Does
-/// nothing in a thread without a ring.
-pub fn submit_waiting() {
+/// Has this thread's rings looked at once the tasks that are ready have run, unless nothing is under
+/// way. Called after each task, it makes the device's answers wait for one round of them at most,
+/// however busy the thread is.
+pub fn look_soon() {
+    let next = || RINGS.with_borrow_mut(|rings| rings.iter_mut().find_map(Local::ask));
+    while let Some(looker) = next() {
+        looker.wake();
+    }
+}
+
+/// Gives what waits in this thread's rings to the kernel and completes what is done.
+fn look() {
     let mut finished = Vec::new();
     loop {
         RINGS.with_borrow_mut(|rings| rings.iter_mut().for_each(|local| local.turn(&mut finished)));
@@ -143,6 +189,15 @@ pub fn submit_waiting() {
 }
 
 impl Local {
+    /// The task to be woken to look at the ring; none if there is nothing to look for, or it was.
+    fn ask(&mut self) -> Option<Waker> {
+        if self.asked || self.ring.is_idle() {
+            return None;
+        }
+        self.asked = self.looker.is_some();
+        self.looker.clone()
+    }
+
     fn turn(&mut self, finished: &mut Vec<Finished>) {
         self.ring.turn(Wait::No, finished);
         if self.ring.has_leftover() && finished.is_empty() {
@@ -150,4 +205,10 @@ impl Local {
             let _full_means_it_comes_back_anyway = self.events.write(1);
         }
     }
+}
+
+/// Requests of this thread that wait to be given to the kernel.
+#[cfg(test)]
+pub(super) fn waiting() -> usize {
+    RINGS.with_borrow(|rings| rings.iter().map(|local| local.ring.waiting()).sum())
 }

@@ -10,7 +10,7 @@ mod thread;
 use std::io;
 use std::sync::Arc;
 
-pub use local::{ThreadRing, submit_waiting};
+pub use local::{ThreadRing, look_soon};
 
 use super::engine::{Engine, Request};
 use super::files::Files;

@@ -2,10 +2,12 @@
 //! without. Method: requests by hand on a temporary file.
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot::Receiver;
@@ -47,8 +49,7 @@ fn read_bytes(completion: Completion) -> AlignedBuf {
 
 /// A runtime as a worker has it.
 fn runtime() -> tokio::runtime::Runtime {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().on_thread_park(submit_waiting).build().unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 #[test]
@@ -98,6 +99,80 @@ fn a_thread_with_a_ring_carries_out_more_requests_than_fit_at_once() {
             let buf = read_bytes(done.await.unwrap());
             assert!(buf.iter().all(|byte| *byte == index.to_le_bytes()[0]));
         }
+    });
+}
+
+/// Has a task that is always ready run for `rounds`, beside three others of its kind, and tells what
+/// `look` saw after each of them.
+async fn busy_rounds<T: Send + 'static>(
+    rounds: usize,
+    mut look: impl FnMut(usize) -> T + Send + 'static,
+) -> Vec<T> {
+    // The ring's task was spawned before; it begins now.
+    tokio::task::yield_now().await;
+    let again = |cx: &mut Context<'_>| {
+        look_soon();
+        cx.waker().wake_by_ref();
+        Poll::<()>::Pending
+    };
+    let others: Vec<_> = (0..3).map(|_| tokio::spawn(poll_fn(again))).collect();
+    let mut seen = Vec::new();
+    let busy = poll_fn(move |cx| {
+        seen.push(look(seen.len()));
+        let _never = again(cx);
+        if seen.len() == rounds { Poll::Ready(std::mem::take(&mut seen)) } else { Poll::Pending }
+    });
+    let seen = tokio::spawn(busy).await.unwrap();
+    others.iter().for_each(tokio::task::JoinHandle::abort);
+    seen
+}
+
+#[test]
+fn a_thread_that_never_rests_submits_in_each_round() {
+    let engine = engine(1 << 20);
+    let runtime = runtime();
+    let ring = engine.thread_ring().unwrap().unwrap();
+    runtime.spawn(ring.completions());
+    runtime.block_on(async {
+        // Rounds of four tasks: fewer than a runtime runs before it looks for events.
+        let seen = busy_rounds(12, move |round| {
+            if round == 4 {
+                let (request, done) = read_of(512, 0);
+                engine.submit(request);
+                drop(done);
+                let (request, done) = write_of(vec![block(1)], 0);
+                engine.submit(request);
+                drop(done);
+            }
+            local::waiting()
+        })
+        .await;
+        assert_eq!(seen, [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_thread_that_never_rests_hears_from_the_device_in_each_round() {
+    in_time(|| {
+        // A read of an empty pipe lasts until somebody writes.
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let engine = start(File::from(OwnedFd::from(reader)));
+        let runtime = runtime();
+        let ring = engine.thread_ring().unwrap().unwrap();
+        runtime.spawn(ring.completions());
+        runtime.block_on(async move {
+            let (request, mut done) = read_of(512, 0);
+            engine.submit(request);
+            let seen = busy_rounds(12, move |round| {
+                if round == 4 {
+                    writer.write_all(&[7; 512]).unwrap();
+                }
+                done.try_recv().is_ok()
+            })
+            .await;
+            let heard = seen.iter().position(|heard| *heard).expect("within twelve rounds");
+            assert!((5..=6).contains(&heard), "in round {heard}");
+        });
     });
 }
 

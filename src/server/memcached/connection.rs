@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::coop::consume_budget;
 
 use crate::server::gate::Gate;
 
@@ -126,7 +127,8 @@ impl<S: Socket> Connection<S> {
         if read == 0 { Err(Closed::Normally) } else { Ok(()) }
     }
 
-    /// Executes every command that is complete.
+    /// Executes every command that is complete. Each counts against what a task may do before
+    /// others have their turn.
     async fn process(&mut self) -> Result<(), Closed> {
         let Connection { peer, input, searched, .. } = self;
         loop {
@@ -166,6 +168,7 @@ impl<S: Socket> Connection<S> {
                     input.consume(line_len);
                 }
             }
+            consume_budget().await;
             peer.relieve().await?;
         }
     }

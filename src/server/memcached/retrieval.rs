@@ -1,5 +1,7 @@
 //! Executes `get`, `gets`, `gat` and `gats`.
 
+use tokio::task::coop::consume_budget;
+
 use crate::cache::Hit;
 use crate::clock::Stopwatch;
 use crate::server::counters::Operation;
@@ -15,6 +17,8 @@ pub(super) async fn get<S: Socket>(
     retrieval: Retrieval<'_>,
 ) -> Result<(), Closed> {
     for key in retrieval.keys.iter() {
+        // A line may have thousands of keys.
+        consume_budget().await;
         peer.relieve().await?;
         let watch = Stopwatch::start();
         let hit = find(&peer.service, key, retrieval.touch).await;
@@ -110,11 +114,13 @@ fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas:
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
     use std::io::{self, IoSlice};
-    use std::pin::Pin;
+    use std::pin::{Pin, pin};
     use std::sync::Arc;
     use std::task::{Context, Poll};
 
+    use bytes::Bytes;
     use parking_lot::Mutex;
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -125,7 +131,7 @@ mod tests {
 
     /// A peer that says something, ends, and notes each write to it.
     struct Peer {
-        says: &'static [u8],
+        says: Bytes,
         writes: Arc<Mutex<Vec<Vec<u8>>>>,
     }
 
@@ -135,7 +141,8 @@ mod tests {
             _: &mut Context<'_>,
             buffer: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            buffer.put_slice(std::mem::take(&mut self.says));
+            let len = self.says.len().min(buffer.remaining());
+            buffer.put_slice(&self.says.split_to(len));
             Poll::Ready(Ok(()))
         }
     }
@@ -183,12 +190,49 @@ mod tests {
             let stored = server.cache.put_slice(b"key", &body, Condition::Always, &options);
             stored.await.unwrap();
             let writes = Arc::default();
-            let peer = Peer { says: b"get key\r\n", writes: Arc::clone(&writes) };
+            let says = Bytes::from_static(b"get key\r\n");
+            let peer = Peer { says, writes: Arc::clone(&writes) };
             serve(peer, Arc::clone(&service), Arc::default()).await;
             let mut expected = format!("VALUE key 0 {len}\r\n").into_bytes();
             expected.extend_from_slice(&body);
             expected.extend_from_slice(b"\r\nEND\r\n");
             assert!(*writes.lock() == [expected], "{} writes of {len} B", writes.lock().len());
         }
+    }
+
+    /// How often a connection that says `what` gives way to others before it ends.
+    async fn turns_of_others(what: Vec<u8>) -> usize {
+        let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
+        let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
+        let options = StoreOptions::default();
+        let stored = server.cache.put_slice(b"key", b"value", Condition::Always, &options);
+        stored.await.unwrap();
+        let peer = Peer { says: what.into(), writes: Arc::default() };
+        let mut connection = pin!(serve(peer, service, Arc::default()));
+        let mut turns = 0;
+        poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            turns += usize::from(polled.is_pending());
+            polled
+        })
+        .await;
+        turns
+    }
+
+    #[tokio::test]
+    async fn many_keys_and_many_commands_give_way_to_others() {
+        // A task may do 128 things in a row.
+        let keys = 5000;
+        for key in ["key", "absent"] {
+            let line = format!("get{}\r\n", format!(" {key}").repeat(keys));
+            let turns = turns_of_others(line.into_bytes()).await;
+            assert!(turns >= keys / 128, "{turns} turns of others in a line of {keys} keys");
+            let commands = format!("get {key}\r\n").repeat(keys);
+            let turns = turns_of_others(commands.into_bytes()).await;
+            assert!(turns >= keys / 128, "{turns} turns of others in {keys} commands");
+        }
+        let silent = "delete absent noreply\r\n".repeat(keys);
+        let turns = turns_of_others(silent.into_bytes()).await;
+        assert!(turns >= keys / 128, "{turns} turns of others in {keys} commands without answers");
     }
 }

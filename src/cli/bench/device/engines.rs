@@ -14,7 +14,7 @@ use super::raw::fill;
 use super::row::{Measured, Offsets, Way, measured};
 use crate::cli::bench::latencies::Latencies;
 use crate::clock::Stopwatch;
-use crate::device::{Device, EngineKind, IoMode, OpenOptions, WriteSlice, submit_waiting};
+use crate::device::{Device, EngineKind, IoMode, OpenOptions, WriteSlice};
 
 /// The engines there are, by the names that they have in a configuration.
 const ENGINES: [Engine; 2] = [
@@ -73,10 +73,7 @@ pub(super) fn run(
     let offsets = Offsets::new(cell, step, geometry.size, row);
     // As a worker of the daemon has it. Dropped after the runtime, whose transfers end first.
     let ring = device.thread_ring()?;
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park(submit_waiting)
-        .build()?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     if let Some(ring) = &ring {
         runtime.spawn(ring.completions());
     }
