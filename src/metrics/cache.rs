@@ -85,6 +85,11 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
         ),
         ("rawcached_store_regions", "Regions on the device.", store.regions),
         ("rawcached_store_free_regions", "Regions that hold nothing.", store.regions_free),
+        (
+            "rawcached_store_unindexed_regions",
+            "Regions that may hold entries that the index does not have, after failures or damage.",
+            store.regions_unindexed,
+        ),
         ("rawcached_index_entries", "Indexed entries, slices one by one.", store.entries),
         ("rawcached_index_bytes", "Memory of the index.", store.index_bytes),
         (

@@ -137,8 +137,6 @@ pub struct Log {
     recovering: bool,
     superblock: Superblock,
     superblock_dirty: bool,
-    /// A write failed since the device was opened, or a region could not be read.
-    lossy: bool,
     /// Entries were changed in place on the device since the last round of the flusher.
     modified: bool,
     /// Entries of a region were dropped from the index, and the region is not durably free yet.
@@ -172,7 +170,6 @@ impl Log {
             recovering: true,
             superblock,
             superblock_dirty: false,
-            lossy: false,
             modified: false,
             freeing: false,
             reinsert_credit: 0,
@@ -251,11 +248,10 @@ impl Log {
     }
 
     /// Whether older versions may be on the device of keys that the index does not have:
-    /// recovery is still going on, a region is being freed, a failed write took kill records with
-    /// it, or a region could not be read. Changes then count as kill records whether the key
-    /// matched or not.
+    /// recovery is still going on, a region is being freed, or one may hold entries that the index
+    /// does not have. Changes then count as kill records whether the key matched or not.
     pub fn may_hide_older(&self) -> bool {
-        self.recovering || self.freeing || self.lossy
+        self.recovering || self.freeing || self.regions.unindexed_count() > 0
     }
 
     /// Entries of a region will be dropped from the index before it is durably free.
@@ -264,15 +260,22 @@ impl Log {
     }
 
     /// The region is durably free, or what it holds will come back with a restart.
-    pub fn end_freeing(&mut self, freed: bool) {
-        self.lossy |= self.freeing && !freed;
+    pub fn end_freeing(&mut self, region: u32, freed: bool) {
+        if self.freeing && !freed {
+            self.regions.note_unindexed(region);
+        }
         self.freeing = false;
     }
 
-    /// What is on the device may not be durable although an earlier life wrote it, or a region
-    /// could not be read: older versions may turn up after the next start.
-    pub fn distrust(&mut self) {
-        self.lossy = true;
+    /// A region may hold entries that have no index word although their deaths are not on record.
+    pub fn note_unindexed(&mut self, region: u32) {
+        self.regions.note_unindexed(region);
+    }
+
+    /// Kill records were lost, or may not be durable although an earlier life wrote them: what they
+    /// hid, in whatever region, may turn up after the next start.
+    pub fn note_all_unindexed(&mut self) {
+        self.regions.note_all_unindexed();
     }
 
     /// Something was changed in place on the device: it needs a flush like an append. Gives the
@@ -582,9 +585,9 @@ impl Log {
     }
 
     /// A write or flush failed: what is open is used no more, and the region that follows does
-    /// not depend on it.
+    /// not depend on it. The kill records among what was lost may have hidden anything.
     pub fn fail(&mut self) {
-        self.lossy = true;
+        self.regions.note_all_unindexed();
         if let Some(open) = self.open.as_mut() {
             open.broken = true;
         }
@@ -663,6 +666,7 @@ impl Log {
 
     /// A region is durably free.
     pub fn add_free(&mut self, region: u32) {
+        self.regions.set_free(region);
         self.free.push_back(region);
     }
 

@@ -197,6 +197,9 @@ pub struct StoreStats {
     pub regions: u64,
     /// Regions that hold nothing.
     pub regions_free: u64,
+    /// Regions that may hold entries that the index does not have, although their deaths are not on
+    /// record: while there are any, every change leaves a kill record.
+    pub regions_unindexed: u64,
     /// Indexed entries, slices counted one by one.
     pub entries: u64,
     /// Memory of the index in bytes.
@@ -354,6 +357,7 @@ impl Store {
             live_bytes: shared.regions.iter().map(|(_, row)| row.live()).sum(),
             regions: u64::from(layout.region_count),
             regions_free: shared.regions.count(RegionState::Free) as u64,
+            regions_unindexed: shared.regions.unindexed_count() as u64,
             entries: shared.index.len() as u64,
             index_bytes: shared.index.bytes() as u64,
             backlog_bytes: shared.log.lock().backlog(),

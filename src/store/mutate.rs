@@ -147,6 +147,12 @@ impl Store {
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => continue 'again,
+                    // The RAM tier put it out, and with it all there was of it.
+                    Loaded::Damaged if self.is_in_ram_only(candidate.place()) => {
+                        if self.forget(key_hash, candidate.place()) {
+                            continue 'again;
+                        }
+                    }
                     Loaded::Damaged | Loaded::Unreadable => found.suspects.push(candidate),
                 }
             }
@@ -316,9 +322,10 @@ impl Store {
                 self.shared.uncount(word);
             }
         }
-        if !found.suspects.is_empty() {
-            // They may be another key's, which then has no kill record of its own.
-            log.distrust();
+        for suspect in &found.suspects {
+            // It may be another key's, which then has no kill record of its own.
+            let (region, _) = suspect.location().split(&self.shared.layout);
+            log.note_unindexed(region);
         }
     }
 
@@ -436,7 +443,13 @@ impl Store {
     /// leaves one, so what may come back after a crash does not outlive a newer version. False if
     /// one was not where it was found: reclaim has moved its entry, which is to be found again.
     fn drop_unrecorded(&self, key_hash: u64, found: &Found) -> bool {
-        self.shared.log.lock().distrust();
+        {
+            let mut log = self.shared.log.lock();
+            for place in found.displaced().filter(|place| !self.is_in_ram_only(*place)) {
+                let (region, _) = place.location.split(&self.shared.layout);
+                log.note_unindexed(region);
+            }
+        }
         let left = found.displaced().filter(|place| !self.forget(key_hash, *place)).count();
         left == 0 || self.shared.is_stopping()
     }
@@ -522,7 +535,7 @@ impl Store {
         drop(bucket);
         if removed.is_some() {
             // It may be another key's, which then has no kill record of its own.
-            log.distrust();
+            log.note_unindexed(region);
             let sequence = log.draw();
             self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
         }

@@ -301,7 +301,7 @@ impl Store {
         self.shared.is_recovered() || !is_old() || self.is_in_ram_only(place)
     }
 
-    fn is_in_ram_only(&self, place: Place) -> bool {
+    pub(super) fn is_in_ram_only(&self, place: Place) -> bool {
         let (region, _) = place.location.split(&self.shared.layout);
         self.shared.regions.get(region).is_none()
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Store;
 use super::counters::{add, count};
@@ -24,6 +25,10 @@ use crate::planted::{self, Bug};
 const DISCARDS_MAX: usize = 1024;
 /// Shards of the index swept without letting others run: well below a millisecond with 50 million words.
 const SWEEP_SHARDS: usize = 16;
+
+/// How long a region that could not be reclaimed is set aside, the first time and at most. It may
+/// hold entries that the index has no more: until it is free every change leaves a kill record.
+const SET_ASIDE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
 
 /// Slices of an object that nobody can reach any more.
 pub(super) struct Discard {
@@ -95,14 +100,14 @@ impl Store {
         } else {
             self.reclaim(region).await
         };
-        self.shared.log.lock().end_freeing(freed.is_ok());
+        self.shared.log.lock().end_freeing(region, freed.is_ok());
         if freed.is_err() {
             if row.generation() != generation {
                 // On the device its life goes on: kill records for it are still needed.
                 self.shared.regions.begin_life(region, generation, state);
             }
             row.set_state(state);
-            row.count_failure();
+            row.set_aside(self.shared.clock.now().plus(pause(row.failures())));
         }
         match &freed {
             Ok(()) => self.note_success(),
@@ -122,9 +127,10 @@ impl Store {
     /// Whether a region waits to be emptied because it is damaged. One that cannot be emptied waits
     /// until it is its turn among the others.
     fn has_condemned(&self) -> bool {
+        let now = self.shared.clock.now();
         let mut rows = self.shared.regions.iter().map(|(_, row)| row);
         rows.any(|row| {
-            row.state() == RegionState::Sealed && row.is_condemned() && row.failures() == 0
+            row.state() == RegionState::Sealed && row.is_condemned() && !row.is_set_aside(now)
         })
     }
 
@@ -134,7 +140,12 @@ impl Store {
         let contents = self.read_contents(region, row.generation()).await?;
         let all_dead =
             row.keep_until() <= shared.clock.now() || row.generation() < shared.purge_floor();
+        let kills: Vec<Kill> = contents.footer.all_kills().collect();
         shared.log.lock().begin_freeing();
+        if (kills.len() as u64) < row.kills() {
+            // Damage took some with it: what they hid may turn up after the next start.
+            shared.log.lock().note_all_unindexed();
+        }
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let mut moved = false;
         // The smallest first: so what may be re-inserted keeps the most entries.
@@ -160,7 +171,6 @@ impl Store {
             }
         }
         self.sweep_if_left(region).await;
-        let kills: Vec<Kill> = contents.footer.all_kills().collect();
         // What outlives the region must be durable before the region is gone.
         if self.carry_kills(region, &kills)? || moved {
             let ticket = shared.log.lock().appended();
@@ -321,7 +331,6 @@ impl Store {
             return Err(StoreError::NotDurable);
         }
         row.forget_failures();
-        row.set_state(RegionState::Free);
         shared.log.lock().add_free(region);
         count(&shared.counters.regions_freed);
         shared.changes.notify_waiters();
@@ -360,4 +369,9 @@ impl Store {
         }
         true
     }
+}
+
+/// How long a region is set aside after so many failures before this one.
+fn pause(failures: u32) -> Duration {
+    SET_ASIDE[0].saturating_mul(1 << failures.min(16)).min(SET_ASIDE[1])
 }

@@ -1,7 +1,7 @@
 //! The region table: what each region of the device is right now. Owns states,
 //! generations and live-byte counts; never does I/O.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::clock::Timestamp;
 use crate::format::{Layout, Seed, Sequence, Uuid};
@@ -52,7 +52,9 @@ pub struct Region {
     touched: AtomicBool,
     in_memory: AtomicBool,
     failures: AtomicU32,
+    retry_at: AtomicU32,
     condemned: AtomicBool,
+    unindexed: AtomicBool,
 }
 
 impl Region {
@@ -153,14 +155,20 @@ impl Region {
         self.touched.store(true, Ordering::Release);
     }
 
-    /// Failed attempts to reclaim it.
+    /// Failed attempts to reclaim it in a row.
     pub fn failures(&self) -> u32 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Counts a failed attempt to reclaim it.
-    pub fn count_failure(&self) {
+    /// Counts a failed attempt to reclaim it: until then it is set aside.
+    pub fn set_aside(&self, until: Timestamp) {
+        self.retry_at.store(until.0, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether others are to be reclaimed before it, because that failed lately.
+    pub fn is_set_aside(&self, now: Timestamp) -> bool {
+        self.failures() > 0 && self.retry_at.load(Ordering::Relaxed) > now.0
     }
 
     /// It was reclaimed after all.
@@ -194,13 +202,16 @@ impl Region {
 pub struct RegionTable {
     uuid: Uuid,
     regions: Box<[Region]>,
+    /// Regions that are noted as unindexed.
+    unindexed: AtomicUsize,
 }
 
 impl RegionTable {
     /// A table of free regions.
     #[must_use]
     pub fn new(uuid: Uuid, layout: &Layout) -> RegionTable {
-        RegionTable { uuid, regions: (0..layout.region_count).map(|_| Region::default()).collect() }
+        let regions = (0..layout.region_count).map(|_| Region::default()).collect();
+        RegionTable { uuid, regions, unindexed: AtomicUsize::new(0) }
     }
 
     /// The row of a region; `None` for locations beyond the device (entries in the RAM tier only).
@@ -235,6 +246,39 @@ impl RegionTable {
         // Last: who sees it sees the new generation too.
         row.touches_before.store(row.touches(), Ordering::Release);
         row.set_state(state);
+    }
+
+    /// Notes that a region may hold entries that have no index word although their deaths are not
+    /// on record: they may be found after the next start. Holds until the region is free. Called
+    /// under the append lock, under which changes ask for it.
+    pub fn note_unindexed(&self, region: u32) {
+        if !self.on_device(region).unindexed.swap(true, Ordering::AcqRel) {
+            self.unindexed.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Notes of every region that is not free that it may hold such entries: tombstones were lost,
+    /// and nobody knows of what.
+    pub fn note_all_unindexed(&self) {
+        for (region, row) in self.iter() {
+            if row.state() != RegionState::Free {
+                self.note_unindexed(region);
+            }
+        }
+    }
+
+    /// Number of regions that may hold such entries.
+    pub fn unindexed_count(&self) -> usize {
+        self.unindexed.load(Ordering::Acquire)
+    }
+
+    /// A region is durably free: nothing in it comes back. Called under the append lock.
+    pub fn set_free(&self, region: u32) {
+        let row = self.on_device(region);
+        row.set_state(RegionState::Free);
+        if row.unindexed.swap(false, Ordering::AcqRel) {
+            self.unindexed.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// The checksum seed of any life of a region.

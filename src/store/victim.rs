@@ -98,7 +98,8 @@ impl Store {
                 // One bad block must not keep all the other regions from being reclaimed.
                 let age = row.generation().0;
                 let age = if in_doubt { u64::MAX - age } else { age };
-                (region, (row.failures(), !row.is_condemned(), worth, age))
+                let failures = if row.is_set_aside(now) { row.failures() } else { 0 };
+                (region, (failures, !row.is_condemned(), worth, age))
             })
             .min_by_key(|(_, order)| *order)?;
         let is_ordinary = failures == 0 && is_sound && worth == Worth::Some;
@@ -186,8 +187,9 @@ impl Store {
 
     /// The next region from the hand on that is older than `young`; behind the last comes the first.
     fn region_after(&self, hand: &Hand, young: Sequence) -> Option<u32> {
+        let now = self.shared.clock.now();
         self.sealed()
-            .filter(|(_, row)| row.generation() < young && row.failures() == 0)
+            .filter(|(_, row)| row.generation() < young && !row.is_set_aside(now))
             .min_by_key(|(_, row)| (row.generation() <= hand.at, row.generation()))
             .map(|(region, _)| region)
     }

@@ -26,3 +26,4 @@ mod support;
 mod test_log;
 mod threads;
 mod time;
+mod unindexed;

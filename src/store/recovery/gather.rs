@@ -124,6 +124,7 @@ impl Store {
                 Err(_) if attempt < READ_ATTEMPTS => attempt += 1,
                 Err(error) => {
                     row.set_state(RegionState::Unreadable);
+                    self.shared.log.lock().note_unindexed(region);
                     count(&self.shared.counters.read_errors);
                     if gathering.unreadable.fetch_add(1, Ordering::Relaxed) < UNREADABLE_NAMED_MAX {
                         let error = &error as &dyn std::error::Error;
@@ -253,7 +254,7 @@ impl Store {
         if contents.has_holes {
             // A footer would make the loss permanent: until reclaim or the scrubber comes, the blocks
             // may be readable again at the next start.
-            self.shared.log.lock().distrust();
+            self.shared.log.lock().note_unindexed(number);
             row.set_state(RegionState::Sealed);
             return None;
         }

@@ -25,7 +25,7 @@ pub(super) use versions::{Target, Version, settle};
 use super::Store;
 use super::counters::add;
 use super::log::Incomplete;
-use super::regions::{Region as RegionRow, RegionState};
+use super::regions::Region as RegionRow;
 use crate::clock::Stopwatch;
 
 /// Regions whose headers or footers are read at the same time.
@@ -43,7 +43,7 @@ impl Store {
         // By the flusher: a failed flush takes what was stored since the start with it.
         let ticket = self.shared.log.lock().note_modified();
         if self.flush_through(ticket).await.is_err() {
-            self.shared.log.lock().distrust();
+            self.shared.log.lock().note_all_unindexed();
         }
         let threads = threads();
         let loaded = self.load_snapshot(&snapshots, threads).await;
@@ -72,18 +72,12 @@ impl Store {
     }
 
     pub(super) fn found_blank(&self, region: u32) {
-        self.shared.regions.on_device(region).set_state(RegionState::Free);
         self.shared.log.lock().add_free(region);
         self.shared.changes.notify_waiters();
     }
 
     fn finish_recovery(&self, incomplete: Incomplete) {
-        let mut log = self.shared.log.lock();
-        if self.shared.regions.count(RegionState::Unreadable) > 0 {
-            log.distrust();
-        }
-        log.recovered(incomplete, self.shared.clock.now());
-        drop(log);
+        self.shared.log.lock().recovered(incomplete, self.shared.clock.now());
         self.shared.changed.close();
         self.shared.set_recovered();
         self.shared.wake_flusher.notify_one();
