@@ -53,6 +53,9 @@ pub struct CacheOptions {
     pub staging_wait: Duration,
     /// Bits of the key hash that are used: all of them, but for tests that want collisions.
     pub hash_mask: u64,
+    /// Sequence numbers in one epoch: as many as there are, but for tests that want it to end soon.
+    #[doc(hidden)]
+    pub sequences_per_epoch: u32,
     /// How large bodies are read.
     pub range: RangeOptions,
     /// Bytes of memory that bodies of more than 64 KiB share on their way to clients. A reader that
@@ -73,6 +76,7 @@ impl Default for CacheOptions {
             staging_bytes: 128 << 20,
             staging_wait: Duration::from_secs(30),
             hash_mask: u64::MAX,
+            sequences_per_epoch: u32::MAX,
             range: RangeOptions::default(),
             range_buffer_bytes: 64 << 20,
         }
@@ -147,6 +151,7 @@ impl Cache {
             flush_interval: options.flush_interval,
             scrub_bytes_per_sec: options.scrub_bytes_per_sec,
             hash_mask: options.hash_mask,
+            sequences_per_epoch: options.sequences_per_epoch,
             range_buffer_bytes: options.range_buffer_bytes,
         };
         let store = Store::open(device, device_options, clock.clone(), resident).await?;

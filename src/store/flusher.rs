@@ -166,7 +166,7 @@ impl Store {
             self.shared.health.still_failing();
             return false;
         }
-        self.shared.log.lock().superblock_written(&superblock);
+        self.superblock_written(&superblock);
         self.shared.health.accept();
         self.shared.wake_reclaimer.notify_one();
         true
@@ -310,6 +310,7 @@ impl Store {
         let sync = wanted || must_sync || deadlines.sync.is_some_and(|at| at <= now);
         let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
         let mut log = self.shared.log.lock();
+        log.raise_epoch_if_due(self.shared.clock.now());
         let (superblock, dirty) = log.superblock();
         let modified = log.take_modified();
         let Due { mut writes, sealed, complete } = log.take_due(tail);
@@ -351,9 +352,19 @@ impl Store {
     ) -> Result<(), DeviceError> {
         let result = write_superblock(&self.shared.device, superblock).await;
         if result.is_ok() {
-            self.shared.log.lock().superblock_written(superblock);
+            self.superblock_written(superblock);
         }
         result
+    }
+
+    fn superblock_written(&self, superblock: &Superblock) {
+        let now = self.shared.clock.now();
+        if self.shared.log.lock().superblock_written(superblock, now) {
+            // The region that ended with the last epoch, and what recovery found missing of regions, is
+            // written now; until then they cannot be reclaimed.
+            self.shared.wake_flusher.notify_one();
+            self.shared.changes.notify_waiters();
+        }
     }
 
     fn settle(&self, ok: bool, durable: Option<Ticket>, at_risk: Ticket) {

@@ -10,6 +10,7 @@ use super::chunks::{AfterWrite, COPY_LEN_MAX, Chunks, Found, InMemory, PendingWr
 use super::footers::SealedRegion;
 use super::regions::{RegionState, RegionTable};
 use super::request::Lifetime;
+use super::sequences::Sequences;
 use super::slot::Slot;
 use super::slots;
 use crate::clock::Timestamp;
@@ -45,6 +46,8 @@ pub enum NoRoom {
     Regions,
     /// Too many bytes wait to be written.
     Backlog,
+    /// The epoch's sequence numbers run out, and the next epoch is not durable yet.
+    Epoch,
 }
 
 /// Where a slot will be. Valid until the append lock is released.
@@ -121,7 +124,7 @@ pub struct Incomplete {
 pub struct Log {
     layout: Layout,
     regions: Arc<RegionTable>,
-    next: Sequence,
+    sequences: Sequences,
     open: Option<OpenRegion>,
     chunks: Chunks,
     /// What was taken to be written has all appends up to this ticket.
@@ -153,12 +156,12 @@ impl Log {
         superblock: Superblock,
         regions: Arc<RegionTable>,
         free: VecDeque<u32>,
-        memory_alignment: usize,
+        (memory_alignment, sequences): (usize, Sequences),
     ) -> Log {
         Log {
             layout: superblock.layout,
             regions,
-            next: Sequence(0),
+            sequences,
             open: None,
             chunks: Chunks::new(superblock.layout, memory_alignment),
             taken: 0,
@@ -180,38 +183,67 @@ impl Log {
 
     // Order of mutations.
 
-    /// Raises the epoch in the superblock to be written; no sequence may be drawn before it is
-    /// durable with the ticket given.
-    pub fn raise_epoch(&mut self, now: Timestamp) -> Ticket {
-        if !planted::is(Bug::ReuseSequences) {
-            self.superblock.epoch += 1;
+    /// Has the first epoch of this life written; no sequence may be drawn before it is durable with the
+    /// ticket given. However often it is asked for, the epoch is one higher than at the open. `None`
+    /// if it began already.
+    pub fn raise_epoch(&mut self, now: Timestamp) -> Option<Ticket> {
+        if self.has_epoch() {
+            return None;
         }
-        self.superblock.stamp = now;
-        self.superblock_dirty = true;
-        self.appended += 1;
-        self.appended
+        self.put_epoch();
+        Some(self.renew_superblock(now))
     }
 
-    /// Begins the epoch that is now durable.
-    pub fn begin_epoch(&mut self, now: Timestamp) {
-        self.next = Sequence::first_of(self.superblock.epoch).next();
+    /// Has the next epoch written if it is due.
+    pub fn raise_epoch_if_due(&mut self, now: Timestamp) {
+        if self.sequences.wants_epoch() && self.superblock.epoch < Sequence::EPOCH_MAX {
+            self.put_epoch();
+            self.renew_superblock(now);
+        }
+    }
+
+    fn put_epoch(&mut self) {
+        if self.sequences.begin_raising() && !planted::is(Bug::ReuseSequences) {
+            self.superblock.epoch += 1;
+        }
+    }
+
+    /// Begins the epoch that is now durable. What is open is sealed: the sequences of a region are
+    /// all of one epoch.
+    fn begin_epoch(&mut self, now: Timestamp) {
+        self.seal(now);
+        self.sequences.begin(self.superblock.epoch);
         self.complete_recovered(now);
     }
 
     /// Whether sequences can be drawn.
     pub fn has_epoch(&self) -> bool {
-        self.next > Sequence(0)
+        self.sequences.has_epoch()
+    }
+
+    /// Whether `appender` may draw sequences.
+    ///
+    /// # Errors
+    /// The next epoch has to be durable first.
+    pub fn check_epoch(&self, appender: Appender) -> Result<(), NoRoom> {
+        if self.sequences.has_room(appender) { Ok(()) } else { Err(NoRoom::Epoch) }
+    }
+
+    /// Draws a name that nothing else has.
+    ///
+    /// # Errors
+    /// The next epoch has to be durable first.
+    pub fn draw_name(&mut self) -> Result<Sequence, NoRoom> {
+        self.check_epoch(Appender::Client)?;
+        Ok(self.draw())
     }
 
     /// Draws the next sequence. Called under the append lock, and for a publication under the bucket lock too.
     ///
     /// # Panics
-    /// Panics when the epoch's counter is used up, after 2^44 mutations without a restart.
+    /// Panics when the epoch's counter is used up: [`Log::reserve`] and [`Log::check_epoch`] tell before.
     pub fn draw(&mut self) -> Sequence {
-        let drawn = self.next;
-        assert_eq!(drawn.epoch(), self.superblock.epoch, "the epoch is durable and not used up");
-        self.next = drawn.next();
-        drawn
+        self.sequences.draw()
     }
 
     /// The superblock as it should be, and whether it still has to be written.
@@ -219,11 +251,16 @@ impl Log {
         (self.superblock, self.superblock_dirty)
     }
 
-    /// The superblock that was read from the log's state is durable.
-    pub fn superblock_written(&mut self, written: &Superblock) {
+    /// The superblock that was read from the log's state is durable. True if an epoch began with it.
+    pub fn superblock_written(&mut self, written: &Superblock, now: Timestamp) -> bool {
         if *written == self.superblock {
             self.superblock_dirty = false;
         }
+        let begins = self.sequences.is_raising() && written.epoch == self.superblock.epoch;
+        if begins {
+            self.begin_epoch(now);
+        }
+        begins
     }
 
     /// Has the superblock written again, with the time if that is later; gives the ticket with
@@ -237,14 +274,14 @@ impl Log {
 
     /// Makes every present entry dead and seals the open region, so that older regions are wholly dead.
     /// Gives the floor and the ticket with which it is durable.
-    pub fn raise_purge_floor(&mut self, now: Timestamp) -> (Sequence, Ticket) {
+    ///
+    /// # Errors
+    /// The next epoch has to be durable first.
+    pub fn raise_purge_floor(&mut self, now: Timestamp) -> Result<(Sequence, Ticket), NoRoom> {
+        let floor = self.draw_name()?;
         self.seal(now);
-        let floor = self.draw();
         self.superblock.purge_floor = floor;
-        self.superblock.stamp = now;
-        self.superblock_dirty = true;
-        self.appended += 1;
-        (floor, self.appended)
+        Ok((floor, self.renew_superblock(now)))
     }
 
     /// Whether older versions may be on the device of keys that the index does not have:
@@ -319,6 +356,7 @@ impl Log {
         now: Timestamp,
     ) -> Result<Reservation, NoRoom> {
         let slot_len = slot.len();
+        self.check_epoch(appender)?;
         if appender == Appender::Client {
             if self.chunks.backlog() > BACKLOG_MAX {
                 return Err(NoRoom::Backlog);
@@ -352,8 +390,7 @@ impl Log {
         let kills = open.footer.kills.len() + slot.kill_count();
         let alignment = self.layout.alignment;
         let footer = Footer::len_for(open.footer.records.len() + 1, kills, alignment);
-        let near = self.next.0 - open.generation.0 < u64::from(u32::MAX / 2);
-        near && round_up(end, u64::from(alignment)) + footer <= self.layout.region_size
+        round_up(end, u64::from(alignment)) + footer <= self.layout.region_size
     }
 
     fn open_region(&mut self, appender: Appender, now: Timestamp) -> Result<(), NoRoom> {
@@ -646,6 +683,7 @@ impl Log {
         match why {
             NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
             NoRoom::Backlog => self.chunks.backlog() <= BACKLOG_MAX,
+            NoRoom::Epoch => self.sequences.has_room(Appender::Client),
         }
     }
 

@@ -7,6 +7,7 @@ mod chunks;
 mod contents;
 mod counters;
 mod entry;
+mod epoch;
 mod fills;
 mod flusher;
 mod footers;
@@ -25,6 +26,7 @@ mod regions;
 mod request;
 mod resident;
 mod scrub;
+mod sequences;
 mod slot;
 mod slots;
 mod snapshot;
@@ -74,6 +76,7 @@ use ranges::{Budget, RangeCounters};
 use reclaim::Discard;
 use recovery::{Changed, Progress};
 use regions::{RegionState, RegionTable};
+use sequences::Sequences;
 
 /// How long a store waits for room before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -95,6 +98,9 @@ pub struct Options {
     pub scrub_bytes_per_sec: u64,
     /// Bits of the key hash that are used: all of them, but for tests that want collisions.
     pub hash_mask: u64,
+    /// Sequence numbers in one epoch: as many as there are, but for tests that want it to end soon.
+    #[doc(hidden)]
+    pub sequences_per_epoch: u32,
     /// Bytes of memory that bodies on their way to clients share.
     pub range_buffer_bytes: u64,
 }
@@ -105,6 +111,7 @@ impl Default for Options {
             flush_interval: Duration::from_millis(100),
             scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
             hash_mask: u64::MAX,
+            sequences_per_epoch: sequences::PER_EPOCH,
             range_buffer_bytes: 64 << 20,
         }
     }
@@ -228,6 +235,8 @@ impl Store {
         let free = vacant.free.into();
         let index = Index::new();
         let memory_alignment = device.geometry().memory_alignment as usize;
+        let sequences = Sequences::new(options.sequences_per_epoch);
+        let log = Log::new(superblock, Arc::clone(&regions), free, (memory_alignment, sequences));
         let shared = Shared {
             layout: superblock.layout,
             uuid: superblock.uuid,
@@ -236,7 +245,7 @@ impl Store {
             options,
             resident,
             index,
-            log: Mutex::new(Log::new(superblock, Arc::clone(&regions), free, memory_alignment)),
+            log: Mutex::new(log),
             regions,
             device,
             fills: Fills::default(),
@@ -333,15 +342,6 @@ impl Store {
         if let Some((object, slice_count)) = orphans {
             self.discard(object, slice_count);
         }
-    }
-
-    /// Draws a name for an object whose body goes into slices.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub async fn name_object(&self) -> Result<Sequence, StoreError> {
-        self.begin_store().await?;
-        Ok(self.shared.log.lock().draw())
     }
 
     /// What the store is like now.
@@ -445,44 +445,6 @@ impl Store {
         async move {
             let _guard = StopOnPanic(shared);
             work.await;
-        }
-    }
-
-    /// Raises the epoch on the device before the first change after an open.
-    async fn begin_mutation(&self) -> Result<(), StoreError> {
-        let raise = || async {
-            self.snapshot_settled().await?;
-            let ticket = self.shared.log.lock().raise_epoch(self.shared.clock.now());
-            self.flush_through(ticket).await?;
-            self.shared.log.lock().begin_epoch(self.shared.clock.now());
-            // What recovery found missing of regions is written now; until then they cannot be reclaimed.
-            self.shared.wake_flusher.notify_one();
-            Ok(())
-        };
-        self.shared.epoch.get_or_try_init(raise).await.copied()
-    }
-
-    /// As [`Store::begin_mutation`], for changes that are worth nothing on a device that fails;
-    /// purges are always tried.
-    async fn begin_store(&self) -> Result<(), StoreError> {
-        if self.shared.epoch.initialized() && self.shared.health.is_refusing() {
-            return Err(StoreError::NotDurable);
-        }
-        self.begin_mutation().await
-    }
-
-    /// Waits until no snapshot is being read: a later epoch makes its regions free.
-    async fn snapshot_settled(&self) -> Result<(), StoreError> {
-        loop {
-            // Before the look: a change right after it is not missed.
-            let changed = self.shared.changes.notified();
-            if self.shared.snapshot_settled.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            if self.shared.is_stopping() {
-                return Err(StoreError::ShuttingDown);
-            }
-            changed.await;
         }
     }
 

@@ -261,6 +261,9 @@ impl Store {
                 Err(why) => return Ok(Attempt::NoRoom(why)),
             }
         } else {
+            if let Err(why) = log.check_epoch(Appender::Client) {
+                return Ok(Attempt::NoRoom(why));
+            }
             None
         };
         let sequence = log.draw();
@@ -551,22 +554,35 @@ impl Store {
     pub async fn purge_all(&self) -> Result<(), StoreError> {
         self.begin_mutation().await?;
         self.shared.fills.purge_all();
-        let ticket = {
-            let mut log = self.shared.log.lock();
-            self.check_open(None)?;
-            let (floor, ticket) = log.raise_purge_floor(self.shared.clock.now());
-            self.shared.set_purge_floor(floor);
-            ticket
-        };
-        self.flush_through(ticket).await
+        let mut patience = Patience::default();
+        loop {
+            match self.raise_purge_floor()? {
+                Ok(ticket) => return self.flush_through(ticket).await,
+                Err(why) => self.wait_for_room(why, &mut patience).await?,
+            }
+        }
     }
 
-    async fn wait_for_room(&self, why: NoRoom, patience: &mut Patience) -> Result<(), StoreError> {
+    fn raise_purge_floor(&self) -> Result<Result<Ticket, NoRoom>, StoreError> {
+        let mut log = self.shared.log.lock();
+        self.check_open(None)?;
+        let raised = log.raise_purge_floor(self.shared.clock.now());
+        Ok(raised.map(|(floor, ticket)| {
+            self.shared.set_purge_floor(floor);
+            ticket
+        }))
+    }
+
+    pub(super) async fn wait_for_room(
+        &self,
+        why: NoRoom,
+        patience: &mut Patience,
+    ) -> Result<(), StoreError> {
         let deadline = patience.deadline(&self.shared.counters);
         let changed = self.shared.changes.notified();
         match why {
             NoRoom::Regions => self.shared.wake_reclaimer.notify_one(),
-            NoRoom::Backlog => self.shared.wake_flusher.notify_one(),
+            NoRoom::Backlog | NoRoom::Epoch => self.shared.wake_flusher.notify_one(),
         }
         if self.shared.log.lock().has_room(why) {
             return Ok(());
@@ -583,7 +599,7 @@ impl Store {
 
 /// How long one store waits for room, over all its waits.
 #[derive(Default)]
-struct Patience {
+pub(super) struct Patience {
     deadline: Option<tokio::time::Instant>,
 }
 

@@ -70,7 +70,7 @@ impl Store {
         if !self.shared.is_recovered()
             // In vain it would drop what can still be read.
             || self.shared.health.is_refusing()
-            || !self.shared.log.lock().has_epoch()
+            || self.shared.log.lock().check_epoch(Appender::Reclaim).is_err()
             || (self.shared.log.lock().free_count() >= self.free_target() && !self.has_condemned())
         {
             return Ok(false);

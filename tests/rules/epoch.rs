@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rawcached::cache::OpenError;
+use rawcached::cache::{CacheOptions, OpenError, StoreError};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 use rawcached::format::{Sequence, Superblock};
 use rawcached::store::read_superblocks;
@@ -90,6 +90,105 @@ fn a_store_without_epochs_left_is_refused() {
             rig.stop();
         }
     }
+}
+
+#[test]
+fn a_device_that_refuses_writes_uses_up_no_epochs() {
+    let mut rig = Rig::new();
+    let first = epoch(&rig);
+    rig.sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write).always());
+    for n in 0..50 {
+        rig.put(b"key", &body(n, 100), &for_secs(1000)).unwrap_err();
+        rig.remove(b"key").ok();
+        if n % 10 == 0 {
+            rig.sleep(secs(20));
+        }
+    }
+    let before = rig.sim.counts().writes;
+    for n in 0..50 {
+        let stored = rig.put(b"key", &body(n, 100), &flushed());
+        assert!(matches!(stored, Err(StoreError::NotDurable)), "{stored:?}");
+    }
+    assert_eq!(rig.sim.counts().writes, before, "stores do not try the device");
+    rig.sim.clear_faults();
+    rig.sleep(secs(20));
+    rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+    assert_eq!(epoch(&rig), first + 1);
+    rig.power_cut();
+    assert_eq!(rig.get(b"key").unwrap(), body(1, 100));
+}
+
+/// Epochs that end after 64 changes.
+fn short_epochs() -> CacheOptions {
+    CacheOptions { sequences_per_epoch: 64, ..plain() }
+}
+
+#[test]
+fn epochs_that_end_while_running_are_not_noticed() {
+    let mut rig = Rig::with(SMALL, CacheOptions { ram_bytes: 1 << 20, ..short_epochs() });
+    let (mut seen, mut expected) = (BTreeSet::new(), Vec::new());
+    let first = epoch(&rig);
+    for round in 0..400 {
+        // Few enough to stay, overwritten and removed again and again, so that regions are reclaimed.
+        let key = format!("key-{}", round % 7);
+        let len = if round % 50 == 49 { 400_000 } else { 20_000 };
+        let cas = rig.put(key.as_bytes(), &body(round, len), &for_secs(100_000)).unwrap();
+        assert!(seen.last().is_none_or(|last| cas > *last), "they only rise");
+        seen.insert(cas);
+        expected.retain(|(other, _)| *other != key);
+        expected.push((key.clone(), body(round, len)));
+        if round % 5 == 4 {
+            let (gone, _) = expected.remove(0);
+            assert!(rig.remove(gone.as_bytes()).unwrap());
+        }
+        rig.sleep(millis(200));
+        match round % 90 {
+            33 => rig.restart(),
+            66 => {
+                rig.sleep(secs(3));
+                rig.power_cut();
+            }
+            _ => {}
+        }
+        for (key, body) in &expected {
+            assert_eq!(rig.get(key.as_bytes()).as_deref(), Some(&body[..]), "round {round}");
+        }
+        rig.cache().device_store().check_accounting();
+    }
+    assert!(epoch(&rig) > first + 8 + 6, "{} epochs", epoch(&rig) - first);
+    for n in 0..7 {
+        let key = format!("key-{n}");
+        if expected.iter().all(|(other, _)| *other != key) {
+            assert_eq!(rig.get(key.as_bytes()), None);
+        }
+    }
+}
+
+#[test]
+fn changes_wait_for_a_device_that_does_not_take_the_next_epoch() {
+    let mut rig = Rig::with(SMALL, short_epochs());
+    let size = SMALL.regions * SMALL.region_size + 2 * SUPERBLOCK;
+    rig.put(b"first", &body(1, 100), &flushed()).unwrap();
+    let begun = epoch(&rig);
+    for range in [0..SUPERBLOCK, size - SUPERBLOCK..size] {
+        let refuses = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write).within(range);
+        rig.sim.inject(refuses.always());
+    }
+    let mut refused = 0;
+    for n in 0..400 {
+        let key = format!("key-{}", n % 5);
+        refused += u32::from(rig.put(key.as_bytes(), &body(n, 100), &for_secs(10_000)).is_err());
+        let _ = rig.remove(format!("key-{}", (n + 1) % 5).as_bytes());
+        let _ = rig.run(rig.cache().purge_all());
+    }
+    assert!(refused > 300, "{refused}");
+    assert_eq!(epoch(&rig), begun);
+    rig.sim.clear_faults();
+    rig.sleep(secs(40));
+    rig.put(b"key", &body(9, 100), &flushed()).unwrap();
+    assert_eq!(epoch(&rig), begun + 1);
+    rig.power_cut();
+    assert_eq!(rig.get(b"key").unwrap(), body(9, 100));
 }
 
 #[test]

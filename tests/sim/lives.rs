@@ -142,6 +142,7 @@ impl Run {
             ram_bytes: scenario.ram_bytes,
             min_to_disk: scenario.min_to_disk,
             hash_mask: scenario.hash_mask,
+            sequences_per_epoch: scenario.sequences_per_epoch,
             flush_interval: scenario.flush_interval,
             staging_bytes: scenario.staging_bytes,
             ack: scenario.ack,

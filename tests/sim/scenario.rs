@@ -93,6 +93,8 @@ pub struct Scenario {
     pub ram_bytes: u64,
     pub min_to_disk: Duration,
     pub hash_mask: u64,
+    /// Sequence numbers in one epoch.
+    pub sequences_per_epoch: u32,
     pub flush_interval: Duration,
     pub staging_bytes: u64,
     pub ack: Ack,
@@ -164,6 +166,8 @@ impl Scenario {
             },
             ram_bytes: if has_ram { one_of(rng, &[16 << 10, 128 << 10, 4 << 20]) } else { 0 },
             min_to_disk: Duration::from_secs(one_of(rng, &[0, 2, 5])),
+            // Not drawn: the rest of each scenario is as it was without it.
+            sequences_per_epoch: if seed % 4 == 1 { 64 } else { u32::MAX },
             hash_mask: if roomy { u64::MAX } else { one_of(rng, &[u64::MAX, u64::MAX, 3, 0]) },
             flush_interval: Duration::from_millis(one_of(rng, &[5, 30, 100])),
             staging_bytes: one_of(rng, &[256 << 10, 2 << 20, 16 << 20]),

@@ -12,6 +12,7 @@ use crate::format::{
     SnapshotPiece, SnapshotRow, round_up,
 };
 use crate::store::counters::count;
+use crate::store::log::Appender;
 use crate::store::regions::{Region, RegionState};
 use crate::store::{Store, Word};
 
@@ -70,6 +71,9 @@ impl Store {
     fn may_save(&self) -> Result<(VecDeque<u32>, usize), &'static str> {
         let shared = &*self.shared;
         let log = shared.log.lock();
+        if log.check_epoch(Appender::Reclaim).is_err() {
+            return Err("the device does not take the next epoch");
+        }
         if log.may_hide_older() {
             // The index lacks what recovery would find: only footers tell all.
             return Err("the device failed or entries were damaged since the start");

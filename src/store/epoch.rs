@@ -1,0 +1,71 @@
+//! Before the first change of a life: the next epoch is made durable. Owns who waits for it; what
+//! it is for, rule 5 says.
+
+use std::sync::atomic::Ordering;
+
+use super::Store;
+use super::mutate::Patience;
+use super::request::StoreError;
+use crate::format::Sequence;
+
+impl Store {
+    /// Raises the epoch on the device before the first change after an open.
+    pub(super) async fn begin_mutation(&self) -> Result<(), StoreError> {
+        self.shared.epoch.get_or_try_init(|| self.raise_epoch()).await.copied()
+    }
+
+    /// As [`Store::begin_mutation`], for changes that are worth nothing on a device that fails;
+    /// purges are always tried.
+    pub(super) async fn begin_store(&self) -> Result<(), StoreError> {
+        let refuse = || if self.takes_writes() { Ok(()) } else { Err(StoreError::NotDurable) };
+        refuse()?;
+        let raise = || async {
+            // The one before it in the queue may have found out.
+            refuse()?;
+            self.raise_epoch().await
+        };
+        self.shared.epoch.get_or_try_init(raise).await.copied()
+    }
+
+    /// One that fails leaves the epoch to be written, and the next attempt writes the same.
+    async fn raise_epoch(&self) -> Result<(), StoreError> {
+        self.snapshot_settled().await?;
+        let raising = self.shared.log.lock().raise_epoch(self.shared.clock.now());
+        match raising {
+            Some(ticket) => self.flush_through(ticket).await,
+            // The device was tried meanwhile, and took it.
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until no snapshot is being read: a later epoch makes its regions free.
+    async fn snapshot_settled(&self) -> Result<(), StoreError> {
+        loop {
+            // Before the look: a change right after it is not missed.
+            let changed = self.shared.changes.notified();
+            if self.shared.snapshot_settled.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            if self.shared.is_stopping() {
+                return Err(StoreError::ShuttingDown);
+            }
+            changed.await;
+        }
+    }
+
+    /// Draws a name for an object whose body goes into slices.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn name_object(&self) -> Result<Sequence, StoreError> {
+        self.begin_store().await?;
+        let mut patience = Patience::default();
+        loop {
+            let name = self.shared.log.lock().draw_name();
+            match name {
+                Ok(name) => return Ok(name),
+                Err(why) => self.wait_for_room(why, &mut patience).await?,
+            }
+        }
+    }
+}
