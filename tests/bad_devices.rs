@@ -118,6 +118,20 @@ fn serve_a_loop_device(sector_size: u32) {
 }
 
 #[test]
+fn a_part_of_a_device_is_used() {
+    let Some(disk) = require(LoopDevice::create(160 * MIB, 4096)) else { return };
+    let output = run(&[&"format", &disk.path(), &"--size", &"128MiB", &"--yes", &"--force"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("134217728"), "its size is told");
+    let rest = || fs::read(disk.backing()).unwrap().split_off(128 << 20);
+    assert!(rest().iter().all(|byte| *byte == 0));
+    serve_and_recover(disk.path());
+    assert!(rest().iter().all(|byte| *byte == 0), "the rest is left alone");
+    let large = run(&[&"format", &disk.path(), &"--size", &"1GiB", &"--yes", &"--force"]);
+    assert!(stderr(&large).contains("cannot be used"), "{}", stderr(&large));
+}
+
+#[test]
 fn sectors_of_512_bytes_are_served() {
     serve_a_loop_device(512);
 }

@@ -89,6 +89,7 @@ impl Run {
         let options = FormatOptions {
             uuid: Uuid(u128::from(seed).to_le_bytes()),
             secret: Secret(u128::from(seed).to_le_bytes()),
+            size: None,
             alignment: Some(scenario.alignment),
             region_size: Some(scenario.region_bytes),
         };

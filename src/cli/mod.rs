@@ -97,7 +97,8 @@ struct ServeArgs {
 struct FormatArgs {
     /// Block device or image file
     device: PathBuf,
-    /// Make a new sparse image file of this size, such as 10GiB
+    /// Use the first bytes of a device only, such as 4TiB; where nothing is, make a new sparse image
+    /// file of this size
     #[arg(long)]
     size: Option<crate::units::ByteSize>,
     /// Erase a foreign file system, partition table or volume too

@@ -11,14 +11,13 @@ use super::report::{
     RegionCounts, RegionRow, Survey,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::daemon;
 use crate::device::{self, Device, DeviceError, OpenOptions, ProbeReport};
 use crate::format::Layout;
 use crate::store::inspect::{
     CheckEvent, Condition, Finding, Incomplete, Inspection, Listed, ListedState, ListingSummary,
     RegionSurvey, SnapshotState,
 };
-use crate::store::{OpenError, Superblocks, read_superblocks};
+use crate::store::{self, OpenError, Store, Superblocks, read_superblocks};
 
 /// Examines a device without writing to it.
 pub fn probe(path: &Path) -> anyhow::Result<ProbeReport> {
@@ -56,7 +55,13 @@ pub fn survey(Claimed { device, .. }: &Claimed) -> anyhow::Result<Survey> {
 /// Formats a device, whatever it holds.
 pub fn format(claimed: &Claimed, options: FormatOptions) -> anyhow::Result<FormatReport> {
     let clock = Clock::system();
-    let formatted = on_runtime(daemon::format(&claimed.device, options.alignment, None, &clock))?;
+    let options = store::FormatOptions {
+        size: options.size,
+        alignment: options.alignment,
+        ..store::FormatOptions::default()
+    };
+    let formatted =
+        on_runtime(async { Ok(Store::format(&claimed.device, &options, &clock).await?) })?;
     Ok(FormatReport {
         path: claimed.path.display().to_string(),
         uuid: formatted.uuid.to_string(),

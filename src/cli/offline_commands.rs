@@ -1,6 +1,7 @@
 //! `format`, `probe`, `inspect`, `ls` and `check`: commands on a device that no daemon is using.
 
 use std::io::{self, IsTerminal as _};
+use std::os::unix::fs::FileTypeExt as _;
 
 use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,14 +13,16 @@ use super::{DeviceArgs, FormatArgs, InspectArgs, ListArgs, explain, offline, out
 use crate::daemon::create_sparse;
 use crate::store::inspect::ListingSummary;
 
-/// Formats a device, after asking; with a size, makes the image file first.
+/// Formats a device, after asking; with a size and no device, makes the image file first.
 pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
     let path = arguments.device.as_path();
-    if let Some(size) = arguments.size {
+    let is_device = path.metadata().is_ok_and(|found| found.file_type().is_block_device());
+    let new_image = arguments.size.filter(|_| !is_device);
+    if let Some(size) = new_image {
         create_sparse(path, size)?;
     }
-    let formatted = format_claimed(arguments);
-    if formatted.is_err() && arguments.size.is_some() {
+    let formatted = format_claimed(arguments, new_image.is_some());
+    if formatted.is_err() && new_image.is_some() {
         // Nothing but the empty file of a moment ago is lost.
         let _ = std::fs::remove_file(path);
     }
@@ -28,13 +31,14 @@ pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
 }
 
 /// Holds the claim from the first look to the last write: nobody makes a file system in between.
-fn format_claimed(arguments: &FormatArgs) -> anyhow::Result<FormatReport> {
+fn format_claimed(arguments: &FormatArgs, is_new: bool) -> anyhow::Result<FormatReport> {
     let claimed = offline::claim(&arguments.device)?;
     // A file that was made a moment ago holds nothing that could be lost: nobody is asked.
-    if arguments.size.is_none() {
+    if !is_new {
         allow_erasing(arguments, &claimed)?;
     }
-    offline::format(&claimed, FormatOptions { alignment: arguments.alignment })
+    let size = arguments.size.map(|size| size.0);
+    offline::format(&claimed, FormatOptions { size, alignment: arguments.alignment })
 }
 
 fn allow_erasing(arguments: &FormatArgs, claimed: &Claimed) -> anyhow::Result<()> {

@@ -17,6 +17,8 @@ pub struct Survey {
 /// How `format` is to be done.
 #[derive(Clone, Copy, Debug)]
 pub struct FormatOptions {
+    /// Bytes to use of the device; `None` uses all.
+    pub size: Option<u64>,
     /// Alignment in bytes; `None` asks the device.
     pub alignment: Option<u32>,
 }

@@ -33,7 +33,7 @@ const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
 const RAM_SIZE_MIN: u64 = 1 << 20;
 const RAM_SIZE_MAX: u64 = 64 << 40;
 /// The smallest image that has room for a few regions.
-const IMAGE_SIZE: RangeInclusive<u64> = 16 << 20..=1 << 50;
+const IMAGE_SIZE: RangeInclusive<u64> = 16 << 20..=crate::format::DEVICE_SIZE_MAX;
 const REGION_SIZE: RangeInclusive<u64> = 256 << 10..=1 << 30;
 const RANGE_THRESHOLD: RangeInclusive<u64> = 64 << 10..=1 << 40;
 /// From what one checksum covers to what a device takes in a few requests.

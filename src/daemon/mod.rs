@@ -21,7 +21,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 
 pub use image::{ImageError, create_sparse};
-pub use wiring::format;
 
 use crate::cache::Cache;
 use crate::clock::Clock;

@@ -17,7 +17,6 @@ use crate::config::{
     Switch,
 };
 use crate::device::{self, Device, EngineKind, OpenOptions};
-use crate::format::Superblock;
 use crate::metrics::{Metrics, write_cache, write_device};
 use crate::server::listener::{Listener, Permissions, Protocol};
 use crate::server::{Options, RunError, Server, write_server};
@@ -33,7 +32,10 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
         RegionSize::Fixed(size) => Some(size.0),
     };
     image::prepare(config, async |path| {
-        format(&Device::open(&OpenOptions::new(path))?, None, region_size, &clock).await.map(drop)
+        let device = Device::open(&OpenOptions::new(path))?;
+        let options = FormatOptions { region_size, ..FormatOptions::default() };
+        Store::format(&device, &options, &clock).await?;
+        Ok(())
     })
     .await?;
     let device = config.device();
@@ -96,20 +98,6 @@ fn range_options(range: &RangeConfig) -> RangeOptions {
         concurrency: usize::try_from(range.concurrency).unwrap_or(usize::MAX),
         timeout: range.timeout.0,
     }
-}
-
-/// Writes a new, empty store to a device. What was on it is gone.
-///
-/// # Errors
-/// The device cannot be divided as asked, or fails.
-pub async fn format(
-    device: &Device,
-    alignment: Option<u32>,
-    region_size: Option<u64>,
-    clock: &Clock,
-) -> anyhow::Result<Superblock> {
-    let format = FormatOptions { alignment, region_size, ..FormatOptions::default() };
-    Ok(Store::format(device, &format, clock).await?)
 }
 
 /// Adds the snapshots of cache, store and device.

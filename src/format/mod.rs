@@ -6,6 +6,7 @@ mod entry;
 mod features;
 mod footer;
 mod layout;
+mod locator;
 mod region;
 mod secret;
 mod snapshot;
@@ -20,6 +21,7 @@ pub use footer::{
     EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer,
 };
 pub use layout::{DEVICE_SIZE_MAX, Layout, LayoutError, SUPERBLOCK_SPACE};
+pub use locator::{LOCATOR_LEN, LOCATOR_OFFSET, Locator};
 pub use region::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse};
 pub use secret::Secret;
 pub use snapshot::{

@@ -1,10 +1,14 @@
 //! Writing a new, empty store to a device. Owns what is drawn at random for it, once.
 
+use std::sync::Arc;
+
 use super::Store;
 use super::flusher::write_superblock;
 use crate::clock::Clock;
-use crate::device::{Device, DeviceError};
-use crate::format::{Features, Layout, LayoutError, Secret, Sequence, Superblock, Uuid};
+use crate::device::{Device, DeviceError, WriteSlice};
+use crate::format::{
+    Features, LOCATOR_OFFSET, Layout, LayoutError, Locator, Secret, Sequence, Superblock, Uuid,
+};
 
 /// How a device is formatted.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +17,8 @@ pub struct FormatOptions {
     pub uuid: Uuid,
     /// What key hashes are keyed with; by default random.
     pub secret: Secret,
+    /// Bytes to use, from the first on; `None` uses all of the device.
+    pub size: Option<u64>,
     /// Unit of transfers in bytes; `None` takes 4096 or what the device needs if that is more.
     pub alignment: Option<u32>,
     /// Bytes of a region; `None` chooses by the size of the device.
@@ -28,6 +34,7 @@ impl Default for FormatOptions {
         FormatOptions {
             uuid: random_uuid(),
             secret: Secret(random()),
+            size: None,
             alignment: None,
             region_size: None,
         }
@@ -58,6 +65,14 @@ pub enum FormatError {
     /// The device cannot be divided as asked.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The device is smaller than what is to be used of it.
+    #[error("the device has {actual} bytes, of which {asked} cannot be used")]
+    Size {
+        /// Bytes of the device.
+        actual: u64,
+        /// What was asked for.
+        asked: u64,
+    },
     /// The device needs a larger alignment.
     #[error("the device needs {needed}-byte alignment, {asked} was asked for")]
     Alignment {
@@ -87,7 +102,12 @@ impl Store {
         if alignment < needed {
             return Err(FormatError::Alignment { needed, asked: alignment });
         }
-        let layout = Layout::plan(device.geometry().size, alignment, options.region_size)?;
+        let actual = device.geometry().size;
+        let size = options.size.unwrap_or(actual);
+        if size > actual {
+            return Err(FormatError::Size { actual, asked: size });
+        }
+        let layout = Layout::plan(size, alignment, options.region_size)?;
         device.erase_signatures().await?;
         let now = clock.now();
         let superblock = Superblock {
@@ -100,9 +120,24 @@ impl Store {
             formatted_at: now,
             stamp: now,
         };
+        // Durable before the superblocks are: those flush first.
+        write_locators(device, &superblock).await?;
         write_superblock(device, &superblock).await?;
         Ok(superblock)
     }
+}
+
+async fn write_locators(device: &Device, superblock: &Superblock) -> Result<(), DeviceError> {
+    let layout = &superblock.layout;
+    let encoded = Locator { uuid: superblock.uuid, device_size: layout.device_size }.encode();
+    let len = usize::try_from(superblock.block_len()).unwrap_or(usize::MAX);
+    for copy in layout.superblock_offsets() {
+        let mut block = device.geometry().zeroed_buffer(len);
+        block[..encoded.len()].copy_from_slice(&encoded);
+        let slices = vec![WriteSlice::whole(Arc::new(block))];
+        device.write(copy + LOCATOR_OFFSET, slices).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod failures;
 #[allow(dead_code, reason = "the benchmark uses the rest")]
 mod fill;
 mod flush;
+mod formats;
 mod freeing;
 mod keys;
 mod kills;

@@ -99,15 +99,20 @@ impl Rig {
     pub fn with(disk: Disk, options: CacheOptions) -> Rig {
         crate::test_log::init();
         let size = disk.regions * disk.region_size + 2 * SUPERBLOCK;
-        let sim = SimDevice::new(size, disk.alignment);
-        let clock = Clock::manual(START);
         let format = FormatOptions {
             uuid: UUID,
             secret: Secret(UUID.0),
+            size: None,
             alignment: Some(disk.alignment),
             region_size: Some(disk.region_size),
         };
-        runtime().block_on(Store::format(&sim.open(), &format, &clock)).unwrap();
+        Rig::on(SimDevice::new(size, disk.alignment), &format, options)
+    }
+
+    /// A device formatted so, and open.
+    pub fn on(sim: SimDevice, format: &FormatOptions, options: CacheOptions) -> Rig {
+        let clock = Clock::manual(START);
+        runtime().block_on(Store::format(&sim.open(), format, &clock)).unwrap();
         let mut rig = Rig { sim, clock, options, life: None };
         rig.open();
         rig

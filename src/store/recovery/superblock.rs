@@ -3,7 +3,10 @@
 
 use crate::clock::Clock;
 use crate::device::{Device, DeviceError};
-use crate::format::{Damage, FeatureNames, Layout, SUPERBLOCK_LEN, Sequence, Superblock, round_up};
+use crate::format::{
+    Damage, FeatureNames, LOCATOR_LEN, LOCATOR_OFFSET, Layout, Locator, SUPERBLOCK_LEN, Sequence,
+    Superblock, round_up,
+};
 use crate::store::flusher::write_superblock;
 use crate::store::ranges::ZeroRangeOption;
 
@@ -82,11 +85,14 @@ pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError>
         Ok(superblock) => superblock.layout.superblock_offsets()[1],
         Err(_) => Layout::second_superblock_offset(size),
     };
-    let second = if second_at + SUPERBLOCK_LEN as u64 <= size {
-        read_superblock(device, second_at, first.is_ok()).await?
-    } else {
-        Err(Damage::Short)
-    };
+    let mut second = read_superblock(device, second_at, first.is_ok()).await?;
+    if first.is_err()
+        && let Err(Damage::Magic | Damage::Short) = second
+        && let Some(within) = read_locator(device).await
+    {
+        // The device has grown, or only a part of it is used.
+        second = read_superblock(device, Layout::second_superblock_offset(within), true).await?;
+    }
     // Also where the other copy can be used: it may be of before what this one says.
     for copy in [&first, &second] {
         if let Err(damage @ (Damage::Version(_) | Damage::Feature(_))) = copy {
@@ -118,6 +124,13 @@ pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError>
     Ok(Superblocks { best, damage: [first.err(), second.err()], needs_repair })
 }
 
+/// The bytes used of the device, if what is behind the first superblock copy says so.
+async fn read_locator(device: &Device) -> Option<u64> {
+    let bytes =
+        device.read_exact(LOCATOR_OFFSET..LOCATOR_OFFSET + LOCATOR_LEN as u64).await.ok()?;
+    Locator::decode(&bytes).ok().map(|locator| locator.device_size)
+}
+
 async fn read_superblock(
     device: &Device,
     offset: u64,
@@ -125,7 +138,7 @@ async fn read_superblock(
 ) -> Result<Result<Superblock, Damage>, DeviceError> {
     let alignment = u64::from(device.geometry().alignment);
     let len = round_up(SUPERBLOCK_LEN as u64, alignment);
-    if offset + len > device.geometry().size {
+    if offset.saturating_add(len) > device.geometry().size {
         return Ok(Err(Damage::Short));
     }
     match device.read_exact(offset..offset + SUPERBLOCK_LEN as u64).await {
