@@ -182,6 +182,41 @@ fn a_new_image_is_formatted_and_told_about() {
     assert!(run(&["format", "x.img", "--yes"]).status.success());
 }
 
+/// What is written to a terminal or a log goes farther than what is on the disk.
+#[test]
+fn the_secret_of_a_cache_is_not_shown() {
+    let directory = directory();
+    let run = |arguments: &[&str]| {
+        let output = rawcached(directory.path()).args(arguments).output().unwrap();
+        stdout(&output) + &stderr(&output)
+    };
+    let mut shown = run(&["format", "x.img", "--size", "64MiB"]);
+    let superblock = std::fs::read(directory.path().join("x.img")).unwrap();
+    let secret: [u8; 16] = superblock[72..88].try_into().unwrap();
+    assert_ne!(secret, [0; 16]);
+    for arguments in [
+        &["inspect", "x.img", "-v"][..],
+        &["inspect", "x.img", "--json"],
+        &["inspect", "x.img", "--region", "0"],
+        &["inspect", "x.img", "--key", "k", "--json"],
+        &["check", "x.img"],
+        &["ls", "x.img"],
+        &["probe", "x.img", "--json"],
+        &["format", "x.img"],
+        &["serve", "-v", "--check-config", "--device-path", "x.img"],
+    ] {
+        shown += &run(arguments);
+    }
+    assert!(shown.contains("x.img"));
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let halves = [&secret[..8], &secret[8..]].map(|half| half.try_into().unwrap());
+    let numbers = halves.map(|half| u64::from_le_bytes(half).to_string());
+    let list = format!("{:?}", &secret[..4]);
+    for form in [&hex[..16], &hex[16..], &numbers[0], &numbers[1], list.trim_matches(['[', ']'])] {
+        assert!(!shown.to_lowercase().contains(form), "{form} in {shown}");
+    }
+}
+
 #[test]
 fn a_foreign_file_system_is_erased_by_force_only() {
     let directory = directory();

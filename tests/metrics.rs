@@ -375,6 +375,18 @@ async fn reclaim(seen: &mut Seen) {
     seen.scrape(&metrics);
 }
 
+/// Stores keys until one shares its fingerprint with more than a lookup looks at.
+async fn crowd(cache: &Cache) {
+    let crowded = || cache.stats().store.counters.crowded;
+    for n in 0..2000 {
+        if crowded() > 0 {
+            return;
+        }
+        put(cache, &format!("crowd-{n}"), 10).await;
+    }
+    panic!("no fingerprint is crowded");
+}
+
 /// Bytes that went bad, collisions, and a device that fails.
 async fn trouble(seen: &mut Seen) {
     let device = sim(4 << 20).await;
@@ -389,6 +401,7 @@ async fn trouble(seen: &mut Seen) {
     for n in 0..100 {
         cache.lookup(format!("key-{n}").as_bytes()).await;
     }
+    crowd(&cache).await;
     device.inject(Fault::new(Effect::Short(512)).on(OperationKind::Read));
     cache.lookup(b"key-1").await;
     device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).always());

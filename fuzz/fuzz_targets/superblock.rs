@@ -2,16 +2,19 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rawcached::format::{DEVICE_SIZE_MAX, Features, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
+use rawcached::format::{DEVICE_SIZE_MAX, Features, Locator, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
 
 fuzz_target!(|data: &[u8]| {
-    let _ = Superblock::decode(data);
+    let _ = (Superblock::decode(data), Locator::decode(data));
     let Some((bytes, _)) = data.split_first_chunk::<SUPERBLOCK_LEN>() else { return };
     // No input that is merely guessed has the right checksum: give it one.
     let mut bytes = *bytes;
     bytes[12..16].fill(0);
     let checksum = crc32fast::hash(&bytes);
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    if let Ok(locator) = Locator::decode(&bytes) {
+        assert_eq!(Locator::decode(&locator.encode()), Ok(locator));
+    }
     let Ok(superblock) = Superblock::decode(&bytes) else { return };
     // What may be ignored is not kept.
     let features = Features { compatible: 0, ..superblock.features };

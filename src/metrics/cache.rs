@@ -145,6 +145,11 @@ fn write_lookups(page: &mut Page, store: &StoreStats) {
             counters.false_positives,
         ),
         (
+            "rawcached_index_crowded_total",
+            "Lookups and changes of keys that share their fingerprint with more entries than are looked at.",
+            counters.crowded,
+        ),
+        (
             "rawcached_expired_lookups_total",
             "Entries found expired or purged by a lookup.",
             counters.expired,

@@ -37,6 +37,8 @@ macro_rules! counters {
 counters! {
     /// Lookups whose fingerprint matched another key's entry.
     false_positives,
+    /// Lookups and changes of keys that share their fingerprint with more entries than are looked at.
+    crowded,
     /// Entries found expired or purged by a lookup.
     expired,
     /// Entries whose bytes on the device were not what was written.

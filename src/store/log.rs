@@ -229,6 +229,13 @@ impl Log {
         if self.sequences.has_room(appender) { Ok(()) } else { Err(NoRoom::Epoch) }
     }
 
+    /// Above all sequences of entries that there are, and not above those that will be drawn.
+    pub fn sequences_end(&self) -> Sequence {
+        let epoch = self.superblock.epoch;
+        let coming = if self.sequences.is_raising() { epoch } else { epoch.saturating_add(1) };
+        self.sequences.next().unwrap_or(Sequence::first_of(coming))
+    }
+
     /// Draws a name that nothing else has.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ mod slot;
 mod slots;
 mod snapshot;
 mod touch;
+mod unverified;
 mod victim;
 mod word;
 
@@ -77,6 +78,7 @@ use reclaim::Discard;
 use recovery::{Changed, Progress};
 use regions::{RegionState, RegionTable};
 use sequences::Sequences;
+use unverified::Unverified;
 
 /// How long a store waits for room before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -168,6 +170,7 @@ struct Shared {
     /// No snapshot is being read any more: its regions may be used again.
     snapshot_settled: AtomicBool,
     changed: Changed,
+    unverified: Unverified,
     progress: Progress,
     stopping: AtomicBool,
     closed: AtomicBool,
@@ -271,6 +274,7 @@ impl Store {
             opened_epoch: superblock.epoch,
             snapshot_settled: AtomicBool::new(vacant.snapshots.is_empty()),
             changed: Changed::new(),
+            unverified: Unverified::default(),
             progress: Progress::default(),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),

@@ -13,7 +13,8 @@ use super::log::{Appender, Log, NoRoom, Reservation, Ticket};
 use super::read::{Candidate, Extent, Loaded, Tier};
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::slot::Slot;
-use super::word::{Location, SizeClass};
+use super::unverified::LOOKS_MAX;
+use super::word::{Location, SizeClass, Word};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{Kill, Kind, ObjectHead, Sequence, SliceKey};
@@ -25,6 +26,11 @@ pub(super) struct Found {
     pub matched: Option<Match>,
     /// Words that may be the key's but cannot be read: they must not survive a change.
     suspects: SmallVec<[Candidate; 1]>,
+    /// Older versions of the key that a change killed without having seen them.
+    dead: SmallVec<[Place; 1]>,
+    /// There are more words than were looked at, and none of those was the key's: it may have an
+    /// older version among the others, and the change must kill it unseen.
+    is_partial: bool,
 }
 
 pub(super) struct Match {
@@ -38,13 +44,18 @@ pub(super) struct Match {
 
 impl Found {
     fn may_supersede(&self, log: &Log) -> bool {
-        self.matched.is_some() || !self.suspects.is_empty() || log.may_hide_older()
+        self.matched.is_some()
+            || !self.suspects.is_empty()
+            || !self.dead.is_empty()
+            || self.is_partial
+            || log.may_hide_older()
     }
 
     /// Places whose words go when the key changes.
     fn displaced(&self) -> impl Iterator<Item = Place> + '_ {
         let matched = self.matched.iter().map(|matched| matched.place);
-        matched.chain(self.suspects.iter().map(Candidate::place))
+        let suspects = self.suspects.iter().map(Candidate::place);
+        matched.chain(suspects).chain(self.dead.iter().copied())
     }
 }
 
@@ -131,19 +142,41 @@ impl Store {
         }
     }
 
-    /// Verifies the key's words. Reads the device only where a fingerprint matches.
+    /// Verifies the words of an object's key. Reads the device only where a fingerprint matches.
     pub(super) async fn find(&self, key: &[u8], key_hash: u64) -> Found {
+        self.find_among(key, key_hash, LOOKS_MAX).await
+    }
+
+    /// As [`Store::find`], for the key of a slice: all words are looked at, for nobody can choose the
+    /// names of slices.
+    pub(super) async fn find_slice(&self, key: &[u8], key_hash: u64) -> Found {
+        self.find_among(key, key_hash, usize::MAX).await
+    }
+
+    async fn find_among(&self, key: &[u8], key_hash: u64, looks_max: usize) -> Found {
         'again: loop {
-            let candidates = self.candidates(key_hash);
+            let mut candidates = self.candidates(key_hash);
             let mut found = Found {
                 places: candidates.iter().map(Candidate::place).collect(),
                 matched: None,
                 suspects: SmallVec::new(),
+                dead: SmallVec::new(),
+                is_partial: false,
             };
+            let oldest = || self.shared.regions.oldest_generation_but(u32::MAX);
+            if candidates.len() > looks_max && self.shared.unverified.has_room(oldest) {
+                found.is_partial = self.keep_newest(&mut candidates, looks_max);
+            }
             for candidate in candidates {
                 match self.load_for_change(candidate, (key, key_hash)).await {
                     Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
+                        if self.was_killed_unseen(key_hash, &entry) {
+                            found.dead.push(entry.place());
+                            continue;
+                        }
                         found.matched = Some(self.matched(&entry, tier));
+                        // There is no more than one version that nothing killed.
+                        found.is_partial = false;
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => continue 'again,
@@ -207,7 +240,7 @@ impl Store {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
-        self.unlink(found, &mut bucket, &mut log);
+        self.unlink(found, (change.key_hash, sequence), (&mut bucket, &mut log));
         let class = SizeClass::of(change.slot.len());
         let row = shared.regions.on_device(at.region);
         let touches = row.touches();
@@ -281,7 +314,7 @@ impl Store {
             self.drop_lost(&lost);
             return Ok(Attempt::Changed);
         }
-        self.unlink(found, &mut bucket, &mut log);
+        self.unlink(found, (change.key_hash, sequence), (&mut bucket, &mut log));
         if lost.iter().all(|entry| entry.place() != place) {
             bucket.insert(place.location, SizeClass::of(change.slot.len()));
         }
@@ -319,11 +352,19 @@ impl Store {
     }
 
     /// Takes the displaced words out of the index.
-    fn unlink(&self, found: &Found, bucket: &mut Locked<'_>, log: &mut Log) {
+    fn unlink(
+        &self,
+        found: &Found,
+        (key_hash, sequence): (u64, Sequence),
+        (bucket, log): (&mut Locked<'_>, &mut Log),
+    ) {
         for place in found.displaced() {
             if let Some(word) = bucket.remove(place.location) {
                 self.shared.uncount(word);
             }
+        }
+        if found.is_partial {
+            self.shared.unverified.note(key_hash, sequence);
         }
         for suspect in &found.suspects {
             // It may be another key's, which then has no kill record of its own.
@@ -335,11 +376,14 @@ impl Store {
     /// Whether the words are the ones that were verified. The region's life counts: a location may
     /// have been freed and written again meanwhile.
     fn is_unchanged(&self, now: &super::index::Candidates, then: &[Place]) -> bool {
+        let place = |word: &Word| {
+            let location = word.location();
+            Place { location, generation: self.generation_at(location) }
+        };
+        // As a rule nothing has moved: many are compared in one go.
         now.len() == then.len()
-            && now.iter().all(|word| {
-                let (location, generation) = (word.location(), self.generation_at(word.location()));
-                then.contains(&Place { location, generation })
-            })
+            && (now.iter().map(place).eq(then.iter().copied())
+                || now.iter().all(|word| then.contains(&place(word))))
     }
 
     fn after_displacing(&self, found: &Found) {
@@ -448,6 +492,9 @@ impl Store {
     fn drop_unrecorded(&self, key_hash: u64, found: &Found) -> bool {
         {
             let mut log = self.shared.log.lock();
+            if found.is_partial {
+                self.shared.unverified.note(key_hash, log.sequences_end());
+            }
             for place in found.displaced().filter(|place| !self.is_in_ram_only(*place)) {
                 let (region, _) = place.location.split(&self.shared.layout);
                 log.note_unindexed(region);
@@ -504,7 +551,7 @@ impl Store {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
-        self.unlink(found, &mut bucket, &mut log);
+        self.unlink(found, (key_hash, sequence), (&mut bucket, &mut log));
         drop(bucket);
         let ticket = self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
         self.release(log);

@@ -15,9 +15,10 @@ use super::entry::{Entry, Place, SlotBytes};
 use super::ranges::{BodyShare, SlicePlace, UNSHARED_LEN_MAX};
 use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
+use super::unverified::LOOKS_MAX;
 use super::word::{Location, SizeClass, Word};
 use crate::device::{AlignedBuf, DeviceError};
-use crate::format::{ENTRY_HEADER_LEN, EntryHeader, ObjectHead, Seed, Sequence, SliceKey};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, Seed, Sequence, SliceKey};
 use crate::planted::{self, Bug};
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
@@ -144,6 +145,29 @@ impl Store {
         (candidate.place() == place).then_some(candidate)
     }
 
+    /// Of more than `looks_max` candidates keeps those of the newest lives, and in a region the last.
+    /// True if there were more. Only who knows the cache's secret can make keys collide so.
+    pub(super) fn keep_newest(&self, candidates: &mut CandidateList, looks_max: usize) -> bool {
+        if candidates.len() <= looks_max {
+            return false;
+        }
+        count(&self.shared.counters.crowded);
+        candidates.sort_unstable_by_key(|found| {
+            let place = found.place();
+            // What is in memory only costs no read; its locations are given from the highest down.
+            let in_ram_only = self.is_in_ram_only(place);
+            let at = if in_ram_only { !place.location.0 } else { place.location.0 };
+            std::cmp::Reverse((in_ram_only, place.generation, at))
+        });
+        candidates.truncate(looks_max);
+        true
+    }
+
+    /// Whether a change killed an entry without having seen it. No change is of a slice.
+    pub(super) fn was_killed_unseen(&self, key_hash: u64, entry: &Entry) -> bool {
+        entry.kind() != Kind::Slice && self.shared.unverified.kills(key_hash, entry.sequence())
+    }
+
     fn candidate(&self, word: Word) -> Candidate {
         let (region, _) = word.location().split(&self.shared.layout);
         match self.shared.regions.get(region) {
@@ -155,13 +179,14 @@ impl Store {
     /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
     /// (past `fresh_until`) only if `stale_ok`.
     pub async fn lookup(&self, key: &[u8], stale_ok: bool) -> Option<(Entry, Tier)> {
-        self.search(key, self.key_hash(key), stale_ok).await
+        self.search(key, (self.key_hash(key), LOOKS_MAX), stale_ok).await
     }
 
     /// The slice `number` of an object, if it is there and sound.
     pub async fn slice(&self, object: Sequence, number: u32) -> Option<(Entry, Tier)> {
         let key = SliceKey { object, number }.encode();
-        self.search(&key, self.slice_hash(&key), true).await
+        // Nobody can choose the names of slices.
+        self.search(&key, (self.slice_hash(&key), usize::MAX), true).await
     }
 
     /// Where a slice with a body of `body_len` bytes is on the device; `None` if it is in memory too,
@@ -182,14 +207,24 @@ impl Store {
         Some(SlicePlace { region, offset, seed: candidate.seed, body_len })
     }
 
-    async fn search(&self, key: &[u8], key_hash: u64, stale_ok: bool) -> Option<(Entry, Tier)> {
+    async fn search(
+        &self,
+        key: &[u8],
+        (key_hash, looks_max): (u64, usize),
+        stale_ok: bool,
+    ) -> Option<(Entry, Tier)> {
         for _ in 0..ATTEMPTS_MAX {
             let mut moved = false;
-            let candidates = self.candidates(key_hash).into_iter();
-            for candidate in candidates.filter(|found| self.is_visible(found.place())) {
+            let mut candidates = self.candidates(key_hash);
+            candidates.retain(|found| self.is_visible(found.place()));
+            self.keep_newest(&mut candidates, looks_max);
+            for candidate in candidates {
                 let touches = self.touches_at(candidate.place());
                 match self.load(candidate, Extent::Answer).await {
                     Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
+                        if self.was_killed_unseen(key_hash, &entry) {
+                            continue;
+                        }
                         if self.has_ended(&entry, tier) {
                             let place = entry.place();
                             if self.touches_at(place) != touches && !self.is_pinned(place) {

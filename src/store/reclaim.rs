@@ -204,6 +204,10 @@ impl Store {
         if entry.sequence() < shared.purge_floor() {
             return false;
         }
+        // Its word is still there, but a change killed it unseen: moved, it would be newer than that.
+        if self.was_killed_unseen(record.key_hash, &entry) {
+            return false;
+        }
         let Ok(at) = log.reserve(&slot, Appender::Reclaim, shared.clock.now()) else {
             return false;
         };

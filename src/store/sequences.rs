@@ -30,6 +30,11 @@ impl Sequences {
         self.next > Sequence(0)
     }
 
+    /// The sequence that is drawn next, if an epoch began.
+    pub fn next(&self) -> Option<Sequence> {
+        self.has_epoch().then_some(self.next)
+    }
+
     /// An epoch is on its way to the device; true if none was before.
     pub fn begin_raising(&mut self) -> bool {
         !std::mem::replace(&mut self.raising, true)

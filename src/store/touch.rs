@@ -54,7 +54,7 @@ impl Store {
         for number in 0..head.slice_count() {
             let key = SliceKey { object: head.object, number }.encode();
             let key_hash = self.slice_hash(&key);
-            while let Some(matched) = self.find(&key, key_hash).await.matched {
+            while let Some(matched) = self.find_slice(&key, key_hash).await.matched {
                 if self.touch_at(&key, key_hash, &matched, lifetime).await? {
                     break;
                 }

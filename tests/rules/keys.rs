@@ -1,6 +1,99 @@
-//! Rule 1: verified operations. Keys with one hash live side by side.
+//! Rule 1: verified operations. Keys with one hash live side by side, and as many of them as one
+//! likes cost no lookup more than a few reads.
+
+use rawcached::cache::CacheOptions;
 
 use crate::support::*;
+
+/// All keys have one fingerprint; what is left of their hashes differs.
+fn crowded() -> CacheOptions {
+    CacheOptions { hash_mask: u64::MAX << 37, ..plain() }
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key-{n}").into_bytes()
+}
+
+#[test]
+fn a_thousand_collisions_cost_a_lookup_no_more_than_sixteen() {
+    let mut rig = Rig::with(SMALL, crowded());
+    for n in 0..1000 {
+        rig.put(&key(n), &body(n, 100), &for_secs(10_000)).unwrap();
+    }
+    rig.sleep(secs(2));
+    rig.kill();
+    for n in (0..1000).step_by(83).chain([999, 5000]) {
+        let before = rig.sim.counts().reads;
+        let found = rig.get(&key(n));
+        assert!(found.is_none_or(|found| found == body(n, 100)));
+        let reads = rig.sim.counts().reads - before;
+        assert!(reads <= 17, "{reads} reads for key {n}");
+        let before = rig.sim.counts().reads;
+        rig.put(&key(n), &body(n + 1, 100), &for_secs(10_000)).unwrap();
+        assert_eq!(rig.get(&key(n)).unwrap(), body(n + 1, 100), "what was just stored is found");
+        let reads = rig.sim.counts().reads - before;
+        assert!(reads <= 40, "{reads} reads to store and find key {n}");
+    }
+    assert!(rig.stats().store.counters.crowded > 0);
+    rig.cache().device_store().check_accounting();
+}
+
+#[test]
+fn a_removal_among_many_collisions_is_final() {
+    let mut rig = Rig::with(SMALL, crowded());
+    for n in 0..30 {
+        rig.put(&key(n), &body(n, 100), &for_secs(10_000)).unwrap();
+    }
+    // These are not looked at, for there are more than enough newer ones; then those go too.
+    for n in (0..10).chain((15..30).rev()) {
+        rig.remove(&key(n)).unwrap();
+        assert_eq!(rig.get(&key(n)), None);
+    }
+    rig.put(&key(3), &body(99, 100), &flushed()).unwrap();
+    for round in 0..4 {
+        for n in 0..30 {
+            let expected = match n {
+                3 => Some(body(99, 100)),
+                10..15 => Some(body(n, 100)),
+                _ => None,
+            };
+            assert_eq!(rig.get(&key(n)).as_deref(), expected.as_deref(), "key {n}, {round}");
+        }
+        match round {
+            0 | 2 => rig.kill(),
+            _ => rig.restart(),
+        }
+        rig.cache().device_store().check_accounting();
+    }
+}
+
+#[test]
+fn what_a_change_killed_unseen_is_not_written_again() {
+    let mut rig = Rig::with(SMALL, crowded());
+    for n in 0..40 {
+        rig.put(&key(n), &body(n, 100), &for_secs(100_000)).unwrap();
+    }
+    // The region is sealed with next to nothing in it: all that lives there is written again.
+    rig.restart();
+    rig.put(&key(0), &body(7, 100), &for_secs(100_000)).unwrap();
+    rig.remove(&key(1)).unwrap();
+    let freed = || rig.stats().store.counters.regions_freed;
+    for n in 0..200 {
+        rig.put(format!("filler-{n}").as_bytes(), &body(n, QUARTER), &for_secs(100_000)).unwrap();
+        rig.sleep(secs(1));
+        assert!(rig.get(&key(0)).is_none_or(|found| found == body(7, 100)), "the old body");
+        assert_eq!(rig.get(&key(1)), None);
+        if freed() > 8 {
+            break;
+        }
+    }
+    assert!(rig.stats().store.counters.reinserted > 0);
+    for _ in 0..2 {
+        assert!(rig.get(&key(0)).is_none_or(|found| found == body(7, 100)), "the old body");
+        assert_eq!(rig.get(&key(1)), None);
+        rig.kill();
+    }
+}
 
 #[test]
 fn two_keys_with_one_hash_coexist() {

@@ -197,6 +197,11 @@ impl Scenario {
         }
     }
 
+    /// Whether more entries may share a fingerprint than a lookup looks at: slices are entries too.
+    pub fn may_be_crowded(&self) -> bool {
+        self.hash_mask != u64::MAX && (self.keys > 16 || !matches!(self.sizes, Sizes::Tiny))
+    }
+
     fn churning(self, rng: &mut Rng) -> Scenario {
         Scenario {
             theme: Theme::Churn,

@@ -74,6 +74,10 @@ impl Store {
         if log.check_epoch(Appender::Reclaim).is_err() {
             return Err("the device does not take the next epoch");
         }
+        if !shared.unverified.is_empty() {
+            // It may have words of entries that a change killed unseen.
+            return Err("keys that collide were changed");
+        }
         if log.may_hide_older() {
             // The index lacks what recovery would find: only footers tell all.
             return Err("the device failed or entries were damaged since the start");

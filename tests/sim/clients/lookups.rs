@@ -63,7 +63,8 @@ impl Client {
         if scenario.roomy {
             history.check_miss(lookup, recovered, self.now());
         }
-        if recovered {
+        // What is not looked at for too many others may be found when those have gone.
+        if recovered && !scenario.may_be_crowded() {
             history.miss_is_final(lookup, self.now());
         }
     }

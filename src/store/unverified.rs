@@ -1,0 +1,84 @@
+//! Changes of keys that share their fingerprint with more words than are looked at. Owns which older
+//! versions such a change killed without having seen them: their words stay in the index, because
+//! their slots live on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::format::Sequence;
+
+/// Words of one fingerprint that are looked at: each may cost a read.
+pub const LOOKS_MAX: usize = 16;
+/// Most changes that are kept; beyond it changes look at every word.
+const CHANGES_MAX: usize = 64 << 10;
+
+/// Hashes of keys, and the last unverified change of each.
+#[derive(Default)]
+pub struct Unverified {
+    /// Spares everybody the lock as long as there is none.
+    any: AtomicBool,
+    changes: Mutex<HashMap<u64, Sequence>>,
+}
+
+impl Unverified {
+    /// A change with this sequence did not look at all words that may be the key's. Noted under the
+    /// key's bucket lock, so that who sees the change knows of it.
+    pub fn note(&self, key_hash: u64, sequence: Sequence) {
+        let mut changes = self.changes.lock();
+        let last = changes.entry(key_hash).or_default();
+        *last = sequence.max(*last);
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Whether an entry was killed by a change that did not see it. That the change may have been of
+    /// another key with the same hash is a false kill, as a kill record's is.
+    pub fn kills(&self, key_hash: u64, sequence: Sequence) -> bool {
+        self.any.load(Ordering::Acquire)
+            && self.changes.lock().get(&key_hash).is_some_and(|change| sequence < *change)
+    }
+
+    /// Whether another change may go unverified, with those forgotten that are older than every
+    /// entry: no entry has a sequence at or below `oldest`.
+    pub fn has_room(&self, oldest: impl FnOnce() -> Option<Sequence>) -> bool {
+        let mut changes = self.changes.lock();
+        if changes.len() >= CHANGES_MAX {
+            let oldest = oldest().unwrap_or(Sequence(u64::MAX));
+            changes.retain(|_, change| *change > oldest);
+        }
+        changes.len() < CHANGES_MAX
+    }
+
+    /// Whether there was none since the store was opened.
+    pub fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_older_than_a_change_is_dead() {
+        let unverified = Unverified::default();
+        assert!(unverified.is_empty() && !unverified.kills(1, Sequence(0)));
+        unverified.note(1, Sequence(20));
+        unverified.note(1, Sequence(10));
+        assert!(unverified.kills(1, Sequence(19)) && !unverified.kills(1, Sequence(20)));
+        assert!(!unverified.kills(2, Sequence(1)) && !unverified.is_empty());
+    }
+
+    #[test]
+    fn changes_older_than_every_entry_make_room() {
+        let unverified = Unverified::default();
+        for n in 1..=CHANGES_MAX as u64 {
+            assert!(unverified.has_room(|| panic!("not full yet")));
+            unverified.note(n, Sequence(n));
+        }
+        assert!(!unverified.has_room(|| Some(Sequence(0))));
+        assert!(unverified.has_room(|| Some(Sequence(9))));
+        assert!(unverified.kills(10, Sequence(5)) && !unverified.kills(9, Sequence(5)));
+    }
+}
