@@ -118,6 +118,25 @@ fn serve_a_loop_device(sector_size: u32) {
 }
 
 #[test]
+fn a_device_that_has_grown_is_served_as_it_was_and_the_log_says_so() {
+    let Some(disk) = require(LoopDevice::create(64 * MIB, 512)) else { return };
+    format(disk.path());
+    let mut daemon = Daemon::start(disk.path());
+    set(&daemon, "k", b"v");
+    assert!(daemon.stop().success() && !daemon.log().contains("is not used"), "{}", daemon.log());
+    File::options().write(true).open(disk.backing()).unwrap().set_len(96 * MIB).unwrap();
+    command("losetup", &[&"--set-capacity", &disk.path()]).unwrap();
+    daemon.restart();
+    expect(&daemon, "k", b"v");
+    assert!(daemon.log().contains("the rest is not used"), "{}", daemon.log());
+    daemon.kill();
+    // Its second copy is where it was, not at the new end.
+    overwrite(disk.path(), 0, &[0; 512]);
+    daemon.restart();
+    expect(&daemon, "k", b"v");
+}
+
+#[test]
 fn a_part_of_a_device_is_used() {
     let Some(disk) = require(LoopDevice::create(160 * MIB, 4096)) else { return };
     let output = run(&[&"format", &disk.path(), &"--size", &"128MiB", &"--yes", &"--force"]);

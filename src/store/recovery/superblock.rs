@@ -162,6 +162,7 @@ pub(in crate::store) async fn open_superblock(
         return Err(OpenError::ReadOnly(features));
     }
     clock.anchor(found.best.stamp);
+    tell_of_growth(device, &found.best);
     if found.needs_repair {
         tracing::warn!(
             first = ?found.damage[0], second = ?found.damage[1],
@@ -172,4 +173,15 @@ pub(in crate::store) async fn open_superblock(
         }
     }
     Ok((found.best, found.needs_repair))
+}
+
+/// The store keeps the size that it was formatted with. That there is more is said where it would make
+/// a region.
+fn tell_of_growth(device: &Device, superblock: &Superblock) {
+    let (used, size) = (superblock.layout.device_size, device.geometry().size);
+    if size.saturating_sub(used) >= superblock.layout.region_size {
+        let why =
+            "the device is larger than the store: the rest is not used; to use it, format again";
+        tracing::warn!(bytes_used = used, bytes = size, "{why}");
+    }
 }
