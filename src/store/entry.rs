@@ -5,18 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::place::Place;
 use super::request::Lifetime;
-use super::word::Location;
 use crate::format::{EntryHeader, Kind, ObjectHead, Sequence};
-
-/// Where an entry is, in which life of the region: never the same for two entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// The slot's place on the device.
-    pub location: Location,
-    /// The region's life.
-    pub generation: Sequence,
-}
 
 /// Slots up to this length stand beside their reference count.
 const BESIDE_COUNT_LEN_MAX: usize = 4096;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::chunks::{AfterWrite, COPY_LEN_MAX, Chunks, Found, InMemory, PendingWrite, Ready};
 use super::footers::SealedRegion;
+use super::place::{Life, Place};
 use super::regions::{RegionState, RegionTable};
 use super::request::Lifetime;
 use super::sequences::Sequences;
@@ -57,6 +58,8 @@ pub struct Reservation {
     pub region: u32,
     /// Byte offset of the slot in the region.
     pub offset: u64,
+    /// Both, in the life in which the slot is written.
+    pub place: Place,
 }
 
 /// An append whose bytes are to be copied when the append lock is released; then
@@ -385,7 +388,9 @@ impl Log {
             }
             match self.chunks.room_until() {
                 Some(end) if offset + slot_len <= end => {
-                    return Ok(Reservation { region: open.region, offset });
+                    let life = Life::new(open.region, open.generation);
+                    let place = life.place(offset, &self.layout);
+                    return Ok(Reservation { region: open.region, offset, place });
                 }
                 Some(_) => self.chunks.freeze(self.appended),
                 None => self.chunks.open(slot_len),
@@ -422,7 +427,7 @@ impl Log {
         self.open = Some(OpenRegion {
             region,
             generation,
-            seed: self.regions.seed_of(region, generation),
+            seed: self.regions.seed_of(Life::new(region, generation)),
             // Growing it later would be a copy under the append lock.
             footer: Footer {
                 records: Vec::with_capacity(self.records_expected),
@@ -520,7 +525,7 @@ impl Log {
         footer: Footer,
         stamp: Timestamp,
     ) {
-        let seed = self.regions.seed_of(region, generation);
+        let seed = self.regions.seed_of(Life::new(region, generation));
         self.chunks.push_footer(SealedRegion { region, generation, seed, footer, stamp });
     }
 

@@ -3,6 +3,7 @@
 //!
 //! The rules it keeps are numbered in `docs/ARCHITECTURE.md`, "Rules of truth".
 
+mod bodies;
 mod chunks;
 mod contents;
 mod counters;
@@ -18,6 +19,7 @@ pub mod inspect;
 mod key_hash;
 mod log;
 mod mutate;
+mod place;
 mod ranges;
 mod read;
 mod reclaim;
@@ -46,17 +48,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 
+pub(crate) use bodies::HeldBody;
+pub use bodies::ObjectReader;
 pub use counters::CountersSnapshot;
-pub use entry::{Entry, Place};
+pub use entry::Entry;
 pub use fills::Fill;
 pub use formatting::{FormatError, FormatOptions};
 pub use key_hash::KeyHasher;
 pub use log::Ticket;
+pub use place::Place;
 pub use ranges::{
     BodyShare, RangeOptions, RangeReader, RangeStats, TruncatedBody, ZeroRangeOption,
 };
-pub(crate) use read::HeldBody;
-pub use read::{ObjectReader, Tier};
+pub use read::Tier;
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
 pub use request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
@@ -519,7 +523,7 @@ impl Shared {
 
     /// The place of the `number`th entry that is in RAM only.
     fn ram_place(&self, number: u64) -> Place {
-        Place { location: Location::beyond(number, &self.layout), generation: Sequence(0) }
+        Place::in_ram(Location::beyond(number, &self.layout))
     }
 
     fn touch_lock(&self, key_hash: u64) -> &tokio::sync::Mutex<()> {
@@ -528,7 +532,7 @@ impl Shared {
     }
 
     fn fill_lock(&self, place: Place) -> &Mutex<()> {
-        let n = usize::try_from(place.location.0).unwrap_or(0) % self.fill_locks.len();
+        let n = usize::try_from(place.location().0).unwrap_or(0) % self.fill_locks.len();
         &self.fill_locks[n]
     }
 }

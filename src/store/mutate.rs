@@ -6,15 +6,16 @@ use std::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
 use super::counters::{add, count};
-use super::entry::{Entry, Place, SlotBytes};
+use super::entry::{Entry, SlotBytes};
 use super::fills::Fill;
 use super::index::Locked;
 use super::log::{Appender, Log, NoRoom, Reservation, Ticket};
+use super::place::Place;
 use super::read::{Candidate, Extent, Loaded, Tier};
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::slot::Slot;
 use super::unverified::LOOKS_MAX;
-use super::word::{Location, SizeClass, Word};
+use super::word::{SizeClass, Word};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{Kill, Kind, ObjectHead, Sequence, SliceKey};
@@ -236,7 +237,7 @@ impl Store {
         };
         shared.changed.note(change.key_hash);
         let mut bucket = shared.index.lock(change.key_hash);
-        if !self.is_unchanged(&bucket.candidates(), &found.places) {
+        if !self.is_unchanged(&bucket, &found.places) {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
@@ -245,18 +246,15 @@ impl Store {
         let row = shared.regions.on_device(at.region);
         let touches = row.touches();
         row.add_live(class.len_max());
-        let location = Location::new(at.region, at.offset, &shared.layout);
-        bucket.insert(location, class);
+        bucket.insert(at.place.location(), class);
         drop(bucket);
         let supersedes = found.may_supersede(&log);
         let (ticket, unfilled) =
             log.append(at, change.slot, change.key_hash, (sequence, supersedes));
         log.earn_reinsert(change.slot.len());
-        // Under the append lock the region is still in the life that the slot is written in.
-        let place = Place { location, generation: row.generation() };
         self.fill_and_release(log, change.slot, unfilled);
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
-            self.keep_stored(change.slot, place, (sequence, supersedes), touches);
+            self.keep_stored(change.slot, at.place, (sequence, supersedes), touches);
         }
         Ok(Attempt::Published(sequence, ticket))
     }
@@ -307,7 +305,7 @@ impl Store {
         let lost = shared.resident.insert(entry);
         shared.changed.note(change.key_hash);
         let mut bucket = shared.index.lock(change.key_hash);
-        if !self.is_unchanged(&bucket.candidates(), &found.places) {
+        if !self.is_unchanged(&bucket, &found.places) {
             drop(bucket);
             drop(log);
             shared.resident.remove(place);
@@ -316,7 +314,7 @@ impl Store {
         }
         self.unlink(found, (change.key_hash, sequence), (&mut bucket, &mut log));
         if lost.iter().all(|entry| entry.place() != place) {
-            bucket.insert(place.location, SizeClass::of(change.slot.len()));
+            bucket.insert(place.location(), SizeClass::of(change.slot.len()));
         }
         drop(bucket);
         let mut ticket = 0;
@@ -359,7 +357,7 @@ impl Store {
         (bucket, log): (&mut Locked<'_>, &mut Log),
     ) {
         for place in found.displaced() {
-            if let Some(word) = bucket.remove(place.location) {
+            if let Some(word) = bucket.remove(place.location()) {
                 self.shared.uncount(word);
             }
         }
@@ -375,11 +373,9 @@ impl Store {
 
     /// Whether the words are the ones that were verified. The region's life counts: a location may
     /// have been freed and written again meanwhile.
-    fn is_unchanged(&self, now: &super::index::Candidates, then: &[Place]) -> bool {
-        let place = |word: &Word| {
-            let location = word.location();
-            Place { location, generation: self.generation_at(location) }
-        };
+    fn is_unchanged(&self, bucket: &Locked<'_>, then: &[Place]) -> bool {
+        let now = bucket.candidates();
+        let place = |word: &Word| self.place_of(bucket, *word);
         // As a rule nothing has moved: many are compared in one go.
         now.len() == then.len()
             && (now.iter().map(place).eq(then.iter().copied())
@@ -432,7 +428,7 @@ impl Store {
         let mut bucket = shared.index.lock(key_hash);
         let sequence = log.draw();
         shared.regions.on_device(at.region).add_live(class.len_max());
-        bucket.insert(Location::new(at.region, at.offset, &shared.layout), class);
+        bucket.insert(at.place.location(), class);
         drop(bucket);
         let (ticket, unfilled) = log.append(at, slot, key_hash, (sequence, false));
         log.earn_reinsert(slot.len());
@@ -496,7 +492,7 @@ impl Store {
                 self.shared.unverified.note(key_hash, log.sequences_end());
             }
             for place in found.displaced().filter(|place| !self.is_in_ram_only(*place)) {
-                let (region, _) = place.location.split(&self.shared.layout);
+                let region = place.region(&self.shared.layout);
                 log.note_unindexed(region);
             }
         }
@@ -547,7 +543,7 @@ impl Store {
         };
         shared.changed.note(key_hash);
         let mut bucket = shared.index.lock(key_hash);
-        if !self.is_unchanged(&bucket.candidates(), &found.places) {
+        if !self.is_unchanged(&bucket, &found.places) {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
@@ -562,8 +558,7 @@ impl Store {
     /// be read again later. Without room for the record the word stays and is met again. True if
     /// the word is gone by this.
     pub(super) fn drop_damaged(&self, key_hash: u64, candidate: Candidate) -> bool {
-        let (region, _) = candidate.location().split(&self.shared.layout);
-        if self.shared.regions.get(region).is_none() {
+        if self.is_in_ram_only(candidate.place()) {
             self.forget(key_hash, candidate.place());
             return false;
         }
@@ -577,7 +572,7 @@ impl Store {
             return false;
         };
         let mut bucket = self.shared.index.lock(key_hash);
-        let same = self.generation_at(candidate.location()) == candidate.generation;
+        let same = self.is_present(candidate.place());
         let removed = same.then(|| bucket.remove(candidate.location())).flatten();
         if let Some(word) = removed {
             self.shared.uncount(word);
@@ -585,7 +580,7 @@ impl Store {
         drop(bucket);
         if removed.is_some() {
             // It may be another key's, which then has no kill record of its own.
-            log.note_unindexed(region);
+            log.note_unindexed(candidate.place().region(&self.shared.layout));
             let sequence = log.draw();
             self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
         }

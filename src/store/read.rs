@@ -11,8 +11,10 @@ use tokio::sync::SemaphorePermit;
 use super::Store;
 use super::chunks::InMemory;
 use super::counters::count;
-use super::entry::{Entry, Place, SlotBytes};
-use super::ranges::{BodyShare, SlicePlace, UNSHARED_LEN_MAX};
+use super::entry::{Entry, SlotBytes};
+use super::index::Locked;
+use super::place::Place;
+use super::ranges::{SlicePlace, UNSHARED_LEN_MAX};
 use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::unverified::LOOKS_MAX;
@@ -39,23 +41,33 @@ pub enum Tier {
     Disk,
 }
 
-/// An index word that may be the key's, with the life of its region at that moment.
+/// What is to be read: as a rule the entry of an index word that may be the key's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    pub word: Word,
-    pub generation: Sequence,
-    pub seed: Seed,
+    place: Place,
+    class: SizeClass,
+    is_hit: bool,
 }
 
 pub(super) type CandidateList = SmallVec<[Candidate; 2]>;
 
 impl Candidate {
-    pub fn location(&self) -> Location {
-        self.word.location()
+    /// The entry of a slot of this class, whose word need not be there any more.
+    pub fn at(place: Place, class: SizeClass) -> Candidate {
+        Candidate { place, class, is_hit: true }
     }
 
     pub fn place(&self) -> Place {
-        Place { location: self.location(), generation: self.generation }
+        self.place
+    }
+
+    pub fn location(&self) -> Location {
+        self.place.location()
+    }
+
+    /// Bound of the slot's length.
+    pub fn class(&self) -> SizeClass {
+        self.class
     }
 }
 
@@ -78,32 +90,8 @@ enum FromLog {
     Unfilled,
     /// Nothing, or not the entry.
     Elsewhere,
-}
-
-/// Keeps the slices of an object that was replaced until it is dropped, unless they are evicted.
-pub struct ObjectReader {
-    store: Store,
-    object: Sequence,
-}
-
-impl Drop for ObjectReader {
-    fn drop(&mut self) {
-        self.store.shared.readers.remove_if_mut(&self.object, |_, count| {
-            *count -= 1;
-            *count == 0
-        });
-        if !self.store.shared.discards.lock().is_empty() {
-            self.store.shared.wake_reclaimer.notify_one();
-        }
-    }
-}
-
-/// An entry for a client, with its body or without.
-pub(crate) enum HeldBody {
-    /// With its body, and the right to hold it where one is needed.
-    Here(Entry, Option<BodyShare>),
-    /// Without its body: [`Store::again`] reads it, [`Store::body_piece`] gives a part of it.
-    Elsewhere(Entry),
+    /// The region is in another life.
+    Moved,
 }
 
 /// How much of an entry is wanted.
@@ -135,13 +123,13 @@ impl Store {
     /// The words that may be the key's, and the lives of their regions.
     pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
         let bucket = self.shared.index.lock(key_hash);
-        bucket.candidates().into_iter().map(|word| self.candidate(word)).collect()
+        bucket.candidates().into_iter().map(|word| self.candidate(&bucket, word)).collect()
     }
 
     /// The word of the key with exactly this place.
     pub(super) fn candidate_at(&self, key_hash: u64, place: Place) -> Option<Candidate> {
         let bucket = self.shared.index.lock(key_hash);
-        let candidate = self.candidate(bucket.get(place.location)?);
+        let candidate = self.candidate(&bucket, bucket.get(place.location())?);
         (candidate.place() == place).then_some(candidate)
     }
 
@@ -156,8 +144,8 @@ impl Store {
             let place = found.place();
             // What is in memory only costs no read; its locations are given from the highest down.
             let in_ram_only = self.is_in_ram_only(place);
-            let at = if in_ram_only { !place.location.0 } else { place.location.0 };
-            std::cmp::Reverse((in_ram_only, place.generation, at))
+            let at = if in_ram_only { !place.location().0 } else { place.location().0 };
+            std::cmp::Reverse((in_ram_only, place.generation(), at))
         });
         candidates.truncate(looks_max);
         true
@@ -168,12 +156,14 @@ impl Store {
         entry.kind() != Kind::Slice && self.shared.unverified.kills(key_hash, entry.sequence())
     }
 
-    fn candidate(&self, word: Word) -> Candidate {
-        let (region, _) = word.location().split(&self.shared.layout);
-        match self.shared.regions.get(region) {
-            Some(row) => Candidate { word, generation: row.generation(), seed: row.seed() },
-            None => Candidate { word, generation: Sequence(0), seed: Seed(0) },
-        }
+    fn candidate(&self, bucket: &Locked<'_>, word: Word) -> Candidate {
+        let place = self.place_of(bucket, word);
+        Candidate { place, class: word.class(), is_hit: word.is_hit() }
+    }
+
+    /// The place that a word in a locked bucket names.
+    pub(super) fn place_of(&self, bucket: &Locked<'_>, word: Word) -> Place {
+        Place::of_word(word, bucket, (&self.shared.regions, &self.shared.layout))
     }
 
     /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
@@ -195,16 +185,16 @@ impl Store {
         let key_hash = self.slice_hash(&key.encode());
         let candidates = self.candidates(key_hash);
         let [candidate] = candidates[..] else { return None };
-        let (region, offset) = candidate.location().split(&self.shared.layout);
-        if self.shared.regions.get(region)?.in_memory()
+        let (life, offset) = candidate.place().split(&self.shared.layout);
+        if self.shared.regions.get(life.region())?.in_memory()
             || self.shared.resident.get(candidate.place()).is_some()
         {
             return None;
         }
-        if !candidate.word.is_hit() {
+        if !candidate.is_hit {
             self.shared.index.lock(key_hash).mark_hit(candidate.location());
         }
-        Some(SlicePlace { region, offset, seed: candidate.seed, body_len })
+        Some(SlicePlace { life, offset, body_len })
     }
 
     async fn search(
@@ -253,74 +243,6 @@ impl Store {
         None
     }
 
-    /// The bytes `within` of an entry's body, for a reader that may take its time: all of them at
-    /// the cost of the budget of such readers, or a copy of the first of them if none of it is left.
-    pub(crate) fn body_piece(&self, entry: &Entry, within: Range<usize>) -> Bytes {
-        if entry.body_len() <= UNSHARED_LEN_MAX {
-            return entry.shared_body().slice(within);
-        }
-        match self.body_share(entry) {
-            Some(share) => share.cover(entry.shared_body().slice(within)),
-            None => {
-                let end = within.end.min(within.start + UNSHARED_LEN_MAX);
-                Bytes::copy_from_slice(&entry.body()[within.start..end])
-            }
-        }
-    }
-
-    /// Whether the body is let go after each piece, for want of memory, and looked for again: if it
-    /// were not in the RAM tier then, each piece would be a read of the whole.
-    fn is_read_in_pieces(&self, entry: &Entry) -> bool {
-        entry.body_len() > UNSHARED_LEN_MAX && !self.shared.range_budget.has(entry.weight())
-    }
-
-    /// The right to hold an entry's body for a client, unless too many are held.
-    fn body_share(&self, entry: &Entry) -> Option<BodyShare> {
-        self.shared.range_budget.share(entry.weight())
-    }
-
-    /// Takes the right to hold the body of an entry, and its body if there is none. Short bodies
-    /// need no right.
-    pub(crate) fn hold_body(&self, entry: Entry) -> HeldBody {
-        if entry.body_len() <= UNSHARED_LEN_MAX {
-            return HeldBody::Here(entry, None);
-        }
-        match self.body_share(&entry) {
-            Some(share) => HeldBody::Here(entry, Some(share)),
-            None => HeldBody::Elsewhere(entry.without_body()),
-        }
-    }
-
-    /// An entry once more whose body was let go; `None` if it was evicted or is damaged. That it
-    /// was replaced meanwhile does not matter.
-    pub(crate) async fn again(&self, without_body: &Entry) -> Option<Entry> {
-        let place = without_body.place();
-        if let Some(entry) = self.shared.resident.get(place) {
-            return Some(entry);
-        }
-        let (region, _) = place.location.split(&self.shared.layout);
-        let row = self.shared.regions.get(region)?;
-        let class = SizeClass::of(without_body.slot_len() as u64);
-        let word = Word::new(place.location, class, 0);
-        let candidate = Candidate { word, generation: place.generation, seed: row.seed() };
-        // If it was replaced nobody finds a copy in the RAM tier: it gets none.
-        let loaded = match row.in_memory() {
-            true => self.load(candidate, Extent::Whole).await,
-            false => self.load_stored(candidate, Extent::Whole).await,
-        };
-        match loaded {
-            Loaded::Entry(entry, _) if entry.sequence() == without_body.sequence() => Some(entry),
-            _ => None,
-        }
-    }
-
-    /// Holds off the discarding of an object's slices while its body is read.
-    #[must_use]
-    pub fn read_object(&self, object: Sequence) -> ObjectReader {
-        *self.shared.readers.entry(object).or_insert(0) += 1;
-        ObjectReader { store: self.clone(), object }
-    }
-
     /// Whether the index has a word for each slice that holds bytes `range` of an object.
     pub fn has_slices(&self, head: &ObjectHead, range: Range<u64>) -> bool {
         head.slices_of(range).all(|number| {
@@ -332,13 +254,12 @@ impl Store {
     /// Whether an entry may be found: until recovery is complete only those stored since the start,
     /// whatever is in the index already.
     pub(super) fn is_visible(&self, place: Place) -> bool {
-        let is_old = || place.generation.epoch() <= self.shared.opened_epoch;
+        let is_old = || place.generation().epoch() <= self.shared.opened_epoch;
         self.shared.is_recovered() || !is_old() || self.is_in_ram_only(place)
     }
 
     pub(super) fn is_in_ram_only(&self, place: Place) -> bool {
-        let (region, _) = place.location.split(&self.shared.layout);
-        self.shared.regions.get(region).is_none()
+        self.shared.regions.get(place.region(&self.shared.layout)).is_none()
     }
 
     /// Whether an entry may be served now, by purges and time.
@@ -364,7 +285,7 @@ impl Store {
         if !stale_ok && entry.lifetime().fresh_until <= self.shared.clock.now() && !ignores_end {
             return None;
         }
-        if !candidate.word.is_hit() {
+        if !candidate.is_hit {
             self.shared.index.lock(key_hash).mark_hit(candidate.location());
         }
         Some((entry, tier))
@@ -396,7 +317,7 @@ impl Store {
 
     /// Touches in the region of a place, begun and ended ones.
     fn touches_at(&self, place: Place) -> u32 {
-        let (region, _) = place.location.split(&self.shared.layout);
+        let region = place.region(&self.shared.layout);
         self.shared.regions.get(region).map_or(0, |row| row.touches())
     }
 
@@ -410,11 +331,11 @@ impl Store {
         let mut bucket = self.shared.index.lock(key_hash);
         let mut removed = None;
         // The region may have been freed and written again: then the word is another entry's.
-        if self.generation_at(place.location) == place.generation {
+        if self.is_present(place) {
             if !may() {
                 return false;
             }
-            removed = bucket.remove(place.location);
+            removed = bucket.remove(place.location());
             if let Some(word) = removed {
                 // Under the lock: reclaim counts on it that no word means nothing alive.
                 self.shared.uncount(word);
@@ -426,20 +347,18 @@ impl Store {
     }
 
     fn is_pinned(&self, place: Place) -> bool {
-        let (region, _) = place.location.split(&self.shared.layout);
+        let region = place.region(&self.shared.layout);
         self.shared.regions.get(region).is_some_and(|row| row.is_pinned())
     }
 
-    /// The present life of the region of a location; 0 for entries in RAM only.
-    pub(super) fn generation_at(&self, location: Location) -> Sequence {
-        let (region, _) = location.split(&self.shared.layout);
-        self.shared.regions.get(region).map_or(Sequence(0), |row| row.generation())
+    /// Whether the region of a place is in the same life still; true for entries in RAM only.
+    pub(super) fn is_present(&self, place: Place) -> bool {
+        self.shared.regions.is_in(place.split(&self.shared.layout).0) || self.is_in_ram_only(place)
     }
 
     /// Reads what is at a candidate's place, and offers a copy of a whole slot to the RAM tier.
     pub(super) async fn load(&self, candidate: Candidate, extent: Extent) -> Loaded {
-        let (region, _) = candidate.location().split(&self.shared.layout);
-        let touches = self.shared.regions.get(region).map_or(0, |row| row.touches());
+        let touches = self.touches_at(candidate.place());
         let loaded = self.peek(candidate, extent).await;
         if let Loaded::Entry(entry, Tier::Log | Tier::Disk) = &loaded
             && extent.is_whole()
@@ -455,12 +374,13 @@ impl Store {
         if let Some(entry) = self.shared.resident.get(candidate.place()) {
             return Loaded::Entry(entry, Tier::Ram);
         }
-        let (region, offset) = candidate.location().split(&self.shared.layout);
+        let region = candidate.place().region(&self.shared.layout);
         let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
         while row.in_memory() {
-            match self.load_from_log(candidate, region, offset) {
+            match self.load_from_log(candidate.place()) {
                 FromLog::Entry(entry) => return Loaded::Entry(entry, Tier::Log),
                 FromLog::Elsewhere => break,
+                FromLog::Moved => return Loaded::Moved,
                 // Another thread is copying it there.
                 FromLog::Unfilled => tokio::task::yield_now().await,
             }
@@ -470,36 +390,36 @@ impl Store {
 
     /// Reads what is on the device at a candidate's place, twice if in doubt.
     pub(super) async fn load_stored(&self, candidate: Candidate, extent: Extent) -> Loaded {
-        let (region, offset) = candidate.location().split(&self.shared.layout);
-        let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
+        let (life, offset) = candidate.place().split(&self.shared.layout);
+        let Some(row) = self.shared.regions.get(life.region()) else { return Loaded::Damaged };
         let adaptive = extent == Extent::Answer && self.shared.device.info().adaptive;
         // The page cache may have the version of a header that a touch replaced.
         let by_cache = adaptive && row.is_untouched();
         let first = if by_cache { Extent::Answer } else { extent.direct() };
-        let mut loaded = self.load_from_device(candidate, region, offset, first).await;
+        let mut loaded = self.load_from_device(candidate, first).await;
         if by_cache && !matches!(loaded, Loaded::Entry(..)) {
-            self.distrust(candidate, region, offset);
+            self.distrust(candidate, life.region(), offset);
             loaded = Loaded::Damaged;
         }
-        if matches!(loaded, Loaded::Damaged) && row.generation() == candidate.generation {
+        if matches!(loaded, Loaded::Damaged) && self.shared.regions.is_in(life) {
             // A transfer can go wrong once; the second answer counts.
-            loaded = self.load_from_device(candidate, region, offset, extent.direct()).await;
+            loaded = self.load_from_device(candidate, extent.direct()).await;
         }
-        let same_life =
-            row.generation() == candidate.generation && row.state() != RegionState::Free;
+        let same_life = self.shared.regions.is_in(life) && row.state() != RegionState::Free;
         if !same_life && !planted::is(Bug::SkipGenerationCheck) {
             return Loaded::Moved;
         }
         loaded
     }
 
-    /// Offers a copy just read to the RAM tier, unless a touch overtook the read.
+    /// Offers a copy just read to the RAM tier, unless a touch overtook the read, or the region was
+    /// freed: nobody would find the copy.
     pub(super) fn keep_resident(&self, entry: Entry, touches_before: u32) {
         let place = entry.place();
-        let (region, _) = place.location.split(&self.shared.layout);
         let _filling = self.shared.fill_lock(place).lock();
-        let touched = self.shared.regions.on_device(region).touches() != touches_before;
-        if !touched || planted::is(Bug::SkipTouchCheck) {
+        let touched = self.touches_at(place) != touches_before;
+        let may_keep = !touched || planted::is(Bug::SkipTouchCheck);
+        if may_keep && self.is_present(place) {
             let lost = self.shared.resident.insert(entry);
             self.drop_lost(&lost);
         }
@@ -508,19 +428,24 @@ impl Store {
     /// Removes the words of entries that the RAM tier put out and that are nowhere else.
     pub(super) fn drop_lost(&self, lost: &[Entry]) {
         for entry in lost {
-            let (region, _) = entry.place().location.split(&self.shared.layout);
-            if self.shared.regions.get(region).is_none() {
+            if self.is_in_ram_only(entry.place()) {
                 let key_hash = self.key_hash(entry.key());
-                self.shared.index.lock(key_hash).remove(entry.place().location);
+                self.shared.index.lock(key_hash).remove(entry.place().location());
             }
         }
     }
 
     /// Copies an entry out of the memory of the log.
-    fn load_from_log(&self, candidate: Candidate, region: u32, offset: u64) -> FromLog {
+    fn load_from_log(&self, place: Place) -> FromLog {
+        let (life, offset) = place.split(&self.shared.layout);
+        let (region, seed) = (life.region(), self.shared.regions.seed_of(life));
         let mut log = self.shared.log.lock();
+        // Under the append lock, under which regions begin the lives that they are written in.
+        if !self.shared.regions.is_in(life) {
+            return FromLog::Moved;
+        }
         let header = match log.in_memory(region, offset..offset + ENTRY_HEADER_LEN as u64) {
-            InMemory::Bytes(bytes) => EntryHeader::decode(bytes, candidate.seed, offset),
+            InMemory::Bytes(bytes) => EntryHeader::decode(bytes, seed, offset),
             InMemory::Unfilled => return FromLog::Unfilled,
             InMemory::No | InMemory::Shared(_) => return FromLog::Elsewhere,
         };
@@ -534,27 +459,23 @@ impl Store {
             InMemory::Unfilled => return FromLog::Unfilled,
             InMemory::No => return FromLog::Elsewhere,
         };
-        FromLog::Entry(Entry::new(header, slot, candidate.place()))
+        FromLog::Entry(Entry::new(header, slot, place))
     }
 
-    async fn load_from_device(
-        &self,
-        candidate: Candidate,
-        region: u32,
-        offset: u64,
-        extent: Extent,
-    ) -> Loaded {
-        let within = self.read_range(candidate.word, offset, extent);
+    async fn load_from_device(&self, candidate: Candidate, extent: Extent) -> Loaded {
+        let (life, offset) = candidate.place().split(&self.shared.layout);
+        let within = self.read_range(candidate.class(), offset, extent);
         // Held until the caller has the entry, and decides without waiting what to keep of it.
         let _turn = self.turn_to_read(within.end - within.start).await;
-        match self.read_region(region, within.clone(), extent).await {
+        match self.read_region(life.region(), within.clone(), extent).await {
             Err(_) => {
                 count(&self.shared.counters.read_errors);
                 Loaded::Unreadable
             }
             Ok(bytes) => {
                 let skip = usize::try_from(offset - within.start).unwrap_or(usize::MAX);
-                match verified(bytes, skip, candidate, offset, extent) {
+                let seed = self.shared.regions.seed_of(life);
+                match verified((bytes, skip), candidate.place(), (seed, offset), extent) {
                     Some(entry) => Loaded::Entry(entry, Tier::Disk),
                     None => Loaded::Damaged,
                 }
@@ -573,8 +494,8 @@ impl Store {
     }
 
     /// The blocks of the region to read for a slot at `offset`.
-    fn read_range(&self, word: Word, offset: u64, extent: Extent) -> Range<u64> {
-        let class_len = word.class().len_max();
+    fn read_range(&self, class: SizeClass, offset: u64, extent: Extent) -> Range<u64> {
+        let class_len = class.len_max();
         let mut end = offset + class_len;
         if class_len <= SMALL_SLOT_MAX {
             end = end.min((offset / PAGE + 1) * PAGE);
@@ -589,7 +510,7 @@ impl Store {
 
     /// Has the page cache drop what an adaptive read gave of a candidate.
     fn distrust(&self, candidate: Candidate, region: u32, offset: u64) {
-        let within = self.read_range(candidate.word, offset, Extent::Answer);
+        let within = self.read_range(candidate.class(), offset, Extent::Answer);
         let len = usize::try_from(within.end - within.start).unwrap_or(usize::MAX);
         self.shared.device.distrust(self.shared.layout.region_offset(region) + within.start, len);
     }
@@ -614,14 +535,13 @@ impl Store {
 /// Checks what was read and takes the slot out of it. A slot that is much
 /// smaller than what was read is copied, so that it does not keep the rest in memory.
 fn verified(
-    bytes: AlignedBuf,
-    skip: usize,
-    candidate: Candidate,
-    offset: u64,
+    (bytes, skip): (AlignedBuf, usize),
+    place: Place,
+    (seed, offset): (Seed, u64),
     extent: Extent,
 ) -> Option<Entry> {
     let slot = &bytes[skip..];
-    let header = EntryHeader::decode(slot, candidate.seed, offset).ok()?;
+    let header = EntryHeader::decode(slot, seed, offset).ok()?;
     match extent {
         Extent::Whole | Extent::Answer => {
             header.check_meta(slot).ok()?;
@@ -629,7 +549,6 @@ fn verified(
                 header.check_body(slot).ok()?;
             }
             let (len, read) = (header.slot_len(), bytes.len());
-            let place = candidate.place();
             if len < read / 4 * 3 {
                 let slot = SlotBytes::from(&slot[..len]);
                 return Some(Entry::new(header, slot, place));
@@ -639,7 +558,7 @@ fn verified(
         }
         Extent::Key { .. } => {
             let len = header.key_range().end.min(slot.len());
-            Some(Entry::new(header, SlotBytes::from(&slot[..len]), candidate.place()))
+            Some(Entry::new(header, SlotBytes::from(&slot[..len]), place))
         }
     }
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::Store;
 use super::counters::{add, count};
-use super::entry::Place;
 use super::log::{Appender, KILLS_PER_SLOT_MAX};
+use super::place::Place;
 use super::read::{Candidate, Extent, Loaded, Tier};
 use super::regions::RegionState;
 use super::request::StoreError;
 use super::slot::Slot;
 use super::victim::{BATCH, Hand, MOSTLY_DEAD};
-use super::word::{Location, SizeClass, Word};
+use super::word::{SizeClass, Word};
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{
     FooterRecord, Kill, Kind, LogKind, RegionHeader, RegionUse, Sequence, SliceKey,
@@ -137,9 +137,10 @@ impl Store {
     async fn reclaim(&self, region: u32) -> Result<(), StoreError> {
         let shared = &*self.shared;
         let row = shared.regions.on_device(region);
-        let contents = self.read_contents(region, row.generation()).await?;
+        let life = shared.regions.life(region);
+        let contents = self.read_contents(region, life.generation()).await?;
         let all_dead =
-            row.keep_until() <= shared.clock.now() || row.generation() < shared.purge_floor();
+            row.keep_until() <= shared.clock.now() || life.generation() < shared.purge_floor();
         let kills: Vec<Kill> = contents.footer.all_kills().collect();
         shared.log.lock().begin_freeing();
         if (kills.len() as u64) < row.kills() {
@@ -156,11 +157,8 @@ impl Store {
                 // A region may hold a million entries, and the flusher may run in this thread.
                 tokio::task::yield_now().await;
             }
-            let place = Place {
-                location: Location::new(region, record.offset, &shared.layout),
-                generation: row.generation(),
-            };
-            let Some(word) = shared.index.lock(record.key_hash).get(place.location) else {
+            let place = life.place(record.offset, &shared.layout);
+            let Some(word) = shared.index.lock(record.key_hash).get(place.location()) else {
                 continue;
             };
             let worth = !all_dead && (keep_all || word.is_hit());
@@ -188,8 +186,8 @@ impl Store {
         if record.slot_len > shared.log.lock().reinsert_credit() {
             return false;
         }
-        let row = shared.regions.on_device(place.location.split(&shared.layout).0);
-        let candidate = Candidate { word, generation: place.generation, seed: row.seed() };
+        let row = shared.regions.on_device(place.region(&shared.layout));
+        let candidate = Candidate::at(place, word.class());
         let touches = row.touches();
         let Loaded::Entry(entry, tier) = self.peek(candidate, Extent::Whole).await else {
             return false;
@@ -213,29 +211,26 @@ impl Store {
         };
         let mut bucket = shared.index.lock(record.key_hash);
         let changed =
-            !bucket.contains(place.location) || row.is_pinned() || row.touches() != touches;
+            !bucket.contains(place.location()) || row.is_pinned() || row.touches() != touches;
         if changed && !planted::is(Bug::RelocateUnchecked) {
             return false;
         }
         let sequence = log.draw();
         let class = SizeClass::of(slot.len());
-        if let Some(word) = bucket.remove(place.location) {
+        if let Some(word) = bucket.remove(place.location()) {
             shared.uncount(word);
         }
         let to = shared.regions.on_device(at.region);
         let touches = to.touches();
         to.add_live(class.len_max());
-        let location = Location::new(at.region, at.offset, &shared.layout);
-        bucket.insert(location, class);
+        bucket.insert(at.place.location(), class);
         drop(bucket);
         let (_, unfilled) = log.append(at, &slot, record.key_hash, (sequence, record.supersedes));
         log.spend_reinsert(slot.len());
-        // Under the append lock the region is still in the life that the slot is written in.
-        let moved_to = Place { location, generation: to.generation() };
         self.fill_and_release(log, &slot, unfilled);
         shared.resident.remove(place);
         if tier == Tier::Ram {
-            self.keep_stored(&slot, moved_to, (sequence, record.supersedes), touches);
+            self.keep_stored(&slot, at.place, (sequence, record.supersedes), touches);
         }
         count(&shared.counters.reinserted);
         add(&shared.counters.reinserted_bytes, slot.len());
@@ -244,7 +239,7 @@ impl Store {
 
     fn evict(&self, key_hash: u64, place: Place) {
         let mut bucket = self.shared.index.lock(key_hash);
-        if let Some(word) = bucket.remove(place.location) {
+        if let Some(word) = bucket.remove(place.location()) {
             self.shared.uncount(word);
             count(&self.shared.counters.evicted);
         }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::place::Life;
 use crate::clock::Timestamp;
 use crate::format::{Layout, Seed, Sequence, Uuid};
 
@@ -42,7 +43,6 @@ impl RegionState {
 pub struct Region {
     state: AtomicU8,
     generation: AtomicU64,
-    seed: AtomicU32,
     live: AtomicU64,
     keep_until: AtomicU32,
     kills: AtomicU64,
@@ -71,11 +71,6 @@ impl Region {
     /// Its present life.
     pub fn generation(&self) -> Sequence {
         Sequence(self.generation.load(Ordering::Acquire))
-    }
-
-    /// Checksum seed of its present life.
-    pub fn seed(&self) -> Seed {
-        Seed(self.seed.load(Ordering::Acquire))
     }
 
     /// Sum of the size-class bounds of the entries that the index points to.
@@ -237,7 +232,6 @@ impl RegionTable {
     /// Begins a life of a region: nothing of an earlier life passes its checks from here on.
     pub fn begin_life(&self, region: u32, generation: Sequence, state: RegionState) {
         let row = self.on_device(region);
-        row.seed.store(self.seed_of(region, generation).0, Ordering::Release);
         row.generation.store(generation.0, Ordering::Release);
         row.keep_until.store(0, Ordering::Relaxed);
         row.kills.store(0, Ordering::Relaxed);
@@ -281,10 +275,26 @@ impl RegionTable {
         }
     }
 
-    /// The checksum seed of any life of a region.
+    /// The present life of a region on the device.
+    ///
+    /// # Panics
+    /// Panics if there is no such region.
     #[must_use]
-    pub fn seed_of(&self, region: u32, generation: Sequence) -> Seed {
-        Seed::new(self.uuid, region, generation)
+    pub(super) fn life(&self, region: u32) -> Life {
+        Life::new(region, self.on_device(region).generation())
+    }
+
+    /// Whether a region on the device is in this life still.
+    #[must_use]
+    pub(super) fn is_in(&self, life: Life) -> bool {
+        self.get(life.region()).is_some_and(|row| row.generation() == life.generation())
+    }
+
+    /// The checksum seed of a life. It is stored nowhere: beside a generation that changes it could be
+    /// read with another one.
+    #[must_use]
+    pub(super) fn seed_of(&self, life: Life) -> Seed {
+        life.seed(self.uuid)
     }
 
     /// Number of regions in a state.

@@ -1,6 +1,7 @@
 //! The store's view of entries that are in memory: a seam for the RAM tier above.
 
-use super::entry::{Entry, Place};
+use super::entry::Entry;
+use super::place::Place;
 
 /// Keeps copies of entries by their place. Being reached only through the index, a copy
 /// of a dead entry is never found.

@@ -24,14 +24,12 @@ use tokio::time::Instant;
 
 use super::Store;
 use super::counters::{add, count};
-use super::entry::Place;
+use super::place::Life;
 use super::read::{Extent, Loaded};
 use super::regions::RegionState;
-use super::word::Location;
 use crate::device::{AlignedBuf, DeviceError};
 use crate::format::{
-    Footer, FooterRecord, RegionHeader, RegionUse, SUPERBLOCK_LEN, Sequence, Superblock, Trailer,
-    round_up,
+    Footer, FooterRecord, RegionHeader, RegionUse, SUPERBLOCK_LEN, Superblock, Trailer, round_up,
 };
 use walk::Walk;
 
@@ -66,12 +64,6 @@ pub struct Scrub {
 struct Current {
     life: Life,
     walk: Walk,
-}
-
-#[derive(Clone, Copy)]
-struct Life {
-    region: u32,
-    generation: Sequence,
 }
 
 /// What one step did.
@@ -239,14 +231,15 @@ impl Store {
             let region = scrub.region % self.shared.layout.region_count;
             scrub.region = region + 1;
             let row = self.shared.regions.on_device(region);
-            let life = Life { region, generation: row.generation() };
+            let life = self.shared.regions.life(region);
             match row.state() {
                 _ if row.is_condemned() => {}
                 RegionState::Sealed => return self.scrub_sealed(scrub, life).await,
                 RegionState::Open => {
                     let records = self.written_records(region);
                     if !records.is_empty() {
-                        let (seed, block) = (row.seed(), self.shared.layout.alignment);
+                        let seed = self.shared.regions.seed_of(life);
+                        let block = self.shared.layout.alignment;
                         return Some(Current { life, walk: Walk::written(seed, records, block) });
                     }
                 }
@@ -274,7 +267,7 @@ impl Store {
     /// Verifies header and footer; gives the walk over the slots if the region may be kept.
     async fn scrub_sealed(&self, scrub: &mut Scrub, life: Life) -> Option<Current> {
         let layout = &self.shared.layout;
-        let seed = self.shared.regions.seed_of(life.region, life.generation);
+        let seed = self.shared.regions.seed_of(life);
         let header = self.twice(scrub, life, Part::Header).await;
         let footer = self.twice(scrub, life, Part::Footer).await;
         let damaged = match (header, footer) {
@@ -287,7 +280,7 @@ impl Store {
             _ => return None,
         };
         if self.is_sealed_life(life) {
-            self.condemn(scrub, life.region, damaged).await;
+            self.condemn(scrub, life, damaged).await;
         }
         None
     }
@@ -301,7 +294,7 @@ impl Store {
                 _ => self.scrub_footer(scrub, life).await,
             };
             verdict = read.unwrap_or_else(|error| {
-                self.report_unreadable(scrub, Some(life.region), &error);
+                self.report_unreadable(scrub, Some(life.region()), &error);
                 Verdict::Unreadable
             });
             if !matches!(verdict, Verdict::Damaged) {
@@ -312,30 +305,31 @@ impl Store {
     }
 
     async fn scrub_header(&self, scrub: &mut Scrub, life: Life) -> Result<Verdict, DeviceError> {
-        let start = self.shared.layout.region_offset(life.region);
+        let start = self.shared.layout.region_offset(life.region());
         let range = start..start + u64::from(self.shared.layout.alignment);
         let block = self.scrub_read(scrub, range).await?;
-        let header = RegionHeader::decode(&block, self.shared.uuid, life.region);
+        let header = RegionHeader::decode(&block, self.shared.uuid, life.region());
         let is_sound = header.is_ok_and(|header| {
-            header.generation == life.generation && header.region_use == RegionUse::Log
+            header.generation == life.generation() && header.region_use == RegionUse::Log
         });
         Ok(if is_sound { Verdict::Sound(None) } else { Verdict::Damaged })
     }
 
     async fn scrub_footer(&self, scrub: &mut Scrub, life: Life) -> Result<Verdict, DeviceError> {
         let layout = self.shared.layout;
-        let seed_of = |generation| self.shared.regions.seed_of(life.region, generation);
+        let seed_of =
+            |generation| self.shared.regions.seed_of(Life::new(life.region(), generation));
         let end = layout.region_size;
         let block = u64::from(layout.alignment);
-        let last = self.scrub_region(scrub, life.region, end - block..end).await?;
+        let last = self.scrub_region(scrub, life.region(), end - block..end).await?;
         let trailer = match Trailer::decode(&last, seed_of) {
-            Ok(trailer) if trailer.generation == life.generation => trailer,
+            Ok(trailer) if trailer.generation == life.generation() => trailer,
             _ => return Ok(Verdict::Damaged),
         };
         let Some(start) = end.checked_sub(trailer.footer_len(layout.alignment)) else {
             return Ok(Verdict::Damaged);
         };
-        let bytes = self.scrub_region(scrub, life.region, start..end).await?;
+        let bytes = self.scrub_region(scrub, life.region(), start..end).await?;
         Ok(match Footer::decode(&bytes, &trailer) {
             Ok(footer) => Verdict::Sound(Some((footer, start))),
             Err(_) => Verdict::Damaged,
@@ -349,20 +343,20 @@ impl Store {
         let Current { life, walk } = &mut current;
         let Some(range) = walk.wants(CHUNK) else {
             if !walk.kills_are_sound() && self.is_sealed_life(*life) {
-                self.condemn(scrub, life.region, Part::Kills).await;
+                self.condemn(scrub, *life, Part::Kills).await;
             }
             return None;
         };
-        let start = self.shared.layout.region_offset(life.region);
+        let start = self.shared.layout.region_offset(life.region());
         let suspects = match self.scrub_read(scrub, start + range.start..start + range.end).await {
             Ok(bytes) => walk.take(&bytes),
             Err(error) => {
-                self.report_unreadable(scrub, Some(life.region), &error);
+                self.report_unreadable(scrub, Some(life.region()), &error);
                 walk.skip(range.end);
                 Vec::new()
             }
         };
-        if self.shared.regions.on_device(life.region).generation() != life.generation {
+        if !self.shared.regions.is_in(*life) {
             return None;
         }
         for record in suspects {
@@ -374,17 +368,16 @@ impl Store {
     /// Reads a slot that did not verify once more, by itself, and frees it if nothing better is
     /// there. Only what the index points to matters: the rest is dead.
     async fn scrub_suspect(&self, scrub: &mut Scrub, life: Life, record: &FooterRecord) {
-        let location = Location::new(life.region, record.offset, &self.shared.layout);
-        let place = Place { location, generation: life.generation };
+        let place = life.place(record.offset, &self.shared.layout);
         let Some(candidate) = self.candidate_at(record.key_hash, place) else { return };
-        scrub.bytes += 2 * candidate.word.class().len_max();
+        scrub.bytes += 2 * candidate.class().len_max();
         self.give_way().await;
         match self.load_stored(candidate, Extent::Whole).await {
             Loaded::Entry(..) | Loaded::Moved => {}
             Loaded::Unreadable => count(&self.shared.counters.scrub_unreadable),
             Loaded::Damaged => {
-                let offset = self.shared.layout.region_offset(life.region) + record.offset;
-                self.report(scrub, Part::Entry, (Some(life.region), offset));
+                let offset = self.shared.layout.region_offset(life.region()) + record.offset;
+                self.report(scrub, Part::Entry, (Some(life.region()), offset));
                 count(&self.shared.counters.scrub_entries);
                 if self.begin_mutation().await.is_ok()
                     && self.drop_damaged(record.key_hash, candidate)
@@ -398,7 +391,8 @@ impl Store {
     // What becomes of damage.
 
     /// Lets reclaim empty a region before all others.
-    async fn condemn(&self, scrub: &mut Scrub, region: u32, part: Part) {
+    async fn condemn(&self, scrub: &mut Scrub, life: Life, part: Part) {
+        let region = life.region();
         let counters = &self.shared.counters;
         count(match part {
             Part::Header => &counters.scrub_headers,
@@ -406,8 +400,7 @@ impl Store {
             _ => &counters.scrub_footers,
         });
         self.report(scrub, part, (Some(region), self.shared.layout.region_offset(region)));
-        let generation = self.shared.regions.on_device(region).generation();
-        if self.begin_mutation().await.is_ok() && self.is_sealed_life(Life { region, generation }) {
+        if self.begin_mutation().await.is_ok() && self.is_sealed_life(life) {
             self.shared.regions.on_device(region).condemn();
             count(&counters.scrub_condemned);
             self.shared.wake_reclaimer.notify_one();
@@ -415,8 +408,8 @@ impl Store {
     }
 
     fn is_sealed_life(&self, life: Life) -> bool {
-        let row = self.shared.regions.on_device(life.region);
-        row.generation() == life.generation && row.state() == RegionState::Sealed
+        let row = self.shared.regions.on_device(life.region());
+        self.shared.regions.is_in(life) && row.state() == RegionState::Sealed
     }
 
     fn report(&self, scrub: &mut Scrub, part: Part, (region, offset): (Option<u32>, u64)) {

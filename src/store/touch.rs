@@ -2,9 +2,9 @@
 //! header on the device. Owns the pin that keeps the region from being reused meanwhile.
 
 use super::counters::count;
-use super::entry::Place;
 use super::log::{TouchPlace, rewrite_lifetime};
 use super::mutate::Match;
+use super::place::Place;
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
@@ -72,11 +72,12 @@ impl Store {
         lifetime: Lifetime,
     ) -> Result<bool, StoreError> {
         let place = matched.place;
-        let (region, offset) = place.location.split(&self.shared.layout);
+        let (life, offset) = place.split(&self.shared.layout);
+        let region = life.region();
         if self.shared.regions.get(region).is_none() {
             return self.store_again(key, matched, lifetime).await;
         }
-        let Some(pin) = self.pin(key_hash, region, place) else { return Ok(false) };
+        let Some(pin) = self.pin(key_hash, place) else { return Ok(false) };
         let changed = self.shared.changes.notified();
         let touched = {
             let mut log = self.shared.log.lock();
@@ -132,7 +133,9 @@ impl Store {
         matched: &Match,
         lifetime: Lifetime,
     ) -> Result<bool, StoreError> {
-        let Some(entry) = self.shared.resident.get(matched.place) else { return Ok(false) };
+        let Some(entry) = self.resident_version(matched.place, matched.sequence) else {
+            return Ok(false);
+        };
         let (metadata, body) = (entry.metadata(), entry.body());
         let value = Value { metadata, body, lifetime, ram_only: false };
         let condition = Condition::Unchanged(matched.sequence.0);
@@ -140,13 +143,12 @@ impl Store {
         Ok(matches!(stored.0, Stored::Yes(_)))
     }
 
-    fn pin(&self, key_hash: u64, region: u32, place: Place) -> Option<Pin> {
+    fn pin(&self, key_hash: u64, place: Place) -> Option<Pin> {
         let bucket = self.shared.index.lock(key_hash);
-        if !bucket.contains(place.location)
-            || self.shared.regions.on_device(region).generation() != place.generation
-        {
+        if !bucket.contains(place.location()) || !self.is_present(place) {
             return None;
         }
+        let region = place.region(&self.shared.layout);
         let row = self.shared.regions.on_device(region);
         row.pin();
         // From here on a copy read earlier is not re-inserted: it lacks the touch.
@@ -154,6 +156,8 @@ impl Store {
         Some(Pin { store: self.clone(), region })
     }
 
+    /// Rewrites the entry's header where it is, and its region's where that has to tell of it. The
+    /// region is pinned, so it stays in the life of the place.
     async fn touch_on_device(
         &self,
         place: Place,
@@ -161,7 +165,8 @@ impl Store {
         mark_region: bool,
     ) -> Result<bool, StoreError> {
         let shared = &*self.shared;
-        let (region, offset) = place.location.split(&shared.layout);
+        let (life, offset) = place.split(&shared.layout);
+        let region = life.region();
         let start = shared.layout.region_offset(region);
         let row = shared.regions.on_device(region);
         if mark_region {
@@ -170,6 +175,9 @@ impl Store {
                 let Ok(mut header) = RegionHeader::decode(bytes, uuid, region) else {
                     return false;
                 };
+                if header.generation != life.generation() {
+                    return false;
+                }
                 header.touched = true;
                 bytes.copy_from_slice(&header.encode(uuid, region));
                 true
@@ -179,14 +187,13 @@ impl Store {
             }
         }
         let at = start + offset;
-        let seed = row.seed();
+        let seed = shared.regions.seed_of(life);
         let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
         Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
     }
 
     fn after_touch(&self, place: Place, lifetime: Lifetime) {
-        let (region, _) = place.location.split(&self.shared.layout);
-        let row = self.shared.regions.on_device(region);
+        let row = self.shared.regions.on_device(place.region(&self.shared.layout));
         row.raise_keep_until(lifetime.keep_until);
         let filling = self.shared.fill_lock(place).lock();
         row.count_touch();

@@ -26,8 +26,9 @@ pub(super) use plan::SlicePlace;
 pub(super) use stats::RangeCounters;
 
 use super::Store;
+use super::bodies::ObjectReader;
 use super::counters::{add, count};
-use super::read::ObjectReader;
+use super::place::Life;
 use crate::clock::Stopwatch;
 use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, SliceKey};
 use plan::{Plan, Want, checked_part};
@@ -219,10 +220,10 @@ impl RangeReader {
         while end < checked.end && end - checked.start < GIVEN_LEN_MAX {
             let piece = end..(end + BODY_CHUNK).min(checked.end);
             let bytes = place.body(piece.clone());
-            if end > checked.start && !self.window.has(place.region, &bytes) {
+            if end > checked.start && !self.window.has(place.life, &bytes) {
                 break;
             }
-            let pieces = match self.wait_for(place.region, bytes).await {
+            let pieces = match self.wait_for(place.life, bytes).await {
                 Ok(pieces) if checks.is_sound(piece.start / BODY_CHUNK, &pieces) => pieces,
                 Err(Unavailable::TimedOut) => return Err(Unavailable::TimedOut),
                 // What was given so far is sound; the rest is read once more, by itself.
@@ -255,11 +256,13 @@ impl RangeReader {
         }
     }
 
-    async fn wait_for(&mut self, region: u32, bytes: Range<u64>) -> Result<Pieces, Unavailable> {
+    async fn wait_for(&mut self, life: Life, bytes: Range<u64>) -> Result<Pieces, Unavailable> {
         loop {
             self.read_ahead();
-            if let Some(pieces) = self.window.gather(region, &bytes)? {
-                return Ok(pieces);
+            if let Some(pieces) = self.window.gather(life, &bytes)? {
+                // What was read in another life of the region is not looked at.
+                let is_present = self.store.shared.regions.is_in(life);
+                return if is_present { Ok(pieces) } else { Err(Unavailable::Missing) };
             }
             self.window.arrive().await?;
         }
@@ -271,8 +274,9 @@ impl RangeReader {
         place: &SlicePlace,
         number: u32,
     ) -> Result<Checks, Unavailable> {
-        let meta = self.wait_for(place.region, place.meta()).await?.concat();
-        let header = EntryHeader::decode(&meta, place.seed, place.offset);
+        let meta = self.wait_for(place.life, place.meta()).await?.concat();
+        let seed = self.store.shared.regions.seed_of(place.life);
+        let header = EntryHeader::decode(&meta, seed, place.offset);
         let header = header.map_err(|_| Unavailable::Missing)?;
         let key = SliceKey { object: self.head.object, number }.encode();
         let is_slice = header.kind == Kind::Slice

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::format::{BODY_CHUNK, ENTRY_HEADER_LEN, Seed, SliceKey, checksum_table_len};
+use crate::format::{BODY_CHUNK, ENTRY_HEADER_LEN, SliceKey, checksum_table_len};
+use crate::store::place::Life;
 
 /// The wanted part of one slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,12 +21,10 @@ pub(super) struct Want {
 /// A slice on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct SlicePlace {
-    /// Region that holds it.
-    pub region: u32,
+    /// The life of a region in which it was written.
+    pub life: Life,
     /// Byte offset of its slot in the region.
     pub offset: u64,
-    /// Seed of the region's life.
-    pub seed: Seed,
     /// Length of its body in bytes.
     pub body_len: usize,
 }
@@ -50,10 +49,10 @@ pub(super) fn checked_part(within: &Range<usize>, body_len: usize) -> Range<usiz
     start..within.end.next_multiple_of(BODY_CHUNK).min(body_len)
 }
 
-/// Whole blocks of one region, one after another.
+/// Whole blocks of one region, one after another, as they are in one life of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    pub region: u32,
+    pub life: Life,
     pub blocks: Range<u64>,
 }
 
@@ -62,41 +61,42 @@ pub(super) struct Plan {
     alignment: u64,
     extents: VecDeque<Extent>,
     /// The run of blocks planned last: the next slice may begin in its last block.
-    tail: Extent,
+    tail: Option<Extent>,
 }
 
 impl Plan {
     /// A plan for a device whose blocks have `alignment` bytes.
     pub fn new(alignment: u32) -> Plan {
-        let tail = Extent { region: u32::MAX, blocks: 0..0 };
-        Plan { alignment: u64::from(alignment), extents: VecDeque::new(), tail }
+        Plan { alignment: u64::from(alignment), extents: VecDeque::new(), tail: None }
     }
 
     /// Adds the blocks needed for the bytes `within` of a slice's body, less those that were
     /// planned for the slice before it.
     pub fn add(&mut self, place: &SlicePlace, within: &Range<usize>) {
-        self.add_bytes(place.region, place.meta());
-        self.add_bytes(place.region, place.body(checked_part(within, place.body_len)));
+        self.add_bytes(place.life, place.meta());
+        self.add_bytes(place.life, place.body(checked_part(within, place.body_len)));
     }
 
-    fn add_bytes(&mut self, region: u32, bytes: Range<u64>) {
+    fn add_bytes(&mut self, life: Life, bytes: Range<u64>) {
         let mut start = bytes.start / self.alignment * self.alignment;
         let end = bytes.end.next_multiple_of(self.alignment);
-        let tail = &mut self.tail;
-        if tail.region == region && (tail.blocks.start..=tail.blocks.end).contains(&start) {
-            start = tail.blocks.end;
-            tail.blocks.end = end.max(start);
-        } else {
-            *tail = Extent { region, blocks: start..end };
+        match &mut self.tail {
+            Some(tail)
+                if tail.life == life && (tail.blocks.start..=tail.blocks.end).contains(&start) =>
+            {
+                start = tail.blocks.end;
+                tail.blocks.end = end.max(start);
+            }
+            tail => *tail = Some(Extent { life, blocks: start..end }),
         }
         if start >= end {
             return;
         }
         match self.extents.back_mut() {
-            Some(last) if last.region == region && last.blocks.end == start => {
+            Some(last) if last.life == life && last.blocks.end == start => {
                 last.blocks.end = end;
             }
-            _ => self.extents.push_back(Extent { region, blocks: start..end }),
+            _ => self.extents.push_back(Extent { life, blocks: start..end }),
         }
     }
 
@@ -115,7 +115,7 @@ impl Plan {
         let front = self.extents.front_mut()?;
         let len = (len as u64 / self.alignment).max(1) * self.alignment;
         let split = front.blocks.start.saturating_add(len).min(front.blocks.end);
-        let taken = Extent { region: front.region, blocks: front.blocks.start..split };
+        let taken = Extent { life: front.life, blocks: front.blocks.start..split };
         front.blocks.start = split;
         if front.blocks.is_empty() {
             self.extents.pop_front();
@@ -127,12 +127,17 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::Sequence;
     use proptest::prelude::*;
 
     const SLICE: usize = 256 << 10;
 
+    fn life(region: u32) -> Life {
+        Life::new(region, Sequence(7))
+    }
+
     fn place(region: u32, offset: u64) -> SlicePlace {
-        SlicePlace { region, offset, seed: Seed(0), body_len: SLICE }
+        SlicePlace { life: life(region), offset, body_len: SLICE }
     }
 
     fn drain(plan: &mut Plan, len: usize) -> Vec<Extent> {
@@ -150,7 +155,7 @@ mod tests {
         plan.add(&first, &(0..SLICE));
         plan.add(&second, &(0..SLICE));
         let end = second.body(0..SLICE).end.next_multiple_of(4096);
-        assert_eq!(drain(&mut plan, usize::MAX), [Extent { region: 3, blocks: 4096..end }]);
+        assert_eq!(drain(&mut plan, usize::MAX), [Extent { life: life(3), blocks: 4096..end }]);
     }
 
     #[test]
@@ -158,10 +163,10 @@ mod tests {
         let mut plan = Plan::new(512);
         plan.add(&place(1, 0), &(130_000..131_073));
         let extents = drain(&mut plan, usize::MAX);
-        assert_eq!(extents[0], Extent { region: 1, blocks: 0..512 });
+        assert_eq!(extents[0], Extent { life: life(1), blocks: 0..512 });
         let body = place(1, 0).body(65_536..196_608);
         let blocks = body.start / 512 * 512..body.end.next_multiple_of(512);
-        assert_eq!(extents[1..], [Extent { region: 1, blocks }]);
+        assert_eq!(extents[1..], [Extent { life: life(1), blocks }]);
     }
 
     #[test]
@@ -171,8 +176,18 @@ mod tests {
         plan.add(&place(4, 4096), &(0..10));
         plan.add(&place(4, 0), &(0..10));
         let regions: Vec<u32> =
-            drain(&mut plan, usize::MAX).iter().map(|extent| extent.region).collect();
+            drain(&mut plan, usize::MAX).iter().map(|extent| extent.life.region()).collect();
         assert_eq!(regions, [3, 4, 4]);
+    }
+
+    #[test]
+    fn blocks_of_another_life_are_not_the_same_blocks() {
+        let later = SlicePlace { life: Life::new(3, Sequence(8)), ..place(3, 4096) };
+        let mut plan = Plan::new(4096);
+        plan.add(&place(3, 4096), &(0..SLICE));
+        plan.add(&later, &(0..SLICE));
+        let extents = drain(&mut plan, usize::MAX);
+        assert_eq!(extents[0].blocks, extents[1].blocks, "read once more");
     }
 
     proptest! {

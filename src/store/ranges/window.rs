@@ -21,6 +21,7 @@ use crate::clock::Stopwatch;
 use crate::format::BODY_CHUNK;
 use crate::store::Shared;
 use crate::store::counters::count;
+use crate::store::place::Life;
 
 /// Length of the first read of a range.
 const FIRST_LEN: usize = 2 * BODY_CHUNK;
@@ -33,8 +34,8 @@ struct Arrived {
 }
 
 impl Arrived {
-    fn covers(&self, region: u32, at: u64) -> bool {
-        self.extent.region == region && self.extent.blocks.contains(&at)
+    fn covers(&self, life: Life, at: u64) -> bool {
+        self.extent.life == life && self.extent.blocks.contains(&at)
     }
 }
 
@@ -106,7 +107,7 @@ impl Window {
             if let Some(permit) = permit {
                 buf.charge(permit);
             }
-            let offset = shared.layout.region_offset(extent.region) + extent.blocks.start;
+            let offset = shared.layout.region_offset(extent.life.region()) + extent.blocks.start;
             let watch = Stopwatch::start();
             // Nothing is taken from a slice that a touch may change, so the page cache will do.
             let read = shared.device.read_adaptive(offset, buf);
@@ -129,12 +130,12 @@ impl Window {
         }
     }
 
-    /// Whether `bytes` of a region are here.
-    pub fn has(&self, region: u32, bytes: &Range<u64>) -> bool {
+    /// Whether `bytes` of a region, as they are in one life of it, are here.
+    pub fn has(&self, life: Life, bytes: &Range<u64>) -> bool {
         let mut at = bytes.start;
-        let before = |arrived: &&Arrived| !arrived.covers(region, bytes.start);
+        let before = |arrived: &&Arrived| !arrived.covers(life, bytes.start);
         for arrived in self.arrived.iter().skip_while(before) {
-            if !arrived.covers(region, at) || arrived.bytes.is_none() {
+            if !arrived.covers(life, at) || arrived.bytes.is_none() {
                 return false;
             }
             at = arrived.extent.blocks.end;
@@ -164,10 +165,10 @@ impl Window {
     /// given back: bytes are asked for in the order of the plan.
     pub fn gather(
         &mut self,
-        region: u32,
+        life: Life,
         bytes: &Range<u64>,
     ) -> Result<Option<Pieces>, Unavailable> {
-        while self.arrived.front().is_some_and(|front| !front.covers(region, bytes.start)) {
+        while self.arrived.front().is_some_and(|front| !front.covers(life, bytes.start)) {
             self.arrived.pop_front();
         }
         let mut pieces = Pieces::new();

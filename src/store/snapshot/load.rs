@@ -133,7 +133,7 @@ impl Store {
         }
         let mut pieces: BTreeMap<_, Vec<Placed>> = BTreeMap::new();
         for (region, directory) in parts.into_values() {
-            let seed = self.shared.regions.on_device(region).seed();
+            let seed = self.shared.regions.seed_of(self.shared.regions.life(region));
             for piece in directory.pieces {
                 pieces.entry(piece.of).or_default().push((region, seed, piece));
             }
@@ -146,7 +146,7 @@ impl Store {
         let start = layout.region_offset(region) + u64::from(layout.alignment);
         let range = start..start + SNAPSHOT_DIRECTORY_LEN as u64;
         let bytes = self.shared.device.read_exact(range).await?;
-        let seed = self.shared.regions.on_device(region).seed();
+        let seed = self.shared.regions.seed_of(self.shared.regions.life(region));
         Ok(SnapshotDirectory::decode(&bytes, seed).ok())
     }
 

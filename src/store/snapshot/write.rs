@@ -13,6 +13,7 @@ use crate::format::{
 };
 use crate::store::counters::count;
 use crate::store::log::Appender;
+use crate::store::place::Life;
 use crate::store::regions::{Region, RegionState};
 use crate::store::{Store, Word};
 
@@ -185,7 +186,7 @@ impl Writer<'_> {
     fn begin_part(&mut self) {
         let region = self.free.pop_front().expect("enough free regions were counted");
         let generation = self.store.shared.log.lock().draw();
-        let seed = self.store.shared.regions.seed_of(region, generation);
+        let seed = self.store.shared.regions.seed_of(Life::new(region, generation));
         self.parts.push(Part { region, generation, seed, pieces: Vec::new() });
         self.start = first_piece_offset(self.store.shared.layout.alignment);
         self.at = self.start;
