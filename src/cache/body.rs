@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::ObjectHead;
-use crate::store::{Entry, ObjectReader, RangeOptions, RangeReader, Store, TruncatedBody};
+use crate::store::{
+    Entry, ObjectReader, RangeOptions, RangeReader, SliceReader, Store, TruncatedBody,
+};
 
 /// Gives the bytes of a range of a body. What it gave is verified; dropping it ends the reading.
 pub struct BodyReader(Source);
@@ -25,6 +27,8 @@ enum Source {
 
 struct Slices {
     object: Object,
+    /// The slice of the last piece.
+    current: Option<SliceReader>,
     /// Body bytes not given yet.
     left: Range<u64>,
     /// Verified before the reader was given away.
@@ -76,7 +80,7 @@ impl BodyReader {
         if len == 0 {
             return Ok(BodyReader(Source::Memory(None)));
         }
-        if !object.store.has_slices(&object.head, range.clone()) {
+        if !object.store.has_slices(&object.head, range.clone()).await {
             return Err(TruncatedBody);
         }
         if options.parallel && len >= options.threshold {
@@ -84,7 +88,7 @@ impl BodyReader {
             let reader = RangeReader::open(&object.store, parts, range, *options).await?;
             return Ok(BodyReader(Source::Parallel(Box::new(reader))));
         }
-        let mut slices = Slices { object: object.clone(), left: range, first: None };
+        let mut slices = Slices { object: object.clone(), current: None, left: range, first: None };
         slices.first = slices.next_slice().await?;
         Ok(BodyReader(Source::Slices(slices)))
     }
@@ -114,9 +118,9 @@ impl Again {
         if self.left.is_empty() {
             return Ok(None);
         }
-        let entry = self.store.again(&self.without_body).await.ok_or(TruncatedBody)?;
         let within = to_usize(self.left.start)..to_usize(self.left.end);
-        let piece = self.store.body_piece(&entry, within);
+        let piece = self.store.piece_again(&self.without_body, within).await;
+        let piece = piece.ok_or(TruncatedBody)?;
         self.left.start += piece.len() as u64;
         Ok(Some(piece))
     }
@@ -134,11 +138,12 @@ impl Slices {
         let end = self.left.end.min(start + slice_size);
         let within = to_usize(self.left.start - start)..to_usize(end - start);
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let (entry, _) = store.slice(head.object, number).await.ok_or(TruncatedBody)?;
-        if entry.body().len() < within.end {
-            return Err(TruncatedBody);
-        }
-        let piece = store.body_piece(&entry, within);
+        let mut slice = match self.current.take() {
+            Some(slice) if slice.number() == number => slice,
+            _ => SliceReader::new(head, number),
+        };
+        let piece = slice.piece(store, within).await.ok_or(TruncatedBody)?;
+        self.current = Some(slice);
         self.left.start += piece.len() as u64;
         Ok(Some(piece))
     }

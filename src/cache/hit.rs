@@ -57,17 +57,15 @@ impl Hit {
 
     /// Whether all pieces of the body are there, as far as the index knows; takes longer the longer
     /// the body is.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.has(0..self.len())
+    pub async fn is_complete(&self) -> bool {
+        self.has(0..self.len()).await
     }
 
     /// The same of a range of the body.
-    #[must_use]
-    pub fn has(&self, range: Range<u64>) -> bool {
+    pub async fn has(&self, range: Range<u64>) -> bool {
         match &self.rest {
             Rest::Here(_) | Rest::Elsewhere(_) => true,
-            Rest::Object(Object { store, head, .. }) => store.has_slices(head, range),
+            Rest::Object(Object { store, head, .. }) => store.has_slices(head, range).await,
         }
     }
 

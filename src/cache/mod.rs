@@ -304,7 +304,8 @@ impl Cache {
     }
 
     /// Purges a key: gone at once and on every path, on the device before this returns, and a
-    /// store in progress of the key will fail. True if a live entry was there.
+    /// store in progress of the key will fail. True if a live entry was there; of a large one pieces
+    /// may have been evicted, so that a lookup would have missed it.
     ///
     /// # Errors
     /// The device failed: the entry is gone now, but may come back after a crash.

@@ -6,12 +6,14 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Store;
+use super::chunks::InMemory;
+use super::counters::count;
 use super::entry::Entry;
 use super::place::Place;
-use super::ranges::{BodyShare, UNSHARED_LEN_MAX};
-use super::read::{Candidate, Extent, Loaded};
-use super::word::SizeClass;
-use crate::format::Sequence;
+use super::ranges::{BodyShare, UNSHARED_LEN_MAX, checked_part, slice_meta_len};
+use super::read::Extent;
+use crate::format::{BODY_CHUNK, ObjectHead, Sequence, SliceKey, round_up};
+use crate::planted::{self, Bug};
 
 /// Keeps the slices of an object that was replaced until it is dropped, unless they are evicted.
 pub struct ObjectReader {
@@ -35,8 +37,67 @@ impl Drop for ObjectReader {
 pub(crate) enum HeldBody {
     /// With its body, and the right to hold it where one is needed.
     Here(Entry, Option<BodyShare>),
-    /// Without its body: [`Store::again`] reads it, [`Store::body_piece`] gives a part of it.
+    /// Without its body: [`Store::piece_again`] gives a part of it.
     Elsewhere(Entry),
+}
+
+/// What the memory of the log has of a body.
+enum FromLog {
+    Bytes(Bytes),
+    /// All of it, but not all bytes are copied there yet.
+    Unfilled,
+    Elsewhere,
+}
+
+/// Reads one slice of an object, piece after piece.
+pub(crate) struct SliceReader {
+    key: SliceKey,
+    body_len: usize,
+    /// The slice without its body, once it was found.
+    let_go: Option<Entry>,
+}
+
+impl SliceReader {
+    /// A reader of slice `number`.
+    pub fn new(head: &ObjectHead, number: u32) -> SliceReader {
+        let slice_size = u64::from(head.slice_size);
+        let left = head.len.saturating_sub(u64::from(number) * slice_size);
+        let body_len = usize::try_from(left.min(slice_size)).unwrap_or(usize::MAX);
+        SliceReader { key: SliceKey { object: head.object, number }, body_len, let_go: None }
+    }
+
+    /// Index of the slice in the body.
+    pub fn number(&self) -> u32 {
+        self.key.number
+    }
+
+    /// The bytes `within` of the slice, or the first of them, as there is memory. `None` if it is
+    /// gone, or damaged in what is read of it.
+    pub async fn piece(&mut self, store: &Store, within: Range<usize>) -> Option<Bytes> {
+        if within.end > self.body_len {
+            return None;
+        }
+        if let Some(let_go) = &self.let_go
+            && let Some(piece) = store.piece_again(let_go, within.clone()).await
+        {
+            return Some(piece);
+        }
+        // For the first time, or once more where reclaim has moved it.
+        let extent = store.extent_of_slice(self.body_len);
+        let (entry, _) = store.slice(self.key, extent).await?;
+        if entry.body_len() != self.body_len {
+            return None;
+        }
+        if !entry.has_body() {
+            let let_go = self.let_go.insert(entry);
+            return store.piece_again(let_go, within).await;
+        }
+        let piece = store.body_piece(&entry, within.clone());
+        if piece.len() < within.len() {
+            self.let_go = Some(entry.without_body());
+        }
+        Some(piece)
+    }
 }
 
 impl Store {
@@ -55,8 +116,21 @@ impl Store {
         }
     }
 
-    /// Whether the body is let go after each piece, for want of memory, and looked for again: if it
-    /// were not in the RAM tier then, each piece would be a read of the whole.
+    /// How much of a slice is read at once: what comes before its body where there is neither
+    /// memory to hold it nor a RAM tier that wants it.
+    fn extent_of_slice(&self, body_len: usize) -> Extent {
+        let is_short = body_len <= UNSHARED_LEN_MAX;
+        if is_short
+            || self.shared.range_budget.has(body_len)
+            || self.shared.resident.admits(body_len as u64)
+        {
+            return Extent::Answer;
+        }
+        Extent::Meta { len: slice_meta_len(body_len) }
+    }
+
+    /// Whether the body is let go, for want of memory, and read again piece by piece: were it not in
+    /// the RAM tier then, all of it would come from the device a second time.
     pub(super) fn is_read_in_pieces(&self, entry: &Entry) -> bool {
         entry.body_len() > UNSHARED_LEN_MAX && !self.shared.range_budget.has(entry.weight())
     }
@@ -78,19 +152,98 @@ impl Store {
         }
     }
 
-    /// An entry once more whose body was let go; `None` if it was evicted or is damaged. That it
-    /// was replaced meanwhile does not matter.
-    pub(crate) async fn again(&self, without_body: &Entry) -> Option<Entry> {
-        let (place, sequence) = (without_body.place(), without_body.sequence());
-        if let Some(entry) = self.resident_version(place, sequence) {
-            return Some(entry);
+    /// The bytes `within` of the body of an entry whose body was let go: all of them if there is
+    /// memory for them now, else the first, up to the end of a chunk. `None` if the entry was evicted or
+    /// what is read of it is damaged; that it was replaced meanwhile does not matter.
+    ///
+    /// No more is read than what is given and shares a checksum or a block with it: the header was
+    /// verified before, and its checksums are kept.
+    pub(crate) async fn piece_again(&self, let_go: &Entry, within: Range<usize>) -> Option<Bytes> {
+        if let Some(entry) = self.resident_version(let_go.place(), let_go.sequence()) {
+            return Some(self.body_piece(&entry, within));
         }
-        let class = SizeClass::of(without_body.slot_len() as u64);
-        // Nothing is offered to the RAM tier: whether anybody finds the place is not known.
-        match self.peek(Candidate::at(place, class), Extent::Whole).await {
-            Loaded::Entry(entry, _) if entry.sequence() == sequence => Some(entry),
-            _ => None,
+        let row = self.shared.regions.get(let_go.place().region(&self.shared.layout))?;
+        let all = checked_part(&within, let_go.body_len());
+        let (chunks, share) = match self.shared.range_budget.share(all.len()) {
+            Some(share) => (all, Some(share)),
+            None => (all.start..all.end.min(all.start + BODY_CHUNK), None),
+        };
+        let mut bytes = None;
+        while row.in_memory() && bytes.is_none() {
+            match self.copy_from_log(let_go, &chunks) {
+                FromLog::Bytes(copy) => bytes = Some(copy),
+                FromLog::Elsewhere => break,
+                // Another thread is copying them there.
+                FromLog::Unfilled => tokio::task::yield_now().await,
+            }
         }
+        let bytes = match bytes {
+            Some(bytes) => bytes,
+            None => self.read_chunks(let_go, &chunks).await?,
+        };
+        let piece =
+            bytes.slice(within.start - chunks.start..within.end.min(chunks.end) - chunks.start);
+        Some(match share {
+            Some(share) => share.cover(piece),
+            None => piece,
+        })
+    }
+
+    /// Copies whole chunks of a body out of the memory of the log.
+    fn copy_from_log(&self, let_go: &Entry, chunks: &Range<usize>) -> FromLog {
+        let (life, offset) = let_go.place().split(&self.shared.layout);
+        let in_slot = let_go.range_in_slot(chunks);
+        let mut log = self.shared.log.lock();
+        // Under the append lock, under which regions begin the lives that they are written in.
+        if !self.shared.regions.is_in(life) {
+            return FromLog::Elsewhere;
+        }
+        match log.in_memory(life.region(), offset + in_slot.start..offset + in_slot.end) {
+            InMemory::Bytes(bytes) => FromLog::Bytes(Bytes::copy_from_slice(bytes)),
+            InMemory::Shared(bytes) => {
+                drop(log);
+                FromLog::Bytes(Bytes::copy_from_slice(&bytes))
+            }
+            InMemory::Unfilled => FromLog::Unfilled,
+            InMemory::No => FromLog::Elsewhere,
+        }
+    }
+
+    /// Reads whole chunks of a body from the device, twice if in doubt. A damaged entry goes.
+    async fn read_chunks(&self, let_go: &Entry, chunks: &Range<usize>) -> Option<Bytes> {
+        let (life, offset) = let_go.place().split(&self.shared.layout);
+        let in_slot = let_go.range_in_slot(chunks);
+        let alignment = u64::from(self.shared.layout.alignment);
+        let start = (offset + in_slot.start) / alignment * alignment;
+        let end = round_up(offset + in_slot.end, alignment);
+        let skip = usize::try_from(offset + in_slot.start - start).unwrap_or(usize::MAX);
+        for _ in 0..2 {
+            if !self.shared.regions.is_in(life) {
+                return None;
+            }
+            let _turn = self.turn_to_read(end - start).await;
+            let Ok(read) = self.read_region(life.region(), start..end, Extent::Whole).await else {
+                count(&self.shared.counters.read_errors);
+                return None;
+            };
+            let found = skip..skip + chunks.len();
+            let is_sound = let_go.are_chunks(&read[found.clone()], chunks.start / BODY_CHUNK)
+                || planted::is(Bug::SkipBodyChecksum);
+            if is_sound && self.shared.regions.is_in(life) {
+                let is_small = found.len() < read.len() / 4 * 3;
+                return Some(match is_small {
+                    true => Bytes::copy_from_slice(&read[found]),
+                    false => Bytes::from_owner(read).slice(found),
+                });
+            }
+        }
+        if self.shared.regions.is_in(life) {
+            let key_hash = self.hash_of(let_go.kind(), let_go.key());
+            if let Some(candidate) = self.candidate_at(key_hash, let_go.place()) {
+                self.drop_damaged(key_hash, candidate);
+            }
+        }
+        None
     }
 
     /// The copy in the RAM tier of an entry found earlier. By its place alone it could be another
@@ -205,9 +358,9 @@ mod tests {
             let HeldBody::Elsewhere(let_go) = store.hold_body(first.clone()) else {
                 panic!("there is no memory to hold it");
             };
-            assert!(store.again(&let_go).await.is_some_and(|entry| entry.body()[0] == 1));
+            assert!(store.piece_again(&let_go, 0..10).await.is_some_and(|piece| piece[0] == 1));
             copies.entries.lock().insert(first.place(), second);
-            assert!(store.again(&let_go).await.is_none(), "another entry's body");
+            assert!(store.piece_again(&let_go, 0..10).await.is_none(), "another entry's body");
         });
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::place::Place;
 use super::request::Lifetime;
-use crate::format::{EntryHeader, Kind, ObjectHead, Sequence};
+use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, Sequence};
 
 /// Slots up to this length stand beside their reference count.
 const BESIDE_COUNT_LEN_MAX: usize = 4096;
@@ -160,15 +160,30 @@ impl Entry {
         self.header.body_len as usize
     }
 
-    /// Length of the slot in bytes.
-    pub(super) fn slot_len(&self) -> usize {
-        self.header.slot_len()
+    /// A copy without the body, which must not be asked for, but with the checksums of its chunks.
+    pub(super) fn without_body(&self) -> Entry {
+        let slot = SlotBytes::from(&self.slot[..self.header.table_range().end]);
+        Entry::new(self.header, slot, self.place)
     }
 
-    /// A copy without the body, which must not be asked for.
-    pub(super) fn without_body(&self) -> Entry {
-        let slot = SlotBytes::from(&self.slot[..self.header.metadata_range().end]);
-        Entry::new(self.header, slot, self.place)
+    /// Whether the body is here too.
+    pub(super) fn has_body(&self) -> bool {
+        self.slot.len() >= self.header.body_range().end
+    }
+
+    /// Where in the slot the bytes `within` of the body are.
+    pub(super) fn range_in_slot(&self, within: &Range<usize>) -> Range<u64> {
+        let start = self.header.body_range().start;
+        (start + within.start) as u64..(start + within.end) as u64
+    }
+
+    /// Whether `bytes` are those of the body from the beginning of chunk `first` on.
+    pub(super) fn are_chunks(&self, bytes: &[u8], first: usize) -> bool {
+        let table = &self.slot[self.header.table_range()];
+        let mut chunks = bytes.chunks(BODY_CHUNK).zip(first..);
+        chunks.all(|(chunk, index)| {
+            self.header.chunk_checksum(table, index) == Some(crc32fast::hash(chunk))
+        })
     }
 
     /// Where the real body is, when this entry is only the head of an object.

@@ -48,8 +48,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 
-pub(crate) use bodies::HeldBody;
 pub use bodies::ObjectReader;
+pub(crate) use bodies::{HeldBody, SliceReader};
 pub use counters::CountersSnapshot;
 pub use entry::Entry;
 pub use fills::Fill;

@@ -39,6 +39,8 @@ pub(super) struct Match {
     pub tier: Tier,
     pub sequence: Sequence,
     pub lifetime: Lifetime,
+    /// Neither purged nor past its end. Of a large object's slices that says nothing:
+    /// [`Store::is_whole`] does, and takes the longer the more there are.
     pub live: bool,
     pub head: Option<ObjectHead>,
 }
@@ -104,7 +106,7 @@ impl Store {
         lifetime: Lifetime,
         (condition, fill): (Condition, Fill),
     ) -> Result<(Stored, Ticket), StoreError> {
-        if !self.has_slices(&head, 0..head.len) {
+        if !self.has_slices(&head, 0..head.len).await {
             return Err(StoreError::Evicted);
         }
         let body = head.encode();
@@ -124,7 +126,7 @@ impl Store {
         let mut patience = Patience::default();
         loop {
             let found = self.find(key, change.key_hash).await;
-            if let Some(refused) = refusal(condition, found.matched.as_ref()) {
+            if let Some(refused) = self.refusal(condition, found.matched.as_ref()).await {
                 return Ok((refused, 0));
             }
             let attempt = if ram_only {
@@ -213,16 +215,40 @@ impl Store {
     }
 
     fn matched(&self, entry: &Entry, tier: Tier) -> Match {
-        let head = entry.object_head();
         Match {
             place: entry.place(),
             tier,
             sequence: entry.sequence(),
             lifetime: entry.lifetime(),
-            live: self.is_live(entry)
-                && self.is_visible(entry.place())
-                && head.is_none_or(|head| self.has_slices(&head, 0..head.len)),
-            head,
+            live: self.is_live(entry) && self.is_visible(entry.place()),
+            head: entry.object_head(),
+        }
+    }
+
+    /// Whether no slice of a large object was evicted; a lookup gives what is whole only.
+    pub(super) async fn is_whole(&self, matched: &Match) -> bool {
+        match &matched.head {
+            Some(head) => self.has_slices(head, 0..head.len).await,
+            None => true,
+        }
+    }
+
+    /// What a store answers whose condition does not hold of what is there.
+    async fn refusal(&self, condition: Condition, matched: Option<&Match>) -> Option<Stored> {
+        if matches!(condition, Condition::Always) {
+            return None;
+        }
+        let live = match matched {
+            Some(matched) if matched.live && self.is_whole(matched).await => Some(matched),
+            _ => None,
+        };
+        match (condition, live) {
+            (Condition::Absent, Some(_)) => Some(Stored::Exists),
+            (Condition::Present | Condition::Unchanged(_), None) => Some(Stored::Missing),
+            (Condition::Unchanged(cas), Some(matched)) if matched.sequence.0 != cas => {
+                Some(Stored::Exists)
+            }
+            _ => None,
         }
     }
 
@@ -437,7 +463,7 @@ impl Store {
     }
 
     /// Removes a key. `purge` makes it durable before it returns and fails stores in progress.
-    /// True if a live entry was there.
+    /// True if a live entry was there; whether all slices of a large one still were is not looked at.
     ///
     /// # Errors
     /// The device failed: the entry is gone now, but may come back after a crash.
@@ -651,18 +677,6 @@ impl Patience {
             count(&counters.stalls);
             tokio::time::Instant::now() + ROOM_WAIT_MAX
         })
-    }
-}
-
-fn refusal(condition: Condition, matched: Option<&Match>) -> Option<Stored> {
-    let live = matched.filter(|matched| matched.live);
-    match (condition, live) {
-        (Condition::Absent, Some(_)) => Some(Stored::Exists),
-        (Condition::Present | Condition::Unchanged(_), None) => Some(Stored::Missing),
-        (Condition::Unchanged(cas), Some(matched)) if matched.sequence.0 != cas => {
-            Some(Stored::Exists)
-        }
-        _ => None,
     }
 }
 

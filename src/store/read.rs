@@ -20,11 +20,14 @@ use super::slots::{PAGE, SMALL_SLOT_MAX};
 use super::unverified::LOOKS_MAX;
 use super::word::{Location, SizeClass, Word};
 use crate::device::{AlignedBuf, DeviceError};
-use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, Seed, Sequence, SliceKey};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, Seed, SliceKey};
 use crate::planted::{self, Bug};
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
 const ATTEMPTS_MAX: usize = 16;
+
+/// Slices looked for in the index without letting others run: some tens of microseconds.
+const SLICES_AT_ONCE: usize = 256;
 
 /// Most bytes that lookups are reading at one time, in reads of more than 64 KiB: enough for any
 /// device, and what many clients can make it read at once.
@@ -103,11 +106,13 @@ pub(super) enum Extent {
     Answer,
     /// At least header and key: enough to compare keys.
     Key { key_len: usize },
+    /// The first `len` bytes at least, verified: all before the body.
+    Meta { len: usize },
 }
 
 impl Extent {
     fn is_whole(self) -> bool {
-        !matches!(self, Extent::Key { .. })
+        matches!(self, Extent::Whole | Extent::Answer)
     }
 
     /// The same, without the page cache.
@@ -169,18 +174,18 @@ impl Store {
     /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
     /// (past `fresh_until`) only if `stale_ok`.
     pub async fn lookup(&self, key: &[u8], stale_ok: bool) -> Option<(Entry, Tier)> {
-        self.search(key, (self.key_hash(key), LOOKS_MAX), stale_ok).await
+        self.search((key, self.key_hash(key)), (stale_ok, LOOKS_MAX), Extent::Answer).await
     }
 
-    /// The slice `number` of an object, if it is there and sound.
-    pub async fn slice(&self, object: Sequence, number: u32) -> Option<(Entry, Tier)> {
-        let key = SliceKey { object, number }.encode();
+    /// A slice of an object, if it is there and sound as far as it is read.
+    pub(super) async fn slice(&self, key: SliceKey, extent: Extent) -> Option<(Entry, Tier)> {
+        let key = key.encode();
         // Nobody can choose the names of slices.
-        self.search(&key, (self.slice_hash(&key), usize::MAX), true).await
+        self.search((&key, self.slice_hash(&key)), (true, usize::MAX), extent).await
     }
 
     /// Where a slice with a body of `body_len` bytes is on the device; `None` if it is in memory too,
-    /// gone, or not the only one with its fingerprint: then [`Store::slice`] knows. Counts as a hit.
+    /// gone, or not the only one with its fingerprint: then [`Store::slice_piece`] knows. Counts as a hit.
     pub(super) fn slice_place(&self, key: SliceKey, body_len: usize) -> Option<SlicePlace> {
         let key_hash = self.slice_hash(&key.encode());
         let candidates = self.candidates(key_hash);
@@ -199,9 +204,9 @@ impl Store {
 
     async fn search(
         &self,
-        key: &[u8],
-        (key_hash, looks_max): (u64, usize),
-        stale_ok: bool,
+        (key, key_hash): (&[u8], u64),
+        (stale_ok, looks_max): (bool, usize),
+        extent: Extent,
     ) -> Option<(Entry, Tier)> {
         for _ in 0..ATTEMPTS_MAX {
             let mut moved = false;
@@ -210,7 +215,7 @@ impl Store {
             self.keep_newest(&mut candidates, looks_max);
             for candidate in candidates {
                 let touches = self.touches_at(candidate.place());
-                match self.load(candidate, Extent::Answer).await {
+                match self.load(candidate, extent).await {
                     Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
                         if self.was_killed_unseen(key_hash, &entry) {
                             continue;
@@ -243,12 +248,19 @@ impl Store {
         None
     }
 
-    /// Whether the index has a word for each slice that holds bytes `range` of an object.
-    pub fn has_slices(&self, head: &ObjectHead, range: Range<u64>) -> bool {
-        head.slices_of(range).all(|number| {
+    /// Whether the index has a word for each slice that holds bytes `range` of an object. Lets others
+    /// run in between: there may be millions of them.
+    pub async fn has_slices(&self, head: &ObjectHead, range: Range<u64>) -> bool {
+        for (n, number) in (0usize..).zip(head.slices_of(range)) {
+            if n > 0 && n.is_multiple_of(SLICES_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
             let key = SliceKey { object: head.object, number }.encode();
-            !self.shared.index.lock(self.slice_hash(&key)).candidates().is_empty()
-        })
+            if self.shared.index.lock(self.slice_hash(&key)).candidates().is_empty() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether an entry may be found: until recovery is complete only those stored since the start,
@@ -485,7 +497,7 @@ impl Store {
 
     /// Waits until not too much is being read for others. Whom a read is for does not matter yet:
     /// it ends without its client.
-    async fn turn_to_read(&self, len: u64) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn turn_to_read(&self, len: u64) -> Option<SemaphorePermit<'_>> {
         if len <= UNSHARED_LEN_MAX as u64 {
             return None;
         }
@@ -500,9 +512,11 @@ impl Store {
         if class_len <= SMALL_SLOT_MAX {
             end = end.min((offset / PAGE + 1) * PAGE);
         }
-        if let Extent::Key { key_len } = extent {
-            end = end.min(offset + (ENTRY_HEADER_LEN + key_len) as u64);
-        }
+        end = match extent {
+            Extent::Whole | Extent::Answer => end,
+            Extent::Key { key_len } => end.min(offset + (ENTRY_HEADER_LEN + key_len) as u64),
+            Extent::Meta { len } => end.min(offset + len as u64),
+        };
         let alignment = u64::from(self.shared.layout.alignment);
         let start = offset / alignment * alignment;
         start..crate::format::round_up(end, alignment).min(self.shared.layout.region_size)
@@ -527,7 +541,9 @@ impl Store {
         let buf = self.shared.device.geometry().read_buffer(len);
         match extent {
             Extent::Answer => self.shared.device.read_adaptive(offset, buf).await,
-            Extent::Whole | Extent::Key { .. } => self.shared.device.read(offset, buf).await,
+            Extent::Whole | Extent::Key { .. } | Extent::Meta { .. } => {
+                self.shared.device.read(offset, buf).await
+            }
         }
     }
 }
@@ -558,6 +574,11 @@ fn verified(
         }
         Extent::Key { .. } => {
             let len = header.key_range().end.min(slot.len());
+            Some(Entry::new(header, SlotBytes::from(&slot[..len]), place))
+        }
+        Extent::Meta { .. } => {
+            header.check_meta(slot).ok()?;
+            let len = header.table_range().end;
             Some(Entry::new(header, SlotBytes::from(&slot[..len]), place))
         }
     }

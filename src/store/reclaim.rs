@@ -354,6 +354,10 @@ impl Store {
         };
         let Some(Discard { object, slice_count }) = next else { return false };
         for number in 0..slice_count {
+            if (number as usize).is_multiple_of(BATCH) {
+                // There may be millions of them, of which the index has none any more.
+                tokio::task::yield_now().await;
+            }
             let key = SliceKey { object, number }.encode();
             let key_hash = self.slice_hash(&key);
             for candidate in self.candidates(key_hash) {

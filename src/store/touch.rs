@@ -35,6 +35,9 @@ impl Store {
                 turn = Some(self.shared.touch_lock(key_hash).lock().await);
                 continue;
             }
+            if !self.is_whole(&matched).await {
+                return Ok(None);
+            }
             let lifetime =
                 Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
             if let Some(head) = matched.head

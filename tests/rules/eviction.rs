@@ -149,6 +149,6 @@ fn what_is_read_in_pieces_for_want_of_memory_is_taken() {
         let (key, body) = large(n);
         assert_eq!(rig.get(key.as_bytes()), Some(body.to_vec()));
         let again = rig.run(rig.cache().lookup(key.as_bytes())).unwrap();
-        assert_eq!(again.tier(), Tier::Ram, "{key}: each of four pieces would be a read of all");
+        assert_eq!(again.tier(), Tier::Ram, "{key}: all of it would be read a second time");
     }
 }

@@ -129,8 +129,10 @@ impl Parts {
             Step::Object(range) => Some(range.clone()),
         });
         let first = ranges.next();
-        if !ranges.all(|range| hit.has(range)) {
-            return Err(TruncatedBody);
+        for later in ranges {
+            if !hit.has(later).await {
+                return Err(TruncatedBody);
+            }
         }
         let reader = match first {
             Some(range) => Some(hit.range(range).await?),

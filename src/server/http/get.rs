@@ -44,7 +44,12 @@ impl Service {
 
     pub(super) async fn head(&self, key: &[u8], request: &HeaderMap) -> Answer {
         let watch = Stopwatch::start();
-        let hit = self.find(key, request).await.filter(Hit::is_complete);
+        let mut hit = self.find(key, request).await;
+        if let Some(found) = &hit
+            && !found.is_complete().await
+        {
+            hit = None;
+        }
         self.count_lookup(hit.as_ref().map(Hit::tier), &watch);
         let Some(hit) = hit else { return plain(Refusal::NOT_FOUND) };
         let representation = Representation::of(&hit);

@@ -12,7 +12,7 @@ use super::lifetime;
 use super::refusal::Refusal;
 use super::representation::{Representation, kept};
 use super::service::{Answer, Service};
-use crate::cache::{Ack, Condition, Hit, StoreError, StoreOptions, Stored, Writer};
+use crate::cache::{Ack, Condition, StoreError, StoreOptions, Stored, Writer};
 use crate::clock::Stopwatch;
 use crate::server::metadata::ObjectMetadata;
 
@@ -81,7 +81,12 @@ impl Service {
         if !is_conditional(headers, Access::Change) {
             return Ok(Checked { condition: Condition::Always, replaces: false });
         }
-        let hit = self.cache.lookup_head(key, true).await.filter(Hit::is_complete);
+        let mut hit = self.cache.lookup_head(key, true).await;
+        if let Some(found) = &hit
+            && !found.is_complete().await
+        {
+            hit = None;
+        }
         let condition = match &hit {
             Some(hit) => Condition::Unchanged(hit.cas()),
             None => Condition::Absent,

@@ -22,16 +22,16 @@ pub use stats::RangeStats;
 
 pub use budget::BodyShare;
 pub(super) use budget::{Budget, UNSHARED_LEN_MAX};
-pub(super) use plan::SlicePlace;
+pub(super) use plan::{SlicePlace, checked_part, slice_meta_len};
 pub(super) use stats::RangeCounters;
 
 use super::Store;
-use super::bodies::ObjectReader;
+use super::bodies::{ObjectReader, SliceReader};
 use super::counters::{add, count};
 use super::place::Life;
 use crate::clock::Stopwatch;
 use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, SliceKey};
-use plan::{Plan, Want, checked_part};
+use plan::{Plan, Want};
 use window::{Pieces, Unavailable, Window};
 
 /// Most bytes checked and given in one go.
@@ -66,6 +66,8 @@ pub struct RangeReader {
 /// The slice that is being given.
 struct Current {
     want: Want,
+    /// What is known of it, if it is read by itself.
+    by_itself: SliceReader,
     /// Checksums and where the body begins, once they are known to be sound.
     checks: Option<Checks>,
 }
@@ -167,7 +169,8 @@ impl RangeReader {
 
     fn next_want(&mut self) -> Option<Current> {
         let want = self.wants.pop_front()?;
-        Some(Current { want, checks: None })
+        let by_itself = SliceReader::new(&self.head, want.number);
+        Some(Current { want, by_itself, checks: None })
     }
 
     /// Plans and begins reads until there are as many as there may be.
@@ -298,17 +301,13 @@ impl RangeReader {
         }
         let within = current.want.within.clone();
         let watch = Stopwatch::start();
-        let slice = self.store.slice(self.head.object, current.want.number);
-        let slice = tokio::time::timeout(self.options.timeout, slice).await;
+        let piece = current.by_itself.piece(&self.store, within);
+        let piece = tokio::time::timeout(self.options.timeout, piece).await;
         self.store.shared.ranges.waited(watch.elapsed());
-        if slice.is_err() {
+        if piece.is_err() {
             self.window.count_timeout();
         }
-        let (entry, _) = slice.ok().flatten().ok_or(TruncatedBody)?;
-        if entry.body().len() < within.end {
-            return Err(TruncatedBody);
-        }
-        let piece = self.store.body_piece(&entry, within);
+        let piece = piece.ok().flatten().ok_or(TruncatedBody)?;
         current.want.within.start += piece.len();
         self.ready.push_back(piece);
         Ok(())

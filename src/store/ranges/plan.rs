@@ -32,8 +32,7 @@ pub(in crate::store) struct SlicePlace {
 impl SlicePlace {
     /// Bytes of the region with header, key and checksum table.
     pub fn meta(&self) -> Range<u64> {
-        let len = ENTRY_HEADER_LEN + SliceKey::LEN + checksum_table_len(self.body_len);
-        self.offset..self.offset + len as u64
+        self.offset..self.offset + slice_meta_len(self.body_len) as u64
     }
 
     /// Bytes of the region with the bytes `within` of the body.
@@ -43,8 +42,13 @@ impl SlicePlace {
     }
 }
 
+/// Bytes before the body in the slot of a slice.
+pub(in crate::store) fn slice_meta_len(body_len: usize) -> usize {
+    ENTRY_HEADER_LEN + SliceKey::LEN + checksum_table_len(body_len)
+}
+
 /// `within` rounded out to what one checksum covers each.
-pub(super) fn checked_part(within: &Range<usize>, body_len: usize) -> Range<usize> {
+pub(in crate::store) fn checked_part(within: &Range<usize>, body_len: usize) -> Range<usize> {
     let start = within.start / BODY_CHUNK * BODY_CHUNK;
     start..within.end.next_multiple_of(BODY_CHUNK).min(body_len)
 }
