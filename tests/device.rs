@@ -213,7 +213,10 @@ async fn exercise_images(file_system: &str, size: u64) -> Option<MountedImage> {
         let options = OpenOptions { alignment: Some(alignment), engine, ..OpenOptions::new(&path) };
         let opened = Device::open(&options);
         let device = match opened {
-            Err(OpenError::Alignment { required, .. }) if alignment < required => continue,
+            Err(OpenError::Alignment { required, .. }) if alignment < required => {
+                fs::remove_file(&path).unwrap();
+                continue;
+            }
             opened => opened.unwrap(),
         };
         let info = device.info().clone();
@@ -248,9 +251,21 @@ async fn images_on_btrfs_work_and_tell_that_direct_writes_are_buffered() {
     let (device, warnings) = warnings_of(|| Device::open(&OpenOptions::new(&path)).unwrap());
     assert!(device.info().direct && device.info().direct_writes_buffered);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
+    // At 512 bytes btrfs takes direct reads, and makes them through the page cache.
+    assert_eq!(device.info().alignment, 4096);
+    for range in [0..MIB, 4096..8192, 3 * MIB + 512..3 * MIB + 1024] {
+        device.read_exact(range).await.unwrap();
+    }
+    if let Some(cached) = require(command("fincore", &[&"-b", &"-n", &"-o", &"RES", &path])) {
+        assert_eq!(cached, "0", "bytes of the image in the page cache");
+    }
     drop(device);
+    let small = OpenOptions { alignment: Some(512), ..OpenOptions::new(&path) };
+    let error = Device::open(&small).err().unwrap();
+    assert!(matches!(error, OpenError::Alignment { required: 4096, .. }), "{error:?}");
     let report = probe(&path).unwrap();
     assert_eq!(report.file_system.as_deref(), Some("btrfs"));
+    assert_eq!(report.working_alignments.first(), Some(&4096));
     assert!(report.direct_writes_buffered);
 
     let plain = mounted.file("nocow", 0);

@@ -1,11 +1,21 @@
-//! Whether direct I/O really works on an open file, found by reading with it. Owns the
-//! verdict; never writes.
+//! Whether direct I/O really works on an open file, found by reading with it and looking at the page
+//! cache afterwards: a file system may take such reads and make others. Owns the verdict; never writes.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::thread;
+use std::time::Duration;
 
 use super::facts::{DioAlignment, Facts};
-use super::{ALIGNMENT_MAX, ALIGNMENT_MIN, AlignedBuf, pool};
+use super::{ALIGNMENT_MAX, ALIGNMENT_MIN, AlignedBuf, page_cache, pool};
+
+/// How often a place is looked for that nobody else reads, and the pause between two looks.
+const LOOKS_MAX: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Reads that all have to leave something in the page cache.
+const ATTEMPTS: u32 = 3;
 
 /// What came of trying.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +24,17 @@ pub(super) enum Verdict {
     Works { alignment: u32, memory_alignment: u32 },
     /// Direct I/O cannot be used here, for this reason.
     Unavailable(String),
+}
+
+/// What came of one read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// It passed the page cache by, as far as the kernel tells.
+    Direct,
+    /// It left something in the page cache.
+    Buffered,
+    /// It was refused.
+    Refused,
 }
 
 /// Reads a block through `file`, which was opened with `O_DIRECT`. A device that fails is an
@@ -36,24 +57,28 @@ pub(super) fn judge(file: &File, facts: &Facts) -> io::Result<Verdict> {
     }
     // What the kernel tells is tried first; larger ones in case it told too little.
     let mut alignment = asked;
+    let mut any_buffered = false;
     while alignment <= ALIGNMENT_MAX {
         let memory_alignment = if alignment == asked { memory } else { alignment };
-        if reads_work(file, 0, alignment, memory_alignment)? {
-            return Ok(Verdict::Works { alignment, memory_alignment });
+        match try_places(file, facts.size, alignment, memory_alignment)? {
+            Trial::Direct => return Ok(Verdict::Works { alignment, memory_alignment }),
+            Trial::Buffered => any_buffered = true,
+            Trial::Refused => {}
         }
         alignment *= 2;
     }
-    unavailable("reads with it are refused at every alignment up to 65536 bytes")
+    unavailable(match any_buffered {
+        true => "the file system takes such reads and makes them through the page cache",
+        false => "reads with it are refused at every alignment up to 65536 bytes",
+    })
 }
 
-/// The alignments from 512 to 65536 at which a real read works, each with offset, length and
-/// address at odd multiples of it where the device is large enough.
+/// The alignments from 512 to 65536 at which a real read is direct.
 pub(super) fn working_alignments(file: &File, size: u64) -> io::Result<Vec<u32>> {
     let mut working = Vec::new();
     let mut alignment = ALIGNMENT_MIN;
     while alignment <= ALIGNMENT_MAX {
-        let offset = if size >= u64::from(alignment) * 2 { u64::from(alignment) } else { 0 };
-        if reads_work(file, offset, alignment, alignment)? {
+        if try_places(file, size, alignment, alignment)? == Trial::Direct {
             working.push(alignment);
         }
         alignment *= 2;
@@ -61,18 +86,66 @@ pub(super) fn working_alignments(file: &File, size: u64) -> io::Result<Vec<u32>>
     Ok(working)
 }
 
-/// Reads `alignment` bytes at `offset` to an address that is an odd multiple of
-/// `memory_alignment`, so that it is no better aligned than it claims. False means refused.
-fn reads_work(file: &File, offset: u64, alignment: u32, memory_alignment: u32) -> io::Result<bool> {
-    let (len, shift) = (alignment as usize, memory_alignment as usize);
+/// Reads one block of `alignment` bytes at the start and one behind it, and three in the middle, where
+/// the device is large enough, to an address that is an odd multiple of `memory_alignment`: no better aligned than any
+/// transfer will be.
+fn try_places(file: &File, size: u64, alignment: u32, memory_alignment: u32) -> io::Result<Trial> {
+    let block = u64::from(alignment);
+    let middle = size / 2 / (2 * block) * 2 * block + block;
+    let mut verdict = Trial::Direct;
+    for (offset, blocks) in [(0, 1), (block, 1), (middle, 3)] {
+        let len = alignment as usize * blocks;
+        if offset > 0 && offset + len as u64 > size {
+            continue;
+        }
+        match try_read(file, (offset, len), memory_alignment as usize)? {
+            Trial::Direct => {}
+            other => verdict = other,
+        }
+    }
+    Ok(verdict)
+}
+
+/// Reads a place. What is cached of it counts only if it is so time and again: somebody else may just
+/// have read it.
+fn try_read(file: &File, place: (u64, usize), shift: usize) -> io::Result<Trial> {
+    for _ in 0..ATTEMPTS {
+        match try_once(file, place, shift)? {
+            Trial::Buffered => {}
+            other => return Ok(other),
+        }
+    }
+    Ok(Trial::Buffered)
+}
+
+fn try_once(file: &File, (offset, len): (u64, usize), shift: usize) -> io::Result<Trial> {
+    let range = offset..offset + len as u64;
+    let was_clear = clear(file, &range);
     let mut buf = AlignedBuf::zeroed(shift + len, shift * 2);
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
     loop {
         match pool::read(file, offset, &mut buf, shift) {
-            Ok(_) => return Ok(true),
+            Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Trial::Refused),
             Err(error) => return Err(error),
         }
     }
+    let is_cached = was_clear && page_cache::is_cached(file, &range).unwrap_or(false);
+    Ok(if is_cached { Trial::Buffered } else { Trial::Direct })
+}
+
+/// Whether nothing of a range is in the page cache, so that what is there later tells something.
+fn clear(file: &File, range: &Range<u64>) -> bool {
+    for _ in 0..LOOKS_MAX {
+        match page_cache::is_emptied(file, range) {
+            Ok(true) => return true,
+            Ok(false) => thread::sleep(PAUSE),
+            Err(error) => {
+                tracing::debug!(%error, "the kernel does not tell what is cached");
+                return false;
+            }
+        }
+    }
+    false
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -106,9 +107,60 @@ fn empty(file: &File) -> Result<(), String> {
     Err("pages of the device stay in the page cache: another process reads or maps it".to_owned())
 }
 
+/// Has the whole file dropped, since pages of any length are dropped as a whole; true if nothing of a
+/// range is in the page cache then. Others may have read or mapped it.
+///
+/// # Errors
+/// The kernel does not tell what is cached.
+pub(super) fn is_emptied(file: &File, range: &Range<u64>) -> io::Result<bool> {
+    drop_pages(file, 0, 0);
+    Ok(!is_cached(file, range)?)
+}
+
+/// Whether any page of a range is in the page cache.
+///
+/// # Errors
+/// The kernel does not tell what is cached.
+pub(super) fn is_cached(file: &File, range: &Range<u64>) -> io::Result<bool> {
+    match pages_of(file, range.start, range.end - range.start) {
+        Ok(pages) => Ok(pages > 0),
+        // Before Linux 6.5.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => is_in_core(file, range),
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`is_cached`], by mincore(2). It says yes of a file that the process may not write to.
+fn is_in_core(file: &File, range: &Range<u64>) -> io::Result<bool> {
+    let start = range.start / PAGE_LEN_MAX * PAGE_LEN_MAX;
+    let offset = libc::off_t::try_from(start).map_err(io::Error::other)?;
+    let len = usize::try_from(range.end - start).map_err(io::Error::other)?;
+    let (descriptor, flags) = (file.as_raw_fd(), libc::MAP_SHARED);
+    // SAFETY: a fresh mapping that nothing looks at.
+    let mapped = unsafe {
+        libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, flags, descriptor, offset)
+    };
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // One byte a page, and pages have 4 KiB at least.
+    let mut pages = vec![0; len.div_ceil(4096)];
+    // SAFETY: the mapping has `len` bytes, and the vector a byte for each of its pages.
+    let result = unsafe { libc::mincore(mapped, len, pages.as_mut_ptr()) };
+    let error = io::Error::last_os_error();
+    // SAFETY: the mapping made above.
+    unsafe { libc::munmap(mapped, len) };
+    if result == 0 { Ok(pages.iter().any(|page| page & 1 == 1)) } else { Err(error) }
+}
+
 /// Pages of the whole file in the page cache, those being read included.
 fn cached_pages(file: &File) -> io::Result<u64> {
-    let range = CachestatRange { offset: 0, len: 0 };
+    pages_of(file, 0, 0)
+}
+
+/// Pages of a range in the page cache, those being read included; a length of 0 is up to the end.
+fn pages_of(file: &File, offset: u64, len: u64) -> io::Result<u64> {
+    let range = CachestatRange { offset, len };
     let mut found = Cachestat::default();
     // SAFETY: both structures have the kernel's layout and outlive the call.
     let result = unsafe {
@@ -190,6 +242,20 @@ mod tests {
             device.distrust(131_072, 65536);
             assert_eq!(pages(), 0, "{engine:?}");
             assert_eq!((device.stats().cached_reads, device.stats().distrusted), (1, 1));
+        }
+    }
+
+    #[test]
+    fn both_ways_to_ask_see_the_same_pages() {
+        let file = cached_file();
+        let file = file.as_file();
+        let (all, part) = (0..LEN as u64, 131_072..196_608);
+        for range in [&all, &part] {
+            assert!(is_cached(file, range).unwrap() && is_in_core(file, range).unwrap());
+        }
+        assert!(is_emptied(file, &part).unwrap());
+        for range in [&all, &part] {
+            assert!(!is_cached(file, range).unwrap() && !is_in_core(file, range).unwrap());
         }
     }
 
