@@ -19,20 +19,14 @@ use rawcached::device::create_image;
 use support::{command, require};
 
 const VALUE_LEN: usize = 20_000;
-/// Has the kernel refuse io_uring, as seccomp profiles of containers do. With `-D` the daemon and not
-/// strace is the child, which is ended with its test.
-const WITHOUT_IO_URING: [&str; 10] = [
-    "strace",
-    "-D",
-    "-f",
-    "-qq",
-    "-o",
-    "/dev/null",
-    "-e",
-    "trace=io_uring_setup",
-    "-e",
-    "inject=io_uring_setup:error=EPERM",
-];
+/// Has the kernel refuse a call, as seccomp profiles of containers do; `how` is the error, and from
+/// which time on in each thread. With `-D` the daemon and not strace is the child, which is ended with
+/// its test.
+fn refusing(daemon: &mut Daemon, call: &str, how: &str) {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{how}"));
+    let strace = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"];
+    daemon.launch_with(&[&strace[..], &["-e", &trace, "-e", &inject]].concat());
+}
 
 /// A daemon without a RAM tier on a new image, so that hits come from the device.
 fn daemon(directory: &Path, more: &str) -> Daemon {
@@ -166,12 +160,42 @@ fn without_io_uring_threads_take_over_and_the_daemon_says_so() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut daemon = daemon(directory.path(), "");
-    daemon.launch_with(&WITHOUT_IO_URING);
-    daemon.restart();
-    store_and_read_back(&daemon, 1000);
-    assert!(daemon.metrics().contains("engine=\"threads\""));
-    let log = daemon.log();
-    assert_eq!(log.matches("io_uring does not work here: using threads").count(), 1, "{log}");
+    // All of it, or only the calls that use what was made.
+    for call in ["io_uring_setup", "io_uring_register", "io_uring_enter"] {
+        for error in ["EPERM", "ENOSYS", "ENOMEM"] {
+            refusing(&mut daemon, call, &format!("error={error}"));
+            daemon.restart();
+            store_and_read_back(&daemon, 100);
+            assert!(daemon.metrics().contains("engine=\"threads\""), "{call}: {error}");
+            assert!(daemon.stop().success(), "{call}: {error}");
+            let log = daemon.log();
+            let said = log.matches("io_uring does not work here: using threads").count();
+            assert_eq!(said, 1, "{call}: {error}: {log}");
+        }
+    }
+}
+
+#[test]
+fn when_io_uring_stops_to_work_threads_take_over_and_nothing_is_lost() {
+    if require(command("strace", &[&"-V"])).is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(directory.path(), "");
+    for how in ["error=EPERM:when=60+", "error=ENOMEM:when=30+", "error=EIO:when=45"] {
+        refusing(&mut daemon, "io_uring_enter", how);
+        daemon.restart();
+        store_and_read_back(&daemon, 6000);
+        assert!(daemon.metric("rawcached_device_lost_rings_total") >= 1, "{how}");
+        for operation in ["read", "write", "flush"] {
+            let failed = format!("rawcached_device_errors_total{{operation=\"{operation}\"}}");
+            assert_eq!(daemon.metric(&failed), 0, "{how}: {operation}");
+        }
+        assert!(daemon.stop().success(), "{how}");
+        let log = daemon.log();
+        assert_eq!(log.matches("io_uring stopped to work").count(), 1, "{how}: {log}");
+        assert!(!log.contains("panic"), "{how}: {log}");
+    }
 }
 
 #[test]
@@ -186,7 +210,7 @@ fn a_daemon_told_to_use_io_uring_does_not_start_without_it() {
     let mut daemon = Daemon::new(&image, "workers = 1");
     let text = std::fs::read_to_string(daemon.config()).unwrap();
     daemon.configure(&text.replace("[[device]]", "[[device]]\nengine = \"io_uring\""));
-    daemon.launch_with(&WITHOUT_IO_URING);
+    refusing(&mut daemon, "io_uring_setup", "error=EPERM");
     daemon.spawn();
     let (status, log) = daemon.wait();
     assert!(!status.success());

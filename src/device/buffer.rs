@@ -85,6 +85,18 @@ impl AlignedBuf {
         self.initialised = self.initialised.max(end);
     }
 
+    /// A buffer of the same form with the first `len` bytes of this one, which must be initialised. What
+    /// is behind them may be written by the kernel at this moment.
+    pub(super) fn begun_again(&self, len: usize) -> AlignedBuf {
+        assert!(len <= self.initialised, "only what was put in");
+        let mut copy = AlignedBuf::unfilled(self.capacity(), self.layout.align());
+        // SAFETY: both allocations have so many bytes, those of this one are initialised, and no other
+        // owner has the new one.
+        unsafe { ptr::copy_nonoverlapping(self.start.as_ptr(), copy.start.as_ptr(), len) };
+        copy.initialised = len;
+        copy
+    }
+
     /// The address of the first byte. Who writes there proves that nobody else reads or writes.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start

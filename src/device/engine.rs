@@ -79,6 +79,20 @@ impl Operation {
         }
     }
 
+    /// The same work with memory of its own where it is written to; the memory of this one may still
+    /// be in use.
+    fn once_more(&self) -> Operation {
+        match self {
+            Operation::Read { buf, filled, way } => {
+                Operation::Read { buf: buf.begun_again(*filled), filled: *filled, way: *way }
+            }
+            Operation::Write { slices, .. } => {
+                Operation::Write { slices: slices.clone(), hold: None }
+            }
+            Operation::Flush => Operation::Flush,
+        }
+    }
+
     /// Bytes asked for.
     pub(crate) fn len(&self) -> usize {
         match self {
@@ -117,6 +131,23 @@ impl Request {
         self.done.is_closed()
     }
 
+    /// The same request to be made once more, for whoever waits for it. What is left of this one keeps
+    /// the memory, and nobody waits for it.
+    pub(crate) fn once_more(&mut self) -> Request {
+        let (nobody, _) = oneshot::channel();
+        let mut again = Request {
+            offset: self.offset,
+            operation: self.operation.once_more(),
+            done: std::mem::replace(&mut self.done, nobody),
+        };
+        if let (Operation::Write { hold: lock, .. }, Operation::Write { hold, .. }) =
+            (&mut again.operation, &mut self.operation)
+        {
+            *lock = hold.take();
+        }
+        again
+    }
+
     /// Hands the memory and the outcome back. If the waiter is gone, both are dropped here.
     pub(crate) fn complete(self, result: io::Result<usize>) {
         let _waiter_gone = self.done.send(Completion { operation: self.operation, result });
@@ -136,6 +167,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Drops what the page cache has of a range, where [`Way::PageCache`] reads go.
     fn forget_cached(&self, _offset: u64, _len: usize) {}
+
+    /// Rings that the kernel stopped to serve, and whose requests others make since.
+    fn lost_rings(&self) -> u64 {
+        0
+    }
 
     /// The engine's ring for the calling thread, if it works with such.
     fn thread_ring(&self) -> io::Result<Option<ThreadRing>> {

@@ -104,6 +104,7 @@ impl Device {
         if let Some(adaptive) = &self.inner.adaptive {
             stats.adaptive = adaptive.snapshot();
         }
+        stats.lost_rings = self.inner.engine.lost_rings();
         stats
     }
 

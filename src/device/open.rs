@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -289,21 +290,22 @@ fn start_engine(
     options: &OpenOptions,
 ) -> Result<(Box<dyn Engine>, Option<String>), OpenError> {
     let path = &options.path;
-    let (files, fallback) = match options.engine {
-        EngineKind::Threads => (files, None),
-        wanted => match Uring::start(files) {
+    let files = Arc::new(files);
+    let threads = options.threads.clamp(2, THREADS_MAX);
+    let mut fallback = None;
+    if options.engine != EngineKind::Threads {
+        match Uring::start(Arc::clone(&files), threads) {
             Ok(engine) => return Ok((Box::new(engine), None)),
-            Err((_, source)) if wanted == EngineKind::IoUring => {
+            Err(source) if options.engine == EngineKind::IoUring => {
                 return Err(OpenError::IoUringUnavailable { path: path.clone(), source });
             }
-            Err((files, source)) => {
+            Err(source) => {
                 let path = path.display();
                 tracing::warn!(%path, %source, "io_uring does not work here: using threads");
-                (files, Some(source.to_string()))
+                fallback = Some(source.to_string());
             }
-        },
-    };
-    let threads = options.threads.clamp(2, THREADS_MAX);
+        }
+    }
     let pool = ThreadPool::start(files, threads).map_err(|source| OpenError::io(path, source))?;
     Ok((Box::new(pool), fallback))
 }

@@ -27,7 +27,7 @@ pub(super) struct ThreadPool {
 }
 
 struct Shared {
-    files: Files,
+    files: Arc<Files>,
     work: Mutex<Work>,
     ready: Condvar,
 }
@@ -40,8 +40,8 @@ struct Work {
 }
 
 impl ThreadPool {
-    /// A pool of `threads` (at least two) that owns `files`.
-    pub(super) fn start(files: Files, threads: usize) -> io::Result<ThreadPool> {
+    /// A pool of `threads` (at least two) on `files`.
+    pub(super) fn start(files: Arc<Files>, threads: usize) -> io::Result<ThreadPool> {
         assert!(threads >= 2, "one thread to write and one that never does");
         // Writes leave half of the threads to reads.
         let shared = Arc::new(Shared::new(files, threads / 2));
@@ -87,7 +87,7 @@ impl Drop for ThreadPool {
 }
 
 impl Shared {
-    fn new(files: Files, writing_max: usize) -> Shared {
+    fn new(files: Arc<Files>, writing_max: usize) -> Shared {
         let work = Work { queue: RequestQueue::new(writing_max), idle: 0, closed: false };
         Shared { files, work: Mutex::new(work), ready: Condvar::new() }
     }
@@ -187,10 +187,10 @@ mod tests {
     use crate::device::engine::Completion;
     use tokio::sync::oneshot::Receiver;
 
-    fn temporary(bytes: u64) -> Files {
+    fn temporary(bytes: u64) -> Arc<Files> {
         let file = tempfile::tempfile().unwrap();
         file.set_len(bytes).unwrap();
-        Files::only(file)
+        Arc::new(Files::only(file))
     }
 
     fn block(byte: u8) -> WriteSlice {
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_failed_system_call_gives_its_errno() {
         let read_only = File::open("/dev/null").unwrap();
-        let pool = ThreadPool::start(Files::only(read_only), 2).unwrap();
+        let pool = ThreadPool::start(Arc::new(Files::only(read_only)), 2).unwrap();
         let (request, done) = write_of(vec![block(1)], 0);
         pool.submit(request);
         let error = done.blocking_recv().unwrap().result.unwrap_err();

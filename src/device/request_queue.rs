@@ -53,6 +53,11 @@ impl RequestQueue {
         self.reads.pop_front()
     }
 
+    /// All that wait, for somebody else to carry out.
+    pub fn drain(&mut self) -> impl Iterator<Item = Request> + '_ {
+        self.writes.drain(..).chain(self.reads.drain(..))
+    }
+
     /// Whether a write waits that is allowed to go.
     pub fn may_write(&self) -> bool {
         !self.writes.is_empty() && self.writing < self.writing_max

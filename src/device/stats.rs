@@ -71,6 +71,8 @@ pub struct DeviceStatsSnapshot {
     pub distrusted: u64,
     /// What adaptive reads decided so far.
     pub adaptive: AdaptiveSnapshot,
+    /// Rings that the kernel stopped to serve; threads make their requests since.
+    pub lost_rings: u64,
 }
 
 impl DeviceStats {
@@ -92,6 +94,7 @@ impl DeviceStats {
             cached_reads: self.cached_reads.load(Relaxed),
             distrusted: self.distrusted.load(Relaxed),
             adaptive: AdaptiveSnapshot::default(),
+            lost_rings: 0,
         }
     }
 

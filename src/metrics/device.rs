@@ -46,6 +46,12 @@ pub fn write_device(page: &mut Page, info: &DeviceInfo, stats: &DeviceStatsSnaps
         &[],
         stats.continued,
     );
+    page.counter(
+        "rawcached_device_lost_rings_total",
+        "Rings of io_uring that the kernel stopped to serve. Threads make their requests since.",
+        &[],
+        stats.lost_rings,
+    );
     page.gauge(
         "rawcached_device_requests_in_flight",
         "Requests given to the device and waited for.",
@@ -157,6 +163,7 @@ mod tests {
             cached_reads: 1,
             distrusted: 12,
             adaptive: AdaptiveSnapshot { prefers_buffered: [false, true, false], switches: 13 },
+            lost_rings: 14,
         };
         let metrics = Metrics::new();
         metrics.add(move |page| write_device(page, &info, &stats)).unwrap();
@@ -184,6 +191,7 @@ mod tests {
             "rawcached_device_errors_total{operation=\"flush\"} 9",
             "rawcached_device_continued_transfers_total 10",
             "rawcached_device_requests_in_flight 11",
+            "rawcached_device_lost_rings_total 14",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

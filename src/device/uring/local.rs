@@ -14,6 +14,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::fallback::Fallback;
 use super::ring::{Finished, Ring, Wait};
 use crate::device::engine::Request;
 
@@ -40,6 +41,8 @@ impl EngineId {
 struct Local {
     engine: EngineId,
     ring: Ring,
+    /// Makes the requests once the ring is lost.
+    fallback: Arc<Fallback>,
     events: Arc<EventFd>,
     /// Of the task that looks at the ring; none before it ran for the first time.
     looker: Option<Waker>,
@@ -61,14 +64,18 @@ pub struct ThreadRing {
 
 impl ThreadRing {
     /// Makes `ring`, which must be the calling thread's, the one of `engine` in it.
-    pub(super) fn install(engine: EngineId, ring: Ring) -> io::Result<ThreadRing> {
+    pub(super) fn install(
+        engine: EngineId,
+        ring: Ring,
+        fallback: Arc<Fallback>,
+    ) -> io::Result<ThreadRing> {
         let events = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         ring.notify(events.as_fd().as_raw_fd())?;
         let events = Arc::new(events);
         RINGS.with_borrow_mut(|rings| {
             assert!(rings.iter().all(|local| local.engine != engine), "one ring in a thread");
             let events = Arc::clone(&events);
-            rings.push(Local { engine, ring, events, looker: None, asked: false });
+            rings.push(Local { engine, ring, fallback, events, looker: None, asked: false });
         });
         Ok(ThreadRing { engine, events, _here: PhantomData })
     }
@@ -136,30 +143,49 @@ impl Drop for ThreadRing {
     }
 }
 
+/// What became of a request that was given to a thread's ring.
+enum Taken {
+    /// The thread has no such ring.
+    Not(Request),
+    /// The queue is full.
+    Refused(Request),
+    /// It waits, and this task is to be woken.
+    Queued(Option<Waker>),
+    /// The ring is lost, now or before: these are for the fallback.
+    Lost(Arc<Fallback>, Lost),
+}
+
+/// Requests of a ring, and what it was lost by if that was just now.
+type Lost = (Vec<Request>, Option<io::Error>);
+
 /// Gives `request` to this thread's ring of `engine`; gives it back if there is none.
 pub(super) fn submit(engine: EngineId, request: Request) -> Option<Request> {
     let taken = RINGS.with_borrow_mut(|rings| {
-        let Some(local) = rings.iter_mut().find(|local| local.engine == engine) else {
-            return Err(request);
-        };
-        let refused = local.ring.push(request);
-        if local.ring.waiting() >= BATCH_MAX {
-            local.ring.submit();
+        match rings.iter_mut().find(|local| local.engine == engine) {
+            Some(local) => local.take(request),
+            None => Taken::Not(request),
         }
-        Ok((refused, local.ask()))
     });
+    // All outside of the borrow: a waker may submit again.
     match taken {
-        Err(request) => Some(request),
-        // Both outside of the borrow: a waker may submit again.
-        Ok((refused, looker)) => {
-            if let Some(refused) = refused {
-                refused.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
-            }
+        Taken::Not(request) => return Some(request),
+        Taken::Refused(request) => {
+            request.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+        }
+        Taken::Queued(looker) => {
             if let Some(looker) = looker {
                 looker.wake();
             }
-            None
         }
+        Taken::Lost(fallback, lost) => hand_over(&fallback, lost),
+    }
+    None
+}
+
+fn hand_over(fallback: &Fallback, (requests, error): Lost) {
+    match error {
+        Some(error) => fallback.take_over(requests, &error),
+        None => requests.into_iter().for_each(|request| fallback.submit(request)),
     }
 }
 
@@ -176,14 +202,22 @@ pub fn look_soon() {
 /// Gives what waits in this thread's rings to the kernel and completes what is done.
 fn look() {
     let mut finished = Vec::new();
+    let mut lost = Vec::new();
     loop {
-        RINGS.with_borrow_mut(|rings| rings.iter_mut().for_each(|local| local.turn(&mut finished)));
-        if finished.is_empty() {
+        RINGS.with_borrow_mut(|rings| {
+            for local in rings {
+                lost.extend(local.turn(&mut finished));
+            }
+        });
+        if finished.is_empty() && lost.is_empty() {
             return;
         }
         // Outside of the borrow: a waker or the memory's end may submit again.
         for (request, result) in finished.drain(..) {
             request.complete(result);
+        }
+        for (fallback, lost) in lost.drain(..) {
+            hand_over(&fallback, lost);
         }
     }
 }
@@ -191,19 +225,40 @@ fn look() {
 impl Local {
     /// The task to be woken to look at the ring; none if there is nothing to look for, or it was.
     fn ask(&mut self) -> Option<Waker> {
-        if self.asked || self.ring.is_idle() {
+        if self.asked || self.ring.is_idle() || self.ring.is_lost() {
             return None;
         }
         self.asked = self.looker.is_some();
         self.looker.clone()
     }
 
-    fn turn(&mut self, finished: &mut Vec<Finished>) {
-        self.ring.turn(Wait::No, finished);
-        if self.ring.has_leftover() && finished.is_empty() {
+    fn take(&mut self, request: Request) -> Taken {
+        if self.ring.is_lost() {
+            return Taken::Lost(Arc::clone(&self.fallback), (vec![request], None));
+        }
+        if let Some(refused) = self.ring.push(request) {
+            return Taken::Refused(refused);
+        }
+        if self.ring.waiting() >= BATCH_MAX
+            && let Err(error) = self.ring.submit()
+        {
+            let lost = (self.ring.give_up(), Some(error));
+            return Taken::Lost(Arc::clone(&self.fallback), lost);
+        }
+        Taken::Queued(self.ask())
+    }
+
+    /// Gives what the ring had if it is lost by this.
+    fn turn(&mut self, finished: &mut Vec<Finished>) -> Option<(Arc<Fallback>, Lost)> {
+        let before = finished.len();
+        if let Err(error) = self.ring.turn(Wait::No, finished) {
+            return Some((Arc::clone(&self.fallback), (self.ring.give_up(), Some(error))));
+        }
+        if self.ring.has_leftover() && finished.len() == before && !self.ring.is_lost() {
             // The kernel had no memory for it: come back as soon as the thread has looked around.
             let _full_means_it_comes_back_anyway = self.events.write(1);
         }
+        None
     }
 }
 

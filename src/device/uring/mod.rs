@@ -1,6 +1,8 @@
 //! The io_uring engine: a ring in each thread that asks for one, and a thread with a ring for all
-//! others. Owns the open files; never retries or cuts a request.
+//! others. Owns the open files; never retries or cuts a request, but those of a ring that the kernel
+//! stopped to serve.
 
+mod fallback;
 mod local;
 mod ring;
 #[cfg(test)]
@@ -15,6 +17,7 @@ pub use local::{ThreadRing, look_soon};
 use super::engine::{Engine, Request};
 use super::files::Files;
 use super::page_cache;
+use fallback::Fallback;
 use local::EngineId;
 use ring::Ring;
 use thread::RingThread;
@@ -24,19 +27,18 @@ pub(super) struct Uring {
     id: EngineId,
     files: Arc<Files>,
     thread: RingThread,
+    fallback: Arc<Fallback>,
 }
 
 impl Uring {
-    /// An engine that owns `files`, or the files back and why the kernel does not do it.
-    pub(super) fn start(files: Files) -> Result<Uring, (Files, io::Error)> {
-        let files = Arc::new(files);
-        match RingThread::start(Arc::clone(&files)) {
-            Ok(thread) => Ok(Uring { id: EngineId::next(), files, thread }),
-            Err(error) => {
-                let files = Arc::into_inner(files).expect("the thread has ended");
-                Err((files, error))
-            }
-        }
+    /// An engine on `files`, which starts `threads` should the kernel stop to serve its rings.
+    ///
+    /// # Errors
+    /// The kernel does not do it.
+    pub(super) fn start(files: Arc<Files>, threads: usize) -> io::Result<Uring> {
+        let fallback = Arc::new(Fallback::new(Arc::clone(&files), threads));
+        let thread = RingThread::start(Arc::clone(&files), Arc::clone(&fallback))?;
+        Ok(Uring { id: EngineId::next(), files, thread, fallback })
     }
 }
 
@@ -57,8 +59,12 @@ impl Engine for Uring {
         }
     }
 
+    fn lost_rings(&self) -> u64 {
+        self.fallback.lost_rings()
+    }
+
     fn thread_ring(&self) -> io::Result<Option<ThreadRing>> {
         let ring = Ring::new(Arc::clone(&self.files))?;
-        ThreadRing::install(self.id, ring).map(Some)
+        ThreadRing::install(self.id, ring, Arc::clone(&self.fallback)).map(Some)
     }
 }

@@ -4,14 +4,16 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use io_uring::squeue::{Entry, PushError};
-use io_uring::{IoUring, Probe, cqueue, opcode, types};
+use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, types};
 
-use crate::device::Way;
 use crate::device::engine::{Operation, Request};
 use crate::device::files::Files;
 use crate::device::request_queue::RequestQueue;
+use crate::device::{ALIGNMENT_MAX, AlignedBuf, Way, pool};
 
 /// Requests that one ring has at the device at once. Loop devices take 128 (`nr_requests` in sysfs); what
 /// is beyond a device's limit the kernel would hand to threads of its own.
@@ -27,6 +29,14 @@ const SLICES_MAX: usize = 64;
 
 /// Longest transfer in one request, in bytes: what fits 32 bits as a multiple of every alignment.
 const TRANSFER_LEN_MAX: usize = 1 << 30;
+
+/// Attempts to enter the kernel for the first read, should they be put off.
+const TRIAL_TURNS_MAX: u32 = 1000;
+
+/// How often a lost ring is looked at before what the kernel has of it is left to it, and the pause
+/// between two looks.
+const LAST_LOOKS: u32 = 100;
+const LAST_LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Marks a completion that is not a request's but a wake-up.
 const WAKE: u64 = u64::MAX;
@@ -53,11 +63,17 @@ pub(super) type Finished = (Request, io::Result<usize>);
 ///
 /// While requests are in flight the kernel reads and writes memory that they own, so a ring
 /// keeps them until they are complete, and waits for that when it is dropped.
+///
+/// A kernel that refuses a call for no request's sake (forbidden since, out of memory) may never serve
+/// the ring again: it is lost. Then [`Ring::give_up`] takes its requests out.
 pub(super) struct Ring {
     ring: IoUring,
     queue: RequestQueue,
     slots: Box<[Slot]>,
     free: Vec<usize>,
+    /// Entries that were put into the submission queue.
+    entries: u64,
+    is_lost: bool,
     /// A descriptor whose readiness ends a wait, and whether the kernel watches it.
     wake: Option<(RawFd, bool)>,
     /// Kept open as long as requests name them.
@@ -69,14 +85,23 @@ pub(super) struct Ring {
 struct Slot {
     request: Option<Request>,
     vector: Vec<libc::iovec>,
+    /// How many entries stood before it in the submission queue, ever.
+    entry: u64,
 }
 
 impl Ring {
-    /// A ring on `files` for the calling thread.
+    /// A ring on `files` for the calling thread, through which a block was read.
     ///
     /// # Errors
-    /// The kernel has no io_uring, forbids it, or lacks an operation or mode (Linux 6.1 has all).
+    /// The kernel has no io_uring, forbids it or a part of it, or lacks an operation or mode (Linux 6.1
+    /// has all).
     pub fn new(files: Arc<Files>) -> io::Result<Ring> {
+        let mut ring = Ring::untried(Arc::clone(&files))?;
+        ring.try_out(&files)?;
+        Ok(ring)
+    }
+
+    fn untried(files: Arc<Files>) -> io::Result<Ring> {
         let depth = u32::try_from(DEPTH).expect("a small number");
         let ring: IoUring = IoUring::builder()
             .setup_single_issuer()
@@ -101,7 +126,33 @@ impl Ring {
         let slots = (0..DEPTH).map(|_| Slot::default()).collect();
         let free = (0..DEPTH).rev().collect();
         let queue = RequestQueue::new(WRITING_MAX);
-        Ok(Ring { ring, queue, slots, free, wake: None, _files: files })
+        let (entries, is_lost, wake) = (0, false, None);
+        Ok(Ring { ring, queue, slots, free, entries, is_lost, wake, _files: files })
+    }
+
+    /// Reads a block as all others will be. A read that fails without the ring too is the device's
+    /// failure.
+    fn try_out(&mut self, files: &Files) -> io::Result<()> {
+        let len = ALIGNMENT_MAX as usize;
+        let buf = AlignedBuf::unfilled(len, len);
+        let (request, _waiter) =
+            Request::new(0, Operation::Read { buf, filled: 0, way: Way::Main });
+        let refused = self.push(request);
+        assert!(refused.is_none(), "a new queue is empty");
+        let mut finished = Vec::new();
+        for _ in 0..TRIAL_TURNS_MAX {
+            if let Err(error) = self.turn(Wait::Request, &mut finished) {
+                drop(self.give_up());
+                return Err(error);
+            }
+            let Some((_, result)) = finished.pop() else { continue };
+            return result.map(drop).or_else(|error| {
+                let mut buf = AlignedBuf::unfilled(len, len);
+                let without = pool::read(&files.main, 0, &mut buf, 0);
+                if without.is_ok() { Err(error) } else { Ok(()) }
+            });
+        }
+        Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
 
     /// Has the kernel add 1 to the counter of `eventfd` when completions arrive.
@@ -110,8 +161,17 @@ impl Ring {
     }
 
     /// Queues `request`, or gives it back if the queue is full.
+    ///
+    /// # Panics
+    /// If the ring is lost.
     pub fn push(&mut self, request: Request) -> Option<Request> {
+        assert!(!self.is_lost, "requests of a lost ring are made elsewhere");
         self.queue.push(request)
+    }
+
+    /// Whether its requests were taken out, and no other is to be pushed.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Requests that wait to be given to the kernel.
@@ -124,12 +184,22 @@ impl Ring {
         self.queue.len() == 0 && self.in_flight() == 0
     }
 
-    fn in_flight(&self) -> usize {
+    /// Requests whose memory the kernel has.
+    pub fn in_flight(&self) -> usize {
         DEPTH - self.free.len()
     }
 
-    /// Gives waiting requests to the kernel, waits, and moves what is complete to `finished`.
-    pub fn turn(&mut self, wait: Wait, finished: &mut Vec<Finished>) {
+    /// Gives waiting requests to the kernel, waits, and moves what is complete to `finished`. Of a lost
+    /// ring it only takes back what the kernel has done with, and waits for nothing.
+    ///
+    /// # Errors
+    /// The kernel does not serve the ring any more: it is to be given up.
+    pub fn turn(&mut self, wait: Wait, finished: &mut Vec<Finished>) -> io::Result<()> {
+        if self.is_lost {
+            self.enter_lost();
+            self.reap(finished);
+            return Ok(());
+        }
         self.prepare();
         let has_entries = !self.ring.submission().is_empty();
         let has_results = self.ring.submission().taskrun();
@@ -139,10 +209,12 @@ impl Ring {
             Wait::Request => self.in_flight() > 0,
             Wait::WakeUp => true,
         };
-        if has_entries || has_results || waits {
-            self.enter(usize::from(waits));
-        }
+        let entered = match has_entries || has_results || waits {
+            true => self.enter(usize::from(waits)),
+            false => Ok(()),
+        };
         self.reap(finished);
+        entered
     }
 
     /// Whether the kernel has not taken all that was prepared for it.
@@ -151,20 +223,52 @@ impl Ring {
     }
 
     /// Gives waiting requests to the kernel without looking for results.
-    pub fn submit(&mut self) {
+    ///
+    /// # Errors
+    /// As [`Ring::turn`].
+    pub fn submit(&mut self) -> io::Result<()> {
         self.prepare();
-        if !self.ring.submission().is_empty() {
-            self.enter(0);
+        if self.ring.submission().is_empty() { Ok(()) } else { self.enter(0) }
+    }
+
+    fn enter(&self, wait: usize) -> io::Result<()> {
+        match self.ring.submit_and_wait(wait) {
+            Ok(_) => Ok(()),
+            // What was not taken stays in the submission queue.
+            Err(error) if is_passing(&error) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
-    fn enter(&self, wait: usize) {
-        match self.ring.submit_and_wait(wait) {
-            Ok(_) => {}
-            // What was not taken stays in the submission queue.
-            Err(error) if is_passing(&error) => {}
-            Err(error) => panic!("io_uring_enter refuses what it is made for: {error}"),
+    /// Has the kernel say what it has done, if it does. It gets nothing new.
+    fn enter_lost(&self) {
+        let flags = EnterFlags::GETEVENTS.bits();
+        // SAFETY: no entry is submitted, and there is no argument.
+        let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, flags, None) };
+        if let Err(error) = entered {
+            tracing::debug!(%error, "a lost ring is not heard");
         }
+    }
+
+    /// Takes out every request, to be made elsewhere, and takes no other. Those that the kernel has seen
+    /// are made a second time: their memory stays here until it is done with them.
+    pub fn give_up(&mut self) -> Vec<Request> {
+        self.is_lost = true;
+        let unseen = self.ring.submission().len() as u64;
+        let seen = self.entries - unseen;
+        let mut requests = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(mut request) = slot.request.take() else { continue };
+            if slot.entry < seen {
+                requests.push(request.once_more());
+                slot.request = Some(request);
+            } else {
+                requests.push(request);
+                self.free.push(index);
+            }
+        }
+        requests.extend(self.queue.drain());
+        requests
     }
 
     /// Ends a wait whenever `eventfd` is written, from now on.
@@ -184,6 +288,7 @@ impl Ring {
         while let Some(index) = self.free.last().copied() {
             let Some(request) = self.queue.take() else { break };
             self.free.pop();
+            self.slots[index].entry = self.entries;
             let entry = self.slots[index].take_on(request);
             // SAFETY: the slot keeps request and vector until the completion was seen.
             unsafe { self.enter_entry(entry.user_data(index as u64)) };
@@ -196,6 +301,7 @@ impl Ring {
         // SAFETY: the caller's promise.
         let pushed: Result<(), PushError> = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the queue has an entry for each slot and one for the wake-up");
+        self.entries += 1;
     }
 
     fn reap(&mut self, finished: &mut Vec<Finished>) {
@@ -274,15 +380,42 @@ fn u32_len(len: usize) -> u32 {
 impl Drop for Ring {
     fn drop(&mut self) {
         let mut finished = Vec::new();
-        while !self.is_idle() {
-            self.turn(Wait::Request, &mut finished);
+        while !self.is_lost && !self.is_idle() {
+            let turned = self.turn(Wait::Request, &mut finished);
             for (request, result) in finished.drain(..) {
                 request.complete(result);
             }
+            if let Err(error) = turned {
+                tracing::warn!(%error, "requests fail at the end of an io_uring");
+                for request in self.give_up() {
+                    request.complete(Err(io::Error::from(error.kind())));
+                }
+            }
         }
+        self.leave_to_the_kernel();
         // The kernel takes a ring apart later; the device must be free for others at once.
         if let Err(error) = self.ring.submitter().unregister_files() {
             tracing::debug!(%error, "a ring keeps its file a little longer");
         }
+    }
+}
+
+impl Ring {
+    /// Waits a second at most for what the kernel has of a lost ring. The memory of the rest is never
+    /// used again: the kernel may write to it at any time.
+    fn leave_to_the_kernel(&mut self) {
+        let mut finished = Vec::new();
+        for _ in 0..LAST_LOOKS {
+            if self.in_flight() == 0 {
+                return;
+            }
+            self.enter_lost();
+            self.reap(&mut finished);
+            finished.clear();
+            thread::sleep(LAST_LOOK_PAUSE);
+        }
+        let count = self.in_flight();
+        tracing::warn!(count, "memory of requests that an io_uring never ended is given up");
+        std::mem::forget(std::mem::take(&mut self.slots));
     }
 }

@@ -23,7 +23,7 @@ fn engine(bytes: u64) -> Uring {
 }
 
 fn start(file: File) -> Uring {
-    Uring::start(Files::only(file)).map_err(|(_, error)| error).unwrap()
+    Uring::start(Arc::new(Files::only(file)), 2).unwrap()
 }
 
 fn block(byte: u8) -> WriteSlice {
@@ -154,10 +154,12 @@ fn a_thread_that_never_rests_submits_in_each_round() {
 #[test]
 fn a_thread_that_never_rests_hears_from_the_device_in_each_round() {
     in_time(|| {
-        // A read of an empty pipe lasts until somebody writes.
+        // A read of an empty pipe lasts until somebody writes. Each ring reads once when it is made.
         let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&[0]).unwrap();
         let engine = start(File::from(OwnedFd::from(reader)));
         let runtime = runtime();
+        writer.write_all(&[0]).unwrap();
         let ring = engine.thread_ring().unwrap().unwrap();
         runtime.spawn(ring.completions());
         runtime.block_on(async move {
@@ -254,8 +256,10 @@ fn a_read_that_nobody_waits_for_holds_nothing_up() {
 #[test]
 fn a_request_does_not_wait_for_the_end_of_one_before_it() {
     in_time(|| {
-        // A read of an empty pipe lasts until somebody writes; a pipe cannot be flushed.
+        // A read of an empty pipe lasts until somebody writes; a pipe cannot be flushed. The engine
+        // reads once when it is made.
         let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&[0]).unwrap();
         let engine = start(File::from(OwnedFd::from(reader)));
         let (read, read_done) = read_of(512, 0);
         engine.submit(read);
@@ -304,4 +308,75 @@ fn a_full_queue_refuses_instead_of_growing() {
     assert_eq!(refused, 17_000 - waiting.len());
     drop(ring);
     assert!(waiting.iter_mut().all(|done| done.try_recv().is_ok_and(|it| it.result.is_ok())));
+}
+
+/// A ring that reads a pipe, and the pipe's other end.
+fn ring_on_a_pipe() -> (Ring, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[0]).unwrap();
+    let files = Files::only(File::from(OwnedFd::from(reader)));
+    (Ring::new(Arc::new(files)).unwrap(), writer)
+}
+
+/// Where the memory of a read is.
+fn memory(request: &mut Request) -> usize {
+    let Operation::Read { buf, .. } = &mut request.operation else { panic!("not a read") };
+    buf.spare(0).addr()
+}
+
+#[test]
+fn a_lost_ring_gives_its_requests_away_and_keeps_the_memory_that_the_kernel_has() {
+    let (mut ring, mut writer) = ring_on_a_pipe();
+    let mut finished = Vec::new();
+    let (mut seen, mut seen_done) = read_of(512, 0);
+    let memory_of_seen = memory(&mut seen);
+    assert!(ring.push(seen).is_none());
+    ring.turn(ring::Wait::No, &mut finished).unwrap();
+    assert!(finished.is_empty(), "the pipe is empty");
+    let (mut unseen, _unseen_done) = read_of(512, 512);
+    let memory_of_unseen = memory(&mut unseen);
+    assert!(ring.push(unseen).is_none());
+
+    let mut requests = ring.give_up();
+    assert_eq!(requests.len(), 2);
+    assert_ne!(memory(&mut requests[0]), memory_of_seen);
+    assert_eq!(memory(&mut requests[1]), memory_of_unseen);
+    assert_eq!(ring.in_flight(), 1);
+    // Whoever waits hears from the second attempt, and from it alone.
+    writer.write_all(&[7; 512]).unwrap();
+    ring.turn(ring::Wait::No, &mut finished).unwrap();
+    let (mut first, result) = finished.pop().unwrap();
+    assert_eq!((memory(&mut first), result.unwrap()), (memory_of_seen, 512));
+    assert_eq!(ring.in_flight(), 0);
+    first.complete(Ok(512));
+    assert!(seen_done.try_recv().is_err());
+    requests.swap_remove(0).complete(Ok(0));
+    assert_eq!(seen_done.try_recv().unwrap().result.unwrap(), 0);
+}
+
+#[test]
+fn a_lost_ring_does_not_wait_for_what_never_ends() {
+    in_time(|| {
+        let (mut ring, writer) = ring_on_a_pipe();
+        let (read, _done) = read_of(512, 0);
+        assert!(ring.push(read).is_none());
+        ring.turn(ring::Wait::No, &mut Vec::new()).unwrap();
+        assert_eq!(ring.give_up().len(), 1);
+        drop(ring);
+        drop(writer);
+    });
+}
+
+#[test]
+fn what_a_lost_ring_had_is_made_by_threads() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let fallback = Fallback::new(Arc::new(Files::only(file)), 2);
+    let (write, written) = write_of(vec![block(3)], 512);
+    fallback.take_over(vec![write], &io::Error::from_raw_os_error(libc::EPERM));
+    assert_eq!(written.blocking_recv().unwrap().result.unwrap(), 512);
+    let (read, done) = read_of(512, 512);
+    fallback.submit(read);
+    assert!(read_bytes(done.blocking_recv().unwrap()).iter().all(|byte| *byte == 3));
+    assert_eq!(fallback.lost_rings(), 1);
 }

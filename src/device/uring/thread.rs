@@ -1,5 +1,5 @@
 //! The engine's own thread with a ring: for requests of threads that have none. Owns the thread
-//! and what waits to get into its ring.
+//! and what waits to get into its ring; ends with its ring, if that is lost.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 
+use super::fallback::Fallback;
 use super::ring::{Ring, Wait};
 use crate::device::engine::Request;
 use crate::device::files::Files;
@@ -22,6 +23,7 @@ pub(super) struct RingThread {
 struct Mailbox {
     content: Mutex<Content>,
     wake: EventFd,
+    fallback: Arc<Fallback>,
 }
 
 #[derive(Default)]
@@ -30,6 +32,8 @@ struct Content {
     /// The thread found nothing and waits for a wake-up.
     asleep: bool,
     closed: bool,
+    /// The ring is lost: nobody takes requests from here.
+    lost: bool,
 }
 
 impl RingThread {
@@ -37,9 +41,9 @@ impl RingThread {
     ///
     /// # Errors
     /// See [`Ring::new`].
-    pub fn start(files: Arc<Files>) -> io::Result<RingThread> {
+    pub fn start(files: Arc<Files>, fallback: Arc<Fallback>) -> io::Result<RingThread> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
-        let mailbox = Arc::new(Mailbox { content: Mutex::default(), wake });
+        let mailbox = Arc::new(Mailbox { content: Mutex::default(), wake, fallback });
         let (ready, made) = mpsc::sync_channel(1);
         let served = Arc::clone(&mailbox);
         let thread =
@@ -60,7 +64,15 @@ impl RingThread {
 
     /// Takes `request` over.
     pub fn submit(&self, request: Request) {
-        self.mailbox.change(|content| content.requests.push(request));
+        let mut request = Some(request);
+        self.mailbox.change(|content| {
+            if !content.lost {
+                content.requests.extend(request.take());
+            }
+        });
+        if let Some(request) = request {
+            self.mailbox.fallback.submit(request);
+        }
     }
 }
 
@@ -88,7 +100,7 @@ impl Mailbox {
         }
     }
 
-    /// Carries requests out until the mailbox is closed and all is done.
+    /// Carries requests out until the mailbox is closed and all is done, or the ring is lost.
     fn serve(&self, mut ring: Ring) {
         ring.wake_on(self.wake.as_fd().as_raw_fd());
         let (mut arrived, mut finished) = (Vec::new(), Vec::new());
@@ -113,10 +125,22 @@ impl Mailbox {
             if closed && ring.is_idle() {
                 return;
             }
-            ring.turn(wait, &mut finished);
+            let turned = ring.turn(wait, &mut finished);
             for (request, result) in finished.drain(..) {
                 request.complete(result);
             }
+            if let Err(error) = turned {
+                return self.hand_over(ring.give_up(), &error);
+            }
         }
+    }
+
+    /// Has others make the requests of a lost ring, those that wait here, and all that come.
+    fn hand_over(&self, mut requests: Vec<Request>, error: &io::Error) {
+        let mut content = self.content.lock();
+        content.lost = true;
+        requests.append(&mut content.requests);
+        drop(content);
+        self.fallback.take_over(requests, error);
     }
 }

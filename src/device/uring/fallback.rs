@@ -1,0 +1,56 @@
+//! Threads that make the requests of rings that the kernel stopped to serve. Owns them, and the count of
+//! such rings; never judges a ring.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::device::engine::{Engine as _, Request};
+use crate::device::files::Files;
+use crate::device::pool::ThreadPool;
+
+/// Takes requests over. Has no threads before the first ring is lost.
+pub(super) struct Fallback {
+    files: Arc<Files>,
+    threads: usize,
+    pool: OnceLock<Option<ThreadPool>>,
+    lost_rings: AtomicU64,
+}
+
+impl Fallback {
+    /// One that will start `threads` (at least two).
+    pub fn new(files: Arc<Files>, threads: usize) -> Fallback {
+        Fallback { files, threads, pool: OnceLock::new(), lost_rings: AtomicU64::new(0) }
+    }
+
+    /// Rings that were lost.
+    pub fn lost_rings(&self) -> u64 {
+        self.lost_rings.load(Ordering::Relaxed)
+    }
+
+    /// Makes the `requests` of a ring that was lost by `error`. Completes some of them at once; no lock
+    /// may be held that a waker takes.
+    pub fn take_over(&self, requests: Vec<Request>, error: &io::Error) {
+        let count = requests.len();
+        if self.lost_rings.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(%error, count, "io_uring stopped to work: threads take over");
+        } else {
+            tracing::debug!(%error, count, "threads take over from one more io_uring");
+        }
+        requests.into_iter().for_each(|request| self.submit(request));
+    }
+
+    /// Makes a request.
+    pub fn submit(&self, request: Request) {
+        match self.pool.get_or_init(|| self.start()) {
+            Some(pool) => pool.submit(request),
+            None => request.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN))),
+        }
+    }
+
+    fn start(&self) -> Option<ThreadPool> {
+        let pool = ThreadPool::start(Arc::clone(&self.files), self.threads);
+        let failed = |error| tracing::error!(%error, "no threads: every device request will fail");
+        pool.map_err(failed).ok()
+    }
+}
