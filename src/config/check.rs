@@ -27,6 +27,8 @@ const WORKERS_MAX: u32 = 1024;
 /// The kernel's default hard limit on open files is 524288 (systemd) or 1048576 (nr_open).
 const CONNECTIONS_MAX: u32 = 500_000;
 const LISTENERS_MAX: usize = 16;
+const READ_DEADLINE: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(3600);
 /// The shortest in which a busy machine still serves.
 const HTTP_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
@@ -147,6 +149,12 @@ fn device(config: &Config) -> Check {
     let device = config.device();
     let path = device.path.to_string_lossy();
     require(!path.is_empty(), "device.path", "empty: name a block device or an image file")?;
+    let deadline = device.read_deadline;
+    require(
+        READ_DEADLINE.contains(&deadline.0),
+        "device.read_deadline",
+        format!("{deadline} is out of range: write 10ms to 1h"),
+    )?;
     let Some(size) = device.size else { return Ok(()) };
     require(
         !path.starts_with("/dev/"),
@@ -261,6 +269,8 @@ mod tests {
             ("[server]\nmax_connections = 0", "server.max_connections"),
             ("[server]\nmax_object_size = \"0\"", "server.max_object_size"),
             ("[[device]]\npath = \"\"", "device.path"),
+            ("[[device]]\npath = \"/x\"\nread_deadline = \"0s\"", "device.read_deadline"),
+            ("[[device]]\npath = \"/x\"\nread_deadline = \"2h\"", "device.read_deadline"),
             ("[[device]]\npath = \"/dev/sdx\"\nsize = \"1GiB\"", "device.size"),
             ("[[device]]\npath = \"x.img\"\nsize = \"1MiB\"", "device.size"),
             ("[ram]\nsize = \"1KiB\"", "ram.size"),

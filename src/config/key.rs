@@ -29,7 +29,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 30] = [
+pub const KEYS: [Key; 31] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
     key("server", "http", Kind::List, "Listeners of the HTTP protocol"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
@@ -43,6 +43,7 @@ pub const KEYS: [Key; 30] = [
     key("device", "path", Kind::Text, "Block device or image file"),
     key("device", "io", Kind::Text, "auto, direct or buffered"),
     key("device", "engine", Kind::Text, "auto or threads"),
+    key("device", "read_deadline", Kind::Text, "A lookup's read that takes longer is a miss"),
     key("device", "size", Kind::Text, "Size of an image file that is to be made"),
     key("ram", "size", Kind::Text, "Memory for the RAM tier; 0 turns it off"),
     key("ttl", "default", Kind::Text, "Lifetime of entries stored without one"),

@@ -107,6 +107,8 @@ pub struct DeviceConfig {
     /// How operations reach the kernel.
     #[serde(deserialize_with = "text")]
     pub engine: EngineChoice,
+    /// A lookup whose read takes longer is a miss.
+    pub read_deadline: Period,
     /// Size of an image file that `serve` is to make if there is none; `None` (written `""`)
     /// never makes one.
     #[serde(deserialize_with = "optional")]
@@ -203,6 +205,7 @@ impl Default for DeviceConfig {
             path: PathBuf::new(),
             io: IoMode::Auto,
             engine: EngineChoice::Auto,
+            read_deadline: Period(Duration::from_secs(1)),
             size: None,
         }
     }
@@ -286,6 +289,7 @@ impl Config {
             device.path.display().to_string(),
             device.io.to_string(),
             device.engine.to_string(),
+            device.read_deadline.to_string(),
             or_empty(device.size.as_ref()),
             self.ram.size.to_string(),
             ttl.default.to_string(),

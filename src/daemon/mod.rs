@@ -275,7 +275,12 @@ fn readiness_of(
         } else if !cache.takes_writes() {
             Readiness::NotReady("the device refuses writes: stores are refused".to_owned())
         } else {
-            Readiness::Ready
+            match cache.device_store().troubles() {
+                troubles if troubles.is_empty() => Readiness::Ready,
+                troubles => Readiness::Degraded(
+                    troubles.into_iter().map(|trouble| format!("the device: {trouble}")).collect(),
+                ),
+            }
         }
     }
 }
@@ -287,7 +292,7 @@ fn add_readiness(
 ) -> anyhow::Result<()> {
     let readiness = readiness_of(cache, stopping);
     metrics.add(move |page| {
-        let ready = u64::from(readiness() == Readiness::Ready);
+        let ready = u64::from(!matches!(readiness(), Readiness::NotReady(_)));
         let help = "1 when the cache is recovered and the device takes writes, else 0.";
         page.gauge("rawcached_ready", help, &[], ready);
     })?;

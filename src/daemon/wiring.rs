@@ -51,6 +51,7 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
             EngineChoice::IoUring => EngineKind::IoUring,
             EngineChoice::Threads => EngineKind::Threads,
         },
+        read_deadline: device.read_deadline.0,
         ..OpenOptions::new(&device.path)
     };
     match Cache::open(Device::open(&options)?, cache_options(config), clock).await {

@@ -4,16 +4,20 @@
 use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::adaptive::{Adaptive, Way};
 use super::block_lock::{BlockGuard, BlockLocks};
 use super::engine::{Completion, Engine, Operation, Request};
+use super::overdue::OverdueReads;
+use super::pace::{Pace, Taken};
 use super::write_queue::WriteQueue;
 use super::{
     AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,
     ThreadRing, WriteSlice,
 };
-use crate::clock::Stopwatch;
 use crate::planted::{self, Bug};
 
 /// Longest write given to the engine at once, in bytes, so that a large write does not hold up
@@ -31,6 +35,9 @@ const READ_BACK_ATTEMPTS: u32 = 3;
 /// transfer fails.
 const STALLS_MAX: u32 = 64;
 
+/// Of so many reads the time of one is taken.
+const TIMED_ONE_IN: u64 = 4;
+
 /// A handle on an open device. Clones share it; the device closes with the last one.
 ///
 /// Dropping a future does not call back what was already handed to the engine: a cancelled
@@ -47,7 +54,11 @@ struct Inner {
     stats: DeviceStats,
     locks: Arc<BlockLocks>,
     adaptive: Option<Adaptive>,
-    opened: Stopwatch,
+    /// For reads that clients wait for; none on devices that tests make.
+    read_deadline: Option<Duration>,
+    overdue: OverdueReads,
+    pace: Pace,
+    opened: Instant,
 }
 
 /// The bytes of one range, wherever it starts and ends.
@@ -76,12 +87,21 @@ impl Device {
         engine: Box<dyn Engine>,
         geometry: Geometry,
         info: DeviceInfo,
-        adaptive: Option<Adaptive>,
+        (adaptive, read_deadline): (Option<Adaptive>, Option<Duration>),
     ) -> Device {
         assert_eq!(info.adaptive, adaptive.is_some(), "it says what it does");
-        let (stats, locks, opened) =
-            (DeviceStats::default(), BlockLocks::new(), Stopwatch::start());
-        let inner = Inner { engine, geometry, info, stats, locks, adaptive, opened };
+        let inner = Inner {
+            engine,
+            geometry,
+            info,
+            stats: DeviceStats::default(),
+            locks: BlockLocks::new(),
+            adaptive,
+            read_deadline,
+            overdue: OverdueReads::default(),
+            pace: Pace::default(),
+            opened: Instant::now(),
+        };
         Device { inner: Arc::new(inner) }
     }
 
@@ -105,7 +125,21 @@ impl Device {
             stats.adaptive = adaptive.snapshot();
         }
         stats.lost_rings = self.inner.engine.lost_rings();
+        stats.overdue_now = self.inner.overdue.count() as u64;
+        stats.degraded = self.is_degraded();
         stats
+    }
+
+    /// Whether the device is ten times slower than it was, for half a minute now.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.inner.pace.is_degraded(self.inner.opened.elapsed())
+    }
+
+    /// Whether so many reads for clients are overdue that no other is made.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.inner.overdue.are_too_many()
     }
 
     /// A ring for the calling thread, through which the thread's own requests go from then on; `None`
@@ -126,47 +160,17 @@ impl Device {
     /// # Panics
     /// If offset, length or address is not aligned.
     pub async fn read(&self, offset: u64, buf: AlignedBuf) -> Result<AlignedBuf, DeviceError> {
-        self.read_by(Way::Main, offset, buf).await
-    }
-
-    /// As [`Device::read`], but by the faster way if the device is opened adaptively. Then the bytes may
-    /// be older than the last write: only for what proves by itself that it is not. On any doubt,
-    /// tell by [`Device::distrust`] and read again by [`Device::read`].
-    ///
-    /// # Errors
-    /// As [`Device::read`]; a read by the other way may do better.
-    ///
-    /// # Panics
-    /// As [`Device::read`].
-    pub async fn read_adaptive(
-        &self,
-        offset: u64,
-        buf: AlignedBuf,
-    ) -> Result<AlignedBuf, DeviceError> {
-        let Some(adaptive) = &self.inner.adaptive else { return self.read(offset, buf).await };
-        let len = buf.capacity();
-        let way = adaptive.choose(offset, len);
-        let watch = Stopwatch::start();
-        let buf = self.read_by(way, offset, buf).await?;
-        adaptive.record(way, len, watch.elapsed(), self.inner.opened.elapsed());
-        Ok(buf)
-    }
-
-    /// Drops what the page cache has of a range that [`Device::read_adaptive`] gave and that is
-    /// doubted, and counts it.
-    pub fn distrust(&self, offset: u64, len: usize) {
-        self.inner.stats.distrusted();
-        self.inner.engine.forget_cached(offset, len);
+        self.read_by(Way::Main, (offset, buf), None).await
     }
 
     async fn read_by(
         &self,
         way: Way,
-        offset: u64,
-        buf: AlignedBuf,
+        (offset, buf): (u64, AlignedBuf),
+        deadline: Option<Duration>,
     ) -> Result<AlignedBuf, DeviceError> {
         let len = buf.capacity();
-        self.inner.read(way, offset, buf).await.map_err(|source| {
+        self.inner.read(way, (offset, buf), deadline).await.map_err(|source| {
             self.inner.stats.failed(OperationKind::Read);
             DeviceError::new(OperationKind::Read, offset, len, source)
         })
@@ -300,10 +304,19 @@ impl Device {
 }
 
 impl Inner {
-    async fn read(&self, way: Way, offset: u64, mut buf: AlignedBuf) -> io::Result<AlignedBuf> {
+    async fn read(
+        &self,
+        way: Way,
+        (offset, mut buf): (u64, AlignedBuf),
+        deadline: Option<Duration>,
+    ) -> io::Result<AlignedBuf> {
         let len = buf.capacity();
         self.check_alignment(offset, buf.spare(0).addr(), len);
         self.check_bounds(offset, len)?;
+        if deadline.is_some() && self.overdue.are_too_many() {
+            self.stats.refused();
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "too many reads are overdue"));
+        }
         let mut filled = 0;
         let mut stalls = 0;
         while filled < len {
@@ -311,7 +324,7 @@ impl Inner {
                 self.stats.read_cached();
             }
             let request = Operation::Read { buf, filled, way };
-            let completion = self.submit(offset + filled as u64, request).await?;
+            let completion = self.submit(offset + filled as u64, request, deadline).await?;
             let Operation::Read { buf: same, .. } = completion.operation else {
                 unreachable!("an engine gives back the operation it was given")
             };
@@ -343,7 +356,7 @@ impl Inner {
                 self.check_alignment(offset, bytes.as_ptr().addr(), bytes.len());
             }
             let Completion { operation, result } =
-                self.submit(offset, Operation::Write { slices, hold }).await?;
+                self.submit(offset, Operation::Write { slices, hold }, None).await?;
             let Operation::Write { slices, hold: same } = operation else {
                 unreachable!("an engine gives back the operation it was given")
             };
@@ -358,7 +371,7 @@ impl Inner {
     async fn flush(&self) -> io::Result<()> {
         let mut stalls = 0;
         loop {
-            let completion = self.submit(0, Operation::Flush).await?;
+            let completion = self.submit(0, Operation::Flush, None).await?;
             match completion.result {
                 Ok(_) => return Ok(()),
                 Err(error) => self.interrupted(error, &mut stalls)?,
@@ -366,11 +379,45 @@ impl Inner {
         }
     }
 
-    async fn submit(&self, offset: u64, operation: Operation) -> io::Result<Completion> {
-        let _in_flight = self.stats.submitted(operation.kind());
-        let (request, completed) = Request::new(offset, operation);
+    async fn submit(
+        &self,
+        offset: u64,
+        operation: Operation,
+        deadline: Option<Duration>,
+    ) -> io::Result<Completion> {
+        let (kind, len) = (operation.kind(), operation.len());
+        let in_flight = self.stats.submitted(kind);
+        let timed = (kind != OperationKind::Read || in_flight.is_one_in(TIMED_ONE_IN))
+            .then(|| (Instant::now(), in_flight.under_way));
+        let (request, mut completed) = Request::new(offset, operation);
         self.engine.submit(request);
-        completed.await.map_err(|_| io::Error::other("the device's engine has stopped"))
+        let ended = match deadline {
+            None => Some((&mut completed).await),
+            Some(deadline) => tokio::time::timeout(deadline, &mut completed).await.ok(),
+        };
+        if let Some((began, under_way)) = timed {
+            self.note_pace(kind, Taken { len, elapsed: began.elapsed(), under_way });
+        }
+        match ended {
+            Some(ended) => ended.map_err(|_| io::Error::other("the device's engine has stopped")),
+            None => {
+                self.stats.overdue();
+                self.overdue.keep(completed);
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    fn note_pace(&self, kind: OperationKind, taken: Taken) {
+        let path = self.info.path.display();
+        match self.pace.record(kind, taken, self.opened.elapsed()) {
+            Some(true) => tracing::warn!(
+                %path,
+                "the device is ten times slower than it was, for 30 s now: stores are refused"
+            ),
+            Some(false) => tracing::info!(%path, "the device is as fast as it was"),
+            None => {}
+        }
     }
 
     /// Whole blocks transferred; an interruption or less than a block counts as a stall.
@@ -439,5 +486,6 @@ fn length(range: &Range<u64>) -> usize {
     usize::try_from(range.end - range.start).expect("a range in memory")
 }
 
+mod reads;
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,8 @@ mod loop_file;
 mod memory;
 mod open;
 mod open_error;
+mod overdue;
+mod pace;
 mod page_cache;
 mod parts;
 mod pool;
@@ -45,7 +47,9 @@ pub use handle::{Device, ExactBytes, MODIFY_LEN_MAX};
 pub use image::create_image;
 pub use info::{DeviceInfo, DeviceKind};
 pub use memory::release_freed_memory;
-pub use open::{EngineKind, IoMode, OpenOptions, THREADS_DEFAULT, THREADS_MAX};
+pub use open::{
+    EngineKind, IoMode, OpenOptions, READ_DEADLINE_DEFAULT, THREADS_DEFAULT, THREADS_MAX,
+};
 pub use open_error::OpenError;
 pub use parts::{FilledPart, Part, PartedBuf};
 pub use probe::{ProbeReport, probe};

@@ -29,6 +29,9 @@ pub const THREADS_DEFAULT: usize = 16;
 /// Most threads the thread-pool engine starts, whatever it is told.
 pub const THREADS_MAX: usize = 256;
 
+/// How long a read for a client lasts unless told otherwise.
+pub const READ_DEADLINE_DEFAULT: Duration = Duration::from_secs(1);
+
 /// Between two attempts to open a device that nobody is known to hold, and how often.
 const HELD_PAUSE: Duration = Duration::from_millis(50);
 const HELD_PAUSES_MAX: u32 = 200;
@@ -83,6 +86,8 @@ pub struct OpenOptions {
     pub threads: usize,
     /// For [`IoMode::Adaptive`]: how it measures and switches.
     pub adaptive: AdaptiveOptions,
+    /// How long a read for a client may last before it is an error.
+    pub read_deadline: Duration,
 }
 
 impl OpenOptions {
@@ -98,6 +103,7 @@ impl OpenOptions {
             read_only: false,
             threads: THREADS_DEFAULT,
             adaptive: AdaptiveOptions::default(),
+            read_deadline: READ_DEADLINE_DEFAULT,
         }
     }
 }
@@ -165,7 +171,7 @@ impl Device {
             alignment: geometry.alignment,
             memory_alignment: geometry.memory_alignment,
         };
-        Ok(Device::new(engine, geometry, info, adaptive))
+        Ok(Device::new(engine, geometry, info, (adaptive, Some(options.read_deadline))))
     }
 }
 

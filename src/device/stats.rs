@@ -25,6 +25,8 @@ pub struct DeviceStats {
     reads_in_flight: AtomicU64,
     cached_reads: AtomicU64,
     distrusted: AtomicU64,
+    overdue: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// What adaptive reads decided so far.
@@ -73,6 +75,14 @@ pub struct DeviceStatsSnapshot {
     pub adaptive: AdaptiveSnapshot,
     /// Rings that the kernel stopped to serve; threads make their requests since.
     pub lost_rings: u64,
+    /// Reads for clients that lasted longer than the deadline.
+    pub overdue_reads: u64,
+    /// Those of them that are not over.
+    pub overdue_now: u64,
+    /// Reads for clients that were not made since too many were overdue.
+    pub refused_reads: u64,
+    /// Whether the device is much slower than it was.
+    pub degraded: bool,
 }
 
 impl DeviceStats {
@@ -95,23 +105,27 @@ impl DeviceStats {
             distrusted: self.distrusted.load(Relaxed),
             adaptive: AdaptiveSnapshot::default(),
             lost_rings: 0,
+            overdue_reads: self.overdue.load(Relaxed),
+            overdue_now: 0,
+            refused_reads: self.refused.load(Relaxed),
+            degraded: false,
         }
     }
 
     /// Counts a request as submitted, and as in flight until the result is dropped.
     pub(super) fn submitted(&self, kind: OperationKind) -> InFlight<'_> {
-        match kind {
+        let number = match kind {
             OperationKind::Read => &self.reads,
             OperationKind::Write => &self.writes,
             OperationKind::Flush => &self.flushes,
         }
         .fetch_add(1, Relaxed);
-        self.in_flight.fetch_add(1, Relaxed);
+        let under_way = self.in_flight.fetch_add(1, Relaxed) + 1;
         let reads = (kind == OperationKind::Read).then_some(&self.reads_in_flight);
         if let Some(reads) = reads {
             reads.fetch_add(1, Relaxed);
         }
-        InFlight { all: &self.in_flight, reads }
+        InFlight { all: &self.in_flight, reads, number, under_way }
     }
 
     pub(super) fn transferred(&self, kind: OperationKind, bytes: usize) {
@@ -143,6 +157,14 @@ impl DeviceStats {
         self.distrusted.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn overdue(&self) {
+        self.overdue.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn modified(&self) {
         self.read_modify_writes.fetch_add(1, Relaxed);
     }
@@ -152,6 +174,16 @@ impl DeviceStats {
 pub(super) struct InFlight<'a> {
     all: &'a AtomicU64,
     reads: Option<&'a AtomicU64>,
+    number: u64,
+    /// Requests in flight when it was submitted, itself among them.
+    pub(super) under_way: u64,
+}
+
+impl InFlight<'_> {
+    /// True for one in so many requests of its kind.
+    pub(super) fn is_one_in(&self, count: u64) -> bool {
+        self.number.is_multiple_of(count)
+    }
 }
 
 impl Drop for InFlight<'_> {

@@ -52,11 +52,39 @@ pub fn write_device(page: &mut Page, info: &DeviceInfo, stats: &DeviceStatsSnaps
         &[],
         stats.lost_rings,
     );
+    write_deadline(page, stats);
     page.gauge(
         "rawcached_device_requests_in_flight",
         "Requests given to the device and waited for.",
         &[],
         stats.in_flight,
+    );
+}
+
+fn write_deadline(page: &mut Page, stats: &DeviceStatsSnapshot) {
+    page.counter(
+        "rawcached_device_overdue_reads_total",
+        "Reads of lookups that lasted longer than device.read_deadline. Each was a miss.",
+        &[],
+        stats.overdue_reads,
+    );
+    page.gauge(
+        "rawcached_device_overdue_reads",
+        "Overdue reads that are not over. From 128 on the device is not asked by lookups.",
+        &[],
+        stats.overdue_now,
+    );
+    page.counter(
+        "rawcached_device_refused_reads_total",
+        "Reads of lookups that were not made since too many were overdue. Each was a miss.",
+        &[],
+        stats.refused_reads,
+    );
+    page.gauge(
+        "rawcached_device_degraded",
+        "1 while the device is ten times slower than it was: stores are refused.",
+        &[],
+        u64::from(stats.degraded),
     );
 }
 
@@ -164,6 +192,10 @@ mod tests {
             distrusted: 12,
             adaptive: AdaptiveSnapshot { prefers_buffered: [false, true, false], switches: 13 },
             lost_rings: 14,
+            overdue_reads: 15,
+            overdue_now: 16,
+            refused_reads: 17,
+            degraded: true,
         };
         let metrics = Metrics::new();
         metrics.add(move |page| write_device(page, &info, &stats)).unwrap();
@@ -192,6 +224,10 @@ mod tests {
             "rawcached_device_continued_transfers_total 10",
             "rawcached_device_requests_in_flight 11",
             "rawcached_device_lost_rings_total 14",
+            "rawcached_device_overdue_reads_total 15",
+            "rawcached_device_overdue_reads 16",
+            "rawcached_device_refused_reads_total 17",
+            "rawcached_device_degraded 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

@@ -42,6 +42,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub enum Readiness {
     /// Recovered and serving.
     Ready,
+    /// As ready, but something is wrong; the reasons are for people. A cache that still answers is
+    /// not to be taken away for it.
+    Degraded(Vec<String>),
     /// Not now; the reason is for people.
     NotReady(String),
 }
@@ -168,6 +171,11 @@ impl Admin {
             "/healthz" => respond(StatusCode::OK, TEXT, "alive\n"),
             "/readyz" => match (self.readiness)() {
                 Readiness::Ready => respond(StatusCode::OK, TEXT, "ready\n"),
+                Readiness::Degraded(reasons) => {
+                    let lines: String =
+                        reasons.iter().map(|reason| format!("degraded: {reason}\n")).collect();
+                    respond(StatusCode::OK, TEXT, format!("ready\n{lines}"))
+                }
                 Readiness::NotReady(reason) => {
                     respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{reason}\n"))
                 }

@@ -17,6 +17,9 @@ impl Store {
     /// As [`Store::begin_mutation`], for changes that are worth nothing on a device that fails;
     /// purges are always tried.
     pub(super) async fn begin_store(&self) -> Result<(), StoreError> {
+        if self.shared.device.is_degraded() {
+            return Err(StoreError::NotDurable);
+        }
         let refuse = || if self.takes_writes() { Ok(()) } else { Err(StoreError::NotDurable) };
         refuse()?;
         let raise = || async {

@@ -326,6 +326,16 @@ impl Store {
         !self.shared.health.is_refusing()
     }
 
+    /// What is wrong with the device although lookups are served, for people: nothing as a rule.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<&'static str> {
+        let troubles = [
+            (self.shared.device.is_stuck(), "reads do not end: lookups that need one are misses"),
+            (self.shared.device.is_degraded(), "ten times slower than it was: stores are refused"),
+        ];
+        troubles.into_iter().filter_map(|(is, trouble)| is.then_some(trouble)).collect()
+    }
+
     /// How the device is divided.
     #[must_use]
     pub fn layout(&self) -> &Layout {

@@ -102,8 +102,11 @@ enum FromLog {
 pub(super) enum Extent {
     /// All of it, body verified.
     Whole,
-    /// As `Whole`, to answer a lookup: may come through the page cache of an adaptive device.
+    /// As `Whole`, to answer a lookup: in time or not at all, and perhaps through the page cache of an
+    /// adaptive device.
     Answer,
+    /// As `Answer`, without the page cache.
+    DirectAnswer,
     /// At least header and key: enough to compare keys.
     Key { key_len: usize },
     /// The first `len` bytes at least, verified: all before the body.
@@ -112,13 +115,13 @@ pub(super) enum Extent {
 
 impl Extent {
     fn is_whole(self) -> bool {
-        matches!(self, Extent::Whole | Extent::Answer)
+        matches!(self, Extent::Whole | Extent::Answer | Extent::DirectAnswer)
     }
 
     /// The same, without the page cache.
     fn direct(self) -> Extent {
         match self {
-            Extent::Answer => Extent::Whole,
+            Extent::Answer => Extent::DirectAnswer,
             other => other,
         }
     }
@@ -513,7 +516,7 @@ impl Store {
             end = end.min((offset / PAGE + 1) * PAGE);
         }
         end = match extent {
-            Extent::Whole | Extent::Answer => end,
+            Extent::Whole | Extent::Answer | Extent::DirectAnswer => end,
             Extent::Key { key_len } => end.min(offset + (ENTRY_HEADER_LEN + key_len) as u64),
             Extent::Meta { len } => end.min(offset + len as u64),
         };
@@ -540,10 +543,11 @@ impl Store {
         let offset = self.shared.layout.region_offset(region) + range.start;
         let buf = self.shared.device.geometry().read_buffer(len);
         match extent {
-            Extent::Answer => self.shared.device.read_adaptive(offset, buf).await,
-            Extent::Whole | Extent::Key { .. } | Extent::Meta { .. } => {
-                self.shared.device.read(offset, buf).await
+            Extent::Answer => self.shared.device.read_adaptive_in_time(offset, buf).await,
+            Extent::DirectAnswer | Extent::Meta { .. } => {
+                self.shared.device.read_in_time(offset, buf).await
             }
+            Extent::Whole | Extent::Key { .. } => self.shared.device.read(offset, buf).await,
         }
     }
 }
@@ -559,7 +563,7 @@ fn verified(
     let slot = &bytes[skip..];
     let header = EntryHeader::decode(slot, seed, offset).ok()?;
     match extent {
-        Extent::Whole | Extent::Answer => {
+        Extent::Whole | Extent::Answer | Extent::DirectAnswer => {
             header.check_meta(slot).ok()?;
             if !planted::is(Bug::SkipBodyChecksum) {
                 header.check_body(slot).ok()?;

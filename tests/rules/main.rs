@@ -22,6 +22,7 @@ mod order;
 mod readers;
 mod recovery;
 mod sizes;
+mod slow;
 mod snapshot;
 mod support;
 #[path = "../test_log/mod.rs"]

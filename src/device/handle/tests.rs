@@ -297,3 +297,63 @@ fn an_unaligned_address_is_a_bug() {
     let slice = WriteSlice { buf: filled(&device, 8192, 0), range: 512..4608 };
     let _never = run(device.write(0, vec![slice]));
 }
+
+/// Of operations that may take so long none ends within a second, as a rule.
+const LONG: Duration = Duration::from_secs(100_000);
+
+#[test]
+fn a_read_that_lasts_too_long_is_an_error_and_keeps_its_memory_until_it_is_over() {
+    let sim = SimDevice::new(8192, 4096);
+    sim.set_read_deadline(Duration::from_secs(1));
+    let device = sim.open();
+    let buf = || device.geometry().read_buffer(4096);
+    run(async {
+        sim.set_delay(Delay::Sleep(LONG));
+        let began = Instant::now();
+        let error = device.read_in_time(0, buf()).await.unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), 1);
+        let stats = device.stats();
+        assert_eq!((stats.overdue_reads, stats.overdue_now, stats.read_errors), (1, 1, 1));
+        // Who is patient gets what it asked for.
+        device.read(0, buf()).await.unwrap();
+        assert!(began.elapsed() > Duration::from_secs(2));
+        tokio::time::sleep(LONG).await;
+        let stats = device.stats();
+        assert_eq!((stats.overdue_reads, stats.overdue_now, stats.in_flight), (1, 0, 0));
+    });
+}
+
+#[test]
+fn many_overdue_reads_make_others_fail_at_once_until_they_are_over() {
+    let sim = SimDevice::new(8192, 4096);
+    sim.set_read_deadline(Duration::from_secs(1));
+    let device = sim.open();
+    run(async {
+        sim.set_delay(Delay::Sleep(LONG));
+        let began = Instant::now();
+        let reads: Vec<_> = (0..128)
+            .map(|_| {
+                let device = device.clone();
+                tokio::spawn(async move {
+                    let buf = device.geometry().read_buffer(4096);
+                    device.read_in_time(0, buf).await.map(drop)
+                })
+            })
+            .collect();
+        for read in reads {
+            assert!(!device.is_stuck() || began.elapsed().as_secs() == 1);
+            read.await.unwrap().unwrap_err();
+        }
+        assert!(device.is_stuck());
+        for _ in 0..3 {
+            device.read_in_time(0, device.geometry().read_buffer(4096)).await.unwrap_err();
+        }
+        assert_eq!((began.elapsed().as_secs(), sim.counts().reads), (1, 128), "none was made");
+        assert_eq!((device.stats().overdue_reads, device.stats().refused_reads), (128, 3));
+        sim.set_delay(Delay::None);
+        tokio::time::sleep(LONG).await;
+        assert!(!device.is_stuck());
+        device.read_in_time(0, device.geometry().read_buffer(4096)).await.unwrap();
+    });
+}

@@ -12,6 +12,7 @@ mod storage;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -83,7 +84,8 @@ impl SimDevice {
             alignment: self.geometry.alignment,
             memory_alignment: self.geometry.memory_alignment,
         };
-        Device::new(Box::new(engine), self.geometry, info, adaptive)
+        let deadline = self.state.lock().read_deadline;
+        Device::new(Box::new(engine), self.geometry, info, (adaptive, deadline))
     }
 
     /// Kills the process that has the device open: completed writes stay, each write under way
@@ -112,6 +114,11 @@ impl SimDevice {
     /// Delays every operation submitted from now on.
     pub fn set_delay(&self, delay: Delay) {
         self.state.lock().delay = delay;
+    }
+
+    /// How long reads for clients may last on devices opened from now on; for ever at first.
+    pub fn set_read_deadline(&self, deadline: Duration) {
+        self.state.lock().read_deadline = Some(deadline);
     }
 
     /// Lets faults strike at random from now on.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub(super) page_cache: PageCache,
     pub(super) faults: Vec<Fault>,
     pub(super) delay: Delay,
+    pub(super) read_deadline: Option<Duration>,
     pub(super) counts: SimCounts,
     pub(super) random: SplitMix,
     pub(super) rates: Rates,
@@ -90,6 +92,7 @@ impl State {
             page_cache: PageCache::default(),
             faults: Vec::new(),
             delay: Delay::None,
+            read_deadline: None,
             counts: SimCounts::default(),
             random: SplitMix::new(0),
             rates: Rates::default(),

@@ -1,0 +1,275 @@
+//! Whether a device has become slow, judged by its own past. Owns the history and the verdict; takes
+//! times as values, never measures or looks at a clock.
+//!
+//! Of each second with enough transfers the median counts. A transfer takes long on a sound device too
+//! when many are under way, and its share of the time is long when it is the only one: a device is slow
+//! when both the time and the share are ten times what they were. Reads and writes are judged apart.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::OperationKind;
+
+/// Least time of a window, and transfers that it needs.
+const WINDOW: Duration = Duration::from_secs(1);
+const SAMPLES_MIN: usize = 4;
+/// Transfers of a window that count at most: the last ones.
+const SAMPLES_MAX: usize = 64;
+
+/// Windows that make a history: before that nothing is slow.
+const HISTORY_MIN: u32 = 16;
+/// Weight of a window in the history, and of one that is slow: after hours that pace is the usual one.
+const WEIGHT: f64 = 1.0 / 64.0;
+const WEIGHT_SLOW: f64 = 1.0 / 65536.0;
+
+/// So many times its usual time makes a transfer slow, if it takes so long at least, in microseconds.
+const SLOW_FACTOR: f64 = 10.0;
+const SLOW_US_MIN: f64 = 5_000.0;
+
+/// How long a device is slow before it counts as degraded.
+const DEGRADED_AFTER: Duration = Duration::from_secs(30);
+/// How long it is no longer slow, or says nothing at all, before it does not.
+const SOUND_AFTER: Duration = Duration::from_secs(10);
+const SILENT_AFTER: Duration = Duration::from_secs(60);
+
+/// A transfer costs as much as this many bytes, and its bytes.
+const TRANSFER_WEIGHT: f64 = 65536.0;
+
+/// What a transfer took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub len: usize,
+    pub elapsed: Duration,
+    /// Transfers under way when it began, itself among them.
+    pub under_way: u64,
+}
+
+/// The pace of one device.
+#[derive(Default)]
+pub(super) struct Pace {
+    is_degraded: AtomicBool,
+    tracks: Mutex<[Track; 2]>,
+}
+
+/// The pace of its reads, or of its writes.
+#[derive(Default)]
+struct Track {
+    window_from: Duration,
+    /// Microseconds, all and the share of each.
+    samples: Vec<(f64, f64)>,
+    next: usize,
+    usual: (f64, f64),
+    windows: u32,
+    slow_since: Option<Duration>,
+    sound_since: Option<Duration>,
+    is_degraded: bool,
+    last: Duration,
+}
+
+impl Pace {
+    /// Notes a transfer that is over; `now` is the time since any fixed moment. Tells what it changed:
+    /// whether the device counts as degraded from now on.
+    pub fn record(&self, kind: OperationKind, taken: Taken, now: Duration) -> Option<bool> {
+        let mut tracks = self.tracks.lock();
+        match kind {
+            OperationKind::Read => tracks[0].record(taken, now),
+            OperationKind::Write => tracks[1].record(taken, now),
+            // It may have anything to write.
+            OperationKind::Flush => return None,
+        }
+        self.publish(&tracks)
+    }
+
+    /// Whether the device is ten times slower than it was, for half a minute now.
+    pub fn is_degraded(&self, now: Duration) -> bool {
+        if !self.is_degraded.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut tracks = self.tracks.lock();
+        for track in &mut *tracks {
+            track.forget_if_silent(now);
+        }
+        self.publish(&tracks);
+        self.is_degraded.load(Ordering::Relaxed)
+    }
+
+    fn publish(&self, tracks: &[Track; 2]) -> Option<bool> {
+        let is_degraded = tracks.iter().any(|track| track.is_degraded);
+        let changed = self.is_degraded.swap(is_degraded, Ordering::Relaxed) != is_degraded;
+        changed.then_some(is_degraded)
+    }
+}
+
+impl Track {
+    fn record(&mut self, taken: Taken, now: Duration) {
+        self.forget_if_silent(now);
+        self.last = now;
+        let weight = TRANSFER_WEIGHT / (TRANSFER_WEIGHT + approximate(taken.len as u64));
+        let us = taken.elapsed.as_secs_f64() * 1e6 * weight;
+        let sample = (us, us / approximate(taken.under_way.max(1)));
+        if self.samples.len() < SAMPLES_MAX {
+            self.samples.push(sample);
+        } else {
+            self.samples[self.next % SAMPLES_MAX] = sample;
+        }
+        self.next += 1;
+        if now.saturating_sub(self.window_from) >= WINDOW && self.samples.len() >= SAMPLES_MIN {
+            self.close_window(now);
+        }
+    }
+
+    fn close_window(&mut self, now: Duration) {
+        let all = median(self.samples.iter().map(|sample| sample.0));
+        let share = median(self.samples.iter().map(|sample| sample.1));
+        let from = std::mem::replace(&mut self.window_from, now);
+        self.samples.clear();
+        self.next = 0;
+        self.judge((all, share), from.max(now.saturating_sub(2 * WINDOW)), now);
+    }
+
+    fn judge(&mut self, median: (f64, f64), from: Duration, now: Duration) {
+        let exceeds = |factor: f64| {
+            median.0 >= SLOW_US_MIN
+                && median.0 >= factor * self.usual.0
+                && median.1 >= factor * self.usual.1
+        };
+        let has_history = self.windows >= HISTORY_MIN;
+        let is_slow = has_history && exceeds(SLOW_FACTOR);
+        let is_sound = !has_history || !exceeds(SLOW_FACTOR / 2.0);
+        self.slow_since = is_slow.then(|| self.slow_since.unwrap_or(from));
+        self.sound_since = is_sound.then(|| self.sound_since.unwrap_or(from));
+        let lasts = |since: Option<Duration>, time| since.is_some_and(|since| now - since >= time);
+        if lasts(self.slow_since, DEGRADED_AFTER) {
+            self.is_degraded = true;
+        } else if lasts(self.sound_since, SOUND_AFTER) {
+            self.is_degraded = false;
+        }
+        self.learn(median, is_slow);
+    }
+
+    fn learn(&mut self, median: (f64, f64), is_slow: bool) {
+        self.windows = self.windows.saturating_add(1);
+        let weight = match (is_slow, self.windows) {
+            (true, _) => WEIGHT_SLOW,
+            (false, windows) => WEIGHT.max(1.0 / f64::from(windows)),
+        };
+        self.usual.0 += weight * (median.0 - self.usual.0);
+        self.usual.1 += weight * (median.1 - self.usual.1);
+    }
+
+    /// Whether it is still slow cannot be known without a transfer. It is tried then.
+    fn forget_if_silent(&mut self, now: Duration) {
+        if now.saturating_sub(self.last) >= SILENT_AFTER {
+            (self.slow_since, self.sound_since, self.is_degraded) = (None, None, false);
+            self.samples.clear();
+            (self.next, self.window_from, self.last) = (0, now, now);
+        }
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    let middle = values.len() / 2;
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for comparing times only")]
+fn approximate(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device on which time passes as transfers say.
+    struct Life {
+        pace: Pace,
+        now: Duration,
+    }
+
+    impl Life {
+        fn new() -> Life {
+            Life { pace: Pace::default(), now: Duration::from_secs(5000) }
+        }
+
+        /// Ten reads a second, each of so many milliseconds beside others, for so many seconds; true if
+        /// the device counts as degraded at the end.
+        fn reads(&mut self, seconds: u32, elapsed_ms: u64, under_way: u64) -> bool {
+            for _ in 0..seconds * 10 {
+                self.now += Duration::from_millis(100);
+                let elapsed = Duration::from_millis(elapsed_ms);
+                let taken = Taken { len: 4096, elapsed, under_way };
+                self.pace.record(OperationKind::Read, taken, self.now);
+            }
+            self.pace.is_degraded(self.now)
+        }
+    }
+
+    #[test]
+    fn ten_times_slower_for_half_a_minute_is_degraded_until_it_is_over() {
+        let mut life = Life::new();
+        assert!(!life.reads(60, 2, 1));
+        assert!(!life.reads(28, 30, 1), "not yet");
+        assert!(life.reads(6, 30, 1));
+        assert!(life.reads(300, 30, 1), "and it stays so");
+        assert!(life.reads(8, 2, 1), "a few good seconds are no proof");
+        assert!(!life.reads(6, 2, 1));
+    }
+
+    #[test]
+    fn a_short_hiccup_is_borne() {
+        let mut life = Life::new();
+        life.reads(60, 2, 1);
+        for _ in 0..10 {
+            assert!(!life.reads(25, 100, 1));
+            assert!(!life.reads(5, 2, 1));
+        }
+    }
+
+    #[test]
+    fn a_load_is_no_limp() {
+        let mut life = Life::new();
+        life.reads(60, 2, 1);
+        // Sixty-four at one time on a device that makes one after another, and then one again.
+        assert!(!life.reads(120, 128, 64));
+        assert!(!life.reads(120, 2, 1));
+        // On one that makes them side by side, the share of each was a 64th.
+        let mut life = Life::new();
+        life.reads(60, 6, 64);
+        assert!(!life.reads(120, 6, 1));
+    }
+
+    #[test]
+    fn what_is_fast_anyway_is_not_slow() {
+        let mut life = Life::new();
+        life.reads(60, 0, 1);
+        assert!(!life.reads(120, 4, 1));
+    }
+
+    #[test]
+    fn without_history_or_transfers_nothing_is_degraded() {
+        let mut life = Life::new();
+        assert!(!life.reads(10, 2, 1));
+        assert!(!life.reads(600, 50, 1), "it may always have been so");
+        let mut life = Life::new();
+        life.reads(60, 2, 1);
+        assert!(life.reads(40, 50, 1));
+        life.now += Duration::from_secs(59);
+        assert!(life.pace.is_degraded(life.now));
+        life.now += Duration::from_secs(1);
+        assert!(!life.pace.is_degraded(life.now), "it is to be tried again");
+        assert!(!life.reads(28, 50, 1));
+        assert!(life.reads(6, 50, 1), "and was judged by the same history");
+    }
+
+    #[test]
+    fn after_hours_a_pace_is_the_usual_one() {
+        let mut life = Life::new();
+        life.reads(60, 2, 1);
+        assert!(life.reads(40, 30, 1));
+        assert!(!life.reads(4 * 3600, 30, 1));
+    }
+}

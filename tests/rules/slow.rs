@@ -1,0 +1,76 @@
+//! Devices that limp: lookups do not wait for them for ever, stores do not make it worse, and all is as
+//! before when they recover.
+
+use rawcached::cache::StoreError;
+use rawcached::device::Delay;
+
+use crate::support::*;
+
+/// A cache whose device gives lookups a second.
+fn rig() -> Rig {
+    let mut rig = Rig::new();
+    rig.sim.set_read_deadline(secs(1));
+    rig.kill();
+    rig.put(b"key", &body(1, 5000), &for_secs(100_000)).unwrap();
+    rig.fill("filler", 5, 100_000);
+    rig.sleep(secs(2));
+    rig
+}
+
+/// Looks up a key ten times a second; true if it was there each time.
+fn look(rig: &Rig, seconds: u64) -> bool {
+    (0..seconds * 10).all(|_| {
+        rig.sleep(millis(100));
+        rig.get(b"key").is_some()
+    })
+}
+
+#[test]
+fn a_read_that_lasts_too_long_is_a_miss_and_the_entry_stays() {
+    let rig = rig();
+    assert_eq!(rig.get(b"key").unwrap(), body(1, 5000));
+    rig.sim.set_delay(Delay::Sleep(secs(500)));
+    let began = rig.run(async { tokio::time::Instant::now() });
+    assert_eq!(rig.get(b"key"), None);
+    let waited = rig.run(async move { began.elapsed() });
+    assert!(waited < millis(1100), "{waited:?}");
+    let overdue = || rig.cache().device_store().device().stats().overdue_now;
+    assert_eq!(overdue(), 1);
+    rig.sim.set_delay(Delay::None);
+    assert_eq!(rig.get(b"key").unwrap(), body(1, 5000));
+    assert_eq!(overdue(), 1, "the kernel may still write to its memory");
+    rig.sleep(secs(500));
+    assert_eq!(overdue(), 0);
+}
+
+#[test]
+fn on_a_device_that_became_slow_stores_are_refused_and_purges_hold() {
+    let mut rig = rig();
+    rig.sim.set_delay(Delay::Sleep(millis(2)));
+    assert!(look(&rig, 40));
+    rig.put(b"purged", &body(2, 100), &for_secs(100_000)).unwrap();
+    let troubles = |rig: &Rig| rig.cache().device_store().troubles().len();
+    assert_eq!(troubles(&rig), 0);
+
+    rig.sim.set_delay(Delay::Sleep(millis(50)));
+    assert!(look(&rig, 10), "slow answers are answers");
+    rig.put(b"other", &body(3, 100), &for_secs(100_000)).unwrap();
+    assert!(look(&rig, 30));
+    assert_eq!(troubles(&rig), 1);
+    let refused = rig.put(b"key", &body(4, 100), &for_secs(100_000));
+    assert!(matches!(refused, Err(StoreError::NotDurable)), "{refused:?}");
+    assert_eq!(rig.get(b"key"), None, "nor what it was to replace");
+    assert!(rig.remove(b"purged").unwrap());
+    assert!(rig.get(b"other").is_some());
+
+    rig.sim.set_delay(Delay::Sleep(millis(2)));
+    for _ in 0..200 {
+        rig.sleep(millis(100));
+        assert!(rig.get(b"filler-0").is_some());
+    }
+    assert_eq!(troubles(&rig), 0);
+    rig.put(b"key", &body(5, 100), &flushed()).unwrap();
+    rig.kill();
+    assert_eq!(rig.get(b"key").unwrap(), body(5, 100));
+    assert_eq!(rig.get(b"purged"), None);
+}
