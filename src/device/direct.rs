@@ -11,7 +11,7 @@ use super::facts::{DioAlignment, Facts};
 use super::{ALIGNMENT_MAX, ALIGNMENT_MIN, AlignedBuf, page_cache, pool};
 
 /// How often a place is looked for that nobody else reads, and the pause between two looks.
-const LOOKS_MAX: u32 = 20;
+const LOOKS_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Reads that all have to leave something in the page cache.
