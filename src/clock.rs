@@ -1,13 +1,26 @@
-//! The time source. Owns "what second is it" for expiry and stamps; never goes
-//! backwards and never follows a step of the wall clock while running.
+//! The time sources. Owns the cache's own clock, by which entries expire and which no step of the wall
+//! clock moves, and what it has to do with the wall clock: nobody else turns one into the other.
+//!
+//! Cache time is counted from the format of a device. A calendar time that a client names is a
+//! distance from the wall clock at that moment; a calendar time that is shown is one too. Both are
+//! never stored, but for one pair of readings in the superblock, from which a start learns how long
+//! the cache was down.
+
+mod pair;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
+use parking_lot::Mutex;
 
-/// Whole seconds since the Unix epoch, up to the year 2106.
+use pair::EARLY_MS_MAX;
+pub use pair::{TimeDown, TimePair};
+
+/// A moment of cache time: whole seconds since the device was formatted, for 136 years.
 ///
 /// This is the resolution of every stamp on the device. An entry with a lifetime of
 /// `n` seconds lives between `n - 1` and `n` seconds: a cache may forget, it may not
@@ -30,79 +43,261 @@ impl Timestamp {
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_secs(u64::from(self.0.saturating_sub(earlier.0)))
     }
+
+    fn of_millis(millis: i64) -> Timestamp {
+        Timestamp(u32::try_from(millis.max(0) / 1000).unwrap_or(u32::MAX))
+    }
+
+    fn millis(self) -> i64 {
+        i64::from(self.0) * 1000
+    }
 }
 
-/// A shared source of [`Timestamp`]s: `CLOCK_BOOTTIME` anchored to the wall clock once,
-/// or a clock that only a test moves. Clones share the anchor.
+/// Longest lifetime of an entry. Where more time than this has passed, no more of it is counted: all
+/// entries have ended, and cache time is not used up by a wall clock that was decades off.
+pub const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// How far the wall clock may be from where dates are counted from before that follows it. Less
+/// than this is rounding: dates that are shown twice shall be the same.
+const SHOWN_OFF_MS_MAX: u64 = 1500;
+/// No wall clock was looked at yet.
+const NOT_SHOWN: i64 = i64::MIN;
+
+/// The clock of one cache: `CLOCK_BOOTTIME` from where the device's time stood, or one that only a
+/// test moves. Clones are the same clock.
 #[derive(Clone, Debug)]
-pub struct Clock(Arc<Source>);
+pub struct Clock(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    source: Source,
+    /// What the device says of the time before it was opened.
+    resumed: Mutex<Option<Resumed>>,
+    /// Seconds from cache time to the wall clock, as dates are shown.
+    shown_offset: AtomicI64,
+}
+
+/// The pair found at open.
+#[derive(Clone, Copy, Debug)]
+struct Resumed {
+    found: TimePair,
+    /// Nobody knows how long ago that was.
+    is_unknown: bool,
+}
 
 #[derive(Debug)]
 enum Source {
     /// `now = boot time + offset`, in milliseconds; the offset only grows.
-    Boot { offset_ms: AtomicU64 },
-    /// Milliseconds since the Unix epoch, moved by [`Clock::advance`].
-    Manual { now_ms: AtomicU64 },
+    Boot { offset_ms: AtomicI64, is_synchronised: fn() -> bool },
+    /// Milliseconds of cache time and since the Unix epoch.
+    Manual { now_ms: AtomicI64, wall_ms: AtomicI64, synchronised: AtomicBool },
 }
 
 impl Clock {
-    /// A clock that ticks with `CLOCK_BOOTTIME`, anchored to the wall clock now.
-    ///
-    /// Later steps of the wall clock do not move it; time in suspend counts.
-    #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the wall clock"
-    )]
-    pub fn system() -> Clock {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let offset_ms = AtomicU64::new(millis(wall).saturating_sub(boot_ms()));
-        Clock(Arc::new(Source::Boot { offset_ms }))
+    /// A clock at cache time 0 that ticks with `CLOCK_BOOTTIME`; time in suspend counts.
+    /// `is_synchronised` tells whether the wall clock can be relied upon.
+    pub(crate) fn ticking(is_synchronised: fn() -> bool) -> Clock {
+        Clock::of(Source::Boot { offset_ms: AtomicI64::new(-boot_ms()), is_synchronised })
     }
 
-    /// A clock that stands at `start` until [`Clock::advance`] moves it.
+    /// A clock that stands at `start` until a test moves it. Its wall clock stands as many seconds
+    /// after the Unix epoch, and is not synchronised.
     #[must_use]
     pub fn manual(start: Timestamp) -> Clock {
-        Clock(Arc::new(Source::Manual { now_ms: AtomicU64::new(u64::from(start.0) * 1000) }))
+        Clock::of(Source::Manual {
+            now_ms: AtomicI64::new(start.millis()),
+            wall_ms: AtomicI64::new(start.millis()),
+            synchronised: AtomicBool::new(false),
+        })
     }
 
-    /// The current second.
+    fn of(source: Source) -> Clock {
+        let (resumed, shown_offset) = (Mutex::default(), AtomicI64::new(NOT_SHOWN));
+        Clock(Arc::new(Shared { source, resumed, shown_offset }))
+    }
+
+    /// The current second of cache time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp(u32::try_from(self.now_ms() / 1000).unwrap_or(u32::MAX))
+        Timestamp::of_millis(self.now_ms())
     }
 
-    fn now_ms(&self) -> u64 {
-        match &*self.0 {
-            Source::Boot { offset_ms } => boot_ms() + offset_ms.load(Ordering::Relaxed),
-            Source::Manual { now_ms } => now_ms.load(Ordering::Relaxed),
+    /// When a lifetime of `ttl`, at most ten years, ends that begins now, rounded down to the second.
+    #[must_use]
+    pub fn after(&self, ttl: Duration) -> Timestamp {
+        Timestamp::of_millis(self.now_ms().saturating_add(millis(ttl.min(LIFETIME_MAX))))
+    }
+
+    fn now_ms(&self) -> i64 {
+        match &self.0.source {
+            Source::Boot { offset_ms, .. } => boot_ms() + offset_ms.load(Ordering::Relaxed),
+            Source::Manual { now_ms, .. } => now_ms.load(Ordering::Relaxed),
         }
     }
 
     /// Moves the clock forward so that `now()` is at least `stamp`; never moves it back.
     ///
-    /// Called with the newest stamp found on a device, so that a machine whose wall clock
-    /// was reset does not bring expired entries back to life.
+    /// Called with the newest stamp found on a device: that much time has passed. If the wall clock
+    /// said less, it was set back, and how long the cache was down is not known.
     pub fn anchor(&self, stamp: Timestamp) {
-        let target_ms = u64::from(stamp.0) * 1000;
-        let behind = target_ms.saturating_sub(self.now_ms());
-        match &*self.0 {
-            Source::Boot { offset_ms: at } | Source::Manual { now_ms: at } => {
-                at.fetch_add(behind, Ordering::Relaxed);
+        let behind_ms = stamp.millis().saturating_sub(self.now_ms());
+        if behind_ms <= 0 {
+            return;
+        }
+        if let (true, Some(resumed)) = (behind_ms > EARLY_MS_MAX, &mut *self.0.resumed.lock()) {
+            resumed.is_unknown = true;
+        }
+        self.move_by(behind_ms);
+    }
+
+    fn move_by(&self, ms: i64) {
+        match &self.0.source {
+            Source::Boot { offset_ms: at, .. } | Source::Manual { now_ms: at, .. } => {
+                at.fetch_add(ms, Ordering::Relaxed);
             }
         }
     }
 
-    /// Moves a manual clock forward by `duration`.
+    // Cache time and the wall clock.
+
+    /// Whole seconds since the Unix epoch by the wall clock, which may be wrong and may step.
+    #[must_use]
+    pub fn wall(&self) -> i64 {
+        self.wall_ms().div_euclid(1000)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the wall clock"
+    )]
+    fn wall_ms(&self) -> i64 {
+        match &self.0.source {
+            Source::Boot { .. } => match SystemTime::now().duration_since(UNIX_EPOCH) {
+                Ok(since) => millis(since),
+                Err(before) => -millis(before.duration()),
+            },
+            Source::Manual { wall_ms, .. } => wall_ms.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How long it is from now until the wall clock shows `at`, in seconds since the Unix epoch; zero
+    /// if that is past.
+    #[must_use]
+    pub fn until_wall(&self, at: i64) -> Duration {
+        let left_ms = at.saturating_mul(1000).saturating_sub(self.wall_ms());
+        Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
+    }
+
+    /// What the wall clock would have shown at `stamp` had it never been set since: seconds since
+    /// the Unix epoch. The same at each call, unless the wall clock was set meanwhile.
+    #[must_use]
+    pub fn wall_at(&self, stamp: Timestamp) -> i64 {
+        let offset_ms = self.wall_ms().saturating_sub(self.now_ms());
+        let shown = self.0.shown_offset.load(Ordering::Relaxed);
+        let off_ms = offset_ms.abs_diff(shown.saturating_mul(1000));
+        let offset = if shown == NOT_SHOWN || off_ms > SHOWN_OFF_MS_MAX {
+            let rounded = (offset_ms + 500).div_euclid(1000);
+            self.0.shown_offset.store(rounded, Ordering::Relaxed);
+            rounded
+        } else {
+            shown
+        };
+        i64::from(stamp.0) + offset
+    }
+
+    /// Goes on from the pair of readings found on a device: by the difference of wall clocks, if
+    /// that can be believed, and else from the pair's cache time.
+    pub fn resume(&self, found: TimePair) -> TimeDown {
+        let mut resumed = self.0.resumed.lock();
+        self.move_by(found.cache.millis().saturating_sub(self.now_ms()).max(0));
+        let (down, next) = self.judge(found);
+        *resumed = next;
+        down
+    }
+
+    /// Looks again at how long the cache was down, as long as that is not known.
+    pub fn resume_again(&self) -> Option<TimeDown> {
+        let mut resumed = self.0.resumed.lock();
+        let before = (*resumed).filter(|resumed| resumed.is_unknown)?;
+        let (down, next) = self.judge(before.found);
+        *resumed = next;
+        Some(down)
+    }
+
+    fn judge(&self, found: TimePair) -> (TimeDown, Option<Resumed>) {
+        let late_ms = found.late_ms(self.now_ms(), self.wall_ms());
+        let down = TimeDown::judge(late_ms, self.is_synchronised());
+        if let TimeDown::Known(down) = down {
+            self.move_by(millis(down.min(LIFETIME_MAX)));
+        }
+        let is_unknown = down == TimeDown::Unknown;
+        let next = Some(Resumed { found, is_unknown }).filter(|_| down != TimeDown::Lost);
+        (down, next)
+    }
+
+    /// Whether it is not known how long the cache was down.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.0.resumed.lock().is_some_and(|resumed| resumed.is_unknown)
+    }
+
+    fn is_synchronised(&self) -> bool {
+        match &self.0.source {
+            Source::Boot { is_synchronised, .. } => is_synchronised(),
+            Source::Manual { synchronised, .. } => synchronised.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The pair of readings to be stored now.
+    ///
+    /// While the time down is not known the wall clock is not believed: the pair is as far apart as
+    /// the one found, so that the next start can learn of all that time.
+    #[must_use]
+    pub fn pair(&self) -> TimePair {
+        match *self.0.resumed.lock() {
+            Some(Resumed { found, is_unknown: true }) => found.at(self.now()),
+            _ => TimePair::of_millis(self.now_ms(), self.wall_ms()),
+        }
+    }
+
+    /// Whether a start that finds `stored` would go on at another time than now: the wall clock was
+    /// set since.
+    #[must_use]
+    pub fn has_left(&self, stored: TimePair) -> bool {
+        !self.is_unknown() && stored.is_off(self.now_ms(), self.wall_ms())
+    }
+
+    // For tests.
+
+    /// Moves a manual clock and its wall clock forward by `duration`.
     ///
     /// # Panics
     /// Panics on a system clock: only tests move time.
     pub fn advance(&self, duration: Duration) {
-        match &*self.0 {
-            Source::Manual { now_ms } => {
-                now_ms.fetch_add(millis(duration), Ordering::Relaxed);
-            }
-            Source::Boot { .. } => panic!("only a manual clock can be advanced"),
+        let (now_ms, wall_ms, _) = self.of_test();
+        now_ms.fetch_add(millis(duration), Ordering::Relaxed);
+        wall_ms.fetch_add(millis(duration), Ordering::Relaxed);
+    }
+
+    /// Sets the wall clock of a manual clock to `secs` since the Unix epoch.
+    ///
+    /// # Panics
+    /// Panics on a system clock.
+    pub fn set_wall(&self, secs: i64) {
+        self.of_test().1.store(secs.saturating_mul(1000), Ordering::Relaxed);
+    }
+
+    /// Says of the wall clock of a manual clock whether it can be relied upon.
+    ///
+    /// # Panics
+    /// Panics on a system clock.
+    pub fn set_synchronised(&self, synchronised: bool) {
+        self.of_test().2.store(synchronised, Ordering::Relaxed);
+    }
+
+    fn of_test(&self) -> (&AtomicI64, &AtomicI64, &AtomicBool) {
+        match &self.0.source {
+            Source::Manual { now_ms, wall_ms, synchronised } => (now_ms, wall_ms, synchronised),
+            Source::Boot { .. } => panic!("only a manual clock can be set"),
         }
     }
 }
@@ -129,35 +324,12 @@ impl Stopwatch {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// At most 2^52: no sum of such times overflows.
+fn millis(duration: Duration) -> i64 {
+    const MAX: i64 = 1 << 52;
+    i64::try_from(duration.as_millis()).unwrap_or(MAX).min(MAX)
 }
 
-fn boot_ms() -> u64 {
+fn boot_ms() -> i64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(|now| millis(now.into())).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn anchoring_moves_forward_and_never_back() {
-        let clock = Clock::manual(Timestamp(1000));
-        clock.anchor(Timestamp(5000));
-        assert_eq!(clock.now(), Timestamp(5000));
-        clock.anchor(Timestamp(10));
-        assert_eq!(clock.now(), Timestamp(5000));
-        let clock = Clock::system();
-        let ahead = clock.now().plus(Duration::from_secs(86_400));
-        clock.anchor(ahead);
-        assert!(clock.now() >= ahead);
-    }
-
-    #[test]
-    fn the_system_clock_starts_at_the_wall_clock() {
-        #[expect(clippy::disallowed_methods, reason = "the test compares with the wall clock")]
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        assert!(u64::from(Clock::system().now().0).abs_diff(wall) <= 1);
-    }
 }

@@ -334,6 +334,55 @@ fn age_and_expires_count_from_the_date() {
 }
 
 #[test]
+fn calendar_times_go_by_the_wall_clock_of_the_moment() {
+    let server = HttpServer::start();
+    // Ahead by years at the start, set right now.
+    server.clock.set_wall(784_111_777);
+    server.put("k", "Expires: Sun, 06 Nov 1994 08:49:47 GMT\r\n", b"x").expect(201);
+    server.clock.advance(Duration::from_secs(9));
+    let answer = server.get("k", "").expect_body(200, b"x");
+    for name in ["date", "last-modified"] {
+        assert_eq!(answer.header(name), Some("Sun, 06 Nov 1994 08:49:37 GMT"), "{name}");
+    }
+    assert_eq!(answer.header("age"), Some("9"));
+    server.clock.advance(Duration::from_secs(1));
+    server.get("k", "").expect(404);
+    // Behind at the store, set right later: nothing moves but the dates that are shown.
+    server.put("k", "Expires: Sun, 06 Nov 1994 08:50:47 GMT\r\n", b"x").expect(201);
+    server.clock.set_wall(1_800_000_000);
+    let answer = server.get("k", "").expect(200);
+    assert_eq!(answer.header("last-modified"), Some(START));
+    server.clock.advance(Duration::from_secs(59));
+    server.get("k", "").expect(200);
+    server.clock.advance(Duration::from_secs(1));
+    server.get("k", "").expect(404);
+    // Dates that HTTP cannot write, and a year that 32 bits do not hold.
+    server.put("k", "", b"x").expect(201);
+    for (wall, date) in [
+        (-5_000_000_000, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (1 << 50, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ((1 << 32) + 4, "Sun, 07 Feb 2106 06:28:20 GMT"),
+    ] {
+        server.clock.set_wall(wall);
+        assert_eq!(server.get("k", "").expect(200).header("date"), Some(date));
+        let expires = "Expires: Sun, 07 Feb 2106 06:28:21 GMT\r\n";
+        server.put("later", expires, b"x").expect(201);
+        server.get("later", "").expect(if wall < 1 << 40 { 200 } else { 404 });
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_make_a_newer_version_pass_for_an_older_one() {
+    let server = HttpServer::start();
+    server.put("k", "", b"old").expect(201);
+    let date = server.get("k", "").header("last-modified").unwrap().to_owned();
+    server.clock.set_wall(1_800_000_000 - 3600);
+    server.put("k", "", b"new").expect(201);
+    server.get("k", &format!("If-Modified-Since: {date}\r\n")).expect_body(200, b"new");
+    server.put("k", &format!("If-Unmodified-Since: {date}\r\n"), b"made of old").expect(412);
+}
+
+#[test]
 fn both_protocols_share_their_entries() {
     let server = HttpServer::start();
     let mut memcached = server.connect();

@@ -152,6 +152,83 @@ fn lifetimes_are_relative_absolute_negative_or_endless() {
 }
 
 #[test]
+fn absolute_lifetimes_are_distances_from_the_wall_clock_at_that_moment() {
+    const DAY: i64 = 86_400;
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let value = "VALUE a 0 1\r\nx\r\nEND\r\n";
+    // Behind and ahead at the start and set right later; and past 2106.
+    for wall in [5 * DAY, 1_790_000_000, 1_800_000_000, 2_100_000_000, (1 << 32) + 7, 1 << 40] {
+        server.clock.set_wall(wall);
+        let (end, past) = (wall + 50 * DAY, wall);
+        for ask in [format!("set a 0 {end} 1\r\nx\r\n"), format!("touch a {end}\r\n")] {
+            client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+            client.send(&ask);
+            client.read_until("ED\r\n");
+            server.clock.advance(Duration::from_secs(50 * 86_400 - 1));
+            client.ask("get a\r\n", value);
+            server.clock.advance(Duration::from_secs(1));
+            client.ask("get a\r\n", "END\r\n");
+            server.clock.set_wall(wall);
+        }
+        if past > 30 * DAY {
+            client.ask(format!("set a 0 {past} 1\r\nx\r\nget a\r\n"), "STORED\r\nEND\r\n");
+            client.ask(
+                format!("set a 0 {} 1\r\nx\r\nget a\r\n", past + 1),
+                format!("STORED\r\n{value}"),
+            );
+            client.ask(format!("gat {past} a\r\nget a\r\n"), format!("{value}END\r\n"));
+        }
+        // A step while running moves the end of no life.
+        client.ask(format!("set a 0 {end} 1\r\nx\r\n"), "STORED\r\n");
+        server.clock.set_wall(wall + 400 * DAY);
+        client.ask("get a\r\n", value);
+        server.clock.set_wall(wall - 400 * DAY);
+        server.clock.advance(Duration::from_secs(50 * 86_400));
+        client.ask("get a\r\n", "END\r\n");
+    }
+}
+
+#[test]
+fn what_memcached_takes_for_negative_is_over_at_once() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    for exptime in [1_i64 << 31, (1 << 32) - 1] {
+        client.ask(format!("set a 0 {exptime} 1\r\nx\r\nget a\r\n"), "STORED\r\nEND\r\n");
+        client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+        client.ask(format!("touch a {exptime}\r\nget a\r\n"), "TOUCHED\r\nEND\r\n");
+    }
+    let last = (1_i64 << 31) - 1;
+    client.ask(
+        format!("set a 0 {last} 1\r\nx\r\nget a\r\n"),
+        "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n",
+    );
+}
+
+#[test]
+fn a_delayed_flush_at_a_calendar_time_goes_by_the_wall_clock() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    server.clock.set_wall(1_700_000_000);
+    let value = "VALUE a 0 1\r\nx\r\nEND\r\n";
+    client.ask("set a 0 0 1\r\nx\r\nflush_all 1700000010\r\n", "STORED\r\nOK\r\n");
+    server.clock.set_wall(1_800_000_000);
+    std::thread::sleep(Duration::from_millis(200));
+    client.ask("get a\r\n", value);
+    server.clock.advance(Duration::from_secs(10));
+    eventually_missing(&mut client);
+}
+
+#[test]
+fn stats_tell_the_time_of_the_wall_clock() {
+    let server = TestServer::start();
+    server.clock.set_wall(1_234_567_890);
+    let mut client = server.connect();
+    client.send("stats\r\n");
+    assert!(client.read_until("END\r\n").contains("STAT time 1234567890\r\n"));
+}
+
+#[test]
 fn touch_and_gat_change_the_lifetime() {
     let server = TestServer::start();
     let mut client = server.connect();
@@ -169,6 +246,18 @@ fn touch_and_gat_change_the_lifetime() {
     client.ask("touch a x\r\n", "CLIENT_ERROR invalid exptime argument\r\n");
 }
 
+/// A flush runs beside the commands: waits for it.
+fn eventually_missing(client: &mut Client) {
+    for _ in 0..1000 {
+        client.send("get a\r\n");
+        if client.read_until("END\r\n") == "END\r\n" {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    client.ask("get a\r\n", "END\r\n");
+}
+
 #[test]
 fn flush_all_works_now_or_later() {
     let server = TestServer::start();
@@ -182,15 +271,7 @@ fn flush_all_works_now_or_later() {
     std::thread::sleep(Duration::from_millis(150));
     client.ask("get a\r\n", value);
     server.clock.advance(Duration::from_secs(5));
-    // The flush runs beside the commands: wait for it.
-    for _ in 0..1000 {
-        client.send("get a\r\n");
-        if client.read_until("END\r\n") == "END\r\n" {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    client.ask("get a\r\n", "END\r\n");
+    eventually_missing(&mut client);
     client.ask("flush_all 5\r\nflush_all 0\r\nset a 0 0 1\r\nx\r\n", "OK\r\nOK\r\nSTORED\r\n");
     server.clock.advance(Duration::from_secs(10));
     std::thread::sleep(Duration::from_millis(150));

@@ -366,6 +366,8 @@ async fn reclaim(seen: &mut Seen) {
     let opening = device.open();
     // Reads of two superblocks and 15 region headers come first.
     device.inject(fail(OperationKind::Read).after(17));
+    // Before 1970: nobody knows how long it was down.
+    clock.set_wall(-1);
     let (cache, metrics) = open(opening, without_ram(), &clock).await;
     put(&cache, "last", 10).await;
     // Reclaim has come to rest by then: the next writes are those of the snapshot.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rawcached::clock::Timestamp;
+use rawcached::clock::{TimePair, Timestamp};
 use rawcached::device::{Device, DeviceError, WriteSlice};
 use rawcached::format::{
     BODY_CHUNK, ENTRY_HEADER_LEN, EntryHeader, Features, Footer, FooterRecord, GRANULE, Kind,
@@ -31,7 +31,7 @@ pub struct Fill {
     /// Unit of transfers in bytes.
     pub alignment: u32,
     /// When the entries are stored.
-    pub stored_at: Timestamp,
+    pub time: TimePair,
     /// When they end.
     pub keep_until: Timestamp,
 }
@@ -95,8 +95,9 @@ impl Fill {
             features: Features::default(),
             epoch: 1,
             purge_floor: Sequence(0),
-            formatted_at: self.stored_at,
-            stamp: self.stored_at,
+            formatted_at: self.time.wall,
+            time: self.time,
+            unknown_age: 0,
         };
         let mut region = Writer::new(self, &superblock);
         let mut next = 0;
@@ -157,7 +158,7 @@ impl<'a> Writer<'a> {
         mut buf: B,
     ) -> B {
         let uuid = self.superblock.uuid;
-        let stamp = self.fill.stored_at;
+        let stamp = self.fill.time.cache;
         let generation = self.draw();
         let (region_use, log) = (RegionUse::Log, LogKind::Data);
         let header = RegionHeader { generation, region_use, stamp, touched: false, log };
@@ -201,7 +202,7 @@ impl<'a> Writer<'a> {
             metadata_len: 0,
             body_len: u32::try_from(self.fill.body_len).unwrap(),
             sequence,
-            stored_at: self.fill.stored_at,
+            stored_at: self.fill.time.cache,
             fresh_until: self.fill.keep_until,
             keep_until: self.fill.keep_until,
             meta_checksum: crc32fast::hash(&key),

@@ -76,14 +76,14 @@ fn main() -> anyhow::Result<()> {
         "stop ms"
     );
     for body_len in BODY_LENS {
-        let now = Clock::system().now();
+        let time = Clock::system().pair();
         let plan = Fill {
             entries: arguments.entries,
             body_len,
             region_size: None,
             alignment: 4096,
-            stored_at: now,
-            keep_until: now.plus(Duration::from_secs(86_400)),
+            time,
+            keep_until: time.cache.plus(Duration::from_secs(86_400)),
         };
         let image = arguments.directory.join(format!("recovery-{}.img", std::process::id()));
         let path = arguments.device.clone().unwrap_or_else(|| image.clone());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rawcached::clock::Timestamp;
+use rawcached::clock::{TimePair, Timestamp};
 use rawcached::format::{
     EntryHeader, Features, Footer, FooterRecord, Kill, Kind, Layout, LogKind, ObjectHead, RegionHeader, RegionUse,
     Secret, Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
@@ -48,8 +48,9 @@ fn superblocks() {
             features: Features::default(),
             epoch: 3,
             purge_floor: Sequence(3 << 32),
-            formatted_at: Timestamp(1_700_000_000),
-            stamp: Timestamp(1_700_000_001),
+            formatted_at: 1_700_000_000,
+            time: TimePair { cache: Timestamp(1), wall: 1_700_000_001 },
+            unknown_age: 2,
         };
         write("superblock", name, &superblock.encode());
     }

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::body::{BodyReader, Object};
+use crate::clock::Timestamp;
 use crate::format::ObjectHead;
 use crate::store::{
     BodyShare, Entry, HeldBody, Lifetime, RangeOptions, Store, Tier, TruncatedBody, ZeroRangeOption,
@@ -16,6 +18,8 @@ use crate::store::{
 pub struct Hit {
     entry: Entry,
     tier: Tier,
+    /// Otherwise it is for those only who ask for stale entries.
+    age_known: bool,
     rest: Rest,
     /// How ranges are read.
     options: RangeOptions,
@@ -36,11 +40,12 @@ enum Rest {
 
 impl Hit {
     pub(super) fn whole_body(store: &Store, entry: Entry, tier: Tier) -> Hit {
+        let age_known = store.knows_age_of(&entry);
         let (entry, rest) = match store.hold_body(entry) {
             HeldBody::Here(entry, share) => (entry, Rest::Here(share)),
             HeldBody::Elsewhere(entry) => (entry, Rest::Elsewhere(store.clone())),
         };
-        Hit { entry, tier, rest, options: RangeOptions::default(), body: None }
+        Hit { entry, tier, age_known, rest, options: RangeOptions::default(), body: None }
     }
 
     /// A large object.
@@ -51,8 +56,9 @@ impl Hit {
         options: RangeOptions,
     ) -> Hit {
         let hold = Arc::new(store.read_object(head.object));
+        let age_known = store.knows_age_of(&entry);
         let rest = Rest::Object(Object { store: store.clone(), head, hold });
-        Hit { entry, tier, rest, options, body: None }
+        Hit { entry, tier, age_known, rest, options, body: None }
     }
 
     /// Whether all pieces of the body are there, as far as the index knows; takes longer the longer
@@ -103,6 +109,19 @@ impl Hit {
     #[must_use]
     pub fn lifetime(&self) -> Lifetime {
         self.entry.lifetime()
+    }
+
+    /// How long the entry has been stale at `now`, zero if it is fresh; `None` if nobody knows,
+    /// because the wall clock was wrong while the cache was down.
+    #[must_use]
+    pub fn staleness(&self, now: Timestamp) -> Option<Duration> {
+        self.age_known.then(|| now.since(self.lifetime().fresh_until))
+    }
+
+    /// Whether the entry is fresh at `now`.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.age_known && self.lifetime().fresh_until > now
     }
 
     /// Where the entry was found.

@@ -91,6 +91,9 @@ pub struct StoreOptions {
     pub ttl: Option<Duration>,
     /// Further time in which only callers that ask for stale entries get it.
     pub grace: Duration,
+    /// Lifetime that was settled before; `ttl` and `grace` do not count then. A distance from now
+    /// that is taken twice, at different moments, would move the end. Capped like `ttl`.
+    pub lifetime: Option<Lifetime>,
     /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`].
     pub metadata: Bytes,
     /// The body's length if it is known; lets the store refuse early.
@@ -247,7 +250,7 @@ impl Cache {
                 }
             };
         }
-        let lifetime = self.lifetime(options);
+        let lifetime = self.lifetime_of(options);
         let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
         let value = Value { metadata: &options.metadata, body, lifetime, ram_only };
         let result = match self.inner.store.put(key, &value, condition, None).await {
@@ -293,9 +296,9 @@ impl Cache {
         grace: Duration,
         ack: Option<Ack>,
     ) -> Result<Option<Lifetime>, StoreError> {
-        let (now, ttl_max) = (self.inner.clock.now(), self.inner.options.ttl_max);
-        let fresh_until = now.plus(ttl.min(ttl_max));
-        let keep_until = now.plus(ttl.saturating_add(grace).min(ttl_max));
+        let (clock, ttl_max) = (&self.inner.clock, self.inner.options.ttl_max);
+        let fresh_until = clock.after(ttl.min(ttl_max));
+        let keep_until = clock.after(ttl.saturating_add(grace).min(ttl_max));
         let touched = self.inner.store.touch(key, fresh_until, keep_until).await?;
         if touched.is_some() {
             self.acknowledge(self.inner.store.last_ticket(), ack).await?;
@@ -366,12 +369,25 @@ impl Cache {
         self.inner.store.shutdown().await
     }
 
-    fn lifetime(&self, options: &StoreOptions) -> Lifetime {
+    /// The lifetime of an entry that is stored now with this `ttl`, or the configured default, and this
+    /// `grace`, both capped at the configured maximum and at ten years.
+    #[must_use]
+    pub fn lifetime(&self, ttl: Option<Duration>, grace: Duration) -> Lifetime {
         let limits = &self.inner.options;
-        let ttl = options.ttl.unwrap_or(limits.ttl_default).min(limits.ttl_max);
-        let stored_at = self.inner.clock.now();
-        let fresh_until = stored_at.plus(ttl);
-        let keep_until = stored_at.plus(ttl.saturating_add(options.grace).min(limits.ttl_max));
+        let ttl = ttl.unwrap_or(limits.ttl_default).min(limits.ttl_max);
+        let clock = &self.inner.clock;
+        let stored_at = clock.now();
+        let fresh_until = clock.after(ttl);
+        let keep_until = clock.after(ttl.saturating_add(grace).min(limits.ttl_max));
+        Lifetime { stored_at, fresh_until, keep_until }
+    }
+
+    fn lifetime_of(&self, options: &StoreOptions) -> Lifetime {
+        let Some(Lifetime { stored_at, fresh_until, keep_until }) = options.lifetime else {
+            return self.lifetime(options.ttl, options.grace);
+        };
+        let latest = self.inner.clock.after(self.inner.options.ttl_max);
+        let (fresh_until, keep_until) = (fresh_until.min(latest), keep_until.min(latest));
         Lifetime { stored_at, fresh_until, keep_until }
     }
 

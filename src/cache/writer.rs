@@ -28,7 +28,7 @@ pub struct Writer {
 impl Writer {
     pub(super) fn new(cache: Cache, key: &[u8], options: StoreOptions) -> Writer {
         let fill = cache.inner.store.begin_fill(key);
-        let lifetime = cache.lifetime(&options);
+        let lifetime = cache.lifetime_of(&options);
         let held = cache.inner.staging.hold();
         Writer {
             cache,

@@ -1,18 +1,16 @@
 //! Dates as people read them. Owns the notation, which is that of RFC 3339 in UTC; knows no time zones.
 
-use crate::clock::Timestamp;
+const SECONDS_PER_DAY: i64 = 86_400;
+/// Days of four hundred years, after which the calendar repeats.
+const DAYS_PER_400_YEARS: i64 = 146_097;
+const DAYS_PER_100_YEARS: i64 = 36_524;
+const DAYS_PER_4_YEARS: i64 = 1461;
+/// From 1 March of the year 0 to 1 January 1970.
+const DAYS_BEFORE_1970: i64 = 719_468;
 
-const SECONDS_PER_DAY: u32 = 86_400;
-/// Days of four years, one of them a leap year; from 1970 to 2106 only 2100 breaks the rule.
-const DAYS_PER_4_YEARS: u32 = 4 * 365 + 1;
-/// 1 March 2100, counted from 1 March 1968: the day that would have been 29 February 2100.
-const DAY_MISSING_IN_2100: u32 = 33 * DAYS_PER_4_YEARS - 1;
-/// From 1 March 1968, the first day of a four-year period, to 1 January 1970.
-const DAYS_BEFORE_1970: u32 = 365 + 306;
-
-/// A second as `2026-01-31T23:59:59Z`.
-pub fn date(time: Timestamp) -> String {
-    let (day, second) = (time.0 / SECONDS_PER_DAY, time.0 % SECONDS_PER_DAY);
+/// A second since the Unix epoch as `2026-01-31T23:59:59Z`.
+pub fn date(seconds: i64) -> String {
+    let (day, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
     let (year, month, day) = civil(day);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
@@ -20,14 +18,15 @@ pub fn date(time: Timestamp) -> String {
 
 /// Year, month and day of the month of a day since 1 January 1970. Years begin in March here, so
 /// that a leap day is the last of its year.
-fn civil(day: u32) -> (u32, u32, u32) {
-    let mut day = day + DAYS_BEFORE_1970;
-    if day >= DAY_MISSING_IN_2100 {
-        day += 1;
-    }
-    let (period, in_period) = (day / DAYS_PER_4_YEARS, day % DAYS_PER_4_YEARS);
-    let year = (in_period / 365).min(3);
-    let mut in_year = in_period - year * 365;
+fn civil(day: i64) -> (i64, i64, i64) {
+    let day = day + DAYS_BEFORE_1970;
+    let (era, day) = (day.div_euclid(DAYS_PER_400_YEARS), day.rem_euclid(DAYS_PER_400_YEARS));
+    // The last day of an era, and of four years, is a leap day more than its years have.
+    let century = (day / DAYS_PER_100_YEARS).min(3);
+    let day = day - century * DAYS_PER_100_YEARS;
+    let (period, day) = (day / DAYS_PER_4_YEARS, day % DAYS_PER_4_YEARS);
+    let in_period = (day / 365).min(3);
+    let mut in_year = day - in_period * 365;
     let mut month = 3;
     for length in [31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 31] {
         if in_year < length {
@@ -36,7 +35,7 @@ fn civil(day: u32) -> (u32, u32, u32) {
         in_year -= length;
         month += 1;
     }
-    let year = 1968 + period * 4 + year + u32::from(month > 12);
+    let year = era * 400 + century * 100 + period * 4 + in_period + i64::from(month > 12);
     (year, (month - 1) % 12 + 1, in_year + 1)
 }
 
@@ -58,21 +57,24 @@ mod tests {
             (1_800_000_000, "2027-01-15T08:00:00Z"),
             (4_107_542_399, "2100-02-28T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
-            (u32::MAX, "2106-02-07T06:28:15Z"),
+            (4_294_967_295, "2106-02-07T06:28:15Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (-2_203_891_200, "1900-03-01T00:00:00Z"),
+            (13_569_465_600, "2400-01-01T00:00:00Z"),
         ] {
-            assert_eq!(date(Timestamp(second)), text);
+            assert_eq!(date(second), text);
         }
     }
 
     #[test]
     fn every_day_follows_the_one_before() {
-        let mut before = civil(0);
-        for day in 1..=u32::MAX / SECONDS_PER_DAY {
+        let mut before = civil(-40_000);
+        for day in -39_999..200_000 {
             let next = civil(day);
             let (year, month, last) = before;
-            let leap = year % 4 == 0 && year != 2100;
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
             let length = match month {
-                2 => 28 + u32::from(leap),
+                2 => 28 + i64::from(leap),
                 4 | 6 | 9 | 11 => 30,
                 _ => 31,
             };

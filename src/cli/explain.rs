@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::date::date;
 use super::report::Damaged;
 use super::{offline, output};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, TimePair, Timestamp};
 use crate::format::{EntryHeader, Kind, Layout, SnapshotDirectory};
 use crate::store::inspect::{
     Condition, Explained, ExplainedKey, ExplainedRegion, Fate, Filling, Inspection, Share,
@@ -79,8 +79,9 @@ struct RegionReport {
     size_bytes: u64,
     generation: u64,
     epoch: u32,
-    newest_time: String,
-    last_expiry: String,
+    /// Null where there is no time in it.
+    newest_time: Option<String>,
+    last_expiry: Option<String>,
     touched: bool,
     footer_offset_bytes: Option<u64>,
     kill_records: u64,
@@ -124,11 +125,12 @@ pub fn key(path: &Path, text: &str, json: bool) -> anyhow::Result<bool> {
     let key = unescaped(text).context("--key: write \\xNN for a byte and \\\\ for a backslash")?;
     ensure!(!key.is_empty(), "--key: a key has at least one byte");
     let clock = Clock::system();
-    let explained = offline::on_runtime(async {
-        let inspection = offline::open(path).await?;
-        Ok(inspection.explain_key(&clock, &key).await)
+    let (explained, time) = offline::on_runtime(async {
+        let inspection: Inspection = offline::open(path).await?;
+        let explained = inspection.explain_key(&clock, &key).await;
+        Ok((explained, inspection.superblocks().best.time))
     })?;
-    let report = key_report(offline::escaped(&key), &explained, clock.now());
+    let report = key_report(offline::escaped(&key), &explained, time.at(clock.now()));
     if json {
         output::print_report(&report, true)?;
     } else {
@@ -140,14 +142,14 @@ pub fn key(path: &Path, text: &str, json: bool) -> anyhow::Result<bool> {
 /// Explains a region; false if it is damaged.
 pub fn region(path: &Path, region: u32, json: bool) -> anyhow::Result<bool> {
     let clock = Clock::system();
-    let (explained, layout) = offline::on_runtime(async {
+    let (explained, layout, time) = offline::on_runtime(async {
         let inspection: Inspection = offline::open(path).await?;
         let last = inspection.layout().region_count - 1;
         ensure!(region <= last, "--region {region}: the device has regions 0 to {last}");
         let explained = inspection.explain_region(&clock, region).await?;
-        Ok((explained, *inspection.layout()))
+        Ok((explained, *inspection.layout(), inspection.superblocks().best.time))
     })?;
-    let report = region_report(&explained, &layout);
+    let report = region_report(&explained, &layout, time);
     if json {
         output::print_report(&report, true)?;
     } else {
@@ -156,7 +158,7 @@ pub fn region(path: &Path, region: u32, json: bool) -> anyhow::Result<bool> {
     Ok(report.damaged.is_empty())
 }
 
-fn key_report(key: String, explained: &ExplainedKey, now: Timestamp) -> KeyReport {
+fn key_report(key: String, explained: &ExplainedKey, now: TimePair) -> KeyReport {
     let best = explained.versions.iter().find(|version| is_answer(&version.fate));
     let newest = explained.versions.first();
     let (answer, why) = match (best, newest) {
@@ -185,13 +187,13 @@ fn key_report(key: String, explained: &ExplainedKey, now: Timestamp) -> KeyRepor
 }
 
 fn is_answer(fate: &Fate) -> bool {
-    matches!(fate, Fate::Fresh | Fate::Stale)
+    matches!(fate, Fate::Fresh | Fate::Stale | Fate::AgeUnknown)
 }
 
 fn state(fate: &Fate) -> &'static str {
     match fate {
         Fate::Fresh => "fresh",
-        Fate::Stale => "stale",
+        Fate::Stale | Fate::AgeUnknown => "stale",
         Fate::Expired => "expired",
         Fate::Purged { .. } => "purged",
         Fate::Killed { by_version: true, .. } => "superseded",
@@ -202,8 +204,8 @@ fn state(fate: &Fate) -> &'static str {
     }
 }
 
-fn why(version: &Explained, now: Timestamp) -> String {
-    let left = |until: Timestamp| until.since(now).as_secs();
+fn why(version: &Explained, now: TimePair) -> String {
+    let left = |until: Timestamp| until.since(now.cache).as_secs();
     let ends = version.header.map_or(Timestamp(0), |header| header.keep_until);
     match &version.fate {
         Fate::Fresh => {
@@ -211,7 +213,10 @@ fn why(version: &Explained, now: Timestamp) -> String {
             format!("is fresh for {} s", left(until))
         }
         Fate::Stale => format!("is past its freshness and kept for {} s", left(ends)),
-        Fate::Expired if version.header.is_some() => format!("expired at {}", date(ends)),
+        Fate::AgeUnknown => "is of unknown age: the wall clock was wrong".to_owned(),
+        Fate::Expired if version.header.is_some() => {
+            format!("expired at {}", date(now.wall_at(ends)))
+        }
         Fate::Expired => "has expired".to_owned(),
         Fate::Purged { floor } => {
             format!("came before the last purge of everything, sequence {}", floor.0)
@@ -231,11 +236,13 @@ fn why(version: &Explained, now: Timestamp) -> String {
     }
 }
 
-fn version_report(version: &Explained, now: Timestamp) -> VersionReport {
+fn version_report(version: &Explained, now: TimePair) -> VersionReport {
     let header = version.header.as_ref();
-    let time = |of: fn(&EntryHeader) -> Timestamp| header.map(|header| date(of(header)));
-    let left =
-        |of: fn(&EntryHeader) -> Timestamp| header.map(|header| of(header).since(now).as_secs());
+    let time =
+        |of: fn(&EntryHeader) -> Timestamp| header.map(|header| date(now.wall_at(of(header))));
+    let left = |of: fn(&EntryHeader) -> Timestamp| {
+        header.map(|header| of(header).since(now.cache).as_secs())
+    };
     VersionReport {
         state: state(&version.fate),
         why: why(version, now),
@@ -268,7 +275,7 @@ fn version_report(version: &Explained, now: Timestamp) -> VersionReport {
     }
 }
 
-fn region_report(explained: &ExplainedRegion, layout: &Layout) -> RegionReport {
+fn region_report(explained: &ExplainedRegion, layout: &Layout, time: TimePair) -> RegionReport {
     let survey = &explained.survey;
     let share = |share: &Share| ShareReport { count: share.count, bytes: share.bytes };
     let letters: String = explained.map.iter().map(|filling| letter(*filling)).collect();
@@ -280,6 +287,7 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout) -> RegionReport {
     let slots = explained.footer_start - u64::from(layout.alignment);
     let start = layout.region_offset(survey.region);
     let has_footer = explained.footer_start < layout.region_size;
+    let shown = |stamp| (stamp > Timestamp(0)).then(|| date(time.wall_at(stamp)));
     RegionReport {
         region: survey.region,
         state: offline::condition(survey.condition),
@@ -287,8 +295,8 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout) -> RegionReport {
         size_bytes: layout.region_size,
         generation: survey.generation.0,
         epoch: survey.generation.epoch(),
-        newest_time: date(survey.stamp),
-        last_expiry: date(explained.keep_until),
+        newest_time: shown(survey.stamp),
+        last_expiry: shown(explained.keep_until),
         touched: survey.touched,
         footer_offset_bytes: has_footer.then_some(start + explained.footer_start),
         kill_records: survey.kills,
@@ -297,7 +305,7 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout) -> RegionReport {
             parts: part.part_count,
             pieces: part.pieces,
             pieces_bytes: part.bytes,
-            written: date(part.stamp),
+            written: date(time.wall_at(part.stamp)),
         }),
         objects: share(&explained.objects),
         heads: share(&explained.heads),

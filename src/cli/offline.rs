@@ -12,7 +12,6 @@ use super::report::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::device::{self, Device, DeviceError, OpenOptions, ProbeReport};
-use crate::format::Layout;
 use crate::store::inspect::{
     CheckEvent, Condition, Finding, Incomplete, Inspection, Listed, ListedState, ListingSummary,
     RegionSurvey, SnapshotState,
@@ -80,7 +79,7 @@ pub fn inspect(path: &Path, table: bool) -> anyhow::Result<InspectReport> {
         let mut rows = Vec::new();
         for region in 0..inspection.layout().region_count {
             let survey = inspection.survey(region).await;
-            let row = region_row(&mut report, inspection.layout(), (region, survey));
+            let row = region_row(&mut report, &inspection, (region, survey));
             rows.extend(table.then_some(row));
         }
         report.region_table = table.then_some(rows);
@@ -99,8 +98,8 @@ fn superblock_report(path: &Path, superblocks: &Superblocks) -> InspectReport {
         uuid: best.uuid.to_string(),
         epoch: best.epoch,
         purge_floor: best.purge_floor.0,
-        formatted_at: best.formatted_at.0,
-        newest_stamp: best.stamp.0,
+        formatted_at: best.formatted_at,
+        newest_stamp: best.time.wall,
         superblocks: damage.iter().map(state).collect(),
         superblock_outdated: *needs_repair && damage.iter().all(Option::is_none),
         size_bytes: best.layout.device_size,
@@ -119,10 +118,10 @@ fn superblock_report(path: &Path, superblocks: &Superblocks) -> InspectReport {
 /// Adds a region to the sums of a report and gives its row.
 fn region_row(
     report: &mut InspectReport,
-    layout: &Layout,
+    inspection: &Inspection,
     (region, survey): (u32, Result<RegionSurvey, DeviceError>),
 ) -> RegionRow {
-    let offset_bytes = layout.region_offset(region);
+    let offset_bytes = inspection.layout().region_offset(region);
     let mut row = RegionRow {
         region,
         offset_bytes,
@@ -131,7 +130,7 @@ fn region_row(
         entries: 0,
         kill_records: 0,
         entry_bytes: 0,
-        stamp: 0,
+        stamp: None,
         touched: false,
     };
     let survey = match survey {
@@ -159,11 +158,11 @@ fn region_row(
     row.entries = survey.entries;
     row.kill_records = survey.kills;
     row.entry_bytes = survey.entry_bytes;
-    row.stamp = survey.stamp.0;
+    row.stamp = (survey.stamp > Timestamp(0)).then(|| inspection.wall_at(survey.stamp));
     row.touched = survey.touched;
     report.entries += survey.entries;
     report.kill_records += survey.kills;
-    report.newest_stamp = report.newest_stamp.max(survey.stamp.0);
+    report.newest_stamp = report.newest_stamp.max(row.stamp.unwrap_or(i64::MIN));
     report.damaged.extend(survey.damage.iter().map(damaged));
     row
 }
@@ -191,21 +190,22 @@ pub fn list(
     let mut failed = None;
     let summary = on_runtime(async {
         let inspection = open(path).await?;
-        let listed =
-            inspection.list(&clock, |listed| match each(list_entry(listed, clock.now())) {
+        let listed = inspection.list(&clock, |listed| {
+            match each(list_entry(&inspection, listed, clock.now())) {
                 Ok(true) => ControlFlow::Continue(()),
                 Ok(false) => ControlFlow::Break(()),
                 Err(error) => {
                     failed = Some(error);
                     ControlFlow::Break(())
                 }
-            });
+            }
+        });
         Ok(listed.await?)
     })?;
     failed.map_or(Ok(summary), Err)
 }
 
-fn list_entry(listed: Listed, now: Timestamp) -> ListEntry {
+fn list_entry(inspection: &Inspection, listed: Listed, now: Timestamp) -> ListEntry {
     ListEntry {
         key: escaped(&listed.key),
         size_bytes: listed.len,
@@ -217,9 +217,9 @@ fn list_entry(listed: Listed, now: Timestamp) -> ListEntry {
             ListedState::Incomplete => "incomplete",
         },
         ttl_left_seconds: listed.fresh_until.since(now).as_secs(),
-        stored_at: listed.stored_at.0,
-        fresh_until: listed.fresh_until.0,
-        keep_until: listed.keep_until.0,
+        stored_at: inspection.wall_at(listed.stored_at),
+        fresh_until: inspection.wall_at(listed.fresh_until),
+        keep_until: inspection.wall_at(listed.keep_until),
         region: listed.region,
         offset_bytes: listed.offset,
     }

@@ -52,9 +52,9 @@ pub struct InspectReport {
     /// Entries with a lower sequence were purged.
     pub purge_floor: u64,
     /// When it was formatted, in seconds since 1970.
-    pub formatted_at: u32,
+    pub formatted_at: i64,
     /// Newest time on the device, in seconds since 1970.
-    pub newest_stamp: u32,
+    pub newest_stamp: i64,
     /// State of the superblock copies: `good`, or what is wrong.
     pub superblocks: Vec<String>,
     /// Both copies are good but one is older; the next start repairs it.
@@ -124,8 +124,8 @@ pub struct RegionRow {
     pub kill_records: u64,
     /// Bytes of its entries.
     pub entry_bytes: u64,
-    /// Newest time in it, in seconds since 1970.
-    pub stamp: u32,
+    /// Newest time in it, in seconds since 1970; none if there is no time in it.
+    pub stamp: Option<i64>,
     /// An entry's life was extended after the region was sealed.
     pub touched: bool,
 }
@@ -144,11 +144,11 @@ pub struct ListEntry {
     /// Time until it is stale, 0 if that is past.
     pub ttl_left_seconds: u64,
     /// When it was stored, in seconds since 1970.
-    pub stored_at: u32,
+    pub stored_at: i64,
     /// Until when it is fresh, in seconds since 1970.
-    pub fresh_until: u32,
+    pub fresh_until: i64,
     /// Until when it is kept, in seconds since 1970.
-    pub keep_until: u32,
+    pub keep_until: i64,
     /// Region it is in.
     pub region: u32,
     /// Offset of its slot on the device.

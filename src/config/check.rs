@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Config, RegionSize};
+use crate::clock::LIFETIME_MAX;
 use crate::units::{ByteSize, Period};
 
 /// A rule that a configuration breaks.
@@ -19,8 +20,6 @@ pub struct Broken {
 type Check = Result<(), Broken>;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Fifty years: stamps on the device end in 2106.
-const TTL_MAX: Duration = Duration::from_secs(50 * 365 * 86_400);
 /// The resolution of stamps on the device.
 const TTL_MIN: Duration = Duration::from_secs(1);
 const WORKERS_MAX: u32 = 1024;
@@ -167,9 +166,12 @@ fn device(config: &Config) -> Check {
 fn lifetimes(config: &Config) -> Check {
     let ttl = &config.ttl;
     for (period, key) in [(ttl.default, "ttl.default"), (ttl.max, "ttl.max")] {
-        let fits = (TTL_MIN..=TTL_MAX).contains(&period.0);
-        let reason =
-            format!("{period} is out of range: write {} to {}", Period(TTL_MIN), Period(TTL_MAX));
+        let fits = (TTL_MIN..=LIFETIME_MAX).contains(&period.0);
+        let reason = format!(
+            "{period} is out of range: write {} to {}",
+            Period(TTL_MIN),
+            Period(LIFETIME_MAX)
+        );
         require(fits, key, reason)?;
     }
     require(
@@ -276,7 +278,7 @@ mod tests {
             ("[ram]\nsize = \"1KiB\"", "ram.size"),
             ("[ttl]\ndefault = \"0s\"", "ttl.default"),
             ("[ttl]\nmax = \"0s\"", "ttl.max"),
-            ("[ttl]\nmax = \"40000d\"", "ttl.max"),
+            ("[ttl]\nmax = \"3651d\"", "ttl.max"),
             ("[ttl]\ndefault = \"2h\"\nmax = \"1h\"", "ttl.default"),
             ("[ttl]\nmin_to_disk = \"2d\"", "ttl.min_to_disk"),
             ("[range]\nthreshold = \"0\"", "range.threshold"),

@@ -19,6 +19,7 @@ mod handle;
 mod holder;
 mod image;
 mod info;
+mod kernel_clock;
 mod loop_file;
 mod memory;
 mod open;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     Damage, FORMAT_VERSION, Features, Fields, Layout, Secret, Sequence, Uuid, put, round_up,
 };
-use crate::clock::Timestamp;
+use crate::clock::{TimePair, Timestamp};
 
 /// Encoded length in bytes; one sector, so that a power cut cannot tear it.
 pub const SUPERBLOCK_LEN: usize = 512;
@@ -14,8 +14,8 @@ const MAGIC: [u8; 8] = *b"RAWCACHE";
 
 /// Bytes that are zero unless a feature announces them, and the bits of compatible features that do.
 /// Who does not know another feature does not come to look at them.
-const RESERVED: [(Range<usize>, u64); 4] =
-    [(56..72, 0), (152..184, 0), (184..256, WEIGHT), (256..512, BAD_REGIONS)];
+const RESERVED: [(Range<usize>, u64); 5] =
+    [(56..72, 0), (152..184, 0), (184..188, WEIGHT), (192..256, 0), (256..512, BAD_REGIONS)];
 const BAD_REGIONS: u64 = 1 << 0;
 const WEIGHT: u64 = 1 << 1;
 
@@ -34,10 +34,13 @@ pub struct Superblock {
     pub epoch: u32,
     /// Entries with a sequence below this were purged.
     pub purge_floor: Sequence,
-    /// When the device was formatted.
-    pub formatted_at: Timestamp,
-    /// Newest time known when this copy was written.
-    pub stamp: Timestamp,
+    /// When the device was formatted, by the wall clock: seconds since the Unix epoch.
+    pub formatted_at: i64,
+    /// Cache time and wall clock when this copy was written.
+    pub time: TimePair,
+    /// How long ago entries of this epoch and earlier ones were stored nobody knows; 0 if there are
+    /// none.
+    pub unknown_age: u32,
 }
 
 impl Superblock {
@@ -60,9 +63,10 @@ impl Superblock {
         put(&mut bytes, 120, &self.layout.slice_size.to_le_bytes());
         put(&mut bytes, 124, &self.layout.granule.to_le_bytes());
         put(&mut bytes, 128, &self.epoch.to_le_bytes());
-        put(&mut bytes, 132, &self.stamp.0.to_le_bytes());
-        put(&mut bytes, 136, &i64::from(self.stamp.0).to_le_bytes());
-        put(&mut bytes, 144, &i64::from(self.formatted_at.0).to_le_bytes());
+        put(&mut bytes, 132, &self.time.cache.0.to_le_bytes());
+        put(&mut bytes, 136, &self.time.wall.to_le_bytes());
+        put(&mut bytes, 144, &self.formatted_at.to_le_bytes());
+        put(&mut bytes, 188, &self.unknown_age.to_le_bytes());
         let checksum = crc32fast::hash(&bytes);
         put(&mut bytes, 12, &checksum.to_le_bytes());
         bytes
@@ -109,7 +113,6 @@ impl Superblock {
         if !layout.is_possible() {
             return Err(Damage::Field("layout"));
         }
-        let seconds = |at| u32::try_from(bytes.u64_at(at)).map_err(|_| Damage::Field("time"));
         Ok(Superblock {
             uuid: Uuid(bytes.bytes_at(40)),
             secret: Secret(bytes.bytes_at(72)),
@@ -117,8 +120,12 @@ impl Superblock {
             features,
             epoch: bytes.u32_at(128),
             purge_floor: Sequence(bytes.u64_at(104)),
-            formatted_at: Timestamp(seconds(144)?),
-            stamp: Timestamp(bytes.u32_at(132)),
+            formatted_at: i64::from_le_bytes(bytes.bytes_at(144)),
+            time: TimePair {
+                cache: Timestamp(bytes.u32_at(132)),
+                wall: i64::from_le_bytes(bytes.bytes_at(136)),
+            },
+            unknown_age: bytes.u32_at(188),
         })
     }
 
@@ -149,8 +156,9 @@ mod tests {
             features: Features::default(),
             epoch: 7,
             purge_floor: Sequence(99),
-            formatted_at: Timestamp(1_700_000_000),
-            stamp: Timestamp(1_700_000_001),
+            formatted_at: 1_700_000_000,
+            time: TimePair { cache: Timestamp(77), wall: 1_700_000_077 },
+            unknown_age: 5,
         }
     }
 
@@ -190,9 +198,11 @@ mod tests {
         expected.extend_from_slice(&[0, 0, 4, 0]);
         expected.extend_from_slice(&[16, 0, 0, 0]);
         expected.extend_from_slice(&[7, 0, 0, 0]);
-        expected.extend_from_slice(&1_700_000_001u32.to_le_bytes());
-        expected.extend_from_slice(&1_700_000_001u64.to_le_bytes());
-        expected.extend_from_slice(&1_700_000_000u64.to_le_bytes());
+        expected.extend_from_slice(&77u32.to_le_bytes());
+        expected.extend_from_slice(&1_700_000_077i64.to_le_bytes());
+        expected.extend_from_slice(&1_700_000_000i64.to_le_bytes());
+        expected.extend_from_slice(&[0; 36]);
+        expected.extend_from_slice(&5u32.to_le_bytes());
         assert_eq!(bytes[..expected.len()], expected);
         assert!(bytes[expected.len()..].iter().all(|byte| *byte == 0));
     }
@@ -239,7 +249,7 @@ mod tests {
     #[test]
     fn bytes_that_no_feature_announces_are_refused() {
         let reserved = Err(Damage::Field("reserved bytes"));
-        for at in (56..72).chain(152..512) {
+        for at in (56..72).chain(152..188).chain(192..512) {
             assert_eq!(Superblock::decode(&with(&[(at, 1)])), reserved, "byte {at}");
         }
         assert_eq!(Superblock::decode(&with(&[(32, 1), (255, 1)])), reserved);

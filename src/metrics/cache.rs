@@ -26,6 +26,12 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
     write_lookups(page, &stats.store);
     write_reclaim(page, &stats.store);
     write_scrub(page, &stats.store);
+    page.gauge(
+        "rawcached_age_unknown",
+        "1 while there may be entries of which the wall clock does not tell how old they are.",
+        &[],
+        u64::from(stats.store.age_unknown),
+    );
     write_ranges(page, &stats.store.ranges);
 }
 

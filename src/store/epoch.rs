@@ -33,7 +33,7 @@ impl Store {
     /// One that fails leaves the epoch to be written, and the next attempt writes the same.
     async fn raise_epoch(&self) -> Result<(), StoreError> {
         self.snapshot_settled().await?;
-        let raising = self.shared.log.lock().raise_epoch(self.shared.clock.now());
+        let raising = self.shared.log.lock().raise_epoch(self.shared.clock.pair());
         match raising {
             Some(ticket) => self.flush_through(ticket).await,
             // The device was tried meanwhile, and took it.

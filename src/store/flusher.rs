@@ -310,7 +310,7 @@ impl Store {
         let sync = wanted || must_sync || deadlines.sync.is_some_and(|at| at <= now);
         let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
         let mut log = self.shared.log.lock();
-        log.raise_epoch_if_due(self.shared.clock.now());
+        log.raise_epoch_if_due(self.shared.clock.pair());
         let (superblock, dirty) = log.superblock();
         let modified = log.take_modified();
         let Due { mut writes, sealed, complete } = log.take_due(tail);

@@ -109,7 +109,6 @@ impl Store {
         }
         let layout = Layout::plan(size, alignment, options.region_size)?;
         device.erase_signatures().await?;
-        let now = clock.now();
         let superblock = Superblock {
             uuid: options.uuid,
             secret: options.secret,
@@ -117,8 +116,9 @@ impl Store {
             features: Features::default(),
             epoch: Sequence::first_epoch(options.uuid),
             purge_floor: Sequence(0),
-            formatted_at: now,
-            stamp: now,
+            formatted_at: clock.wall(),
+            time: clock.pair(),
+            unknown_age: 0,
         };
         // Durable before the superblocks are: those flush first.
         write_locators(device, &superblock).await?;

@@ -14,7 +14,7 @@ use super::request::Lifetime;
 use super::sequences::Sequences;
 use super::slot::Slot;
 use super::slots;
-use crate::clock::Timestamp;
+use crate::clock::{TimePair, Timestamp};
 use crate::device::{AlignedBuf, Part, WriteSlice};
 use crate::format::{
     ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, KILL_LEN, Kill, Kind, Layout, LogKind,
@@ -189,7 +189,7 @@ impl Log {
     /// Has the first epoch of this life written; no sequence may be drawn before it is durable with the
     /// ticket given. However often it is asked for, the epoch is one higher than at the open. `None`
     /// if it began already.
-    pub fn raise_epoch(&mut self, now: Timestamp) -> Option<Ticket> {
+    pub fn raise_epoch(&mut self, now: TimePair) -> Option<Ticket> {
         if self.has_epoch() {
             return None;
         }
@@ -198,7 +198,7 @@ impl Log {
     }
 
     /// Has the next epoch written if it is due.
-    pub fn raise_epoch_if_due(&mut self, now: Timestamp) {
+    pub fn raise_epoch_if_due(&mut self, now: TimePair) {
         if self.sequences.wants_epoch() && self.superblock.epoch < Sequence::EPOCH_MAX {
             self.put_epoch();
             self.renew_superblock(now);
@@ -273,10 +273,9 @@ impl Log {
         begins
     }
 
-    /// Has the superblock written again, with the time if that is later; gives the ticket with
-    /// which it is durable.
-    pub fn renew_superblock(&mut self, now: Timestamp) -> Ticket {
-        self.superblock.stamp = self.superblock.stamp.max(now);
+    /// Has the superblock written again with this time; gives the ticket with which it is durable.
+    pub fn renew_superblock(&mut self, now: TimePair) -> Ticket {
+        self.superblock.time = now;
         self.superblock_dirty = true;
         self.appended += 1;
         self.appended
@@ -287,11 +286,16 @@ impl Log {
     ///
     /// # Errors
     /// The next epoch has to be durable first.
-    pub fn raise_purge_floor(&mut self, now: Timestamp) -> Result<(Sequence, Ticket), NoRoom> {
+    pub fn raise_purge_floor(&mut self, now: TimePair) -> Result<(Sequence, Ticket), NoRoom> {
         let floor = self.draw_name()?;
-        self.seal(now);
+        self.seal(now.cache);
         self.superblock.purge_floor = floor;
         Ok((floor, self.renew_superblock(now)))
+    }
+
+    /// Has it on record, with the next superblock that is written, which entries are of unknown age.
+    pub fn set_unknown_age(&mut self, epoch: u32) {
+        self.superblock.unknown_age = epoch;
     }
 
     /// Whether older versions may be on the device of keys that the index does not have:

@@ -32,6 +32,7 @@ mod sequences;
 mod slot;
 mod slots;
 mod snapshot;
+mod timekeeper;
 mod touch;
 mod unverified;
 mod victim;
@@ -69,7 +70,7 @@ pub use resident::{NotResident, Resident};
 pub use scrub::{Scrub, ScrubStep};
 pub use word::{Location, SizeClass, Word};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::device::Device;
 use crate::format::{Kind, Layout, Sequence, Uuid};
 use counters::Counters;
@@ -154,6 +155,8 @@ struct Shared {
     purge_floor: AtomicU64,
     /// The latest end of an entry that has no word any more because it expired, in seconds.
     forgotten_until: AtomicU32,
+    /// How old entries of this epoch and earlier ones are is not known.
+    unknown_age: AtomicU32,
     waiters: Mutex<Vec<flusher::Waiter>>,
     /// Changes up to this ticket are durable, unless a write failed.
     durable: AtomicU64,
@@ -163,6 +166,7 @@ struct Shared {
     wake_flusher: Notify,
     wake_reclaimer: Notify,
     stop_scrubber: Notify,
+    stop_timekeeper: Notify,
     /// Wakes reclaim, the only one to wait for it, when a pin ends.
     unpinned: Notify,
     /// Tells of everything that may end a wait: writes done, regions freed, recovery complete.
@@ -192,6 +196,7 @@ struct Tasks {
     reclaimer: JoinHandle<()>,
     recovery: JoinHandle<()>,
     scrubber: JoinHandle<()>,
+    timekeeper: JoinHandle<()>,
 }
 
 /// What a store is like at one moment.
@@ -199,6 +204,8 @@ struct Tasks {
 pub struct StoreStats {
     /// Counters since it was opened.
     pub counters: CountersSnapshot,
+    /// Whether there may be entries of which it is not known how old they are.
+    pub age_unknown: bool,
     /// Whether recovery is complete.
     pub recovered: bool,
     /// How far recovery is.
@@ -236,7 +243,8 @@ impl Store {
         clock: Clock,
         resident: Arc<dyn Resident>,
     ) -> Result<Store, OpenError> {
-        let (superblock, repaired) = recovery::open_superblock(&device, &clock).await?;
+        let (mut superblock, repaired) = recovery::open_superblock(&device).await?;
+        let unknown_age = timekeeper::resume(&clock, &mut superblock);
         let regions = Arc::new(RegionTable::new(superblock.uuid, &superblock.layout));
         let vacant = recovery::read_region_headers(&device, &superblock, &regions, &clock).await;
         let free = vacant.free.into();
@@ -265,6 +273,7 @@ impl Store {
             epoch: OnceCell::new(),
             purge_floor: AtomicU64::new(superblock.purge_floor.0),
             forgotten_until: AtomicU32::new(0),
+            unknown_age: AtomicU32::new(unknown_age),
             waiters: Mutex::default(),
             durable: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -272,6 +281,7 @@ impl Store {
             wake_flusher: Notify::new(),
             wake_reclaimer: Notify::new(),
             stop_scrubber: Notify::new(),
+            stop_timekeeper: Notify::new(),
             unpinned: Notify::new(),
             changes: Notify::new(),
             recovered: AtomicBool::new(false),
@@ -297,6 +307,7 @@ impl Store {
             reclaimer: tokio::spawn(store.watched(store.clone().run_reclaimer())),
             recovery: tokio::spawn(store.watched(store.clone().run_recovery(vacant.snapshots))),
             scrubber: tokio::spawn(store.watched(store.clone().run_scrubber())),
+            timekeeper: tokio::spawn(store.watched(store.clone().run_timekeeper())),
         });
         Ok(store)
     }
@@ -367,8 +378,15 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let shared = &*self.shared;
         let layout = &shared.layout;
+        let mut counters = shared.counters.snapshot();
+        if counters.scrub_passes > 0 {
+            let ended_at = u32::try_from(counters.scrub_pass_at).unwrap_or(u32::MAX);
+            let shown = shared.clock.wall_at(Timestamp(ended_at));
+            counters.scrub_pass_at = u64::try_from(shown).unwrap_or(0);
+        }
         StoreStats {
-            counters: shared.counters.snapshot(),
+            counters,
+            age_unknown: shared.unknown_age.load(Ordering::Acquire) > 0,
             recovered: shared.is_recovered(),
             recovery: shared.progress.snapshot(),
             capacity_bytes: u64::from(layout.region_count) * layout.region_size,
@@ -399,11 +417,15 @@ impl Store {
             self.shared.stopping.store(true, Ordering::Release);
         }
         self.shared.stop_scrubber.notify_one();
+        self.shared.stop_timekeeper.notify_one();
         self.shared.wake_reclaimer.notify_one();
         self.shared.changes.notify_waiters();
         let tasks = std::mem::take(&mut *self.shared.tasks.lock());
-        let Some(Tasks { flusher, reclaimer, recovery, scrubber }) = tasks else { return Ok(()) };
+        let Some(Tasks { flusher, reclaimer, recovery, scrubber, timekeeper }) = tasks else {
+            return Ok(());
+        };
         let _ = scrubber.await;
+        let _ = timekeeper.await;
         // Reclaim may be waiting for a flush: the flusher ends last.
         let _ = recovery.await;
         let _ = reclaimer.await;
@@ -493,6 +515,7 @@ impl Drop for StopOnPanic {
             self.0.wake_flusher.notify_one();
             self.0.wake_reclaimer.notify_one();
             self.0.stop_scrubber.notify_one();
+            self.0.stop_timekeeper.notify_one();
             self.0.changes.notify_waiters();
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct Match {
     /// Neither purged nor past its end. Of a large object's slices that says nothing:
     /// [`Store::is_whole`] does, and takes the longer the more there are.
     pub live: bool,
+    /// It is known how old it is: it may be fresh.
+    pub age_known: bool,
     pub head: Option<ObjectHead>,
 }
 
@@ -220,6 +222,7 @@ impl Store {
             tier,
             sequence: entry.sequence(),
             lifetime: entry.lifetime(),
+            age_known: self.knows_age(entry.sequence()),
             live: self.is_live(entry) && self.is_visible(entry.place()),
             head: entry.object_head(),
         }
@@ -243,7 +246,9 @@ impl Store {
             _ => None,
         };
         match (condition, live) {
-            (Condition::Absent, Some(_)) => Some(Stored::Exists),
+            // What no lookup gives but one that asks for stale entries is not there.
+            (Condition::Absent, Some(live)) if live.age_known => Some(Stored::Exists),
+            (Condition::Present, Some(live)) if !live.age_known => Some(Stored::Missing),
             (Condition::Present | Condition::Unchanged(_), None) => Some(Stored::Missing),
             (Condition::Unchanged(cas), Some(matched)) if matched.sequence.0 != cas => {
                 Some(Stored::Exists)
@@ -542,13 +547,13 @@ impl Store {
             return Ok(false);
         }
         let forgotten_until = Timestamp(self.shared.forgotten_until.load(Ordering::Acquire));
-        if self.shared.log.lock().superblock().0.stamp < forgotten_until {
+        if self.shared.log.lock().superblock().0.time.cache < forgotten_until {
             self.begin_mutation().await?;
         }
         let appended = {
             let mut log = self.shared.log.lock();
-            if log.superblock().0.stamp < forgotten_until {
-                log.renew_superblock(self.shared.clock.now())
+            if log.superblock().0.time.cache < forgotten_until {
+                log.renew_superblock(self.shared.clock.pair())
             } else {
                 log.appended()
             }
@@ -634,7 +639,7 @@ impl Store {
     fn raise_purge_floor(&self) -> Result<Result<Ticket, NoRoom>, StoreError> {
         let mut log = self.shared.log.lock();
         self.check_open(None)?;
-        let raised = log.raise_purge_floor(self.shared.clock.now());
+        let raised = log.raise_purge_floor(self.shared.clock.pair());
         Ok(raised.map(|(floor, ticket)| {
             self.shared.set_purge_floor(floor);
             ticket

@@ -297,7 +297,9 @@ impl Store {
         stale_ok: bool,
     ) -> Option<(Entry, Tier)> {
         let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
-        if !stale_ok && entry.lifetime().fresh_until <= self.shared.clock.now() && !ignores_end {
+        let is_fresh = entry.lifetime().fresh_until > self.shared.clock.now()
+            && self.knows_age(entry.sequence());
+        if !stale_ok && !is_fresh && !ignores_end {
             return None;
         }
         if !candidate.is_hit {

@@ -161,7 +161,9 @@ impl Store {
             let Some(word) = shared.index.lock(record.key_hash).get(place.location()) else {
                 continue;
             };
-            let worth = !all_dead && (keep_all || word.is_hit());
+            // With a new sequence an entry of unknown age would pass for one of this start.
+            let may_stay = !all_dead && self.knows_age(row.generation());
+            let worth = may_stay && (keep_all || word.is_hit());
             if worth && self.reinsert(record, word, place).await {
                 moved = true;
             } else {

@@ -185,7 +185,7 @@ impl Store {
         let place = (None, self.shared.layout.superblock_offsets()[0]);
         self.report(scrub, Part::Superblock, place);
         add(&self.shared.counters.scrub_superblocks, bad);
-        let ticket = self.shared.log.lock().renew_superblock(self.shared.clock.now());
+        let ticket = self.shared.log.lock().renew_superblock(self.shared.clock.pair());
         match self.flush_through(ticket).await {
             Ok(()) => add(&self.shared.counters.superblocks_repaired, bad),
             Err(error) => tracing::error!(%error, "a superblock copy could not be repaired"),

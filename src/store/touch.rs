@@ -27,7 +27,9 @@ impl Store {
         loop {
             self.check_open(None)?;
             let found = self.find(key, key_hash).await;
-            let Some(matched) = found.matched.filter(|matched| matched.live) else {
+            // How much longer the entry may live nobody can say without knowing how old it is.
+            let touched = |matched: &Match| matched.live && matched.age_known;
+            let Some(matched) = found.matched.filter(touched) else {
                 return Ok(None);
             };
             if matched.head.is_some() && turn.is_none() {

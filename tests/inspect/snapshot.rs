@@ -221,7 +221,7 @@ async fn large() -> Filled {
         body_len: 8,
         region_size: Some(256 << 10),
         alignment: 4096,
-        stored_at: clock.now(),
+        time: clock.pair(),
         keep_until: clock.now().plus(Duration::from_secs(1000)),
     };
     fill.write(&device.open()).await.unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
-use rawcached::clock::Clock;
+use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::SimDevice;
 use rawcached::format::{Layout, Uuid};
 use rawcached::store::inspect::{CheckEvent, CheckSummary, Finding, Inspection, Listed};
@@ -43,9 +43,14 @@ pub async fn open(device: &SimDevice, clock: &Clock) -> Cache {
     cache
 }
 
+/// Seconds that pass meanwhile.
+const PASSED: i64 = 60;
+
 /// Stores, overwrites, removes, touches and lets expire; ends with a stop or a crash.
 pub async fn filled(crash: bool) -> Filled {
-    let clock = Clock::manual(Clock::system().now());
+    let clock = Clock::manual(Timestamp(0));
+    // The commands go by the system's clock, which is there when all of this is done.
+    clock.set_wall(Clock::system().wall() - PASSED);
     let device = SimDevice::new(SIZE, 512);
     let options =
         FormatOptions { uuid: Uuid([9; 16]), alignment: Some(512), ..FormatOptions::default() };
@@ -79,7 +84,7 @@ pub async fn filled(crash: bool) -> Filled {
     } else {
         cache.shutdown().await.unwrap();
     }
-    filled.clock.advance(Duration::from_secs(60));
+    filled.clock.advance(Duration::from_secs(PASSED.unsigned_abs()));
     filled
 }
 

@@ -267,7 +267,7 @@ fn a_touch_in_a_region_without_a_header_outlives_the_next_start() {
     lose_header(&rig);
     rig.kill();
     rig.run(rig.cache().touch(b"key-0", secs(1000))).unwrap().unwrap();
-    rig.kill_and_set(START.plus(secs(500)));
+    rig.kill_and_set(WALL + 500);
     assert_eq!(rig.get(b"key-0").unwrap(), body(0, QUARTER));
     assert_eq!(rig.get(b"key-1"), None);
 }

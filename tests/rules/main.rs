@@ -30,3 +30,4 @@ mod test_log;
 mod threads;
 mod time;
 mod unindexed;
+mod wall_clock;

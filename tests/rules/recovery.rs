@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use rawcached::cache::Lifetime;
+use rawcached::clock::TimePair;
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::fill::{Fill, body_of, key_of};
@@ -123,7 +124,7 @@ fn what_is_in_the_index_already_is_not_found_before_recovery_is_complete() {
         body_len: 8,
         region_size: Some(REGION),
         alignment: 4096,
-        stored_at: START,
+        time: TimePair { cache: START, wall: WALL },
         keep_until: START.plus(secs(1000)),
     };
     runtime().block_on(fill.write(&rig.sim.open())).unwrap();

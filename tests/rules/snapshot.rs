@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use rawcached::cache::Lifetime;
+use rawcached::clock::TimePair;
 use rawcached::device::{Effect, Fault, OperationKind};
 use rawcached::format::{
     REGION_HEADER_LEN, RegionHeader, RegionUse, SNAPSHOT_DIRECTORY_LEN, Seed, SnapshotDirectory,
@@ -107,7 +108,7 @@ fn large(entries: u64, regions: u64) -> Rig {
         body_len: 8,
         region_size: Some(REGION),
         alignment: 4096,
-        stored_at: START,
+        time: TimePair { cache: START, wall: WALL },
         keep_until: START.plus(secs(1000)),
     };
     runtime().block_on(fill.write(&rig.sim.open())).unwrap();

@@ -19,6 +19,8 @@ pub const UUID: Uuid = Uuid([7; 16]);
 pub const SUPERBLOCK: u64 = 128 << 10;
 /// Where the test clock begins.
 pub const START: Timestamp = Timestamp(1_000_000);
+/// Where its wall clock does.
+pub const WALL: i64 = 1_000_000;
 /// Length of a body of which four fill a region.
 pub const QUARTER: usize = 60_000;
 
@@ -41,6 +43,7 @@ pub const SMALL: Disk = Disk { regions: 10, region_size: REGION, alignment: 4096
 /// A device, a clock and, most of the time, an open cache.
 pub struct Rig {
     pub sim: SimDevice,
+    format: FormatOptions,
     pub clock: Clock,
     pub options: CacheOptions,
     life: Option<(Cache, Runtime)>,
@@ -111,11 +114,16 @@ impl Rig {
 
     /// A device formatted so, and open.
     pub fn on(sim: SimDevice, format: &FormatOptions, options: CacheOptions) -> Rig {
-        let clock = Clock::manual(START);
-        runtime().block_on(Store::format(&sim.open(), format, &clock)).unwrap();
-        let mut rig = Rig { sim, clock, options, life: None };
+        let mut rig =
+            Rig { sim, format: *format, clock: Clock::manual(START), options, life: None };
+        rig.format();
         rig.open();
         rig
+    }
+
+    /// Formats the device, which is not open.
+    pub fn format(&self) {
+        runtime().block_on(Store::format(&self.sim.open(), &self.format, &self.clock)).unwrap();
     }
 
     pub fn cache(&self) -> &Cache {
@@ -145,6 +153,11 @@ impl Rig {
 
     pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.run(read(self.cache(), key))
+    }
+
+    /// Whether a caller that asks for stale entries gets the key.
+    pub fn has_stale(&self, key: &[u8]) -> bool {
+        self.run(self.cache().lookup_stale(key)).is_some()
     }
 
     pub fn remove(&self, key: &[u8]) -> Result<bool, StoreError> {
@@ -186,11 +199,24 @@ impl Rig {
         self.open();
     }
 
-    /// SIGKILL and a new start, the wall clock set to `now` meanwhile.
-    pub fn kill_and_set(&mut self, now: Timestamp) {
+    /// SIGKILL and a new start, the wall clock at `wall` meanwhile.
+    pub fn kill_and_set(&mut self, wall: i64) {
         self.stop();
-        self.clock = Clock::manual(now);
+        self.boot_at(wall);
         self.open();
+    }
+
+    /// A new process gets a new clock, which knows nothing but the wall clock.
+    pub fn boot_at(&mut self, wall: i64) {
+        self.clock = Clock::manual(Timestamp(0));
+        self.clock.set_wall(wall);
+    }
+
+    /// Something sets the wall clock right and says so; the store has time to notice.
+    pub fn synchronise(&self, wall: i64) {
+        self.clock.set_wall(wall);
+        self.clock.set_synchronised(true);
+        self.sleep(secs(2));
     }
 
     /// Begins to open the cache; the device answers so many operations and no more.

@@ -6,6 +6,7 @@ mod stores;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -80,7 +81,13 @@ impl Client {
     }
 
     fn history(&self) -> parking_lot::MutexGuard<'_, History> {
-        self.world.history(self.born)
+        let mut history = self.world.history(self.born);
+        history.lag = self.truth().saturating_sub(self.now());
+        history
+    }
+
+    fn truth(&self) -> u32 {
+        self.world.truth.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u32 {
@@ -131,8 +138,14 @@ impl Client {
             _ => self.rng.u64(0..4),
         };
         self.clock.advance(Duration::from_secs(secs));
-        let now = self.now();
-        self.history().note(format_args!("clock is {now}"));
+        let passed = u32::try_from(secs).unwrap();
+        self.world.truth.fetch_add(passed, Ordering::Relaxed);
+        if self.clock.wall() != i64::from(self.truth()) && self.one_in(3) {
+            self.clock.set_wall(i64::from(self.truth()));
+            self.clock.set_synchronised(true);
+        }
+        let (now, wall) = (self.now(), self.clock.wall());
+        self.history().note(format_args!("clock is {now}, wall clock {wall}"));
     }
 
     fn is_faultless(&self, error: &StoreError) -> bool {

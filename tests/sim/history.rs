@@ -68,6 +68,8 @@ pub struct History {
     pub errors: u64,
     /// As many when the present life began.
     born_errors: u64,
+    /// Seconds that the cache's clock is behind the time that has really passed.
+    pub lag: u32,
     /// A flush failed: what it left behind no later one makes durable.
     pub flush_failed: bool,
     /// Media damage struck: an older version may come back.
@@ -94,7 +96,7 @@ impl History {
     }
 
     fn origin(&self) -> Origin {
-        Origin { life: self.life, errors: self.errors, ended_at: self.now }
+        Origin { life: self.life, errors: self.errors, ended_at: self.now, lag: self.lag }
     }
 
     /// Adds a line to the trace.

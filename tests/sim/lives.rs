@@ -27,6 +27,7 @@ use crate::world::World;
 
 /// Where the clock begins.
 const START: u32 = 1_000_000;
+const DAY: i64 = 86_400;
 /// One answer of a device that fails now and then is no verdict.
 const OPEN_ATTEMPTS: u32 = 4;
 
@@ -61,7 +62,7 @@ struct Run {
     world: Arc<World>,
     rng: Rng,
     /// The wall clock at the next start.
-    wall: u32,
+    wall: i64,
     /// Writes were under way at the end of a life: a footer may name entries that never came.
     was_torn: bool,
     was_filled: bool,
@@ -121,9 +122,9 @@ impl Run {
         device.spoil_sectors(scenario.trouble == Trouble::Damage);
         let rng = Rng::with_seed(scenario.seed ^ 0x5117);
         Run {
-            world: Arc::new(World::new(scenario, device)),
+            world: Arc::new(World::new(scenario, device, START)),
             rng,
-            wall: START,
+            wall: i64::from(START),
             was_torn: false,
             was_filled: false,
         }
@@ -156,7 +157,7 @@ impl Run {
     fn live(&mut self) {
         let runtime = runtime();
         let end = self.draw_end();
-        let clock = Clock::manual(Timestamp(self.wall));
+        let clock = self.clock();
         let world = Arc::clone(&self.world);
         let born = runtime.block_on(async { Instant::now() });
         runtime.block_on(async {
@@ -171,7 +172,7 @@ impl Run {
         runtime.block_on(async { world.history(born).crash(crash, window) });
         *world.elapsed.lock() += elapsed;
         drop(runtime);
-        self.after_life(&clock);
+        self.after_life();
     }
 
     fn draw_end(&mut self) -> End {
@@ -342,16 +343,28 @@ impl Run {
         }
     }
 
-    fn after_life(&mut self, clock: &Clock) {
-        self.wall = clock.now().0 + self.rng.u32(0..20);
-        if self.scenario().clock_jumps {
-            self.wall = match self.rng.u32(0..4) {
-                0 => self.wall.saturating_sub(self.rng.u32(0..200_000)).max(START / 2),
-                1 => self.wall + self.rng.u32(0..100),
-                2 => self.wall + self.rng.u32(0..100_000),
-                _ => self.wall,
-            };
+    /// The clock of a new process.
+    fn clock(&self) -> Clock {
+        let clock = Clock::manual(Timestamp(0));
+        clock.set_wall(self.wall);
+        clock
+    }
+
+    fn after_life(&mut self) {
+        let mut down = self.rng.u32(0..20);
+        let jump = if self.scenario().clock_jumps { self.rng.u32(0..6) } else { 6 };
+        match jump {
+            0 => down += self.rng.u32(0..100),
+            1 => down += self.rng.u32(0..100_000),
+            _ => {}
         }
+        let truth = self.world.truth.fetch_add(down, Ordering::Relaxed) + down;
+        self.wall = match jump {
+            // Before the format: no battery. More than a year ahead: a bad one.
+            2 => self.rng.i64(0..i64::from(START)),
+            3 => i64::from(truth) + self.rng.i64(366 * DAY..20_000 * DAY),
+            _ => i64::from(truth),
+        };
         let broken = self.world.device.broken_rules();
         if let Some(rule) = broken.first() {
             self.world.history.lock().violate(format!("the device was misused: {rule}"));

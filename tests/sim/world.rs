@@ -1,7 +1,7 @@
 //! What all clients of a run share: the device, the history of what they did, the counts. Owns the
 //! bytes of keys and bodies.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +25,8 @@ pub struct World {
     /// Operations left in this run.
     pub budget: AtomicU64,
     pub next_id: AtomicU64,
+    /// Seconds that have really passed, counted from where the wall clock began.
+    pub truth: AtomicU32,
     /// Scheduler time of the lives before.
     pub elapsed: Mutex<Duration>,
 }
@@ -49,8 +51,9 @@ pub fn body_of(id: u64, len: usize) -> Bytes {
 }
 
 impl World {
-    pub fn new(scenario: Scenario, device: SimDevice) -> World {
+    pub fn new(scenario: Scenario, device: SimDevice, start: u32) -> World {
         World {
+            truth: AtomicU32::new(start),
             budget: AtomicU64::new(scenario.operations),
             scenario,
             device,

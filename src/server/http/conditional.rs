@@ -15,8 +15,20 @@ pub(super) struct Validators {
     pub(super) etag: HeaderValue,
     /// `None` where the date that was stored cannot be read.
     pub(super) modified: Option<SystemTime>,
-    /// Whether no other version can have that date (RFC 9110, section 8.8.2.2).
-    pub(super) is_date_strong: bool,
+    /// What that date is worth.
+    pub(super) kind: DateKind,
+}
+
+/// What the date of a version is worth (RFC 9110, section 8.8.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DateKind {
+    /// No other version has it.
+    Strong,
+    /// Another version may have it, but an older one has no later date.
+    Weak,
+    /// It was made here by the wall clock, which may have been set since: a version with an earlier
+    /// date may be newer.
+    MadeUp,
 }
 
 /// What a request does with an object.
@@ -56,12 +68,18 @@ pub(super) fn evaluate(
     access: Access,
 ) -> Verdict {
     let modified = present.and_then(|present| present.modified);
+    let is_made_up = present.is_some_and(|present| present.kind == DateKind::MadeUp);
+    // Whether the version of `modified` is not the one that a client with the date `limit` has.
+    let is_since = |limit: SystemTime, modified: SystemTime| match is_made_up {
+        true => modified != limit,
+        false => modified > limit,
+    };
     if headers.contains_key(IF_MATCH) {
         if !matches(headers, &IF_MATCH, present, strong_match) {
             return Verdict::Failed;
         }
     } else if let (Some(limit), Some(modified)) = (date(headers, &IF_UNMODIFIED_SINCE), modified)
-        && modified > limit
+        && is_since(limit, modified)
     {
         return Verdict::Failed;
     }
@@ -74,7 +92,7 @@ pub(super) fn evaluate(
         }
     } else if let (Access::Read, Some(limit), Some(modified)) =
         (access, date(headers, &IF_MODIFIED_SINCE), modified)
-        && modified <= limit
+        && !is_since(limit, modified)
     {
         return Verdict::NotModified;
     }
@@ -89,7 +107,7 @@ pub(super) fn range_applies(headers: &HeaderMap, present: &Validators) -> bool {
         return strong_match(condition, present.etag.as_bytes());
     }
     let date = date(headers, &IF_RANGE);
-    present.is_date_strong && date.is_some() && date == present.modified
+    present.kind == DateKind::Strong && date.is_some() && date == present.modified
 }
 
 /// Whether `text` is an entity tag (RFC 9110, section 8.8.3).
@@ -154,7 +172,7 @@ mod tests {
 
     fn object(etag: &'static str) -> Validators {
         let modified = httpdate::parse_http_date(AT).ok();
-        Validators { etag: HeaderValue::from_static(etag), modified, is_date_strong: true }
+        Validators { etag: HeaderValue::from_static(etag), modified, kind: DateKind::Strong }
     }
 
     fn read(lines: &[(HeaderName, &str)]) -> Verdict {
@@ -191,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn a_date_made_up_here_is_of_one_version_only() {
+        let there = Validators { kind: DateKind::MadeUp, ..object("\"a\"") };
+        let ask = |name, date| evaluate(&headers(&[(name, date)]), Some(&there), Access::Read);
+        assert_eq!(ask(IF_MODIFIED_SINCE, AT), Verdict::NotModified);
+        assert_eq!(ask(IF_UNMODIFIED_SINCE, AT), Verdict::Proceed);
+        // The clock was set back when this version was stored, or forward.
+        for date in [BEFORE, AFTER] {
+            assert_eq!(ask(IF_MODIFIED_SINCE, date), Verdict::Proceed);
+            assert_eq!(ask(IF_UNMODIFIED_SINCE, date), Verdict::Failed);
+        }
+    }
+
+    #[test]
     fn weak_tags_match_weakly_only() {
         let weak = object("W/\"a\"");
         let ask = |name, tag| evaluate(&headers(&[(name, tag)]), Some(&weak), Access::Read);
@@ -223,9 +254,11 @@ mod tests {
             assert!(!applies(condition), "{condition}");
         }
         assert!(range_applies(&headers(&[]), &there));
-        let doubtful = Validators { is_date_strong: false, ..there.clone() };
-        assert!(!range_applies(&headers(&[(IF_RANGE, AT)]), &doubtful));
-        assert!(range_applies(&headers(&[(IF_RANGE, "\"a\"")]), &doubtful));
+        for kind in [DateKind::Weak, DateKind::MadeUp] {
+            let doubtful = Validators { kind, ..there.clone() };
+            assert!(!range_applies(&headers(&[(IF_RANGE, AT)]), &doubtful));
+            assert!(range_applies(&headers(&[(IF_RANGE, "\"a\"")]), &doubtful));
+        }
         let undated = Validators { modified: None, ..there.clone() };
         assert!(!range_applies(&headers(&[(IF_RANGE, "nonsense")]), &undated));
     }

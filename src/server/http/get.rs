@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{
@@ -52,7 +53,7 @@ impl Service {
         }
         self.count_lookup(hit.as_ref().map(Hit::tier), &watch);
         let Some(hit) = hit else { return plain(Refusal::NOT_FOUND) };
-        let representation = Representation::of(&hit);
+        let representation = self.representation(&hit);
         let refused = self.refused_by_conditions(request, &representation);
         let described = || self.describe(&representation, AnswerBody::empty(), hit.len());
         refused.unwrap_or_else(described)
@@ -71,8 +72,8 @@ impl Service {
             return self.cache.lookup_head(key, false).await;
         };
         let hit = self.cache.lookup_head(key, true).await?;
-        let stale_since = hit.lifetime().fresh_until;
-        let staleness = self.cache.clock().now().since(stale_since);
+        // Of unknown age means as stale as can be.
+        let staleness = hit.staleness(self.cache.clock().now()).unwrap_or(Duration::MAX);
         (staleness <= max_stale).then_some(hit)
     }
 
@@ -100,7 +101,7 @@ impl Service {
 
     /// The whole object or what is asked of it. An error if nothing of that can be read.
     async fn answer_with(&self, hit: Hit, request: &HeaderMap) -> Result<Answer, TruncatedBody> {
-        let representation = Representation::of(&hit);
+        let representation = self.representation(&hit);
         if let Some(refused) = self.refused_by_conditions(request, &representation) {
             return Ok(refused);
         }

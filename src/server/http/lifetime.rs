@@ -1,12 +1,13 @@
-//! How long an object is to live, by the headers it is stored with. Pure.
+//! How long an object is to live, by the headers it is stored with.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::HeaderMap;
 use hyper::header::{DATE, EXPIRES, HeaderName};
 
 use super::cache_control::CacheControl;
 use super::refusal::Refusal;
+use crate::clock::Clock;
 
 /// Fresh lifetime in seconds; outranks all other headers.
 pub(super) const TTL: HeaderName = HeaderName::from_static("x-rawcached-ttl");
@@ -22,8 +23,8 @@ pub(super) struct Lifetimes {
     pub(super) grace: Option<Duration>,
 }
 
-/// The lifetimes that a store asks for; `now` is for `Expires` without `Date`.
-pub(super) fn of_store(headers: &HeaderMap, now: SystemTime) -> Result<Lifetimes, Refusal> {
+/// The lifetimes that a store asks for; `clock` is for `Expires` without `Date`.
+pub(super) fn of_store(headers: &HeaderMap, clock: &Clock) -> Result<Lifetimes, Refusal> {
     let explicit = explicit(headers)?;
     let control = CacheControl::of(headers);
     if control.forbids_storing && explicit.ttl.is_none() {
@@ -32,7 +33,7 @@ pub(super) fn of_store(headers: &HeaderMap, now: SystemTime) -> Result<Lifetimes
     let ttl = if control.no_cache {
         Some(Duration::ZERO)
     } else {
-        control.s_maxage.or(control.max_age).or_else(|| until_expires(headers, now))
+        control.s_maxage.or(control.max_age).or_else(|| until_expires(headers, clock))
     };
     let stale = control.stale_while_revalidate.max(control.stale_if_error);
     let grace = stale.filter(|_| !control.must_revalidate);
@@ -53,20 +54,29 @@ fn seconds(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Duration>, R
     secs.map(|secs| Some(Duration::from_secs(secs))).ok_or(Refusal::BAD_LIFETIME)
 }
 
-/// `Expires` minus `Date` (RFC 9111, section 4.2.1); a date that cannot be read is in the past.
-fn until_expires(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// `Expires` minus `Date` (RFC 9111, section 4.2.1), or without `Date` its distance from the wall clock;
+/// a date that cannot be read is in the past.
+fn until_expires(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
     let expires = headers.get(EXPIRES)?;
     let date = |value: &hyper::header::HeaderValue| {
         value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok())
     };
-    let from = headers.get(DATE).and_then(date).unwrap_or(now);
-    let until = date(expires).and_then(|expires| expires.duration_since(from).ok());
-    Some(until.unwrap_or_default())
+    let Some(expires) = date(expires) else { return Some(Duration::ZERO) };
+    Some(match headers.get(DATE).and_then(date) {
+        Some(from) => expires.duration_since(from).unwrap_or_default(),
+        None => clock.until_wall(unix_secs(expires)),
+    })
+}
+
+fn unix_secs(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     fn of(lines: &[(&str, &str)]) -> Result<(Option<u64>, Option<u64>), Refusal> {
         let mut headers = HeaderMap::new();
@@ -74,8 +84,9 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             headers.append(name, value.parse().unwrap());
         }
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let found = of_store(&headers, now)?;
+        let clock = Clock::manual(Timestamp(5));
+        clock.set_wall(784_111_777);
+        let found = of_store(&headers, &clock)?;
         Ok((found.ttl.map(|ttl| ttl.as_secs()), found.grace.map(|grace| grace.as_secs())))
     }
 

@@ -1,7 +1,5 @@
 //! PATCH: a new lifetime in place, or new headers with a copy of the body.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{HeaderName, LAST_MODIFIED};
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -70,7 +68,7 @@ impl Service {
             let Some(hit) = self.cache.lookup_stale(key).await else {
                 return Err(Refusal::NOT_FOUND);
             };
-            let representation = Representation::of(&hit);
+            let representation = self.representation(&hit);
             let validators = representation.validators();
             if evaluate(headers, Some(&validators), Access::Change) != Verdict::Proceed {
                 return Err(Refusal::PRECONDITION);
@@ -96,26 +94,33 @@ impl Service {
         headers: &HeaderMap,
         ack: Option<Ack>,
     ) -> Result<Option<StoreOptions>, Refusal> {
-        let now = self.cache.clock().now();
-        let wall = UNIX_EPOCH + Duration::from_secs(u64::from(now.0));
-        let said = lifetime::of_store(headers, wall)?;
+        let said = lifetime::of_store(headers, self.cache.clock())?;
         let old = hit.lifetime();
-        if said.ttl.is_none() && old.fresh_until <= now {
-            return Ok(None);
+        let grace = said.grace.unwrap_or_else(|| old.keep_until.since(old.fresh_until));
+        let mut lifetime = self.cache.lifetime(said.ttl, grace);
+        let mut date = lifetime.stored_at;
+        if said.ttl.is_none() {
+            if !hit.is_fresh(lifetime.stored_at) {
+                return Ok(None);
+            }
+            lifetime.fresh_until = old.fresh_until;
+            lifetime.keep_until = match said.grace {
+                Some(grace) => old.fresh_until.plus(grace),
+                None => old.keep_until,
+            };
+            date = representation.date();
         }
-        let date = if said.ttl.is_some() { now } else { representation.date() };
         let fields = merged(representation, headers)?;
         let tag = match &representation.metadata {
             Metadata::Object(object) => object.tag,
             Metadata::Flags(_) | Metadata::Foreign => self.tags.make(),
         };
-        let kept_grace = old.keep_until.since(old.fresh_until);
         Ok(Some(StoreOptions {
-            ttl: Some(said.ttl.unwrap_or_else(|| old.fresh_until.since(now))),
-            grace: said.grace.unwrap_or(kept_grace),
+            lifetime: Some(lifetime),
             metadata: ObjectMetadata::new(date, tag, fields).encode(),
             len_hint: Some(hit.len()),
             ack,
+            ..StoreOptions::default()
         }))
     }
 

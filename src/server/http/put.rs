@@ -8,9 +8,9 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use super::body::AnswerBody;
 use super::conditional::{Access, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
-use super::lifetime;
+use super::lifetime::{self, Lifetimes};
 use super::refusal::Refusal;
-use super::representation::{Representation, kept};
+use super::representation::kept;
 use super::service::{Answer, Service};
 use crate::cache::{Ack, Condition, StoreError, StoreOptions, Stored, Writer};
 use crate::clock::Stopwatch;
@@ -61,17 +61,16 @@ impl Service {
         headers: &HeaderMap,
         len: Option<u64>,
     ) -> Result<(StoreOptions, u64), Refusal> {
-        let now = self.cache.clock().now();
-        let wall = std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(now.0));
-        let lifetimes = lifetime::of_store(headers, wall)?;
+        let Lifetimes { ttl, grace } = lifetime::of_store(headers, self.cache.clock())?;
+        let lifetime = self.cache.lifetime(ttl, grace.unwrap_or_default());
         let tag = self.tags.make();
-        let metadata = ObjectMetadata::new(now, tag, kept(headers)?).encode();
+        let metadata = ObjectMetadata::new(lifetime.stored_at, tag, kept(headers)?).encode();
         let options = StoreOptions {
-            ttl: lifetimes.ttl,
-            grace: lifetimes.grace.unwrap_or_default(),
+            lifetime: Some(lifetime),
             metadata,
             len_hint: len,
             ack: ack(headers)?,
+            ..StoreOptions::default()
         };
         Ok((options, tag))
     }
@@ -93,8 +92,9 @@ impl Service {
         };
         // What no reader gets unless it asks for stale objects counts as absent.
         let now = self.cache.clock().now();
-        let fresh = hit.filter(|hit| hit.lifetime().fresh_until > now);
-        let validators = fresh.as_ref().map(|hit| Representation::of(hit).validators());
+        let fresh = hit.filter(|hit| hit.is_fresh(now));
+        let representation = fresh.as_ref().map(|hit| self.representation(hit));
+        let validators = representation.map(|representation| representation.validators());
         if evaluate(headers, validators.as_ref(), Access::Change) != Verdict::Proceed {
             return Err(Refusal::PRECONDITION);
         }

@@ -11,10 +11,11 @@ use hyper::header::{
     CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName, HeaderValue, LAST_MODIFIED,
 };
 
-use super::conditional::{Validators, is_etag};
+use super::conditional::{DateKind, Validators, is_etag};
 use super::refusal::Refusal;
+use super::service::Service;
 use crate::cache::{Hit, METADATA_LEN_MAX};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::server::metadata::{Fields, Metadata};
 
 /// The flags of an entry that was stored by the memcached protocol, if it has any.
@@ -22,6 +23,8 @@ pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-rawcached-flags"
 
 /// A date has 29 characters, an entity tag 8 + 16 digits and three more.
 const MADE_UP_LEN_MAX: usize = 32;
+/// The end of the year 9999, since the Unix epoch.
+const LAST_SECOND: u64 = 253_402_300_799;
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -70,21 +73,29 @@ pub(super) fn keep(fields: &mut Fields, name: &HeaderName, value: &[u8]) -> Resu
 pub(super) struct Representation {
     pub(super) metadata: Metadata,
     stored_at: Timestamp,
+    /// When it was stored or last refreshed, as the wall clock has it now.
+    wall_date: SystemTime,
     cas: u64,
 }
 
+impl Service {
+    pub(super) fn representation(&self, hit: &Hit) -> Representation {
+        Representation::of(hit, self.cache.clock())
+    }
+}
+
 impl Representation {
-    pub(super) fn of(hit: &Hit) -> Representation {
+    pub(super) fn of(hit: &Hit, clock: &Clock) -> Representation {
         let metadata = Metadata::decode(hit.metadata());
-        Representation { metadata, stored_at: hit.lifetime().stored_at, cas: hit.cas() }
+        let stored_at = hit.lifetime().stored_at;
+        let date = date_of(&metadata, stored_at);
+        let wall_date = system_time(clock.wall_at(date));
+        Representation { metadata, stored_at, wall_date, cas: hit.cas() }
     }
 
     /// When it was stored or last refreshed.
     pub(super) fn date(&self) -> Timestamp {
-        match &self.metadata {
-            Metadata::Object(object) => object.date,
-            Metadata::Flags(_) | Metadata::Foreign => self.stored_at,
-        }
+        date_of(&self.metadata, self.stored_at)
     }
 
     fn field(&self, name: &HeaderName) -> Option<HeaderValue> {
@@ -99,17 +110,17 @@ impl Representation {
 
     /// Entity tag and date: those stored, else ones made up.
     pub(super) fn validators(&self) -> Validators {
-        let stored_at = system_time(self.date());
-        let (modified, is_date_strong) = match self.field(&LAST_MODIFIED) {
-            Some(text) => {
-                let date = text.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
-                (date, date.is_some_and(|date| date < stored_at))
-            }
-            // Two versions may be stored in one second.
-            None => (Some(stored_at), false),
-        };
         let etag = self.field(&ETAG).unwrap_or_else(|| self.made_up_etag());
-        Validators { etag, modified, is_date_strong }
+        let Some(text) = self.field(&LAST_MODIFIED) else {
+            let (modified, kind) = (Some(self.wall_date), DateKind::MadeUp);
+            return Validators { etag, modified, kind };
+        };
+        let modified = text.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
+        let kind = match modified.is_some_and(|date| date < self.wall_date) {
+            true => DateKind::Strong,
+            false => DateKind::Weak,
+        };
+        Validators { etag, modified, kind }
     }
 
     fn made_up_etag(&self) -> HeaderValue {
@@ -156,7 +167,7 @@ impl Representation {
             headers.insert(ETAG, self.made_up_etag());
         }
         let date = self.date();
-        let text = header(format_args!("{}", HttpDate::from(system_time(date))));
+        let text = header(format_args!("{}", HttpDate::from(self.wall_date)));
         if !headers.contains_key(LAST_MODIFIED) {
             let modified = self.field(&LAST_MODIFIED).unwrap_or_else(|| text.clone());
             headers.insert(LAST_MODIFIED, modified);
@@ -178,6 +189,15 @@ fn header(text: fmt::Arguments<'_>) -> HeaderValue {
     HeaderValue::from_bytes(&bytes[..len]).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
 }
 
-fn system_time(at: Timestamp) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(u64::from(at.0))
+/// When an object was stored or last refreshed.
+fn date_of(metadata: &Metadata, stored_at: Timestamp) -> Timestamp {
+    match metadata {
+        Metadata::Object(object) => object.date,
+        Metadata::Flags(_) | Metadata::Foreign => stored_at,
+    }
+}
+
+/// Seconds since the Unix epoch as a time that HTTP can write: of the years 1970 to 9999.
+fn system_time(wall: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(wall).unwrap_or(0).min(LAST_SECOND))
 }

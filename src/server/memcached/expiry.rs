@@ -1,32 +1,40 @@
-//! What a client's `exptime` means. Pure.
+//! What a client's `exptime` means.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::Clock;
 
 /// Numbers of seconds up to this one are relative to now, larger ones are Unix times.
 const RELATIVE_SECS_MAX: u64 = 30 * 24 * 60 * 60;
+/// Negative numbers as clients with unsigned ones send them, and memcached with its signed ones of
+/// 32 bits reads them.
+const NEGATIVE: RangeInclusive<u64> = 1 << 31..=u32::MAX as u64;
 
-/// The lifetime that `exptime` asks for at `now`: zero for one that is over already, and
-/// `ttl_max` for one that never ends or lasts longer.
-pub(super) fn lifetime(exptime: i64, now: Timestamp, ttl_max: Duration) -> Duration {
-    let secs = match u64::try_from(exptime) {
-        Err(_) => 0,
-        Ok(0) => return ttl_max,
-        Ok(relative @ 1..=RELATIVE_SECS_MAX) => relative,
-        Ok(absolute) => absolute.saturating_sub(u64::from(now.0)),
+/// The lifetime that `exptime` asks for now: zero for one that is over already, and `ttl_max` for
+/// one that never ends or lasts longer. A Unix time is a distance from the wall clock.
+pub(super) fn lifetime(exptime: i64, clock: &Clock, ttl_max: Duration) -> Duration {
+    let asked = match u64::try_from(exptime) {
+        Err(_) => Duration::ZERO,
+        Ok(0) => ttl_max,
+        Ok(relative @ 1..=RELATIVE_SECS_MAX) => Duration::from_secs(relative),
+        Ok(absolute) if NEGATIVE.contains(&absolute) => Duration::ZERO,
+        Ok(_) => clock.until_wall(exptime),
     };
-    Duration::from_secs(secs).min(ttl_max)
+    asked.min(ttl_max)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     #[test]
     fn lifetimes_follow_the_protocol() {
         const DAY: u64 = 86_400;
-        let now = Timestamp(1_700_000_000);
+        // The cache's own clock has nothing to do with it.
+        let clock = Clock::manual(Timestamp(5));
+        clock.set_wall(1_700_000_000);
         let ttl_max = Duration::from_secs(365 * DAY);
         let cases = [
             (0, 365 * DAY),
@@ -37,10 +45,14 @@ mod tests {
             (2_592_001, 0),
             (1_700_000_000, 0),
             (1_700_000_005, 5),
+            ((1 << 31) - 1, 365 * DAY),
+            (1 << 31, 0),
+            ((1 << 32) - 1, 0),
+            (1 << 32, 365 * DAY),
             (i64::MAX, 365 * DAY),
         ];
         for (exptime, secs) in cases {
-            assert_eq!(lifetime(exptime, now, ttl_max).as_secs(), secs, "{exptime}");
+            assert_eq!(lifetime(exptime, &clock, ttl_max).as_secs(), secs, "{exptime}");
         }
     }
 }

@@ -68,7 +68,7 @@ impl Service {
 
     /// The lifetime that a client's `exptime` asks for.
     pub(super) fn lifetime(&self, exptime: i64) -> Duration {
-        expiry::lifetime(exptime, self.cache.clock().now(), self.options.ttl_max)
+        expiry::lifetime(exptime, self.cache.clock(), self.options.ttl_max)
     }
 
     /// How to store an entry with a client's `flags` and `exptime`.
@@ -120,7 +120,7 @@ impl Service {
         self.shard.cmd_flush.bump();
         let delay = if delay > 0 { self.lifetime(delay) } else { Duration::ZERO };
         if !delay.is_zero() {
-            self.flushes.schedule(self.cache.clock().now().plus(delay));
+            self.flushes.schedule(self.cache.clock().after(delay));
             return "OK";
         }
         self.flushes.cancel();

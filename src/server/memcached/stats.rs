@@ -47,7 +47,7 @@ impl Service {
         let mut stat = |name, value: u64| push(&mut text, name, value);
         stat("pid", u64::from(std::process::id()));
         stat("uptime", self.uptime.elapsed().as_secs());
-        stat("time", u64::from(self.cache.clock().now().0));
+        stat("time", u64::try_from(self.cache.clock().wall()).unwrap_or(0));
         stat("pointer_size", u64::from(usize::BITS));
         stat("max_connections", self.options.connections_max as u64);
         stat("curr_connections", snapshot.connections_current);

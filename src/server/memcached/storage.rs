@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use crate::cache::{Condition, Hit, StoreError, StoreOptions, Stored};
+use crate::cache::{Condition, Hit, Lifetime, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
 use crate::server::counters::Operation;
 use crate::server::metadata::Metadata;
@@ -134,10 +134,9 @@ impl Service {
 
     /// Options that keep the flags and the end of life of `hit`.
     pub(super) fn kept_options(&self, hit: &Hit) -> StoreOptions {
-        let lifetime = hit.lifetime();
+        let stored_at = self.cache.clock().now();
         StoreOptions {
-            ttl: Some(lifetime.fresh_until.since(self.cache.clock().now())),
-            grace: lifetime.keep_until.since(lifetime.fresh_until),
+            lifetime: Some(Lifetime { stored_at, ..hit.lifetime() }),
             metadata: Metadata::kept_with_new_body(hit.metadata()),
             ..StoreOptions::default()
         }
@@ -168,13 +167,31 @@ fn purged(verb: Verb) -> &'static str {
 mod tests {
     use super::*;
     use crate::cache::Cache;
-    use crate::clock::Clock;
+    use std::time::Duration;
+
+    use crate::clock::{Clock, Timestamp};
     use crate::server::memcached::Shared;
     use crate::server::{Options, Server};
 
     async fn service() -> Service {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         Service::new(&server, 0, &Shared::new(&Options::default()))
+    }
+
+    #[tokio::test]
+    async fn a_second_that_begins_before_a_changed_value_is_stored_prolongs_no_life() {
+        let clock = Clock::manual(Timestamp(5));
+        let server = Server::new(Options::default(), Cache::simulated(clock.clone()).await);
+        let service = Service::new(&server, 0, &Shared::new(&Options::default()));
+        let options = service.store_options(0, 50);
+        let stored = service.cache.put_slice(b"k", b"1", Condition::Always, &options).await;
+        assert!(matches!(stored, Ok(Stored::Yes(_))));
+        let hit = service.cache.lookup(b"k").await.unwrap();
+        let options = service.kept_options(&hit);
+        clock.advance(Duration::from_secs(1));
+        service.cache.put_slice(b"k", b"2", Condition::Present, &options).await.unwrap();
+        let changed = service.cache.lookup(b"k").await.unwrap();
+        assert_eq!(changed.lifetime().keep_until, hit.lifetime().keep_until);
     }
 
     #[tokio::test]

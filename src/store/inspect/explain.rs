@@ -22,6 +22,8 @@ pub enum Fate {
     Fresh,
     /// A lookup gives it to callers that ask for stale entries.
     Stale,
+    /// The same: how old it is is not known.
+    AgeUnknown,
     /// Its time is up.
     Expired,
     /// It is older than the last purge of everything.
@@ -165,11 +167,13 @@ struct Gathered {
 }
 
 impl Inspection {
-    /// Tells what a lookup of `key` would find and why. `clock` is moved to the newest time on the
-    /// device if that is later, as a store does.
+    /// Tells what a lookup of `key` would find and why. `clock` is set to the time of the
+    /// device, as by a start.
     pub async fn explain_key(&self, clock: &Clock, key: &[u8]) -> ExplainedKey {
         let key_hash = self.hasher.object(key);
+        let down = clock.resume(self.superblocks.best.time);
         let mut gathered = self.gather_for(clock, Some(key_hash)).await;
+        let unknown_age = self.unknown_age(clock, down);
         let newest = |record: &FooterRecord| std::cmp::Reverse(record.sequence);
         gathered.records.sort_by_key(|(_, _, record)| newest(record));
         let mut explained = ExplainedKey {
@@ -195,7 +199,7 @@ impl Inspection {
                 Some(dead) => dead,
                 None => sound.clone().err().unwrap_or_else(|| {
                     let missing = head.map_or(0, |head| gathered.live.missing(&head, &self.hasher));
-                    fate_by_time(header.as_ref(), record, (missing, clock.now()))
+                    fate_by_time(header.as_ref(), record, (missing, clock.now(), unknown_age))
                 }),
             };
             newer = newer.or(Some((*region, record.sequence)));
@@ -251,7 +255,6 @@ impl Inspection {
 
     /// Everything on the device that decides what is live, and what there is of one key.
     async fn gather_for(&self, clock: &Clock, key_hash: Option<u64>) -> Gathered {
-        clock.anchor(self.superblocks.best.stamp);
         let mut versions = Versions::default();
         let (mut records, mut kills, mut unreadable_regions) = (Vec::new(), Vec::new(), 0);
         for region in 0..self.layout().region_count {
@@ -286,6 +289,7 @@ impl Inspection {
     ) -> Result<ExplainedRegion, DeviceError> {
         let mut sight = self.look(region).await?;
         sight.damage.extend(self.check_part(&sight).await);
+        clock.resume(self.superblocks.best.time);
         let gathered = self.gather_for(clock, None).await;
         let bytes =
             if sight.is_used() { self.reader().read_whole(region).await? } else { Vec::new() };
@@ -428,7 +432,7 @@ fn parts(found: Slot) -> (Option<EntryHeader>, Option<ObjectHead>, Result<(), Fa
 fn fate_by_time(
     header: Option<&EntryHeader>,
     record: &FooterRecord,
-    (missing, now): (u32, Timestamp),
+    (missing, now, unknown_age): (u32, Timestamp, u32),
 ) -> Fate {
     let keep_until = header.map_or(record.keep_until, |header| header.keep_until);
     let fresh_until = header.map_or(record.keep_until, |header| header.fresh_until);
@@ -438,6 +442,8 @@ fn fate_by_time(
         Fate::Incomplete { missing }
     } else if fresh_until <= now {
         Fate::Stale
+    } else if record.sequence.epoch() <= unknown_age {
+        Fate::AgeUnknown
     } else {
         Fate::Fresh
     }

@@ -126,8 +126,8 @@ impl Live {
 
 impl Inspection {
     /// Gives the newest version of each key, in the order of the device, until `each` breaks.
-    /// Removed and purged ones are left out; expired ones are given and marked. `clock` is moved
-    /// to the newest time on the device if that is later, as a store does.
+    /// Removed and purged ones are left out; expired ones are given and marked. `clock` is set to
+    /// the time of the device, as by a start.
     ///
     /// # Errors
     /// The device failed while an entry was read.
@@ -137,7 +137,9 @@ impl Inspection {
         mut each: impl FnMut(Listed) -> ControlFlow<()>,
     ) -> Result<ListingSummary, DeviceError> {
         let mut summary = ListingSummary::default();
+        let down = clock.resume(self.superblocks.best.time);
         let (versions, lives) = self.gather(clock, &mut summary).await;
+        let unknown_age = self.unknown_age(clock, down);
         let live = versions.settle(self.superblocks.best.purge_floor);
         let now = clock.now();
         let mut window = Window::new(self.reader());
@@ -149,7 +151,7 @@ impl Inspection {
                 summary.damaged += 1;
                 continue;
             };
-            let Some(listed) = self.listed(&header, &slot, (&live, now)) else {
+            let Some(listed) = self.listed(&header, &slot, (&live, now, unknown_age)) else {
                 summary.damaged += 1;
                 continue;
             };
@@ -164,7 +166,6 @@ impl Inspection {
 
     /// All versions, and the seed of the present life of each region.
     async fn gather(&self, clock: &Clock, summary: &mut ListingSummary) -> (Versions, Vec<Seed>) {
-        clock.anchor(self.superblocks.best.stamp);
         let mut versions = Versions::default();
         let mut seeds = Vec::with_capacity(self.layout().region_count as usize);
         for region in 0..self.layout().region_count {
@@ -188,7 +189,7 @@ impl Inspection {
         &self,
         header: &EntryHeader,
         slot: &[u8],
-        (live, now): (&Live, Timestamp),
+        (live, now, unknown_age): (&Live, Timestamp, u32),
     ) -> Option<Listed> {
         let (mut len, mut slices, mut missing) = (u64::from(header.body_len), 0, 0);
         if header.kind == Kind::Head {
@@ -201,7 +202,7 @@ impl Inspection {
             ListedState::Expired
         } else if missing > 0 {
             ListedState::Incomplete
-        } else if header.fresh_until <= now {
+        } else if header.fresh_until <= now || header.sequence.epoch() <= unknown_age {
             ListedState::Stale
         } else {
             ListedState::Fresh

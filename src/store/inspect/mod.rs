@@ -18,6 +18,7 @@ pub use snapshot::{SnapshotPartSurvey, SnapshotState};
 use super::contents::{RegionReader, SlotWalk};
 use super::key_hash::KeyHasher;
 use super::recovery::{OpenError, Superblocks, read_superblocks};
+use crate::clock::{Clock, TimeDown, Timestamp};
 use crate::device::{Device, DeviceError};
 use crate::format::{EntryHeader, Layout, Seed};
 use region::Sight;
@@ -51,6 +52,23 @@ impl Inspection {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.superblocks.best.layout
+    }
+
+    /// What the wall clock showed at a time of the device, if it was not set since: seconds since the
+    /// Unix epoch.
+    #[must_use]
+    pub fn wall_at(&self, stamp: Timestamp) -> i64 {
+        self.superblocks.best.time.wall_at(stamp)
+    }
+
+    /// The epoch up to which a start would not know how old entries are; `clock` was resumed, and moved
+    /// to the newest stamp since.
+    fn unknown_age(&self, clock: &Clock, down: TimeDown) -> u32 {
+        let best = &self.superblocks.best;
+        match clock.is_unknown() || down == TimeDown::Lost {
+            true => best.epoch,
+            false => best.unknown_age,
+        }
     }
 
     /// What a region is and how much it holds: from its header and footer, from its slots where it

@@ -79,6 +79,7 @@ impl Store {
     fn finish_recovery(&self, incomplete: Incomplete) {
         self.shared.log.lock().recovered(incomplete, self.shared.clock.now());
         self.shared.changed.close();
+        self.compare_with_stamps();
         self.shared.set_recovered();
         self.shared.wake_flusher.notify_one();
         self.shared.wake_reclaimer.notify_one();

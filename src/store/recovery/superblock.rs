@@ -1,7 +1,6 @@
 //! Finding the superblock that counts, and repairing the other copy. Owns what makes a device
 //! impossible to open.
 
-use crate::clock::Clock;
 use crate::device::{Device, DeviceError};
 use crate::format::{
     Damage, FeatureNames, LOCATOR_LEN, LOCATOR_OFFSET, Layout, Locator, SUPERBLOCK_LEN, Sequence,
@@ -155,13 +154,11 @@ async fn read_superblock(
 /// Reads superblocks, repairs a bad copy, and says so.
 pub(in crate::store) async fn open_superblock(
     device: &Device,
-    clock: &Clock,
 ) -> Result<(Superblock, bool), OpenError> {
     let found = read_superblocks(device).await?;
     if let Some(features) = found.best.features.unwritable() {
         return Err(OpenError::ReadOnly(features));
     }
-    clock.anchor(found.best.stamp);
     tell_of_growth(device, &found.best);
     if found.needs_repair {
         tracing::warn!(

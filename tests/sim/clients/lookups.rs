@@ -22,6 +22,7 @@ impl Client {
         let keys = if self.one_in(4) { self.world.keys_max() } else { self.world.scenario.keys };
         let key = if self.one_in(4) { self.rng.u32(0..keys) } else { key };
         let recovered = self.cache.is_ready();
+        let unknown_before = self.is_age_unknown();
         let lookup = self.begin_lookup(key, stale_ok);
         let name = key_bytes(key);
         let turns = self.patience();
@@ -35,8 +36,16 @@ impl Client {
         self.world.totals.lock().lookups += 1;
         match found {
             Some(hit) => self.take_hit(lookup, hit, partial).await,
+            // An entry of unknown age is for those only who ask for stale ones.
+            None if !stale_ok && (unknown_before || self.is_age_unknown()) => {
+                self.history().note(format_args!("get {key} miss, of unknown age"));
+            }
             None => self.take_miss(lookup, recovered),
         }
+    }
+
+    fn is_age_unknown(&self) -> bool {
+        self.cache.stats().store.age_unknown
     }
 
     fn begin_lookup(&self, key: u32, stale_ok: bool) -> Lookup {

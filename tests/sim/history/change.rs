@@ -87,6 +87,8 @@ pub struct Origin {
     /// Failed writes and flushes of the device before it.
     pub errors: u64,
     pub ended_at: Duration,
+    /// Seconds that the cache's clock was behind.
+    pub lag: u32,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -82,21 +82,29 @@ impl History {
     fn check_life(&mut self, lookup: Lookup, version: &Version, stored: &Change, life: Life) {
         let Lookup { key, began, .. } = lookup;
         let history = &self.keys[&key];
-        let mut given_at: Vec<Tick> = Vec::new();
+        // With the seconds that the cache's clock was behind then.
+        let mut given_at: Vec<(Tick, u32)> = Vec::new();
         if life == version.life {
-            given_at.push(stored.end);
+            given_at.push((stored.end, stored.origin.lag));
         }
         if life.stored_at == version.life.stored_at && life.fresh_until == life.keep_until {
             let same = |touch: &&Touch| touch.until == life.keep_until && touch.end > stored.begin;
-            given_at.extend(history.touches.iter().filter(same).map(|touch| touch.end));
+            let touches = history.touches.iter().filter(same);
+            given_at.extend(touches.map(|touch| (touch.end, touch.origin.lag)));
         }
         if given_at.is_empty() {
             let id = version.id;
             return self.violate(format!("version {id} has {life:?}, which nothing gave it"));
         }
-        if given_at.iter().all(|given| self.is_replaced(*given, key, stored, began)) {
+        if given_at.iter().all(|(given, _)| self.is_replaced(*given, key, stored, began)) {
             let id = version.id;
             self.violate_or_excuse(format!("version {id} has {life:?}, replaced by a touch"));
+        }
+        let really_now = lookup.now + self.lag;
+        if !lookup.stale_ok && given_at.iter().all(|(_, lag)| life.fresh_until + lag <= really_now)
+        {
+            let id = version.id;
+            self.violate(format!("version {id} with {life:?} is really past its end"));
         }
     }
 

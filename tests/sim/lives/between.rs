@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use rawcached::cache::{Cache, CacheOptions};
-use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::{FaultKind, SimDevice};
 use rawcached::format::{
     FOOTER_RECORD_LEN, KILL_LEN, RegionHeader, Seed, Sequence, Superblock, Trailer, Uuid,
@@ -84,7 +83,7 @@ impl Run {
 
     /// Every key that a fresh start finds, with cas and end.
     fn visible(&self, device: &SimDevice) -> BTreeMap<u32, (u64, u32)> {
-        let clock = Clock::manual(Timestamp(self.wall));
+        let clock = self.clock();
         let keys = self.world.keys_max();
         runtime().block_on(async {
             let options = CacheOptions { ram_bytes: 0, ..self.options() };

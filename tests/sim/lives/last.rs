@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use rawcached::cache::{Cache, StoreError};
-use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::{Delay, Rates};
 use tokio::time::Instant;
 
@@ -25,7 +24,7 @@ impl Run {
         device.set_rates(Rates::default());
         device.set_delay(Delay::None);
         let runtime = runtime();
-        let clock = Clock::manual(Timestamp(self.wall));
+        let clock = self.clock();
         runtime.block_on(async {
             let born = Instant::now();
             let Some(cache) = self.open(&clock, End::Done, born).await else { return };

@@ -1,0 +1,125 @@
+//! What a store has to do with the wall clock: how long it was down, and that the superblock can tell
+//! the next start. Owns which entries are of unknown age; entries of this start never are.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Store;
+use super::entry::Entry;
+use super::regions::RegionState;
+use crate::clock::{Clock, TimeDown};
+use crate::format::{Sequence, Superblock};
+
+/// How often the wall clock is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Sets a clock to the time of the device; gives the epoch up to which entries are of unknown age.
+pub(super) fn resume(clock: &Clock, found: &mut Superblock) -> u32 {
+    match clock.resume(found.time) {
+        TimeDown::Known(down) => tracing::debug!(seconds = down.as_secs(), "the time down"),
+        TimeDown::Unknown => {
+            warn_of_unknown_age();
+            return found.epoch;
+        }
+        TimeDown::Lost => lose(found, found.epoch),
+    }
+    found.unknown_age
+}
+
+fn warn_of_unknown_age() {
+    tracing::warn!(
+        "the wall clock shows an absurd time, so it is not known how long the cache was down: until \
+         the clock is synchronised, what was stored before is given as stale only"
+    );
+}
+
+/// Gives up on learning the age of what was stored up to `epoch`: the clock that stored the pair was
+/// wrong, so the next start could not learn it either.
+fn lose(superblock: &mut Superblock, epoch: u32) {
+    tracing::warn!(
+        "the wall clock was ahead when the cache was last used, so it will never be known how long it \
+         was down: what was stored before is given as stale only"
+    );
+    superblock.unknown_age = superblock.unknown_age.max(epoch);
+}
+
+impl Store {
+    /// Whether it is known how long ago entries with this sequence were stored. If not, they are for
+    /// those only who ask for stale ones.
+    pub(super) fn knows_age(&self, sequence: Sequence) -> bool {
+        sequence.epoch() > self.shared.unknown_age.load(Ordering::Acquire)
+    }
+
+    /// The same of an entry that a lookup gave.
+    pub(crate) fn knows_age_of(&self, entry: &Entry) -> bool {
+        self.knows_age(entry.sequence())
+    }
+
+    /// Every stamp on the device is known: did the wall clock say less?
+    pub(super) fn compare_with_stamps(&self) {
+        let shared = &*self.shared;
+        if shared.clock.is_unknown() {
+            let before = shared.unknown_age.fetch_max(shared.opened_epoch, Ordering::AcqRel);
+            if before < shared.opened_epoch {
+                warn_of_unknown_age();
+            }
+        }
+    }
+
+    /// Looks at the wall clock from time to time until the store stops.
+    pub(super) async fn run_timekeeper(self) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_INTERVAL) => self.look_at_clock(),
+                () = self.shared.stop_timekeeper.notified() => return,
+            }
+        }
+    }
+
+    fn look_at_clock(&self) {
+        let shared = &*self.shared;
+        let settled = self.settle_age();
+        let mut log = shared.log.lock();
+        if let Some(unknown_age) = settled {
+            log.set_unknown_age(unknown_age);
+            shared.unknown_age.store(unknown_age, Ordering::Release);
+        }
+        let (superblock, _) = log.superblock();
+        let misleads = settled.is_some() || shared.clock.has_left(superblock.time);
+        // Before the first change nothing is written.
+        if misleads && log.has_epoch() && !shared.is_stopping() && !shared.health.is_refusing() {
+            log.renew_superblock(shared.clock.pair());
+            drop(log);
+            shared.wake_flusher.notify_one();
+        }
+    }
+
+    /// Up to which epoch entries are of unknown age, if that was settled just now.
+    fn settle_age(&self) -> Option<u32> {
+        let shared = &*self.shared;
+        let (mut superblock, _) = shared.log.lock().superblock();
+        match shared.clock.resume_again() {
+            Some(TimeDown::Known(down)) => {
+                tracing::info!(seconds = down.as_secs(), "now it is known how long it was down");
+                Some(superblock.unknown_age)
+            }
+            Some(TimeDown::Lost) => {
+                lose(&mut superblock, shared.opened_epoch);
+                Some(superblock.unknown_age)
+            }
+            Some(TimeDown::Unknown) => None,
+            None => self.is_unknown_age_gone().then_some(0),
+        }
+    }
+
+    /// Whether no region is left that could hold an entry of unknown age.
+    fn is_unknown_age_gone(&self) -> bool {
+        let shared = &*self.shared;
+        let unknown = shared.unknown_age.load(Ordering::Acquire);
+        let mut rows = shared.regions.iter().map(|(_, row)| row);
+        unknown > 0
+            && shared.is_recovered()
+            && rows
+                .all(|row| row.state() == RegionState::Free || row.generation().epoch() > unknown)
+    }
+}
