@@ -477,6 +477,8 @@ impl Log {
             open.footer.kills.extend(Kill::decode_all(slot.metadata()));
             self.regions.on_device(at.region).add_kills(slot.kill_count());
         } else {
+            let epoch = open.generation.epoch();
+            assert_eq!(sequence.epoch(), epoch, "a region has entries of one epoch");
             open.footer.records.push(FooterRecord {
                 key_hash,
                 sequence,

@@ -70,7 +70,7 @@ fn a_removal_among_many_collisions_is_final() {
 #[test]
 fn what_a_change_killed_unseen_is_not_written_again() {
     let mut rig = Rig::with(SMALL, crowded());
-    for n in 0..40 {
+    for n in 0..20 {
         rig.put(&key(n), &body(n, 100), &for_secs(100_000)).unwrap();
     }
     // The region is sealed with next to nothing in it: all that lives there is written again.
