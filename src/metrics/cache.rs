@@ -25,6 +25,7 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
     write_levels(page, &stats.store);
     write_lookups(page, &stats.store);
     write_reclaim(page, &stats.store);
+    write_unreadable(page, &stats.store);
     write_scrub(page, &stats.store);
     page.gauge(
         "rawcached_age_unknown",
@@ -95,6 +96,11 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
             "rawcached_store_unindexed_regions",
             "Regions that may hold entries that the index does not have, after failures or damage.",
             store.regions_unindexed,
+        ),
+        (
+            "rawcached_store_unreadable_regions",
+            "Regions that could not be read whole at the start, nor since.",
+            store.regions_unreadable,
         ),
         ("rawcached_index_entries", "Indexed entries, slices one by one.", store.entries),
         ("rawcached_index_bytes", "Memory of the index.", store.index_bytes),
@@ -238,6 +244,36 @@ fn write_reclaim(page: &mut Page, store: &StoreStats) {
             "rawcached_touched_entries_total",
             "Entries given a new lifetime in place.",
             counters.touched,
+        ),
+    ] {
+        page.counter(name, help, &[], value);
+    }
+}
+
+/// What comes of regions that cannot be read at the start.
+fn write_unreadable(page: &mut Page, store: &StoreStats) {
+    let counters = &store.counters;
+    for (name, help, value) in [
+        (
+            "rawcached_doubtful_hits_total",
+            "Hits on entries stored before the start while not all regions could be read.",
+            counters.doubtful_hits,
+        ),
+        (
+            "rawcached_doubtful_evicted_entries_total",
+            "Entries evicted although worth keeping, because not all regions could be read.",
+            counters.doubtful_evicted,
+        ),
+        (
+            "rawcached_reread_regions_total",
+            "Regions read after all that could not be read at the start.",
+            counters.regions_reread,
+        ),
+        (
+            "rawcached_forgotten_starts_total",
+            "Times that all that was stored before the start was dropped, for want of room to keep \
+             a region that could not be read.",
+            counters.starts_forgotten,
         ),
     ] {
         page.counter(name, help, &[], value);

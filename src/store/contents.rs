@@ -21,14 +21,24 @@ const SCAN_WINDOW: u64 = 8 << 20;
 const BLOCK_ATTEMPTS: u32 = 3;
 
 /// What a region holds and how it was learnt.
+#[derive(Default)]
 pub(super) struct Contents {
     pub footer: Footer,
     /// False: there was no sound footer and the slots were scanned.
     pub sealed: bool,
     /// Newest stamp seen.
     pub stamp: Timestamp,
-    /// Whether blocks of it could not be read.
-    pub has_holes: bool,
+    /// Why blocks of it that may hold slots could not be read, if any could not.
+    pub hole: Option<DeviceError>,
+}
+
+/// What a scan does about blocks that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holes {
+    /// Steps over them.
+    Bear,
+    /// Ends: it is worth nothing unless all is read.
+    Refuse,
 }
 
 /// What is at the end of a region.
@@ -139,17 +149,14 @@ impl RegionReader<'_> {
         &self,
         region: u32,
         generation: Sequence,
+        holes: Holes,
         hash_of: impl Fn(Kind, &[u8]) -> u64,
     ) -> Result<Contents, DeviceError> {
-        let size = self.layout.region_size;
         let alignment = u64::from(self.layout.alignment);
+        // The last block is the footer's, whether there is one or not: no slot reaches into it.
+        let size = self.layout.region_size - alignment;
         let seed = Seed::new(self.uuid, region, generation);
-        let mut contents = Contents {
-            footer: Footer::default(),
-            sealed: false,
-            stamp: Timestamp::default(),
-            has_holes: false,
-        };
+        let mut contents = Contents::default();
         let (mut at, mut blank, mut last_error) = (alignment, true, None);
         let mut bytes = Vec::new();
         while at < size {
@@ -157,6 +164,11 @@ impl RegionReader<'_> {
             let end = (start + SCAN_WINDOW).min(size);
             bytes.clear();
             last_error = self.read_readable(region, start..end, &mut bytes).await.or(last_error);
+            if holes == Holes::Refuse
+                && let Some(error) = last_error
+            {
+                return Err(error);
+            }
             blank = blank && bytes.iter().all(|byte| *byte == 0);
             // A slot that may go on behind the window is left to the next one.
             let until = if end == size { size } else { end - SLOT_LEN_MAX };
@@ -268,11 +280,12 @@ impl Store {
             && trailer.generation == generation
         {
             let stamp = trailer.stamp;
-            return Ok(Contents { footer, sealed: true, stamp, has_holes: false });
+            return Ok(Contents { footer, sealed: true, stamp, hole: None });
         }
         // One at a time: a region is up to 1 GiB.
         let _turn = self.shared.scans.acquire().await;
-        self.reader().scan(region, generation, |kind, key| self.hash_of(kind, key)).await
+        let hash_of = |kind, key: &[u8]| self.hash_of(kind, key);
+        self.reader().scan(region, generation, Holes::Bear, hash_of).await
     }
 }
 
@@ -314,10 +327,12 @@ fn finished(
     blank: bool,
     last_error: Option<DeviceError>,
 ) -> Result<Contents, DeviceError> {
-    contents.has_holes = last_error.is_some();
     match last_error {
         Some(error) if blank => Err(error),
-        _ => Ok(contents),
+        hole => {
+            contents.hole = hole;
+            Ok(contents)
+        }
     }
 }
 

@@ -57,6 +57,15 @@ counters! {
     regions_freed,
     /// Indexed entries dropped with their region.
     evicted,
+    /// Hits on entries stored before the start while not all regions could be read.
+    doubtful_hits,
+    /// Entries evicted although worth keeping, because not all regions could be read.
+    doubtful_evicted,
+    /// Regions read after all that could not be read at the start.
+    regions_reread,
+    /// Times that all that was stored before the start was dropped, for want of room to keep a
+    /// region that could not be read.
+    starts_forgotten,
     /// Entries re-inserted because they were hit.
     reinserted,
     /// Bytes re-inserted.

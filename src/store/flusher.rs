@@ -363,6 +363,7 @@ impl Store {
             // The region that ended with the last epoch, and what recovery found missing of regions, is
             // written now; until then they cannot be reclaimed.
             self.shared.wake_flusher.notify_one();
+            self.shared.wake_reclaimer.notify_one();
             self.shared.changes.notify_waiters();
         }
     }

@@ -298,6 +298,13 @@ impl Log {
         self.superblock.unknown_age = epoch;
     }
 
+    /// Makes every entry with a sequence below `floor` dead, none of which is in the open region. Gives
+    /// the floor that holds from now on and the ticket with which it is durable.
+    pub fn raise_purge_floor_to(&mut self, floor: Sequence, now: Timestamp) -> (Sequence, Ticket) {
+        self.superblock.purge_floor = self.superblock.purge_floor.max(floor);
+        (self.superblock.purge_floor, self.renew_superblock(now))
+    }
+
     /// Whether older versions may be on the device of keys that the index does not have:
     /// recovery is still going on, a region is being freed, or one may hold entries that the index
     /// does not have. Changes then count as kill records whether the key matched or not.

@@ -221,6 +221,8 @@ pub struct StoreStats {
     /// Regions that may hold entries that the index does not have, although their deaths are not on
     /// record: while there are any, every change leaves a kill record.
     pub regions_unindexed: u64,
+    /// Regions that could not be read whole at the start, nor since.
+    pub regions_unreadable: u64,
     /// Indexed entries, slices counted one by one.
     pub entries: u64,
     /// Memory of the index in bytes.
@@ -394,6 +396,7 @@ impl Store {
             regions: u64::from(layout.region_count),
             regions_free: shared.regions.count(RegionState::Free) as u64,
             regions_unindexed: shared.regions.unindexed_count() as u64,
+            regions_unreadable: shared.regions.unread_count() as u64,
             entries: shared.index.len() as u64,
             index_bytes: shared.index.bytes() as u64,
             backlog_bytes: shared.log.lock().backlog(),

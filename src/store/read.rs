@@ -269,8 +269,12 @@ impl Store {
     /// Whether an entry may be found: until recovery is complete only those stored since the start,
     /// whatever is in the index already.
     pub(super) fn is_visible(&self, place: Place) -> bool {
-        let is_old = || place.generation().epoch() <= self.shared.opened_epoch;
-        self.shared.is_recovered() || !is_old() || self.is_in_ram_only(place)
+        self.shared.is_recovered() || !self.is_of_earlier_start(place) || self.is_in_ram_only(place)
+    }
+
+    /// Whether an entry on the device was stored before this start.
+    pub(super) fn is_of_earlier_start(&self, place: Place) -> bool {
+        place.generation().epoch() <= self.shared.opened_epoch
     }
 
     pub(super) fn is_in_ram_only(&self, place: Place) -> bool {
@@ -304,6 +308,12 @@ impl Store {
         }
         if !candidate.is_hit {
             self.shared.index.lock(key_hash).mark_hit(candidate.location());
+        }
+        if self.shared.regions.unread_count() > 0
+            && self.is_of_earlier_start(candidate.place())
+            && !self.is_in_ram_only(candidate.place())
+        {
+            count(&self.shared.counters.doubtful_hits);
         }
         Some((entry, tier))
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Store;
+use super::contents::Contents;
 use super::counters::{add, count};
 use super::log::{Appender, KILLS_PER_SLOT_MAX};
 use super::place::Place;
@@ -75,24 +76,81 @@ impl Store {
         {
             return Ok(false);
         }
+        if let Some((region, state)) = self.stuck_and_oldest()
+            && self.try_to_free(region, state).await.is_ok()
+        {
+            return Ok(true);
+        }
         let Some(region) = self.pick_victim(hand).await else { return Ok(false) };
-        let freed = self.try_to_free(region, RegionState::Sealed).await;
-        match (freed, self.unreadable_region()) {
-            // There is no room for the kill records of any region, and what could not be read needs
-            // them all to be kept: without that region the others can be emptied again.
-            (Err(StoreError::Busy(_)), Some(lost)) => {
-                tracing::warn!(region = lost, "a region that could not be read is overwritten");
-                self.try_to_free(lost, RegionState::Unreadable).await?;
-            }
-            (freed, _) => freed?,
+        match self.try_to_free(region, RegionState::Sealed).await {
+            Err(StoreError::Busy(why)) => self.give_up_oldest(why).await?,
+            freed => freed?,
         }
         Ok(true)
+    }
+
+    /// A region that could not be read or freed, if it is the oldest and may be tried. It makes every
+    /// tombstone of the others necessary and hides nothing outside of itself, so it goes unread.
+    fn stuck_and_oldest(&self) -> Option<(u32, RegionState)> {
+        let (region, state) = self.oldest_if_stuck()?;
+        let is_waiting =
+            self.shared.regions.on_device(region).is_set_aside(self.shared.clock.now());
+        (!is_waiting && self.shared.regions.is_oldest(region)).then_some((region, state))
+    }
+
+    /// The oldest region and its state, if it could not be read or freed so far.
+    fn oldest_if_stuck(&self) -> Option<(u32, RegionState)> {
+        let region = self.shared.regions.oldest()?;
+        let row = self.shared.regions.on_device(region);
+        let state = row.state();
+        let is_stuck = state == RegionState::Unreadable
+            || (state == RegionState::Sealed && (row.failures() > 0 || row.is_unread()));
+        is_stuck.then_some((region, state))
+    }
+
+    /// There is no room for the tombstones of any region. Where one that cannot be read is why they
+    /// are all needed it is freed, and the others can be emptied again.
+    async fn give_up_oldest(&self, why: &'static str) -> Result<(), StoreError> {
+        let is_full = self.shared.log.lock().free_count() == 0;
+        let Some((region, state)) = self.oldest_if_stuck().filter(|_| is_full) else {
+            return Err(StoreError::Busy(why));
+        };
+        if state == RegionState::Unreadable && self.read_again(region).await {
+            return Ok(());
+        }
+        if !self.shared.regions.is_oldest(region) {
+            // Without its header nobody knows how old it is, and what its tombstones hide.
+            self.forget_earlier_starts(region).await?;
+        }
+        self.try_to_free(region, state).await
+    }
+
+    /// Makes everything dead, durably, that was stored before this start: what `lost` holds, and
+    /// whatever its tombstones hide.
+    async fn forget_earlier_starts(&self, lost: u32) -> Result<(), StoreError> {
+        let why =
+            "no room but in a region that cannot be read: what earlier starts stored is dropped";
+        tracing::error!(region = lost, "{why}");
+        let floor = Sequence::first_of(self.shared.opened_epoch.saturating_add(1));
+        let ticket = {
+            let mut log = self.shared.log.lock();
+            let (floor, ticket) = log.raise_purge_floor_to(floor, self.shared.clock.now());
+            self.shared.set_purge_floor(floor);
+            ticket
+        };
+        self.flush_through(ticket).await?;
+        self.shared.regions.forget_below(floor);
+        count(&self.shared.counters.starts_forgotten);
+        Ok(())
     }
 
     /// Empties and frees a region in `state`, to which it goes back where that fails.
     async fn try_to_free(&self, region: u32, state: RegionState) -> Result<(), StoreError> {
         let row = self.shared.regions.on_device(region);
-        row.set_state(RegionState::Reclaiming);
+        if !row.change_state(state, RegionState::Reclaiming) {
+            // It is just being read again.
+            return Ok(());
+        }
         let generation = row.generation();
         let freed = if state == RegionState::Unreadable {
             self.shared.log.lock().begin_freeing();
@@ -117,13 +175,6 @@ impl Store {
         freed
     }
 
-    /// The region that could not be read at the start and failed least since.
-    fn unreadable_region(&self) -> Option<u32> {
-        let unreadable =
-            self.shared.regions.iter().filter(|(_, row)| row.state() == RegionState::Unreadable);
-        unreadable.min_by_key(|(_, row)| row.failures()).map(|(region, _)| region)
-    }
-
     /// Whether a region waits to be emptied because it is damaged. One that cannot be emptied waits
     /// until it is its turn among the others.
     fn has_condemned(&self) -> bool {
@@ -138,12 +189,16 @@ impl Store {
         let shared = &*self.shared;
         let row = shared.regions.on_device(region);
         let life = shared.regions.life(region);
-        let contents = self.read_contents(region, life.generation()).await?;
+        let contents = self.contents_to_empty(region).await?;
+        // What could not be read at the start may hold a newer version of an entry or its death: with
+        // a new sequence the entry would prevail over them for good.
+        let is_doubtful =
+            shared.regions.unread_count() > 0 && life.generation().epoch() <= shared.opened_epoch;
         let all_dead =
             row.keep_until() <= shared.clock.now() || life.generation() < shared.purge_floor();
         let kills: Vec<Kill> = contents.footer.all_kills().collect();
         shared.log.lock().begin_freeing();
-        if (kills.len() as u64) < row.kills() {
+        if (kills.len() as u64) < row.kills() && !shared.regions.is_oldest(region) {
             // Damage took some with it: what they hid may turn up after the next start.
             shared.log.lock().note_all_unindexed();
         }
@@ -164,7 +219,10 @@ impl Store {
             // With a new sequence an entry of unknown age would pass for one of this start.
             let may_stay = !all_dead && self.knows_age(row.generation());
             let worth = may_stay && (keep_all || word.is_hit());
-            if worth && self.reinsert(record, word, place).await {
+            if worth && is_doubtful {
+                count(&shared.counters.doubtful_evicted);
+            }
+            if worth && !is_doubtful && self.reinsert(record, word, place).await {
                 moved = true;
             } else {
                 self.evict(record.key_hash, place);
@@ -180,6 +238,23 @@ impl Store {
             shared.unpinned.notified().await;
         }
         self.free(region).await
+    }
+
+    /// What a region holds that is to be emptied. Unless the others are all younger, all of it must be
+    /// read: a tombstone that is lost with it would bring back what it hides in them.
+    async fn contents_to_empty(&self, region: u32) -> Result<Contents, StoreError> {
+        let generation = self.shared.regions.on_device(region).generation();
+        let read = self.read_contents(region, generation).await;
+        let is_oldest = self.shared.regions.is_oldest(region);
+        match read {
+            Ok(Contents { hole: Some(error), .. }) if !is_oldest => Err(error.into()),
+            Err(error) if is_oldest => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(region, error, "the oldest region is freed unread");
+                Ok(Contents::default())
+            }
+            read => Ok(read?),
+        }
     }
 
     /// Writes an entry that was hit to the open region, if reclaim's share allows it.
@@ -332,6 +407,7 @@ impl Store {
             return Err(StoreError::NotDurable);
         }
         row.forget_failures();
+        shared.regions.note_read(region);
         shared.log.lock().add_free(region);
         count(&shared.counters.regions_freed);
         shared.changes.notify_waiters();

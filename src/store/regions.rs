@@ -20,8 +20,8 @@ pub enum RegionState {
     Reclaiming,
     /// Held something before the restart; recovery will tell.
     Unknown,
-    /// Could not be read at the start: not served, and overwritten only where nothing else gives
-    /// room.
+    /// Could not be read at the start: not served, tried again, and freed unread only where no
+    /// tombstone in it can be missed.
     Unreadable,
 }
 
@@ -55,6 +55,7 @@ pub struct Region {
     retry_at: AtomicU32,
     condemned: AtomicBool,
     unindexed: AtomicBool,
+    unread: AtomicBool,
 }
 
 impl Region {
@@ -66,6 +67,12 @@ impl Region {
     /// Changes what may happen to it.
     pub fn set_state(&self, state: RegionState) {
         self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// As [`Region::set_state`], if it is `from` still; tells whether it was.
+    pub fn change_state(&self, from: RegionState, to: RegionState) -> bool {
+        let (from, to, ordering) = (from as u8, to as u8, Ordering::AcqRel);
+        self.state.compare_exchange(from, to, ordering, Ordering::Acquire).is_ok()
     }
 
     /// Its present life.
@@ -181,6 +188,11 @@ impl Region {
         self.condemned.store(true, Ordering::Release);
     }
 
+    /// Whether not all of it could be read at the start, nor since.
+    pub fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Acquire)
+    }
+
     /// Whether some of its slots may be in memory only.
     pub fn in_memory(&self) -> bool {
         self.in_memory.load(Ordering::Acquire)
@@ -199,6 +211,10 @@ pub struct RegionTable {
     regions: Box<[Region]>,
     /// Regions that are noted as unindexed.
     unindexed: AtomicUsize,
+    /// Regions that are noted as unread.
+    unread: AtomicUsize,
+    /// Everything with a lower sequence is durably dead, whatever region it is in.
+    dead_below: AtomicU64,
 }
 
 impl RegionTable {
@@ -206,7 +222,13 @@ impl RegionTable {
     #[must_use]
     pub fn new(uuid: Uuid, layout: &Layout) -> RegionTable {
         let regions = (0..layout.region_count).map(|_| Region::default()).collect();
-        RegionTable { uuid, regions, unindexed: AtomicUsize::new(0) }
+        RegionTable {
+            uuid,
+            regions,
+            unindexed: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
+            dead_below: AtomicU64::new(0),
+        }
     }
 
     /// The row of a region; `None` for locations beyond the device (entries in the RAM tier only).
@@ -303,13 +325,60 @@ impl RegionTable {
         self.regions.iter().filter(|region| region.state() == state).count()
     }
 
+    /// Notes that not all of a region could be read at the start: what it holds, and what the
+    /// tombstones in it hide, is not known.
+    pub fn note_unread(&self, region: u32) {
+        if !self.on_device(region).unread.swap(true, Ordering::AcqRel) {
+            self.unread.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// A region was read after all, and the index knows of what was in it; or it is durably free.
+    pub fn note_read(&self, region: u32) {
+        if self.on_device(region).unread.swap(false, Ordering::AcqRel) {
+            self.unread.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Number of regions that were not read whole. Never grows once recovery is complete.
+    pub fn unread_count(&self) -> usize {
+        self.unread.load(Ordering::Acquire)
+    }
+
+    /// Everything with a sequence below `floor` is durably dead.
+    pub fn forget_below(&self, floor: Sequence) {
+        self.dead_below.fetch_max(floor.0, Ordering::AcqRel);
+    }
+
+    /// The regions that may hold entries.
+    fn holding(&self) -> impl Iterator<Item = (u32, &Region)> {
+        let dead_below = self.dead_below.load(Ordering::Acquire);
+        self.iter().filter(move |(_, region)| {
+            region.state() != RegionState::Free && region.generation().0 >= dead_below
+        })
+    }
+
     /// The earliest generation of a region that may hold entries, other than `except`.
     /// No entry outside `except` has a sequence at or below it.
     #[must_use]
     pub fn oldest_generation_but(&self, except: u32) -> Option<Sequence> {
-        self.iter()
-            .filter(|(number, region)| *number != except && region.state() != RegionState::Free)
-            .map(|(_, region)| region.generation())
-            .min()
+        let others = self.holding().filter(|(number, _)| *number != except);
+        others.map(|(_, region)| region.generation()).min()
+    }
+
+    /// The region of the earliest generation of those that may hold entries; one whose generation is
+    /// not known comes first.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u32> {
+        self.holding().min_by_key(|(_, region)| region.generation()).map(|(number, _)| number)
+    }
+
+    /// Whether a region's life is known to have ended before that of any other began that may hold
+    /// entries: then its tombstones hide nothing outside of it.
+    #[must_use]
+    pub fn is_oldest(&self, region: u32) -> bool {
+        let generation = self.on_device(region).generation();
+        let oldest = self.oldest_generation_but(region);
+        generation > Sequence(0) && oldest.is_none_or(|oldest| oldest > generation)
     }
 }

@@ -30,4 +30,5 @@ mod test_log;
 mod threads;
 mod time;
 mod unindexed;
+mod unreadable;
 mod wall_clock;

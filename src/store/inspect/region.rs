@@ -8,7 +8,7 @@ use crate::device::DeviceError;
 use crate::format::{
     Footer, RegionHeader, RegionUse, Seed, Sequence, SnapshotDirectory, Superblock, Trailer,
 };
-use crate::store::contents::{FoundFooter, RegionReader};
+use crate::store::contents::{FoundFooter, Holes, RegionReader};
 use crate::store::key_hash::KeyHasher;
 
 /// What a region is.
@@ -154,7 +154,7 @@ pub(super) async fn look(
     }
     if known && !sealed {
         let hash_of = |kind, key: &[u8]| hasher.of(kind, key);
-        let contents = reader.scan(region, sight.generation, hash_of).await?;
+        let contents = reader.scan(region, sight.generation, Holes::Bear, hash_of).await?;
         sight.holds = Holds::Unsealed;
         sight.stamp = sight.stamp.max(contents.stamp);
         sight.footer = contents.footer;

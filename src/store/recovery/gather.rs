@@ -105,7 +105,7 @@ impl Store {
         drop(reading);
         let unreadable = gathering.unreadable.into_inner();
         if unreadable > 0 {
-            let why = "regions are unreadable: they are neither served nor used again";
+            let why = "regions are unreadable: they are not served, and tried again";
             tracing::error!(regions = unreadable, "{why}");
         }
         let headerless = gathering.headerless.into_inner();
@@ -125,6 +125,7 @@ impl Store {
                 Err(error) => {
                     row.set_state(RegionState::Unreadable);
                     self.shared.log.lock().note_unindexed(region);
+                    self.shared.regions.note_unread(region);
                     count(&self.shared.counters.read_errors);
                     if gathering.unreadable.fetch_add(1, Ordering::Relaxed) < UNREADABLE_NAMED_MAX {
                         let error = &error as &dyn std::error::Error;
@@ -160,7 +161,8 @@ impl Store {
                 self.gather_contents(region, contents, gathering)
             }
         };
-        if is_headerless {
+        // The header of one that could not be read whole is written with its next life.
+        if is_headerless && !row.is_unread() {
             gathering.headerless.lock().push(region);
         }
         Ok(unsealed)
@@ -251,10 +253,12 @@ impl Store {
         let keep_until = footer.keep_until_max();
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
         row.add_kills(footer.all_kills().count());
-        if contents.has_holes {
-            // A footer would make the loss permanent: until reclaim or the scrubber comes, the blocks
-            // may be readable again at the next start.
+        if let Some(error) = contents.hole {
+            // A footer would make the loss permanent: the blocks may be readable again later.
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(region = number, error, "a part of a region is unreadable");
             self.shared.log.lock().note_unindexed(number);
+            self.shared.regions.note_unread(number);
             row.set_state(RegionState::Sealed);
             return None;
         }

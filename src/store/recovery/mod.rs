@@ -8,6 +8,7 @@ mod headers;
 mod merge;
 mod progress;
 mod superblock;
+mod unread;
 mod versions;
 
 use std::sync::atomic::Ordering;
@@ -51,6 +52,7 @@ impl Store {
         self.shared.snapshot_settled.store(true, Ordering::Release);
         self.shared.changes.notify_waiters();
         if let Some(entries) = loaded {
+            // The index knows all that the regions hold, whether they can be read or not.
             self.finish_recovery(Incomplete::default());
             return self.tell_recovered(entries, &watch);
         }
@@ -62,6 +64,7 @@ impl Store {
         let Some(recovered) = self.merge(gathered.parts, threads).await else { return };
         self.finish_recovery(gathered.incomplete);
         self.tell_recovered(recovered, &watch);
+        self.read_unread_regions().await;
     }
 
     fn tell_recovered(&self, entries: u64, watch: &Stopwatch) {

@@ -1,0 +1,254 @@
+//! The regions that could not be read whole at the start, tried again until they can be. Owns what
+//! becomes of what they turn out to hold: it takes older versions out of the index and adds nothing.
+//!
+//! Which of the entries in such a region still count nobody knows any more, since what changed
+//! meanwhile left tombstones without a look at them. So none is indexed; the region is emptied next,
+//! and its tombstones are carried on.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::READ_ATTEMPTS;
+use super::headers::take_header;
+use crate::clock::Timestamp;
+use crate::device::DeviceError;
+use crate::format::{Kill, LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
+use crate::store::Store;
+use crate::store::contents::{Contents, Holes};
+use crate::store::counters::count;
+use crate::store::read::{Candidate, Extent, Loaded};
+use crate::store::regions::RegionState;
+
+/// First and longest pause between two attempts.
+const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(256)];
+/// Records that are looked up in the index without giving way to other tasks.
+const BATCH: usize = 256;
+/// Bytes of a key that are read with a header: most keys are shorter.
+const KEY_LEN: usize = 256;
+
+/// What is in a region that can be read after all.
+enum Found {
+    /// No entries: it is free.
+    Nothing,
+    /// A life of it.
+    Life { header: RegionHeader, contents: Contents },
+}
+
+/// Whether an entry in the index is an older version of a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Older {
+    No,
+    Yes,
+    /// It cannot be read.
+    Maybe,
+    /// It is not where it was.
+    Moved,
+}
+
+impl Store {
+    /// Tries the regions that could not be read again and again, until all are read or freed.
+    pub(super) async fn read_unread_regions(&self) {
+        let mut pause = PAUSES[0];
+        while self.shared.regions.unread_count() > 0 {
+            if self.is_stopped_within(pause).await {
+                return;
+            }
+            let rows = self.shared.regions.iter();
+            let unread: Vec<u32> =
+                rows.filter(|(_, row)| row.is_unread()).map(|(region, _)| region).collect();
+            let mut any = false;
+            for region in unread {
+                any |= !self.shared.is_stopping() && self.read_again(region).await;
+            }
+            pause = if any { PAUSES[0] } else { (pause * 2).min(PAUSES[1]) };
+        }
+    }
+
+    async fn is_stopped_within(&self, pause: Duration) -> bool {
+        let end = Instant::now() + pause;
+        loop {
+            let changed = self.shared.changes.notified();
+            if self.shared.is_stopping() {
+                return true;
+            }
+            if tokio::time::timeout_at(end, changed).await.is_err() {
+                return self.shared.is_stopping();
+            }
+        }
+    }
+
+    /// Tries to read a region that could not be read whole so far; true if it was.
+    pub(in crate::store) async fn read_again(&self, region: u32) -> bool {
+        let row = self.shared.regions.on_device(region);
+        let generation = row.generation();
+        let Ok(found) = self.find_again(region).await else { return false };
+        // Entries that were found in it at the start are of the life that it was in then.
+        let state = match &found {
+            Found::Life { header, .. } if header.generation == generation => row.state(),
+            _ => RegionState::Unreadable,
+        };
+        let is_settled = matches!(state, RegionState::Unreadable | RegionState::Sealed);
+        // Reclaim may be about to free it, or have freed it.
+        if !is_settled || !row.change_state(state, RegionState::Reclaiming) {
+            return false;
+        }
+        if !row.is_unread() || row.generation() != generation {
+            row.set_state(state);
+            return false;
+        }
+        match found {
+            Found::Nothing => {
+                self.shared.regions.note_read(region);
+                self.found_blank(region);
+            }
+            Found::Life { header, contents } => {
+                self.take_out_older_versions(&contents).await;
+                self.take_life(region, &header, &contents);
+            }
+        }
+        count(&self.shared.counters.regions_reread);
+        tracing::info!(region, "a region that could not be read at the start is read");
+        true
+    }
+
+    async fn find_again(&self, region: u32) -> Result<Found, DeviceError> {
+        let shared = &*self.shared;
+        let start = shared.layout.region_offset(region);
+        let bytes = shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
+        // The last block must be read too: it may tell of a later life.
+        let trailer = self.reader().read_tail(region).await?.trailer.ok();
+        let Some(life) = self.life_by(region, &bytes, trailer.as_ref()) else {
+            return Ok(Found::Nothing);
+        };
+        let is_of_life = |trailer: &Trailer| trailer.generation == life.generation;
+        if trailer.is_some_and(|trailer| is_of_life(&trailer))
+            && let Some((trailer, footer)) = self.read_footer(region).await?
+            && is_of_life(&trailer)
+        {
+            let contents = Contents { footer, sealed: true, stamp: trailer.stamp, hole: None };
+            return Ok(Found::Life { header: life, contents });
+        }
+        let _turn = shared.scans.acquire().await;
+        let hash_of = |kind, key: &[u8]| self.hash_of(kind, key);
+        let contents = self.reader().scan(region, life.generation, Holes::Refuse, hash_of).await?;
+        Ok(Found::Life { header: life, contents })
+    }
+
+    /// The life that a region is in, by what can be read now and what was read at the start; `None` if
+    /// it holds nothing.
+    fn life_by(
+        &self,
+        region: u32,
+        block: &[u8],
+        trailer: Option<&Trailer>,
+    ) -> Option<RegionHeader> {
+        let row = self.shared.regions.on_device(region);
+        let known = row.generation();
+        let header = RegionHeader::decode(block, self.shared.uuid, region).ok();
+        let header = header.filter(|header| header.generation >= known);
+        let by_header = header.map_or(known, |header| header.generation);
+        if let Some(trailer) = trailer.filter(|trailer| trailer.generation > by_header) {
+            // Whether anything was touched in that life nobody knows.
+            let (generation, stamp) = (trailer.generation, trailer.stamp);
+            let region_use = RegionUse::Log;
+            let (touched, log) = (true, LogKind::Data);
+            return Some(RegionHeader { generation, region_use, stamp, touched, log });
+        }
+        match header {
+            Some(header) => (header.region_use == RegionUse::Log).then_some(header),
+            None if known == Sequence(0) => None,
+            None => Some(RegionHeader {
+                generation: known,
+                region_use: RegionUse::Log,
+                stamp: Timestamp::default(),
+                touched: row.is_touched(),
+                log: LogKind::Data,
+            }),
+        }
+    }
+
+    /// Has a region, of which older versions are no longer in the index, emptied next.
+    fn take_life(&self, region: u32, header: &RegionHeader, contents: &Contents) {
+        let shared = &*self.shared;
+        let row = shared.regions.on_device(region);
+        if row.generation() != header.generation {
+            take_header(&shared.regions, region, header);
+        }
+        row.raise_keep_until(contents.footer.keep_until_max());
+        let kills = contents.footer.all_kills().count();
+        let counted = usize::try_from(row.kills()).unwrap_or(usize::MAX);
+        row.add_kills(kills.saturating_sub(counted));
+        row.forget_failures();
+        row.condemn();
+        row.set_state(RegionState::Sealed);
+        shared.regions.note_read(region);
+        shared.wake_reclaimer.notify_one();
+    }
+
+    /// Takes every entry of an earlier start out of the index that a record of a region prevails over.
+    async fn take_out_older_versions(&self, contents: &Contents) {
+        let footer = &contents.footer;
+        let records = footer.records.iter().map(|record| {
+            (Kill { key_hash: record.key_hash, sequence: record.sequence }, record.supersedes)
+        });
+        let tombstones = footer.kills.iter().map(|kill| (*kill, true));
+        for (n, (newer, is_tombstone)) in records.chain(tombstones).enumerate() {
+            if n % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            self.take_out_older(newer, is_tombstone).await;
+        }
+    }
+
+    async fn take_out_older(&self, newer: Kill, is_tombstone: bool) {
+        for _ in 0..READ_ATTEMPTS {
+            let mut moved = false;
+            for candidate in self.candidates(newer.key_hash) {
+                let place = candidate.place();
+                if !self.is_of_earlier_start(place) || self.is_in_ram_only(place) {
+                    continue;
+                }
+                let is_older = self.is_older(candidate, newer).await;
+                moved |= is_older == Older::Moved;
+                if matches!(is_older, Older::Yes | Older::Maybe) {
+                    if !is_tombstone || is_older == Older::Maybe {
+                        // Its death is not on record, or it is another key's: it must not pass for gone.
+                        let (region, _) = place.location.split(&self.shared.layout);
+                        self.shared.log.lock().note_unindexed(region);
+                    }
+                    self.forget(newer.key_hash, place);
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// Whether an entry is an older version of a key.
+    async fn is_older(&self, candidate: Candidate, newer: Kill) -> Older {
+        if candidate.generation() > newer.sequence {
+            return Older::No;
+        }
+        let mut loaded = self.peek(candidate, Extent::Key { key_len: KEY_LEN }).await;
+        if matches!(&loaded, Loaded::Entry(entry, _) if entry.sequence() < newer.sequence) {
+            // The key is believed of a verified slot only.
+            loaded = self.peek(candidate, Extent::Whole).await;
+        }
+        match loaded {
+            Loaded::Entry(entry, _) if entry.sequence() >= newer.sequence => Older::No,
+            Loaded::Entry(entry, _) => {
+                if self.hash_of(entry.kind(), entry.key()) != newer.key_hash {
+                    return Older::No;
+                }
+                if let Some(head) = entry.object_head() {
+                    self.discard(head.object, head.slice_count());
+                }
+                Older::Yes
+            }
+            Loaded::Moved => Older::Moved,
+            Loaded::Damaged | Loaded::Unreadable => Older::Maybe,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Regions that cannot be read at one start, and can be later. What they hide may be served meanwhile
+//! (an older version of what was overwritten), but never again once they could be read.
+
+use std::ops::Range;
+
+use rawcached::device::{Effect, Fault, OperationKind};
+
+use crate::support::*;
+
+const LONG: u64 = 100_000;
+
+fn eio(within: Range<u64>) -> Fault {
+    Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).within(within).always()
+}
+
+fn region_at(start: u64) -> Range<u64> {
+    start..start + REGION
+}
+
+fn old() -> bytes::Bytes {
+    body(801, 3000)
+}
+
+fn new() -> bytes::Bytes {
+    body(802, 3000)
+}
+
+/// "key" in one region and its newer version in another, between others, all on the device and the
+/// process gone; gives where the second region is.
+fn overwritten(rig: &mut Rig) -> Range<u64> {
+    rig.put(b"key", &old(), &flushed()).unwrap();
+    rig.fill("first", 6, LONG);
+    rig.sleep(secs(2));
+    let old_region = rig.region_start(rig.find(&old()[..64]));
+    rig.put(b"key", &new(), &flushed()).unwrap();
+    rig.fill("second", 4, LONG);
+    rig.sleep(secs(2));
+    let region = rig.region_start(rig.find(&new()[..64]));
+    assert_ne!(region, old_region);
+    rig.stop();
+    region_at(region)
+}
+
+/// Stores more than the device holds, and asks for "key" all the while.
+fn churn(rig: &Rig, name: &str, count: u64) {
+    for n in 0..count {
+        let key = format!("{name}-{n}");
+        rig.put(key.as_bytes(), &body(n, QUARTER), &for_secs(LONG)).unwrap();
+        rig.get(b"key");
+        if n % 4 == 0 {
+            rig.sleep(millis(500));
+        }
+    }
+    rig.sleep(secs(2));
+}
+
+fn assert_not_old(rig: &Rig, when: &str) {
+    assert!(rig.get(b"key").is_none_or(|found| found != old()), "{when}");
+}
+
+#[test]
+fn what_one_start_could_not_read_prevails_at_the_next() {
+    for rounds in [0, 6, 12, 60] {
+        let mut rig = Rig::new();
+        let region = overwritten(&mut rig);
+        rig.sim.inject(eio(region));
+        rig.open();
+        assert_eq!(rig.stats().store.regions_unreadable, 1);
+        if rig.get(b"key").is_some() {
+            assert!(rig.stats().store.counters.doubtful_hits > 0, "counted");
+        }
+        churn(&rig, "churn", rounds);
+        rig.stop();
+        rig.sim.clear_faults();
+        rig.open();
+        assert_not_old(&rig, &format!("after {rounds} stores"));
+        rig.cache().device_store().check_accounting();
+    }
+}
+
+#[test]
+fn two_starts_that_cannot_read_a_region_are_like_one() {
+    let mut rig = Rig::new();
+    let region = overwritten(&mut rig);
+    rig.sim.inject(eio(region));
+    rig.open();
+    churn(&rig, "first-life", 5);
+    rig.kill();
+    churn(&rig, "second-life", 5);
+    rig.stop();
+    rig.sim.clear_faults();
+    rig.open();
+    assert_not_old(&rig, "when all can be read");
+}
+
+#[test]
+fn a_region_that_can_be_read_again_prevails_at_once() {
+    let mut rig = Rig::new();
+    let region = overwritten(&mut rig);
+    rig.sim.inject(eio(region));
+    rig.open();
+    rig.put(b"later", &body(9, 100), &flushed()).unwrap();
+    rig.sleep(secs(10));
+    assert_eq!(rig.get(b"key").unwrap(), old(), "there is no telling yet");
+    rig.sim.clear_faults();
+    rig.sleep(secs(30));
+    assert_eq!(rig.get(b"key"), None);
+    let store = rig.stats().store;
+    assert_eq!((store.regions_unreadable, store.counters.regions_reread), (0, 1));
+    assert!(store.counters.regions_freed > 0, "it is emptied");
+    // What it said of the older version was carried on.
+    for _ in 0..2 {
+        rig.kill();
+        assert_not_old(&rig, "after its region was emptied");
+    }
+    rig.cache().device_store().check_accounting();
+}
+
+#[test]
+fn a_region_is_asked_again_more_and_more_rarely() {
+    let mut rig = Rig::new();
+    let region = overwritten(&mut rig);
+    rig.sim.inject(eio(region));
+    rig.open();
+    let faults = rig.sim.counts().faults;
+    rig.sleep(secs(590));
+    let reads = rig.sim.counts().faults - faults;
+    assert!((4..20).contains(&reads), "{reads} reads in ten minutes");
+}
+
+#[test]
+fn a_hole_in_a_region_counts_like_the_whole() {
+    for rounds in [0, 6, 12, 60] {
+        let mut rig = Rig::new();
+        let region = overwritten(&mut rig);
+        let contents = rig.sim.contents(region.clone());
+        let at = contents.windows(64).position(|bytes| *bytes == new()[..64]).unwrap() as u64;
+        // The header of its slot is in the block before, or in this one.
+        let block = region.start + (at - 100) / 4096 * 4096;
+        rig.sim.inject(eio(block..block + 8192));
+        // Without the footer the slots are all that tells.
+        rig.sim.inject(eio(region.end - 8192..region.end));
+        rig.open();
+        assert_eq!(rig.stats().store.regions_unreadable, 1);
+        churn(&rig, "churn", rounds);
+        rig.stop();
+        rig.sim.clear_faults();
+        rig.open();
+        assert_not_old(&rig, &format!("after {rounds} stores"));
+    }
+}
+
+#[test]
+fn a_hole_found_while_a_region_is_emptied_keeps_the_region() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &old(), &for_secs(LONG)).unwrap();
+    rig.fill("beside", 3, LONG);
+    // Emptied before the region of the entry that it purges: all else in it expires.
+    rig.fill("short", 1, 20);
+    let marker = body(77, 500);
+    rig.put(b"marker", &marker, &for_secs(20)).unwrap();
+    assert!(rig.remove(b"key").unwrap());
+    rig.fill("shorter", 3, 20);
+    rig.sleep(secs(2));
+    let at = rig.find(&marker[..64]);
+    let (block, region) = (at / 4096 * 4096, rig.region_start(at));
+    rig.sim.inject(eio(block..block + 8192));
+    rig.sim.inject(eio(region + REGION - 4096..region + REGION));
+    rig.clock.advance(secs(60));
+    for n in 0..20 {
+        let _ = rig.put(format!("more-{n}").as_bytes(), &body(n, QUARTER), &for_secs(LONG));
+        rig.sleep(secs(1));
+    }
+    assert!(rig.get(b"beside-0").is_some(), "the region of the purged entry is still there");
+    rig.sim.clear_faults();
+    rig.kill();
+    assert_eq!(rig.get(b"key"), None);
+}
+
+#[test]
+fn regions_whose_headers_cannot_be_read_cost_old_entries_and_no_truth() {
+    let mut rig = Rig::new();
+    let region = overwritten(&mut rig);
+    rig.sim.inject(eio(region));
+    rig.open();
+    // Every overwrite leaves a tombstone that is needed as long as nobody knows how old the region is.
+    for n in 0..200_000u32 {
+        let key = format!("{}", n % 1000);
+        rig.put(key.as_bytes(), &body(u64::from(n), 4), &for_secs(LONG)).unwrap();
+    }
+    churn(&rig, "churn", 60);
+    assert_eq!(rig.stats().store.counters.starts_forgotten, 1);
+    assert_eq!(rig.stats().store.regions_unreadable, 0, "it is in use again");
+    rig.put(b"later", &new(), &flushed()).unwrap();
+    rig.stop();
+    rig.sim.clear_faults();
+    rig.open();
+    assert_eq!(rig.get(b"key"), None);
+    assert_eq!(rig.get(b"later").unwrap(), new());
+}
+
+#[test]
+fn a_start_from_a_snapshot_knows_what_it_cannot_read() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &old(), &flushed()).unwrap();
+    rig.fill("first", 6, LONG);
+    rig.put(b"key", &new(), &flushed()).unwrap();
+    rig.fill("second", 4, LONG);
+    rig.sleep(secs(2));
+    let region = rig.region_start(rig.find(&new()[..64]));
+    rig.run(rig.cache().shutdown()).unwrap();
+    rig.stop();
+    rig.sim.inject(eio(region + 4096..region + REGION));
+    rig.open();
+    assert_eq!(rig.stats().store.counters.snapshots_loaded, 1);
+    assert_eq!(rig.get(b"key"), None);
+    churn(&rig, "churn", 60);
+    rig.stop();
+    rig.sim.clear_faults();
+    rig.open();
+    assert_not_old(&rig, "after a start from a snapshot");
+}
