@@ -18,6 +18,8 @@ pub enum Bug {
     ForgetFooterChecksum,
     /// A region is freed without carrying its kill records.
     DropKillRecords,
+    /// A purge has its kill record in one region only.
+    PurgeInOneRegion,
     /// The epoch is not raised after a start, so sequence numbers repeat.
     ReuseSequences,
     /// A body's checksum is not compared.

@@ -146,6 +146,7 @@ fn region_row(
     *match survey.condition {
         Condition::Sealed => &mut counts.sealed,
         Condition::Unsealed => &mut counts.unsealed,
+        Condition::Purges => &mut counts.purges,
         Condition::Free => &mut counts.free,
         Condition::Blank => &mut counts.blank,
         Condition::Leftover => &mut counts.leftover,
@@ -172,6 +173,7 @@ pub fn condition(condition: Condition) -> &'static str {
     match condition {
         Condition::Sealed => "sealed",
         Condition::Unsealed => "unsealed",
+        Condition::Purges => "purges",
         Condition::Free => "free",
         Condition::Blank => "blank",
         Condition::Leftover => "leftover",

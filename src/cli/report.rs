@@ -71,7 +71,7 @@ pub struct InspectReport {
     pub object_max_bytes: u64,
     /// Entries in all regions, dead and expired ones and slices included.
     pub entries: u64,
-    /// Kill records in all regions, other than those of entries.
+    /// Kill records in all regions, other than those of entries; those of purges are there twice.
     pub kill_records: u64,
     /// How many regions are in which state.
     pub regions: RegionCounts,
@@ -91,6 +91,8 @@ pub struct RegionCounts {
     pub sealed: u32,
     /// In use without a footer.
     pub unsealed: u32,
+    /// Second copies of the kill records of purges.
+    pub purges: u32,
     /// Freed.
     pub free: u32,
     /// Never used.

@@ -40,6 +40,8 @@ pub enum AfterWrite {
     Header,
     /// The frozen chunk with this number can be dropped from memory.
     DropChunk(u64),
+    /// Tombstones of the log of purges are there.
+    Purges,
     /// The region is as complete on the device as it will be.
     Sealed,
 }
@@ -324,7 +326,7 @@ impl Chunks {
     pub fn written(&mut self, write: PendingWrite) {
         let len = write.slice.range.len() as u64;
         match write.after {
-            AfterWrite::Header | AfterWrite::Sealed => {}
+            AfterWrite::Header | AfterWrite::Purges | AfterWrite::Sealed => {}
             AfterWrite::DropChunk(number) => {
                 self.backlog = self.backlog.saturating_sub(len);
                 self.frozen.retain(|frozen| frozen.number != number);

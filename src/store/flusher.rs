@@ -313,7 +313,7 @@ impl Store {
         log.raise_epoch_if_due(self.shared.clock.pair());
         let (superblock, dirty) = log.superblock();
         let modified = log.take_modified();
-        let Due { mut writes, sealed, complete } = log.take_due(tail);
+        let Due { mut writes, sealed, complete } = log.take_due(tail, self.shared.clock.now());
         let alignment = log.memory_alignment();
         let wrote = modified || dirty || !writes.is_empty() || !sealed.is_empty();
         deadlines.tail = match (log.is_dirty(), tail) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::chunks::{AfterWrite, COPY_LEN_MAX, Chunks, Found, InMemory, PendingWrite, Ready};
 use super::footers::SealedRegion;
 use super::place::{Life, Place};
+use super::purges::PurgeLog;
 use super::regions::{RegionState, RegionTable};
 use super::request::Lifetime;
 use super::sequences::Sequences;
@@ -45,6 +46,8 @@ pub enum Appender {
 pub enum NoRoom {
     /// No free region; reclaim is on its way.
     Regions,
+    /// No free region for the second copy of a purge's tombstone.
+    Purges,
     /// Too many bytes wait to be written.
     Backlog,
     /// The epoch's sequence numbers run out, and the next epoch is not durable yet.
@@ -130,6 +133,7 @@ pub struct Log {
     sequences: Sequences,
     open: Option<OpenRegion>,
     chunks: Chunks,
+    purges: PurgeLog,
     /// What was taken to be written has all appends up to this ticket.
     taken: Ticket,
     /// The tail was to be written when something ahead of it was not filled.
@@ -167,6 +171,7 @@ impl Log {
             sequences,
             open: None,
             chunks: Chunks::new(superblock.layout, memory_alignment),
+            purges: PurgeLog::new(superblock.layout),
             taken: 0,
             tail_is_late: false,
             records_expected: 0,
@@ -215,6 +220,7 @@ impl Log {
     /// all of one epoch.
     fn begin_epoch(&mut self, now: Timestamp) {
         self.seal(now);
+        self.seal_purges(now);
         self.sequences.begin(self.superblock.epoch);
         self.complete_recovered(now);
     }
@@ -403,7 +409,7 @@ impl Log {
                     let place = life.place(offset, &self.layout);
                     return Ok(Reservation { region: open.region, offset, place });
                 }
-                Some(_) => self.chunks.freeze(self.appended),
+                Some(_) => self.freeze(now),
                 None => self.chunks.open(slot_len),
             }
         }
@@ -421,19 +427,8 @@ impl Log {
         if self.free.len() <= reserve {
             return Err(NoRoom::Regions);
         }
-        let region = self.free.pop_front().ok_or(NoRoom::Regions)?;
-        let generation = self.draw();
-        self.regions.begin_life(region, generation, RegionState::Open);
+        let (region, generation) = self.begin_region(LogKind::Data, now).ok_or(NoRoom::Regions)?;
         self.regions.on_device(region).set_in_memory(true);
-        let header = RegionHeader {
-            generation,
-            region_use: RegionUse::Log,
-            stamp: now,
-            touched: false,
-            log: LogKind::Data,
-        };
-        let block = self.region_header_block(region, &header);
-        self.chunks.push(region, 0, block, AfterWrite::Header);
         self.chunks.begin(region);
         self.open = Some(OpenRegion {
             region,
@@ -447,6 +442,72 @@ impl Log {
             broken: false,
         });
         Ok(())
+    }
+
+    /// Begins a life of a free region.
+    fn begin_region(&mut self, log: LogKind, now: Timestamp) -> Option<(u32, Sequence)> {
+        let region = self.free.pop_front()?;
+        let generation = self.draw();
+        self.regions.begin_life(region, generation, RegionState::Open);
+        self.regions.on_device(region).set_log(log, generation);
+        let region_use = RegionUse::Log;
+        let header = RegionHeader { generation, region_use, stamp: now, touched: false, log };
+        let block = self.region_header_block(region, &header);
+        self.chunks.push(region, 0, block, AfterWrite::Header);
+        Some((region, generation))
+    }
+
+    /// Makes room for `count` more tombstones in the log of purges, until the append lock is released or
+    /// something else is reserved. As for reclaim, the last free
+    /// region will do: with what it removes, room will be made.
+    ///
+    /// # Errors
+    /// There is no free region.
+    pub fn reserve_purges(&mut self, count: usize, now: Timestamp) -> Result<(), NoRoom> {
+        if self.purges.has_room(count) {
+            return Ok(());
+        }
+        if self.free.is_empty() {
+            return Err(NoRoom::Purges);
+        }
+        self.seal_purges(now);
+        let (region, generation) = self.begin_region(LogKind::Purges, now).ok_or(NoRoom::Purges)?;
+        self.purges.begin(region, generation, self.regions.seed_of(region, generation));
+        Ok(())
+    }
+
+    /// Has tombstones, for which there is room, written to the log of purges with the next group
+    /// commit; gives the ticket with which they are durable.
+    pub fn append_purges(&mut self, kills: &[Kill]) -> Ticket {
+        self.purges.queue(kills);
+        if let Some(region) = self.purges.region() {
+            let row = self.regions.on_device(region);
+            row.add_kills(kills.len());
+            row.raise_purges_end(self.sequences.next().unwrap_or(Sequence(u64::MAX)));
+        }
+        self.appended += 1;
+        self.appended
+    }
+
+    /// Hands the open chunk to the device, and before it the tombstones of purges: with its ticket
+    /// they count as written.
+    fn freeze(&mut self, now: Timestamp) {
+        self.push_purges(now);
+        self.chunks.freeze(self.appended);
+    }
+
+    fn push_purges(&mut self, now: Timestamp) {
+        if let Some(blocks) = self.purges.take_blocks(self.chunks.memory_alignment(), now) {
+            self.chunks.push(blocks.region, blocks.offset, blocks.slice, AfterWrite::Purges);
+        }
+    }
+
+    /// Ends the open region of the log of purges with its footer.
+    fn seal_purges(&mut self, now: Timestamp) {
+        self.push_purges(now);
+        if let Some(sealed) = self.purges.end(now) {
+            self.chunks.push_footer(sealed);
+        }
     }
 
     /// A block with a region header, ready to be written.
@@ -515,16 +576,17 @@ impl Log {
 
     // Towards the device.
 
-    /// Ends the open region for a clean stop; gives the ticket with which all is durable.
+    /// Ends the open regions for a clean stop; gives the ticket with which all is durable.
     pub fn seal_for_stop(&mut self, now: Timestamp) -> Ticket {
         self.seal(now);
+        self.seal_purges(now);
         self.appended += 1;
         self.appended
     }
 
     /// Ends the open region with its footer.
     pub fn seal(&mut self, now: Timestamp) {
-        self.chunks.freeze(self.appended);
+        self.freeze(now);
         let Some(open) = self.open.take() else { return };
         // As many again and an eighth more; what is not used costs no memory.
         self.records_expected = open.footer.records.len() / 8 * 9;
@@ -562,7 +624,7 @@ impl Log {
                 region_use: RegionUse::Log,
                 stamp: now,
                 touched: row.is_touched(),
-                log: LogKind::Data,
+                log: row.log(),
             };
             let slice = self.region_header_block(region, &header);
             let is_last = unsealed.binary_search_by_key(&region, |(region, _)| *region).is_err();
@@ -607,17 +669,17 @@ impl Log {
     }
 
     fn has_tail(&self) -> bool {
-        self.chunks.has_tail()
+        self.chunks.has_tail() || self.purges.is_waiting()
     }
 
     /// Takes what is to be written now; with `tail` everything appended so far, unless an append
     /// ahead of it is not filled yet: then the next time.
-    pub fn take_due(&mut self, tail: bool) -> Due {
+    pub fn take_due(&mut self, tail: bool, now: Timestamp) -> Due {
         let mut ready = Ready::default();
         self.chunks.take_ready(&mut ready);
         let wants_tail = tail || self.tail_is_late;
         if wants_tail && !self.chunks.has_waiting() {
-            self.chunks.freeze(self.appended);
+            self.freeze(now);
             self.chunks.take_ready(&mut ready);
         }
         self.tail_is_late = wants_tail && self.has_tail();
@@ -653,6 +715,7 @@ impl Log {
         if let Some(open) = self.open.as_mut() {
             open.broken = true;
         }
+        self.purges.fail();
     }
 
     // Reading and changing what is in memory.
@@ -707,6 +770,7 @@ impl Log {
     pub fn has_room(&self, why: NoRoom) -> bool {
         match why {
             NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
+            NoRoom::Purges => !self.free.is_empty() || self.purges.has_room(1),
             NoRoom::Backlog => self.chunks.backlog() <= BACKLOG_MAX,
             NoRoom::Epoch => self.sequences.has_room(Appender::Client),
         }

@@ -20,6 +20,8 @@ mod key_hash;
 mod log;
 mod mutate;
 mod place;
+mod purge_regions;
+mod purges;
 mod ranges;
 mod read;
 mod reclaim;

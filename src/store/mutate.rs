@@ -492,7 +492,7 @@ impl Store {
                 return Ok(found.matched.is_some_and(|matched| matched.live));
             }
             self.begin_mutation().await?;
-            match self.kill(key_hash, &found)? {
+            match self.kill(key_hash, &found, purge)? {
                 Attempt::Published(_, ticket) => {
                     self.after_displacing(&found);
                     if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
@@ -564,14 +564,20 @@ impl Store {
         Ok(false)
     }
 
-    fn kill(&self, key_hash: u64, found: &Found) -> Result<Attempt, StoreError> {
+    /// Takes a key's words out of the index and leaves a tombstone; that of a purge in two logs.
+    fn kill(&self, key_hash: u64, found: &Found, purge: bool) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
         let mut log = shared.log.lock();
         self.check_open(None)?;
+        let in_two_logs = purge && !planted::is(Bug::PurgeInOneRegion);
         let at = match log.reserve(&kill_placeholder(), Appender::Client, shared.clock.now()) {
             Ok(at) => at,
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
+        // Behind the other one, which may hand over what waits.
+        if in_two_logs && let Err(why) = log.reserve_purges(1, shared.clock.now()) {
+            return Ok(Attempt::NoRoom(why));
+        }
         shared.changed.note(key_hash);
         let mut bucket = shared.index.lock(key_hash);
         if !self.is_unchanged(&bucket, &found.places) {
@@ -580,7 +586,11 @@ impl Store {
         let sequence = log.draw();
         self.unlink(found, (key_hash, sequence), (&mut bucket, &mut log));
         drop(bucket);
-        let ticket = self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
+        let tombstone = [Kill { key_hash, sequence }];
+        let mut ticket = self.fill_kills(&mut log, at, &tombstone);
+        if in_two_logs {
+            ticket = log.append_purges(&tombstone);
+        }
         self.release(log);
         Ok(Attempt::Published(sequence, ticket))
     }
@@ -654,7 +664,7 @@ impl Store {
         let deadline = patience.deadline(&self.shared.counters);
         let changed = self.shared.changes.notified();
         match why {
-            NoRoom::Regions => self.shared.wake_reclaimer.notify_one(),
+            NoRoom::Regions | NoRoom::Purges => self.shared.wake_reclaimer.notify_one(),
             NoRoom::Backlog | NoRoom::Epoch => self.shared.wake_flusher.notify_one(),
         }
         if self.shared.log.lock().has_room(why) {

@@ -76,6 +76,9 @@ impl Store {
         {
             return Ok(false);
         }
+        if self.empty_purge_region().await {
+            return Ok(true);
+        }
         if let Some((region, state)) = self.stuck_and_oldest()
             && self.try_to_free(region, state).await.is_ok()
         {
@@ -145,7 +148,11 @@ impl Store {
     }
 
     /// Empties and frees a region in `state`, to which it goes back where that fails.
-    async fn try_to_free(&self, region: u32, state: RegionState) -> Result<(), StoreError> {
+    pub(super) async fn try_to_free(
+        &self,
+        region: u32,
+        state: RegionState,
+    ) -> Result<(), StoreError> {
         let row = self.shared.regions.on_device(region);
         if !row.change_state(state, RegionState::Reclaiming) {
             // It is just being read again.
@@ -197,7 +204,9 @@ impl Store {
         let all_dead =
             row.keep_until() <= shared.clock.now() || life.generation() < shared.purge_floor();
         let kills: Vec<Kill> = contents.footer.all_kills().collect();
-        shared.log.lock().begin_freeing();
+        if !row.holds_purges() {
+            shared.log.lock().begin_freeing();
+        }
         if (kills.len() as u64) < row.kills() && !shared.regions.is_oldest(region) {
             // Damage took some with it: what they hid may turn up after the next start.
             shared.log.lock().note_all_unindexed();
@@ -359,7 +368,17 @@ impl Store {
             .filter(|kill| oldest.is_some_and(|oldest| kill.sequence > oldest))
             .copied()
             .collect();
+        let in_purges = self.shared.regions.on_device(region).holds_purges();
         for batch in needed.chunks(KILLS_PER_SLOT_MAX) {
+            if in_purges {
+                // Never to the other log: the two copies must not meet in one region.
+                let mut log = self.shared.log.lock();
+                log.reserve_purges(batch.len(), self.shared.clock.now())
+                    .map_err(|_| StoreError::Busy("no region for kill records"))?;
+                log.append_purges(batch);
+                self.release(log);
+                continue;
+            }
             let encoded = Slot::encode_kills(batch);
             let slot = Slot::of_kills(&encoded, self.shared.clock.now());
             let mut log = self.shared.log.lock();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
 
 use super::place::Life;
 use crate::clock::Timestamp;
-use crate::format::{Layout, Seed, Sequence, Uuid};
+use crate::format::{Layout, LogKind, Seed, Sequence, Uuid};
 
 /// What may happen to a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub struct Region {
     condemned: AtomicBool,
     unindexed: AtomicBool,
     unread: AtomicBool,
+    holds_purges: AtomicBool,
+    purges_end: AtomicU64,
+    spared_at: AtomicU64,
 }
 
 impl Region {
@@ -191,6 +194,38 @@ impl Region {
     /// Whether not all of it could be read at the start, nor since.
     pub fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Acquire)
+    }
+
+    /// Which log its present life is of.
+    pub fn log(&self) -> LogKind {
+        if self.holds_purges() { LogKind::Purges } else { LogKind::Data }
+    }
+
+    /// Whether it holds tombstones of the log of purges, and no entries.
+    pub fn holds_purges(&self) -> bool {
+        self.holds_purges.load(Ordering::Acquire)
+    }
+
+    /// Sets which log its present life is of; its tombstones, so far, have sequences below `end`.
+    pub fn set_log(&self, log: LogKind, end: Sequence) {
+        self.holds_purges.store(log == LogKind::Purges, Ordering::Release);
+        self.purges_end.store(end.0, Ordering::Relaxed);
+        self.spared_at.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Notes that its tombstones of purges have sequences below `end`.
+    pub fn raise_purges_end(&self, end: Sequence) {
+        self.purges_end.fetch_max(end.0, Ordering::Relaxed);
+    }
+
+    /// Whether its tombstones of purges were mostly needed when the oldest entries were of `oldest`.
+    pub fn is_spared_at(&self, oldest: Sequence) -> bool {
+        self.spared_at.load(Ordering::Relaxed) == oldest.0
+    }
+
+    /// Notes that they were.
+    pub fn spare_at(&self, oldest: Sequence) {
+        self.spared_at.store(oldest.0, Ordering::Relaxed);
     }
 
     /// Whether some of its slots may be in memory only.
@@ -354,7 +389,9 @@ impl RegionTable {
     fn holding(&self) -> impl Iterator<Item = (u32, &Region)> {
         let dead_below = self.dead_below.load(Ordering::Acquire);
         self.iter().filter(move |(_, region)| {
-            region.state() != RegionState::Free && region.generation().0 >= dead_below
+            region.state() != RegionState::Free
+                && !region.holds_purges()
+                && region.generation().0 >= dead_below
         })
     }
 
@@ -364,6 +401,12 @@ impl RegionTable {
     pub fn oldest_generation_but(&self, except: u32) -> Option<Sequence> {
         let others = self.holding().filter(|(number, _)| *number != except);
         others.map(|(_, region)| region.generation()).min()
+    }
+
+    /// The earliest generation of a region that may hold entries.
+    #[must_use]
+    pub fn oldest_generation(&self) -> Option<Sequence> {
+        self.holding().map(|(_, region)| region.generation()).min()
     }
 
     /// The region of the earliest generation of those that may hold entries; one whose generation is
@@ -377,8 +420,13 @@ impl RegionTable {
     /// entries: then its tombstones hide nothing outside of it.
     #[must_use]
     pub fn is_oldest(&self, region: u32) -> bool {
-        let generation = self.on_device(region).generation();
+        let row = self.on_device(region);
+        let generation = row.generation();
+        let end = match row.log() {
+            LogKind::Data => generation,
+            LogKind::Purges => Sequence(row.purges_end.load(Ordering::Relaxed)),
+        };
         let oldest = self.oldest_generation_but(region);
-        generation > Sequence(0) && oldest.is_none_or(|oldest| oldest > generation)
+        generation > Sequence(0) && oldest.is_none_or(|oldest| oldest > end)
     }
 }

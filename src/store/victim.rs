@@ -172,7 +172,8 @@ impl Store {
     }
 
     fn sealed(&self) -> impl Iterator<Item = (u32, &Region)> {
-        self.shared.regions.iter().filter(|(_, row)| row.state() == RegionState::Sealed)
+        let rows = self.shared.regions.iter();
+        rows.filter(|(_, row)| row.state() == RegionState::Sealed && !row.holds_purges())
     }
 
     /// The life of the first region that is too young to be judged.

@@ -79,7 +79,7 @@ async fn a_region_is_explained() {
         assert_eq!(explained.map.len() as u64 * explained.page, layout().region_size);
         kills += explained.kill_slots.count;
     }
-    assert_eq!(kills, 20, "one for each removed key");
+    assert_eq!(kills, 40, "two for each removed key");
     let image = Image::of(&filled);
     let report = image.json(&["inspect", "--region", "0", "--json"]);
     assert_eq!(report["state"], "sealed");

@@ -19,6 +19,7 @@ mod keys;
 mod kills;
 mod objects;
 mod order;
+mod purges;
 mod readers;
 mod recovery;
 mod sizes;

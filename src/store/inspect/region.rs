@@ -6,7 +6,8 @@ use super::snapshot;
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
-    Footer, RegionHeader, RegionUse, Seed, Sequence, SnapshotDirectory, Superblock, Trailer,
+    Footer, LogKind, RegionHeader, RegionUse, Seed, Sequence, SnapshotDirectory, Superblock,
+    Trailer,
 };
 use crate::store::contents::{FoundFooter, Holes, RegionReader};
 use crate::store::key_hash::KeyHasher;
@@ -18,6 +19,8 @@ pub enum Condition {
     Sealed,
     /// In use and without a footer: it was the open one when the store ended.
     Unsealed,
+    /// In use by the log of purges: second copies of kill records, and no entries.
+    Purges,
     /// Freed; what is in it is dead.
     Free,
     /// Never used.
@@ -96,9 +99,14 @@ impl Sight {
         matches!(self.holds, Holds::Sealed | Holds::Unsealed)
     }
 
+    fn is_of_purges(&self) -> bool {
+        self.is_used() && self.header.is_some_and(|header| header.log == LogKind::Purges)
+    }
+
     pub fn survey(self) -> RegionSurvey {
         let condition = match self.holds {
             _ if !self.damage.is_empty() => Condition::Damaged,
+            _ if self.is_of_purges() => Condition::Purges,
             Holds::Sealed => Condition::Sealed,
             Holds::Unsealed => Condition::Unsealed,
             Holds::Free => Condition::Free,

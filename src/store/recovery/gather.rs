@@ -16,8 +16,8 @@ use super::{PARALLEL, READ_ATTEMPTS, on_thread};
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
-    Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, REGION_HEADER_LEN, RegionHeader,
-    RegionUse, Sequence, Trailer,
+    Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, LogKind, REGION_HEADER_LEN,
+    RegionHeader, RegionUse, Sequence, Trailer,
 };
 use crate::planted::{self, Bug};
 use crate::store::Store;
@@ -229,6 +229,7 @@ impl Store {
     fn begin_life_by_trailer(&self, number: u32, generation: Sequence) {
         self.shared.regions.begin_life(number, generation, RegionState::Unknown);
         self.shared.regions.on_device(number).set_touched();
+        self.shared.regions.on_device(number).set_log(LogKind::Data, generation);
     }
 
     fn gather_contents(

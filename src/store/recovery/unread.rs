@@ -163,7 +163,7 @@ impl Store {
                 region_use: RegionUse::Log,
                 stamp: Timestamp::default(),
                 touched: row.is_touched(),
-                log: LogKind::Data,
+                log: row.log(),
             }),
         }
     }

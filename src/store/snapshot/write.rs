@@ -146,7 +146,7 @@ fn row_of(row: &Region) -> SnapshotRow {
         generation: row.generation(),
         sealed: row.state() == RegionState::Sealed,
         touched: row.is_touched(),
-        log: LogKind::Data,
+        log: row.log(),
         keep_until: row.keep_until(),
         kills: row.kills(),
         live_bytes: row.live(),
