@@ -472,7 +472,8 @@ impl Log {
         }
         self.seal_purges(now);
         let (region, generation) = self.begin_region(LogKind::Purges, now).ok_or(NoRoom::Purges)?;
-        self.purges.begin(region, generation, self.regions.seed_of(region, generation));
+        let seed = self.regions.seed_of(Life::new(region, generation));
+        self.purges.begin(region, generation, seed);
         Ok(())
     }
 

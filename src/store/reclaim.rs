@@ -18,7 +18,7 @@ use super::victim::{BATCH, Hand, MOSTLY_DEAD};
 use super::word::{SizeClass, Word};
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{
-    FooterRecord, Kill, Kind, LogKind, RegionHeader, RegionUse, Sequence, SliceKey,
+    FooterRecord, KILL_LEN, Kill, Kind, LogKind, RegionHeader, RegionUse, Sequence, SliceKey,
 };
 use crate::planted::{self, Bug};
 
@@ -84,9 +84,21 @@ impl Store {
         {
             return Ok(true);
         }
+        if self.is_full_of_tombstones()
+            && let Some((region, state)) = self.oldest_if_stuck()
+            && !self.is_set_aside(region)
+            && self.give_up(region, state).await.is_ok()
+        {
+            return Ok(true);
+        }
         let Some(region) = self.pick_victim(hand).await else { return Ok(false) };
         match self.try_to_free(region, RegionState::Sealed).await {
-            Err(StoreError::Busy(why)) => self.give_up_oldest(why).await?,
+            Err(StoreError::Busy(why)) => match self.oldest_if_stuck() {
+                Some((region, state)) if self.shared.log.lock().free_count() == 0 => {
+                    self.give_up(region, state).await?;
+                }
+                _ => return Err(StoreError::Busy(why)),
+            },
             freed => freed?,
         }
         Ok(true)
@@ -96,9 +108,12 @@ impl Store {
     /// tombstone of the others necessary and hides nothing outside of itself, so it goes unread.
     fn stuck_and_oldest(&self) -> Option<(u32, RegionState)> {
         let (region, state) = self.oldest_if_stuck()?;
-        let is_waiting =
-            self.shared.regions.on_device(region).is_set_aside(self.shared.clock.now());
-        (!is_waiting && self.shared.regions.is_oldest(region)).then_some((region, state))
+        let may_go = !self.is_set_aside(region) && self.shared.regions.is_oldest(region);
+        may_go.then_some((region, state))
+    }
+
+    fn is_set_aside(&self, region: u32) -> bool {
+        self.shared.regions.on_device(region).is_set_aside(self.shared.clock.now())
     }
 
     /// The oldest region and its state, if it could not be read or freed so far.
@@ -111,13 +126,18 @@ impl Store {
         is_stuck.then_some((region, state))
     }
 
-    /// There is no room for the tombstones of any region. Where one that cannot be read is why they
-    /// are all needed it is freed, and the others can be emptied again.
-    async fn give_up_oldest(&self, why: &'static str) -> Result<(), StoreError> {
-        let is_full = self.shared.log.lock().free_count() == 0;
-        let Some((region, state)) = self.oldest_if_stuck().filter(|_| is_full) else {
-            return Err(StoreError::Busy(why));
-        };
+    /// Whether tombstones, with their records in footers, take half of the device. What supersedes an
+    /// entry counts too, but of that there is never so much.
+    fn is_full_of_tombstones(&self) -> bool {
+        let layout = &self.shared.layout;
+        let in_use = self.shared.regions.iter().filter(|(_, row)| row.state() != RegionState::Free);
+        let kills: u64 = in_use.map(|(_, row)| row.kills()).sum();
+        kills * KILL_LEN as u64 > u64::from(layout.region_count) * layout.region_size / 4
+    }
+
+    /// There is no room for more tombstones, and they are all needed because of a region that cannot
+    /// be read: without that one the others can be emptied again.
+    async fn give_up(&self, region: u32, state: RegionState) -> Result<(), StoreError> {
         if state == RegionState::Unreadable && self.read_again(region).await {
             return Ok(());
         }

@@ -214,7 +214,7 @@ impl Store {
                 if matches!(is_older, Older::Yes | Older::Maybe) {
                     if !is_tombstone || is_older == Older::Maybe {
                         // Its death is not on record, or it is another key's: it must not pass for gone.
-                        let (region, _) = place.location.split(&self.shared.layout);
+                        let (region, _) = place.location().split(&self.shared.layout);
                         self.shared.log.lock().note_unindexed(region);
                     }
                     self.forget(newer.key_hash, place);
@@ -228,7 +228,7 @@ impl Store {
 
     /// Whether an entry is an older version of a key.
     async fn is_older(&self, candidate: Candidate, newer: Kill) -> Older {
-        if candidate.generation() > newer.sequence {
+        if candidate.place().generation() > newer.sequence {
             return Older::No;
         }
         let mut loaded = self.peek(candidate, Extent::Key { key_len: KEY_LEN }).await;
