@@ -306,7 +306,7 @@ impl Log {
 
     /// Makes every entry with a sequence below `floor` dead, none of which is in the open region. Gives
     /// the floor that holds from now on and the ticket with which it is durable.
-    pub fn raise_purge_floor_to(&mut self, floor: Sequence, now: Timestamp) -> (Sequence, Ticket) {
+    pub fn raise_purge_floor_to(&mut self, floor: Sequence, now: TimePair) -> (Sequence, Ticket) {
         self.superblock.purge_floor = self.superblock.purge_floor.max(floor);
         (self.superblock.purge_floor, self.renew_superblock(now))
     }

@@ -157,7 +157,7 @@ impl Store {
         let floor = Sequence::first_of(self.shared.opened_epoch.saturating_add(1));
         let ticket = {
             let mut log = self.shared.log.lock();
-            let (floor, ticket) = log.raise_purge_floor_to(floor, self.shared.clock.now());
+            let (floor, ticket) = log.raise_purge_floor_to(floor, self.shared.clock.pair());
             self.shared.set_purge_floor(floor);
             ticket
         };
