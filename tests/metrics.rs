@@ -467,6 +467,15 @@ async fn stalls(seen: &mut Seen) {
     seen.scrape(&metrics);
     pending.await.unwrap();
     device.set_delay(Delay::None);
+    // Nothing can be read, and so nothing be freed.
+    device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).always());
+    for n in 0..70 {
+        let body = Bytes::from(vec![1; 60_000]);
+        let key = format!("full-{n}");
+        let _ = cache.put(key.as_bytes(), body, Condition::Always, &StoreOptions::default()).await;
+    }
+    seen.scrape(&metrics);
+    device.clear_faults();
     device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write).always());
     let options = StoreOptions::default();
     for n in 0..200 {
@@ -476,6 +485,7 @@ async fn stalls(seen: &mut Seen) {
             break;
         }
     }
+    cache.remove(b"first").await.unwrap_err();
     seen.scrape(&metrics);
 }
 

@@ -93,6 +93,16 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
         ("rawcached_store_regions", "Regions on the device.", store.regions),
         ("rawcached_store_free_regions", "Regions that hold nothing.", store.regions_free),
         (
+            "rawcached_store_set_aside_regions",
+            "Regions that could not be read or freed and are left alone for a while.",
+            store.regions_set_aside,
+        ),
+        (
+            "rawcached_store_waiting_removals",
+            "Removals that hold already but whose kill records could not be written yet.",
+            store.removals_waiting,
+        ),
+        (
             "rawcached_store_unindexed_regions",
             "Regions that may hold entries that the index does not have, after failures or damage.",
             store.regions_unindexed,

@@ -19,6 +19,9 @@ const SCAN_WINDOW: u64 = 8 << 20;
 
 /// Attempts to read a single block before it counts as lost.
 const BLOCK_ATTEMPTS: u32 = 3;
+/// Lost blocks after which a region that is to be emptied is left alone: each costs a disk that
+/// fails up to seconds, and others wait to be emptied.
+const LOST_BLOCKS_MAX: u64 = 8;
 
 /// What a region holds and how it was learnt.
 #[derive(Default)]
@@ -30,15 +33,6 @@ pub(super) struct Contents {
     pub stamp: Timestamp,
     /// Why blocks of it that may hold slots could not be read, if any could not.
     pub hole: Option<DeviceError>,
-}
-
-/// What a scan does about blocks that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holes {
-    /// Steps over them.
-    Bear,
-    /// Ends: it is worth nothing unless all is read.
-    Refuse,
 }
 
 /// What is at the end of a region.
@@ -77,6 +71,8 @@ pub(super) struct RegionReader<'a> {
     pub device: &'a Device,
     pub layout: &'a Layout,
     pub uuid: Uuid,
+    /// Lost blocks after which a scan is given up.
+    pub lost_blocks_max: u64,
 }
 
 impl RegionReader<'_> {
@@ -149,7 +145,6 @@ impl RegionReader<'_> {
         &self,
         region: u32,
         generation: Sequence,
-        holes: Holes,
         hash_of: impl Fn(Kind, &[u8]) -> u64,
     ) -> Result<Contents, DeviceError> {
         let alignment = u64::from(self.layout.alignment);
@@ -157,16 +152,14 @@ impl RegionReader<'_> {
         let size = self.layout.region_size - alignment;
         let seed = Seed::new(self.uuid, region, generation);
         let mut contents = Contents::default();
-        let (mut at, mut blank, mut last_error) = (alignment, true, None);
-        let mut bytes = Vec::new();
+        let (mut at, mut blank) = (alignment, true);
+        let (mut bytes, mut lost) = (Vec::new(), Lost::default());
         while at < size {
             let start = at / alignment * alignment;
             let end = (start + SCAN_WINDOW).min(size);
             bytes.clear();
-            last_error = self.read_readable(region, start..end, &mut bytes).await.or(last_error);
-            if holes == Holes::Refuse
-                && let Some(error) = last_error
-            {
+            self.read_readable(region, start..end, &mut bytes, &mut lost).await;
+            if let Some(error) = lost.beyond(self.lost_blocks_max) {
                 return Err(error);
             }
             blank = blank && bytes.iter().all(|byte| *byte == 0);
@@ -175,45 +168,44 @@ impl RegionReader<'_> {
             let mut walk = SlotWalk { bytes: &bytes, start, at: at - start, seed };
             while walk.offset() < until {
                 let Some(found) = walk.next() else {
-                    return finished(contents, blank, last_error);
+                    return finished(contents, blank, lost.last);
                 };
                 contents.take(found, &bytes, start, &hash_of);
             }
             at = walk.offset();
         }
-        finished(contents, blank, last_error)
+        finished(contents, blank, lost.last)
     }
 
     /// Reads all bytes of a region; blocks that cannot be read are zeros, as long as any can.
     pub async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {
         let size = self.layout.region_size;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-        match self.read_readable(region, 0..size, &mut bytes).await {
+        let mut lost = Lost::default();
+        self.read_readable(region, 0..size, &mut bytes, &mut lost).await;
+        match lost.last {
             Some(error) if bytes.iter().all(|byte| *byte == 0) => Err(error),
             _ => Ok(bytes),
         }
     }
 
-    /// Appends a range to `bytes`, with zeros for blocks that cannot be read; gives the last error.
+    /// Appends a range to `bytes`, with zeros for blocks that cannot be read.
     async fn read_readable(
         &self,
         region: u32,
         range: std::ops::Range<u64>,
         bytes: &mut Vec<u8>,
-    ) -> Option<DeviceError> {
-        let mut last_error = None;
+        lost: &mut Lost,
+    ) {
         let mut at = range.start;
-        while at < range.end {
+        while at < range.end && lost.blocks <= self.lost_blocks_max {
             let end = (at + SCAN_STEP).min(range.end);
             match self.read(region, at..end).await {
                 Ok(read) => bytes.extend_from_slice(&read),
-                Err(_) => {
-                    last_error = self.read_blocks(region, at..end, bytes).await.or(last_error)
-                }
+                Err(_) => self.read_blocks(region, at..end, bytes, lost).await,
             }
             at = end;
         }
-        last_error
     }
 
     async fn read_blocks(
@@ -221,19 +213,21 @@ impl RegionReader<'_> {
         region: u32,
         range: std::ops::Range<u64>,
         bytes: &mut Vec<u8>,
-    ) -> Option<DeviceError> {
-        let mut last_error = None;
+        lost: &mut Lost,
+    ) {
         let block = u64::from(self.layout.alignment);
         for at in range.step_by(self.layout.alignment as usize) {
             match self.read_block(region, at..at + block).await {
                 Ok(read) => bytes.extend_from_slice(&read),
                 Err(error) => {
-                    last_error = Some(error);
                     bytes.resize(bytes.len() + self.layout.alignment as usize, 0);
+                    *lost = Lost { blocks: lost.blocks + 1, last: Some(error) };
+                    if lost.blocks > self.lost_blocks_max {
+                        return;
+                    }
                 }
             }
         }
-        last_error
     }
 
     /// What is lost here may be all that hides an older version: not given up at the first error.
@@ -255,7 +249,12 @@ impl RegionReader<'_> {
 impl Store {
     pub(super) fn reader(&self) -> RegionReader<'_> {
         let shared = &*self.shared;
-        RegionReader { device: &shared.device, layout: &shared.layout, uuid: shared.uuid }
+        RegionReader {
+            device: &shared.device,
+            layout: &shared.layout,
+            uuid: shared.uuid,
+            lost_blocks_max: u64::MAX,
+        }
     }
 
     /// Reads the footer of a region, if there is a sound one of any life.
@@ -285,7 +284,53 @@ impl Store {
         // One at a time: a region is up to 1 GiB.
         let _turn = self.shared.scans.acquire().await;
         let hash_of = |kind, key: &[u8]| self.hash_of(kind, key);
-        self.reader().scan(region, generation, Holes::Bear, hash_of).await
+        self.reader().scan(region, generation, hash_of).await
+    }
+}
+
+impl Store {
+    /// As [`Store::read_contents`], of a region that can wait: gives up soon where the device fails.
+    pub(super) async fn read_contents_soon(
+        &self,
+        region: u32,
+        generation: Sequence,
+    ) -> Result<Contents, DeviceError> {
+        let reader = RegionReader { lost_blocks_max: LOST_BLOCKS_MAX, ..self.reader() };
+        let mut attempt = 1;
+        let found = loop {
+            match reader.read_footer(region).await {
+                Err(_) if attempt < BLOCK_ATTEMPTS => attempt += 1,
+                found => break found,
+            }
+        };
+        match found {
+            Ok(FoundFooter::Sound(trailer, footer)) if trailer.generation == generation => {
+                let stamp = trailer.stamp;
+                return Ok(Contents { footer, sealed: true, stamp, hole: None });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // Both ends of it: then it is more than one bad spot.
+                let block = u64::from(self.shared.layout.alignment);
+                reader.read_block(region, 0..block).await.map_err(|_| error)?;
+            }
+        }
+        let _turn = self.shared.scans.acquire().await;
+        reader.scan(region, generation, |kind, key| self.hash_of(kind, key)).await
+    }
+}
+
+/// Blocks that could not be read.
+#[derive(Default)]
+struct Lost {
+    blocks: u64,
+    last: Option<DeviceError>,
+}
+
+impl Lost {
+    /// The last error, if there were more than so many.
+    fn beyond(&mut self, limit: u64) -> Option<DeviceError> {
+        if self.blocks > limit { self.last.take() } else { None }
     }
 }
 

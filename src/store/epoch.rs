@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// Waits until no snapshot is being read: a later epoch makes its regions free.
-    async fn snapshot_settled(&self) -> Result<(), StoreError> {
+    pub(super) async fn snapshot_settled(&self) -> Result<(), StoreError> {
         loop {
             // Before the look: a change right after it is not missed.
             let changed = self.shared.changes.notified();

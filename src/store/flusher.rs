@@ -212,7 +212,10 @@ impl Store {
         }
         if !ok {
             log.fail();
+        } else if sync {
+            log.removals_flushed(complete);
         }
+        let removals_wait = log.removals_waiting() > 0;
         let at_risk = log.appended();
         let is_blocked = log.is_blocked();
         let short_of_regions = log.free_count() < self.free_target();
@@ -221,7 +224,8 @@ impl Store {
             self.shared.wake_reclaimer.notify_one();
         }
         if ok {
-            if footers.are_many() {
+            // What was written has made room.
+            if footers.are_many() || (wrote && removals_wait) {
                 self.shared.wake_flusher.notify_one();
             }
             if sync {
@@ -311,6 +315,7 @@ impl Store {
         let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
         let mut log = self.shared.log.lock();
         log.raise_epoch_if_due(self.shared.clock.pair());
+        log.record_removals(self.shared.clock.now());
         let (superblock, dirty) = log.superblock();
         let modified = log.take_modified();
         let Due { mut writes, sealed, complete } = log.take_due(tail, self.shared.clock.now());

@@ -11,6 +11,7 @@ use super::footers::SealedRegion;
 use super::place::{Life, Place};
 use super::purges::PurgeLog;
 use super::regions::{RegionState, RegionTable};
+use super::removals::{Removal, Removals};
 use super::request::Lifetime;
 use super::sequences::Sequences;
 use super::slot::Slot;
@@ -25,8 +26,13 @@ use crate::planted::{self, Bug};
 
 /// Bytes that may wait to be written before stores have to wait.
 const BACKLOG_MAX: u64 = 64 << 20;
-/// Free regions that only reclaim may use: it needs room to make room.
+/// Bytes that may wait beyond it before removals have to.
+const REMOVALS_BACKLOG_MAX: u64 = 4 << 20;
+/// Free regions that stores may not use: reclaim needs room to make room.
 const FREE_RESERVE: usize = 1;
+/// Where no region is free, removals may use one part in this many of the last one; the rest is
+/// reclaim's.
+const REMOVALS_SHARE: u64 = 2;
 
 /// Counts appends; a waiter knows from it whether its append is on the device.
 pub type Ticket = u64;
@@ -36,6 +42,9 @@ pub type Ticket = u64;
 pub enum Appender {
     /// A client's change: must leave room for reclaim and must not outrun the device.
     Client,
+    /// A removal, which is small: is not held up by stores that wait, and may use a part of the last
+    /// free region.
+    Removal,
     /// What reclaim carries on, at most half a region of entries and an eighth of kill records for
     /// each region it frees: may use the last free region.
     Reclaim,
@@ -151,6 +160,8 @@ pub struct Log {
     modified: bool,
     /// Entries of a region were dropped from the index, and the region is not durably free yet.
     freeing: bool,
+    /// Removals whose kill records are not durable yet.
+    removals: Removals,
     reinsert_credit: u64,
     ram_places: u64,
     /// The flusher will come for the tail by itself.
@@ -183,6 +194,7 @@ impl Log {
             superblock_dirty: false,
             modified: false,
             freeing: false,
+            removals: Removals::default(),
             reinsert_credit: 0,
             ram_places: 0,
             tail_is_due: false,
@@ -288,15 +300,12 @@ impl Log {
     }
 
     /// Makes every present entry dead and seals the open region, so that older regions are wholly dead.
-    /// Gives the floor and the ticket with which it is durable.
-    ///
-    /// # Errors
-    /// The next epoch has to be durable first.
-    pub fn raise_purge_floor(&mut self, now: TimePair) -> Result<(Sequence, Ticket), NoRoom> {
-        let floor = self.draw_name()?;
+    /// Gives the floor and the ticket with which it is durable. Needs no epoch.
+    pub fn raise_purge_floor(&mut self, now: TimePair) -> (Sequence, Ticket) {
+        let floor = self.sequences_end();
         self.seal(now.cache);
         self.superblock.purge_floor = floor;
-        Ok((floor, self.renew_superblock(now)))
+        (floor, self.renew_superblock(now))
     }
 
     /// Has it on record, with the next superblock that is written, which entries are of unknown age.
@@ -313,8 +322,18 @@ impl Log {
 
     /// Whether older versions may be on the device of keys that the index does not have:
     /// recovery is still going on, a region is being freed, or one may hold entries that the index
-    /// does not have. Changes then count as kill records whether the key matched or not.
-    pub fn may_hide_older(&self) -> bool {
+    /// does not have, or the kill record of this very key is not written yet. Changes then count as
+    /// kill records whether the key matched or not.
+    pub fn may_hide_older(&self, key_hash: u64) -> bool {
+        self.lacks_words() || self.removals.of(key_hash) == Removal::Waiting
+    }
+
+    /// Whether the index has all that the device would show after a start.
+    pub fn is_indexed(&self) -> bool {
+        !self.lacks_words() && self.removals.waiting_count() == 0
+    }
+
+    fn lacks_words(&self) -> bool {
         self.recovering || self.freeing || self.regions.unindexed_count() > 0
     }
 
@@ -384,14 +403,17 @@ impl Log {
     ) -> Result<Reservation, NoRoom> {
         let slot_len = slot.len();
         self.check_epoch(appender)?;
-        if appender == Appender::Client {
-            if self.chunks.backlog() > BACKLOG_MAX {
-                return Err(NoRoom::Backlog);
-            }
-            // Also where the open region has room: the last one is for reclaim alone.
-            if self.free.len() < FREE_RESERVE {
-                return Err(NoRoom::Regions);
-            }
+        let backlog_max = match appender {
+            Appender::Client => BACKLOG_MAX,
+            Appender::Removal => BACKLOG_MAX + REMOVALS_BACKLOG_MAX,
+            Appender::Reclaim => u64::MAX,
+        };
+        if self.chunks.backlog() > backlog_max {
+            return Err(NoRoom::Backlog);
+        }
+        // Also where the open region has room: the last one is not for stores.
+        if appender == Appender::Client && self.free.len() < FREE_RESERVE {
+            return Err(NoRoom::Regions);
         }
         loop {
             let Some(open) = &self.open else {
@@ -399,6 +421,10 @@ impl Log {
                 continue;
             };
             let offset = slots::place(self.chunks.cursor(), slot_len, self.layout.granule);
+            let is_share_used = offset + slot_len > self.layout.region_size / REMOVALS_SHARE;
+            if appender == Appender::Removal && self.free.is_empty() && is_share_used {
+                return Err(NoRoom::Regions);
+            }
             if open.broken || !self.fits(open, slot, offset + slot_len) {
                 self.seal(now);
                 continue;
@@ -565,6 +591,76 @@ impl Log {
         (self.appended, unfilled)
     }
 
+    // Removals.
+
+    /// A key has no word any more, and no kill record could be written. `asked` if somebody waits to
+    /// hear that one is.
+    pub fn removal_waits(&mut self, key_hash: u64, asked: bool) {
+        if !self.removals.wait(key_hash, asked) {
+            // Which region may have what of it, nobody remembers.
+            self.note_all_unindexed();
+        }
+    }
+
+    /// The kill record of a key was appended with this ticket.
+    pub fn removal_logged(&mut self, key_hash: u64, ticket: Ticket) {
+        self.removals.log(key_hash, ticket);
+    }
+
+    /// An entry that supersedes all older versions of a key was appended.
+    pub fn removal_superseded(&mut self, key_hash: u64) {
+        self.removals.supersede(key_hash);
+    }
+
+    /// All appends up to this ticket are durable.
+    pub fn removals_flushed(&mut self, ticket: Ticket) {
+        self.removals.flushed(ticket);
+    }
+
+    /// What is known of the removal of a key.
+    pub fn removal(&self, key_hash: u64) -> Removal {
+        self.removals.of(key_hash)
+    }
+
+    /// Removals whose kill records could not be written yet.
+    pub fn removals_waiting(&self) -> usize {
+        self.removals.waiting_count()
+    }
+
+    /// Whether a purge waits for the first epoch of this start.
+    pub fn is_epoch_wanted(&self) -> bool {
+        !self.has_epoch() && self.removals.is_asked_for()
+    }
+
+    /// Appends the kill records of removals that wait, as far as there is room.
+    pub fn record_removals(&mut self, now: Timestamp) {
+        while self.removals.waiting_count() > 0 {
+            let waiting: Vec<_> = self.removals.next_waiting(KILLS_PER_SLOT_MAX).collect();
+            let asked = waiting.iter().filter(|(_, asked)| *asked).count();
+            let blank = vec![0; waiting.len() * KILL_LEN];
+            let blank = Slot::of_kills(&blank, now);
+            let Ok(at) = self.reserve(&blank, Appender::Removal, now) else { return };
+            if asked > 0 && self.reserve_purges(asked, now).is_err() {
+                return;
+            }
+            let sequence = self.draw();
+            let kill = |(key_hash, _): &(u64, bool)| Kill { key_hash: *key_hash, sequence };
+            let kills: Vec<Kill> = waiting.iter().map(kill).collect();
+            // Those that somebody asked for are purges, whose records are in two logs.
+            let purges: Vec<Kill> = waiting.iter().filter(|(_, asked)| *asked).map(kill).collect();
+            let encoded = Slot::encode_kills(&kills);
+            let slot = Slot::of_kills(&encoded, now);
+            let (mut ticket, unfilled) = self.append(at, &slot, 0, (sequence, false));
+            assert!(unfilled.is_none(), "a slot of kill records is short");
+            if asked > 0 {
+                ticket = self.append_purges(&purges);
+            }
+            for (key_hash, _) in waiting {
+                self.removals.log(key_hash, ticket);
+            }
+        }
+    }
+
     /// All bytes of an append were copied.
     pub fn end_fill(&mut self, unfilled: Unfilled) {
         self.chunks.end_part(unfilled.region, unfilled.offset, unfilled.part);
@@ -579,6 +675,7 @@ impl Log {
 
     /// Ends the open regions for a clean stop; gives the ticket with which all is durable.
     pub fn seal_for_stop(&mut self, now: Timestamp) -> Ticket {
+        self.record_removals(now);
         self.seal(now);
         self.seal_purges(now);
         self.appended += 1;
@@ -713,6 +810,7 @@ impl Log {
     /// not depend on it. The kill records among what was lost may have hidden anything.
     pub fn fail(&mut self) {
         self.regions.note_all_unindexed();
+        self.removals.failed();
         if let Some(open) = self.open.as_mut() {
             open.broken = true;
         }

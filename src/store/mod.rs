@@ -27,6 +27,7 @@ mod read;
 mod reclaim;
 mod recovery;
 mod regions;
+mod removals;
 mod request;
 mod resident;
 mod scrub;
@@ -89,6 +90,8 @@ use unverified::Unverified;
 
 /// How long a store waits for room before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a purge waits to be durable before its caller is told that it is not yet.
+const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Pause after a failed background step before it is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Locks that order copies into the RAM tier against touches.
@@ -225,12 +228,16 @@ pub struct StoreStats {
     pub regions_unindexed: u64,
     /// Regions that could not be read whole at the start, nor since.
     pub regions_unreadable: u64,
+    /// Regions that could not be read or freed and are left alone for a while.
+    pub regions_set_aside: u64,
     /// Indexed entries, slices counted one by one.
     pub entries: u64,
     /// Memory of the index in bytes.
     pub index_bytes: u64,
     /// Bytes accepted but not yet on the device.
     pub backlog_bytes: u64,
+    /// Removals whose kill records could not be written yet.
+    pub removals_waiting: u64,
     /// Parallel range reads.
     pub ranges: RangeStats,
 }
@@ -344,7 +351,9 @@ impl Store {
     /// What is wrong with the device although lookups are served, for people: nothing as a rule.
     #[must_use]
     pub fn troubles(&self) -> Vec<&'static str> {
+        let has_set_aside = self.set_aside_regions() > 0;
         let troubles = [
+            (has_set_aside, "regions of it cannot be read or freed: the others are used"),
             (self.shared.device.is_stuck(), "reads do not end: lookups that need one are misses"),
             (self.shared.device.is_degraded(), "ten times slower than it was: stores are refused"),
         ];
@@ -388,6 +397,10 @@ impl Store {
             let shown = shared.clock.wall_at(Timestamp(ended_at));
             counters.scrub_pass_at = u64::try_from(shown).unwrap_or(0);
         }
+        let (backlog_bytes, removals_waiting) = {
+            let log = shared.log.lock();
+            (log.backlog(), log.removals_waiting() as u64)
+        };
         StoreStats {
             counters,
             age_unknown: shared.unknown_age.load(Ordering::Acquire) > 0,
@@ -399,9 +412,11 @@ impl Store {
             regions_free: shared.regions.count(RegionState::Free) as u64,
             regions_unindexed: shared.regions.unindexed_count() as u64,
             regions_unreadable: shared.regions.unread_count() as u64,
+            regions_set_aside: self.set_aside_regions(),
             entries: shared.index.len() as u64,
             index_bytes: shared.index.bytes() as u64,
-            backlog_bytes: shared.log.lock().backlog(),
+            backlog_bytes,
+            removals_waiting,
             ranges: RangeStats {
                 buffer_bytes: shared.range_budget.used(),
                 buffer_bytes_max: shared.range_budget.limit(),
@@ -436,6 +451,10 @@ impl Store {
         let _ = reclaimer.await;
         while self.shared.regions.iter().any(|(_, row)| row.is_pinned()) {
             self.shared.unpinned.notified().await;
+        }
+        if self.shared.log.lock().is_epoch_wanted() {
+            // A purge waits for it: its caller was told that it failed, but it may work now.
+            let _ = self.begin_mutation().await;
         }
         let sealed = {
             let mut log = self.shared.log.lock();

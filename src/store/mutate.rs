@@ -12,11 +12,12 @@ use super::index::Locked;
 use super::log::{Appender, Log, NoRoom, Reservation, Ticket};
 use super::place::Place;
 use super::read::{Candidate, Extent, Loaded, Tier};
+use super::removals::Removal;
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::slot::Slot;
 use super::unverified::LOOKS_MAX;
 use super::word::{SizeClass, Word};
-use super::{ROOM_WAIT_MAX, Store};
+use super::{PURGE_WAIT_MAX, ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{Kill, Kind, ObjectHead, Sequence, SliceKey};
 use crate::planted::{self, Bug};
@@ -48,12 +49,12 @@ pub(super) struct Match {
 }
 
 impl Found {
-    fn may_supersede(&self, log: &Log) -> bool {
+    fn may_supersede(&self, log: &Log, key_hash: u64) -> bool {
         self.matched.is_some()
             || !self.suspects.is_empty()
             || !self.dead.is_empty()
             || self.is_partial
-            || log.may_hide_older()
+            || log.may_hide_older(key_hash)
     }
 
     /// Places whose words go when the key changes.
@@ -70,6 +71,17 @@ enum Attempt {
     /// The words changed since they were verified.
     Changed,
     NoRoom(NoRoom),
+}
+
+/// How one attempt to take a key out of the index ended.
+#[derive(Clone, Copy)]
+enum TakenOut {
+    /// Its kill record is in the log, durable with the ticket.
+    Logged(Ticket),
+    /// Its kill record is written as soon as that can be.
+    Waiting,
+    /// The words changed since they were verified.
+    Changed,
 }
 
 /// A change to be published.
@@ -279,9 +291,10 @@ impl Store {
         row.add_live(class.len_max());
         bucket.insert(at.place.location(), class);
         drop(bucket);
-        let supersedes = found.may_supersede(&log);
+        let supersedes = found.may_supersede(&log, change.key_hash);
         let (ticket, unfilled) =
             log.append(at, change.slot, change.key_hash, (sequence, supersedes));
+        log.removal_superseded(change.key_hash);
         log.earn_reinsert(change.slot.len());
         self.fill_and_release(log, change.slot, unfilled);
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
@@ -316,7 +329,7 @@ impl Store {
         let bytes = SlotBytes::written(len, |target| change.slot.write_behind_header(target));
         let mut log = shared.log.lock();
         self.check_open(change.fill)?;
-        let kill = found.may_supersede(&log);
+        let kill = found.may_supersede(&log, change.key_hash);
         let reserved = if kill {
             match log.reserve(&kill_placeholder(), Appender::Client, shared.clock.now()) {
                 Ok(at) => Some(at),
@@ -352,6 +365,7 @@ impl Store {
         if let Some(at) = reserved {
             let record = Kill { key_hash: change.key_hash, sequence };
             ticket = self.fill_kills(&mut log, at, &[record]);
+            log.removal_logged(change.key_hash, ticket);
         }
         self.release(log);
         self.drop_lost(&lost);
@@ -467,85 +481,159 @@ impl Store {
         Ok(Attempt::Published(sequence, ticket))
     }
 
-    /// Removes a key. `purge` makes it durable before it returns and fails stores in progress.
-    /// True if a live entry was there; whether all slices of a large one still were is not looked at.
+    /// Removes a key: nobody finds it from here on, whatever the device does. `purge` makes it
+    /// durable before it returns and fails stores in progress. True if a live entry was there;
+    /// whether all slices of a large one still were is not looked at.
     ///
     /// # Errors
-    /// The device failed: the entry is gone now, but may come back after a crash.
+    /// The device failed, or did not keep up for 30 s, 5 s without room: the entry is gone now, and
+    /// what keeps it from coming back after a crash is written as soon as that can be.
     pub async fn remove(&self, key: &[u8], purge: bool) -> Result<bool, StoreError> {
         let key_hash = self.key_hash(key);
         if purge {
             self.shared.fills.purge(key_hash);
         }
-        let mut patience = Patience::default();
-        loop {
+        // The words of a snapshot that is still being read would come after this.
+        self.snapshot_settled().await?;
+        let found = loop {
             let found = self.find(key, key_hash).await;
             let nothing = found.matched.is_none() && found.suspects.is_empty();
             if nothing && self.is_absent(key_hash) {
-                return self.settle_absence(purge).await;
+                if purge {
+                    in_time(self.settle_absence()).await?;
+                }
+                return Ok(false);
             }
-            if !purge && self.shared.health.is_refusing() {
-                if !self.drop_unrecorded(key_hash, &found) {
-                    continue;
-                }
-                self.after_displacing(&found);
-                return Ok(found.matched.is_some_and(|matched| matched.live));
+            let taken = self.take_out(key_hash, &found, purge)?;
+            if matches!(taken, TakenOut::Changed) {
+                continue;
             }
-            self.begin_mutation().await?;
-            match self.kill(key_hash, &found, purge)? {
-                Attempt::Published(_, ticket) => {
-                    self.after_displacing(&found);
-                    if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
-                        self.flush_through(ticket).await?;
-                    }
-                    return Ok(found.matched.is_some_and(|matched| matched.live));
+            self.after_displacing(&found);
+            if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
+                in_time(self.settle_removal(key_hash, taken)).await?;
+            }
+            break found;
+        };
+        Ok(found.matched.is_some_and(|matched| matched.live))
+    }
+
+    /// Ends the life of a live entry now; gives the lifetime it had. Nobody finds it from here on,
+    /// whatever the device does.
+    pub(super) async fn end_life(&self, key: &[u8]) -> Result<Option<Lifetime>, StoreError> {
+        let key_hash = self.key_hash(key);
+        self.snapshot_settled().await?;
+        loop {
+            let found = self.find(key, key_hash).await;
+            let Some(matched) = found.matched.as_ref().filter(|matched| matched.live) else {
+                return Ok(None);
+            };
+            let taken = self.take_out(key_hash, &found, true)?;
+            if matches!(taken, TakenOut::Changed) {
+                continue;
+            }
+            self.after_displacing(&found);
+            if matches!(taken, TakenOut::Waiting) {
+                in_time(self.settle_removal(key_hash, taken)).await?;
+            }
+            return Ok(Some(matched.lifetime));
+        }
+    }
+
+    /// Takes what was found of a key out of the index, with its kill record if that can be written
+    /// now. `asked` if somebody waits for it to be durable.
+    fn take_out(&self, key_hash: u64, found: &Found, asked: bool) -> Result<TakenOut, StoreError> {
+        let shared = &*self.shared;
+        let mut log = shared.log.lock();
+        self.check_open(None)?;
+        shared.changed.note(key_hash);
+        let mut bucket = shared.index.lock(key_hash);
+        if !self.is_unchanged(&bucket, &found.places) {
+            return Ok(TakenOut::Changed);
+        }
+        let end = log.sequences_end();
+        self.unlink(found, (key_hash, end), (&mut bucket, &mut log));
+        drop(bucket);
+        let ticket = self.record_removal(&mut log, key_hash, asked);
+        self.release(log);
+        Ok(ticket.map_or(TakenOut::Waiting, TakenOut::Logged))
+    }
+
+    /// Appends the kill record of a key that was just taken out of the index, and gives its ticket;
+    /// where that cannot be now, the flusher does as soon as it can.
+    fn record_removal(&self, log: &mut Log, key_hash: u64, asked: bool) -> Option<Ticket> {
+        let now = self.shared.clock.now();
+        if !self.shared.health.is_refusing()
+            && let Ok(at) = log.reserve(&kill_placeholder(), Appender::Removal, now)
+        {
+            // Behind the other one, which may hand over what waits.
+            let in_two_logs = asked && !planted::is(Bug::PurgeInOneRegion);
+            if !in_two_logs || log.reserve_purges(1, now).is_ok() {
+                let tombstone = [Kill { key_hash, sequence: log.draw() }];
+                let mut ticket = self.fill_kills(log, at, &tombstone);
+                if in_two_logs {
+                    ticket = log.append_purges(&tombstone);
                 }
-                Attempt::Changed => {}
-                Attempt::NoRoom(_) if !purge => {
-                    if !self.drop_unrecorded(key_hash, &found) {
-                        continue;
-                    }
-                    self.after_displacing(&found);
-                    return Ok(found.matched.is_some_and(|matched| matched.live));
+                log.removal_logged(key_hash, ticket);
+                return Some(ticket);
+            }
+        }
+        log.removal_waits(key_hash, asked);
+        None
+    }
+
+    /// Waits until the removal of a key is durable.
+    async fn settle_removal(&self, key_hash: u64, taken: TakenOut) -> Result<(), StoreError> {
+        if let TakenOut::Logged(ticket) = taken {
+            return self.flush_through(ticket).await;
+        }
+        self.begin_mutation().await?;
+        let mut patience = Patience::default();
+        loop {
+            let changed = self.shared.changes.notified();
+            let (removal, latest) = {
+                let mut log = self.shared.log.lock();
+                log.record_removals(self.shared.clock.now());
+                let removal = log.removal(key_hash);
+                let is_tried = removal == Removal::Waiting && self.shared.health.is_refusing();
+                (removal, if is_tried { log.note_modified() } else { log.appended() })
+            };
+            match removal {
+                Removal::Logged(ticket) => return self.flush_through(ticket).await,
+                // Superseded, perhaps by what is not durable yet.
+                Removal::Done => return self.flush_through_if_needed(latest).await,
+                Removal::Waiting if self.shared.health.is_refusing() => {
+                    // Tries the device at once. With it the record is written too.
+                    self.flush_through(latest).await?;
                 }
-                Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
+                Removal::Waiting => {
+                    let deadline = patience.deadline(&self.shared.counters);
+                    self.shared.wake_reclaimer.notify_one();
+                    self.shared.wake_flusher.notify_one();
+                    self.wait_until(deadline, changed).await?;
+                }
             }
         }
     }
 
-    /// Drops a key's words when there is no room for a kill record. From then on every change
-    /// leaves one, so what may come back after a crash does not outlive a newer version. False if
-    /// one was not where it was found: reclaim has moved its entry, which is to be found again.
-    fn drop_unrecorded(&self, key_hash: u64, found: &Found) -> bool {
-        {
-            let mut log = self.shared.log.lock();
-            if found.is_partial {
-                self.shared.unverified.note(key_hash, log.sequences_end());
-            }
-            for place in found.displaced().filter(|place| !self.is_in_ram_only(*place)) {
-                let region = place.region(&self.shared.layout);
-                log.note_unindexed(region);
-            }
+    async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
+        if ticket > self.shared.durable.load(Ordering::Acquire) {
+            self.flush_through(ticket).await?;
         }
-        let left = found.displaced().filter(|place| !self.forget(key_hash, *place)).count();
-        left == 0 || self.shared.is_stopping()
+        Ok(())
     }
 
     /// Whether a key without a word has none for good, as seen under the append lock: nothing is
     /// half published and no older version may hide.
     fn is_absent(&self, key_hash: u64) -> bool {
         let log = self.shared.log.lock();
-        !log.may_hide_older() && self.shared.index.lock(key_hash).candidates().is_empty()
+        !log.may_hide_older(key_hash) && self.shared.index.lock(key_hash).candidates().is_empty()
     }
 
     /// A key that has no word may have one again after a crash, as long as what removed it
     /// (an expired overwrite, a kill record) is not durable; and a key that expired, as long as the
     /// device knows of no time after its end: the clock may be set back before the next start. A
     /// purge waits for that.
-    async fn settle_absence(&self, purge: bool) -> Result<bool, StoreError> {
-        if !purge {
-            return Ok(false);
-        }
+    async fn settle_absence(&self) -> Result<(), StoreError> {
         let forgotten_until = Timestamp(self.shared.forgotten_until.load(Ordering::Acquire));
         if self.shared.log.lock().superblock().0.time.cache < forgotten_until {
             self.begin_mutation().await?;
@@ -558,46 +646,11 @@ impl Store {
                 log.appended()
             }
         };
-        if appended > self.shared.durable.load(Ordering::Acquire) {
-            self.flush_through(appended).await?;
-        }
-        Ok(false)
-    }
-
-    /// Takes a key's words out of the index and leaves a tombstone; that of a purge in two logs.
-    fn kill(&self, key_hash: u64, found: &Found, purge: bool) -> Result<Attempt, StoreError> {
-        let shared = &*self.shared;
-        let mut log = shared.log.lock();
-        self.check_open(None)?;
-        let in_two_logs = purge && !planted::is(Bug::PurgeInOneRegion);
-        let at = match log.reserve(&kill_placeholder(), Appender::Client, shared.clock.now()) {
-            Ok(at) => at,
-            Err(why) => return Ok(Attempt::NoRoom(why)),
-        };
-        // Behind the other one, which may hand over what waits.
-        if in_two_logs && let Err(why) = log.reserve_purges(1, shared.clock.now()) {
-            return Ok(Attempt::NoRoom(why));
-        }
-        shared.changed.note(key_hash);
-        let mut bucket = shared.index.lock(key_hash);
-        if !self.is_unchanged(&bucket, &found.places) {
-            return Ok(Attempt::Changed);
-        }
-        let sequence = log.draw();
-        self.unlink(found, (key_hash, sequence), (&mut bucket, &mut log));
-        drop(bucket);
-        let tombstone = [Kill { key_hash, sequence }];
-        let mut ticket = self.fill_kills(&mut log, at, &tombstone);
-        if in_two_logs {
-            ticket = log.append_purges(&tombstone);
-        }
-        self.release(log);
-        Ok(Attempt::Published(sequence, ticket))
+        self.flush_through_if_needed(appended).await
     }
 
     /// Drops the word of an entry whose bytes are damaged, with a kill record in case they can
-    /// be read again later. Without room for the record the word stays and is met again. True if
-    /// the word is gone by this.
+    /// be read again later. True if the word is gone by this.
     pub(super) fn drop_damaged(&self, key_hash: u64, candidate: Candidate) -> bool {
         if self.is_in_ram_only(candidate.place()) {
             self.forget(key_hash, candidate.place());
@@ -605,55 +658,45 @@ impl Store {
         }
         count(&self.shared.counters.damaged);
         let mut log = self.shared.log.lock();
-        if !log.has_epoch() || self.shared.is_stopping() {
+        if self.shared.is_stopping() {
+            // The index and its snapshot must agree with the region table.
             return false;
         }
-        let now = self.shared.clock.now();
-        let Ok(at) = log.reserve(&kill_placeholder(), Appender::Client, now) else {
-            return false;
-        };
         let mut bucket = self.shared.index.lock(key_hash);
         let same = self.is_present(candidate.place());
         let removed = same.then(|| bucket.remove(candidate.location())).flatten();
+        drop(bucket);
         if let Some(word) = removed {
             self.shared.uncount(word);
-        }
-        drop(bucket);
-        if removed.is_some() {
             // It may be another key's, which then has no kill record of its own.
             log.note_unindexed(candidate.place().region(&self.shared.layout));
-            let sequence = log.draw();
-            self.fill_kills(&mut log, at, &[Kill { key_hash, sequence }]);
+            // A lookup alone begins no epoch: the record waits for the first change.
+            self.record_removal(&mut log, key_hash, false);
         }
         self.release(log);
         self.shared.resident.remove(candidate.place());
         removed.is_some()
     }
 
-    /// Makes everything stored so far dead, durably. O(1): a floor in the superblock.
+    /// Makes everything stored so far dead, at once and then durably. O(1): a floor in the superblock.
     ///
     /// # Errors
-    /// The device failed: entries are gone now, but may come back after a crash.
+    /// The device failed, or did not keep up for 30 s: entries are gone now, and the floor is written
+    /// as soon as that can be; before it is, they may come back after a crash.
     pub async fn purge_all(&self) -> Result<(), StoreError> {
-        self.begin_mutation().await?;
         self.shared.fills.purge_all();
-        let mut patience = Patience::default();
-        loop {
-            match self.raise_purge_floor()? {
-                Ok(ticket) => return self.flush_through(ticket).await,
-                Err(why) => self.wait_for_room(why, &mut patience).await?,
-            }
-        }
-    }
-
-    fn raise_purge_floor(&self) -> Result<Result<Ticket, NoRoom>, StoreError> {
-        let mut log = self.shared.log.lock();
-        self.check_open(None)?;
-        let raised = log.raise_purge_floor(self.shared.clock.pair());
-        Ok(raised.map(|(floor, ticket)| {
+        let ticket = {
+            let mut log = self.shared.log.lock();
+            self.check_open(None)?;
+            let (floor, ticket) = log.raise_purge_floor(self.shared.clock.pair());
             self.shared.set_purge_floor(floor);
             ticket
-        }))
+        };
+        in_time(async {
+            self.begin_mutation().await?;
+            self.flush_through(ticket).await
+        })
+        .await
     }
 
     pub(super) async fn wait_for_room(
@@ -670,8 +713,16 @@ impl Store {
         if self.shared.log.lock().has_room(why) {
             return Ok(());
         }
+        self.wait_until(deadline, changed).await
+    }
+
+    async fn wait_until(
+        &self,
+        deadline: tokio::time::Instant,
+        changed: impl Future<Output = ()>,
+    ) -> Result<(), StoreError> {
         match tokio::time::timeout_at(deadline, changed).await {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(_) => {
                 count(&self.shared.counters.refused);
                 Err(StoreError::Busy("the device does not keep up"))
@@ -692,6 +743,14 @@ impl Patience {
             count(&counters.stalls);
             tokio::time::Instant::now() + ROOM_WAIT_MAX
         })
+    }
+}
+
+/// Waits for a purge to be durable, but not for ever.
+async fn in_time(settled: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+    match tokio::time::timeout(PURGE_WAIT_MAX, settled).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Busy("the device does not keep up")),
     }
 }
 

@@ -50,8 +50,10 @@ impl Store {
                 let reclaimed = match self.reclaim_one(&mut hand).await {
                     Ok(reclaimed) => reclaimed,
                     Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "reclaim failed");
-                        tokio::time::sleep(super::RETRY_PAUSE).await;
+                        self.tell_failure(&error);
+                        if !is_unreadable(&error) || !self.has_untried_region() {
+                            tokio::time::sleep(super::RETRY_PAUSE).await;
+                        }
                         true
                     }
                 };
@@ -60,6 +62,33 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Says that a region could not be reclaimed, but not of each that a broken disk cannot read.
+    fn tell_failure(&self, error: &StoreError) {
+        let set_aside = self.set_aside_regions();
+        let source = error as &dyn std::error::Error;
+        if is_unreadable(error) && set_aside > 1 {
+            tracing::debug!(error = source, set_aside, "another region cannot be read");
+        } else {
+            tracing::error!(error = source, set_aside, "reclaim failed: the region is set aside");
+        }
+    }
+
+    /// Whether a region waits to be emptied of which it is not known that it cannot be.
+    fn has_untried_region(&self) -> bool {
+        let now = self.shared.clock.now();
+        let mut rows = self.shared.regions.iter().map(|(_, row)| row);
+        rows.any(|row| row.state() == RegionState::Sealed && !row.is_set_aside(now))
+    }
+
+    /// Number of regions that could not be read or freed and are left alone: each is tried again after
+    /// a while, more and more rarely.
+    #[must_use]
+    pub fn set_aside_regions(&self) -> u64 {
+        let rows = self.shared.regions.iter().map(|(_, row)| row);
+        let aside = rows.filter(|row| row.failures() > 0 || row.state() == RegionState::Unreadable);
+        aside.count() as u64
     }
 
     /// Free regions that reclaim keeps ahead: a 32nd of the device, at least 2 and at most 64.
@@ -273,7 +302,7 @@ impl Store {
     /// read: a tombstone that is lost with it would bring back what it hides in them.
     async fn contents_to_empty(&self, region: u32) -> Result<Contents, StoreError> {
         let generation = self.shared.regions.on_device(region).generation();
-        let read = self.read_contents(region, generation).await;
+        let read = self.read_contents_soon(region, generation).await;
         let is_oldest = self.shared.regions.is_oldest(region);
         match read {
             Ok(Contents { hole: Some(error), .. }) if !is_oldest => Err(error.into()),
@@ -298,14 +327,11 @@ impl Store {
         let Loaded::Entry(entry, tier) = self.peek(candidate, Extent::Whole).await else {
             return false;
         };
-        if !self.is_live(&entry) {
-            return false;
-        }
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
         let mut log = shared.log.lock();
-        // A purge of everything that came after the check above has its floor set under this lock.
-        if entry.sequence() < shared.purge_floor() {
+        // A purge of everything sets its floor under this lock.
+        if !self.is_live(&entry) {
             return false;
         }
         // Its word is still there, but a change killed it unseen: moved, it would be newer than that.
@@ -447,7 +473,14 @@ impl Store {
         }
         row.forget_failures();
         shared.regions.note_read(region);
-        shared.log.lock().add_free(region);
+        let removals_wait = {
+            let mut log = shared.log.lock();
+            log.add_free(region);
+            log.removals_waiting() > 0
+        };
+        if removals_wait {
+            shared.wake_flusher.notify_one();
+        }
         count(&shared.counters.regions_freed);
         shared.changes.notify_waiters();
         Ok(())
@@ -489,6 +522,12 @@ impl Store {
         }
         true
     }
+}
+
+/// Whether a region could not be reclaimed because it could not be read, and nothing in it was lost by
+/// the attempt.
+fn is_unreadable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Device(error) if error.operation == "read")
 }
 
 /// How long a region is set aside after so many failures before this one.

@@ -62,7 +62,7 @@ impl Sequences {
     pub fn has_room(&self, appender: Appender) -> bool {
         let margin = match appender {
             Appender::Client => self.per_epoch / 4,
-            Appender::Reclaim => self.per_epoch / 8,
+            Appender::Removal | Appender::Reclaim => self.per_epoch / 8,
         };
         self.has_epoch() && self.left() > margin
     }

@@ -11,7 +11,8 @@ use crate::clock::Timestamp;
 use crate::format::{ENTRY_HEADER_LEN, ObjectHead, REGION_HEADER_LEN, RegionHeader, SliceKey};
 
 impl Store {
-    /// Gives a live entry a new lifetime without moving it, where it is on the device.
+    /// Gives a live entry a new lifetime without moving it, where it is on the device. One whose
+    /// end is not after now is removed.
     ///
     /// # Errors
     /// The device failed.
@@ -22,6 +23,11 @@ impl Store {
         keep_until: Timestamp,
     ) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
+        if keep_until <= self.shared.clock.now() {
+            let Some(ended) = self.end_life(key).await? else { return Ok(None) };
+            count(&self.shared.counters.touched);
+            return Ok(Some(Lifetime { stored_at: ended.stored_at, fresh_until, keep_until }));
+        }
         self.begin_store().await?;
         let mut turn = None;
         loop {

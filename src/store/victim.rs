@@ -99,7 +99,9 @@ impl Store {
                 let age = row.generation().0;
                 let age = if in_doubt { u64::MAX - age } else { age };
                 let failures = if row.is_set_aside(now) { row.failures() } else { 0 };
-                (region, (failures, !row.is_condemned(), worth, age))
+                // Its time has come again: the hand may be far from it, and what it hides is in doubt.
+                let is_retried = failures == 0 && row.failures() > 0;
+                (region, (failures, !row.is_condemned() && !is_retried, worth, age))
             })
             .min_by_key(|(_, order)| *order)?;
         let is_ordinary = failures == 0 && is_sound && worth == Worth::Some;

@@ -291,3 +291,31 @@ fn another_devices_or_another_places_bytes_do_not_pass() {
     rig.kill();
     assert_eq!(rig.get(b"two").unwrap(), body(2, 5000));
 }
+
+#[test]
+fn damage_that_is_met_before_the_first_change_is_met_once() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(1, 5000), &for_secs(1000)).unwrap();
+    rig.put(b"key", &body(2, 5000), &for_secs(1000)).unwrap();
+    rig.fill("filler", 5, 1000);
+    rig.sleep(secs(2));
+    rig.kill();
+    let at = rig.find(&body(2, 5000)[..64]);
+    rig.sim.corrupt(at, 0x10);
+    assert_eq!(rig.get(b"key"), None);
+    let before = rig.sim.counts();
+    for _ in 0..100 {
+        assert_eq!(rig.get(b"key"), None);
+    }
+    let counts = rig.sim.counts();
+    assert_eq!((counts.reads, counts.writes), (before.reads, before.writes));
+    let store = rig.stats().store;
+    assert_eq!((store.counters.damaged, store.removals_waiting), (1, 1));
+    // Its kill record comes with the first change.
+    rig.put(b"other", &body(3, 100), &flushed()).unwrap();
+    assert_eq!(rig.stats().store.removals_waiting, 0);
+    rig.sim.corrupt(at, 0x10);
+    rig.kill();
+    assert_eq!(rig.get(b"key"), None, "sound again, but said to be gone");
+    rig.cache().device_store().check_accounting();
+}

@@ -174,6 +174,10 @@ fn changes_wait_for_a_device_that_does_not_take_the_next_epoch() {
     let mut rig = Rig::with(SMALL, short_epochs());
     let size = SMALL.regions * SMALL.region_size + 2 * SUPERBLOCK;
     rig.put(b"first", &body(1, 100), &flushed()).unwrap();
+    // Nearly half of the epoch, at which the next is due.
+    for n in 0..28 {
+        rig.put(b"before", &body(n, 100), &for_secs(10_000)).unwrap();
+    }
     let begun = epoch(&rig);
     for range in [0..SUPERBLOCK, size - SUPERBLOCK..size] {
         let refuses = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write).within(range);

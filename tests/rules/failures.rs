@@ -1,7 +1,7 @@
 //! Devices that fail (D11): no panic, no false success, nothing comes back that was purged.
 
-use rawcached::cache::{StoreError, StoreOptions};
-use rawcached::device::{Effect, Fault, OperationKind};
+use rawcached::cache::{Condition, StoreError, StoreOptions};
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::support::*;
 
@@ -223,4 +223,32 @@ fn a_region_whose_header_cannot_be_read_at_the_start_is_not_given_away() {
     rig.sim.clear_faults();
     rig.restart();
     assert_eq!(rig.get(b"key").unwrap(), body(99, 1000));
+}
+
+#[test]
+fn a_header_that_a_failed_flush_covered_is_written_again() {
+    let mut rig = Rig::new();
+    rig.fill("filler", 4, 1000);
+    rig.sleep(secs(3));
+    rig.run(async {
+        let options = StoreOptions { ttl: Some(secs(1000)), ..StoreOptions::default() };
+        let put = |key: &'static [u8], seed| {
+            rig.cache().put(key, body(seed, 30_000), Condition::Always, &options)
+        };
+        rig.sim.inject(failing(OperationKind::Flush, libc::EIO));
+        rig.sim.set_delay(Delay::Sleep(millis(300)));
+        // Opens the next region.
+        put(b"lost", 1).await.unwrap();
+        let before = rig.sim.counts().flushes;
+        while rig.sim.counts().flushes == before {
+            tokio::time::sleep(millis(1)).await;
+        }
+        // The flush under way, which fails, covers the header, and none of this.
+        put(b"key", 2).await.unwrap();
+        rig.sim.set_delay(Delay::None);
+        tokio::time::sleep(secs(5)).await;
+    });
+    assert_eq!(rig.stats().store.counters.write_errors, 1);
+    rig.power_cut();
+    assert_eq!(rig.get(b"key").unwrap(), body(2, 30_000));
 }

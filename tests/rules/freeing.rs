@@ -161,3 +161,52 @@ fn emptying_a_region_gives_way_to_others() {
         assert!(evicted > 1024);
     });
 }
+
+#[test]
+fn a_region_is_not_free_when_a_flush_failed_between_the_writes_that_free_it() {
+    let mut failed = 0;
+    for at in (0..1500).step_by(20) {
+        let mut rig = Rig::new();
+        rig.put(b"victim", &body(1, QUARTER), &for_secs(100_000)).unwrap();
+        rig.fill("beside-victim", 3, 20);
+        rig.fill("beside-kill", 2, 20);
+        assert!(rig.remove(b"victim").unwrap());
+        rig.fill("beside-kill-too", 2, 20);
+        // Seven regions that stay, and one more is free.
+        rig.fill("filler", 4 * 6 + 1, 100_000);
+        rig.sleep(secs(2));
+        rig.clock.advance(secs(60));
+        for n in 0..3 {
+            assert_eq!(rig.get(format!("beside-victim-{n}").as_bytes()), None, "nothing is left");
+        }
+        // The victim's region is emptied first, then that of its kill record.
+        rig.sim.set_delay(Delay::Sleep(millis(400)));
+        rig.run(async {
+            let options = for_secs(100_000);
+            for n in 0..4 {
+                let (key, bytes) = (format!("more-{n}"), body(n, QUARTER));
+                let put = rig.cache().put(key.as_bytes(), bytes, Condition::Always, &options);
+                let _ = tokio::time::timeout(millis(50), put).await;
+            }
+            tokio::time::sleep(millis(at)).await;
+            rig.sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Flush));
+            let options = flushed();
+            let put = rig.cache().put(b"flushes", body(1, 10), Condition::Always, &options);
+            let _ = tokio::time::timeout(secs(3), put).await;
+        });
+        rig.sim.set_delay(Delay::None);
+        rig.sleep(secs(3));
+        failed += rig.stats().store.regions_set_aside;
+        for n in 0.. {
+            if rig.stats().store.counters.regions_freed >= 2 {
+                break;
+            }
+            assert!(n < 20, "the region of the kill record is freed");
+            let _ = rig.put(format!("last-{n}").as_bytes(), &body(n, QUARTER), &for_secs(100_000));
+            rig.sleep(millis(1500));
+        }
+        rig.power_cut();
+        assert_eq!(rig.get(b"victim"), None, "after {at} ms");
+    }
+    assert!(failed > 3, "{failed} flushes failed at the right time");
+}

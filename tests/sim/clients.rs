@@ -14,7 +14,7 @@ use rawcached::cache::{Cache, StoreError};
 use rawcached::clock::Clock;
 use tokio::time::Instant;
 
-use crate::history::History;
+use crate::history::{History, PurgeEnd};
 use crate::world::{World, key_bytes};
 
 /// How long an operation may take on the paused clock before it counts as hung.
@@ -223,7 +223,13 @@ impl Client {
         if let Some(Err(error)) = &purged {
             self.expect_error(&mut history, error);
         }
-        history.end_purge(change, matches!(purged, Some(Ok(_))));
+        let how = match purged {
+            Some(Ok(_)) => PurgeEnd::Acknowledged,
+            // Dropped half way, or come with the stop.
+            None | Some(Err(StoreError::ShuttingDown)) => PurgeEnd::Unknown,
+            Some(Err(_)) => PurgeEnd::Refused,
+        };
+        history.end_purge(change, how);
         if let (Some(Ok(true)), Some(key)) = (purged, key) {
             history.check_existed(key, began, "removed");
         }

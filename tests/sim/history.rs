@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use change::{Change, KeyHistory, Origin, Touch};
-pub use change::{Crash, Life, StoreEnd, Version};
+pub use change::{Crash, Life, PurgeEnd, StoreEnd, Version};
 
 /// A moment in the order of everything that happened.
 pub type Tick = u64;
@@ -237,17 +237,24 @@ impl History {
         }
     }
 
-    /// A removal ended; `Ok` means acknowledged and thus durable.
-    pub fn end_purge(&mut self, id: ChangeId, acknowledged: bool) {
+    /// A removal ended.
+    pub fn end_purge(&mut self, id: ChangeId, how: PurgeEnd) {
         let (end, now) = (self.tick(), self.now);
         let change = self.change(id);
         change.end = end;
         change.origin.ended_at = now;
         let begin = change.begin;
-        if acknowledged {
-            change.certain = true;
-            change.durable = true;
-            self.flushed(begin);
+        match how {
+            PurgeEnd::Acknowledged => {
+                change.certain = true;
+                change.durable = true;
+                self.flushed(begin);
+            }
+            PurgeEnd::Refused => {
+                change.certain = true;
+                change.logged = false;
+            }
+            PurgeEnd::Unknown => {}
         }
     }
 

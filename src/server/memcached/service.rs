@@ -92,7 +92,18 @@ impl Service {
                 self.shard.delete_misses.bump();
                 "NOT_FOUND"
             }
-            Err(error) => self.failure(&error),
+            Err(error) => self.failed_removal(&error),
+        }
+    }
+
+    /// The answer where nobody finds an entry any more, but that is not durable.
+    fn failed_removal(&self, error: &StoreError) -> &'static str {
+        match error {
+            StoreError::Busy(_) => {
+                self.shard.store_failed.bump();
+                "SERVER_ERROR removed, but not durable yet"
+            }
+            error => self.failure(error),
         }
     }
 
@@ -129,7 +140,7 @@ impl Service {
         self.shard.record(Operation::Flush, watch.elapsed());
         match purged {
             Ok(()) => "OK",
-            Err(error) => self.failure(&error),
+            Err(error) => self.failed_removal(&error),
         }
     }
 

@@ -86,7 +86,7 @@ impl Inspection {
 
     fn reader(&self) -> RegionReader<'_> {
         let (layout, uuid) = (self.layout(), self.superblocks.best.uuid);
-        RegionReader { device: &self.device, layout, uuid }
+        RegionReader { device: &self.device, layout, uuid, lost_blocks_max: u64::MAX }
     }
 }
 

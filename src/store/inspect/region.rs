@@ -9,7 +9,7 @@ use crate::format::{
     Footer, LogKind, RegionHeader, RegionUse, Seed, Sequence, SnapshotDirectory, Superblock,
     Trailer,
 };
-use crate::store::contents::{FoundFooter, Holes, RegionReader};
+use crate::store::contents::{FoundFooter, RegionReader};
 use crate::store::key_hash::KeyHasher;
 
 /// What a region is.
@@ -162,7 +162,7 @@ pub(super) async fn look(
     }
     if known && !sealed {
         let hash_of = |kind, key: &[u8]| hasher.of(kind, key);
-        let contents = reader.scan(region, sight.generation, Holes::Bear, hash_of).await?;
+        let contents = reader.scan(region, sight.generation, hash_of).await?;
         sight.holds = Holds::Unsealed;
         sight.stamp = sight.stamp.max(contents.stamp);
         sight.footer = contents.footer;

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{Kill, LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
 use crate::store::Store;
-use crate::store::contents::{Contents, Holes};
+use crate::store::contents::{Contents, RegionReader};
 use crate::store::counters::count;
 use crate::store::read::{Candidate, Extent, Loaded};
 use crate::store::regions::RegionState;
@@ -131,7 +131,9 @@ impl Store {
         }
         let _turn = shared.scans.acquire().await;
         let hash_of = |kind, key: &[u8]| self.hash_of(kind, key);
-        let contents = self.reader().scan(region, life.generation, Holes::Refuse, hash_of).await?;
+        // It is worth nothing unless all is read.
+        let reader = RegionReader { lost_blocks_max: 0, ..self.reader() };
+        let contents = reader.scan(region, life.generation, hash_of).await?;
         Ok(Found::Life { header: life, contents })
     }
 

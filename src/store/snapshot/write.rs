@@ -79,7 +79,7 @@ impl Store {
             // It may have words of entries that a change killed unseen.
             return Err("keys that collide were changed");
         }
-        if log.may_hide_older() {
+        if !log.is_indexed() {
             // The index lacks what recovery would find: only footers tell all.
             return Err("the device failed or entries were damaged since the start");
         }

@@ -37,6 +37,17 @@ pub enum StoreEnd {
     Cancelled,
 }
 
+/// How a removal ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeEnd {
+    /// It is durable.
+    Acknowledged,
+    /// An error: it holds all the same until the life ends, and may outlive it.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
 /// How a life of the cache ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Crash {

@@ -15,7 +15,7 @@ fn stored(history: &mut History, id: u64, flushed: bool) {
 
 fn purged(history: &mut History) {
     let purge = history.begin_purge(Some(1));
-    history.end_purge(purge, true);
+    history.end_purge(purge, PurgeEnd::Acknowledged);
 }
 
 fn lookup(history: &mut History) -> Lookup {

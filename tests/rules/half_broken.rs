@@ -1,0 +1,83 @@
+//! A disk of which a part cannot be read: what cannot be read is left alone after a few tries, and
+//! the rest goes on.
+
+use rawcached::cache::Condition;
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
+use tokio::time::Instant;
+
+use crate::support::*;
+
+const DISK: Disk = Disk { regions: 64, ..SMALL };
+/// Most reads that one region may cost before it is left alone.
+const READS_MAX: u64 = 40;
+
+fn failing_reads() -> Fault {
+    Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read)
+}
+
+/// A full device on which each request takes its time.
+fn full() -> Rig {
+    let rig = Rig::with(DISK, plain());
+    rig.fill("first", DISK.regions * 4, 100_000);
+    rig.sleep(secs(3));
+    rig.sim.set_delay(Delay::Sleep(millis(10)));
+    rig
+}
+
+/// Stores that end within 10 s on the clock of the device; none is refused.
+fn stores_in_10_secs(rig: &Rig) -> u64 {
+    let cache = rig.cache();
+    rig.run(async {
+        let (until, bytes) = (Instant::now() + secs(10), body(7, QUARTER));
+        let mut stored = 0;
+        while Instant::now() < until {
+            let key = format!("more-{stored}");
+            let options = for_secs(100_000);
+            cache.put(key.as_bytes(), bytes.clone(), Condition::Always, &options).await.unwrap();
+            stored += 1;
+            tokio::time::sleep(millis(1)).await;
+        }
+        stored
+    })
+}
+
+#[test]
+fn a_disk_of_which_half_cannot_be_read_takes_more_than_half_of_the_stores() {
+    let healthy = stores_in_10_secs(&full());
+    let rig = full();
+    for region in (0..DISK.regions).step_by(2) {
+        let start = SUPERBLOCK + region * REGION;
+        rig.sim.inject(failing_reads().within(start..start + REGION).always());
+    }
+    let stored = stores_in_10_secs(&rig);
+    assert!(stored > healthy / 2, "{stored} of {healthy}");
+    let stats = rig.stats().store;
+    let broken = DISK.regions / 2;
+    assert!(stats.regions_set_aside >= broken / 2, "{} set aside", stats.regions_set_aside);
+    let faults = rig.sim.counts().faults;
+    assert!(faults <= broken * READS_MAX, "{faults} failed reads");
+    assert!(!rig.cache().device_store().troubles().is_empty(), "readiness tells");
+    // They are tried again, and when they can be read that is over.
+    rig.sim.clear_faults();
+    rig.sim.set_delay(Delay::None);
+    rig.clock.advance(secs(4000));
+    for n in 0..DISK.regions * 8 {
+        rig.put(format!("last-{n}").as_bytes(), &body(n, QUARTER), &for_secs(100_000)).unwrap();
+        if n % 4 == 0 {
+            rig.sleep(millis(200));
+        }
+    }
+    assert_eq!(rig.stats().store.regions_set_aside, 0);
+}
+
+#[test]
+fn a_disk_of_which_every_other_read_fails_takes_more_than_half_of_the_stores() {
+    let healthy = stores_in_10_secs(&full());
+    let rig = full();
+    for n in 0..1500 {
+        rig.sim.inject(failing_reads().after(n * 2));
+    }
+    let stored = stores_in_10_secs(&rig);
+    assert!(rig.sim.counts().faults > 20, "{} reads failed", rig.sim.counts().faults);
+    assert!(stored > healthy / 2, "{stored} of {healthy}");
+}
