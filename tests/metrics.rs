@@ -354,8 +354,14 @@ async fn reclaim(seen: &mut Seen) {
     assert!(cache.lookup(b"key-190").await.is_none());
     let mut writer = cache.store(b"streamed", StoreOptions::default()).unwrap();
     writer.write_chunk(&[1; 10]).await.unwrap();
+    // Its slices are in the way of everything that comes after them.
+    let mut large = cache.store(b"large", StoreOptions::default()).unwrap();
+    for n in 0..150 {
+        large.write_chunk(&[1; 10_000]).await.unwrap();
+        put(&cache, &format!("beside-{n}"), 60_000).await;
+    }
     seen.scrape(&metrics);
-    drop(writer);
+    drop((writer, large));
     cache.shutdown().await.unwrap();
     seen.scrape(&metrics);
     device.corrupt(20, 1);

@@ -96,7 +96,7 @@ pub struct StoreOptions {
     pub lifetime: Option<Lifetime>,
     /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`].
     pub metadata: Bytes,
-    /// The body's length if it is known; lets the store refuse early.
+    /// The body's length if it is known: room for it is set aside at the start, or refused.
     pub len_hint: Option<u64>,
     /// When the store is acknowledged; `None` takes the configured mode.
     pub ack: Option<Ack>,
@@ -241,14 +241,7 @@ impl Cache {
     ) -> Result<Stored, StoreError> {
         check_lengths(key, &options.metadata)?;
         if body.len() > self.inner.store.layout().slice_size as usize {
-            let mut writer = Writer::new(self.clone(), key, options.clone());
-            return match writer.write_chunk(body).await {
-                Ok(()) => writer.finalize(condition).await,
-                Err(error) => {
-                    self.drop_failed(key).await;
-                    Err(error)
-                }
-            };
+            return self.put_sliced(key, body, condition, options).await;
         }
         let lifetime = self.lifetime_of(options);
         let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
@@ -263,17 +256,40 @@ impl Cache {
         result
     }
 
-    /// Begins a streamed store. Dropping the writer leaves the old entry as it is.
+    async fn put_sliced(
+        &self,
+        key: &[u8],
+        body: &[u8],
+        condition: Condition,
+        options: &StoreOptions,
+    ) -> Result<Stored, StoreError> {
+        let options = StoreOptions { len_hint: Some(body.len() as u64), ..options.clone() };
+        let written = match self.store(key, options) {
+            Ok(mut writer) => writer.write_chunk(body).await.map(|()| writer),
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(writer) => writer.finalize(condition).await,
+            Err(error) => {
+                self.drop_failed(key).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins a streamed store. Dropping the writer leaves the old entry as it is. Room for the
+    /// announced length is set aside until the writer is finalized or dropped.
     ///
     /// # Errors
-    /// The key, the metadata or the announced length is out of bounds.
+    /// The key, the metadata or the announced length is out of bounds; [`StoreError::Crowded`] if stores
+    /// under way would take more than half of the device together.
     pub fn store(&self, key: &[u8], options: StoreOptions) -> Result<Writer, StoreError> {
         check_lengths(key, &options.metadata)?;
         let limit = self.object_len_max();
         if options.len_hint.is_some_and(|len| len > limit) {
             return Err(StoreError::TooLarge { limit });
         }
-        Ok(Writer::new(self.clone(), key, options))
+        Writer::new(self.clone(), key, options)
     }
 
     /// Changes the lifetime of a live entry without moving it; gives the new one.

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use super::staging::Held;
 use super::{Cache, StoreOptions};
 use crate::format::{ObjectHead, Sequence, SliceKey};
-use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Value};
+use crate::store::{Condition, Fill, Lifetime, Room, StoreError, Stored, Value};
 
 /// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
 pub struct Writer {
@@ -17,6 +17,10 @@ pub struct Writer {
     fill: Fill,
     /// The slice so far.
     held: Held,
+    /// What it may take of the device, once its body is longer than a slice.
+    room: Room,
+    /// Bytes in slices.
+    sliced: u64,
     object: Option<Sequence>,
     slices: u32,
     len: u64,
@@ -26,30 +30,45 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(cache: Cache, key: &[u8], options: StoreOptions) -> Writer {
+    /// # Errors
+    /// [`StoreError::Crowded`]: there is no room for a body as long as was announced.
+    pub(super) fn new(
+        cache: Cache,
+        key: &[u8],
+        options: StoreOptions,
+    ) -> Result<Writer, StoreError> {
+        let mut room = cache.inner.store.room();
+        let slice_size = u64::from(cache.inner.store.layout().slice_size);
+        if let Some(len) = options.len_hint.filter(|len| *len > slice_size) {
+            room.grow_to(len)?;
+        }
         let fill = cache.inner.store.begin_fill(key);
         let lifetime = cache.lifetime_of(&options);
         let held = cache.inner.staging.hold();
-        Writer {
+        Ok(Writer {
             cache,
             key: key.to_vec(),
             options,
             lifetime,
             fill,
             held,
+            room,
+            sliced: 0,
             object: None,
             slices: 0,
             len: 0,
             broken: false,
             finished: false,
-        }
+        })
     }
 
     /// Appends bytes of any length to the body.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`]; [`StoreError::Busy`] after a long wait for memory, or because
-    /// others waited long for that of this store; or a failed device. The store is over.
+    /// [`StoreError::TooLarge`]; [`StoreError::Crowded`] if the body is longer than was announced, or
+    /// nothing was, and stores under way take half of the device; [`StoreError::Busy`] after a long
+    /// wait for memory, or because others waited long for that of this store; or a failed device.
+    /// The store is over.
     pub async fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         // Stays so if this fails, or if the caller drops it half way.
         let was_broken = std::mem::replace(&mut self.broken, true);
@@ -82,6 +101,8 @@ impl Writer {
     }
 
     async fn append(&mut self, staged: BytesMut) -> Result<(), StoreError> {
+        let sliced = self.sliced + staged.len() as u64;
+        self.room.grow_to(sliced)?;
         let object = match self.object {
             Some(object) => object,
             None => *self.object.insert(self.cache.inner.store.name_object().await?),
@@ -89,6 +110,7 @@ impl Writer {
         let key = SliceKey { object, number: self.slices };
         self.cache.inner.store.append_slice(key, &staged, self.lifetime).await?;
         self.slices += 1;
+        self.sliced = sliced;
         self.held.slice_ended(staged);
         Ok(())
     }

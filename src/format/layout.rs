@@ -1,5 +1,7 @@
 //! How a device is divided: superblock copies, regions, slices, granules. Pure arithmetic.
 
+use super::{ENTRY_HEADER_LEN, SECTOR, SliceKey, checksum_table_len};
+
 /// Bytes reserved for each of the two superblock copies: a block of the largest alignment, and as
 /// much again for a table of the members of a cache.
 pub const SUPERBLOCK_SPACE: u64 = 128 << 10;
@@ -18,6 +20,8 @@ const REGION_SIZE_MIN: u64 = 256 << 10;
 const REGION_SIZE_AUTO: u64 = 64 << 20;
 const REGION_SIZE_MAX: u64 = 1 << 30;
 const SLICE_SIZE_MAX: u64 = 1 << 20;
+/// Regions that large objects leave to others: an open one, one for reclaim, two for purges.
+const REGIONS_FOR_OTHERS: u32 = 4;
 const GRANULES: [u32; 3] = [16, 32, 64];
 /// Granules that an index word can name, less those kept for entries without a place on the device.
 const LOCATIONS_MAX: u64 = (1 << 40) - (1 << 32);
@@ -147,10 +151,20 @@ impl Layout {
         (device_size / SIZE_UNIT * SIZE_UNIT).saturating_sub(SUPERBLOCK_SPACE)
     }
 
-    /// Largest object in bytes: half of the bytes in regions.
+    /// Largest object in bytes, and what all large objects being stored may have together: half of the
+    /// bytes in regions. Of a few small regions it is what all but four of them hold: with what
+    /// these need for other entries, purges and reclaim such an object can always be stored.
     #[must_use]
     pub fn object_len_max(&self) -> u64 {
-        u64::from(self.region_count) * self.region_size / 2
+        let half = u64::from(self.region_count) * self.region_size / 2;
+        // A header and a footer of a block each; a slot's header has to be within a sector.
+        let slot_len = u64::from(self.slice_size)
+            + (ENTRY_HEADER_LEN + SliceKey::LEN + checksum_table_len(self.slice_size as usize))
+                as u64
+            + SECTOR;
+        let slices = (self.region_size - 2 * u64::from(self.alignment)) / slot_len;
+        let regions = u64::from(self.region_count.saturating_sub(REGIONS_FOR_OTHERS));
+        half.min(regions * slices * u64::from(self.slice_size))
     }
 }
 

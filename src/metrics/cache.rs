@@ -19,6 +19,16 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
             "Most bytes of stores in progress; what is beyond waits and is refused after 30 s at most.",
             stats.staging_bytes_max,
         ),
+        (
+            "rawcached_uploads_room_bytes",
+            "Bytes of the device set aside for large objects being stored.",
+            stats.store.room_bytes,
+        ),
+        (
+            "rawcached_uploads_room_max_bytes",
+            "Most bytes set aside for large objects being stored; what is beyond is refused.",
+            stats.store.room_bytes_max,
+        ),
     ] {
         page.gauge(name, help, &[], value);
     }
@@ -245,6 +255,11 @@ fn write_reclaim(page: &mut Page, store: &StoreStats) {
             counters.reinserted,
         ),
         ("rawcached_reinserted_bytes_total", "Bytes re-inserted.", counters.reinserted_bytes),
+        (
+            "rawcached_moved_large_bytes_total",
+            "Bytes of large objects, being stored or just stored, moved when their region was freed.",
+            counters.large_moved_bytes,
+        ),
         (
             "rawcached_carried_kill_records_total",
             "Kill records carried to a newer region.",

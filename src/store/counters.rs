@@ -70,6 +70,8 @@ counters! {
     reinserted,
     /// Bytes re-inserted.
     reinserted_bytes,
+    /// Bytes of slices of large objects, under way or just stored, moved to a newer region.
+    large_moved_bytes,
     /// Kill records carried to a newer region.
     kills_carried,
     /// Entries given a new lifetime in place.

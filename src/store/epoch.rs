@@ -56,7 +56,8 @@ impl Store {
         }
     }
 
-    /// Draws a name for an object whose body goes into slices.
+    /// Draws a name for an object whose body goes into slices. They are kept until
+    /// [`Store::put_head`] or [`Store::end_fill`].
     ///
     /// # Errors
     /// The device failed.
@@ -66,7 +67,10 @@ impl Store {
         loop {
             let name = self.shared.log.lock().draw_name();
             match name {
-                Ok(name) => return Ok(name),
+                Ok(name) => {
+                    self.shared.large.lock().begin(name);
+                    return Ok(name);
+                }
                 Err(why) => self.wait_for_room(why, &mut patience).await?,
             }
         }

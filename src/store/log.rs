@@ -45,8 +45,8 @@ pub enum Appender {
     /// A removal, which is small: is not held up by stores that wait, and may use a part of the last
     /// free region.
     Removal,
-    /// What reclaim carries on, at most half a region of entries and an eighth of kill records for
-    /// each region it frees: may use the last free region.
+    /// What reclaim carries on, less than a region for each that it frees: may use the last free
+    /// region.
     Reclaim,
 }
 
@@ -163,6 +163,8 @@ pub struct Log {
     /// Removals whose kill records are not durable yet.
     removals: Removals,
     reinsert_credit: u64,
+    /// Bytes that clients stored since the device was opened.
+    stored: u64,
     ram_places: u64,
     /// The flusher will come for the tail by itself.
     tail_is_due: bool,
@@ -196,6 +198,7 @@ impl Log {
             freeing: false,
             removals: Removals::default(),
             reinsert_credit: 0,
+            stored: 0,
             ram_places: 0,
             tail_is_due: false,
         }
@@ -896,10 +899,16 @@ impl Log {
         self.free.push_back(region);
     }
 
-    /// A client's bytes earn reclaim the right to re-insert a share of them.
-    pub fn earn_reinsert(&mut self, bytes: u64) {
+    /// A client stored bytes: they earn reclaim the right to re-insert a share of them.
+    pub fn count_stored(&mut self, bytes: u64) {
+        self.stored += bytes;
         let limit = self.layout.region_size / 2;
         self.reinsert_credit = (self.reinsert_credit + bytes / REINSERT_SHARE).min(limit);
+    }
+
+    /// Bytes of slots that clients stored since the device was opened.
+    pub fn stored(&self) -> u64 {
+        self.stored
     }
 
     /// Takes `bytes` from what reclaim may re-insert; false if there is not enough.

@@ -17,6 +17,7 @@ mod health;
 pub mod index;
 pub mod inspect;
 mod key_hash;
+mod large;
 mod log;
 mod mutate;
 mod place;
@@ -30,6 +31,7 @@ mod regions;
 mod removals;
 mod request;
 mod resident;
+mod room;
 mod scrub;
 mod sequences;
 mod slot;
@@ -70,6 +72,7 @@ pub use request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
 };
 pub use resident::{NotResident, Resident};
+pub use room::Room;
 pub use scrub::{Scrub, ScrubStep};
 pub use word::{Location, SizeClass, Word};
 
@@ -80,6 +83,7 @@ use counters::Counters;
 use fills::Fills;
 use health::Health;
 use index::Index;
+use large::LargeObjects;
 use log::Log;
 use ranges::{Budget, RangeCounters};
 use reclaim::Discard;
@@ -151,6 +155,8 @@ struct Shared {
     /// Large objects are touched one after another: head and slices are many writes.
     touch_locks: Box<[tokio::sync::Mutex<()>]>,
     discards: Mutex<VecDeque<Discard>>,
+    /// A leaf lock.
+    large: Mutex<LargeObjects>,
     /// Readers of sliced objects: what is read is not discarded.
     readers: DashMap<Sequence, usize>,
     /// A scan of a whole region takes its turn.
@@ -238,6 +244,10 @@ pub struct StoreStats {
     pub backlog_bytes: u64,
     /// Removals whose kill records could not be written yet.
     pub removals_waiting: u64,
+    /// Bytes of the device that large objects being stored have set aside.
+    pub room_bytes: u64,
+    /// Bytes that they may set aside together.
+    pub room_bytes_max: u64,
     /// Parallel range reads.
     pub ranges: RangeStats,
 }
@@ -278,6 +288,7 @@ impl Store {
             fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
             touch_locks: (0..FILL_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             discards: Mutex::default(),
+            large: Mutex::new(LargeObjects::new(&superblock.layout)),
             readers: DashMap::new(),
             scans: Semaphore::new(1),
             runtime: Handle::current(),
@@ -417,6 +428,8 @@ impl Store {
             index_bytes: shared.index.bytes() as u64,
             backlog_bytes,
             removals_waiting,
+            room_bytes: shared.large.lock().reserved(),
+            room_bytes_max: layout.object_len_max(),
             ranges: RangeStats {
                 buffer_bytes: shared.range_budget.used(),
                 buffer_bytes_max: shared.range_budget.limit(),

@@ -120,12 +120,19 @@ impl Store {
         lifetime: Lifetime,
         (condition, fill): (Condition, Fill),
     ) -> Result<(Stored, Ticket), StoreError> {
+        // What was purged may have lost its slices: it is for the purge that it fails.
+        self.check_open(Some(fill))?;
         if !self.has_slices(&head, 0..head.len).await {
             return Err(StoreError::Evicted);
         }
         let body = head.encode();
         let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime);
-        self.publish_if(key, &slot, condition, (Some(fill), false)).await
+        let published = self.publish_if(key, &slot, condition, (Some(fill), false)).await?;
+        if matches!(published.0, Stored::Yes(_)) {
+            let stored = self.shared.log.lock().stored();
+            self.shared.large.lock().finish(head.object, head.len, stored);
+        }
+        Ok(published)
     }
 
     async fn publish_if(
@@ -295,7 +302,7 @@ impl Store {
         let (ticket, unfilled) =
             log.append(at, change.slot, change.key_hash, (sequence, supersedes));
         log.removal_superseded(change.key_hash);
-        log.earn_reinsert(change.slot.len());
+        log.count_stored(change.slot.len());
         self.fill_and_release(log, change.slot, unfilled);
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
             self.keep_stored(change.slot, at.place, (sequence, supersedes), touches);
@@ -453,7 +460,7 @@ impl Store {
         let key_hash = self.slice_hash(&encoded);
         let mut patience = Patience::default();
         loop {
-            match self.append_new(key_hash, &slot)? {
+            match self.append_new(key.object, key_hash, &slot)? {
                 Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
                 Attempt::Changed => {}
                 Attempt::Published(_, ticket) => return Ok(ticket),
@@ -461,7 +468,12 @@ impl Store {
         }
     }
 
-    fn append_new(&self, key_hash: u64, slot: &Slot<'_>) -> Result<Attempt, StoreError> {
+    fn append_new(
+        &self,
+        object: Sequence,
+        key_hash: u64,
+        slot: &Slot<'_>,
+    ) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
         let mut log = shared.log.lock();
         self.check_open(None)?;
@@ -476,7 +488,8 @@ impl Store {
         bucket.insert(at.place.location(), class);
         drop(bucket);
         let (ticket, unfilled) = log.append(at, slot, key_hash, (sequence, false));
-        log.earn_reinsert(slot.len());
+        log.count_stored(slot.len());
+        shared.large.lock().add(object, at.region, slot.len());
         self.fill_and_release(log, slot, unfilled);
         Ok(Attempt::Published(sequence, ticket))
     }

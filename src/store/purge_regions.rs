@@ -3,6 +3,7 @@
 
 use super::Store;
 use super::regions::RegionState;
+use super::victim::Victim;
 use crate::format::KILL_LEN;
 
 /// A region is emptied out of need if what must be carried on fits into one part in this many of another,
@@ -16,7 +17,7 @@ impl Store {
     /// can take what must be carried on, others are to be emptied first.
     pub(super) async fn empty_purge_region(&self) -> bool {
         let Some((region, state)) = self.purge_region_to_empty().await else { return false };
-        match self.try_to_free(region, state).await {
+        match self.try_to_free(Victim::whole(region), state).await {
             Ok(()) => true,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;

@@ -8,13 +8,16 @@ use std::time::Duration;
 use super::Store;
 use super::contents::Contents;
 use super::counters::{add, count};
-use super::log::{Appender, KILLS_PER_SLOT_MAX};
+use super::entry::Entry;
+use super::large::Claim;
+use super::log::{Appender, KILLS_PER_SLOT_MAX, Log, NoRoom};
+use super::mutate::Patience;
 use super::place::Place;
 use super::read::{Candidate, Extent, Loaded, Tier};
 use super::regions::RegionState;
 use super::request::StoreError;
 use super::slot::Slot;
-use super::victim::{BATCH, Hand, MOSTLY_DEAD};
+use super::victim::{BATCH, Hand, MOSTLY_DEAD, Victim};
 use super::word::{SizeClass, Word};
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{
@@ -26,6 +29,31 @@ use crate::planted::{self, Bug};
 const DISCARDS_MAX: usize = 1024;
 /// Shards of the index swept without letting others run: well below a millisecond with 50 million words.
 const SWEEP_SHARDS: usize = 16;
+/// Attempts to write a slice again that is not to be lost, while others change its region.
+const MOVES_MAX: usize = 64;
+
+/// Why an entry is to be written again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// It was hit, or little is alive: as far as reclaim's share allows it.
+    Worth,
+    /// It is a slice that is not to be lost.
+    Claimed {
+        /// Of an object just stored, too.
+        just_stored: bool,
+    },
+}
+
+/// What became of an entry that was to be written again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    Yes,
+    No,
+    /// It changed meanwhile.
+    Changed,
+    /// There is no room for it now.
+    NoRoom(NoRoom),
+}
 
 /// How long a region that could not be reclaimed is set aside, the first time and at most. It may
 /// hold entries that the index has no more: until it is free every change leaves a kill record.
@@ -109,7 +137,7 @@ impl Store {
             return Ok(true);
         }
         if let Some((region, state)) = self.stuck_and_oldest()
-            && self.try_to_free(region, state).await.is_ok()
+            && self.try_to_free(Victim::whole(region), state).await.is_ok()
         {
             return Ok(true);
         }
@@ -120,8 +148,8 @@ impl Store {
         {
             return Ok(true);
         }
-        let Some(region) = self.pick_victim(hand).await else { return Ok(false) };
-        match self.try_to_free(region, RegionState::Sealed).await {
+        let Some(victim) = self.pick_victim(hand).await else { return Ok(false) };
+        match self.try_to_free(victim, RegionState::Sealed).await {
             Err(StoreError::Busy(why)) => match self.oldest_if_stuck() {
                 Some((region, state)) if self.shared.log.lock().free_count() == 0 => {
                     self.give_up(region, state).await?;
@@ -174,7 +202,7 @@ impl Store {
             // Without its header nobody knows how old it is, and what its tombstones hide.
             self.forget_earlier_starts(region).await?;
         }
-        self.try_to_free(region, state).await
+        self.try_to_free(Victim::whole(region), state).await
     }
 
     /// Makes everything dead, durably, that was stored before this start: what `lost` holds, and
@@ -199,9 +227,10 @@ impl Store {
     /// Empties and frees a region in `state`, to which it goes back where that fails.
     pub(super) async fn try_to_free(
         &self,
-        region: u32,
+        victim: Victim,
         state: RegionState,
     ) -> Result<(), StoreError> {
+        let region = victim.region;
         let row = self.shared.regions.on_device(region);
         if !row.change_state(state, RegionState::Reclaiming) {
             // It is just being read again.
@@ -212,7 +241,7 @@ impl Store {
             self.shared.log.lock().begin_freeing();
             self.free(region).await
         } else {
-            self.reclaim(region).await
+            self.reclaim(victim).await
         };
         self.shared.log.lock().end_freeing(region, freed.is_ok());
         if freed.is_err() {
@@ -241,7 +270,8 @@ impl Store {
         })
     }
 
-    async fn reclaim(&self, region: u32) -> Result<(), StoreError> {
+    async fn reclaim(&self, victim: Victim) -> Result<(), StoreError> {
+        let Victim { region, .. } = victim;
         let shared = &*self.shared;
         let row = shared.regions.on_device(region);
         let life = shared.regions.life(region);
@@ -261,6 +291,7 @@ impl Store {
             shared.log.lock().note_all_unindexed();
         }
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
+        let has_claims = shared.large.lock().share(region).total() > 0;
         let mut moved = false;
         // The smallest first: so what may be re-inserted keeps the most entries.
         let mut records: Vec<&FooterRecord> = contents.footer.records.iter().collect();
@@ -280,13 +311,19 @@ impl Store {
             if worth && is_doubtful {
                 count(&shared.counters.doubtful_evicted);
             }
-            if worth && !is_doubtful && self.reinsert(record, word, place).await {
+            let is_claimed = has_claims && record.kind == Kind::Slice;
+            // Of an object that loses a slice here no other is worth anything.
+            let worth = worth && !is_doubtful && (!is_claimed || victim.just_stored_stays);
+            if (is_claimed && self.move_claimed(record, place, victim.just_stored_stays).await)
+                || (worth && self.reinsert(record, word, place, Reason::Worth).await == Moved::Yes)
+            {
                 moved = true;
             } else {
                 self.evict(record.key_hash, place);
             }
         }
         self.sweep_if_left(region).await;
+        shared.large.lock().emptied(region);
         // What outlives the region must be durable before the region is gone.
         if self.carry_kills(region, &kills)? || moved {
             let ticket = shared.log.lock().appended();
@@ -315,37 +352,95 @@ impl Store {
         }
     }
 
-    /// Writes an entry that was hit to the open region, if reclaim's share allows it.
-    async fn reinsert(&self, record: &FooterRecord, word: Word, place: Place) -> bool {
+    /// Writes a slice again that is not to be lost; false if it is none, or cannot be.
+    async fn move_claimed(&self, record: &FooterRecord, place: Place, just_stored: bool) -> bool {
+        let row = self.shared.regions.on_device(place.region(&self.shared.layout));
+        let mut patience = Patience::default();
+        for _ in 0..MOVES_MAX {
+            while row.is_pinned() {
+                self.shared.unpinned.notified().await;
+            }
+            let Some(word) = self.shared.index.lock(record.key_hash).get(place.location()) else {
+                return false;
+            };
+            match self.reinsert(record, word, place, Reason::Claimed { just_stored }).await {
+                Moved::Yes => return true,
+                Moved::NoRoom(why @ NoRoom::Epoch) => {
+                    if self.wait_for_room(why, &mut patience).await.is_err() {
+                        return false;
+                    }
+                }
+                Moved::No | Moved::NoRoom(_) => return false,
+                Moved::Changed => {}
+            }
+        }
+        false
+    }
+
+    /// Whether an entry is a slice of an object that lost another one.
+    fn is_of_broken(&self, entry: &Entry) -> bool {
+        let object = object_of(entry);
+        object.is_some_and(|object| self.shared.large.lock().is_broken(object))
+    }
+
+    /// Whether a slice is one that is not to be lost.
+    fn is_claimed(&self, entry: &Entry, just_stored: bool) -> bool {
+        let Some(object) = object_of(entry) else { return false };
+        match self.shared.large.lock().claim(object) {
+            // Its object may have ended before it is whole; that is for its store to find out.
+            Some(Claim::UnderWay) => entry.sequence() >= self.shared.purge_floor(),
+            Some(Claim::JustStored) => just_stored && self.is_live(entry),
+            None => false,
+        }
+    }
+
+    /// Writes an entry to the open region.
+    async fn reinsert(
+        &self,
+        record: &FooterRecord,
+        word: Word,
+        place: Place,
+        reason: Reason,
+    ) -> Moved {
         let shared = &*self.shared;
-        if record.slot_len > shared.log.lock().reinsert_credit() {
-            return false;
+        if reason == Reason::Worth && record.slot_len > shared.log.lock().reinsert_credit() {
+            return Moved::No;
         }
         let row = shared.regions.on_device(place.region(&shared.layout));
         let candidate = Candidate::at(place, word.class());
         let touches = row.touches();
         let Loaded::Entry(entry, tier) = self.peek(candidate, Extent::Whole).await else {
-            return false;
+            return Moved::No;
         };
+        let wanted = match reason {
+            Reason::Worth => self.is_live(&entry) && !self.is_of_broken(&entry),
+            Reason::Claimed { just_stored } => self.is_claimed(&entry, just_stored),
+        };
+        if !wanted {
+            return Moved::No;
+        }
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
         let mut log = shared.log.lock();
         // A purge of everything sets its floor under this lock.
-        if !self.is_live(&entry) {
-            return false;
+        if reason == Reason::Worth && !self.is_live(&entry)
+            || entry.sequence() < shared.purge_floor()
+        {
+            return Moved::No;
         }
         // Its word is still there, but a change killed it unseen: moved, it would be newer than that.
         if self.was_killed_unseen(record.key_hash, &entry) {
-            return false;
+            return Moved::No;
         }
-        let Ok(at) = log.reserve(&slot, Appender::Reclaim, shared.clock.now()) else {
-            return false;
+        let at = match log.reserve(&slot, Appender::Reclaim, shared.clock.now()) {
+            Ok(at) => at,
+            Err(why) => return Moved::NoRoom(why),
         };
         let mut bucket = shared.index.lock(record.key_hash);
         let changed =
             !bucket.contains(place.location()) || row.is_pinned() || row.touches() != touches;
         if changed && !planted::is(Bug::RelocateUnchecked) {
-            return false;
+            return Moved::Changed;
         }
         let sequence = log.draw();
         let class = SizeClass::of(slot.len());
@@ -358,15 +453,29 @@ impl Store {
         bucket.insert(at.place.location(), class);
         drop(bucket);
         let (_, unfilled) = log.append(at, &slot, record.key_hash, (sequence, record.supersedes));
-        log.spend_reinsert(slot.len());
+        self.note_moved(&mut log, &slot, (place, at.region), reason);
         self.fill_and_release(log, &slot, unfilled);
         shared.resident.remove(place);
         if tier == Tier::Ram {
             self.keep_stored(&slot, at.place, (sequence, record.supersedes), touches);
         }
-        count(&shared.counters.reinserted);
-        add(&shared.counters.reinserted_bytes, slot.len());
-        true
+        Moved::Yes
+    }
+
+    fn note_moved(&self, log: &mut Log, slot: &Slot<'_>, (from, to): (Place, u32), reason: Reason) {
+        let counters = &self.shared.counters;
+        match reason {
+            Reason::Worth => {
+                log.spend_reinsert(slot.len());
+                count(&counters.reinserted);
+                add(&counters.reinserted_bytes, slot.len());
+            }
+            Reason::Claimed { .. } => add(&counters.large_moved_bytes, slot.len()),
+        }
+        if let Some(key) = slot.slice_key() {
+            let from = from.region(&self.shared.layout);
+            self.shared.large.lock().moved(key.object, (from, to), slot.len());
+        }
     }
 
     fn evict(&self, key_hash: u64, place: Place) {
@@ -488,6 +597,7 @@ impl Store {
 
     /// Queues the slices of a dead object to be dropped.
     pub(super) fn discard(&self, object: Sequence, slice_count: u32) {
+        self.shared.large.lock().forget(object);
         let mut discards = self.shared.discards.lock();
         if discards.len() < DISCARDS_MAX {
             discards.push_back(Discard { object, slice_count });
@@ -533,4 +643,10 @@ fn is_unreadable(error: &StoreError) -> bool {
 /// How long a region is set aside after so many failures before this one.
 fn pause(failures: u32) -> Duration {
     SET_ASIDE[0].saturating_mul(1 << failures.min(16)).min(SET_ASIDE[1])
+}
+
+/// The object of which an entry is a slice, if it is one.
+fn object_of(entry: &Entry) -> Option<Sequence> {
+    let key = <&[u8; SliceKey::LEN]>::try_from(entry.key()).ok()?;
+    (entry.kind() == Kind::Slice).then(|| SliceKey::decode(key).object)
 }

@@ -86,6 +86,12 @@ pub enum StoreError {
     /// The device cannot keep up or memory for stores in progress is used up; try later.
     #[error("the store is busy: {0}")]
     Busy(&'static str),
+    /// Stores under way take as much of the device as they may; try later.
+    #[error("stores under way take all of the {limit} bytes that they may take together")]
+    Crowded {
+        /// Bytes that they may take together: half of the device.
+        limit: u64,
+    },
     /// A purge that covers the key came after the store began.
     #[error("the key was purged while it was being stored")]
     Purged,

@@ -3,7 +3,7 @@
 use super::request::Lifetime;
 use crate::format::{
     BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, KILL_LEN, Kill, Kind, Seed, Sequence,
-    body_checksums, round_up,
+    SliceKey, body_checksums, round_up,
 };
 
 /// The parts of a slot.
@@ -61,6 +61,12 @@ impl<'a> Slot<'a> {
     /// What the slot holds.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Which slice it is, if it is one.
+    pub fn slice_key(&self) -> Option<SliceKey> {
+        let key = <&[u8; SliceKey::LEN]>::try_from(self.key).ok()?;
+        (self.kind == Kind::Slice).then(|| SliceKey::decode(key))
     }
 
     /// How long it lives.

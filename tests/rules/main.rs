@@ -18,6 +18,7 @@ mod freeing;
 mod half_broken;
 mod keys;
 mod kills;
+mod large_stores;
 mod objects;
 mod order;
 mod purges;

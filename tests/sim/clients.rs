@@ -157,7 +157,7 @@ impl Client {
         let expected = matches!(
             error,
             StoreError::Busy(_)
-                | StoreError::Evicted
+                | StoreError::Crowded { .. }
                 | StoreError::Incomplete
                 | StoreError::Purged
                 | StoreError::TooLarge { .. }

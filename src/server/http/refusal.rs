@@ -95,6 +95,9 @@ impl From<&StoreError> for Refusal {
             StoreError::Evicted | StoreError::Incomplete => {
                 refusal(BUSY, "the object was evicted before it was whole\n")
             }
+            StoreError::Crowded { .. } => {
+                refusal(BUSY, "uploads in progress take half of the device\n")
+            }
             StoreError::ShuttingDown => refusal(BUSY, "the daemon is shutting down\n"),
             StoreError::Purged => refusal(BUSY, "the object was purged meanwhile\n"),
             StoreError::Device(_) | StoreError::NotDurable => {

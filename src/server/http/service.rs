@@ -129,7 +129,10 @@ impl Service {
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
         match error {
             StoreError::TooLarge { .. } => self.shard.store_too_large.bump(),
-            StoreError::Busy(_) | StoreError::Evicted | StoreError::Incomplete => {
+            StoreError::Busy(_)
+            | StoreError::Crowded { .. }
+            | StoreError::Evicted
+            | StoreError::Incomplete => {
                 self.shard.store_no_memory.bump();
             }
             _ => self.shard.store_failed.bump(),

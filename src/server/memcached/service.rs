@@ -151,8 +151,10 @@ impl Service {
                 self.shard.store_too_large.bump();
                 TOO_LARGE
             }
-            // Evicted while it was stored: the device turns over faster than the client sends.
-            StoreError::Busy(_) | StoreError::Evicted | StoreError::Incomplete => {
+            StoreError::Busy(_)
+            | StoreError::Crowded { .. }
+            | StoreError::Evicted
+            | StoreError::Incomplete => {
                 self.shard.store_no_memory.bump();
                 NO_MEMORY
             }

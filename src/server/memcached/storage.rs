@@ -210,6 +210,7 @@ mod tests {
         let device = || StoreError::NotDurable;
         let cases = [
             (StoreError::Busy("full"), "SERVER_ERROR out of memory storing object"),
+            (StoreError::Crowded { limit: 1 }, "SERVER_ERROR out of memory storing object"),
             (StoreError::TooLarge { limit: 1 }, "SERVER_ERROR object too large for cache"),
             (device(), "SERVER_ERROR device failure"),
             (StoreError::ShuttingDown, "SERVER_ERROR shutting down"),
@@ -218,7 +219,7 @@ mod tests {
             assert_eq!(service.stored(Verb::Set, Err(error)), answer);
         }
         let counts = service.counters.snapshot().counts;
-        assert_eq!((counts.store_no_memory, counts.store_too_large), (1, 1));
+        assert_eq!((counts.store_no_memory, counts.store_too_large), (2, 1));
         assert_eq!(counts.store_failed, 2);
     }
 }
