@@ -53,9 +53,10 @@ fn a_purge_without_any_room_holds_and_is_written_when_there_is_some() {
     for n in 0..SMALL_KEYS {
         rig.put(format!("key-{n}").as_bytes(), &body(n, 10), &for_secs(100_000)).unwrap();
     }
-    // No region can be freed.
+    // No region can be freed: none can be read, and the oldest, which may go unread, takes no header.
     let size = SMALL.regions * REGION + 2 * SUPERBLOCK;
     rig.sim.inject(failing(OperationKind::Read).within(SUPERBLOCK..size - SUPERBLOCK).always());
+    rig.sim.inject(failing(OperationKind::Write).within(SUPERBLOCK..SUPERBLOCK + 4096).always());
     let full = (0..100u64).find(|n| {
         rig.put(format!("more-{n}").as_bytes(), &body(*n, QUARTER), &for_secs(10_000)).is_err()
     });

@@ -19,7 +19,8 @@ const PURGES: u64 = 20;
 
 /// Writes to the device that purges of keys which were never there take.
 fn writes_of_purges(rig: &Rig) -> u64 {
-    rig.sleep(secs(2));
+    // A region that could not be read is tried again after 2 s.
+    rig.sleep(millis(1500));
     let before = rig.sim.counts().writes;
     for n in 0..PURGES {
         assert!(!rig.remove(format!("never-there-{n}").as_bytes()).unwrap());

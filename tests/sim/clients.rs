@@ -1,6 +1,7 @@
 //! Clients of the cache under test: each does one random operation after the other, tells the
 //! history what it did and what it was told, and gives some operations up half way.
 
+mod held;
 mod lookups;
 mod stores;
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::history::{History, PurgeEnd};
 use crate::world::{World, key_bytes};
+use held::Held;
 
 /// How long an operation may take on the paused clock before it counts as hung.
 const HUNG: Duration = Duration::from_secs(3600);
@@ -29,6 +31,8 @@ pub struct Client {
     born: Instant,
     /// Operations it will do in this life.
     left: u64,
+    /// Answers that it has not read to their end.
+    held: Vec<Held>,
 }
 
 /// Runs `future` for at most so many turns of the scheduler; `None` lets it end.
@@ -61,6 +65,7 @@ impl Client {
             rng: Rng::with_seed(seed),
             born,
             left,
+            held: Vec::new(),
         }
     }
 
@@ -71,6 +76,7 @@ impl Client {
             self.world.totals.lock().operations += 1;
             let before = Instant::now();
             self.operation().await;
+            self.go_on_reading().await;
             if before.elapsed() > HUNG {
                 self.history().violate("an operation hung".to_owned());
             }
@@ -78,6 +84,7 @@ impl Client {
                 turns_of(self.rng.u32(0..20)).await;
             }
         }
+        self.read_to_the_end().await;
     }
 
     fn history(&self) -> parking_lot::MutexGuard<'_, History> {
@@ -121,7 +128,9 @@ impl Client {
         } else if falls_in(weights.touch) {
             self.touch(key).await;
         } else if falls_in(weights.remove) {
-            self.purge(Some(key)).await;
+            let is_absent = self.one_in(self.world.scenario.strain.absent_one_in);
+            let absent = self.world.keys_max() + key;
+            self.purge(Some(if is_absent { absent } else { key })).await;
         } else if falls_in(weights.purge_all) {
             self.purge(None).await;
         } else if falls_in(weights.pause) {

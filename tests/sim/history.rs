@@ -53,6 +53,7 @@ pub struct Seen {
     pub id: u64,
     pub cas: u64,
     pub life: Life,
+    pub len: u64,
 }
 
 /// A run's history so far.

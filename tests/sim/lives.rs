@@ -3,6 +3,7 @@
 
 mod between;
 mod last;
+mod rest;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use crate::clients::Client;
 use crate::history::Crash;
 use crate::report::Totals;
-use crate::scenario::{Scenario, Trouble};
+use crate::scenario::{Scenario, Theme, Trouble};
 use crate::world::World;
 
 /// Where the clock begins.
@@ -66,6 +67,8 @@ struct Run {
     /// Writes were under way at the end of a life: a footer may name entries that never came.
     was_torn: bool,
     was_filled: bool,
+    /// For what was thought of later than the rest, which stays as it was.
+    extra: Rng,
 }
 
 /// Collects panics of threads that run seeds; the others report theirs as ever.
@@ -121,12 +124,14 @@ impl Run {
         device.set_rates(scenario.rates());
         device.spoil_sectors(scenario.trouble == Trouble::Damage);
         let rng = Rng::with_seed(scenario.seed ^ 0x5117);
+        let extra = Rng::with_seed(scenario.seed ^ 0xE87A);
         Run {
             world: Arc::new(World::new(scenario, device, START)),
             rng,
             wall: i64::from(START),
             was_torn: false,
             was_filled: false,
+            extra,
         }
     }
 
@@ -148,6 +153,8 @@ impl Run {
             flush_interval: scenario.flush_interval,
             staging_bytes: scenario.staging_bytes,
             ack: scenario.ack,
+            range: scenario.strain.range,
+            range_buffer_bytes: scenario.strain.range_buffer_bytes,
             ..CacheOptions::default()
         }
     }
@@ -165,8 +172,12 @@ impl Run {
             let theme = self.scenario().theme;
             history.note(format_args!("{theme:?}: a life begins at {}, ends {end:?}", self.wall));
         });
+        let epoch = self.epoch();
+        self.begin_refusing(&runtime);
         let shut_down = runtime.block_on(self.use_cache(&clock, end, born));
         let crash = self.crash(shut_down);
+        self.world.device.set_rates(self.scenario().rates());
+        self.check_epoch(epoch);
         let elapsed = runtime.block_on(async { born.elapsed() });
         let window = self.window(crash);
         runtime.block_on(async { world.history(born).crash(crash, window) });
@@ -176,6 +187,10 @@ impl Run {
     }
 
     fn draw_end(&mut self) -> End {
+        // A reader is to outlive the region that it reads from.
+        if self.scenario().theme == Theme::SlowReaders && self.extra.u32(0..3) > 0 {
+            return End::Done;
+        }
         // Long lives reach reclaim; short ones crash at the start more often.
         let long = if self.scenario().life_operations >= 100 { 6 } else { 1 };
         match self.rng.u32(0..6) {
@@ -266,6 +281,7 @@ impl Run {
         }
         watcher.abort();
         cache.device_store().check_accounting();
+        self.check_absent(cache, born).await;
     }
 
     /// Shuts the cache down, sometimes with clients still at work; true if it ended well.
@@ -286,14 +302,9 @@ impl Run {
             let stats = cache.stats();
             self.check_rest("staging", stats.staging_bytes, born);
             self.check_rest("backlog", stats.store.backlog_bytes, born);
+            self.check_snapshot(cache, born);
         }
         result.is_ok()
-    }
-
-    fn check_rest(&self, what: &str, bytes: u64, born: Instant) {
-        if bytes > 0 {
-            self.world.history(born).violate(format!("{bytes} bytes of {what} are left at rest"));
-        }
     }
 
     // Between lives.

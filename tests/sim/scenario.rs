@@ -1,12 +1,17 @@
 //! What one run is like, drawn from its seed. Each seed turns features on and off ("swarm
 //! testing": Groce and others, 2012), so that runs without one show what the others hide.
 
+mod strain;
+mod themes;
+
 use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
 use rawcached::cache::Ack;
 use rawcached::device::{Delay, FaultKind, Rates};
+
+pub use strain::Strain;
 
 /// Bytes before the first region and after the last.
 pub const SUPERBLOCK_SPACE: u64 = 128 << 10;
@@ -37,6 +42,11 @@ pub enum Theme {
     /// The same few entries are touched and looked up again and again, from a RAM tier too small
     /// for them, and lives are short.
     Touches,
+    /// Long bodies are read piece by piece for want of memory, by readers that pause while what they
+    /// read is replaced and its region reclaimed and used again.
+    SlowReaders,
+    /// Most entries are in RAM only, and there are too many of them.
+    ShortLived,
 }
 
 /// How a body's length is drawn.
@@ -48,6 +58,8 @@ pub enum Sizes {
     Mixed,
     /// Tens of kilobytes: regions fill and are reclaimed.
     Large,
+    /// All but a few of one length.
+    Equal(usize),
 }
 
 /// How often clients do what, as weights.
@@ -124,6 +136,8 @@ pub struct Scenario {
     pub kills: bool,
     /// Clients begin before recovery is complete.
     pub eager: bool,
+    /// What else makes it hard.
+    pub strain: Strain,
 }
 
 fn one_of<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -149,6 +163,7 @@ impl Scenario {
         let has_ram = rng.bool();
         let slow_one_in = one_of(rng, &[0, 0, 3, 10, 40]);
         let power_cuts = rng.u32(0..4) > 0;
+        let extra = &mut Rng::with_seed(seed ^ 0x57AA_1215);
         let drawn = Scenario {
             seed,
             theme: Theme::Any,
@@ -189,11 +204,14 @@ impl Scenario {
             power_cuts,
             kills: !power_cuts || rng.bool(),
             eager: rng.bool(),
+            strain: Strain::draw(extra),
         };
-        match rng.u32(0..10) {
-            0 => drawn.churning(rng),
-            1 | 2 => drawn.touching(rng),
-            _ => drawn,
+        match (rng.u32(0..10), extra.u32(0..10)) {
+            (0, _) => drawn.churning(rng),
+            (1 | 2, _) => drawn.touching(rng),
+            (_, 0) => drawn.reading_slowly(extra),
+            (_, 1) => drawn.short_lived(extra),
+            _ => drawn.aligned(extra),
         }
     }
 
@@ -202,82 +220,11 @@ impl Scenario {
         self.hash_mask != u64::MAX && (self.keys > 16 || !matches!(self.sizes, Sizes::Tiny))
     }
 
-    fn churning(self, rng: &mut Rng) -> Scenario {
-        Scenario {
-            theme: Theme::Churn,
-            regions: rng.u64(8..10),
-            region_size: 256 << 10,
-            alignment: one_of(rng, &[512, 4096]),
-            device_alignment: 512,
-            clients: 8,
-            operations: 700,
-            keys: one_of(rng, &[30, 60]),
-            sizes: Sizes::Large,
-            ram_bytes: one_of(rng, &[0, 0, 16 << 10]),
-            hash_mask: u64::MAX,
-            delay_turns: one_of(rng, &[2, 20]),
-            slow: Duration::from_millis(one_of(rng, &[40, 400])),
-            slow_one_in: one_of(rng, &[3, 10, 20]),
-            roomy: false,
-            weights: Weights {
-                lookup: 50,
-                put: 30,
-                stream: 0,
-                touch: one_of(rng, &[0, 10]),
-                remove: 10,
-                purge_all: 0,
-                pause: 0,
-                advance: 1,
-            },
-            ttl_secs: 60..100_000,
-            life_operations: 1000,
-            prefilled: true,
-            ..self
-        }
-    }
-
-    fn touching(self, rng: &mut Rng) -> Scenario {
-        Scenario {
-            theme: Theme::Touches,
-            regions: 64,
-            region_size: 256 << 10,
-            clients: 8,
-            keys: one_of(rng, &[6, 24]),
-            sizes: Sizes::Mixed,
-            ram_bytes: one_of(rng, &[0, 16 << 10, 16 << 10]),
-            hash_mask: u64::MAX,
-            delay_turns: one_of(rng, &[2, 10]),
-            slow: Duration::from_millis(one_of(rng, &[40, 400])),
-            slow_one_in: one_of(rng, &[3, 8]),
-            trouble: Trouble::None,
-            roomy: true,
-            weights: Weights {
-                lookup: 50,
-                put: 6,
-                stream: 0,
-                touch: 30,
-                remove: 1,
-                purge_all: 0,
-                pause: 4,
-                advance: 4,
-            },
-            grace: false,
-            // Shorter than most touches give, and than a few lives take.
-            ttl_secs: 4..20,
-            cancel_one_in: 0,
-            operations: 300,
-            life_operations: one_of(rng, &[20, 60, 150]),
-            shutdown_one_in: one_of(rng, &[1, 3]),
-            clock_jumps: false,
-            prefilled: false,
-            ..self
-        }
-    }
-
     /// Whether the device does what it should, or all but that, or spoils one of two copies: nothing
     /// that a caller may notice.
     pub fn is_sound(&self) -> bool {
-        matches!(self.trouble, Trouble::None | Trouble::Hiccups | Trouble::SpareRot)
+        let trouble = matches!(self.trouble, Trouble::None | Trouble::Hiccups | Trouble::SpareRot);
+        trouble && !self.strain.refuses_writes
     }
 
     /// Size of the device in bytes.
@@ -334,6 +281,9 @@ impl Scenario {
             (Sizes::Large, 0..2) => rng.usize(60_000..300_000),
             (Sizes::Large, 2..10) => rng.usize(0..60_000),
             (Sizes::Large, _) => rng.usize(0..2_000),
+            (Sizes::Equal(len), 0..17) => len,
+            (Sizes::Equal(len), 17) => rng.usize(0..3 * len),
+            (Sizes::Equal(_), _) => rng.usize(0..2_000),
         }
     }
 }

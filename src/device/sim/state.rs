@@ -354,7 +354,9 @@ fn outcome(transferred: usize, effect: Option<&Effect>) -> io::Result<usize> {
 }
 
 fn joined(slices: &[WriteSlice]) -> Vec<u8> {
-    slices.iter().flat_map(|slice| slice.bytes()).copied().collect()
+    let mut bytes = Vec::with_capacity(slices.iter().map(|slice| slice.bytes().len()).sum());
+    slices.iter().for_each(|slice| bytes.extend_from_slice(slice.bytes()));
+    bytes
 }
 
 pub(super) fn errno(code: i32) -> io::Error {

@@ -2,9 +2,10 @@
 
 use rawcached::cache::{Hit, Lifetime};
 
+use super::held::Held;
 use super::{Client, for_turns};
 use crate::history::{Life, Lookup, Seen};
-use crate::world::{body_of, key_bytes};
+use crate::world::key_bytes;
 
 fn life_of(lifetime: Lifetime) -> Life {
     Life {
@@ -21,6 +22,8 @@ impl Client {
         // What filled the device is in the regions that are reclaimed first.
         let keys = if self.one_in(4) { self.world.keys_max() } else { self.world.scenario.keys };
         let key = if self.one_in(4) { self.rng.u32(0..keys) } else { key };
+        let is_hot = self.one_in(self.world.scenario.strain.hot_key_one_in);
+        let key = if is_hot { 0 } else { key };
         let recovered = self.cache.is_ready();
         let unknown_before = self.is_age_unknown();
         let lookup = self.begin_lookup(key, stale_ok);
@@ -35,7 +38,13 @@ impl Client {
         let Some(found) = found.await else { return };
         self.world.totals.lock().lookups += 1;
         match found {
-            Some(hit) => self.take_hit(lookup, hit, partial).await,
+            Some(hit) => {
+                let Some(id) = self.take_hit(lookup, &hit) else { return };
+                if self.one_in(self.world.scenario.strain.hold_one_in) {
+                    return self.hold(id, hit).await;
+                }
+                self.check_body(id, hit, partial).await;
+            }
             // An entry of unknown age is for those only who ask for stale ones.
             None if !stale_ok && (unknown_before || self.is_age_unknown()) => {
                 self.history().note(format_args!("get {key} miss, of unknown age"));
@@ -57,7 +66,11 @@ impl Client {
         let lookup = self.begin_lookup(key, true);
         self.world.totals.lock().lookups += 1;
         match self.cache.lookup_stale(&key_bytes(key)).await {
-            Some(hit) => self.take_hit(lookup, hit, false).await,
+            Some(hit) => {
+                if let Some(id) = self.take_hit(lookup, &hit) {
+                    self.check_body(id, hit, false).await;
+                }
+            }
             None => self.take_miss(lookup, true),
         }
     }
@@ -78,42 +91,25 @@ impl Client {
         }
     }
 
-    async fn take_hit(&self, lookup: Lookup, hit: Hit, partial: bool) {
+    /// Judges what a lookup gave, but for its body; gives the version.
+    fn take_hit(&self, lookup: Lookup, hit: &Hit) -> Option<u64> {
         self.world.totals.lock().hits += 1;
         let life = life_of(hit.lifetime());
+        let mut history = self.history();
         let Ok(id) = hit.metadata().try_into().map(u64::from_le_bytes) else {
-            return self.history().violate(format!("key {}: foreign metadata", lookup.key));
+            history.violate(format!("key {}: foreign metadata", lookup.key));
+            return None;
         };
-        let seen = Seen { id, cas: hit.cas(), life };
-        {
-            let mut history = self.history();
-            history.note(format_args!("get {} -> {id} {:?} {life:?}", lookup.key, hit.tier()));
-            history.check_hit(lookup, seen);
-        }
-        self.check_body(id, hit, partial).await;
+        let seen = Seen { id, cas: hit.cas(), life, len: hit.len() };
+        history.note(format_args!("get {} -> {id} {:?} {life:?}", lookup.key, hit.tier()));
+        history.check_hit(lookup, seen);
+        Some(id)
     }
 
     /// Reads the body, or its beginning, and compares each piece as it comes.
-    async fn check_body(&self, id: u64, mut hit: Hit, partial: bool) {
-        let len = usize::try_from(hit.len()).unwrap();
-        let expected = body_of(id, len);
-        let mut at = 0;
-        loop {
-            match hit.next_chunk().await {
-                Ok(Some(chunk)) => {
-                    if expected.get(at..at + chunk.len()) != Some(&chunk[..]) {
-                        let what = format!("version {id} has wrong bytes from {at}");
-                        return self.history().violate(what);
-                    }
-                    at += chunk.len();
-                }
-                Ok(None) if at == len => return,
-                Ok(None) => {
-                    return self.history().violate(format!("version {id} ended at {at} of {len}"));
-                }
-                // Cut short and said so: evicted or damaged meanwhile.
-                Err(_) => return,
-            }
+    async fn check_body(&self, id: u64, hit: Hit, partial: bool) {
+        let mut held = Held::whole(id, hit);
+        while held.take_piece(&self.world, self.born).await {
             if partial {
                 return;
             }

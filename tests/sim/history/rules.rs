@@ -28,12 +28,16 @@ impl History {
     pub fn check_hit(&mut self, lookup: Lookup, seen: Seen) {
         let end = self.tick();
         let Lookup { key, stale_ok, began, now } = lookup;
-        let Seen { id, cas, life } = seen;
+        let Seen { id, cas, life, len } = seen;
         let Some(version) = self.versions.get(&id).copied() else {
             return self.violate(format!("key {key} gave version {id}, which nobody stored"));
         };
         if version.key != key {
             return self.violate(format!("key {key} gave version {id} of key {}", version.key));
+        }
+        if version.len as u64 != len {
+            let stored = version.len;
+            self.violate(format!("key {key} gave {len} bytes of version {id}, which has {stored}"));
         }
         if life.keep_until <= now || (!stale_ok && life.fresh_until <= now) {
             self.violate(format!("key {key} gave {id} at {now} with {life:?}, past its end"));

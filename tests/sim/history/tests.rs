@@ -23,7 +23,7 @@ fn lookup(history: &mut History) -> Lookup {
 }
 
 fn seen(id: u64) -> Seen {
-    Seen { id, cas: id * 10, life: LIFE }
+    Seen { id, cas: id * 10, life: LIFE, len: 10 }
 }
 
 fn hit(history: &mut History, id: u64) -> usize {

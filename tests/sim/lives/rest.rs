@@ -1,0 +1,118 @@
+//! What must hold while nobody asks for anything, and what one life may use up. Owns these checks.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use rawcached::cache::Cache;
+use rawcached::device::{FaultKind, Rates};
+use rawcached::format::{SUPERBLOCK_LEN, Superblock};
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+use super::Run;
+use crate::scenario::SUPERBLOCK_SPACE;
+
+/// Scheduler time that background work has to come to rest.
+const REST: Duration = Duration::from_secs(10);
+/// A part of it in which nothing is written any more.
+const QUIET: Duration = Duration::from_secs(2);
+/// Free regions with which there is room for a snapshot: of so few keys it takes one.
+const SNAPSHOT_ROOM: u64 = 2;
+
+impl Run {
+    /// Lets the device refuse writes, flushes or both from the first moment of this life on, for a while
+    /// or to its end.
+    pub(super) fn begin_refusing(&mut self, runtime: &Runtime) {
+        if !self.scenario().strain.refuses_writes || self.extra.u32(0..3) > 0 {
+            return;
+        }
+        let usual = self.scenario().rates();
+        let rates = refusing(usual.clone(), &mut self.extra);
+        self.world.device.set_rates(rates);
+        if self.extra.bool() {
+            let device = self.world.device.clone();
+            let time = Duration::from_millis(self.extra.u64(0..20_000));
+            runtime.spawn(async move {
+                tokio::time::sleep(time).await;
+                device.set_rates(usual);
+            });
+        }
+    }
+
+    /// The highest epoch that a superblock copy on the device has.
+    pub(super) fn epoch(&self) -> u64 {
+        let copies = [0, self.scenario().device_bytes() - SUPERBLOCK_SPACE];
+        let epoch_of = |at: &u64| {
+            let bytes = self.world.device.contents(*at..*at + SUPERBLOCK_LEN as u64);
+            Superblock::decode(&bytes).ok().map(|superblock| u64::from(superblock.epoch))
+        };
+        copies.iter().filter_map(epoch_of).max().unwrap_or_default()
+    }
+
+    /// A life takes one epoch at most, whatever becomes of its writes.
+    pub(super) fn check_epoch(&self, before: u64) {
+        let after = self.epoch();
+        if self.scenario().sequences_per_epoch != u32::MAX {
+            return;
+        }
+        if after > before + 1 {
+            let what = format!("one life took the epoch from {before} to {after}");
+            self.world.history.lock().violate(what);
+        }
+    }
+
+    pub(super) fn check_rest(&self, what: &str, bytes: u64, born: Instant) {
+        if bytes > 0 {
+            self.world.history(born).violate(format!("{bytes} bytes of {what} are left at rest"));
+        }
+    }
+
+    /// Whether the device and all on it are sound, as far as this life knows.
+    fn is_undoubted(&self, cache: &Cache) -> bool {
+        let damaged = cache.stats().store.counters.damaged;
+        self.scenario().is_sound() && !self.was_torn && damaged == 0 && cache.is_ready()
+    }
+
+    /// The purge of a key that never was writes nothing while nothing is in doubt.
+    pub(super) async fn check_absent(&self, cache: &Cache, born: Instant) {
+        if !self.is_undoubted(cache) || self.scenario().hash_mask != u64::MAX {
+            return;
+        }
+        tokio::time::sleep(REST).await;
+        self.check_rest("read memory", cache.stats().store.ranges.buffer_bytes, born);
+        let written = || self.world.device.counts().writes;
+        // The first one may have to make durable what ended before.
+        let first = cache.remove(b"never there").await;
+        let before = written();
+        tokio::time::sleep(QUIET).await;
+        if first.is_err() || written() > before {
+            return;
+        }
+        let removed = cache.remove(b"never there").await;
+        if !matches!(removed, Ok(false)) || written() > before {
+            let what = format!("the purge of a key that never was: {removed:?}, and it wrote");
+            self.world.history(born).violate(what);
+        }
+    }
+
+    /// A clean stop with nothing in doubt leaves a snapshot.
+    pub(super) fn check_snapshot(&self, cache: &Cache, born: Instant) {
+        let stats = cache.stats().store;
+        if self.is_undoubted(cache)
+            && stats.regions_free >= SNAPSHOT_ROOM
+            && stats.counters.snapshots_written == 0
+        {
+            self.world.history(born).violate("a clean stop left no snapshot".to_owned());
+        }
+    }
+}
+
+/// A device that refuses all writes, all flushes, or both.
+fn refusing(rates: Rates, rng: &mut Rng) -> Rates {
+    match rng.u32(0..4) {
+        0 => rates.with(FaultKind::NoSpace, 100_000),
+        1 => rates.with(FaultKind::WriteError, 100_000),
+        2 => rates.with(FaultKind::FlushError, 100_000),
+        _ => rates.with(FaultKind::WriteError, 100_000).with(FaultKind::FlushError, 100_000),
+    }
+}

@@ -1,0 +1,60 @@
+//! What makes a run hard besides its trouble: little memory, slow readers, devices that refuse, wide
+//! alignments. Drawn apart from all else, so that it adds to what a seed was before it was thought of.
+
+use fastrand::Rng;
+use rawcached::cache::RangeOptions;
+
+use super::{Scenario, one_of};
+
+/// What makes a run hard besides its trouble.
+#[derive(Clone, Copy, Debug)]
+pub struct Strain {
+    /// Bytes that bodies of more than 64 KiB share on their way to clients.
+    pub range_buffer_bytes: u64,
+    /// How large bodies are read.
+    pub range: RangeOptions,
+    /// One lookup in so many is read piece by piece while its client does other things; 0 for none.
+    pub hold_one_in: u32,
+    /// One lookup in so many is of the same key; 0 for none.
+    pub hot_key_one_in: u32,
+    /// One removal in so many is of a key that never was; 0 for none.
+    pub absent_one_in: u32,
+    /// In some lives the device refuses writes or flushes from the first moment on, for a while or
+    /// to the end.
+    pub refuses_writes: bool,
+}
+
+impl Strain {
+    pub(super) fn draw(rng: &mut Rng) -> Strain {
+        let usual = RangeOptions::default();
+        let parallel = RangeOptions {
+            threshold: one_of(rng, &[1, 100_000]),
+            chunk_size: one_of(rng, &[16 << 10, 64 << 10]),
+            concurrency: one_of(rng, &[1, 3]),
+            ..usual
+        };
+        Strain {
+            range_buffer_bytes: one_of(rng, &[64 << 20, 64 << 20, 300_000, 1 << 10]),
+            range: one_of(rng, &[usual, usual, parallel]),
+            hold_one_in: one_of(rng, &[0, 0, 2, 6]),
+            hot_key_one_in: one_of(rng, &[0, 0, 3]),
+            absent_one_in: one_of(rng, &[0, 0, 0, 4]),
+            refuses_writes: rng.u32(0..16) == 0,
+        }
+    }
+}
+
+impl Scenario {
+    /// Sometimes with a wide alignment, or a device that wants a wider one than most.
+    pub(super) fn aligned(self, rng: &mut Rng) -> Scenario {
+        if rng.u32(0..6) > 0 {
+            return self;
+        }
+        // Each flush takes a block for good: a roomy device of the widest would not be.
+        let widest = if self.roomy { 16 << 10 } else { 64 << 10 };
+        let alignment = one_of(rng, &[16 << 10, 32 << 10, 64 << 10]).min(widest);
+        let device_alignment = one_of(rng, &[512, 4096, alignment, alignment]);
+        let region_size = if alignment > 16 << 10 { 1 << 20 } else { 512 << 10 };
+        Scenario { alignment, device_alignment, region_size, ..self }
+    }
+}

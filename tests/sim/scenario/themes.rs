@@ -1,0 +1,141 @@
+//! What a theme changes of a scenario that was drawn. Owns the numbers of each theme.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::{IntoRange as _, Scenario, Sizes, Strain, Theme, Trouble, Weights, one_of};
+
+impl Scenario {
+    pub(super) fn churning(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::Churn,
+            regions: rng.u64(8..10),
+            region_size: 256 << 10,
+            alignment: one_of(rng, &[512, 4096]),
+            device_alignment: 512,
+            clients: 8,
+            operations: 700,
+            keys: one_of(rng, &[30, 60]),
+            sizes: Sizes::Large,
+            ram_bytes: one_of(rng, &[0, 0, 16 << 10]),
+            hash_mask: u64::MAX,
+            delay_turns: one_of(rng, &[2, 20]),
+            slow: Duration::from_millis(one_of(rng, &[40, 400])),
+            slow_one_in: one_of(rng, &[3, 10, 20]),
+            roomy: false,
+            weights: Weights {
+                lookup: 50,
+                put: 30,
+                stream: 0,
+                touch: one_of(rng, &[0, 10]),
+                remove: 10,
+                purge_all: 0,
+                pause: 0,
+                advance: 1,
+            },
+            ttl_secs: 60..100_000,
+            life_operations: 1000,
+            prefilled: true,
+            ..self
+        }
+    }
+
+    pub(super) fn touching(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::Touches,
+            regions: 64,
+            region_size: 256 << 10,
+            clients: 8,
+            keys: one_of(rng, &[6, 24]),
+            sizes: Sizes::Mixed,
+            ram_bytes: one_of(rng, &[0, 16 << 10, 16 << 10]),
+            hash_mask: u64::MAX,
+            delay_turns: one_of(rng, &[2, 10]),
+            slow: Duration::from_millis(one_of(rng, &[40, 400])),
+            slow_one_in: one_of(rng, &[3, 8]),
+            trouble: Trouble::None,
+            roomy: true,
+            weights: Weights {
+                lookup: 50,
+                put: 6,
+                stream: 0,
+                touch: 30,
+                remove: 1,
+                purge_all: 0,
+                pause: 4,
+                advance: 4,
+            },
+            grace: false,
+            // Shorter than most touches give, and than a few lives take.
+            ttl_secs: 4..20,
+            cancel_one_in: 0,
+            operations: 300,
+            life_operations: one_of(rng, &[20, 60, 150]),
+            shutdown_one_in: one_of(rng, &[1, 3]),
+            clock_jumps: false,
+            prefilled: false,
+            ..self
+        }
+    }
+
+    /// For readers that take their time: bodies too long to be held without a share of the read
+    /// memory, of few lengths so that a later one lies where an earlier one did, on a device that
+    /// is reclaimed all the time.
+    pub(super) fn reading_slowly(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::SlowReaders,
+            regions: 8,
+            region_size: 1 << 20,
+            alignment: one_of(rng, &[512, 4096]),
+            device_alignment: 512,
+            clients: 8,
+            operations: 500,
+            keys: one_of(rng, &[12, 30, 40]),
+            sizes: Sizes::Equal(one_of(rng, &[100_000, 250_000])),
+            ram_bytes: one_of(rng, &[0, 600_000, 2 << 20, 4 << 20]),
+            hash_mask: u64::MAX,
+            delay_turns: one_of(rng, &[2, 20]),
+            slow: Duration::from_millis(one_of(rng, &[10, 40])),
+            slow_one_in: one_of(rng, &[0, 10, 20]),
+            roomy: false,
+            weights: Weights {
+                lookup: 60,
+                put: 40,
+                stream: one_of(rng, &[0, 5]),
+                touch: one_of(rng, &[0, 5]),
+                remove: 3,
+                purge_all: 0,
+                pause: 0,
+                advance: 1,
+            },
+            ttl_secs: 60..100_000,
+            life_operations: 1000,
+            prefilled: rng.bool(),
+            strain: Strain {
+                range_buffer_bytes: one_of(rng, &[1 << 10, 1 << 10, 150_000]),
+                hold_one_in: one_of(rng, &[1, 2]),
+                hot_key_one_in: 2,
+                ..self.strain
+            },
+            ..self
+        }
+    }
+
+    /// For entries that are too short-lived for the device, in a RAM tier too small for them.
+    pub(super) fn short_lived(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::ShortLived,
+            keys: one_of(rng, &[16, 40]),
+            sizes: Sizes::Tiny,
+            ram_bytes: one_of(rng, &[4 << 10, 8 << 10, 16 << 10]),
+            min_to_disk: Duration::from_secs(5),
+            // A third of them is for the device.
+            ttl_secs: one_of(rng, &[(1, 8), (3, 9)]).into_range(),
+            ack: rawcached::cache::Ack::Buffered,
+            flushed_one_in: one_of(rng, &[0, 8]),
+            strain: Strain { absent_one_in: 2, ..self.strain },
+            ..self
+        }
+    }
+}

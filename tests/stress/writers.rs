@@ -1,0 +1,84 @@
+//! A thread that stores, streams, touches and removes its own keys. Owns what it was promised.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use rawcached::cache::{Ack, Condition, StoreError, StoreOptions, Stored};
+
+use super::values::{KEYS, name_of, value_of};
+use super::{Shared, WRITERS};
+
+/// Bytes that a streamed store sends at a time.
+const PIECE_LEN: usize = 30_000;
+
+/// Changes every so manyth key until the test is over.
+pub async fn write(shared: &Shared, writer: usize) {
+    let mut random = Rng::with_seed(writer as u64 + 77);
+    while !shared.is_over() {
+        let key = random.usize(0..KEYS / WRITERS) * WRITERS + writer;
+        match random.u32(0..20) {
+            0..12 => put(shared, key, &mut random).await,
+            12..15 => remove(shared, key).await,
+            15..18 => {
+                let ttl = Duration::from_secs(random.u64(1000..50_000));
+                shared.cache.touch(name_of(key).as_bytes(), ttl).await.unwrap();
+            }
+            _ => stream(shared, key, &mut random).await,
+        }
+    }
+}
+
+fn options(random: &mut Rng) -> StoreOptions {
+    let ack = if random.u32(0..10) == 0 { Ack::Flushed } else { Ack::Buffered };
+    // Some expire while the test runs, and some of these are in RAM only.
+    let ttl = if random.u32(0..12) == 0 { random.u64(2..5) } else { 10_000 };
+    StoreOptions { ack: Some(ack), ttl: Some(Duration::from_secs(ttl)), ..StoreOptions::default() }
+}
+
+async fn put(shared: &Shared, key: usize, random: &mut Rng) {
+    let (version, options) = (shared.keys.next_version(key), options(random));
+    let value = value_of(key, version).into();
+    let name = name_of(key);
+    let stored = shared.cache.put(name.as_bytes(), value, Condition::Always, &options).await;
+    ended(shared, (key, version), stored, &options);
+}
+
+/// Stored or not, what was there before is gone.
+fn ended(
+    shared: &Shared,
+    (key, version): (usize, u64),
+    stored: Result<Stored, StoreError>,
+    options: &StoreOptions,
+) {
+    match stored {
+        Ok(Stored::Yes(_)) => {
+            shared.keys.raise_floor(key, version, options.ack == Some(Ack::Flushed));
+        }
+        Err(StoreError::Busy(_) | StoreError::Evicted) => {
+            shared.keys.raise_floor(key, version, false);
+        }
+        other => panic!("a sound device: {other:?}"),
+    }
+}
+
+async fn stream(shared: &Shared, key: usize, random: &mut Rng) {
+    let (version, options) = (shared.keys.next_version(key), options(random));
+    let mut writer = shared.cache.store(name_of(key).as_bytes(), options.clone()).unwrap();
+    for piece in value_of(key, version).chunks(PIECE_LEN) {
+        if writer.write_chunk(piece).await.is_err() || random.u32(0..100) == 0 {
+            // Given up: the old version stays.
+            return;
+        }
+    }
+    ended(shared, (key, version), writer.finalize(Condition::Always).await, &options);
+}
+
+async fn remove(shared: &Shared, key: usize) {
+    // A version that nothing is stored as: whatever is found later must be newer.
+    let version = shared.keys.next_version(key);
+    match shared.cache.remove(name_of(key).as_bytes()).await {
+        Ok(_) => shared.keys.raise_floor(key, version, true),
+        Err(StoreError::Busy(_)) => {}
+        Err(error) => panic!("a sound device: {error}"),
+    }
+}
