@@ -49,17 +49,16 @@ fn a_disk_of_which_half_cannot_be_read_takes_more_than_half_of_the_stores() {
         let start = SUPERBLOCK + region * REGION;
         rig.sim.inject(failing_reads().within(start..start + REGION).always());
     }
-    // The oldest could go unread, and then the next one.
-    let header = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write);
-    rig.sim.inject(header.within(SUPERBLOCK..SUPERBLOCK + 4096).always());
     let stored = stores_in_10_secs(&rig);
     assert!(stored > healthy / 2, "{stored} of {healthy}");
     let stats = rig.stats().store;
     let broken = DISK.regions / 2;
-    assert!(stats.regions_set_aside >= broken / 2, "{} set aside", stats.regions_set_aside);
+    // The oldest goes unread; others that cannot be read are left alone for a while.
+    assert!(stats.counters.regions_freed > 0 && stats.regions_set_aside <= broken);
     let faults = rig.sim.counts().faults;
     assert!(faults <= broken * READS_MAX, "{faults} failed reads");
-    assert!(!rig.cache().device_store().troubles().is_empty(), "readiness tells");
+    let tells = !rig.cache().device_store().troubles().is_empty();
+    assert_eq!(tells, stats.regions_set_aside > 0, "readiness tells");
     // They are tried again, and when they can be read that is over.
     rig.sim.clear_faults();
     rig.sim.set_delay(Delay::None);
