@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
 use rawcached::clock::Clock;
-use rawcached::daemon::{create_sparse, format};
+use rawcached::daemon::create_sparse;
 use rawcached::device::{Device, OpenOptions};
+use rawcached::store::{FormatOptions, Store};
 use rawcached::units::ByteSize;
 
 const IMAGE_SIZE: ByteSize = ByteSize(256 << 20);
@@ -29,7 +30,8 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
     let clock = Clock::system();
     if !path.exists() {
         create_sparse(&path, IMAGE_SIZE)?;
-        format(&Device::open(&OpenOptions::new(&path))?, None, None, &clock).await?;
+        let device = Device::open(&OpenOptions::new(&path))?;
+        Store::format(&device, &FormatOptions::default(), &clock).await?;
     }
     let device = Device::open(&OpenOptions::new(&path))?;
     let cache = Cache::open(device, CacheOptions::default(), clock).await?;

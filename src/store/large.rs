@@ -219,7 +219,7 @@ mod tests {
 
     /// Ten regions of 256 KiB, and four times that.
     fn on_device() -> LargeObjects {
-        let size = 2 * SUPERBLOCK_SPACE + (40 * 256 << 10);
+        let size = 2 * SUPERBLOCK_SPACE + ((40 * 256) << 10);
         let layout = Layout::plan(size, 4096, Some(256 << 10));
         LargeObjects::new(&layout.unwrap())
     }

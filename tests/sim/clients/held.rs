@@ -30,7 +30,7 @@ pub struct Held {
 enum Reader {
     Whole(Box<Hit>),
     /// Never locked: it makes a client `Sync`, which reads under way are not.
-    Range(Mutex<BodyReader>),
+    Range(Box<Mutex<BodyReader>>),
 }
 
 impl Held {
@@ -84,7 +84,11 @@ impl Client {
             let Reader::Whole(hit) = &held.reader else { return };
             // Evicted or damaged already: a miss.
             let Ok(reader) = hit.range(start as u64..end as u64).await else { return };
-            held = Held { left: start..end, reader: Reader::Range(Mutex::new(reader)), ..held };
+            held = Held {
+                left: start..end,
+                reader: Reader::Range(Box::new(Mutex::new(reader))),
+                ..held
+            };
         }
         held.rest = self.rng.u64(0..REST_MAX);
         if self.held.len() == HELD_MAX {
