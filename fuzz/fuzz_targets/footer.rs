@@ -28,8 +28,10 @@ fuzz_target!(|data: &[u8]| {
         let checksum = crc32fast::hash(&block[..payload]);
         block[start + 36..start + 40].copy_from_slice(&checksum.to_le_bytes());
     }
-    block[start..start + 12].copy_from_slice(b"RCFOOTER\x01\0\0\0");
+    block[start..start + 12].copy_from_slice(b"RCFOOTER\x02\0\0\0");
     block[start + 12..start + 16].fill(0);
+    // Reserved: refused unless zero.
+    block[start + 40..].fill(0);
     let mut hasher = crc32fast::Hasher::new_with_initial(SEED.0);
     hasher.update(&u64::MAX.to_le_bytes());
     hasher.update(&block[start..]);
