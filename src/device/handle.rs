@@ -6,6 +6,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::adaptive::{Adaptive, Way};
@@ -133,7 +134,7 @@ impl Device {
     /// Whether the device is ten times slower than it was, for half a minute now.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
-        self.inner.pace.is_degraded(self.inner.opened.elapsed())
+        self.inner.pace.is_degraded(|| self.inner.opened.elapsed())
     }
 
     /// Whether so many reads for clients are overdue that no other is made.
@@ -387,10 +388,17 @@ impl Inner {
     ) -> io::Result<Completion> {
         let (kind, len) = (operation.kind(), operation.len());
         let in_flight = self.stats.submitted(kind);
-        let timed = (kind != OperationKind::Read || in_flight.is_one_in(TIMED_ONE_IN))
-            .then(|| (Instant::now(), in_flight.under_way));
+        // Of reads only those that a client waits for: others may be as long as they like.
+        let is_timed = match kind {
+            OperationKind::Read => deadline.is_some() && in_flight.is_one_in(TIMED_ONE_IN),
+            OperationKind::Write => true,
+            OperationKind::Flush => false,
+        };
+        let timed = is_timed.then(|| (Instant::now(), in_flight.under_way));
         let (request, mut completed) = Request::new(offset, operation);
         self.engine.submit(request);
+        // Timers need tokio; programs that embed the library may look up without it.
+        let deadline = deadline.filter(|_| Handle::try_current().is_ok());
         let ended = match deadline {
             None => Some((&mut completed).await),
             Some(deadline) => tokio::time::timeout(deadline, &mut completed).await.ok(),

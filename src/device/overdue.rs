@@ -24,6 +24,8 @@ impl OverdueReads {
     /// Keeps a read that nobody waits for any more.
     pub fn keep(&self, read: Receiver<Completion>) {
         let mut reads = self.reads.lock();
+        // Memory of those that are over goes now, not when somebody asks for their number.
+        reads.retain_mut(is_under_way);
         reads.push(read);
         self.count.store(reads.len(), Ordering::Relaxed);
     }
@@ -34,7 +36,7 @@ impl OverdueReads {
             return 0;
         }
         let mut reads = self.reads.lock();
-        reads.retain_mut(|read| matches!(read.try_recv(), Err(TryRecvError::Empty)));
+        reads.retain_mut(is_under_way);
         self.count.store(reads.len(), Ordering::Relaxed);
         reads.len()
     }
@@ -43,4 +45,8 @@ impl OverdueReads {
     pub fn are_too_many(&self) -> bool {
         self.count.load(Ordering::Relaxed) >= OVERDUE_MAX && self.count() >= OVERDUE_MAX
     }
+}
+
+fn is_under_way(read: &mut Receiver<Completion>) -> bool {
+    matches!(read.try_recv(), Err(TryRecvError::Empty))
 }

@@ -3,7 +3,8 @@
 //!
 //! Of each second with enough transfers the median counts. A transfer takes long on a sound device too
 //! when many are under way, and its share of the time is long when it is the only one: a device is slow
-//! when both the time and the share are ten times what they were. Reads and writes are judged apart.
+//! when both the time and the share are ten times what they were. Reads and writes are judged apart, and
+//! short and long ones: what follows the ones before it costs a hard disk a tenth of what it has to seek.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,8 +35,9 @@ const DEGRADED_AFTER: Duration = Duration::from_secs(30);
 const SOUND_AFTER: Duration = Duration::from_secs(10);
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
-/// A transfer costs as much as this many bytes, and its bytes.
-const TRANSFER_WEIGHT: f64 = 65536.0;
+/// Bytes up to which a transfer is short, and up to which it is not long.
+const CLASS_LEN_MAX: [usize; 2] = [16 << 10, 256 << 10];
+const CLASSES: usize = CLASS_LEN_MAX.len() + 1;
 
 /// What a transfer took.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +52,11 @@ pub(super) struct Taken {
 #[derive(Default)]
 pub(super) struct Pace {
     is_degraded: AtomicBool,
-    tracks: Mutex<[Track; 2]>,
+    reads: Mutex<[Track; CLASSES]>,
+    writes: Mutex<[Track; CLASSES]>,
 }
 
-/// The pace of its reads, or of its writes.
+/// The pace of its reads, or its writes, of about one length.
 #[derive(Default)]
 struct Track {
     window_from: Duration,
@@ -72,31 +75,40 @@ impl Pace {
     /// Notes a transfer that is over; `now` is the time since any fixed moment. Tells what it changed:
     /// whether the device counts as degraded from now on.
     pub fn record(&self, kind: OperationKind, taken: Taken, now: Duration) -> Option<bool> {
-        let mut tracks = self.tracks.lock();
-        match kind {
-            OperationKind::Read => tracks[0].record(taken, now),
-            OperationKind::Write => tracks[1].record(taken, now),
+        let tracks = match kind {
+            OperationKind::Read => &self.reads,
+            OperationKind::Write => &self.writes,
             // It may have anything to write.
             OperationKind::Flush => return None,
-        }
-        self.publish(&tracks)
+        };
+        let was_degraded = {
+            let track = &mut tracks.lock()[class_of(taken.len)];
+            let before = track.is_degraded;
+            track.record(taken, now);
+            if track.is_degraded == before {
+                return None;
+            }
+            before
+        };
+        self.publish(!was_degraded, now)
     }
 
-    /// Whether the device is ten times slower than it was, for half a minute now.
-    pub fn is_degraded(&self, now: Duration) -> bool {
+    /// Whether the device is ten times slower than it was, for half a minute `now`.
+    pub fn is_degraded(&self, now: impl FnOnce() -> Duration) -> bool {
         if !self.is_degraded.load(Ordering::Relaxed) {
             return false;
         }
-        let mut tracks = self.tracks.lock();
-        for track in &mut *tracks {
-            track.forget_if_silent(now);
-        }
-        self.publish(&tracks);
+        self.publish(false, now());
         self.is_degraded.load(Ordering::Relaxed)
     }
 
-    fn publish(&self, tracks: &[Track; 2]) -> Option<bool> {
-        let is_degraded = tracks.iter().any(|track| track.is_degraded);
+    fn publish(&self, is_known: bool, now: Duration) -> Option<bool> {
+        let limps = |tracks: &Mutex<[Track; CLASSES]>| {
+            let mut tracks = tracks.lock();
+            tracks.iter_mut().for_each(|track| track.forget_if_silent(now));
+            tracks.iter().any(|track| track.is_degraded)
+        };
+        let is_degraded = is_known || limps(&self.reads) || limps(&self.writes);
         let changed = self.is_degraded.swap(is_degraded, Ordering::Relaxed) != is_degraded;
         changed.then_some(is_degraded)
     }
@@ -106,8 +118,7 @@ impl Track {
     fn record(&mut self, taken: Taken, now: Duration) {
         self.forget_if_silent(now);
         self.last = now;
-        let weight = TRANSFER_WEIGHT / (TRANSFER_WEIGHT + approximate(taken.len as u64));
-        let us = taken.elapsed.as_secs_f64() * 1e6 * weight;
+        let us = taken.elapsed.as_secs_f64() * 1e6;
         let sample = (us, us / approximate(taken.under_way.max(1)));
         if self.samples.len() < SAMPLES_MAX {
             self.samples.push(sample);
@@ -169,6 +180,10 @@ impl Track {
     }
 }
 
+fn class_of(len: usize) -> usize {
+    CLASS_LEN_MAX.iter().filter(|max| len > **max).count()
+}
+
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     let middle = values.len() / 2;
@@ -204,7 +219,7 @@ mod tests {
                 let taken = Taken { len: 4096, elapsed, under_way };
                 self.pace.record(OperationKind::Read, taken, self.now);
             }
-            self.pace.is_degraded(self.now)
+            self.pace.is_degraded(|| self.now)
         }
     }
 
@@ -243,6 +258,20 @@ mod tests {
     }
 
     #[test]
+    fn long_transfers_say_nothing_of_short_ones() {
+        let mut life = Life::new();
+        // A night of reads that follow one another, and then reads that a hard disk has to seek for.
+        for _ in 0..3000 {
+            life.now += Duration::from_millis(100);
+            let elapsed = Duration::from_micros(1300);
+            let taken = Taken { len: 1 << 20, elapsed, under_way: 1 };
+            life.pace.record(OperationKind::Read, taken, life.now);
+        }
+        assert!(!life.reads(300, 14, 1));
+        assert!(life.reads(40, 150, 1), "those have a past of their own");
+    }
+
+    #[test]
     fn what_is_fast_anyway_is_not_slow() {
         let mut life = Life::new();
         life.reads(60, 0, 1);
@@ -258,9 +287,9 @@ mod tests {
         life.reads(60, 2, 1);
         assert!(life.reads(40, 50, 1));
         life.now += Duration::from_secs(59);
-        assert!(life.pace.is_degraded(life.now));
+        assert!(life.pace.is_degraded(|| life.now));
         life.now += Duration::from_secs(1);
-        assert!(!life.pace.is_degraded(life.now), "it is to be tried again");
+        assert!(!life.pace.is_degraded(|| life.now), "it is to be tried again");
         assert!(!life.reads(28, 50, 1));
         assert!(life.reads(6, 50, 1), "and was judged by the same history");
     }
