@@ -2,8 +2,10 @@
 //! such rings; never judges a ring.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::device::engine::{Engine as _, Request};
 use crate::device::files::Files;
@@ -13,14 +15,14 @@ use crate::device::pool::ThreadPool;
 pub(super) struct Fallback {
     files: Arc<Files>,
     threads: usize,
-    pool: OnceLock<Option<ThreadPool>>,
+    pool: Mutex<Option<Arc<ThreadPool>>>,
     lost_rings: AtomicU64,
 }
 
 impl Fallback {
     /// One that will start `threads` (at least two).
     pub fn new(files: Arc<Files>, threads: usize) -> Fallback {
-        Fallback { files, threads, pool: OnceLock::new(), lost_rings: AtomicU64::new(0) }
+        Fallback { files, threads, pool: Mutex::default(), lost_rings: AtomicU64::new(0) }
     }
 
     /// Rings that were lost.
@@ -42,15 +44,21 @@ impl Fallback {
 
     /// Makes a request.
     pub fn submit(&self, request: Request) {
-        match self.pool.get_or_init(|| self.start()) {
-            Some(pool) => pool.submit(request),
-            None => request.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN))),
+        match self.pool() {
+            Ok(pool) => pool.submit(request),
+            Err(error) => {
+                tracing::error!(%error, "no threads for a request to the device");
+                request.complete(Err(error));
+            }
         }
     }
 
-    fn start(&self) -> Option<ThreadPool> {
-        let pool = ThreadPool::start(Arc::clone(&self.files), self.threads);
-        let failed = |error| tracing::error!(%error, "no threads: every device request will fail");
-        pool.map_err(failed).ok()
+    /// Threads that could not be had are tried again with the next request.
+    fn pool(&self) -> io::Result<Arc<ThreadPool>> {
+        let mut pool = self.pool.lock();
+        if pool.is_none() {
+            *pool = Some(Arc::new(ThreadPool::start(Arc::clone(&self.files), self.threads)?));
+        }
+        pool.clone().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 }

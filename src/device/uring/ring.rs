@@ -32,6 +32,10 @@ const TRANSFER_LEN_MAX: usize = 1 << 30;
 
 /// Attempts to enter the kernel for the first read, should they be put off.
 const TRIAL_TURNS_MAX: u32 = 1000;
+/// Waits that the kernel may refuse for want of something before the ring is given up, and the pause
+/// after each: five seconds.
+const REFUSALS_MAX: u32 = 5000;
+const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
 /// How often a lost ring is looked at before what the kernel has of it is left to it, and the pause
 /// between two looks.
@@ -73,6 +77,8 @@ pub(super) struct Ring {
     free: Vec<usize>,
     /// Entries that were put into the submission queue.
     entries: u64,
+    /// Waits that the kernel refused, one after another.
+    refusals: u32,
     is_lost: bool,
     /// A descriptor whose readiness ends a wait, and whether the kernel watches it.
     wake: Option<(RawFd, bool)>,
@@ -126,8 +132,8 @@ impl Ring {
         let slots = (0..DEPTH).map(|_| Slot::default()).collect();
         let free = (0..DEPTH).rev().collect();
         let queue = RequestQueue::new(WRITING_MAX);
-        let (entries, is_lost, wake) = (0, false, None);
-        Ok(Ring { ring, queue, slots, free, entries, is_lost, wake, _files: files })
+        let (entries, refusals, is_lost, wake) = (0, 0, false, None);
+        Ok(Ring { ring, queue, slots, free, entries, refusals, is_lost, wake, _files: files })
     }
 
     /// Reads a block as all others will be. A read that fails without the ring too is the device's
@@ -152,6 +158,7 @@ impl Ring {
                 if without.is_ok() { Err(error) } else { Ok(()) }
             });
         }
+        drop(self.give_up());
         Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
 
@@ -231,13 +238,20 @@ impl Ring {
         if self.ring.submission().is_empty() { Ok(()) } else { self.enter(0) }
     }
 
-    fn enter(&self, wait: usize) -> io::Result<()> {
+    fn enter(&mut self, wait: usize) -> io::Result<()> {
         match self.ring.submit_and_wait(wait) {
-            Ok(_) => Ok(()),
+            Ok(_) => self.refusals = 0,
             // What was not taken stays in the submission queue.
-            Err(error) if is_passing(&error) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if is_passing(&error) && self.refusals < REFUSALS_MAX => {
+                // Who waits would come back at once.
+                if wait > 0 {
+                    self.refusals += 1;
+                    thread::sleep(REFUSED_PAUSE);
+                }
+            }
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
     /// Has the kernel say what it has done, if it does. It gets nothing new.
