@@ -17,6 +17,9 @@ use super::ALIGNMENT_MIN;
 /// The kernel's pages are at most so long; parts of a page are not dropped.
 const PAGE_LEN_MAX: u64 = 64 << 10;
 
+/// No page of the page cache is longer, on any architecture with pages of at most 64 KiB.
+const HUGE_LEN: u64 = 512 << 20;
+
 /// Pauses while others read the device at this moment, and how many.
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSES_MAX: u32 = 20;
@@ -107,13 +110,17 @@ fn empty(file: &File) -> Result<(), String> {
     Err("pages of the device stay in the page cache: another process reads or maps it".to_owned())
 }
 
-/// Has the whole file dropped, since pages of any length are dropped as a whole; true if nothing of a
-/// range is in the page cache then. Others may have read or mapped it.
+/// Has a range dropped, and what shares a page of whatever length with it; true if nothing of the range
+/// is in the page cache then. Others may have read or mapped it. The rest stays cached: a daemon may be
+/// using it.
 ///
 /// # Errors
 /// The kernel does not tell what is cached.
 pub(super) fn is_emptied(file: &File, range: &Range<u64>) -> io::Result<bool> {
-    drop_pages(file, 0, 0);
+    let start = range.start / HUGE_LEN * HUGE_LEN;
+    let len = range.end.next_multiple_of(HUGE_LEN) - start;
+    let offset = libc::off_t::try_from(start).map_err(io::Error::other)?;
+    drop_pages(file, offset, libc::off_t::try_from(len).map_err(io::Error::other)?);
     Ok(!is_cached(file, range)?)
 }
 
@@ -124,8 +131,10 @@ pub(super) fn is_emptied(file: &File, range: &Range<u64>) -> io::Result<bool> {
 pub(super) fn is_cached(file: &File, range: &Range<u64>) -> io::Result<bool> {
     match pages_of(file, range.start, range.end - range.start) {
         Ok(pages) => Ok(pages > 0),
-        // Before Linux 6.5.
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => is_in_core(file, range),
+        // Before Linux 6.5, or forbidden.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            is_in_core(file, range)
+        }
         Err(error) => Err(error),
     }
 }
