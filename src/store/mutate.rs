@@ -678,9 +678,12 @@ impl Store {
         let mut bucket = self.shared.index.lock(key_hash);
         let same = self.is_present(candidate.place());
         let removed = same.then(|| bucket.remove(candidate.location())).flatten();
-        drop(bucket);
         if let Some(word) = removed {
+            // Under the lock: reclaim counts on it that no word means nothing alive.
             self.shared.uncount(word);
+        }
+        drop(bucket);
+        if removed.is_some() {
             // It may be another key's, which then has no kill record of its own.
             log.note_unindexed(candidate.place().region(&self.shared.layout));
             // A lookup alone begins no epoch: the record waits for the first change.

@@ -301,8 +301,9 @@ impl Store {
         stale_ok: bool,
     ) -> Option<(Entry, Tier)> {
         let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
-        let is_fresh = entry.lifetime().fresh_until > self.shared.clock.now()
-            && self.knows_age(entry.sequence());
+        // In this order: when the age is known, so is the time that was learnt with it.
+        let is_fresh = self.knows_age(entry.sequence())
+            && entry.lifetime().fresh_until > self.shared.clock.now();
         if !stale_ok && !is_fresh && !ignores_end {
             return None;
         }
