@@ -20,14 +20,11 @@ impl Store {
         if self.shared.device.is_degraded() {
             return Err(StoreError::NotDurable);
         }
-        let refuse = || if self.takes_writes() { Ok(()) } else { Err(StoreError::NotDurable) };
-        refuse()?;
-        let raise = || async {
-            // The one before it in the queue may have found out.
-            refuse()?;
-            self.raise_epoch().await
-        };
-        self.shared.epoch.get_or_try_init(raise).await.copied()
+        if self.shared.epoch.initialized() && !self.takes_writes() {
+            return Err(StoreError::NotDurable);
+        }
+        // However often it is tried, it is the same epoch.
+        self.begin_mutation().await
     }
 
     /// One that fails leaves the epoch to be written, and the next attempt writes the same.
