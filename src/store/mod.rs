@@ -28,6 +28,7 @@ mod read;
 mod reclaim;
 mod recovery;
 mod regions;
+mod reinsert;
 mod removals;
 mod request;
 mod resident;
