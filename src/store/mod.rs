@@ -30,6 +30,7 @@ mod recovery;
 mod regions;
 mod reinsert;
 mod removals;
+mod remove;
 mod request;
 mod resident;
 mod room;
