@@ -7,7 +7,10 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rawcached::device::{
     Device, DeviceKind, IoMode, OpenError, OpenOptions, WriteSlice, create_image, probe,
@@ -21,6 +24,21 @@ fn busy_holders(path: &Path) -> String {
         Some(OpenError::Busy { holders, .. }) => holders.join(", "),
         other => panic!("expected a busy device, got {other:?}"),
     }
+}
+
+/// As udev, blkid and losetup do.
+#[test]
+fn a_disk_that_somebody_has_a_short_look_at_opens() {
+    let Some(disk) = require(LoopDevice::create(MIB, 512)) else { return };
+    let looks = fs::File::options().read(true).custom_flags(libc::O_EXCL).open(disk.path()).unwrap();
+    let end = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        drop(looks);
+    });
+    let begun = Instant::now();
+    Device::open(&OpenOptions::new(disk.path())).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(200), "it was held");
+    end.join().unwrap();
 }
 
 #[test]

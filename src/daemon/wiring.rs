@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::image;
 use crate::cache::{Ack, Cache, CacheOptions, RangeOptions};
@@ -54,8 +54,10 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
         read_deadline: device.read_deadline.0,
         ..OpenOptions::new(&device.path)
     };
-    match Cache::open(Device::open(&options)?, cache_options(config), clock).await {
-        Err(OpenError::NotFormatted(_)) => Err(unformatted(&device.path)),
+    // It may wait for seconds.
+    let device = spawn_blocking(move || Device::open(&options)).await??;
+    match Cache::open(device, cache_options(config), clock).await {
+        Err(OpenError::NotFormatted(_)) => Err(unformatted(&config.device().path)),
         opened => Ok(opened?),
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::facts::sysfs_directory;
 use super::loop_file;
@@ -13,24 +14,43 @@ use super::loop_file;
 pub(super) struct Holders {
     /// Descriptions, for messages.
     pub names: Vec<String>,
-    /// All of it goes away by itself: it is what a process that ended has left behind.
-    pub passing: bool,
+    /// How long it may take until they are gone by themselves; zero: they stay until somebody ends them.
+    pub go_within: Duration,
 }
+
+/// What a process that ended has left behind: the kernel takes the rings of a process that was killed
+/// apart only after its end, and after the end of the transfers under way (30 ms as a rule, 2.5 s seen
+/// on a busy loop device).
+pub(super) const REMAINS_GO_WITHIN: Duration = Duration::from_secs(10);
+
+/// What looks at a disk and closes it: udev, blkid, losetup.
+const LOOKS_GO_WITHIN: Duration = Duration::from_secs(1);
 
 impl Holders {
     /// Holders that stay until somebody ends them.
     pub fn lasting(names: Vec<String>) -> Holders {
-        Holders { names, passing: false }
+        Holders { names, go_within: Duration::ZERO }
+    }
+
+    /// Holders that are what a process has left behind.
+    pub fn remains(names: Vec<String>) -> Holders {
+        Holders { names, go_within: REMAINS_GO_WITHIN }
+    }
+
+    /// Processes that have it open, see [`processes_with`]. When none can be named, one has just ended.
+    pub fn processes(names: Vec<String>) -> Holders {
+        let go_within = if names.is_empty() { REMAINS_GO_WITHIN } else { LOOKS_GO_WITHIN };
+        Holders { names, go_within }
     }
 }
 
-/// Descriptions of all that is known to hold the block device, its partitions or its disk,
+/// All that is known to hold the block device, its partitions or its disk,
 /// besides `asking`.
 pub(super) fn of_block_device(
     path: &Path,
     device_number: u64,
     asking: Option<&File>,
-) -> Vec<String> {
+) -> Holders {
     let family = family(device_number);
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut holders: Vec<String> = mounts(&mountinfo)
@@ -49,17 +69,17 @@ pub(super) fn of_block_device(
             holders.push(format!("part of /dev/{name}{label}"));
         }
     }
-    if holders.is_empty() {
-        holders = processes_with(path, asking);
+    match holders.is_empty() {
+        true => Holders::processes(processes_with(path, asking)),
+        false => Holders::lasting(holders),
     }
-    holders
 }
 
 /// Descriptions of all that is known to hold the disk of this name under `/dev`.
 pub(super) fn of_disk(name: &str) -> Vec<String> {
     let number = fs::read_to_string(Path::new("/sys/block").join(name).join("dev"));
     match number.ok().and_then(|number| device_number(number.trim())) {
-        Some(number) => of_block_device(&Path::new("/dev").join(name), number, None),
+        Some(number) => of_block_device(&Path::new("/dev").join(name), number, None).names,
         None => Vec::new(),
     }
 }
@@ -71,7 +91,7 @@ pub(super) fn of_file(path: &Path) -> Holders {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     if swap_paths(&swaps).contains(&canonical) {
         holders.names.push("in use as swap".to_owned());
-        holders.passing = false;
+        holders.go_within = Duration::ZERO;
     }
     holders
 }

@@ -57,9 +57,9 @@ fn attached() -> Vec<Attached> {
 pub(super) fn devices_of(path: &Path) -> Holders {
     let of_file = attached().into_iter().filter(|attached| is_same(&attached.file, path));
     let of_file: Vec<Attached> = of_file.collect();
-    let passing = of_file.iter().all(Attached::is_going);
+    let are_going = of_file.iter().all(Attached::is_going);
     let names = of_file.iter().map(|attached| format!("attached to /dev/{}", attached.name));
-    Holders { names: names.collect(), passing }
+    holders(names.collect(), are_going)
 }
 
 /// All else that uses the file behind a loop device, if anything does; nothing for other devices.
@@ -75,7 +75,7 @@ pub(super) fn rivals_of(device_number: u64) -> Option<Holders> {
         other.name != own.name && other.overlaps(&own) && is_same(&other.file, &own.file)
     });
     let others: Vec<Attached> = others.collect();
-    let mut passing = others.iter().all(Attached::is_going);
+    let mut are_going = others.iter().all(Attached::is_going);
     let file = own.file.display();
     let mut names: Vec<String> = others
         .iter()
@@ -83,13 +83,17 @@ pub(super) fn rivals_of(device_number: u64) -> Option<Holders> {
         .collect();
     if is_locked(&own.file) {
         let holders = holder::processes_with(&own.file, None);
-        passing &= holders.is_empty();
+        are_going &= holders.is_empty();
         names.push(match holders.is_empty() {
             true => format!("its file {file} is locked by a process that cannot be seen from here"),
             false => format!("its file {file} is locked, {}", holders.join(", ")),
         });
     }
-    (!names.is_empty()).then_some(Holders { names, passing })
+    (!names.is_empty()).then(|| self::holders(names, are_going))
+}
+
+fn holders(names: Vec<String>, are_going: bool) -> Holders {
+    if are_going { Holders::remains(names) } else { Holders::lasting(names) }
 }
 
 /// Whether a daemon serves the file itself: it holds a lock on it.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -32,9 +32,8 @@ pub const THREADS_MAX: usize = 256;
 /// How long a read for a client lasts unless told otherwise.
 pub const READ_DEADLINE_DEFAULT: Duration = Duration::from_secs(1);
 
-/// Between two attempts to open a device that nobody is known to hold, and how often.
+/// Between two attempts to open a device that is held.
 const HELD_PAUSE: Duration = Duration::from_millis(50);
-const HELD_PAUSES_MAX: u32 = 200;
 
 /// Whether transfers bypass the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -123,18 +122,17 @@ struct Access {
 impl Device {
     /// Opens a device for sole use. Makes a few system calls, one of them a read; writes nothing.
     ///
-    /// A device that is held by nobody who could be named, or by what goes away by itself, is tried for
-    /// ten seconds: the kernel takes the rings of a process that was killed apart only after its end,
-    /// and after the end of the transfers under way (30 ms as a rule, 2.5 s seen on a busy loop device).
+    /// A device that is held is tried again: for a second when processes have it open, which may only
+    /// look at it, and for ten when nobody can be named, or a process that ended has left it behind.
     ///
     /// # Errors
     /// It is absent, held by someone else, read-only, too small, failing, or cannot do what was
     /// asked; see [`OpenError`].
     pub fn open(options: &OpenOptions) -> Result<Device, OpenError> {
-        let mut pauses = 0..HELD_PAUSES_MAX;
+        let begun = Instant::now();
         loop {
             match Device::try_open(options) {
-                Err(OpenError::Busy { passing: true, .. }) if pauses.next().is_some() => {
+                Err(OpenError::Busy { go_within, .. }) if begun.elapsed() < go_within => {
                     thread::sleep(HELD_PAUSE);
                 }
                 opened => return opened,
@@ -222,7 +220,7 @@ fn claim(file: &File, facts: &Facts, options: &OpenOptions) -> Result<(), OpenEr
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             let processes = holder::processes_with(path, Some(file));
-            return Err(OpenError::busy(path, Holders::lasting(processes)));
+            return Err(OpenError::busy(path, Holders::processes(processes)));
         }
         Err(fs::TryLockError::Error(source)) => return Err(OpenError::io(path, source)),
     }

@@ -4,9 +4,10 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::facts::sysfs_directory;
-use super::holder::{self, Holders};
+use super::holder::{self, Holders, REMAINS_GO_WITHIN};
 
 /// Why a device did not open.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +25,8 @@ pub enum OpenError {
         path: PathBuf,
         /// Who, as far as it could be found out.
         holders: Vec<String>,
-        /// It is expected to end by itself soon: the user is a process that has just ended.
-        passing: bool,
+        /// How long it may take until they are gone by themselves; zero: they stay.
+        go_within: Duration,
     },
     /// It refuses writes.
     #[error(
@@ -102,9 +103,10 @@ impl OpenError {
     }
 
     pub(super) fn busy(path: &Path, holders: Holders) -> OpenError {
-        let Holders { names, passing } = holders;
-        let passing = passing || names.is_empty();
-        OpenError::Busy { path: path.to_owned(), holders: names, passing }
+        let Holders { names, go_within } = holders;
+        // Who cannot be named is the kernel, after the end of a process.
+        let go_within = if names.is_empty() { REMAINS_GO_WITHIN } else { go_within };
+        OpenError::Busy { path: path.to_owned(), holders: names, go_within }
     }
 
     /// What `open` failing with `source` means.
@@ -112,7 +114,7 @@ impl OpenError {
         match source.raw_os_error() {
             Some(libc::EBUSY) => {
                 let holders = if metadata.file_type().is_block_device() {
-                    Holders::lasting(holder::of_block_device(path, metadata.rdev(), None))
+                    holder::of_block_device(path, metadata.rdev(), None)
                 } else {
                     holder::of_file(path)
                 };

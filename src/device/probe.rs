@@ -127,7 +127,7 @@ fn signature_of(file: &File, size: u64) -> io::Result<Option<&'static str>> {
 
 fn held_by(path: &Path, facts: &Facts, asking: &File) -> Vec<String> {
     if facts.kind == DeviceKind::Block {
-        holder::of_block_device(path, facts.device_number, Some(asking))
+        holder::of_block_device(path, facts.device_number, Some(asking)).names
     } else {
         holder::of_file(path).names
     }
