@@ -30,7 +30,8 @@ fn busy_holders(path: &Path) -> String {
 #[test]
 fn a_disk_that_somebody_has_a_short_look_at_opens() {
     let Some(disk) = require(LoopDevice::create(MIB, 512)) else { return };
-    let looks = fs::File::options().read(true).custom_flags(libc::O_EXCL).open(disk.path()).unwrap();
+    let looks =
+        fs::File::options().read(true).custom_flags(libc::O_EXCL).open(disk.path()).unwrap();
     let end = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
         drop(looks);

@@ -36,9 +36,6 @@ const READ_BACK_ATTEMPTS: u32 = 3;
 /// transfer fails.
 const STALLS_MAX: u32 = 64;
 
-/// Of so many reads the time of one is taken.
-const TIMED_ONE_IN: u64 = 4;
-
 /// A handle on an open device. Clones share it; the device closes with the last one.
 ///
 /// Dropping a future does not call back what was already handed to the engine: a cancelled
@@ -390,7 +387,7 @@ impl Inner {
         let in_flight = self.stats.submitted(kind);
         // Of reads only those that a client waits for: others may be as long as they like.
         let is_timed = match kind {
-            OperationKind::Read => deadline.is_some() && in_flight.is_one_in(TIMED_ONE_IN),
+            OperationKind::Read => deadline.is_some() && self.pace.wants_read(),
             OperationKind::Write => true,
             OperationKind::Flush => false,
         };

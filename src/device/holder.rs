@@ -46,11 +46,7 @@ impl Holders {
 
 /// All that is known to hold the block device, its partitions or its disk,
 /// besides `asking`.
-pub(super) fn of_block_device(
-    path: &Path,
-    device_number: u64,
-    asking: Option<&File>,
-) -> Holders {
+pub(super) fn of_block_device(path: &Path, device_number: u64, asking: Option<&File>) -> Holders {
     let family = family(device_number);
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut holders: Vec<String> = mounts(&mountinfo)

@@ -6,7 +6,7 @@
 //! when both the time and the share are ten times what they were. Reads and writes are judged apart, and
 //! short and long ones: what follows the ones before it costs a hard disk a tenth of what it has to seek.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ const SAMPLES_MAX: usize = 64;
 
 /// Windows that make a history: before that nothing is slow.
 const HISTORY_MIN: u32 = 16;
-/// Weight of a window in the history, and of one that is slow: after hours that pace is the usual one.
+/// Weight of a window in the history, and of one that is not sound: after hours that pace is the usual one.
 const WEIGHT: f64 = 1.0 / 64.0;
 const WEIGHT_SLOW: f64 = 1.0 / 65536.0;
 
@@ -39,6 +39,9 @@ const SILENT_AFTER: Duration = Duration::from_secs(60);
 const CLASS_LEN_MAX: [usize; 2] = [16 << 10, 256 << 10];
 const CLASSES: usize = CLASS_LEN_MAX.len() + 1;
 
+/// Of so many reads for clients the time of one is taken.
+const TIMED_ONE_IN: u32 = 4;
+
 /// What a transfer took.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
@@ -52,6 +55,7 @@ pub(super) struct Taken {
 #[derive(Default)]
 pub(super) struct Pace {
     is_degraded: AtomicBool,
+    reads_seen: AtomicU32,
     reads: Mutex<[Track; CLASSES]>,
     writes: Mutex<[Track; CLASSES]>,
 }
@@ -72,6 +76,11 @@ struct Track {
 }
 
 impl Pace {
+    /// Whether the time of the read that a client asks for now is to be taken.
+    pub fn wants_read(&self) -> bool {
+        self.reads_seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIMED_ONE_IN)
+    }
+
     /// Notes a transfer that is over; `now` is the time since any fixed moment. Tells what it changed:
     /// whether the device counts as degraded from now on.
     pub fn record(&self, kind: OperationKind, taken: Taken, now: Duration) -> Option<bool> {
@@ -149,7 +158,12 @@ impl Track {
         let has_history = self.windows >= HISTORY_MIN;
         let is_slow = has_history && exceeds(SLOW_FACTOR);
         let is_sound = !has_history || !exceeds(SLOW_FACTOR / 2.0);
-        self.slow_since = is_slow.then(|| self.slow_since.unwrap_or(from));
+        // Between the two nothing is decided: one window that is not so bad does not end a bad time.
+        if is_slow {
+            self.slow_since.get_or_insert(from);
+        } else if is_sound {
+            self.slow_since = None;
+        }
         self.sound_since = is_sound.then(|| self.sound_since.unwrap_or(from));
         let lasts = |since: Option<Duration>, time| since.is_some_and(|since| now - since >= time);
         if lasts(self.slow_since, DEGRADED_AFTER) {
@@ -157,14 +171,14 @@ impl Track {
         } else if lasts(self.sound_since, SOUND_AFTER) {
             self.is_degraded = false;
         }
-        self.learn(median, is_slow);
+        self.learn(median, is_sound);
     }
 
-    fn learn(&mut self, median: (f64, f64), is_slow: bool) {
+    fn learn(&mut self, median: (f64, f64), is_sound: bool) {
         self.windows = self.windows.saturating_add(1);
-        let weight = match (is_slow, self.windows) {
-            (true, _) => WEIGHT_SLOW,
-            (false, windows) => WEIGHT.max(1.0 / f64::from(windows)),
+        let weight = match (is_sound, self.windows) {
+            (false, _) => WEIGHT_SLOW,
+            (true, windows) => WEIGHT.max(1.0 / f64::from(windows)),
         };
         self.usual.0 += weight * (median.0 - self.usual.0);
         self.usual.1 += weight * (median.1 - self.usual.1);

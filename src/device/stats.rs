@@ -114,7 +114,7 @@ impl DeviceStats {
 
     /// Counts a request as submitted, and as in flight until the result is dropped.
     pub(super) fn submitted(&self, kind: OperationKind) -> InFlight<'_> {
-        let number = match kind {
+        match kind {
             OperationKind::Read => &self.reads,
             OperationKind::Write => &self.writes,
             OperationKind::Flush => &self.flushes,
@@ -125,7 +125,7 @@ impl DeviceStats {
         if let Some(reads) = reads {
             reads.fetch_add(1, Relaxed);
         }
-        InFlight { all: &self.in_flight, reads, number, under_way }
+        InFlight { all: &self.in_flight, reads, under_way }
     }
 
     pub(super) fn transferred(&self, kind: OperationKind, bytes: usize) {
@@ -174,16 +174,8 @@ impl DeviceStats {
 pub(super) struct InFlight<'a> {
     all: &'a AtomicU64,
     reads: Option<&'a AtomicU64>,
-    number: u64,
     /// Requests in flight when it was submitted, itself among them.
     pub(super) under_way: u64,
-}
-
-impl InFlight<'_> {
-    /// True for one in so many requests of its kind.
-    pub(super) fn is_one_in(&self, count: u64) -> bool {
-        self.number.is_multiple_of(count)
-    }
 }
 
 impl Drop for InFlight<'_> {

@@ -222,7 +222,8 @@ impl Store {
                 return None;
             }
             let _turn = self.turn_to_read(end - start).await;
-            let Ok(read) = self.read_region(life.region(), start..end, Extent::Whole).await else {
+            let Ok(read) = self.read_region(life.region(), start..end, Extent::DirectAnswer).await
+            else {
                 count(&self.shared.counters.read_errors);
                 return None;
             };

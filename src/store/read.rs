@@ -425,9 +425,8 @@ impl Store {
         let by_cache = adaptive && row.is_untouched();
         let first = if by_cache { Extent::Answer } else { extent.direct() };
         let mut loaded = self.load_from_device(candidate, first).await;
-        if by_cache && !matches!(loaded, Loaded::Entry(..)) {
+        if by_cache && matches!(loaded, Loaded::Damaged) {
             self.distrust(candidate, life.region(), offset);
-            loaded = Loaded::Damaged;
         }
         if matches!(loaded, Loaded::Damaged) && self.shared.regions.is_in(life) {
             // A transfer can go wrong once; the second answer counts.

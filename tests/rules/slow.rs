@@ -1,7 +1,7 @@
 //! Devices that limp: lookups do not wait for them for ever, stores do not make it worse, and all is as
 //! before when they recover.
 
-use rawcached::cache::StoreError;
+use rawcached::cache::{CacheOptions, StoreError};
 use rawcached::device::Delay;
 
 use crate::support::*;
@@ -44,6 +44,27 @@ fn a_read_that_lasts_too_long_is_a_miss_and_the_entry_stays() {
 }
 
 #[test]
+fn a_body_under_way_ends_short_when_the_device_hangs() {
+    let options = CacheOptions { ram_bytes: 0, range_buffer_bytes: 1 << 10, ..plain() };
+    let mut rig = Rig::with(Disk { region_size: 4 << 20, ..SMALL }, options);
+    rig.sim.set_read_deadline(secs(1));
+    rig.kill();
+    rig.put(b"long", &body(1, 1_000_000), &for_secs(100_000)).unwrap();
+    rig.sleep(secs(2));
+    rig.kill();
+    let mut hit = rig.run(rig.cache().lookup(b"long")).unwrap();
+    assert!(rig.run(hit.next_chunk()).unwrap().is_some());
+    rig.sim.set_delay(Delay::Sleep(secs(500)));
+    let began = rig.run(async { tokio::time::Instant::now() });
+    // What the lookup had read already is given.
+    while matches!(rig.run(hit.next_chunk()), Ok(Some(_))) {}
+    assert!(rig.run(hit.next_chunk()).is_err(), "it is not whole");
+    let waited = rig.run(async move { began.elapsed() });
+    assert!(waited < secs(5), "{waited:?}");
+    assert!(rig.cache().device_store().device().stats().overdue_now > 0);
+}
+
+#[test]
 fn on_a_device_that_became_slow_stores_are_refused_and_purges_hold() {
     let mut rig = rig();
     rig.sim.set_delay(Delay::Sleep(millis(2)));
@@ -66,7 +87,7 @@ fn on_a_device_that_became_slow_stores_are_refused_and_purges_hold() {
     rig.sim.set_delay(Delay::Sleep(millis(2)));
     for _ in 0..200 {
         rig.sleep(millis(100));
-        assert!(rig.get(b"filler-0").is_some());
+        assert!(rig.get(b"other").is_some());
     }
     assert_eq!(troubles(&rig), 0);
     rig.put(b"key", &body(5, 100), &flushed()).unwrap();

@@ -58,6 +58,23 @@ impl Device {
         self.read_faster((offset, buf), self.inner.read_deadline).await
     }
 
+    /// As [`Device::read_adaptive_in_time`], with a deadline of its own: for bodies, which have begun to
+    /// be sent.
+    ///
+    /// # Errors
+    /// As [`Device::read_adaptive_in_time`]; of kind [`io::ErrorKind::TimedOut`] when it lasts too long.
+    ///
+    /// # Panics
+    /// As [`Device::read`].
+    pub async fn read_adaptive_within(
+        &self,
+        deadline: Duration,
+        offset: u64,
+        buf: AlignedBuf,
+    ) -> Result<AlignedBuf, DeviceError> {
+        self.read_faster((offset, buf), Some(deadline)).await
+    }
+
     async fn read_faster(
         &self,
         (offset, buf): (u64, AlignedBuf),

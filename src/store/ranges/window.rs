@@ -5,6 +5,7 @@
 //! bytes come early, and a caller that takes its time holds little memory.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -110,14 +111,14 @@ impl Window {
             let offset = shared.layout.region_offset(extent.life.region()) + extent.blocks.start;
             let watch = Stopwatch::start();
             // Nothing is taken from a slice that a touch may change, so the page cache will do.
-            let read = shared.device.read_adaptive(offset, buf);
-            let read = tokio::time::timeout(timeout, read).await;
+            let read = shared.device.read_adaptive_within(timeout, offset, buf).await;
             shared.ranges.reads.record(watch.elapsed());
-            let timed_out = read.is_err();
-            if matches!(read, Ok(Err(_))) {
+            let timed_out =
+                read.as_ref().is_err_and(|error| error.source.kind() == io::ErrorKind::TimedOut);
+            if read.is_err() && !timed_out {
                 count(&shared.counters.read_errors);
             }
-            let bytes = read.ok().and_then(Result::ok).map(Bytes::from_owner);
+            let bytes = read.ok().map(Bytes::from_owner);
             Arrived { extent, bytes, timed_out }
         }));
         true
