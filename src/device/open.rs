@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -23,6 +23,7 @@ use super::{
     ALIGNMENT_MAX, ALIGNMENT_MIN, AdaptiveOptions, Device, DeviceInfo, DeviceKind, Geometry,
     OpenError, holder, loop_file, page_cache,
 };
+use crate::clock::Stopwatch;
 
 /// Threads of the thread-pool engine unless told otherwise.
 pub const THREADS_DEFAULT: usize = 16;
@@ -129,10 +130,10 @@ impl Device {
     /// It is absent, held by someone else, read-only, too small, failing, or cannot do what was
     /// asked; see [`OpenError`].
     pub fn open(options: &OpenOptions) -> Result<Device, OpenError> {
-        let begun = Instant::now();
+        let waiting = Stopwatch::start();
         loop {
             match Device::try_open(options) {
-                Err(OpenError::Busy { go_within, .. }) if begun.elapsed() < go_within => {
+                Err(OpenError::Busy { go_within, .. }) if waiting.elapsed() < go_within => {
                     thread::sleep(HELD_PAUSE);
                 }
                 opened => return opened,
