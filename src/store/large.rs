@@ -2,7 +2,9 @@
 //! regions have their slices. Values only; what becomes of a region `victim` and `reclaim` decide.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use super::regions::RegionTable;
 use crate::format::{Layout, Sequence};
 
 /// Objects that lost a slice of which the names are kept.
@@ -10,6 +12,8 @@ const BROKEN_MAX: usize = 64;
 
 /// What is known of large objects of one device.
 pub(super) struct LargeObjects {
+    /// Is told of each region how much of it is not to be lost.
+    regions: Arc<RegionTable>,
     /// Bytes that stores under way may take together.
     limit: u64,
     /// Bytes that are stored in one turn of the log.
@@ -41,21 +45,16 @@ struct Object {
 }
 
 /// Bytes of slices in one region that are not to be lost.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Share {
+#[derive(Debug, Default)]
+struct Share {
     /// Of stores under way.
-    pub under_way: u64,
+    under_way: u64,
     /// Of objects just stored.
-    pub just_stored: u64,
+    just_stored: u64,
     objects: BTreeMap<Sequence, u64>,
 }
 
 impl Share {
-    /// Bytes of both.
-    pub fn total(&self) -> u64 {
-        self.under_way + self.just_stored
-    }
-
     fn of(&mut self, claim: Claim) -> &mut u64 {
         match claim {
             Claim::UnderWay => &mut self.under_way,
@@ -66,8 +65,9 @@ impl Share {
 
 impl LargeObjects {
     /// Nothing under way on a device.
-    pub fn new(layout: &Layout) -> LargeObjects {
+    pub fn new(layout: &Layout, regions: Arc<RegionTable>) -> LargeObjects {
         LargeObjects {
+            regions,
             limit: layout.object_len_max(),
             turn: u64::from(layout.region_count) * layout.region_size,
             large_len_min: layout.region_size,
@@ -117,6 +117,7 @@ impl LargeObjects {
         let share = self.shares.entry(region).or_default();
         *share.of(known.claim) += bytes;
         *share.objects.entry(object).or_default() += bytes;
+        self.tell(region);
     }
 
     /// A slice of `bytes` went from one region to another.
@@ -137,6 +138,7 @@ impl LargeObjects {
             let bytes = share.objects.get(&object).copied().unwrap_or(0);
             share.under_way -= bytes;
             share.just_stored += bytes;
+            self.regions.on_device(*region).set_claims(share.under_way, share.just_stored);
         }
         self.ends.push_back((stored + self.turn, object));
     }
@@ -152,6 +154,7 @@ impl LargeObjects {
             if share.objects.is_empty() {
                 self.shares.remove(&region);
             }
+            self.tell(region);
         }
     }
 
@@ -190,11 +193,6 @@ impl LargeObjects {
         self.objects.get(&object).map(|known| known.claim)
     }
 
-    /// What a region has that is not to be lost.
-    pub fn share(&self, region: u32) -> Share {
-        self.shares.get(&region).cloned().unwrap_or_default()
-    }
-
     fn take(&mut self, object: Sequence, region: u32, bytes: u64) {
         let Some(known) = self.objects.get_mut(&object) else { return };
         let Some(share) = self.shares.get_mut(&region) else { return };
@@ -209,6 +207,13 @@ impl LargeObjects {
         if share.objects.is_empty() {
             self.shares.remove(&region);
         }
+        self.tell(region);
+    }
+
+    fn tell(&self, region: u32) {
+        let (under_way, just_stored) =
+            self.shares.get(&region).map_or((0, 0), |share| (share.under_way, share.just_stored));
+        self.regions.on_device(region).set_claims(under_way, just_stored);
     }
 }
 
@@ -217,19 +222,22 @@ mod tests {
     use super::*;
     use crate::format::SUPERBLOCK_SPACE;
 
-    /// Ten regions of 256 KiB, and four times that.
+    /// Forty regions of 256 KiB.
     fn on_device() -> LargeObjects {
         let size = 2 * SUPERBLOCK_SPACE + ((40 * 256) << 10);
-        let layout = Layout::plan(size, 4096, Some(256 << 10));
-        LargeObjects::new(&layout.unwrap())
+        let layout = Layout::plan(size, 4096, Some(256 << 10)).unwrap();
+        let regions = RegionTable::new(crate::format::Uuid([1; 16]), &layout);
+        LargeObjects::new(&layout, Arc::new(regions))
     }
 
     const FIRST: Sequence = Sequence(1);
     const SECOND: Sequence = Sequence(2);
 
     fn bytes(large: &LargeObjects, region: u32) -> (u64, u64) {
-        let share = large.share(region);
-        (share.under_way, share.just_stored)
+        let row = large.regions.on_device(region);
+        let share = large.shares.get(&region).map_or((0, 0), |s| (s.under_way, s.just_stored));
+        assert_eq!(row.claimed(), share.0 + share.1, "the region is told");
+        share
     }
 
     #[test]

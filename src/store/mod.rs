@@ -4,6 +4,7 @@
 //! The rules it keeps are numbered in `docs/ARCHITECTURE.md`, "Rules of truth".
 
 mod bodies;
+mod changes;
 mod chunks;
 mod contents;
 mod counters;
@@ -24,6 +25,7 @@ mod place;
 mod purge_regions;
 mod purges;
 mod ranges;
+mod ranking;
 mod read;
 mod reclaim;
 mod recovery;
@@ -284,13 +286,13 @@ impl Store {
             resident,
             index,
             log: Mutex::new(log),
-            regions,
+            regions: Arc::clone(&regions),
             device,
             fills: Fills::default(),
             fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
             touch_locks: (0..FILL_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             discards: Mutex::default(),
-            large: Mutex::new(LargeObjects::new(&superblock.layout)),
+            large: Mutex::new(LargeObjects::new(&superblock.layout, regions)),
             readers: DashMap::new(),
             scans: Semaphore::new(1),
             runtime: Handle::current(),
@@ -438,6 +440,13 @@ impl Store {
                 ..shared.ranges.snapshot()
             },
         }
+    }
+
+    /// Walks over all regions so far: for tests that none is made again and again.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn region_walks(&self) -> u64 {
+        self.shared.regions.walks()
     }
 
     /// Takes no more changes, makes everything accepted durable and ends background work.

@@ -31,12 +31,12 @@ impl Store {
         let regions = &self.shared.regions;
         let oldest = regions.oldest_generation().unwrap_or_default();
         let now = self.shared.clock.now();
-        let rows = regions.iter().filter(|(_, row)| {
-            row.holds_purges()
-                && matches!(row.state(), RegionState::Sealed | RegionState::Unreadable)
+        let mut waiting: Vec<u32> = regions.ranked(|ranking| ranking.purges().collect());
+        waiting.retain(|region| {
+            let row = regions.on_device(*region);
+            matches!(row.state(), RegionState::Sealed | RegionState::Unreadable)
                 && !row.is_set_aside(now)
         });
-        let mut waiting: Vec<u32> = rows.map(|(region, _)| region).collect();
         waiting.sort_unstable_by_key(|region| {
             let row = regions.on_device(*region);
             (!row.is_condemned(), row.generation())

@@ -10,15 +10,16 @@ use super::contents::Contents;
 use super::counters::{add, count};
 use super::log::{Appender, KILLS_PER_SLOT_MAX};
 use super::place::Place;
+use super::ranking::MOSTLY_DEAD;
 use super::read::{Extent, Loaded};
 use super::regions::RegionState;
 use super::reinsert::{Moved, Reason};
 use super::request::StoreError;
 use super::slot::Slot;
-use super::victim::{BATCH, Hand, MOSTLY_DEAD, Victim};
+use super::victim::{BATCH, Hand, Victim};
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{
-    FooterRecord, KILL_LEN, Kill, Kind, LogKind, RegionHeader, RegionUse, Sequence, SliceKey,
+    FooterRecord, Kill, Kind, LogKind, RegionHeader, RegionUse, Sequence, SliceKey,
 };
 use crate::planted::{self, Bug};
 
@@ -78,17 +79,14 @@ impl Store {
     /// Whether a region waits to be emptied of which it is not known that it cannot be.
     fn has_untried_region(&self) -> bool {
         let now = self.shared.clock.now();
-        let mut rows = self.shared.regions.iter().map(|(_, row)| row);
-        rows.any(|row| row.state() == RegionState::Sealed && !row.is_set_aside(now))
+        self.shared.regions.ranked(|ranking| ranking.has_untried(now))
     }
 
     /// Number of regions that could not be read or freed and are left alone: each is tried again after
     /// a while, more and more rarely.
     #[must_use]
     pub fn set_aside_regions(&self) -> u64 {
-        let rows = self.shared.regions.iter().map(|(_, row)| row);
-        let aside = rows.filter(|row| row.failures() > 0 || row.state() == RegionState::Unreadable);
-        aside.count() as u64
+        self.shared.regions.ranked(|ranking| ranking.stuck()) as u64
     }
 
     /// Free regions that reclaim keeps ahead: a 32nd of the device, at least 2 and at most 64.
@@ -159,9 +157,8 @@ impl Store {
     /// entry counts too, but of that there is never so much.
     fn is_full_of_tombstones(&self) -> bool {
         let layout = &self.shared.layout;
-        let in_use = self.shared.regions.iter().filter(|(_, row)| row.state() != RegionState::Free);
-        let kills: u64 = in_use.map(|(_, row)| row.kills()).sum();
-        kills * KILL_LEN as u64 > u64::from(layout.region_count) * layout.region_size / 4
+        let kills = self.shared.regions.ranked(|ranking| ranking.kills());
+        kills > u64::from(layout.region_count) * layout.region_size / 4
     }
 
     /// There is no room for more tombstones, and they are all needed because of a region that cannot
@@ -236,10 +233,7 @@ impl Store {
     /// until it is its turn among the others.
     fn has_condemned(&self) -> bool {
         let now = self.shared.clock.now();
-        let mut rows = self.shared.regions.iter().map(|(_, row)| row);
-        rows.any(|row| {
-            row.state() == RegionState::Sealed && row.is_condemned() && !row.is_set_aside(now)
-        })
+        self.shared.regions.ranked(|ranking| ranking.has_condemned(now))
     }
 
     async fn reclaim(&self, victim: Victim) -> Result<(), StoreError> {
@@ -263,7 +257,7 @@ impl Store {
             shared.log.lock().note_all_unindexed();
         }
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
-        let has_claims = shared.large.lock().share(region).total() > 0;
+        let has_claims = row.claimed() > 0;
         let mut moved = false;
         // The smallest first: so what may be re-inserted keeps the most entries.
         let mut records: Vec<&FooterRecord> = contents.footer.records.iter().collect();

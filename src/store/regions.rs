@@ -1,11 +1,17 @@
 //! The region table: what each region of the device is right now. Owns states,
-//! generations and live-byte counts; never does I/O.
+//! generations and live-byte counts; never does I/O. Who changes what a region is ranked by marks it; it
+//! is ranked anew when an order is asked for.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
+
+use super::changes::Changes;
 use super::place::Life;
+use super::ranking::{Facts, MOSTLY_DEAD, Ranking};
 use crate::clock::Timestamp;
-use crate::format::{Layout, LogKind, Seed, Sequence, Uuid};
+use crate::format::{KILL_LEN, Layout, LogKind, Seed, Sequence, Uuid};
 
 /// What may happen to a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +45,12 @@ impl RegionState {
 }
 
 /// One region's row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Region {
+    number: u32,
+    changes: Arc<Changes>,
+    /// Below so many bytes alive it is ranked by them.
+    mostly_dead: u64,
     state: AtomicU8,
     generation: AtomicU64,
     live: AtomicU64,
@@ -59,23 +69,85 @@ pub struct Region {
     holds_purges: AtomicBool,
     purges_end: AtomicU64,
     spared_at: AtomicU64,
+    under_way: AtomicU64,
+    claimed: AtomicU64,
 }
 
 impl Region {
+    fn free(number: u32, changes: &Arc<Changes>, region_size: u64) -> Region {
+        Region {
+            number,
+            changes: Arc::clone(changes),
+            mostly_dead: region_size / MOSTLY_DEAD,
+            state: AtomicU8::new(RegionState::Free as u8),
+            generation: AtomicU64::default(),
+            live: AtomicU64::default(),
+            keep_until: AtomicU32::default(),
+            kills: AtomicU64::default(),
+            pins: AtomicU32::default(),
+            touches: AtomicU32::default(),
+            touches_before: AtomicU32::default(),
+            touched: AtomicBool::default(),
+            in_memory: AtomicBool::default(),
+            failures: AtomicU32::default(),
+            retry_at: AtomicU32::default(),
+            condemned: AtomicBool::default(),
+            unindexed: AtomicBool::default(),
+            unread: AtomicBool::default(),
+            holds_purges: AtomicBool::default(),
+            purges_end: AtomicU64::default(),
+            spared_at: AtomicU64::default(),
+            under_way: AtomicU64::default(),
+            claimed: AtomicU64::default(),
+        }
+    }
+
+    /// Has it ranked anew.
+    fn changed(&self) {
+        self.changes.mark(self.number);
+    }
+
+    /// The same, unless it is open: such a region is ranked when it is sealed, and changes all the time.
+    fn changed_unless_open(&self) {
+        if self.state() != RegionState::Open {
+            self.changed();
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            state: self.state(),
+            generation: self.generation(),
+            holds_purges: self.holds_purges(),
+            live: self.live.load(Ordering::SeqCst),
+            keep_until: Timestamp(self.keep_until.load(Ordering::SeqCst)),
+            kills: self.kill_bytes(),
+            failures: self.failures(),
+            retry_at: Timestamp(self.retry_at.load(Ordering::Relaxed)),
+            is_condemned: self.is_condemned(),
+            under_way: self.under_way.load(Ordering::Acquire),
+            claimed: self.claimed(),
+        }
+    }
+
     /// What may happen to it.
     pub fn state(&self) -> RegionState {
-        RegionState::from_code(self.state.load(Ordering::Acquire))
+        // In one order with what is changed without a mark while it is open.
+        RegionState::from_code(self.state.load(Ordering::SeqCst))
     }
 
     /// Changes what may happen to it.
     pub fn set_state(&self, state: RegionState) {
-        self.state.store(state as u8, Ordering::Release);
+        self.state.store(state as u8, Ordering::SeqCst);
+        self.changed();
     }
 
     /// As [`Region::set_state`], if it is `from` still; tells whether it was.
     pub fn change_state(&self, from: RegionState, to: RegionState) -> bool {
-        let (from, to, ordering) = (from as u8, to as u8, Ordering::AcqRel);
-        self.state.compare_exchange(from, to, ordering, Ordering::Acquire).is_ok()
+        let (from, to, ordering) = (from as u8, to as u8, Ordering::SeqCst);
+        let changed = self.state.compare_exchange(from, to, ordering, ordering).is_ok();
+        self.changed();
+        changed
     }
 
     /// Its present life.
@@ -90,13 +162,22 @@ impl Region {
 
     /// Counts an index word that points here.
     pub fn add_live(&self, bytes: u64) {
-        self.live.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.live.fetch_add(bytes, Ordering::SeqCst);
+        self.live_changed(before);
     }
 
     /// Uncounts an index word that pointed here.
     pub fn sub_live(&self, bytes: u64) {
-        let before = self.live.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.live.fetch_sub(bytes, Ordering::SeqCst);
         assert!(before >= bytes, "a region cannot have less than nothing alive");
+        self.live_changed(before - bytes);
+    }
+
+    /// What is alive is `least` before or after a change.
+    fn live_changed(&self, least: u64) {
+        if least < self.mostly_dead {
+            self.changed_unless_open();
+        }
     }
 
     /// When its last entry expires.
@@ -106,7 +187,9 @@ impl Region {
 
     /// Raises the time when its last entry expires.
     pub fn raise_keep_until(&self, until: Timestamp) {
-        self.keep_until.fetch_max(until.0, Ordering::Relaxed);
+        if self.keep_until.fetch_max(until.0, Ordering::SeqCst) < until.0 {
+            self.changed_unless_open();
+        }
     }
 
     /// Kill records in it, entries that supersede older versions included.
@@ -114,9 +197,17 @@ impl Region {
         self.kills.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the kill records that may have to be carried on from it.
+    pub fn kill_bytes(&self) -> u64 {
+        self.kills() * KILL_LEN as u64
+    }
+
     /// Counts kill records.
     pub fn add_kills(&self, count: usize) {
-        self.kills.fetch_add(count as u64, Ordering::Relaxed);
+        if count > 0 {
+            self.kills.fetch_add(count as u64, Ordering::Relaxed);
+            self.changed();
+        }
     }
 
     /// Holds off reuse of the region while a block of it is modified in place.
@@ -169,6 +260,7 @@ impl Region {
     pub fn set_aside(&self, until: Timestamp) {
         self.retry_at.store(until.0, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
+        self.changed();
     }
 
     /// Whether others are to be reclaimed before it, because that failed lately.
@@ -179,6 +271,7 @@ impl Region {
     /// It was reclaimed after all.
     pub fn forget_failures(&self) {
         self.failures.store(0, Ordering::Relaxed);
+        self.changed();
     }
 
     /// Whether it is to be emptied before all others, because a structure in it is damaged.
@@ -189,6 +282,20 @@ impl Region {
     /// Has it emptied before all others; ends with its present life.
     pub fn condemn(&self) {
         self.condemned.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    /// Bytes of slices that are not to be lost with it.
+    pub fn claimed(&self) -> u64 {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// Notes the bytes of slices that are not to be lost with it: of stores under way, and of objects
+    /// just stored.
+    pub fn set_claims(&self, under_way: u64, just_stored: u64) {
+        self.under_way.store(under_way, Ordering::Release);
+        self.claimed.store(under_way + just_stored, Ordering::Release);
+        self.changed();
     }
 
     /// Whether not all of it could be read at the start, nor since.
@@ -211,6 +318,7 @@ impl Region {
         self.holds_purges.store(log == LogKind::Purges, Ordering::Release);
         self.purges_end.store(end.0, Ordering::Relaxed);
         self.spared_at.store(u64::MAX, Ordering::Relaxed);
+        self.changed();
     }
 
     /// Notes that its tombstones of purges have sequences below `end`.
@@ -244,6 +352,11 @@ impl Region {
 pub struct RegionTable {
     uuid: Uuid,
     regions: Box<[Region]>,
+    changes: Arc<Changes>,
+    /// A leaf lock.
+    ranking: Mutex<Ranking>,
+    /// Walks over all regions so far.
+    walks: AtomicU64,
     /// Regions that are noted as unindexed.
     unindexed: AtomicUsize,
     /// Regions that are noted as unread.
@@ -256,10 +369,15 @@ impl RegionTable {
     /// A table of free regions.
     #[must_use]
     pub fn new(uuid: Uuid, layout: &Layout) -> RegionTable {
-        let regions = (0..layout.region_count).map(|_| Region::default()).collect();
+        let (count, region_size) = (layout.region_count, layout.region_size);
+        let changes = Arc::new(Changes::new(count));
+        let regions = (0..count).map(|number| Region::free(number, &changes, region_size));
         RegionTable {
             uuid,
-            regions,
+            regions: regions.collect(),
+            changes,
+            ranking: Mutex::new(Ranking::new(count, region_size)),
+            walks: AtomicU64::new(0),
             unindexed: AtomicUsize::new(0),
             unread: AtomicUsize::new(0),
             dead_below: AtomicU64::new(0),
@@ -281,9 +399,23 @@ impl RegionTable {
         &self.regions[region as usize]
     }
 
-    /// Every region with its number.
+    /// Every region with its number. There are up to 64 Ki and more of them: not for what is done again
+    /// and again.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Region)> {
+        self.walks.fetch_add(1, Ordering::Relaxed);
         (0u32..).zip(self.regions.iter())
+    }
+
+    /// Walks over all regions so far.
+    pub fn walks(&self) -> u64 {
+        self.walks.load(Ordering::Relaxed)
+    }
+
+    /// Asks for an order of the regions as they are now. Costs as much as changed since the last time.
+    pub fn ranked<T>(&self, ask: impl FnOnce(&mut Ranking) -> T) -> T {
+        let mut ranking = self.ranking.lock();
+        self.changes.take(|region| ranking.update(region, self.on_device(region).facts()));
+        ask(&mut ranking)
     }
 
     /// Begins a life of a region: nothing of an earlier life passes its checks from here on.
@@ -357,7 +489,7 @@ impl RegionTable {
     /// Number of regions in a state.
     #[must_use]
     pub fn count(&self, state: RegionState) -> usize {
-        self.regions.iter().filter(|region| region.state() == state).count()
+        self.ranked(|ranking| ranking.count(state))
     }
 
     /// Notes that not all of a region could be read at the start: what it holds, and what the
@@ -385,35 +517,30 @@ impl RegionTable {
         self.dead_below.fetch_max(floor.0, Ordering::AcqRel);
     }
 
-    /// The regions that may hold entries.
-    fn holding(&self) -> impl Iterator<Item = (u32, &Region)> {
-        let dead_below = self.dead_below.load(Ordering::Acquire);
-        self.iter().filter(move |(_, region)| {
-            region.state() != RegionState::Free
-                && !region.holds_purges()
-                && region.generation().0 >= dead_below
-        })
+    /// The oldest region that may hold entries, other than `except`.
+    fn oldest_but(&self, except: u32) -> Option<(Sequence, u32)> {
+        let dead_below = Sequence(self.dead_below.load(Ordering::Acquire));
+        self.ranked(|ranking| ranking.oldest_holding(dead_below, except))
     }
 
     /// The earliest generation of a region that may hold entries, other than `except`.
     /// No entry outside `except` has a sequence at or below it.
     #[must_use]
     pub fn oldest_generation_but(&self, except: u32) -> Option<Sequence> {
-        let others = self.holding().filter(|(number, _)| *number != except);
-        others.map(|(_, region)| region.generation()).min()
+        self.oldest_but(except).map(|(generation, _)| generation)
     }
 
     /// The earliest generation of a region that may hold entries.
     #[must_use]
     pub fn oldest_generation(&self) -> Option<Sequence> {
-        self.holding().map(|(_, region)| region.generation()).min()
+        self.oldest_generation_but(u32::MAX)
     }
 
     /// The region of the earliest generation of those that may hold entries; one whose generation is
     /// not known comes first.
     #[must_use]
     pub fn oldest(&self) -> Option<u32> {
-        self.holding().min_by_key(|(_, region)| region.generation()).map(|(number, _)| number)
+        self.oldest_but(u32::MAX).map(|(_, region)| region)
     }
 
     /// Whether a region's life is known to have ended before that of any other began that may hold

@@ -116,10 +116,10 @@ impl Store {
     fn is_unknown_age_gone(&self) -> bool {
         let shared = &*self.shared;
         let unknown = shared.unknown_age.load(Ordering::Acquire);
-        let mut rows = shared.regions.iter().map(|(_, row)| row);
-        unknown > 0
-            && shared.is_recovered()
-            && rows
-                .all(|row| row.state() == RegionState::Free || row.generation().epoch() > unknown)
+        if unknown == 0 || !shared.is_recovered() {
+            return false;
+        }
+        let oldest = shared.regions.oldest_generation();
+        oldest.is_none_or(|oldest| oldest.epoch() > unknown)
     }
 }

@@ -25,6 +25,7 @@ mod purges;
 mod readers;
 mod recovery;
 mod removals;
+mod scale;
 mod sizes;
 mod slow;
 mod snapshot;
