@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::Store;
 use super::entry::Entry;
-use super::regions::RegionState;
 use crate::clock::{Clock, TimeDown};
 use crate::format::{Sequence, Superblock};
 
