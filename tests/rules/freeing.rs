@@ -88,7 +88,7 @@ fn a_purge_of_an_entry_whose_region_could_not_be_freed_holds() {
 
 #[test]
 fn a_purge_while_the_region_is_being_freed_holds() {
-    for at in (0..200).step_by(5) {
+    for at in (0..200).step_by(30) {
         let mut rig = Rig::new();
         rig.fill("filler", 4 * 8 - 1, 1000);
         rig.sleep(secs(2));
@@ -165,21 +165,24 @@ fn emptying_a_region_gives_way_to_others() {
 #[test]
 fn a_region_is_not_free_when_a_flush_failed_between_the_writes_that_free_it() {
     let mut failed = 0;
-    for at in (0..1500).step_by(20) {
+    for seed in 0..60 {
+        let at = seed * 7 % 1000;
         let mut rig = Rig::new();
         rig.put(b"victim", &body(1, QUARTER), &for_secs(100_000)).unwrap();
         rig.fill("beside-victim", 3, 20);
         rig.fill("beside-kill", 2, 20);
-        assert!(rig.remove(b"victim").unwrap());
-        rig.fill("beside-kill-too", 2, 20);
+        // By a version of its own: the tombstone of a purge is in another log too.
+        rig.put(b"victim", &body(2, QUARTER), &for_secs(20)).unwrap();
+        rig.fill("beside-kill-too", 1, 20);
         // Seven regions that stay, and one more is free.
-        rig.fill("filler", 4 * 6 + 1, 100_000);
+        rig.fill("filler", 4 * 5 + 1, 100_000);
         rig.sleep(secs(2));
         rig.clock.advance(secs(60));
         for n in 0..3 {
             assert_eq!(rig.get(format!("beside-victim-{n}").as_bytes()), None, "nothing is left");
         }
         // The victim's region is emptied first, then that of its kill record.
+        rig.sim.reseed(seed);
         rig.sim.set_delay(Delay::Sleep(millis(400)));
         rig.run(async {
             let options = for_secs(100_000);
@@ -206,7 +209,7 @@ fn a_region_is_not_free_when_a_flush_failed_between_the_writes_that_free_it() {
             rig.sleep(millis(1500));
         }
         rig.power_cut();
-        assert_eq!(rig.get(b"victim"), None, "after {at} ms");
+        assert_eq!(rig.get(b"victim"), None, "after {at} ms, seed {seed}");
     }
     assert!(failed > 3, "{failed} flushes failed at the right time");
 }

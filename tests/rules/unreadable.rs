@@ -157,19 +157,21 @@ fn a_hole_found_while_a_region_is_emptied_keeps_the_region() {
     rig.put(b"key", &old(), &for_secs(LONG)).unwrap();
     rig.fill("beside", 3, LONG);
     // Emptied before the region of the entry that is replaced: all in it expires.
-    rig.fill("short", 1, 20);
+    rig.fill("short", 2, 20);
     rig.put(b"key", &new(), &for_secs(20)).unwrap();
-    rig.fill("shorter", 3, 20);
+    rig.fill("shorter", 11, 20);
     rig.sleep(secs(2));
     let at = rig.find(&new()[..64]);
+    assert_ne!(rig.region_start(at), rig.region_start(rig.find(&old()[..64])));
     let (block, region) = (at / 4096 * 4096, rig.region_start(at));
     rig.sim.inject(eio(block..block + 8192));
     rig.sim.inject(eio(region + REGION - 4096..region + REGION));
     rig.clock.advance(secs(60));
-    for n in 0..20 {
+    for n in 0..24 {
         let _ = rig.put(format!("more-{n}").as_bytes(), &body(n, QUARTER), &for_secs(LONG));
         rig.sleep(secs(1));
     }
+    assert_eq!(rig.stats().store.regions_set_aside, 1, "it was to be emptied");
     assert!(rig.get(b"beside-0").is_some(), "the region of the older version is still there");
     rig.sim.clear_faults();
     rig.kill();
