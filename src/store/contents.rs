@@ -21,7 +21,7 @@ const SCAN_WINDOW: u64 = 8 << 20;
 const BLOCK_ATTEMPTS: u32 = 3;
 /// Lost blocks after which a region that is to be emptied is left alone: each costs a disk that
 /// fails up to seconds, and others wait to be emptied.
-const LOST_BLOCKS_MAX: u64 = 8;
+const LOST_BLOCKS_MAX: u64 = 2;
 
 /// What a region holds and how it was learnt.
 #[derive(Default)]

@@ -24,6 +24,18 @@ fn full() -> Rig {
     rig
 }
 
+/// As [`full`], but all save the first eight regions has expired: those are emptied before they are the
+/// oldest, and so must be read.
+fn full_of_expired() -> Rig {
+    let rig = Rig::with(DISK, plain());
+    rig.fill("first", 8 * 4, 100_000);
+    rig.fill("expired", (DISK.regions - 8) * 4, 60);
+    rig.sleep(secs(3));
+    rig.clock.advance(secs(100));
+    rig.sim.set_delay(Delay::Sleep(millis(10)));
+    rig
+}
+
 /// Stores that end within 10 s on the clock of the device; none is refused.
 fn stores_in_10_secs(rig: &Rig) -> u64 {
     let cache = rig.cache();
@@ -70,6 +82,25 @@ fn a_disk_of_which_half_cannot_be_read_takes_more_than_half_of_the_stores() {
         }
     }
     assert_eq!(rig.stats().store.regions_set_aside, 0);
+}
+
+#[test]
+fn regions_that_must_be_read_and_cannot_be_are_left_alone_after_a_few_tries() {
+    let healthy = stores_in_10_secs(&full_of_expired());
+    // Without any of it, and with the first block only.
+    for readable in [0, 4096] {
+        let rig = full_of_expired();
+        for region in (0..DISK.regions).step_by(2) {
+            let start = SUPERBLOCK + region * REGION;
+            rig.sim.inject(failing_reads().within(start + readable..start + REGION).always());
+        }
+        let stored = stores_in_10_secs(&rig);
+        let aside = rig.stats().store.regions_set_aside;
+        let faults = rig.sim.counts().faults;
+        assert!(aside > 20, "{aside} regions set aside");
+        assert!(stored > healthy / 2, "{stored} of {healthy}");
+        assert!(faults <= DISK.regions / 2 * READS_MAX, "{faults} failed reads");
+    }
 }
 
 #[test]
