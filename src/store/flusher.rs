@@ -313,9 +313,9 @@ impl Store {
         let wanted = !self.shared.waiters.lock().is_empty();
         let sync = wanted || must_sync || deadlines.sync.is_some_and(|at| at <= now);
         let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
+        self.shared.log.lock().raise_epoch_if_due(self.shared.clock.pair());
+        while self.shared.log.lock().record_removals(self.shared.clock.now()) {}
         let mut log = self.shared.log.lock();
-        log.raise_epoch_if_due(self.shared.clock.pair());
-        log.record_removals(self.shared.clock.now());
         let (superblock, dirty) = log.superblock();
         let modified = log.take_modified();
         let Due { mut writes, sealed, complete } = log.take_due(tail, self.shared.clock.now());

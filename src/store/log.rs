@@ -257,9 +257,13 @@ impl Log {
 
     /// Above all sequences of entries that there are, and not above those that will be drawn.
     pub fn sequences_end(&self) -> Sequence {
+        self.sequences.next().unwrap_or(Sequence::first_of(self.coming_epoch()))
+    }
+
+    /// The epoch that begins next.
+    fn coming_epoch(&self) -> u32 {
         let epoch = self.superblock.epoch;
-        let coming = if self.sequences.is_raising() { epoch } else { epoch.saturating_add(1) };
-        self.sequences.next().unwrap_or(Sequence::first_of(coming))
+        if self.sequences.is_raising() { epoch } else { epoch.saturating_add(1) }
     }
 
     /// Draws a name that nothing else has.
@@ -563,7 +567,7 @@ impl Log {
 
     /// Ends the open regions for a clean stop; gives the ticket with which all is durable.
     pub fn seal_for_stop(&mut self, now: Timestamp) -> Ticket {
-        self.record_removals(now);
+        while self.record_removals(now) {}
         self.seal(now);
         self.seal_purges(now);
         self.appended += 1;

@@ -287,7 +287,6 @@ impl Store {
         let supersedes = found.may_supersede(&log, change.key_hash);
         let (ticket, unfilled) =
             log.append(at, change.slot, change.key_hash, (sequence, supersedes));
-        log.removal_superseded(change.key_hash);
         log.count_stored(change.slot.len());
         self.fill_and_release(log, change.slot, unfilled);
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
@@ -358,7 +357,7 @@ impl Store {
         if let Some(at) = reserved {
             let record = Kill { key_hash: change.key_hash, sequence };
             ticket = self.fill_kills(&mut log, at, &[record]);
-            log.removal_logged(change.key_hash, ticket);
+            log.removal_logged(record, ticket);
         }
         self.release(log);
         self.drop_lost(&lost);
@@ -528,7 +527,7 @@ impl Patience {
 }
 
 /// A slot as long as one of a single kill record, to reserve its place before its sequence is drawn.
-pub(super) fn kill_placeholder() -> Slot<'static> {
+fn kill_placeholder() -> Slot<'static> {
     Slot::of_kills(&[0; crate::format::KILL_LEN], Timestamp(0))
 }
 

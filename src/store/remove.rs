@@ -4,23 +4,23 @@
 use std::sync::atomic::Ordering;
 
 use super::counters::count;
-use super::log::{Appender, Log, Ticket};
-use super::mutate::{Found, Patience, kill_placeholder};
+use super::log::{Log, Ticket};
+use super::mutate::{Found, Patience};
 use super::read::Candidate;
-use super::removals::Removal;
+use super::removals::{Removal, Tombstone};
 use super::request::{Lifetime, StoreError};
 use super::{PURGE_WAIT_MAX, Store};
 use crate::clock::Timestamp;
-use crate::format::Kill;
 use crate::planted::{self, Bug};
 
 /// How one attempt to take a key out of the index ended.
 #[derive(Clone, Copy)]
 enum TakenOut {
-    /// Its kill record is in the log, durable with the ticket.
+    /// Its tombstone is in the log, durable with the ticket.
     Logged(Ticket),
-    /// Its kill record is written as soon as that can be.
-    Waiting,
+    /// Its tombstone is not in the log. It is written as soon as that can be if it is remembered, else
+    /// who wants it durable has to append it.
+    Unrecorded { tombstone: Tombstone, is_remembered: bool },
     /// The words changed since they were verified.
     Changed,
 }
@@ -55,7 +55,7 @@ impl Store {
             }
             self.after_displacing(&found);
             if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
-                in_time(self.settle_removal(key_hash, taken)).await?;
+                in_time(self.settle_removal(taken)).await?;
             }
             break found;
         };
@@ -77,8 +77,8 @@ impl Store {
                 continue;
             }
             self.after_displacing(&found);
-            if matches!(taken, TakenOut::Waiting) {
-                in_time(self.settle_removal(key_hash, taken)).await?;
+            if matches!(taken, TakenOut::Unrecorded { .. }) {
+                in_time(self.settle_removal(taken)).await?;
             }
             return Ok(Some(matched.lifetime));
         }
@@ -95,60 +95,46 @@ impl Store {
         if !self.is_unchanged(&bucket, &found.places) {
             return Ok(TakenOut::Changed);
         }
-        let end = log.sequences_end();
-        self.unlink(found, (key_hash, end), (&mut bucket, &mut log));
+        let kill = log.draw_tombstone(key_hash);
+        self.unlink(found, (key_hash, kill.sequence), (&mut bucket, &mut log));
         drop(bucket);
-        let ticket = self.record_removal(&mut log, key_hash, asked);
+        let taken = self.record_removal(&mut log, Tombstone { kill, asked });
         self.release(log);
-        Ok(ticket.map_or(TakenOut::Waiting, TakenOut::Logged))
+        Ok(taken)
     }
 
-    /// Appends the kill record of a key that was just taken out of the index, and gives its ticket;
-    /// where that cannot be now, the flusher does as soon as it can.
-    fn record_removal(&self, log: &mut Log, key_hash: u64, asked: bool) -> Option<Ticket> {
+    /// Appends the tombstone of a key that was just taken out of the index; where that cannot be now,
+    /// the flusher does as soon as it can. A device that refuses writes is tried by the flusher only:
+    /// each failed attempt costs regions.
+    fn record_removal(&self, log: &mut Log, tombstone: Tombstone) -> TakenOut {
         let now = self.shared.clock.now();
         if !self.shared.health.is_refusing()
-            && let Ok(at) = log.reserve(&kill_placeholder(), Appender::Removal, now)
+            && let Ok(ticket) = log.append_tombstone(tombstone, now)
         {
-            // Behind the other one, which may hand over what waits.
-            let in_two_logs = asked && !planted::is(Bug::PurgeInOneRegion);
-            if !in_two_logs || log.reserve_purges(1, now).is_ok() {
-                let tombstone = [Kill { key_hash, sequence: log.draw() }];
-                let mut ticket = self.fill_kills(log, at, &tombstone);
-                if in_two_logs {
-                    ticket = log.append_purges(&tombstone);
-                }
-                log.removal_logged(key_hash, ticket);
-                return Some(ticket);
-            }
+            return TakenOut::Logged(ticket);
         }
-        log.removal_waits(key_hash, asked);
-        None
+        let is_remembered = log.removal_waits(tombstone);
+        TakenOut::Unrecorded { tombstone, is_remembered }
     }
 
     /// Waits until the removal of a key is durable.
-    async fn settle_removal(&self, key_hash: u64, taken: TakenOut) -> Result<(), StoreError> {
-        if let TakenOut::Logged(ticket) = taken {
-            return self.flush_through(ticket).await;
-        }
+    async fn settle_removal(&self, taken: TakenOut) -> Result<(), StoreError> {
+        let (tombstone, is_remembered) = match taken {
+            TakenOut::Logged(ticket) => return self.flush_through(ticket).await,
+            TakenOut::Unrecorded { tombstone, is_remembered } => (tombstone, is_remembered),
+            TakenOut::Changed => return Ok(()),
+        };
         self.begin_mutation().await?;
         let mut patience = Patience::default();
         loop {
             let changed = self.shared.changes.notified();
-            let (removal, latest) = {
-                let mut log = self.shared.log.lock();
-                log.record_removals(self.shared.clock.now());
-                let removal = log.removal(key_hash);
-                let is_tried = removal == Removal::Waiting && self.shared.health.is_refusing();
-                (removal, if is_tried { log.note_modified() } else { log.appended() })
-            };
-            match removal {
+            match self.advance_removal(tombstone, is_remembered) {
                 Removal::Logged(ticket) => return self.flush_through(ticket).await,
-                // Superseded, perhaps by what is not durable yet.
-                Removal::Done => return self.flush_through_if_needed(latest).await,
+                Removal::Done => return Ok(()),
                 Removal::Waiting if self.shared.health.is_refusing() => {
-                    // Tries the device at once. With it the record is written too.
-                    self.flush_through(latest).await?;
+                    // Tries the device at once. With it what waits is written.
+                    let trial = self.shared.log.lock().note_modified();
+                    self.flush_through(trial).await?;
                 }
                 Removal::Waiting => {
                     let deadline = patience.deadline(&self.shared.counters);
@@ -158,6 +144,27 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Appends a tombstone if nobody did and that can be; tells where it is.
+    fn advance_removal(&self, tombstone: Tombstone, is_remembered: bool) -> Removal {
+        let mut log = self.shared.log.lock();
+        let now = self.shared.clock.now();
+        let may_append = !self.shared.health.is_refusing();
+        let key_hash = tombstone.kill.key_hash;
+        if may_append && is_remembered {
+            log.record_removal(key_hash, now);
+        }
+        let removal = match is_remembered {
+            true => log.removal(key_hash),
+            // Nobody else knows of it: only this attempt counts.
+            false if may_append => {
+                log.append_tombstone(tombstone, now).map_or(Removal::Waiting, Removal::Logged)
+            }
+            false => Removal::Waiting,
+        };
+        self.release(log);
+        removal
     }
 
     async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
@@ -219,7 +226,8 @@ impl Store {
             // It may be another key's, which then has no kill record of its own.
             log.note_unindexed(candidate.place().region(&self.shared.layout));
             // A lookup alone begins no epoch: the record waits for the first change.
-            self.record_removal(&mut log, key_hash, false);
+            let kill = log.draw_tombstone(key_hash);
+            self.record_removal(&mut log, Tombstone { kill, asked: false });
         }
         self.release(log);
         self.shared.resident.remove(candidate.place());

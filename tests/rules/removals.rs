@@ -149,6 +149,100 @@ fn a_purge_whose_kill_record_was_lost_does_not_outlive_a_newer_version_either() 
     assert_eq!(rig.get(b"key").unwrap(), body(3, 100));
 }
 
+/// More removals than are remembered.
+const MANY_KEYS: u64 = (64 << 10) + 100;
+
+#[test]
+fn a_purge_beyond_what_is_remembered_is_not_acknowledged() {
+    let mut rig = Rig::with(ROOMY, plain());
+    let options = for_secs(1_000_000);
+    for n in 0..MANY_KEYS {
+        rig.put(format!("key-{n}").as_bytes(), &body(1, 10), &options).unwrap();
+    }
+    rig.put(b"last", &body(2, 10), &options).unwrap();
+    rig.put(b"beside", &body(3, 10), &flushed()).unwrap();
+    rig.sim.inject(failing(OperationKind::Write).always());
+    let keys: Vec<String> = (0..MANY_KEYS).map(|n| format!("key-{n}")).collect();
+    rig.remove(b"key-0").unwrap_err();
+    rig.remove(b"key-1").unwrap_err();
+    rig.run(async {
+        for some in keys.chunks(8000) {
+            let removals = some.iter().map(|key| rig.cache().remove(key.as_bytes()));
+            futures_util::future::join_all(removals).await;
+        }
+    });
+    assert_eq!(waiting(&rig), 64 << 10, "no more are remembered");
+    rig.remove(b"last").unwrap_err();
+    assert_eq!(rig.get(b"last"), None, "gone all the same");
+    rig.sim.clear_faults();
+    rig.sleep(secs(40));
+    assert_eq!(waiting(&rig), 0);
+    // Asked for again it is no silent no-op, though the index has nothing of it.
+    rig.remove(b"last").unwrap();
+    rig.power_cut();
+    assert_eq!(rig.get(b"last"), None);
+    assert!(rig.get(b"beside").is_some());
+    for n in (0..64 << 10).step_by(1000) {
+        assert_eq!(rig.get(format!("key-{n}").as_bytes()), None, "key {n}");
+    }
+}
+
+#[test]
+fn purges_of_a_device_that_refuses_writes_take_no_regions() {
+    let mut rig = Rig::with(Disk { regions: 40, ..SMALL }, plain());
+    for n in 0..100 {
+        rig.put(format!("key-{n}").as_bytes(), &body(n, 100), &flushed()).unwrap();
+    }
+    rig.sim.inject(failing(OperationKind::Write).always());
+    for n in 0..3 {
+        rig.remove(format!("key-{n}").as_bytes()).unwrap_err();
+    }
+    let free = rig.stats().store.regions_free;
+    for n in 3..100 {
+        rig.remove(format!("key-{n}").as_bytes()).unwrap_err();
+    }
+    assert_eq!(rig.stats().store.regions_free, free);
+    rig.sim.clear_faults();
+    rig.sleep(secs(40));
+    assert_eq!(waiting(&rig), 0);
+    rig.power_cut();
+    for n in 0..100 {
+        assert_eq!(rig.get(format!("key-{n}").as_bytes()), None, "key {n}");
+    }
+}
+
+/// A short life, for entries that are kept in the RAM tier only.
+fn short() -> rawcached::cache::StoreOptions {
+    for_secs(10)
+}
+
+fn with_ram_only() -> CacheOptions {
+    CacheOptions { ram_bytes: 1 << 20, min_to_disk: secs(60), ..plain() }
+}
+
+#[test]
+fn a_purge_that_a_newer_version_overtook_holds_when_that_is_lost() {
+    for newer in [for_secs(10_000), short()] {
+        let mut rig = Rig::with(SMALL, with_ram_only());
+        rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
+        // In the RAM tier: the purge has nothing to wait for before the newer version comes.
+        assert!(rig.get(b"key").is_some());
+        rig.sim.inject(failing(OperationKind::Flush));
+        rig.run(async {
+            let purge = rig.cache().remove(b"key");
+            let put = rig.cache().put(b"key", body(2, 100), Condition::Always, &newer);
+            let (purged, stored) = tokio::join!(purge, put);
+            purged.unwrap_err();
+            stored.unwrap();
+        });
+        rig.sleep(secs(40));
+        assert_eq!(waiting(&rig), 0);
+        rig.power_cut();
+        let found = rig.get(b"key");
+        assert!(found.is_none() || found == Some(body(2, 100).to_vec()), "the purged one is back");
+    }
+}
+
 #[test]
 fn a_purge_before_the_first_change_of_a_start_holds_on_a_device_that_refuses_it() {
     for all in [false, true] {

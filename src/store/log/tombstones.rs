@@ -3,30 +3,84 @@
 
 use super::{Appender, KILLS_PER_SLOT_MAX, Log, NoRoom, Ticket};
 use crate::clock::Timestamp;
-use crate::format::{KILL_LEN, Kill, LogKind, Sequence};
+use crate::format::{Kill, LogKind, Sequence};
+use crate::planted::{self, Bug};
 use crate::store::chunks::AfterWrite;
 use crate::store::place::Life;
-use crate::store::removals::Removal;
+use crate::store::removals::{Removal, Tombstone};
 use crate::store::slot::Slot;
 
+/// Slots of tombstones that are appended in one go, under the append lock: some ten microseconds.
+const SLOTS_AT_ONCE: usize = 4;
+
 impl Log {
-    /// A key has no word any more, and no kill record could be written. `asked` if somebody waits to
-    /// hear that one is.
-    pub fn removal_waits(&mut self, key_hash: u64, asked: bool) {
-        if !self.removals.wait(key_hash, asked) {
+    /// The tombstone of all versions of a key hash that there are, and of none that comes. Needs no
+    /// epoch. Taken before anything newer of the key can be published.
+    pub fn draw_tombstone(&mut self, key_hash: u64) -> Kill {
+        let sequence = match self.check_epoch(Appender::Removal) {
+            Ok(()) => self.draw(),
+            // Whatever comes is of the next epoch, of which this one is never drawn.
+            Err(_) => Sequence::first_of(self.coming_epoch()),
+        };
+        Kill { key_hash, sequence }
+    }
+
+    /// Appends a tombstone, if `asked` for to the log of purges too; gives the ticket with which it is
+    /// durable.
+    ///
+    /// # Errors
+    /// There is no room right now.
+    pub fn append_tombstone(
+        &mut self,
+        tombstone: Tombstone,
+        now: Timestamp,
+    ) -> Result<Ticket, NoRoom> {
+        self.append_tombstones(&[tombstone], now)
+    }
+
+    fn append_tombstones(
+        &mut self,
+        tombstones: &[Tombstone],
+        now: Timestamp,
+    ) -> Result<Ticket, NoRoom> {
+        let kills: Vec<Kill> = tombstones.iter().map(|tombstone| tombstone.kill).collect();
+        let in_two_logs =
+            |tombstone: &&Tombstone| tombstone.asked && !planted::is(Bug::PurgeInOneRegion);
+        let purges = tombstones.iter().filter(in_two_logs);
+        let purges: Vec<Kill> = purges.map(|tombstone| tombstone.kill).collect();
+        let encoded = Slot::encode_kills(&kills);
+        let slot = Slot::of_kills(&encoded, now);
+        let at = self.reserve(&slot, Appender::Removal, now)?;
+        if !purges.is_empty() {
+            // Behind the other one, which may hand over what waits.
+            self.reserve_purges(purges.len(), now)?;
+        }
+        let last = kills.iter().map(|kill| kill.sequence).max().unwrap_or_default();
+        let (mut ticket, unfilled) = self.append(at, &slot, 0, (last, false));
+        assert!(unfilled.is_none(), "a slot of tombstones is short");
+        if !purges.is_empty() {
+            ticket = self.append_purges(&purges);
+        }
+        for tombstone in tombstones {
+            self.removals.log(*tombstone, ticket);
+        }
+        Ok(ticket)
+    }
+
+    /// A key has no word any more, and no tombstone could be appended. False if it is not remembered,
+    /// because too many wait.
+    pub fn removal_waits(&mut self, tombstone: Tombstone) -> bool {
+        let is_remembered = self.removals.wait(tombstone);
+        if !is_remembered {
             // Which region may have what of it, nobody remembers.
             self.note_all_unindexed();
         }
+        is_remembered
     }
 
-    /// The kill record of a key was appended with this ticket.
-    pub fn removal_logged(&mut self, key_hash: u64, ticket: Ticket) {
-        self.removals.log(key_hash, ticket);
-    }
-
-    /// An entry that supersedes all older versions of a key was appended.
-    pub fn removal_superseded(&mut self, key_hash: u64) {
-        self.removals.supersede(key_hash);
+    /// A tombstone that nobody waits for was appended with this ticket.
+    pub fn removal_logged(&mut self, kill: Kill, ticket: Ticket) {
+        self.removals.log(Tombstone { kill, asked: false }, ticket);
     }
 
     /// All appends up to this ticket are durable.
@@ -39,43 +93,34 @@ impl Log {
         self.removals.of(key_hash)
     }
 
-    /// Removals whose kill records could not be written yet.
+    /// Removals whose tombstones could not be appended yet.
     pub fn removals_waiting(&self) -> usize {
         self.removals.waiting_count()
     }
 
     /// Whether a purge waits for the first epoch of this start.
     pub fn is_epoch_wanted(&self) -> bool {
-        !self.has_epoch() && self.removals.is_asked_for()
+        !self.has_epoch() && self.removals.asked_count() > 0
     }
 
-    /// Appends the kill records of removals that wait, as far as there is room.
-    pub fn record_removals(&mut self, now: Timestamp) {
-        while self.removals.waiting_count() > 0 {
+    /// Appends the tombstone of a key hash if it waits and there is room.
+    pub fn record_removal(&mut self, key_hash: u64, now: Timestamp) {
+        if let Some(tombstone) = self.removals.waiting(key_hash) {
+            // Without room it waits on.
+            let _ = self.append_tombstones(&[tombstone], now);
+        }
+    }
+
+    /// Appends tombstones of removals that wait, not too many at a time; true if there are more, and
+    /// room for them.
+    pub fn record_removals(&mut self, now: Timestamp) -> bool {
+        for _ in 0..SLOTS_AT_ONCE {
             let waiting: Vec<_> = self.removals.next_waiting(KILLS_PER_SLOT_MAX).collect();
-            let asked = waiting.iter().filter(|(_, asked)| *asked).count();
-            let blank = vec![0; waiting.len() * KILL_LEN];
-            let blank = Slot::of_kills(&blank, now);
-            let Ok(at) = self.reserve(&blank, Appender::Removal, now) else { return };
-            if asked > 0 && self.reserve_purges(asked, now).is_err() {
-                return;
-            }
-            let sequence = self.draw();
-            let kill = |(key_hash, _): &(u64, bool)| Kill { key_hash: *key_hash, sequence };
-            let kills: Vec<Kill> = waiting.iter().map(kill).collect();
-            // Those that somebody asked for are purges, whose records are in two logs.
-            let purges: Vec<Kill> = waiting.iter().filter(|(_, asked)| *asked).map(kill).collect();
-            let encoded = Slot::encode_kills(&kills);
-            let slot = Slot::of_kills(&encoded, now);
-            let (mut ticket, unfilled) = self.append(at, &slot, 0, (sequence, false));
-            assert!(unfilled.is_none(), "a slot of kill records is short");
-            if asked > 0 {
-                ticket = self.append_purges(&purges);
-            }
-            for (key_hash, _) in waiting {
-                self.removals.log(key_hash, ticket);
+            if waiting.is_empty() || self.append_tombstones(&waiting, now).is_err() {
+                return false;
             }
         }
+        self.removals.waiting_count() > 0
     }
 
     /// Makes room for `count` more tombstones in the log of purges, until the append lock is released or
