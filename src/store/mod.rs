@@ -98,6 +98,8 @@ use unverified::Unverified;
 
 /// How long a store waits for room before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a removal reads entries that may be the key's before it takes them out unread.
+const REMOVAL_LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long a purge waits to be durable before its caller is told that it is not yet.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Pause after a failed background step before it is tried again.

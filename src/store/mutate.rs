@@ -2,6 +2,7 @@
 //! its atomic publication; the append lock orders all changes, the bucket lock guards the words.
 
 use smallvec::SmallVec;
+use tokio::time::{Instant, timeout_at};
 
 use super::counters::{add, count};
 use super::entry::{Entry, SlotBytes};
@@ -154,16 +155,27 @@ impl Store {
 
     /// Verifies the words of an object's key. Reads the device only where a fingerprint matches.
     pub(super) async fn find(&self, key: &[u8], key_hash: u64) -> Found {
-        self.find_among(key, key_hash, LOOKS_MAX).await
+        self.find_among((key, key_hash), LOOKS_MAX, None).await
+    }
+
+    /// As [`Store::find`], for a removal, which holds whatever the device does: what is not read by
+    /// the deadline counts as unreadable.
+    pub(super) async fn find_by(&self, key: &[u8], key_hash: u64, deadline: Instant) -> Found {
+        self.find_among((key, key_hash), LOOKS_MAX, Some(deadline)).await
     }
 
     /// As [`Store::find`], for the key of a slice: all words are looked at, for nobody can choose the
     /// names of slices.
     pub(super) async fn find_slice(&self, key: &[u8], key_hash: u64) -> Found {
-        self.find_among(key, key_hash, usize::MAX).await
+        self.find_among((key, key_hash), usize::MAX, None).await
     }
 
-    async fn find_among(&self, key: &[u8], key_hash: u64, looks_max: usize) -> Found {
+    async fn find_among(
+        &self,
+        (key, key_hash): (&[u8], u64),
+        looks_max: usize,
+        deadline: Option<Instant>,
+    ) -> Found {
         'again: loop {
             let mut candidates = self.candidates(key_hash);
             let mut found = Found {
@@ -178,7 +190,12 @@ impl Store {
                 found.is_partial = self.keep_newest(&mut candidates, looks_max);
             }
             for candidate in candidates {
-                match self.load_for_change(candidate, (key, key_hash)).await {
+                let load = self.load_for_change(candidate, (key, key_hash));
+                let loaded = match deadline {
+                    Some(at) => timeout_at(at, load).await.unwrap_or(Loaded::Unreadable),
+                    None => load.await,
+                };
+                match loaded {
                     Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
                         if self.was_killed_unseen(key_hash, &entry) {
                             found.dead.push(entry.place());
@@ -498,10 +515,10 @@ impl Store {
 
     pub(super) async fn wait_until(
         &self,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
         changed: impl Future<Output = ()>,
     ) -> Result<(), StoreError> {
-        match tokio::time::timeout_at(deadline, changed).await {
+        match timeout_at(deadline, changed).await {
             Ok(()) => Ok(()),
             Err(_) => {
                 count(&self.shared.counters.refused);
@@ -514,14 +531,14 @@ impl Store {
 /// How long one store waits for room, over all its waits.
 #[derive(Default)]
 pub(super) struct Patience {
-    deadline: Option<tokio::time::Instant>,
+    deadline: Option<Instant>,
 }
 
 impl Patience {
-    pub fn deadline(&mut self, counters: &super::counters::Counters) -> tokio::time::Instant {
+    pub fn deadline(&mut self, counters: &super::counters::Counters) -> Instant {
         *self.deadline.get_or_insert_with(|| {
             count(&counters.stalls);
-            tokio::time::Instant::now() + ROOM_WAIT_MAX
+            Instant::now() + ROOM_WAIT_MAX
         })
     }
 }

@@ -3,13 +3,15 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use super::counters::count;
 use super::log::{Log, Ticket};
 use super::mutate::{Found, Patience};
 use super::read::Candidate;
 use super::removals::{Removal, Tombstone};
 use super::request::{Lifetime, StoreError};
-use super::{PURGE_WAIT_MAX, Store};
+use super::{PURGE_WAIT_MAX, REMOVAL_LOOK_MAX, Store};
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
 
@@ -31,7 +33,8 @@ impl Store {
     /// whether all slices of a large one still were is not looked at.
     ///
     /// # Errors
-    /// The device failed, or did not keep up for 30 s, 5 s without room: the entry is gone now, and
+    /// The device failed, or did not keep up for 30 s, 5 s without room: the entry is gone, after
+    /// 1 s even where the device does not answer, and
     /// what keeps it from coming back after a crash is written as soon as that can be.
     pub async fn remove(&self, key: &[u8], purge: bool) -> Result<bool, StoreError> {
         let key_hash = self.key_hash(key);
@@ -40,8 +43,9 @@ impl Store {
         }
         // The words of a snapshot that is still being read would come after this.
         self.snapshot_settled().await?;
+        let deadline = Instant::now() + REMOVAL_LOOK_MAX;
         let found = loop {
-            let found = self.find(key, key_hash).await;
+            let found = self.find_by(key, key_hash, deadline).await;
             let nothing = found.matched.is_none() && found.suspects.is_empty();
             if nothing && self.is_absent(key_hash) {
                 if purge {
@@ -67,11 +71,13 @@ impl Store {
     pub(super) async fn end_life(&self, key: &[u8]) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
         self.snapshot_settled().await?;
+        let deadline = Instant::now() + REMOVAL_LOOK_MAX;
         loop {
-            let found = self.find(key, key_hash).await;
-            let Some(matched) = found.matched.as_ref().filter(|matched| matched.live) else {
+            let found = self.find_by(key, key_hash, deadline).await;
+            let live = found.matched.as_ref().filter(|matched| matched.live);
+            if live.is_none() && found.suspects.is_empty() {
                 return Ok(None);
-            };
+            }
             let taken = self.take_out(key_hash, &found, true)?;
             if matches!(taken, TakenOut::Changed) {
                 continue;
@@ -80,7 +86,7 @@ impl Store {
             if matches!(taken, TakenOut::Unrecorded { .. }) {
                 in_time(self.settle_removal(taken)).await?;
             }
-            return Ok(Some(matched.lifetime));
+            return Ok(live.map(|live| live.lifetime));
         }
     }
 

@@ -95,3 +95,32 @@ fn on_a_device_that_became_slow_stores_are_refused_and_purges_hold() {
     assert_eq!(rig.get(b"key").unwrap(), body(5, 100));
     assert_eq!(rig.get(b"purged"), None);
 }
+
+#[test]
+fn a_removal_holds_within_a_second_on_a_device_that_does_not_answer() {
+    for by_touch in [false, true] {
+        let rig = rig();
+        rig.sim.set_delay(Delay::Sleep(secs(100_000)));
+        let ended = rig.run(async {
+            let cache = rig.cache();
+            let removal = async {
+                match by_touch {
+                    true => cache.touch(b"key", secs(0)).await.is_ok(),
+                    false => cache.remove(b"key").await.is_ok(),
+                }
+            };
+            tokio::time::timeout(millis(1100), removal).await
+        });
+        assert!(by_touch || ended.is_err(), "it waits for its tombstone");
+        rig.sim.set_delay(Delay::None);
+        assert!(rig.get(b"key").is_none(), "but nobody finds the entry");
+        let began = rig.run(async { tokio::time::Instant::now() });
+        rig.sim.set_delay(Delay::Sleep(secs(100_000)));
+        rig.remove(b"filler-0").unwrap_err();
+        let waited = rig.run(async move { began.elapsed() });
+        assert!(waited < secs(35), "{waited:?}");
+        rig.sim.set_delay(Delay::None);
+        assert!(rig.get(b"filler-0").is_none());
+        assert!(rig.get(b"filler-1").is_some());
+    }
+}
