@@ -158,6 +158,8 @@ pub struct Log {
     recovering: bool,
     superblock: Superblock,
     superblock_dirty: bool,
+    /// The purge floor in the superblock that was last written.
+    durable_floor: Sequence,
     /// Entries were changed in place on the device since the last round of the flusher.
     modified: bool,
     /// Entries of a region were dropped from the index, and the region is not durably free yet.
@@ -196,6 +198,7 @@ impl Log {
             recovering: true,
             superblock,
             superblock_dirty: false,
+            durable_floor: superblock.purge_floor,
             modified: false,
             freeing: false,
             removals: Removals::default(),
@@ -293,6 +296,7 @@ impl Log {
         if *written == self.superblock {
             self.superblock_dirty = false;
         }
+        self.durable_floor = self.durable_floor.max(written.purge_floor);
         let begins = self.sequences.is_raising() && written.epoch == self.superblock.epoch;
         if begins {
             self.begin_epoch(now);
@@ -315,6 +319,11 @@ impl Log {
         self.seal(now.cache);
         self.superblock.purge_floor = floor;
         (floor, self.renew_superblock(now))
+    }
+
+    /// Whether the purge floor that holds is on the device.
+    pub fn is_floor_durable(&self) -> bool {
+        self.durable_floor >= self.superblock.purge_floor
     }
 
     /// Has it on record, with the next superblock that is written, which entries are of unknown age.

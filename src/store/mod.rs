@@ -41,6 +41,7 @@ mod sequences;
 mod slot;
 mod slots;
 mod snapshot;
+mod stop;
 mod timekeeper;
 mod touch;
 mod unverified;
@@ -449,55 +450,6 @@ impl Store {
     #[must_use]
     pub fn region_walks(&self) -> u64 {
         self.shared.regions.walks()
-    }
-
-    /// Takes no more changes, makes everything accepted durable and ends background work.
-    ///
-    /// # Errors
-    /// The device failed: what was not durable before may be lost.
-    pub async fn shutdown(&self) -> Result<(), StoreError> {
-        {
-            // Under the append lock: each change was published before, or sees the flag. Bytes that are
-            // still being copied are waited for with the last ticket.
-            let _log = self.shared.log.lock();
-            self.shared.stopping.store(true, Ordering::Release);
-        }
-        self.shared.stop_scrubber.notify_one();
-        self.shared.stop_timekeeper.notify_one();
-        self.shared.wake_reclaimer.notify_one();
-        self.shared.changes.notify_waiters();
-        let tasks = std::mem::take(&mut *self.shared.tasks.lock());
-        let Some(Tasks { flusher, reclaimer, recovery, scrubber, timekeeper }) = tasks else {
-            return Ok(());
-        };
-        let _ = scrubber.await;
-        let _ = timekeeper.await;
-        // Reclaim may be waiting for a flush: the flusher ends last.
-        let _ = recovery.await;
-        let _ = reclaimer.await;
-        while self.shared.regions.iter().any(|(_, row)| row.is_pinned()) {
-            self.shared.unpinned.notified().await;
-        }
-        if self.shared.log.lock().is_epoch_wanted() {
-            // A purge waits for it: its caller was told that it failed, but it may work now.
-            let _ = self.begin_mutation().await;
-        }
-        let sealed = {
-            let mut log = self.shared.log.lock();
-            log.has_epoch().then(|| log.seal_for_stop(self.shared.clock.now()))
-        };
-        // Without a change a snapshot that was there still counts.
-        let flushed = match sealed {
-            Some(ticket) => self.flush_through(ticket).await,
-            None => Ok(()),
-        };
-        if sealed.is_some() && flushed.is_ok() {
-            self.save_snapshot().await;
-        }
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.wake_flusher.notify_one();
-        let _ = flusher.await;
-        flushed
     }
 
     /// Checks that the index and the region table agree to the byte.

@@ -254,6 +254,8 @@ impl Store {
             self.shared.set_purge_floor(floor);
             ticket
         };
+        // Whether or not somebody waits: it is written.
+        self.shared.wake_flusher.notify_one();
         in_time(async {
             self.begin_mutation().await?;
             self.flush_through(ticket).await

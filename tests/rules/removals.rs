@@ -373,19 +373,33 @@ fn a_purge_whose_caller_goes_away_holds() {
 }
 
 #[test]
-fn a_stop_writes_the_purges_that_wait() {
-    for restarted in [false, true] {
-        let mut rig = Rig::new();
-        rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
-        if restarted {
-            rig.kill();
+fn a_stop_writes_the_purges_that_wait_or_says_that_it_could_not() {
+    let cases = [false, true].map(|all| [false, true].map(|restarted| (all, restarted))).concat();
+    for (all, restarted) in cases {
+        for works_again in [true, false] {
+            let mut rig = Rig::new();
+            rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
+            if restarted {
+                rig.kill();
+            }
+            rig.sim.inject(failing(OperationKind::Write).always());
+            match all {
+                true => rig.run(rig.cache().purge_all()).unwrap_err(),
+                false => rig.remove(b"key").map(|_| ()).unwrap_err(),
+            };
+            if works_again {
+                rig.sim.clear_faults();
+            }
+            let case = format!("all: {all}, restarted: {restarted}");
+            let stopped = rig.run(rig.cache().shutdown());
+            assert_eq!(stopped.is_ok(), works_again, "{case}: {stopped:?}");
+            let again = rig.run(rig.cache().shutdown());
+            assert_eq!(again.is_ok(), works_again, "{case}: the second time too");
+            if works_again {
+                rig.power_cut();
+                assert!(rig.get(b"key").is_none(), "{case}");
+            }
         }
-        rig.sim.inject(failing(OperationKind::Write).always());
-        rig.remove(b"key").unwrap_err();
-        rig.sim.clear_faults();
-        rig.run(rig.cache().shutdown()).unwrap();
-        rig.power_cut();
-        assert_eq!(rig.get(b"key"), None, "restarted: {restarted}");
     }
 }
 

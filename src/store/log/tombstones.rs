@@ -98,6 +98,15 @@ impl Log {
         self.removals.waiting_count()
     }
 
+    /// Removals whose tombstones should be in the log before the store stops. Where nothing was changed
+    /// what nobody asked for is left: that some entries are damaged is found again.
+    pub fn removals_owed(&self) -> usize {
+        match self.has_epoch() {
+            true => self.removals.waiting_count(),
+            false => self.removals.asked_count(),
+        }
+    }
+
     /// Whether a purge waits for the first epoch of this start.
     pub fn is_epoch_wanted(&self) -> bool {
         !self.has_epoch() && self.removals.asked_count() > 0
