@@ -2,9 +2,10 @@
 //! these regions fill with little in them. Owns the choice; `reclaim` empties them like others.
 
 use super::Store;
+use super::reclaim::pause;
 use super::regions::RegionState;
 use super::victim::Victim;
-use crate::format::KILL_LEN;
+use crate::format::{KILL_LEN, Kill, Sequence};
 
 /// A region is emptied out of need if what must be carried on fits into one part in this many of another,
 /// footer included.
@@ -31,6 +32,8 @@ impl Store {
         let regions = &self.shared.regions;
         let oldest = regions.oldest_generation().unwrap_or_default();
         let now = self.shared.clock.now();
+        let kills_max = self.shared.layout.region_size / NEEDED_SHARE / KILL_SPACE;
+        let kills_max = usize::try_from(kills_max).unwrap_or(usize::MAX - 1);
         let mut waiting: Vec<u32> = regions.ranked(|ranking| ranking.purges().collect());
         waiting.retain(|region| {
             let row = regions.on_device(*region);
@@ -46,21 +49,46 @@ impl Store {
             if regions.is_oldest(region) || row.is_condemned() {
                 return Some((region, row.state()));
             }
-            if row.state() == RegionState::Unreadable || row.is_spared_at(oldest) {
+            if row.state() == RegionState::Unreadable || oldest < row.spared_until() {
                 continue;
             }
-            let needed = match self.read_contents(region, row.generation()).await {
-                Ok(contents) if contents.hole.is_none() => {
-                    let kills = contents.footer.kills.iter();
-                    kills.filter(|kill| kill.sequence > oldest).count() as u64
+            match self.read_contents_soon(region, row.generation()).await {
+                Ok(mut contents) if contents.hole.is_none() => {
+                    let spared_until = spared_until(&mut contents.footer.kills, kills_max);
+                    if spared_until <= oldest {
+                        return Some((region, RegionState::Sealed));
+                    }
+                    row.spare_until(spared_until);
                 }
-                _ => u64::MAX,
-            };
-            if needed.saturating_mul(KILL_SPACE) <= self.shared.layout.region_size / NEEDED_SHARE {
-                return Some((region, RegionState::Sealed));
+                // It waits until it can be read, or is the oldest and may go unread.
+                _ => row.set_aside(now.plus(pause(row.failures()))),
             }
-            row.spare_at(oldest);
         }
         None
+    }
+}
+
+/// How old the oldest entries may be at most, by the generation of their region, for no more than
+/// `count` of the tombstones to be needed.
+fn spared_until(kills: &mut [Kill], count: usize) -> Sequence {
+    let Some(last) = kills.len().checked_sub(count + 1) else { return Sequence(0) };
+    let (_, kill, _) = kills.select_nth_unstable_by_key(last, |kill| kill.sequence);
+    kill.sequence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_spared_until_few_of_its_tombstones_are_needed() {
+        let all = [30, 10, 50, 20, 40].map(|n| Kill { key_hash: n, sequence: Sequence(n) });
+        for count in 0..6 {
+            let until = spared_until(&mut all.clone(), count);
+            for oldest in (0..60).map(Sequence) {
+                let needed = all.iter().filter(|kill| kill.sequence > oldest).count();
+                assert_eq!(needed <= count, until <= oldest, "{count} of those after {oldest:?}");
+            }
+        }
     }
 }

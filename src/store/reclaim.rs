@@ -481,6 +481,6 @@ fn is_unreadable(error: &StoreError) -> bool {
 }
 
 /// How long a region is set aside after so many failures before this one.
-fn pause(failures: u32) -> Duration {
+pub(super) fn pause(failures: u32) -> Duration {
     SET_ASIDE[0].saturating_mul(1 << failures.min(16)).min(SET_ASIDE[1])
 }

@@ -68,7 +68,7 @@ pub struct Region {
     unread: AtomicBool,
     holds_purges: AtomicBool,
     purges_end: AtomicU64,
-    spared_at: AtomicU64,
+    spared_until: AtomicU64,
     under_way: AtomicU64,
     claimed: AtomicU64,
 }
@@ -96,7 +96,7 @@ impl Region {
             unread: AtomicBool::default(),
             holds_purges: AtomicBool::default(),
             purges_end: AtomicU64::default(),
-            spared_at: AtomicU64::default(),
+            spared_until: AtomicU64::default(),
             under_way: AtomicU64::default(),
             claimed: AtomicU64::default(),
         }
@@ -317,7 +317,7 @@ impl Region {
     pub fn set_log(&self, log: LogKind, end: Sequence) {
         self.holds_purges.store(log == LogKind::Purges, Ordering::Release);
         self.purges_end.store(end.0, Ordering::Relaxed);
-        self.spared_at.store(u64::MAX, Ordering::Relaxed);
+        self.spared_until.store(0, Ordering::Relaxed);
         self.changed();
     }
 
@@ -326,14 +326,14 @@ impl Region {
         self.purges_end.fetch_max(end.0, Ordering::Relaxed);
     }
 
-    /// Whether its tombstones of purges were mostly needed when the oldest entries were of `oldest`.
-    pub fn is_spared_at(&self, oldest: Sequence) -> bool {
-        self.spared_at.load(Ordering::Relaxed) == oldest.0
+    /// Most of its tombstones of purges are needed while the oldest entries are of an earlier life.
+    pub fn spared_until(&self) -> Sequence {
+        Sequence(self.spared_until.load(Ordering::Relaxed))
     }
 
-    /// Notes that they were.
-    pub fn spare_at(&self, oldest: Sequence) {
-        self.spared_at.store(oldest.0, Ordering::Relaxed);
+    /// Notes how long they are.
+    pub fn spare_until(&self, oldest: Sequence) {
+        self.spared_until.store(oldest.0, Ordering::Relaxed);
     }
 
     /// Whether some of its slots may be in memory only.

@@ -3,6 +3,7 @@
 
 use rawcached::cache::Condition;
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
+use rawcached::format::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse};
 use tokio::time::Instant;
 
 use crate::support::*;
@@ -113,4 +114,41 @@ fn a_disk_of_which_every_other_read_fails_takes_more_than_half_of_the_stores() {
     let stored = stores_in_10_secs(&rig);
     assert!(rig.sim.counts().faults > 20, "{} reads failed", rig.sim.counts().faults);
     assert!(stored > healthy / 2, "{stored} of {healthy}");
+}
+
+#[test]
+fn a_region_of_purges_that_cannot_be_read_is_left_alone() {
+    let rig = Rig::with(DISK, plain());
+    rig.fill("first", 4 * DISK.regions, 100_000);
+    for n in 0..100 {
+        rig.put(format!("key-{n}").as_bytes(), &body(n, 100), &flushed()).unwrap();
+    }
+    let first = purges_region(&rig);
+    assert!(first.is_none(), "nothing was purged");
+    rig.remove(b"key-0").unwrap();
+    let region = purges_region(&rig).unwrap();
+    rig.sim.inject(failing_reads().within(region..region + REGION).always());
+    // More group commits than a region has blocks for: it is sealed.
+    for n in 1..100 {
+        rig.remove(format!("key-{n}").as_bytes()).unwrap();
+    }
+    let freed = rig.stats().store.counters.regions_freed;
+    rig.fill("more", 2 * DISK.regions, 100_000);
+    rig.sleep(secs(3));
+    assert!(rig.stats().store.counters.regions_freed > freed + 10);
+    let faults = rig.sim.counts().faults;
+    assert!((1..=READS_MAX).contains(&faults), "{faults} failed reads");
+    assert_eq!(rig.stats().store.regions_set_aside, 1);
+}
+
+/// Where the first region of the log of purges begins.
+fn purges_region(rig: &Rig) -> Option<u64> {
+    (0..DISK.regions).map(|region| SUPERBLOCK + region * REGION).find(|at| {
+        let number = u32::try_from((at - SUPERBLOCK) / REGION).unwrap();
+        let block = rig.sim.contents(*at..at + REGION_HEADER_LEN as u64);
+        let header = RegionHeader::decode(&block, UUID, number);
+        header.is_ok_and(|header| {
+            header.region_use == RegionUse::Log && header.log == LogKind::Purges
+        })
+    })
 }
