@@ -770,7 +770,9 @@ impl Log {
     pub fn has_room(&self, why: NoRoom) -> bool {
         match why {
             NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
-            NoRoom::Purges => !self.free.is_empty() || self.purges.has_room(1),
+            NoRoom::Purges => {
+                self.purges.has_room(1) || self.has_region_for_purges(Appender::Removal)
+            }
             NoRoom::Backlog => self.chunks.backlog() <= BACKLOG_MAX,
             NoRoom::Epoch => self.sequences.has_room(Appender::Client),
         }

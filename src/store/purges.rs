@@ -100,7 +100,7 @@ impl PurgeLog {
     pub fn take_blocks(&mut self, memory_alignment: usize, now: Timestamp) -> Option<PurgeBlocks> {
         let open = self.open.as_mut().filter(|_| !self.queued.is_empty())?;
         let start = open.cursor;
-        let ranges = slots_of(start, self.queued.len(), self.layout.granule);
+        let ranges: Vec<_> = slots_of(start, self.queued.len(), self.layout.granule).collect();
         let end = ranges.last().map_or(start, |(_, range)| range.end);
         open.cursor = round_up(end, u64::from(self.layout.alignment));
         let mut buf = AlignedBuf::zeroed(index(open.cursor - start), memory_alignment);
@@ -134,16 +134,19 @@ impl PurgeLog {
 }
 
 /// The slots of `count` tombstones from `cursor` on: which of them, and where in the region.
-fn slots_of(cursor: u64, count: usize, granule: u32) -> Vec<(Range<usize>, Range<u64>)> {
+fn slots_of(
+    cursor: u64,
+    count: usize,
+    granule: u32,
+) -> impl Iterator<Item = (Range<usize>, Range<u64>)> {
     let mut at = cursor;
-    let slot = |first: usize| {
+    (0..count).step_by(KILLS_PER_SLOT_MAX).map(move |first| {
         let last = count.min(first + KILLS_PER_SLOT_MAX);
         let len = round_up((ENTRY_HEADER_LEN + (last - first) * KILL_LEN) as u64, GRANULE);
         let start = slots::place(at, len, granule);
         at = start + len;
         (first..last, start..at)
-    };
-    (0..count).step_by(KILLS_PER_SLOT_MAX).map(slot).collect()
+    })
 }
 
 fn index(len: u64) -> usize {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Store;
 use super::contents::Contents;
 use super::counters::{add, count};
-use super::log::{Appender, KILLS_PER_SLOT_MAX};
+use super::log::{Appender, KILLS_PER_SLOT_MAX, NoRoom};
 use super::place::Place;
 use super::ranking::MOSTLY_DEAD;
 use super::read::{Extent, Loaded};
@@ -118,17 +118,23 @@ impl Store {
         {
             return Ok(true);
         }
+        // Then the victim is the one with the least to be carried on.
+        let was_in_need = self.is_in_need();
         let Some(victim) = self.pick_victim(hand).await else { return Ok(false) };
         match self.try_to_free(victim, RegionState::Sealed).await {
+            Err(StoreError::Busy(_)) if self.is_in_need() && !was_in_need => {}
             Err(StoreError::Busy(why)) => match self.oldest_if_stuck() {
-                Some((region, state)) if self.shared.log.lock().free_count() == 0 => {
-                    self.give_up(region, state).await?;
-                }
+                Some((region, state)) if self.is_in_need() => self.give_up(region, state).await?,
                 _ => return Err(StoreError::Busy(why)),
             },
             freed => freed?,
         }
         Ok(true)
+    }
+
+    /// Whether no region is free.
+    fn is_in_need(&self) -> bool {
+        self.shared.log.lock().free_count() == 0
     }
 
     /// A region that could not be read or freed, if it is the oldest and may be tried. It makes every
@@ -223,7 +229,11 @@ impl Store {
         }
         match &freed {
             Ok(()) => self.note_success(),
-            Err(StoreError::Device(error)) if error.operation != "read" => self.note_failure(error),
+            Err(StoreError::Device(error)) if error.operation != "read" => {
+                self.note_failure(error);
+                // It tries the device again when that is due, and does not know of it yet.
+                self.shared.wake_flusher.notify_one();
+            }
             Err(_) => {}
         }
         freed
@@ -368,8 +378,8 @@ impl Store {
             if in_purges {
                 // Never to the other log: the two copies must not meet in one region.
                 let mut log = self.shared.log.lock();
-                log.reserve_purges(batch.len(), self.shared.clock.now())
-                    .map_err(|_| StoreError::Busy("no region for kill records"))?;
+                log.reserve_purges(batch.len(), Appender::Reclaim, self.shared.clock.now())
+                    .map_err(no_room)?;
                 log.append_purges(batch);
                 self.release(log);
                 continue;
@@ -377,9 +387,8 @@ impl Store {
             let encoded = Slot::encode_kills(batch);
             let slot = Slot::of_kills(&encoded, self.shared.clock.now());
             let mut log = self.shared.log.lock();
-            let at = log
-                .reserve(&slot, Appender::Reclaim, self.shared.clock.now())
-                .map_err(|_| StoreError::Busy("no region for kill records"))?;
+            let at =
+                log.reserve(&slot, Appender::Reclaim, self.shared.clock.now()).map_err(no_room)?;
             self.fill_kills(&mut log, at, batch);
         }
         add(&self.shared.counters.kills_carried, needed.len() as u64);
@@ -478,6 +487,14 @@ impl Store {
 /// the attempt.
 fn is_unreadable(error: &StoreError) -> bool {
     matches!(error, StoreError::Device(error) if error.operation == "read")
+}
+
+/// Why kill records could not be carried on. For want of an epoch no region is given up.
+fn no_room(why: NoRoom) -> StoreError {
+    match why {
+        NoRoom::Epoch => StoreError::NotDurable,
+        _ => StoreError::Busy("no region for kill records"),
+    }
 }
 
 /// How long a region is set aside after so many failures before this one.

@@ -149,6 +149,35 @@ fn a_purge_whose_kill_record_was_lost_does_not_outlive_a_newer_version_either() 
     assert_eq!(rig.get(b"key").unwrap(), body(3, 100));
 }
 
+#[test]
+fn a_purge_leaves_reclaim_the_last_free_region() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(1, 1000), &for_secs(100_000)).unwrap();
+    rig.sleep(secs(2));
+    // Nothing can be freed.
+    let size = SMALL.regions * REGION + 2 * SUPERBLOCK;
+    rig.sim.inject(failing(OperationKind::Read).within(SUPERBLOCK..size - SUPERBLOCK).always());
+    rig.sim.inject(failing(OperationKind::Write).within(SUPERBLOCK..SUPERBLOCK + 4096).always());
+    let mut n = 0;
+    while rig.stats().store.regions_free > 1 {
+        n += 1;
+        rig.put(format!("more-{n}").as_bytes(), &body(n, QUARTER), &for_secs(10_000)).unwrap();
+    }
+    rig.fill("beside", 2, 10_000);
+    assert_eq!(rig.stats().store.regions_free, 1);
+    rig.remove(b"key").unwrap_err();
+    assert_eq!(rig.get(b"key"), None);
+    assert_eq!(rig.stats().store.regions_free, 1, "what is left of the open one is too little");
+    rig.sim.clear_faults();
+    rig.clock.advance(secs(4000));
+    rig.sleep(secs(20));
+    rig.fill("makes-room", 4, 10_000);
+    rig.sleep(secs(5));
+    assert_eq!(waiting(&rig), 0);
+    rig.power_cut();
+    assert_eq!(rig.get(b"key"), None);
+}
+
 /// More removals than are remembered.
 const MANY_KEYS: u64 = (64 << 10) + 100;
 

@@ -1,7 +1,7 @@
 //! Tombstones in the log: of removals that wait, and of purges in their own log. Owns when they are
 //! appended and what is known of each; which removals there are, `removals` remembers.
 
-use super::{Appender, KILLS_PER_SLOT_MAX, Log, NoRoom, Ticket};
+use super::{Appender, KILLS_PER_SLOT_MAX, Log, NoRoom, REMOVALS_SHARE, Ticket};
 use crate::clock::Timestamp;
 use crate::format::{Kill, LogKind, Sequence};
 use crate::planted::{self, Bug};
@@ -53,7 +53,7 @@ impl Log {
         let at = self.reserve(&slot, Appender::Removal, now)?;
         if !purges.is_empty() {
             // Behind the other one, which may hand over what waits.
-            self.reserve_purges(purges.len(), now)?;
+            self.reserve_purges(purges.len(), Appender::Removal, now)?;
         }
         let last = kills.iter().map(|kill| kill.sequence).max().unwrap_or_default();
         let (mut ticket, unfilled) = self.append(at, &slot, 0, (last, false));
@@ -133,16 +133,20 @@ impl Log {
     }
 
     /// Makes room for `count` more tombstones in the log of purges, until the append lock is released or
-    /// something else is reserved. As for reclaim, the last free
-    /// region will do: with what it removes, room will be made.
+    /// something else is reserved.
     ///
     /// # Errors
-    /// There is no free region.
-    pub fn reserve_purges(&mut self, count: usize, now: Timestamp) -> Result<(), NoRoom> {
+    /// There is no free region, or none that `appender` may take.
+    pub fn reserve_purges(
+        &mut self,
+        count: usize,
+        appender: Appender,
+        now: Timestamp,
+    ) -> Result<(), NoRoom> {
         if self.purges.has_room(count) {
             return Ok(());
         }
-        if self.free.is_empty() {
+        if !self.has_region_for_purges(appender) {
             return Err(NoRoom::Purges);
         }
         self.seal_purges(now);
@@ -150,6 +154,20 @@ impl Log {
         let seed = self.regions.seed_of(Life::new(region, generation));
         self.purges.begin(region, generation, seed);
         Ok(())
+    }
+
+    /// Whether the log of purges may begin a region. Removals leave reclaim the last free one, or that part
+    /// of the open one that they may not use themselves: without room for what it has to carry on it makes
+    /// none.
+    pub(super) fn has_region_for_purges(&self, appender: Appender) -> bool {
+        let share = self.layout.region_size / REMOVALS_SHARE;
+        let has_share =
+            self.open.as_ref().is_some_and(|open| !open.broken) && self.chunks.cursor() <= share;
+        match self.free.len() {
+            0 => false,
+            1 => appender == Appender::Reclaim || has_share,
+            _ => true,
+        }
     }
 
     /// Has tombstones, for which there is room, written to the log of purges with the next group
