@@ -106,20 +106,15 @@ impl Store {
         let Loaded::Entry(entry, tier) = self.peek(candidate, Extent::Whole).await else {
             return Moved::No;
         };
+        let parts = (entry.metadata(), entry.body());
+        let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
+        let mut log = shared.log.lock();
+        // Under the lock under which a purge of everything sets its floor.
         let wanted = match reason {
             Reason::Worth => self.is_live(&entry) && !self.is_of_broken(&entry),
             Reason::Claimed { just_stored } => self.is_claimed(&entry, just_stored),
         };
         if !wanted {
-            return Moved::No;
-        }
-        let parts = (entry.metadata(), entry.body());
-        let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
-        let mut log = shared.log.lock();
-        // A purge of everything sets its floor under this lock.
-        if reason == Reason::Worth && !self.is_live(&entry)
-            || entry.sequence() < shared.purge_floor()
-        {
             return Moved::No;
         }
         // Its word is still there, but a change killed it unseen: moved, it would be newer than that.

@@ -166,6 +166,11 @@ fn epochs_that_end_while_running_are_not_noticed() {
 fn changes_wait_for_a_device_that_does_not_take_the_next_epoch() {
     let mut rig = Rig::with(SMALL, short_epochs());
     let size = SMALL.regions * SMALL.region_size + 2 * SUPERBLOCK;
+    let old = |n: u64| format!("old-{n}").into_bytes();
+    for n in 0..200 {
+        rig.put(&old(n), &body(n, 100), &flushed()).unwrap();
+    }
+    rig.restart();
     rig.put(b"first", &body(1, 100), &flushed()).unwrap();
     // Nearly half of the epoch, at which the next is due.
     for n in 0..28 {
@@ -181,8 +186,13 @@ fn changes_wait_for_a_device_that_does_not_take_the_next_epoch() {
         let key = format!("key-{}", n % 5);
         refused += u32::from(rig.put(key.as_bytes(), &body(n, 100), &for_secs(10_000)).is_err());
         let _ = rig.remove(format!("key-{}", (n + 1) % 5).as_bytes());
-        let _ = rig.run(rig.cache().purge_all());
+        // Each would take a sequence; more than the epoch has.
+        if n < 200 {
+            let _ = rig.remove(&old(n));
+            assert_eq!(rig.get(&old(n)), None);
+        }
     }
+    let _ = rig.run(rig.cache().purge_all());
     assert!(refused > 300, "{refused}");
     assert_eq!(epoch(&rig), begun);
     rig.sim.clear_faults();
