@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::log::Ticket;
 use crate::format::Kill;
 
-/// Removals that are remembered at most, waiting and on their way: some 4 MiB of memory.
+/// Removals that are remembered at most, waiting and on their way: some 6 MiB of memory.
 const REMOVALS_MAX: usize = 64 << 10;
 /// Of these so many may be such as nobody asked for: they leave room for purges.
 const UNASKED_MAX: usize = REMOVALS_MAX / 2;

@@ -250,3 +250,26 @@ fn a_header_that_a_failed_flush_covered_is_written_again() {
     rig.power_cut();
     assert_eq!(rig.get(b"key").unwrap(), body(2, 30_000));
 }
+
+#[test]
+fn a_device_that_reclaim_found_failing_is_tried_again_by_itself() {
+    let rig = Rig::new();
+    rig.fill("first", 4 * 8, 100_000);
+    rig.sleep(secs(2));
+    // No region that is in use now can be freed.
+    let in_use = (0..SMALL.regions).map(|region| SUPERBLOCK + region * REGION).filter(|at| {
+        let header = rig.sim.contents(*at..*at + 8);
+        header == b"RCREGION"
+    });
+    for at in in_use.collect::<Vec<_>>() {
+        let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write);
+        rig.sim.inject(fault.within(at..at + 4096).always());
+    }
+    rig.fill("second", 3, 100_000);
+    rig.sleep(secs(30));
+    assert!(!rig.cache().takes_writes(), "reclaim failed again and again");
+    rig.sim.clear_faults();
+    rig.sleep(secs(30));
+    assert!(rig.cache().takes_writes());
+    rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+}
