@@ -126,8 +126,8 @@ impl Representation {
     fn made_up_etag(&self) -> HeaderValue {
         match &self.metadata {
             Metadata::Object(object) => header(format_args!("\"{:016x}\"", object.tag)),
-            // The same bytes may get another tag when they are moved on the device; other bytes
-            // never get the same one, not even after the device was formatted anew.
+            // The same bytes may get another tag when they are moved on the device; other bytes of this
+            // cache never get the same one.
             _ => header(format_args!("\"{:x}-{:x}\"", self.stored_at.0, self.cas)),
         }
     }
