@@ -2,7 +2,7 @@
 //! copies are.
 
 use rawcached::cache::OpenError;
-use rawcached::device::SimDevice;
+use rawcached::device::{Effect, Fault, OperationKind, SimDevice};
 use rawcached::format::{Features, LOCATOR_OFFSET, Superblock};
 use rawcached::store::{FormatOptions, read_superblocks};
 
@@ -91,10 +91,14 @@ fn a_copy_that_is_not_at_the_end_is_found_without_the_first() {
     rig.put(b"key", &body(1, 100), &flushed()).unwrap();
     rig.stop();
     rig.sim.overwrite(0, &[0; 4096]);
+    // What lies at the end is none of its business.
+    let bad = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read);
+    rig.sim.inject(bad.within(2 * SIZE..3 * SIZE).always());
     rig.open();
     assert_eq!(rig.get(b"key").unwrap(), body(1, 100));
     assert_eq!(rig.stats().store.counters.superblocks_repaired, 1);
     rig.stop();
+    rig.sim.clear_faults();
     rig.sim.overwrite(0, &[0; 4096]);
     rig.sim.overwrite(LOCATOR_OFFSET, &[0; 4096]);
     assert!(matches!(rig.begin(), Err(OpenError::NotFormatted(_))), "nothing tells where it is");

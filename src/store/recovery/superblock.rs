@@ -82,16 +82,10 @@ pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError>
     let first = read_superblock(device, 0, true).await?;
     let second_at = match &first {
         Ok(superblock) => superblock.layout.superblock_offsets()[1],
-        Err(_) => Layout::second_superblock_offset(size),
+        // The device may have grown, or only a part of it be used.
+        Err(_) => Layout::second_superblock_offset(read_locator(device).await.unwrap_or(size)),
     };
-    let mut second = read_superblock(device, second_at, first.is_ok()).await?;
-    if first.is_err()
-        && let Err(Damage::Magic | Damage::Short) = second
-        && let Some(within) = read_locator(device).await
-    {
-        // The device has grown, or only a part of it is used.
-        second = read_superblock(device, Layout::second_superblock_offset(within), true).await?;
-    }
+    let second = read_superblock(device, second_at, first.is_ok()).await?;
     // Also where the other copy can be used: it may be of before what this one says.
     for copy in [&first, &second] {
         if let Err(damage @ (Damage::Version(_) | Damage::Feature(_))) = copy {
