@@ -1,5 +1,5 @@
 //! Large objects on their way into the log, or just stored: how much room they take together, and which
-//! regions have their slices. Values only; what becomes of a region `victim` and `reclaim` decide.
+//! regions have their heads and slices. Values only; what becomes of a region `victim` and `reclaim` decide.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct LargeObjects {
     broken: VecDeque<Sequence>,
 }
 
-/// Why a slice is not to be lost with its region.
+/// Why head and slices of an object are not to be lost with their regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// Its store is under way.
@@ -38,13 +38,13 @@ pub(super) enum Claim {
     JustStored,
 }
 
-/// One object of which slices are in the log.
+/// One object of which slices are in the log, and its head once it is stored.
 struct Object {
     claim: Claim,
     regions: BTreeSet<u32>,
 }
 
-/// Bytes of slices in one region that are not to be lost.
+/// Bytes in one region that are not to be lost.
 #[derive(Debug, Default)]
 struct Share {
     /// Of stores under way.
@@ -110,7 +110,8 @@ impl LargeObjects {
         self.objects.insert(object, begun);
     }
 
-    /// A slice of `bytes` is in `region`. Nothing comes of it if the object is not known (any more).
+    /// A slice of `bytes`, or the head, is in `region`. Nothing comes of it if the object is not known
+    /// (any more).
     pub fn add(&mut self, object: Sequence, region: u32, bytes: u64) {
         let Some(known) = self.objects.get_mut(&object) else { return };
         known.regions.insert(region);
@@ -120,14 +121,20 @@ impl LargeObjects {
         self.tell(region);
     }
 
-    /// A slice of `bytes` went from one region to another.
+    /// A slice of `bytes`, or the head, went from one region to another.
     pub fn moved(&mut self, object: Sequence, (from, to): (u32, u32), bytes: u64) {
         self.take(object, from, bytes);
         self.add(object, to, bytes);
     }
 
-    /// An object of `len` bytes is stored, when clients have stored `stored` bytes in all.
-    pub fn finish(&mut self, object: Sequence, len: u64, stored: u64) {
+    /// An object of `len` bytes is stored, when clients have stored `stored` bytes in all. Its head of
+    /// `bytes` is in `region`.
+    pub fn finish(
+        &mut self,
+        (object, len): (Sequence, u64),
+        (region, bytes): (u32, u64),
+        stored: u64,
+    ) {
         if len < self.large_len_min {
             return self.forget(object);
         }
@@ -140,6 +147,7 @@ impl LargeObjects {
             share.just_stored += bytes;
             self.regions.on_device(*region).set_claims(share.under_way, share.just_stored);
         }
+        self.add(object, region, bytes);
         self.ends.push_back((stored + self.turn, object));
     }
 
@@ -170,7 +178,7 @@ impl LargeObjects {
         }
     }
 
-    /// A region was emptied: objects that still have slices in it have lost them.
+    /// A region was emptied: objects that still have their head or slices in it have lost them.
     pub fn emptied(&mut self, region: u32) {
         let lost: Vec<Sequence> = match self.shares.get(&region) {
             Some(share) => share.objects.keys().copied().collect(),
@@ -188,7 +196,7 @@ impl LargeObjects {
         self.broken.contains(&object)
     }
 
-    /// Why slices of an object are not to be lost, if they are not.
+    /// Why head and slices of an object are not to be lost, if they are not.
     pub fn claim(&self, object: Sequence) -> Option<Claim> {
         self.objects.get(&object).map(|known| known.claim)
     }
@@ -259,7 +267,8 @@ mod tests {
             large.add(object, 4, 50);
         }
         assert_eq!(bytes(&large, 3), (200, 0));
-        large.finish(FIRST, 1 << 20, 1000);
+        large.finish((FIRST, 1 << 20), (5, 10), 1000);
+        assert_eq!(bytes(&large, 5), (0, 10), "the head");
         assert_eq!((bytes(&large, 3), bytes(&large, 4)), ((100, 100), (50, 50)));
         large.forget(SECOND);
         assert_eq!((bytes(&large, 3), large.claim(SECOND)), ((0, 100), None));
@@ -268,6 +277,22 @@ mod tests {
         large.lapse(1000 + large.turn);
         assert_eq!((bytes(&large, 3), large.claim(FIRST)), ((0, 0), None));
         assert!(large.shares.is_empty() && large.ends.is_empty());
+    }
+
+    #[test]
+    fn a_head_is_kept_like_its_slices_until_it_goes() {
+        let mut large = on_device();
+        large.begin(FIRST);
+        large.add(FIRST, 3, 100);
+        large.finish((FIRST, 1 << 20), (3, 10), 0);
+        large.moved(FIRST, (3, 4), 10);
+        assert_eq!((bytes(&large, 3), bytes(&large, 4)), ((0, 100), (0, 10)));
+        large.emptied(4);
+        assert!(large.is_broken(FIRST) && large.shares.is_empty(), "without it slices are nothing");
+        large.begin(SECOND);
+        large.finish((SECOND, 1 << 20), (3, 10), 0);
+        large.forget(SECOND);
+        assert!(large.shares.is_empty(), "replaced or removed");
     }
 
     #[test]
@@ -290,7 +315,7 @@ mod tests {
         large.begin(FIRST);
         large.add(FIRST, 3, 100);
         large.add(FIRST, 4, 100);
-        large.finish(FIRST, 1 << 20, 0);
+        large.finish((FIRST, 1 << 20), (4, 10), 0);
         large.emptied(3);
         assert_eq!(bytes(&large, 4), (0, 0));
         assert!(large.is_broken(FIRST) && !large.is_broken(SECOND));
@@ -303,7 +328,7 @@ mod tests {
         let mut large = on_device();
         large.begin(FIRST);
         large.add(FIRST, 3, 100);
-        large.finish(FIRST, (256 << 10) - 1, 0);
+        large.finish((FIRST, (256 << 10) - 1), (3, 10), 0);
         assert_eq!(bytes(&large, 3), (0, 0));
     }
 }

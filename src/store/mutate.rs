@@ -114,12 +114,7 @@ impl Store {
         }
         let body = head.encode();
         let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime);
-        let published = self.publish_if(key, &slot, condition, (Some(fill), false)).await?;
-        if matches!(published.0, Stored::Yes(_)) {
-            let stored = self.shared.log.lock().stored();
-            self.shared.large.lock().finish(head.object, head.len, stored);
-        }
-        Ok(published)
+        self.publish_if(key, &slot, condition, (Some(fill), false)).await
     }
 
     async fn publish_if(
@@ -305,6 +300,11 @@ impl Store {
         let (ticket, unfilled) =
             log.append(at, change.slot, change.key_hash, (sequence, supersedes));
         log.count_stored(change.slot.len());
+        if let Some(head) = change.slot.object_head() {
+            // Under the append lock: the head is where it was put.
+            let at = (at.region, change.slot.len());
+            shared.large.lock().finish((head.object, head.len), at, log.stored());
+        }
         self.fill_and_release(log, change.slot, unfilled);
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
             self.keep_stored(change.slot, at.place, (sequence, supersedes), touches);

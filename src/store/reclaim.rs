@@ -287,8 +287,8 @@ impl Store {
             if worth && is_doubtful {
                 count(&shared.counters.doubtful_evicted);
             }
-            let is_claimed = has_claims && record.kind == Kind::Slice;
-            // Of an object that loses a slice here no other is worth anything.
+            let is_claimed = has_claims && matches!(record.kind, Kind::Slice | Kind::Head);
+            // Of an object that loses a slice or its head here nothing else is worth anything.
             let worth = worth && !is_doubtful && (!is_claimed || victim.just_stored_stays);
             if (is_claimed && self.move_claimed(record, place, victim.just_stored_stays).await)
                 || (worth && self.reinsert(record, word, place, Reason::Worth).await == Moved::Yes)

@@ -14,7 +14,7 @@ use super::word::{SizeClass, Word};
 use crate::format::{FooterRecord, Kind, Sequence, SliceKey};
 use crate::planted::{self, Bug};
 
-/// Attempts to write a slice again that is not to be lost, while others change its region.
+/// Attempts to write a slice or head again that is not to be lost, while others change its region.
 const MOVES_MAX: usize = 64;
 
 /// Why an entry is to be written again.
@@ -22,7 +22,7 @@ const MOVES_MAX: usize = 64;
 pub(super) enum Reason {
     /// It was hit, or little is alive: as far as reclaim's share allows it.
     Worth,
-    /// It is a slice that is not to be lost.
+    /// It is a slice or head that is not to be lost.
     Claimed {
         /// Of an object just stored, too.
         just_stored: bool,
@@ -41,7 +41,7 @@ pub(super) enum Moved {
 }
 
 impl Store {
-    /// Writes a slice again that is not to be lost; false if it is none, or cannot be.
+    /// Writes a slice or head again that is not to be lost; false if it is none, or cannot be.
     pub(super) async fn move_claimed(
         &self,
         record: &FooterRecord,
@@ -71,13 +71,13 @@ impl Store {
         false
     }
 
-    /// Whether an entry is a slice of an object that lost another one.
+    /// Whether an entry is of an object that lost a slice or its head.
     fn is_of_broken(&self, entry: &Entry) -> bool {
         let object = object_of(entry);
         object.is_some_and(|object| self.shared.large.lock().is_broken(object))
     }
 
-    /// Whether a slice is one that is not to be lost.
+    /// Whether a slice or head is one that is not to be lost.
     fn is_claimed(&self, entry: &Entry, just_stored: bool) -> bool {
         let Some(object) = object_of(entry) else { return false };
         match self.shared.large.lock().claim(object) {
@@ -161,15 +161,19 @@ impl Store {
             }
             Reason::Claimed { .. } => add(&counters.large_moved_bytes, slot.len()),
         }
-        if let Some(key) = slot.slice_key() {
+        let of_slice = slot.slice_key().map(|key| key.object);
+        if let Some(object) = of_slice.or(slot.object_head().map(|head| head.object)) {
             let from = from.region(&self.shared.layout);
-            self.shared.large.lock().moved(key.object, (from, to), slot.len());
+            self.shared.large.lock().moved(object, (from, to), slot.len());
         }
     }
 }
 
-/// The object of which an entry is a slice, if it is one.
+/// The object of which an entry is a slice or the head, if it is one.
 fn object_of(entry: &Entry) -> Option<Sequence> {
+    if let Some(head) = entry.object_head() {
+        return Some(head.object);
+    }
     let key = <&[u8; SliceKey::LEN]>::try_from(entry.key()).ok()?;
     (entry.kind() == Kind::Slice).then(|| SliceKey::decode(key).object)
 }

@@ -2,8 +2,8 @@
 
 use super::request::Lifetime;
 use crate::format::{
-    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, KILL_LEN, Kill, Kind, Seed, Sequence,
-    SliceKey, body_checksums, round_up,
+    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, KILL_LEN, Kill, Kind, ObjectHead, Seed,
+    Sequence, SliceKey, body_checksums, round_up,
 };
 
 /// The parts of a slot.
@@ -67,6 +67,14 @@ impl<'a> Slot<'a> {
     pub fn slice_key(&self) -> Option<SliceKey> {
         let key = <&[u8; SliceKey::LEN]>::try_from(self.key).ok()?;
         (self.kind == Kind::Slice).then(|| SliceKey::decode(key))
+    }
+
+    /// The object of which it is the head, if it is one.
+    pub fn object_head(&self) -> Option<ObjectHead> {
+        if self.kind != Kind::Head {
+            return None;
+        }
+        ObjectHead::decode(self.body).ok()
     }
 
     /// How long it lives.

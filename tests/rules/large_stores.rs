@@ -206,6 +206,40 @@ fn a_large_object_is_whole_for_a_turn_of_the_log_although_all_else_is_read() {
 }
 
 #[test]
+fn the_head_of_a_large_object_is_kept_for_a_turn_like_its_slices() {
+    for (per_cent, turned) in [(10, 50), (10, 90), (20, 90)] {
+        let rig = Rig::with(DISK, plain());
+        fill_and_read(&rig, 60);
+        let slice = u64::from(rig.cache().device_store().layout().slice_size);
+        // Three slices fill a region but for 57 kB. The gap takes 40 of them, and the head is longer
+        // than what is left.
+        let count = capacity(&rig) * per_cent / 100 / slice / 3 * 3;
+        let large = of_len(9001, count * slice);
+        let metadata = body(9002, 20_000);
+        let options = StoreOptions { metadata: metadata.clone(), ..announced(count * slice) };
+        let mut writer = rig.cache().store(b"large", options).unwrap();
+        rig.run(writer.write_chunk(&large)).unwrap();
+        rig.put(b"fills-the-gap", &body(9003, 40_000), &for_secs(LONG)).unwrap();
+        rig.run(writer.finalize(Condition::Always)).unwrap();
+        rig.fill("unread", 3, LONG);
+        rig.sleep(secs(2));
+        let region = |bytes: &[u8]| rig.region_start(rig.find(&bytes[..64]));
+        assert_ne!(region(&metadata), region(&large[large.len() - 1000..]), "it is by itself");
+        let count = capacity(&rig) * turned / 100 / QUARTER as u64;
+        for n in 0..count {
+            let key = format!("after-{n}");
+            rig.put(key.as_bytes(), &body(n, QUARTER), &for_secs(LONG)).unwrap();
+            rig.sleep(millis(10));
+            for known in n.saturating_sub(40)..=n {
+                rig.get(format!("after-{known}").as_bytes());
+            }
+        }
+        let found = rig.get(b"large");
+        assert!(found == Some(large.to_vec()), "{per_cent} %, {turned} % of a turn later");
+    }
+}
+
+#[test]
 fn a_large_object_goes_when_its_turn_is_over() {
     let rig = Rig::with(DISK, plain());
     rig.put(b"large", &share(&rig, 1, 40), &for_secs(LONG)).unwrap();
