@@ -19,7 +19,7 @@ use super::slot::Slot;
 use super::victim::{BATCH, Hand, Victim};
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{
-    FooterRecord, Kill, Kind, LogKind, RegionHeader, RegionUse, Sequence, SliceKey,
+    Footer, FooterRecord, Kill, Kind, LogKind, RegionHeader, RegionUse, Sequence, SliceKey,
 };
 use crate::planted::{self, Bug};
 
@@ -69,7 +69,11 @@ impl Store {
     fn tell_failure(&self, error: &StoreError) {
         let set_aside = self.set_aside_regions();
         let source = error as &dyn std::error::Error;
-        if is_unreadable(error) && set_aside > 1 {
+        if matches!(error, StoreError::ShuttingDown) {
+            tracing::debug!(error = source, "reclaim ends with the store");
+        } else if !is_of_device(error) {
+            tracing::warn!(error = source, "a region cannot be emptied now: it stays as it is");
+        } else if is_unreadable(error) && set_aside > 1 {
             tracing::debug!(error = source, set_aside, "another region cannot be read");
         } else {
             tracing::error!(error = source, set_aside, "reclaim failed: the region is set aside");
@@ -107,26 +111,23 @@ impl Store {
             return Ok(true);
         }
         if let Some((region, state)) = self.stuck_and_oldest()
-            && self.try_to_free(Victim::whole(region), state).await.is_ok()
+            && self.is_freed(self.try_to_free(Victim::whole(region), state).await)
         {
             return Ok(true);
         }
         if self.is_full_of_tombstones()
             && let Some((region, state)) = self.oldest_if_stuck()
             && !self.is_set_aside(region)
-            && self.give_up(region, state).await.is_ok()
+            && self.is_freed(self.give_up(region, state).await)
         {
             return Ok(true);
         }
-        // Then the victim is the one with the least to be carried on.
         let was_in_need = self.is_in_need();
         let Some(victim) = self.pick_victim(hand).await else { return Ok(false) };
         match self.try_to_free(victim, RegionState::Sealed).await {
+            // Carrying took the last free region: then the victim is the one with the least to be carried on.
             Err(StoreError::Busy(_)) if self.is_in_need() && !was_in_need => {}
-            Err(StoreError::Busy(why)) => match self.oldest_if_stuck() {
-                Some((region, state)) if self.is_in_need() => self.give_up(region, state).await?,
-                _ => return Err(StoreError::Busy(why)),
-            },
+            Err(StoreError::Busy(why)) => self.make_room_otherwise(why).await?,
             freed => freed?,
         }
         Ok(true)
@@ -135,6 +136,39 @@ impl Store {
     /// Whether no region is free.
     fn is_in_need(&self) -> bool {
         self.shared.log.lock().free_count() == 0
+    }
+
+    /// Whether a region is free. If not others may be emptied: what kept it is only told.
+    fn is_freed(&self, freed: Result<(), StoreError>) -> bool {
+        freed.inspect_err(|error| self.tell_failure(error)).is_ok()
+    }
+
+    /// There is no room for the tombstones of the region that is to go: one goes that has none, or else
+    /// the one because of which they are needed.
+    async fn make_room_otherwise(&self, why: &'static str) -> Result<(), StoreError> {
+        if self.shared.log.lock().check_epoch(Appender::Reclaim).is_err() {
+            // What sequences are wanted for can wait for the next epoch.
+            return Err(StoreError::Busy(why));
+        }
+        if let Some(region) = self.oldest_without_tombstones() {
+            let victim = Victim { region, just_stored_stays: false };
+            return self.try_to_free(victim, RegionState::Sealed).await;
+        }
+        match self.oldest_if_stuck() {
+            Some((region, state)) if self.is_in_need() => self.give_up(region, state).await,
+            _ => Err(StoreError::Busy(why)),
+        }
+    }
+
+    fn oldest_without_tombstones(&self) -> Option<u32> {
+        let now = self.shared.clock.now();
+        let rows = self.shared.regions.iter().filter(|(_, row)| {
+            row.state() == RegionState::Sealed
+                && !row.holds_purges()
+                && row.kills() == 0
+                && !row.is_set_aside(now)
+        });
+        rows.min_by_key(|(_, row)| row.generation()).map(|(region, _)| region)
     }
 
     /// A region that could not be read or freed, if it is the oldest and may be tried. It makes every
@@ -219,13 +253,15 @@ impl Store {
             self.reclaim(victim).await
         };
         self.shared.log.lock().end_freeing(region, freed.is_ok());
-        if freed.is_err() {
+        if let Err(error) = &freed {
             if row.generation() != generation {
                 // On the device its life goes on: kill records for it are still needed.
                 self.shared.regions.begin_life(region, generation, state);
             }
             row.set_state(state);
-            row.set_aside(self.shared.clock.now().plus(pause(row.failures())));
+            if is_of_device(error) {
+                row.set_aside(self.shared.clock.now().plus(pause(row.failures())));
+            }
         }
         match &freed {
             Ok(()) => self.note_success(),
@@ -250,15 +286,10 @@ impl Store {
         let Victim { region, .. } = victim;
         let shared = &*self.shared;
         let row = shared.regions.on_device(region);
-        let life = shared.regions.life(region);
         let contents = self.contents_to_empty(region).await?;
-        // What could not be read at the start may hold a newer version of an entry or its death: with
-        // a new sequence the entry would prevail over them for good.
-        let is_doubtful =
-            shared.regions.unread_count() > 0 && life.generation().epoch() <= shared.opened_epoch;
-        let all_dead =
-            row.keep_until() <= shared.clock.now() || life.generation() < shared.purge_floor();
         let kills: Vec<Kill> = contents.footer.all_kills().collect();
+        // First of all: without room for them the region stays as it is, and its entries are served.
+        let carried = self.carry_kills(region, &kills)?;
         if !row.holds_purges() {
             shared.log.lock().begin_freeing();
         }
@@ -266,11 +297,36 @@ impl Store {
             // Damage took some with it: what they hid may turn up after the next start.
             shared.log.lock().note_all_unindexed();
         }
+        let moved = self.empty(victim, &contents.footer).await;
+        // What outlives the region must be durable before the region is gone.
+        if carried || moved {
+            let ticket = shared.log.lock().appended();
+            self.flush_through(ticket).await?;
+        }
+        while row.is_pinned() {
+            shared.unpinned.notified().await;
+        }
+        self.free(region).await
+    }
+
+    /// Writes the entries of a region again that outlive it, and takes the others out of the index;
+    /// true if any was written.
+    async fn empty(&self, victim: Victim, footer: &Footer) -> bool {
+        let Victim { region, .. } = victim;
+        let shared = &*self.shared;
+        let row = shared.regions.on_device(region);
+        let life = shared.regions.life(region);
+        // What could not be read at the start may hold a newer version of an entry or its death: with
+        // a new sequence the entry would prevail over them for good.
+        let is_doubtful =
+            shared.regions.unread_count() > 0 && life.generation().epoch() <= shared.opened_epoch;
+        let all_dead =
+            row.keep_until() <= shared.clock.now() || life.generation() < shared.purge_floor();
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let has_claims = row.claimed() > 0;
         let mut moved = false;
         // The smallest first: so what may be re-inserted keeps the most entries.
-        let mut records: Vec<&FooterRecord> = contents.footer.records.iter().collect();
+        let mut records: Vec<&FooterRecord> = footer.records.iter().collect();
         records.sort_unstable_by_key(|record| (record.slot_len, record.offset));
         for (n, record) in records.into_iter().enumerate() {
             if n % BATCH == BATCH - 1 {
@@ -300,15 +356,7 @@ impl Store {
         }
         self.sweep_if_left(region).await;
         shared.large.lock().emptied(region);
-        // What outlives the region must be durable before the region is gone.
-        if self.carry_kills(region, &kills)? || moved {
-            let ticket = shared.log.lock().appended();
-            self.flush_through(ticket).await?;
-        }
-        while row.is_pinned() {
-            shared.unpinned.notified().await;
-        }
-        self.free(region).await
+        moved
     }
 
     /// What a region holds that is to be emptied. Unless the others are all younger, all of it must be
@@ -489,15 +537,23 @@ fn is_unreadable(error: &StoreError) -> bool {
     matches!(error, StoreError::Device(error) if error.operation == "read")
 }
 
-/// Why kill records could not be carried on. For want of an epoch no region is given up.
+/// Why kill records could not be carried on.
 fn no_room(why: NoRoom) -> StoreError {
     match why {
-        NoRoom::Epoch => StoreError::NotDurable,
+        NoRoom::Epoch => StoreError::Busy("no sequences until the next epoch is durable"),
         _ => StoreError::Busy("no region for kill records"),
     }
+}
+
+/// Whether the device is to blame. What only has no room now is as good as before.
+fn is_of_device(error: &StoreError) -> bool {
+    matches!(error, StoreError::Device(_) | StoreError::NotDurable)
 }
 
 /// How long a region is set aside after so many failures before this one.
 pub(super) fn pause(failures: u32) -> Duration {
     SET_ASIDE[0].saturating_mul(1 << failures.min(16)).min(SET_ASIDE[1])
 }
+
+#[cfg(test)]
+mod tests;

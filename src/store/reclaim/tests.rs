@@ -1,0 +1,113 @@
+//! Emptying a region where that fails half way: what it held is as it was.
+
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::clock::{Clock, Timestamp};
+use crate::device::{Effect, Fault, OperationKind, SimDevice};
+use crate::store::{Condition, FormatOptions, Lifetime, NotResident, Options, Value};
+
+const REGION: u64 = 256 << 10;
+const START: Timestamp = Timestamp(1_000_000);
+
+/// An empty store of ten regions that are emptied by the test only.
+fn open() -> (Runtime, SimDevice, Store) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let (sim, clock) = (SimDevice::new(10 * REGION + (256 << 10), 4096), Clock::manual(START));
+    let format = FormatOptions { region_size: Some(REGION), ..FormatOptions::default() };
+    let store = runtime.block_on(async {
+        Store::format(&sim.open(), &format, &clock).await.unwrap();
+        let open = Store::open(sim.open(), Options::default(), clock, Arc::new(NotResident));
+        let store = open.await.unwrap();
+        store.recovered().await;
+        store
+    });
+    store.shared.tasks.lock().as_ref().unwrap().reclaimer.abort();
+    (runtime, sim, store)
+}
+
+async fn put(store: &Store, key: &str, len: usize) {
+    let end = START.plus(Duration::from_secs(1000));
+    let lifetime = Lifetime { stored_at: START, fresh_until: end, keep_until: end };
+    let value = Value { metadata: b"", body: &vec![7; len], lifetime, ram_only: false };
+    store.put(key.as_bytes(), &value, Condition::Always, None).await.unwrap();
+}
+
+async fn has(store: &Store, key: &str) -> bool {
+    store.lookup(key.as_bytes(), false).await.is_some()
+}
+
+/// "key" in one region and a newer version of it in the next one, both complete on the device; the
+/// second region.
+async fn overwritten(store: &Store) -> u32 {
+    put(store, "key", 100).await;
+    for n in 0..5 {
+        put(store, &format!("first-{n}"), 60_000).await;
+    }
+    put(store, "key", 200).await;
+    let region = {
+        let bucket = store.shared.index.lock(store.key_hash(b"key"));
+        bucket.candidates()[0].location().split(&store.shared.layout).0
+    };
+    for n in 0..4 {
+        put(store, &format!("second-{n}"), 60_000).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(store.shared.regions.on_device(region).state(), RegionState::Sealed);
+    assert!(!store.shared.regions.is_oldest(region));
+    region
+}
+
+/// Uses up every region, down to the last place for a tombstone.
+fn use_up_all_room(store: &Store) {
+    for count in [KILLS_PER_SLOT_MAX, 1] {
+        let kills = vec![Kill { key_hash: 9, sequence: Sequence(1) }; count];
+        let encoded = Slot::encode_kills(&kills);
+        let slot = Slot::of_kills(&encoded, START);
+        let mut log = store.shared.log.lock();
+        while let Ok(at) = log.reserve(&slot, Appender::Reclaim, START) {
+            store.fill_kills(&mut log, at, &kills);
+        }
+    }
+}
+
+#[test]
+fn a_region_whose_tombstones_find_no_room_stays_and_is_served() {
+    let (runtime, _, store) = open();
+    runtime.block_on(async {
+        let region = overwritten(&store).await;
+        use_up_all_room(&store);
+        let freed = store.try_to_free(Victim::whole(region), RegionState::Sealed).await;
+        assert!(matches!(freed, Err(StoreError::Busy(_))), "{freed:?}");
+        for key in ["key", "second-0", "second-1"] {
+            assert!(has(&store, key).await, "{key}");
+        }
+        let row = store.shared.regions.on_device(region);
+        assert_eq!((row.state(), row.failures()), (RegionState::Sealed, 0), "not set aside");
+        assert_eq!(store.shared.regions.unindexed_count(), 0, "nothing was taken out");
+        store.check_accounting();
+    });
+}
+
+#[test]
+fn a_region_that_the_device_does_not_read_is_set_aside() {
+    let (runtime, sim, store) = open();
+    runtime.block_on(async {
+        let region = overwritten(&store).await;
+        let start = store.shared.layout.region_offset(region);
+        let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read);
+        sim.inject(fault.within(start..start + REGION).always());
+        let freed = store.try_to_free(Victim::whole(region), RegionState::Sealed).await;
+        assert!(matches!(freed, Err(StoreError::Device(_))), "{freed:?}");
+        sim.clear_faults();
+        assert!(has(&store, "second-0").await);
+        assert_eq!(store.shared.regions.on_device(region).failures(), 1);
+        assert_eq!(store.set_aside_regions(), 1);
+    });
+}
