@@ -297,6 +297,7 @@ impl Log {
             self.superblock_dirty = false;
         }
         self.durable_floor = self.durable_floor.max(written.purge_floor);
+        self.regions.forget_below(written.purge_floor);
         let begins = self.sequences.is_raising() && written.epoch == self.superblock.epoch;
         if begins {
             self.begin_epoch(now);
@@ -371,6 +372,11 @@ impl Log {
     /// A region may hold entries that have no index word although their deaths are not on record.
     pub fn note_unindexed(&mut self, region: u32) {
         self.regions.note_unindexed(region);
+    }
+
+    /// As [`Log::note_unindexed`], of a life that may have ended meanwhile.
+    pub fn note_unindexed_in(&mut self, life: Life) {
+        self.regions.note_unindexed_in(life);
     }
 
     /// Kill records were lost, or may not be durable although an earlier life wrote them: what they

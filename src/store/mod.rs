@@ -273,7 +273,8 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let (mut superblock, repaired) = recovery::open_superblock(&device).await?;
         let unknown_age = timekeeper::resume(&clock, &mut superblock);
-        let regions = Arc::new(RegionTable::new(superblock.uuid, &superblock.layout));
+        let regions =
+            Arc::new(RegionTable::new(superblock.uuid, &superblock.layout, superblock.epoch));
         let vacant = recovery::read_region_headers(&device, &superblock, &regions, &clock).await;
         let free = vacant.free.into();
         let index = Index::new();
@@ -419,17 +420,23 @@ impl Store {
             let log = shared.log.lock();
             (log.backlog(), log.removals_waiting() as u64)
         };
+        let (mut live_bytes, mut regions_unreadable) = (0, 0);
+        for (_, row) in shared.regions.iter() {
+            live_bytes += row.live();
+            let is_unread = row.is_unread() || row.state() == RegionState::Unreadable;
+            regions_unreadable += u64::from(is_unread);
+        }
         StoreStats {
             counters,
             age_unknown: shared.unknown_age.load(Ordering::Acquire) > 0,
             recovered: shared.is_recovered(),
             recovery: shared.progress.snapshot(),
             capacity_bytes: u64::from(layout.region_count) * layout.region_size,
-            live_bytes: shared.regions.iter().map(|(_, row)| row.live()).sum(),
+            live_bytes,
             regions: u64::from(layout.region_count),
             regions_free: shared.regions.count(RegionState::Free) as u64,
             regions_unindexed: shared.regions.unindexed_count() as u64,
-            regions_unreadable: shared.regions.unread_count() as u64,
+            regions_unreadable,
             regions_set_aside: self.set_aside_regions(),
             entries: shared.index.len() as u64,
             index_bytes: shared.index.bytes() as u64,

@@ -110,9 +110,7 @@ impl Store {
         if self.empty_purge_region().await {
             return Ok(true);
         }
-        if let Some((region, state)) = self.stuck_and_oldest()
-            && self.is_freed(self.try_to_free(Victim::whole(region), state).await)
-        {
+        if self.free_dead().await || self.free_stuck_and_oldest().await {
             return Ok(true);
         }
         if self.is_full_of_tombstones()
@@ -171,6 +169,55 @@ impl Store {
         rows.min_by_key(|(_, row)| row.generation()).map(|(region, _)| region)
     }
 
+    /// Frees a region that could not be read and holds nothing that counts; true if one was.
+    async fn free_dead(&self) -> bool {
+        let mut dead = self.shared.regions.dead_unreadable();
+        dead.retain(|region| !self.is_set_aside(*region));
+        let Some(region) = dead.first().copied() else { return false };
+        self.is_freed(self.try_to_free(Victim::whole(region), RegionState::Unreadable).await)
+    }
+
+    /// Frees the oldest region where it could not be read or freed so far; true if it was.
+    async fn free_stuck_and_oldest(&self) -> bool {
+        let Some((region, state)) = self.stuck_and_oldest() else { return false };
+        let freed = self.try_to_free(Victim::whole(region), state).await;
+        if let Err(error) = &freed
+            && is_of_device(error)
+            && !is_unreadable(error)
+        {
+            self.is_freed(self.bury(region).await);
+        }
+        self.is_freed(freed)
+    }
+
+    /// The oldest region can neither be emptied nor freed, and as long as what is in it may come back all
+    /// tombstones are needed: makes it durably dead where it is.
+    async fn bury(&self, region: u32) -> Result<(), StoreError> {
+        let regions = &self.shared.regions;
+        let floor = regions.oldest_generation_but(region);
+        match floor.filter(|_| regions.is_oldest(region) && !regions.is_dead(region)) {
+            Some(floor) => {
+                tracing::warn!(
+                    region,
+                    "the oldest region cannot be freed: what is in it is dropped"
+                );
+                self.raise_purge_floor_to(floor).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything with a sequence below `floor` dead, durably.
+    async fn raise_purge_floor_to(&self, floor: Sequence) -> Result<(), StoreError> {
+        let ticket = {
+            let mut log = self.shared.log.lock();
+            let (floor, ticket) = log.raise_purge_floor_to(floor, self.shared.clock.pair());
+            self.shared.set_purge_floor(floor);
+            ticket
+        };
+        self.flush_through(ticket).await
+    }
+
     /// A region that could not be read or freed, if it is the oldest and may be tried. It makes every
     /// tombstone of the others necessary and hides nothing outside of itself, so it goes unread.
     fn stuck_and_oldest(&self) -> Option<(u32, RegionState)> {
@@ -221,14 +268,7 @@ impl Store {
             "no room but in a region that cannot be read: what earlier starts stored is dropped";
         tracing::error!(region = lost, "{why}");
         let floor = Sequence::first_of(self.shared.opened_epoch.saturating_add(1));
-        let ticket = {
-            let mut log = self.shared.log.lock();
-            let (floor, ticket) = log.raise_purge_floor_to(floor, self.shared.clock.pair());
-            self.shared.set_purge_floor(floor);
-            ticket
-        };
-        self.flush_through(ticket).await?;
-        self.shared.regions.forget_below(floor);
+        self.raise_purge_floor_to(floor).await?;
         count(&self.shared.counters.starts_forgotten);
         Ok(())
     }
@@ -252,7 +292,6 @@ impl Store {
         } else {
             self.reclaim(victim).await
         };
-        self.shared.log.lock().end_freeing(region, freed.is_ok());
         if let Err(error) = &freed {
             if row.generation() != generation {
                 // On the device its life goes on: kill records for it are still needed.
@@ -263,6 +302,7 @@ impl Store {
                 row.set_aside(self.shared.clock.now().plus(pause(row.failures())));
             }
         }
+        self.shared.log.lock().end_freeing(region, freed.is_ok());
         match &freed {
             Ok(()) => self.note_success(),
             Err(StoreError::Device(error)) if error.operation != "read" => {

@@ -361,14 +361,17 @@ pub struct RegionTable {
     unindexed: AtomicUsize,
     /// Regions that are noted as unread.
     unread: AtomicUsize,
-    /// Everything with a lower sequence is durably dead, whatever region it is in.
+    /// Everything with a lower sequence is durably dead, whatever region it is in: the purge floor on
+    /// the device.
     dead_below: AtomicU64,
+    /// Nothing of before this start has a sequence as high.
+    start: Sequence,
 }
 
 impl RegionTable {
-    /// A table of free regions.
+    /// A table of free regions, on a device that had this epoch when it was opened.
     #[must_use]
-    pub fn new(uuid: Uuid, layout: &Layout) -> RegionTable {
+    pub fn new(uuid: Uuid, layout: &Layout, opened_epoch: u32) -> RegionTable {
         let (count, region_size) = (layout.region_count, layout.region_size);
         let changes = Arc::new(Changes::new(count));
         let regions = (0..count).map(|number| Region::free(number, &changes, region_size));
@@ -381,6 +384,7 @@ impl RegionTable {
             unindexed: AtomicUsize::new(0),
             unread: AtomicUsize::new(0),
             dead_below: AtomicU64::new(0),
+            start: Sequence::first_of(opened_epoch.saturating_add(1)),
         }
     }
 
@@ -432,11 +436,30 @@ impl RegionTable {
     }
 
     /// Notes that a region may hold entries that have no index word although their deaths are not
-    /// on record: they may be found after the next start. Holds until the region is free. Called
-    /// under the append lock, under which changes ask for it.
+    /// on record: they may be found after the next start. Holds until the region is free, or what is in
+    /// it is dead. Called under the append lock, under which changes ask for it.
     pub fn note_unindexed(&self, region: u32) {
-        if !self.on_device(region).unindexed.swap(true, Ordering::AcqRel) {
+        let row = self.on_device(region);
+        if row.holds_purges() || self.is_dead(region) {
+            return;
+        }
+        if !row.unindexed.swap(true, Ordering::AcqRel) {
             self.unindexed.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// As [`RegionTable::note_unindexed`], of one life of a region: once that is over, what was written
+    /// in it is gone. Who frees a region and fails notes it himself.
+    pub(super) fn note_unindexed_in(&self, life: Life) {
+        if self.is_in(life) {
+            self.note_unindexed(life.region());
+        }
+    }
+
+    /// A region holds no such entries (any more).
+    pub fn note_indexed(&self, region: u32) {
+        if self.on_device(region).unindexed.swap(false, Ordering::AcqRel) {
+            self.unindexed.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -457,11 +480,8 @@ impl RegionTable {
 
     /// A region is durably free: nothing in it comes back. Called under the append lock.
     pub fn set_free(&self, region: u32) {
-        let row = self.on_device(region);
-        row.set_state(RegionState::Free);
-        if row.unindexed.swap(false, Ordering::AcqRel) {
-            self.unindexed.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.on_device(region).set_state(RegionState::Free);
+        self.note_indexed(region);
     }
 
     /// The present life of a region on the device.
@@ -493,9 +513,11 @@ impl RegionTable {
     }
 
     /// Notes that not all of a region could be read at the start: what it holds, and what the
-    /// tombstones in it hide, is not known.
+    /// tombstones in it hide, is not known. One of the log of purges holds no entries, and what its
+    /// tombstones hide others hide too.
     pub fn note_unread(&self, region: u32) {
-        if !self.on_device(region).unread.swap(true, Ordering::AcqRel) {
+        let row = self.on_device(region);
+        if !row.holds_purges() && !row.unread.swap(true, Ordering::AcqRel) {
             self.unread.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -512,15 +534,55 @@ impl RegionTable {
         self.unread.load(Ordering::Acquire)
     }
 
-    /// Everything with a sequence below `floor` is durably dead.
+    /// Everything with a sequence below `floor` is durably dead: the regions of that time are in doubt no
+    /// more. Called under the append lock.
     pub fn forget_below(&self, floor: Sequence) {
-        self.dead_below.fetch_max(floor.0, Ordering::AcqRel);
+        let before = self.dead_below.fetch_max(floor.0, Ordering::AcqRel);
+        if before >= floor.0 || self.unread_count() + self.unindexed_count() == 0 {
+            return;
+        }
+        for (region, row) in self.iter() {
+            if !row.holds_purges() && self.is_dead(region) {
+                self.note_read(region);
+                self.note_indexed(region);
+            }
+        }
+    }
+
+    fn dead_below(&self) -> Sequence {
+        Sequence(self.dead_below.load(Ordering::Acquire))
+    }
+
+    /// Whether all entries that may be in a region are durably dead. Whatever its tombstones hide is dead
+    /// too.
+    pub fn is_dead(&self, region: u32) -> bool {
+        match self.on_device(region).generation() {
+            // Nobody knows how old it is, but it is of before this start.
+            Sequence(0) => self.dead_below() >= self.start,
+            generation => generation < self.dead_below(),
+        }
+    }
+
+    /// The regions with dead entries that could not be read.
+    pub fn dead_unreadable(&self) -> Vec<u32> {
+        if self.count(RegionState::Unreadable) == 0 {
+            return Vec::new();
+        }
+        let dead_below = self.dead_below();
+        let mut found: Vec<u32> =
+            self.ranked(|ranking| ranking.unreadable_below(dead_below).collect());
+        found.retain(|region| self.is_dead(*region));
+        found
     }
 
     /// The oldest region that may hold entries, other than `except`.
     fn oldest_but(&self, except: u32) -> Option<(Sequence, u32)> {
-        let dead_below = Sequence(self.dead_below.load(Ordering::Acquire));
-        self.ranked(|ranking| ranking.oldest_holding(dead_below, except))
+        let dead_below = self.dead_below();
+        let unknown = dead_below < self.start;
+        self.ranked(|ranking| {
+            let first = if unknown { ranking.first_unknown(except) } else { None };
+            first.or_else(|| ranking.oldest_holding(dead_below, except))
+        })
     }
 
     /// The earliest generation of a region that may hold entries, other than `except`.
@@ -557,3 +619,6 @@ impl RegionTable {
         generation > Sequence(0) && oldest.is_none_or(|oldest| oldest > end)
     }
 }
+
+#[cfg(test)]
+mod tests;

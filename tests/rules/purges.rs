@@ -58,6 +58,28 @@ fn no_single_region_that_cannot_be_read_undoes_a_purge() {
 }
 
 #[test]
+fn a_region_of_purges_that_cannot_be_read_leaves_no_entry_in_doubt() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(801, 3000), &flushed()).unwrap();
+    rig.fill("first", 6, LONG);
+    assert!(rig.remove(b"key").unwrap());
+    rig.sleep(secs(2));
+    let region = region_at(regions_of(&rig, LogKind::Purges)[0]);
+    rig.stop();
+    // But for its header, which says what it is.
+    rig.sim.inject(eio(region.start + 4096..region.end));
+    rig.open();
+    assert_eq!(rig.stats().store.regions_unreadable, 1);
+    assert!(rig.get(b"first-0").is_some() && rig.get(b"key").is_none());
+    let store = rig.stats().store;
+    assert_eq!((store.counters.doubtful_hits, store.regions_unindexed), (0, 0));
+    rig.sim.clear_faults();
+    rig.sleep(secs(10));
+    let store = rig.stats().store;
+    assert_eq!((store.regions_unreadable, store.counters.regions_reread), (0, 1));
+}
+
+#[test]
 fn copies_that_were_carried_on_are_in_two_regions_still() {
     let mut rig = Rig::new();
     let long = for_secs(LONG);

@@ -204,6 +204,69 @@ fn regions_whose_headers_cannot_be_read_cost_old_entries_and_no_truth() {
 }
 
 #[test]
+fn all_regions_that_cannot_be_read_are_used_again_when_earlier_starts_are_dropped() {
+    let mut rig = Rig::new();
+    let region = overwritten(&mut rig);
+    rig.sim.inject(eio(region.start..region.end + REGION));
+    rig.open();
+    assert_eq!(rig.stats().store.regions_unreadable, 2);
+    rig.run(async {
+        for n in 0..100_000u32 {
+            let (key, options) = ((n % 1000).to_le_bytes(), for_secs(LONG));
+            let put = rig.cache().put(&key, bytes::Bytes::new(), Condition::Always, &options);
+            put.await.unwrap();
+        }
+    });
+    churn(&rig, "churn", 60);
+    let store = rig.stats().store;
+    assert_eq!((store.counters.starts_forgotten, store.regions_unreadable), (1, 0));
+    assert_eq!(store.regions_unindexed, 0, "nothing is in doubt");
+}
+
+#[test]
+fn a_region_that_can_neither_be_read_nor_freed_keeps_no_tombstones_for_ever() {
+    let mut rig = Rig::new();
+    rig.put(b"key", &old(), &for_secs(LONG)).unwrap();
+    rig.fill("beside", 4, LONG);
+    rig.sleep(secs(2));
+    let region = region_at(rig.region_start(rig.find(&old()[..64])));
+    rig.put(b"key", &new(), &for_secs(LONG)).unwrap();
+    rig.sim.inject(eio(region.clone()));
+    let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write);
+    rig.sim.inject(fault.within(region).always());
+    let turn = |rig: &Rig, name: &str| {
+        let before = rig.stats().store.counters;
+        for n in 0..60u64 {
+            for key in 0..20u64 {
+                let _ = rig.put(&key.to_be_bytes(), &body(n, 100), &for_secs(LONG));
+            }
+            let _ = rig.put(format!("{name}-{n}").as_bytes(), &body(n, QUARTER), &for_secs(LONG));
+            if n % 4 == 0 {
+                rig.sleep(secs(2));
+                rig.clock.advance(secs(100));
+            }
+        }
+        let after = rig.stats().store.counters;
+        let freed = after.regions_freed - before.regions_freed;
+        (after.kills_carried - before.kills_carried) / freed.max(1)
+    };
+    turn(&rig, "first");
+    rig.remove(b"key").unwrap();
+    for round in 0..6 {
+        let each = turn(&rig, &format!("more-{round}"));
+        assert!(each < 200, "{each} kill records carried for each region freed, round {round}");
+    }
+    assert_eq!(rig.stats().store.regions_set_aside, 1);
+    rig.sim.clear_faults();
+    rig.kill();
+    for key in ["key", "beside-0"] {
+        assert_eq!(rig.get(key.as_bytes()), None, "{key} is back");
+    }
+    turn(&rig, "last");
+    assert_eq!(rig.stats().store.regions_set_aside, 0, "it is used again");
+}
+
+#[test]
 fn a_start_from_a_snapshot_knows_what_it_cannot_read() {
     let mut rig = Rig::new();
     rig.put(b"key", &old(), &flushed()).unwrap();

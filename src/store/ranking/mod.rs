@@ -318,6 +318,18 @@ impl Ranking {
         lives.find(|(_, region)| *region != except).copied()
     }
 
+    /// A region that may hold entries and of which nobody knows how old it is, other than `except`.
+    pub fn first_unknown(&self, except: u32) -> Option<Life> {
+        let mut lives = self.holding.range(..(Sequence(1), 0));
+        lives.find(|(_, region)| *region != except).copied()
+    }
+
+    /// The regions that could not be read, and may hold entries, with a generation below `end`.
+    pub fn unreadable_below(&self, end: Sequence) -> impl Iterator<Item = u32> + '_ {
+        let lives = self.holding.range(..(end, 0)).map(|(_, region)| *region);
+        lives.filter(|region| self.facts[*region as usize].state == RegionState::Unreadable)
+    }
+
     /// Whether a region waits to be emptied that is not left alone for now.
     pub fn has_untried(&mut self, now: Timestamp) -> bool {
         self.advance(now);

@@ -50,19 +50,26 @@ impl Store {
     /// Tries the regions that could not be read again and again, until all are read or freed.
     pub(super) async fn read_unread_regions(&self) {
         let mut pause = PAUSES[0];
-        while self.shared.regions.unread_count() > 0 {
+        while !self.unread_regions().is_empty() {
             if self.is_stopped_within(pause).await {
                 return;
             }
-            let rows = self.shared.regions.iter();
-            let unread: Vec<u32> =
-                rows.filter(|(_, row)| row.is_unread()).map(|(region, _)| region).collect();
             let mut any = false;
-            for region in unread {
+            for region in self.unread_regions() {
                 any |= !self.shared.is_stopping() && self.read_again(region).await;
             }
             pause = if any { PAUSES[0] } else { (pause * 2).min(PAUSES[1]) };
         }
+    }
+
+    /// Regions that could not be read whole so far, but for those that hold nothing that counts.
+    fn unread_regions(&self) -> Vec<u32> {
+        let regions = &self.shared.regions;
+        let rows = regions.iter().filter(|(region, row)| {
+            let is_unread = row.is_unread() || row.state() == RegionState::Unreadable;
+            is_unread && !regions.is_dead(*region)
+        });
+        rows.map(|(region, _)| region).collect()
     }
 
     async fn is_stopped_within(&self, pause: Duration) -> bool {
@@ -93,7 +100,8 @@ impl Store {
         if !is_settled || !row.change_state(state, RegionState::Reclaiming) {
             return false;
         }
-        if !row.is_unread() || row.generation() != generation {
+        let is_read = state == RegionState::Sealed && !row.is_unread();
+        if is_read || row.generation() != generation {
             row.set_state(state);
             return false;
         }
@@ -177,6 +185,11 @@ impl Store {
         if row.generation() != header.generation {
             take_header(&shared.regions, region, header);
         }
+        if row.holds_purges() {
+            // So it has no entries.
+            let _log = shared.log.lock();
+            shared.regions.note_indexed(region);
+        }
         row.raise_keep_until(contents.footer.keep_until_max());
         let kills = contents.footer.all_kills().count();
         let counted = usize::try_from(row.kills()).unwrap_or(usize::MAX);
@@ -216,8 +229,8 @@ impl Store {
                 if matches!(is_older, Older::Yes | Older::Maybe) {
                     if !is_tombstone || is_older == Older::Maybe {
                         // Its death is not on record, or it is another key's: it must not pass for gone.
-                        let (region, _) = place.location().split(&self.shared.layout);
-                        self.shared.log.lock().note_unindexed(region);
+                        let (life, _) = place.split(&self.shared.layout);
+                        self.shared.log.lock().note_unindexed_in(life);
                     }
                     self.forget(newer.key_hash, place);
                 }

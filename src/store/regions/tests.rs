@@ -1,0 +1,64 @@
+//! What is noted of regions, and when it ends.
+
+use super::*;
+
+/// Ten regions of a device that had epoch 1 when it was opened.
+fn table() -> RegionTable {
+    let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
+    RegionTable::new(Uuid([1; 16]), &layout, 1)
+}
+
+fn at(epoch: u32, counter: u64) -> Sequence {
+    Sequence(Sequence::first_of(epoch).0 + counter)
+}
+
+#[test]
+fn what_is_noted_of_a_life_is_not_noted_of_the_next() {
+    let regions = table();
+    regions.begin_life(3, at(1, 5), RegionState::Sealed);
+    let life = regions.life(3);
+    regions.set_free(3);
+    regions.begin_life(3, at(2, 5), RegionState::Open);
+    regions.note_unindexed_in(life);
+    assert_eq!(regions.unindexed_count(), 0, "nothing of that life is left");
+    regions.note_unindexed_in(regions.life(3));
+    assert_eq!(regions.unindexed_count(), 1);
+}
+
+#[test]
+fn regions_without_entries_are_never_in_doubt() {
+    let regions = table();
+    for region in 0..2 {
+        regions.begin_life(region, at(1, 5), RegionState::Sealed);
+    }
+    regions.on_device(1).set_log(LogKind::Purges, at(1, 9));
+    regions.note_all_unindexed();
+    assert_eq!(regions.unindexed_count(), 1, "free ones and the log of purges");
+    regions.note_unread(1);
+    assert_eq!(regions.unread_count(), 0);
+}
+
+#[test]
+fn what_is_dead_holds_nothing_and_is_in_doubt_no_more() {
+    let regions = table();
+    for (region, generation) in [(0, at(0, 0)), (1, at(1, 5)), (2, at(1, 50)), (3, at(2, 5))] {
+        let state = if region < 2 { RegionState::Unreadable } else { RegionState::Sealed };
+        regions.begin_life(region, generation, state);
+    }
+    regions.begin_life(0, Sequence(0), RegionState::Unreadable);
+    for region in [0, 1] {
+        regions.note_unread(region);
+    }
+    regions.note_all_unindexed();
+    regions.forget_below(at(1, 50));
+    // It may be younger than that: its header could not be read.
+    assert!(regions.is_dead(1) && !regions.is_dead(0));
+    assert_eq!((regions.oldest(), regions.dead_unreadable()), (Some(0), vec![1]));
+    assert_eq!((regions.unread_count(), regions.unindexed_count()), (1, 3));
+    // Of this start it is not.
+    regions.forget_below(at(2, 0));
+    assert_eq!((regions.oldest(), regions.dead_unreadable()), (Some(3), vec![0, 1]));
+    assert_eq!((regions.unread_count(), regions.unindexed_count()), (0, 1));
+    regions.note_unindexed(1);
+    assert_eq!(regions.unindexed_count(), 1);
+}
