@@ -182,7 +182,7 @@ impl<'a> Writer<'a> {
         }
         let len = Footer::len_for(self.footer.records.len(), 0, alignment);
         let at = buf.len() - usize::try_from(len).unwrap();
-        self.footer.encode_into(&mut buf[at..], generation, seed, stamp);
+        self.footer.encode_into(&mut buf[at..], (generation, LogKind::Data), seed, stamp);
         buf
     }
 

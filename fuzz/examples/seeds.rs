@@ -114,7 +114,7 @@ fn footers() {
         };
         let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
         let mut block = vec![0; len as usize];
-        footer.encode_into(&mut block, Sequence(1 << 32), Seed(0xf007), Timestamp(1_700_000_000));
+        footer.encode_into(&mut block, (Sequence(1 << 32), LogKind::Data), Seed(0xf007), Timestamp(1_700_000_000));
         write("footer", name, &block);
     }
 }

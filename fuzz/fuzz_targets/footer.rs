@@ -30,8 +30,10 @@ fuzz_target!(|data: &[u8]| {
     }
     block[start..start + 12].copy_from_slice(b"RCFOOTER\x02\0\0\0");
     block[start + 12..start + 16].fill(0);
-    // Reserved: refused unless zero.
+    // The log number as it may be; reserved bytes are refused unless zero.
+    let log = block[start + 44] % 2;
     block[start + 40..].fill(0);
+    block[start + 44] = log;
     let mut hasher = crc32fast::Hasher::new_with_initial(SEED.0);
     hasher.update(&u64::MAX.to_le_bytes());
     hasher.update(&block[start..]);
@@ -48,9 +50,10 @@ fuzz_target!(|data: &[u8]| {
     let len = Footer::len_for(footer.records.len(), footer.kills.len(), ALIGNMENT);
     assert_eq!(len, trailer.footer_len(ALIGNMENT));
     let mut again = vec![0; len as usize];
-    footer.encode_into(&mut again, trailer.generation, SEED, trailer.stamp);
+    footer.encode_into(&mut again, (trailer.generation, trailer.log), SEED, trailer.stamp);
     let same = Trailer::decode(&again, |_| SEED).expect("it was encoded");
     assert_eq!((same.generation, same.stamp), (trailer.generation, trailer.stamp));
+    assert_eq!(same.log, trailer.log);
     assert_eq!(Footer::decode(&again, &same), Ok(footer.clone()));
     assert!(footer.all_kills().count() >= footer.kills.len());
 });

@@ -2,7 +2,7 @@
 //! so that neither reads bodies.
 
 use super::entry::Kind;
-use super::{Damage, FORMAT_VERSION, Fields, GRANULE, Seed, Sequence, put, round_up};
+use super::{Damage, FORMAT_VERSION, Fields, GRANULE, LogKind, Seed, Sequence, put, round_up};
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
 
@@ -70,6 +70,8 @@ pub struct Trailer {
     pub kill_count: u32,
     /// When the footer was written.
     pub stamp: Timestamp,
+    /// Which log that life is of: the header that says so too may be damaged.
+    pub log: LogKind,
     payload_checksum: u32,
 }
 
@@ -97,14 +99,16 @@ impl Trailer {
             return Err(Damage::Version(version));
         }
         // At 40 the number of purge records, which need a feature that this program does not know.
-        if bytes[40..].iter().any(|byte| *byte != 0) {
+        if bytes[40..44].iter().chain(&bytes[48..]).any(|byte| *byte != 0) {
             return Err(Damage::Field("reserved bytes"));
         }
+        let log = LogKind::from_number(bytes.u32_at(44)).ok_or(Damage::Field("log number"))?;
         Ok(Trailer {
             generation,
             record_count: bytes.u32_at(24),
             kill_count: bytes.u32_at(28),
             stamp: Timestamp(bytes.u32_at(32)),
+            log,
             payload_checksum: bytes.u32_at(36),
         })
     }
@@ -143,14 +147,15 @@ impl Footer {
         round_up(len as u64, u64::from(alignment))
     }
 
-    /// Fills `block`, which must have exactly [`Footer::len_for`] zeroed bytes.
+    /// Fills `block`, which must have exactly [`Footer::len_for`] zeroed bytes, for a life that began
+    /// with `generation` in `log`.
     ///
     /// # Panics
     /// Panics if the block's length is another one, or a record does not fit its fields.
     pub fn encode_into(
         &self,
         block: &mut [u8],
-        generation: Sequence,
+        (generation, log): (Sequence, LogKind),
         seed: Seed,
         stamp: Timestamp,
     ) {
@@ -176,6 +181,7 @@ impl Footer {
         put(trailer, 28, &count(self.kills.len()).to_le_bytes());
         put(trailer, 32, &stamp.0.to_le_bytes());
         put(trailer, 36, &payload_checksum.to_le_bytes());
+        put(trailer, 44, &log.number().to_le_bytes());
         let checksum = seed.checksum_at(u64::MAX, &[trailer]);
         put(trailer, 12, &checksum.to_le_bytes());
     }
@@ -302,9 +308,13 @@ mod tests {
     }
 
     fn encoded(footer: &Footer) -> Vec<u8> {
+        encoded_in(LogKind::Data, footer)
+    }
+
+    fn encoded_in(log: LogKind, footer: &Footer) -> Vec<u8> {
         let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
         let mut block = vec![0; usize::try_from(len).unwrap()];
-        footer.encode_into(&mut block, GENERATION, SEED, Timestamp(1));
+        footer.encode_into(&mut block, (GENERATION, log), SEED, Timestamp(1));
         block
     }
 
@@ -327,6 +337,24 @@ mod tests {
         );
         assert_eq!(block.len(), 512);
         assert_eq!(block[448..456], *b"RCFOOTER");
+    }
+
+    #[test]
+    fn a_trailer_says_which_log_its_region_is_of() {
+        let kills = Footer { records: Vec::new(), ..sample() };
+        for (log, number) in [(LogKind::Data, 0), (LogKind::Purges, 1)] {
+            let block = encoded_in(log, &kills);
+            assert_eq!(block[448 + 40..], [&[0; 4][..], &[number, 0, 0, 0], &[0; 16]].concat());
+            assert_eq!(Trailer::decode(&block, |_| SEED).map(|trailer| trailer.log), Ok(log));
+        }
+        let mut block = encoded(&kills);
+        let trailer = &mut block[448..];
+        put(trailer, 44, &[2]);
+        put(trailer, 12, &[0; 4]);
+        let checksum = SEED.checksum_at(u64::MAX, &[trailer]);
+        put(trailer, 12, &checksum.to_le_bytes());
+        let refused = Trailer::decode(&block, |_| SEED);
+        assert_eq!(refused, Err(Damage::Field("log number")), "it needs a feature");
     }
 
     #[test]

@@ -403,7 +403,7 @@ fn within(start: u64, range: Range<u64>) -> Range<usize> {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::format::{Footer, Seed, Sequence};
+    use crate::format::{Footer, LogKind, Seed, Sequence};
 
     const LAYOUT: Layout = Layout {
         device_size: 5 << 20,
@@ -425,6 +425,7 @@ mod tests {
         SealedRegion {
             region: 1,
             generation: Sequence(1),
+            log: LogKind::Data,
             seed: Seed(1),
             footer: Footer::default(),
             stamp: Timestamp(1),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::chunks::{AfterWrite, PendingWrite};
 use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, WriteSlice};
-use crate::format::{Footer, Layout, Seed, Sequence};
+use crate::format::{Footer, Layout, LogKind, Seed, Sequence};
 use crate::planted::{self, Bug};
 
 /// A region that takes no more appends, and its footer.
@@ -17,6 +17,8 @@ pub struct SealedRegion {
     pub region: u32,
     /// Its life.
     pub generation: Sequence,
+    /// Which log that is of.
+    pub log: LogKind,
     /// The seed of that life.
     pub seed: Seed,
     /// What is in it.
@@ -29,11 +31,11 @@ impl SealedRegion {
     /// The write of the footer, in a buffer at a multiple of `memory_alignment`. Takes its time, about a
     /// millisecond for 100 000 entries: not for the append lock.
     pub fn encode(self, layout: &Layout, memory_alignment: usize) -> PendingWrite {
-        let SealedRegion { region, generation, seed, footer, stamp } = self;
+        let SealedRegion { region, generation, log, seed, footer, stamp } = self;
         let len = Footer::len_for(footer.records.len(), footer.kills.len(), layout.alignment);
         let buf_len = usize::try_from(len).unwrap_or(usize::MAX);
         let mut block = AlignedBuf::zeroed(buf_len, memory_alignment);
-        footer.encode_into(&mut block, generation, seed, stamp);
+        footer.encode_into(&mut block, (generation, log), seed, stamp);
         PendingWrite {
             region,
             offset: layout.region_size - len,

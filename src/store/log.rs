@@ -606,7 +606,8 @@ impl Log {
         stamp: Timestamp,
     ) {
         let seed = self.regions.seed_of(Life::new(region, generation));
-        self.chunks.push_footer(SealedRegion { region, generation, seed, footer, stamp });
+        let log = self.regions.on_device(region).log();
+        self.chunks.push_footer(SealedRegion { region, generation, log, seed, footer, stamp });
     }
 
     /// Writes the footers and headers that recovery missed, once there is an epoch to write in.

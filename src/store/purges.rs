@@ -15,7 +15,7 @@ use super::slots;
 use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{
-    ENTRY_HEADER_LEN, Footer, GRANULE, KILL_LEN, Kill, Layout, Seed, Sequence, round_up,
+    ENTRY_HEADER_LEN, Footer, GRANULE, KILL_LEN, Kill, Layout, LogKind, Seed, Sequence, round_up,
 };
 
 /// The region that takes tombstones.
@@ -122,7 +122,8 @@ impl PurgeLog {
         assert!(self.queued.is_empty(), "what waits is taken first");
         let Open { region, generation, seed, written, .. } = self.open.take()?;
         let footer = Footer { records: Vec::new(), kills: written };
-        Some(SealedRegion { region, generation, seed, footer, stamp })
+        let log = LogKind::Purges;
+        Some(SealedRegion { region, generation, log, seed, footer, stamp })
     }
 
     /// A write or flush failed: the open region is used no more.

@@ -326,7 +326,7 @@ fn forge_footer(filled: &Filled, region: u32, change: impl FnOnce(&mut Footer)) 
     change(&mut footer);
     let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
     let mut block = vec![0; usize::try_from(len).unwrap()];
-    footer.encode_into(&mut block, header.generation, seed, trailer.stamp);
+    footer.encode_into(&mut block, (header.generation, header.log), seed, trailer.stamp);
     filled.device.overwrite(start + layout().region_size - len, &block);
 }
 

@@ -79,6 +79,46 @@ fn a_region_of_purges_that_cannot_be_read_leaves_no_entry_in_doubt() {
     assert_eq!((store.regions_unreadable, store.counters.regions_reread), (0, 1));
 }
 
+/// A region of the log of purges with a footer and a damaged header, the process gone.
+fn without_its_header() -> (Rig, Range<u64>) {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(801, 3000), &flushed()).unwrap();
+    rig.fill("first", 6, LONG);
+    assert!(rig.remove(b"key").unwrap());
+    rig.kill();
+    // With the first change the region that was open gets its footer.
+    rig.put(b"other", &body(802, 100), &flushed()).unwrap();
+    rig.sleep(secs(2));
+    let region = region_at(regions_of(&rig, LogKind::Purges)[0]);
+    rig.stop();
+    rig.sim.corrupt(region.start + 20, 4);
+    assert!(regions_of(&rig, LogKind::Purges).is_empty());
+    (rig, region)
+}
+
+#[test]
+fn a_region_of_purges_is_known_by_its_trailer() {
+    let (mut rig, _) = without_its_header();
+    rig.open();
+    rig.put(b"other", &body(802, 100), &flushed()).unwrap();
+    rig.sleep(secs(2));
+    assert_eq!(regions_of(&rig, LogKind::Purges).len(), 1, "its header is written again");
+}
+
+#[test]
+fn a_region_of_purges_that_can_be_read_again_is_known_by_its_trailer() {
+    let (mut rig, region) = without_its_header();
+    rig.sim.inject(eio(region));
+    rig.open();
+    rig.put(b"other", &body(802, 100), &flushed()).unwrap();
+    rig.sim.clear_faults();
+    rig.sleep(secs(10));
+    let counters = rig.stats().store.counters;
+    assert_eq!((counters.regions_reread, counters.regions_freed), (1, 1));
+    assert!(counters.kills_carried > 0);
+    assert_eq!(regions_of(&rig, LogKind::Purges).len(), 1, "carried on in their own log");
+}
+
 #[test]
 fn copies_that_were_carried_on_are_in_two_regions_still() {
     let mut rig = Rig::new();

@@ -9,15 +9,15 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::headers::take_header;
+use super::headers::{header_by, take_header};
 use super::progress::ProgressLog;
 use super::versions::{Parts, Target, Version};
 use super::{PARALLEL, READ_ATTEMPTS, on_thread};
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
-    Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, LogKind, REGION_HEADER_LEN,
-    RegionHeader, RegionUse, Sequence, Trailer,
+    Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, REGION_HEADER_LEN, RegionHeader,
+    RegionUse, Sequence, Trailer,
 };
 use crate::planted::{self, Bug};
 use crate::store::Store;
@@ -199,7 +199,7 @@ impl Store {
             return Ok(false);
         }
         if trailer.generation > row.generation() {
-            self.begin_life_by_trailer(number, trailer.generation);
+            self.begin_life_by_trailer(number, &trailer);
         }
         self.shared.clock.anchor(trailer.stamp);
         let len =
@@ -226,10 +226,8 @@ impl Store {
     /// Takes the word of a sound trailer for a life that the header does not tell of. Footers are
     /// written after headers, so the header was damaged since; whether anything was touched in that
     /// life nobody knows any more.
-    fn begin_life_by_trailer(&self, number: u32, generation: Sequence) {
-        self.shared.regions.begin_life(number, generation, RegionState::Unknown);
-        self.shared.regions.on_device(number).set_touched();
-        self.shared.regions.on_device(number).set_log(LogKind::Data, generation);
+    fn begin_life_by_trailer(&self, number: u32, trailer: &Trailer) {
+        take_header(&self.shared.regions, number, &header_by(trailer));
     }
 
     fn gather_contents(

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::{PARALLEL, READ_ATTEMPTS};
 use crate::clock::Clock;
 use crate::device::Device;
-use crate::format::{REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Superblock};
+use crate::format::{REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Superblock, Trailer};
 use crate::store::regions::{RegionState, RegionTable};
 
 /// The regions whose headers say that they hold no entries.
@@ -62,6 +62,17 @@ pub(super) fn take_header(regions: &RegionTable, region: u32, header: &RegionHea
     regions.on_device(region).set_log(header.log, end);
     if header.touched {
         regions.on_device(region).set_touched();
+    }
+}
+
+/// The header of the life that a sound trailer tells of. Whether anything was touched in it nobody knows.
+pub(super) fn header_by(trailer: &Trailer) -> RegionHeader {
+    RegionHeader {
+        generation: trailer.generation,
+        region_use: RegionUse::Log,
+        stamp: trailer.stamp,
+        touched: true,
+        log: trailer.log,
     }
 }
 

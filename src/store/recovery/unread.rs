@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::READ_ATTEMPTS;
-use super::headers::take_header;
+use super::headers::{header_by, take_header};
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
-use crate::format::{Kill, LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
+use crate::format::{Kill, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
 use crate::store::Store;
 use crate::store::contents::{Contents, RegionReader};
 use crate::store::counters::count;
@@ -159,11 +159,7 @@ impl Store {
         let header = header.filter(|header| header.generation >= known);
         let by_header = header.map_or(known, |header| header.generation);
         if let Some(trailer) = trailer.filter(|trailer| trailer.generation > by_header) {
-            // Whether anything was touched in that life nobody knows.
-            let (generation, stamp) = (trailer.generation, trailer.stamp);
-            let region_use = RegionUse::Log;
-            let (touched, log) = (true, LogKind::Data);
-            return Some(RegionHeader { generation, region_use, stamp, touched, log });
+            return Some(header_by(trailer));
         }
         match header {
             Some(header) => (header.region_use == RegionUse::Log).then_some(header),
