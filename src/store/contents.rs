@@ -19,9 +19,30 @@ const SCAN_WINDOW: u64 = 8 << 20;
 
 /// Attempts to read a single block before it counts as lost.
 const BLOCK_ATTEMPTS: u32 = 3;
-/// Lost blocks after which a region that is to be emptied is left alone: each costs a disk that
-/// fails up to seconds, and others wait to be emptied.
+/// Lost blocks after which a region that can wait is left alone: each costs a disk that fails up to
+/// seconds, and others wait.
 const LOST_BLOCKS_MAX: u64 = 2;
+
+/// How much is tried to read a region of which blocks cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// Every block: what is not found now is lost.
+    All,
+    /// It can wait, and is left alone where more than a few blocks are lost.
+    Little,
+    /// It is worth nothing unless all is read.
+    Whole,
+}
+
+impl Effort {
+    fn lost_blocks_max(self) -> u64 {
+        match self {
+            Effort::All => u64::MAX,
+            Effort::Little => LOST_BLOCKS_MAX,
+            Effort::Whole => 0,
+        }
+    }
+}
 
 /// What a region holds and how it was learnt.
 #[derive(Default)]
@@ -110,6 +131,17 @@ impl RegionReader<'_> {
             Ok(footer) => FoundFooter::Sound(trailer, footer),
             Err(damage) => FoundFooter::BadRecords(trailer, damage),
         })
+    }
+
+    /// The same, not given up at the first error.
+    async fn read_footer_at_last(&self, region: u32) -> Result<FoundFooter, DeviceError> {
+        let mut attempt = 1;
+        loop {
+            match self.read_footer(region).await {
+                Err(_) if attempt < BLOCK_ATTEMPTS => attempt += 1,
+                found => return found,
+            }
+        }
     }
 
     /// Reads the last bytes of a region, among them most small footers.
@@ -273,48 +305,23 @@ impl Store {
         &self,
         region: u32,
         generation: Sequence,
+        effort: Effort,
     ) -> Result<Contents, DeviceError> {
-        // A footer that cannot be read is as good as none: the slots say the same.
-        if let Ok(Some((trailer, footer))) = self.read_footer(region).await
-            && trailer.generation == generation
-        {
-            let stamp = trailer.stamp;
-            return Ok(Contents { footer, sealed: true, stamp, hole: None });
-        }
-        // One at a time: a region is up to 1 GiB.
-        let _turn = self.shared.scans.acquire().await;
-        let hash_of = |kind, key: &[u8]| self.hash_of(kind, key);
-        self.reader().scan(region, generation, hash_of).await
-    }
-}
-
-impl Store {
-    /// As [`Store::read_contents`], of a region that can wait: gives up soon where the device fails.
-    pub(super) async fn read_contents_soon(
-        &self,
-        region: u32,
-        generation: Sequence,
-    ) -> Result<Contents, DeviceError> {
-        let reader = RegionReader { lost_blocks_max: LOST_BLOCKS_MAX, ..self.reader() };
-        let mut attempt = 1;
-        let found = loop {
-            match reader.read_footer(region).await {
-                Err(_) if attempt < BLOCK_ATTEMPTS => attempt += 1,
-                found => break found,
-            }
-        };
-        match found {
+        let reader = RegionReader { lost_blocks_max: effort.lost_blocks_max(), ..self.reader() };
+        match reader.read_footer_at_last(region).await {
             Ok(FoundFooter::Sound(trailer, footer)) if trailer.generation == generation => {
                 let stamp = trailer.stamp;
                 return Ok(Contents { footer, sealed: true, stamp, hole: None });
             }
-            Ok(_) => {}
-            Err(error) => {
+            // A footer that cannot be read is as good as none: the slots say the same.
+            Err(error) if effort != Effort::All => {
                 // Both ends of it: then it is more than one bad spot.
                 let block = u64::from(self.shared.layout.alignment);
                 reader.read_block(region, 0..block).await.map_err(|_| error)?;
             }
+            _ => {}
         }
+        // One at a time: a region is up to 1 GiB.
         let _turn = self.shared.scans.acquire().await;
         reader.scan(region, generation, |kind, key| self.hash_of(kind, key)).await
     }

@@ -2,6 +2,7 @@
 //! these regions fill with little in them. Owns the choice; `reclaim` empties them like others.
 
 use super::Store;
+use super::contents::Effort;
 use super::reclaim::pause;
 use super::regions::RegionState;
 use super::victim::Victim;
@@ -52,7 +53,7 @@ impl Store {
             if row.state() == RegionState::Unreadable || oldest < row.spared_until() {
                 continue;
             }
-            match self.read_contents_soon(region, row.generation()).await {
+            match self.read_contents(region, row.generation(), Effort::Little).await {
                 Ok(mut contents) if contents.hole.is_none() => {
                     let spared_until = spared_until(&mut contents.footer.kills, kills_max);
                     if spared_until <= oldest {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Store;
-use super::contents::Contents;
+use super::contents::{Contents, Effort};
 use super::counters::{add, count};
 use super::log::{Appender, KILLS_PER_SLOT_MAX, NoRoom};
 use super::place::Place;
@@ -123,7 +123,7 @@ impl Store {
         let was_in_need = self.is_in_need();
         let Some(victim) = self.pick_victim(hand).await else { return Ok(false) };
         match self.try_to_free(victim, RegionState::Sealed).await {
-            // Carrying took the last free region: then the victim is the one with the least to be carried on.
+            // The last free region went for it: the next victim is the one with the least to carry.
             Err(StoreError::Busy(_)) if self.is_in_need() && !was_in_need => {}
             Err(StoreError::Busy(why)) => self.make_room_otherwise(why).await?,
             freed => freed?,
@@ -403,7 +403,7 @@ impl Store {
     /// read: a tombstone that is lost with it would bring back what it hides in them.
     async fn contents_to_empty(&self, region: u32) -> Result<Contents, StoreError> {
         let generation = self.shared.regions.on_device(region).generation();
-        let read = self.read_contents_soon(region, generation).await;
+        let read = self.read_contents(region, generation, Effort::Little).await;
         let is_oldest = self.shared.regions.is_oldest(region);
         match read {
             Ok(Contents { hole: Some(error), .. }) if !is_oldest => Err(error.into()),

@@ -21,7 +21,7 @@ use crate::format::{
 };
 use crate::planted::{self, Bug};
 use crate::store::Store;
-use crate::store::contents::{Contents, RawFooter, is_possible};
+use crate::store::contents::{Contents, Effort, RawFooter, is_possible};
 use crate::store::counters::count;
 use crate::store::log::Incomplete;
 use crate::store::regions::RegionState;
@@ -157,7 +157,7 @@ impl Store {
                 if !is_headerless {
                     *by_header = row.generation();
                 }
-                let contents = self.read_contents(region, row.generation()).await?;
+                let contents = self.read_contents(region, row.generation(), Effort::All).await?;
                 self.gather_contents(region, contents, gathering)
             }
         };

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{Kill, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
 use crate::store::Store;
-use crate::store::contents::{Contents, RegionReader};
+use crate::store::contents::{Contents, Effort};
 use crate::store::counters::count;
 use crate::store::read::{Candidate, Extent, Loaded};
 use crate::store::regions::RegionState;
@@ -129,19 +129,7 @@ impl Store {
         let Some(life) = self.life_by(region, &bytes, trailer.as_ref()) else {
             return Ok(Found::Nothing);
         };
-        let is_of_life = |trailer: &Trailer| trailer.generation == life.generation;
-        if trailer.is_some_and(|trailer| is_of_life(&trailer))
-            && let Some((trailer, footer)) = self.read_footer(region).await?
-            && is_of_life(&trailer)
-        {
-            let contents = Contents { footer, sealed: true, stamp: trailer.stamp, hole: None };
-            return Ok(Found::Life { header: life, contents });
-        }
-        let _turn = shared.scans.acquire().await;
-        let hash_of = |kind, key: &[u8]| self.hash_of(kind, key);
-        // It is worth nothing unless all is read.
-        let reader = RegionReader { lost_blocks_max: 0, ..self.reader() };
-        let contents = reader.scan(region, life.generation, hash_of).await?;
+        let contents = self.read_contents(region, life.generation, Effort::Whole).await?;
         Ok(Found::Life { header: life, contents })
     }
 
