@@ -23,6 +23,9 @@ pub struct Writer {
     sliced: u64,
     object: Option<Sequence>,
     slices: u32,
+    /// A slice was evicted, so nothing more of it is written. That it failed is told at its end, as it is
+    /// if it was purged.
+    lost: bool,
     len: u64,
     /// A chunk was not taken whole: what is here is not the body.
     broken: bool,
@@ -56,6 +59,7 @@ impl Writer {
             sliced: 0,
             object: None,
             slices: 0,
+            lost: false,
             len: 0,
             broken: false,
             finished: false,
@@ -108,7 +112,14 @@ impl Writer {
             None => *self.object.insert(self.cache.inner.store.name_object().await?),
         };
         let key = SliceKey { object, number: self.slices };
-        self.cache.inner.store.append_slice(key, &staged, self.lifetime).await?;
+        if !self.lost {
+            match self.cache.inner.store.append_slice(key, &staged, self.lifetime).await {
+                Err(StoreError::Evicted) => self.lost = true,
+                appended => {
+                    appended?;
+                }
+            }
+        }
         self.slices += 1;
         self.sliced = sliced;
         self.held.slice_ended(staged);

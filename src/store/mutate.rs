@@ -448,7 +448,7 @@ impl Store {
     /// Appends one slice of an object whose head comes later. Its key is new, so nothing is verified.
     ///
     /// # Errors
-    /// See [`StoreError`].
+    /// See [`StoreError`]; [`StoreError::Evicted`] if another slice of it is gone already.
     pub async fn append_slice(
         &self,
         key: SliceKey,
@@ -479,6 +479,9 @@ impl Store {
         let shared = &*self.shared;
         let mut log = shared.log.lock();
         self.check_open(None)?;
+        if shared.large.lock().claim(object).is_none() {
+            return Err(StoreError::Evicted);
+        }
         let at = match log.reserve(slot, Appender::Client, shared.clock.now()) {
             Ok(at) => at,
             Err(why) => return Ok(Attempt::NoRoom(why)),

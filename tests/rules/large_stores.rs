@@ -303,6 +303,25 @@ fn an_upload_that_stalls_does_not_hold_kill_records_for_ever() {
 }
 
 #[test]
+fn a_store_of_which_a_slice_is_gone_writes_no_more() {
+    let rig = Rig::with(DISK, plain());
+    let large = share(&rig, 1, 30);
+    let (first, rest) = large.split_at(large.len() / 2);
+    let mut writer = begin(&rig, b"large", large.len() as u64).unwrap();
+    rig.run(writer.write_chunk(first)).unwrap();
+    rig.run(rig.cache().purge_all()).unwrap();
+    rig.fill("after", capacity(&rig) / QUARTER as u64, LONG);
+    rig.sleep(secs(2));
+    let before = rig.sim.counts().bytes_written;
+    rig.run(writer.write_chunk(rest)).unwrap();
+    let stored = rig.run(writer.finalize(Condition::Always));
+    assert!(matches!(stored, Err(StoreError::Purged)), "{stored:?}");
+    rig.sleep(secs(2));
+    let written = rig.sim.counts().bytes_written - before;
+    assert!(written < 2 * REGION, "{written} bytes written of {}", rest.len());
+}
+
+#[test]
 fn a_purge_of_everything_ends_a_store_whose_slices_are_gone() {
     let rig = Rig::with(DISK, plain());
     let large = share(&rig, 1, 30);
