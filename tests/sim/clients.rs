@@ -233,7 +233,8 @@ impl Client {
             self.expect_error(&mut history, error);
         }
         let how = match purged {
-            Some(Ok(_)) => PurgeEnd::Acknowledged,
+            Some(Ok(true)) => PurgeEnd::Acknowledged,
+            Some(Ok(false)) => PurgeEnd::Absent,
             // Dropped half way, or come with the stop.
             None | Some(Err(StoreError::ShuttingDown)) => PurgeEnd::Unknown,
             Some(Err(_)) => PurgeEnd::Refused,

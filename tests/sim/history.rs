@@ -75,8 +75,12 @@ pub struct History {
     pub flush_failed: bool,
     /// Media damage struck: an older version may come back.
     pub damaged: bool,
+    /// Until when a region cannot be read that could not be at the start of this life; 0 for none.
+    hidden_until: Tick,
     /// Older versions that were excused.
     pub excused: u64,
+    /// Older versions that were given while a region could not be read.
+    pub doubtful: u64,
     /// Versions that this life of the cache did not find though they had not ended, and when the
     /// lookup that missed them ended.
     missed: HashMap<u64, Tick>,
@@ -246,9 +250,11 @@ impl History {
         change.origin.ended_at = now;
         let begin = change.begin;
         match how {
-            PurgeEnd::Acknowledged => {
+            PurgeEnd::Acknowledged | PurgeEnd::Absent => {
                 change.certain = true;
                 change.durable = true;
+                // A purge of everything is in the superblock.
+                change.is_doubled = id.key.is_none() || how == PurgeEnd::Acknowledged;
                 self.flushed(begin);
             }
             PurgeEnd::Refused => {
@@ -270,12 +276,13 @@ impl History {
 
     /// A touch ended; `touched` if it found a live entry, `None` if it failed.
     pub fn end_touch(&mut self, id: ChangeId, touched: Option<bool>) {
-        let (end, now) = (self.tick(), self.now);
+        let (end, now, hidden_until) = (self.tick(), self.now, self.hidden_until);
         let touches = &mut self.keys.entry(id.key.unwrap_or_default()).or_default().touches;
         let touch = &mut touches[id.number];
         touch.origin.ended_at = now;
         match touched {
-            Some(true) => (touch.end, touch.certain) = (end, true),
+            // While a region cannot be read it may have been of an older version.
+            Some(true) => (touch.end, touch.certain) = (end, hidden_until < end),
             Some(false) => touch.end = touch.begin,
             // A write that failed may have changed the device, and may still be under way.
             None => {}
@@ -298,6 +305,18 @@ impl History {
     }
 
     // Lives.
+
+    /// A region cannot be read at the start of this life: what it knows of earlier lives may not count
+    /// for now, but for what was purged.
+    pub fn begin_hiding(&mut self) {
+        self.hidden_until = OPEN;
+    }
+
+    /// All of it was read, so from here on everything counts.
+    pub fn end_hiding(&mut self) {
+        self.hidden_until = self.tick();
+        self.note(format_args!("all regions are read"));
+    }
 
     /// A life ended. Of the changes that are not durable only those older than `window` remain
     /// for certain.
@@ -327,6 +346,7 @@ impl History {
             touch.end = touch.end.min(end);
         }
         self.life += 1;
+        self.hidden_until = 0;
         self.missed.clear();
         self.note(format_args!("{crash:?}"));
     }

@@ -2,6 +2,7 @@
 //! cut at any moment, and opened again. Owns the run of one seed.
 
 mod between;
+mod hidden;
 mod last;
 mod rest;
 
@@ -25,6 +26,7 @@ use crate::history::Crash;
 use crate::report::Totals;
 use crate::scenario::{Scenario, Theme, Trouble};
 use crate::world::World;
+use hidden::Hidden;
 
 /// Where the clock begins.
 const START: u32 = 1_000_000;
@@ -67,6 +69,8 @@ struct Run {
     /// Writes were under way at the end of a life: a footer may name entries that never came.
     was_torn: bool,
     was_filled: bool,
+    /// A region that cannot be read at the next start.
+    hidden: Option<Hidden>,
     /// For what was thought of later than the rest, which stays as it was.
     extra: Rng,
 }
@@ -131,6 +135,7 @@ impl Run {
             wall: i64::from(START),
             was_torn: false,
             was_filled: false,
+            hidden: None,
             extra,
         }
     }
@@ -174,10 +179,12 @@ impl Run {
         });
         let epoch = self.epoch();
         self.begin_refusing(&runtime);
+        self.hide_region(&runtime);
         let shut_down = runtime.block_on(self.use_cache(&clock, end, born));
         let crash = self.crash(shut_down);
         self.world.device.set_rates(self.scenario().rates());
         self.check_epoch(epoch);
+        self.end_hiding();
         let elapsed = runtime.block_on(async { born.elapsed() });
         let window = self.window(crash);
         runtime.block_on(async { world.history(born).crash(crash, window) });
@@ -260,6 +267,10 @@ impl Run {
     }
 
     async fn use_open_cache(&mut self, cache: &Cache, born: Instant) {
+        if self.hidden.is_some() {
+            let world = Arc::clone(&self.world);
+            tokio::spawn(hidden::watch_regions(world, cache.clone(), born));
+        }
         if !self.scenario().eager {
             cache.ready().await;
         }
@@ -279,6 +290,7 @@ impl Run {
             // A panic is among PANICS.
             let _ = task.await;
         }
+        self.see_it_again(cache, born).await;
         watcher.abort();
         cache.device_store().check_accounting();
         self.check_absent(cache, born).await;
@@ -401,6 +413,7 @@ impl Run {
         let mut totals = self.world.totals.lock().clone();
         totals.seeds = 1;
         totals.excused = history.excused;
+        totals.doubtful = history.doubtful;
         totals.violations = history.violations().len() as u64;
         totals.take_faults(&self.world.device.struck());
         Outcome {

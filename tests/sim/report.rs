@@ -20,6 +20,10 @@ pub struct Totals {
     pub ends: BTreeMap<&'static str, u64>,
     pub faults: BTreeMap<&'static str, u64>,
     pub excused: u64,
+    /// Lives in which a region could not be read at the start.
+    pub hidden: u64,
+    /// Older versions given meanwhile.
+    pub doubtful: u64,
     /// Lives in which no entry may be seen as damaged.
     pub lives_without_damage: u64,
     /// Runs at whose end too few regions could be read to remove every key.
@@ -52,6 +56,8 @@ impl Totals {
         self.regions_freed += other.regions_freed;
         self.reinserted += other.reinserted;
         self.excused += other.excused;
+        self.hidden += other.hidden;
+        self.doubtful += other.doubtful;
         self.lives_without_damage += other.lives_without_damage;
         self.cramped += other.cramped;
         self.violations += other.violations;
@@ -108,6 +114,8 @@ impl fmt::Display for Totals {
         }
         writeln!(f, "| runs that ended with too few readable regions | {} |", self.cramped)?;
         writeln!(f, "| older versions excused by media damage | {} |", self.excused)?;
+        writeln!(f, "| lives with a region that cannot be read | {} |", self.hidden)?;
+        writeln!(f, "| older versions given meanwhile | {} |", self.doubtful)?;
         writeln!(f, "| **violations** | **{}** |", self.violations)
     }
 }

@@ -45,6 +45,9 @@ pub enum Theme {
     /// Long bodies are read piece by piece for want of memory, by readers that pause while what they
     /// read is replaced and its region reclaimed and used again.
     SlowReaders,
+    /// One region cannot be read for a life or two, and nothing else goes wrong: what is promised then
+    /// is promised of one fault. Keys are removed and overwritten, and looked for in the next lives.
+    Hidden,
     /// Most entries are in RAM only, and there are too many of them.
     ShortLived,
 }
@@ -211,6 +214,7 @@ impl Scenario {
             (1 | 2, _) => drawn.touching(rng),
             (_, 0) => drawn.reading_slowly(extra),
             (_, 1) => drawn.short_lived(extra),
+            (_, 2) => drawn.hiding(extra),
             _ => drawn.aligned(extra),
         }
     }
@@ -224,7 +228,7 @@ impl Scenario {
     /// that a caller may notice.
     pub fn is_sound(&self) -> bool {
         let trouble = matches!(self.trouble, Trouble::None | Trouble::Hiccups | Trouble::SpareRot);
-        trouble && !self.strain.refuses_writes
+        trouble && !self.strain.refuses_writes && !self.strain.hides_region
     }
 
     /// Size of the device in bytes.

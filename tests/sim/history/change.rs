@@ -40,8 +40,10 @@ pub enum StoreEnd {
 /// How a removal ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgeEnd {
-    /// It is durable.
+    /// It is durable, and there was something to remove.
     Acknowledged,
+    /// The same, but the key had no entry: then nothing is written.
+    Absent,
     /// An error: it holds all the same until the life ends, and may outlive it.
     Refused,
     /// Nobody knows.
@@ -70,6 +72,8 @@ pub struct Change {
     pub fill_began: Option<Tick>,
     /// A removal that streamed stores in progress must heed.
     pub is_purge: bool,
+    /// No single region knows of it alone.
+    pub is_doubled: bool,
     pub certain: bool,
     pub durable: bool,
     /// It is in the log.
@@ -116,6 +120,7 @@ impl Change {
             end: OPEN,
             fill_began: None,
             is_purge: false,
+            is_doubled: false,
             certain: false,
             durable: false,
             logged: true,

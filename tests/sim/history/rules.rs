@@ -10,11 +10,16 @@ impl History {
         own.chain(&self.purges)
     }
 
-    /// The change that ended the life of a version before `at`.
-    fn killer(&self, key: u32, version: &Change, at: Tick) -> Option<&Change> {
+    /// The changes that ended the life of a version before `at`.
+    fn killers(&self, key: u32, version: &Change, at: Tick) -> impl Iterator<Item = &Change> {
         self.changes_of(key)
-            .filter(|change| change.certain && change.end < at)
-            .find(|change| change.is_after(version))
+            .filter(move |change| change.certain && change.end < at)
+            .filter(move |change| change.is_after(version))
+    }
+
+    /// Whether only a region may know of a change that could not be read at `at`.
+    fn is_hidden(&self, change: &Change, at: Tick) -> bool {
+        at < self.hidden_until && change.origin.life < self.life && !change.is_doubled
     }
 
     pub(super) fn check_cas(&mut self, cas: u64, id: u64) {
@@ -47,12 +52,17 @@ impl History {
             return self
                 .violate(format!("key {key} gave version {id}, whose store did not happen"));
         };
-        if let Some(killer) = self.killer(key, &change, began) {
+        let (hidden, known): (Vec<_>, Vec<_>) = self
+            .killers(key, &change, began)
+            .partition(|killer| self.is_hidden(killer, began));
+        let are_hidden = known.is_empty();
+        if let Some(killer) = known.first().or(hidden.first()) {
             let what = match killer.version {
                 Some(newer) => format!("version {newer}"),
                 None => format!("a removal of ticks {}..{}", killer.begin, killer.end),
             };
-            self.violate_or_excuse(format!("key {key} gave version {id}, dead since {what}"));
+            let what = format!("key {key} gave version {id}, dead since {what}");
+            self.violate_unless(are_hidden, what);
         }
         self.check_life(lookup, &version, &change, life);
         if self.missed.get(&id).is_some_and(|missed| *missed < began) {
@@ -61,8 +71,11 @@ impl History {
         self.settle(key, id, end);
     }
 
-    fn violate_or_excuse(&mut self, what: String) {
-        if self.damaged {
+    fn violate_unless(&mut self, is_hidden: bool, what: String) {
+        if is_hidden {
+            self.doubtful += 1;
+            self.note(format_args!("doubtful: {what}"));
+        } else if self.damaged {
             self.excused += 1;
             self.note(format_args!("excused: {what}"));
         } else {
@@ -102,7 +115,8 @@ impl History {
         }
         if given_at.iter().all(|(given, _)| self.is_replaced(*given, key, stored, began)) {
             let id = version.id;
-            self.violate_or_excuse(format!("version {id} has {life:?}, replaced by a touch"));
+            let is_hidden = began < self.hidden_until;
+            self.violate_unless(is_hidden, format!("version {id} has {life:?}, replaced by a touch"));
         }
         let really_now = lookup.now + self.lag;
         if !lookup.stale_ok && given_at.iter().all(|(_, lag)| life.fresh_until + lag <= really_now)
@@ -201,11 +215,13 @@ impl History {
             history.changes.iter().any(|change| {
                 change.version.is_some()
                     && change.begin < end
-                    && self.killer(key, change, began).is_none()
+                    && self
+                        .killers(key, change, began)
+                        .all(|killer| self.is_hidden(killer, began))
             })
         });
         if !possible {
-            self.violate_or_excuse(format!("key {key} was said to have an entry ({how})"));
+            self.violate_unless(false, format!("key {key} was said to have an entry ({how})"));
         }
     }
 }

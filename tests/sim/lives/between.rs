@@ -121,6 +121,6 @@ fn trailer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<Tr
     Trailer::decode(&tail, seed_of).ok()
 }
 
-fn uuid_of(scenario: &Scenario) -> Uuid {
+pub(super) fn uuid_of(scenario: &Scenario) -> Uuid {
     Uuid(u128::from(scenario.seed).to_le_bytes())
 }

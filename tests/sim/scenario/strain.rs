@@ -22,6 +22,8 @@ pub struct Strain {
     /// In some lives the device refuses writes or flushes from the first moment on, for a while or
     /// to the end.
     pub refuses_writes: bool,
+    /// In some lives one region, or a part of it, cannot be read.
+    pub hides_region: bool,
 }
 
 impl Strain {
@@ -40,6 +42,7 @@ impl Strain {
             hot_key_one_in: one_of(rng, &[0, 0, 3]),
             absent_one_in: one_of(rng, &[0, 0, 0, 4]),
             refuses_writes: rng.u32(0..16) == 0,
+            hides_region: false,
         }
     }
 }

@@ -122,6 +122,40 @@ impl Scenario {
         }
     }
 
+    /// For a region that cannot be read for a life or two.
+    pub(super) fn hiding(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::Hidden,
+            regions: rng.u64(8..14),
+            clients: one_of(rng, &[1, 2, 4]),
+            keys: one_of(rng, &[8, 16, 40]),
+            sizes: one_of(rng, &[Sizes::Tiny, Sizes::Mixed, Sizes::Large, Sizes::Large]),
+            ram_bytes: one_of(rng, &[0, 0, 16 << 10]),
+            hash_mask: u64::MAX,
+            trouble: one_of(rng, &[Trouble::None, Trouble::Hiccups]),
+            roomy: false,
+            weights: Weights {
+                lookup: 40,
+                put: one_of(rng, &[10, 30]),
+                stream: one_of(rng, &[0, 4]),
+                touch: one_of(rng, &[0, 4]),
+                remove: one_of(rng, &[6, 20]),
+                purge_all: one_of(rng, &[0, 0, 1]),
+                pause: one_of(rng, &[4, 12]),
+                advance: 2,
+            },
+            cancel_one_in: one_of(rng, &[0, 30]),
+            flushed_one_in: 2,
+            ttl_secs: 1000..100_000,
+            operations: 450,
+            life_operations: one_of(rng, &[20, 60, 150]),
+            prefilled: rng.u32(0..3) > 0,
+            clock_jumps: false,
+            strain: Strain { hides_region: true, refuses_writes: false, ..self.strain },
+            ..self
+        }
+    }
+
     /// For entries that are too short-lived for the device, in a RAM tier too small for them.
     pub(super) fn short_lived(self, rng: &mut Rng) -> Scenario {
         Scenario {
