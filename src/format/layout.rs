@@ -157,14 +157,19 @@ impl Layout {
     #[must_use]
     pub fn object_len_max(&self) -> u64 {
         let half = u64::from(self.region_count) * self.region_size / 2;
-        // A header and a footer of a block each; a slot's header has to be within a sector.
-        let slot_len = u64::from(self.slice_size)
-            + (ENTRY_HEADER_LEN + SliceKey::LEN + checksum_table_len(self.slice_size as usize))
-                as u64
-            + SECTOR;
-        let slices = (self.region_size - 2 * u64::from(self.alignment)) / slot_len;
+        // A header and a footer of a block each.
+        let slices = (self.region_size - 2 * u64::from(self.alignment)) / self.slice_room();
         let regions = u64::from(self.region_count.saturating_sub(REGIONS_FOR_OTHERS));
         half.min(regions * slices * u64::from(self.slice_size))
+    }
+
+    /// Bytes of a region that a whole slice takes at most: a slot's header has to be within a sector, and
+    /// where it is flushed by itself the rest of its last block is lost.
+    #[must_use]
+    pub fn slice_room(&self) -> u64 {
+        let table_len = checksum_table_len(self.slice_size as usize);
+        let around = (ENTRY_HEADER_LEN + SliceKey::LEN + table_len) as u64;
+        super::round_up(u64::from(self.slice_size) + around + SECTOR, u64::from(self.alignment))
     }
 }
 

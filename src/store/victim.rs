@@ -199,9 +199,17 @@ impl Store {
         kills > region_size / if is_cheap { PATIENCE_SHARE } else { KILLS_SHARE }
     }
 
+    /// Whether to move so many bytes of a region wins something: room that is left behind them in the
+    /// next region, but not for a whole slice, is used by nothing that moves. Then reclaim would go on
+    /// for ever.
     fn is_worth_moving(&self, claimed: u64) -> bool {
+        let layout = &self.shared.layout;
         let (most, of) = MOST_CLAIMED;
-        claimed <= self.shared.layout.region_size / of * most
+        // A header, a footer, and what may be lost behind each slice with a flush.
+        let blocks = claimed / u64::from(layout.slice_size) + 5;
+        claimed <= layout.region_size / of * most
+            && claimed + blocks * u64::from(layout.alignment) + layout.slice_room()
+                <= layout.region_size
     }
 
     /// Bytes of the entries of a region that were hit; 0 if not enough of it is alive to stay.

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use rawcached::cache::{Condition, StoreError, StoreOptions, Writer};
+use rawcached::device::Delay;
 
 use crate::support::*;
 
@@ -332,4 +333,22 @@ fn a_purge_of_everything_ends_a_store_whose_slices_are_gone() {
     let stored = rig.run(writer.finalize(Condition::Always));
     assert!(matches!(stored, Err(StoreError::Purged)), "{stored:?}");
     assert_eq!(rig.get(b"large"), None);
+}
+
+#[test]
+fn reclaim_comes_to_rest_where_moving_wins_nothing() {
+    // Beside three slices there is no room for a fourth, and two leave none for a third and a header.
+    for alignment in [512, 4096, 16 << 10] {
+        let rig = Rig::with(Disk { regions: 14, alignment, ..SMALL }, plain());
+        rig.sim.set_delay(Delay::Sleep(millis(1)));
+        let kib = [512, 274, 578, 162, 333, 455, 70, 610].into_iter().cycle();
+        for (n, kib) in (0u64..30).zip(kib) {
+            let stored = rig.put(&n.to_be_bytes(), &of_len(n, kib << 10), &for_secs(LONG));
+            assert!(stored.is_ok(), "{alignment}: {n}: {stored:?}");
+            rig.sleep(secs(30));
+            let before = rig.sim.counts().bytes_written;
+            rig.sleep(secs(10));
+            assert_eq!(rig.sim.counts().bytes_written, before, "{alignment}: after {n}");
+        }
+    }
 }
