@@ -15,7 +15,8 @@ use rawcached::cache::{Cache, StoreError};
 use rawcached::clock::Clock;
 use tokio::time::Instant;
 
-use crate::history::{History, PurgeEnd};
+use crate::history::{History, PurgeEnd, Stored};
+use crate::scenario::Scenario;
 use crate::world::{World, key_bytes};
 use held::Held;
 
@@ -93,6 +94,13 @@ impl Client {
         history
     }
 
+    /// What clients have stored so far.
+    fn stored_so_far(&self) -> Stored {
+        let Scenario { regions, region_size, .. } = self.world.scenario;
+        let bytes = self.cache.stats().store.counters.body_bytes;
+        Stored { bytes, device: regions * region_size }
+    }
+
     fn truth(&self) -> u32 {
         self.world.truth.load(Ordering::Relaxed)
     }
@@ -149,8 +157,8 @@ impl Client {
         self.clock.advance(Duration::from_secs(secs));
         let passed = u32::try_from(secs).unwrap();
         self.world.truth.fetch_add(passed, Ordering::Relaxed);
-        if self.clock.wall() != i64::from(self.truth()) && self.one_in(3) {
-            self.clock.set_wall(i64::from(self.truth()));
+        if self.clock.wall() != self.world.right_wall() && self.one_in(3) {
+            self.clock.set_wall(self.world.right_wall());
             self.clock.set_synchronised(true);
         }
         let (now, wall) = (self.now(), self.clock.wall());

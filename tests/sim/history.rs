@@ -11,6 +11,7 @@ mod change;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::{self, Write};
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 use change::{Change, KeyHistory, Origin, Touch};
 pub use change::{Crash, Life, PurgeEnd, StoreEnd, Version};
+pub use turn::Stored;
+use turn::Turn;
 
 /// A moment in the order of everything that happened.
 pub type Tick = u64;
@@ -86,6 +89,7 @@ pub struct History {
     missed: HashMap<u64, Tick>,
     /// Time of the scheduler.
     pub now: Duration,
+    turn: Turn,
     violations: Vec<String>,
     trace: VecDeque<String>,
     trace_hash: u64,
@@ -348,6 +352,7 @@ impl History {
         self.life += 1;
         self.hidden_until = 0;
         self.missed.clear();
+        self.turn = Turn::default();
         self.note(format_args!("{crash:?}"));
     }
 

@@ -2,6 +2,7 @@
 //! cut at any moment, and opened again. Owns the run of one seed.
 
 mod between;
+mod clocks;
 mod hidden;
 mod last;
 mod rest;
@@ -26,6 +27,7 @@ use crate::history::Crash;
 use crate::report::Totals;
 use crate::scenario::{Scenario, Theme, Trouble};
 use crate::world::World;
+use clocks::Misled;
 use hidden::Hidden;
 
 /// Where the clock begins.
@@ -64,8 +66,10 @@ enum End {
 struct Run {
     world: Arc<World>,
     rng: Rng,
-    /// The wall clock at the next start.
+    /// The wall clock at the next start, and whether it is known to be right.
     wall: i64,
+    is_synchronised: bool,
+    misled: Misled,
     /// Writes were under way at the end of a life: a footer may name entries that never came.
     was_torn: bool,
     was_filled: bool,
@@ -115,6 +119,8 @@ impl Run {
     fn format(scenario: Scenario) -> Run {
         let device = SimDevice::new(scenario.device_bytes(), scenario.device_alignment);
         let clock = Clock::manual(Timestamp(START));
+        let wall = scenario.wall_base + i64::from(START);
+        clock.set_wall(wall);
         let options = FormatOptions {
             uuid: Uuid(u128::from(scenario.seed).to_le_bytes()),
             secret: Secret(u128::from(scenario.seed).to_le_bytes()),
@@ -132,7 +138,9 @@ impl Run {
         Run {
             world: Arc::new(World::new(scenario, device, START)),
             rng,
-            wall: i64::from(START),
+            wall,
+            is_synchronised: false,
+            misled: Misled::default(),
             was_torn: false,
             was_filled: false,
             hidden: None,
@@ -190,12 +198,15 @@ impl Run {
         runtime.block_on(async { world.history(born).crash(crash, window) });
         *world.elapsed.lock() += elapsed;
         drop(runtime);
+        self.check_time(&clock);
         self.after_life();
     }
 
     fn draw_end(&mut self) -> End {
         // A reader is to outlive the region that it reads from.
-        if self.scenario().theme == Theme::SlowReaders && self.extra.u32(0..3) > 0 {
+        if matches!(self.scenario().theme, Theme::SlowReaders | Theme::Large)
+            && self.extra.u32(0..3) > 0
+        {
             return End::Done;
         }
         // Long lives reach reclaim; short ones crash at the start more often.
@@ -366,28 +377,8 @@ impl Run {
         }
     }
 
-    /// The clock of a new process.
-    fn clock(&self) -> Clock {
-        let clock = Clock::manual(Timestamp(0));
-        clock.set_wall(self.wall);
-        clock
-    }
-
     fn after_life(&mut self) {
-        let mut down = self.rng.u32(0..20);
-        let jump = if self.scenario().clock_jumps { self.rng.u32(0..6) } else { 6 };
-        match jump {
-            0 => down += self.rng.u32(0..100),
-            1 => down += self.rng.u32(0..100_000),
-            _ => {}
-        }
-        let truth = self.world.truth.fetch_add(down, Ordering::Relaxed) + down;
-        self.wall = match jump {
-            // Before the format: no battery. More than a year ahead: a bad one.
-            2 => self.rng.i64(0..i64::from(START)),
-            3 => i64::from(truth) + self.rng.i64(366 * DAY..20_000 * DAY),
-            _ => i64::from(truth),
-        };
+        self.pass_time();
         let broken = self.world.device.broken_rules();
         if let Some(rule) = broken.first() {
             self.world.history.lock().violate(format!("the device was misused: {rule}"));

@@ -48,6 +48,10 @@ pub enum Theme {
     /// One region cannot be read for a life or two, and nothing else goes wrong: what is promised then
     /// is promised of one fault. Keys are removed and overwritten, and looked for in the next lives.
     Hidden,
+    /// Objects of up to half of the device, several under way at a time, on a sound and full device.
+    Large,
+    /// The wall clock is wrong at most starts, and sometimes set right later.
+    WrongClocks,
     /// Most entries are in RAM only, and there are too many of them.
     ShortLived,
 }
@@ -61,6 +65,8 @@ pub enum Sizes {
     Mixed,
     /// Tens of kilobytes: regions fill and are reclaimed.
     Large,
+    /// Up to half of the device.
+    Halves,
     /// All but a few of one length.
     Equal(usize),
 }
@@ -129,6 +135,8 @@ pub struct Scenario {
     pub grace: bool,
     /// The wall clock is set between lives, and the machine is suspended.
     pub clock_jumps: bool,
+    /// What the wall clock shows when the run begins, less where cache time begins.
+    pub wall_base: i64,
     /// Operations of one life, about.
     pub life_operations: u64,
     /// The device is all but full when the clients begin.
@@ -201,6 +209,7 @@ impl Scenario {
             ttl_secs: one_of(rng, &[(1, 8), (5, 60), (60, 100_000)]).into_range(),
             grace: rng.bool(),
             clock_jumps: rng.u32(0..3) == 0,
+            wall_base: 0,
             life_operations,
             prefilled: !roomy && rng.u32(0..3) > 0,
             shutdown_one_in: one_of(rng, &[0, 2, 5]),
@@ -215,6 +224,8 @@ impl Scenario {
             (_, 0) => drawn.reading_slowly(extra),
             (_, 1) => drawn.short_lived(extra),
             (_, 2) => drawn.hiding(extra),
+            (_, 3) => drawn.storing_halves(extra),
+            (_, 4) => drawn.with_wrong_clocks(extra),
             _ => drawn.aligned(extra),
         }
     }
@@ -276,6 +287,10 @@ impl Scenario {
         }
     }
 
+    fn half(&self) -> usize {
+        usize::try_from(self.regions * self.region_size / 2).unwrap_or(usize::MAX)
+    }
+
     /// Draws the length of a body.
     pub fn body_len(&self, rng: &mut Rng) -> usize {
         match (self.sizes, rng.u32(0..20)) {
@@ -285,6 +300,9 @@ impl Scenario {
             (Sizes::Large, 0..2) => rng.usize(60_000..300_000),
             (Sizes::Large, 2..10) => rng.usize(0..60_000),
             (Sizes::Large, _) => rng.usize(0..2_000),
+            (Sizes::Halves, 0..3) => rng.usize(0..self.half()),
+            (Sizes::Halves, 3..9) => rng.usize(0..self.half() / 3),
+            (Sizes::Halves, _) => rng.usize(0..60_000),
             (Sizes::Equal(len), 0..17) => len,
             (Sizes::Equal(len), 17) => rng.usize(0..3 * len),
             (Sizes::Equal(_), _) => rng.usize(0..2_000),

@@ -27,6 +27,8 @@ pub struct World {
     pub next_id: AtomicU64,
     /// Seconds that have really passed, counted from where the wall clock began.
     pub truth: AtomicU32,
+    /// What the wall clock shows is so many seconds more, if it is right.
+    pub wall_base: i64,
     /// Scheduler time of the lives before.
     pub elapsed: Mutex<Duration>,
 }
@@ -54,6 +56,7 @@ impl World {
     pub fn new(scenario: Scenario, device: SimDevice, start: u32) -> World {
         World {
             truth: AtomicU32::new(start),
+            wall_base: scenario.wall_base,
             budget: AtomicU64::new(scenario.operations),
             scenario,
             device,
@@ -62,6 +65,11 @@ impl World {
             next_id: AtomicU64::new(1),
             elapsed: Mutex::default(),
         }
+    }
+
+    /// What a right wall clock shows.
+    pub fn right_wall(&self) -> i64 {
+        self.wall_base + i64::from(self.truth.load(Ordering::Relaxed))
     }
 
     /// The history, told what the device went through since.

@@ -6,10 +6,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rawcached::cache::{BodyReader, Hit};
-use tokio::time::Instant;
 
 use super::Client;
-use crate::world::{World, body_of};
+use crate::world::body_of;
 
 /// Answers that one client holds at most.
 const HELD_MAX: usize = 4;
@@ -40,41 +39,49 @@ impl Held {
         let reader = Reader::Whole(Box::new(hit));
         Held { id, expected: body_of(id, len), left: 0..len, reader, rest: 0 }
     }
+}
 
-    /// Takes a piece and judges it; false if there is no more to come.
-    pub async fn take_piece(&mut self, world: &World, born: Instant) -> bool {
-        let piece = match &mut self.reader {
+impl Client {
+    /// Takes a piece of an answer and judges it; false if there is no more to come.
+    pub(super) async fn take_piece(&self, held: &mut Held) -> bool {
+        let piece = match &mut held.reader {
             Reader::Whole(hit) => hit.next_chunk().await,
             Reader::Range(reader) => reader.get_mut().next_chunk().await,
         };
-        let (id, at) = (self.id, self.left.start);
+        let (id, at) = (held.id, held.left.start);
         match piece {
             Ok(Some(piece)) => {
-                self.left.start += piece.len();
-                if self.expected[..self.left.end].get(at..self.left.start) != Some(&piece[..]) {
-                    let what = format!("version {id} has wrong bytes from {at}");
-                    world.history(born).violate(what);
+                held.left.start += piece.len();
+                if held.expected[..held.left.end].get(at..held.left.start) != Some(&piece[..]) {
+                    self.history().violate(format!("version {id} has wrong bytes from {at}"));
                     return false;
                 }
                 true
             }
             Ok(None) => {
-                if !self.left.is_empty() {
-                    let what = format!("version {id} ended at {at} of {}", self.left.end);
-                    world.history(born).violate(what);
+                if !held.left.is_empty() {
+                    let what = format!("version {id} ended at {at} of {}", held.left.end);
+                    self.history().violate(what);
                 }
                 false
             }
             // Cut short and said so: evicted or damaged meanwhile.
             Err(_) => {
-                world.history(born).note(format_args!("version {id} was cut at {at}"));
+                self.take_cut(id, at);
                 false
             }
         }
     }
-}
 
-impl Client {
+    fn take_cut(&self, id: u64, at: usize) {
+        let (now, so_far) = (self.now(), self.stored_so_far());
+        let mut history = self.history();
+        history.note(format_args!("version {id} was cut at {at}"));
+        if self.world.scenario.is_sound() {
+            history.check_cut(id, now, so_far);
+        }
+    }
+
     /// Keeps an answer, or a range of it, to be read later.
     pub(super) async fn hold(&mut self, id: u64, hit: Hit) {
         let mut held = Held::whole(id, hit);
@@ -83,7 +90,9 @@ impl Client {
             let end = self.rng.usize(start..held.left.end) + 1;
             let Reader::Whole(hit) = &held.reader else { return };
             // Evicted or damaged already: a miss.
-            let Ok(reader) = hit.range(start as u64..end as u64).await else { return };
+            let Ok(reader) = hit.range(start as u64..end as u64).await else {
+                return self.take_cut(id, start);
+            };
             held = Held {
                 left: start..end,
                 reader: Reader::Range(Box::new(Mutex::new(reader))),
@@ -100,27 +109,29 @@ impl Client {
 
     /// Takes a piece of each answer whose time has come.
     pub(super) async fn go_on_reading(&mut self) {
+        let mut all = std::mem::take(&mut self.held);
         let mut n = 0;
-        while n < self.held.len() {
-            if self.held[n].rest > 0 {
-                self.held[n].rest -= 1;
+        while n < all.len() {
+            if all[n].rest > 0 {
+                all[n].rest -= 1;
                 n += 1;
                 continue;
             }
-            if !self.held[n].take_piece(&self.world, self.born).await {
-                self.held.swap_remove(n);
+            if !self.take_piece(&mut all[n]).await {
+                all.swap_remove(n);
                 continue;
             }
             // Long rests, and short ones between the pieces of one slot.
-            self.held[n].rest = if self.rng.bool() { 0 } else { self.rng.u64(0..REST_MAX) };
+            all[n].rest = if self.rng.bool() { 0 } else { self.rng.u64(0..REST_MAX) };
             n += 1;
         }
+        self.held = all;
     }
 
     /// Reads what is held to its end.
     pub(super) async fn read_to_the_end(&mut self) {
         for mut held in std::mem::take(&mut self.held) {
-            while held.take_piece(&self.world, self.born).await {}
+            while self.take_piece(&mut held).await {}
         }
     }
 }

@@ -76,6 +76,7 @@ impl Client {
     }
 
     fn take_miss(&self, lookup: Lookup, recovered: bool) {
+        let so_far = self.stored_so_far();
         let mut history = self.history();
         history.note(format_args!("get {} miss", lookup.key));
         let scenario = &self.world.scenario;
@@ -85,6 +86,7 @@ impl Client {
         if scenario.roomy {
             history.check_miss(lookup, recovered, self.now());
         }
+        history.check_turn(lookup, self.now(), so_far);
         // What is not looked at for too many others may be found when those have gone.
         if recovered && !scenario.may_be_crowded() {
             history.miss_is_final(lookup, self.now());
@@ -109,7 +111,7 @@ impl Client {
     /// Reads the body, or its beginning, and compares each piece as it comes.
     async fn check_body(&self, id: u64, hit: Hit, partial: bool) {
         let mut held = Held::whole(id, hit);
-        while held.take_piece(&self.world, self.born).await {
+        while self.take_piece(&mut held).await {
             if partial {
                 return;
             }

@@ -7,13 +7,16 @@ use bytes::Bytes;
 use rawcached::cache::{Ack, Condition, StoreError, StoreOptions, Stored, Writer};
 
 use super::{Client, for_turns, turns_of};
-use crate::history::{ChangeId, Life, StoreEnd, Version};
+use crate::history::{ChangeId, History, Life, StoreEnd, Version};
+use crate::scenario::{Scenario, Theme};
 use crate::world::{FILL_KEYS, body_of, key_bytes};
 
 /// Length of the bodies that fill a device.
 const FILL_LEN: usize = 50_000;
 /// Bytes that a streamed store sends at a time.
 const STREAM_CHUNK: usize = 7_777;
+/// Pieces of the longest ones, about.
+const STREAM_CHUNKS_MAX: usize = 60;
 
 impl Client {
     /// Fills the device with entries of other keys, and few of the clients' in between.
@@ -98,6 +101,9 @@ impl Client {
             history.note(format_args!("put {version:?} {condition:?} flushed {flushed}"));
             // A large one is streamed inside.
             let fill_began = sliced.then(|| history.tick());
+            if let Some(began) = fill_began {
+                history.begin_large(version.id, began, version.len as u64);
+            }
             history.begin_store(version, fill_began)
         };
         let name = key_bytes(version.key);
@@ -114,11 +120,22 @@ impl Client {
         let fill_began = {
             let mut history = self.history();
             history.note(format_args!("stream {version:?} {condition:?} flushed {flushed}"));
-            history.tick()
+            let began = history.tick();
+            history.begin_large(version.id, began, version.len as u64);
+            began
         };
-        let Ok(mut writer) = self.cache.store(&key_bytes(key), options) else { return };
+        let is_announced = self.world.scenario.theme == Theme::Large && self.rng.bool();
+        let len_hint = is_announced.then_some(version.len as u64);
+        let options = StoreOptions { len_hint, ..options };
+        let begun = self.cache.store(&key_bytes(key), options);
+        let Ok(mut writer) = begun else {
+            self.history().end_large(version.id, None);
+            return;
+        };
         let abandoned = self.one_in(8);
-        if !self.send(&mut writer, version, abandoned).await {
+        if !self.send(&mut writer, version, (is_announced, abandoned)).await {
+            drop(writer);
+            self.history().end_large(version.id, None);
             return;
         }
         let change = {
@@ -132,16 +149,24 @@ impl Client {
     }
 
     /// Sends the body in pieces, with pauses; false if the store is over.
-    async fn send(&mut self, writer: &mut Writer, version: Version, abandoned: bool) -> bool {
+    async fn send(
+        &mut self,
+        writer: &mut Writer,
+        version: Version,
+        (is_announced, abandoned): (bool, bool),
+    ) -> bool {
         let body = body_of(version.id, version.len);
         let stop_at = if abandoned { self.rng.usize(0..=body.len()) } else { usize::MAX };
         let mut sent = 0;
-        for chunk in body.chunks(STREAM_CHUNK) {
+        for chunk in body.chunks(STREAM_CHUNK.max(version.len / STREAM_CHUNKS_MAX)) {
             if sent >= stop_at {
                 return false;
             }
             // A failed piece ends the store and leaves the old version as it is.
-            if writer.write_chunk(chunk).await.is_err() {
+            if let Err(error) = writer.write_chunk(chunk).await {
+                let mut history = self.history();
+                history.note(format_args!("a piece of {} failed: {error}", version.id));
+                self.expect_stored(&mut history, (version, is_announced), &error);
                 return false;
             }
             sent += chunk.len();
@@ -150,6 +175,28 @@ impl Client {
             }
         }
         !abandoned
+    }
+
+    /// A store of more than a slice that was begun is stored, unless there was never room for it, on a
+    /// sound device that is not slow.
+    fn expect_stored(
+        &self,
+        history: &mut History,
+        (version, is_announced): (Version, bool),
+        error: &StoreError,
+    ) {
+        let scenario = &self.world.scenario;
+        let expected = match error {
+            StoreError::Crowded { .. } => !is_announced,
+            StoreError::TooLarge { .. } | StoreError::Purged => true,
+            StoreError::ShuttingDown | StoreError::Incomplete => true,
+            _ => false,
+        };
+        let is_promised =
+            scenario.theme == Theme::Large && version.len as u64 > scenario.region_size / 4;
+        if is_promised && !expected {
+            history.violate(format!("version {} was begun and is refused: {error}", version.id));
+        }
     }
 
     fn is_flushed(&self, options: &StoreOptions) -> bool {
@@ -162,8 +209,13 @@ impl Client {
         stored: Option<Result<Stored, StoreError>>,
         flushed: bool,
     ) {
+        let so_far = self.stored_so_far();
         let mut history = self.history();
         let (key, id) = (version.key, version.id);
+        let is_stored = matches!(stored, Some(Ok(Stored::Yes(_))));
+        let Scenario { theme, region_size, .. } = self.world.scenario;
+        let is_large = theme == Theme::Large && version.len as u64 >= region_size;
+        history.end_large(id, (is_stored && is_large).then_some(so_far));
         let how = match stored {
             None => {
                 history.note(format_args!("store {id} dropped"));
@@ -186,6 +238,7 @@ impl Client {
             Some(Err(error)) => {
                 history.note(format_args!("store {id} failed: {error}"));
                 self.expect_error(&mut history, &error);
+                self.expect_stored(&mut history, (version, false), &error);
                 match error {
                     StoreError::Purged => StoreEnd::Void,
                     // Said to be gone; with a device that fails it may only be going.

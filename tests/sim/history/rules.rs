@@ -52,9 +52,8 @@ impl History {
             return self
                 .violate(format!("key {key} gave version {id}, whose store did not happen"));
         };
-        let (hidden, known): (Vec<_>, Vec<_>) = self
-            .killers(key, &change, began)
-            .partition(|killer| self.is_hidden(killer, began));
+        let (hidden, known): (Vec<_>, Vec<_>) =
+            self.killers(key, &change, began).partition(|killer| self.is_hidden(killer, began));
         let are_hidden = known.is_empty();
         if let Some(killer) = known.first().or(hidden.first()) {
             let what = match killer.version {
@@ -116,7 +115,10 @@ impl History {
         if given_at.iter().all(|(given, _)| self.is_replaced(*given, key, stored, began)) {
             let id = version.id;
             let is_hidden = began < self.hidden_until;
-            self.violate_unless(is_hidden, format!("version {id} has {life:?}, replaced by a touch"));
+            self.violate_unless(
+                is_hidden,
+                format!("version {id} has {life:?}, replaced by a touch"),
+            );
         }
         let really_now = lookup.now + self.lag;
         if !lookup.stale_ok && given_at.iter().all(|(_, lag)| life.fresh_until + lag <= really_now)
@@ -182,7 +184,7 @@ impl History {
     }
 
     /// Whether nothing else can have happened to the key since.
-    fn is_last(&self, key: u32, version: &Change) -> bool {
+    pub(super) fn is_last(&self, key: u32, version: &Change) -> bool {
         version.version.is_some()
             && self
                 .changes_of(key)
@@ -194,7 +196,7 @@ impl History {
     }
 
     /// Whether every lifetime that the version may have had goes on beyond `now`.
-    fn outlives(&self, lookup: Lookup, version: &Change, now: u32) -> bool {
+    pub(super) fn outlives(&self, lookup: Lookup, version: &Change, now: u32) -> bool {
         let Some(facts) = version.version.and_then(|id| self.versions.get(&id)) else {
             return false;
         };
@@ -215,9 +217,7 @@ impl History {
             history.changes.iter().any(|change| {
                 change.version.is_some()
                     && change.begin < end
-                    && self
-                        .killers(key, change, began)
-                        .all(|killer| self.is_hidden(killer, began))
+                    && self.killers(key, change, began).all(|killer| self.is_hidden(killer, began))
             })
         });
         if !possible {

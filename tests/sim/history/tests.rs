@@ -197,3 +197,63 @@ fn a_version_that_was_missed_stays_missed_until_the_next_life() {
     history.miss_is_final(now, 250);
     assert_eq!(hit(&mut history, 1), 0, "it was stale and may be asked for as such");
 }
+
+#[test]
+fn what_an_unreadable_region_may_hide_counts_again_when_it_is_read() {
+    let mut history = History::default();
+    stored(&mut history, 1, true);
+    stored(&mut history, 2, true);
+    history.crash(Crash::Kill, Duration::ZERO);
+    history.begin_hiding();
+    assert_eq!(hit(&mut history, 1), 0, "the overwrite may be in the region");
+    assert_eq!(history.doubtful, 1);
+    history.end_hiding();
+    assert_eq!(hit(&mut history, 1), 1, "all of it was read");
+    history.crash(Crash::Kill, Duration::ZERO);
+    assert_eq!(hit(&mut history, 1), 2, "another start");
+}
+
+#[test]
+fn what_was_purged_or_changed_since_no_region_hides() {
+    let mut history = History::default();
+    stored(&mut history, 1, true);
+    purged(&mut history);
+    history.crash(Crash::Kill, Duration::ZERO);
+    history.begin_hiding();
+    assert_eq!(hit(&mut history, 1), 1, "the purge is in two regions");
+    stored(&mut history, 2, true);
+    stored(&mut history, 3, true);
+    assert_eq!(hit(&mut history, 2), 2, "the overwrite is of this life");
+    let mut history = History::default();
+    stored(&mut history, 1, true);
+    let purge = history.begin_purge(Some(1));
+    history.end_purge(purge, PurgeEnd::Absent);
+    history.crash(Crash::Kill, Duration::ZERO);
+    history.begin_hiding();
+    assert_eq!(hit(&mut history, 1), 0, "where nothing was found nothing is written");
+}
+
+#[test]
+fn a_large_object_is_whole_for_a_turn_unless_there_are_too_many() {
+    let of = |bytes| turn::Stored { bytes, device: 1000 };
+    let large = |history: &mut History, id, key, len| {
+        let began = history.tick();
+        history.begin_large(id, began, len);
+        let change = history.begin_store(Version { key, ..version(id) }, Some(began));
+        history.end_store(change, StoreEnd::Stored { sequence: id * 10, flushed: true });
+        history.end_large(id, Some(of(100)));
+    };
+    let mut history = History::default();
+    large(&mut history, 1, 1, 400);
+    let now = lookup(&mut history);
+    history.check_turn(now, 150, of(850));
+    assert_eq!(history.violations().len(), 0, "the turn is over");
+    history.check_turn(now, 150, of(500));
+    history.check_cut(1, 150, of(500));
+    assert_eq!(history.violations().len(), 2);
+    large(&mut history, 2, 2, 200);
+    history.check_cut(1, 150, of(500));
+    assert_eq!(history.violations().len(), 2, "both are more than half of the device");
+    history.check_cut(2, 150, of(500));
+    assert_eq!(history.violations().len(), 2, "whichever goes");
+}

@@ -30,6 +30,7 @@ impl Run {
             let Some(cache) = self.open(&clock, End::Done, born).await else { return };
             cache.ready().await;
             self.world.history(born).recovered();
+            self.check_age(&cache, born).await;
             let clients = Client::new(&self.world, &cache, (self.rng.u64(..), 0), born);
             for key in 0..self.world.keys_max() {
                 clients.look(key).await;

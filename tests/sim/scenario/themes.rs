@@ -156,6 +156,83 @@ impl Scenario {
         }
     }
 
+    /// For objects of up to half of the device: what was begun is stored, and is whole for a turn.
+    pub(super) fn storing_halves(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::Large,
+            regions: one_of(rng, &[10, 14, 24, 40]),
+            region_size: 256 << 10,
+            alignment: one_of(rng, &[512, 4096, 16 << 10]),
+            device_alignment: 512,
+            clients: one_of(rng, &[1, 2, 4]),
+            operations: 200,
+            keys: one_of(rng, &[6, 20]),
+            sizes: Sizes::Halves,
+            ram_bytes: one_of(rng, &[0, 0, 1 << 20]),
+            hash_mask: u64::MAX,
+            staging_bytes: 16 << 20,
+            delay_turns: one_of(rng, &[0, 2, 20]),
+            slow: Duration::from_millis(10),
+            trouble: one_of(rng, &[Trouble::None, Trouble::Hiccups]),
+            roomy: false,
+            weights: Weights {
+                lookup: 40,
+                put: 25,
+                stream: one_of(rng, &[5, 15]),
+                touch: one_of(rng, &[0, 6]),
+                remove: one_of(rng, &[1, 6]),
+                purge_all: one_of(rng, &[0, 0, 1]),
+                pause: one_of(rng, &[0, 8]),
+                advance: 1,
+            },
+            ttl_secs: 1000..100_000,
+            life_operations: one_of(rng, &[60, 1000]),
+            prefilled: rng.u32(0..3) > 0,
+            clock_jumps: false,
+            strain: Strain { refuses_writes: false, ..self.strain },
+            ..self
+        }
+    }
+
+    /// For wall clocks that are wrong at a start: on a roomy and sound device, so that what is there
+    /// must be found as soon as it is known how old it is.
+    pub(super) fn with_wrong_clocks(self, rng: &mut Rng) -> Scenario {
+        Scenario {
+            theme: Theme::WrongClocks,
+            regions: 64,
+            region_size: 256 << 10,
+            clients: one_of(rng, &[1, 3, 6]),
+            operations: 300,
+            keys: one_of(rng, &[6, 24]),
+            sizes: Sizes::Tiny,
+            ram_bytes: one_of(rng, &[0, 16 << 10]),
+            hash_mask: u64::MAX,
+            trouble: Trouble::None,
+            roomy: true,
+            weights: Weights {
+                lookup: 40,
+                put: 12,
+                stream: 0,
+                touch: one_of(rng, &[0, 8]),
+                remove: 2,
+                purge_all: 0,
+                pause: 10,
+                advance: 10,
+            },
+            ttl_secs: one_of(rng, &[(20, 200), (1000, 200_000), (3_000_000, 30_000_000)])
+                .into_range(),
+            grace: rng.bool(),
+            clock_jumps: true,
+            // In 2023, and a day before all seconds of 32 bits are used up.
+            wall_base: one_of(rng, &[0, 1_700_000_000, (1 << 32) - 1_100_000]),
+            life_operations: one_of(rng, &[10, 30, 80]),
+            shutdown_one_in: one_of(rng, &[1, 3]),
+            prefilled: false,
+            strain: Strain { refuses_writes: false, ..self.strain },
+            ..self
+        }
+    }
+
     /// For entries that are too short-lived for the device, in a RAM tier too small for them.
     pub(super) fn short_lived(self, rng: &mut Rng) -> Scenario {
         Scenario {
