@@ -38,6 +38,14 @@ pub enum Bug {
     FooterBeforeHeader,
     /// A streamed store is published although its key was purged meanwhile.
     FillIgnoresPurge,
+    /// A region that can be read again is only marked so: older versions of what it holds stay.
+    IgnoreRereadVersions,
+    /// A body that is read piece by piece is whatever is at its place by now.
+    RereadWhateverIsThere,
+    /// Slices of stores under way go with their region.
+    EvictStoresUnderWay,
+    /// What is of unknown age passes for fresh.
+    TrustUnknownAge,
 }
 
 #[cfg(feature = "planted-bugs")]

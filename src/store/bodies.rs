@@ -217,8 +217,9 @@ impl Store {
         let start = (offset + in_slot.start) / alignment * alignment;
         let end = round_up(offset + in_slot.end, alignment);
         let skip = usize::try_from(offset + in_slot.start - start).unwrap_or(usize::MAX);
+        let believes_all = planted::is(Bug::RereadWhateverIsThere);
         for _ in 0..2 {
-            if !self.shared.regions.is_in(life) {
+            if !self.shared.regions.is_in(life) && !believes_all {
                 return None;
             }
             let _turn = self.turn_to_read(end - start).await;
@@ -230,7 +231,7 @@ impl Store {
             let found = skip..skip + chunks.len();
             let is_sound = let_go.are_chunks(&read[found.clone()], chunks.start / BODY_CHUNK)
                 || planted::is(Bug::SkipBodyChecksum);
-            if is_sound && self.shared.regions.is_in(life) {
+            if believes_all || (is_sound && self.shared.regions.is_in(life)) {
                 let is_small = found.len() < read.len() / 4 * 3;
                 return Some(match is_small {
                     true => Bytes::copy_from_slice(&read[found]),

@@ -82,7 +82,10 @@ impl Store {
         let Some(object) = object_of(entry) else { return false };
         match self.shared.large.lock().claim(object) {
             // Its object may have ended before it is whole; that is for its store to find out.
-            Some(Claim::UnderWay) => entry.sequence() >= self.shared.purge_floor(),
+            Some(Claim::UnderWay) => {
+                entry.sequence() >= self.shared.purge_floor()
+                    && !planted::is(Bug::EvictStoresUnderWay)
+            }
             Some(Claim::JustStored) => just_stored && self.is_live(entry),
             None => false,
         }

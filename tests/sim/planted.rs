@@ -28,6 +28,11 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::ForgetFooterChecksum, 300),
     (Bug::FooterOutranksHeader, 300),
     (Bug::FooterBeforeHeader, 300),
+    (Bug::PurgeInOneRegion, 300),
+    (Bug::IgnoreRereadVersions, 300),
+    (Bug::RereadWhateverIsThere, 300),
+    (Bug::EvictStoresUnderWay, 300),
+    (Bug::TrustUnknownAge, 300),
 ];
 
 /// Seeds needed to find the bug, and what was found; `None` if it was not within `seeds_max`.

@@ -14,6 +14,7 @@ use super::headers::{header_by, take_header};
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{Kill, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
+use crate::planted::{self, Bug};
 use crate::store::Store;
 use crate::store::contents::{Contents, Effort};
 use crate::store::counters::count;
@@ -111,7 +112,9 @@ impl Store {
                 self.found_blank(region);
             }
             Found::Life { header, contents } => {
-                self.take_out_older_versions(&contents).await;
+                if !planted::is(Bug::IgnoreRereadVersions) {
+                    self.take_out_older_versions(&contents).await;
+                }
                 self.take_life(region, &header, &contents);
             }
         }
