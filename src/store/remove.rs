@@ -27,6 +27,18 @@ enum TakenOut {
     Changed,
 }
 
+/// A removal that waits for words to come; dropped, it is made without them.
+struct RemovedUnseen<'a> {
+    store: &'a Store,
+    key_hash: u64,
+}
+
+impl Drop for RemovedUnseen<'_> {
+    fn drop(&mut self) {
+        self.store.remove_unseen(self.key_hash);
+    }
+}
+
 impl Store {
     /// Removes a key: nobody finds it from here on, whatever the device does. `purge` makes it
     /// durable before it returns and fails stores in progress. True if a live entry was there;
@@ -41,8 +53,7 @@ impl Store {
         if purge {
             self.shared.fills.purge(key_hash);
         }
-        // The words of a snapshot that is still being read would come after this.
-        self.snapshot_settled().await?;
+        self.words_complete(key_hash).await?;
         let deadline = Instant::now() + REMOVAL_LOOK_MAX;
         let found = loop {
             let found = self.find_by(key, key_hash, deadline).await;
@@ -70,7 +81,7 @@ impl Store {
     /// whatever the device does.
     pub(super) async fn end_life(&self, key: &[u8]) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
-        self.snapshot_settled().await?;
+        self.words_complete(key_hash).await?;
         let deadline = Instant::now() + REMOVAL_LOOK_MAX;
         loop {
             let found = self.find_by(key, key_hash, deadline).await;
@@ -88,6 +99,32 @@ impl Store {
             }
             return Ok(live.map(|live| live.lifetime));
         }
+    }
+
+    /// Waits until the snapshot of the index is read: its words would come after a removal. If that lasts
+    /// too long, or nobody waits any more, the removal holds all the same, of whatever comes.
+    async fn words_complete(&self, key_hash: u64) -> Result<(), StoreError> {
+        let unseen = RemovedUnseen { store: self, key_hash };
+        in_time(self.snapshot_settled()).await?;
+        std::mem::forget(unseen);
+        Ok(())
+    }
+
+    /// Makes a key dead of which it is not known yet whether it has an entry.
+    fn remove_unseen(&self, key_hash: u64) {
+        let shared = &*self.shared;
+        let mut log = shared.log.lock();
+        if self.check_open(None).is_err() {
+            return;
+        }
+        shared.changed.note(key_hash);
+        let kill = log.draw_tombstone(key_hash);
+        {
+            let _bucket = shared.index.lock(key_hash);
+            shared.unverified.note(key_hash, kill.sequence);
+        }
+        self.record_removal(&mut log, Tombstone { kill, asked: true });
+        self.release(log);
     }
 
     /// Takes what was found of a key out of the index, with its kill record if that can be written

@@ -469,6 +469,30 @@ fn a_change_waits_until_the_snapshot_is_read() {
 }
 
 #[test]
+fn a_purge_holds_that_nobody_waited_for_while_the_snapshot_was_read() {
+    for patience in [secs(1), secs(1000)] {
+        let mut rig = with_a_past();
+        let purged = key(59);
+        assert!(rig.get(&purged).is_some());
+        stop_cleanly(&mut rig);
+        rig.begin().unwrap();
+        rig.sim.set_delay(rawcached::device::Delay::Sleep(secs(80)));
+        let purge = rig.cache().remove(&purged);
+        let purge = rig.run(async { tokio::time::timeout(patience, purge).await });
+        assert!(purge.is_err() || purge.unwrap().is_err(), "it is not durable");
+        rig.sim.set_delay(rawcached::device::Delay::None);
+        rig.sleep(secs(200));
+        assert_eq!(counts(&rig), LOADED);
+        assert_eq!(rig.get(&purged), None, "the words of the snapshot have come");
+        assert!(rig.get(&key(58)).is_some());
+        rig.put(b"another", &body(1, 10), &flushed()).unwrap();
+        rig.sleep(secs(5));
+        rig.power_cut();
+        assert_eq!(rig.get(&purged), None);
+    }
+}
+
+#[test]
 fn after_damage_that_may_hide_older_versions_there_is_no_snapshot() {
     let mut rig = with_a_past();
     rig.put(b"damaged", &body(77, 9000), &flushed()).unwrap();
