@@ -66,7 +66,14 @@ mod tests {
             bar(&RecoveryStats::default()),
             format!("recovering [{}]   0 %", "-".repeat(30))
         );
-        let half = RecoveryStats { regions_total: 9, regions_done: 9, ..RecoveryStats::default() };
+        let (headers, regions) = (12, 9);
+        let half = RecoveryStats {
+            headers_total: headers,
+            headers_done: headers,
+            regions_total: regions,
+            regions_done: regions,
+            ..RecoveryStats::default()
+        };
         let drawn = format!("recovering [{}{}]  50 %", "#".repeat(15), "-".repeat(15));
         assert_eq!(bar(&half), drawn);
         assert!(bar(&RecoveryStats::complete()).ends_with("100 %"));

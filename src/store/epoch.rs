@@ -3,9 +3,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Store;
+use super::counters::count;
 use super::mutate::Patience;
 use super::request::StoreError;
+use super::{ROOM_WAIT_MAX, Store};
 use crate::format::Sequence;
 
 impl Store {
@@ -23,6 +24,14 @@ impl Store {
         if self.shared.epoch.initialized() && !self.takes_writes() {
             return Err(StoreError::NotDurable);
         }
+        if !self.shared.snapshot_settled.load(Ordering::Acquire) {
+            // A purge waits as long as it takes; what it is about is not found meanwhile.
+            let settled = tokio::time::timeout(ROOM_WAIT_MAX, self.snapshot_settled()).await;
+            settled.unwrap_or_else(|_| {
+                count(&self.shared.counters.refused);
+                Err(StoreError::Busy("the regions of the device are not known yet"))
+            })?;
+        }
         // However often it is tried, it is the same epoch.
         self.begin_mutation().await
     }
@@ -38,7 +47,8 @@ impl Store {
         }
     }
 
-    /// Waits until no snapshot is being read: a later epoch makes its regions free.
+    /// Waits until all region headers are known and no snapshot is being read: a later epoch makes its
+    /// regions free.
     pub(super) async fn snapshot_settled(&self) -> Result<(), StoreError> {
         loop {
             // Before the look: a change right after it is not missed.

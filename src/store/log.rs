@@ -175,11 +175,10 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log of a device just opened, with the regions known to be free.
+    /// The log of a device just opened, of which no region is known to be free yet.
     pub fn new(
         superblock: Superblock,
         regions: Arc<RegionTable>,
-        free: VecDeque<u32>,
         (memory_alignment, sequences): (usize, Sequences),
     ) -> Log {
         Log {
@@ -192,7 +191,7 @@ impl Log {
             taken: 0,
             tail_is_late: false,
             records_expected: 0,
-            free,
+            free: VecDeque::new(),
             appended: 0,
             incomplete: Incomplete::default(),
             recovering: true,
@@ -804,6 +803,13 @@ impl Log {
     pub fn add_free(&mut self, region: u32) {
         self.regions.set_free(region);
         self.free.push_back(region);
+    }
+
+    /// Regions were found to be free at the start.
+    pub fn add_vacant(&mut self, regions: Vec<u32>) {
+        for region in regions {
+            self.add_free(region);
+        }
     }
 
     /// A client stored bytes: they earn reclaim the right to re-insert a share of them.

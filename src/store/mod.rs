@@ -193,7 +193,8 @@ struct Shared {
     recovered: AtomicBool,
     /// The epoch on the device at open: entries of this start have a later one.
     opened_epoch: u32,
-    /// No snapshot is being read any more: its regions may be used again.
+    /// All region headers were looked at, and no snapshot is being read any more: its regions may be used
+    /// again.
     snapshot_settled: AtomicBool,
     changed: Changed,
     unverified: Unverified,
@@ -275,12 +276,10 @@ impl Store {
         let unknown_age = timekeeper::resume(&clock, &mut superblock);
         let regions =
             Arc::new(RegionTable::new(superblock.uuid, &superblock.layout, superblock.epoch));
-        let vacant = recovery::read_region_headers(&device, &superblock, &regions, &clock).await;
-        let free = vacant.free.into();
         let index = Index::new();
         let memory_alignment = device.geometry().memory_alignment as usize;
         let sequences = Sequences::new(options.sequences_per_epoch);
-        let log = Log::new(superblock, Arc::clone(&regions), free, (memory_alignment, sequences));
+        let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences));
         let shared = Shared {
             layout: superblock.layout,
             uuid: superblock.uuid,
@@ -316,7 +315,7 @@ impl Store {
             changes: Notify::new(),
             recovered: AtomicBool::new(false),
             opened_epoch: superblock.epoch,
-            snapshot_settled: AtomicBool::new(vacant.snapshots.is_empty()),
+            snapshot_settled: AtomicBool::new(false),
             changed: Changed::new(),
             unverified: Unverified::default(),
             progress: Progress::default(),
@@ -335,7 +334,7 @@ impl Store {
         *store.shared.tasks.lock() = Some(Tasks {
             flusher: tokio::spawn(store.watched(store.clone().run_flusher())),
             reclaimer: tokio::spawn(store.watched(store.clone().run_reclaimer())),
-            recovery: tokio::spawn(store.watched(store.clone().run_recovery(vacant.snapshots))),
+            recovery: tokio::spawn(store.watched(store.clone().run_recovery())),
             scrubber: tokio::spawn(store.watched(store.clone().run_scrubber())),
             timekeeper: tokio::spawn(store.watched(store.clone().run_timekeeper())),
         });

@@ -74,12 +74,12 @@ pub struct Region {
 }
 
 impl Region {
-    fn free(number: u32, changes: &Arc<Changes>, region_size: u64) -> Region {
+    fn unknown(number: u32, changes: &Arc<Changes>, region_size: u64) -> Region {
         Region {
             number,
             changes: Arc::clone(changes),
             mostly_dead: region_size / MOSTLY_DEAD,
-            state: AtomicU8::new(RegionState::Free as u8),
+            state: AtomicU8::new(RegionState::Unknown as u8),
             generation: AtomicU64::default(),
             live: AtomicU64::default(),
             keep_until: AtomicU32::default(),
@@ -369,12 +369,12 @@ pub struct RegionTable {
 }
 
 impl RegionTable {
-    /// A table of free regions, on a device that had this epoch when it was opened.
+    /// A table of regions of which nothing is known, on a device that had this epoch when it was opened.
     #[must_use]
     pub fn new(uuid: Uuid, layout: &Layout, opened_epoch: u32) -> RegionTable {
         let (count, region_size) = (layout.region_count, layout.region_size);
         let changes = Arc::new(Changes::new(count));
-        let regions = (0..count).map(|number| Region::free(number, &changes, region_size));
+        let regions = (0..count).map(|number| Region::unknown(number, &changes, region_size));
         RegionTable {
             uuid,
             regions: regions.collect(),

@@ -84,6 +84,13 @@ impl Store {
         }
     }
 
+    /// Whether there is a region to be emptied: for the benchmark, which times how long it takes to tell.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn has_victim(&self) -> bool {
+        self.least_worth().is_some()
+    }
+
     /// The region of least worth, unless another one may be emptied in its place.
     fn least_worth(&self) -> Option<Choice> {
         let (credit, free, stored) = {

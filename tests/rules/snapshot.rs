@@ -455,7 +455,7 @@ fn a_change_waits_until_the_snapshot_is_read() {
     let before = everything(&rig);
     stop_cleanly(&mut rig);
     rig.begin().unwrap();
-    rig.sim.set_delay(rawcached::device::Delay::Sleep(millis(500)));
+    rig.sim.set_delay(rawcached::device::Delay::Sleep(millis(100)));
     assert_eq!(rig.get(&key(59)), None, "a lookup does not wait");
     assert!(!rig.cache().is_ready());
     rig.put(b"new", &body(3, 100), &flushed()).unwrap();

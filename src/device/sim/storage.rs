@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::SECTOR_LEN;
 use super::random::SplitMix;
 
-const PAGE_LEN: usize = 64 << 10;
+/// Of a large device little is there, a block here and there.
+const PAGE_LEN: usize = 4 << 10;
 
 /// Bytes by page; an absent page is zero.
 #[derive(Clone, Default)]

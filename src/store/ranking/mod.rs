@@ -122,10 +122,10 @@ pub struct Ranking {
 }
 
 impl Ranking {
-    /// `count` free regions.
+    /// `count` regions of which nothing is known.
     pub fn new(count: u32, region_size: u64) -> Ranking {
-        let free = Facts {
-            state: RegionState::Free,
+        let unknown = Facts {
+            state: RegionState::Unknown,
             generation: Sequence(0),
             holds_purges: false,
             live: 0,
@@ -138,15 +138,15 @@ impl Ranking {
             claimed: 0,
         };
         let mut counts = [0; STATES];
-        counts[RegionState::Free as usize] = count as usize;
+        counts[RegionState::Unknown as usize] = count as usize;
         Ranking {
             region_size,
-            facts: vec![free; count as usize],
+            facts: vec![unknown; count as usize],
             now: Timestamp(0),
             counts,
             kills: 0,
             stuck: 0,
-            holding: BTreeSet::new(),
+            holding: (0..count).map(|region| (Sequence(0), region)).collect(),
             purges: BTreeSet::new(),
             trees: Trees::new(count),
             places: vec![None; count as usize],

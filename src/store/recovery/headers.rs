@@ -1,53 +1,80 @@
-//! The region headers, read at open. Owns what they alone say of each region.
+//! The region headers. Owns what they alone say of each region; until a region's header was looked at
+//! nobody knows what is in it, and it is neither free nor to be emptied.
 
-use futures_util::future::join_all;
+use std::sync::atomic::Ordering;
 
-use super::{PARALLEL, READ_ATTEMPTS};
-use crate::clock::Clock;
-use crate::device::Device;
-use crate::format::{REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Superblock, Trailer};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+
+use super::READ_ATTEMPTS;
+use super::progress::ProgressLog;
+use crate::format::{REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
+use crate::store::Store;
 use crate::store::regions::{RegionState, RegionTable};
+
+/// Headers read at the same time, in the order of the device: small and far apart, so a slow disk has many
+/// to choose the nearest from.
+const PARALLEL: usize = 256;
 
 /// The regions whose headers say that they hold no entries.
 #[derive(Default)]
-pub(in crate::store) struct Vacant {
+pub(super) struct Vacant {
     /// All of them.
     pub free: Vec<u32>,
     /// Those that hold part of an index snapshot, of whatever epoch.
     pub snapshots: Vec<u32>,
 }
 
-/// Fills the region table from the region headers.
-pub(in crate::store) async fn read_region_headers(
-    device: &Device,
-    superblock: &Superblock,
-    regions: &RegionTable,
-    clock: &Clock,
-) -> Vacant {
-    let mut vacant = Vacant::default();
-    let all: Vec<u32> = (0..superblock.layout.region_count).collect();
-    for batch in all.chunks(PARALLEL) {
-        let headers = batch.iter().map(|region| read_region_header(device, superblock, *region));
-        for (region, header) in batch.iter().zip(join_all(headers).await) {
-            match header {
-                Ok(header) => {
-                    clock.anchor(header.stamp);
-                    take_header(regions, *region, &header);
-                    if header.region_use != RegionUse::Log {
-                        vacant.free.push(*region);
-                    }
-                    if header.region_use == RegionUse::Snapshot {
-                        vacant.snapshots.push(*region);
-                    }
+impl Store {
+    /// Fills the region table from the region headers. Those that are vacant are not given out yet: they
+    /// may hold a snapshot. Ends early if the store stops.
+    pub(super) async fn read_region_headers(&self) -> Vacant {
+        let progress = &self.shared.progress;
+        let mut waiting = 0..self.shared.layout.region_count;
+        progress.headers_total.store(u64::from(waiting.end), Ordering::Relaxed);
+        let mut log = ProgressLog::start();
+        let mut vacant = Vacant::default();
+        let mut reading = FuturesUnordered::new();
+        loop {
+            while reading.len() < PARALLEL
+                && !self.shared.is_stopping()
+                && let Some(region) = waiting.next()
+            {
+                reading.push(self.read_region_header(region));
+            }
+            let Some((region, header)) = reading.next().await else { break };
+            // Blank, damaged or unreadable: the footer will tell.
+            if let Some(header) = header {
+                self.shared.clock.anchor(header.stamp);
+                take_header(&self.shared.regions, region, &header);
+                if header.region_use != RegionUse::Log {
+                    vacant.free.push(region);
                 }
-                // Blank, damaged or unreadable: the footer will tell.
-                Err(()) => {
-                    regions.begin_life(*region, Sequence(0), RegionState::Unknown);
+                if header.region_use == RegionUse::Snapshot {
+                    vacant.snapshots.push(region);
                 }
             }
+            let done = progress.headers_done.fetch_add(1, Ordering::Relaxed) + 1;
+            if done.is_multiple_of(PARALLEL as u64) {
+                log.tell(&progress.snapshot());
+                tokio::task::yield_now().await;
+            }
         }
+        // They came in the order of the reads; a new device is filled from its start.
+        vacant.free.sort_unstable();
+        vacant.snapshots.sort_unstable();
+        vacant
     }
-    vacant
+
+    async fn read_region_header(&self, region: u32) -> (u32, Option<RegionHeader>) {
+        let start = self.shared.layout.region_offset(region);
+        let range = start..start + REGION_HEADER_LEN as u64;
+        for _ in 0..READ_ATTEMPTS {
+            if let Ok(bytes) = self.shared.device.read_exact(range.clone()).await {
+                return (region, RegionHeader::decode(&bytes, self.shared.uuid, region).ok());
+            }
+        }
+        (region, None)
+    }
 }
 
 /// Takes a header's word for the life that a region is in.
@@ -74,20 +101,4 @@ pub(super) fn header_by(trailer: &Trailer) -> RegionHeader {
         touched: true,
         log: trailer.log,
     }
-}
-
-async fn read_region_header(
-    device: &Device,
-    superblock: &Superblock,
-    region: u32,
-) -> Result<RegionHeader, ()> {
-    let start = superblock.layout.region_offset(region);
-    let range = start..start + REGION_HEADER_LEN as u64;
-    for _ in 0..READ_ATTEMPTS {
-        if let Ok(bytes) = device.read_exact(range.clone()).await {
-            let header = RegionHeader::decode(&bytes, superblock.uuid, region);
-            return header.map_err(|_| ());
-        }
-    }
-    Err(())
 }

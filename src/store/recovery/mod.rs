@@ -1,5 +1,5 @@
-//! Learning what is on a device after a start: superblocks and region headers at open,
-//! footers (and the slots of unsealed regions) after it. Owns the order of the steps and when
+//! Learning what is on a device after a start: superblocks at open, region headers and footers (and the
+//! slots of unsealed regions) after it. Owns the order of the steps and when
 //! recovery is complete; reads no bodies of sealed regions and writes nothing but superblock repair.
 
 mod changed;
@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering;
 use tokio::sync::Semaphore;
 
 pub(super) use changed::Changed;
-pub(super) use headers::read_region_headers;
 pub(super) use progress::Progress;
 pub use progress::RecoveryStats;
 pub(super) use superblock::open_superblock;
@@ -29,7 +28,7 @@ use super::log::Incomplete;
 use super::regions::Region as RegionRow;
 use crate::clock::Stopwatch;
 
-/// Regions whose headers or footers are read at the same time.
+/// Regions whose footers are read at the same time.
 const PARALLEL: usize = 32;
 /// Attempts to read what recovery needs before a region is left alone.
 const READ_ATTEMPTS: usize = 3;
@@ -38,7 +37,7 @@ const THREADS_MAX: usize = 8;
 
 impl Store {
     /// Finds out what the device holds and makes it visible.
-    pub(super) async fn run_recovery(self, snapshots: Vec<u32>) {
+    pub(super) async fn run_recovery(self) {
         let watch = Stopwatch::start();
         // What a killed process wrote may still be lost with the power, and what it hid come back.
         // By the flusher: a failed flush takes what was stored since the start with it.
@@ -46,11 +45,14 @@ impl Store {
         if self.flush_through(ticket).await.is_err() {
             self.shared.log.lock().note_all_unindexed();
         }
+        let vacant = self.read_region_headers().await;
+        if self.shared.is_stopping() {
+            // Cut short: what was not looked at is as it was, for the next start.
+            return;
+        }
         let threads = threads();
-        let loaded = self.load_snapshot(&snapshots, threads).await;
-        // From here on the regions of the snapshot are free like others.
-        self.shared.snapshot_settled.store(true, Ordering::Release);
-        self.shared.changes.notify_waiters();
+        let loaded = self.load_snapshot(&vacant.snapshots, threads).await;
+        self.settle_snapshot(vacant.free);
         if let Some(entries) = loaded {
             // The index knows all that the regions hold, whether they can be read or not.
             self.finish_recovery(Incomplete::default());
@@ -65,6 +67,13 @@ impl Store {
         self.finish_recovery(gathered.incomplete);
         self.tell_recovered(recovered, &watch);
         self.read_unread_regions().await;
+    }
+
+    /// From here on the regions of a snapshot are free like others.
+    fn settle_snapshot(&self, vacant: Vec<u32>) {
+        self.shared.log.lock().add_vacant(vacant);
+        self.shared.snapshot_settled.store(true, Ordering::Release);
+        self.shared.changes.notify_waiters();
     }
 
     fn tell_recovered(&self, entries: u64, watch: &Stopwatch) {

@@ -7,6 +7,8 @@ use crate::clock::Stopwatch;
 /// How far recovery is, as it goes on.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Progress {
+    pub headers_total: AtomicU64,
+    pub headers_done: AtomicU64,
     pub regions_total: AtomicU64,
     pub regions_done: AtomicU64,
     pub parts_total: AtomicU64,
@@ -18,6 +20,10 @@ pub(in crate::store) struct Progress {
 /// How far recovery is at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryStats {
+    /// Region headers to be read.
+    pub headers_total: u64,
+    /// Region headers that were read.
+    pub headers_done: u64,
     /// Regions that may hold entries.
     pub regions_total: u64,
     /// Regions whose contents are known.
@@ -36,6 +42,8 @@ impl Progress {
     pub fn snapshot(&self) -> RecoveryStats {
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         RecoveryStats {
+            headers_total: load(&self.headers_total),
+            headers_done: load(&self.headers_done),
             regions_total: load(&self.regions_total),
             regions_done: load(&self.regions_done),
             parts_total: load(&self.parts_total),
@@ -51,6 +59,8 @@ impl RecoveryStats {
     #[must_use]
     pub fn complete() -> RecoveryStats {
         RecoveryStats {
+            headers_total: 1,
+            headers_done: 1,
             regions_total: 1,
             regions_done: 1,
             parts_total: 1,
@@ -59,14 +69,16 @@ impl RecoveryStats {
         }
     }
 
-    /// The part of the work that is done, 0 to 1: reading and the index count half each.
+    /// The part of the work that is done, 0 to 1: headers count a tenth, what else is read four
+    /// tenths, the index half.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
     pub fn ratio(&self) -> f64 {
         let part =
             |done: u64, total: u64| if total == 0 { 0.0 } else { done as f64 / total as f64 };
+        let headers = part(self.headers_done, self.headers_total);
         let read = part(self.regions_done, self.regions_total);
-        (read + part(self.parts_done, self.parts_total)) / 2.0
+        headers * 0.1 + read * 0.4 + part(self.parts_done, self.parts_total) * 0.5
     }
 }
 
@@ -86,8 +98,8 @@ impl ProgressLog {
         if secs > self.said_secs {
             self.said_secs = secs;
             let percent = (stats.ratio() * 100.0).round();
-            let RecoveryStats { regions_done, regions_total, found, .. } = *stats;
-            tracing::info!(percent, regions_done, regions_total, found, "recovering");
+            let RecoveryStats { headers_done, regions_done, regions_total, found, .. } = *stats;
+            tracing::info!(percent, headers_done, regions_done, regions_total, found, "recovering");
         }
     }
 }
