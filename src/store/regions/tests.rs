@@ -2,10 +2,12 @@
 
 use super::*;
 
-/// Ten regions of a device that had epoch 1 when it was opened.
+/// Free regions of a device that had epoch 1 when it was opened.
 fn table() -> RegionTable {
     let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
-    RegionTable::new(Uuid([1; 16]), &layout, 1)
+    let table = RegionTable::new(Uuid([1; 16]), &layout, 1);
+    (0..layout.region_count).for_each(|region| table.set_free(region));
+    table
 }
 
 fn at(epoch: u32, counter: u64) -> Sequence {
