@@ -62,7 +62,7 @@ impl Device {
     /// be sent.
     ///
     /// # Errors
-    /// As [`Device::read_adaptive_in_time`]; of kind [`io::ErrorKind::TimedOut`] when it lasts too long.
+    /// As [`Device::read_adaptive_in_time`]; of kind [`std::io::ErrorKind::TimedOut`] when it lasts too long.
     ///
     /// # Panics
     /// As [`Device::read`].
