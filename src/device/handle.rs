@@ -385,9 +385,12 @@ impl Inner {
     ) -> io::Result<Completion> {
         let (kind, len) = (operation.kind(), operation.len());
         let in_flight = self.stats.submitted(kind);
-        // Of reads only those that a client waits for: others may be as long as they like.
+        // Of reads only those that a client waits for at this moment: others may be as long as they like,
+        // or be looked at only when a client takes its time to ask for more.
         let is_timed = match kind {
-            OperationKind::Read => deadline.is_some() && self.pace.wants_read(),
+            OperationKind::Read => {
+                deadline.is_some() && deadline == self.read_deadline && self.pace.wants_read()
+            }
             OperationKind::Write => true,
             OperationKind::Flush => false,
         };

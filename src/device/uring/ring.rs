@@ -10,6 +10,7 @@ use std::time::Duration;
 use io_uring::squeue::{Entry, PushError};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, types};
 
+use crate::clock::Stopwatch;
 use crate::device::engine::{Operation, Request};
 use crate::device::files::Files;
 use crate::device::request_queue::RequestQueue;
@@ -32,9 +33,9 @@ const TRANSFER_LEN_MAX: usize = 1 << 30;
 
 /// Attempts to enter the kernel for the first read, should they be put off.
 const TRIAL_TURNS_MAX: u32 = 1000;
-/// Waits that the kernel may refuse for want of something before the ring is given up, and the pause
-/// after each: five seconds.
-const REFUSALS_MAX: u32 = 5000;
+/// How long the kernel may refuse all for want of something before the ring is given up, and the pause
+/// of who waits after each attempt.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
 /// How often a lost ring is looked at before what the kernel has of it is left to it, and the pause
@@ -77,8 +78,8 @@ pub(super) struct Ring {
     free: Vec<usize>,
     /// Entries that were put into the submission queue.
     entries: u64,
-    /// Waits that the kernel refused, one after another.
-    refusals: u32,
+    /// Since when the kernel refuses all.
+    refused: Option<Stopwatch>,
     is_lost: bool,
     /// A descriptor whose readiness ends a wait, and whether the kernel watches it.
     wake: Option<(RawFd, bool)>,
@@ -132,8 +133,8 @@ impl Ring {
         let slots = (0..DEPTH).map(|_| Slot::default()).collect();
         let free = (0..DEPTH).rev().collect();
         let queue = RequestQueue::new(WRITING_MAX);
-        let (entries, refusals, is_lost, wake) = (0, 0, false, None);
-        Ok(Ring { ring, queue, slots, free, entries, refusals, is_lost, wake, _files: files })
+        let (entries, refused, is_lost, wake) = (0, None, false, None);
+        Ok(Ring { ring, queue, slots, free, entries, refused, is_lost, wake, _files: files })
     }
 
     /// Reads a block as all others will be. A read that fails without the ring too is the device's
@@ -240,12 +241,15 @@ impl Ring {
 
     fn enter(&mut self, wait: usize) -> io::Result<()> {
         match self.ring.submit_and_wait(wait) {
-            Ok(_) => self.refusals = 0,
+            Ok(_) => self.refused = None,
             // What was not taken stays in the submission queue.
-            Err(error) if is_passing(&error) && self.refusals < REFUSALS_MAX => {
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            Err(error) if is_passing(&error) => {
+                if self.refused.get_or_insert_with(Stopwatch::start).elapsed() >= REFUSED_MAX {
+                    return Err(error);
+                }
                 // Who waits would come back at once.
                 if wait > 0 {
-                    self.refusals += 1;
                     thread::sleep(REFUSED_PAUSE);
                 }
             }
