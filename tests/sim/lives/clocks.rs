@@ -23,8 +23,9 @@ const ROUNDING: i64 = 1;
 pub struct Misled {
     /// Seconds that cache time may be ahead, since a clock was believed.
     ahead: i64,
-    /// The device may have a pair of readings of a clock that was ahead.
-    by_pair: bool,
+    /// The device may have a pair of readings of a clock that was ahead by so many seconds: what is ahead
+    /// by less than a year more is believed.
+    pair_ahead: i64,
 }
 
 impl Run {
@@ -59,10 +60,10 @@ impl Run {
         }
         let ahead = self.wall - right;
         if ahead > 0 {
-            if ahead <= BELIEVED {
+            if ahead <= BELIEVED + self.misled.pair_ahead {
                 self.misled.ahead += ahead;
+                self.misled.pair_ahead = self.misled.pair_ahead.max(ahead);
             }
-            self.misled.by_pair |= ahead <= BELIEVED;
         }
         self.misled.ahead += ROUNDING;
     }
@@ -101,7 +102,7 @@ impl Run {
         clock.set_wall(self.world.right_wall());
         clock.set_synchronised(true);
         tokio::time::sleep(LOOKED_AT).await;
-        if !self.misled.by_pair && cache.stats().store.age_unknown {
+        if self.misled.pair_ahead == 0 && cache.stats().store.age_unknown {
             let what = "what is there is of unknown age for good".to_owned();
             self.world.history(born).violate(what);
         }
