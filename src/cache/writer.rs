@@ -160,6 +160,11 @@ impl Writer {
             if !staged.is_empty() {
                 self.append(staged).await?;
             }
+            if self.lost {
+                // Not by looking for the slice: another one's word may look like its.
+                let purged = self.cache.inner.store.is_purged(self.fill);
+                return Err(if purged { StoreError::Purged } else { StoreError::Evicted });
+            }
             let head = ObjectHead {
                 len: self.len,
                 object: self.object.unwrap_or_default(),

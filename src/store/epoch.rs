@@ -33,7 +33,8 @@ impl Store {
             })?;
         }
         // However often it is tried, it is the same epoch.
-        self.begin_mutation().await
+        let begun = tokio::time::timeout(ROOM_WAIT_MAX, self.begin_mutation()).await;
+        begun.unwrap_or(Err(StoreError::Busy("the device does not keep up")))
     }
 
     /// One that fails leaves the epoch to be written, and the next attempt writes the same.

@@ -313,7 +313,15 @@ impl Store {
         let wanted = !self.shared.waiters.lock().is_empty();
         let sync = wanted || must_sync || deadlines.sync.is_some_and(|at| at <= now);
         let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
-        self.shared.log.lock().raise_epoch_if_due(self.shared.clock.pair());
+        {
+            let mut log = self.shared.log.lock();
+            let is_settled = self.shared.snapshot_settled.load(Ordering::Acquire);
+            if is_settled && log.is_epoch_wanted() && !self.shared.health.is_refusing() {
+                // A purge waits for it that nobody waits for any more.
+                log.raise_epoch(self.shared.clock.pair());
+            }
+            log.raise_epoch_if_due(self.shared.clock.pair());
+        }
         while self.shared.log.lock().record_removals(self.shared.clock.now()) {}
         let mut log = self.shared.log.lock();
         let (superblock, dirty) = log.superblock();

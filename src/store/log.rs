@@ -360,6 +360,11 @@ impl Log {
         self.freeing = true;
     }
 
+    /// Whether the index may lack entries of a region that is not durably free yet.
+    pub fn is_freeing(&self) -> bool {
+        self.freeing
+    }
+
     /// The region is durably free, or what it holds will come back with a restart.
     pub fn end_freeing(&mut self, region: u32, freed: bool) {
         if self.freeing && !freed {

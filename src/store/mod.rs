@@ -198,6 +198,8 @@ struct Shared {
     snapshot_settled: AtomicBool,
     changed: Changed,
     unverified: Unverified,
+    /// Removals that were made before the words were there, and their sequences.
+    removed_unseen: Mutex<Vec<(Box<[u8]>, Sequence)>>,
     progress: Progress,
     stopping: AtomicBool,
     closed: AtomicBool,
@@ -318,6 +320,7 @@ impl Store {
             snapshot_settled: AtomicBool::new(false),
             changed: Changed::new(),
             unverified: Unverified::default(),
+            removed_unseen: Mutex::default(),
             progress: Progress::default(),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),

@@ -27,7 +27,7 @@ pub(super) struct Found {
     /// Words that may be the key's but cannot be read: they must not survive a change.
     pub suspects: SmallVec<[Candidate; 1]>,
     /// Older versions of the key that a change killed without having seen them.
-    dead: SmallVec<[Place; 1]>,
+    pub dead: SmallVec<[Place; 1]>,
     /// There are more words than were looked at, and none of those was the key's: it may have an
     /// older version among the others, and the change must kill it unseen.
     is_partial: bool,
@@ -128,7 +128,8 @@ impl Store {
         let change = Change { key_hash: self.key_hash(key), slot, fill };
         let mut patience = Patience::default();
         loop {
-            let found = self.find(key, change.key_hash).await;
+            let deadline = Instant::now() + ROOM_WAIT_MAX;
+            let found = self.find_by(key, change.key_hash, deadline).await;
             if let Some(refused) = self.refusal(condition, found.matched.as_ref()).await {
                 return Ok((refused, 0));
             }
@@ -153,7 +154,7 @@ impl Store {
         self.find_among((key, key_hash), LOOKS_MAX, None).await
     }
 
-    /// As [`Store::find`], for a removal, which holds whatever the device does: what is not read by
+    /// As [`Store::find`], for changes that do not wait for ever: what is not read by
     /// the deadline counts as unreadable.
     pub(super) async fn find_by(&self, key: &[u8], key_hash: u64, deadline: Instant) -> Found {
         self.find_among((key, key_hash), LOOKS_MAX, Some(deadline)).await
@@ -187,7 +188,7 @@ impl Store {
             for candidate in candidates {
                 let load = self.load_for_change(candidate, (key, key_hash));
                 let loaded = match deadline {
-                    Some(at) => timeout_at(at, load).await.unwrap_or(Loaded::Unreadable),
+                    Some(at) => timeout_at(at, load).await.unwrap_or(Loaded::Late),
                     None => load.await,
                 };
                 match loaded {
@@ -208,7 +209,9 @@ impl Store {
                             continue 'again;
                         }
                     }
-                    Loaded::Damaged | Loaded::Unreadable => found.suspects.push(candidate),
+                    Loaded::Damaged | Loaded::Unreadable | Loaded::Late => {
+                        found.suspects.push(candidate);
+                    }
                 }
             }
             return found;

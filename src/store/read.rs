@@ -1,6 +1,7 @@
 //! Reading entries: from the RAM tier, from the open region, from the device. Owns the
 //! verification of what was read; a doubt is never an answer.
 
+use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -84,6 +85,8 @@ pub(super) enum Loaded {
     Damaged,
     /// The device failed.
     Unreadable,
+    /// The device did not answer in time.
+    Late,
 }
 
 /// What the memory of the log has at a candidate's place.
@@ -241,7 +244,7 @@ impl Store {
                     Loaded::Damaged => {
                         self.drop_damaged(key_hash, candidate);
                     }
-                    Loaded::Unreadable => {}
+                    Loaded::Unreadable | Loaded::Late => {}
                 }
             }
             if !moved {
@@ -425,8 +428,9 @@ impl Store {
         let by_cache = adaptive && row.is_untouched();
         let first = if by_cache { Extent::Answer } else { extent.direct() };
         let mut loaded = self.load_from_device(candidate, first).await;
-        if by_cache && matches!(loaded, Loaded::Damaged) {
+        if by_cache && matches!(loaded, Loaded::Damaged | Loaded::Unreadable) {
             self.distrust(candidate, life.region(), offset);
+            loaded = Loaded::Damaged;
         }
         if matches!(loaded, Loaded::Damaged) && self.shared.regions.is_in(life) {
             // A transfer can go wrong once; the second answer counts.
@@ -495,9 +499,12 @@ impl Store {
         // Held until the caller has the entry, and decides without waiting what to keep of it.
         let _turn = self.turn_to_read(within.end - within.start).await;
         match self.read_region(life.region(), within.clone(), extent).await {
-            Err(_) => {
+            Err(error) => {
                 count(&self.shared.counters.read_errors);
-                Loaded::Unreadable
+                match error.source.kind() {
+                    io::ErrorKind::TimedOut => Loaded::Late,
+                    _ => Loaded::Unreadable,
+                }
             }
             Ok(bytes) => {
                 let skip = usize::try_from(offset - within.start).unwrap_or(usize::MAX);

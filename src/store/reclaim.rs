@@ -164,6 +164,7 @@ impl Store {
             row.state() == RegionState::Sealed
                 && !row.holds_purges()
                 && row.kills() == 0
+                && row.claimed() == 0
                 && !row.is_set_aside(now)
         });
         rows.min_by_key(|(_, row)| row.generation()).map(|(region, _)| region)

@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::counters::count;
+use super::fills::Fill;
 use super::log::{Log, Ticket};
 use super::mutate::{Found, Patience};
 use super::read::Candidate;
 use super::removals::{Removal, Tombstone};
 use super::request::{Lifetime, StoreError};
+use super::unverified::LOOKS_MAX;
 use super::{PURGE_WAIT_MAX, REMOVAL_LOOK_MAX, Store};
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
@@ -27,15 +29,21 @@ enum TakenOut {
     Changed,
 }
 
-/// A removal that waits for words to come; dropped, it is made without them.
-struct RemovedUnseen<'a> {
+/// Removals that are completed later, at most; what more there are stays dead in the index.
+const UNSEEN_MAX: usize = 4096;
+
+/// A removal that has not seen yet what it is of. Dropped, because it took too long or nobody waits any
+/// more, it is made without that.
+struct Unseen<'a> {
     store: &'a Store,
+    key: &'a [u8],
     key_hash: u64,
+    asked: bool,
 }
 
-impl Drop for RemovedUnseen<'_> {
+impl Drop for Unseen<'_> {
     fn drop(&mut self) {
-        self.store.remove_unseen(self.key_hash);
+        self.store.remove_unseen(self.key, self.key_hash, self.asked);
     }
 }
 
@@ -53,68 +61,84 @@ impl Store {
         if purge {
             self.shared.fills.purge(key_hash);
         }
-        self.words_complete(key_hash).await?;
+        let unseen = Unseen { store: self, key, key_hash, asked: purge };
+        self.words_complete(purge).await?;
         let deadline = Instant::now() + REMOVAL_LOOK_MAX;
-        let found = loop {
+        let (found, taken) = loop {
             let found = self.find_by(key, key_hash, deadline).await;
             let nothing = found.matched.is_none() && found.suspects.is_empty();
-            if nothing && self.is_absent(key_hash) {
+            if nothing && let Some(appended) = self.absent_as_of(key_hash) {
+                std::mem::forget(unseen);
                 if purge {
-                    in_time(self.settle_absence()).await?;
+                    in_time(self.settle_absence(appended)).await?;
                 }
                 return Ok(false);
             }
             let taken = self.take_out(key_hash, &found, purge)?;
-            if matches!(taken, TakenOut::Changed) {
-                continue;
+            if !matches!(taken, TakenOut::Changed) {
+                break (found, taken);
             }
-            self.after_displacing(&found);
-            if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
-                in_time(self.settle_removal(taken)).await?;
-            }
-            break found;
         };
+        std::mem::forget(unseen);
+        self.after_displacing(&found);
+        if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
+            in_time(self.settle_removal(taken)).await?;
+        }
         Ok(found.matched.is_some_and(|matched| matched.live))
+    }
+
+    /// Whether the key of a store in progress was purged since it began.
+    #[must_use]
+    pub fn is_purged(&self, fill: Fill) -> bool {
+        self.shared.fills.is_purged(fill)
     }
 
     /// Ends the life of a live entry now; gives the lifetime it had. Nobody finds it from here on,
     /// whatever the device does.
     pub(super) async fn end_life(&self, key: &[u8]) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
-        self.words_complete(key_hash).await?;
+        let unseen = Unseen { store: self, key, key_hash, asked: true };
+        self.words_complete(true).await?;
         let deadline = Instant::now() + REMOVAL_LOOK_MAX;
-        loop {
+        let (found, taken) = loop {
             let found = self.find_by(key, key_hash, deadline).await;
-            let live = found.matched.as_ref().filter(|matched| matched.live);
-            if live.is_none() && found.suspects.is_empty() {
+            let is_live = found.matched.as_ref().is_some_and(|matched| matched.live);
+            if !is_live && found.suspects.is_empty() {
+                std::mem::forget(unseen);
                 return Ok(None);
             }
             let taken = self.take_out(key_hash, &found, true)?;
-            if matches!(taken, TakenOut::Changed) {
-                continue;
+            if !matches!(taken, TakenOut::Changed) {
+                break (found, taken);
             }
-            self.after_displacing(&found);
-            if matches!(taken, TakenOut::Unrecorded { .. }) {
-                in_time(self.settle_removal(taken)).await?;
-            }
-            return Ok(live.map(|live| live.lifetime));
+        };
+        std::mem::forget(unseen);
+        self.after_displacing(&found);
+        if matches!(taken, TakenOut::Unrecorded { .. }) {
+            in_time(self.settle_removal(taken)).await?;
         }
+        let live = found.matched.filter(|matched| matched.live);
+        Ok(live.map(|live| live.lifetime))
     }
 
-    /// Waits until the snapshot of the index is read: its words would come after a removal. If that lasts
-    /// too long, or nobody waits any more, the removal holds all the same, of whatever comes.
-    async fn words_complete(&self, key_hash: u64) -> Result<(), StoreError> {
-        let unseen = RemovedUnseen { store: self, key_hash };
-        in_time(self.snapshot_settled()).await?;
-        std::mem::forget(unseen);
-        Ok(())
+    /// Waits until the snapshot of the index is read: its words would come after a removal. Who wants
+    /// no more than that the entry is gone does not wait.
+    async fn words_complete(&self, purge: bool) -> Result<(), StoreError> {
+        if self.shared.snapshot_settled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if !purge {
+            return Err(StoreError::Busy("the regions of the device are not known yet"));
+        }
+        in_time(self.snapshot_settled()).await
     }
 
     /// Makes a key dead of which it is not known yet whether it has an entry.
-    fn remove_unseen(&self, key_hash: u64) {
+    fn remove_unseen(&self, key: &[u8], key_hash: u64, asked: bool) {
         let shared = &*self.shared;
         let mut log = shared.log.lock();
-        if self.check_open(None).is_err() {
+        let oldest = || shared.regions.oldest_generation_but(u32::MAX);
+        if self.check_open(None).is_err() || !shared.unverified.has_room(oldest) {
             return;
         }
         shared.changed.note(key_hash);
@@ -123,8 +147,51 @@ impl Store {
             let _bucket = shared.index.lock(key_hash);
             shared.unverified.note(key_hash, kill.sequence);
         }
-        self.record_removal(&mut log, Tombstone { kill, asked: true });
+        self.record_removal(&mut log, Tombstone { kill, asked });
         self.release(log);
+        shared.wake_flusher.notify_one();
+        let mut unseen = shared.removed_unseen.lock();
+        if unseen.len() < UNSEEN_MAX {
+            unseen.push((key.into(), kill.sequence));
+        }
+    }
+
+    /// Takes out what removals killed that did not see it: as long as one is dead but in the index a stop
+    /// writes no snapshot.
+    pub(super) async fn take_out_unseen(&self) {
+        if !self.shared.snapshot_settled.load(Ordering::Acquire) {
+            return;
+        }
+        let unseen = std::mem::take(&mut *self.shared.removed_unseen.lock());
+        for (key, sequence) in unseen {
+            if self.shared.is_stopping() {
+                return;
+            }
+            let key_hash = self.key_hash(&key);
+            let deadline = Instant::now() + REMOVAL_LOOK_MAX;
+            loop {
+                let found = self.find_by(&key, key_hash, deadline).await;
+                if found.places.len() > LOOKS_MAX || !found.suspects.is_empty() {
+                    break;
+                }
+                let log = self.shared.log.lock();
+                let mut bucket = self.shared.index.lock(key_hash);
+                if self.is_unchanged(&bucket, &found.places) {
+                    for place in &found.dead {
+                        if let Some(word) = bucket.remove(place.location()) {
+                            self.shared.uncount(word);
+                        }
+                    }
+                    self.shared.unverified.forget(key_hash, sequence);
+                    drop(bucket);
+                    self.release(log);
+                    for place in &found.dead {
+                        self.shared.resident.remove(*place);
+                    }
+                    break;
+                }
+            }
+        }
     }
 
     /// Takes what was found of a key out of the index, with its kill record if that can be written
@@ -218,22 +285,27 @@ impl Store {
     }
 
     /// Whether a key without a word has none for good, as seen under the append lock: nothing is
-    /// half published and no older version may hide.
-    fn is_absent(&self, key_hash: u64) -> bool {
+    /// half published and no older version may hide. Gives the ticket up to which that must be durable.
+    fn absent_as_of(&self, key_hash: u64) -> Option<Ticket> {
         let log = self.shared.log.lock();
-        !log.may_hide_older(key_hash) && self.shared.index.lock(key_hash).candidates().is_empty()
+        let is_absent = !log.may_hide_older(key_hash)
+            && self.shared.index.lock(key_hash).candidates().is_empty();
+        is_absent.then(|| log.appended())
     }
 
     /// A key that has no word may have one again after a crash, as long as what removed it
     /// (an expired overwrite, a kill record) is not durable; and a key that expired, as long as the
     /// device knows of no time after its end: the clock may be set back before the next start. A
     /// purge waits for that.
-    async fn settle_absence(&self) -> Result<(), StoreError> {
+    async fn settle_absence(&self, appended: Ticket) -> Result<(), StoreError> {
+        // Not with a later ticket alone: what failed since would be forgotten.
+        self.flush_through_if_needed(appended).await?;
         let forgotten_until = Timestamp(self.shared.forgotten_until.load(Ordering::Acquire));
-        if self.shared.log.lock().superblock().0.time.cache < forgotten_until {
-            self.begin_mutation().await?;
+        if self.shared.log.lock().superblock().0.time.cache >= forgotten_until {
+            return Ok(());
         }
-        let appended = {
+        self.begin_mutation().await?;
+        let renewed = {
             let mut log = self.shared.log.lock();
             if log.superblock().0.time.cache < forgotten_until {
                 log.renew_superblock(self.shared.clock.pair())
@@ -241,7 +313,7 @@ impl Store {
                 log.appended()
             }
         };
-        self.flush_through_if_needed(appended).await
+        self.flush_through_if_needed(renewed).await
     }
 
     /// Drops the word of an entry whose bytes are damaged, with a kill record in case they can

@@ -374,7 +374,7 @@ impl Store {
         self.give_way().await;
         match self.load_stored(candidate, Extent::Whole).await {
             Loaded::Entry(..) | Loaded::Moved => {}
-            Loaded::Unreadable => count(&self.shared.counters.scrub_unreadable),
+            Loaded::Unreadable | Loaded::Late => count(&self.shared.counters.scrub_unreadable),
             Loaded::Damaged => {
                 let offset = self.shared.layout.region_offset(life.region()) + record.offset;
                 self.report(scrub, Part::Entry, (Some(life.region()), offset));

@@ -71,7 +71,10 @@ impl Store {
     pub(super) async fn run_timekeeper(self) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK_INTERVAL) => self.look_at_clock(),
+                () = tokio::time::sleep(LOOK_INTERVAL) => {
+                    self.look_at_clock();
+                    self.take_out_unseen().await;
+                }
                 () = self.shared.stop_timekeeper.notified() => return,
             }
         }
@@ -118,6 +121,10 @@ impl Store {
         let shared = &*self.shared;
         let unknown = shared.unknown_age.load(Ordering::Acquire);
         if unknown == 0 || !shared.is_recovered() {
+            return false;
+        }
+        if shared.log.lock().is_freeing() {
+            // On the device the region that is being freed may go on with its life.
             return false;
         }
         let oldest = shared.regions.oldest_generation();

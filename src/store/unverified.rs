@@ -50,7 +50,17 @@ impl Unverified {
         changes.len() < CHANGES_MAX
     }
 
-    /// Whether there was none since the store was opened.
+    /// A change is to be kept no longer: all words that may be the key's were looked at since. Under the
+    /// key's bucket lock. Has no effect if it is not the last one.
+    pub fn forget(&self, key_hash: u64, sequence: Sequence) {
+        let mut changes = self.changes.lock();
+        if changes.get(&key_hash) == Some(&sequence) {
+            changes.remove(&key_hash);
+        }
+        self.any.store(!changes.is_empty(), Ordering::Release);
+    }
+
+    /// Whether none is kept.
     pub fn is_empty(&self) -> bool {
         !self.any.load(Ordering::Acquire)
     }
@@ -68,6 +78,10 @@ mod tests {
         unverified.note(1, Sequence(10));
         assert!(unverified.kills(1, Sequence(19)) && !unverified.kills(1, Sequence(20)));
         assert!(!unverified.kills(2, Sequence(1)) && !unverified.is_empty());
+        unverified.forget(1, Sequence(10));
+        assert!(unverified.kills(1, Sequence(19)), "there was a later one");
+        unverified.forget(1, Sequence(20));
+        assert!(!unverified.kills(1, Sequence(19)) && unverified.is_empty());
     }
 
     #[test]

@@ -17,12 +17,12 @@ fn a_device_of_65536_regions_is_opened_by_a_few_reads() {
     rig.put(b"key", &body(1, 1000), &flushed()).unwrap();
     for ends in [Rig::stop, stop_cleanly] {
         ends(&mut rig);
-        let reads = rig.sim.counts().reads;
+        let before = rig.sim.counts().reads;
         rig.begin().unwrap();
-        let reads = rig.sim.counts().reads - reads;
+        let reads = rig.sim.counts().reads - before;
         assert!(reads <= 8, "{reads} reads before it was open");
         rig.run(rig.cache().ready());
-        assert!(rig.sim.counts().reads > LARGEST.regions);
+        assert!(rig.sim.counts().reads - before > LARGEST.regions);
         assert_eq!(rig.get(b"key").unwrap(), body(1, 1000));
     }
 }
@@ -51,8 +51,11 @@ fn before_regions_are_known_nothing_is_served_and_stores_are_refused_in_time() {
         ends(&mut rig);
         begin_slowly(&mut rig);
         assert_eq!(rig.get(b"old"), None, "it may be superseded in a region that is not known");
+        let began = rig.run(async { tokio::time::Instant::now() });
         let refused = rig.put(b"new", &body(3, 1000), &for_secs(1000));
         assert!(matches!(refused, Err(StoreError::Busy(_))), "{refused:?}");
+        let waited = rig.run(async move { began.elapsed() });
+        assert!(waited < secs(6), "{waited:?}");
         let given_up = rig.run(async {
             let removal = rig.cache().remove(b"given up");
             tokio::time::timeout(secs(1), removal).await.is_err()

@@ -44,6 +44,24 @@ fn a_read_that_lasts_too_long_is_a_miss_and_the_entry_stays() {
 }
 
 #[test]
+fn a_removal_holds_whose_caller_goes_away_before_it_is_known_what_it_is_of() {
+    let mut rig = rig();
+    rig.sim.set_delay(Delay::Sleep(secs(50)));
+    let removal = rig.cache().remove(b"key");
+    assert!(rig.run(async { tokio::time::timeout(millis(500), removal).await }).is_err());
+    rig.sim.set_delay(Delay::None);
+    rig.sleep(secs(100));
+    assert_eq!(rig.get(b"key"), None);
+    assert!(rig.get(b"filler-0").is_some());
+    // Nothing is in doubt after it.
+    rig.restart();
+    assert_eq!(rig.stats().store.counters.snapshots_loaded, 1);
+    assert_eq!(rig.get(b"key"), None);
+    rig.power_cut();
+    assert_eq!(rig.get(b"key"), None);
+}
+
+#[test]
 fn a_body_under_way_ends_short_when_the_device_hangs() {
     let options = CacheOptions { ram_bytes: 0, range_buffer_bytes: 1 << 10, ..plain() };
     let mut rig = Rig::with(Disk { region_size: 4 << 20, ..SMALL }, options);

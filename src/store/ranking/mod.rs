@@ -330,11 +330,11 @@ impl Ranking {
         lives.filter(|region| self.facts[*region as usize].state == RegionState::Unreadable)
     }
 
-    /// Whether a region waits to be emptied that is not left alone for now.
+    /// Whether a region of entries waits to be emptied that is not left alone for now.
     pub fn has_untried(&mut self, now: Timestamp) -> bool {
         self.advance(now);
         let is_aside = |group: &Group| matches!(group, Group::Aside { .. });
-        self.groups.keys().any(|group| !is_aside(group)) || self.purges_tried().next().is_some()
+        self.groups.keys().any(|group| !is_aside(group))
     }
 
     /// Whether a damaged region waits to be emptied that is not left alone for now.

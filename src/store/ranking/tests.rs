@@ -166,7 +166,7 @@ impl Walk {
             sealed.count(),
             used.map(|row| row.kills).sum(),
             self.regions.iter().filter(|row| is_stuck(row)).count(),
-            tried.clone().next().is_some(),
+            tried.clone().any(|row| !row.holds_purges),
             tried.any(|row| row.is_condemned),
         )
     }

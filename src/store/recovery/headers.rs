@@ -2,18 +2,22 @@
 //! nobody knows what is in it, and it is neither free nor to be emptied.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::READ_ATTEMPTS;
 use super::progress::ProgressLog;
-use crate::format::{REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
+use crate::format::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
 use crate::store::Store;
 use crate::store::regions::{RegionState, RegionTable};
 
 /// Headers read at the same time, in the order of the device: small and far apart, so a slow disk has many
 /// to choose the nearest from.
 const PARALLEL: usize = 256;
+
+/// How long the read of a header lasts before it counts as failed: others wait behind it on a slow disk.
+const HEADER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The regions whose headers say that they hold no entries.
 #[derive(Default)]
@@ -45,7 +49,11 @@ impl Store {
             // Blank, damaged or unreadable: the footer will tell.
             if let Some(header) = header {
                 self.shared.clock.anchor(header.stamp);
-                take_header(&self.shared.regions, region, &header);
+                {
+                    // What a failed write says of all regions is said under this lock.
+                    let _log = self.shared.log.lock();
+                    take_header(&self.shared.regions, region, &header);
+                }
                 if header.region_use != RegionUse::Log {
                     vacant.free.push(region);
                 }
@@ -69,8 +77,13 @@ impl Store {
         let start = self.shared.layout.region_offset(region);
         let range = start..start + REGION_HEADER_LEN as u64;
         for _ in 0..READ_ATTEMPTS {
-            if let Ok(bytes) = self.shared.device.read_exact(range.clone()).await {
+            let read = self.shared.device.read_exact(range.clone());
+            // A disk tries again by itself for as long as it likes; one bad spot holds up all others.
+            if let Ok(Ok(bytes)) = tokio::time::timeout(HEADER_WAIT_MAX, read).await {
                 return (region, RegionHeader::decode(&bytes, self.shared.uuid, region).ok());
+            }
+            if self.shared.is_stopping() {
+                break;
             }
         }
         (region, None)
@@ -87,6 +100,10 @@ pub(super) fn take_header(regions: &RegionTable, region: u32, header: &RegionHea
     // Its tombstones, carried ones too, are of its epoch or earlier ones.
     let end = Sequence::first_of(header.generation.epoch().saturating_add(1));
     regions.on_device(region).set_log(header.log, end);
+    if header.log == LogKind::Purges {
+        // What failed before this was known said that it may hold entries.
+        regions.note_indexed(region);
+    }
     if header.touched {
         regions.on_device(region).set_touched();
     }

@@ -53,6 +53,7 @@ impl Store {
         let threads = threads();
         let loaded = self.load_snapshot(&vacant.snapshots, threads).await;
         self.settle_snapshot(vacant.free);
+        self.take_out_unseen().await;
         if let Some(entries) = loaded {
             // The index knows all that the regions hold, whether they can be read or not.
             self.finish_recovery(Incomplete::default());
@@ -74,6 +75,8 @@ impl Store {
         self.shared.log.lock().add_vacant(vacant);
         self.shared.snapshot_settled.store(true, Ordering::Release);
         self.shared.changes.notify_waiters();
+        // Removals may wait for the first epoch.
+        self.shared.wake_flusher.notify_one();
     }
 
     fn tell_recovered(&self, entries: u64, watch: &Stopwatch) {

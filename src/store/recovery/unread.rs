@@ -250,7 +250,7 @@ impl Store {
                 Older::Yes
             }
             Loaded::Moved => Older::Moved,
-            Loaded::Damaged | Loaded::Unreadable => Older::Maybe,
+            Loaded::Damaged | Loaded::Unreadable | Loaded::Late => Older::Maybe,
         }
     }
 }
