@@ -72,6 +72,8 @@ struct Run {
     misled: Misled,
     /// Writes were under way at the end of a life: a footer may name entries that never came.
     was_torn: bool,
+    /// The epoch on the device when the life began.
+    born_epoch: u64,
     was_filled: bool,
     /// A region that cannot be read at the next start.
     hidden: Option<Hidden>,
@@ -142,6 +144,7 @@ impl Run {
             is_synchronised: false,
             misled: Misled::default(),
             was_torn: false,
+            born_epoch: 0,
             was_filled: false,
             hidden: None,
             extra,
@@ -185,13 +188,13 @@ impl Run {
             let theme = self.scenario().theme;
             history.note(format_args!("{theme:?}: a life begins at {}, ends {end:?}", self.wall));
         });
-        let epoch = self.epoch();
+        self.born_epoch = self.epoch();
         self.begin_refusing(&runtime);
         self.hide_region(&runtime);
         let shut_down = runtime.block_on(self.use_cache(&clock, end, born));
         let crash = self.crash(shut_down);
         self.world.device.set_rates(self.scenario().rates());
-        self.check_epoch(epoch);
+        self.check_epoch(self.born_epoch);
         self.end_hiding();
         let elapsed = runtime.block_on(async { born.elapsed() });
         let window = self.window(crash);

@@ -59,11 +59,9 @@ impl Run {
             self.draw_wall(right);
         }
         let ahead = self.wall - right;
-        if ahead > 0 {
-            if ahead <= BELIEVED + self.misled.pair_ahead {
-                self.misled.ahead += ahead;
-                self.misled.pair_ahead = self.misled.pair_ahead.max(ahead);
-            }
+        if (1..=BELIEVED + self.misled.pair_ahead).contains(&ahead) {
+            self.misled.ahead += ahead;
+            self.misled.pair_ahead = self.misled.pair_ahead.max(ahead);
         }
         self.misled.ahead += ROUNDING;
     }

@@ -101,13 +101,13 @@ impl Run {
         scenario.hash_mask != u64::MAX || scenario.sequences_per_epoch < u32::MAX
     }
 
-    /// A clean stop with nothing in doubt leaves a snapshot, if anything was stored: else the one
+    /// A clean stop with nothing in doubt leaves a snapshot, if anything was changed: else the one
     /// before it still counts.
     pub(super) fn check_snapshot(&self, cache: &Cache, born: Instant) {
         let stats = cache.stats().store;
         if self.is_undoubted(cache)
             && !self.has_rare_reasons_to_write()
-            && stats.counters.body_bytes > 0
+            && self.epoch() > self.born_epoch
             && stats.regions_free >= SNAPSHOT_ROOM
             && stats.counters.snapshots_written == 0
         {
