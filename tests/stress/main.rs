@@ -3,7 +3,7 @@
 //! own their keys, readers that take their time and look at every byte, on the simulated device and
 //! through io_uring on an image. What the simulation cannot have: more than one thread.
 //!
-//! `RAWCACHED_STRESS_SECS` says for how long each test runs; without it for a few seconds.
+//! `RAWCACHED_TEST_STRESS_SECS` says for how long each test runs; without it for a few seconds.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -59,7 +59,7 @@ fn options(ram_bytes: u64) -> CacheOptions {
 }
 
 fn duration() -> Duration {
-    let secs = std::env::var("RAWCACHED_STRESS_SECS").map(|secs| secs.parse().unwrap());
+    let secs = std::env::var("RAWCACHED_TEST_STRESS_SECS").map(|secs| secs.parse().unwrap());
     Duration::from_secs(secs.unwrap_or(5))
 }
 
