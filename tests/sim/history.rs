@@ -74,6 +74,9 @@ pub struct History {
     born_errors: u64,
     /// Seconds that the cache's clock is behind the time that has really passed.
     pub lag: u32,
+    /// Of those at most so many may be because of wall clocks that were behind, but by less than the
+    /// time down: nobody can tell such a one from a right one.
+    pub believed_lag: u32,
     /// A flush failed: what it left behind no later one makes durable.
     pub flush_failed: bool,
     /// Media damage struck: an older version may come back.

@@ -120,7 +120,7 @@ impl History {
                 format!("version {id} has {life:?}, replaced by a touch"),
             );
         }
-        let really_now = lookup.now + self.lag;
+        let really_now = lookup.now + self.lag.saturating_sub(self.believed_lag);
         if !lookup.stale_ok && given_at.iter().all(|(_, lag)| life.fresh_until + lag <= really_now)
         {
             let id = version.id;

@@ -58,6 +58,13 @@ impl Run {
         if self.scenario().theme == Theme::WrongClocks {
             self.draw_wall(right);
         }
+        let behind = right - self.wall;
+        let passed = i64::from(self.world.truth.load(Ordering::Relaxed)) - i64::from(START);
+        if (1..=passed).contains(&behind) {
+            let mut history = self.world.history.lock();
+            history.believed_lag =
+                history.believed_lag.saturating_add(u32::try_from(behind).unwrap());
+        }
         let ahead = self.wall - right;
         if (1..=BELIEVED + self.misled.pair_ahead).contains(&ahead) {
             self.misled.ahead += ahead;
