@@ -27,7 +27,7 @@ pub(super) enum Verdict {
 }
 
 /// What came of one read.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trial {
     /// It passed the page cache by, as far as the kernel tells.
     Direct,
@@ -88,22 +88,47 @@ pub(super) fn working_alignments(file: &File, size: u64) -> io::Result<Vec<u32>>
 
 /// Reads one block of `alignment` bytes at the start and one behind it, and three in the middle, where
 /// the device is large enough, to an address that is an odd multiple of `memory_alignment`: no better aligned than any
-/// transfer will be.
+/// transfer will be. A place that cannot be read at all says nothing: others like it are tried.
 fn try_places(file: &File, size: u64, alignment: u32, memory_alignment: u32) -> io::Result<Trial> {
     let block = u64::from(alignment);
-    let middle = size / 2 / (2 * block) * 2 * block + block;
+    let even = |eighths: u64| size / 8 * eighths / (2 * block) * 2 * block;
+    let odd = |eighths: u64| even(eighths) + block;
+    let places = [
+        ([even(0), even(1), even(3)], 1),
+        ([odd(0), odd(1), odd(3)], 1),
+        ([odd(4), odd(2), odd(6)], 3),
+    ];
     let mut verdict = Trial::Direct;
-    for (offset, blocks) in [(0, 1), (block, 1), (middle, 3)] {
+    for (offsets, blocks) in places {
         let len = alignment as usize * blocks;
-        if offset > 0 && offset + len as u64 > size {
-            continue;
-        }
-        match try_read(file, (offset, len), memory_alignment as usize)? {
+        let fits = |offset: &u64| *offset == 0 || offset + len as u64 <= size;
+        let tried = first_readable(offsets.into_iter().filter(fits), |offset| {
+            try_read(file, (offset, len), memory_alignment as usize)
+        });
+        match tried? {
             Trial::Direct => {}
             other => verdict = other,
         }
     }
     Ok(verdict)
+}
+
+/// What the first place says that can be read.
+///
+/// # Errors
+/// There are some, and none can be read.
+fn first_readable(
+    offsets: impl Iterator<Item = u64>,
+    mut read: impl FnMut(u64) -> io::Result<Trial>,
+) -> io::Result<Trial> {
+    let mut failed = None;
+    for offset in offsets {
+        match read(offset) {
+            Err(error) => failed = Some(error),
+            trial => return trial,
+        }
+    }
+    failed.map_or(Ok(Trial::Direct), Err)
 }
 
 /// Reads a place. What is cached of it counts only if it is so time and again: somebody else may just
@@ -148,4 +173,25 @@ fn clear(file: &File, range: &Range<u64>) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_cannot_be_read_says_nothing() {
+        let read = |bad: &'static [u64]| {
+            move |offset: u64| match bad.contains(&offset) {
+                true => Err(io::Error::from_raw_os_error(libc::EIO)),
+                false => Ok(if offset == 2 { Trial::Buffered } else { Trial::Direct }),
+            }
+        };
+        let of = |bad| first_readable([1, 2, 3].into_iter(), read(bad));
+        assert_eq!(of(&[]).unwrap(), Trial::Direct);
+        assert_eq!(of(&[1]).unwrap(), Trial::Buffered);
+        assert_eq!(of(&[1, 2]).unwrap(), Trial::Direct);
+        assert_eq!(of(&[1, 2, 3]).unwrap_err().raw_os_error(), Some(libc::EIO));
+    }
 }
