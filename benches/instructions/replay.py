@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""Instructions and CPU time of single operations: replays the same requests to servers, one at a time.
+
+usage: replay.py RAWCACHED [RAWCACHED ...]
+
+Of each binary a server runs twice on a new image: under valgrind's callgrind, which counts instructions,
+and by itself, for the CPU time that the kernel takes for it (user and system, of all threads, in
+microseconds). `serving` are the instructions of the thread that serves the connection, which differ by
+about a percent between runs; `all` are those of all threads, with what the store does in the background
+meanwhile, which depends on how long a run takes. From the second binary on the ratio of `serving` to the
+first binary's is printed. One worker, one connection, memcached text; I/O by threads, since valgrind
+knows no io_uring. Needs valgrind and python3 only.
+"""
+
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+CONFIG = """
+[server]
+memcached = ["unix:{directory}/socket"]
+admin = ""
+workers = 1
+socket_mode = "0600"
+
+[[device]]
+path = "{directory}/image"
+io = "direct"
+engine = "threads"
+
+[ram]
+size = "4MiB"
+
+[store]
+scrub_rate = "0"
+"""
+
+# Entries that the RAM tier has room for, and entries that it has not.
+SMALL, LARGE, FEW, MANY = 100, 4000, 500, 8000
+COUNTED, TIMED = 2000, 20000
+
+
+def key(kind, number):
+    return b"%s-%06d" % (kind, number)
+
+
+class Client:
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rb", 1 << 16)
+
+    def set(self, name, length):
+        body = name * (length // len(name) + 1)
+        self.socket.sendall(b"set %s 0 0 %d\r\n%s\r\n" % (name, length, body[:length]))
+        answer = self.file.readline()
+        assert answer == b"STORED\r\n", answer
+
+    def get(self, names, expected):
+        self.socket.sendall(b"get " + b" ".join(names) + b"\r\n")
+        found = 0
+        while (line := self.file.readline()) != b"END\r\n":
+            assert line.startswith(b"VALUE "), line
+            self.file.read(int(line.split()[3]) + 2)
+            found += 1
+        assert found == expected, (found, expected)
+
+    def delete(self, name, expected):
+        self.socket.sendall(b"delete %s\r\n" % name)
+        answer = self.file.readline()
+        assert answer == expected, answer
+
+
+def operations(client):
+    """Names of operations, and what does the n-th of each."""
+    order = random.Random(7)
+    return {
+        "get, hit in RAM, 100 B": lambda n: client.get([key(b"few", n % FEW)], 1),
+        "get, miss": lambda n: client.get([key(b"none", n)], 0),
+        "get, hit on the device, 4 KB": lambda n: client.get([key(b"many", order.randrange(MANY))], 1),
+        "get of 20 keys, hits in RAM": lambda n: client.get([key(b"few", (n + i) % FEW) for i in range(20)], 20),
+        "set, new, 100 B": lambda n: client.set(key(b"new", n), SMALL),
+        "set, over another, 100 B": lambda n: client.set(key(b"few", n % FEW), SMALL),
+        "set, new, 4 KB": lambda n: client.set(key(b"large", n), LARGE),
+        "delete, hit": lambda n: client.delete(key(b"new", n), b"DELETED\r\n"),
+        "delete, miss": lambda n: client.delete(key(b"none", n), b"NOT_FOUND\r\n"),
+    }
+
+
+class Server:
+    def __init__(self, binary, directory, counted):
+        self.directory = directory
+        config = os.path.join(directory, "config")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(CONFIG.format(directory=directory))
+        image = os.path.join(directory, "image")
+        with open(image, "wb") as file:
+            file.truncate(512 << 20)
+        subprocess.run([binary, "format", image, "--yes"], check=True, stdout=subprocess.DEVNULL)
+        command = [binary, "serve", "--config", config]
+        if counted:
+            out = "--callgrind-out-file=" + os.path.join(directory, "counts")
+            command = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes", out, *command]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        path = os.path.join(directory, "socket")
+        for _ in range(600):
+            try:
+                self.client = Client(path)
+                break
+            except OSError:
+                assert self.process.poll() is None, "the server ended"
+                time.sleep(0.1)
+
+    def instructions(self):
+        """Instructions of each thread since the last call."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        for action in ("--dump=step", "--zero"):
+            subprocess.run(["callgrind_control", action, str(self.process.pid)], check=True, **quiet)
+        dumps = {}
+        for name in os.listdir(self.directory):
+            if match := re.fullmatch(r"counts\.(\d+)-(\d+)", name):
+                dumps.setdefault(int(match[1]), {})[int(match[2])] = os.path.join(self.directory, name)
+        counts = {}
+        for thread, path in dumps[max(dumps)].items():
+            with open(path, encoding="utf-8") as file:
+                total = next((line for line in file if line.startswith(("totals:", "summary:"))), "totals: 0")
+            counts[thread] = int(total.split()[1])
+        return counts
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def replay(binary, counted):
+    """Instructions, or microseconds of CPU time, for one of each operation."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("RAWCACHED_BENCH_DIR")) as directory:
+        server = Server(binary, directory, counted)
+        count, meter = (COUNTED, server.instructions) if counted else (TIMED, server.cpu_seconds)
+        try:
+            for kind, number, length in ((b"many", MANY, LARGE), (b"few", FEW, SMALL)):
+                for n in range(number):
+                    server.client.set(key(kind, n), length)
+            time.sleep(2)
+            found = {}
+            for name, operation in operations(server.client).items():
+                # So that what is needed once is there, and entries are in RAM.
+                if not name.startswith("delete"):
+                    for n in range(FEW):
+                        operation(n)
+                begun = meter()
+                for n in range(count):
+                    operation(n)
+                ended = meter()
+                found[name] = ended if counted else (ended - begun) / count * 1e6
+            if counted:
+                # Of hits in RAM it does all.
+                first = next(iter(found.values()))
+                serving = max(first, key=first.get)
+                found = {
+                    name: (counts.get(serving, 0) / count, sum(counts.values()) / count)
+                    for name, counts in found.items()
+                }
+            return found
+        finally:
+            server.stop()
+
+
+def main():
+    binaries = sys.argv[1:]
+    if not binaries:
+        sys.exit(__doc__)
+    results = [(replay(binary, True), replay(binary, False)) for binary in binaries]
+    print(f"{'operation':32}" + "".join(f"{'serving':>10}{'ratio':>8}{'all':>9}{'CPU us':>8}" for _ in binaries))
+    for name, (first, _) in results[0][0].items():
+        cells = []
+        for counts, times in results:
+            serving, all_threads = counts[name]
+            cells.append(f"{serving:10.0f}{serving / first:8.3f}{all_threads:9.0f}{times[name]:8.1f}")
+        print(f"{name:32}" + "".join(cells))
+
+
+main()
