@@ -98,7 +98,8 @@ impl Client {
     fn stored_so_far(&self) -> Stored {
         let Scenario { regions, region_size, .. } = self.world.scenario;
         let bytes = self.cache.stats().store.counters.body_bytes;
-        Stored { bytes, device: regions * region_size }
+        let room = self.cache.device_store().layout().object_len_max();
+        Stored { bytes, device: regions * region_size, room }
     }
 
     fn truth(&self) -> u32 {

@@ -235,7 +235,7 @@ fn what_was_purged_or_changed_since_no_region_hides() {
 
 #[test]
 fn a_large_object_is_whole_for_a_turn_unless_there_are_too_many() {
-    let of = |bytes| turn::Stored { bytes, device: 1000 };
+    let of = |bytes| turn::Stored { bytes, device: 1000, room: 500 };
     let large = |history: &mut History, id, key, len| {
         let began = history.tick();
         history.begin_large(id, began, len);

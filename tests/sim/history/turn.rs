@@ -27,6 +27,8 @@ pub struct Stored {
     /// Bytes of bodies since the life began.
     pub bytes: u64,
     pub device: u64,
+    /// Bytes of large objects that it has room for: half of it, less where blocks are wide.
+    pub room: u64,
 }
 
 impl History {
@@ -78,7 +80,7 @@ impl History {
                 || store.published.is_some_and(|at| stored.bytes < at + stored.device)
         };
         let all = self.turn.stores.values().filter(counts);
-        let are_too_many = all.map(|store| store.len).sum::<u64>() > stored.device / 2;
+        let are_too_many = all.map(|store| store.len).sum::<u64>() > stored.room;
         is_within
             && !are_too_many
             && self.is_last(lookup.key, change)
