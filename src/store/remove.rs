@@ -162,8 +162,8 @@ impl Store {
         if !self.shared.snapshot_settled.load(Ordering::Acquire) {
             return;
         }
-        let unseen = std::mem::take(&mut *self.shared.removed_unseen.lock());
-        for (key, sequence) in unseen {
+        let mut unseen = std::mem::take(&mut *self.shared.removed_unseen.lock());
+        while let Some((key, sequence)) = unseen.pop() {
             if self.shared.is_stopping() {
                 return;
             }
@@ -171,7 +171,13 @@ impl Store {
             let deadline = Instant::now() + REMOVAL_LOOK_MAX;
             loop {
                 let found = self.find_by(&key, key_hash, deadline).await;
-                if found.places.len() > LOOKS_MAX || !found.suspects.is_empty() {
+                if !found.suspects.is_empty() {
+                    // The device does not answer: later, and this one last.
+                    unseen.insert(0, (key, sequence));
+                    self.shared.removed_unseen.lock().splice(0..0, unseen);
+                    return;
+                }
+                if found.places.len() > LOOKS_MAX {
                     break;
                 }
                 let log = self.shared.log.lock();

@@ -49,6 +49,8 @@ fn a_removal_holds_whose_caller_goes_away_before_it_is_known_what_it_is_of() {
     rig.sim.set_delay(Delay::Sleep(secs(50)));
     let removal = rig.cache().remove(b"key");
     assert!(rig.run(async { tokio::time::timeout(millis(500), removal).await }).is_err());
+    // Time enough to look for it in vain.
+    rig.sleep(secs(10));
     rig.sim.set_delay(Delay::None);
     rig.sleep(secs(100));
     assert_eq!(rig.get(b"key"), None);
