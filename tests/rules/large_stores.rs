@@ -65,6 +65,17 @@ fn is_crowded<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Crowded { .. }))
 }
 
+/// Stores so many bytes of entries that are read again and again.
+fn store_bytes_and_read(rig: &Rig, bytes: u64) {
+    for n in 0..bytes / QUARTER as u64 {
+        rig.put(format!("after-{n}").as_bytes(), &body(n, QUARTER), &for_secs(LONG)).unwrap();
+        rig.sleep(millis(10));
+        for known in n.saturating_sub(40)..=n {
+            rig.get(format!("after-{known}").as_bytes());
+        }
+    }
+}
+
 #[test]
 fn objects_that_are_read_once_do_not_keep_others_out() {
     for per_cent in [5, 20, 30, 45] {
@@ -192,15 +203,7 @@ fn a_large_object_is_whole_for_a_turn_of_the_log_although_all_else_is_read() {
         fill_and_read(&rig, 60);
         let large = share(&rig, 1, per_cent);
         rig.put(b"large", &large, &for_secs(LONG)).unwrap();
-        let count = capacity(&rig) * turned / 100 / QUARTER as u64;
-        for n in 0..count {
-            let key = format!("after-{n}");
-            rig.put(key.as_bytes(), &body(n, QUARTER), &for_secs(LONG)).unwrap();
-            rig.sleep(millis(10));
-            for known in n.saturating_sub(40)..=n {
-                rig.get(format!("after-{known}").as_bytes());
-            }
-        }
+        store_bytes_and_read(&rig, capacity(&rig) * turned / 100);
         let found = rig.get(b"large");
         assert!(found == Some(large.to_vec()), "{per_cent} %, {turned} % of a turn later");
     }
@@ -226,15 +229,7 @@ fn the_head_of_a_large_object_is_kept_for_a_turn_like_its_slices() {
         rig.sleep(secs(2));
         let region = |bytes: &[u8]| rig.region_start(rig.find(&bytes[..64]));
         assert_ne!(region(&metadata), region(&large[large.len() - 1000..]), "it is by itself");
-        let count = capacity(&rig) * turned / 100 / QUARTER as u64;
-        for n in 0..count {
-            let key = format!("after-{n}");
-            rig.put(key.as_bytes(), &body(n, QUARTER), &for_secs(LONG)).unwrap();
-            rig.sleep(millis(10));
-            for known in n.saturating_sub(40)..=n {
-                rig.get(format!("after-{known}").as_bytes());
-            }
-        }
+        store_bytes_and_read(&rig, capacity(&rig) * turned / 100);
         let found = rig.get(b"large");
         assert!(found == Some(large.to_vec()), "{per_cent} %, {turned} % of a turn later");
     }
