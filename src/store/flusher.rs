@@ -321,6 +321,9 @@ impl Store {
                 log.raise_epoch(self.shared.clock.pair());
             }
             log.raise_epoch_if_due(self.shared.clock.pair());
+            if log.begin_epoch_if_due(self.shared.clock.now()) {
+                self.tell_epoch_began();
+            }
         }
         while self.shared.log.lock().record_removals(self.shared.clock.now()) {}
         let mut log = self.shared.log.lock();
@@ -376,9 +379,13 @@ impl Store {
             // The region that ended with the last epoch, and what recovery found missing of regions, is
             // written now; until then they cannot be reclaimed.
             self.shared.wake_flusher.notify_one();
-            self.shared.wake_reclaimer.notify_one();
-            self.shared.changes.notify_waiters();
+            self.tell_epoch_began();
         }
+    }
+
+    fn tell_epoch_began(&self) {
+        self.shared.wake_reclaimer.notify_one();
+        self.shared.changes.notify_waiters();
     }
 
     fn settle(&self, ok: bool, durable: Option<Ticket>, at_risk: Ticket) {

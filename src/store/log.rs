@@ -2,6 +2,8 @@
 //! mutations (it is used under one lock, the append lock); does no I/O itself but hands out what to
 //! write. Its bytes in memory are in `chunks`.
 
+#[cfg(test)]
+mod tests;
 mod tombstones;
 
 use std::collections::{HashMap, VecDeque};
@@ -158,8 +160,6 @@ pub struct Log {
     recovering: bool,
     superblock: Superblock,
     superblock_dirty: bool,
-    /// The purge floor in the superblock that was last written.
-    durable_floor: Sequence,
     /// Entries were changed in place on the device since the last round of the flusher.
     modified: bool,
     /// Entries of a region were dropped from the index, and the region is not durably free yet.
@@ -197,7 +197,6 @@ impl Log {
             recovering: true,
             superblock,
             superblock_dirty: false,
-            durable_floor: superblock.purge_floor,
             modified: false,
             freeing: false,
             removals: Removals::default(),
@@ -235,8 +234,25 @@ impl Log {
         }
     }
 
-    /// Begins the epoch that is now durable. What is open is sealed: the sequences of a region are
-    /// all of one epoch.
+    /// Begins the epoch that is durable, if one waits to begin; true if it did. What is open is sealed,
+    /// since the sequences of a region are all of one epoch: so not while reclaim may need the rest of
+    /// the last region to make room.
+    pub fn begin_epoch_if_due(&mut self, now: Timestamp) -> bool {
+        let is_last_needed = self.free.is_empty()
+            && self.open.is_some()
+            && self.sequences.has_room(Appender::Reclaim);
+        let begins = self.sequences.may_begin() && !is_last_needed;
+        if begins {
+            self.begin_epoch(now);
+        }
+        begins
+    }
+
+    /// Whether an epoch could begin but for want of a free region.
+    pub fn is_epoch_held_up(&self) -> bool {
+        self.sequences.may_begin()
+    }
+
     fn begin_epoch(&mut self, now: Timestamp) {
         self.seal(now);
         self.seal_purges(now);
@@ -295,13 +311,11 @@ impl Log {
         if *written == self.superblock {
             self.superblock_dirty = false;
         }
-        self.durable_floor = self.durable_floor.max(written.purge_floor);
         self.regions.forget_below(written.purge_floor);
-        let begins = self.sequences.is_raising() && written.epoch == self.superblock.epoch;
-        if begins {
-            self.begin_epoch(now);
+        if self.sequences.is_raising() && written.epoch == self.superblock.epoch {
+            self.sequences.note_durable();
         }
-        begins
+        self.begin_epoch_if_due(now)
     }
 
     /// Has the superblock written again with this time; gives the ticket with which it is durable.
@@ -323,7 +337,7 @@ impl Log {
 
     /// Whether the purge floor that holds is on the device.
     pub fn is_floor_durable(&self) -> bool {
-        self.durable_floor >= self.superblock.purge_floor
+        self.regions.dead_below() >= self.superblock.purge_floor
     }
 
     /// Has it on record, with the next superblock that is written, which entries are of unknown age.

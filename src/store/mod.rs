@@ -276,8 +276,9 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let (mut superblock, repaired) = recovery::open_superblock(&device).await?;
         let unknown_age = timekeeper::resume(&clock, &mut superblock);
-        let regions =
-            Arc::new(RegionTable::new(superblock.uuid, &superblock.layout, superblock.epoch));
+        let earlier = (superblock.epoch, superblock.purge_floor);
+        let regions = RegionTable::new(superblock.uuid, &superblock.layout, earlier);
+        let regions = Arc::new(regions);
         let index = Index::new();
         let memory_alignment = device.geometry().memory_alignment as usize;
         let sequences = Sequences::new(options.sequences_per_epoch);

@@ -520,12 +520,12 @@ impl Store {
         }
         row.forget_failures();
         shared.regions.note_read(region);
-        let removals_wait = {
+        let is_waited_for = {
             let mut log = shared.log.lock();
             log.add_free(region);
-            log.removals_waiting() > 0
+            log.removals_waiting() > 0 || log.is_epoch_held_up()
         };
-        if removals_wait {
+        if is_waited_for {
             shared.wake_flusher.notify_one();
         }
         count(&shared.counters.regions_freed);

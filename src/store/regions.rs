@@ -369,9 +369,14 @@ pub struct RegionTable {
 }
 
 impl RegionTable {
-    /// A table of regions of which nothing is known, on a device that had this epoch when it was opened.
+    /// A table of regions of which nothing is known, on a device that had this epoch and this purge floor
+    /// when it was opened.
     #[must_use]
-    pub fn new(uuid: Uuid, layout: &Layout, opened_epoch: u32) -> RegionTable {
+    pub fn new(
+        uuid: Uuid,
+        layout: &Layout,
+        (opened_epoch, purge_floor): (u32, Sequence),
+    ) -> RegionTable {
         let (count, region_size) = (layout.region_count, layout.region_size);
         let changes = Arc::new(Changes::new(count));
         let regions = (0..count).map(|number| Region::unknown(number, &changes, region_size));
@@ -383,7 +388,7 @@ impl RegionTable {
             walks: AtomicU64::new(0),
             unindexed: AtomicUsize::new(0),
             unread: AtomicUsize::new(0),
-            dead_below: AtomicU64::new(0),
+            dead_below: AtomicU64::new(purge_floor.0),
             start: Sequence::first_of(opened_epoch.saturating_add(1)),
         }
     }
@@ -514,10 +519,11 @@ impl RegionTable {
 
     /// Notes that not all of a region could be read at the start: what it holds, and what the
     /// tombstones in it hide, is not known. One of the log of purges holds no entries, and what its
-    /// tombstones hide others hide too.
+    /// tombstones hide others hide too; of one that is dead all is hidden.
     pub fn note_unread(&self, region: u32) {
         let row = self.on_device(region);
-        if !row.holds_purges() && !row.unread.swap(true, Ordering::AcqRel) {
+        let is_harmless = row.holds_purges() || self.is_dead(region);
+        if !is_harmless && !row.unread.swap(true, Ordering::AcqRel) {
             self.unread.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -549,7 +555,8 @@ impl RegionTable {
         }
     }
 
-    fn dead_below(&self) -> Sequence {
+    /// Everything with a lower sequence is durably dead.
+    pub fn dead_below(&self) -> Sequence {
         Sequence(self.dead_below.load(Ordering::Acquire))
     }
 

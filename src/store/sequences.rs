@@ -15,14 +15,27 @@ pub struct Sequences {
     /// 0 until an epoch began.
     next: Sequence,
     per_epoch: u32,
-    /// An epoch is in the superblock to be written, and not durable yet.
-    raising: bool,
+    coming: Coming,
+}
+
+/// What there is of the next epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coming {
+    Nothing,
+    /// It is in the superblock to be written.
+    Raised,
+    /// It may begin.
+    Durable,
 }
 
 impl Sequences {
     /// No epoch has begun. Each has `per_epoch` sequences.
     pub fn new(per_epoch: u32) -> Sequences {
-        Sequences { next: Sequence(0), per_epoch: per_epoch.max(PER_EPOCH_MIN), raising: false }
+        Sequences {
+            next: Sequence(0),
+            per_epoch: per_epoch.max(PER_EPOCH_MIN),
+            coming: Coming::Nothing,
+        }
     }
 
     /// Whether sequences can be drawn.
@@ -37,23 +50,38 @@ impl Sequences {
 
     /// An epoch is on its way to the device; true if none was before.
     pub fn begin_raising(&mut self) -> bool {
-        !std::mem::replace(&mut self.raising, true)
+        let begins = self.coming == Coming::Nothing;
+        if begins {
+            self.coming = Coming::Raised;
+        }
+        begins
     }
 
-    /// Whether an epoch is on its way to the device.
+    /// Whether there is an epoch, durable or not, that has not begun.
     pub fn is_raising(&self) -> bool {
-        self.raising
+        self.coming != Coming::Nothing
+    }
+
+    /// The epoch that was raised is on the device.
+    pub fn note_durable(&mut self) {
+        assert!(self.is_raising(), "it was raised");
+        self.coming = Coming::Durable;
+    }
+
+    /// Whether an epoch may begin.
+    pub fn may_begin(&self) -> bool {
+        self.coming == Coming::Durable
     }
 
     /// Goes on in an epoch that is durable.
     pub fn begin(&mut self, epoch: u32) {
         self.next = Sequence::first_of(epoch).next();
-        self.raising = false;
+        self.coming = Coming::Nothing;
     }
 
     /// Whether the next epoch is to be made durable: half of this one is used.
     pub fn wants_epoch(&self) -> bool {
-        self.has_epoch() && !self.raising && self.left() < self.per_epoch / 2
+        self.has_epoch() && !self.is_raising() && self.left() < self.per_epoch / 2
     }
 
     /// Whether `appender` may draw, and some more for each thing that it does. It may not in the last

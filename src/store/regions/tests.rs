@@ -5,7 +5,7 @@ use super::*;
 /// Free regions of a device that had epoch 1 when it was opened.
 fn table() -> RegionTable {
     let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
-    let table = RegionTable::new(Uuid([1; 16]), &layout, 1);
+    let table = RegionTable::new(Uuid([1; 16]), &layout, (1, Sequence(0)));
     (0..layout.region_count).for_each(|region| table.set_free(region));
     table
 }
@@ -63,4 +63,21 @@ fn what_is_dead_holds_nothing_and_is_in_doubt_no_more() {
     assert_eq!((regions.unread_count(), regions.unindexed_count()), (0, 1));
     regions.note_unindexed(1);
     assert_eq!(regions.unindexed_count(), 1);
+}
+
+#[test]
+fn what_was_purged_before_the_start_is_in_doubt_no_more() {
+    let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
+    let regions = RegionTable::new(Uuid([1; 16]), &layout, (2, at(1, 7)));
+    regions.begin_life(0, at(1, 5), RegionState::Sealed);
+    regions.begin_life(1, at(1, 8), RegionState::Sealed);
+    assert!(regions.is_dead(0) && !regions.is_dead(1));
+    assert!(!regions.is_dead(2), "nobody knows how old it is");
+    for region in 0..3 {
+        regions.note_unread(region);
+    }
+    assert_eq!(regions.unread_count(), 2);
+    let all = RegionTable::new(Uuid([1; 16]), &layout, (2, at(3, 0)));
+    all.note_unread(2);
+    assert_eq!(all.unread_count(), 0, "it is of before the start, and so is the purge of all");
 }
