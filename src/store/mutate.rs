@@ -150,27 +150,22 @@ impl Store {
     }
 
     /// Verifies the words of an object's key. Reads the device only where a fingerprint matches.
-    pub(super) async fn find(&self, key: &[u8], key_hash: u64) -> Found {
-        self.find_among((key, key_hash), LOOKS_MAX, None).await
-    }
-
-    /// As [`Store::find`], for changes that do not wait for ever: what is not read by
-    /// the deadline counts as unreadable.
+    /// What is not read by the deadline counts as unreadable.
     pub(super) async fn find_by(&self, key: &[u8], key_hash: u64, deadline: Instant) -> Found {
-        self.find_among((key, key_hash), LOOKS_MAX, Some(deadline)).await
+        self.find_among((key, key_hash), LOOKS_MAX, deadline).await
     }
 
-    /// As [`Store::find`], for the key of a slice: all words are looked at, for nobody can choose the
+    /// As [`Store::find_by`], for the key of a slice: all words are looked at, for nobody can choose the
     /// names of slices.
-    pub(super) async fn find_slice(&self, key: &[u8], key_hash: u64) -> Found {
-        self.find_among((key, key_hash), usize::MAX, None).await
+    pub(super) async fn find_slice(&self, key: &[u8], key_hash: u64, deadline: Instant) -> Found {
+        self.find_among((key, key_hash), usize::MAX, deadline).await
     }
 
     async fn find_among(
         &self,
         (key, key_hash): (&[u8], u64),
         looks_max: usize,
-        deadline: Option<Instant>,
+        deadline: Instant,
     ) -> Found {
         'again: loop {
             let mut candidates = self.candidates(key_hash);
@@ -187,10 +182,7 @@ impl Store {
             }
             for candidate in candidates {
                 let load = self.load_for_change(candidate, (key, key_hash));
-                let loaded = match deadline {
-                    Some(at) => timeout_at(at, load).await.unwrap_or(Loaded::Late),
-                    None => load.await,
-                };
+                let loaded = timeout_at(deadline, load).await.unwrap_or(Loaded::Late);
                 match loaded {
                     Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
                         if self.was_killed_unseen(key_hash, &entry) {

@@ -1,6 +1,8 @@
 //! Giving a live entry a new lifetime where it is: in memory, or by a read-modify-write of its
 //! header on the device. Owns the pin that keeps the region from being reused meanwhile.
 
+use tokio::time::{Instant, timeout};
+
 use super::counters::count;
 use super::log::{TouchPlace, rewrite_lifetime};
 use super::mutate::Match;
@@ -10,12 +12,20 @@ use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{ENTRY_HEADER_LEN, ObjectHead, REGION_HEADER_LEN, RegionHeader, SliceKey};
 
+/// Nothing was heard of the device for [`ROOM_WAIT_MAX`].
+const NO_ANSWER: StoreError = StoreError::Busy("the device does not answer");
+
+/// By when the next step has to be done.
+fn deadline() -> Instant {
+    Instant::now() + ROOM_WAIT_MAX
+}
+
 impl Store {
     /// Gives a live entry a new lifetime without moving it, where it is on the device. One whose
     /// end is not after now is removed.
     ///
     /// # Errors
-    /// The device failed.
+    /// The device failed, or does not answer: then the lifetime may change all the same.
     pub async fn touch(
         &self,
         key: &[u8],
@@ -32,7 +42,7 @@ impl Store {
         let mut turn = None;
         loop {
             self.check_open(None)?;
-            let found = self.find(key, key_hash).await;
+            let found = self.find_by(key, key_hash, deadline()).await;
             // How much longer the entry may live nobody can say without knowing how old it is.
             let touched = |matched: &Match| matched.live && matched.age_known;
             let Some(matched) = found.matched.filter(touched) else {
@@ -65,7 +75,7 @@ impl Store {
         for number in 0..head.slice_count() {
             let key = SliceKey { object: head.object, number }.encode();
             let key_hash = self.slice_hash(&key);
-            while let Some(matched) = self.find_slice(&key, key_hash).await.matched {
+            while let Some(matched) = self.find_slice(&key, key_hash, deadline()).await.matched {
                 if self.touch_at(&key, key_hash, &matched, lifetime).await? {
                     break;
                 }
@@ -105,7 +115,7 @@ impl Store {
             TouchPlace::InFlight => {
                 drop(pin);
                 self.shared.wake_flusher.notify_one();
-                let _ = tokio::time::timeout(ROOM_WAIT_MAX, changed).await;
+                timeout(ROOM_WAIT_MAX, changed).await.map_err(|_| NO_ANSWER)?;
                 return Ok(false);
             }
             TouchPlace::Device { mark_region } => {
@@ -122,7 +132,8 @@ impl Store {
                     store.shared.wake_flusher.notify_one();
                     done
                 });
-                let done = work.await.map_err(|_| StoreError::ShuttingDown)??;
+                let done = timeout(ROOM_WAIT_MAX, work).await.map_err(|_| NO_ANSWER)?;
+                let done = done.map_err(|_| StoreError::ShuttingDown)??;
                 if !done {
                     // The copy in the RAM tier may be whole, but it cannot be kept as it should.
                     if let Some(candidate) = self.candidate_at(key_hash, place) {

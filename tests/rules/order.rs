@@ -213,24 +213,27 @@ fn a_purge_of_all_during_reinsertion_holds() {
 
 #[test]
 fn a_stop_waits_for_a_touch_under_way() {
-    let rig = Rig::with(SMALL, CacheOptions { ram_bytes: 1 << 20, ..plain() });
-    rig.put(b"key", &body(1, 1000), &for_secs(1000)).unwrap();
-    rig.fill("filler", 5, 1000);
-    rig.sleep(secs(2));
-    assert!(rig.get(b"key").is_some());
-    let cache = rig.cache().clone();
-    rig.run(async {
-        let before = rig.sim.counts().reads;
-        rig.sim.set_delay(Delay::Sleep(secs(100)));
-        let touch = tokio::spawn(async move { cache.touch(b"key", secs(2000)).await });
-        while rig.sim.counts().reads == before {
-            tokio::task::yield_now().await;
-        }
-        rig.sim.set_delay(Delay::None);
-        rig.cache().shutdown().await.unwrap();
-        let writes = rig.sim.counts().writes;
-        tokio::time::sleep(secs(300)).await;
-        assert_eq!(rig.sim.counts().writes, writes, "nothing is written after the stop");
-        touch.await.unwrap().unwrap().unwrap();
-    });
+    // The caller of the second does not wait so long, and the stop waits for what it began.
+    for (seconds, in_time) in [(3, true), (100, false)] {
+        let rig = Rig::with(SMALL, CacheOptions { ram_bytes: 1 << 20, ..plain() });
+        rig.put(b"key", &body(1, 1000), &for_secs(1000)).unwrap();
+        rig.fill("filler", 5, 1000);
+        rig.sleep(secs(2));
+        assert!(rig.get(b"key").is_some());
+        let cache = rig.cache().clone();
+        rig.run(async {
+            let before = rig.sim.counts().reads;
+            rig.sim.set_delay(Delay::Sleep(secs(seconds)));
+            let touch = tokio::spawn(async move { cache.touch(b"key", secs(2000)).await });
+            while rig.sim.counts().reads == before {
+                tokio::task::yield_now().await;
+            }
+            rig.sim.set_delay(Delay::None);
+            rig.cache().shutdown().await.unwrap();
+            let writes = rig.sim.counts().writes;
+            tokio::time::sleep(secs(300)).await;
+            assert_eq!(rig.sim.counts().writes, writes, "nothing is written after the stop");
+            assert_eq!(touch.await.unwrap().is_ok(), in_time);
+        });
+    }
 }

@@ -44,6 +44,29 @@ fn a_read_that_lasts_too_long_is_a_miss_and_the_entry_stays() {
 }
 
 #[test]
+fn a_touch_does_not_wait_for_ever_for_a_device_that_does_not_answer() {
+    for in_ram in [false, true] {
+        let options = CacheOptions { ram_bytes: if in_ram { 1 << 20 } else { 0 }, ..plain() };
+        let mut rig = Rig::with(SMALL, options);
+        rig.sim.set_read_deadline(secs(1));
+        rig.kill();
+        rig.put(b"key", &body(1, 5000), &for_secs(100)).unwrap();
+        rig.fill("filler", 5, 100_000);
+        rig.sleep(secs(2));
+        (0..3).for_each(|_| assert!(rig.get(b"key").is_some()));
+        rig.sim.set_delay(Delay::Sleep(secs(100_000)));
+        let touch = rig.cache().touch(b"key", secs(5000));
+        let ended = rig.run(async { tokio::time::timeout(secs(6), touch).await });
+        match in_ram {
+            // Only its header on the device cannot be changed.
+            true => assert!(matches!(ended, Ok(Err(StoreError::Busy(_)))), "{ended:?}"),
+            false => assert!(matches!(ended, Ok(Ok(None))), "{ended:?}"),
+        }
+        assert_eq!(rig.get(b"key").is_some(), in_ram);
+    }
+}
+
+#[test]
 fn a_removal_holds_whose_caller_goes_away_before_it_is_known_what_it_is_of() {
     let mut rig = rig();
     rig.sim.set_delay(Delay::Sleep(secs(50)));
