@@ -408,17 +408,30 @@ impl Store {
         }
     }
 
-    /// What the store is like now.
+    /// What the store counted since it was opened.
+    #[must_use]
+    pub fn counters(&self) -> CountersSnapshot {
+        let mut counters = self.shared.counters.snapshot();
+        if counters.scrub_passes > 0 {
+            let ended_at = u32::try_from(counters.scrub_pass_at).unwrap_or(u32::MAX);
+            let shown = self.shared.clock.wall_at(Timestamp(ended_at));
+            counters.scrub_pass_at = u64::try_from(shown).unwrap_or(0);
+        }
+        counters
+    }
+
+    /// Whether there are entries of which nobody knows how old they are: they are given to those only
+    /// who ask for stale ones.
+    #[must_use]
+    pub fn is_age_unknown(&self) -> bool {
+        self.shared.unknown_age.load(Ordering::Acquire) > 0
+    }
+
+    /// What the store is like now. Walks over all regions and all shards of the index.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         let shared = &*self.shared;
         let layout = &shared.layout;
-        let mut counters = shared.counters.snapshot();
-        if counters.scrub_passes > 0 {
-            let ended_at = u32::try_from(counters.scrub_pass_at).unwrap_or(u32::MAX);
-            let shown = shared.clock.wall_at(Timestamp(ended_at));
-            counters.scrub_pass_at = u64::try_from(shown).unwrap_or(0);
-        }
         let (backlog_bytes, removals_waiting) = {
             let log = shared.log.lock();
             (log.backlog(), log.removals_waiting() as u64)
@@ -430,8 +443,8 @@ impl Store {
             regions_unreadable += u64::from(is_unread);
         }
         StoreStats {
-            counters,
-            age_unknown: shared.unknown_age.load(Ordering::Acquire) > 0,
+            counters: self.counters(),
+            age_unknown: self.is_age_unknown(),
             recovered: shared.is_recovered(),
             recovery: shared.progress.snapshot(),
             capacity_bytes: u64::from(layout.region_count) * layout.region_size,

@@ -97,7 +97,7 @@ impl Client {
     /// What clients have stored so far.
     fn stored_so_far(&self) -> Stored {
         let Scenario { regions, region_size, .. } = self.world.scenario;
-        let bytes = self.cache.stats().store.counters.body_bytes;
+        let bytes = self.cache.device_store().counters().body_bytes;
         let room = self.cache.device_store().layout().object_len_max();
         Stored { bytes, device: regions * region_size, room }
     }

@@ -267,7 +267,7 @@ impl Run {
     }
 
     fn look_at_counters(&self, cache: &Cache, born: Instant) {
-        let counters = cache.stats().store.counters;
+        let counters = cache.device_store().counters();
         let mut totals = self.world.totals.lock();
         totals.regions_freed += counters.regions_freed;
         totals.reinserted += counters.reinserted;

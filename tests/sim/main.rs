@@ -23,6 +23,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use report::Totals;
 
+/// Keeps what is freed: each of a run's many devices begins with large buffers of zeros.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Seeds of a run without a wish.
 const SEEDS: Range<u64> = 1..401;
 /// Seeds that once failed; run first. Later changes moved their schedules: what they showed is tested

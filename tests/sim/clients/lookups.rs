@@ -54,7 +54,7 @@ impl Client {
     }
 
     fn is_age_unknown(&self) -> bool {
-        self.cache.stats().store.age_unknown
+        self.cache.device_store().is_age_unknown()
     }
 
     fn begin_lookup(&self, key: u32, stale_ok: bool) -> Lookup {

@@ -69,7 +69,7 @@ impl Run {
 
     /// Whether the device and all on it are sound, as far as this life knows.
     fn is_undoubted(&self, cache: &Cache) -> bool {
-        let damaged = cache.stats().store.counters.damaged;
+        let damaged = cache.device_store().counters().damaged;
         self.scenario().is_sound() && !self.was_torn && damaged == 0 && cache.is_ready()
     }
 
