@@ -6,20 +6,21 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::adaptive::{Adaptive, Way};
 use super::block_lock::{BlockGuard, BlockLocks};
-use super::engine::{Completion, Engine, Operation, Request};
+use super::deadlines::Deadlines;
+use super::engine::{Completion, Engine, Operation};
 use super::overdue::OverdueReads;
-use super::pace::{Pace, Taken};
+use super::pace::Pace;
 use super::write_queue::WriteQueue;
 use super::{
     AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,
     ThreadRing, WriteSlice,
 };
 use crate::planted::{self, Bug};
+use wait::Patience;
 
 /// Longest write given to the engine at once, in bytes, so that a large write does not hold up
 /// the reads behind it; but as long as a chunk of the log, so that a kill leaves no half of one. A
@@ -53,7 +54,7 @@ struct Inner {
     locks: Arc<BlockLocks>,
     adaptive: Option<Adaptive>,
     /// For reads that clients wait for; none on devices that tests make.
-    read_deadline: Option<Duration>,
+    deadlines: Option<Arc<Deadlines>>,
     overdue: OverdueReads,
     pace: Pace,
     opened: Instant,
@@ -95,7 +96,7 @@ impl Device {
             stats: DeviceStats::default(),
             locks: BlockLocks::new(),
             adaptive,
-            read_deadline,
+            deadlines: read_deadline.map(Deadlines::new),
             overdue: OverdueReads::default(),
             pace: Pace::default(),
             opened: Instant::now(),
@@ -158,17 +159,17 @@ impl Device {
     /// # Panics
     /// If offset, length or address is not aligned.
     pub async fn read(&self, offset: u64, buf: AlignedBuf) -> Result<AlignedBuf, DeviceError> {
-        self.read_by(Way::Main, (offset, buf), None).await
+        self.read_by(Way::Main, (offset, buf), Patience::Endless).await
     }
 
     async fn read_by(
         &self,
         way: Way,
         (offset, buf): (u64, AlignedBuf),
-        deadline: Option<Duration>,
+        patience: Patience<'_>,
     ) -> Result<AlignedBuf, DeviceError> {
         let len = buf.capacity();
-        self.inner.read(way, (offset, buf), deadline).await.map_err(|source| {
+        self.inner.read(way, (offset, buf), patience).await.map_err(|source| {
             self.inner.stats.failed(OperationKind::Read);
             DeviceError::new(OperationKind::Read, offset, len, source)
         })
@@ -306,12 +307,12 @@ impl Inner {
         &self,
         way: Way,
         (offset, mut buf): (u64, AlignedBuf),
-        deadline: Option<Duration>,
+        patience: Patience<'_>,
     ) -> io::Result<AlignedBuf> {
         let len = buf.capacity();
         self.check_alignment(offset, buf.spare(0).addr(), len);
         self.check_bounds(offset, len)?;
-        if deadline.is_some() && self.overdue.are_too_many() {
+        if !patience.is_endless() && self.overdue.are_too_many() {
             self.stats.refused();
             return Err(io::Error::new(io::ErrorKind::TimedOut, "too many reads are overdue"));
         }
@@ -322,7 +323,7 @@ impl Inner {
                 self.stats.read_cached();
             }
             let request = Operation::Read { buf, filled, way };
-            let completion = self.submit(offset + filled as u64, request, deadline).await?;
+            let completion = self.submit(offset + filled as u64, request, patience).await?;
             let Operation::Read { buf: same, .. } = completion.operation else {
                 unreachable!("an engine gives back the operation it was given")
             };
@@ -354,7 +355,7 @@ impl Inner {
                 self.check_alignment(offset, bytes.as_ptr().addr(), bytes.len());
             }
             let Completion { operation, result } =
-                self.submit(offset, Operation::Write { slices, hold }, None).await?;
+                self.submit(offset, Operation::Write { slices, hold }, Patience::Endless).await?;
             let Operation::Write { slices, hold: same } = operation else {
                 unreachable!("an engine gives back the operation it was given")
             };
@@ -369,62 +370,11 @@ impl Inner {
     async fn flush(&self) -> io::Result<()> {
         let mut stalls = 0;
         loop {
-            let completion = self.submit(0, Operation::Flush, None).await?;
+            let completion = self.submit(0, Operation::Flush, Patience::Endless).await?;
             match completion.result {
                 Ok(_) => return Ok(()),
                 Err(error) => self.interrupted(error, &mut stalls)?,
             }
-        }
-    }
-
-    async fn submit(
-        &self,
-        offset: u64,
-        operation: Operation,
-        deadline: Option<Duration>,
-    ) -> io::Result<Completion> {
-        let (kind, len) = (operation.kind(), operation.len());
-        let in_flight = self.stats.submitted(kind);
-        // Of reads only those that a client waits for at this moment: others may be as long as they like,
-        // or be looked at only when a client takes its time to ask for more.
-        let is_timed = match kind {
-            OperationKind::Read => {
-                deadline.is_some() && deadline == self.read_deadline && self.pace.wants_read()
-            }
-            OperationKind::Write => true,
-            OperationKind::Flush => false,
-        };
-        let timed = is_timed.then(|| (Instant::now(), in_flight.under_way));
-        let (request, mut completed) = Request::new(offset, operation);
-        self.engine.submit(request);
-        // Timers need tokio; programs that embed the library may look up without it.
-        let deadline = deadline.filter(|_| Handle::try_current().is_ok());
-        let ended = match deadline {
-            None => Some((&mut completed).await),
-            Some(deadline) => tokio::time::timeout(deadline, &mut completed).await.ok(),
-        };
-        if let Some((began, under_way)) = timed {
-            self.note_pace(kind, Taken { len, elapsed: began.elapsed(), under_way });
-        }
-        match ended {
-            Some(ended) => ended.map_err(|_| io::Error::other("the device's engine has stopped")),
-            None => {
-                self.stats.overdue();
-                self.overdue.keep(completed);
-                Err(io::ErrorKind::TimedOut.into())
-            }
-        }
-    }
-
-    fn note_pace(&self, kind: OperationKind, taken: Taken) {
-        let path = self.info.path.display();
-        match self.pace.record(kind, taken, self.opened.elapsed()) {
-            Some(true) => tracing::warn!(
-                %path,
-                "the device is ten times slower than it was, for 30 s now: stores are refused"
-            ),
-            Some(false) => tracing::info!(%path, "the device is as fast as it was"),
-            None => {}
         }
     }
 
@@ -497,3 +447,4 @@ fn length(range: &Range<u64>) -> usize {
 mod reads;
 #[cfg(test)]
 mod tests;
+mod wait;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Device;
+use super::wait::Patience;
 use crate::clock::Stopwatch;
 use crate::device::adaptive::Way;
 use crate::device::{AlignedBuf, DeviceError};
@@ -12,6 +13,9 @@ impl Device {
     /// As [`Device::read`], for a client that waits: what lasts longer than the device's read deadline is
     /// an error. The memory is the device's until the read is over. While 128 such reads are not over,
     /// others are errors at once.
+    ///
+    /// The time is kept in the tokio runtime in which the device was opened, for as long as there is one,
+    /// and otherwise in the one that reads; without any there is no deadline.
     ///
     /// # Errors
     /// As [`Device::read`], or it lasts too long.
@@ -23,7 +27,7 @@ impl Device {
         offset: u64,
         buf: AlignedBuf,
     ) -> Result<AlignedBuf, DeviceError> {
-        self.read_by(Way::Main, (offset, buf), self.inner.read_deadline).await
+        self.read_by(Way::Main, (offset, buf), self.for_client()).await
     }
 
     /// As [`Device::read`], but by the faster way if the device is opened adaptively. Then the bytes may
@@ -40,7 +44,7 @@ impl Device {
         offset: u64,
         buf: AlignedBuf,
     ) -> Result<AlignedBuf, DeviceError> {
-        self.read_faster((offset, buf), None).await
+        self.read_faster((offset, buf), Patience::Endless).await
     }
 
     /// As [`Device::read_adaptive`], in time as [`Device::read_in_time`].
@@ -55,7 +59,7 @@ impl Device {
         offset: u64,
         buf: AlignedBuf,
     ) -> Result<AlignedBuf, DeviceError> {
-        self.read_faster((offset, buf), self.inner.read_deadline).await
+        self.read_faster((offset, buf), self.for_client()).await
     }
 
     /// As [`Device::read_adaptive_in_time`], with a deadline of its own: for bodies, which have begun to
@@ -72,21 +76,25 @@ impl Device {
         offset: u64,
         buf: AlignedBuf,
     ) -> Result<AlignedBuf, DeviceError> {
-        self.read_faster((offset, buf), Some(deadline)).await
+        self.read_faster((offset, buf), Patience::Within(deadline)).await
+    }
+
+    fn for_client(&self) -> Patience<'_> {
+        self.inner.deadlines.as_ref().map_or(Patience::Endless, Patience::Client)
     }
 
     async fn read_faster(
         &self,
         (offset, buf): (u64, AlignedBuf),
-        deadline: Option<Duration>,
+        patience: Patience<'_>,
     ) -> Result<AlignedBuf, DeviceError> {
         let Some(adaptive) = &self.inner.adaptive else {
-            return self.read_by(Way::Main, (offset, buf), deadline).await;
+            return self.read_by(Way::Main, (offset, buf), patience).await;
         };
         let len = buf.capacity();
         let way = adaptive.choose(offset, len);
         let watch = Stopwatch::start();
-        let buf = self.read_by(way, (offset, buf), deadline).await?;
+        let buf = self.read_by(way, (offset, buf), patience).await?;
         adaptive.record(way, len, watch.elapsed(), self.inner.opened.elapsed());
         Ok(buf)
     }

@@ -1,0 +1,88 @@
+//! Gives requests to the engine and waits for them, no longer than they may take. Owns neither the clock
+//! of those that wait nor the verdict on the device's pace.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::Inner;
+use crate::device::OperationKind;
+use crate::device::deadlines::Deadlines;
+use crate::device::engine::{Completion, Operation, Request};
+use crate::device::pace::Taken;
+
+/// How long a request is waited for.
+#[derive(Clone, Copy)]
+pub(super) enum Patience<'a> {
+    /// Until it is over.
+    Endless,
+    /// As long as the device's reads for clients may take.
+    Client(&'a Arc<Deadlines>),
+    /// So long.
+    Within(Duration),
+}
+
+impl Patience<'_> {
+    pub fn is_endless(self) -> bool {
+        matches!(self, Patience::Endless)
+    }
+}
+
+impl Inner {
+    pub(super) async fn submit(
+        &self,
+        offset: u64,
+        operation: Operation,
+        patience: Patience<'_>,
+    ) -> io::Result<Completion> {
+        let (kind, len) = (operation.kind(), operation.len());
+        let in_flight = self.stats.submitted(kind);
+        // Of reads only those that a client waits for at this moment: others may be as long as they like,
+        // or be looked at only when a client takes its time to ask for more.
+        let is_timed = match kind {
+            OperationKind::Read => {
+                matches!(patience, Patience::Client(_)) && self.pace.wants_read()
+            }
+            OperationKind::Write => true,
+            OperationKind::Flush => false,
+        };
+        let began = Instant::now();
+        let (request, mut completed) = Request::new(offset, operation);
+        self.engine.submit(request);
+        let ended = match patience {
+            Patience::Client(deadlines) => deadlines.in_time(&mut completed, (offset, began)).await,
+            // Timers need tokio; programs that embed the library may look up without it.
+            Patience::Within(deadline) if Handle::try_current().is_ok() => {
+                tokio::time::timeout(deadline, &mut completed).await.ok()
+            }
+            Patience::Endless | Patience::Within(_) => Some((&mut completed).await),
+        };
+        if is_timed {
+            let under_way = in_flight.under_way;
+            self.note_pace(kind, Taken { len, elapsed: began.elapsed(), under_way });
+        }
+        match ended {
+            Some(ended) => ended.map_err(|_| io::Error::other("the device's engine has stopped")),
+            None => {
+                self.stats.overdue();
+                self.overdue.keep(completed);
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    fn note_pace(&self, kind: OperationKind, taken: Taken) {
+        let path = self.info.path.display();
+        match self.pace.record(kind, taken, self.opened.elapsed()) {
+            Some(true) => tracing::warn!(
+                %path,
+                "the device is ten times slower than it was, for 30 s now: stores are refused"
+            ),
+            Some(false) => tracing::info!(%path, "the device is as fast as it was"),
+            None => {}
+        }
+    }
+}
