@@ -92,6 +92,29 @@ impl Sequence {
     }
 }
 
+/// What the seeds of one device have in common, so that it is summed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSeed(u32);
+
+impl DeviceSeed {
+    /// That of the device `uuid`.
+    #[must_use]
+    pub fn new(uuid: Uuid) -> DeviceSeed {
+        DeviceSeed(crc32fast::hash(&uuid.0))
+    }
+
+    /// The seed of the life `generation` of `region`.
+    #[must_use]
+    pub fn of_life(self, region: u32, generation: Sequence) -> Seed {
+        let mut life = [0; 12];
+        life[..4].copy_from_slice(&region.to_le_bytes());
+        life[4..].copy_from_slice(&generation.0.to_le_bytes());
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(&life);
+        Seed(hasher.finalize())
+    }
+}
+
 /// Start value of a checksum that ties bytes to one life of one region of one device,
 /// so that bytes from anywhere else do not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,11 +124,7 @@ impl Seed {
     /// The seed of the life `generation` of `region` on the device `uuid`.
     #[must_use]
     pub fn new(uuid: Uuid, region: u32, generation: Sequence) -> Seed {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&uuid.0);
-        hasher.update(&region.to_le_bytes());
-        hasher.update(&generation.0.to_le_bytes());
-        Seed(hasher.finalize())
+        DeviceSeed::new(uuid).of_life(region, generation)
     }
 
     fn checksum_at(self, offset: u64, parts: &[&[u8]]) -> u32 {

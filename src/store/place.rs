@@ -7,7 +7,7 @@
 use super::index::Locked;
 use super::regions::RegionTable;
 use super::word::{Location, Word};
-use crate::format::{Layout, Seed, Sequence, Uuid};
+use crate::format::{DeviceSeed, Layout, Seed, Sequence};
 
 /// One life of a region, from its header to the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,8 @@ impl Life {
     }
 
     /// Where the checksums begin of all that is written in it.
-    pub fn seed(self, uuid: Uuid) -> Seed {
-        Seed::new(uuid, self.region, self.generation)
+    pub fn seed(self, device: DeviceSeed) -> Seed {
+        device.of_life(self.region, self.generation)
     }
 
     /// The place of the slot at byte `offset` that was written in this life.

@@ -11,7 +11,7 @@ use super::changes::Changes;
 use super::place::Life;
 use super::ranking::{Facts, MOSTLY_DEAD, Ranking};
 use crate::clock::Timestamp;
-use crate::format::{KILL_LEN, Layout, LogKind, Seed, Sequence, Uuid};
+use crate::format::{DeviceSeed, KILL_LEN, Layout, LogKind, Seed, Sequence, Uuid};
 
 /// What may happen to a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,7 +350,8 @@ impl Region {
 /// All regions of a device.
 #[derive(Debug)]
 pub struct RegionTable {
-    uuid: Uuid,
+    /// Of the device.
+    seed: DeviceSeed,
     regions: Box<[Region]>,
     changes: Arc<Changes>,
     /// A leaf lock.
@@ -381,7 +382,7 @@ impl RegionTable {
         let changes = Arc::new(Changes::new(count));
         let regions = (0..count).map(|number| Region::unknown(number, &changes, region_size));
         RegionTable {
-            uuid,
+            seed: DeviceSeed::new(uuid),
             regions: regions.collect(),
             changes,
             ranking: Mutex::new(Ranking::new(count, region_size)),
@@ -508,7 +509,7 @@ impl RegionTable {
     /// read with another one.
     #[must_use]
     pub(super) fn seed_of(&self, life: Life) -> Seed {
-        life.seed(self.uuid)
+        life.seed(self.seed)
     }
 
     /// Number of regions in a state.
