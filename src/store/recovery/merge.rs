@@ -117,3 +117,57 @@ impl Merging {
         words.len() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::SimDevice;
+    use crate::format::Sequence;
+    use crate::store::recovery::versions::{Target, part_of};
+    use crate::store::word::Location;
+    use crate::store::{FormatOptions, NotResident, Options};
+
+    /// Or the change of a purge finds no word, and the word of what it purged comes behind it.
+    #[test]
+    fn a_change_waits_from_the_look_at_what_is_changed_until_the_words_are_in() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1_000_000)));
+        let store = runtime.block_on(async {
+            Store::format(&sim.open(), &FormatOptions::default(), &clock).await.unwrap();
+            let open = Store::open(sim.open(), Options::default(), clock, Arc::new(NotResident));
+            let store = open.await.unwrap();
+            store.recovered().await;
+            store
+        });
+        let (key_hash, layout) = (77, store.shared.layout);
+        let target = Target::new(Location::new(2, 4096, &layout), 64);
+        let parts = Parts::new();
+        parts.add([Version { key_hash, sequence: Sequence(9), target }].into_iter());
+        let (part, parts) = (part_of(key_hash), Arc::new(parts));
+        let merging = Merging { store: store.clone(), parts, next: part.into() };
+        thread::scope(|threads| {
+            // The merge comes as far as the index.
+            let bucket = store.shared.index.lock(key_hash);
+            threads.spawn(|| assert_eq!(merging.merge_next(), 1));
+            while store.shared.regions.on_device(2).live() == 0 {
+                thread::yield_now();
+            }
+            let (send, receive) = mpsc::channel();
+            let shared = &store.shared;
+            threads.spawn(move || {
+                drop(shared.changed.part(part));
+                send.send(0).unwrap();
+                send.send(shared.index.lock(key_hash).candidates().len()).unwrap();
+            });
+            receive.recv_timeout(Duration::from_millis(100)).unwrap_err();
+            drop(bucket);
+            receive.recv().unwrap();
+            assert_eq!(receive.recv().unwrap(), 1, "it finds the word");
+        });
+    }
+}
