@@ -1,7 +1,8 @@
-//! When epochs begin.
+//! When epochs begin, and what removals that waited are written as.
 
 use super::*;
 use crate::format::{Features, SUPERBLOCK_SPACE, Secret, Uuid};
+use crate::store::removals::Tombstone;
 
 const NOW: Timestamp = Timestamp(10);
 const NOW_AND_WALL: TimePair = TimePair { cache: NOW, wall: 1000 };
@@ -90,4 +91,14 @@ fn an_epoch_begins_at_once_where_a_region_is_free() {
     open_region(&mut log);
     assert!(raise(&mut log));
     assert!(log.open.is_none(), "the sequences of a region are of one epoch");
+}
+
+#[test]
+fn a_removal_that_waits_is_written_with_the_sequence_of_the_removal() {
+    let mut log = log(8);
+    let kill = Kill { key_hash: 5, sequence: log.draw() };
+    assert!(log.removal_waits(Tombstone { kill, asked: true }));
+    let newer = log.draw();
+    assert!(!log.record_removals(NOW), "none waits any more");
+    assert_eq!(log.open.as_ref().unwrap().footer.kills, [kill], "not of {newer:?} or later");
 }
