@@ -41,6 +41,7 @@ mod sequences;
 mod slot;
 mod slots;
 mod snapshot;
+mod sought;
 mod stop;
 mod timekeeper;
 mod touch;

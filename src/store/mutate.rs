@@ -1,6 +1,8 @@
 //! Changing the store: put. Owns verification before a change and
 //! its atomic publication; the append lock orders all changes, the bucket lock guards the words.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,8 +15,9 @@ use super::place::Place;
 use super::read::{Candidate, Extent, Loaded, Tier};
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::slot::Slot;
+use super::sought::Sought;
 use super::unverified::LOOKS_MAX;
-use super::word::{SizeClass, Word};
+use super::word::SizeClass;
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{Kill, Kind, ObjectHead, Sequence, SliceKey};
@@ -128,8 +131,8 @@ impl Store {
         let change = Change { key_hash: self.key_hash(key), slot, fill };
         let mut patience = Patience::default();
         loop {
-            let deadline = Instant::now() + ROOM_WAIT_MAX;
-            let found = self.find_by(key, change.key_hash, deadline).await;
+            let mut deadline = Deadline::after(ROOM_WAIT_MAX);
+            let found = self.find_by(key, change.key_hash, &mut deadline).await;
             if let Some(refused) = self.refusal(condition, found.matched.as_ref()).await {
                 return Ok((refused, 0));
             }
@@ -151,22 +154,33 @@ impl Store {
 
     /// Verifies the words of an object's key. Reads the device only where a fingerprint matches.
     /// What is not read by the deadline counts as unreadable.
-    pub(super) async fn find_by(&self, key: &[u8], key_hash: u64, deadline: Instant) -> Found {
-        self.find_among((key, key_hash), LOOKS_MAX, deadline).await
+    pub(super) fn find_by(
+        &self,
+        key: &[u8],
+        key_hash: u64,
+        deadline: &mut Deadline,
+    ) -> impl Future<Output = Found> {
+        self.find_among(Sought::object(key, key_hash), LOOKS_MAX, deadline)
     }
 
     /// As [`Store::find_by`], for the key of a slice: all words are looked at, for nobody can choose the
     /// names of slices.
-    pub(super) async fn find_slice(&self, key: &[u8], key_hash: u64, deadline: Instant) -> Found {
-        self.find_among((key, key_hash), usize::MAX, deadline).await
+    pub(super) fn find_slice(
+        &self,
+        key: &[u8],
+        key_hash: u64,
+        deadline: &mut Deadline,
+    ) -> impl Future<Output = Found> {
+        self.find_among(Sought::slice(key, key_hash), usize::MAX, deadline)
     }
 
     async fn find_among(
         &self,
-        (key, key_hash): (&[u8], u64),
+        sought: Sought<'_>,
         looks_max: usize,
-        deadline: Instant,
+        deadline: &mut Deadline,
     ) -> Found {
+        let key_hash = sought.hash();
         'again: loop {
             let mut candidates = self.candidates(key_hash);
             let mut found = Found {
@@ -180,11 +194,16 @@ impl Store {
             if candidates.len() > looks_max && self.shared.unverified.has_room(oldest) {
                 found.is_partial = self.keep_newest(&mut candidates, looks_max);
             }
-            for candidate in candidates {
-                let load = self.load_for_change(candidate, (key, key_hash));
-                let loaded = timeout_at(deadline, load).await.unwrap_or(Loaded::Late);
+            for &candidate in &candidates {
+                let loaded = match self.in_ram(candidate) {
+                    Some(entry) => Loaded::Entry(entry, Tier::Ram),
+                    None => {
+                        let load = self.load_for_change(candidate, sought);
+                        timeout_at(deadline.begun(), load).await.unwrap_or(Loaded::Late)
+                    }
+                };
                 match loaded {
-                    Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
+                    Loaded::Entry(entry, tier) if sought.is_of(&entry) => {
                         if self.was_killed_unseen(key_hash, &entry) {
                             found.dead.push(entry.place());
                             continue;
@@ -210,22 +229,18 @@ impl Store {
         }
     }
 
-    /// Reads as much as a change needs: the key, or the whole slot of an object's head. That the
-    /// key is another one is only believed of a verified slot.
-    async fn load_for_change(&self, candidate: Candidate, (key, key_hash): (&[u8], u64)) -> Loaded {
-        match self.load(candidate, Extent::Key { key_len: key.len() }).await {
+    /// Reads as much as a change needs of what the RAM tier does not have: the key, or the whole slot
+    /// of an object's head. That the key is another one is only believed of a verified slot.
+    async fn load_for_change(&self, candidate: Candidate, sought: Sought<'_>) -> Loaded {
+        let extent = Extent::Key { key_len: sought.key().len() };
+        match self.load_elsewhere(candidate, extent).await {
             Loaded::Entry(entry, Tier::Disk)
-                if entry.kind() == Kind::Head || !self.is_key(&entry, key, key_hash) =>
+                if entry.kind() == Kind::Head || !sought.is_of(&entry) =>
             {
                 self.load(candidate, Extent::Whole).await
             }
             loaded => loaded,
         }
-    }
-
-    /// Slices are hashed with another seed, so an object's key never means a slice.
-    pub(super) fn is_key(&self, entry: &Entry, key: &[u8], key_hash: u64) -> bool {
-        entry.key() == key && self.hash_of(entry.kind(), key) == key_hash
     }
 
     fn matched(&self, entry: &Entry, tier: Tier) -> Match {
@@ -423,12 +438,11 @@ impl Store {
     /// Whether the words are the ones that were verified. The region's life counts: a location may
     /// have been freed and written again meanwhile.
     pub(super) fn is_unchanged(&self, bucket: &Locked<'_>, then: &[Place]) -> bool {
-        let now = bucket.candidates();
-        let place = |word: &Word| self.place_of(bucket, *word);
+        let mut now: SmallVec<[Place; 2]> = SmallVec::new();
+        bucket.each_candidate(|word| now.push(self.place_of(bucket, word)));
         // As a rule nothing has moved: many are compared in one go.
         now.len() == then.len()
-            && (now.iter().map(place).eq(then.iter().copied())
-                || now.iter().all(|word| then.contains(&place(word))))
+            && (now[..] == *then || now.iter().all(|place| then.contains(place)))
     }
 
     pub(super) fn after_displacing(&self, found: &Found) {
@@ -523,6 +537,24 @@ impl Store {
                 Err(StoreError::Busy("the device does not keep up"))
             }
         }
+    }
+}
+
+/// When a change reads no longer what may be its key's. The time begins with the first read: most
+/// changes need none.
+pub(super) struct Deadline {
+    after: Duration,
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    /// So long after the first read begins.
+    pub fn after(after: Duration) -> Deadline {
+        Deadline { after, at: None }
+    }
+
+    fn begun(&mut self) -> Instant {
+        *self.at.get_or_insert_with(|| Instant::now() + self.after)
     }
 }
 

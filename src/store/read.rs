@@ -18,8 +18,10 @@ use super::place::Place;
 use super::ranges::{SlicePlace, UNSHARED_LEN_MAX};
 use super::regions::RegionState;
 use super::slots::{PAGE, SMALL_SLOT_MAX};
+use super::sought::Sought;
 use super::unverified::LOOKS_MAX;
 use super::word::{Location, SizeClass, Word};
+use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, DeviceError};
 use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, Seed, SliceKey};
 use crate::planted::{self, Bug};
@@ -133,8 +135,10 @@ impl Extent {
 impl Store {
     /// The words that may be the key's, and the lives of their regions.
     pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
+        let mut candidates = CandidateList::new();
         let bucket = self.shared.index.lock(key_hash);
-        bucket.candidates().into_iter().map(|word| self.candidate(&bucket, word)).collect()
+        bucket.each_candidate(|word| candidates.push(self.candidate(&bucket, word)));
+        candidates
     }
 
     /// The word of the key with exactly this place.
@@ -179,15 +183,21 @@ impl Store {
 
     /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
     /// (past `fresh_until`) only if `stale_ok`.
-    pub async fn lookup(&self, key: &[u8], stale_ok: bool) -> Option<(Entry, Tier)> {
-        self.search((key, self.key_hash(key)), (stale_ok, LOOKS_MAX), Extent::Answer).await
+    pub fn lookup(
+        &self,
+        key: &[u8],
+        stale_ok: bool,
+    ) -> impl Future<Output = Option<(Entry, Tier)>> {
+        let sought = Sought::object(key, self.key_hash(key));
+        self.search(sought, (stale_ok, LOOKS_MAX), Extent::Answer)
     }
 
     /// A slice of an object, if it is there and sound as far as it is read.
     pub(super) async fn slice(&self, key: SliceKey, extent: Extent) -> Option<(Entry, Tier)> {
         let key = key.encode();
         // Nobody can choose the names of slices.
-        self.search((&key, self.slice_hash(&key)), (true, usize::MAX), extent).await
+        let sought = Sought::slice(&key, self.slice_hash(&key));
+        self.search(sought, (true, usize::MAX), extent).await
     }
 
     /// Where a slice with a body of `body_len` bytes is on the device; `None` if it is in memory too,
@@ -210,23 +220,34 @@ impl Store {
 
     async fn search(
         &self,
-        (key, key_hash): (&[u8], u64),
+        sought: Sought<'_>,
         (stale_ok, looks_max): (bool, usize),
         extent: Extent,
     ) -> Option<(Entry, Tier)> {
+        let key_hash = sought.hash();
         for _ in 0..ATTEMPTS_MAX {
             let mut moved = false;
             let mut candidates = self.candidates(key_hash);
-            candidates.retain(|found| self.is_visible(found.place()));
+            if !self.is_recovered() {
+                candidates.retain(|found| self.is_visible(found.place()));
+            }
             self.keep_newest(&mut candidates, looks_max);
-            for candidate in candidates {
+            for &candidate in &candidates {
                 let touches = self.touches_at(candidate.place());
-                match self.load(candidate, extent).await {
-                    Loaded::Entry(entry, tier) if self.is_key(&entry, key, key_hash) => {
+                let loaded = match self.in_ram(candidate) {
+                    Some(entry) => Loaded::Entry(entry, Tier::Ram),
+                    None => self.load_elsewhere(candidate, extent).await,
+                };
+                match loaded {
+                    Loaded::Entry(entry, tier) if sought.is_of(&entry) => {
                         if self.was_killed_unseen(key_hash, &entry) {
                             continue;
                         }
-                        if self.has_ended(&entry, tier) {
+                        // In this order: when the age is known, so is the time that was learnt with it.
+                        let age_known = self.knows_age(entry.sequence());
+                        let now = self.shared.clock.now();
+                        let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
+                        if !self.is_live_at(&entry, now) && !ignores_end {
                             let place = entry.place();
                             if self.touches_at(place) != touches && !self.is_pinned(place) {
                                 // A touch may have moved the end since it was read.
@@ -237,7 +258,12 @@ impl Store {
                             self.forget_ended(key_hash, &entry, touches);
                             return None;
                         }
-                        return self.admit(key_hash, candidate, entry, tier, stale_ok);
+                        let is_fresh = age_known && entry.lifetime().fresh_until > now;
+                        if !stale_ok && !is_fresh && !ignores_end {
+                            return None;
+                        }
+                        self.count_hit(key_hash, candidate);
+                        return Some((entry, tier));
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => moved = true,
@@ -286,30 +312,15 @@ impl Store {
 
     /// Whether an entry may be served now, by purges and time.
     pub(super) fn is_live(&self, entry: &Entry) -> bool {
-        entry.sequence() >= self.shared.purge_floor()
-            && entry.lifetime().keep_until > self.shared.clock.now()
+        self.is_live_at(entry, self.shared.clock.now())
     }
 
-    fn has_ended(&self, entry: &Entry, tier: Tier) -> bool {
-        let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
-        !self.is_live(entry) && !ignores_end
+    fn is_live_at(&self, entry: &Entry, now: Timestamp) -> bool {
+        entry.sequence() >= self.shared.purge_floor() && entry.lifetime().keep_until > now
     }
 
-    fn admit(
-        &self,
-        key_hash: u64,
-        candidate: Candidate,
-        entry: Entry,
-        tier: Tier,
-        stale_ok: bool,
-    ) -> Option<(Entry, Tier)> {
-        let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
-        // In this order: when the age is known, so is the time that was learnt with it.
-        let is_fresh = self.knows_age(entry.sequence())
-            && entry.lifetime().fresh_until > self.shared.clock.now();
-        if !stale_ok && !is_fresh && !ignores_end {
-            return None;
-        }
+    /// Notes that a candidate answered a lookup.
+    fn count_hit(&self, key_hash: u64, candidate: Candidate) {
         if !candidate.is_hit {
             self.shared.index.lock(key_hash).mark_hit(candidate.location());
         }
@@ -319,7 +330,6 @@ impl Store {
         {
             count(&self.shared.counters.doubtful_hits);
         }
-        Some((entry, tier))
     }
 
     /// Removes the word of an entry that nobody will get any more. Needs no kill record when the
@@ -387,10 +397,23 @@ impl Store {
         self.shared.regions.is_in(place.split(&self.shared.layout).0) || self.is_in_ram_only(place)
     }
 
+    /// The entry at a candidate's place, if the RAM tier has it.
+    pub(super) fn in_ram(&self, candidate: Candidate) -> Option<Entry> {
+        self.shared.resident.get(candidate.place())
+    }
+
     /// Reads what is at a candidate's place, and offers a copy of a whole slot to the RAM tier.
     pub(super) async fn load(&self, candidate: Candidate, extent: Extent) -> Loaded {
+        match self.in_ram(candidate) {
+            Some(entry) => Loaded::Entry(entry, Tier::Ram),
+            None => self.load_elsewhere(candidate, extent).await,
+        }
+    }
+
+    /// As [`Store::load`], of an entry that the RAM tier does not have.
+    pub(super) async fn load_elsewhere(&self, candidate: Candidate, extent: Extent) -> Loaded {
         let touches = self.touches_at(candidate.place());
-        let loaded = self.peek(candidate, extent).await;
+        let loaded = self.peek_elsewhere(candidate, extent).await;
         if let Loaded::Entry(entry, Tier::Log | Tier::Disk) = &loaded
             && extent.is_whole()
             && (self.is_read_in_pieces(entry) || self.shared.resident.admits(entry.weight() as u64))
@@ -402,9 +425,13 @@ impl Store {
 
     /// Reads what is at a candidate's place: RAM tier, memory of the log, device.
     pub(super) async fn peek(&self, candidate: Candidate, extent: Extent) -> Loaded {
-        if let Some(entry) = self.shared.resident.get(candidate.place()) {
-            return Loaded::Entry(entry, Tier::Ram);
+        match self.in_ram(candidate) {
+            Some(entry) => Loaded::Entry(entry, Tier::Ram),
+            None => self.peek_elsewhere(candidate, extent).await,
         }
+    }
+
+    async fn peek_elsewhere(&self, candidate: Candidate, extent: Extent) -> Loaded {
         let region = candidate.place().region(&self.shared.layout);
         let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
         while row.in_memory() {

@@ -3,12 +3,10 @@
 
 use std::sync::atomic::Ordering;
 
-use tokio::time::Instant;
-
 use super::counters::count;
 use super::fills::Fill;
 use super::log::{Log, Ticket};
-use super::mutate::{Found, Patience};
+use super::mutate::{Deadline, Found, Patience};
 use super::read::Candidate;
 use super::removals::{Removal, Tombstone};
 use super::request::{Lifetime, StoreError};
@@ -63,9 +61,9 @@ impl Store {
         }
         let unseen = Unseen { store: self, key, key_hash, asked: purge };
         self.words_complete(purge).await?;
-        let deadline = Instant::now() + REMOVAL_LOOK_MAX;
+        let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
         let (found, taken) = loop {
-            let found = self.find_by(key, key_hash, deadline).await;
+            let found = self.find_by(key, key_hash, &mut deadline).await;
             let nothing = found.matched.is_none() && found.suspects.is_empty();
             if nothing && let Some(appended) = self.absent_as_of(key_hash) {
                 std::mem::forget(unseen);
@@ -99,9 +97,9 @@ impl Store {
         let key_hash = self.key_hash(key);
         let unseen = Unseen { store: self, key, key_hash, asked: true };
         self.words_complete(true).await?;
-        let deadline = Instant::now() + REMOVAL_LOOK_MAX;
+        let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
         let (found, taken) = loop {
-            let found = self.find_by(key, key_hash, deadline).await;
+            let found = self.find_by(key, key_hash, &mut deadline).await;
             let is_live = found.matched.as_ref().is_some_and(|matched| matched.live);
             if !is_live && found.suspects.is_empty() {
                 std::mem::forget(unseen);
@@ -168,9 +166,9 @@ impl Store {
                 return;
             }
             let key_hash = self.key_hash(&key);
-            let deadline = Instant::now() + REMOVAL_LOOK_MAX;
+            let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
             loop {
-                let found = self.find_by(&key, key_hash, deadline).await;
+                let found = self.find_by(&key, key_hash, &mut deadline).await;
                 if !found.suspects.is_empty() {
                     // The device does not answer: later, and this one last.
                     unseen.insert(0, (key, sequence));

@@ -1,11 +1,11 @@
 //! Giving a live entry a new lifetime where it is: in memory, or by a read-modify-write of its
 //! header on the device. Owns the pin that keeps the region from being reused meanwhile.
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::counters::count;
 use super::log::{TouchPlace, rewrite_lifetime};
-use super::mutate::Match;
+use super::mutate::{Deadline, Match};
 use super::place::Place;
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::{ROOM_WAIT_MAX, Store};
@@ -14,11 +14,6 @@ use crate::format::{ENTRY_HEADER_LEN, ObjectHead, REGION_HEADER_LEN, RegionHeade
 
 /// Nothing was heard of the device for [`ROOM_WAIT_MAX`].
 const NO_ANSWER: StoreError = StoreError::Busy("the device does not answer");
-
-/// By when the next step has to be done.
-fn deadline() -> Instant {
-    Instant::now() + ROOM_WAIT_MAX
-}
 
 impl Store {
     /// Gives a live entry a new lifetime without moving it, where it is on the device. One whose
@@ -42,7 +37,7 @@ impl Store {
         let mut turn = None;
         loop {
             self.check_open(None)?;
-            let found = self.find_by(key, key_hash, deadline()).await;
+            let found = self.find_by(key, key_hash, &mut Deadline::after(ROOM_WAIT_MAX)).await;
             // How much longer the entry may live nobody can say without knowing how old it is.
             let touched = |matched: &Match| matched.live && matched.age_known;
             let Some(matched) = found.matched.filter(touched) else {
@@ -75,7 +70,10 @@ impl Store {
         for number in 0..head.slice_count() {
             let key = SliceKey { object: head.object, number }.encode();
             let key_hash = self.slice_hash(&key);
-            while let Some(matched) = self.find_slice(&key, key_hash, deadline()).await.matched {
+            loop {
+                let mut deadline = Deadline::after(ROOM_WAIT_MAX);
+                let found = self.find_slice(&key, key_hash, &mut deadline).await;
+                let Some(matched) = found.matched else { break };
                 if self.touch_at(&key, key_hash, &matched, lifetime).await? {
                     break;
                 }

@@ -134,6 +134,11 @@ impl Locked<'_> {
         self.shard.candidates(self.print())
     }
 
+    /// Shows each word whose fingerprint matches the key, hit or not.
+    pub fn each_candidate(&self, show: impl FnMut(Word)) {
+        self.shard.each_candidate(self.print(), show);
+    }
+
     /// Whether the key has a word with exactly this location.
     #[must_use]
     pub fn contains(&self, location: Location) -> bool {

@@ -94,21 +94,24 @@ impl Shard {
     /// Words with this print.
     pub(super) fn candidates(&self, print: Print) -> Candidates {
         let mut found = Candidates::new();
+        self.each_candidate(print, |word| found.push(word));
+        found
+    }
+
+    /// Shows each word with this print.
+    pub(super) fn each_candidate(&self, print: Print, mut show: impl FnMut(Word)) {
         let homes = homes(print, self.buckets.len());
         let [Some(first), Some(second)] = homes.map(|home| self.buckets.get(home)) else {
-            return found;
+            return;
         };
         // Both lines are asked for before either is looked at.
         let marked = [first.marked(print), second.marked(print)];
-        found.extend(first.matching(marked[0], print).map(|way| first.word(way)));
+        first.matching(marked[0], print).for_each(|way| show(first.word(way)));
         if homes[0] != homes[1] {
-            found.extend(second.matching(marked[1], print).map(|way| second.word(way)));
+            second.matching(marked[1], print).for_each(|way| show(second.word(way)));
         }
-        if !self.overflow.is_empty() {
-            let equal = self.overflow.iter().filter(|(other, _)| *other == print);
-            found.extend(equal.map(|(_, word)| *word));
-        }
-        found
+        let equal = self.overflow.iter().filter(|(other, _)| *other == print);
+        equal.for_each(|(_, word)| show(*word));
     }
 
     /// The place of the word with this print and location.
