@@ -21,8 +21,9 @@ impl Store {
         if self.shared.device.is_degraded() {
             return Err(StoreError::NotDurable);
         }
-        if self.shared.epoch.initialized() && !self.takes_writes() {
-            return Err(StoreError::NotDurable);
+        if self.shared.epoch.initialized() {
+            // The first change saw to the rest, and nothing is waited for.
+            return if self.takes_writes() { Ok(()) } else { Err(StoreError::NotDurable) };
         }
         if !self.shared.snapshot_settled.load(Ordering::Acquire) {
             // A purge waits as long as it takes; what it is about is not found meanwhile.

@@ -1,6 +1,6 @@
 //! Stores in progress, so that a purge that comes while one runs is not undone by it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
@@ -14,6 +14,8 @@ struct Running {
 #[derive(Default)]
 pub(super) struct Fills {
     running: DashMap<u64, Running>,
+    /// How many there are, or are about to be: purges of a single key need no look where there is none.
+    count: AtomicUsize,
     purges: AtomicU64,
     all_purged_at: AtomicU64,
 }
@@ -28,6 +30,7 @@ pub struct Fill {
 impl Fills {
     /// A store of the key begins.
     pub fn begin(&self, key_hash: u64) -> Fill {
+        self.count.fetch_add(1, Ordering::SeqCst);
         let mut running = self.running.entry(key_hash).or_default();
         running.count += 1;
         Fill { key_hash, began_at: self.purges.load(Ordering::SeqCst) }
@@ -39,11 +42,14 @@ impl Fills {
             running.count -= 1;
             running.count == 0
         });
+        self.count.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The key is purged.
     pub fn purge(&self, key_hash: u64) {
-        if let Some(mut running) = self.running.get_mut(&key_hash) {
+        if self.count.load(Ordering::SeqCst) > 0
+            && let Some(mut running) = self.running.get_mut(&key_hash)
+        {
             running.purged_at = self.purges.fetch_add(1, Ordering::SeqCst) + 1;
         }
     }
@@ -82,6 +88,6 @@ mod tests {
         fills.purge_all();
         assert!(fills.is_purged(second));
         fills.end(second);
-        assert_eq!(fills.len(), 0);
+        assert_eq!((fills.len(), fills.count.load(Ordering::SeqCst)), (0, 0));
     }
 }

@@ -27,6 +27,16 @@ enum TakenOut {
     Changed,
 }
 
+/// A key has no word, as seen at one moment.
+struct Absence {
+    /// What removed it is durable with this ticket.
+    appended: Ticket,
+    /// The latest end of what was forgotten till then.
+    forgotten_until: Timestamp,
+    /// The superblock, as it is with that ticket, tells of a time that is not before that end.
+    is_dated: bool,
+}
+
 /// Removals that are completed later, at most; what more there are stays dead in the index.
 const UNSEEN_MAX: usize = 4096;
 
@@ -65,10 +75,10 @@ impl Store {
         let (found, taken) = loop {
             let found = self.find_by(key, key_hash, &mut deadline).await;
             let nothing = found.matched.is_none() && found.suspects.is_empty();
-            if nothing && let Some(appended) = self.absent_as_of(key_hash) {
+            if nothing && let Some(absence) = self.absence_of(key_hash) {
                 std::mem::forget(unseen);
-                if purge {
-                    in_time(self.settle_absence(appended)).await?;
+                if purge && !self.is_settled(&absence) {
+                    in_time(self.settle_absence(absence)).await?;
                 }
                 return Ok(false);
             }
@@ -281,31 +291,39 @@ impl Store {
         removal
     }
 
+    fn is_durable(&self, ticket: Ticket) -> bool {
+        ticket <= self.shared.durable.load(Ordering::Acquire)
+    }
+
     async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
-        if ticket > self.shared.durable.load(Ordering::Acquire) {
-            self.flush_through(ticket).await?;
-        }
-        Ok(())
+        if self.is_durable(ticket) { Ok(()) } else { self.flush_through(ticket).await }
     }
 
     /// Whether a key without a word has none for good, as seen under the append lock: nothing is
-    /// half published and no older version may hide. Gives the ticket up to which that must be durable.
-    fn absent_as_of(&self, key_hash: u64) -> Option<Ticket> {
+    /// half published and no older version may hide.
+    fn absence_of(&self, key_hash: u64) -> Option<Absence> {
         let log = self.shared.log.lock();
         let is_absent = !log.may_hide_older(key_hash)
             && self.shared.index.lock(key_hash).candidates().is_empty();
-        is_absent.then(|| log.appended())
+        // Whoever forgot an entry of the key noted its end before.
+        let forgotten_until = Timestamp(self.shared.forgotten_until.load(Ordering::Acquire));
+        let is_dated = log.superblock().0.time.cache >= forgotten_until;
+        is_absent.then(|| Absence { appended: log.appended(), forgotten_until, is_dated })
+    }
+
+    fn is_settled(&self, absence: &Absence) -> bool {
+        absence.is_dated && self.is_durable(absence.appended)
     }
 
     /// A key that has no word may have one again after a crash, as long as what removed it
     /// (an expired overwrite, a kill record) is not durable; and a key that expired, as long as the
     /// device knows of no time after its end: the clock may be set back before the next start. A
     /// purge waits for that.
-    async fn settle_absence(&self, appended: Ticket) -> Result<(), StoreError> {
+    async fn settle_absence(&self, absence: Absence) -> Result<(), StoreError> {
+        let Absence { appended, forgotten_until, is_dated } = absence;
         // Not with a later ticket alone: what failed since would be forgotten.
         self.flush_through_if_needed(appended).await?;
-        let forgotten_until = Timestamp(self.shared.forgotten_until.load(Ordering::Acquire));
-        if self.shared.log.lock().superblock().0.time.cache >= forgotten_until {
+        if is_dated {
             return Ok(());
         }
         self.begin_mutation().await?;
