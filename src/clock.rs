@@ -76,6 +76,26 @@ struct Shared {
     shown_offset: AtomicI64,
 }
 
+/// One reading of a clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    ms: i64,
+}
+
+impl Moment {
+    /// Its second of cache time.
+    #[must_use]
+    pub fn now(self) -> Timestamp {
+        Timestamp::of_millis(self.ms)
+    }
+
+    /// When a lifetime of `ttl`, at most ten years, ends that begins then, rounded down to the second.
+    #[must_use]
+    pub fn after(self, ttl: Duration) -> Timestamp {
+        Timestamp::of_millis(self.ms.saturating_add(millis(ttl.min(LIFETIME_MAX))))
+    }
+}
+
 /// The pair found at open.
 #[derive(Clone, Copy, Debug)]
 struct Resumed {
@@ -118,13 +138,19 @@ impl Clock {
     /// The current second of cache time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp::of_millis(self.now_ms())
+        self.moment().now()
     }
 
     /// When a lifetime of `ttl`, at most ten years, ends that begins now, rounded down to the second.
     #[must_use]
     pub fn after(&self, ttl: Duration) -> Timestamp {
-        Timestamp::of_millis(self.now_ms().saturating_add(millis(ttl.min(LIFETIME_MAX))))
+        self.moment().after(ttl)
+    }
+
+    /// The present, for times that belong together.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment { ms: self.now_ms() }
     }
 
     fn now_ms(&self) -> i64 {
@@ -327,9 +353,11 @@ impl Stopwatch {
 /// At most 2^52: no sum of such times overflows.
 fn millis(duration: Duration) -> i64 {
     const MAX: i64 = 1 << 52;
-    i64::try_from(duration.as_millis()).unwrap_or(MAX).min(MAX)
+    let secs = i64::try_from(duration.as_secs()).unwrap_or(MAX).min(MAX / 1000 - 1);
+    secs * 1000 + i64::from(duration.subsec_millis())
 }
 
 fn boot_ms() -> i64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map(|now| millis(now.into())).unwrap_or_default()
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME);
+    now.map(|now| now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000).unwrap_or_default()
 }

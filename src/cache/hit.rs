@@ -21,11 +21,9 @@ pub struct Hit {
     /// Otherwise it is for those only who ask for stale entries.
     age_known: bool,
     rest: Rest,
-    /// How ranges are read.
-    options: RangeOptions,
     /// What [`Hit::next_chunk`] gives. The mutex, never locked, makes a hit `Sync`, which reads
-    /// under way are not.
-    body: Option<Mutex<BodyReader>>,
+    /// under way are not. Most hits are moved a few times and never have one.
+    body: Option<Box<Mutex<BodyReader>>>,
 }
 
 /// Where the body is.
@@ -35,7 +33,13 @@ enum Rest {
     /// In the store alone: too many bodies are held already.
     Elsewhere(Store),
     /// In slices.
-    Object(Object),
+    Sliced(Box<Sliced>),
+}
+
+struct Sliced {
+    object: Object,
+    /// How ranges are read.
+    options: RangeOptions,
 }
 
 impl Hit {
@@ -45,7 +49,7 @@ impl Hit {
             HeldBody::Here(entry, share) => (entry, Rest::Here(share)),
             HeldBody::Elsewhere(entry) => (entry, Rest::Elsewhere(store.clone())),
         };
-        Hit { entry, tier, age_known, rest, options: RangeOptions::default(), body: None }
+        Hit { entry, tier, age_known, rest, body: None }
     }
 
     /// A large object.
@@ -57,8 +61,9 @@ impl Hit {
     ) -> Hit {
         let hold = Arc::new(store.read_object(head.object));
         let age_known = store.knows_age_of(&entry);
-        let rest = Rest::Object(Object { store: store.clone(), head, hold });
-        Hit { entry, tier, age_known, rest, options, body: None }
+        let object = Object { store: store.clone(), head, hold };
+        let rest = Rest::Sliced(Box::new(Sliced { object, options }));
+        Hit { entry, tier, age_known, rest, body: None }
     }
 
     /// Whether all pieces of the body are there, as far as the index knows; takes longer the longer
@@ -71,14 +76,17 @@ impl Hit {
     pub async fn has(&self, range: Range<u64>) -> bool {
         match &self.rest {
             Rest::Here(_) | Rest::Elsewhere(_) => true,
-            Rest::Object(Object { store, head, .. }) => store.has_slices(head, range).await,
+            Rest::Sliced(sliced) => {
+                let Object { store, head, .. } = &sliced.object;
+                store.has_slices(head, range).await
+            }
         }
     }
 
     /// Begins to read the body of a large object, so that a damaged first piece is a miss.
     pub(super) async fn begin_body(&mut self) -> Result<(), TruncatedBody> {
-        if matches!(self.rest, Rest::Object(_)) && self.body.is_none() {
-            self.body = Some(Mutex::new(self.range(0..self.len()).await?));
+        if matches!(self.rest, Rest::Sliced(_)) && self.body.is_none() {
+            self.body = Some(Box::new(Mutex::new(self.range(0..self.len()).await?)));
         }
         Ok(())
     }
@@ -89,7 +97,7 @@ impl Hit {
     pub fn len(&self) -> u64 {
         match &self.rest {
             Rest::Here(_) | Rest::Elsewhere(_) => self.entry.body_len() as u64,
-            Rest::Object(object) => object.head.len,
+            Rest::Sliced(sliced) => sliced.object.head.len,
         }
     }
 
@@ -143,7 +151,9 @@ impl Hit {
     /// A threshold, size, count or time is zero.
     pub fn set_range_options(&mut self, options: RangeOptions) -> Result<(), ZeroRangeOption> {
         options.check()?;
-        self.options = options;
+        if let Rest::Sliced(sliced) = &mut self.rest {
+            sliced.options = options;
+        }
         Ok(())
     }
 
@@ -166,7 +176,9 @@ impl Hit {
                 }))
             }
             Rest::Elsewhere(store) => BodyReader::again((store, &self.entry), range).await,
-            Rest::Object(object) => BodyReader::object(object, range, &self.options).await,
+            Rest::Sliced(sliced) => {
+                BodyReader::object(&sliced.object, range, &sliced.options).await
+            }
         }
     }
 
@@ -176,7 +188,7 @@ impl Hit {
     /// A piece was evicted, is damaged or took too long: the body ends here, short.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
         if self.body.is_none() {
-            self.body = Some(Mutex::new(self.range(0..self.len()).await?));
+            self.body = Some(Box::new(Mutex::new(self.range(0..self.len()).await?)));
         }
         match &mut self.body {
             Some(body) => body.get_mut().next_chunk().await,

@@ -183,19 +183,19 @@ impl Cache {
 
     /// Looks a key up: the fresh entry, or `None`. Damage, device errors and doubts are misses;
     /// the first piece of the body is verified.
-    pub async fn lookup(&self, key: &[u8]) -> Option<Hit> {
-        self.lookup_entry(key, false, true).await
+    pub fn lookup(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
+        self.lookup_entry(key, false, true)
     }
 
     /// As [`Cache::lookup`], but gives an entry in its grace time too.
-    pub async fn lookup_stale(&self, key: &[u8]) -> Option<Hit> {
-        self.lookup_entry(key, true, true).await
+    pub fn lookup_stale(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
+        self.lookup_entry(key, true, true)
     }
 
     /// As [`Cache::lookup`] or [`Cache::lookup_stale`], but neither reads nor looks for anything of a
     /// large body: for callers that want its metadata only, or a range of it with [`Hit::range`].
-    pub async fn lookup_head(&self, key: &[u8], stale_ok: bool) -> Option<Hit> {
-        self.lookup_entry(key, stale_ok, false).await
+    pub fn lookup_head(&self, key: &[u8], stale_ok: bool) -> impl Future<Output = Option<Hit>> {
+        self.lookup_entry(key, stale_ok, false)
     }
 
     async fn lookup_entry(&self, key: &[u8], stale_ok: bool, with_body: bool) -> Option<Hit> {
@@ -312,9 +312,9 @@ impl Cache {
         grace: Duration,
         ack: Option<Ack>,
     ) -> Result<Option<Lifetime>, StoreError> {
-        let (clock, ttl_max) = (&self.inner.clock, self.inner.options.ttl_max);
-        let fresh_until = clock.after(ttl.min(ttl_max));
-        let keep_until = clock.after(ttl.saturating_add(grace).min(ttl_max));
+        let (moment, ttl_max) = (self.inner.clock.moment(), self.inner.options.ttl_max);
+        let fresh_until = moment.after(ttl.min(ttl_max));
+        let keep_until = moment.after(ttl.saturating_add(grace).min(ttl_max));
         let touched = self.inner.store.touch(key, fresh_until, keep_until).await?;
         if touched.is_some() {
             self.acknowledge(self.inner.store.last_ticket(), ack).await?;
@@ -391,11 +391,10 @@ impl Cache {
     pub fn lifetime(&self, ttl: Option<Duration>, grace: Duration) -> Lifetime {
         let limits = &self.inner.options;
         let ttl = ttl.unwrap_or(limits.ttl_default).min(limits.ttl_max);
-        let clock = &self.inner.clock;
-        let stored_at = clock.now();
-        let fresh_until = clock.after(ttl);
-        let keep_until = clock.after(ttl.saturating_add(grace).min(limits.ttl_max));
-        Lifetime { stored_at, fresh_until, keep_until }
+        let keep = ttl.saturating_add(grace).min(limits.ttl_max);
+        let moment = self.inner.clock.moment();
+        let (fresh_until, keep_until) = (moment.after(ttl), moment.after(keep));
+        Lifetime { stored_at: moment.now(), fresh_until, keep_until }
     }
 
     fn lifetime_of(&self, options: &StoreOptions) -> Lifetime {
