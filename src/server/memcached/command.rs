@@ -60,7 +60,11 @@ impl<'a> Keys<'a> {
     /// Checks every key in `text`, where spaces stand between keys.
     #[must_use]
     pub fn new(text: &'a [u8]) -> Option<Keys<'a>> {
-        tokens(text).all(|token| Key::new(token).is_some()).then_some(Keys(text))
+        // Each byte without a branch, so that many are looked at together.
+        let is_text = text.iter().fold(true, |is, byte| is & (*byte >= b' ') & (*byte != 0x7f));
+        let is_long = |token: &[u8]| token.len() > KEY_LEN_MAX;
+        let has_long = text.len() > KEY_LEN_MAX && tokens(text).any(is_long);
+        (is_text && !has_long).then_some(Keys(text))
     }
 
     /// The keys in order.

@@ -33,15 +33,16 @@ pub(super) fn parse_value(value: &[u8]) -> Option<u64> {
 
 /// Appends `number` in decimal.
 pub(super) fn push_decimal(output: &mut Vec<u8>, mut number: u64) {
+    if number == 0 {
+        // As most flags are.
+        return output.push(b'0');
+    }
     let mut digits = [0_u8; 20];
     let mut start = digits.len();
-    loop {
+    while number > 0 {
         start -= 1;
         digits[start] = b'0' + u8::try_from(number % 10).unwrap_or_default();
         number /= 10;
-        if number == 0 {
-            break;
-        }
     }
     output.extend_from_slice(&digits[start..]);
 }

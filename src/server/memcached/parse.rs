@@ -6,6 +6,8 @@
 //! and flags beyond 32 bits, are refused instead of misread; lengths beyond 31 bits are too
 //! large rather than malformed; a line that never ends gets an error before the close.
 
+use memchr::memchr;
+
 use super::command::{Command, Direction, Key, Keys, Retrieval, Store, Verb, tokens};
 use super::number::{parse_i64, parse_u64};
 
@@ -42,7 +44,7 @@ pub enum Parsed<'a> {
 #[must_use]
 pub fn parse<'a>(input: &'a [u8], searched: &mut usize) -> Parsed<'a> {
     let start = (*searched).min(input.len());
-    let Some(end) = input[start..].iter().position(|byte| *byte == b'\n') else {
+    let Some(end) = memchr(b'\n', &input[start..]) else {
         *searched = input.len();
         return unfinished(input);
     };
@@ -111,8 +113,8 @@ impl<'a> Words<'a> {
     }
 
     /// Between `min` and `max` words, or the line is an error whatever it says.
-    fn expect(self, min: usize, max: usize) -> Result<Words<'a>, Refusal> {
-        if (min..=max).contains(&self.count) { Ok(self) } else { Err(refuse(ERROR, false)) }
+    fn expect(&self, min: usize, max: usize) -> Result<(), Refusal> {
+        if (min..=max).contains(&self.count) { Ok(()) } else { Err(refuse(ERROR, false)) }
     }
 
     fn noreply(&self) -> bool {
@@ -155,7 +157,7 @@ fn parse_line(line: &[u8]) -> Result<Command<'_>, Refusal> {
 }
 
 fn parse_get(rest: &[u8], with_cas: bool) -> Result<Command<'_>, Refusal> {
-    if tokens(rest).next().is_none() {
+    if rest.iter().all(|byte| *byte == b' ') {
         return Err(refuse(ERROR, false));
     }
     let keys = Keys::new(rest).ok_or(refuse(BAD_FORMAT, false))?;
@@ -176,7 +178,8 @@ fn parse_gat(rest: &[u8], with_cas: bool) -> Result<Command<'_>, Refusal> {
 
 fn parse_store(verb: Verb, rest: &[u8]) -> Result<Command<'_>, Refusal> {
     let needed = if matches!(verb, Verb::Cas(_)) { 5 } else { 4 };
-    let words = Words::split(rest).expect(needed, needed + 1)?;
+    let words = Words::split(rest);
+    words.expect(needed, needed + 1)?;
     let noreply = words.noreply();
     let bad = || refuse(BAD_FORMAT, noreply);
     let verb = match verb {
@@ -200,7 +203,8 @@ fn parse_body_len(word: &[u8]) -> Option<u64> {
 }
 
 fn parse_delete(rest: &[u8]) -> Result<Command<'_>, Refusal> {
-    let words = Words::split(rest).expect(1, 3)?;
+    let words = Words::split(rest);
+    words.expect(1, 3)?;
     let noreply = words.count > 1 && words.noreply();
     let hold_is_zero = words.words[1] == b"0";
     let valid = match words.count {
@@ -216,7 +220,8 @@ fn parse_delete(rest: &[u8]) -> Result<Command<'_>, Refusal> {
 }
 
 fn parse_arithmetic(direction: Direction, rest: &[u8]) -> Result<Command<'_>, Refusal> {
-    let words = Words::split(rest).expect(2, 3)?;
+    let words = Words::split(rest);
+    words.expect(2, 3)?;
     let key = words.key()?;
     let noreply = words.noreply();
     let delta = parse_u64(words.words[1]).ok_or(refuse(BAD_DELTA, noreply))?;
@@ -224,7 +229,8 @@ fn parse_arithmetic(direction: Direction, rest: &[u8]) -> Result<Command<'_>, Re
 }
 
 fn parse_touch(rest: &[u8]) -> Result<Command<'_>, Refusal> {
-    let words = Words::split(rest).expect(2, 3)?;
+    let words = Words::split(rest);
+    words.expect(2, 3)?;
     let key = words.key()?;
     let noreply = words.noreply();
     let exptime = parse_i64(words.words[1]).ok_or(refuse(BAD_EXPTIME, noreply))?;
@@ -232,7 +238,8 @@ fn parse_touch(rest: &[u8]) -> Result<Command<'_>, Refusal> {
 }
 
 fn parse_flush_all(rest: &[u8]) -> Result<Command<'_>, Refusal> {
-    let words = Words::split(rest).expect(0, 2)?;
+    let words = Words::split(rest);
+    words.expect(0, 2)?;
     let noreply = words.noreply();
     let delay = if words.count == usize::from(noreply) {
         0
@@ -243,7 +250,8 @@ fn parse_flush_all(rest: &[u8]) -> Result<Command<'_>, Refusal> {
 }
 
 fn parse_accepted<'a>(rest: &'a [u8], complaint: &'static str) -> Result<Command<'a>, Refusal> {
-    let words = Words::split(rest).expect(1, 2)?;
+    let words = Words::split(rest);
+    words.expect(1, 2)?;
     let noreply = words.noreply();
     match parse_u64(words.words[0]) {
         Some(_) => Ok(Command::Accepted { noreply }),

@@ -118,7 +118,8 @@ impl<S: Socket> Peer<S> {
         Ok(())
     }
 
-    fn output(&mut self) -> &mut Vec<u8> {
+    /// Where what is to be sent is gathered.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
         if self.copied.capacity() == 0 {
             self.copied = self.service.buffers.take_output();
         }

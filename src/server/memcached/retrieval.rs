@@ -9,6 +9,7 @@ use crate::server::metadata::Metadata;
 
 use super::command::{Key, Retrieval};
 use super::connection::Closed;
+use super::number::push_decimal;
 use super::peer::{Peer, SHARED_LEN_MIN, Socket};
 use super::service::Service;
 
@@ -16,15 +17,24 @@ pub(super) async fn get<S: Socket>(
     peer: &mut Peer<S>,
     retrieval: Retrieval<'_>,
 ) -> Result<(), Closed> {
-    for key in retrieval.keys.iter() {
-        // A line may have thousands of keys.
-        consume_budget().await;
+    for (n, key) in retrieval.keys.iter().enumerate() {
+        if n > 0 {
+            // A line may have thousands of keys. The first is counted with the command.
+            consume_budget().await;
+        }
         peer.relieve().await?;
         let watch = Stopwatch::start();
-        let hit = find(&peer.service, key, retrieval.touch).await;
+        let hit = match retrieval.touch {
+            None => {
+                peer.service.shard.cmd_get.bump();
+                peer.service.cache.lookup(&key).await
+            }
+            Some(exptime) => find_and_touch(&peer.service, key, exptime).await,
+        };
         let found_after = watch.elapsed();
         let tier = hit.as_ref().map(Hit::tier);
         let sent = match hit {
+            Some(hit) if push_short(peer, key, &hit, retrieval.with_cas) => true,
             Some(hit) => send(peer, key, hit, retrieval.with_cas).await?,
             None => false,
         };
@@ -45,11 +55,7 @@ pub(super) async fn get<S: Socket>(
     Ok(())
 }
 
-async fn find(service: &Service, key: Key<'_>, touch: Option<i64>) -> Option<Hit> {
-    let Some(exptime) = touch else {
-        service.shard.cmd_get.bump();
-        return service.cache.lookup(&key).await;
-    };
+async fn find_and_touch(service: &Service, key: Key<'_>, exptime: i64) -> Option<Hit> {
     service.shard.cmd_touch.bump();
     let hit = service.cache.lookup(&key).await?;
     // The value is sent even if its new lifetime is over already, as memcached does; a
@@ -63,6 +69,15 @@ async fn find(service: &Service, key: Key<'_>, touch: Option<i64>) -> Option<Hit
     }
 }
 
+/// Gathers a value that is copied to be sent, if it is in memory; tells whether it is.
+fn push_short<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas: bool) -> bool {
+    let Some(body) = hit.whole().filter(|body| body.len() < SHARED_LEN_MIN) else { return false };
+    push_header(peer, key, hit, with_cas);
+    peer.push(body);
+    peer.push(b"\r\n");
+    true
+}
+
 /// Sends a value; false if its first piece was gone, which makes it a miss.
 async fn send<S: Socket>(
     peer: &mut Peer<S>,
@@ -70,12 +85,6 @@ async fn send<S: Socket>(
     mut hit: Hit,
     with_cas: bool,
 ) -> Result<bool, Closed> {
-    if let Some(body) = hit.whole().filter(|body| body.len() < SHARED_LEN_MIN) {
-        push_header(peer, key, &hit, with_cas);
-        peer.push(body);
-        peer.push(b"\r\n");
-        return Ok(true);
-    }
     let Ok(mut piece) = hit.next_chunk().await else {
         return Ok(false);
     };
@@ -99,17 +108,18 @@ async fn send<S: Socket>(
 }
 
 fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas: bool) {
-    peer.push(b"VALUE ");
-    peer.push(&key);
-    peer.push(b" ");
-    peer.push_decimal(u64::from(Metadata::flags(hit.metadata())));
-    peer.push(b" ");
-    peer.push_decimal(hit.len());
+    let output = peer.output();
+    output.extend_from_slice(b"VALUE ");
+    output.extend_from_slice(&key);
+    output.push(b' ');
+    push_decimal(output, u64::from(Metadata::flags(hit.metadata())));
+    output.push(b' ');
+    push_decimal(output, hit.len());
     if with_cas {
-        peer.push(b" ");
-        peer.push_decimal(hit.cas());
+        output.push(b' ');
+        push_decimal(output, hit.cas());
     }
-    peer.push(b"\r\n");
+    output.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
