@@ -161,7 +161,7 @@ struct Shared {
     fills: Fills,
     fill_locks: Box<[Mutex<()>]>,
     /// Large objects are touched one after another: head and slices are many writes.
-    touch_locks: Box<[tokio::sync::Mutex<()>]>,
+    touch_locks: Box<[Arc<tokio::sync::Mutex<()>>]>,
     discards: Mutex<VecDeque<Discard>>,
     /// A leaf lock.
     large: Mutex<LargeObjects>,
@@ -297,7 +297,7 @@ impl Store {
             device,
             fills: Fills::default(),
             fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
-            touch_locks: (0..FILL_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            touch_locks: (0..FILL_LOCKS).map(|_| Arc::default()).collect(),
             discards: Mutex::default(),
             large: Mutex::new(LargeObjects::new(&superblock.layout, regions)),
             readers: DashMap::new(),
@@ -585,7 +585,7 @@ impl Shared {
         Place::in_ram(Location::beyond(number, &self.layout))
     }
 
-    fn touch_lock(&self, key_hash: u64) -> &tokio::sync::Mutex<()> {
+    fn touch_lock(&self, key_hash: u64) -> &Arc<tokio::sync::Mutex<()>> {
         let n = usize::try_from(key_hash % self.touch_locks.len() as u64).unwrap_or(0);
         &self.touch_locks[n]
     }

@@ -544,8 +544,9 @@ impl RegionTable {
     /// Everything with a sequence below `floor` is durably dead: the regions of that time are in doubt no
     /// more. Called under the append lock.
     pub fn forget_below(&self, floor: Sequence) {
-        let before = self.dead_below.fetch_max(floor.0, Ordering::AcqRel);
-        if before >= floor.0 || self.unread_count() + self.unindexed_count() == 0 {
+        self.dead_below.fetch_max(floor.0, Ordering::AcqRel);
+        // Also where the floor is as before: of what is in doubt it may not have been known how old it is.
+        if self.unread_count() + self.unindexed_count() == 0 {
             return;
         }
         for (region, row) in self.iter() {

@@ -1,6 +1,9 @@
 //! Giving a live entry a new lifetime where it is: in memory, or by a read-modify-write of its
 //! header on the device. Owns the pin that keeps the region from being reused meanwhile.
 
+use std::sync::Arc;
+
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 use super::counters::count;
@@ -14,6 +17,10 @@ use crate::format::{ENTRY_HEADER_LEN, ObjectHead, REGION_HEADER_LEN, RegionHeade
 
 /// Nothing was heard of the device for [`ROOM_WAIT_MAX`].
 const NO_ANSWER: StoreError = StoreError::Busy("the device does not answer");
+
+/// Touches of one large object come one after the other: or a shorter lifetime could reach slices after a
+/// longer one reached the head. Kept until the last rewrite of a touch is done.
+type Turn = Arc<OwnedMutexGuard<()>>;
 
 impl Store {
     /// Gives a live entry a new lifetime without moving it, where it is on the device. One whose
@@ -34,7 +41,7 @@ impl Store {
             return Ok(Some(Lifetime { stored_at: ended.stored_at, fresh_until, keep_until }));
         }
         self.begin_store().await?;
-        let mut turn = None;
+        let mut turn: Option<Turn> = None;
         loop {
             self.check_open(None)?;
             let found = self.find_by(key, key_hash, &mut Deadline::after(ROOM_WAIT_MAX)).await;
@@ -44,8 +51,8 @@ impl Store {
                 return Ok(None);
             };
             if matched.head.is_some() && turn.is_none() {
-                // Or a shorter lifetime could reach slices after a longer one reached the head.
-                turn = Some(self.shared.touch_lock(key_hash).lock().await);
+                let lock = Arc::clone(self.shared.touch_lock(key_hash)).lock_owned();
+                turn = Some(Arc::new(timeout(ROOM_WAIT_MAX, lock).await.map_err(|_| NO_ANSWER)?));
                 continue;
             }
             if !self.is_whole(&matched).await {
@@ -55,40 +62,46 @@ impl Store {
                 Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
             if let Some(head) = matched.head
                 && keep_until > matched.lifetime.keep_until
+                && !self.touch_slices(head, lifetime, turn.as_ref()).await?
             {
-                self.touch_slices(head, lifetime).await?;
+                return Ok(None);
             }
-            if self.touch_at(key, key_hash, &matched, lifetime).await? {
+            if self.touch_at((key, key_hash), &matched, lifetime, turn.as_ref()).await? {
                 count(&self.shared.counters.touched);
                 return Ok(Some(lifetime));
             }
         }
     }
 
-    /// The slices of an object must live as long as its head.
-    async fn touch_slices(&self, head: ObjectHead, lifetime: Lifetime) -> Result<(), StoreError> {
+    /// The slices of an object must live as long as its head. False if one of them is not found.
+    async fn touch_slices(
+        &self,
+        head: ObjectHead,
+        lifetime: Lifetime,
+        turn: Option<&Turn>,
+    ) -> Result<bool, StoreError> {
         for number in 0..head.slice_count() {
             let key = SliceKey { object: head.object, number }.encode();
             let key_hash = self.slice_hash(&key);
             loop {
                 let mut deadline = Deadline::after(ROOM_WAIT_MAX);
                 let found = self.find_slice(&key, key_hash, &mut deadline).await;
-                let Some(matched) = found.matched else { break };
-                if self.touch_at(&key, key_hash, &matched, lifetime).await? {
+                let Some(matched) = found.matched else { return Ok(false) };
+                if self.touch_at((&key, key_hash), &matched, lifetime, turn).await? {
                     break;
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// False if the entry moved, is being copied or is on its way to the device: find it again.
     async fn touch_at(
         &self,
-        key: &[u8],
-        key_hash: u64,
+        (key, key_hash): (&[u8], u64),
         matched: &Match,
         lifetime: Lifetime,
+        turn: Option<&Turn>,
     ) -> Result<bool, StoreError> {
         let place = matched.place;
         let (life, offset) = place.split(&self.shared.layout);
@@ -117,7 +130,7 @@ impl Store {
                 return Ok(false);
             }
             TouchPlace::Device { mark_region } => {
-                let store = self.clone();
+                let (store, turn) = (self.clone(), turn.cloned());
                 // Once begun it must end before the pin does, even if the caller goes away.
                 let work = self.shared.runtime.spawn(async move {
                     let done = store.touch_on_device(place, lifetime, mark_region).await;
@@ -126,7 +139,7 @@ impl Store {
                     if matches!(done, Ok(true)) {
                         store.after_touch(place, lifetime);
                     }
-                    drop(pin);
+                    drop((pin, turn));
                     store.shared.wake_flusher.notify_one();
                     done
                 });

@@ -2,7 +2,7 @@
 //! before when they recover.
 
 use rawcached::cache::{CacheOptions, StoreError};
-use rawcached::device::Delay;
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::support::*;
 
@@ -166,4 +166,73 @@ fn a_removal_holds_within_a_second_on_a_device_that_does_not_answer() {
         assert!(rig.get(b"filler-0").is_none());
         assert!(rig.get(b"filler-1").is_some());
     }
+}
+
+#[test]
+fn a_touch_that_is_acknowledged_reached_all_slices() {
+    // One read of all that the touch makes takes longer than it is waited for.
+    for slow in 1..24 {
+        let rig = Rig::new();
+        rig.put(b"large", &body(9, 500_000), &for_secs(100)).unwrap();
+        rig.fill("filler", 9, 100_000);
+        rig.sleep(secs(2));
+        let cache = rig.cache().clone();
+        let touched = rig.run(async {
+            let before = rig.sim.counts().reads;
+            rig.sim.set_delay(Delay::Sleep(millis(100)));
+            let touch = tokio::spawn(async move { cache.touch(b"large", secs(5000)).await });
+            while !touch.is_finished() {
+                let is_next = rig.sim.counts().reads - before == slow;
+                rig.sim.set_delay(Delay::Sleep(if is_next { secs(100) } else { millis(100) }));
+                tokio::time::sleep(millis(1)).await;
+            }
+            touch.await.unwrap()
+        });
+        rig.sim.set_delay(Delay::None);
+        rig.sleep(secs(500));
+        rig.clock.advance(secs(200));
+        let is_whole = rig.get(b"large").is_some();
+        assert!(is_whole || !matches!(touched, Ok(Some(_))), "read {slow}: {touched:?}");
+    }
+}
+
+#[test]
+fn a_touch_of_many_slices_waits_no_longer_than_for_one() {
+    let options = CacheOptions { ram_bytes: 20_000, ..plain() };
+    let rig = Rig::with(Disk { regions: 40, ..SMALL }, options);
+    rig.put(b"large", &body(9, 2_500_000), &for_secs(100)).unwrap();
+    rig.fill("filler", 9, 100_000);
+    rig.sleep(secs(2));
+    // The head comes into the RAM tier.
+    for _ in 0..5 {
+        assert!(rig.run(rig.cache().lookup_head(b"large", false)).is_some());
+    }
+    rig.sim.set_delay(Delay::Sleep(secs(100_000)));
+    let touches = async {
+        let touch = || tokio::time::timeout(secs(11), rig.cache().touch(b"large", secs(5000)));
+        tokio::join!(touch(), touch())
+    };
+    let (one, other) = rig.run(touches);
+    assert!(matches!(one, Ok(Ok(None) | Err(StoreError::Busy(_)))), "{one:?}");
+    assert!(matches!(other, Ok(Ok(None) | Err(StoreError::Busy(_)))), "{other:?}");
+}
+
+#[test]
+fn a_failed_flush_at_a_start_after_a_purge_of_all_leaves_no_doubt() {
+    let mut rig = Rig::new();
+    rig.fill("filler", 20, 100_000);
+    rig.sleep(secs(2));
+    rig.run(rig.cache().purge_all()).unwrap();
+    rig.sleep(secs(2));
+    rig.stop();
+    rig.sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Flush));
+    rig.open();
+    rig.sleep(secs(10));
+    rig.put(b"key", &body(3, 1000), &flushed()).unwrap();
+    rig.sleep(secs(10));
+    let writes = rig.sim.counts().writes;
+    for n in 0..10_u32 {
+        assert!(!rig.remove(&n.to_be_bytes()).unwrap());
+    }
+    assert_eq!(rig.sim.counts().writes, writes, "a purge of an absent key is no write");
 }

@@ -105,7 +105,7 @@ impl Store {
         drop(reading);
         let unreadable = gathering.unreadable.into_inner();
         if unreadable > 0 {
-            let why = "regions are unreadable: they are not served, and tried again";
+            let why = "regions are unreadable: older versions of what they hold may be served until they are read";
             tracing::error!(regions = unreadable, "{why}");
         }
         let headerless = gathering.headerless.into_inner();

@@ -156,7 +156,8 @@ pub(in crate::store) async fn open_superblock(
     tell_of_growth(device, &found.best);
     if found.needs_repair {
         tracing::warn!(
-            first = ?found.damage[0], second = ?found.damage[1],
+            first = copy_state(&found.damage[0]),
+            second = copy_state(&found.damage[1]),
             "a superblock copy is damaged or older than the other: repairing it"
         );
         if let Err(error) = write_superblock(device, &found.best).await {
@@ -164,6 +165,11 @@ pub(in crate::store) async fn open_superblock(
         }
     }
     Ok((found.best, found.needs_repair))
+}
+
+/// How a superblock copy is told of.
+pub fn copy_state(damage: &Option<Damage>) -> String {
+    damage.as_ref().map_or("good".to_owned(), ToString::to_string)
 }
 
 /// The store keeps the size that it was formatted with. That there is more is said where it would make

@@ -81,3 +81,17 @@ fn what_was_purged_before_the_start_is_in_doubt_no_more() {
     all.note_unread(2);
     assert_eq!(all.unread_count(), 0, "it is of before the start, and so is the purge of all");
 }
+
+#[test]
+fn doubt_of_what_was_purged_ends_when_its_age_is_known() {
+    let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
+    let regions = RegionTable::new(Uuid([1; 16]), &layout, (2, at(1, 7)));
+    regions.note_all_unindexed();
+    assert_eq!(regions.unindexed_count(), layout.region_count as usize);
+    for region in 0..layout.region_count {
+        regions.begin_life(region, at(1, 5), RegionState::Sealed);
+    }
+    // With the next superblock, which says the same of the floor.
+    regions.forget_below(at(1, 7));
+    assert_eq!(regions.unindexed_count(), 0);
+}
