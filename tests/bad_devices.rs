@@ -372,6 +372,9 @@ fn two_damaged_superblock_copies_are_left_alone() {
     let path = disk.path().display().to_string();
     expect_refusal(disk.path(), disk.backing(), &["both superblock copies are damaged", &path]);
     expect_failure(&[&"inspect", &disk.path()], disk.backing(), &["both superblock copies"]);
+    // It could be saved: to erase it takes more than a yes.
+    let arguments: [&dyn AsRef<std::ffi::OsStr>; 3] = [&"format", &disk.path(), &"--yes"];
+    expect_failure(&arguments, disk.backing(), &["both superblock copies", "--force"]);
     // Nothing recognisable is left.
     overwrite(disk.path(), 0, &[0; 512]);
     overwrite(disk.path(), last, &[0; 512]);

@@ -44,7 +44,7 @@ mod tests {
 
     fn ask(answer: &str, is_terminal: bool) -> (anyhow::Result<()>, String) {
         let contents = Some("an ext4 file system".into());
-        let survey = Survey { size_bytes: 1 << 30, contents, is_foreign: true };
+        let survey = Survey { size_bytes: 1 << 30, contents, needs_force: true };
         let mut output = Vec::new();
         let asker = Asker { input: &mut answer.as_bytes(), output: &mut output, is_terminal };
         let result = confirm(Path::new("/dev/x"), &survey, asker);

@@ -40,14 +40,22 @@ pub fn survey(Claimed { device, .. }: &Claimed) -> anyhow::Result<Survey> {
     on_runtime(async {
         if let Some(signature) = device.foreign_signature().await? {
             let contents = Some(signature.to_owned());
-            return Ok(Survey { size_bytes, contents, is_foreign: true });
+            return Ok(Survey { size_bytes, contents, needs_force: true });
         }
-        let contents = match read_superblocks(device).await {
-            Ok(found) => Some(format!("the rawcached store {}", found.best.uuid)),
-            Err(OpenError::NotFormatted(_)) => None,
-            Err(damaged) => Some(format!("a rawcached store: {damaged}")),
+        let (contents, needs_force) = match read_superblocks(device).await {
+            Ok(found) => (Some(format!("the rawcached store {}", found.best.uuid)), false),
+            Err(OpenError::NotFormatted(_)) => (None, false),
+            // A saved copy of a superblock, or the other version, would bring it back.
+            Err(OpenError::Damaged(damage)) => {
+                let damaged = "a rawcached store with both superblock copies damaged";
+                (Some(format!("{damaged} ({damage})")), true)
+            }
+            Err(OpenError::Newer(damage)) => {
+                (Some(format!("a store of another version of rawcached ({damage})")), true)
+            }
+            Err(error) => (Some(format!("a rawcached store that does not open: {error}")), false),
         };
-        Ok(Survey { size_bytes, contents, is_foreign: false })
+        Ok(Survey { size_bytes, contents, needs_force })
     })
 }
 

@@ -45,7 +45,7 @@ fn allow_erasing(arguments: &FormatArgs, claimed: &Claimed) -> anyhow::Result<()
     let path = arguments.device.as_path();
     let survey = offline::survey(claimed)?;
     ensure!(
-        arguments.force || !survey.is_foreign,
+        arguments.force || !survey.needs_force,
         "{} holds {}; nothing was changed. If it may be erased, add --force",
         path.display(),
         survey.contents.unwrap_or_default()

@@ -10,8 +10,8 @@ pub struct Survey {
     pub size_bytes: u64,
     /// What was found on it, if anything.
     pub contents: Option<String>,
-    /// What was found is not a rawcached store.
-    pub is_foreign: bool,
+    /// It may be erased only if that is forced: it is not a rawcached store, or one that could be saved.
+    pub needs_force: bool,
 }
 
 /// How `format` is to be done.

@@ -23,7 +23,7 @@ impl Service {
                 Ok(answer)
             }
             Ok(false) => Err(Refusal::NOT_FOUND),
-            Err(error) => Err(Refusal::from(&error)),
+            Err(error) => Err(Refusal::of_removal(&error)),
         }
     }
 }

@@ -83,6 +83,23 @@ impl From<NoKey> for Refusal {
     }
 }
 
+impl Refusal {
+    /// Why a removal failed. Nobody finds the object any more, whatever the device does.
+    pub(super) fn of_removal(error: &StoreError) -> Refusal {
+        match error {
+            StoreError::Busy(_) => refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "removed, but not durable yet: the device cannot keep up\n",
+            ),
+            StoreError::Device(_) | StoreError::NotDurable => refusal(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "removed, but not durable: the device failed\n",
+            ),
+            error => Refusal::from(error),
+        }
+    }
+}
+
 impl From<&StoreError> for Refusal {
     fn from(error: &StoreError) -> Refusal {
         const BUSY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;

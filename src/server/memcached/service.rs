@@ -103,6 +103,10 @@ impl Service {
                 self.shard.store_failed.bump();
                 "SERVER_ERROR removed, but not durable yet"
             }
+            StoreError::Device(_) | StoreError::NotDurable => {
+                self.shard.store_failed.bump();
+                "SERVER_ERROR removed, but not durable: the device failed"
+            }
             error => self.failure(error),
         }
     }
