@@ -250,7 +250,9 @@ impl Cache {
             Ok((stored, ticket)) => self.acknowledge(ticket, options.ack).await.map(|()| stored),
             Err(error) => Err(error),
         };
-        if result.is_err() {
+        if let Err(error) = &result
+            && displaces(condition, error)
+        {
             self.drop_failed(key).await;
         }
         result
@@ -271,7 +273,9 @@ impl Cache {
         match written {
             Ok(writer) => writer.finalize(condition).await,
             Err(error) => {
-                self.drop_failed(key).await;
+                if displaces(condition, &error) {
+                    self.drop_failed(key).await;
+                }
                 Err(error)
             }
         }
@@ -429,6 +433,13 @@ impl Cache {
             tracing::debug!(%error, "the entry of a failed store could not be removed");
         }
     }
+}
+
+/// Whether a store that failed takes the version before with it. One with a condition that was refused before
+/// it began says nothing of the entry.
+fn displaces(condition: Condition, error: &StoreError) -> bool {
+    condition == Condition::Always
+        || !matches!(error, StoreError::Busy(_) | StoreError::Crowded { .. })
 }
 
 fn check_lengths(key: &[u8], metadata: &[u8]) -> Result<(), StoreError> {

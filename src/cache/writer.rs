@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 
+use super::displaces;
 use super::staging::Held;
 use super::{Cache, StoreOptions};
 use crate::format::{ObjectHead, Sequence, SliceKey};
@@ -130,12 +131,13 @@ impl Writer {
     /// acknowledges it as the options say.
     ///
     /// # Errors
-    /// [`StoreError::Purged`] if the key was purged since the store began; else the old entry
-    /// goes too, as after any failed store.
+    /// [`StoreError::Purged`] if the key was purged since the store began. After other errors the old entry
+    /// goes too, unless it was a store with a condition, refused for want of room or an answer.
     pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
         let result = self.publish(condition).await;
         match &result {
             Err(StoreError::Purged) | Ok(_) => {}
+            Err(error) if !displaces(condition, error) => {}
             Err(_) => self.cache.drop_failed(&self.key).await,
         }
         result

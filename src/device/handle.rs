@@ -14,6 +14,7 @@ use super::deadlines::Deadlines;
 use super::engine::{Completion, Engine, Operation};
 use super::overdue::OverdueReads;
 use super::pace::Pace;
+use super::silence::Silence;
 use super::write_queue::WriteQueue;
 use super::{
     AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,
@@ -57,6 +58,7 @@ struct Inner {
     deadlines: Option<Arc<Deadlines>>,
     overdue: OverdueReads,
     pace: Pace,
+    silence: Silence,
     opened: Instant,
 }
 
@@ -99,6 +101,7 @@ impl Device {
             deadlines: read_deadline.map(Deadlines::new),
             overdue: OverdueReads::default(),
             pace: Pace::default(),
+            silence: Silence::default(),
             opened: Instant::now(),
         };
         Device { inner: Arc::new(inner) }
@@ -129,10 +132,13 @@ impl Device {
         stats
     }
 
-    /// Whether the device is ten times slower than it was, for half a minute now.
+    /// Whether the device is ten times slower than it was, or answers nothing at all, for half a minute
+    /// now.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
-        self.inner.pace.is_degraded(|| self.inner.opened.elapsed())
+        let inner = &*self.inner;
+        inner.pace.is_degraded(|| inner.opened.elapsed())
+            || (inner.has_requests() && inner.silence.lasts(inner.opened.elapsed()))
     }
 
     /// Whether so many reads for clients are overdue that no other is made.

@@ -33,6 +33,7 @@ mod pool;
 mod probe;
 mod request_queue;
 mod signature;
+mod silence;
 mod sim;
 mod stats;
 mod uring;

@@ -128,6 +128,11 @@ impl DeviceStats {
         InFlight { all: &self.in_flight, reads, under_way }
     }
 
+    /// Whether anybody waits for a request.
+    pub(super) fn has_in_flight(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0
+    }
+
     pub(super) fn transferred(&self, kind: OperationKind, bytes: usize) {
         match kind {
             OperationKind::Read => self.bytes_read.fetch_add(bytes as u64, Relaxed),

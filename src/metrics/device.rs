@@ -82,7 +82,7 @@ fn write_deadline(page: &mut Page, stats: &DeviceStatsSnapshot) {
     );
     page.gauge(
         "rawcached_device_degraded",
-        "1 while the device is ten times slower than it was: stores are refused.",
+        "1 while the device is ten times slower than it was, or answers nothing: stores are refused.",
         &[],
         u64::from(stats.degraded),
     );

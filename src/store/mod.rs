@@ -378,7 +378,10 @@ impl Store {
         let troubles = [
             (has_set_aside, "regions of it cannot be read or freed: the others are used"),
             (self.shared.device.is_stuck(), "reads do not end: lookups that need one are misses"),
-            (self.shared.device.is_degraded(), "ten times slower than it was: stores are refused"),
+            (
+                self.shared.device.is_degraded(),
+                "ten times slower than it was, or without an answer, for half a minute: stores are refused",
+            ),
         ];
         troubles.into_iter().filter_map(|(is, trouble)| is.then_some(trouble)).collect()
     }

@@ -34,6 +34,8 @@ pub(super) struct Found {
     /// There are more words than were looked at, and none of those was the key's: it may have an
     /// older version among the others, and the change must kill it unseen.
     is_partial: bool,
+    /// A suspect was not read by the deadline.
+    is_late: bool,
 }
 
 pub(super) struct Match {
@@ -49,7 +51,15 @@ pub(super) struct Match {
     pub head: Option<ObjectHead>,
 }
 
+/// Nothing was heard of the device for [`ROOM_WAIT_MAX`].
+pub(super) const NO_ANSWER: StoreError = StoreError::Busy("the device does not answer");
+
 impl Found {
+    /// Whether the key may have an entry that could not be read in time.
+    pub fn is_unknown(&self) -> bool {
+        self.is_late && self.matched.is_none()
+    }
+
     fn may_supersede(&self, log: &Log, key_hash: u64) -> bool {
         self.matched.is_some()
             || !self.suspects.is_empty()
@@ -133,6 +143,9 @@ impl Store {
         loop {
             let mut deadline = Deadline::after(ROOM_WAIT_MAX);
             let found = self.find_by(key, change.key_hash, &mut deadline).await;
+            if condition != Condition::Always && found.is_unknown() {
+                return Err(NO_ANSWER);
+            }
             if let Some(refused) = self.refusal(condition, found.matched.as_ref()).await {
                 return Ok((refused, 0));
             }
@@ -189,6 +202,7 @@ impl Store {
                 suspects: SmallVec::new(),
                 dead: SmallVec::new(),
                 is_partial: false,
+                is_late: false,
             };
             let oldest = || self.shared.regions.oldest_generation_but(u32::MAX);
             if candidates.len() > looks_max && self.shared.unverified.has_room(oldest) {
@@ -220,7 +234,9 @@ impl Store {
                             continue 'again;
                         }
                     }
-                    Loaded::Damaged | Loaded::Unreadable | Loaded::Late => {
+                    Loaded::Damaged | Loaded::Unreadable => found.suspects.push(candidate),
+                    Loaded::Late => {
+                        found.is_late = true;
                         found.suspects.push(candidate);
                     }
                 }

@@ -8,15 +8,12 @@ use tokio::time::timeout;
 
 use super::counters::count;
 use super::log::{TouchPlace, rewrite_lifetime};
-use super::mutate::{Deadline, Match};
+use super::mutate::{Deadline, Match, NO_ANSWER};
 use super::place::Place;
 use super::request::{Condition, Lifetime, StoreError, Stored, Value};
 use super::{ROOM_WAIT_MAX, Store};
 use crate::clock::Timestamp;
 use crate::format::{ENTRY_HEADER_LEN, ObjectHead, REGION_HEADER_LEN, RegionHeader, SliceKey};
-
-/// Nothing was heard of the device for [`ROOM_WAIT_MAX`].
-const NO_ANSWER: StoreError = StoreError::Busy("the device does not answer");
 
 /// Touches of one large object come one after the other: or a shorter lifetime could reach slices after a
 /// longer one reached the head. Kept until the last rewrite of a touch is done.
@@ -45,6 +42,9 @@ impl Store {
         loop {
             self.check_open(None)?;
             let found = self.find_by(key, key_hash, &mut Deadline::after(ROOM_WAIT_MAX)).await;
+            if found.is_unknown() {
+                return Err(NO_ANSWER);
+            }
             // How much longer the entry may live nobody can say without knowing how old it is.
             let touched = |matched: &Match| matched.live && matched.age_known;
             let Some(matched) = found.matched.filter(touched) else {

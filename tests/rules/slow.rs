@@ -1,7 +1,8 @@
 //! Devices that limp: lookups do not wait for them for ever, stores do not make it worse, and all is as
 //! before when they recover.
 
-use rawcached::cache::{CacheOptions, StoreError};
+use bytes::Bytes;
+use rawcached::cache::{CacheOptions, Condition, StoreError};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::support::*;
@@ -57,11 +58,8 @@ fn a_touch_does_not_wait_for_ever_for_a_device_that_does_not_answer() {
         rig.sim.set_delay(Delay::Sleep(secs(100_000)));
         let touch = rig.cache().touch(b"key", secs(5000));
         let ended = rig.run(async { tokio::time::timeout(secs(6), touch).await });
-        match in_ram {
-            // Only its header on the device cannot be changed.
-            true => assert!(matches!(ended, Ok(Err(StoreError::Busy(_)))), "{ended:?}"),
-            false => assert!(matches!(ended, Ok(Ok(None))), "{ended:?}"),
-        }
+        // Not that it is not there: nobody could look.
+        assert!(matches!(ended, Ok(Err(StoreError::Busy(_)))), "{ended:?}");
         assert_eq!(rig.get(b"key").is_some(), in_ram);
     }
 }
@@ -235,4 +233,40 @@ fn a_failed_flush_at_a_start_after_a_purge_of_all_leaves_no_doubt() {
         assert!(!rig.remove(&n.to_be_bytes()).unwrap());
     }
     assert_eq!(rig.sim.counts().writes, writes, "a purge of an absent key is no write");
+}
+
+#[test]
+fn a_device_that_answers_nothing_is_degraded_until_it_does() {
+    let rig = rig();
+    // By the clock of the runtime.
+    let troubles = || rig.run(async { rig.cache().device_store().troubles().len() });
+    rig.sim.set_delay(Delay::Sleep(secs(100_000)));
+    assert_eq!(rig.get(b"key"), None);
+    rig.put(b"new", &body(1, 10), &for_secs(1000)).unwrap();
+    rig.sleep(secs(28));
+    assert_eq!(troubles(), 0);
+    rig.sleep(secs(3));
+    assert_eq!(troubles(), 1);
+    let began = rig.run(async { tokio::time::Instant::now() });
+    rig.put(b"other", &body(1, 10), &for_secs(1000)).unwrap_err();
+    assert_eq!(rig.run(async move { began.elapsed() }), secs(0));
+    rig.sim.set_delay(Delay::None);
+    assert!(rig.get(b"key").is_some());
+    rig.sleep(secs(100));
+    assert_eq!(troubles(), 0, "what is asked for is answered again");
+    rig.put(b"other", &body(1, 10), &for_secs(1000)).unwrap();
+}
+
+#[test]
+fn a_change_with_a_condition_does_not_take_what_it_cannot_read_for_absent() {
+    let rig = rig();
+    rig.sim.set_delay(Delay::Sleep(secs(100_000)));
+    for condition in [Condition::Absent, Condition::Present, Condition::Unchanged(1)] {
+        let (body, options) = (Bytes::from_static(b"x"), for_secs(1000));
+        let put = rig.cache().put(b"key", body, condition, &options);
+        let ended = rig.run(async { tokio::time::timeout(secs(6), put).await });
+        assert!(matches!(ended, Ok(Err(StoreError::Busy(_)))), "{condition:?}: {ended:?}");
+    }
+    rig.sim.set_delay(Delay::None);
+    assert_eq!(rig.get(b"key").unwrap(), body(1, 5000));
 }

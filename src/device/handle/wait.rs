@@ -32,6 +32,11 @@ impl Patience<'_> {
 }
 
 impl Inner {
+    /// Whether anything is under way.
+    pub(super) fn has_requests(&self) -> bool {
+        self.stats.has_in_flight() || self.overdue.any()
+    }
+
     pub(super) async fn submit(
         &self,
         offset: u64,
@@ -50,6 +55,8 @@ impl Inner {
             OperationKind::Flush => false,
         };
         let began = Instant::now();
+        let has_others = in_flight.under_way > 1 || self.overdue.any();
+        self.silence.begin(has_others, began.saturating_duration_since(self.opened));
         let (request, mut completed) = Request::new(offset, operation);
         self.engine.submit(request);
         let ended = match patience {
@@ -63,6 +70,9 @@ impl Inner {
         if is_timed {
             let under_way = in_flight.under_way;
             self.note_pace(kind, Taken { len, elapsed: began.elapsed(), under_way });
+        }
+        if ended.is_some() {
+            self.silence.end();
         }
         match ended {
             Some(ended) => ended.map_err(|_| io::Error::other("the device's engine has stopped")),

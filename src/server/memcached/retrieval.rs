@@ -57,11 +57,15 @@ pub(super) async fn get<S: Socket>(
 
 async fn find_and_touch(service: &Service, key: Key<'_>, exptime: i64) -> Option<Hit> {
     service.shard.cmd_touch.bump();
-    let hit = service.cache.lookup(&key).await?;
+    let (hit, lifetime) = (service.cache.lookup(&key).await, service.lifetime(exptime));
+    if hit.is_none() && !lifetime.is_zero() {
+        return None;
+    }
+    // The end of an entry holds also where it could not be read.
     // The value is sent even if its new lifetime is over already, as memcached does; a
     // lifetime that could not be changed makes it a miss.
-    match service.cache.touch(&key, service.lifetime(exptime)).await {
-        Ok(touched) => touched.map(|_| hit),
+    match service.cache.touch(&key, lifetime).await {
+        Ok(touched) => touched.and(hit),
         Err(error) => {
             service.failure(&error);
             None
