@@ -111,3 +111,18 @@ fn a_region_that_the_device_does_not_read_is_set_aside() {
         assert_eq!(store.set_aside_regions(), 1);
     });
 }
+
+#[test]
+fn where_tombstones_find_no_room_the_oldest_region_without_any_goes() {
+    let (runtime, _, store) = open();
+    runtime.block_on(async {
+        let region = overwritten(&store).await;
+        let oldest = store.shared.regions.oldest().unwrap();
+        assert_ne!(oldest, region, "that one has the tombstone of the older version");
+        assert_eq!(store.oldest_without_tombstones(), Some(oldest));
+        let free = store.shared.log.lock().free_count();
+        store.make_room_otherwise("test").await.unwrap();
+        assert_eq!(store.shared.log.lock().free_count(), free + 1);
+        assert!(!has(&store, "first-0").await && has(&store, "key").await);
+    });
+}
