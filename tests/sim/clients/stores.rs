@@ -110,7 +110,7 @@ impl Client {
         let turns = self.patience();
         let cache = self.cache.clone();
         let stored = for_turns(turns, cache.put(&name, body, condition, &options)).await;
-        self.end_store((change, version), stored, flushed);
+        self.end_store((change, version), (condition, stored), flushed);
     }
 
     pub(super) async fn stream(&mut self, key: u32) {
@@ -145,7 +145,7 @@ impl Client {
         };
         let turns = self.patience();
         let stored = for_turns(turns, writer.finalize(condition)).await;
-        self.end_store((change, version), stored, flushed);
+        self.end_store((change, version), (condition, stored), flushed);
     }
 
     /// Sends the body in pieces, with pauses; false if the store is over.
@@ -206,7 +206,7 @@ impl Client {
     fn end_store(
         &self,
         (change, version): (ChangeId, Version),
-        stored: Option<Result<Stored, StoreError>>,
+        (condition, stored): (Condition, Option<Result<Stored, StoreError>>),
         flushed: bool,
     ) {
         let so_far = self.stored_so_far();
@@ -241,6 +241,12 @@ impl Client {
                 self.expect_stored(&mut history, (version, false), &error);
                 match error {
                     StoreError::Purged => StoreEnd::Void,
+                    // Nothing was begun, and the entry is left as it is.
+                    StoreError::Busy(_) | StoreError::Crowded { .. }
+                        if condition != Condition::Always =>
+                    {
+                        StoreEnd::Void
+                    }
                     // Said to be gone; with a device that fails it may only be going.
                     _ => StoreEnd::Failed { removed: self.is_faultless(&error) },
                 }
