@@ -217,7 +217,8 @@ impl Cache {
     /// Stores a body that is in memory, if `condition` holds of the present entry.
     ///
     /// # Errors
-    /// See [`StoreError`]. After a failed store the old entry is gone too.
+    /// See [`StoreError`]. After a failed store the old entry is gone too, unless it had a condition and was
+    /// refused for want of room or an answer.
     pub async fn put(
         &self,
         key: &[u8],
