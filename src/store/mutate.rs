@@ -195,6 +195,7 @@ impl Store {
     ) -> Found {
         let key_hash = sought.hash();
         'again: loop {
+            let unseen = self.killed_unseen(key_hash);
             let mut candidates = self.candidates(key_hash);
             let mut found = Found {
                 places: candidates.iter().map(Candidate::place).collect(),
@@ -218,7 +219,7 @@ impl Store {
                 };
                 match loaded {
                     Loaded::Entry(entry, tier) if sought.is_of(&entry) => {
-                        if self.was_killed_unseen(key_hash, &entry) {
+                        if unseen.kills(&entry) || self.was_killed_unseen(key_hash, &entry) {
                             found.dead.push(entry.place());
                             continue;
                         }

@@ -23,7 +23,7 @@ use super::unverified::LOOKS_MAX;
 use super::word::{Location, SizeClass, Word};
 use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, DeviceError};
-use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, Seed, SliceKey};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, Seed, Sequence, SliceKey};
 use crate::planted::{self, Bug};
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
@@ -132,6 +132,17 @@ impl Extent {
     }
 }
 
+/// Which versions of a key a change killed without having seen them: those before it.
+#[derive(Clone, Copy)]
+pub(super) struct KilledUnseen(Sequence);
+
+impl KilledUnseen {
+    /// Whether it killed an entry. No change is of a slice.
+    pub fn kills(self, entry: &Entry) -> bool {
+        entry.kind() != Kind::Slice && entry.sequence() < self.0
+    }
+}
+
 impl Store {
     /// The words that may be the key's, and the lives of their regions.
     pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
@@ -166,9 +177,15 @@ impl Store {
         true
     }
 
+    /// What was killed of a key by a change that did not see it, asked before its words are: what is
+    /// killed is taken out of both together, and a read may begin before that and end after it.
+    pub(super) fn killed_unseen(&self, key_hash: u64) -> KilledUnseen {
+        KilledUnseen(self.shared.unverified.last(key_hash))
+    }
+
     /// Whether a change killed an entry without having seen it. No change is of a slice.
     pub(super) fn was_killed_unseen(&self, key_hash: u64, entry: &Entry) -> bool {
-        entry.kind() != Kind::Slice && self.shared.unverified.kills(key_hash, entry.sequence())
+        self.killed_unseen(key_hash).kills(entry)
     }
 
     fn candidate(&self, bucket: &Locked<'_>, word: Word) -> Candidate {
@@ -227,6 +244,7 @@ impl Store {
         let key_hash = sought.hash();
         for _ in 0..ATTEMPTS_MAX {
             let mut moved = false;
+            let unseen = self.killed_unseen(key_hash);
             let mut candidates = self.candidates(key_hash);
             if !self.is_recovered() {
                 candidates.retain(|found| self.is_visible(found.place()));
@@ -240,7 +258,7 @@ impl Store {
                 };
                 match loaded {
                     Loaded::Entry(entry, tier) if sought.is_of(&entry) => {
-                        if self.was_killed_unseen(key_hash, &entry) {
+                        if unseen.kills(&entry) || self.was_killed_unseen(key_hash, &entry) {
                             continue;
                         }
                         // In this order: when the age is known, so is the time that was learnt with it.

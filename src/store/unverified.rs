@@ -32,11 +32,14 @@ impl Unverified {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Whether an entry was killed by a change that did not see it. That the change may have been of
-    /// another key with the same hash is a false kill, as a kill record's is.
-    pub fn kills(&self, key_hash: u64, sequence: Sequence) -> bool {
-        self.any.load(Ordering::Acquire)
-            && self.changes.lock().get(&key_hash).is_some_and(|change| sequence < *change)
+    /// The last change of a key that is kept, if one is; else what is below every sequence. Older entries
+    /// were killed by it. That it may have been of another key with the same hash is a false kill, as a kill
+    /// record's is.
+    pub fn last(&self, key_hash: u64) -> Sequence {
+        if self.is_empty() {
+            return Sequence(0);
+        }
+        self.changes.lock().get(&key_hash).copied().unwrap_or_default()
     }
 
     /// Whether another change may go unverified, with those forgotten that are older than every
@@ -70,18 +73,22 @@ impl Unverified {
 mod tests {
     use super::*;
 
+    fn kills(unverified: &Unverified, key_hash: u64, sequence: Sequence) -> bool {
+        sequence < unverified.last(key_hash)
+    }
+
     #[test]
     fn what_is_older_than_a_change_is_dead() {
         let unverified = Unverified::default();
-        assert!(unverified.is_empty() && !unverified.kills(1, Sequence(0)));
+        assert!(unverified.is_empty() && !kills(&unverified, 1, Sequence(0)));
         unverified.note(1, Sequence(20));
         unverified.note(1, Sequence(10));
-        assert!(unverified.kills(1, Sequence(19)) && !unverified.kills(1, Sequence(20)));
-        assert!(!unverified.kills(2, Sequence(1)) && !unverified.is_empty());
+        assert!(kills(&unverified, 1, Sequence(19)) && !kills(&unverified, 1, Sequence(20)));
+        assert!(!kills(&unverified, 2, Sequence(1)) && !unverified.is_empty());
         unverified.forget(1, Sequence(10));
-        assert!(unverified.kills(1, Sequence(19)), "there was a later one");
+        assert!(kills(&unverified, 1, Sequence(19)), "there was a later one");
         unverified.forget(1, Sequence(20));
-        assert!(!unverified.kills(1, Sequence(19)) && unverified.is_empty());
+        assert!(!kills(&unverified, 1, Sequence(19)) && unverified.is_empty());
     }
 
     #[test]
@@ -93,6 +100,6 @@ mod tests {
         }
         assert!(!unverified.has_room(|| Some(Sequence(0))));
         assert!(unverified.has_room(|| Some(Sequence(9))));
-        assert!(unverified.kills(10, Sequence(5)) && !unverified.kills(9, Sequence(5)));
+        assert!(kills(&unverified, 10, Sequence(5)) && !kills(&unverified, 9, Sequence(5)));
     }
 }

@@ -85,6 +85,33 @@ fn a_removal_holds_whose_caller_goes_away_before_it_is_known_what_it_is_of() {
 }
 
 #[test]
+fn a_lookup_that_begins_after_a_removal_that_was_given_up_does_not_find_it_undone() {
+    let mut rig = Rig::new();
+    rig.sim.set_read_deadline(secs(20));
+    rig.kill();
+    rig.put(b"key", &body(1, 5000), &for_secs(100_000)).unwrap();
+    rig.fill("filler", 5, 100_000);
+    rig.sleep(secs(2));
+    rig.sim.set_delay(Delay::Sleep(secs(50)));
+    let entries = rig.stats().store.entries;
+    let removal = rig.cache().remove(b"key");
+    assert!(rig.run(async { tokio::time::timeout(millis(500), removal).await }).is_err());
+    // The read begins before what was removed is taken out of the index, and ends after that.
+    rig.sim.set_delay(Delay::Sleep(secs(10)));
+    let cache = rig.cache().clone();
+    let found = rig.run(async {
+        let lookup = tokio::spawn(async move { cache.lookup(b"key").await.is_some() });
+        tokio::time::sleep(millis(1)).await;
+        rig.sim.set_delay(Delay::None);
+        tokio::time::sleep(secs(9)).await;
+        assert!(!lookup.is_finished());
+        assert_eq!(rig.stats().store.entries, entries - 1, "it is taken out meanwhile");
+        lookup.await.unwrap()
+    });
+    assert!(!found);
+}
+
+#[test]
 fn a_body_under_way_ends_short_when_the_device_hangs() {
     let options = CacheOptions { ram_bytes: 0, range_buffer_bytes: 1 << 10, ..plain() };
     let mut rig = Rig::with(Disk { region_size: 4 << 20, ..SMALL }, options);
