@@ -135,10 +135,11 @@ impl Writer {
     /// goes too, unless it was a store with a condition, refused for want of room or an answer.
     pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
         let result = self.publish(condition).await;
-        match &result {
-            Err(StoreError::Purged) | Ok(_) => {}
-            Err(error) if !displaces(condition, error) => {}
-            Err(_) => self.cache.drop_failed(&self.key).await,
+        if let Err(error) = &result
+            && !matches!(error, StoreError::Purged)
+            && displaces(condition, error)
+        {
+            self.cache.drop_failed(&self.key).await;
         }
         result
     }

@@ -97,10 +97,6 @@ pub fn inspect(path: &Path, table: bool) -> anyhow::Result<InspectReport> {
 
 fn superblock_report(path: &Path, superblocks: &Superblocks) -> InspectReport {
     let Superblocks { best, damage, needs_repair } = superblocks;
-    let state = |damage: &Option<_>| match damage {
-        None => "good".to_owned(),
-        Some(damage) => format!("{damage}"),
-    };
     InspectReport {
         path: path.display().to_string(),
         uuid: best.uuid.to_string(),
@@ -108,7 +104,7 @@ fn superblock_report(path: &Path, superblocks: &Superblocks) -> InspectReport {
         purge_floor: best.purge_floor.0,
         formatted_at: best.formatted_at,
         newest_stamp: best.time.wall,
-        superblocks: damage.iter().map(state).collect(),
+        superblocks: superblocks.states().into(),
         superblock_outdated: *needs_repair && damage.iter().all(Option::is_none),
         size_bytes: best.layout.device_size,
         region_size_bytes: best.layout.region_size,

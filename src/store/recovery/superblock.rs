@@ -145,6 +145,17 @@ async fn read_superblock(
     }
 }
 
+impl Superblocks {
+    /// How each copy is, for people.
+    #[must_use]
+    pub fn states(&self) -> [String; 2] {
+        let state = |damage: &Option<Damage>| {
+            damage.as_ref().map_or("good".to_owned(), ToString::to_string)
+        };
+        self.damage.each_ref().map(state)
+    }
+}
+
 /// Reads superblocks, repairs a bad copy, and says so.
 pub(in crate::store) async fn open_superblock(
     device: &Device,
@@ -156,8 +167,7 @@ pub(in crate::store) async fn open_superblock(
     tell_of_growth(device, &found.best);
     if found.needs_repair {
         tracing::warn!(
-            first = copy_state(&found.damage[0]),
-            second = copy_state(&found.damage[1]),
+            copies = %found.states().join(" / "),
             "a superblock copy is damaged or older than the other: repairing it"
         );
         if let Err(error) = write_superblock(device, &found.best).await {
@@ -165,11 +175,6 @@ pub(in crate::store) async fn open_superblock(
         }
     }
     Ok((found.best, found.needs_repair))
-}
-
-/// How a superblock copy is told of.
-pub fn copy_state(damage: &Option<Damage>) -> String {
-    damage.as_ref().map_or("good".to_owned(), ToString::to_string)
 }
 
 /// The store keeps the size that it was formatted with. That there is more is said where it would make
