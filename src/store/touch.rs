@@ -62,9 +62,13 @@ impl Store {
                 Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
             if let Some(head) = matched.head
                 && keep_until > matched.lifetime.keep_until
-                && !self.touch_slices(head, lifetime, turn.as_ref()).await?
             {
-                return Ok(None);
+                if !self.touch_slices(head, lifetime, turn.as_ref()).await? {
+                    return Ok(None);
+                }
+                // Or a power cut could keep the head's new end and lose that of a slice.
+                let durable = self.flush_through(self.last_ticket());
+                timeout(ROOM_WAIT_MAX, durable).await.map_err(|_| NO_ANSWER)??;
             }
             if self.touch_at((key, key_hash), &matched, lifetime, turn.as_ref()).await? {
                 count(&self.shared.counters.touched);
