@@ -7,13 +7,14 @@
 //!
 //! Modules import downwards only, in this order (see `docs/ARCHITECTURE.md`):
 //! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `store` →
-//! `format` → `device` → `clock`, `histogram`, `units`, `planted`.
+//! `format` → `device` → `clock`, `deadlines`, `histogram`, `units`, `planted`.
 
 pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+mod deadlines;
 pub mod device;
 pub mod format;
 pub mod histogram;

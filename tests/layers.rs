@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 10] = [
     &["store"],
     &["format"],
     &["device"],
-    &["clock", "histogram", "units", "planted", "allocator"],
+    &["clock", "deadlines", "histogram", "units", "planted", "allocator"],
 ];
 
 fn layer_of(module: &str) -> Option<usize> {

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::adaptive::{Adaptive, Way};
 use super::block_lock::{BlockGuard, BlockLocks};
-use super::deadlines::Deadlines;
 use super::engine::{Completion, Engine, Operation};
 use super::overdue::OverdueReads;
 use super::pace::Pace;
@@ -20,6 +19,7 @@ use super::{
     AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,
     ThreadRing, WriteSlice,
 };
+use crate::deadlines::Deadlines;
 use crate::planted::{self, Bug};
 use wait::Patience;
 
@@ -55,7 +55,9 @@ struct Inner {
     locks: Arc<BlockLocks>,
     adaptive: Option<Adaptive>,
     /// For reads that clients wait for; none on devices that tests make.
-    deadlines: Option<Arc<Deadlines>>,
+    deadlines: Arc<Deadlines>,
+    /// How long reads may take that clients wait for.
+    read_deadline: Option<Duration>,
     overdue: OverdueReads,
     pace: Pace,
     silence: Silence,
@@ -98,7 +100,8 @@ impl Device {
             stats: DeviceStats::default(),
             locks: BlockLocks::new(),
             adaptive,
-            deadlines: read_deadline.map(Deadlines::new),
+            deadlines: Deadlines::new(),
+            read_deadline,
             overdue: OverdueReads::default(),
             pace: Pace::default(),
             silence: Silence::default(),
@@ -172,7 +175,7 @@ impl Device {
         &self,
         way: Way,
         (offset, buf): (u64, AlignedBuf),
-        patience: Patience<'_>,
+        patience: Patience,
     ) -> Result<AlignedBuf, DeviceError> {
         let len = buf.capacity();
         self.inner.read(way, (offset, buf), patience).await.map_err(|source| {
@@ -313,7 +316,7 @@ impl Inner {
         &self,
         way: Way,
         (offset, mut buf): (u64, AlignedBuf),
-        patience: Patience<'_>,
+        patience: Patience,
     ) -> io::Result<AlignedBuf> {
         let len = buf.capacity();
         self.check_alignment(offset, buf.spare(0).addr(), len);

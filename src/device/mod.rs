@@ -7,7 +7,6 @@
 mod adaptive;
 mod block_lock;
 mod buffer;
-mod deadlines;
 mod direct;
 mod engine;
 mod erase;

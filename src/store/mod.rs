@@ -83,6 +83,7 @@ pub use scrub::{Scrub, ScrubStep};
 pub use word::{Location, SizeClass, Word};
 
 use crate::clock::{Clock, Timestamp};
+use crate::deadlines::Deadlines;
 use crate::device::Device;
 use crate::format::{Kind, Layout, Sequence, Uuid};
 use counters::Counters;
@@ -162,6 +163,7 @@ struct Shared {
     fill_locks: Box<[Mutex<()>]>,
     /// Large objects are touched one after another: head and slices are many writes.
     touch_locks: Box<[Arc<tokio::sync::Mutex<()>>]>,
+    deadlines: Arc<Deadlines>,
     discards: Mutex<VecDeque<Discard>>,
     /// A leaf lock.
     large: Mutex<LargeObjects>,
@@ -298,6 +300,7 @@ impl Store {
             fills: Fills::default(),
             fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
             touch_locks: (0..FILL_LOCKS).map(|_| Arc::default()).collect(),
+            deadlines: Deadlines::new(),
             discards: Mutex::default(),
             large: Mutex::new(LargeObjects::new(&superblock.layout, regions)),
             readers: DashMap::new(),

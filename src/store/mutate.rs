@@ -1,10 +1,11 @@
 //! Changing the store: put. Owns verification before a change and
 //! its atomic publication; the append lock orders all changes, the bucket lock guards the words.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::counters::{add, count};
 use super::entry::{Entry, SlotBytes};
@@ -213,8 +214,10 @@ impl Store {
                 let loaded = match self.in_ram(candidate) {
                     Some(entry) => Loaded::Entry(entry, Tier::Ram),
                     None => {
-                        let load = self.load_for_change(candidate, sought);
-                        timeout_at(deadline.begun(), load).await.unwrap_or(Loaded::Late)
+                        let load = pin!(self.load_for_change(candidate, sought));
+                        let until = (key_hash, deadline.begun());
+                        let loaded = self.shared.deadlines.in_time(load, until).await;
+                        loaded.unwrap_or(Loaded::Late)
                     }
                 };
                 match loaded {
@@ -547,13 +550,11 @@ impl Store {
         deadline: Instant,
         changed: impl Future<Output = ()>,
     ) -> Result<(), StoreError> {
-        match timeout_at(deadline, changed).await {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                count(&self.shared.counters.refused);
-                Err(StoreError::Busy("the device does not keep up"))
-            }
+        if self.shared.deadlines.in_time(pin!(changed), (0, deadline)).await.is_none() {
+            count(&self.shared.counters.refused);
+            return Err(StoreError::Busy("the device does not keep up"));
         }
+        Ok(())
     }
 }
 

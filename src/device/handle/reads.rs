@@ -79,14 +79,14 @@ impl Device {
         self.read_faster((offset, buf), Patience::Within(deadline)).await
     }
 
-    fn for_client(&self) -> Patience<'_> {
-        self.inner.deadlines.as_ref().map_or(Patience::Endless, Patience::Client)
+    fn for_client(&self) -> Patience {
+        self.inner.read_deadline.map_or(Patience::Endless, Patience::Client)
     }
 
     async fn read_faster(
         &self,
         (offset, buf): (u64, AlignedBuf),
-        patience: Patience<'_>,
+        patience: Patience,
     ) -> Result<AlignedBuf, DeviceError> {
         let Some(adaptive) = &self.inner.adaptive else {
             return self.read_by(Way::Main, (offset, buf), patience).await;

@@ -2,30 +2,31 @@
 //! of those that wait nor the verdict on the device's pace.
 
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Inner;
 use crate::device::OperationKind;
-use crate::device::deadlines::Deadlines;
 use crate::device::engine::{Completion, Operation, Request};
 use crate::device::pace::Taken;
 
 /// How long a request is waited for.
 #[derive(Clone, Copy)]
-pub(super) enum Patience<'a> {
+pub(super) enum Patience {
     /// Until it is over.
     Endless,
-    /// As long as the device's reads for clients may take.
-    Client(&'a Arc<Deadlines>),
+    /// So long, and a client waits for it at this moment.
+    Client(Duration),
     /// So long.
     Within(Duration),
 }
 
-impl Patience<'_> {
+/// Bytes of the device after which those who wait are spread anew.
+const SPREAD: u64 = 4096;
+
+impl Patience {
     pub fn is_endless(self) -> bool {
         matches!(self, Patience::Endless)
     }
@@ -41,7 +42,7 @@ impl Inner {
         &self,
         offset: u64,
         operation: Operation,
-        patience: Patience<'_>,
+        patience: Patience,
     ) -> io::Result<Completion> {
         let (kind, len) = (operation.kind(), operation.len());
         let in_flight = self.stats.submitted(kind);
@@ -60,12 +61,11 @@ impl Inner {
         let (request, mut completed) = Request::new(offset, operation);
         self.engine.submit(request);
         let ended = match patience {
-            Patience::Client(deadlines) => deadlines.in_time(&mut completed, (offset, began)).await,
-            // Timers need tokio; programs that embed the library may look up without it.
-            Patience::Within(deadline) if Handle::try_current().is_ok() => {
-                tokio::time::timeout(deadline, &mut completed).await.ok()
+            Patience::Client(limit) | Patience::Within(limit) => {
+                let until = (offset / SPREAD, began + limit);
+                self.deadlines.in_time(Pin::new(&mut completed), until).await
             }
-            Patience::Endless | Patience::Within(_) => Some((&mut completed).await),
+            Patience::Endless => Some((&mut completed).await),
         };
         if is_timed {
             let under_way = in_flight.under_way;

@@ -1,42 +1,43 @@
-//! Deadlines of the reads that clients wait for. Owns who waits and until when; makes no read and keeps
-//! none that is late.
+//! Deadlines of waits that nearly always end in time: reads of the device, removals until they are
+//! durable. Owns who waits and until when; does none of the work and keeps none that is late.
 //!
-//! A timer for each read would cost more than the rest of the wait: it goes into the runtime's wheel,
-//! wakes the runtime to see it there, and comes out again, since nearly all reads end in time. Instead
-//! one task looks after the reads of a device. It sleeps until the first of those that wait is
-//! overdue, which as a rule has ended long before, and ends itself when none waits.
+//! A timer for each wait would cost more than the rest of it: it goes into the runtime's wheel, wakes
+//! the runtime to see it there, and comes out again. Instead one task looks after all waits. It sleeps
+//! until the first of them is overdue, which as a rule has ended long before, and ends itself when
+//! nobody waits.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot::Receiver;
-use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::engine::Completion;
-
-/// Lists of those who wait, by the place on the device: threads that read much seldom meet in one.
+/// Lists of those who wait: threads that wait much seldom meet in one.
 const LISTS: usize = 16;
-/// Bytes of the device after which the next list is used.
-const LIST_STEP: u64 = 4096;
 
-/// Who waits for reads of one device that have a deadline.
-pub(super) struct Deadlines {
-    deadline: Duration,
+/// In place of the time of the next look: no task looks after those who wait.
+const UNWATCHED: u64 = u64::MAX;
+/// In place of the time of the next look: the task is about to choose it.
+const LOOKING: u64 = u64::MAX - 1;
+
+/// Who waits for something that has a deadline.
+pub(crate) struct Deadlines {
     lists: [Mutex<List>; LISTS],
-    /// A task looks after those who wait.
-    is_watched: AtomicBool,
+    /// When the task looks next for those who are overdue, in microseconds after `epoch`.
+    next_look: AtomicU64,
+    epoch: Instant,
+    /// Somebody waits whose end is before the next look.
+    sooner: Notify,
     /// Where that task runs, if there is such a runtime still; elsewhere it runs where somebody waits.
     home: Mutex<Option<Handle>>,
 }
 
-/// Waiting reads, each at an index of its own for as long as it waits.
+/// Those who wait, each at an index of its own for as long as it waits.
 #[derive(Default)]
 struct List {
     entries: Vec<Entry>,
@@ -50,7 +51,7 @@ enum Entry {
     Overdue,
 }
 
-/// One who waits for a read.
+/// One who waits.
 struct Wait<'a> {
     deadlines: &'a Arc<Deadlines>,
     list: &'a Mutex<List>,
@@ -66,40 +67,60 @@ struct Watch {
 }
 
 impl Deadlines {
-    /// Reads of `deadline` at most, looked after in the current runtime if there is one.
-    pub fn new(deadline: Duration) -> Arc<Deadlines> {
+    /// Looked after in the current runtime if there is one.
+    pub fn new() -> Arc<Deadlines> {
         Arc::new(Deadlines {
-            deadline,
             lists: Default::default(),
-            is_watched: AtomicBool::new(false),
+            next_look: AtomicU64::new(UNWATCHED),
+            epoch: Instant::now(),
+            sooner: Notify::new(),
             home: Mutex::new(Handle::try_current().ok()),
         })
     }
 
-    /// Waits for a read at `offset` that `began` at that time; `None` when it is overdue. For as long as
-    /// there is no tokio runtime at all, it waits for ever.
-    pub async fn in_time(
+    /// Waits for `work` until `ends`; `None` when it is overdue. `spread` says in which list: any number
+    /// that differs among those who wait at the same time. For as long as there is no tokio runtime at
+    /// all, it waits for ever.
+    pub async fn in_time<F: Future + ?Sized>(
         self: &Arc<Deadlines>,
-        read: &mut Receiver<Completion>,
-        (offset, began): (u64, Instant),
-    ) -> Option<Result<Completion, RecvError>> {
-        let list = &self.lists[usize::try_from(offset / LIST_STEP).unwrap_or(0) % LISTS];
-        let mut wait = Wait { deadlines: self, list, ends: began + self.deadline, index: None };
-        poll_fn(|cx| match Pin::new(&mut *read).poll(cx) {
+        mut work: Pin<&mut F>,
+        (spread, ends): (u64, Instant),
+    ) -> Option<F::Output> {
+        let list = &self.lists[spread as usize % LISTS];
+        let mut wait = Wait { deadlines: self, list, ends, index: None };
+        poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
             Poll::Pending => wait.poll(cx).map(|()| None),
         })
         .await
     }
 
-    /// Has a task look after those who wait, of whom the one who comes until `first` may be the only one.
+    /// Has the task look not later than at `ends`, and starts it if there is none.
+    fn watch(self: &Arc<Deadlines>, ends: Instant) {
+        match self.next_look.load(Ordering::Acquire) {
+            UNWATCHED => self.start(ends),
+            next if self.micros(ends) < next => self.sooner.notify_one(),
+            _ => {}
+        }
+    }
+
     fn start(self: &Arc<Deadlines>, first: Instant) {
         let home = self.home.lock().clone();
         let Some(runtime) = home.or_else(|| Handle::try_current().ok()) else { return };
-        if !self.is_watched.swap(true, Ordering::AcqRel) {
+        if self.becomes_watched() {
             let watch = Watch { deadlines: Arc::clone(self), is_over: false };
             runtime.spawn(watch.run(first));
         }
+    }
+
+    /// True for one of those who ask while no task looks after them.
+    fn becomes_watched(&self) -> bool {
+        let (from, to) = (UNWATCHED, LOOKING);
+        self.next_look.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(0)
     }
 
     /// Wakes those who are overdue; gives when the next one is.
@@ -187,10 +208,8 @@ impl Wait<'_> {
                 drop(before);
             }
         }
-        // After the entry is there: a watch that is about to end looks once more.
-        if !self.deadlines.is_watched.load(Ordering::Acquire) {
-            self.deadlines.start(self.ends);
-        }
+        // After the entry is there: a task that chooses its next look now has seen it, or is told.
+        self.deadlines.watch(self.ends);
         Poll::Pending
     }
 }
@@ -207,18 +226,22 @@ impl Drop for Wait<'_> {
 
 impl Watch {
     async fn run(mut self, first: Instant) {
+        let deadlines = &self.deadlines;
         // Others may wait since the time of an earlier watch.
-        let mut next = self.deadlines.wake_overdue().or(Some(first));
+        let mut next = Some(deadlines.wake_overdue().unwrap_or(first));
         while let Some(ends) = next {
-            sleep_until(ends).await;
-            next = self.deadlines.wake_overdue();
+            deadlines.next_look.store(deadlines.micros(ends), Ordering::Release);
+            tokio::select! {
+                biased;
+                () = sleep_until(ends) => {}
+                () = deadlines.sooner.notified() => {}
+            }
+            deadlines.next_look.store(LOOKING, Ordering::Release);
+            next = deadlines.wake_overdue();
             if next.is_none() {
-                self.deadlines.is_watched.store(false, Ordering::Release);
+                deadlines.next_look.store(UNWATCHED, Ordering::Release);
                 // Who came just before that counts on this watch, unless somebody began another.
-                next = self.deadlines.wake_overdue();
-                if next.is_some() && self.deadlines.is_watched.swap(true, Ordering::AcqRel) {
-                    next = None;
-                }
+                next = deadlines.wake_overdue().filter(|_| deadlines.becomes_watched());
             }
         }
         self.is_over = true;
@@ -230,7 +253,7 @@ impl Drop for Watch {
         if !self.is_over {
             // Its runtime is gone, but others may wait.
             *self.deadlines.home.lock() = None;
-            self.deadlines.is_watched.store(false, Ordering::Release);
+            self.deadlines.next_look.store(UNWATCHED, Ordering::Release);
             self.deadlines.wake_all();
         }
     }
@@ -238,14 +261,16 @@ impl Drop for Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
+    use std::future::pending;
+    use std::pin::pin;
+    use std::sync::mpsc::RecvTimeoutError;
+    use std::time::Duration;
 
     use tokio::runtime::{Builder, Runtime};
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
 
     use super::*;
-    use crate::device::engine::{Operation, Request};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -253,22 +278,25 @@ mod tests {
         Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
     }
 
-    /// Waits for a request at some place that is over after so long; tells whether it was in time, and how
-    /// long that took.
+    /// Waits a second for what is over after so long; tells whether it was in time, and how long that took.
     fn wait(
         deadlines: &Arc<Deadlines>,
-        place: u64,
+        spread: u64,
         lasts: Duration,
+    ) -> JoinHandle<(bool, Duration)> {
+        wait_for(deadlines, spread, lasts, SECOND)
+    }
+
+    fn wait_for(
+        deadlines: &Arc<Deadlines>,
+        spread: u64,
+        lasts: Duration,
+        limit: Duration,
     ) -> JoinHandle<(bool, Duration)> {
         let deadlines = Arc::clone(deadlines);
         tokio::spawn(async move {
-            let (request, mut read) = Request::new(place, Operation::Flush);
-            tokio::spawn(async move {
-                sleep(lasts).await;
-                request.complete(Ok(0));
-            });
             let began = Instant::now();
-            let ended = deadlines.in_time(&mut read, (place * LIST_STEP, began)).await;
+            let ended = deadlines.in_time(pin!(sleep(lasts)), (spread, began + limit)).await;
             (ended.is_some(), began.elapsed())
         })
     }
@@ -283,9 +311,9 @@ mod tests {
     }
 
     #[test]
-    fn each_read_is_overdue_at_its_own_end() {
+    fn each_wait_is_over_at_its_own_end() {
         runtime().block_on(async {
-            let deadlines = Deadlines::new(SECOND);
+            let deadlines = Deadlines::new();
             let mut late = Vec::new();
             for place in 0..100 {
                 late.push(wait(&deadlines, place % 20, 10 * SECOND));
@@ -303,9 +331,9 @@ mod tests {
     }
 
     #[test]
-    fn one_task_looks_after_many_reads_and_ends_with_them() {
+    fn one_task_looks_after_many_waits_and_ends_with_them() {
         runtime().block_on(async {
-            let deadlines = Deadlines::new(SECOND);
+            let deadlines = Deadlines::new();
             for place in 0..1000 {
                 assert!(wait(&deadlines, place, SECOND / 500).await.unwrap().0);
                 assert!(watches() <= 1);
@@ -325,7 +353,7 @@ mod tests {
     #[test]
     fn who_no_longer_waits_is_forgotten() {
         runtime().block_on(async {
-            let deadlines = Deadlines::new(SECOND);
+            let deadlines = Deadlines::new();
             let given_up = wait(&deadlines, 0, 10 * SECOND);
             sleep(SECOND / 2).await;
             assert_eq!(waiting(&deadlines), 1);
@@ -336,30 +364,82 @@ mod tests {
     }
 
     #[test]
-    fn reads_end_in_time_when_the_runtime_that_looked_after_them_is_gone() {
+    fn waits_end_in_time_when_the_runtime_that_looked_after_them_is_gone() {
         let home = runtime();
-        let deadlines = home.block_on(async { Deadlines::new(SECOND) });
+        let deadlines = home.block_on(async { Deadlines::new() });
         runtime().block_on(async {
             let before = wait(&deadlines, 0, 10 * SECOND);
             sleep(SECOND / 2).await;
-            assert!(deadlines.is_watched.load(Ordering::Acquire) && !before.is_finished());
+            assert!(
+                deadlines.next_look.load(Ordering::Acquire) != UNWATCHED && !before.is_finished()
+            );
             home.shutdown_background();
             let after = wait(&deadlines, 1, 10 * SECOND);
-            for read in [before, after] {
-                let (in_time, took) = read.await.unwrap();
+            for waiting in [before, after] {
+                let (in_time, took) = waiting.await.unwrap();
                 assert!(!in_time && took < SECOND + SECOND / 100, "{took:?}");
             }
         });
     }
 
     #[test]
-    fn without_a_runtime_a_read_is_waited_for() {
-        let deadlines = Deadlines::new(Duration::ZERO);
-        let (request, mut read) = Request::new(0, Operation::Flush);
-        let mut waiting = std::pin::pin!(deadlines.in_time(&mut read, (0, Instant::now())));
+    fn a_short_wait_is_over_in_time_while_long_ones_last() {
+        runtime().block_on(async {
+            let deadlines = Deadlines::new();
+            let long = wait_for(&deadlines, 0, 100 * SECOND, 30 * SECOND);
+            sleep(SECOND).await;
+            for spread in 0..20 {
+                let short = wait_for(&deadlines, spread, 100 * SECOND, SECOND / 10);
+                let (in_time, took) = short.await.unwrap();
+                assert!(!in_time && took < SECOND / 9, "{took:?}");
+            }
+            let (in_time, took) = long.await.unwrap();
+            assert!(!in_time && took < 31 * SECOND, "{took:?}");
+        });
+    }
+
+    /// Four threads that wait again and again; `Err` if one of them was not told within half a minute.
+    fn come_and_go(deadlines: &Arc<Deadlines>) -> Result<(), RecvTimeoutError> {
+        let (done, is_done) = std::sync::mpsc::channel();
+        for n in 0..4 {
+            let (deadlines, done) = (Arc::clone(deadlines), done.clone());
+            let limit = Duration::from_millis(1 + n * 3);
+            let client = async move {
+                for spread in 0..300 {
+                    let until = (spread, Instant::now() + limit);
+                    let ended = deadlines.in_time(pin!(pending::<()>()), until).await;
+                    assert!(ended.is_none() && Instant::now() >= until.1);
+                }
+                done.send(()).unwrap();
+            };
+            let thread = Builder::new_current_thread().build().unwrap();
+            std::thread::spawn(move || thread.block_on(client));
+        }
+        (0..4).try_for_each(|_| is_done.recv_timeout(30 * SECOND))
+    }
+
+    #[test]
+    fn threads_that_come_and_go_are_all_told_in_time() {
+        let home = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let deadlines = home.block_on(async { Deadlines::new() });
+        come_and_go(&deadlines).unwrap();
+        // Who is forgotten for a later one is told when that one is.
+        let later = Arc::clone(&deadlines);
+        home.spawn(async move {
+            let until = (0, Instant::now() + 90 * SECOND);
+            later.in_time(pin!(pending::<()>()), until).await
+        });
+        come_and_go(&deadlines).unwrap();
+    }
+
+    #[test]
+    fn without_a_runtime_there_is_no_end() {
+        let deadlines = Deadlines::new();
+        let (done, mut work) = tokio::sync::oneshot::channel();
+        let mut waiting = pin!(deadlines.in_time(Pin::new(&mut work), (0, Instant::now())));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
-        request.complete(Ok(0));
+        done.send(()).unwrap();
         assert!(waiting.as_mut().poll(&mut cx).is_ready());
     }
 }
