@@ -9,7 +9,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -19,6 +19,14 @@ use tokio::time::{Instant, sleep_until};
 
 /// Lists of those who wait: threads that wait much seldom meet in one.
 const LISTS: usize = 16;
+
+thread_local! {
+    /// The list of those who begin to wait in this thread.
+    static LIST: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed) % LISTS
+    };
+}
 
 /// In place of the time of the next look: no task looks after those who wait.
 const UNWATCHED: u64 = u64::MAX;
@@ -78,15 +86,15 @@ impl Deadlines {
         })
     }
 
-    /// Waits for `work` until `ends`; `None` when it is overdue. `spread` says in which list: any number
-    /// that differs among those who wait at the same time. For as long as there is no tokio runtime at
-    /// all, it waits for ever.
+    /// Waits for `work` until `ends`; `None` when it is overdue. If that time has passed already, it is
+    /// told so after the task's next look. For as long as there is no tokio runtime at all, it waits
+    /// for ever.
     pub async fn in_time<F: Future + ?Sized>(
         self: &Arc<Deadlines>,
         mut work: Pin<&mut F>,
-        (spread, ends): (u64, Instant),
+        ends: Instant,
     ) -> Option<F::Output> {
-        let list = &self.lists[spread as usize % LISTS];
+        let list = &self.lists[LIST.with(|list| *list)];
         let mut wait = Wait { deadlines: self, list, ends, index: None };
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Some(ended)),
@@ -110,6 +118,9 @@ impl Deadlines {
         if self.becomes_watched() {
             let watch = Watch { deadlines: Arc::clone(self), is_over: false };
             runtime.spawn(watch.run(first));
+        } else {
+            // It may be one that went on after it had seen all but the newest who wait.
+            self.sooner.notify_one();
         }
     }
 
@@ -279,24 +290,19 @@ mod tests {
     }
 
     /// Waits a second for what is over after so long; tells whether it was in time, and how long that took.
-    fn wait(
-        deadlines: &Arc<Deadlines>,
-        spread: u64,
-        lasts: Duration,
-    ) -> JoinHandle<(bool, Duration)> {
-        wait_for(deadlines, spread, lasts, SECOND)
+    fn wait(deadlines: &Arc<Deadlines>, lasts: Duration) -> JoinHandle<(bool, Duration)> {
+        wait_for(deadlines, lasts, SECOND)
     }
 
     fn wait_for(
         deadlines: &Arc<Deadlines>,
-        spread: u64,
         lasts: Duration,
         limit: Duration,
     ) -> JoinHandle<(bool, Duration)> {
         let deadlines = Arc::clone(deadlines);
         tokio::spawn(async move {
             let began = Instant::now();
-            let ended = deadlines.in_time(pin!(sleep(lasts)), (spread, began + limit)).await;
+            let ended = deadlines.in_time(pin!(sleep(lasts)), began + limit).await;
             (ended.is_some(), began.elapsed())
         })
     }
@@ -315,10 +321,10 @@ mod tests {
         runtime().block_on(async {
             let deadlines = Deadlines::new();
             let mut late = Vec::new();
-            for place in 0..100 {
-                late.push(wait(&deadlines, place % 20, 10 * SECOND));
+            for _ in 0..100 {
+                late.push(wait(&deadlines, 10 * SECOND));
                 // Of those in between none is, and their ends are looked for in vain.
-                let (in_time, took) = wait(&deadlines, place, SECOND / 10).await.unwrap();
+                let (in_time, took) = wait(&deadlines, SECOND / 10).await.unwrap();
                 assert!(in_time && took < SECOND / 9);
             }
             for read in late {
@@ -334,19 +340,19 @@ mod tests {
     fn one_task_looks_after_many_waits_and_ends_with_them() {
         runtime().block_on(async {
             let deadlines = Deadlines::new();
-            for place in 0..1000 {
-                assert!(wait(&deadlines, place, SECOND / 500).await.unwrap().0);
+            for _ in 0..1000 {
+                assert!(wait(&deadlines, SECOND / 500).await.unwrap().0);
                 assert!(watches() <= 1);
             }
             let capacity = |list: &Mutex<List>| list.lock().entries.len();
             assert!(
                 deadlines.lists.iter().map(capacity).sum::<usize>() <= 16,
-                "places are used again"
+                "indexes are used again"
             );
             assert_eq!((watches(), waiting(&deadlines)), (1, 0));
             sleep(2 * SECOND).await;
             assert_eq!(watches(), 0);
-            assert!(!wait(&deadlines, 0, 3 * SECOND).await.unwrap().0, "and others begin again");
+            assert!(!wait(&deadlines, 3 * SECOND).await.unwrap().0, "and others begin again");
         });
     }
 
@@ -354,7 +360,7 @@ mod tests {
     fn who_no_longer_waits_is_forgotten() {
         runtime().block_on(async {
             let deadlines = Deadlines::new();
-            let given_up = wait(&deadlines, 0, 10 * SECOND);
+            let given_up = wait(&deadlines, 10 * SECOND);
             sleep(SECOND / 2).await;
             assert_eq!(waiting(&deadlines), 1);
             given_up.abort();
@@ -368,13 +374,13 @@ mod tests {
         let home = runtime();
         let deadlines = home.block_on(async { Deadlines::new() });
         runtime().block_on(async {
-            let before = wait(&deadlines, 0, 10 * SECOND);
+            let before = wait(&deadlines, 10 * SECOND);
             sleep(SECOND / 2).await;
             assert!(
                 deadlines.next_look.load(Ordering::Acquire) != UNWATCHED && !before.is_finished()
             );
             home.shutdown_background();
-            let after = wait(&deadlines, 1, 10 * SECOND);
+            let after = wait(&deadlines, 10 * SECOND);
             for waiting in [before, after] {
                 let (in_time, took) = waiting.await.unwrap();
                 assert!(!in_time && took < SECOND + SECOND / 100, "{took:?}");
@@ -386,15 +392,31 @@ mod tests {
     fn a_short_wait_is_over_in_time_while_long_ones_last() {
         runtime().block_on(async {
             let deadlines = Deadlines::new();
-            let long = wait_for(&deadlines, 0, 100 * SECOND, 30 * SECOND);
+            let long = wait_for(&deadlines, 100 * SECOND, 30 * SECOND);
             sleep(SECOND).await;
-            for spread in 0..20 {
-                let short = wait_for(&deadlines, spread, 100 * SECOND, SECOND / 10);
+            for _ in 0..20 {
+                let short = wait_for(&deadlines, 100 * SECOND, SECOND / 10);
                 let (in_time, took) = short.await.unwrap();
                 assert!(!in_time && took < SECOND / 9, "{took:?}");
             }
             let (in_time, took) = long.await.unwrap();
             assert!(!in_time && took < 31 * SECOND, "{took:?}");
+        });
+    }
+
+    #[test]
+    fn who_comes_too_late_to_begin_a_watch_has_the_other_look_once_more() {
+        runtime().block_on(async {
+            let deadlines = Deadlines::new();
+            let sooner = || {
+                let mut cx = Context::from_waker(Waker::noop());
+                pin!(deadlines.sooner.notified()).poll(&mut cx).is_ready()
+            };
+            // Begun, but it has not looked yet: it is this one's.
+            deadlines.start(Instant::now() + SECOND);
+            assert!(!sooner());
+            deadlines.start(Instant::now() + SECOND / 2);
+            assert!(sooner());
         });
     }
 
@@ -405,10 +427,10 @@ mod tests {
             let (deadlines, done) = (Arc::clone(deadlines), done.clone());
             let limit = Duration::from_millis(1 + n * 3);
             let client = async move {
-                for spread in 0..300 {
-                    let until = (spread, Instant::now() + limit);
-                    let ended = deadlines.in_time(pin!(pending::<()>()), until).await;
-                    assert!(ended.is_none() && Instant::now() >= until.1);
+                for _ in 0..300 {
+                    let ends = Instant::now() + limit;
+                    let ended = deadlines.in_time(pin!(pending::<()>()), ends).await;
+                    assert!(ended.is_none() && Instant::now() >= ends);
                 }
                 done.send(()).unwrap();
             };
@@ -426,8 +448,8 @@ mod tests {
         // Who is forgotten for a later one is told when that one is.
         let later = Arc::clone(&deadlines);
         home.spawn(async move {
-            let until = (0, Instant::now() + 90 * SECOND);
-            later.in_time(pin!(pending::<()>()), until).await
+            let ends = Instant::now() + 90 * SECOND;
+            later.in_time(pin!(pending::<()>()), ends).await
         });
         come_and_go(&deadlines).unwrap();
     }
@@ -436,7 +458,7 @@ mod tests {
     fn without_a_runtime_there_is_no_end() {
         let deadlines = Deadlines::new();
         let (done, mut work) = tokio::sync::oneshot::channel();
-        let mut waiting = pin!(deadlines.in_time(Pin::new(&mut work), (0, Instant::now())));
+        let mut waiting = pin!(deadlines.in_time(Pin::new(&mut work), Instant::now()));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
         done.send(()).unwrap();

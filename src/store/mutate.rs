@@ -215,8 +215,7 @@ impl Store {
                     Some(entry) => Loaded::Entry(entry, Tier::Ram),
                     None => {
                         let load = pin!(self.load_for_change(candidate, sought));
-                        let until = (key_hash, deadline.begun());
-                        let loaded = self.shared.deadlines.in_time(load, until).await;
+                        let loaded = self.shared.deadlines.in_time(load, deadline.begun()).await;
                         loaded.unwrap_or(Loaded::Late)
                     }
                 };
@@ -550,7 +549,8 @@ impl Store {
         deadline: Instant,
         changed: impl Future<Output = ()>,
     ) -> Result<(), StoreError> {
-        if self.shared.deadlines.in_time(pin!(changed), (0, deadline)).await.is_none() {
+        let is_over = Instant::now() >= deadline;
+        if is_over || self.shared.deadlines.in_time(pin!(changed), deadline).await.is_none() {
             count(&self.shared.counters.refused);
             return Err(StoreError::Busy("the device does not keep up"));
         }

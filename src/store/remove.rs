@@ -73,7 +73,7 @@ impl Store {
             self.shared.fills.purge(key_hash);
         }
         let unseen = Unseen { store: self, key, key_hash, asked: purge };
-        self.words_complete(key_hash, purge).await?;
+        self.words_complete(purge).await?;
         let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
         let (found, taken) = loop {
             let found = self.find_by(key, key_hash, &mut deadline).await;
@@ -81,7 +81,7 @@ impl Store {
             if nothing && let Some(absence) = self.absence_of(key_hash) {
                 std::mem::forget(unseen);
                 if purge && !self.is_settled(&absence) {
-                    self.in_time(key_hash, pin!(self.settle_absence(absence))).await?;
+                    self.in_time(pin!(self.settle_absence(absence))).await?;
                 }
                 return Ok(false);
             }
@@ -93,7 +93,7 @@ impl Store {
         std::mem::forget(unseen);
         self.after_displacing(&found);
         if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
-            self.in_time(key_hash, pin!(self.settle_removal(taken))).await?;
+            self.in_time(pin!(self.settle_removal(taken))).await?;
         }
         Ok(found.matched.is_some_and(|matched| matched.live))
     }
@@ -109,7 +109,7 @@ impl Store {
     pub(super) async fn end_life(&self, key: &[u8]) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
         let unseen = Unseen { store: self, key, key_hash, asked: true };
-        self.words_complete(key_hash, true).await?;
+        self.words_complete(true).await?;
         let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
         let (found, taken) = loop {
             let found = self.find_by(key, key_hash, &mut deadline).await;
@@ -126,7 +126,7 @@ impl Store {
         std::mem::forget(unseen);
         self.after_displacing(&found);
         if matches!(taken, TakenOut::Unrecorded { .. }) {
-            self.in_time(key_hash, pin!(self.settle_removal(taken))).await?;
+            self.in_time(pin!(self.settle_removal(taken))).await?;
         }
         let live = found.matched.filter(|matched| matched.live);
         Ok(live.map(|live| live.lifetime))
@@ -134,14 +134,14 @@ impl Store {
 
     /// Waits until the snapshot of the index is read: its words would come after a removal. Who wants
     /// no more than that the entry is gone does not wait.
-    async fn words_complete(&self, key_hash: u64, purge: bool) -> Result<(), StoreError> {
+    async fn words_complete(&self, purge: bool) -> Result<(), StoreError> {
         if self.shared.snapshot_settled.load(Ordering::Acquire) {
             return Ok(());
         }
         if !purge {
             return Err(StoreError::Busy("the regions of the device are not known yet"));
         }
-        self.in_time(key_hash, pin!(self.snapshot_settled())).await
+        self.in_time(pin!(self.snapshot_settled())).await
     }
 
     /// Makes a key dead of which it is not known yet whether it has an entry.
@@ -394,17 +394,16 @@ impl Store {
             self.begin_mutation().await?;
             self.flush_through(ticket).await
         });
-        self.in_time(0, settled).await
+        self.in_time(settled).await
     }
 
-    /// Waits for a purge to be durable, but not for ever. `spread` as for [`Deadlines::in_time`].
+    /// Waits for a purge to be durable, but not for ever.
     async fn in_time(
         &self,
-        spread: u64,
         settled: Pin<&mut impl Future<Output = Result<(), StoreError>>>,
     ) -> Result<(), StoreError> {
-        let until = (spread, Instant::now() + PURGE_WAIT_MAX);
-        let settled = self.shared.deadlines.in_time(settled, until).await;
+        let ends = Instant::now() + PURGE_WAIT_MAX;
+        let settled = self.shared.deadlines.in_time(settled, ends).await;
         settled.unwrap_or(Err(StoreError::Busy("the device does not keep up")))
     }
 }

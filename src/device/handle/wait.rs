@@ -23,12 +23,17 @@ pub(super) enum Patience {
     Within(Duration),
 }
 
-/// Bytes of the device after which those who wait are spread anew.
-const SPREAD: u64 = 4096;
-
 impl Patience {
     pub fn is_endless(self) -> bool {
         matches!(self, Patience::Endless)
+    }
+
+    /// When a wait that began then ends, if it does.
+    fn ends(self, began: Instant) -> Option<Instant> {
+        match self {
+            Patience::Client(limit) | Patience::Within(limit) => began.checked_add(limit),
+            Patience::Endless => None,
+        }
     }
 }
 
@@ -60,12 +65,9 @@ impl Inner {
         self.silence.begin(has_others, began.saturating_duration_since(self.opened));
         let (request, mut completed) = Request::new(offset, operation);
         self.engine.submit(request);
-        let ended = match patience {
-            Patience::Client(limit) | Patience::Within(limit) => {
-                let until = (offset / SPREAD, began + limit);
-                self.deadlines.in_time(Pin::new(&mut completed), until).await
-            }
-            Patience::Endless => Some((&mut completed).await),
+        let ended = match patience.ends(began) {
+            Some(ends) => self.deadlines.in_time(Pin::new(&mut completed), ends).await,
+            None => Some((&mut completed).await),
         };
         if is_timed {
             let under_way = in_flight.under_way;
