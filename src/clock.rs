@@ -9,6 +9,7 @@
 mod pair;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -19,39 +20,7 @@ use parking_lot::Mutex;
 
 use pair::EARLY_MS_MAX;
 pub use pair::{TimeDown, TimePair};
-
-/// A moment of cache time: whole seconds since the device was formatted, for 136 years.
-///
-/// This is the resolution of every stamp on the device. An entry with a lifetime of
-/// `n` seconds lives between `n - 1` and `n` seconds: a cache may forget, it may not
-/// serve what has expired.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(pub u32);
-
-impl Timestamp {
-    /// The latest representable time; used for "not known to end".
-    pub const MAX: Timestamp = Timestamp(u32::MAX);
-
-    /// This time plus whole seconds of `duration`, saturating.
-    #[must_use]
-    pub fn plus(self, duration: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_add(u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)))
-    }
-
-    /// Seconds from `earlier` to this time, zero if `earlier` is later.
-    #[must_use]
-    pub fn since(self, earlier: Timestamp) -> Duration {
-        Duration::from_secs(u64::from(self.0.saturating_sub(earlier.0)))
-    }
-
-    fn of_millis(millis: i64) -> Timestamp {
-        Timestamp(u32::try_from(millis.max(0) / 1000).unwrap_or(u32::MAX))
-    }
-
-    fn millis(self) -> i64 {
-        i64::from(self.0) * 1000
-    }
-}
+pub use timestamp::Timestamp;
 
 /// Longest lifetime of an entry. Where more time than this has passed, no more of it is counted: all
 /// entries have ended, and cache time is not used up by a wall clock that was decades off.

@@ -6,7 +6,7 @@
 //! socket; this library is the whole of it, for embedding.
 //!
 //! Modules import downwards only, in this order (see `docs/ARCHITECTURE.md`):
-//! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `store` →
+//! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `inspect` → `store` →
 //! `format` → `device` → `clock`, `deadlines`, `histogram`, `units`, `planted`.
 
 pub mod cache;
@@ -18,6 +18,7 @@ mod deadlines;
 pub mod device;
 pub mod format;
 pub mod histogram;
+pub mod inspect;
 pub mod metrics;
 #[doc(hidden)]
 pub mod planted;

@@ -8,7 +8,7 @@ use rawcached::format::{
     ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, REGION_HEADER_LEN, RegionHeader, Seed, Sequence,
     TRAILER_LEN, Trailer, Uuid, body_checksums, round_up,
 };
-use rawcached::store::inspect::sound_slots;
+use rawcached::inspect::sound_slots;
 
 const UUID: Uuid = Uuid([7; 16]);
 const START: usize = 512;

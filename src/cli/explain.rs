@@ -11,7 +11,7 @@ use super::report::Damaged;
 use super::{offline, output};
 use crate::clock::{Clock, TimePair, Timestamp};
 use crate::format::{EntryHeader, Kind, Layout, SnapshotDirectory};
-use crate::store::inspect::{
+use crate::inspect::{
     Condition, Explained, ExplainedKey, ExplainedRegion, Fate, Filling, Inspection, Share,
 };
 

@@ -12,7 +12,7 @@ use super::report::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::device::{self, Device, DeviceError, OpenOptions, ProbeReport};
-use crate::store::inspect::{
+use crate::inspect::{
     CheckEvent, Condition, Finding, Incomplete, Inspection, Listed, ListedState, ListingSummary,
     RegionSurvey, SnapshotState,
 };

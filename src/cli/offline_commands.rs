@@ -11,7 +11,7 @@ use super::offline::{Claimed, Progress};
 use super::report::{DAMAGES_MAX, FormatOptions, FormatReport, ListEntry, RegionRow};
 use super::{DeviceArgs, FormatArgs, InspectArgs, ListArgs, explain, offline, output};
 use crate::daemon::create_sparse;
-use crate::store::inspect::ListingSummary;
+use crate::inspect::ListingSummary;
 
 /// Formats a device, after asking; with a size and no device, makes the image file first.
 pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {

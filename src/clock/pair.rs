@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Timestamp;
+use super::timestamp::Timestamp;
 
 /// Longest time down that is believed of a wall clock that is not synchronised.
 const DOWN_MAX: Duration = Duration::from_secs(365 * 86_400);

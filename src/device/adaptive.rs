@@ -21,12 +21,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::stats::AdaptiveSnapshot;
+use crate::device::stats::SIZE_CLASSES;
 
 /// Longest reads of the classes but the last, in bytes.
 const CLASS_LEN_MAX: [usize; SIZE_CLASSES - 1] = [16 << 10, 256 << 10];
-
-/// Number of classes.
-pub(super) const SIZE_CLASSES: usize = 3;
 
 /// A read costs as much as this many bytes, and its bytes.
 const READ_WEIGHT: u64 = 64 << 10;

@@ -1,6 +1,12 @@
 //! A handle on an open device. Owns alignment checks, retries, the cutting of writes and
 //! read-modify-write; leaves the transfer itself to its engine.
 
+mod inner;
+mod reads;
+#[cfg(test)]
+mod tests;
+mod wait;
+
 use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -21,6 +27,7 @@ use super::{
 };
 use crate::deadlines::Deadlines;
 use crate::planted::{self, Bug};
+use inner::Inner;
 use wait::Patience;
 
 /// Longest write given to the engine at once, in bytes, so that a large write does not hold up
@@ -45,23 +52,6 @@ const STALLS_MAX: u32 = 64;
 #[derive(Clone)]
 pub struct Device {
     inner: Arc<Inner>,
-}
-
-struct Inner {
-    engine: Box<dyn Engine>,
-    geometry: Geometry,
-    info: DeviceInfo,
-    stats: DeviceStats,
-    locks: Arc<BlockLocks>,
-    adaptive: Option<Adaptive>,
-    /// For reads that clients wait for; none on devices that tests make.
-    deadlines: Arc<Deadlines>,
-    /// How long reads may take that clients wait for.
-    read_deadline: Option<Duration>,
-    overdue: OverdueReads,
-    pace: Pace,
-    silence: Silence,
-    opened: Instant,
 }
 
 /// The bytes of one range, wherever it starts and ends.
@@ -452,8 +442,3 @@ fn past_the_end() -> io::Error {
 fn length(range: &Range<u64>) -> usize {
     usize::try_from(range.end - range.start).expect("a range in memory")
 }
-
-mod reads;
-#[cfg(test)]
-mod tests;
-mod wait;

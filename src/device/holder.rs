@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::facts::sysfs_directory;
-use super::loop_file;
 
 /// What holds a device or file.
 pub(super) struct Holders {
@@ -80,18 +79,6 @@ pub(super) fn of_disk(name: &str) -> Vec<String> {
     }
 }
 
-/// All that is known to hold the image file.
-pub(super) fn of_file(path: &Path) -> Holders {
-    let Ok(canonical) = path.canonicalize() else { return Holders::lasting(Vec::new()) };
-    let mut holders = loop_file::devices_of(&canonical);
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    if swap_paths(&swaps).contains(&canonical) {
-        holders.names.push("in use as swap".to_owned());
-        holders.go_within = Duration::ZERO;
-    }
-    holders
-}
-
 /// Processes that have `path` open, as far as this one may see. `asking` is the file that this
 /// process has open to look at it, which does not count.
 pub(super) fn processes_with(path: &Path, asking: Option<&File>) -> Vec<String> {
@@ -135,7 +122,7 @@ fn mount(line: &str) -> Option<Mount> {
 }
 
 /// Swap areas of `/proc/swaps`, whose first line is a heading.
-fn swap_paths(swaps: &str) -> Vec<PathBuf> {
+pub(super) fn swap_paths(swaps: &str) -> Vec<PathBuf> {
     let first_words = swaps.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     first_words.map(|path| unescape(path).into()).collect()
 }

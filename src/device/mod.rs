@@ -12,6 +12,7 @@ mod engine;
 mod erase;
 mod error;
 mod facts;
+mod file_holder;
 mod file_size_limit;
 mod files;
 mod geometry;

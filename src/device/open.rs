@@ -2,12 +2,11 @@
 //! choice between direct and buffered I/O; never writes.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -16,14 +15,15 @@ use super::direct::{self, Verdict};
 use super::engine::Engine;
 use super::facts::Facts;
 use super::files::Files;
-use super::holder::Holders;
+use super::holder::{self, Holders};
 use super::pool::ThreadPool;
 use super::uring::Uring;
 use super::{
     ALIGNMENT_MAX, ALIGNMENT_MIN, AdaptiveOptions, Device, DeviceInfo, DeviceKind, Geometry,
-    OpenError, holder, loop_file, page_cache,
+    OpenError, loop_file, page_cache,
 };
 use crate::clock::Stopwatch;
+use crate::device::file_holder;
 
 /// Threads of the thread-pool engine unless told otherwise.
 pub const THREADS_DEFAULT: usize = 16;
@@ -225,7 +225,7 @@ fn claim(file: &File, facts: &Facts, options: &OpenOptions) -> Result<(), OpenEr
         }
         Err(fs::TryLockError::Error(source)) => return Err(OpenError::io(path, source)),
     }
-    let holders = holder::of_file(path);
+    let holders = file_holder::of_file(path);
     if holders.names.is_empty() { Ok(()) } else { Err(OpenError::busy(path, holders)) }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::facts::sysfs_directory;
 use super::holder::{self, Holders, REMAINS_GO_WITHIN};
+use crate::device::file_holder;
 
 /// Why a device did not open.
 #[derive(Debug, thiserror::Error)]
@@ -116,12 +117,12 @@ impl OpenError {
                 let holders = if metadata.file_type().is_block_device() {
                     holder::of_block_device(path, metadata.rdev(), None)
                 } else {
-                    holder::of_file(path)
+                    file_holder::of_file(path)
                 };
                 OpenError::busy(path, holders)
             }
             // An active swap file cannot be opened for writing.
-            Some(libc::ETXTBSY) => OpenError::busy(path, holder::of_file(path)),
+            Some(libc::ETXTBSY) => OpenError::busy(path, file_holder::of_file(path)),
             Some(libc::EROFS) => OpenError::ReadOnly { path: path.to_owned() },
             Some(libc::EACCES | libc::EPERM) if write_protected(metadata) => {
                 OpenError::ReadOnly { path: path.to_owned() }

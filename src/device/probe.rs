@@ -12,6 +12,7 @@ use super::direct::{self, Verdict};
 use super::facts::{DioAlignment, Facts};
 use super::signature::{SIGNATURE_HEAD_LEN, SIGNATURE_TAIL_LEN, foreign_signature};
 use super::{Device, DeviceError, DeviceKind, OpenError, holder};
+use crate::device::file_holder;
 
 /// What was found at a path. Sizes and alignments are in bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -129,7 +130,7 @@ fn held_by(path: &Path, facts: &Facts, asking: &File) -> Vec<String> {
     if facts.kind == DeviceKind::Block {
         holder::of_block_device(path, facts.device_number, Some(asking)).names
     } else {
-        holder::of_file(path).names
+        file_holder::of_file(path).names
     }
 }
 

@@ -1,9 +1,9 @@
 //! Counters of one device. Owns the numbers; never interprets them.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::OperationKind;
-use super::adaptive::SIZE_CLASSES;
 
 /// Names of the classes of lengths for which adaptive reads decide apart: their longest reads.
 pub const ADAPTIVE_CLASSES: [&str; SIZE_CLASSES] = ["16KiB", "256KiB", "any"];
@@ -191,3 +191,6 @@ impl Drop for InFlight<'_> {
         }
     }
 }
+
+/// Number of classes.
+pub(super) const SIZE_CLASSES: usize = 3;

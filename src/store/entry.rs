@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::place::Place;
-use super::request::Lifetime;
 use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, Sequence};
+use crate::store::mutation::request::Lifetime;
+use crate::store::place::Place;
 
 /// Slots up to this length stand beside their reference count.
 const BESIDE_COUNT_LEN_MAX: usize = 4096;

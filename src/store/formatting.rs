@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Store;
-use super::flusher::write_superblock;
 use crate::clock::Clock;
 use crate::device::{Device, DeviceError, WriteSlice};
 use crate::format::{
     Features, LOCATOR_OFFSET, Layout, LayoutError, Locator, Secret, Sequence, Superblock, Uuid,
 };
+use crate::store::shared::Store;
+use crate::store::superblock::write_superblock;
 
 /// How a device is formatted.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,9 @@
 //! A place is made at a moment when it is certain in which life a slot lies, and never put together
 //! later: that a region has begun another life cannot change what a place says.
 
-use super::index::Locked;
-use super::regions::RegionTable;
-use super::word::{Location, Word};
 use crate::format::{DeviceSeed, Layout, Seed, Sequence};
+use crate::store::index::Locked;
+use crate::store::index::word::{Location, Word};
 
 /// One life of a region, from its header to the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +41,12 @@ impl Life {
         let location = Location::new(self.region, offset, layout);
         Place { location, generation: self.generation }
     }
+
+    /// The place that a word names whose region is in this life. Under its bucket lock: as long as a word
+    /// points into a region, the region is in the life that the slot was written in.
+    pub fn place_of(self, word: Word, _held: &Locked<'_>) -> Place {
+        Place { location: word.location(), generation: self.generation }
+    }
 }
 
 /// Where an entry is, in which life of the region: on the device never the same for two entries.
@@ -55,19 +60,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place that a word names. Under its bucket lock: as long as a word points into a region,
-    /// the region is in the life that the slot was written in.
-    pub(super) fn of_word(
-        word: Word,
-        _held: &Locked<'_>,
-        (regions, layout): (&RegionTable, &Layout),
-    ) -> Place {
-        let location = word.location();
-        let (region, _) = location.split(layout);
-        let generation = regions.get(region).map_or(Sequence(0), |row| row.generation());
-        Place { location, generation }
-    }
-
     /// The place of an entry in RAM only.
     pub(super) fn in_ram(location: Location) -> Place {
         Place { location, generation: Sequence(0) }

@@ -4,11 +4,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Store;
-use super::entry::Entry;
 use crate::clock::{Clock, TimeDown};
-use crate::format::{Sequence, Superblock};
-use crate::planted::{self, Bug};
+use crate::format::Superblock;
+use crate::store::shared::Store;
 
 /// How often the wall clock is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,18 +42,6 @@ fn lose(superblock: &mut Superblock, epoch: u32) {
 }
 
 impl Store {
-    /// Whether it is known how long ago entries with this sequence were stored. If not, they are for
-    /// those only who ask for stale ones.
-    pub(super) fn knows_age(&self, sequence: Sequence) -> bool {
-        sequence.epoch() > self.shared.unknown_age.load(Ordering::Acquire)
-            || planted::is(Bug::TrustUnknownAge)
-    }
-
-    /// The same of an entry that a lookup gave.
-    pub(crate) fn knows_age_of(&self, entry: &Entry) -> bool {
-        self.knows_age(entry.sequence())
-    }
-
     /// Every stamp on the device is known: did the wall clock say less?
     pub(super) fn compare_with_stamps(&self) {
         let shared = &*self.shared;

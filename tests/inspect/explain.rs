@@ -1,6 +1,6 @@
 //! `inspect --key` and `inspect --region`: why a key is a hit or a miss, and what fills a region.
 
-use rawcached::store::inspect::{Fate, Inspection};
+use rawcached::inspect::{Fate, Inspection};
 
 use crate::support::*;
 

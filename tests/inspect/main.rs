@@ -21,7 +21,7 @@ use rawcached::device::{Device, OpenOptions};
 use rawcached::format::{
     Footer, Kill, Kind, RegionHeader, Seed, Sequence, Superblock, Trailer, Uuid,
 };
-use rawcached::store::inspect::{Condition as State, Inspection, ListedState};
+use rawcached::inspect::{Condition as State, Inspection, ListedState};
 use rawcached::store::{FormatOptions, OpenError, Store};
 
 use support::*;

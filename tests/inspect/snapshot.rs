@@ -12,7 +12,7 @@ use rawcached::format::{
     REGION_HEADER_LEN, RegionHeader, RegionUse, SNAPSHOT_DIRECTORY_LEN, Seed, SnapshotDirectory,
     SnapshotPart, SnapshotPiece, Uuid,
 };
-use rawcached::store::inspect::{CheckEvent, Condition as State, Inspection, SnapshotState};
+use rawcached::inspect::{CheckEvent, Condition as State, Inspection, SnapshotState};
 
 use crate::fill::Fill;
 use crate::support::*;

@@ -11,7 +11,7 @@ use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::SimDevice;
 use rawcached::format::{Layout, Uuid};
-use rawcached::store::inspect::{CheckEvent, CheckSummary, Finding, Inspection, Listed};
+use rawcached::inspect::{CheckEvent, CheckSummary, Finding, Inspection, Listed};
 use rawcached::store::{FormatOptions, Store};
 
 pub const SIZE: u64 = 8 << 20;

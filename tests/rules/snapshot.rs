@@ -12,7 +12,7 @@ use rawcached::format::{
     REGION_HEADER_LEN, RegionHeader, RegionUse, SNAPSHOT_DIRECTORY_LEN, Seed, SnapshotDirectory,
     Uuid,
 };
-use rawcached::store::inspect::{CheckEvent, Inspection};
+use rawcached::inspect::{CheckEvent, Inspection};
 
 use crate::fill::{Fill, body_of, key_of};
 use crate::support::*;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::device::OperationKind;
 use crate::device::engine::{Completion, Operation, Request};
 use crate::device::pace::Taken;

@@ -27,9 +27,6 @@ use engine::SimEngine;
 use random::SplitMix;
 use state::State;
 
-/// Bytes that survive or are lost together in a power cut.
-pub(super) const SECTOR_LEN: usize = 512;
-
 /// A simulated device, with its storage. Clones share it.
 ///
 /// Writes are volatile until a flush that was submitted after they completed. A failed flush

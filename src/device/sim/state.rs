@@ -187,7 +187,7 @@ impl State {
 
     /// Makes some sectors of a range unreadable until they are written again.
     fn spoil(&mut self, range: Range<u64>) {
-        let sector_len = super::SECTOR_LEN as u64;
+        let sector_len = super::storage::SECTOR_LEN as u64;
         for sector in range.start / sector_len..range.end / sector_len {
             self.spoil_one_in(4, sector);
         }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::SECTOR_LEN;
 use super::random::SplitMix;
 
 /// Of a large device little is there, a block here and there.
@@ -174,3 +173,6 @@ impl Storage {
         }
     }
 }
+
+/// Bytes that survive or are lost together in a power cut.
+pub(super) const SECTOR_LEN: usize = 512;

@@ -8,6 +8,7 @@ mod conditional;
 mod connection;
 mod counts;
 mod delete;
+mod dispatch;
 mod exposition;
 mod get;
 mod key;

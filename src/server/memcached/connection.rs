@@ -9,8 +9,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::coop::consume_budget;
 
-use crate::server::gate::Gate;
-
 use super::arithmetic::Changed;
 use super::body::{store_arriving, store_received, swallow};
 use super::command::{Command, KeyBuf, Store};
@@ -19,6 +17,8 @@ use super::parse::{Parsed, parse};
 use super::peer::{Peer, Socket};
 use super::retrieval;
 use super::service::Service;
+use crate::server::gate::Gate;
+use crate::server::memcached::closed::Closed;
 
 /// Requests of the binary protocol begin with this byte.
 const BINARY_MAGIC: u8 = 0x80;
@@ -39,25 +39,6 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Reads granted to a connection that a drain finds busy: enough for a command that arrives in
 /// a few pieces.
 const LAST_READS: u8 = 16;
-
-/// Why a connection ends.
-#[derive(Debug)]
-pub(super) enum Closed {
-    /// The client closed it, said `quit`, or the server drains.
-    Normally,
-    /// The client does not speak the protocol.
-    Refused,
-    /// A value could not be sent to its end.
-    Truncated,
-    /// The socket failed.
-    Failed(io::Error),
-}
-
-impl From<io::Error> for Closed {
-    fn from(error: io::Error) -> Closed {
-        Closed::Failed(error)
-    }
-}
 
 struct Connection<S> {
     peer: Peer<S>,

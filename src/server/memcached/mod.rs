@@ -2,16 +2,16 @@
 //! as large as the cache takes them. Owns what a connection says and hears; never opens
 //! sockets or threads.
 
-pub mod command;
-pub mod parse;
-
 mod arithmetic;
 mod body;
+mod closed;
+pub mod command;
 mod connection;
 mod expiry;
 mod flush;
 mod input;
 mod number;
+pub mod parse;
 mod peer;
 mod retrieval;
 mod service;

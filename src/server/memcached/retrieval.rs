@@ -2,16 +2,15 @@
 
 use tokio::task::coop::consume_budget;
 
+use super::closed::Closed;
+use super::command::{Key, Retrieval};
+use super::number::push_decimal;
+use super::peer::{Peer, SHARED_LEN_MIN, Socket};
+use super::service::Service;
 use crate::cache::Hit;
 use crate::clock::Stopwatch;
 use crate::server::counters::Operation;
 use crate::server::metadata::Metadata;
-
-use super::command::{Key, Retrieval};
-use super::connection::Closed;
-use super::number::push_decimal;
-use super::peer::{Peer, SHARED_LEN_MIN, Socket};
-use super::service::Service;
 
 pub(super) async fn get<S: Socket>(
     peer: &mut Peer<S>,

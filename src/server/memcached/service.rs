@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Cache, StoreError, StoreOptions};
-use crate::clock::Stopwatch;
-use crate::server::buffers::Buffers;
-use crate::server::counters::{Counters, Operation, Shard};
-use crate::server::metadata::Metadata;
-use crate::server::{Options, Server};
+use parking_lot::Mutex;
 
 use super::command::Key;
 use super::expiry;
 use super::flush::FlushSchedule;
 use super::staging::Staging;
-use super::stats::Baseline;
+use crate::cache::{Cache, StoreError, StoreOptions};
+use crate::clock::Stopwatch;
+use crate::server::buffers::Buffers;
+use crate::server::counters::{Counters, Counts, Operation, Shard};
+use crate::server::metadata::Metadata;
+use crate::server::{Options, Server};
 
 /// What the connections of all workers share.
 pub(in crate::server) struct Shared {
@@ -184,3 +184,7 @@ impl Service {
 
 pub(super) const NO_MEMORY: &str = "SERVER_ERROR out of memory storing object";
 pub(super) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
+
+/// The counts at the last `stats reset`; what is exported elsewhere is never reset.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Baseline(pub(super) Mutex<Counts>);

@@ -2,16 +2,8 @@
 
 use std::fmt::{Display, Write};
 
-use parking_lot::Mutex;
-
-use crate::server::counters::Counts;
-
 use super::command::tokens;
 use super::service::Service;
-
-/// The counts at the last `stats reset`; what is exported elsewhere is never reset.
-#[derive(Debug, Default)]
-pub(in crate::server) struct Baseline(Mutex<Counts>);
 
 const END: &str = "END\r\n";
 

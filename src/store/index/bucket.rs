@@ -1,7 +1,7 @@
 //! One cache line of the index: up to seven words and the hash bits that they do not hold.
 //! Owns the layout of the line; knows nothing of other buckets. Words fill the ways in order.
 
-use crate::store::word::Word;
+use crate::store::index::word::Word;
 
 /// Words in a bucket.
 pub(super) const WAYS: usize = 7;

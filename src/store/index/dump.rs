@@ -2,10 +2,10 @@
 //! each the hash bits that it does not hold (u16), all little-endian. Owns the encoding; neither
 //! checksums nor writes it.
 
-use super::Index;
-use super::bucket::Print;
 use crate::format::Damage;
-use crate::store::word::Word;
+use crate::store::index::Index;
+use crate::store::index::bucket::Print;
+use crate::store::index::word::Word;
 
 const COUNT_LEN: usize = 4;
 const WORD_LEN: usize = 8;

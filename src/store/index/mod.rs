@@ -6,14 +6,17 @@
 
 mod bucket;
 mod dump;
+pub(super) mod key_hash;
 mod shard;
 mod table;
 #[cfg(test)]
 mod tests;
+pub(super) mod unverified;
+pub(super) mod word;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::word::{Location, SizeClass, Word};
+use crate::store::index::word::{Location, SizeClass, Word};
 use bucket::Print;
 use shard::Shard;
 

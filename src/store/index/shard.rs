@@ -5,9 +5,9 @@
 //! buckets of several words after Dietzfelbinger and Weidling, 2005), so words can be moved
 //! without their keys. What does not fit, because many prints are equal, goes to a list.
 
-use super::bucket::{Bucket, Print, WAYS};
-use super::table::Table;
-use crate::store::word::{Location, Word};
+use crate::store::index::bucket::{Bucket, Print, WAYS};
+use crate::store::index::table::Table;
+use crate::store::index::word::{Location, Word};
 use smallvec::SmallVec;
 
 /// Words per hundred ways above which a shard grows. With two buckets of seven ways almost

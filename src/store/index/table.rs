@@ -1,7 +1,7 @@
 //! The buckets of one shard, in pieces of one size. Owns their memory only: allocations of equal
 //! sizes leave no holes in the heap when thousands of shards are rebuilt in turn.
 
-use super::bucket::Bucket;
+use crate::store::index::bucket::Bucket;
 
 /// Buckets in a piece of 4 KiB; the last piece may be shorter.
 const PIECE: usize = 64;

@@ -1,8 +1,15 @@
 //! When epochs begin, and what removals that waited are written as.
 
-use super::*;
-use crate::format::{Features, SUPERBLOCK_SPACE, Secret, Uuid};
-use crate::store::removals::Tombstone;
+use std::sync::Arc;
+
+use crate::clock::{TimePair, Timestamp};
+use crate::format::{Features, Kill, Layout, SUPERBLOCK_SPACE, Secret, Sequence, Superblock, Uuid};
+use crate::store::log::appender::Appender;
+use crate::store::log::core::{Incomplete, Log};
+use crate::store::log::removals::Tombstone;
+use crate::store::log::sequences::Sequences;
+use crate::store::log::slot::Slot;
+use crate::store::region::table::RegionTable;
 
 const NOW: Timestamp = Timestamp(10);
 const NOW_AND_WALL: TimePair = TimePair { cache: NOW, wall: 1000 };

@@ -1,14 +1,15 @@
 //! Tombstones in the log: of removals that wait, and of purges in their own log. Owns when they are
 //! appended and what is known of each; which removals there are, `removals` remembers.
 
-use super::{Appender, KILLS_PER_SLOT_MAX, Log, NoRoom, REMOVALS_SHARE, Ticket};
 use crate::clock::Timestamp;
 use crate::format::{Kill, LogKind, Sequence};
 use crate::planted::{self, Bug};
-use crate::store::chunks::AfterWrite;
+use crate::store::log::appender::{Appender, NoRoom};
+use crate::store::log::core::Log;
+use crate::store::log::removals::{Removal, Tombstone};
+use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::log::write::Ticket;
 use crate::store::place::Life;
-use crate::store::removals::{Removal, Tombstone};
-use crate::store::slot::Slot;
 
 /// Slots of tombstones that are appended in one go, under the append lock: some ten microseconds.
 const SLOTS_AT_ONCE: usize = 4;
@@ -156,20 +157,6 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the log of purges may begin a region. Removals leave reclaim the last free one, or that part
-    /// of the open one that they may not use themselves: without room for what it has to carry on it makes
-    /// none.
-    pub(super) fn has_region_for_purges(&self, appender: Appender) -> bool {
-        let share = self.layout.region_size / REMOVALS_SHARE;
-        let has_share =
-            self.open.as_ref().is_some_and(|open| !open.broken) && self.chunks.cursor() <= share;
-        match self.free.len() {
-            0 => false,
-            1 => appender == Appender::Reclaim || has_share,
-            _ => true,
-        }
-    }
-
     /// Has tombstones, for which there is room, written to the log of purges with the next group
     /// commit; gives the ticket with which they are durable.
     pub fn append_purges(&mut self, kills: &[Kill]) -> Ticket {
@@ -181,19 +168,5 @@ impl Log {
         }
         self.appended += 1;
         self.appended
-    }
-
-    pub(super) fn push_purges(&mut self, now: Timestamp) {
-        if let Some(blocks) = self.purges.take_blocks(self.chunks.memory_alignment(), now) {
-            self.chunks.push(blocks.region, blocks.offset, blocks.slice, AfterWrite::Purges);
-        }
-    }
-
-    /// Ends the open region of the log of purges with its footer.
-    pub(super) fn seal_purges(&mut self, now: Timestamp) {
-        self.push_purges(now);
-        if let Some(sealed) = self.purges.end(now) {
-            self.chunks.push_footer(sealed);
-        }
     }
 }

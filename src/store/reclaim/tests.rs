@@ -1,5 +1,6 @@
 //! Emptying a region where that fails half way: what it held is as it was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -7,7 +8,13 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::clock::{Clock, Timestamp};
 use crate::device::{Effect, Fault, OperationKind, SimDevice};
-use crate::store::{Condition, FormatOptions, Lifetime, NotResident, Options, Value};
+use crate::format::{Kill, Sequence};
+use crate::store::formatting::FormatOptions;
+use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::mutation::request::{Condition, Lifetime, Value};
+use crate::store::options::Options;
+use crate::store::ram_tier::NotResident;
+use crate::store::reclaim::victim::Victim;
 
 const REGION: u64 = 256 << 10;
 const START: Timestamp = Timestamp(1_000_000);

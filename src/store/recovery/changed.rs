@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::versions::{PARTS, part_of};
+use crate::store::recovery::versions::{PARTS, part_of};
 
 /// Hashes of changed keys, in the parts that recovery settles one by one. A part whose recovered words are in the index needs
 /// none: from then on a change finds the old word and takes it out. Takes at most 24 bytes a

@@ -9,10 +9,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::headers::{header_by, take_header};
-use super::progress::ProgressLog;
-use super::versions::{Parts, Target, Version};
-use super::{PARALLEL, READ_ATTEMPTS, on_thread};
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
@@ -20,12 +16,16 @@ use crate::format::{
     RegionUse, Sequence, Trailer,
 };
 use crate::planted::{self, Bug};
-use crate::store::Store;
-use crate::store::contents::{Contents, Effort, RawFooter, is_possible};
 use crate::store::counters::count;
-use crate::store::log::Incomplete;
-use crate::store::regions::RegionState;
-use crate::store::word::Location;
+use crate::store::index::word::Location;
+use crate::store::log::core::Incomplete;
+use crate::store::recovery::headers::{header_by, take_header};
+use crate::store::recovery::parallel::{PARALLEL, READ_ATTEMPTS, on_thread};
+use crate::store::recovery::progress::ProgressLog;
+use crate::store::recovery::versions::{Parts, Target, Version};
+use crate::store::region::reader::{Contents, Effort, RawFooter, is_possible};
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
 
 /// Memory of footers being read and taken apart, in KiB; one that is longer takes all of it.
 const FOOTERS_KIB_MAX: u32 = 32 << 10;
@@ -57,7 +57,7 @@ struct Region {
     number: u32,
     layout: Layout,
     /// Lifetimes in the footer may be too short.
-    touched: bool,
+    pub(in crate::store) touched: bool,
     now: Timestamp,
 }
 
@@ -81,7 +81,7 @@ impl Store {
             headerless: Mutex::default(),
             unreadable: AtomicU64::new(0),
         };
-        let unknown = |row: &super::RegionRow| row.state() == RegionState::Unknown;
+        let unknown = |row: &crate::store::region::row::Region| row.state() == RegionState::Unknown;
         let regions = self.shared.regions.iter().filter(|(_, row)| unknown(row));
         let mut waiting = regions.map(|(region, _)| region).collect::<Vec<_>>().into_iter();
         progress.regions_total.store(waiting.len() as u64, Ordering::Relaxed);

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use super::READ_ATTEMPTS;
-use super::progress::ProgressLog;
 use crate::format::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
-use crate::store::Store;
-use crate::store::regions::{RegionState, RegionTable};
+use crate::store::recovery::parallel::READ_ATTEMPTS;
+use crate::store::recovery::progress::ProgressLog;
+use crate::store::region::state::RegionState;
+use crate::store::region::table::RegionTable;
+use crate::store::shared::Store;
 
 /// Headers read at the same time, in the order of the device: small and far apart, so a slow disk has many
 /// to choose the nearest from.
@@ -87,6 +88,11 @@ impl Store {
             }
         }
         (region, None)
+    }
+
+    pub(in crate::store) fn found_blank(&self, region: u32) {
+        self.shared.log.lock().add_free(region);
+        self.shared.changes.notify_waiters();
     }
 }
 

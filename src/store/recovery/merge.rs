@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::on_thread;
-use super::progress::ProgressLog;
-use super::versions::{Parts, Version, settle};
 use crate::device::release_freed_memory;
 use crate::planted::{self, Bug};
-use crate::store::Store;
 use crate::store::index::{Fresh, Index};
+use crate::store::recovery::parallel::on_thread;
+use crate::store::recovery::progress::ProgressLog;
+use crate::store::recovery::versions::{Parts, Version, settle};
+use crate::store::shared::Store;
 
 /// Words put into the index while changes of their keys wait.
 const BATCH: usize = 4096;
@@ -128,9 +128,11 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
     use crate::format::Sequence;
+    use crate::store::formatting::FormatOptions;
+    use crate::store::index::word::Location;
+    use crate::store::options::Options;
+    use crate::store::ram_tier::NotResident;
     use crate::store::recovery::versions::{Target, part_of};
-    use crate::store::word::Location;
-    use crate::store::{FormatOptions, NotResident, Options};
 
     /// Or the change of a purge finds no word, and the word of what it purged comes behind it.
     #[test]

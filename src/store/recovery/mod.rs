@@ -2,38 +2,27 @@
 //! slots of unsealed regions) after it. Owns the order of the steps and when
 //! recovery is complete; reads no bodies of sealed regions and writes nothing but superblock repair.
 
-mod changed;
+pub(in crate::store) mod changed;
 mod gather;
 mod headers;
 mod merge;
-mod progress;
-mod superblock;
+pub(super) mod parallel;
+pub(in crate::store) mod progress;
+pub(in crate::store) mod superblock;
 mod unread;
 mod versions;
 
 use std::sync::atomic::Ordering;
 
-use tokio::sync::Semaphore;
-
-pub(super) use changed::Changed;
-pub(super) use progress::Progress;
-pub use progress::RecoveryStats;
-pub(super) use superblock::open_superblock;
-pub use superblock::{OpenError, Superblocks, read_superblocks};
-pub(super) use versions::{Target, Version, settle};
-
-use super::Store;
-use super::counters::add;
-use super::log::Incomplete;
-use super::regions::Region as RegionRow;
 use crate::clock::Stopwatch;
+use crate::store::counters::add;
+use crate::store::log::core::Incomplete;
+use crate::store::recovery::parallel::threads;
+use crate::store::shared::Store;
 
-/// Regions whose footers are read at the same time.
-const PARALLEL: usize = 32;
-/// Attempts to read what recovery needs before a region is left alone.
-const READ_ATTEMPTS: usize = 3;
-/// Threads that take footers apart and fill the index; never more than the processor has cores.
-const THREADS_MAX: usize = 8;
+pub use progress::RecoveryStats;
+pub use superblock::{OpenError, Superblocks, read_superblocks};
+pub(crate) use versions::{Target, Version, settle};
 
 impl Store {
     /// Finds out what the device holds and makes it visible.
@@ -86,11 +75,6 @@ impl Store {
         tracing::info!(entries, millis = took_us / 1000, "recovery complete");
     }
 
-    pub(super) fn found_blank(&self, region: u32) {
-        self.shared.log.lock().add_free(region);
-        self.shared.changes.notify_waiters();
-    }
-
     fn finish_recovery(&self, incomplete: Incomplete) {
         self.shared.log.lock().recovered(incomplete, self.shared.clock.now());
         self.shared.changed.close();
@@ -99,26 +83,5 @@ impl Store {
         self.shared.wake_flusher.notify_one();
         self.shared.wake_reclaimer.notify_one();
         self.shared.changes.notify_waiters();
-    }
-}
-
-/// Threads to use, given what the process may run on.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
-}
-
-/// Does work on a thread of its own, at most as many at a time as `limit` has permits; `None` if
-/// the runtime ends. A panic goes on here.
-pub(super) async fn on_thread<T: Send + 'static>(
-    limit: &Semaphore,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let _turn = limit.acquire().await;
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Some(done),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => None,
-        },
     }
 }

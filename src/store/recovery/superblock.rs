@@ -6,8 +6,8 @@ use crate::format::{
     Damage, FeatureNames, LOCATOR_LEN, LOCATOR_OFFSET, Layout, Locator, SUPERBLOCK_LEN, Sequence,
     Superblock, round_up,
 };
-use crate::store::flusher::write_superblock;
-use crate::store::ranges::ZeroRangeOption;
+use crate::store::lookup::ranges::options::ZeroRangeOption;
+use crate::store::superblock::write_superblock;
 
 /// Why a device cannot be opened as a store.
 #[derive(Debug, thiserror::Error)]

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::READ_ATTEMPTS;
-use super::headers::{header_by, take_header};
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{Kill, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
 use crate::planted::{self, Bug};
-use crate::store::Store;
-use crate::store::contents::{Contents, Effort};
+use crate::store::catalog::Candidate;
 use crate::store::counters::count;
-use crate::store::read::{Candidate, Extent, Loaded};
-use crate::store::regions::RegionState;
+use crate::store::lookup::load::{Extent, Loaded};
+use crate::store::recovery::headers::{header_by, take_header};
+use crate::store::recovery::parallel::READ_ATTEMPTS;
+use crate::store::region::reader::{Contents, Effort};
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
 
 /// First and longest pause between two attempts.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(256)];

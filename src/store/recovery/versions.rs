@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::format::Sequence;
-use crate::store::word::{Location, SizeClass};
+use crate::store::index::word::{Location, SizeClass};
 
 /// Versions in one piece of memory of a part, once the part is that large.
 const CHUNK_LEN_MAX: usize = 1024;
@@ -27,7 +27,7 @@ pub(super) fn part_of(key_hash: u64) -> usize {
 
 /// One version of a key, or a kill record (`target` of `None`).
 #[derive(Clone, Copy)]
-pub(in crate::store) struct Version {
+pub(crate) struct Version {
     pub key_hash: u64,
     pub sequence: Sequence,
     pub target: Option<Target>,
@@ -35,7 +35,7 @@ pub(in crate::store) struct Version {
 
 /// Location and slot length in granules in eight bytes, so that a version takes 24.
 #[derive(Clone, Copy)]
-pub(in crate::store) struct Target(std::num::NonZeroU64);
+pub(crate) struct Target(std::num::NonZeroU64);
 
 const _: () = assert!(size_of::<Version>() == 24);
 const TARGET_LOCATION_BITS: u32 = 40;
@@ -57,7 +57,7 @@ impl Target {
 
 /// Leaves the newest version of each key, a kill record included. Of a version and a kill record
 /// with the same sequence the version stays: it is the one that the record was made from.
-pub(in crate::store) fn settle(versions: &mut Vec<Version>) {
+pub(crate) fn settle(versions: &mut Vec<Version>) {
     versions.sort_unstable_by(|a, b| {
         let equal = || a.target.is_none().cmp(&b.target.is_none());
         a.rank().cmp(&b.rank()).then_with(equal)

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::format::{
     ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kill, Kind, Seed, round_up,
 };
-use crate::store::contents::sound_slot;
+use crate::store::region::reader::sound_slot;
 
 /// A walk over the slots that a footer names.
 pub(super) struct Walk {
@@ -151,8 +151,8 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::format::Sequence;
-    use crate::store::request::Lifetime;
-    use crate::store::slot::Slot;
+    use crate::store::log::slot::Slot;
+    use crate::store::mutation::request::Lifetime;
 
     const SEED: Seed = Seed(77);
     const BLOCK: u32 = 512;

@@ -1,7 +1,7 @@
 //! The dumps of a group of shards, one after the other. Owns where one ends and which words are in
 //! it; whether they are sound is for the index to say.
 
-use crate::store::Word;
+use crate::store::index::word::Word;
 
 /// Bytes of the number of words, with which the dump of a shard begins.
 pub const COUNT_LEN: usize = 4;

@@ -10,16 +10,17 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Doubt, dump, first_piece_offset};
 use crate::device::ExactBytes;
 use crate::format::{
     SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_GROUPS, SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory,
     SnapshotPart, SnapshotPiece, SnapshotRow,
 };
-use crate::store::Store;
 use crate::store::counters::count;
-use crate::store::recovery::on_thread;
-use crate::store::regions::RegionState;
+use crate::store::recovery::parallel::on_thread;
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
+use crate::store::snapshot::write::first_piece_offset;
+use crate::store::snapshot::{Doubt, dump};
 
 /// Groups of shards read at the same time.
 const PARALLEL: usize = 8;

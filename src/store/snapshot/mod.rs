@@ -1,11 +1,11 @@
 //! The index snapshot of a clean stop, in free regions of the log. Owns when one may be written
 //! and when one may be believed: anything doubtful means footers.
 
-pub(super) mod dump;
+pub(crate) mod dump;
 mod load;
 mod write;
 
-pub(super) use write::first_piece_offset;
+pub(crate) use write::first_piece_offset;
 
 /// Why a snapshot is not used.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::dump;
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{
     GRANULE, LogKind, RegionHeader, RegionUse, SNAPSHOT_GROUPS, SNAPSHOT_PIECE_LEN_MAX,
@@ -12,10 +11,13 @@ use crate::format::{
     SnapshotPiece, SnapshotRow, round_up,
 };
 use crate::store::counters::count;
-use crate::store::log::Appender;
+use crate::store::index::word::Word;
+use crate::store::log::appender::Appender;
 use crate::store::place::Life;
-use crate::store::regions::{Region, RegionState};
-use crate::store::{Store, Word};
+use crate::store::region::row::Region;
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
+use crate::store::snapshot::dump;
 
 /// Bytes written at a time.
 const BUFFER_LEN: usize = 1 << 20;
@@ -154,7 +156,7 @@ fn row_of(row: &Region) -> SnapshotRow {
 }
 
 /// Where in a region of a snapshot its first piece begins.
-pub(in crate::store) fn first_piece_offset(alignment: u32) -> u64 {
+pub(crate) fn first_piece_offset(alignment: u32) -> u64 {
     u64::from(alignment) + SnapshotDirectory::space(alignment)
 }
 

@@ -1,0 +1,20 @@
+//! Who keeps an image file from being ours. Owns the descriptions for messages.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::holder::{Holders, swap_paths};
+use super::loop_file;
+
+/// All that is known to hold the image file.
+pub(super) fn of_file(path: &Path) -> Holders {
+    let Ok(canonical) = path.canonicalize() else { return Holders::lasting(Vec::new()) };
+    let mut holders = loop_file::devices_of(&canonical);
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if swap_paths(&swaps).contains(&canonical) {
+        holders.names.push("in use as swap".to_owned());
+        holders.go_within = Duration::ZERO;
+    }
+    holders
+}

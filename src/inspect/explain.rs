@@ -1,0 +1,460 @@
+//! Why a key is a hit or a miss, and what fills a region. Owns the reasons; follows recovery in what
+//! counts, so that an answer is what a store opened now would give.
+
+use crate::clock::{Clock, Timestamp};
+use crate::device::DeviceError;
+use crate::format::{
+    Damage, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead, Seed, Sequence, round_up,
+};
+use crate::inspect::Inspection;
+use crate::inspect::finding::Finding;
+use crate::inspect::listing::{Live, Versions};
+use crate::inspect::sight::{Holds, RegionSurvey, Sight};
+use crate::inspect::snapshot::SnapshotPartSurvey;
+use crate::store::{Location, SlotWalk, first_piece_offset, sound_slot};
+
+/// What became of one version of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// A lookup gives it.
+    Fresh,
+    /// A lookup gives it to callers that ask for stale entries.
+    Stale,
+    /// The same: how old it is is not known.
+    AgeUnknown,
+    /// Its time is up.
+    Expired,
+    /// It is older than the last purge of everything.
+    Purged {
+        /// Entries below this sequence are gone.
+        floor: Sequence,
+    },
+    /// The key was removed or overwritten since.
+    Killed {
+        /// The change that did it.
+        by: Sequence,
+        /// The region that says so.
+        region: u32,
+        /// Whether it left a newer version; else it was a removal, or one that is gone.
+        by_version: bool,
+    },
+    /// Its bytes are not what was written.
+    Damaged(Damage),
+    /// Its region's bytes there cannot be read.
+    Unreadable,
+    /// Pieces of its body were evicted.
+    Incomplete {
+        /// How many are missing.
+        missing: u32,
+    },
+}
+
+/// One version of a key on the device.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The region it is in.
+    pub region: u32,
+    /// Byte offset of its slot on the device.
+    pub offset: u64,
+    /// Bytes of the slot.
+    pub slot_len: u64,
+    /// Position in the order of mutations.
+    pub sequence: Sequence,
+    /// What became of it.
+    pub fate: Fate,
+    /// Whether its bytes are what was written, or the damage.
+    pub sound: Result<(), Fate>,
+    /// Its header, if that is sound.
+    pub header: Option<EntryHeader>,
+    /// Where its body is, if it is the head of a large object.
+    pub head: Option<ObjectHead>,
+}
+
+/// A key: what would be answered, and all that the device has of it.
+#[derive(Clone, Debug)]
+pub struct ExplainedKey {
+    /// Hash of the key on this device.
+    pub key_hash: u64,
+    /// Every version, the newest first.
+    pub versions: Vec<Explained>,
+    /// Kill records of the key, other than those of its versions, and their regions.
+    pub kills: Vec<(u32, Kill)>,
+    /// Entries with the key's hash that are another key's.
+    pub collisions: u64,
+    /// Regions that could not be read.
+    pub unreadable_regions: u64,
+}
+
+/// What fills a part of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filling {
+    /// Nothing, or padding.
+    Nothing,
+    /// Entries that were removed, overwritten or purged, or have expired.
+    Dead,
+    /// Entries that may be found.
+    Live,
+    /// Kill records.
+    Kills,
+    /// Part of the index snapshot that the next start reads.
+    Snapshot,
+    /// The region's header.
+    Header,
+    /// The footer.
+    Footer,
+    /// Something damaged.
+    Damaged,
+}
+
+/// Sums over the slots of a region, in bytes and in number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// How many.
+    pub count: u64,
+    /// Their bytes, padding to the granule included.
+    pub bytes: u64,
+}
+
+/// A region in full.
+#[derive(Clone, Debug)]
+pub struct ExplainedRegion {
+    /// What it is and how much it holds.
+    pub survey: RegionSurvey,
+    /// Which part of the index snapshot it is, if so.
+    pub snapshot: Option<SnapshotPartSurvey>,
+    /// Where the footer begins in the region; the region's size if it has none.
+    pub footer_start: u64,
+    /// Whole objects.
+    pub objects: Share,
+    /// Heads of large objects.
+    pub heads: Share,
+    /// Pieces of large objects.
+    pub slices: Share,
+    /// Slots of kill records.
+    pub kill_slots: Share,
+    /// Entries that may be found.
+    pub live: Share,
+    /// Entries that were removed, overwritten or purged.
+    pub dead: Share,
+    /// Entries whose time is up.
+    pub expired: Share,
+    /// When the last of its entries expires.
+    pub keep_until: Timestamp,
+    /// What fills each page, in order; where several things do, the last of [`Filling`].
+    pub map: Vec<Filling>,
+    /// Bytes of a page of the map.
+    pub page: u64,
+}
+
+/// Most pages of a map.
+const MAP_PAGES_MAX: u64 = 1024;
+
+impl Share {
+    fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What is gathered over all regions.
+struct Gathered {
+    live: Live,
+    records: Vec<(u32, Seed, FooterRecord)>,
+    kills: Vec<(u32, Kill)>,
+    unreadable_regions: u64,
+}
+
+impl Inspection {
+    /// Tells what a lookup of `key` would find and why. `clock` is set to the time of the
+    /// device, as by a start.
+    pub async fn explain_key(&self, clock: &Clock, key: &[u8]) -> ExplainedKey {
+        let key_hash = self.hasher.object(key);
+        let down = clock.resume(self.superblocks.best.time);
+        let mut gathered = self.gather_for(clock, Some(key_hash)).await;
+        let unknown_age = self.unknown_age(clock, down);
+        let newest = |record: &FooterRecord| std::cmp::Reverse(record.sequence);
+        gathered.records.sort_by_key(|(_, _, record)| newest(record));
+        let mut explained = ExplainedKey {
+            key_hash,
+            versions: Vec::new(),
+            kills: gathered.kills.clone(),
+            collisions: 0,
+            unreadable_regions: gathered.unreadable_regions,
+        };
+        let mut newer: Option<(u32, Sequence)> = None;
+        for (region, seed, record) in &gathered.records {
+            let found = self.slot(*region, *seed, record).await;
+            if let Ok(Ok((header, slot))) = &found
+                && slot.get(header.key_range()) != Some(key)
+            {
+                // A start tells keys apart by their hash alone: it kills what is older.
+                explained.collisions += 1;
+                newer = newer.or(Some((*region, record.sequence)));
+                continue;
+            }
+            let (header, head, sound) = parts(found);
+            let fate = match self.death(record, newer, &gathered.kills) {
+                Some(dead) => dead,
+                None => sound.clone().err().unwrap_or_else(|| {
+                    let missing = head.map_or(0, |head| gathered.live.missing(&head, &self.hasher));
+                    fate_by_time(header.as_ref(), record, (missing, clock.now(), unknown_age))
+                }),
+            };
+            newer = newer.or(Some((*region, record.sequence)));
+            explained.versions.push(Explained {
+                region: *region,
+                offset: self.layout().region_offset(*region) + record.offset,
+                slot_len: record.slot_len,
+                sequence: record.sequence,
+                fate,
+                sound,
+                header,
+                head,
+            });
+        }
+        explained
+    }
+
+    /// What killed a version, if anything did: the newest change of its key counts.
+    fn death(
+        &self,
+        record: &FooterRecord,
+        newer: Option<(u32, Sequence)>,
+        kills: &[(u32, Kill)],
+    ) -> Option<Fate> {
+        let floor = self.superblocks.best.purge_floor;
+        let kill = kills.iter().map(|(region, kill)| (*region, kill.sequence));
+        let kill = kill.max_by_key(|(_, sequence)| *sequence);
+        if let Some((region, by)) = newer.filter(|(_, by)| *by > record.sequence) {
+            let by_version = kill.is_none_or(|(_, killed)| killed <= by);
+            let (region, by) = if by_version { (region, by) } else { kill.unwrap_or((region, by)) };
+            return Some(Fate::Killed { by, region, by_version });
+        }
+        if let Some((region, by)) = kill.filter(|(_, by)| *by > record.sequence) {
+            return Some(Fate::Killed { by, region, by_version: false });
+        }
+        (record.sequence < floor).then_some(Fate::Purged { floor })
+    }
+
+    /// Reads one slot whole: what it is, or why it is not sound.
+    async fn slot(
+        &self,
+        region: u32,
+        seed: Seed,
+        record: &FooterRecord,
+    ) -> Result<Result<(EntryHeader, Vec<u8>), Damage>, DeviceError> {
+        let block = u64::from(self.layout().alignment);
+        let start = record.offset / block * block;
+        let end = round_up(record.offset + record.slot_len, block);
+        let bytes = self.reader().read(region, start..end.min(self.layout().region_size)).await?;
+        let slot = bytes.get(index(record.offset - start)..).unwrap_or_default();
+        Ok(sound_slot(slot, seed, record.offset).map(|header| (header, slot.to_vec())))
+    }
+
+    /// Everything on the device that decides what is live, and what there is of one key.
+    async fn gather_for(&self, clock: &Clock, key_hash: Option<u64>) -> Gathered {
+        let mut versions = Versions::default();
+        let (mut records, mut kills, mut unreadable_regions) = (Vec::new(), Vec::new(), 0);
+        for region in 0..self.layout().region_count {
+            let Ok(sight) = self.look(region).await else {
+                unreadable_regions += 1;
+                continue;
+            };
+            clock.anchor(sight.stamp);
+            versions.gather(&sight, self.layout());
+            let named = sight.footer.records.iter();
+            let named = named.filter(|record| {
+                Some(record.key_hash) == key_hash
+                    && matches!(record.kind, Kind::Object | Kind::Head)
+            });
+            records.extend(named.map(|record| (region, sight.seed, *record)));
+            let killed = sight.footer.kills.iter();
+            let killed = killed.filter(|kill| Some(kill.key_hash) == key_hash);
+            kills.extend(killed.map(|kill| (region, *kill)));
+        }
+        let live = versions.settle(self.superblocks.best.purge_floor);
+        Gathered { live, records, kills, unreadable_regions }
+    }
+
+    /// Tells everything about a region. All other regions are looked at too, to tell what is live.
+    ///
+    /// # Errors
+    /// The region cannot be read.
+    pub async fn explain_region(
+        &self,
+        clock: &Clock,
+        region: u32,
+    ) -> Result<ExplainedRegion, DeviceError> {
+        let mut sight = self.look(region).await?;
+        sight.damage.extend(self.check_part(&sight).await);
+        clock.resume(self.superblocks.best.time);
+        let gathered = self.gather_for(clock, None).await;
+        let bytes =
+            if sight.is_used() { self.reader().read_whole(region).await? } else { Vec::new() };
+        let mut drawn = Drawing::new(self.layout().region_size, u64::from(self.layout().alignment));
+        let mut explained = ExplainedRegion {
+            snapshot: sight.directory.as_ref().map(SnapshotPartSurvey::from),
+            footer_start: sight.end,
+            objects: Share::default(),
+            heads: Share::default(),
+            slices: Share::default(),
+            kill_slots: Share::default(),
+            live: Share::default(),
+            dead: Share::default(),
+            expired: Share::default(),
+            keep_until: sight.footer.keep_until_max(),
+            map: Vec::new(),
+            page: drawn.page,
+            survey: sight.clone().survey(),
+        };
+        if sight.holds != Holds::Blank && sight.holds != Holds::Leftover {
+            drawn.fill(0, u64::from(self.layout().alignment), Filling::Header);
+        }
+        drawn.fill(sight.end, self.layout().region_size, Filling::Footer);
+        for record in &sight.footer.records {
+            let filling = self.judge(&mut explained, &sight, record, (&gathered.live, clock.now()));
+            let slot = bytes.get(index(record.offset)..).unwrap_or_default();
+            let header = sound_slot(slot, sight.seed, record.offset);
+            let is_sound = header.is_ok_and(|header| header.check_body(slot).is_ok());
+            let filling = if is_sound { filling } else { Filling::Damaged };
+            drawn.fill(record.offset, record.offset + record.slot_len, filling);
+        }
+        let end = index(sight.end).min(bytes.len());
+        for (offset, found) in
+            SlotWalk::new(&bytes[..end], u64::from(self.layout().alignment), sight.seed)
+        {
+            let Ok(header) = found else { continue };
+            if header.kind == Kind::Kills {
+                let len = round_up(header.slot_len() as u64, GRANULE);
+                explained.kill_slots.add(len);
+                drawn.fill(offset, offset + len, Filling::Kills);
+            }
+        }
+        if let Some(directory) = &sight.directory {
+            let alignment = self.layout().alignment;
+            drawn.fill(u64::from(alignment), first_piece_offset(alignment), Filling::Snapshot);
+            for piece in &directory.pieces {
+                let end = piece.offset + u64::from(piece.len);
+                drawn.fill(piece.offset, end, Filling::Snapshot);
+            }
+        }
+        self.draw_damage(&mut drawn, &sight.damage, region);
+        explained.map = drawn.pages;
+        Ok(explained)
+    }
+
+    /// Adds an entry to the sums of its region.
+    fn judge(
+        &self,
+        explained: &mut ExplainedRegion,
+        sight: &Sight,
+        record: &FooterRecord,
+        (live, now): (&Live, Timestamp),
+    ) -> Filling {
+        let len = record.slot_len;
+        match record.kind {
+            Kind::Object => explained.objects.add(len),
+            Kind::Head => explained.heads.add(len),
+            Kind::Slice => explained.slices.add(len),
+            Kind::Kills => {}
+        }
+        let location = Location::new(sight.region, record.offset, self.layout());
+        let is_newest = match record.kind {
+            Kind::Slice => {
+                live.slices.binary_search(&record.key_hash).is_ok()
+                    && record.sequence >= self.superblocks.best.purge_floor
+            }
+            _ => live.objects.binary_search(&location).is_ok(),
+        };
+        // A touched region's footer understates lifetimes: only the header of the entry knows.
+        let expired = record.keep_until <= now && !sight.touched;
+        match (is_newest, expired) {
+            (false, _) => explained.dead.add(len),
+            (true, true) => explained.expired.add(len),
+            (true, false) => explained.live.add(len),
+        }
+        if is_newest && !expired { Filling::Live } else { Filling::Dead }
+    }
+
+    fn draw_damage(&self, drawn: &mut Drawing, damage: &[Finding], region: u32) {
+        let start = self.layout().region_offset(region);
+        for finding in damage {
+            let at = finding.offset.saturating_sub(start);
+            drawn.fill(at, at + 1, Filling::Damaged);
+        }
+    }
+}
+
+/// The map of a region while it is drawn.
+struct Drawing {
+    page: u64,
+    pages: Vec<Filling>,
+}
+
+impl Drawing {
+    fn new(region_size: u64, block: u64) -> Drawing {
+        let page = block.max(4096).max(region_size / MAP_PAGES_MAX);
+        Drawing { page, pages: vec![Filling::Nothing; index(region_size.div_ceil(page))] }
+    }
+
+    fn fill(&mut self, from: u64, to: u64, filling: Filling) {
+        let pages = index(from / self.page)..index(to.div_ceil(self.page)).min(self.pages.len());
+        for page in self.pages.get_mut(pages).unwrap_or_default() {
+            if filling as u8 > *page as u8 {
+                *page = filling;
+            }
+        }
+    }
+}
+
+type Slot = Result<Result<(EntryHeader, Vec<u8>), Damage>, DeviceError>;
+
+/// Header and object head of a slot, and whether all of it is sound.
+fn parts(found: Slot) -> (Option<EntryHeader>, Option<ObjectHead>, Result<(), Fate>) {
+    let (header, slot) = match found {
+        Ok(Ok(found)) => found,
+        Ok(Err(damage)) => return (None, None, Err(Fate::Damaged(damage))),
+        Err(_) => return (None, None, Err(Fate::Unreadable)),
+    };
+    let mut sound = header.check_body(&slot);
+    let mut head = None;
+    if header.kind == Kind::Head && sound.is_ok() {
+        match ObjectHead::decode(slot.get(header.body_range()).unwrap_or_default()) {
+            Ok(found) => head = Some(found),
+            Err(damage) => sound = Err(damage),
+        }
+    }
+    (Some(header), head, sound.map_err(Fate::Damaged))
+}
+
+fn fate_by_time(
+    header: Option<&EntryHeader>,
+    record: &FooterRecord,
+    (missing, now, unknown_age): (u32, Timestamp, u32),
+) -> Fate {
+    let keep_until = header.map_or(record.keep_until, |header| header.keep_until);
+    let fresh_until = header.map_or(record.keep_until, |header| header.fresh_until);
+    if keep_until <= now {
+        Fate::Expired
+    } else if missing > 0 {
+        Fate::Incomplete { missing }
+    } else if fresh_until <= now {
+        Fate::Stale
+    } else if record.sequence.epoch() <= unknown_age {
+        Fate::AgeUnknown
+    } else {
+        Fate::Fresh
+    }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+impl ExplainedKey {
+    /// Whether a lookup gives the key now, if it does not ask for stale entries.
+    #[must_use]
+    pub fn is_hit(&self) -> bool {
+        self.versions.iter().any(|version| version.fate == Fate::Fresh)
+    }
+}

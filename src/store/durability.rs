@@ -1,0 +1,134 @@
+//! What is durable, who waits for it, and the release of the append lock. Owns neither the log nor its
+//! writes.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+use tokio::sync::oneshot;
+
+use crate::device::{AlignedBuf, DeviceError};
+use crate::store::log::append::Unfilled;
+use crate::store::log::core::Log;
+use crate::store::log::slot::Slot;
+use crate::store::log::write::{Ticket, Waiter};
+use crate::store::mutation::request::StoreError;
+use crate::store::shared::Store;
+
+impl Store {
+    /// Waits until the change with this ticket, and all before it, are durable.
+    ///
+    /// # Errors
+    /// The device failed meanwhile.
+    pub async fn flush_through(&self, ticket: Ticket) -> Result<(), StoreError> {
+        let (done, wait) = oneshot::channel();
+        {
+            let mut waiters = self.shared.waiters.lock();
+            if self.shared.is_closed() {
+                // The flusher has left or is leaving; nobody would wake this waiter.
+                return Err(StoreError::ShuttingDown);
+            }
+            if ticket <= self.shared.failed.load(Ordering::Acquire) {
+                return Err(StoreError::NotDurable);
+            }
+            waiters.push(Waiter { ticket, done });
+        }
+        // Who waits for the device shall know now whether it works again.
+        self.shared.health.hurry();
+        self.shared.wake_flusher.notify_one();
+        match wait.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::NotDurable),
+            Err(_) => Err(StoreError::ShuttingDown),
+        }
+    }
+
+    /// The ticket of the latest change.
+    pub fn last_ticket(&self) -> Ticket {
+        self.shared.log.lock().appended()
+    }
+
+    /// Releases the append lock after a change and wakes the flusher if it has to know of it: a
+    /// wake-up costs more than the change itself.
+    pub(super) fn release(&self, log: MutexGuard<'_, Log>) {
+        let wake = log.wants_flusher();
+        let spare = log.wants_spare().map(|len| (len, log.memory_alignment()));
+        drop(log);
+        if wake {
+            self.shared.wake_flusher.notify_one();
+        }
+        if let Some((len, alignment)) = spare {
+            let buf = AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX), alignment);
+            self.shared.log.lock().add_spare(buf);
+        }
+    }
+
+    /// Releases the append lock after an append, having copied to the log what is too long to be copied
+    /// under it.
+    pub(super) fn fill_and_release(
+        &self,
+        mut log: MutexGuard<'_, Log>,
+        slot: &Slot<'_>,
+        unfilled: Option<Unfilled>,
+    ) {
+        if let Some(mut unfilled) = unfilled {
+            MutexGuard::unlocked(&mut log, || unfilled.fill(slot));
+            log.end_fill(unfilled);
+        }
+        self.release(log);
+    }
+
+    /// Counts a failure of the device, and says so where it begins or gets worse.
+    pub(super) fn note_failure(&self, error: &DeviceError) {
+        let error = error as &dyn std::error::Error;
+        match self.shared.health.failed() {
+            None => tracing::error!(error, "writing to the device failed"),
+            Some(pause) => tracing::error!(
+                error,
+                retry_secs = pause.as_secs(),
+                "the device fails: stores are refused until it takes writes again"
+            ),
+        }
+    }
+
+    /// Data reached the device.
+    pub(super) fn note_success(&self) {
+        if self.shared.health.succeeded() {
+            tracing::info!("the device takes writes again");
+            // If it was not the flusher that noticed, it still waits to try, with stores behind it.
+            self.shared.wake_flusher.notify_one();
+        }
+    }
+
+    pub(super) fn settle(&self, ok: bool, durable: Option<Ticket>, at_risk: Ticket) {
+        let mut waiters = self.shared.waiters.lock();
+        let limit = if ok { durable.unwrap_or(0) } else { at_risk };
+        if let (true, Some(durable)) = (ok, durable) {
+            self.shared.durable.fetch_max(durable, Ordering::AcqRel);
+        }
+        if !ok {
+            self.shared.failed.fetch_max(at_risk, Ordering::AcqRel);
+        }
+        let mut n = 0;
+        while n < waiters.len() {
+            if waiters[n].ticket <= limit {
+                let waiter = waiters.swap_remove(n);
+                let _ = waiter.done.send(ok);
+            } else {
+                n += 1;
+            }
+        }
+    }
+
+    pub(super) fn is_durable(&self, ticket: Ticket) -> bool {
+        ticket <= self.shared.durable.load(Ordering::Acquire)
+    }
+
+    pub(super) async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
+        if self.is_durable(ticket) { Ok(()) } else { self.flush_through(ticket).await }
+    }
+
+    /// Free regions that reclaim keeps ahead: a 32nd of the device, at least 2 and at most 64.
+    pub(super) fn free_target(&self) -> usize {
+        (self.shared.layout.region_count as usize / 32).clamp(2, 64)
+    }
+}

@@ -1,0 +1,166 @@
+//! Appending to the open region, and its change. Owns where the next slot goes.
+
+use crate::clock::Timestamp;
+use crate::device::Part;
+use crate::format::{EntryHeader, Footer, FooterRecord, Kill, Kind, LogKind, Seed, Sequence};
+use crate::store::log::appender::{Appender, NoRoom};
+use crate::store::log::chunks::COPY_LEN_MAX;
+use crate::store::log::core::{Log, OpenRegion};
+use crate::store::log::placement;
+use crate::store::log::room::{BACKLOG_MAX, FREE_RESERVE, REMOVALS_BACKLOG_MAX, REMOVALS_SHARE};
+use crate::store::log::slot::Slot;
+use crate::store::log::write::Ticket;
+use crate::store::place::{Life, Place};
+
+/// Where a slot will be. Valid until the append lock is released.
+#[derive(Clone, Copy, Debug)]
+pub struct Reservation {
+    /// Region of the slot.
+    pub region: u32,
+    /// Byte offset of the slot in the region.
+    pub offset: u64,
+    /// Both, in the life in which the slot is written.
+    pub place: Place,
+}
+
+/// An append whose bytes are to be copied when the append lock is released; then
+/// [`Log::end_fill`] is due.
+pub struct Unfilled {
+    region: u32,
+    offset: u64,
+    seed: Seed,
+    header: EntryHeader,
+    part: Part,
+}
+
+impl Unfilled {
+    /// Copies the slot that was appended to its place.
+    pub fn fill(&mut self, slot: &Slot<'_>) {
+        slot.write_into(&mut self.part, &self.header, self.seed, self.offset);
+    }
+}
+
+impl Log {
+    /// Finds the place of a slot of `slot_len` bytes, opening a region or a chunk where needed.
+    ///
+    /// # Errors
+    /// There is no room right now.
+    pub fn reserve(
+        &mut self,
+        slot: &Slot<'_>,
+        appender: Appender,
+        now: Timestamp,
+    ) -> Result<Reservation, NoRoom> {
+        let slot_len = slot.len();
+        self.check_epoch(appender)?;
+        let backlog_max = match appender {
+            Appender::Client => BACKLOG_MAX,
+            Appender::Removal => BACKLOG_MAX + REMOVALS_BACKLOG_MAX,
+            Appender::Reclaim => u64::MAX,
+        };
+        if self.chunks.backlog() > backlog_max {
+            return Err(NoRoom::Backlog);
+        }
+        // Also where the open region has room: the last one is not for stores.
+        if appender == Appender::Client && self.free.len() < FREE_RESERVE {
+            return Err(NoRoom::Regions);
+        }
+        loop {
+            let Some(open) = &self.open else {
+                self.open_region(appender, now)?;
+                continue;
+            };
+            let offset = placement::place(self.chunks.cursor(), slot_len, self.layout.granule);
+            let is_share_used = offset + slot_len > self.layout.region_size / REMOVALS_SHARE;
+            if appender == Appender::Removal && self.free.is_empty() && is_share_used {
+                return Err(NoRoom::Regions);
+            }
+            if open.broken || !self.fits(open, slot, offset + slot_len) {
+                self.seal(now);
+                continue;
+            }
+            match self.chunks.room_until() {
+                Some(end) if offset + slot_len <= end => {
+                    let life = Life::new(open.region, open.generation);
+                    let place = life.place(offset, &self.layout);
+                    return Ok(Reservation { region: open.region, offset, place });
+                }
+                Some(_) => self.freeze(now),
+                None => self.chunks.open(slot_len),
+            }
+        }
+    }
+
+    pub(super) fn open_region(&mut self, appender: Appender, now: Timestamp) -> Result<(), NoRoom> {
+        let reserve = if appender == Appender::Client { FREE_RESERVE } else { 0 };
+        if self.free.len() <= reserve {
+            return Err(NoRoom::Regions);
+        }
+        let (region, generation) = self.begin_region(LogKind::Data, now).ok_or(NoRoom::Regions)?;
+        self.regions.on_device(region).set_in_memory(true);
+        self.chunks.begin(region);
+        self.open = Some(OpenRegion {
+            region,
+            generation,
+            seed: self.regions.seed_of(Life::new(region, generation)),
+            // Growing it later would be a copy under the append lock.
+            footer: Footer {
+                records: Vec::with_capacity(self.records_expected),
+                kills: Vec::new(),
+            },
+            broken: false,
+        });
+        Ok(())
+    }
+
+    /// Appends the slot at its reservation and gives the append's ticket. What is given with it
+    /// must be filled at once, without waiting for anything but the append lock.
+    pub fn append(
+        &mut self,
+        at: Reservation,
+        slot: &Slot<'_>,
+        key_hash: u64,
+        (sequence, supersedes): (Sequence, bool),
+    ) -> (Ticket, Option<Unfilled>) {
+        let header = slot.header(sequence, supersedes);
+        let Some(open) = self.open.as_mut().filter(|open| open.region == at.region) else {
+            panic!("a reservation is filled before the append lock is released");
+        };
+        let range = at.offset..at.offset + slot.len();
+        let mut unfilled = None;
+        if slot.len() > COPY_LEN_MAX as u64 {
+            let (region, offset, seed) = (at.region, at.offset, open.seed);
+            let part = self.chunks.append_part(range);
+            unfilled = Some(Unfilled { region, offset, seed, header, part });
+        } else {
+            let target = self.chunks.append(range);
+            slot.write_into(target, &header, open.seed, at.offset);
+        }
+        if slot.kind() == Kind::Kills {
+            open.footer.kills.extend(Kill::decode_all(slot.metadata()));
+            self.regions.on_device(at.region).add_kills(slot.kill_count());
+        } else {
+            let epoch = open.generation.epoch();
+            assert_eq!(sequence.epoch(), epoch, "a region has entries of one epoch");
+            open.footer.records.push(FooterRecord {
+                key_hash,
+                sequence,
+                offset: at.offset,
+                slot_len: slot.len(),
+                kind: slot.kind(),
+                supersedes,
+                keep_until: slot.lifetime().keep_until,
+            });
+            let row = self.regions.on_device(at.region);
+            row.raise_keep_until(slot.lifetime().keep_until);
+            row.add_kills(usize::from(supersedes));
+        }
+        self.appended += 1;
+        (self.appended, unfilled)
+    }
+
+    /// All bytes of an append were copied.
+    pub fn end_fill(&mut self, unfilled: Unfilled) {
+        self.chunks.end_part(unfilled.region, unfilled.offset, unfilled.part);
+    }
+}

@@ -1,0 +1,153 @@
+//! The state of the log. Owns the order of all changes: it is used under one lock, the append lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::format::{Footer, Layout, Seed, Sequence, Superblock};
+use crate::store::log::chunks::{Chunks, InMemory};
+use crate::store::log::purges::PurgeLog;
+use crate::store::log::removals::Removals;
+use crate::store::log::sequences::Sequences;
+use crate::store::log::write::Ticket;
+use crate::store::region::table::RegionTable;
+
+pub struct OpenRegion {
+    pub(super) region: u32,
+    pub(super) generation: Sequence,
+    pub(super) seed: Seed,
+    pub(super) footer: Footer,
+    /// A write to it failed: use it no more.
+    pub(super) broken: bool,
+}
+
+/// Regions whose entries recovery found although something on the device is missing.
+#[derive(Default)]
+pub struct Incomplete {
+    /// Those that a crash left without a footer, and the footer that they should have.
+    pub unsealed: HashMap<u32, Footer>,
+    /// Those whose header is damaged, or of an earlier life than their footer.
+    pub headerless: Vec<u32>,
+}
+
+/// The log of one device.
+pub struct Log {
+    pub(super) layout: Layout,
+    pub(super) regions: Arc<RegionTable>,
+    pub(super) sequences: Sequences,
+    pub(super) open: Option<OpenRegion>,
+    pub(super) chunks: Chunks,
+    pub(super) purges: PurgeLog,
+    /// What was taken to be written has all appends up to this ticket.
+    pub(super) taken: Ticket,
+    /// The tail was to be written when something ahead of it was not filled.
+    pub(super) tail_is_late: bool,
+    /// Entries in the last region that was sealed.
+    pub(super) records_expected: usize,
+    pub(super) free: VecDeque<u32>,
+    pub(super) appended: Ticket,
+    /// What recovery found incomplete, to be written once the epoch is raised.
+    pub(super) incomplete: Incomplete,
+    pub(super) recovering: bool,
+    pub(super) superblock: Superblock,
+    pub(super) superblock_dirty: bool,
+    /// Entries were changed in place on the device since the last round of the flusher.
+    pub(super) modified: bool,
+    /// Entries of a region were dropped from the index, and the region is not durably free yet.
+    pub(super) freeing: bool,
+    /// Removals whose kill records are not durable yet.
+    pub(super) removals: Removals,
+    pub(super) reinsert_credit: u64,
+    /// Bytes that clients stored since the device was opened.
+    pub(super) stored: u64,
+    pub(super) ram_places: u64,
+    /// The flusher will come for the tail by itself.
+    pub(super) tail_is_due: bool,
+}
+
+impl Log {
+    /// The log of a device just opened, of which no region is known to be free yet.
+    pub fn new(
+        superblock: Superblock,
+        regions: Arc<RegionTable>,
+        (memory_alignment, sequences): (usize, Sequences),
+    ) -> Log {
+        Log {
+            layout: superblock.layout,
+            regions,
+            sequences,
+            open: None,
+            chunks: Chunks::new(superblock.layout, memory_alignment),
+            purges: PurgeLog::new(superblock.layout),
+            taken: 0,
+            tail_is_late: false,
+            records_expected: 0,
+            free: VecDeque::new(),
+            appended: 0,
+            incomplete: Incomplete::default(),
+            recovering: true,
+            superblock,
+            superblock_dirty: false,
+            modified: false,
+            freeing: false,
+            removals: Removals::default(),
+            reinsert_credit: 0,
+            stored: 0,
+            ram_places: 0,
+            tail_is_due: false,
+        }
+    }
+
+    /// The superblock as it should be, and whether it still has to be written.
+    pub fn superblock(&self) -> (Superblock, bool) {
+        (self.superblock, self.superblock_dirty)
+    }
+
+    /// The alignment in memory of what is written, in bytes.
+    pub fn memory_alignment(&self) -> usize {
+        self.chunks.memory_alignment()
+    }
+
+    /// The last ticket given.
+    pub fn appended(&self) -> Ticket {
+        self.appended
+    }
+
+    /// Something was changed in place on the device: it needs a flush like an append. Gives the
+    /// ticket with which it is durable.
+    pub fn note_modified(&mut self) -> Ticket {
+        self.modified = true;
+        self.appended += 1;
+        self.appended
+    }
+
+    /// Whether anything was changed in place since this was last asked.
+    pub fn take_modified(&mut self) -> bool {
+        std::mem::take(&mut self.modified)
+    }
+
+    /// Whether the index has all that the device would show after a start.
+    pub fn is_indexed(&self) -> bool {
+        !self.lacks_words() && self.removals.waiting_count() == 0
+    }
+
+    pub(super) fn lacks_words(&self) -> bool {
+        self.recovering || self.freeing || self.regions.unindexed_count() > 0
+    }
+
+    /// A number that names the next entry kept in the RAM tier only.
+    pub fn next_ram_place(&mut self) -> u64 {
+        self.ram_places += 1;
+        self.ram_places
+    }
+
+    /// Whether any entry was kept in the RAM tier only since the device was opened.
+    pub fn has_ram_places(&self) -> bool {
+        self.ram_places > 0
+    }
+
+    /// The bytes `range` of a region, if all of them are in memory.
+    pub fn in_memory(&mut self, region: u32, range: Range<u64>) -> InMemory<'_> {
+        self.chunks.get(region, range)
+    }
+}

@@ -1,0 +1,301 @@
+//! The one task that writes the log. Owns the order superblock, data, a flush for the headers in
+//! it, footers, flush, and tells waiters when their change is durable.
+
+pub(in crate::store) use crate::store::superblock::write_superblock;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::device::{DeviceError, WriteSlice};
+use crate::format::{REGION_HEADER_LEN, RegionHeader, Superblock};
+use crate::store::counters::count;
+use crate::store::log::footers::Footers;
+use crate::store::log::write::{Due, PendingWrite, Ticket};
+use crate::store::shared::Store;
+
+/// Longest time that a written change may stay unflushed.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When the flusher has something to do.
+#[derive(Default)]
+struct Deadlines {
+    /// The tail must be written by then.
+    tail: Option<Instant>,
+    /// Written changes must be flushed by then.
+    sync: Option<Instant>,
+    /// A device that failed is tried again then.
+    retry: Option<Instant>,
+}
+
+/// What one round has to do.
+struct Round {
+    writes: Vec<PendingWrite>,
+    /// All changes up to this ticket are on the device once `writes` are.
+    complete: Ticket,
+    superblock: Option<Superblock>,
+    /// Something was written that needs a flush.
+    wrote: bool,
+    sync: bool,
+}
+
+impl Store {
+    /// Writes the log until the store is closed.
+    pub(in crate::store) async fn run_flusher(self) {
+        let mut deadlines = Deadlines::default();
+        let mut footers = Footers::new(self.free_target() / 2);
+        loop {
+            let wake = self.shared.wake_flusher.notified();
+            match deadlines.next() {
+                Some(at) => {
+                    let _ = tokio::time::timeout_at(at, wake).await;
+                }
+                None => wake.await,
+            }
+            if self.shared.is_closed() {
+                self.shared.waiters.lock().clear();
+                return;
+            }
+            if self.may_write(&mut footers).await {
+                self.flush_round(&mut deadlines, &mut footers).await;
+            }
+            deadlines.retry = self.shared.health.retry_at();
+        }
+    }
+
+    /// False while the device fails and it is not time to try it: what there is to write waits.
+    async fn may_write(&self, footers: &mut Footers) -> bool {
+        let Some(retry_at) = self.shared.health.retry_at() else { return true };
+        if self.shared.is_stopping() {
+            // There is no later: what waits is written now or lost.
+            self.shared.health.end_pause();
+            return true;
+        }
+        if retry_at > Instant::now() || !self.try_device(footers).await {
+            let at_risk = self.shared.log.lock().appended();
+            self.settle(false, None, at_risk);
+            return false;
+        }
+        true
+    }
+
+    /// Rewrites the superblock, which loses nothing, to see whether the device takes writes again.
+    async fn try_device(&self, footers: &mut Footers) -> bool {
+        let (superblock, _) = self.shared.log.lock().superblock();
+        if let Err(error) = write_superblock(&self.shared.device, &superblock).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the device still fails");
+            // It may have been the flush that failed.
+            self.shared.log.lock().fail();
+            footers.failed();
+            self.shared.health.still_failing();
+            return false;
+        }
+        self.superblock_written(&superblock);
+        self.shared.health.accept();
+        self.shared.wake_reclaimer.notify_one();
+        true
+    }
+
+    async fn flush_round(&self, deadlines: &mut Deadlines, footers: &mut Footers) {
+        let round = self.begin_round(deadlines, footers.are_many());
+        let must_write = round.wrote;
+        let (sync, complete) = (round.sync, round.complete);
+        let mut done = Vec::new();
+        let failure = self.write_round(round, footers, &mut done).await.err();
+        let ok = failure.is_none();
+        let wrote_data = ok && !done.is_empty();
+        let wrote = must_write || wrote_data;
+        if !ok {
+            footers.failed();
+        }
+        let mut log = self.shared.log.lock();
+        for write in done {
+            log.write_done(write);
+        }
+        if !ok {
+            log.fail();
+        } else if sync {
+            log.removals_flushed(complete);
+        }
+        let removals_wait = log.removals_waiting() > 0;
+        let at_risk = log.appended();
+        let is_blocked = log.is_blocked();
+        let short_of_regions = log.free_count() < self.free_target();
+        drop(log);
+        if short_of_regions {
+            self.shared.wake_reclaimer.notify_one();
+        }
+        if ok {
+            // What was written has made room.
+            if footers.are_many() || (wrote && removals_wait) {
+                self.shared.wake_flusher.notify_one();
+            }
+            if sync {
+                deadlines.sync = None;
+            } else if wrote {
+                deadlines.sync.get_or_insert_with(|| Instant::now() + SYNC_INTERVAL);
+            }
+        } else {
+            // Not at once again: a device that refuses flushes refuses the next one too.
+            deadlines.sync = Some(Instant::now() + SYNC_INTERVAL);
+            count(&self.shared.counters.write_errors);
+        }
+        match &failure {
+            Some(error) => self.note_failure(error),
+            None if wrote_data => self.note_success(),
+            None => {}
+        }
+        self.settle(ok, sync.then_some(complete), at_risk);
+        if !is_blocked && !self.shared.waiters.lock().is_empty() {
+            self.shared.wake_flusher.notify_one();
+        }
+        // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
+        if wrote || sync {
+            self.shared.changes.notify_waiters();
+        }
+    }
+
+    /// Writes what a round has to write, each step only if the ones before it went well; gives in
+    /// `done` what was written or given up.
+    async fn write_round(
+        &self,
+        round: Round,
+        footers: &mut Footers,
+        done: &mut Vec<PendingWrite>,
+    ) -> Result<(), DeviceError> {
+        let doubtful = footers.doubtful_headers();
+        let writes = footers.hold_back(round.writes);
+        if let Some(superblock) = &round.superblock
+            && let Err(error) = self.write_superblock(superblock).await
+        {
+            done.extend(writes);
+            return Err(error);
+        }
+        self.write_pieces(writes, done).await?;
+        for (region, header) in doubtful {
+            self.write_header_again(region, &header).await?;
+        }
+        footers.doubt_ended();
+        if round.sync && footers.wait_for_flush() {
+            self.shared.device.flush().await?;
+            footers.flushed();
+        }
+        self.write_pieces(footers.take_ready(), done).await?;
+        if round.sync {
+            self.shared.device.flush().await?;
+            footers.flushed();
+        }
+        Ok(())
+    }
+
+    /// Writes the header of a region once more: as it is now, for a touch may have marked it, or as it
+    /// was to be.
+    async fn write_header_again(
+        &self,
+        region: u32,
+        header: &WriteSlice,
+    ) -> Result<(), DeviceError> {
+        let start = self.shared.layout.region_offset(region);
+        let (uuid, header) = (self.shared.uuid, header.bytes()[..REGION_HEADER_LEN].to_vec());
+        let rewrite = move |bytes: &mut [u8]| {
+            let life = |bytes: &[u8]| {
+                RegionHeader::decode(bytes, uuid, region).ok().map(|header| header.generation)
+            };
+            if life(bytes) != life(&header) {
+                bytes.copy_from_slice(&header);
+            }
+            true
+        };
+        let range = start..start + REGION_HEADER_LEN as u64;
+        self.shared.device.modify(range, rewrite).await.map(|_| ())
+    }
+
+    fn begin_round(&self, deadlines: &mut Deadlines, must_sync: bool) -> Round {
+        let now = Instant::now();
+        let wanted = !self.shared.waiters.lock().is_empty();
+        let sync = wanted || must_sync || deadlines.sync.is_some_and(|at| at <= now);
+        let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
+        {
+            let mut log = self.shared.log.lock();
+            let is_settled = self.shared.snapshot_settled.load(Ordering::Acquire);
+            if is_settled && log.is_epoch_wanted() && !self.shared.health.is_refusing() {
+                // A purge waits for it that nobody waits for any more.
+                log.raise_epoch(self.shared.clock.pair());
+            }
+            log.raise_epoch_if_due(self.shared.clock.pair());
+            if log.begin_epoch_if_due(self.shared.clock.now()) {
+                self.tell_epoch_began();
+            }
+        }
+        while self.shared.log.lock().record_removals(self.shared.clock.now()) {}
+        let mut log = self.shared.log.lock();
+        let (superblock, dirty) = log.superblock();
+        let modified = log.take_modified();
+        let Due { mut writes, sealed, complete } = log.take_due(tail, self.shared.clock.now());
+        let alignment = log.memory_alignment();
+        let wrote = modified || dirty || !writes.is_empty() || !sealed.is_empty();
+        deadlines.tail = match (log.is_dirty(), tail) {
+            (false, _) => None,
+            (true, true) => Some(now + self.shared.options.flush_interval),
+            (true, false) => {
+                Some(deadlines.tail.unwrap_or(now + self.shared.options.flush_interval))
+            }
+        };
+        log.set_tail_due(deadlines.tail.is_some());
+        drop(log);
+        let layout = &self.shared.layout;
+        writes.extend(sealed.into_iter().map(|region| region.encode(layout, alignment)));
+        Round { writes, complete, superblock: dirty.then_some(superblock), wrote, sync }
+    }
+
+    /// Writes pieces, side by side.
+    async fn write_pieces(
+        &self,
+        writes: Vec<PendingWrite>,
+        done: &mut Vec<PendingWrite>,
+    ) -> Result<(), DeviceError> {
+        let written = join_all(writes.iter().map(|write| {
+            let offset = self.shared.layout.region_offset(write.region) + write.offset;
+            self.shared.device.write(offset, vec![write.slice.clone()])
+        }));
+        let written = written.await;
+        done.extend(writes);
+        written.into_iter().collect()
+    }
+
+    /// Writes both copies, one durable before the other is begun, so that one is always whole.
+    pub(in crate::store) async fn write_superblock(
+        &self,
+        superblock: &Superblock,
+    ) -> Result<(), DeviceError> {
+        let result = write_superblock(&self.shared.device, superblock).await;
+        if result.is_ok() {
+            self.superblock_written(superblock);
+        }
+        result
+    }
+
+    fn superblock_written(&self, superblock: &Superblock) {
+        let now = self.shared.clock.now();
+        if self.shared.log.lock().superblock_written(superblock, now) {
+            // The region that ended with the last epoch, and what recovery found missing of regions, is
+            // written now; until then they cannot be reclaimed.
+            self.shared.wake_flusher.notify_one();
+            self.tell_epoch_began();
+        }
+    }
+
+    fn tell_epoch_began(&self) {
+        self.shared.wake_reclaimer.notify_one();
+        self.shared.changes.notify_waiters();
+    }
+}
+
+impl Deadlines {
+    fn next(&self) -> Option<Instant> {
+        // Before the retry nothing is written, so nothing else is due.
+        self.retry.or([self.tail, self.sync].into_iter().flatten().min())
+    }
+}

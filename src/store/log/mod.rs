@@ -1,0 +1,26 @@
+//! The log: open region, free regions, sequence numbers and purge floor. Owns the order of all
+//! mutations (it is used under one lock, the append lock); does no I/O itself but hands out what to
+//! write. Its bytes in memory are in `chunks`.
+
+pub(super) mod append;
+pub(super) mod appender;
+pub(super) mod chunks;
+pub(super) mod core;
+pub(super) mod epoch;
+pub(super) mod flusher;
+pub(super) mod footers;
+pub(super) mod health;
+pub(super) mod hidden;
+pub(super) mod output;
+pub(super) mod placement;
+pub(super) mod purges;
+pub(super) mod removals;
+pub(super) mod room;
+pub(super) mod sealing;
+pub(super) mod sequences;
+pub(super) mod slot;
+#[cfg(test)]
+mod tests;
+mod tombstones;
+pub(super) mod touches;
+pub(super) mod write;

@@ -1,0 +1,240 @@
+//! The log of purges: a second copy of the tombstone of each purge, in regions that hold nothing else, so
+//! that the loss of no single region undoes a purge. Owns what waits for the next group commit and the
+//! region it goes to; used under the append lock, does no I/O.
+//!
+//! Each group commit begins a block. What is queued has its room in the open region: nothing that was
+//! queued can be refused later.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::device::{AlignedBuf, WriteSlice};
+use crate::format::{
+    ENTRY_HEADER_LEN, Footer, GRANULE, KILL_LEN, Kill, Layout, LogKind, Seed, Sequence, round_up,
+};
+use crate::store::log::placement;
+use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::log::write::SealedRegion;
+
+/// The region that takes tombstones.
+struct Open {
+    region: u32,
+    generation: Sequence,
+    seed: Seed,
+    /// Where the next block begins.
+    cursor: u64,
+    /// What was handed to the device.
+    written: Vec<Kill>,
+    /// A write failed: it is used no more.
+    broken: bool,
+}
+
+/// The log of purges of one device.
+pub struct PurgeLog {
+    layout: Layout,
+    open: Option<Open>,
+    queued: Vec<Kill>,
+}
+
+/// Blocks for the device.
+pub struct PurgeBlocks {
+    /// The region they belong to.
+    pub region: u32,
+    /// Where in it they begin.
+    pub offset: u64,
+    /// The bytes.
+    pub slice: WriteSlice,
+}
+
+impl PurgeLog {
+    /// Without a region: the first purge takes one.
+    pub fn new(layout: Layout) -> PurgeLog {
+        PurgeLog { layout, open: None, queued: Vec::new() }
+    }
+
+    /// Whether the open region has room for `count` more tombstones, those that wait included.
+    pub fn has_room(&self, count: usize) -> bool {
+        self.open.as_ref().is_some_and(|open| !open.broken && self.fits(open, count))
+    }
+
+    fn fits(&self, open: &Open, count: usize) -> bool {
+        let queued = self.queued.len() + count;
+        let end = slots_of(open.cursor, queued, self.layout.granule)
+            .last()
+            .map_or(open.cursor, |(_, range)| range.end);
+        let alignment = self.layout.alignment;
+        let footer = Footer::len_for(0, open.written.len() + queued, alignment);
+        round_up(end, u64::from(alignment)) + footer <= self.layout.region_size
+    }
+
+    /// Goes on in another region, behind the block of its header.
+    pub fn begin(&mut self, region: u32, generation: Sequence, seed: Seed) {
+        assert!(self.open.is_none() && self.queued.is_empty(), "the last region was ended");
+        let cursor = u64::from(self.layout.alignment);
+        let written = Vec::new();
+        self.open = Some(Open { region, generation, seed, cursor, written, broken: false });
+    }
+
+    /// The open region.
+    pub fn region(&self) -> Option<u32> {
+        self.open.as_ref().map(|open| open.region)
+    }
+
+    /// Has tombstones written with the next group commit.
+    ///
+    /// # Panics
+    /// Panics if there is no room for them.
+    pub fn queue(&mut self, kills: &[Kill]) {
+        assert!(self.has_room(kills.len()), "room for tombstones is made before they are queued");
+        self.queued.extend_from_slice(kills);
+    }
+
+    /// Whether any tombstone waits.
+    pub fn is_waiting(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
+    /// Takes what waits, in blocks of a buffer at a multiple of `memory_alignment`.
+    pub fn take_blocks(&mut self, memory_alignment: usize, now: Timestamp) -> Option<PurgeBlocks> {
+        let open = self.open.as_mut().filter(|_| !self.queued.is_empty())?;
+        let start = open.cursor;
+        let ranges: Vec<_> = slots_of(start, self.queued.len(), self.layout.granule).collect();
+        let end = ranges.last().map_or(start, |(_, range)| range.end);
+        open.cursor = round_up(end, u64::from(self.layout.alignment));
+        let mut buf = AlignedBuf::zeroed(index(open.cursor - start), memory_alignment);
+        for (kills, range) in ranges {
+            let kills = &self.queued[kills];
+            let encoded = Slot::encode_kills(kills);
+            let slot = Slot::of_kills(&encoded, now);
+            let last = kills.iter().map(|kill| kill.sequence).max().unwrap_or_default();
+            let target = &mut buf[index(range.start - start)..index(range.end - start)];
+            slot.write_into(target, &slot.header(last, false), open.seed, range.start);
+        }
+        open.written.append(&mut self.queued);
+        let slice = WriteSlice::whole(Arc::new(buf));
+        Some(PurgeBlocks { region: open.region, offset: start, slice })
+    }
+
+    /// Ends the open region, of which nothing waits, with a footer.
+    pub fn end(&mut self, stamp: Timestamp) -> Option<SealedRegion> {
+        assert!(self.queued.is_empty(), "what waits is taken first");
+        let Open { region, generation, seed, written, .. } = self.open.take()?;
+        let footer = Footer { records: Vec::new(), kills: written };
+        let log = LogKind::Purges;
+        Some(SealedRegion { region, generation, log, seed, footer, stamp })
+    }
+
+    /// A write or flush failed: the open region is used no more.
+    pub fn fail(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.broken = true;
+        }
+    }
+}
+
+/// The slots of `count` tombstones from `cursor` on: which of them, and where in the region.
+fn slots_of(
+    cursor: u64,
+    count: usize,
+    granule: u32,
+) -> impl Iterator<Item = (Range<usize>, Range<u64>)> {
+    let mut at = cursor;
+    (0..count).step_by(KILLS_PER_SLOT_MAX).map(move |first| {
+        let last = count.min(first + KILLS_PER_SLOT_MAX);
+        let len = round_up((ENTRY_HEADER_LEN + (last - first) * KILL_LEN) as u64, GRANULE);
+        let start = placement::place(at, len, granule);
+        at = start + len;
+        (first..last, start..at)
+    })
+}
+
+fn index(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::EntryHeader;
+
+    const LAYOUT: Layout = Layout {
+        device_size: 5 << 20,
+        alignment: 4096,
+        region_size: 256 << 10,
+        region_count: 8,
+        slice_size: 64 << 10,
+        granule: 16,
+    };
+    const SEED: Seed = Seed(5);
+
+    fn kills(from: u64, count: u64) -> Vec<Kill> {
+        (from..from + count).map(|n| Kill { key_hash: n, sequence: Sequence(n) }).collect()
+    }
+
+    fn begun() -> PurgeLog {
+        let mut log = PurgeLog::new(LAYOUT);
+        assert!(!log.has_room(1));
+        log.begin(3, Sequence(1), SEED);
+        log
+    }
+
+    #[test]
+    fn what_is_queued_is_found_in_the_blocks_of_its_group_commit() {
+        let mut log = begun();
+        log.queue(&kills(10, 1200));
+        log.queue(&kills(5000, 1));
+        let blocks = log.take_blocks(4096, Timestamp(9)).unwrap();
+        assert_eq!((blocks.region, blocks.offset), (3, 4096));
+        assert!(!log.is_waiting() && log.take_blocks(4096, Timestamp(9)).is_none());
+        let bytes = blocks.slice.bytes();
+        assert_eq!(bytes.len() % 4096, 0);
+        let (mut found, mut at) = (Vec::new(), 0);
+        while at + ENTRY_HEADER_LEN <= bytes.len() {
+            let offset = 4096 + at as u64;
+            let Ok(header) = EntryHeader::decode(&bytes[at..], SEED, offset) else {
+                at += 16;
+                continue;
+            };
+            found.extend(Kill::decode_all(&bytes[at..][header.metadata_range()]));
+            at += header.slot_len();
+        }
+        let mut expected = kills(10, 1200);
+        expected.extend(kills(5000, 1));
+        assert!(found == expected);
+        log.queue(&kills(6000, 1));
+        let next = log.take_blocks(4096, Timestamp(9)).unwrap();
+        assert_eq!(next.offset, 4096 + bytes.len() as u64);
+        expected.extend(kills(6000, 1));
+        assert!(log.end(Timestamp(9)).unwrap().footer.kills == expected);
+        assert!(!log.has_room(1));
+    }
+
+    #[test]
+    fn a_region_takes_as_many_as_its_footer_has_room_for() {
+        for each in [1, 7, 600] {
+            let mut log = begun();
+            let (mut total, mut left) = (0, LAYOUT.region_size);
+            while log.has_room(each) {
+                log.queue(&kills(100, each as u64));
+                let blocks = log.take_blocks(4096, Timestamp(9)).unwrap();
+                total += each;
+                let end = blocks.offset + blocks.slice.bytes().len() as u64;
+                let footer = Footer::len_for(0, total, LAYOUT.alignment);
+                assert!(end + footer <= LAYOUT.region_size, "{total} by {each}");
+                left = LAYOUT.region_size - end - footer;
+            }
+            // One more commit: its tombstones in slots and in the footer, each rounded up to blocks.
+            let next = 2 * each * KILL_LEN + 3 * LAYOUT.alignment as usize;
+            assert!(left < next as u64, "{total} by {each}, {left} bytes left");
+        }
+    }
+
+    #[test]
+    fn a_region_whose_write_failed_takes_no_more() {
+        let mut log = begun();
+        log.fail();
+        assert!(!log.has_room(1));
+        assert_eq!(log.end(Timestamp(9)).map(|sealed| sealed.region), Some(3));
+    }
+}

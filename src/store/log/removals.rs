@@ -1,0 +1,227 @@
+//! Removals whose tombstones are not durable yet. Owns which of them still have to be appended:
+//! those for which there was no room or no epoch, and those that a failed write took with it.
+//! Used under the append lock; appends nothing itself.
+//!
+//! A tombstone has its sequence from the moment of the removal, however late it is written: it kills what
+//! was there then and nothing that was stored since.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::format::Kill;
+use crate::store::log::write::Ticket;
+
+/// Removals that are remembered at most, waiting and on their way: some 6 MiB of memory.
+const REMOVALS_MAX: usize = 64 << 10;
+/// Of these so many may be such as nobody asked for: they leave room for purges.
+const UNASKED_MAX: usize = REMOVALS_MAX / 2;
+
+/// What is known of the removal of a key hash that was remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is durable.
+    Done,
+    /// Its tombstone is in the log and durable with this ticket.
+    Logged(Ticket),
+    /// Its tombstone is not in the log.
+    Waiting,
+}
+
+/// A tombstone to be made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The last removal of the key hash.
+    pub kill: Kill,
+    /// Somebody asked for a removal and waits for it, and it is to be in two logs.
+    pub asked: bool,
+}
+
+/// Removals by key hash, each in one of two places.
+#[derive(Default)]
+pub struct Removals {
+    /// Those without a tombstone in the log.
+    waiting: BTreeMap<u64, Tombstone>,
+    /// Those with one that is not durable yet, and the ticket of it.
+    logged: HashMap<u64, (Ticket, Tombstone)>,
+    /// The same in the order of tickets.
+    order: BTreeSet<(Ticket, u64)>,
+}
+
+impl Removals {
+    /// A key hash has no word any more, and no tombstone says so yet. False if there are too many
+    /// already: then it is not remembered.
+    #[must_use]
+    pub fn wait(&mut self, tombstone: Tombstone) -> bool {
+        let key_hash = tombstone.kill.key_hash;
+        let before = self.take(key_hash);
+        if before.is_none() && !self.has_room(tombstone.asked) {
+            return false;
+        }
+        self.waiting.insert(key_hash, join(before, tombstone));
+        true
+    }
+
+    /// A tombstone is in the log, durable with `ticket`.
+    pub fn log(&mut self, tombstone: Tombstone, ticket: Ticket) {
+        let Tombstone { kill, asked } = tombstone;
+        let key_hash = kill.key_hash;
+        if let Some(waiting) = self.waiting.get_mut(&key_hash)
+            && (waiting.kill.sequence > kill.sequence || (waiting.asked && !asked))
+        {
+            // A later removal, or one that is to be in two logs, is still to be written.
+            *waiting = join(Some(*waiting), tombstone);
+            return;
+        }
+        let logged = self.logged.get(&key_hash);
+        if logged.is_some_and(|(_, logged)| logged.kill.sequence > kill.sequence) {
+            return;
+        }
+        let before = self.take(key_hash);
+        // Beyond the limit who asked for it hears whether it became durable.
+        if before.is_some() || self.has_room(asked) {
+            self.logged.insert(key_hash, (ticket, join(before, tombstone)));
+            self.order.insert((ticket, key_hash));
+        }
+    }
+
+    /// All up to `ticket` is durable.
+    pub fn flushed(&mut self, ticket: Ticket) {
+        while let Some(first) = self.order.first().copied().filter(|(at, _)| *at <= ticket) {
+            self.order.remove(&first);
+            self.logged.remove(&first.1);
+        }
+    }
+
+    /// A write or flush failed: what was not durable may be lost, and waits again.
+    pub fn failed(&mut self) {
+        self.order.clear();
+        let lost = std::mem::take(&mut self.logged).into_iter();
+        self.waiting.extend(lost.map(|(key_hash, (_, tombstone))| (key_hash, tombstone)));
+    }
+
+    /// Up to `count` of those that wait.
+    pub fn next_waiting(&self, count: usize) -> impl Iterator<Item = Tombstone> {
+        self.waiting.values().take(count).copied()
+    }
+
+    /// The tombstone of a key hash, if it waits.
+    pub fn waiting(&self, key_hash: u64) -> Option<Tombstone> {
+        self.waiting.get(&key_hash).copied()
+    }
+
+    /// What is known of a key hash that was remembered.
+    pub fn of(&self, key_hash: u64) -> Removal {
+        match self.logged.get(&key_hash) {
+            Some((ticket, _)) => Removal::Logged(*ticket),
+            None if self.waiting.contains_key(&key_hash) => Removal::Waiting,
+            None => Removal::Done,
+        }
+    }
+
+    /// How many wait.
+    pub fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many of those that wait somebody asked for.
+    pub fn asked_count(&self) -> usize {
+        self.waiting.values().filter(|tombstone| tombstone.asked).count()
+    }
+
+    fn has_room(&self, asked: bool) -> bool {
+        let limit = if asked { REMOVALS_MAX } else { UNASKED_MAX };
+        self.waiting.len() + self.logged.len() < limit
+    }
+
+    fn take(&mut self, key_hash: u64) -> Option<Tombstone> {
+        if let Some((ticket, tombstone)) = self.logged.remove(&key_hash) {
+            self.order.remove(&(ticket, key_hash));
+            return Some(tombstone);
+        }
+        self.waiting.remove(&key_hash)
+    }
+}
+
+/// What is to be written after two removals of one key hash.
+fn join(before: Option<Tombstone>, next: Tombstone) -> Tombstone {
+    let Some(before) = before else { return next };
+    let sequence = before.kill.sequence.max(next.kill.sequence);
+    let kill = Kill { sequence, ..next.kill };
+    Tombstone { kill, asked: before.asked || next.asked }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Sequence;
+
+    fn tombstone(key_hash: u64, sequence: u64, asked: bool) -> Tombstone {
+        Tombstone { kill: Kill { key_hash, sequence: Sequence(sequence) }, asked }
+    }
+
+    fn waiting(removals: &Removals) -> Vec<Tombstone> {
+        removals.next_waiting(usize::MAX).collect()
+    }
+
+    #[test]
+    fn what_a_failed_write_took_waits_again_and_what_is_durable_does_not() {
+        let mut removals = Removals::default();
+        for (key_hash, ticket) in [(1, 10), (2, 11), (3, 12), (1, 13)] {
+            removals.log(tombstone(key_hash, 100 + ticket, key_hash == 3), ticket);
+        }
+        removals.flushed(11);
+        assert_eq!(removals.of(1), Removal::Logged(13), "its second record is not durable");
+        assert_eq!(removals.of(2), Removal::Done);
+        removals.failed();
+        assert_eq!(waiting(&removals), [tombstone(1, 113, false), tombstone(3, 112, true)]);
+        assert_eq!(removals.asked_count(), 1);
+        removals.log(tombstone(1, 113, false), 20);
+        removals.flushed(20);
+        assert_eq!(waiting(&removals), [tombstone(3, 112, true)]);
+        assert_eq!(removals.of(1), Removal::Done);
+    }
+
+    #[test]
+    fn a_record_ends_the_wait_of_what_it_covers_only() {
+        let mut removals = Removals::default();
+        assert!(removals.wait(tombstone(1, 50, true)) && removals.wait(tombstone(2, 50, false)));
+        removals.log(tombstone(1, 40, true), 1);
+        removals.log(tombstone(2, 40, false), 1);
+        assert_eq!(waiting(&removals), [tombstone(1, 50, true), tombstone(2, 50, false)]);
+        // In one log only.
+        removals.log(tombstone(1, 60, false), 2);
+        removals.log(tombstone(2, 60, false), 2);
+        assert_eq!(waiting(&removals), [tombstone(1, 60, true)]);
+        removals.log(tombstone(1, 60, true), 3);
+        removals.log(tombstone(1, 70, false), 4);
+        assert_eq!(removals.of(1), Removal::Logged(4));
+        removals.failed();
+        assert_eq!(waiting(&removals), [tombstone(1, 70, true), tombstone(2, 60, false)]);
+        // A removal of what was stored since.
+        assert!(removals.wait(tombstone(1, 80, false)));
+        assert_eq!(removals.waiting(1), Some(tombstone(1, 80, true)));
+    }
+
+    #[test]
+    fn nothing_is_forgotten_but_at_the_limit_and_then_who_asks_is_told() {
+        let mut removals = Removals::default();
+        let (limit, unasked) = (REMOVALS_MAX as u64, UNASKED_MAX as u64);
+        assert!((0..unasked).all(|n| removals.wait(tombstone(n, 1, false))));
+        assert!(!removals.wait(tombstone(unasked, 1, false)), "the rest is for purges");
+        for n in unasked..limit {
+            removals.log(tombstone(n, 1, true), n);
+        }
+        assert!(!removals.wait(tombstone(limit, 1, true)), "those on their way count");
+        removals.log(tombstone(limit, 1, true), limit);
+        assert_eq!(removals.order.len(), REMOVALS_MAX - UNASKED_MAX);
+        removals.failed();
+        assert_eq!(removals.waiting_count(), REMOVALS_MAX, "each waits again");
+        assert_eq!(removals.asked_count(), REMOVALS_MAX - UNASKED_MAX);
+        assert!(removals.wait(tombstone(0, 2, true)) && !removals.wait(tombstone(limit, 1, true)));
+        for n in 0..2 * limit {
+            removals.log(tombstone(n % 10, n, true), n);
+        }
+        assert_eq!(removals.order.len(), 10);
+        removals.flushed(2 * limit);
+        assert_eq!((removals.order.len(), removals.logged.len()), (0, 0));
+    }
+}

@@ -1,0 +1,115 @@
+//! Room in the log: who may take how much, and what is free. Owns the limits.
+
+use crate::format::{Footer, round_up};
+use crate::store::log::appender::{Appender, NoRoom};
+use crate::store::log::core::{Log, OpenRegion};
+use crate::store::log::slot::Slot;
+
+/// Bytes that may wait to be written before stores have to wait.
+pub const BACKLOG_MAX: u64 = 64 << 20;
+
+/// Bytes that may wait beyond it before removals have to.
+pub const REMOVALS_BACKLOG_MAX: u64 = 4 << 20;
+
+/// Free regions that stores may not use: reclaim needs room to make room.
+pub const FREE_RESERVE: usize = 1;
+
+/// Where no region is free, removals may use one part in this many of the last one; the rest is
+/// reclaim's.
+pub const REMOVALS_SHARE: u64 = 2;
+
+/// One re-inserted byte for this many stored ones: it bounds write amplification by re-insertion to 1/16.
+pub const REINSERT_SHARE: u64 = 16;
+
+impl Log {
+    pub(super) fn fits(&self, open: &OpenRegion, slot: &Slot<'_>, end: u64) -> bool {
+        let kills = open.footer.kills.len() + slot.kill_count();
+        let alignment = self.layout.alignment;
+        let footer = Footer::len_for(open.footer.records.len() + 1, kills, alignment);
+        round_up(end, u64::from(alignment)) + footer <= self.layout.region_size
+    }
+
+    pub(super) fn has_open_room(&self) -> bool {
+        self.free.len() >= FREE_RESERVE && self.open.as_ref().is_some_and(|open| !open.broken)
+    }
+
+    /// Whether the reason to wait has gone.
+    pub fn has_room(&self, why: NoRoom) -> bool {
+        match why {
+            NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
+            NoRoom::Purges => {
+                self.purges.has_room(1) || self.has_region_for_purges(Appender::Removal)
+            }
+            NoRoom::Backlog => self.chunks.backlog() <= BACKLOG_MAX,
+            NoRoom::Epoch => self.sequences.has_room(Appender::Client),
+        }
+    }
+
+    /// The numbers of the free regions.
+    pub fn free_regions(&self) -> impl Iterator<Item = u32> + '_ {
+        self.free.iter().copied()
+    }
+
+    /// Free regions.
+    pub fn free_count(&self) -> usize {
+        self.free.len()
+    }
+
+    /// A region is durably free.
+    pub fn add_free(&mut self, region: u32) {
+        self.regions.set_free(region);
+        self.free.push_back(region);
+    }
+
+    /// Regions were found to be free at the start.
+    pub fn add_vacant(&mut self, regions: Vec<u32>) {
+        for region in regions {
+            self.add_free(region);
+        }
+    }
+
+    /// A client stored bytes: they earn reclaim the right to re-insert a share of them.
+    pub fn count_stored(&mut self, bytes: u64) {
+        self.stored += bytes;
+        let limit = self.layout.region_size / 2;
+        self.reinsert_credit = (self.reinsert_credit + bytes / REINSERT_SHARE).min(limit);
+    }
+
+    /// Bytes of slots that clients stored since the device was opened.
+    pub fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// Takes `bytes` from what reclaim may re-insert; false if there is not enough.
+    pub fn spend_reinsert(&mut self, bytes: u64) -> bool {
+        let enough = self.reinsert_credit >= bytes;
+        if enough {
+            self.reinsert_credit -= bytes;
+        }
+        enough
+    }
+
+    /// Bytes that reclaim may re-insert now.
+    pub fn reinsert_credit(&self) -> u64 {
+        self.reinsert_credit
+    }
+
+    /// Bytes that wait to be written.
+    pub fn backlog(&self) -> u64 {
+        self.chunks.backlog()
+    }
+
+    /// Whether the log of purges may begin a region. Removals leave reclaim the last free one, or that part
+    /// of the open one that they may not use themselves: without room for what it has to carry on it makes
+    /// none.
+    pub(super) fn has_region_for_purges(&self, appender: Appender) -> bool {
+        let share = self.layout.region_size / REMOVALS_SHARE;
+        let has_share =
+            self.open.as_ref().is_some_and(|open| !open.broken) && self.chunks.cursor() <= share;
+        match self.free.len() {
+            0 => false,
+            1 => appender == Appender::Reclaim || has_share,
+            _ => true,
+        }
+    }
+}

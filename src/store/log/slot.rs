@@ -1,0 +1,133 @@
+//! A slot about to be written: its parts and their checksums, computed before any lock is taken.
+
+use crate::format::{
+    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, KILL_LEN, Kill, Kind, ObjectHead, Seed,
+    Sequence, SliceKey, body_checksums, round_up,
+};
+use crate::store::log::chunks::COPY_LEN_MAX;
+use crate::store::mutation::request::Lifetime;
+
+/// The parts of a slot.
+pub struct Slot<'a> {
+    kind: Kind,
+    key: &'a [u8],
+    metadata: &'a [u8],
+    body: &'a [u8],
+    check: BodyCheck,
+    meta_checksum: u32,
+    lifetime: Lifetime,
+}
+
+impl<'a> Slot<'a> {
+    /// Checksums the parts. Key, metadata and body are within the limits of the format.
+    pub fn new(
+        kind: Kind,
+        key: &'a [u8],
+        (metadata, body): (&'a [u8], &'a [u8]),
+        lifetime: Lifetime,
+    ) -> Slot<'a> {
+        let check = body_checksums(body);
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(key);
+        hasher.update(metadata);
+        hasher.update(&check.table);
+        Slot { kind, key, metadata, body, check, meta_checksum: hasher.finalize(), lifetime }
+    }
+
+    /// A slot of kill records, encoded by [`Slot::encode_kills`].
+    pub fn of_kills(encoded: &'a [u8], stored_at: crate::clock::Timestamp) -> Slot<'a> {
+        let lifetime = Lifetime { stored_at, fresh_until: stored_at, keep_until: stored_at };
+        Slot::new(Kind::Kills, &[], (encoded, &[]), lifetime)
+    }
+
+    /// The metadata of a slot of kill records.
+    pub fn encode_kills(kills: &[Kill]) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(kills.len() * KILL_LEN);
+        for kill in kills {
+            kill.encode_into(&mut encoded);
+        }
+        encoded
+    }
+
+    /// Length in bytes, padded to the granule.
+    pub fn len(&self) -> u64 {
+        let len = ENTRY_HEADER_LEN
+            + self.key.len()
+            + self.metadata.len()
+            + self.check.table.len()
+            + self.body.len();
+        round_up(len as u64, GRANULE)
+    }
+
+    /// What the slot holds.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Which slice it is, if it is one.
+    pub fn slice_key(&self) -> Option<SliceKey> {
+        let key = <&[u8; SliceKey::LEN]>::try_from(self.key).ok()?;
+        (self.kind == Kind::Slice).then(|| SliceKey::decode(key))
+    }
+
+    /// The object of which it is the head, if it is one.
+    pub fn object_head(&self) -> Option<ObjectHead> {
+        if self.kind != Kind::Head {
+            return None;
+        }
+        ObjectHead::decode(self.body).ok()
+    }
+
+    /// How long it lives.
+    pub fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+
+    /// Number of kill records it holds.
+    pub fn kill_count(&self) -> usize {
+        if self.kind == Kind::Kills { self.metadata.len() / KILL_LEN } else { 0 }
+    }
+
+    /// Encoded kill records, when it holds them.
+    pub fn metadata(&self) -> &[u8] {
+        self.metadata
+    }
+
+    /// The header, once the slot's sequence is drawn.
+    #[expect(clippy::expect_used, reason = "the caller checked the limits of the format")]
+    pub fn header(&self, sequence: Sequence, supersedes: bool) -> EntryHeader {
+        EntryHeader {
+            kind: self.kind,
+            supersedes,
+            key_len: u16::try_from(self.key.len()).expect("key within its limit"),
+            metadata_len: u32::try_from(self.metadata.len()).expect("metadata within its limit"),
+            body_len: u32::try_from(self.body.len()).expect("body within a slice"),
+            sequence,
+            stored_at: self.lifetime.stored_at,
+            fresh_until: self.lifetime.fresh_until,
+            keep_until: self.lifetime.keep_until,
+            meta_checksum: self.meta_checksum,
+            body_checksum: self.check.single,
+        }
+    }
+
+    /// Writes the whole slot into `target`, which has exactly its length.
+    pub fn write_into(&self, target: &mut [u8], header: &EntryHeader, seed: Seed, offset: u64) {
+        target[..ENTRY_HEADER_LEN].copy_from_slice(&header.encode(seed, offset));
+        self.write_behind_header(target);
+    }
+
+    /// Writes all but the header, for an entry in memory, which has it decoded.
+    pub fn write_behind_header(&self, target: &mut [u8]) {
+        let mut at = ENTRY_HEADER_LEN;
+        for part in [self.key, self.metadata, &self.check.table, self.body] {
+            target[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        target[at..].fill(0);
+    }
+}
+
+/// Most kill records in one slot, which is copied under the append lock.
+pub const KILLS_PER_SLOT_MAX: usize = 500;
+const _: () = assert!(KILLS_PER_SLOT_MAX * KILL_LEN + ENTRY_HEADER_LEN < COPY_LEN_MAX);

@@ -1,0 +1,318 @@
+//! Reading of one entry from wherever it is, verified. Owns which bytes are read; what they mean to a key,
+//! its callers say.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
+
+use crate::device::{AlignedBuf, DeviceError};
+use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Seed};
+use crate::planted::{self, Bug};
+use crate::store::catalog::{Candidate, Tier};
+use crate::store::counters::count;
+use crate::store::entry::{Entry, SlotBytes};
+use crate::store::index::word::SizeClass;
+use crate::store::log::chunks::InMemory;
+use crate::store::log::placement::{PAGE, SMALL_SLOT_MAX};
+use crate::store::lookup::ranges::budget::UNSHARED_LEN_MAX;
+use crate::store::place::Place;
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
+
+/// Most bytes that lookups are reading at one time, in reads of more than 64 KiB: enough for any
+/// device, and what many clients can make it read at once.
+pub(in crate::store) const READING_LEN_MAX: u32 = 32 << 20;
+
+/// What is at a candidate's place.
+pub(in crate::store) enum Loaded {
+    /// The entry, verified.
+    Entry(Entry, Tier),
+    /// The region was freed meanwhile: look the key up again.
+    Moved,
+    /// The bytes are not what was written, or the entry was in RAM only and is gone.
+    Damaged,
+    /// The device failed.
+    Unreadable,
+    /// The device did not answer in time.
+    Late,
+}
+
+/// What the memory of the log has at a candidate's place.
+pub(in crate::store) enum FromLog {
+    Entry(Entry),
+    /// All of it, but not all bytes are copied there yet.
+    Unfilled,
+    /// Nothing, or not the entry.
+    Elsewhere,
+    /// The region is in another life.
+    Moved,
+}
+
+/// How much of an entry is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Extent {
+    /// All of it, body verified.
+    Whole,
+    /// As `Whole`, to answer a lookup: in time or not at all, and perhaps through the page cache of an
+    /// adaptive device.
+    Answer,
+    /// As `Answer`, without the page cache.
+    DirectAnswer,
+    /// At least header and key: enough to compare keys.
+    Key { key_len: usize },
+    /// The first `len` bytes at least, verified: all before the body.
+    Meta { len: usize },
+}
+
+/// Checks what was read and takes the slot out of it. A slot that is much
+/// smaller than what was read is copied, so that it does not keep the rest in memory.
+pub(in crate::store) fn verified(
+    (bytes, skip): (AlignedBuf, usize),
+    place: Place,
+    (seed, offset): (Seed, u64),
+    extent: Extent,
+) -> Option<Entry> {
+    let slot = &bytes[skip..];
+    let header = EntryHeader::decode(slot, seed, offset).ok()?;
+    match extent {
+        Extent::Whole | Extent::Answer | Extent::DirectAnswer => {
+            header.check_meta(slot).ok()?;
+            if !planted::is(Bug::SkipBodyChecksum) {
+                header.check_body(slot).ok()?;
+            }
+            let (len, read) = (header.slot_len(), bytes.len());
+            if len < read / 4 * 3 {
+                let slot = SlotBytes::from(&slot[..len]);
+                return Some(Entry::new(header, slot, place));
+            }
+            let slot = SlotBytes::Large(Bytes::from_owner(bytes).slice(skip..skip + len));
+            Some(Entry::new(header, slot, place).with_footprint(read))
+        }
+        Extent::Key { .. } => {
+            let len = header.key_range().end.min(slot.len());
+            Some(Entry::new(header, SlotBytes::from(&slot[..len]), place))
+        }
+        Extent::Meta { .. } => {
+            header.check_meta(slot).ok()?;
+            let len = header.table_range().end;
+            Some(Entry::new(header, SlotBytes::from(&slot[..len]), place))
+        }
+    }
+}
+
+impl Extent {
+    fn is_whole(self) -> bool {
+        matches!(self, Extent::Whole | Extent::Answer | Extent::DirectAnswer)
+    }
+
+    /// The same, without the page cache.
+    fn direct(self) -> Extent {
+        match self {
+            Extent::Answer => Extent::DirectAnswer,
+            other => other,
+        }
+    }
+}
+
+impl Store {
+    /// Reads what is at a candidate's place, and offers a copy of a whole slot to the RAM tier.
+    pub(in crate::store) async fn load(&self, candidate: Candidate, extent: Extent) -> Loaded {
+        match self.in_ram(candidate) {
+            Some(entry) => Loaded::Entry(entry, Tier::Ram),
+            None => self.load_elsewhere(candidate, extent).await,
+        }
+    }
+
+    /// As [`Store::load`], of an entry that the RAM tier does not have.
+    pub(in crate::store) async fn load_elsewhere(
+        &self,
+        candidate: Candidate,
+        extent: Extent,
+    ) -> Loaded {
+        let touches = self.touches_at(candidate.place());
+        let loaded = self.peek_elsewhere(candidate, extent).await;
+        if let Loaded::Entry(entry, Tier::Log | Tier::Disk) = &loaded
+            && extent.is_whole()
+            && (self.is_read_in_pieces(entry) || self.shared.resident.admits(entry.weight() as u64))
+        {
+            self.keep_resident(entry.clone(), touches);
+        }
+        loaded
+    }
+
+    /// Reads what is at a candidate's place: RAM tier, memory of the log, device.
+    pub(in crate::store) async fn peek(&self, candidate: Candidate, extent: Extent) -> Loaded {
+        match self.in_ram(candidate) {
+            Some(entry) => Loaded::Entry(entry, Tier::Ram),
+            None => self.peek_elsewhere(candidate, extent).await,
+        }
+    }
+
+    pub(in crate::store) async fn peek_elsewhere(
+        &self,
+        candidate: Candidate,
+        extent: Extent,
+    ) -> Loaded {
+        let region = candidate.place().region(&self.shared.layout);
+        let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
+        while row.in_memory() {
+            match self.load_from_log(candidate.place()) {
+                FromLog::Entry(entry) => return Loaded::Entry(entry, Tier::Log),
+                FromLog::Elsewhere => break,
+                FromLog::Moved => return Loaded::Moved,
+                // Another thread is copying it there.
+                FromLog::Unfilled => tokio::task::yield_now().await,
+            }
+        }
+        self.load_stored(candidate, extent).await
+    }
+
+    /// Reads what is on the device at a candidate's place, twice if in doubt.
+    pub(in crate::store) async fn load_stored(
+        &self,
+        candidate: Candidate,
+        extent: Extent,
+    ) -> Loaded {
+        let (life, offset) = candidate.place().split(&self.shared.layout);
+        let Some(row) = self.shared.regions.get(life.region()) else { return Loaded::Damaged };
+        let adaptive = extent == Extent::Answer && self.shared.device.info().adaptive;
+        // The page cache may have the version of a header that a touch replaced.
+        let by_cache = adaptive && row.is_untouched();
+        let first = if by_cache { Extent::Answer } else { extent.direct() };
+        let mut loaded = self.load_from_device(candidate, first).await;
+        if by_cache && matches!(loaded, Loaded::Damaged | Loaded::Unreadable) {
+            self.distrust(candidate, life.region(), offset);
+            loaded = Loaded::Damaged;
+        }
+        if matches!(loaded, Loaded::Damaged) && self.shared.regions.is_in(life) {
+            // A transfer can go wrong once; the second answer counts.
+            loaded = self.load_from_device(candidate, extent.direct()).await;
+        }
+        let same_life = self.shared.regions.is_in(life) && row.state() != RegionState::Free;
+        if !same_life && !planted::is(Bug::SkipGenerationCheck) {
+            return Loaded::Moved;
+        }
+        loaded
+    }
+
+    /// Copies an entry out of the memory of the log.
+    pub(in crate::store) fn load_from_log(&self, place: Place) -> FromLog {
+        let (life, offset) = place.split(&self.shared.layout);
+        let (region, seed) = (life.region(), self.shared.regions.seed_of(life));
+        let mut log = self.shared.log.lock();
+        // Under the append lock, under which regions begin the lives that they are written in.
+        if !self.shared.regions.is_in(life) {
+            return FromLog::Moved;
+        }
+        let header = match log.in_memory(region, offset..offset + ENTRY_HEADER_LEN as u64) {
+            InMemory::Bytes(bytes) => EntryHeader::decode(bytes, seed, offset),
+            InMemory::Unfilled => return FromLog::Unfilled,
+            InMemory::No | InMemory::Shared(_) => return FromLog::Elsewhere,
+        };
+        let Ok(header) = header else { return FromLog::Elsewhere };
+        let slot = match log.in_memory(region, offset..offset + header.slot_len() as u64) {
+            InMemory::Bytes(bytes) => SlotBytes::from(bytes),
+            InMemory::Shared(bytes) => {
+                drop(log);
+                SlotBytes::from(&*bytes)
+            }
+            InMemory::Unfilled => return FromLog::Unfilled,
+            InMemory::No => return FromLog::Elsewhere,
+        };
+        FromLog::Entry(Entry::new(header, slot, place))
+    }
+
+    pub(in crate::store) async fn load_from_device(
+        &self,
+        candidate: Candidate,
+        extent: Extent,
+    ) -> Loaded {
+        let (life, offset) = candidate.place().split(&self.shared.layout);
+        let within = self.read_range(candidate.class(), offset, extent);
+        // Held until the caller has the entry, and decides without waiting what to keep of it.
+        let _turn = self.turn_to_read(within.end - within.start).await;
+        match self.read_region(life.region(), within.clone(), extent).await {
+            Err(error) => {
+                count(&self.shared.counters.read_errors);
+                match error.source.kind() {
+                    io::ErrorKind::TimedOut => Loaded::Late,
+                    _ => Loaded::Unreadable,
+                }
+            }
+            Ok(bytes) => {
+                let skip = usize::try_from(offset - within.start).unwrap_or(usize::MAX);
+                let seed = self.shared.regions.seed_of(life);
+                match verified((bytes, skip), candidate.place(), (seed, offset), extent) {
+                    Some(entry) => Loaded::Entry(entry, Tier::Disk),
+                    None => Loaded::Damaged,
+                }
+            }
+        }
+    }
+
+    /// Waits until not too much is being read for others. Whom a read is for does not matter yet:
+    /// it ends without its client.
+    pub(in crate::store) async fn turn_to_read(&self, len: u64) -> Option<SemaphorePermit<'_>> {
+        if len <= UNSHARED_LEN_MAX as u64 {
+            return None;
+        }
+        let len = u32::try_from(len).unwrap_or(u32::MAX).min(READING_LEN_MAX);
+        self.shared.reading.acquire_many(len).await.ok()
+    }
+
+    /// The blocks of the region to read for a slot at `offset`.
+    pub(in crate::store) fn read_range(
+        &self,
+        class: SizeClass,
+        offset: u64,
+        extent: Extent,
+    ) -> Range<u64> {
+        let class_len = class.len_max();
+        let mut end = offset + class_len;
+        if class_len <= SMALL_SLOT_MAX {
+            end = end.min((offset / PAGE + 1) * PAGE);
+        }
+        end = match extent {
+            Extent::Whole | Extent::Answer | Extent::DirectAnswer => end,
+            Extent::Key { key_len } => end.min(offset + (ENTRY_HEADER_LEN + key_len) as u64),
+            Extent::Meta { len } => end.min(offset + len as u64),
+        };
+        let alignment = u64::from(self.shared.layout.alignment);
+        let start = offset / alignment * alignment;
+        start..crate::format::round_up(end, alignment).min(self.shared.layout.region_size)
+    }
+
+    /// Has the page cache drop what an adaptive read gave of a candidate.
+    pub(in crate::store) fn distrust(&self, candidate: Candidate, region: u32, offset: u64) {
+        let within = self.read_range(candidate.class(), offset, Extent::Answer);
+        let len = usize::try_from(within.end - within.start).unwrap_or(usize::MAX);
+        self.shared.device.distrust(self.shared.layout.region_offset(region) + within.start, len);
+    }
+
+    /// Reads aligned bytes of a region.
+    pub(in crate::store) async fn read_region(
+        &self,
+        region: u32,
+        range: Range<u64>,
+        extent: Extent,
+    ) -> Result<AlignedBuf, DeviceError> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let offset = self.shared.layout.region_offset(region) + range.start;
+        let buf = self.shared.device.geometry().read_buffer(len);
+        match extent {
+            Extent::Answer => self.shared.device.read_adaptive_in_time(offset, buf).await,
+            Extent::DirectAnswer | Extent::Meta { .. } => {
+                self.shared.device.read_in_time(offset, buf).await
+            }
+            Extent::Whole | Extent::Key { .. } => self.shared.device.read(offset, buf).await,
+        }
+    }
+
+    /// Whether the body is let go, for want of memory, and read again piece by piece: were it not in
+    /// the RAM tier then, all of it would come from the device a second time.
+    pub(in crate::store) fn is_read_in_pieces(&self, entry: &Entry) -> bool {
+        entry.body_len() > UNSHARED_LEN_MAX && !self.shared.range_budget.has(entry.weight())
+    }
+}

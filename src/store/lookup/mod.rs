@@ -1,0 +1,120 @@
+//! Reading entries: from the RAM tier, from the open region, from the device. Owns the
+//! verification of what was read; a doubt is never an answer.
+
+pub(super) mod bodies;
+pub(super) mod load;
+pub(super) mod ranges;
+pub(super) mod sought;
+
+pub(in crate::store) use crate::store::catalog::Candidate;
+pub(in crate::store) use crate::store::catalog::Tier;
+pub(in crate::store) use crate::store::lookup::load::Extent;
+pub(in crate::store) use crate::store::lookup::load::Loaded;
+
+use crate::format::SliceKey;
+use crate::planted::{self, Bug};
+use crate::store::counters::count;
+use crate::store::entry::Entry;
+use crate::store::index::unverified::LOOKS_MAX;
+use crate::store::lookup::sought::Sought;
+use crate::store::shared::Store;
+
+/// Attempts of a lookup whose entries keep moving before it gives up with a miss.
+const ATTEMPTS_MAX: usize = 16;
+
+impl Store {
+    /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
+    /// (past `fresh_until`) only if `stale_ok`.
+    pub fn lookup(
+        &self,
+        key: &[u8],
+        stale_ok: bool,
+    ) -> impl Future<Output = Option<(Entry, Tier)>> {
+        let sought = Sought::object(key, self.key_hash(key));
+        self.search(sought, (stale_ok, LOOKS_MAX), Extent::Answer)
+    }
+
+    /// A slice of an object, if it is there and sound as far as it is read.
+    pub(super) async fn slice(&self, key: SliceKey, extent: Extent) -> Option<(Entry, Tier)> {
+        let key = key.encode();
+        // Nobody can choose the names of slices.
+        let sought = Sought::slice(&key, self.slice_hash(&key));
+        self.search(sought, (true, usize::MAX), extent).await
+    }
+
+    async fn search(
+        &self,
+        sought: Sought<'_>,
+        (stale_ok, looks_max): (bool, usize),
+        extent: Extent,
+    ) -> Option<(Entry, Tier)> {
+        let key_hash = sought.hash();
+        for _ in 0..ATTEMPTS_MAX {
+            let mut moved = false;
+            let unseen = self.killed_unseen(key_hash);
+            let mut candidates = self.candidates(key_hash);
+            if !self.is_recovered() {
+                candidates.retain(|found| self.is_visible(found.place()));
+            }
+            self.keep_newest(&mut candidates, looks_max);
+            for &candidate in &candidates {
+                let touches = self.touches_at(candidate.place());
+                let loaded = match self.in_ram(candidate) {
+                    Some(entry) => Loaded::Entry(entry, Tier::Ram),
+                    None => self.load_elsewhere(candidate, extent).await,
+                };
+                match loaded {
+                    Loaded::Entry(entry, tier) if sought.is_of(&entry) => {
+                        if unseen.kills(&entry) || self.was_killed_unseen(key_hash, &entry) {
+                            continue;
+                        }
+                        // In this order: when the age is known, so is the time that was learnt with it.
+                        let age_known = self.knows_age(entry.sequence());
+                        let now = self.shared.clock.now();
+                        let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
+                        if !self.is_live_at(&entry, now) && !ignores_end {
+                            let place = entry.place();
+                            if self.touches_at(place) != touches && !self.is_pinned(place) {
+                                // A touch may have moved the end since it was read.
+                                moved = true;
+                                continue;
+                            }
+                            count(&self.shared.counters.expired);
+                            self.forget_ended(key_hash, &entry, touches);
+                            return None;
+                        }
+                        let is_fresh = age_known && entry.lifetime().fresh_until > now;
+                        if !stale_ok && !is_fresh && !ignores_end {
+                            return None;
+                        }
+                        self.count_hit(key_hash, candidate);
+                        return Some((entry, tier));
+                    }
+                    Loaded::Entry(..) => count(&self.shared.counters.false_positives),
+                    Loaded::Moved => moved = true,
+                    Loaded::Damaged => {
+                        self.drop_damaged(key_hash, candidate);
+                    }
+                    Loaded::Unreadable | Loaded::Late => {}
+                }
+            }
+            if !moved {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Notes that a candidate answered a lookup.
+    fn count_hit(&self, key_hash: u64, candidate: Candidate) {
+        if !candidate.is_hit {
+            self.shared.index.lock(key_hash).mark_hit(candidate.location());
+        }
+        if self.shared.regions.unread_count() > 0
+            && self.is_of_earlier_start(candidate.place())
+            && !self.is_in_ram_only(candidate.place())
+        {
+            count(&self.shared.counters.doubtful_hits);
+        }
+    }
+}

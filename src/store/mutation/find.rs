@@ -1,0 +1,213 @@
+//! What there is of a key before it changes. Owns which index entries are verified, and how long that may
+//! take; changes nothing.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::format::{Kind, ObjectHead, Sequence};
+use crate::store::catalog::{Candidate, Tier};
+use crate::store::counters::count;
+use crate::store::entry::Entry;
+use crate::store::index::unverified::LOOKS_MAX;
+use crate::store::log::core::Log;
+use crate::store::lookup::load::{Extent, Loaded};
+use crate::store::lookup::sought::Sought;
+use crate::store::mutation::request::{Lifetime, StoreError};
+use crate::store::place::Place;
+use crate::store::shared::Store;
+
+/// What the index has for a key, verified on the device where a fingerprint matched.
+pub(in crate::store) struct Found {
+    pub places: SmallVec<[Place; 2]>,
+    pub matched: Option<Match>,
+    /// Words that may be the key's but cannot be read: they must not survive a change.
+    pub suspects: SmallVec<[Candidate; 1]>,
+    /// Older versions of the key that a change killed without having seen them.
+    pub dead: SmallVec<[Place; 1]>,
+    /// There are more words than were looked at, and none of those was the key's: it may have an
+    /// older version among the others, and the change must kill it unseen.
+    pub(in crate::store) is_partial: bool,
+    /// A suspect was not read by the deadline.
+    is_late: bool,
+}
+
+impl Found {
+    /// Whether the key may have an entry that could not be read in time.
+    pub fn is_unknown(&self) -> bool {
+        self.is_late && self.matched.is_none()
+    }
+
+    pub(in crate::store) fn may_supersede(&self, log: &Log, key_hash: u64) -> bool {
+        self.matched.is_some()
+            || !self.suspects.is_empty()
+            || !self.dead.is_empty()
+            || self.is_partial
+            || log.may_hide_older(key_hash)
+    }
+
+    /// Places whose words go when the key changes.
+    pub(in crate::store) fn displaced(&self) -> impl Iterator<Item = Place> + '_ {
+        let matched = self.matched.iter().map(|matched| matched.place);
+        let suspects = self.suspects.iter().map(Candidate::place);
+        matched.chain(suspects).chain(self.dead.iter().copied())
+    }
+}
+
+pub(in crate::store) struct Match {
+    pub place: Place,
+    pub tier: Tier,
+    pub sequence: Sequence,
+    pub lifetime: Lifetime,
+    /// Neither purged nor past its end. Of a large object's slices that says nothing:
+    /// [`Store::is_whole`] does, and takes the longer the more there are.
+    pub live: bool,
+    /// It is known how old it is: it may be fresh.
+    pub age_known: bool,
+    pub head: Option<ObjectHead>,
+}
+
+/// Nothing was heard of the device for [`ROOM_WAIT_MAX`].
+pub(in crate::store) const NO_ANSWER: StoreError = StoreError::Busy("the device does not answer");
+
+/// When a change reads no longer what may be its key's. The time begins with the first read: most
+/// changes need none.
+pub(in crate::store) struct Deadline {
+    after: Duration,
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    /// So long after the first read begins.
+    pub fn after(after: Duration) -> Deadline {
+        Deadline { after, at: None }
+    }
+
+    fn begun(&mut self) -> Instant {
+        *self.at.get_or_insert_with(|| Instant::now() + self.after)
+    }
+}
+
+impl Store {
+    /// Verifies the words of an object's key. Reads the device only where a fingerprint matches.
+    /// What is not read by the deadline counts as unreadable.
+    pub(in crate::store) fn find_by(
+        &self,
+        key: &[u8],
+        key_hash: u64,
+        deadline: &mut Deadline,
+    ) -> impl Future<Output = Found> {
+        self.find_among(Sought::object(key, key_hash), LOOKS_MAX, deadline)
+    }
+
+    /// As [`Store::find_by`], for the key of a slice: all words are looked at, for nobody can choose the
+    /// names of slices.
+    pub(in crate::store) fn find_slice(
+        &self,
+        key: &[u8],
+        key_hash: u64,
+        deadline: &mut Deadline,
+    ) -> impl Future<Output = Found> {
+        self.find_among(Sought::slice(key, key_hash), usize::MAX, deadline)
+    }
+
+    pub(in crate::store) async fn find_among(
+        &self,
+        sought: Sought<'_>,
+        looks_max: usize,
+        deadline: &mut Deadline,
+    ) -> Found {
+        let key_hash = sought.hash();
+        'again: loop {
+            let unseen = self.killed_unseen(key_hash);
+            let mut candidates = self.candidates(key_hash);
+            let mut found = Found {
+                places: candidates.iter().map(Candidate::place).collect(),
+                matched: None,
+                suspects: SmallVec::new(),
+                dead: SmallVec::new(),
+                is_partial: false,
+                is_late: false,
+            };
+            let oldest = || self.shared.regions.oldest_generation_but(u32::MAX);
+            if candidates.len() > looks_max && self.shared.unverified.has_room(oldest) {
+                found.is_partial = self.keep_newest(&mut candidates, looks_max);
+            }
+            for &candidate in &candidates {
+                let loaded = match self.in_ram(candidate) {
+                    Some(entry) => Loaded::Entry(entry, Tier::Ram),
+                    None => {
+                        let load = pin!(self.load_for_change(candidate, sought));
+                        let loaded = self.shared.deadlines.in_time(load, deadline.begun()).await;
+                        loaded.unwrap_or(Loaded::Late)
+                    }
+                };
+                match loaded {
+                    Loaded::Entry(entry, tier) if sought.is_of(&entry) => {
+                        if unseen.kills(&entry) || self.was_killed_unseen(key_hash, &entry) {
+                            found.dead.push(entry.place());
+                            continue;
+                        }
+                        found.matched = Some(self.matched(&entry, tier));
+                        // There is no more than one version that nothing killed.
+                        found.is_partial = false;
+                    }
+                    Loaded::Entry(..) => count(&self.shared.counters.false_positives),
+                    Loaded::Moved => continue 'again,
+                    // The RAM tier put it out, and with it all there was of it.
+                    Loaded::Damaged if self.is_in_ram_only(candidate.place()) => {
+                        if self.forget(key_hash, candidate.place()) {
+                            continue 'again;
+                        }
+                    }
+                    Loaded::Damaged | Loaded::Unreadable => found.suspects.push(candidate),
+                    Loaded::Late => {
+                        found.is_late = true;
+                        found.suspects.push(candidate);
+                    }
+                }
+            }
+            return found;
+        }
+    }
+
+    /// Reads as much as a change needs of what the RAM tier does not have: the key, or the whole slot
+    /// of an object's head. That the key is another one is only believed of a verified slot.
+    pub(in crate::store) async fn load_for_change(
+        &self,
+        candidate: Candidate,
+        sought: Sought<'_>,
+    ) -> Loaded {
+        let extent = Extent::Key { key_len: sought.key().len() };
+        match self.load_elsewhere(candidate, extent).await {
+            Loaded::Entry(entry, Tier::Disk)
+                if entry.kind() == Kind::Head || !sought.is_of(&entry) =>
+            {
+                self.load(candidate, Extent::Whole).await
+            }
+            loaded => loaded,
+        }
+    }
+
+    pub(in crate::store) fn matched(&self, entry: &Entry, tier: Tier) -> Match {
+        Match {
+            place: entry.place(),
+            tier,
+            sequence: entry.sequence(),
+            lifetime: entry.lifetime(),
+            age_known: self.knows_age(entry.sequence()),
+            live: self.is_live(entry) && self.is_visible(entry.place()),
+            head: entry.object_head(),
+        }
+    }
+
+    /// Whether no slice of a large object was evicted; a lookup gives what is whole only.
+    pub(in crate::store) async fn is_whole(&self, matched: &Match) -> bool {
+        match &matched.head {
+            Some(head) => self.has_slices(head, 0..head.len).await,
+            None => true,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Changing the store: put. Owns verification before a change and
+//! its atomic publication; the append lock orders all changes, the bucket lock guards the words.
+
+pub(super) mod epoch;
+pub(super) mod fills;
+pub(super) mod find;
+pub(super) mod publish;
+pub(super) mod remove;
+pub(super) mod request;
+pub(super) mod room;
+pub(super) mod touch;
+
+use crate::format::{Kind, ObjectHead};
+use crate::store::counters::add;
+use crate::store::log::slot::Slot;
+use crate::store::log::write::Ticket;
+use crate::store::mutation::fills::Fill;
+use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
+use crate::store::mutation::publish::{Attempt, Change};
+use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored, Value};
+use crate::store::shared::{ROOM_WAIT_MAX, Store};
+
+pub(in crate::store) use crate::store::mutation::room::Patience;
+
+impl Store {
+    /// Stores a value of at most one slice if `condition` holds of the present entry.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn put(
+        &self,
+        key: &[u8],
+        value: &Value<'_>,
+        condition: Condition,
+        fill: Option<Fill>,
+    ) -> Result<(Stored, Ticket), StoreError> {
+        add(&self.shared.counters.body_bytes, value.body.len() as u64);
+        let slot = Slot::new(Kind::Object, key, (value.metadata, value.body), value.lifetime);
+        let ram_only = value.ram_only && self.shared.resident.is_on();
+        self.publish_if(key, &slot, condition, (fill, ram_only)).await
+    }
+
+    /// Stores the head of an object whose slices are all appended, if `condition` holds.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::Evicted`] if a slice is gone already.
+    pub async fn put_head(
+        &self,
+        key: &[u8],
+        (metadata, head): (&[u8], ObjectHead),
+        lifetime: Lifetime,
+        (condition, fill): (Condition, Fill),
+    ) -> Result<(Stored, Ticket), StoreError> {
+        // What was purged may have lost its slices: it is for the purge that it fails.
+        self.check_open(Some(fill))?;
+        if !self.has_slices(&head, 0..head.len).await {
+            return Err(StoreError::Evicted);
+        }
+        let body = head.encode();
+        let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime);
+        self.publish_if(key, &slot, condition, (Some(fill), false)).await
+    }
+
+    async fn publish_if(
+        &self,
+        key: &[u8],
+        slot: &Slot<'_>,
+        condition: Condition,
+        (fill, ram_only): (Option<Fill>, bool),
+    ) -> Result<(Stored, Ticket), StoreError> {
+        self.begin_store().await?;
+        let change = Change { key_hash: self.key_hash(key), slot, fill };
+        let mut patience = Patience::default();
+        loop {
+            let mut deadline = Deadline::after(ROOM_WAIT_MAX);
+            let found = self.find_by(key, change.key_hash, &mut deadline).await;
+            if condition != Condition::Always && found.is_unknown() {
+                return Err(NO_ANSWER);
+            }
+            if let Some(refused) = self.refusal(condition, found.matched.as_ref()).await {
+                return Ok((refused, 0));
+            }
+            let attempt = if ram_only {
+                self.publish_in_ram(key, &change, &found)?
+            } else {
+                self.publish(&change, &found)?
+            };
+            match attempt {
+                Attempt::Published(sequence, ticket) => {
+                    self.after_displacing(&found);
+                    return Ok((Stored::Yes(sequence.0), ticket));
+                }
+                Attempt::Changed => {}
+                Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
+            }
+        }
+    }
+
+    /// What a store answers whose condition does not hold of what is there.
+    async fn refusal(&self, condition: Condition, matched: Option<&Match>) -> Option<Stored> {
+        if matches!(condition, Condition::Always) {
+            return None;
+        }
+        let live = match matched {
+            Some(matched) if matched.live && self.is_whole(matched).await => Some(matched),
+            _ => None,
+        };
+        match (condition, live) {
+            // What no lookup gives but one that asks for stale entries is not there.
+            (Condition::Absent, Some(live)) if live.age_known => Some(Stored::Exists),
+            (Condition::Present, Some(live)) if !live.age_known => Some(Stored::Missing),
+            (Condition::Present | Condition::Unchanged(_), None) => Some(Stored::Missing),
+            (Condition::Unchanged(cas), Some(matched)) if matched.sequence.0 != cas => {
+                Some(Stored::Exists)
+            }
+            _ => None,
+        }
+    }
+}

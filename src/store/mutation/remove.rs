@@ -1,0 +1,345 @@
+//! Taking entries out: removals, purges of one key and of all, damage. Owns that what was removed is not
+//! found from its first moment on, and who waits until that is durable.
+
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::planted::{self, Bug};
+use crate::store::damage::TakenOut;
+use crate::store::index::unverified::LOOKS_MAX;
+use crate::store::log::removals::{Removal, Tombstone};
+use crate::store::log::write::Ticket;
+use crate::store::mutation::fills::Fill;
+use crate::store::mutation::find::{Deadline, Found};
+use crate::store::mutation::request::{Lifetime, StoreError};
+use crate::store::mutation::room::Patience;
+use crate::store::shared::{PURGE_WAIT_MAX, REMOVAL_LOOK_MAX, Store};
+
+/// A key has no word, as seen at one moment.
+struct Absence {
+    /// What removed it is durable with this ticket.
+    appended: Ticket,
+    /// The latest end of what was forgotten till then.
+    forgotten_until: Timestamp,
+    /// The superblock, as it is with that ticket, tells of a time that is not before that end.
+    is_dated: bool,
+}
+
+/// Removals that are completed later, at most; what more there are stays dead in the index.
+const UNSEEN_MAX: usize = 4096;
+
+/// A removal that has not seen yet what it is of. Dropped, because it took too long or nobody waits any
+/// more, it is made without that.
+struct Unseen<'a> {
+    store: &'a Store,
+    key: &'a [u8],
+    key_hash: u64,
+    asked: bool,
+}
+
+impl Drop for Unseen<'_> {
+    fn drop(&mut self) {
+        self.store.remove_unseen(self.key, self.key_hash, self.asked);
+    }
+}
+
+impl Store {
+    /// Removes a key: nobody finds it from here on, whatever the device does. `purge` makes it
+    /// durable before it returns and fails stores in progress. True if a live entry was there;
+    /// whether all slices of a large one still were is not looked at.
+    ///
+    /// # Errors
+    /// The device failed, or did not keep up for 30 s, 5 s without room: the entry is gone, after
+    /// 1 s even where the device does not answer, and
+    /// what keeps it from coming back after a crash is written as soon as that can be.
+    pub async fn remove(&self, key: &[u8], purge: bool) -> Result<bool, StoreError> {
+        let key_hash = self.key_hash(key);
+        if purge {
+            self.shared.fills.purge(key_hash);
+        }
+        let unseen = Unseen { store: self, key, key_hash, asked: purge };
+        self.words_complete(purge).await?;
+        let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
+        let (found, taken) = loop {
+            let found = self.find_by(key, key_hash, &mut deadline).await;
+            let nothing = found.matched.is_none() && found.suspects.is_empty();
+            if nothing && let Some(absence) = self.absence_of(key_hash) {
+                std::mem::forget(unseen);
+                if purge && !self.is_settled(&absence) {
+                    self.in_time(pin!(self.settle_absence(absence))).await?;
+                }
+                return Ok(false);
+            }
+            let taken = self.take_out(key_hash, &found, purge)?;
+            if !matches!(taken, TakenOut::Changed) {
+                break (found, taken);
+            }
+        };
+        std::mem::forget(unseen);
+        self.after_displacing(&found);
+        if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
+            self.in_time(pin!(self.settle_removal(taken))).await?;
+        }
+        Ok(found.matched.is_some_and(|matched| matched.live))
+    }
+
+    /// Whether the key of a store in progress was purged since it began.
+    #[must_use]
+    pub fn is_purged(&self, fill: Fill) -> bool {
+        self.shared.fills.is_purged(fill)
+    }
+
+    /// Ends the life of a live entry now; gives the lifetime it had. Nobody finds it from here on,
+    /// whatever the device does.
+    pub(in crate::store) async fn end_life(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<Lifetime>, StoreError> {
+        let key_hash = self.key_hash(key);
+        let unseen = Unseen { store: self, key, key_hash, asked: true };
+        self.words_complete(true).await?;
+        let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
+        let (found, taken) = loop {
+            let found = self.find_by(key, key_hash, &mut deadline).await;
+            let is_live = found.matched.as_ref().is_some_and(|matched| matched.live);
+            if !is_live && found.suspects.is_empty() {
+                std::mem::forget(unseen);
+                return Ok(None);
+            }
+            let taken = self.take_out(key_hash, &found, true)?;
+            if !matches!(taken, TakenOut::Changed) {
+                break (found, taken);
+            }
+        };
+        std::mem::forget(unseen);
+        self.after_displacing(&found);
+        if matches!(taken, TakenOut::Unrecorded { .. }) {
+            self.in_time(pin!(self.settle_removal(taken))).await?;
+        }
+        let live = found.matched.filter(|matched| matched.live);
+        Ok(live.map(|live| live.lifetime))
+    }
+
+    /// Waits until the snapshot of the index is read: its words would come after a removal. Who wants
+    /// no more than that the entry is gone does not wait.
+    async fn words_complete(&self, purge: bool) -> Result<(), StoreError> {
+        if self.shared.snapshot_settled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if !purge {
+            return Err(StoreError::Busy("the regions of the device are not known yet"));
+        }
+        self.in_time(pin!(self.snapshot_settled())).await
+    }
+
+    /// Makes a key dead of which it is not known yet whether it has an entry.
+    fn remove_unseen(&self, key: &[u8], key_hash: u64, asked: bool) {
+        let shared = &*self.shared;
+        let mut log = shared.log.lock();
+        let oldest = || shared.regions.oldest_generation_but(u32::MAX);
+        if self.check_open(None).is_err() || !shared.unverified.has_room(oldest) {
+            return;
+        }
+        shared.changed.note(key_hash);
+        let kill = log.draw_tombstone(key_hash);
+        {
+            let _bucket = shared.index.lock(key_hash);
+            shared.unverified.note(key_hash, kill.sequence);
+        }
+        self.record_removal(&mut log, Tombstone { kill, asked });
+        self.release(log);
+        shared.wake_flusher.notify_one();
+        let mut unseen = shared.removed_unseen.lock();
+        if unseen.len() < UNSEEN_MAX {
+            unseen.push((key.into(), kill.sequence));
+        }
+    }
+
+    /// Takes out what removals killed that did not see it: as long as one is dead but in the index a stop
+    /// writes no snapshot.
+    pub(in crate::store) async fn take_out_unseen(&self) {
+        if !self.shared.snapshot_settled.load(Ordering::Acquire) {
+            return;
+        }
+        let mut unseen = std::mem::take(&mut *self.shared.removed_unseen.lock());
+        while let Some((key, sequence)) = unseen.pop() {
+            if self.shared.is_stopping() {
+                return;
+            }
+            let key_hash = self.key_hash(&key);
+            let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
+            loop {
+                let found = self.find_by(&key, key_hash, &mut deadline).await;
+                if !found.suspects.is_empty() {
+                    // The device does not answer: later, and this one last.
+                    unseen.insert(0, (key, sequence));
+                    self.shared.removed_unseen.lock().splice(0..0, unseen);
+                    return;
+                }
+                if found.places.len() > LOOKS_MAX {
+                    break;
+                }
+                let log = self.shared.log.lock();
+                let mut bucket = self.shared.index.lock(key_hash);
+                if self.is_unchanged(&bucket, &found.places) {
+                    for place in &found.dead {
+                        if let Some(word) = bucket.remove(place.location()) {
+                            self.shared.uncount(word);
+                        }
+                    }
+                    self.shared.unverified.forget(key_hash, sequence);
+                    drop(bucket);
+                    self.release(log);
+                    for place in &found.dead {
+                        self.shared.resident.remove(*place);
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes what was found of a key out of the index, with its kill record if that can be written
+    /// now. `asked` if somebody waits for it to be durable.
+    fn take_out(&self, key_hash: u64, found: &Found, asked: bool) -> Result<TakenOut, StoreError> {
+        let shared = &*self.shared;
+        let mut log = shared.log.lock();
+        self.check_open(None)?;
+        shared.changed.note(key_hash);
+        let mut bucket = shared.index.lock(key_hash);
+        if !self.is_unchanged(&bucket, &found.places) {
+            return Ok(TakenOut::Changed);
+        }
+        let kill = log.draw_tombstone(key_hash);
+        self.unlink(found, (key_hash, kill.sequence), (&mut bucket, &mut log));
+        drop(bucket);
+        let taken = self.record_removal(&mut log, Tombstone { kill, asked });
+        self.release(log);
+        Ok(taken)
+    }
+
+    /// Waits until the removal of a key is durable.
+    async fn settle_removal(&self, taken: TakenOut) -> Result<(), StoreError> {
+        let (tombstone, is_remembered) = match taken {
+            TakenOut::Logged(ticket) => return self.flush_through(ticket).await,
+            TakenOut::Unrecorded { tombstone, is_remembered } => (tombstone, is_remembered),
+            TakenOut::Changed => return Ok(()),
+        };
+        self.begin_mutation().await?;
+        let mut patience = Patience::default();
+        loop {
+            let changed = self.shared.changes.notified();
+            match self.advance_removal(tombstone, is_remembered) {
+                Removal::Logged(ticket) => return self.flush_through(ticket).await,
+                Removal::Done => return Ok(()),
+                Removal::Waiting if self.shared.health.is_refusing() => {
+                    // Tries the device at once. With it what waits is written.
+                    let trial = self.shared.log.lock().note_modified();
+                    self.flush_through(trial).await?;
+                }
+                Removal::Waiting => {
+                    let deadline = patience.deadline(&self.shared.counters);
+                    self.shared.wake_reclaimer.notify_one();
+                    self.shared.wake_flusher.notify_one();
+                    self.wait_until(deadline, changed).await?;
+                }
+            }
+        }
+    }
+
+    /// Appends a tombstone if nobody did and that can be; tells where it is.
+    fn advance_removal(&self, tombstone: Tombstone, is_remembered: bool) -> Removal {
+        let mut log = self.shared.log.lock();
+        let now = self.shared.clock.now();
+        let may_append = !self.shared.health.is_refusing();
+        let key_hash = tombstone.kill.key_hash;
+        if may_append && is_remembered {
+            log.record_removal(key_hash, now);
+        }
+        let removal = match is_remembered {
+            true => log.removal(key_hash),
+            // Nobody else knows of it: only this attempt counts.
+            false if may_append => {
+                log.append_tombstone(tombstone, now).map_or(Removal::Waiting, Removal::Logged)
+            }
+            false => Removal::Waiting,
+        };
+        self.release(log);
+        removal
+    }
+
+    /// Whether a key without a word has none for good, as seen under the append lock: nothing is
+    /// half published and no older version may hide.
+    fn absence_of(&self, key_hash: u64) -> Option<Absence> {
+        let log = self.shared.log.lock();
+        let is_absent = !log.may_hide_older(key_hash)
+            && self.shared.index.lock(key_hash).candidates().is_empty();
+        // Whoever forgot an entry of the key noted its end before.
+        let forgotten_until = Timestamp(self.shared.forgotten_until.load(Ordering::Acquire));
+        let is_dated = log.superblock().0.time.cache >= forgotten_until;
+        is_absent.then(|| Absence { appended: log.appended(), forgotten_until, is_dated })
+    }
+
+    fn is_settled(&self, absence: &Absence) -> bool {
+        absence.is_dated && self.is_durable(absence.appended)
+    }
+
+    /// A key that has no word may have one again after a crash, as long as what removed it
+    /// (an expired overwrite, a kill record) is not durable; and a key that expired, as long as the
+    /// device knows of no time after its end: the clock may be set back before the next start. A
+    /// purge waits for that.
+    async fn settle_absence(&self, absence: Absence) -> Result<(), StoreError> {
+        let Absence { appended, forgotten_until, is_dated } = absence;
+        // Not with a later ticket alone: what failed since would be forgotten.
+        self.flush_through_if_needed(appended).await?;
+        if is_dated {
+            return Ok(());
+        }
+        self.begin_mutation().await?;
+        let renewed = {
+            let mut log = self.shared.log.lock();
+            if log.superblock().0.time.cache < forgotten_until {
+                log.renew_superblock(self.shared.clock.pair())
+            } else {
+                log.appended()
+            }
+        };
+        self.flush_through_if_needed(renewed).await
+    }
+
+    /// Makes everything stored so far dead, at once and then durably. O(1): a floor in the superblock.
+    ///
+    /// # Errors
+    /// The device failed, or did not keep up for 30 s: entries are gone now, and the floor is written
+    /// as soon as that can be; before it is, they may come back after a crash.
+    pub async fn purge_all(&self) -> Result<(), StoreError> {
+        self.shared.fills.purge_all();
+        let ticket = {
+            let mut log = self.shared.log.lock();
+            self.check_open(None)?;
+            let (floor, ticket) = log.raise_purge_floor(self.shared.clock.pair());
+            self.shared.set_purge_floor(floor);
+            ticket
+        };
+        // Whether or not somebody waits: it is written.
+        self.shared.wake_flusher.notify_one();
+        let settled = pin!(async {
+            self.begin_mutation().await?;
+            self.flush_through(ticket).await
+        });
+        self.in_time(settled).await
+    }
+
+    /// Waits for a purge to be durable, but not for ever.
+    async fn in_time(
+        &self,
+        settled: Pin<&mut impl Future<Output = Result<(), StoreError>>>,
+    ) -> Result<(), StoreError> {
+        let ends = Instant::now() + PURGE_WAIT_MAX;
+        let settled = self.shared.deadlines.in_time(settled, ends).await;
+        settled.unwrap_or(Err(StoreError::Busy("the device does not keep up")))
+    }
+}

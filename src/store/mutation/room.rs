@@ -1,0 +1,57 @@
+//! Waiting for room. Owns how long one store waits over all its attempts.
+
+use std::pin::pin;
+
+use tokio::time::Instant;
+
+use crate::store::counters::count;
+use crate::store::log::appender::NoRoom;
+use crate::store::mutation::request::StoreError;
+use crate::store::shared::{ROOM_WAIT_MAX, Store};
+
+/// How long one store waits for room, over all its waits.
+#[derive(Default)]
+pub(in crate::store) struct Patience {
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    pub fn deadline(&mut self, counters: &crate::store::counters::Counters) -> Instant {
+        *self.deadline.get_or_insert_with(|| {
+            count(&counters.stalls);
+            Instant::now() + ROOM_WAIT_MAX
+        })
+    }
+}
+
+impl Store {
+    pub(in crate::store) async fn wait_for_room(
+        &self,
+        why: NoRoom,
+        patience: &mut Patience,
+    ) -> Result<(), StoreError> {
+        let deadline = patience.deadline(&self.shared.counters);
+        let changed = self.shared.changes.notified();
+        match why {
+            NoRoom::Regions | NoRoom::Purges => self.shared.wake_reclaimer.notify_one(),
+            NoRoom::Backlog | NoRoom::Epoch => self.shared.wake_flusher.notify_one(),
+        }
+        if self.shared.log.lock().has_room(why) {
+            return Ok(());
+        }
+        self.wait_until(deadline, changed).await
+    }
+
+    pub(in crate::store) async fn wait_until(
+        &self,
+        deadline: Instant,
+        changed: impl Future<Output = ()>,
+    ) -> Result<(), StoreError> {
+        let is_over = Instant::now() >= deadline;
+        if is_over || self.shared.deadlines.in_time(pin!(changed), deadline).await.is_none() {
+            count(&self.shared.counters.refused);
+            return Err(StoreError::Busy("the device does not keep up"));
+        }
+        Ok(())
+    }
+}

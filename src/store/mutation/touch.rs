@@ -1,0 +1,257 @@
+//! Giving a live entry a new lifetime where it is: in memory, or by a read-modify-write of its
+//! header on the device. Owns the pin that keeps the region from being reused meanwhile.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
+
+use crate::clock::Timestamp;
+use crate::format::{ENTRY_HEADER_LEN, ObjectHead, REGION_HEADER_LEN, RegionHeader, SliceKey};
+use crate::store::counters::count;
+use crate::store::log::touches::{TouchPlace, rewrite_lifetime};
+use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
+use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored, Value};
+use crate::store::place::Place;
+use crate::store::shared::{ROOM_WAIT_MAX, Store};
+
+/// Touches of one large object come one after the other: or a shorter lifetime could reach slices after a
+/// longer one reached the head. Kept until the last rewrite of a touch is done.
+type Turn = Arc<OwnedMutexGuard<()>>;
+
+impl Store {
+    /// Gives a live entry a new lifetime without moving it, where it is on the device. One whose
+    /// end is not after now is removed.
+    ///
+    /// # Errors
+    /// The device failed, or does not answer: then the lifetime may change all the same.
+    pub async fn touch(
+        &self,
+        key: &[u8],
+        fresh_until: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<Option<Lifetime>, StoreError> {
+        let key_hash = self.key_hash(key);
+        if keep_until <= self.shared.clock.now() {
+            let Some(ended) = self.end_life(key).await? else { return Ok(None) };
+            count(&self.shared.counters.touched);
+            return Ok(Some(Lifetime { stored_at: ended.stored_at, fresh_until, keep_until }));
+        }
+        self.begin_store().await?;
+        let mut turn: Option<Turn> = None;
+        loop {
+            self.check_open(None)?;
+            let found = self.find_by(key, key_hash, &mut Deadline::after(ROOM_WAIT_MAX)).await;
+            if found.is_unknown() {
+                return Err(NO_ANSWER);
+            }
+            // How much longer the entry may live nobody can say without knowing how old it is.
+            let touched = |matched: &Match| matched.live && matched.age_known;
+            let Some(matched) = found.matched.filter(touched) else {
+                return Ok(None);
+            };
+            if matched.head.is_some() && turn.is_none() {
+                let lock = Arc::clone(self.shared.touch_lock(key_hash)).lock_owned();
+                turn = Some(Arc::new(timeout(ROOM_WAIT_MAX, lock).await.map_err(|_| NO_ANSWER)?));
+                continue;
+            }
+            if !self.is_whole(&matched).await {
+                return Ok(None);
+            }
+            let lifetime =
+                Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
+            if let Some(head) = matched.head
+                && keep_until > matched.lifetime.keep_until
+            {
+                if !self.touch_slices(head, lifetime, turn.as_ref()).await? {
+                    return Ok(None);
+                }
+                // Or a power cut could keep the head's new end and lose that of a slice.
+                let durable = self.flush_through(self.last_ticket());
+                timeout(ROOM_WAIT_MAX, durable).await.map_err(|_| NO_ANSWER)??;
+            }
+            if self.touch_at((key, key_hash), &matched, lifetime, turn.as_ref()).await? {
+                count(&self.shared.counters.touched);
+                return Ok(Some(lifetime));
+            }
+        }
+    }
+
+    /// The slices of an object must live as long as its head. False if one of them is not found.
+    async fn touch_slices(
+        &self,
+        head: ObjectHead,
+        lifetime: Lifetime,
+        turn: Option<&Turn>,
+    ) -> Result<bool, StoreError> {
+        for number in 0..head.slice_count() {
+            let key = SliceKey { object: head.object, number }.encode();
+            let key_hash = self.slice_hash(&key);
+            loop {
+                let mut deadline = Deadline::after(ROOM_WAIT_MAX);
+                let found = self.find_slice(&key, key_hash, &mut deadline).await;
+                let Some(matched) = found.matched else { return Ok(false) };
+                if self.touch_at((&key, key_hash), &matched, lifetime, turn).await? {
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// False if the entry moved, is being copied or is on its way to the device: find it again.
+    async fn touch_at(
+        &self,
+        (key, key_hash): (&[u8], u64),
+        matched: &Match,
+        lifetime: Lifetime,
+        turn: Option<&Turn>,
+    ) -> Result<bool, StoreError> {
+        let place = matched.place;
+        let (life, offset) = place.split(&self.shared.layout);
+        let region = life.region();
+        if self.shared.regions.get(region).is_none() {
+            return self.store_again(key, matched, lifetime).await;
+        }
+        let Some(pin) = self.pin(key_hash, place) else { return Ok(false) };
+        let changed = self.shared.changes.notified();
+        let touched = {
+            let mut log = self.shared.log.lock();
+            self.check_open(None)?;
+            log.touch(region, offset, lifetime)
+        };
+        match touched {
+            TouchPlace::Memory => {}
+            TouchPlace::InUse => {
+                drop(pin);
+                tokio::task::yield_now().await;
+                return Ok(false);
+            }
+            TouchPlace::InFlight => {
+                drop(pin);
+                self.shared.wake_flusher.notify_one();
+                timeout(ROOM_WAIT_MAX, changed).await.map_err(|_| NO_ANSWER)?;
+                return Ok(false);
+            }
+            TouchPlace::Device { mark_region } => {
+                let (store, turn) = (self.clone(), turn.cloned());
+                // Once begun it must end before the pin does, even if the caller goes away.
+                let work = self.shared.runtime.spawn(async move {
+                    let done = store.touch_on_device(place, lifetime, mark_region).await;
+                    // Even a failed write may have changed the device.
+                    store.shared.log.lock().note_modified();
+                    if matches!(done, Ok(true)) {
+                        store.after_touch(place, lifetime);
+                    }
+                    drop((pin, turn));
+                    store.shared.wake_flusher.notify_one();
+                    done
+                });
+                let done = timeout(ROOM_WAIT_MAX, work).await.map_err(|_| NO_ANSWER)?;
+                let done = done.map_err(|_| StoreError::ShuttingDown)??;
+                if !done {
+                    // The copy in the RAM tier may be whole, but it cannot be kept as it should.
+                    if let Some(candidate) = self.candidate_at(key_hash, place) {
+                        self.drop_damaged(key_hash, candidate);
+                    }
+                }
+                return Ok(done);
+            }
+        }
+        self.after_touch(place, lifetime);
+        drop(pin);
+        Ok(true)
+    }
+
+    /// An entry kept in RAM only is stored anew: with its new lifetime it may belong on the device.
+    async fn store_again(
+        &self,
+        key: &[u8],
+        matched: &Match,
+        lifetime: Lifetime,
+    ) -> Result<bool, StoreError> {
+        let Some(entry) = self.resident_version(matched.place, matched.sequence) else {
+            return Ok(false);
+        };
+        let (metadata, body) = (entry.metadata(), entry.body());
+        let value = Value { metadata, body, lifetime, ram_only: false };
+        let condition = Condition::Unchanged(matched.sequence.0);
+        let stored = Box::pin(self.put(key, &value, condition, None)).await?;
+        Ok(matches!(stored.0, Stored::Yes(_)))
+    }
+
+    fn pin(&self, key_hash: u64, place: Place) -> Option<Pin> {
+        let bucket = self.shared.index.lock(key_hash);
+        if !bucket.contains(place.location()) || !self.is_present(place) {
+            return None;
+        }
+        let region = place.region(&self.shared.layout);
+        let row = self.shared.regions.on_device(region);
+        row.pin();
+        // From here on a copy read earlier is not re-inserted: it lacks the touch.
+        row.count_touch();
+        Some(Pin { store: self.clone(), region })
+    }
+
+    /// Rewrites the entry's header where it is, and its region's where that has to tell of it. The
+    /// region is pinned, so it stays in the life of the place.
+    async fn touch_on_device(
+        &self,
+        place: Place,
+        lifetime: Lifetime,
+        mark_region: bool,
+    ) -> Result<bool, StoreError> {
+        let shared = &*self.shared;
+        let (life, offset) = place.split(&shared.layout);
+        let region = life.region();
+        let start = shared.layout.region_offset(region);
+        let row = shared.regions.on_device(region);
+        if mark_region {
+            let (uuid, range) = (shared.uuid, start..start + REGION_HEADER_LEN as u64);
+            let mark = move |bytes: &mut [u8]| {
+                let Ok(mut header) = RegionHeader::decode(bytes, uuid, region) else {
+                    return false;
+                };
+                if header.generation != life.generation() {
+                    return false;
+                }
+                header.touched = true;
+                bytes.copy_from_slice(&header.encode(uuid, region));
+                true
+            };
+            if shared.device.modify(range, mark).await? {
+                row.set_touched();
+            }
+        }
+        let at = start + offset;
+        let seed = shared.regions.seed_of(life);
+        let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
+        Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
+    }
+
+    fn after_touch(&self, place: Place, lifetime: Lifetime) {
+        let row = self.shared.regions.on_device(place.region(&self.shared.layout));
+        row.raise_keep_until(lifetime.keep_until);
+        let filling = self.shared.fill_lock(place).lock();
+        row.count_touch();
+        let lost = match self.shared.resident.get(place) {
+            Some(entry) => self.shared.resident.insert(entry.with_lifetime(lifetime)),
+            None => Vec::new(),
+        };
+        drop(filling);
+        self.drop_lost(&lost);
+    }
+}
+
+/// Holds off reuse of a region.
+struct Pin {
+    store: Store,
+    region: u32,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.store.shared.regions.on_device(self.region).unpin();
+        self.store.shared.unpinned.notify_one();
+    }
+}

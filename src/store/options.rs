@@ -1,0 +1,37 @@
+//! How a store behaves.
+
+use std::time::Duration;
+
+use crate::store::log::sequences::PER_EPOCH;
+
+/// Bytes that the scrubber reads each second, unless told otherwise: 4 TB in three days and 16 TB in
+/// eleven, one to three hundredths of what an NVMe or SATA disk gives, a tenth of a slow hard disk.
+pub const SCRUB_BYTES_PER_SEC: u64 = 16 << 20;
+
+/// How a store behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Longest time that an acknowledged change is in memory only.
+    pub flush_interval: Duration,
+    /// Bytes that are read each second at most to verify what is on the device; 0 does not.
+    pub scrub_bytes_per_sec: u64,
+    /// Bits of the key hash that are used: all of them, but for tests that want collisions.
+    pub hash_mask: u64,
+    /// Sequence numbers in one epoch: as many as there are, but for tests that want it to end soon.
+    #[doc(hidden)]
+    pub sequences_per_epoch: u32,
+    /// Bytes of memory that bodies on their way to clients share.
+    pub range_buffer_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            flush_interval: Duration::from_millis(100),
+            scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
+            hash_mask: u64::MAX,
+            sequences_per_epoch: PER_EPOCH,
+            range_buffer_bytes: 64 << 20,
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Emptying and freeing one region. Owns the order in which its entries and tombstones go on elsewhere and
+//! the region becomes free.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::device::{AlignedBuf, WriteSlice};
+use crate::format::{Footer, FooterRecord, Kill, Kind, LogKind, RegionHeader, RegionUse};
+use crate::planted::{self, Bug};
+use crate::store::counters::{add, count};
+use crate::store::log::appender::{Appender, NoRoom};
+use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::mutation::request::StoreError;
+use crate::store::place::Place;
+use crate::store::reclaim::reinsert::{Moved, Reason};
+use crate::store::reclaim::victim::{BATCH, Victim};
+use crate::store::region::ranking::MOSTLY_DEAD;
+use crate::store::region::reader::{Contents, Effort};
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
+
+impl Store {
+    /// Empties and frees a region in `state`, to which it goes back where that fails.
+    pub(in crate::store) async fn try_to_free(
+        &self,
+        victim: Victim,
+        state: RegionState,
+    ) -> Result<(), StoreError> {
+        let region = victim.region;
+        let row = self.shared.regions.on_device(region);
+        if !row.change_state(state, RegionState::Reclaiming) {
+            // It is just being read again.
+            return Ok(());
+        }
+        let generation = row.generation();
+        let freed = if state == RegionState::Unreadable {
+            self.shared.log.lock().begin_freeing();
+            self.free(region).await
+        } else {
+            self.reclaim(victim).await
+        };
+        if let Err(error) = &freed {
+            if row.generation() != generation {
+                // On the device its life goes on: kill records for it are still needed.
+                self.shared.regions.begin_life(region, generation, state);
+            }
+            row.set_state(state);
+            if is_of_device(error) {
+                row.set_aside(self.shared.clock.now().plus(pause(row.failures())));
+            }
+        }
+        self.shared.log.lock().end_freeing(region, freed.is_ok());
+        match &freed {
+            Ok(()) => self.note_success(),
+            Err(StoreError::Device(error)) if error.operation != "read" => {
+                self.note_failure(error);
+                // It tries the device again when that is due, and does not know of it yet.
+                self.shared.wake_flusher.notify_one();
+            }
+            Err(_) => {}
+        }
+        freed
+    }
+
+    pub(in crate::store) async fn reclaim(&self, victim: Victim) -> Result<(), StoreError> {
+        let Victim { region, .. } = victim;
+        let shared = &*self.shared;
+        let row = shared.regions.on_device(region);
+        let contents = self.contents_to_empty(region).await?;
+        let kills: Vec<Kill> = contents.footer.all_kills().collect();
+        // First of all: without room for them the region stays as it is, and its entries are served.
+        let carried = self.carry_kills(region, &kills)?;
+        if !row.holds_purges() {
+            shared.log.lock().begin_freeing();
+        }
+        if (kills.len() as u64) < row.kills() && !shared.regions.is_oldest(region) {
+            // Damage took some with it: what they hid may turn up after the next start.
+            shared.log.lock().note_all_unindexed();
+        }
+        let moved = self.empty(victim, &contents.footer).await;
+        // What outlives the region must be durable before the region is gone.
+        if carried || moved {
+            let ticket = shared.log.lock().appended();
+            self.flush_through(ticket).await?;
+        }
+        while row.is_pinned() {
+            shared.unpinned.notified().await;
+        }
+        self.free(region).await
+    }
+
+    /// Writes the entries of a region again that outlive it, and takes the others out of the index;
+    /// true if any was written.
+    pub(in crate::store) async fn empty(&self, victim: Victim, footer: &Footer) -> bool {
+        let Victim { region, .. } = victim;
+        let shared = &*self.shared;
+        let row = shared.regions.on_device(region);
+        let life = shared.regions.life(region);
+        // What could not be read at the start may hold a newer version of an entry or its death: with
+        // a new sequence the entry would prevail over them for good.
+        let is_doubtful =
+            shared.regions.unread_count() > 0 && life.generation().epoch() <= shared.opened_epoch;
+        let all_dead =
+            row.keep_until() <= shared.clock.now() || life.generation() < shared.purge_floor();
+        let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
+        let has_claims = row.claimed() > 0;
+        let mut moved = false;
+        // The smallest first: so what may be re-inserted keeps the most entries.
+        let mut records: Vec<&FooterRecord> = footer.records.iter().collect();
+        records.sort_unstable_by_key(|record| (record.slot_len, record.offset));
+        for (n, record) in records.into_iter().enumerate() {
+            if n % BATCH == BATCH - 1 {
+                // A region may hold a million entries, and the flusher may run in this thread.
+                tokio::task::yield_now().await;
+            }
+            let place = life.place(record.offset, &shared.layout);
+            let Some(word) = shared.index.lock(record.key_hash).get(place.location()) else {
+                continue;
+            };
+            // With a new sequence an entry of unknown age would pass for one of this start.
+            let may_stay = !all_dead && self.knows_age(row.generation());
+            let worth = may_stay && (keep_all || word.is_hit());
+            if worth && is_doubtful {
+                count(&shared.counters.doubtful_evicted);
+            }
+            let is_claimed = has_claims && matches!(record.kind, Kind::Slice | Kind::Head);
+            // Of an object that loses a slice or its head here nothing else is worth anything.
+            let worth = worth && !is_doubtful && (!is_claimed || victim.just_stored_stays);
+            if (is_claimed && self.move_claimed(record, place, victim.just_stored_stays).await)
+                || (worth && self.reinsert(record, word, place, Reason::Worth).await == Moved::Yes)
+            {
+                moved = true;
+            } else {
+                self.evict(record.key_hash, place);
+            }
+        }
+        self.sweep_if_left(region).await;
+        shared.large.lock().emptied(region);
+        moved
+    }
+
+    /// What a region holds that is to be emptied. Unless the others are all younger, all of it must be
+    /// read: a tombstone that is lost with it would bring back what it hides in them.
+    pub(in crate::store) async fn contents_to_empty(
+        &self,
+        region: u32,
+    ) -> Result<Contents, StoreError> {
+        let generation = self.shared.regions.on_device(region).generation();
+        let read = self.read_contents(region, generation, Effort::Little).await;
+        let is_oldest = self.shared.regions.is_oldest(region);
+        match read {
+            Ok(Contents { hole: Some(error), .. }) if !is_oldest => Err(error.into()),
+            Err(error) if is_oldest => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(region, error, "the oldest region is freed unread");
+                Ok(Contents::default())
+            }
+            read => Ok(read?),
+        }
+    }
+
+    pub(in crate::store) fn evict(&self, key_hash: u64, place: Place) {
+        let mut bucket = self.shared.index.lock(key_hash);
+        if let Some(word) = bucket.remove(place.location()) {
+            self.shared.uncount(word);
+            count(&self.shared.counters.evicted);
+        }
+        drop(bucket);
+        self.shared.resident.remove(place);
+    }
+
+    /// Words may point to slots that a damaged region no longer names: find them the long way, a few
+    /// shards at a time, since the index may be large. No word into the region comes meanwhile:
+    /// nothing is written to it, and only what is written gets a word.
+    pub(in crate::store) async fn sweep_if_left(&self, region: u32) {
+        let shared = &*self.shared;
+        let row = shared.regions.on_device(region);
+        for shard in 0..shared.index.shard_count() {
+            if row.live() == 0 {
+                return;
+            }
+            shared.index.sweep_shard(shard, |word| {
+                let here = word.location().split(&shared.layout).0 == region;
+                if here {
+                    shared.uncount(word);
+                    count(&shared.counters.evicted);
+                }
+                here
+            });
+            if shard % SWEEP_SHARDS == SWEEP_SHARDS - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(row.live(), 0, "no index word points into a region that is freed");
+    }
+
+    /// Copies the kill records whose victims may still be on the device to the open region; true
+    /// if there were any.
+    pub(in crate::store) fn carry_kills(
+        &self,
+        region: u32,
+        kills: &[Kill],
+    ) -> Result<bool, StoreError> {
+        let oldest = self.shared.regions.oldest_generation_but(region);
+        let oldest = oldest.filter(|_| !planted::is(Bug::DropKillRecords));
+        let needed: Vec<Kill> = kills
+            .iter()
+            .filter(|kill| oldest.is_some_and(|oldest| kill.sequence > oldest))
+            .copied()
+            .collect();
+        let in_purges = self.shared.regions.on_device(region).holds_purges();
+        for batch in needed.chunks(KILLS_PER_SLOT_MAX) {
+            if in_purges {
+                // Never to the other log: the two copies must not meet in one region.
+                let mut log = self.shared.log.lock();
+                log.reserve_purges(batch.len(), Appender::Reclaim, self.shared.clock.now())
+                    .map_err(no_room)?;
+                log.append_purges(batch);
+                self.release(log);
+                continue;
+            }
+            let encoded = Slot::encode_kills(batch);
+            let slot = Slot::of_kills(&encoded, self.shared.clock.now());
+            let mut log = self.shared.log.lock();
+            let at =
+                log.reserve(&slot, Appender::Reclaim, self.shared.clock.now()).map_err(no_room)?;
+            self.fill_kills(&mut log, at, batch);
+        }
+        add(&self.shared.counters.kills_carried, needed.len() as u64);
+        Ok(!needed.is_empty())
+    }
+
+    /// Frees a region that nothing points into: durably, so that nothing in it comes back.
+    pub(in crate::store) async fn free(&self, region: u32) -> Result<(), StoreError> {
+        let shared = &*self.shared;
+        let generation = shared.log.lock().draw();
+        let row = shared.regions.on_device(region);
+        // The life ends in memory first: readers with an old word look the key up again.
+        shared.regions.begin_life(region, generation, RegionState::Reclaiming);
+        let header = RegionHeader {
+            generation,
+            region_use: RegionUse::Free,
+            stamp: shared.clock.now(),
+            touched: false,
+            log: LogKind::Data,
+        };
+        let start = shared.layout.region_offset(region);
+        let (block, begun) = {
+            let mut log = shared.log.lock();
+            (log.region_header_block(region, &header), log.note_modified())
+        };
+        shared.device.write(start, vec![block]).await?;
+        // The trailer goes too, so that one damaged block cannot bring the region back.
+        let alignment = shared.layout.alignment;
+        let align = shared.device.geometry().memory_alignment.max(alignment);
+        let blank = AlignedBuf::zeroed(alignment as usize, align as usize);
+        let end = start + shared.layout.region_size - u64::from(alignment);
+        shared.device.write(end, vec![WriteSlice::whole(Arc::new(blank))]).await?;
+        // By the flusher: were a flush of reclaim's own to fail, what the flusher wrote before it
+        // would be lost too, and its next flush would not tell.
+        let ticket = shared.log.lock().note_modified();
+        self.flush_through(ticket).await?;
+        if shared.failed.load(Ordering::Acquire) >= begun {
+            // A flush between the two writes failed, and may have lost the first.
+            return Err(StoreError::NotDurable);
+        }
+        row.forget_failures();
+        shared.regions.note_read(region);
+        let is_waited_for = {
+            let mut log = shared.log.lock();
+            log.add_free(region);
+            log.removals_waiting() > 0 || log.is_epoch_held_up()
+        };
+        if is_waited_for {
+            shared.wake_flusher.notify_one();
+        }
+        count(&shared.counters.regions_freed);
+        shared.changes.notify_waiters();
+        Ok(())
+    }
+
+    pub(in crate::store) fn is_set_aside(&self, region: u32) -> bool {
+        self.shared.regions.on_device(region).is_set_aside(self.shared.clock.now())
+    }
+}
+
+/// Shards of the index swept without letting others run: well below a millisecond with 50 million words.
+pub(in crate::store) const SWEEP_SHARDS: usize = 16;
+
+/// How long a region that could not be reclaimed is set aside, the first time and at most. It may
+/// hold entries that the index has no more: until it is free every change leaves a kill record.
+pub(in crate::store) const SET_ASIDE: [Duration; 2] =
+    [Duration::from_secs(60), Duration::from_secs(3600)];
+
+/// Whether a region could not be reclaimed because it could not be read, and nothing in it was lost by
+/// the attempt.
+pub(in crate::store) fn is_unreadable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Device(error) if error.operation == "read")
+}
+
+/// Why kill records could not be carried on.
+pub(in crate::store) fn no_room(why: NoRoom) -> StoreError {
+    match why {
+        NoRoom::Epoch => StoreError::Busy("no sequences until the next epoch is durable"),
+        _ => StoreError::Busy("no region for kill records"),
+    }
+}
+
+/// Whether the device is to blame. What only has no room now is as good as before.
+pub(in crate::store) fn is_of_device(error: &StoreError) -> bool {
+    matches!(error, StoreError::Device(_) | StoreError::NotDurable)
+}
+
+/// How long a region is set aside after so many failures before this one.
+pub(in crate::store) fn pause(failures: u32) -> Duration {
+    SET_ASIDE[0].saturating_mul(1 << failures.min(16)).min(SET_ASIDE[1])
+}

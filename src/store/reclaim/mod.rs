@@ -1,0 +1,92 @@
+//! Making room: empties a region and frees it, one region a call. Owns the order in which that
+//! is done; which region it is, `victim` says.
+
+pub(super) mod drop_slices;
+pub(super) mod freeing;
+pub(super) mod purge_regions;
+pub(super) mod reinsert;
+pub(super) mod stuck;
+#[cfg(test)]
+mod tests;
+pub(super) mod victim;
+
+use crate::store::log::appender::Appender;
+use crate::store::mutation::request::StoreError;
+use crate::store::reclaim::freeing::is_unreadable;
+use crate::store::reclaim::victim::Hand;
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
+
+impl Store {
+    /// Keeps free regions ahead of the writers until the store is closed.
+    pub(super) async fn run_reclaimer(self) {
+        let mut hand = Hand::default();
+        loop {
+            self.shared.wake_reclaimer.notified().await;
+            loop {
+                if self.shared.is_stopping() {
+                    return;
+                }
+                let reclaimed = match self.reclaim_one(&mut hand).await {
+                    Ok(reclaimed) => reclaimed,
+                    Err(error) => {
+                        self.tell_failure(&error);
+                        if !is_unreadable(&error) || !self.has_untried_region() {
+                            tokio::time::sleep(crate::store::shared::RETRY_PAUSE).await;
+                        }
+                        true
+                    }
+                };
+                if !reclaimed && !self.discard_one().await {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether a region waits to be emptied of which it is not known that it cannot be.
+    fn has_untried_region(&self) -> bool {
+        let now = self.shared.clock.now();
+        self.shared.regions.ranked(|ranking| ranking.has_untried(now))
+    }
+
+    async fn reclaim_one(&self, hand: &mut Hand) -> Result<bool, StoreError> {
+        if !self.shared.is_recovered()
+            // In vain it would drop what can still be read.
+            || self.shared.health.is_refusing()
+            || self.shared.log.lock().check_epoch(Appender::Reclaim).is_err()
+            || (self.shared.log.lock().free_count() >= self.free_target() && !self.has_condemned())
+        {
+            return Ok(false);
+        }
+        if self.empty_purge_region().await {
+            return Ok(true);
+        }
+        if self.free_dead().await || self.free_stuck_and_oldest().await {
+            return Ok(true);
+        }
+        if self.is_full_of_tombstones()
+            && let Some((region, state)) = self.oldest_if_stuck()
+            && !self.is_set_aside(region)
+            && self.is_freed(self.give_up(region, state).await)
+        {
+            return Ok(true);
+        }
+        let was_in_need = self.is_in_need();
+        let Some(victim) = self.pick_victim(hand).await else { return Ok(false) };
+        match self.try_to_free(victim, RegionState::Sealed).await {
+            // The last free region went for it: the next victim is the one with the least to carry.
+            Err(StoreError::Busy(_)) if self.is_in_need() && !was_in_need => {}
+            Err(StoreError::Busy(why)) => self.make_room_otherwise(why).await?,
+            freed => freed?,
+        }
+        Ok(true)
+    }
+
+    /// Whether a region waits to be emptied because it is damaged. One that cannot be emptied waits
+    /// until it is its turn among the others.
+    fn has_condemned(&self) -> bool {
+        let now = self.shared.clock.now();
+        self.shared.regions.ranked(|ranking| ranking.has_condemned(now))
+    }
+}

@@ -1,0 +1,95 @@
+//! Which region of the log of purges is emptied, and when: each group commit takes at least a block, so
+//! these regions fill with little in them. Owns the choice; `reclaim` empties them like others.
+
+use crate::format::{KILL_LEN, Kill, Sequence};
+use crate::store::reclaim::freeing::pause;
+use crate::store::reclaim::victim::Victim;
+use crate::store::region::reader::Effort;
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
+
+/// A region is emptied out of need if what must be carried on fits into one part in this many of another,
+/// footer included.
+const NEEDED_SHARE: u64 = 4;
+/// Bytes that a tombstone takes, in a slot and in the footer.
+const KILL_SPACE: u64 = 2 * KILL_LEN as u64;
+
+impl Store {
+    /// Empties a region of the log of purges where that gives room; true if one was. When no region
+    /// can take what must be carried on, others are to be emptied first.
+    pub(in crate::store) async fn empty_purge_region(&self) -> bool {
+        let Some((region, state)) = self.purge_region_to_empty().await else { return false };
+        match self.try_to_free(Victim::whole(region), state).await {
+            Ok(()) => true,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(region, error, "a region of purges could not be emptied");
+                false
+            }
+        }
+    }
+
+    async fn purge_region_to_empty(&self) -> Option<(u32, RegionState)> {
+        let regions = &self.shared.regions;
+        let oldest = regions.oldest_generation().unwrap_or_default();
+        let now = self.shared.clock.now();
+        let kills_max = self.shared.layout.region_size / NEEDED_SHARE / KILL_SPACE;
+        let kills_max = usize::try_from(kills_max).unwrap_or(usize::MAX - 1);
+        let mut waiting: Vec<u32> = regions.ranked(|ranking| ranking.purges().collect());
+        waiting.retain(|region| {
+            let row = regions.on_device(*region);
+            matches!(row.state(), RegionState::Sealed | RegionState::Unreadable)
+                && !row.is_set_aside(now)
+        });
+        waiting.sort_unstable_by_key(|region| {
+            let row = regions.on_device(*region);
+            (!row.is_condemned(), row.generation())
+        });
+        for region in waiting {
+            let row = regions.on_device(region);
+            if regions.is_oldest(region) || row.is_condemned() {
+                return Some((region, row.state()));
+            }
+            if row.state() == RegionState::Unreadable || oldest < row.spared_until() {
+                continue;
+            }
+            match self.read_contents(region, row.generation(), Effort::Little).await {
+                Ok(mut contents) if contents.hole.is_none() => {
+                    let spared_until = spared_until(&mut contents.footer.kills, kills_max);
+                    if spared_until <= oldest {
+                        return Some((region, RegionState::Sealed));
+                    }
+                    row.spare_until(spared_until);
+                }
+                // It waits until it can be read, or is the oldest and may go unread.
+                _ => row.set_aside(now.plus(pause(row.failures()))),
+            }
+        }
+        None
+    }
+}
+
+/// How old the oldest entries may be at most, by the generation of their region, for no more than
+/// `count` of the tombstones to be needed.
+fn spared_until(kills: &mut [Kill], count: usize) -> Sequence {
+    let Some(last) = kills.len().checked_sub(count + 1) else { return Sequence(0) };
+    let (_, kill, _) = kills.select_nth_unstable_by_key(last, |kill| kill.sequence);
+    kill.sequence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_spared_until_few_of_its_tombstones_are_needed() {
+        let all = [30, 10, 50, 20, 40].map(|n| Kill { key_hash: n, sequence: Sequence(n) });
+        for count in 0..6 {
+            let until = spared_until(&mut all.clone(), count);
+            for oldest in (0..60).map(Sequence) {
+                let needed = all.iter().filter(|kill| kill.sequence > oldest).count();
+                assert_eq!(needed <= count, until <= oldest, "{count} of those after {oldest:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Writing an entry again that outlives its region. Owns the checks that it still is what it was when
+//! it was read, under the locks of its publication.
+
+use crate::format::{FooterRecord, Kind, Sequence, SliceKey};
+use crate::planted::{self, Bug};
+use crate::store::catalog::{Candidate, Tier};
+use crate::store::counters::{add, count};
+use crate::store::entry::Entry;
+use crate::store::index::word::{SizeClass, Word};
+use crate::store::large::Claim;
+use crate::store::log::appender::{Appender, NoRoom};
+use crate::store::log::core::Log;
+use crate::store::log::slot::Slot;
+use crate::store::lookup::load::{Extent, Loaded};
+use crate::store::mutation::room::Patience;
+use crate::store::place::Place;
+use crate::store::shared::Store;
+
+/// Attempts to write a slice or head again that is not to be lost, while others change its region.
+const MOVES_MAX: usize = 64;
+
+/// Why an entry is to be written again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Reason {
+    /// It was hit, or little is alive: as far as reclaim's share allows it.
+    Worth,
+    /// It is a slice or head that is not to be lost.
+    Claimed {
+        /// Of an object just stored, too.
+        just_stored: bool,
+    },
+}
+
+/// What became of an entry that was to be written again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Moved {
+    Yes,
+    No,
+    /// It changed meanwhile.
+    Changed,
+    /// There is no room for it now.
+    NoRoom(NoRoom),
+}
+
+impl Store {
+    /// Writes a slice or head again that is not to be lost; false if it is none, or cannot be.
+    pub(in crate::store) async fn move_claimed(
+        &self,
+        record: &FooterRecord,
+        place: Place,
+        just_stored: bool,
+    ) -> bool {
+        let row = self.shared.regions.on_device(place.region(&self.shared.layout));
+        let mut patience = Patience::default();
+        for _ in 0..MOVES_MAX {
+            while row.is_pinned() {
+                self.shared.unpinned.notified().await;
+            }
+            let Some(word) = self.shared.index.lock(record.key_hash).get(place.location()) else {
+                return false;
+            };
+            match self.reinsert(record, word, place, Reason::Claimed { just_stored }).await {
+                Moved::Yes => return true,
+                Moved::NoRoom(why @ NoRoom::Epoch) => {
+                    if self.wait_for_room(why, &mut patience).await.is_err() {
+                        return false;
+                    }
+                }
+                Moved::No | Moved::NoRoom(_) => return false,
+                Moved::Changed => {}
+            }
+        }
+        false
+    }
+
+    /// Whether an entry is of an object that lost a slice or its head.
+    fn is_of_broken(&self, entry: &Entry) -> bool {
+        let object = object_of(entry);
+        object.is_some_and(|object| self.shared.large.lock().is_broken(object))
+    }
+
+    /// Whether a slice or head is one that is not to be lost.
+    fn is_claimed(&self, entry: &Entry, just_stored: bool) -> bool {
+        let Some(object) = object_of(entry) else { return false };
+        match self.shared.large.lock().claim(object) {
+            // Its object may have ended before it is whole; that is for its store to find out.
+            Some(Claim::UnderWay) => {
+                entry.sequence() >= self.shared.purge_floor()
+                    && !planted::is(Bug::EvictStoresUnderWay)
+            }
+            Some(Claim::JustStored) => just_stored && self.is_live(entry),
+            None => false,
+        }
+    }
+
+    /// Writes an entry to the open region.
+    pub(in crate::store) async fn reinsert(
+        &self,
+        record: &FooterRecord,
+        word: Word,
+        place: Place,
+        reason: Reason,
+    ) -> Moved {
+        let shared = &*self.shared;
+        if reason == Reason::Worth && record.slot_len > shared.log.lock().reinsert_credit() {
+            return Moved::No;
+        }
+        let row = shared.regions.on_device(place.region(&shared.layout));
+        let candidate = Candidate::at(place, word.class());
+        let touches = row.touches();
+        let Loaded::Entry(entry, tier) = self.peek(candidate, Extent::Whole).await else {
+            return Moved::No;
+        };
+        let parts = (entry.metadata(), entry.body());
+        let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
+        let mut log = shared.log.lock();
+        // Under the lock under which a purge of everything sets its floor.
+        let wanted = match reason {
+            Reason::Worth => self.is_live(&entry) && !self.is_of_broken(&entry),
+            Reason::Claimed { just_stored } => self.is_claimed(&entry, just_stored),
+        };
+        if !wanted {
+            return Moved::No;
+        }
+        // Its word is still there, but a change killed it unseen: moved, it would be newer than that.
+        if self.was_killed_unseen(record.key_hash, &entry) {
+            return Moved::No;
+        }
+        let at = match log.reserve(&slot, Appender::Reclaim, shared.clock.now()) {
+            Ok(at) => at,
+            Err(why) => return Moved::NoRoom(why),
+        };
+        let mut bucket = shared.index.lock(record.key_hash);
+        let changed =
+            !bucket.contains(place.location()) || row.is_pinned() || row.touches() != touches;
+        if changed && !planted::is(Bug::RelocateUnchecked) {
+            return Moved::Changed;
+        }
+        let sequence = log.draw();
+        let class = SizeClass::of(slot.len());
+        if let Some(word) = bucket.remove(place.location()) {
+            shared.uncount(word);
+        }
+        let to = shared.regions.on_device(at.region);
+        let touches = to.touches();
+        to.add_live(class.len_max());
+        bucket.insert(at.place.location(), class);
+        drop(bucket);
+        let (_, unfilled) = log.append(at, &slot, record.key_hash, (sequence, record.supersedes));
+        self.note_moved(&mut log, &slot, (place, at.region), reason);
+        self.fill_and_release(log, &slot, unfilled);
+        shared.resident.remove(place);
+        if tier == Tier::Ram {
+            self.keep_stored(&slot, at.place, (sequence, record.supersedes), touches);
+        }
+        Moved::Yes
+    }
+
+    fn note_moved(&self, log: &mut Log, slot: &Slot<'_>, (from, to): (Place, u32), reason: Reason) {
+        let counters = &self.shared.counters;
+        match reason {
+            Reason::Worth => {
+                log.spend_reinsert(slot.len());
+                count(&counters.reinserted);
+                add(&counters.reinserted_bytes, slot.len());
+            }
+            Reason::Claimed { .. } => add(&counters.large_moved_bytes, slot.len()),
+        }
+        let of_slice = slot.slice_key().map(|key| key.object);
+        if let Some(object) = of_slice.or(slot.object_head().map(|head| head.object)) {
+            let from = from.region(&self.shared.layout);
+            self.shared.large.lock().moved(object, (from, to), slot.len());
+        }
+    }
+}
+
+/// The object of which an entry is a slice or the head, if it is one.
+fn object_of(entry: &Entry) -> Option<Sequence> {
+    if let Some(head) = entry.object_head() {
+        return Some(head.object);
+    }
+    let key = <&[u8; SliceKey::LEN]>::try_from(entry.key()).ok()?;
+    (entry.kind() == Kind::Slice).then(|| SliceKey::decode(key).object)
+}

@@ -1,0 +1,179 @@
+//! Regions that cannot be read or freed. Owns when they are given up, and what goes with them.
+
+use crate::format::Sequence;
+use crate::store::counters::count;
+use crate::store::log::appender::Appender;
+use crate::store::mutation::request::StoreError;
+use crate::store::reclaim::freeing::{is_of_device, is_unreadable};
+use crate::store::reclaim::victim::Victim;
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
+
+impl Store {
+    /// Frees a region that could not be read and holds nothing that counts; true if one was.
+    pub(in crate::store) async fn free_dead(&self) -> bool {
+        let mut dead = self.shared.regions.dead_unreadable();
+        dead.retain(|region| !self.is_set_aside(*region));
+        let Some(region) = dead.first().copied() else { return false };
+        self.is_freed(self.try_to_free(Victim::whole(region), RegionState::Unreadable).await)
+    }
+
+    /// Frees the oldest region where it could not be read or freed so far; true if it was.
+    pub(in crate::store) async fn free_stuck_and_oldest(&self) -> bool {
+        let Some((region, state)) = self.stuck_and_oldest() else { return false };
+        let freed = self.try_to_free(Victim::whole(region), state).await;
+        if let Err(error) = &freed
+            && is_of_device(error)
+            && !is_unreadable(error)
+        {
+            self.is_freed(self.bury(region).await);
+        }
+        self.is_freed(freed)
+    }
+
+    /// The oldest region can neither be emptied nor freed, and as long as what is in it may come back all
+    /// tombstones are needed: makes it durably dead where it is.
+    pub(in crate::store) async fn bury(&self, region: u32) -> Result<(), StoreError> {
+        let regions = &self.shared.regions;
+        let floor = regions.oldest_generation_but(region);
+        match floor.filter(|_| regions.is_oldest(region) && !regions.is_dead(region)) {
+            Some(floor) => {
+                tracing::warn!(
+                    region,
+                    "the oldest region cannot be freed: what is in it is dropped"
+                );
+                self.raise_purge_floor_to(floor).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything with a sequence below `floor` dead, durably.
+    pub(in crate::store) async fn raise_purge_floor_to(
+        &self,
+        floor: Sequence,
+    ) -> Result<(), StoreError> {
+        let ticket = {
+            let mut log = self.shared.log.lock();
+            let (floor, ticket) = log.raise_purge_floor_to(floor, self.shared.clock.pair());
+            self.shared.set_purge_floor(floor);
+            ticket
+        };
+        self.flush_through(ticket).await
+    }
+
+    /// A region that could not be read or freed, if it is the oldest and may be tried. It makes every
+    /// tombstone of the others necessary and hides nothing outside of itself, so it goes unread.
+    pub(in crate::store) fn stuck_and_oldest(&self) -> Option<(u32, RegionState)> {
+        let (region, state) = self.oldest_if_stuck()?;
+        let may_go = !self.is_set_aside(region) && self.shared.regions.is_oldest(region);
+        may_go.then_some((region, state))
+    }
+
+    /// The oldest region and its state, if it could not be read or freed so far.
+    pub(in crate::store) fn oldest_if_stuck(&self) -> Option<(u32, RegionState)> {
+        let region = self.shared.regions.oldest()?;
+        let row = self.shared.regions.on_device(region);
+        let state = row.state();
+        let is_stuck = state == RegionState::Unreadable
+            || (state == RegionState::Sealed && (row.failures() > 0 || row.is_unread()));
+        is_stuck.then_some((region, state))
+    }
+
+    /// Whether tombstones, with their records in footers, take half of the device. What supersedes an
+    /// entry counts too, but of that there is never so much.
+    pub(in crate::store) fn is_full_of_tombstones(&self) -> bool {
+        let layout = &self.shared.layout;
+        let kills = self.shared.regions.ranked(|ranking| ranking.kills());
+        kills > u64::from(layout.region_count) * layout.region_size / 4
+    }
+
+    /// There is no room for more tombstones, and they are all needed because of a region that cannot
+    /// be read: without that one the others can be emptied again.
+    pub(in crate::store) async fn give_up(
+        &self,
+        region: u32,
+        state: RegionState,
+    ) -> Result<(), StoreError> {
+        if state == RegionState::Unreadable && self.read_again(region).await {
+            return Ok(());
+        }
+        if !self.shared.regions.is_oldest(region) {
+            // Without its header nobody knows how old it is, and what its tombstones hide.
+            self.forget_earlier_starts(region).await?;
+        }
+        self.try_to_free(Victim::whole(region), state).await
+    }
+
+    /// Makes everything dead, durably, that was stored before this start: what `lost` holds, and
+    /// whatever its tombstones hide.
+    pub(in crate::store) async fn forget_earlier_starts(
+        &self,
+        lost: u32,
+    ) -> Result<(), StoreError> {
+        let why =
+            "no room but in a region that cannot be read: what earlier starts stored is dropped";
+        tracing::error!(region = lost, "{why}");
+        let floor = Sequence::first_of(self.shared.opened_epoch.saturating_add(1));
+        self.raise_purge_floor_to(floor).await?;
+        count(&self.shared.counters.starts_forgotten);
+        Ok(())
+    }
+
+    /// Whether no region is free.
+    pub(in crate::store) fn is_in_need(&self) -> bool {
+        self.shared.log.lock().free_count() == 0
+    }
+
+    /// Whether a region is free. If not others may be emptied: what kept it is only told.
+    pub(in crate::store) fn is_freed(&self, freed: Result<(), StoreError>) -> bool {
+        freed.inspect_err(|error| self.tell_failure(error)).is_ok()
+    }
+
+    /// Says that a region could not be reclaimed, but not of each that a broken disk cannot read.
+    pub(in crate::store) fn tell_failure(&self, error: &StoreError) {
+        let set_aside = self.set_aside_regions();
+        let source = error as &dyn std::error::Error;
+        if matches!(error, StoreError::ShuttingDown) {
+            tracing::debug!(error = source, "reclaim ends with the store");
+        } else if !is_of_device(error) {
+            tracing::warn!(error = source, "a region cannot be emptied now: it stays as it is");
+        } else if is_unreadable(error) && set_aside > 1 {
+            tracing::debug!(error = source, set_aside, "another region cannot be read");
+        } else {
+            tracing::error!(error = source, set_aside, "reclaim failed: the region is set aside");
+        }
+    }
+
+    pub(in crate::store) fn oldest_without_tombstones(&self) -> Option<u32> {
+        let now = self.shared.clock.now();
+        let rows = self.shared.regions.iter().filter(|(_, row)| {
+            row.state() == RegionState::Sealed
+                && !row.holds_purges()
+                && row.kills() == 0
+                && row.claimed() == 0
+                && !row.is_set_aside(now)
+        });
+        rows.min_by_key(|(_, row)| row.generation()).map(|(region, _)| region)
+    }
+
+    /// There is no room for the tombstones of the region that is to go: one goes that has none, or else
+    /// the one because of which they are needed.
+    pub(in crate::store) async fn make_room_otherwise(
+        &self,
+        why: &'static str,
+    ) -> Result<(), StoreError> {
+        if self.shared.log.lock().check_epoch(Appender::Reclaim).is_err() {
+            // What sequences are wanted for can wait for the next epoch.
+            return Err(StoreError::Busy(why));
+        }
+        if let Some(region) = self.oldest_without_tombstones() {
+            let victim = Victim { region, just_stored_stays: false };
+            return self.try_to_free(victim, RegionState::Sealed).await;
+        }
+        match self.oldest_if_stuck() {
+            Some((region, state)) if self.is_in_need() => self.give_up(region, state).await,
+            _ => Err(StoreError::Busy(why)),
+        }
+    }
+}

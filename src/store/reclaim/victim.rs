@@ -1,0 +1,253 @@
+//! Which region is emptied next: expired ones, then purged and mostly dead ones, then the oldest
+//! that is not in use, and last those full of large objects that are being stored or just were. Owns
+//! the order; empties and frees nothing.
+
+use crate::format::Footer;
+use crate::store::index::word::Location;
+use crate::store::region::ranking::{self, KILLS_SHARE, Moment, Ranking};
+use crate::store::shared::Store;
+
+/// A region is in use while what was hit fills at least one part in this many of it, and
+const IN_USE: u64 = 12;
+/// while what is alive fills at least one part in this many. Measured with `benches/policy`.
+const WELL_FILLED: u64 = 2;
+/// Where slices that are not to be lost fill much of every region, one is emptied while they fill at most this part of it: to move three
+/// bytes wins one. All stores under way fill a half on the average.
+const MOST_CLAIMED: (u64, u64) = (3, 4);
+/// Regions in use stay only as long as those emptied in their place carry on kill records for them
+/// of at most one part in this many: with that they cannot pile up.
+const PATIENCE_SHARE: u64 = 64;
+/// Regions that are examined at most for one that is emptied, and
+const EXAMINED_MAX: usize = 16;
+/// entries in them after which no further region is examined.
+const RECORDS_MAX: usize = 128 << 10;
+/// A round of the hand ends at the latest when it has found this many times as many regions as there
+/// are: what was asked for once and is no more must not stay for ever.
+const ROUND: usize = 8;
+/// Entries that are examined, or evicted, without giving way to other tasks.
+pub(in crate::store) const BATCH: usize = 1024;
+
+/// How far the round through the regions is, from older to newer ones.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Hand {
+    /// Regions found since the round began.
+    found: usize,
+}
+
+/// A region to be emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct Victim {
+    pub region: u32,
+    /// Slices of large objects just stored are moved, as those of stores under way always are: the
+    /// region was not chosen for want of any other.
+    pub just_stored_stays: bool,
+}
+
+impl Victim {
+    /// A region of which all is kept that is not to be lost.
+    pub fn whole(region: u32) -> Victim {
+        Victim { region, just_stored_stays: true }
+    }
+}
+
+/// Whether one region can be told to go, or all are to be looked at.
+enum Choice {
+    Victim(Victim),
+    /// None is better than another but for its age, of which this is the oldest.
+    Hand {
+        oldest: u32,
+    },
+}
+
+/// A region found in use.
+struct InUse {
+    region: u32,
+    hit_bytes: u64,
+    footer: Footer,
+}
+
+impl Store {
+    /// The region to be emptied next, if any can be.
+    pub(in crate::store) async fn pick_victim(&self, hand: &mut Hand) -> Option<Victim> {
+        let oldest = match self.least_worth()? {
+            Choice::Victim(victim) => return Some(victim),
+            Choice::Hand { oldest } => oldest,
+        };
+        hand.found += 1;
+        if hand.found > ROUND * self.shared.layout.region_count as usize {
+            *hand = Hand::default();
+            self.shared.regions.ranked(Ranking::begin_round);
+        }
+        match self.next_unused(hand, oldest).await {
+            Some(region) => Some(Victim::whole(region)),
+            None => self.least_claimed(),
+        }
+    }
+
+    /// Whether there is a region to be emptied: for the benchmark, which times how long it takes to tell.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn has_victim(&self) -> bool {
+        self.least_worth().is_some()
+    }
+
+    /// The region of least worth, unless another one may be emptied in its place.
+    fn least_worth(&self) -> Option<Choice> {
+        let (credit, free, stored) = {
+            let log = self.shared.log.lock();
+            (log.reinsert_credit(), log.free_count(), log.stored())
+        };
+        self.shared.large.lock().lapse(stored);
+        // The newest regions were given up by failed writes: the least is lost if this fails too.
+        let in_doubt = self.shared.health.is_in_doubt();
+        let (now, purge_floor) = (self.shared.clock.now(), self.shared.purge_floor());
+        self.shared.regions.ranked(|ranking| {
+            if free == 0 {
+                let region = ranking.least_to_move(now, in_doubt)?;
+                return Some(Choice::Victim(Victim { region, just_stored_stays: false }));
+            }
+            let moment = Moment { now, purge_floor, credit, in_doubt };
+            Some(match ranking.least_worth(&moment)? {
+                ranking::Choice::Region(region) => Choice::Victim(Victim::whole(region)),
+                ranking::Choice::Oldest(oldest) => Choice::Hand { oldest },
+            })
+        })
+    }
+
+    /// Where every region has much that is not to be lost: the one with the least of it, if less is
+    /// to be moved than is won. Else objects just stored have to go for those that come, the
+    /// oldest first.
+    fn least_claimed(&self) -> Option<Victim> {
+        let now = self.shared.clock.now();
+        self.shared.regions.ranked(|ranking| {
+            let (region, claimed) = ranking.least_claimed(now)?;
+            if self.is_worth_moving(claimed) {
+                return Some(Victim::whole(region));
+            }
+            let region = ranking.least_under_way(now)?;
+            Some(Victim { region, just_stored_stays: false })
+        })
+    }
+
+    /// The first region, from the hand on, that is not in use; those in use stay where they are.
+    /// This is how SIEVE goes through objects (Zhang et al., NSDI 2024): what is asked for again and
+    /// again stays without being written again, and what nobody asks for goes early. `oldest` is
+    /// the one if its kill records have waited too long. `None` if all have much that is not to be
+    /// lost.
+    async fn next_unused(&self, hand: &mut Hand, oldest: u32) -> Option<u32> {
+        let mut least: Option<InUse> = None;
+        let found = self.find_unused(hand, oldest, &mut least).await;
+        match (found, least) {
+            (Some(region), Some(spared)) if region != spared.region => {
+                self.forget_hits(&spared).await;
+                Some(region)
+            }
+            (_, Some(least)) => Some(least.region),
+            (found, None) => found,
+        }
+    }
+
+    /// As [`Store::next_unused`]; `None` if all that were examined are in use. `least` is the one
+    /// that is least in use, whose hits are not forgotten yet.
+    async fn find_unused(
+        &self,
+        hand: &mut Hand,
+        oldest: u32,
+        least: &mut Option<InUse>,
+    ) -> Option<u32> {
+        let region_size = self.shared.layout.region_size;
+        let young = self.shared.regions.ranked(|ranking| ranking.first_young());
+        let mut records = 0;
+        for _ in 0..EXAMINED_MAX {
+            let now = self.shared.clock.now();
+            let (region, is_new_round) =
+                self.shared.regions.ranked(|ranking| ranking.next(now, young));
+            if is_new_round {
+                *hand = Hand::default();
+            }
+            let region = region?;
+            let row = self.shared.regions.on_device(region);
+            if region != oldest && self.is_impatient(row.kill_bytes(), oldest) {
+                return Some(oldest);
+            }
+            let footer = match self.read_footer(region).await {
+                Ok(Some((trailer, footer))) if trailer.generation == row.generation() => footer,
+                // Emptying it will show what it holds.
+                _ => return Some(region),
+            };
+            let hit_bytes = self.bytes_in_use(region, &footer).await;
+            if hit_bytes < region_size / IN_USE {
+                return Some(region);
+            }
+            self.shared.regions.ranked(|ranking| ranking.spare(region, row.generation()));
+            records += footer.records.len();
+            let mut spared = InUse { region, hit_bytes, footer };
+            match least {
+                None => *least = Some(spared),
+                Some(least) => {
+                    if spared.hit_bytes < least.hit_bytes {
+                        std::mem::swap(least, &mut spared);
+                    }
+                    self.forget_hits(&spared).await;
+                }
+            }
+            if records > RECORDS_MAX {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Whether so many bytes of kill records should not wait any longer for the oldest region to go. That
+    /// costs as much again where it is full of what is not to be lost.
+    fn is_impatient(&self, kills: u64, oldest: u32) -> bool {
+        let region_size = self.shared.layout.region_size;
+        let is_cheap = self.is_worth_moving(self.shared.regions.on_device(oldest).claimed());
+        kills > region_size / if is_cheap { PATIENCE_SHARE } else { KILLS_SHARE }
+    }
+
+    /// Whether to move so many bytes of a region wins something: room that is left behind them in the
+    /// next region, but not for a whole slice, is used by nothing that moves. Then reclaim would go on
+    /// for ever.
+    fn is_worth_moving(&self, claimed: u64) -> bool {
+        let layout = &self.shared.layout;
+        let (most, of) = MOST_CLAIMED;
+        // A header, a footer, and what may be lost behind each slice with a flush.
+        let blocks = claimed / u64::from(layout.slice_size) + 5;
+        claimed <= layout.region_size / of * most
+            && claimed + blocks * u64::from(layout.alignment) + layout.slice_room()
+                <= layout.region_size
+    }
+
+    /// Bytes of the entries of a region that were hit; 0 if not enough of it is alive to stay.
+    async fn bytes_in_use(&self, region: u32, footer: &Footer) -> u64 {
+        let now = self.shared.clock.now();
+        let (mut alive, mut hit) = (0, 0);
+        for batch in footer.records.chunks(BATCH) {
+            for record in batch {
+                let location = self.location(region, record.offset);
+                let word = self.shared.index.lock(record.key_hash).get(location);
+                let Some(word) = word.filter(|_| record.keep_until > now) else { continue };
+                alive += record.slot_len;
+                hit += if word.is_hit() { record.slot_len } else { 0 };
+            }
+            tokio::task::yield_now().await;
+        }
+        if alive < self.shared.layout.region_size / WELL_FILLED { 0 } else { hit }
+    }
+
+    /// Has the entries of a region count as hit only if they are hit from here on.
+    async fn forget_hits(&self, found: &InUse) {
+        for batch in found.footer.records.chunks(BATCH) {
+            for record in batch {
+                let location = self.location(found.region, record.offset);
+                self.shared.index.lock(record.key_hash).clear_hit(location);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn location(&self, region: u32, offset: u64) -> Location {
+        Location::new(region, offset, &self.shared.layout)
+    }
+}

@@ -1,0 +1,8 @@
+//! Regions: what is known of each, what is in one, and their order. Owns neither the log nor the index.
+
+pub(super) mod changes;
+pub(super) mod ranking;
+pub(super) mod reader;
+pub(super) mod row;
+pub(super) mod state;
+pub(super) mod table;

@@ -1,0 +1,47 @@
+//! Regions by age, the youngest few told apart. Owns the balance between the two.
+
+use std::collections::BTreeSet;
+
+use crate::format::Sequence;
+
+/// Sealed regions with little that is not to be lost, as old ones and the newest.
+#[derive(Debug, Default)]
+pub(super) struct Ages {
+    old: BTreeSet<Age>,
+    pub(in crate::store) young: BTreeSet<Age>,
+}
+
+impl Ages {
+    pub(in crate::store) fn insert(&mut self, life: Age) {
+        let is_young = self.young.first().is_some_and(|first| life > *first);
+        if is_young {
+            self.young.insert(life)
+        } else {
+            self.old.insert(life)
+        };
+        self.balance();
+    }
+
+    pub(in crate::store) fn remove(&mut self, life: Age) {
+        if self.old.remove(&life) || self.young.remove(&life) {
+            self.balance();
+        }
+    }
+
+    /// Has the newest be as many as they should.
+    fn balance(&mut self) {
+        let young = (self.old.len() + self.young.len()) / YOUNG;
+        while self.young.len() > young {
+            self.old.extend(self.young.pop_first());
+        }
+        while self.young.len() < young {
+            self.young.extend(self.old.pop_last());
+        }
+    }
+}
+
+/// Of so many regions the newest had no time yet to be hit: the hand does not come to it.
+pub(super) const YOUNG: usize = 8;
+
+/// A region by its present life, older ones first.
+pub type Age = (Sequence, u32);

@@ -1,0 +1,496 @@
+//! The regions of one device in the orders in which they are asked for, so that no such question is a
+//! walk over all. A value: it knows of a region what it was last told, and does no I/O.
+
+mod ages;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::tree::{Least, Root, Trees};
+use crate::clock::Timestamp;
+use crate::format::Sequence;
+use crate::store::region::ranking::ages::{Age, Ages};
+use crate::store::region::state::RegionState;
+
+/// A region with less than one part in this many alive is emptied before the oldest.
+pub const MOSTLY_DEAD: u64 = 8;
+/// A region whose kill records fill more than one part in this many is not emptied out of turn.
+pub const KILLS_SHARE: u64 = 8;
+/// A region is like any other while slices that are not to be lost fill at most one part in this many:
+/// to move them costs little.
+pub const FEW_CLAIMED: u64 = 8;
+const STATES: usize = 6;
+
+/// Newer than every life.
+const NEWEST: Age = (Sequence(u64::MAX), u32::MAX);
+
+/// What is known of one region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub state: RegionState,
+    pub generation: Sequence,
+    pub holds_purges: bool,
+    /// Bytes alive.
+    pub live: u64,
+    pub keep_until: Timestamp,
+    /// Bytes of the kill records that may have to be carried on from it.
+    pub kills: u64,
+    pub failures: u32,
+    /// Where there were failures, when it is tried again.
+    pub retry_at: Timestamp,
+    pub is_condemned: bool,
+    /// Bytes of slices of stores under way.
+    pub under_way: u64,
+    /// Bytes of slices that are not to be lost, these included.
+    pub claimed: u64,
+}
+
+/// What the choice of a region depends on besides the regions.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Timestamp,
+    pub purge_floor: Sequence,
+    /// Bytes that may be written again for what is kept.
+    pub credit: u64,
+    /// The device may fail: the newest regions, which may be lost anyway, go first.
+    pub in_doubt: bool,
+}
+
+/// Sealed regions with entries, in the order in which they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    /// Damaged.
+    Condemned,
+    /// Could not be emptied, and are to be tried again.
+    Retried,
+    Ordinary,
+    /// Could not be emptied so often, and are left alone for a while: one bad block must not keep all
+    /// the other regions from being reclaimed.
+    Aside {
+        failures: u32,
+        is_sound: bool,
+    },
+}
+
+/// What is lost with a region, in the order in which regions go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// Everything in it is expired or purged.
+    Nothing,
+    /// Little enough to be kept elsewhere.
+    Little,
+    Some,
+}
+
+/// The region that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This one.
+    Region(u32),
+    /// None is better than another but for its age, of which this is the oldest.
+    Oldest(u32),
+}
+
+/// All regions.
+#[derive(Debug)]
+pub struct Ranking {
+    region_size: u64,
+    facts: Vec<Facts>,
+    /// Groups are as they should be at this time.
+    now: Timestamp,
+    counts: [usize; STATES],
+    /// Bytes of the kill records in all that are not free.
+    kills: u64,
+    /// Those that could not be read or freed.
+    stuck: usize,
+    /// Not free, and with entries.
+    holding: BTreeSet<Age>,
+    /// Not free, and of the log of purges.
+    purges: BTreeSet<Age>,
+    trees: Trees,
+    /// The group of each region that is in one, and its life there.
+    places: Vec<Option<(Group, Age)>>,
+    groups: BTreeMap<Group, Root>,
+    /// When those that are left alone are to be tried again.
+    aside_until: BTreeSet<(Timestamp, u32)>,
+    ages: Ages,
+    /// Round of the hand, and of each region the life and the round in which it was spared last.
+    round: u64,
+    spared: Vec<(Sequence, u64)>,
+}
+
+impl Ranking {
+    /// `count` regions of which nothing is known.
+    pub fn new(count: u32, region_size: u64) -> Ranking {
+        let unknown = Facts {
+            state: RegionState::Unknown,
+            generation: Sequence(0),
+            holds_purges: false,
+            live: 0,
+            keep_until: Timestamp(0),
+            kills: 0,
+            failures: 0,
+            retry_at: Timestamp(0),
+            is_condemned: false,
+            under_way: 0,
+            claimed: 0,
+        };
+        let mut counts = [0; STATES];
+        counts[RegionState::Unknown as usize] = count as usize;
+        Ranking {
+            region_size,
+            facts: vec![unknown; count as usize],
+            now: Timestamp(0),
+            counts,
+            kills: 0,
+            stuck: 0,
+            holding: (0..count).map(|region| (Sequence(0), region)).collect(),
+            purges: BTreeSet::new(),
+            trees: Trees::new(count),
+            places: vec![None; count as usize],
+            groups: BTreeMap::new(),
+            aside_until: BTreeSet::new(),
+            ages: Ages::default(),
+            round: 1,
+            spared: vec![(Sequence(0), 0); count as usize],
+        }
+    }
+
+    // What regions are like.
+
+    /// A region is like this now.
+    pub fn update(&mut self, region: u32, facts: Facts) {
+        let before = std::mem::replace(&mut self.facts[region as usize], facts);
+        if before == facts {
+            return;
+        }
+        self.count_out(region, &before);
+        self.count_in(region, &facts);
+        self.place(region);
+    }
+
+    fn count_out(&mut self, region: u32, facts: &Facts) {
+        self.counts[facts.state as usize] -= 1;
+        self.stuck -= usize::from(is_stuck(facts));
+        if facts.state == RegionState::Free {
+            return;
+        }
+        let life = (facts.generation, region);
+        self.kills -= facts.kills;
+        if facts.holds_purges {
+            self.purges.remove(&life);
+            return;
+        }
+        self.holding.remove(&life);
+        self.aside_until.remove(&(facts.retry_at, region));
+        if self.is_unclaimed(facts) {
+            self.ages.remove(life);
+        }
+    }
+
+    fn count_in(&mut self, region: u32, facts: &Facts) {
+        self.counts[facts.state as usize] += 1;
+        self.stuck += usize::from(is_stuck(facts));
+        if facts.state == RegionState::Free {
+            return;
+        }
+        let life = (facts.generation, region);
+        self.kills += facts.kills;
+        if facts.holds_purges {
+            self.purges.insert(life);
+            return;
+        }
+        self.holding.insert(life);
+        if facts.failures > 0 && facts.retry_at > self.now {
+            self.aside_until.insert((facts.retry_at, region));
+        }
+        if self.is_unclaimed(facts) {
+            self.ages.insert(life);
+        }
+    }
+
+    /// Sees to it that a region is in the group that it belongs to.
+    fn place(&mut self, region: u32) {
+        let facts = self.facts[region as usize];
+        let own = self.least_of(region, &facts);
+        let target = self.group_of(&facts).map(|group| (group, (facts.generation, region)));
+        let at = std::mem::replace(&mut self.places[region as usize], target);
+        if at == target {
+            if let Some((group, life)) = at {
+                let root = self.groups.get(&group).copied().flatten();
+                self.trees.change(root, life, own);
+            }
+            return;
+        }
+        if let Some((group, life)) = at {
+            let root = self.groups.entry(group).or_default();
+            self.trees.remove(root, life);
+            if root.is_none() {
+                self.groups.remove(&group);
+            }
+        }
+        if let Some((group, life)) = target {
+            self.trees.insert(self.groups.entry(group).or_default(), life, own);
+        }
+    }
+
+    fn group_of(&self, facts: &Facts) -> Option<Group> {
+        if facts.state != RegionState::Sealed || facts.holds_purges {
+            return None;
+        }
+        let (failures, is_sound) = (facts.failures, !facts.is_condemned);
+        Some(match (failures > 0, is_sound) {
+            (true, _) if facts.retry_at > self.now => Group::Aside { failures, is_sound },
+            (_, false) => Group::Condemned,
+            (true, true) => Group::Retried,
+            (false, true) => Group::Ordinary,
+        })
+    }
+
+    fn least_of(&self, region: u32, facts: &Facts) -> Least {
+        // Where little would be won the oldest region is the one, which frees most: no victim of its kill
+        // records is left.
+        let is_cheap = facts.kills <= self.region_size / KILLS_SHARE && facts.under_way == 0;
+        let (spared_life, spared_round) = self.spared[region as usize];
+        let spared = if spared_life == facts.generation { spared_round } else { 0 };
+        let is_much = facts.under_way > self.few_claimed();
+        Least {
+            keep_until: if is_cheap { facts.keep_until } else { Timestamp::MAX },
+            cheap: if is_cheap { (facts.generation, region) } else { NEWEST },
+            live: if is_cheap { facts.live } else { u64::MAX },
+            to_move: facts.under_way + facts.kills,
+            under_way: facts.under_way,
+            much_under_way: if is_much { facts.under_way } else { 0 },
+            claimed: facts.claimed,
+            spared: if facts.claimed <= self.few_claimed() { spared } else { u64::MAX },
+        }
+    }
+
+    fn few_claimed(&self) -> u64 {
+        self.region_size / FEW_CLAIMED
+    }
+
+    fn is_unclaimed(&self, facts: &Facts) -> bool {
+        facts.state == RegionState::Sealed
+            && !facts.holds_purges
+            && facts.claimed <= self.few_claimed()
+    }
+
+    /// Has regions that were left alone long enough tried again.
+    fn advance(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        while let Some((until, region)) = self.aside_until.first().copied()
+            && until <= self.now
+        {
+            self.aside_until.pop_first();
+            self.place(region);
+        }
+    }
+
+    // Sums.
+
+    /// Number of regions in a state.
+    pub fn count(&self, state: RegionState) -> usize {
+        self.counts[state as usize]
+    }
+
+    /// Bytes of the kill records in all regions that are not free.
+    pub fn kills(&self) -> u64 {
+        self.kills
+    }
+
+    /// Number of regions that could not be read or freed.
+    pub fn stuck(&self) -> usize {
+        self.stuck
+    }
+
+    /// The regions of the log of purges, older ones first.
+    pub fn purges(&self) -> impl Iterator<Item = u32> + '_ {
+        self.purges.iter().map(|(_, region)| *region)
+    }
+
+    /// The oldest region that may hold entries, where those with a generation below `dead_below` hold none,
+    /// other than `except`.
+    pub fn oldest_holding(&self, dead_below: Sequence, except: u32) -> Option<Age> {
+        let mut lives = self.holding.range((dead_below, 0)..);
+        lives.find(|(_, region)| *region != except).copied()
+    }
+
+    /// A region that may hold entries and of which nobody knows how old it is, other than `except`.
+    pub fn first_unknown(&self, except: u32) -> Option<Age> {
+        let mut lives = self.holding.range(..(Sequence(1), 0));
+        lives.find(|(_, region)| *region != except).copied()
+    }
+
+    /// The regions that could not be read, and may hold entries, with a generation below `end`.
+    pub fn unreadable_below(&self, end: Sequence) -> impl Iterator<Item = u32> + '_ {
+        let lives = self.holding.range(..(end, 0)).map(|(_, region)| *region);
+        lives.filter(|region| self.facts[*region as usize].state == RegionState::Unreadable)
+    }
+
+    /// Whether a region of entries waits to be emptied that is not left alone for now.
+    pub fn has_untried(&mut self, now: Timestamp) -> bool {
+        self.advance(now);
+        let is_aside = |group: &Group| matches!(group, Group::Aside { .. });
+        self.groups.keys().any(|group| !is_aside(group))
+    }
+
+    /// Whether a damaged region waits to be emptied that is not left alone for now.
+    pub fn has_condemned(&mut self, now: Timestamp) -> bool {
+        self.advance(now);
+        let mut purges = self.purges_tried();
+        self.groups.contains_key(&Group::Condemned) || purges.any(|facts| facts.is_condemned)
+    }
+
+    /// Sealed regions of the log of purges that are not left alone for now. There are few.
+    fn purges_tried(&self) -> impl Iterator<Item = &Facts> {
+        let facts = self.purges.iter().map(|(_, region)| &self.facts[*region as usize]);
+        facts.filter(|facts| {
+            let is_aside = facts.failures > 0 && facts.retry_at > self.now;
+            facts.state == RegionState::Sealed && !is_aside
+        })
+    }
+
+    // Which one goes.
+
+    /// The region of least worth, the oldest of them.
+    pub fn least_worth(&mut self, moment: &Moment) -> Option<Choice> {
+        self.advance(moment.now);
+        // Of one whose time has come again the hand may be far, and what it hides is in doubt.
+        let urgent = self.worst_of(&[Group::Condemned, Group::Retried], moment);
+        if let Some((_, region)) = urgent {
+            return Some(Choice::Region(region));
+        }
+        if let Some((worth, region)) = self.worst_of(&[Group::Ordinary], moment) {
+            return Some(match worth == Worth::Some && !moment.in_doubt {
+                true => Choice::Oldest(region),
+                false => Choice::Region(region),
+            });
+        }
+        let (group, _) = self.groups.first_key_value()?;
+        self.worst_of(&[*group], moment).map(|(_, region)| Choice::Region(region))
+    }
+
+    fn worst_of(&self, groups: &[Group], moment: &Moment) -> Option<(Worth, u32)> {
+        let Moment { now, purge_floor, credit, in_doubt } = *moment;
+        let most = credit.min(self.region_size / MOSTLY_DEAD);
+        let is_nothing = |least: &Least| {
+            least.keep_until <= now || least.cheap.0 < purge_floor || least.live == 0
+        };
+        let find = |worth, life: Option<Age>| life.map(|(_, region)| (worth, region));
+        find(Worth::Nothing, self.first_of(groups, in_doubt, is_nothing))
+            .or_else(|| {
+                find(Worth::Little, self.first_of(groups, in_doubt, |least| least.live < most))
+            })
+            .or_else(|| find(Worth::Some, self.first_of(groups, in_doubt, |_| true)))
+    }
+
+    /// In need: the region of which the least must be written again, the oldest of them. Of the kill
+    /// records of the oldest no victim is left.
+    pub fn least_to_move(&mut self, now: Timestamp, in_doubt: bool) -> Option<u32> {
+        self.advance(now);
+        let all: Vec<Group> = self.groups.keys().copied().collect();
+        let (_, oldest) = self.first_of(&all, false, |_| true)?;
+        let groups: &[Group] = match all.first()? {
+            Group::Condemned => &[Group::Condemned],
+            Group::Retried | Group::Ordinary => &[Group::Retried, Group::Ordinary],
+            aside @ Group::Aside { .. } => std::slice::from_ref(aside),
+        };
+        if in_doubt {
+            let (_, life) = self.min_of(groups, true, |least| least.under_way)?;
+            return Some(life.1);
+        }
+        let least = self.min_of(groups, false, |least| least.to_move);
+        let group_of_oldest = self.places[oldest as usize].map(|(group, _)| group);
+        let of_oldest = group_of_oldest.filter(|group| groups.contains(group)).map(|_| {
+            let facts = &self.facts[oldest as usize];
+            (facts.under_way, (facts.generation, oldest))
+        });
+        least.into_iter().chain(of_oldest).min().map(|(_, (_, region))| region)
+    }
+
+    /// Of the regions that are not left alone, that with the fewest bytes that are not to be lost, the
+    /// oldest of them, and these bytes.
+    pub fn least_claimed(&mut self, now: Timestamp) -> Option<(u32, u64)> {
+        self.advance(now);
+        let least = self.min_of(&TRIED, false, |least| least.claimed);
+        least.map(|(claimed, (_, region))| (region, claimed))
+    }
+
+    /// Of the same, the oldest with little of stores under way, else that with the least of it.
+    pub fn least_under_way(&mut self, now: Timestamp) -> Option<u32> {
+        self.advance(now);
+        self.min_of(&TRIED, false, |least| least.much_under_way).map(|(_, (_, region))| region)
+    }
+
+    // The hand.
+
+    /// The oldest region that is too young to be judged; what is not older is too young.
+    pub fn first_young(&self) -> Option<Age> {
+        self.ages.young.first().copied()
+    }
+
+    /// The oldest region with little that is not to be lost that the hand did not spare in this round
+    /// and that is older than `young`; if there is none, the next round begins, and the second value is
+    /// true.
+    pub fn next(&mut self, now: Timestamp, young: Option<Age>) -> (Option<u32>, bool) {
+        self.advance(now);
+        let (young, _) = young.unwrap_or(NEWEST);
+        let first = |ranking: &Ranking| {
+            let round = ranking.round;
+            let found = ranking.first_of(&TRIED, false, |least| least.spared < round);
+            found.filter(|(generation, _)| *generation < young).map(|(_, region)| region)
+        };
+        if let Some(region) = first(self) {
+            return (Some(region), false);
+        }
+        self.begin_round();
+        (first(self), true)
+    }
+
+    /// The hand goes on; the region stays.
+    pub fn spare(&mut self, region: u32, generation: Sequence) {
+        self.spared[region as usize] = (generation, self.round);
+        self.place(region);
+    }
+
+    /// Has the hand come to all regions again.
+    pub fn begin_round(&mut self) {
+        self.round += 1;
+    }
+
+    /// Of some groups the oldest region of which `holds`, or the newest.
+    fn first_of(
+        &self,
+        groups: &[Group],
+        newest: bool,
+        holds: impl Fn(&Least) -> bool,
+    ) -> Option<Age> {
+        let roots = groups.iter().filter_map(|group| self.groups.get(group));
+        let found = roots.filter_map(|root| self.trees.find(*root, newest, &holds));
+        if newest { found.max() } else { found.min() }
+    }
+
+    /// Of some groups the region with the least, the oldest of them, or the newest.
+    fn min_of(
+        &self,
+        groups: &[Group],
+        newest: bool,
+        what: impl Fn(&Least) -> u64,
+    ) -> Option<(u64, Age)> {
+        let roots = groups.iter().filter_map(|group| self.groups.get(group));
+        let leasts = roots.filter_map(|root| self.trees.least(*root));
+        let least = leasts.map(|least| what(&least)).min()?;
+        let life = self.first_of(groups, newest, |other| what(other) <= least)?;
+        Some((least, life))
+    }
+}
+
+/// Those that are not left alone.
+const TRIED: [Group; 3] = [Group::Condemned, Group::Retried, Group::Ordinary];
+
+fn is_stuck(facts: &Facts) -> bool {
+    facts.failures > 0 || facts.state == RegionState::Unreadable
+}

@@ -1,0 +1,223 @@
+//! Regions in the order of their age, as trees whose nodes sum up what is below them: the oldest or the
+//! newest region of which something holds is found by going down once. A treap (Seidel and Aragon,
+//! 1996); a region is in one tree at most.
+
+use crate::clock::Timestamp;
+use crate::store::region::ranking::ages::Age;
+
+/// What is known of one region, or of all below a node: the least of each, so that
+/// "some region below has less than" is a look at one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Least {
+    /// End of what is in one that may go out of turn.
+    pub keep_until: Timestamp,
+    /// Age of one that may go out of turn.
+    pub cheap: Age,
+    /// Bytes alive in one that may go out of turn.
+    pub live: u64,
+    /// Bytes that must be written again.
+    pub to_move: u64,
+    /// Of these, slices of stores under way.
+    pub under_way: u64,
+    /// The same where it is much, else 0.
+    pub much_under_way: u64,
+    /// Bytes of slices that are not to be lost.
+    pub claimed: u64,
+    /// Round of the hand in which one with little that is not to be lost was spared last.
+    pub spared: u64,
+}
+
+impl Least {
+    fn of(self, other: Least) -> Least {
+        Least {
+            keep_until: self.keep_until.min(other.keep_until),
+            cheap: self.cheap.min(other.cheap),
+            live: self.live.min(other.live),
+            to_move: self.to_move.min(other.to_move),
+            under_way: self.under_way.min(other.under_way),
+            much_under_way: self.much_under_way.min(other.much_under_way),
+            claimed: self.claimed.min(other.claimed),
+            spared: self.spared.min(other.spared),
+        }
+    }
+}
+
+/// A tree: its root, if it has any region.
+pub(super) type Root = Option<u32>;
+
+#[derive(Clone, Debug)]
+struct Node {
+    life: Age,
+    own: Least,
+    all: Least,
+    older: Root,
+    newer: Root,
+}
+
+/// The nodes of all trees, one for each region.
+#[derive(Debug)]
+pub(super) struct Trees {
+    nodes: Vec<Option<Node>>,
+    /// Nodes that were looked at.
+    #[cfg(test)]
+    pub steps: std::cell::Cell<u64>,
+}
+
+impl Trees {
+    /// No region is in any.
+    pub fn new(count: u32) -> Trees {
+        Trees {
+            nodes: (0..count).map(|_| None).collect(),
+            #[cfg(test)]
+            steps: std::cell::Cell::new(0),
+        }
+    }
+
+    /// Adds a region that is in no tree.
+    pub fn insert(&mut self, root: &mut Root, life: Age, own: Least) {
+        let (_, region) = life;
+        self.nodes[region as usize] = Some(Node { life, own, all: own, older: None, newer: None });
+        *root = Some(self.inserted(*root, region));
+    }
+
+    /// Takes a region out that is in this tree.
+    pub fn remove(&mut self, root: &mut Root, life: Age) {
+        *root = self.removed(*root, life);
+        self.nodes[life.1 as usize] = None;
+    }
+
+    /// A region in this tree is like this now.
+    pub fn change(&mut self, root: Root, life: Age, own: Least) {
+        self.node_mut(life.1).own = own;
+        self.sum_up_to(root, life);
+    }
+
+    /// The oldest region of which `holds`, or the newest. `holds` must be true of what
+    /// sums up regions exactly if it is true of one of them.
+    pub fn find(&self, root: Root, newest: bool, holds: impl Fn(&Least) -> bool) -> Option<Age> {
+        let mut at = root.filter(|root| holds(&self.node(*root).all))?;
+        loop {
+            let node = self.node(at);
+            let (first, last) = match newest {
+                false => (node.older, node.newer),
+                true => (node.newer, node.older),
+            };
+            match first.filter(|first| holds(&self.node(*first).all)) {
+                Some(first) => at = first,
+                None if holds(&node.own) => return Some(node.life),
+                None => at = last?,
+            }
+        }
+    }
+
+    /// What sums up a tree.
+    pub fn least(&self, root: Root) -> Option<Least> {
+        root.map(|root| self.node(root).all)
+    }
+
+    fn inserted(&mut self, root: Root, region: u32) -> u32 {
+        let Some(root) = root else { return region };
+        let life = self.node(region).life;
+        if weight(region) > weight(root) {
+            let (older, newer) = self.split(Some(root), life);
+            let node = self.node_mut(region);
+            (node.older, node.newer) = (older, newer);
+            self.sum_up(region);
+            return region;
+        }
+        if life < self.node(root).life {
+            let older = self.inserted(self.node(root).older, region);
+            self.node_mut(root).older = Some(older);
+        } else {
+            let newer = self.inserted(self.node(root).newer, region);
+            self.node_mut(root).newer = Some(newer);
+        }
+        self.sum_up(root);
+        root
+    }
+
+    fn removed(&mut self, root: Root, life: Age) -> Root {
+        let root = root.unwrap_or_else(|| panic!("region {} is in the tree", life.1));
+        let node = self.node(root);
+        let (own_life, older, newer) = (node.life, node.older, node.newer);
+        if life == own_life {
+            return self.joined(older, newer);
+        }
+        if life < own_life {
+            self.node_mut(root).older = self.removed(older, life);
+        } else {
+            self.node_mut(root).newer = self.removed(newer, life);
+        }
+        self.sum_up(root);
+        Some(root)
+    }
+
+    /// A tree as two: what is older than a life, and the rest.
+    fn split(&mut self, root: Root, life: Age) -> (Root, Root) {
+        let Some(root) = root else { return (None, None) };
+        let node = self.node(root);
+        let (own_life, older, newer) = (node.life, node.older, node.newer);
+        let parts = if own_life < life {
+            let (between, rest) = self.split(newer, life);
+            self.node_mut(root).newer = between;
+            (Some(root), rest)
+        } else {
+            let (rest, between) = self.split(older, life);
+            self.node_mut(root).older = between;
+            (rest, Some(root))
+        };
+        self.sum_up(root);
+        parts
+    }
+
+    /// Two trees, one all older than the other, as one.
+    fn joined(&mut self, older: Root, newer: Root) -> Root {
+        let (Some(left), Some(right)) = (older, newer) else { return older.or(newer) };
+        let root = if weight(left) > weight(right) {
+            let inner = self.joined(self.node(left).newer, newer);
+            self.node_mut(left).newer = inner;
+            left
+        } else {
+            let inner = self.joined(older, self.node(right).older);
+            self.node_mut(right).older = inner;
+            right
+        };
+        self.sum_up(root);
+        Some(root)
+    }
+
+    fn sum_up_to(&mut self, root: Root, life: Age) {
+        let root = root.unwrap_or_else(|| panic!("region {} is in the tree", life.1));
+        let node = self.node(root);
+        if life != node.life {
+            let below = if life < node.life { node.older } else { node.newer };
+            self.sum_up_to(below, life);
+        }
+        self.sum_up(root);
+    }
+
+    fn sum_up(&mut self, region: u32) {
+        let node = self.node(region);
+        let below = [node.older, node.newer].into_iter().flatten();
+        let all = below.fold(node.own, |all, below| all.of(self.node(below).all));
+        self.node_mut(region).all = all;
+    }
+
+    fn node(&self, region: u32) -> &Node {
+        #[cfg(test)]
+        self.steps.set(self.steps.get() + 1);
+        self.nodes[region as usize].as_ref().unwrap_or_else(|| panic!("region {region} has a node"))
+    }
+
+    fn node_mut(&mut self, region: u32) -> &mut Node {
+        self.nodes[region as usize].as_mut().unwrap_or_else(|| panic!("region {region} has a node"))
+    }
+}
+
+/// The heavier one is above. Mixed as SplitMix64 does, so that neighbours on the device are far apart.
+fn weight(region: u32) -> u64 {
+    let mut mixed = u64::from(region).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}

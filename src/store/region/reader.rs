@@ -1,0 +1,447 @@
+//! What a region holds, from its footer or, where a crash left none, from its slots. Reads only:
+//! the store and the offline inspection both learn it here.
+
+use crate::clock::Timestamp;
+use crate::device::{AlignedBuf, Device, DeviceError};
+use crate::format::{
+    Damage, ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kill, Kind, Layout, Seed,
+    Sequence, TRAILER_LEN, Trailer, Uuid, round_up,
+};
+use crate::store::index::word::SLOT_LEN_MAX;
+use crate::store::shared::Store;
+
+/// Bytes read at the end of a region in the hope that they hold the whole footer.
+const FOOTER_GUESS: u64 = 64 << 10;
+/// Bytes of a region given to the device at a time when its slots are read.
+const SCAN_STEP: u64 = 1 << 20;
+/// Bytes of a region in memory at a time when its slots are scanned: a few of the longest slots.
+const SCAN_WINDOW: u64 = 8 << 20;
+
+/// Attempts to read a single block before it counts as lost.
+const BLOCK_ATTEMPTS: u32 = 3;
+/// Lost blocks after which a region that can wait is left alone: each costs a disk that fails up to
+/// seconds, and others wait.
+const LOST_BLOCKS_MAX: u64 = 2;
+
+/// How much is tried to read a region of which blocks cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Every block: what is not found now is lost.
+    All,
+    /// It can wait, and is left alone where more than a few blocks are lost.
+    Little,
+    /// It is worth nothing unless all is read.
+    Whole,
+}
+
+impl Effort {
+    fn lost_blocks_max(self) -> u64 {
+        match self {
+            Effort::All => u64::MAX,
+            Effort::Little => LOST_BLOCKS_MAX,
+            Effort::Whole => 0,
+        }
+    }
+}
+
+/// What a region holds and how it was learnt.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub footer: Footer,
+    /// False: there was no sound footer and the slots were scanned.
+    pub sealed: bool,
+    /// Newest stamp seen.
+    pub stamp: Timestamp,
+    /// Why blocks of it that may hold slots could not be read, if any could not.
+    pub hole: Option<DeviceError>,
+}
+
+/// What is at the end of a region.
+pub(crate) enum FoundFooter {
+    /// A sound footer of any life.
+    Sound(Trailer, Footer),
+    /// A sound trailer; what it says of the records before it does not hold.
+    BadRecords(Trailer, Damage),
+    /// Bytes that are no trailer of this region.
+    None(Damage, [u8; TRAILER_LEN]),
+}
+
+/// The end of a region.
+pub(crate) struct Tail {
+    /// What the last bytes say of the footer.
+    pub trailer: Result<Trailer, Damage>,
+    bytes: AlignedBuf,
+}
+
+/// The bytes of a footer; that its records are sound is not known yet.
+pub(crate) struct RawFooter {
+    bytes: AlignedBuf,
+    start: usize,
+}
+
+impl RawFooter {
+    /// The whole footer.
+    pub fn block(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+/// Reads regions of a device, whether a store runs on it or not.
+#[derive(Clone, Copy)]
+pub(crate) struct RegionReader<'a> {
+    pub device: &'a Device,
+    pub layout: &'a Layout,
+    pub uuid: Uuid,
+    /// Lost blocks after which a scan is given up.
+    pub lost_blocks_max: u64,
+}
+
+impl RegionReader<'_> {
+    /// Reads aligned bytes of a region.
+    pub async fn read(
+        &self,
+        region: u32,
+        range: std::ops::Range<u64>,
+    ) -> Result<AlignedBuf, DeviceError> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let offset = self.layout.region_offset(region) + range.start;
+        self.device.read(offset, self.device.geometry().read_buffer(len)).await
+    }
+
+    /// Reads what is at the end of a region.
+    pub async fn read_footer(&self, region: u32) -> Result<FoundFooter, DeviceError> {
+        let tail = self.read_tail(region).await?;
+        let trailer = match tail.trailer {
+            Ok(trailer) => trailer,
+            Err(damage) => {
+                let mut bytes = [0; TRAILER_LEN];
+                bytes.copy_from_slice(&tail.bytes[tail.bytes.len() - TRAILER_LEN..]);
+                return Ok(FoundFooter::None(damage, bytes));
+            }
+        };
+        let footer = match self.read_records(region, tail, &trailer).await? {
+            Ok(raw) => Footer::decode(raw.block(), &trailer),
+            Err(damage) => Err(damage),
+        };
+        let checked = |footer: Footer| {
+            let possible = footer.records.iter().all(|record| is_possible(self.layout, record));
+            if possible { Ok(footer) } else { Err(Damage::Field("record")) }
+        };
+        Ok(match footer.and_then(checked) {
+            Ok(footer) => FoundFooter::Sound(trailer, footer),
+            Err(damage) => FoundFooter::BadRecords(trailer, damage),
+        })
+    }
+
+    /// The same, not given up at the first error.
+    async fn read_footer_at_last(&self, region: u32) -> Result<FoundFooter, DeviceError> {
+        let mut attempt = 1;
+        loop {
+            match self.read_footer(region).await {
+                Err(_) if attempt < BLOCK_ATTEMPTS => attempt += 1,
+                found => return found,
+            }
+        }
+    }
+
+    /// Reads the last bytes of a region, among them most small footers.
+    pub async fn read_tail(&self, region: u32) -> Result<Tail, DeviceError> {
+        let end = self.layout.region_size;
+        let guess = round_up(FOOTER_GUESS.min(end / 4), u64::from(self.layout.alignment));
+        let bytes = self.read(region, end - guess..end).await?;
+        let seed_of = |generation| Seed::new(self.uuid, region, generation);
+        Ok(Tail { trailer: Trailer::decode(&bytes, seed_of), bytes })
+    }
+
+    /// Reads what of the footer is not in the tail.
+    pub async fn read_records(
+        &self,
+        region: u32,
+        tail: Tail,
+        trailer: &Trailer,
+    ) -> Result<Result<RawFooter, Damage>, DeviceError> {
+        let end = self.layout.region_size;
+        let len = trailer.footer_len(self.layout.alignment);
+        if len > end {
+            return Ok(Err(Damage::Field("footer length")));
+        }
+        let start = usize::try_from(len).ok().and_then(|len| tail.bytes.len().checked_sub(len));
+        Ok(Ok(match start {
+            Some(start) => RawFooter { bytes: tail.bytes, start },
+            None => RawFooter { bytes: self.read(region, end - len..end).await?, start: 0 },
+        }))
+    }
+
+    /// Learns from its slots what the life `generation` of a region holds.
+    pub async fn scan(
+        &self,
+        region: u32,
+        generation: Sequence,
+        hash_of: impl Fn(Kind, &[u8]) -> u64,
+    ) -> Result<Contents, DeviceError> {
+        let alignment = u64::from(self.layout.alignment);
+        // The last block is the footer's, whether there is one or not: no slot reaches into it.
+        let size = self.layout.region_size - alignment;
+        let seed = Seed::new(self.uuid, region, generation);
+        let mut contents = Contents::default();
+        let (mut at, mut blank) = (alignment, true);
+        let (mut bytes, mut lost) = (Vec::new(), Lost::default());
+        while at < size {
+            let start = at / alignment * alignment;
+            let end = (start + SCAN_WINDOW).min(size);
+            bytes.clear();
+            self.read_readable(region, start..end, &mut bytes, &mut lost).await;
+            if let Some(error) = lost.beyond(self.lost_blocks_max) {
+                return Err(error);
+            }
+            blank = blank && bytes.iter().all(|byte| *byte == 0);
+            // A slot that may go on behind the window is left to the next one.
+            let until = if end == size { size } else { end - SLOT_LEN_MAX };
+            let mut walk = SlotWalk { bytes: &bytes, start, at: at - start, seed };
+            while walk.offset() < until {
+                let Some(found) = walk.next() else {
+                    return finished(contents, blank, lost.last);
+                };
+                contents.take(found, &bytes, start, &hash_of);
+            }
+            at = walk.offset();
+        }
+        finished(contents, blank, lost.last)
+    }
+
+    /// Reads all bytes of a region; blocks that cannot be read are zeros, as long as any can.
+    pub async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {
+        let size = self.layout.region_size;
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        let mut lost = Lost::default();
+        self.read_readable(region, 0..size, &mut bytes, &mut lost).await;
+        match lost.last {
+            Some(error) if bytes.iter().all(|byte| *byte == 0) => Err(error),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Appends a range to `bytes`, with zeros for blocks that cannot be read.
+    async fn read_readable(
+        &self,
+        region: u32,
+        range: std::ops::Range<u64>,
+        bytes: &mut Vec<u8>,
+        lost: &mut Lost,
+    ) {
+        let mut at = range.start;
+        while at < range.end && lost.blocks <= self.lost_blocks_max {
+            let end = (at + SCAN_STEP).min(range.end);
+            match self.read(region, at..end).await {
+                Ok(read) => bytes.extend_from_slice(&read),
+                Err(_) => self.read_blocks(region, at..end, bytes, lost).await,
+            }
+            at = end;
+        }
+    }
+
+    async fn read_blocks(
+        &self,
+        region: u32,
+        range: std::ops::Range<u64>,
+        bytes: &mut Vec<u8>,
+        lost: &mut Lost,
+    ) {
+        let block = u64::from(self.layout.alignment);
+        for at in range.step_by(self.layout.alignment as usize) {
+            match self.read_block(region, at..at + block).await {
+                Ok(read) => bytes.extend_from_slice(&read),
+                Err(error) => {
+                    bytes.resize(bytes.len() + self.layout.alignment as usize, 0);
+                    *lost = Lost { blocks: lost.blocks + 1, last: Some(error) };
+                    if lost.blocks > self.lost_blocks_max {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is lost here may be all that hides an older version: not given up at the first error.
+    async fn read_block(
+        &self,
+        region: u32,
+        block: std::ops::Range<u64>,
+    ) -> Result<AlignedBuf, DeviceError> {
+        let mut attempt = 1;
+        loop {
+            match self.read(region, block.clone()).await {
+                Err(_) if attempt < BLOCK_ATTEMPTS => attempt += 1,
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Store {
+    pub(in crate::store) fn reader(&self) -> RegionReader<'_> {
+        let shared = &*self.shared;
+        RegionReader {
+            device: &shared.device,
+            layout: &shared.layout,
+            uuid: shared.uuid,
+            lost_blocks_max: u64::MAX,
+        }
+    }
+
+    /// Reads the footer of a region, if there is a sound one of any life.
+    pub(in crate::store) async fn read_footer(
+        &self,
+        region: u32,
+    ) -> Result<Option<(Trailer, Footer)>, DeviceError> {
+        Ok(match self.reader().read_footer(region).await? {
+            FoundFooter::Sound(trailer, footer) => Some((trailer, footer)),
+            FoundFooter::BadRecords(..) | FoundFooter::None(..) => None,
+        })
+    }
+
+    /// Learns what the life `generation` of a region holds.
+    pub(in crate::store) async fn read_contents(
+        &self,
+        region: u32,
+        generation: Sequence,
+        effort: Effort,
+    ) -> Result<Contents, DeviceError> {
+        let reader = RegionReader { lost_blocks_max: effort.lost_blocks_max(), ..self.reader() };
+        match reader.read_footer_at_last(region).await {
+            Ok(FoundFooter::Sound(trailer, footer)) if trailer.generation == generation => {
+                let stamp = trailer.stamp;
+                return Ok(Contents { footer, sealed: true, stamp, hole: None });
+            }
+            // A footer that cannot be read is as good as none: the slots say the same.
+            Err(error) if effort != Effort::All => {
+                // Both ends of it: then it is more than one bad spot.
+                let block = u64::from(self.shared.layout.alignment);
+                reader.read_block(region, 0..block).await.map_err(|_| error)?;
+            }
+            _ => {}
+        }
+        // One at a time: a region is up to 1 GiB.
+        let _turn = self.shared.scans.acquire().await;
+        reader.scan(region, generation, |kind, key| self.hash_of(kind, key)).await
+    }
+}
+
+/// Blocks that could not be read.
+#[derive(Default)]
+struct Lost {
+    blocks: u64,
+    last: Option<DeviceError>,
+}
+
+impl Lost {
+    /// The last error, if there were more than so many.
+    fn beyond(&mut self, limit: u64) -> Option<DeviceError> {
+        if self.blocks > limit { self.last.take() } else { None }
+    }
+}
+
+impl Contents {
+    /// Takes what was found at an offset of the region, of which `bytes` are those from `start` on.
+    fn take(
+        &mut self,
+        (offset, found): (u64, Result<EntryHeader, Damage>),
+        bytes: &[u8],
+        start: u64,
+        hash_of: impl Fn(Kind, &[u8]) -> u64,
+    ) {
+        let Ok(header) = found else { return };
+        let slot = &bytes[usize::try_from(offset - start).unwrap_or(usize::MAX)..];
+        // The write of a body that is not whole was cut off: the version before it still counts.
+        if header.check_body(slot).is_err() {
+            return;
+        }
+        self.stamp = self.stamp.max(header.stored_at);
+        if header.kind == Kind::Kills {
+            self.footer.kills.extend(Kill::decode_all(&slot[header.metadata_range()]));
+        } else {
+            self.footer.records.push(FooterRecord {
+                key_hash: hash_of(header.kind, &slot[header.key_range()]),
+                sequence: header.sequence,
+                offset,
+                slot_len: round_up(header.slot_len() as u64, GRANULE),
+                kind: header.kind,
+                supersedes: header.supersedes,
+                keep_until: header.keep_until,
+            });
+        }
+    }
+}
+
+/// A region of which nothing but zeros could be read is not known to be empty.
+fn finished(
+    mut contents: Contents,
+    blank: bool,
+    last_error: Option<DeviceError>,
+) -> Result<Contents, DeviceError> {
+    match last_error {
+        Some(error) if blank => Err(error),
+        hole => {
+            contents.hole = hole;
+            Ok(contents)
+        }
+    }
+}
+
+/// Whether a record names a place that a slot can have.
+pub(in crate::store) fn is_possible(layout: &Layout, record: &FooterRecord) -> bool {
+    record.offset >= u64::from(layout.alignment)
+        && (ENTRY_HEADER_LEN as u64..=SLOT_LEN_MAX).contains(&record.slot_len)
+        && record.offset + record.slot_len <= layout.region_size
+}
+
+/// Walks the bytes of one life of a region from slot to slot. Padding and lost blocks are stepped
+/// over a granule at a time, and each such step is given with what is wrong there: a slot cannot
+/// pass for another place or life, so whatever passes is one.
+pub(crate) struct SlotWalk<'a> {
+    bytes: &'a [u8],
+    /// Where in the region the bytes begin.
+    start: u64,
+    /// How far the walk has come in the bytes.
+    at: u64,
+    seed: Seed,
+}
+
+impl<'a> SlotWalk<'a> {
+    /// Walks a region, of which `bytes` are the first, from offset `at` on.
+    pub fn new(bytes: &'a [u8], at: u64, seed: Seed) -> SlotWalk<'a> {
+        SlotWalk { bytes, start: 0, at, seed }
+    }
+
+    /// Where in the region the next step is.
+    fn offset(&self) -> u64 {
+        self.start.saturating_add(self.at)
+    }
+}
+
+impl Iterator for SlotWalk<'_> {
+    type Item = (u64, Result<EntryHeader, Damage>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = usize::try_from(self.at).unwrap_or(usize::MAX);
+        let slot = self.bytes.get(at..).filter(|slot| slot.len() >= ENTRY_HEADER_LEN)?;
+        let offset = self.offset();
+        let found = sound_slot(slot, self.seed, offset);
+        let step = match &found {
+            Ok(header) => round_up(header.slot_len() as u64, GRANULE),
+            Err(_) => GRANULE,
+        };
+        self.at = self.at.saturating_add(step);
+        Some((offset, found))
+    }
+}
+
+/// The header of the slot that `bytes` begin with, if all but its body is sound.
+pub(crate) fn sound_slot(bytes: &[u8], seed: Seed, offset: u64) -> Result<EntryHeader, Damage> {
+    let header = EntryHeader::decode(bytes, seed, offset)?;
+    if header.slot_len() > bytes.len() {
+        return Err(Damage::Short);
+    }
+    header.check_meta(bytes)?;
+    Ok(header)
+}

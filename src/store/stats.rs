@@ -1,0 +1,172 @@
+//! What a store is like at one moment. Owns no counter.
+
+use std::sync::atomic::Ordering;
+
+use crate::clock::Timestamp;
+use crate::store::counters::CountersSnapshot;
+use crate::store::lookup::ranges::stats::RangeStats;
+use crate::store::recovery::progress::RecoveryStats;
+use crate::store::region::state::RegionState;
+use crate::store::shared::Store;
+
+/// What a store is like at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreStats {
+    /// Counters since it was opened.
+    pub counters: CountersSnapshot,
+    /// Whether there may be entries of which it is not known how old they are.
+    pub age_unknown: bool,
+    /// Whether recovery is complete.
+    pub recovered: bool,
+    /// How far recovery is.
+    pub recovery: RecoveryStats,
+    /// Bytes in regions.
+    pub capacity_bytes: u64,
+    /// Upper bound of the bytes of indexed entries.
+    pub live_bytes: u64,
+    /// All regions.
+    pub regions: u64,
+    /// Regions that hold nothing.
+    pub regions_free: u64,
+    /// Regions that may hold entries that the index does not have, although their deaths are not on
+    /// record: while there are any, every change leaves a kill record.
+    pub regions_unindexed: u64,
+    /// Regions that could not be read whole at the start, nor since.
+    pub regions_unreadable: u64,
+    /// Regions that could not be read or freed and are left alone for a while.
+    pub regions_set_aside: u64,
+    /// Indexed entries, slices counted one by one.
+    pub entries: u64,
+    /// Memory of the index in bytes.
+    pub index_bytes: u64,
+    /// Bytes accepted but not yet on the device.
+    pub backlog_bytes: u64,
+    /// Removals whose kill records could not be written yet.
+    pub removals_waiting: u64,
+    /// Bytes of the device that large objects being stored have set aside.
+    pub room_bytes: u64,
+    /// Bytes that they may set aside together.
+    pub room_bytes_max: u64,
+    /// Parallel range reads.
+    pub ranges: RangeStats,
+}
+
+impl Store {
+    /// What the store counted since it was opened.
+    #[must_use]
+    pub fn counters(&self) -> CountersSnapshot {
+        let mut counters = self.shared.counters.snapshot();
+        if counters.scrub_passes > 0 {
+            let ended_at = u32::try_from(counters.scrub_pass_at).unwrap_or(u32::MAX);
+            let shown = self.shared.clock.wall_at(Timestamp(ended_at));
+            counters.scrub_pass_at = u64::try_from(shown).unwrap_or(0);
+        }
+        counters
+    }
+
+    /// Whether there are entries of which nobody knows how old they are: they are given to those only
+    /// who ask for stale ones.
+    #[must_use]
+    pub fn is_age_unknown(&self) -> bool {
+        self.shared.unknown_age.load(Ordering::Acquire) > 0
+    }
+
+    /// What the store is like now. Walks over all regions and all shards of the index.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let shared = &*self.shared;
+        let layout = &shared.layout;
+        let (backlog_bytes, removals_waiting) = {
+            let log = shared.log.lock();
+            (log.backlog(), log.removals_waiting() as u64)
+        };
+        let (mut live_bytes, mut regions_unreadable) = (0, 0);
+        for (_, row) in shared.regions.iter() {
+            live_bytes += row.live();
+            let is_unread = row.is_unread() || row.state() == RegionState::Unreadable;
+            regions_unreadable += u64::from(is_unread);
+        }
+        StoreStats {
+            counters: self.counters(),
+            age_unknown: self.is_age_unknown(),
+            recovered: shared.is_recovered(),
+            recovery: shared.progress.snapshot(),
+            capacity_bytes: u64::from(layout.region_count) * layout.region_size,
+            live_bytes,
+            regions: u64::from(layout.region_count),
+            regions_free: shared.regions.count(RegionState::Free) as u64,
+            regions_unindexed: shared.regions.unindexed_count() as u64,
+            regions_unreadable,
+            regions_set_aside: self.set_aside_regions(),
+            entries: shared.index.len() as u64,
+            index_bytes: shared.index.bytes() as u64,
+            backlog_bytes,
+            removals_waiting,
+            room_bytes: shared.large.lock().reserved(),
+            room_bytes_max: layout.object_len_max(),
+            ranges: RangeStats {
+                buffer_bytes: shared.range_budget.used(),
+                buffer_bytes_max: shared.range_budget.limit(),
+                ..shared.ranges.snapshot()
+            },
+        }
+    }
+
+    /// Walks over all regions so far: for tests that none is made again and again.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn region_walks(&self) -> u64 {
+        self.shared.regions.walks()
+    }
+
+    /// Checks that the index and the region table agree to the byte.
+    ///
+    /// # Panics
+    /// Panics where they do not. For tests; it locks the whole index shard by shard.
+    pub fn check_accounting(&self) {
+        let shared = &*self.shared;
+        if !shared.snapshot_settled.load(Ordering::Acquire) {
+            // The words of a snapshot are counted once all of it is found sound.
+            return;
+        }
+        let _log = shared.log.lock();
+        let mut live = vec![0; shared.layout.region_count as usize];
+        for shard in 0..shared.index.shard_count() {
+            shared.index.sweep_shard(shard, |word| {
+                let (region, _) = word.location().split(&shared.layout);
+                if let Some(sum) = live.get_mut(region as usize) {
+                    *sum += word.class().len_max();
+                }
+                false
+            });
+        }
+        for (region, row) in shared.regions.iter() {
+            assert_eq!(row.live(), live[region as usize], "live bytes of region {region}");
+            if row.state() == RegionState::Free {
+                assert_eq!(row.live(), 0, "free region {region} holds nothing");
+            }
+        }
+    }
+
+    /// What is wrong with the device although lookups are served, for people: nothing as a rule.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<&'static str> {
+        let has_set_aside = self.set_aside_regions() > 0;
+        let troubles = [
+            (has_set_aside, "regions of it cannot be read or freed: the others are used"),
+            (self.shared.device.is_stuck(), "reads do not end: lookups that need one are misses"),
+            (
+                self.shared.device.is_degraded(),
+                "ten times slower than it was, or without an answer, for half a minute: stores are refused",
+            ),
+        ];
+        troubles.into_iter().filter_map(|(is, trouble)| is.then_some(trouble)).collect()
+    }
+
+    /// Number of regions that could not be read or freed and are left alone: each is tried again after
+    /// a while, more and more rarely.
+    #[must_use]
+    pub fn set_aside_regions(&self) -> u64 {
+        self.shared.regions.ranked(|ranking| ranking.stuck()) as u64
+    }
+}
