@@ -24,7 +24,7 @@ use rawcached::format::Uuid;
 use rawcached::metrics::{Metrics, ProcessStart, write_cache, write_device};
 use rawcached::server::listener::{Listener, Permissions, Protocol};
 use rawcached::server::{Options, Server, write_server};
-use rawcached::store::{FormatOptions, Scrub, Store};
+use rawcached::store::{FormatOptions, Scrubber, Store};
 use support::seccomp::{CACHESTAT, refusing};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
@@ -566,8 +566,8 @@ async fn scrub(seen: &mut Seen) {
     device.corrupt(kill.unwrap() as u64, 1);
     device.set_delay(Delay::Sleep(Duration::from_millis(3)));
     let pass = async {
-        let mut scrub = Scrub::starting_at(0);
-        while !cache.device_store().scrub_step(&mut scrub).await.pass_ended {}
+        let mut scrubber = Scrubber::starting_at(cache.device_store().clone(), 0);
+        while !scrubber.step().await.pass_ended {}
     };
     // Not the damaged one: it is for the scrubber to find.
     let lookups = async {
@@ -577,7 +577,7 @@ async fn scrub(seen: &mut Seen) {
     };
     tokio::join!(pass, lookups);
     device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).always());
-    cache.device_store().scrub_step(&mut Scrub::starting_at(0)).await;
+    Scrubber::starting_at(cache.device_store().clone(), 0).step().await;
     seen.scrape(&metrics);
 }
 

@@ -12,7 +12,7 @@ mod test_log;
 use rawcached::cache::{CacheOptions, Condition};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 use rawcached::format::{ENTRY_HEADER_LEN, SUPERBLOCK_LEN, TRAILER_LEN};
-use rawcached::store::{CountersSnapshot, Scrub};
+use rawcached::store::{CountersSnapshot, Scrubber};
 use tokio::time::Instant;
 
 use support::*;
@@ -30,10 +30,10 @@ fn rig() -> Rig {
 fn pass(rig: &Rig) -> u64 {
     let store = rig.cache().device_store();
     rig.run(async {
-        let mut scrub = Scrub::starting_at(0);
+        let mut scrubber = Scrubber::starting_at(store.clone(), 0);
         let mut bytes = 0;
         loop {
-            let step = store.scrub_step(&mut scrub).await;
+            let step = scrubber.step().await;
             bytes += step.bytes;
             if step.pass_ended {
                 return bytes;
@@ -333,7 +333,7 @@ fn a_purge_during_the_pass_is_no_damage_of_the_superblock() {
             tokio::join!(
                 async {
                     let store = rig.cache().device_store();
-                    store.scrub_step(&mut Scrub::starting_at(0)).await;
+                    Scrubber::starting_at(store.clone(), 0).step().await;
                 },
                 async { rig.cache().purge_all().await.unwrap() }
             );
@@ -385,9 +385,9 @@ fn under_load(seed: u64) {
     let store = rig.cache().device_store();
     let done = std::cell::Cell::new(false);
     let scrub = async {
-        let mut scrub = Scrub::starting_at(0);
+        let mut scrubber = Scrubber::starting_at(store.clone(), 0);
         while !done.get() {
-            store.scrub_step(&mut scrub).await;
+            scrubber.step().await;
             tokio::task::yield_now().await;
         }
     };
@@ -491,8 +491,8 @@ fn lookups_go_first() {
                 // The first read of a pass.
                 let reads = rig.sim.counts().reads;
                 let store = rig.cache().device_store();
-                let mut scrub = Scrub::starting_at(0);
-                let mut step = std::pin::pin!(store.scrub_step(&mut scrub));
+                let mut scrubber = Scrubber::starting_at(store.clone(), 0);
+                let mut step = std::pin::pin!(scrubber.step());
                 loop {
                     let next = tokio::time::timeout(millis(1), step.as_mut()).await;
                     if next.is_ok() || rig.sim.counts().reads > reads {
@@ -520,10 +520,11 @@ fn lookups_without_end_slow_it_down_but_do_not_stop_it() {
             }
         };
         let scrub = async {
-            let (mut scrub, mut bytes) = (Scrub::starting_at(0), 0);
+            let store = rig.cache().device_store().clone();
+            let (mut scrubber, mut bytes) = (Scrubber::starting_at(store, 0), 0);
             let end = Instant::now() + secs(20);
             while Instant::now() < end {
-                bytes += rig.cache().device_store().scrub_step(&mut scrub).await.bytes;
+                bytes += scrubber.step().await.bytes;
             }
             bytes
         };

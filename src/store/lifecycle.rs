@@ -18,6 +18,7 @@ use crate::store::index::key_hash::KeyHasher;
 use crate::store::index::unverified::Unverified;
 use crate::store::large::LargeObjects;
 use crate::store::log::core::Log;
+use crate::store::log::flusher::Flusher;
 use crate::store::log::health::Health;
 use crate::store::log::sequences::Sequences;
 use crate::store::lookup::load::READING_LEN_MAX;
@@ -27,12 +28,15 @@ use crate::store::mutation::fills::Fills;
 use crate::store::mutation::request::StoreError;
 use crate::store::options::Options;
 use crate::store::ram_tier::Resident;
+use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::recovery::changed::Changed;
 use crate::store::recovery::progress::Progress;
 use crate::store::recovery::superblock::{OpenError, open_superblock};
+use crate::store::recovery::work::Recovery;
 use crate::store::region::table::RegionTable;
+use crate::store::scrub::Scrubber;
 use crate::store::shared::{FILL_LOCKS, Shared, Store, Tasks};
-use crate::store::timekeeper::resume;
+use crate::store::timekeeper::{Timekeeper, resume};
 
 impl Store {
     /// Takes no more changes, makes everything accepted durable and ends background work.
@@ -189,11 +193,11 @@ impl Store {
         }
         let store = Store { shared: Arc::new(shared) };
         *store.shared.tasks.lock() = Some(Tasks {
-            flusher: tokio::spawn(store.watched(store.clone().run_flusher())),
-            reclaimer: tokio::spawn(store.watched(store.clone().run_reclaimer())),
-            recovery: tokio::spawn(store.watched(store.clone().run_recovery())),
-            scrubber: tokio::spawn(store.watched(store.clone().run_scrubber())),
-            timekeeper: tokio::spawn(store.watched(store.clone().run_timekeeper())),
+            flusher: tokio::spawn(store.watched(Flusher::new(store.clone()).run())),
+            reclaimer: tokio::spawn(store.watched(Reclaimer::new(store.clone()).run())),
+            recovery: tokio::spawn(store.watched(Recovery::new(store.clone()).run())),
+            scrubber: tokio::spawn(store.watched(Scrubber::starting_at(store.clone(), 0).run())),
+            timekeeper: tokio::spawn(store.watched(Timekeeper::new(store.clone()).run())),
         });
         Ok(store)
     }

@@ -52,7 +52,7 @@ pub use ram_tier::{NotResident, Resident};
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
 pub(crate) use recovery::{Target, Version, settle};
 pub(crate) use region::reader::{FoundFooter, RegionReader, SlotWalk, sound_slot};
-pub use scrub::{Scrub, ScrubStep};
+pub use scrub::{ScrubStep, Scrubber};
 pub use shared::Store;
 pub(crate) use snapshot::{dump, first_piece_offset};
 pub use stats::StoreStats;

@@ -179,6 +179,11 @@ impl Store {
     pub(super) fn hash_of(&self, kind: Kind, key: &[u8]) -> u64 {
         if kind == Kind::Slice { self.slice_hash(key) } else { self.key_hash(key) }
     }
+
+    pub(super) fn found_blank(&self, region: u32) {
+        self.shared.log.lock().add_free(region);
+        self.shared.changes.notify_waiters();
+    }
 }
 
 impl Shared {

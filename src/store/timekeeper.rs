@@ -41,10 +41,19 @@ fn lose(superblock: &mut Superblock, epoch: u32) {
     superblock.unknown_age = superblock.unknown_age.max(epoch);
 }
 
-impl Store {
+/// Looks after what a store knows of the time.
+pub(super) struct Timekeeper {
+    store: Store,
+}
+
+impl Timekeeper {
+    pub fn new(store: Store) -> Timekeeper {
+        Timekeeper { store }
+    }
+
     /// Every stamp on the device is known: did the wall clock say less?
     pub(super) fn compare_with_stamps(&self) {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         if shared.clock.is_unknown() {
             let before = shared.unknown_age.fetch_max(shared.opened_epoch, Ordering::AcqRel);
             if before < shared.opened_epoch {
@@ -54,20 +63,20 @@ impl Store {
     }
 
     /// Looks at the wall clock from time to time until the store stops.
-    pub(super) async fn run_timekeeper(self) {
+    pub async fn run(self) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_INTERVAL) => {
                     self.look_at_clock();
-                    self.take_out_unseen().await;
+                    self.store.take_out_unseen().await;
                 }
-                () = self.shared.stop_timekeeper.notified() => return,
+                () = self.store.shared.stop_timekeeper.notified() => return,
             }
         }
     }
 
     fn look_at_clock(&self) {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let settled = self.settle_age();
         let mut log = shared.log.lock();
         if let Some(unknown_age) = settled {
@@ -86,7 +95,7 @@ impl Store {
 
     /// Up to which epoch entries are of unknown age, if that was settled just now.
     fn settle_age(&self) -> Option<u32> {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let (mut superblock, _) = shared.log.lock().superblock();
         match shared.clock.resume_again() {
             Some(TimeDown::Known(down)) => {
@@ -104,7 +113,7 @@ impl Store {
 
     /// Whether no region is left that could hold an entry of unknown age.
     fn is_unknown_age_gone(&self) -> bool {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let unknown = shared.unknown_age.load(Ordering::Acquire);
         if unknown == 0 || !shared.is_recovered() {
             return false;

@@ -2,7 +2,7 @@
 
 use rawcached::cache::{CacheOptions, Condition, StoreError};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
-use rawcached::store::Scrub;
+use rawcached::store::Scrubber;
 
 use crate::support::*;
 
@@ -67,8 +67,8 @@ fn finalize_fails_when_a_slice_was_lost_meanwhile() {
     rig.sleep(secs(2));
     rig.sim.corrupt(rig.find(&body(1, LARGE)[65_536 + 100..][..64]), 1);
     rig.run(async {
-        let mut scrub = Scrub::starting_at(0);
-        while !rig.cache().device_store().scrub_step(&mut scrub).await.pass_ended {}
+        let mut scrubber = Scrubber::starting_at(rig.cache().device_store().clone(), 0);
+        while !scrubber.step().await.pass_ended {}
     });
     let stored = rig.run(writer.finalize(Condition::Always));
     assert!(matches!(stored, Err(StoreError::Evicted)), "{stored:?}");

@@ -41,76 +41,86 @@ struct Round {
     sync: bool,
 }
 
-impl Store {
+/// Writes the log of a store.
+pub(in crate::store) struct Flusher {
+    store: Store,
+    deadlines: Deadlines,
+    footers: Footers,
+}
+
+impl Flusher {
+    pub fn new(store: Store) -> Flusher {
+        let footers = Footers::new(store.free_target() / 2);
+        Flusher { store, deadlines: Deadlines::default(), footers }
+    }
+
     /// Writes the log until the store is closed.
-    pub(in crate::store) async fn run_flusher(self) {
-        let mut deadlines = Deadlines::default();
-        let mut footers = Footers::new(self.free_target() / 2);
+    pub async fn run(mut self) {
         loop {
-            let wake = self.shared.wake_flusher.notified();
-            match deadlines.next() {
+            let wake = self.store.shared.wake_flusher.notified();
+            match self.deadlines.next() {
                 Some(at) => {
                     let _ = tokio::time::timeout_at(at, wake).await;
                 }
                 None => wake.await,
             }
-            if self.shared.is_closed() {
-                self.shared.waiters.lock().clear();
+            if self.store.shared.is_closed() {
+                self.store.shared.waiters.lock().clear();
                 return;
             }
-            if self.may_write(&mut footers).await {
-                self.flush_round(&mut deadlines, &mut footers).await;
+            if self.may_write().await {
+                self.flush_round().await;
             }
-            deadlines.retry = self.shared.health.retry_at();
+            self.deadlines.retry = self.store.shared.health.retry_at();
         }
     }
 
     /// False while the device fails and it is not time to try it: what there is to write waits.
-    async fn may_write(&self, footers: &mut Footers) -> bool {
-        let Some(retry_at) = self.shared.health.retry_at() else { return true };
-        if self.shared.is_stopping() {
+    async fn may_write(&mut self) -> bool {
+        let Some(retry_at) = self.store.shared.health.retry_at() else { return true };
+        if self.store.shared.is_stopping() {
             // There is no later: what waits is written now or lost.
-            self.shared.health.end_pause();
+            self.store.shared.health.end_pause();
             return true;
         }
-        if retry_at > Instant::now() || !self.try_device(footers).await {
-            let at_risk = self.shared.log.lock().appended();
-            self.settle(false, None, at_risk);
+        if retry_at > Instant::now() || !self.try_device().await {
+            let at_risk = self.store.shared.log.lock().appended();
+            self.store.settle(false, None, at_risk);
             return false;
         }
         true
     }
 
     /// Rewrites the superblock, which loses nothing, to see whether the device takes writes again.
-    async fn try_device(&self, footers: &mut Footers) -> bool {
-        let (superblock, _) = self.shared.log.lock().superblock();
-        if let Err(error) = write_superblock(&self.shared.device, &superblock).await {
+    async fn try_device(&mut self) -> bool {
+        let (superblock, _) = self.store.shared.log.lock().superblock();
+        if let Err(error) = write_superblock(&self.store.shared.device, &superblock).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "the device still fails");
             // It may have been the flush that failed.
-            self.shared.log.lock().fail();
-            footers.failed();
-            self.shared.health.still_failing();
+            self.store.shared.log.lock().fail();
+            self.footers.failed();
+            self.store.shared.health.still_failing();
             return false;
         }
         self.superblock_written(&superblock);
-        self.shared.health.accept();
-        self.shared.wake_reclaimer.notify_one();
+        self.store.shared.health.accept();
+        self.store.shared.wake_reclaimer.notify_one();
         true
     }
 
-    async fn flush_round(&self, deadlines: &mut Deadlines, footers: &mut Footers) {
-        let round = self.begin_round(deadlines, footers.are_many());
+    async fn flush_round(&mut self) {
+        let round = self.begin_round();
         let must_write = round.wrote;
         let (sync, complete) = (round.sync, round.complete);
         let mut done = Vec::new();
-        let failure = self.write_round(round, footers, &mut done).await.err();
+        let failure = self.write_round(round, &mut done).await.err();
         let ok = failure.is_none();
         let wrote_data = ok && !done.is_empty();
         let wrote = must_write || wrote_data;
         if !ok {
-            footers.failed();
+            self.footers.failed();
         }
-        let mut log = self.shared.log.lock();
+        let mut log = self.store.shared.log.lock();
         for write in done {
             log.write_done(write);
         }
@@ -122,51 +132,50 @@ impl Store {
         let removals_wait = log.removals_waiting() > 0;
         let at_risk = log.appended();
         let is_blocked = log.is_blocked();
-        let short_of_regions = log.free_count() < self.free_target();
+        let short_of_regions = log.free_count() < self.store.free_target();
         drop(log);
         if short_of_regions {
-            self.shared.wake_reclaimer.notify_one();
+            self.store.shared.wake_reclaimer.notify_one();
         }
         if ok {
             // What was written has made room.
-            if footers.are_many() || (wrote && removals_wait) {
-                self.shared.wake_flusher.notify_one();
+            if self.footers.are_many() || (wrote && removals_wait) {
+                self.store.shared.wake_flusher.notify_one();
             }
             if sync {
-                deadlines.sync = None;
+                self.deadlines.sync = None;
             } else if wrote {
-                deadlines.sync.get_or_insert_with(|| Instant::now() + SYNC_INTERVAL);
+                self.deadlines.sync.get_or_insert_with(|| Instant::now() + SYNC_INTERVAL);
             }
         } else {
             // Not at once again: a device that refuses flushes refuses the next one too.
-            deadlines.sync = Some(Instant::now() + SYNC_INTERVAL);
-            count(&self.shared.counters.write_errors);
+            self.deadlines.sync = Some(Instant::now() + SYNC_INTERVAL);
+            count(&self.store.shared.counters.write_errors);
         }
         match &failure {
-            Some(error) => self.note_failure(error),
-            None if wrote_data => self.note_success(),
+            Some(error) => self.store.note_failure(error),
+            None if wrote_data => self.store.note_success(),
             None => {}
         }
-        self.settle(ok, sync.then_some(complete), at_risk);
-        if !is_blocked && !self.shared.waiters.lock().is_empty() {
-            self.shared.wake_flusher.notify_one();
+        self.store.settle(ok, sync.then_some(complete), at_risk);
+        if !is_blocked && !self.store.shared.waiters.lock().is_empty() {
+            self.store.shared.wake_flusher.notify_one();
         }
         // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
         if wrote || sync {
-            self.shared.changes.notify_waiters();
+            self.store.shared.changes.notify_waiters();
         }
     }
 
     /// Writes what a round has to write, each step only if the ones before it went well; gives in
     /// `done` what was written or given up.
     async fn write_round(
-        &self,
+        &mut self,
         round: Round,
-        footers: &mut Footers,
         done: &mut Vec<PendingWrite>,
     ) -> Result<(), DeviceError> {
-        let doubtful = footers.doubtful_headers();
-        let writes = footers.hold_back(round.writes);
+        let doubtful = self.footers.doubtful_headers();
+        let writes = self.footers.hold_back(round.writes);
         if let Some(superblock) = &round.superblock
             && let Err(error) = self.write_superblock(superblock).await
         {
@@ -177,15 +186,16 @@ impl Store {
         for (region, header) in doubtful {
             self.write_header_again(region, &header).await?;
         }
-        footers.doubt_ended();
-        if round.sync && footers.wait_for_flush() {
-            self.shared.device.flush().await?;
-            footers.flushed();
+        self.footers.doubt_ended();
+        if round.sync && self.footers.wait_for_flush() {
+            self.store.shared.device.flush().await?;
+            self.footers.flushed();
         }
-        self.write_pieces(footers.take_ready(), done).await?;
+        let footers = self.footers.take_ready();
+        self.write_pieces(footers, done).await?;
         if round.sync {
-            self.shared.device.flush().await?;
-            footers.flushed();
+            self.store.shared.device.flush().await?;
+            self.footers.flushed();
         }
         Ok(())
     }
@@ -197,8 +207,8 @@ impl Store {
         region: u32,
         header: &WriteSlice,
     ) -> Result<(), DeviceError> {
-        let start = self.shared.layout.region_offset(region);
-        let (uuid, header) = (self.shared.uuid, header.bytes()[..REGION_HEADER_LEN].to_vec());
+        let start = self.store.shared.layout.region_offset(region);
+        let (uuid, header) = (self.store.shared.uuid, header.bytes()[..REGION_HEADER_LEN].to_vec());
         let rewrite = move |bytes: &mut [u8]| {
             let life = |bytes: &[u8]| {
                 RegionHeader::decode(bytes, uuid, region).ok().map(|header| header.generation)
@@ -209,43 +219,45 @@ impl Store {
             true
         };
         let range = start..start + REGION_HEADER_LEN as u64;
-        self.shared.device.modify(range, rewrite).await.map(|_| ())
+        self.store.shared.device.modify(range, rewrite).await.map(|_| ())
     }
 
-    fn begin_round(&self, deadlines: &mut Deadlines, must_sync: bool) -> Round {
+    fn begin_round(&mut self) -> Round {
         let now = Instant::now();
-        let wanted = !self.shared.waiters.lock().is_empty();
-        let sync = wanted || must_sync || deadlines.sync.is_some_and(|at| at <= now);
-        let tail = sync || deadlines.tail.is_some_and(|at| at <= now);
+        let wanted = !self.store.shared.waiters.lock().is_empty();
+        let sync =
+            wanted || self.footers.are_many() || self.deadlines.sync.is_some_and(|at| at <= now);
+        let tail = sync || self.deadlines.tail.is_some_and(|at| at <= now);
         {
-            let mut log = self.shared.log.lock();
-            let is_settled = self.shared.snapshot_settled.load(Ordering::Acquire);
-            if is_settled && log.is_epoch_wanted() && !self.shared.health.is_refusing() {
+            let mut log = self.store.shared.log.lock();
+            let is_settled = self.store.shared.snapshot_settled.load(Ordering::Acquire);
+            if is_settled && log.is_epoch_wanted() && !self.store.shared.health.is_refusing() {
                 // A purge waits for it that nobody waits for any more.
-                log.raise_epoch(self.shared.clock.pair());
+                log.raise_epoch(self.store.shared.clock.pair());
             }
-            log.raise_epoch_if_due(self.shared.clock.pair());
-            if log.begin_epoch_if_due(self.shared.clock.now()) {
+            log.raise_epoch_if_due(self.store.shared.clock.pair());
+            if log.begin_epoch_if_due(self.store.shared.clock.now()) {
                 self.tell_epoch_began();
             }
         }
-        while self.shared.log.lock().record_removals(self.shared.clock.now()) {}
-        let mut log = self.shared.log.lock();
+        while self.store.shared.log.lock().record_removals(self.store.shared.clock.now()) {}
+        let mut log = self.store.shared.log.lock();
         let (superblock, dirty) = log.superblock();
         let modified = log.take_modified();
-        let Due { mut writes, sealed, complete } = log.take_due(tail, self.shared.clock.now());
+        let Due { mut writes, sealed, complete } =
+            log.take_due(tail, self.store.shared.clock.now());
         let alignment = log.memory_alignment();
         let wrote = modified || dirty || !writes.is_empty() || !sealed.is_empty();
-        deadlines.tail = match (log.is_dirty(), tail) {
+        self.deadlines.tail = match (log.is_dirty(), tail) {
             (false, _) => None,
-            (true, true) => Some(now + self.shared.options.flush_interval),
+            (true, true) => Some(now + self.store.shared.options.flush_interval),
             (true, false) => {
-                Some(deadlines.tail.unwrap_or(now + self.shared.options.flush_interval))
+                Some(self.deadlines.tail.unwrap_or(now + self.store.shared.options.flush_interval))
             }
         };
-        log.set_tail_due(deadlines.tail.is_some());
+        log.set_tail_due(self.deadlines.tail.is_some());
         drop(log);
-        let layout = &self.shared.layout;
+        let layout = &self.store.shared.layout;
         writes.extend(sealed.into_iter().map(|region| region.encode(layout, alignment)));
         Round { writes, complete, superblock: dirty.then_some(superblock), wrote, sync }
     }
@@ -257,8 +269,8 @@ impl Store {
         done: &mut Vec<PendingWrite>,
     ) -> Result<(), DeviceError> {
         let written = join_all(writes.iter().map(|write| {
-            let offset = self.shared.layout.region_offset(write.region) + write.offset;
-            self.shared.device.write(offset, vec![write.slice.clone()])
+            let offset = self.store.shared.layout.region_offset(write.region) + write.offset;
+            self.store.shared.device.write(offset, vec![write.slice.clone()])
         }));
         let written = written.await;
         done.extend(writes);
@@ -270,7 +282,7 @@ impl Store {
         &self,
         superblock: &Superblock,
     ) -> Result<(), DeviceError> {
-        let result = write_superblock(&self.shared.device, superblock).await;
+        let result = write_superblock(&self.store.shared.device, superblock).await;
         if result.is_ok() {
             self.superblock_written(superblock);
         }
@@ -278,18 +290,18 @@ impl Store {
     }
 
     fn superblock_written(&self, superblock: &Superblock) {
-        let now = self.shared.clock.now();
-        if self.shared.log.lock().superblock_written(superblock, now) {
+        let now = self.store.shared.clock.now();
+        if self.store.shared.log.lock().superblock_written(superblock, now) {
             // The region that ended with the last epoch, and what recovery found missing of regions, is
             // written now; until then they cannot be reclaimed.
-            self.shared.wake_flusher.notify_one();
+            self.store.shared.wake_flusher.notify_one();
             self.tell_epoch_began();
         }
     }
 
     fn tell_epoch_began(&self) {
-        self.shared.wake_reclaimer.notify_one();
-        self.shared.changes.notify_waiters();
+        self.store.shared.wake_reclaimer.notify_one();
+        self.store.shared.changes.notify_waiters();
     }
 }
 

@@ -3,14 +3,14 @@
 use crate::format::{Kind, SliceKey};
 use crate::store::large::Discard;
 use crate::store::lookup::load::{Extent, Loaded};
+use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::victim::BATCH;
-use crate::store::shared::Store;
 
-impl Store {
+impl Reclaimer {
     pub(in crate::store) async fn discard_one(&self) -> bool {
         let next = {
-            let mut discards = self.shared.discards.lock();
-            let idle = |discard: &Discard| !self.shared.readers.contains_key(&discard.object);
+            let mut discards = self.store.shared.discards.lock();
+            let idle = |discard: &Discard| !self.store.shared.readers.contains_key(&discard.object);
             discards.iter().position(idle).and_then(|n| discards.remove(n))
         };
         let Some(Discard { object, slice_count }) = next else { return false };
@@ -20,14 +20,14 @@ impl Store {
                 tokio::task::yield_now().await;
             }
             let key = SliceKey { object, number }.encode();
-            let key_hash = self.slice_hash(&key);
-            for candidate in self.candidates(key_hash) {
+            let key_hash = self.store.slice_hash(&key);
+            for candidate in self.store.candidates(key_hash) {
                 let extent = Extent::Key { key_len: SliceKey::LEN };
-                if let Loaded::Entry(entry, _) = self.load(candidate, extent).await
+                if let Loaded::Entry(entry, _) = self.store.load(candidate, extent).await
                     && entry.kind() == Kind::Slice
                     && entry.key() == key
                 {
-                    self.forget(key_hash, entry.place());
+                    self.store.forget(key_hash, entry.place());
                 }
             }
         }

@@ -13,14 +13,14 @@ use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
 use crate::store::mutation::request::StoreError;
 use crate::store::place::Place;
+use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::reinsert::{Moved, Reason};
 use crate::store::reclaim::victim::{BATCH, Victim};
 use crate::store::region::ranking::MOSTLY_DEAD;
 use crate::store::region::reader::{Contents, Effort};
 use crate::store::region::state::RegionState;
-use crate::store::shared::Store;
 
-impl Store {
+impl Reclaimer {
     /// Empties and frees a region in `state`, to which it goes back where that fails.
     pub(in crate::store) async fn try_to_free(
         &self,
@@ -28,14 +28,14 @@ impl Store {
         state: RegionState,
     ) -> Result<(), StoreError> {
         let region = victim.region;
-        let row = self.shared.regions.on_device(region);
+        let row = self.store.shared.regions.on_device(region);
         if !row.change_state(state, RegionState::Reclaiming) {
             // It is just being read again.
             return Ok(());
         }
         let generation = row.generation();
         let freed = if state == RegionState::Unreadable {
-            self.shared.log.lock().begin_freeing();
+            self.store.shared.log.lock().begin_freeing();
             self.free(region).await
         } else {
             self.reclaim(victim).await
@@ -43,20 +43,20 @@ impl Store {
         if let Err(error) = &freed {
             if row.generation() != generation {
                 // On the device its life goes on: kill records for it are still needed.
-                self.shared.regions.begin_life(region, generation, state);
+                self.store.shared.regions.begin_life(region, generation, state);
             }
             row.set_state(state);
             if is_of_device(error) {
-                row.set_aside(self.shared.clock.now().plus(pause(row.failures())));
+                row.set_aside(self.store.shared.clock.now().plus(pause(row.failures())));
             }
         }
-        self.shared.log.lock().end_freeing(region, freed.is_ok());
+        self.store.shared.log.lock().end_freeing(region, freed.is_ok());
         match &freed {
-            Ok(()) => self.note_success(),
+            Ok(()) => self.store.note_success(),
             Err(StoreError::Device(error)) if error.operation != "read" => {
-                self.note_failure(error);
+                self.store.note_failure(error);
                 // It tries the device again when that is due, and does not know of it yet.
-                self.shared.wake_flusher.notify_one();
+                self.store.shared.wake_flusher.notify_one();
             }
             Err(_) => {}
         }
@@ -65,7 +65,7 @@ impl Store {
 
     pub(in crate::store) async fn reclaim(&self, victim: Victim) -> Result<(), StoreError> {
         let Victim { region, .. } = victim;
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let row = shared.regions.on_device(region);
         let contents = self.contents_to_empty(region).await?;
         let kills: Vec<Kill> = contents.footer.all_kills().collect();
@@ -82,7 +82,7 @@ impl Store {
         // What outlives the region must be durable before the region is gone.
         if carried || moved {
             let ticket = shared.log.lock().appended();
-            self.flush_through(ticket).await?;
+            self.store.flush_through(ticket).await?;
         }
         while row.is_pinned() {
             shared.unpinned.notified().await;
@@ -94,7 +94,7 @@ impl Store {
     /// true if any was written.
     pub(in crate::store) async fn empty(&self, victim: Victim, footer: &Footer) -> bool {
         let Victim { region, .. } = victim;
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let row = shared.regions.on_device(region);
         let life = shared.regions.life(region);
         // What could not be read at the start may hold a newer version of an entry or its death: with
@@ -119,7 +119,7 @@ impl Store {
                 continue;
             };
             // With a new sequence an entry of unknown age would pass for one of this start.
-            let may_stay = !all_dead && self.knows_age(row.generation());
+            let may_stay = !all_dead && self.store.knows_age(row.generation());
             let worth = may_stay && (keep_all || word.is_hit());
             if worth && is_doubtful {
                 count(&shared.counters.doubtful_evicted);
@@ -146,9 +146,9 @@ impl Store {
         &self,
         region: u32,
     ) -> Result<Contents, StoreError> {
-        let generation = self.shared.regions.on_device(region).generation();
-        let read = self.read_contents(region, generation, Effort::Little).await;
-        let is_oldest = self.shared.regions.is_oldest(region);
+        let generation = self.store.shared.regions.on_device(region).generation();
+        let read = self.store.read_contents(region, generation, Effort::Little).await;
+        let is_oldest = self.store.shared.regions.is_oldest(region);
         match read {
             Ok(Contents { hole: Some(error), .. }) if !is_oldest => Err(error.into()),
             Err(error) if is_oldest => {
@@ -161,20 +161,20 @@ impl Store {
     }
 
     pub(in crate::store) fn evict(&self, key_hash: u64, place: Place) {
-        let mut bucket = self.shared.index.lock(key_hash);
+        let mut bucket = self.store.shared.index.lock(key_hash);
         if let Some(word) = bucket.remove(place.location()) {
-            self.shared.uncount(word);
-            count(&self.shared.counters.evicted);
+            self.store.shared.uncount(word);
+            count(&self.store.shared.counters.evicted);
         }
         drop(bucket);
-        self.shared.resident.remove(place);
+        self.store.shared.resident.remove(place);
     }
 
     /// Words may point to slots that a damaged region no longer names: find them the long way, a few
     /// shards at a time, since the index may be large. No word into the region comes meanwhile:
     /// nothing is written to it, and only what is written gets a word.
     pub(in crate::store) async fn sweep_if_left(&self, region: u32) {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let row = shared.regions.on_device(region);
         for shard in 0..shared.index.shard_count() {
             if row.live() == 0 {
@@ -202,38 +202,39 @@ impl Store {
         region: u32,
         kills: &[Kill],
     ) -> Result<bool, StoreError> {
-        let oldest = self.shared.regions.oldest_generation_but(region);
+        let oldest = self.store.shared.regions.oldest_generation_but(region);
         let oldest = oldest.filter(|_| !planted::is(Bug::DropKillRecords));
         let needed: Vec<Kill> = kills
             .iter()
             .filter(|kill| oldest.is_some_and(|oldest| kill.sequence > oldest))
             .copied()
             .collect();
-        let in_purges = self.shared.regions.on_device(region).holds_purges();
+        let in_purges = self.store.shared.regions.on_device(region).holds_purges();
         for batch in needed.chunks(KILLS_PER_SLOT_MAX) {
             if in_purges {
                 // Never to the other log: the two copies must not meet in one region.
-                let mut log = self.shared.log.lock();
-                log.reserve_purges(batch.len(), Appender::Reclaim, self.shared.clock.now())
+                let mut log = self.store.shared.log.lock();
+                log.reserve_purges(batch.len(), Appender::Reclaim, self.store.shared.clock.now())
                     .map_err(no_room)?;
                 log.append_purges(batch);
-                self.release(log);
+                self.store.release(log);
                 continue;
             }
             let encoded = Slot::encode_kills(batch);
-            let slot = Slot::of_kills(&encoded, self.shared.clock.now());
-            let mut log = self.shared.log.lock();
-            let at =
-                log.reserve(&slot, Appender::Reclaim, self.shared.clock.now()).map_err(no_room)?;
-            self.fill_kills(&mut log, at, batch);
+            let slot = Slot::of_kills(&encoded, self.store.shared.clock.now());
+            let mut log = self.store.shared.log.lock();
+            let at = log
+                .reserve(&slot, Appender::Reclaim, self.store.shared.clock.now())
+                .map_err(no_room)?;
+            self.store.fill_kills(&mut log, at, batch);
         }
-        add(&self.shared.counters.kills_carried, needed.len() as u64);
+        add(&self.store.shared.counters.kills_carried, needed.len() as u64);
         Ok(!needed.is_empty())
     }
 
     /// Frees a region that nothing points into: durably, so that nothing in it comes back.
     pub(in crate::store) async fn free(&self, region: u32) -> Result<(), StoreError> {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let generation = shared.log.lock().draw();
         let row = shared.regions.on_device(region);
         // The life ends in memory first: readers with an old word look the key up again.
@@ -260,7 +261,7 @@ impl Store {
         // By the flusher: were a flush of reclaim's own to fail, what the flusher wrote before it
         // would be lost too, and its next flush would not tell.
         let ticket = shared.log.lock().note_modified();
-        self.flush_through(ticket).await?;
+        self.store.flush_through(ticket).await?;
         if shared.failed.load(Ordering::Acquire) >= begun {
             // A flush between the two writes failed, and may have lost the first.
             return Err(StoreError::NotDurable);
@@ -281,7 +282,7 @@ impl Store {
     }
 
     pub(in crate::store) fn is_set_aside(&self, region: u32) -> bool {
-        self.shared.regions.on_device(region).is_set_aside(self.shared.clock.now())
+        self.store.shared.regions.on_device(region).is_set_aside(self.store.shared.clock.now())
     }
 }
 

@@ -4,6 +4,7 @@
 pub(super) mod drop_slices;
 pub(super) mod freeing;
 pub(super) mod purge_regions;
+pub(super) mod reclaimer;
 pub(super) mod reinsert;
 pub(super) mod stuck;
 #[cfg(test)]
@@ -13,21 +14,19 @@ pub(super) mod victim;
 use crate::store::log::appender::Appender;
 use crate::store::mutation::request::StoreError;
 use crate::store::reclaim::freeing::is_unreadable;
-use crate::store::reclaim::victim::Hand;
+use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::region::state::RegionState;
-use crate::store::shared::Store;
 
-impl Store {
+impl Reclaimer {
     /// Keeps free regions ahead of the writers until the store is closed.
-    pub(super) async fn run_reclaimer(self) {
-        let mut hand = Hand::default();
+    pub async fn run(mut self) {
         loop {
-            self.shared.wake_reclaimer.notified().await;
+            self.store.shared.wake_reclaimer.notified().await;
             loop {
-                if self.shared.is_stopping() {
+                if self.store.shared.is_stopping() {
                     return;
                 }
-                let reclaimed = match self.reclaim_one(&mut hand).await {
+                let reclaimed = match self.reclaim_one().await {
                     Ok(reclaimed) => reclaimed,
                     Err(error) => {
                         self.tell_failure(&error);
@@ -46,16 +45,16 @@ impl Store {
 
     /// Whether a region waits to be emptied of which it is not known that it cannot be.
     fn has_untried_region(&self) -> bool {
-        let now = self.shared.clock.now();
-        self.shared.regions.ranked(|ranking| ranking.has_untried(now))
+        let now = self.store.shared.clock.now();
+        self.store.shared.regions.ranked(|ranking| ranking.has_untried(now))
     }
 
-    async fn reclaim_one(&self, hand: &mut Hand) -> Result<bool, StoreError> {
-        if !self.shared.is_recovered()
+    async fn reclaim_one(&mut self) -> Result<bool, StoreError> {
+        if !self.store.shared.is_recovered()
             // In vain it would drop what can still be read.
-            || self.shared.health.is_refusing()
-            || self.shared.log.lock().check_epoch(Appender::Reclaim).is_err()
-            || (self.shared.log.lock().free_count() >= self.free_target() && !self.has_condemned())
+            || self.store.shared.health.is_refusing()
+            || self.store.shared.log.lock().check_epoch(Appender::Reclaim).is_err()
+            || (self.store.shared.log.lock().free_count() >= self.store.free_target() && !self.has_condemned())
         {
             return Ok(false);
         }
@@ -73,7 +72,7 @@ impl Store {
             return Ok(true);
         }
         let was_in_need = self.is_in_need();
-        let Some(victim) = self.pick_victim(hand).await else { return Ok(false) };
+        let Some(victim) = self.pick_victim().await else { return Ok(false) };
         match self.try_to_free(victim, RegionState::Sealed).await {
             // The last free region went for it: the next victim is the one with the least to carry.
             Err(StoreError::Busy(_)) if self.is_in_need() && !was_in_need => {}
@@ -86,7 +85,7 @@ impl Store {
     /// Whether a region waits to be emptied because it is damaged. One that cannot be emptied waits
     /// until it is its turn among the others.
     fn has_condemned(&self) -> bool {
-        let now = self.shared.clock.now();
-        self.shared.regions.ranked(|ranking| ranking.has_condemned(now))
+        let now = self.store.shared.clock.now();
+        self.store.shared.regions.ranked(|ranking| ranking.has_condemned(now))
     }
 }

@@ -3,10 +3,10 @@
 
 use crate::format::{KILL_LEN, Kill, Sequence};
 use crate::store::reclaim::freeing::pause;
+use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::victim::Victim;
 use crate::store::region::reader::Effort;
 use crate::store::region::state::RegionState;
-use crate::store::shared::Store;
 
 /// A region is emptied out of need if what must be carried on fits into one part in this many of another,
 /// footer included.
@@ -14,7 +14,7 @@ const NEEDED_SHARE: u64 = 4;
 /// Bytes that a tombstone takes, in a slot and in the footer.
 const KILL_SPACE: u64 = 2 * KILL_LEN as u64;
 
-impl Store {
+impl Reclaimer {
     /// Empties a region of the log of purges where that gives room; true if one was. When no region
     /// can take what must be carried on, others are to be emptied first.
     pub(in crate::store) async fn empty_purge_region(&self) -> bool {
@@ -30,10 +30,10 @@ impl Store {
     }
 
     async fn purge_region_to_empty(&self) -> Option<(u32, RegionState)> {
-        let regions = &self.shared.regions;
+        let regions = &self.store.shared.regions;
         let oldest = regions.oldest_generation().unwrap_or_default();
-        let now = self.shared.clock.now();
-        let kills_max = self.shared.layout.region_size / NEEDED_SHARE / KILL_SPACE;
+        let now = self.store.shared.clock.now();
+        let kills_max = self.store.shared.layout.region_size / NEEDED_SHARE / KILL_SPACE;
         let kills_max = usize::try_from(kills_max).unwrap_or(usize::MAX - 1);
         let mut waiting: Vec<u32> = regions.ranked(|ranking| ranking.purges().collect());
         waiting.retain(|region| {
@@ -53,7 +53,7 @@ impl Store {
             if row.state() == RegionState::Unreadable || oldest < row.spared_until() {
                 continue;
             }
-            match self.read_contents(region, row.generation(), Effort::Little).await {
+            match self.store.read_contents(region, row.generation(), Effort::Little).await {
                 Ok(mut contents) if contents.hole.is_none() => {
                     let spared_until = spared_until(&mut contents.footer.kills, kills_max);
                     if spared_until <= oldest {

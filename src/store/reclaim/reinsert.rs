@@ -14,7 +14,7 @@ use crate::store::log::slot::Slot;
 use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::mutation::room::Patience;
 use crate::store::place::Place;
-use crate::store::shared::Store;
+use crate::store::reclaim::reclaimer::Reclaimer;
 
 /// Attempts to write a slice or head again that is not to be lost, while others change its region.
 const MOVES_MAX: usize = 64;
@@ -42,7 +42,7 @@ pub(in crate::store) enum Moved {
     NoRoom(NoRoom),
 }
 
-impl Store {
+impl Reclaimer {
     /// Writes a slice or head again that is not to be lost; false if it is none, or cannot be.
     pub(in crate::store) async fn move_claimed(
         &self,
@@ -50,19 +50,20 @@ impl Store {
         place: Place,
         just_stored: bool,
     ) -> bool {
-        let row = self.shared.regions.on_device(place.region(&self.shared.layout));
+        let row = self.store.shared.regions.on_device(place.region(&self.store.shared.layout));
         let mut patience = Patience::default();
         for _ in 0..MOVES_MAX {
             while row.is_pinned() {
-                self.shared.unpinned.notified().await;
+                self.store.shared.unpinned.notified().await;
             }
-            let Some(word) = self.shared.index.lock(record.key_hash).get(place.location()) else {
+            let Some(word) = self.store.shared.index.lock(record.key_hash).get(place.location())
+            else {
                 return false;
             };
             match self.reinsert(record, word, place, Reason::Claimed { just_stored }).await {
                 Moved::Yes => return true,
                 Moved::NoRoom(why @ NoRoom::Epoch) => {
-                    if self.wait_for_room(why, &mut patience).await.is_err() {
+                    if self.store.wait_for_room(why, &mut patience).await.is_err() {
                         return false;
                     }
                 }
@@ -76,19 +77,19 @@ impl Store {
     /// Whether an entry is of an object that lost a slice or its head.
     fn is_of_broken(&self, entry: &Entry) -> bool {
         let object = object_of(entry);
-        object.is_some_and(|object| self.shared.large.lock().is_broken(object))
+        object.is_some_and(|object| self.store.shared.large.lock().is_broken(object))
     }
 
     /// Whether a slice or head is one that is not to be lost.
     fn is_claimed(&self, entry: &Entry, just_stored: bool) -> bool {
         let Some(object) = object_of(entry) else { return false };
-        match self.shared.large.lock().claim(object) {
+        match self.store.shared.large.lock().claim(object) {
             // Its object may have ended before it is whole; that is for its store to find out.
             Some(Claim::UnderWay) => {
-                entry.sequence() >= self.shared.purge_floor()
+                entry.sequence() >= self.store.shared.purge_floor()
                     && !planted::is(Bug::EvictStoresUnderWay)
             }
-            Some(Claim::JustStored) => just_stored && self.is_live(entry),
+            Some(Claim::JustStored) => just_stored && self.store.is_live(entry),
             None => false,
         }
     }
@@ -101,14 +102,14 @@ impl Store {
         place: Place,
         reason: Reason,
     ) -> Moved {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         if reason == Reason::Worth && record.slot_len > shared.log.lock().reinsert_credit() {
             return Moved::No;
         }
         let row = shared.regions.on_device(place.region(&shared.layout));
         let candidate = Candidate::at(place, word.class());
         let touches = row.touches();
-        let Loaded::Entry(entry, tier) = self.peek(candidate, Extent::Whole).await else {
+        let Loaded::Entry(entry, tier) = self.store.peek(candidate, Extent::Whole).await else {
             return Moved::No;
         };
         let parts = (entry.metadata(), entry.body());
@@ -116,14 +117,14 @@ impl Store {
         let mut log = shared.log.lock();
         // Under the lock under which a purge of everything sets its floor.
         let wanted = match reason {
-            Reason::Worth => self.is_live(&entry) && !self.is_of_broken(&entry),
+            Reason::Worth => self.store.is_live(&entry) && !self.is_of_broken(&entry),
             Reason::Claimed { just_stored } => self.is_claimed(&entry, just_stored),
         };
         if !wanted {
             return Moved::No;
         }
         // Its word is still there, but a change killed it unseen: moved, it would be newer than that.
-        if self.was_killed_unseen(record.key_hash, &entry) {
+        if self.store.was_killed_unseen(record.key_hash, &entry) {
             return Moved::No;
         }
         let at = match log.reserve(&slot, Appender::Reclaim, shared.clock.now()) {
@@ -148,16 +149,16 @@ impl Store {
         drop(bucket);
         let (_, unfilled) = log.append(at, &slot, record.key_hash, (sequence, record.supersedes));
         self.note_moved(&mut log, &slot, (place, at.region), reason);
-        self.fill_and_release(log, &slot, unfilled);
+        self.store.fill_and_release(log, &slot, unfilled);
         shared.resident.remove(place);
         if tier == Tier::Ram {
-            self.keep_stored(&slot, at.place, (sequence, record.supersedes), touches);
+            self.store.keep_stored(&slot, at.place, (sequence, record.supersedes), touches);
         }
         Moved::Yes
     }
 
     fn note_moved(&self, log: &mut Log, slot: &Slot<'_>, (from, to): (Place, u32), reason: Reason) {
-        let counters = &self.shared.counters;
+        let counters = &self.store.shared.counters;
         match reason {
             Reason::Worth => {
                 log.spend_reinsert(slot.len());
@@ -168,8 +169,8 @@ impl Store {
         }
         let of_slice = slot.slice_key().map(|key| key.object);
         if let Some(object) = of_slice.or(slot.object_head().map(|head| head.object)) {
-            let from = from.region(&self.shared.layout);
-            self.shared.large.lock().moved(object, (from, to), slot.len());
+            let from = from.region(&self.store.shared.layout);
+            self.store.shared.large.lock().moved(object, (from, to), slot.len());
         }
     }
 }

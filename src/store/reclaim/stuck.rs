@@ -5,14 +5,15 @@ use crate::store::counters::count;
 use crate::store::log::appender::Appender;
 use crate::store::mutation::request::StoreError;
 use crate::store::reclaim::freeing::{is_of_device, is_unreadable};
+use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::victim::Victim;
+use crate::store::recovery::work::Recovery;
 use crate::store::region::state::RegionState;
-use crate::store::shared::Store;
 
-impl Store {
+impl Reclaimer {
     /// Frees a region that could not be read and holds nothing that counts; true if one was.
     pub(in crate::store) async fn free_dead(&self) -> bool {
-        let mut dead = self.shared.regions.dead_unreadable();
+        let mut dead = self.store.shared.regions.dead_unreadable();
         dead.retain(|region| !self.is_set_aside(*region));
         let Some(region) = dead.first().copied() else { return false };
         self.is_freed(self.try_to_free(Victim::whole(region), RegionState::Unreadable).await)
@@ -34,7 +35,7 @@ impl Store {
     /// The oldest region can neither be emptied nor freed, and as long as what is in it may come back all
     /// tombstones are needed: makes it durably dead where it is.
     pub(in crate::store) async fn bury(&self, region: u32) -> Result<(), StoreError> {
-        let regions = &self.shared.regions;
+        let regions = &self.store.shared.regions;
         let floor = regions.oldest_generation_but(region);
         match floor.filter(|_| regions.is_oldest(region) && !regions.is_dead(region)) {
             Some(floor) => {
@@ -54,26 +55,26 @@ impl Store {
         floor: Sequence,
     ) -> Result<(), StoreError> {
         let ticket = {
-            let mut log = self.shared.log.lock();
-            let (floor, ticket) = log.raise_purge_floor_to(floor, self.shared.clock.pair());
-            self.shared.set_purge_floor(floor);
+            let mut log = self.store.shared.log.lock();
+            let (floor, ticket) = log.raise_purge_floor_to(floor, self.store.shared.clock.pair());
+            self.store.shared.set_purge_floor(floor);
             ticket
         };
-        self.flush_through(ticket).await
+        self.store.flush_through(ticket).await
     }
 
     /// A region that could not be read or freed, if it is the oldest and may be tried. It makes every
     /// tombstone of the others necessary and hides nothing outside of itself, so it goes unread.
     pub(in crate::store) fn stuck_and_oldest(&self) -> Option<(u32, RegionState)> {
         let (region, state) = self.oldest_if_stuck()?;
-        let may_go = !self.is_set_aside(region) && self.shared.regions.is_oldest(region);
+        let may_go = !self.is_set_aside(region) && self.store.shared.regions.is_oldest(region);
         may_go.then_some((region, state))
     }
 
     /// The oldest region and its state, if it could not be read or freed so far.
     pub(in crate::store) fn oldest_if_stuck(&self) -> Option<(u32, RegionState)> {
-        let region = self.shared.regions.oldest()?;
-        let row = self.shared.regions.on_device(region);
+        let region = self.store.shared.regions.oldest()?;
+        let row = self.store.shared.regions.on_device(region);
         let state = row.state();
         let is_stuck = state == RegionState::Unreadable
             || (state == RegionState::Sealed && (row.failures() > 0 || row.is_unread()));
@@ -83,8 +84,8 @@ impl Store {
     /// Whether tombstones, with their records in footers, take half of the device. What supersedes an
     /// entry counts too, but of that there is never so much.
     pub(in crate::store) fn is_full_of_tombstones(&self) -> bool {
-        let layout = &self.shared.layout;
-        let kills = self.shared.regions.ranked(|ranking| ranking.kills());
+        let layout = &self.store.shared.layout;
+        let kills = self.store.shared.regions.ranked(|ranking| ranking.kills());
         kills > u64::from(layout.region_count) * layout.region_size / 4
     }
 
@@ -95,10 +96,12 @@ impl Store {
         region: u32,
         state: RegionState,
     ) -> Result<(), StoreError> {
-        if state == RegionState::Unreadable && self.read_again(region).await {
+        if state == RegionState::Unreadable
+            && Recovery::new(self.store.clone()).read_again(region).await
+        {
             return Ok(());
         }
-        if !self.shared.regions.is_oldest(region) {
+        if !self.store.shared.regions.is_oldest(region) {
             // Without its header nobody knows how old it is, and what its tombstones hide.
             self.forget_earlier_starts(region).await?;
         }
@@ -114,15 +117,15 @@ impl Store {
         let why =
             "no room but in a region that cannot be read: what earlier starts stored is dropped";
         tracing::error!(region = lost, "{why}");
-        let floor = Sequence::first_of(self.shared.opened_epoch.saturating_add(1));
+        let floor = Sequence::first_of(self.store.shared.opened_epoch.saturating_add(1));
         self.raise_purge_floor_to(floor).await?;
-        count(&self.shared.counters.starts_forgotten);
+        count(&self.store.shared.counters.starts_forgotten);
         Ok(())
     }
 
     /// Whether no region is free.
     pub(in crate::store) fn is_in_need(&self) -> bool {
-        self.shared.log.lock().free_count() == 0
+        self.store.shared.log.lock().free_count() == 0
     }
 
     /// Whether a region is free. If not others may be emptied: what kept it is only told.
@@ -132,7 +135,7 @@ impl Store {
 
     /// Says that a region could not be reclaimed, but not of each that a broken disk cannot read.
     pub(in crate::store) fn tell_failure(&self, error: &StoreError) {
-        let set_aside = self.set_aside_regions();
+        let set_aside = self.store.set_aside_regions();
         let source = error as &dyn std::error::Error;
         if matches!(error, StoreError::ShuttingDown) {
             tracing::debug!(error = source, "reclaim ends with the store");
@@ -146,8 +149,8 @@ impl Store {
     }
 
     pub(in crate::store) fn oldest_without_tombstones(&self) -> Option<u32> {
-        let now = self.shared.clock.now();
-        let rows = self.shared.regions.iter().filter(|(_, row)| {
+        let now = self.store.shared.clock.now();
+        let rows = self.store.shared.regions.iter().filter(|(_, row)| {
             row.state() == RegionState::Sealed
                 && !row.holds_purges()
                 && row.kills() == 0
@@ -163,7 +166,7 @@ impl Store {
         &self,
         why: &'static str,
     ) -> Result<(), StoreError> {
-        if self.shared.log.lock().check_epoch(Appender::Reclaim).is_err() {
+        if self.store.shared.log.lock().check_epoch(Appender::Reclaim).is_err() {
             // What sequences are wanted for can wait for the next epoch.
             return Err(StoreError::Busy(why));
         }

@@ -15,6 +15,7 @@ use crate::store::mutation::request::{Condition, Lifetime, Value};
 use crate::store::options::Options;
 use crate::store::ram_tier::NotResident;
 use crate::store::reclaim::victim::Victim;
+use crate::store::shared::Store;
 
 const REGION: u64 = 256 << 10;
 const START: Timestamp = Timestamp(1_000_000);
@@ -90,7 +91,9 @@ fn a_region_whose_tombstones_find_no_room_stays_and_is_served() {
     runtime.block_on(async {
         let region = overwritten(&store).await;
         use_up_all_room(&store);
-        let freed = store.try_to_free(Victim::whole(region), RegionState::Sealed).await;
+        let freed = Reclaimer::new(store.clone())
+            .try_to_free(Victim::whole(region), RegionState::Sealed)
+            .await;
         assert!(matches!(freed, Err(StoreError::Busy(_))), "{freed:?}");
         for key in ["key", "second-0", "second-1"] {
             assert!(has(&store, key).await, "{key}");
@@ -110,7 +113,9 @@ fn a_region_that_the_device_does_not_read_is_set_aside() {
         let start = store.shared.layout.region_offset(region);
         let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read);
         sim.inject(fault.within(start..start + REGION).always());
-        let freed = store.try_to_free(Victim::whole(region), RegionState::Sealed).await;
+        let freed = Reclaimer::new(store.clone())
+            .try_to_free(Victim::whole(region), RegionState::Sealed)
+            .await;
         assert!(matches!(freed, Err(StoreError::Device(_))), "{freed:?}");
         sim.clear_faults();
         assert!(has(&store, "second-0").await);
@@ -126,9 +131,9 @@ fn where_tombstones_find_no_room_the_oldest_region_without_any_goes() {
         let region = overwritten(&store).await;
         let oldest = store.shared.regions.oldest().unwrap();
         assert_ne!(oldest, region, "that one has the tombstone of the older version");
-        assert_eq!(store.oldest_without_tombstones(), Some(oldest));
+        assert_eq!(Reclaimer::new(store.clone()).oldest_without_tombstones(), Some(oldest));
         let free = store.shared.log.lock().free_count();
-        store.make_room_otherwise("test").await.unwrap();
+        Reclaimer::new(store.clone()).make_room_otherwise("test").await.unwrap();
         assert_eq!(store.shared.log.lock().free_count(), free + 1);
         assert!(!has(&store, "first-0").await && has(&store, "key").await);
     });

@@ -4,6 +4,7 @@
 
 use crate::format::Footer;
 use crate::store::index::word::Location;
+use crate::store::reclaim::reclaimer::{Hand, Reclaimer};
 use crate::store::region::ranking::{self, KILLS_SHARE, Moment, Ranking};
 use crate::store::shared::Store;
 
@@ -26,13 +27,6 @@ const RECORDS_MAX: usize = 128 << 10;
 const ROUND: usize = 8;
 /// Entries that are examined, or evicted, without giving way to other tasks.
 pub(in crate::store) const BATCH: usize = 1024;
-
-/// How far the round through the regions is, from older to newer ones.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Hand {
-    /// Regions found since the round began.
-    found: usize,
-}
 
 /// A region to be emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,42 +60,35 @@ struct InUse {
     footer: Footer,
 }
 
-impl Store {
+impl Reclaimer {
     /// The region to be emptied next, if any can be.
-    pub(in crate::store) async fn pick_victim(&self, hand: &mut Hand) -> Option<Victim> {
+    pub(super) async fn pick_victim(&mut self) -> Option<Victim> {
         let oldest = match self.least_worth()? {
             Choice::Victim(victim) => return Some(victim),
             Choice::Hand { oldest } => oldest,
         };
-        hand.found += 1;
-        if hand.found > ROUND * self.shared.layout.region_count as usize {
-            *hand = Hand::default();
-            self.shared.regions.ranked(Ranking::begin_round);
+        self.hand.found += 1;
+        if self.hand.found > ROUND * self.store.shared.layout.region_count as usize {
+            self.hand = Hand::default();
+            self.store.shared.regions.ranked(Ranking::begin_round);
         }
-        match self.next_unused(hand, oldest).await {
+        match self.next_unused(oldest).await {
             Some(region) => Some(Victim::whole(region)),
             None => self.least_claimed(),
         }
     }
 
-    /// Whether there is a region to be emptied: for the benchmark, which times how long it takes to tell.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn has_victim(&self) -> bool {
-        self.least_worth().is_some()
-    }
-
     /// The region of least worth, unless another one may be emptied in its place.
     fn least_worth(&self) -> Option<Choice> {
         let (credit, free, stored) = {
-            let log = self.shared.log.lock();
+            let log = self.store.shared.log.lock();
             (log.reinsert_credit(), log.free_count(), log.stored())
         };
-        self.shared.large.lock().lapse(stored);
+        self.store.shared.large.lock().lapse(stored);
         // The newest regions were given up by failed writes: the least is lost if this fails too.
-        let in_doubt = self.shared.health.is_in_doubt();
-        let (now, purge_floor) = (self.shared.clock.now(), self.shared.purge_floor());
-        self.shared.regions.ranked(|ranking| {
+        let in_doubt = self.store.shared.health.is_in_doubt();
+        let (now, purge_floor) = (self.store.shared.clock.now(), self.store.shared.purge_floor());
+        self.store.shared.regions.ranked(|ranking| {
             if free == 0 {
                 let region = ranking.least_to_move(now, in_doubt)?;
                 return Some(Choice::Victim(Victim { region, just_stored_stays: false }));
@@ -118,8 +105,8 @@ impl Store {
     /// to be moved than is won. Else objects just stored have to go for those that come, the
     /// oldest first.
     fn least_claimed(&self) -> Option<Victim> {
-        let now = self.shared.clock.now();
-        self.shared.regions.ranked(|ranking| {
+        let now = self.store.shared.clock.now();
+        self.store.shared.regions.ranked(|ranking| {
             let (region, claimed) = ranking.least_claimed(now)?;
             if self.is_worth_moving(claimed) {
                 return Some(Victim::whole(region));
@@ -134,9 +121,9 @@ impl Store {
     /// again stays without being written again, and what nobody asks for goes early. `oldest` is
     /// the one if its kill records have waited too long. `None` if all have much that is not to be
     /// lost.
-    async fn next_unused(&self, hand: &mut Hand, oldest: u32) -> Option<u32> {
+    async fn next_unused(&mut self, oldest: u32) -> Option<u32> {
         let mut least: Option<InUse> = None;
-        let found = self.find_unused(hand, oldest, &mut least).await;
+        let found = self.find_unused(oldest, &mut least).await;
         match (found, least) {
             (Some(region), Some(spared)) if region != spared.region => {
                 self.forget_hits(&spared).await;
@@ -147,30 +134,25 @@ impl Store {
         }
     }
 
-    /// As [`Store::next_unused`]; `None` if all that were examined are in use. `least` is the one
+    /// As [`Reclaimer::next_unused`]; `None` if all that were examined are in use. `least` is the one
     /// that is least in use, whose hits are not forgotten yet.
-    async fn find_unused(
-        &self,
-        hand: &mut Hand,
-        oldest: u32,
-        least: &mut Option<InUse>,
-    ) -> Option<u32> {
-        let region_size = self.shared.layout.region_size;
-        let young = self.shared.regions.ranked(|ranking| ranking.first_young());
+    async fn find_unused(&mut self, oldest: u32, least: &mut Option<InUse>) -> Option<u32> {
+        let region_size = self.store.shared.layout.region_size;
+        let young = self.store.shared.regions.ranked(|ranking| ranking.first_young());
         let mut records = 0;
         for _ in 0..EXAMINED_MAX {
-            let now = self.shared.clock.now();
+            let now = self.store.shared.clock.now();
             let (region, is_new_round) =
-                self.shared.regions.ranked(|ranking| ranking.next(now, young));
+                self.store.shared.regions.ranked(|ranking| ranking.next(now, young));
             if is_new_round {
-                *hand = Hand::default();
+                self.hand = Hand::default();
             }
             let region = region?;
-            let row = self.shared.regions.on_device(region);
+            let row = self.store.shared.regions.on_device(region);
             if region != oldest && self.is_impatient(row.kill_bytes(), oldest) {
                 return Some(oldest);
             }
-            let footer = match self.read_footer(region).await {
+            let footer = match self.store.read_footer(region).await {
                 Ok(Some((trailer, footer))) if trailer.generation == row.generation() => footer,
                 // Emptying it will show what it holds.
                 _ => return Some(region),
@@ -179,7 +161,7 @@ impl Store {
             if hit_bytes < region_size / IN_USE {
                 return Some(region);
             }
-            self.shared.regions.ranked(|ranking| ranking.spare(region, row.generation()));
+            self.store.shared.regions.ranked(|ranking| ranking.spare(region, row.generation()));
             records += footer.records.len();
             let mut spared = InUse { region, hit_bytes, footer };
             match least {
@@ -201,8 +183,8 @@ impl Store {
     /// Whether so many bytes of kill records should not wait any longer for the oldest region to go. That
     /// costs as much again where it is full of what is not to be lost.
     fn is_impatient(&self, kills: u64, oldest: u32) -> bool {
-        let region_size = self.shared.layout.region_size;
-        let is_cheap = self.is_worth_moving(self.shared.regions.on_device(oldest).claimed());
+        let region_size = self.store.shared.layout.region_size;
+        let is_cheap = self.is_worth_moving(self.store.shared.regions.on_device(oldest).claimed());
         kills > region_size / if is_cheap { PATIENCE_SHARE } else { KILLS_SHARE }
     }
 
@@ -210,7 +192,7 @@ impl Store {
     /// next region, but not for a whole slice, is used by nothing that moves. Then reclaim would go on
     /// for ever.
     fn is_worth_moving(&self, claimed: u64) -> bool {
-        let layout = &self.shared.layout;
+        let layout = &self.store.shared.layout;
         let (most, of) = MOST_CLAIMED;
         // A header, a footer, and what may be lost behind each slice with a flush.
         let blocks = claimed / u64::from(layout.slice_size) + 5;
@@ -221,19 +203,19 @@ impl Store {
 
     /// Bytes of the entries of a region that were hit; 0 if not enough of it is alive to stay.
     async fn bytes_in_use(&self, region: u32, footer: &Footer) -> u64 {
-        let now = self.shared.clock.now();
+        let now = self.store.shared.clock.now();
         let (mut alive, mut hit) = (0, 0);
         for batch in footer.records.chunks(BATCH) {
             for record in batch {
                 let location = self.location(region, record.offset);
-                let word = self.shared.index.lock(record.key_hash).get(location);
+                let word = self.store.shared.index.lock(record.key_hash).get(location);
                 let Some(word) = word.filter(|_| record.keep_until > now) else { continue };
                 alive += record.slot_len;
                 hit += if word.is_hit() { record.slot_len } else { 0 };
             }
             tokio::task::yield_now().await;
         }
-        if alive < self.shared.layout.region_size / WELL_FILLED { 0 } else { hit }
+        if alive < self.store.shared.layout.region_size / WELL_FILLED { 0 } else { hit }
     }
 
     /// Has the entries of a region count as hit only if they are hit from here on.
@@ -241,13 +223,22 @@ impl Store {
         for batch in found.footer.records.chunks(BATCH) {
             for record in batch {
                 let location = self.location(found.region, record.offset);
-                self.shared.index.lock(record.key_hash).clear_hit(location);
+                self.store.shared.index.lock(record.key_hash).clear_hit(location);
             }
             tokio::task::yield_now().await;
         }
     }
 
     fn location(&self, region: u32, offset: u64) -> Location {
-        Location::new(region, offset, &self.shared.layout)
+        Location::new(region, offset, &self.store.shared.layout)
+    }
+}
+
+impl Store {
+    /// Whether there is a region to be emptied: for the benchmark, which times how long it takes to tell.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn has_victim(&self) -> bool {
+        Reclaimer::new(self.clone()).least_worth().is_some()
     }
 }

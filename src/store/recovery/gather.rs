@@ -23,9 +23,9 @@ use crate::store::recovery::headers::{header_by, take_header};
 use crate::store::recovery::parallel::{PARALLEL, READ_ATTEMPTS, on_thread};
 use crate::store::recovery::progress::ProgressLog;
 use crate::store::recovery::versions::{Parts, Target, Version};
+use crate::store::recovery::work::Recovery;
 use crate::store::region::reader::{Contents, Effort, RawFooter, is_possible};
 use crate::store::region::state::RegionState;
-use crate::store::shared::Store;
 
 /// Memory of footers being read and taken apart, in KiB; one that is longer takes all of it.
 const FOOTERS_KIB_MAX: u32 = 32 << 10;
@@ -70,10 +70,10 @@ struct Summary {
     kills: usize,
 }
 
-impl Store {
+impl Recovery {
     /// Learns what every region holds that may hold anything. Ends early if the store stops.
     pub(super) async fn gather(&self, threads: usize) -> Gathered {
-        let progress = &self.shared.progress;
+        let progress = &self.store.shared.progress;
         let gathering = Gathering {
             parts: Arc::new(Parts::new()),
             memory: Semaphore::new(FOOTERS_KIB_MAX as usize),
@@ -82,7 +82,7 @@ impl Store {
             unreadable: AtomicU64::new(0),
         };
         let unknown = |row: &crate::store::region::row::Region| row.state() == RegionState::Unknown;
-        let regions = self.shared.regions.iter().filter(|(_, row)| unknown(row));
+        let regions = self.store.shared.regions.iter().filter(|(_, row)| unknown(row));
         let mut waiting = regions.map(|(region, _)| region).collect::<Vec<_>>().into_iter();
         progress.regions_total.store(waiting.len() as u64, Ordering::Relaxed);
         let mut log = ProgressLog::start();
@@ -90,7 +90,7 @@ impl Store {
         let mut reading = FuturesUnordered::new();
         loop {
             while reading.len() < PARALLEL
-                && !self.shared.is_stopping()
+                && !self.store.shared.is_stopping()
                 && let Some(region) = waiting.next()
             {
                 reading.push(self.gather_region(region, &gathering));
@@ -115,7 +115,7 @@ impl Store {
     /// Learns what a region holds, by its footer or else by its header and slots; gives the footer
     /// that it should have.
     async fn gather_region(&self, region: u32, gathering: &Gathering) -> (u32, Option<Footer>) {
-        let row = self.shared.regions.on_device(region);
+        let row = self.store.shared.regions.on_device(region);
         let mut by_header = row.generation();
         let mut attempt = 1;
         loop {
@@ -124,9 +124,9 @@ impl Store {
                 Err(_) if attempt < READ_ATTEMPTS => attempt += 1,
                 Err(error) => {
                     row.set_state(RegionState::Unreadable);
-                    self.shared.log.lock().note_unindexed(region);
-                    self.shared.regions.note_unread(region);
-                    count(&self.shared.counters.read_errors);
+                    self.store.shared.log.lock().note_unindexed(region);
+                    self.store.shared.regions.note_unread(region);
+                    count(&self.store.shared.counters.read_errors);
                     if gathering.unreadable.fetch_add(1, Ordering::Relaxed) < UNREADABLE_NAMED_MAX {
                         let error = &error as &dyn std::error::Error;
                         tracing::error!(region, error, "region unreadable");
@@ -143,7 +143,7 @@ impl Store {
         by_header: &mut Sequence,
         gathering: &Gathering,
     ) -> Result<Option<Footer>, DeviceError> {
-        let row = self.shared.regions.on_device(region);
+        let row = self.store.shared.regions.on_device(region);
         let found = self.gather_footer(region, gathering).await;
         let is_headerless = row.generation() > *by_header;
         let unsealed = match found {
@@ -157,7 +157,8 @@ impl Store {
                 if !is_headerless {
                     *by_header = row.generation();
                 }
-                let contents = self.read_contents(region, row.generation(), Effort::All).await?;
+                let contents =
+                    self.store.read_contents(region, row.generation(), Effort::All).await?;
                 self.gather_contents(region, contents, gathering)
             }
         };
@@ -171,28 +172,29 @@ impl Store {
     /// Looks again at a header that could not be read at open, or made no sense; false if there is
     /// nothing in the region.
     async fn find_header(&self, region: u32) -> Result<bool, DeviceError> {
-        let start = self.shared.layout.region_offset(region);
-        let bytes = self.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
-        if let Ok(header) = RegionHeader::decode(&bytes, self.shared.uuid, region)
+        let start = self.store.shared.layout.region_offset(region);
+        let bytes =
+            self.store.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
+        if let Ok(header) = RegionHeader::decode(&bytes, self.store.shared.uuid, region)
             && header.region_use == RegionUse::Log
         {
-            take_header(&self.shared.regions, region, &header);
-            self.shared.clock.anchor(header.stamp);
+            take_header(&self.store.shared.regions, region, &header);
+            self.store.shared.clock.anchor(header.stamp);
             return Ok(true);
         }
-        self.found_blank(region);
+        self.store.found_blank(region);
         Ok(false)
     }
 
     /// Notes that entries that ended by `until` get no word.
     fn forgot(&self, until: Timestamp) {
-        self.shared.forgotten_until.fetch_max(until.0, Ordering::AcqRel);
+        self.store.shared.forgotten_until.fetch_max(until.0, Ordering::AcqRel);
     }
 
     /// False if there is no sound footer of the present life or a later one.
     async fn gather_footer(&self, number: u32, gathering: &Gathering) -> Result<bool, DeviceError> {
-        let row = self.shared.regions.on_device(number);
-        let reader = self.reader();
+        let row = self.store.shared.regions.on_device(number);
+        let reader = self.store.reader();
         let tail = reader.read_tail(number).await?;
         let Ok(trailer) = tail.trailer else { return Ok(false) };
         if trailer.generation < row.generation() {
@@ -201,17 +203,18 @@ impl Store {
         if trailer.generation > row.generation() {
             self.begin_life_by_trailer(number, &trailer);
         }
-        self.shared.clock.anchor(trailer.stamp);
-        let len =
-            trailer.footer_len(self.shared.layout.alignment).min(self.shared.layout.region_size);
+        self.store.shared.clock.anchor(trailer.stamp);
+        let len = trailer
+            .footer_len(self.store.shared.layout.alignment)
+            .min(self.store.shared.layout.region_size);
         let kib = u32::try_from(len >> 10).unwrap_or(u32::MAX).min(FOOTERS_KIB_MAX);
         let _memory = gathering.memory.acquire_many(kib).await;
         let Ok(raw) = reader.read_records(number, tail, &trailer).await? else { return Ok(false) };
         let region = Region {
             number,
-            layout: self.shared.layout,
+            layout: self.store.shared.layout,
             touched: row.is_touched(),
-            now: self.shared.clock.now(),
+            now: self.store.shared.clock.now(),
         };
         let Ok(summary) = take_footer(region, raw, trailer, gathering).await else {
             return Ok(false);
@@ -227,7 +230,7 @@ impl Store {
     /// written after headers, so the header was damaged since; whether anything was touched in that
     /// life nobody knows any more.
     fn begin_life_by_trailer(&self, number: u32, trailer: &Trailer) {
-        take_header(&self.shared.regions, number, &header_by(trailer));
+        take_header(&self.store.shared.regions, number, &header_by(trailer));
     }
 
     fn gather_contents(
@@ -236,13 +239,13 @@ impl Store {
         contents: Contents,
         gathering: &Gathering,
     ) -> Option<Footer> {
-        let row = self.shared.regions.on_device(number);
-        self.shared.clock.anchor(contents.stamp);
+        let row = self.store.shared.regions.on_device(number);
+        self.store.shared.clock.anchor(contents.stamp);
         let region = Region {
             number,
-            layout: self.shared.layout,
+            layout: self.store.shared.layout,
             touched: row.is_touched(),
-            now: self.shared.clock.now(),
+            now: self.store.shared.clock.now(),
         };
         let footer = contents.footer;
         let expired = footer.records.iter().filter(|record| region.is_expired(record));
@@ -256,8 +259,8 @@ impl Store {
             // A footer would make the loss permanent: the blocks may be readable again later.
             let error = &error as &dyn std::error::Error;
             tracing::error!(region = number, error, "a part of a region is unreadable");
-            self.shared.log.lock().note_unindexed(number);
-            self.shared.regions.note_unread(number);
+            self.store.shared.log.lock().note_unindexed(number);
+            self.store.shared.regions.note_unread(number);
             row.set_state(RegionState::Sealed);
             return None;
         }

@@ -9,9 +9,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use crate::format::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
 use crate::store::recovery::parallel::READ_ATTEMPTS;
 use crate::store::recovery::progress::ProgressLog;
+use crate::store::recovery::work::Recovery;
 use crate::store::region::state::RegionState;
 use crate::store::region::table::RegionTable;
-use crate::store::shared::Store;
 
 /// Headers read at the same time, in the order of the device: small and far apart, so a slow disk has many
 /// to choose the nearest from.
@@ -29,19 +29,19 @@ pub(super) struct Vacant {
     pub snapshots: Vec<u32>,
 }
 
-impl Store {
+impl Recovery {
     /// Fills the region table from the region headers. Those that are vacant are not given out yet: they
     /// may hold a snapshot. Ends early if the store stops.
     pub(super) async fn read_region_headers(&self) -> Vacant {
-        let progress = &self.shared.progress;
-        let mut waiting = 0..self.shared.layout.region_count;
+        let progress = &self.store.shared.progress;
+        let mut waiting = 0..self.store.shared.layout.region_count;
         progress.headers_total.store(u64::from(waiting.end), Ordering::Relaxed);
         let mut log = ProgressLog::start();
         let mut vacant = Vacant::default();
         let mut reading = FuturesUnordered::new();
         loop {
             while reading.len() < PARALLEL
-                && !self.shared.is_stopping()
+                && !self.store.shared.is_stopping()
                 && let Some(region) = waiting.next()
             {
                 reading.push(self.read_region_header(region));
@@ -49,11 +49,11 @@ impl Store {
             let Some((region, header)) = reading.next().await else { break };
             // Blank, damaged or unreadable: the footer will tell.
             if let Some(header) = header {
-                self.shared.clock.anchor(header.stamp);
+                self.store.shared.clock.anchor(header.stamp);
                 {
                     // What a failed write says of all regions is said under this lock.
-                    let _log = self.shared.log.lock();
-                    take_header(&self.shared.regions, region, &header);
+                    let _log = self.store.shared.log.lock();
+                    take_header(&self.store.shared.regions, region, &header);
                 }
                 if header.region_use != RegionUse::Log {
                     vacant.free.push(region);
@@ -75,24 +75,19 @@ impl Store {
     }
 
     async fn read_region_header(&self, region: u32) -> (u32, Option<RegionHeader>) {
-        let start = self.shared.layout.region_offset(region);
+        let start = self.store.shared.layout.region_offset(region);
         let range = start..start + REGION_HEADER_LEN as u64;
         for _ in 0..READ_ATTEMPTS {
-            let read = self.shared.device.read_exact(range.clone());
+            let read = self.store.shared.device.read_exact(range.clone());
             // A disk tries again by itself for as long as it likes; one bad spot holds up all others.
             if let Ok(Ok(bytes)) = tokio::time::timeout(HEADER_WAIT_MAX, read).await {
-                return (region, RegionHeader::decode(&bytes, self.shared.uuid, region).ok());
+                return (region, RegionHeader::decode(&bytes, self.store.shared.uuid, region).ok());
             }
-            if self.shared.is_stopping() {
+            if self.store.shared.is_stopping() {
                 break;
             }
         }
         (region, None)
-    }
-
-    pub(in crate::store) fn found_blank(&self, region: u32) {
-        self.shared.log.lock().add_free(region);
-        self.shared.changes.notify_waiters();
     }
 }
 

@@ -13,6 +13,7 @@ use crate::store::index::{Fresh, Index};
 use crate::store::recovery::parallel::on_thread;
 use crate::store::recovery::progress::ProgressLog;
 use crate::store::recovery::versions::{Parts, Version, settle};
+use crate::store::recovery::work::Recovery;
 use crate::store::shared::Store;
 
 /// Words put into the index while changes of their keys wait.
@@ -27,20 +28,23 @@ struct Merging {
     next: AtomicUsize,
 }
 
-impl Store {
+impl Recovery {
     /// Puts the newest version of each key into the index, unless the key was changed since the
     /// device was opened; gives their number, or `None` if the store stopped meanwhile.
     pub(super) async fn merge(&self, parts: Arc<Parts>, threads: usize) -> Option<u64> {
-        let progress = &self.shared.progress;
+        let progress = &self.store.shared.progress;
         progress.parts_total.store(parts.count() as u64, Ordering::Relaxed);
         let few = parts.len() <= INLINE_VERSIONS_MAX;
-        let merging =
-            Arc::new(Merging { store: self.clone(), parts: Arc::clone(&parts), next: 0.into() });
+        let merging = Arc::new(Merging {
+            store: self.store.clone(),
+            parts: Arc::clone(&parts),
+            next: 0.into(),
+        });
         let limit = Semaphore::new(threads);
         let mut log = ProgressLog::start();
         let mut merged = 0;
         while merging.next.load(Ordering::Relaxed) < parts.count() {
-            if self.shared.is_stopping() {
+            if self.store.shared.is_stopping() {
                 return None;
             }
             if few {

@@ -11,45 +11,47 @@ pub(in crate::store) mod progress;
 pub(in crate::store) mod superblock;
 mod unread;
 mod versions;
+pub(super) mod work;
 
+use crate::store::recovery::work::Recovery;
+use crate::store::timekeeper::Timekeeper;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Stopwatch;
 use crate::store::counters::add;
 use crate::store::log::core::Incomplete;
 use crate::store::recovery::parallel::threads;
-use crate::store::shared::Store;
 
 pub use progress::RecoveryStats;
 pub use superblock::{OpenError, Superblocks, read_superblocks};
 pub(crate) use versions::{Target, Version, settle};
 
-impl Store {
+impl Recovery {
     /// Finds out what the device holds and makes it visible.
-    pub(super) async fn run_recovery(self) {
+    pub(in crate::store) async fn run(self) {
         let watch = Stopwatch::start();
         // What a killed process wrote may still be lost with the power, and what it hid come back.
         // By the flusher: a failed flush takes what was stored since the start with it.
-        let ticket = self.shared.log.lock().note_modified();
-        if self.flush_through(ticket).await.is_err() {
-            self.shared.log.lock().note_all_unindexed();
+        let ticket = self.store.shared.log.lock().note_modified();
+        if self.store.flush_through(ticket).await.is_err() {
+            self.store.shared.log.lock().note_all_unindexed();
         }
         let vacant = self.read_region_headers().await;
-        if self.shared.is_stopping() {
+        if self.store.shared.is_stopping() {
             // Cut short: what was not looked at is as it was, for the next start.
             return;
         }
         let threads = threads();
-        let loaded = self.load_snapshot(&vacant.snapshots, threads).await;
+        let loaded = self.store.load_snapshot(&vacant.snapshots, threads).await;
         self.settle_snapshot(vacant.free);
-        self.take_out_unseen().await;
+        self.store.take_out_unseen().await;
         if let Some(entries) = loaded {
             // The index knows all that the regions hold, whether they can be read or not.
             self.finish_recovery(Incomplete::default());
             return self.tell_recovered(entries, &watch);
         }
         let gathered = self.gather(threads).await;
-        if self.shared.is_stopping() {
+        if self.store.shared.is_stopping() {
             // Cut short: what was not looked at is as it was, for the next start.
             return;
         }
@@ -61,27 +63,27 @@ impl Store {
 
     /// From here on the regions of a snapshot are free like others.
     fn settle_snapshot(&self, vacant: Vec<u32>) {
-        self.shared.log.lock().add_vacant(vacant);
-        self.shared.snapshot_settled.store(true, Ordering::Release);
-        self.shared.changes.notify_waiters();
+        self.store.shared.log.lock().add_vacant(vacant);
+        self.store.shared.snapshot_settled.store(true, Ordering::Release);
+        self.store.shared.changes.notify_waiters();
         // Removals may wait for the first epoch.
-        self.shared.wake_flusher.notify_one();
+        self.store.shared.wake_flusher.notify_one();
     }
 
     fn tell_recovered(&self, entries: u64, watch: &Stopwatch) {
         let took_us = u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        add(&self.shared.counters.recovered, entries);
-        add(&self.shared.counters.recovery_us, took_us);
+        add(&self.store.shared.counters.recovered, entries);
+        add(&self.store.shared.counters.recovery_us, took_us);
         tracing::info!(entries, millis = took_us / 1000, "recovery complete");
     }
 
     fn finish_recovery(&self, incomplete: Incomplete) {
-        self.shared.log.lock().recovered(incomplete, self.shared.clock.now());
-        self.shared.changed.close();
-        self.compare_with_stamps();
-        self.shared.set_recovered();
-        self.shared.wake_flusher.notify_one();
-        self.shared.wake_reclaimer.notify_one();
-        self.shared.changes.notify_waiters();
+        self.store.shared.log.lock().recovered(incomplete, self.store.shared.clock.now());
+        self.store.shared.changed.close();
+        Timekeeper::new(self.store.clone()).compare_with_stamps();
+        self.store.shared.set_recovered();
+        self.store.shared.wake_flusher.notify_one();
+        self.store.shared.wake_reclaimer.notify_one();
+        self.store.shared.changes.notify_waiters();
     }
 }

@@ -18,9 +18,9 @@ use crate::store::counters::count;
 use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::recovery::headers::{header_by, take_header};
 use crate::store::recovery::parallel::READ_ATTEMPTS;
+use crate::store::recovery::work::Recovery;
 use crate::store::region::reader::{Contents, Effort};
 use crate::store::region::state::RegionState;
-use crate::store::shared::Store;
 
 /// First and longest pause between two attempts.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(256)];
@@ -48,7 +48,7 @@ enum Older {
     Moved,
 }
 
-impl Store {
+impl Recovery {
     /// Tries the regions that could not be read again and again, until all are read or freed.
     pub(super) async fn read_unread_regions(&self) {
         let mut pause = PAUSES[0];
@@ -58,7 +58,7 @@ impl Store {
             }
             let mut any = false;
             for region in self.unread_regions() {
-                any |= !self.shared.is_stopping() && self.read_again(region).await;
+                any |= !self.store.shared.is_stopping() && self.read_again(region).await;
             }
             pause = if any { PAUSES[0] } else { (pause * 2).min(PAUSES[1]) };
         }
@@ -66,7 +66,7 @@ impl Store {
 
     /// Regions that could not be read whole so far, but for those that hold nothing that counts.
     fn unread_regions(&self) -> Vec<u32> {
-        let regions = &self.shared.regions;
+        let regions = &self.store.shared.regions;
         let rows = regions.iter().filter(|(region, row)| {
             let is_unread = row.is_unread() || row.state() == RegionState::Unreadable;
             is_unread && !regions.is_dead(*region)
@@ -77,19 +77,19 @@ impl Store {
     async fn is_stopped_within(&self, pause: Duration) -> bool {
         let end = Instant::now() + pause;
         loop {
-            let changed = self.shared.changes.notified();
-            if self.shared.is_stopping() {
+            let changed = self.store.shared.changes.notified();
+            if self.store.shared.is_stopping() {
                 return true;
             }
             if tokio::time::timeout_at(end, changed).await.is_err() {
-                return self.shared.is_stopping();
+                return self.store.shared.is_stopping();
             }
         }
     }
 
     /// Tries to read a region that could not be read whole so far; true if it was.
     pub(in crate::store) async fn read_again(&self, region: u32) -> bool {
-        let row = self.shared.regions.on_device(region);
+        let row = self.store.shared.regions.on_device(region);
         let generation = row.generation();
         let Ok(found) = self.find_again(region).await else { return false };
         // Entries that were found in it at the start are of the life that it was in then.
@@ -109,8 +109,8 @@ impl Store {
         }
         match found {
             Found::Nothing => {
-                self.shared.regions.note_read(region);
-                self.found_blank(region);
+                self.store.shared.regions.note_read(region);
+                self.store.found_blank(region);
             }
             Found::Life { header, contents } => {
                 if !planted::is(Bug::IgnoreRereadVersions) {
@@ -119,21 +119,21 @@ impl Store {
                 self.take_life(region, &header, &contents);
             }
         }
-        count(&self.shared.counters.regions_reread);
+        count(&self.store.shared.counters.regions_reread);
         tracing::info!(region, "a region that could not be read at the start is read");
         true
     }
 
     async fn find_again(&self, region: u32) -> Result<Found, DeviceError> {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let start = shared.layout.region_offset(region);
         let bytes = shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
         // The last block must be read too: it may tell of a later life.
-        let trailer = self.reader().read_tail(region).await?.trailer.ok();
+        let trailer = self.store.reader().read_tail(region).await?.trailer.ok();
         let Some(life) = self.life_by(region, &bytes, trailer.as_ref()) else {
             return Ok(Found::Nothing);
         };
-        let contents = self.read_contents(region, life.generation, Effort::Whole).await?;
+        let contents = self.store.read_contents(region, life.generation, Effort::Whole).await?;
         Ok(Found::Life { header: life, contents })
     }
 
@@ -145,9 +145,9 @@ impl Store {
         block: &[u8],
         trailer: Option<&Trailer>,
     ) -> Option<RegionHeader> {
-        let row = self.shared.regions.on_device(region);
+        let row = self.store.shared.regions.on_device(region);
         let known = row.generation();
-        let header = RegionHeader::decode(block, self.shared.uuid, region).ok();
+        let header = RegionHeader::decode(block, self.store.shared.uuid, region).ok();
         let header = header.filter(|header| header.generation >= known);
         let by_header = header.map_or(known, |header| header.generation);
         if let Some(trailer) = trailer.filter(|trailer| trailer.generation > by_header) {
@@ -168,7 +168,7 @@ impl Store {
 
     /// Has a region, of which older versions are no longer in the index, emptied next.
     fn take_life(&self, region: u32, header: &RegionHeader, contents: &Contents) {
-        let shared = &*self.shared;
+        let shared = &*self.store.shared;
         let row = shared.regions.on_device(region);
         if row.generation() != header.generation {
             take_header(&shared.regions, region, header);
@@ -207,9 +207,9 @@ impl Store {
     async fn take_out_older(&self, newer: Kill, is_tombstone: bool) {
         for _ in 0..READ_ATTEMPTS {
             let mut moved = false;
-            for candidate in self.candidates(newer.key_hash) {
+            for candidate in self.store.candidates(newer.key_hash) {
                 let place = candidate.place();
-                if !self.is_of_earlier_start(place) || self.is_in_ram_only(place) {
+                if !self.store.is_of_earlier_start(place) || self.store.is_in_ram_only(place) {
                     continue;
                 }
                 let is_older = self.is_older(candidate, newer).await;
@@ -217,10 +217,10 @@ impl Store {
                 if matches!(is_older, Older::Yes | Older::Maybe) {
                     if !is_tombstone || is_older == Older::Maybe {
                         // Its death is not on record, or it is another key's: it must not pass for gone.
-                        let (life, _) = place.split(&self.shared.layout);
-                        self.shared.log.lock().note_unindexed_in(life);
+                        let (life, _) = place.split(&self.store.shared.layout);
+                        self.store.shared.log.lock().note_unindexed_in(life);
                     }
-                    self.forget(newer.key_hash, place);
+                    self.store.forget(newer.key_hash, place);
                 }
             }
             if !moved {
@@ -234,19 +234,19 @@ impl Store {
         if candidate.place().generation() > newer.sequence {
             return Older::No;
         }
-        let mut loaded = self.peek(candidate, Extent::Key { key_len: KEY_LEN }).await;
+        let mut loaded = self.store.peek(candidate, Extent::Key { key_len: KEY_LEN }).await;
         if matches!(&loaded, Loaded::Entry(entry, _) if entry.sequence() < newer.sequence) {
             // The key is believed of a verified slot only.
-            loaded = self.peek(candidate, Extent::Whole).await;
+            loaded = self.store.peek(candidate, Extent::Whole).await;
         }
         match loaded {
             Loaded::Entry(entry, _) if entry.sequence() >= newer.sequence => Older::No,
             Loaded::Entry(entry, _) => {
-                if self.hash_of(entry.kind(), entry.key()) != newer.key_hash {
+                if self.store.hash_of(entry.kind(), entry.key()) != newer.key_hash {
                     return Older::No;
                 }
                 if let Some(head) = entry.object_head() {
-                    self.discard(head.object, head.slice_count());
+                    self.store.discard(head.object, head.slice_count());
                 }
                 Older::Yes
             }

@@ -17,6 +17,7 @@ mod walk;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -46,8 +47,9 @@ const START_PAUSE: Duration = Duration::from_secs(600);
 /// A pass begins no sooner than this after the one before: a small device is not read all the time.
 const PASS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// Where a walk over a device is. Passes follow one another without end.
-pub struct Scrub {
+/// Verifies what is on the device of a store, piece by piece. Passes follow one another without end.
+pub struct Scrubber {
+    store: Store,
     /// The region that comes next.
     region: u32,
     /// Regions left in this pass; `None` before its beginning.
@@ -85,11 +87,12 @@ enum Part {
     Entry,
 }
 
-impl Scrub {
+impl Scrubber {
     /// A walk that begins at `region`, or at its remainder by the number of regions.
     #[must_use]
-    pub fn starting_at(region: u32) -> Scrub {
-        Scrub {
+    pub fn starting_at(store: Store, region: u32) -> Scrubber {
+        Scrubber {
+            store,
             region,
             left: None,
             began: Instant::now(),
@@ -98,113 +101,107 @@ impl Scrub {
             reported: BTreeSet::new(),
         }
     }
-}
 
-impl Store {
     /// Scrubs until the store stops, if it is to be scrubbed at all.
-    pub(super) async fn run_scrubber(self) {
-        let rate = self.shared.options.scrub_bytes_per_sec;
+    pub(super) async fn run(mut self) {
+        let shared = Arc::clone(&self.store.shared);
+        let rate = shared.options.scrub_bytes_per_sec;
         if rate == 0 {
             return;
         }
-        self.recovered().await;
+        self.store.recovered().await;
         // Else the last regions of a daemon that is restarted often would never have their turn.
-        let mut scrub = Scrub::starting_at(self.shared.clock.now().0);
+        self.region = self.store.shared.clock.now().0;
         let mut due = Instant::now() + START_PAUSE;
-        while !self.is_scrub_stopped_by(due).await {
+        while !self.is_stopped_by(due).await {
             let began = Instant::now();
             let step = tokio::select! {
                 biased;
-                () = self.shared.stop_scrubber.notified() => return,
-                step = self.scrub_step(&mut scrub) => step,
+                () = shared.stop_scrubber.notified() => return,
+                step = self.step() => step,
             };
             let micros = step.bytes.saturating_mul(1_000_000).div_ceil(rate);
             due = began + Duration::from_micros(micros.max(1));
             if step.pass_ended {
-                due = due.max(scrub.began + PASS_INTERVAL);
+                due = due.max(self.began + PASS_INTERVAL);
             }
         }
     }
 
     /// Waits until `due`; true if the store stops before.
-    async fn is_scrub_stopped_by(&self, due: Instant) -> bool {
-        let stop = self.shared.stop_scrubber.notified();
-        tokio::time::timeout_at(due, stop).await.is_ok() || self.shared.is_stopping()
+    async fn is_stopped_by(&self, due: Instant) -> bool {
+        let stop = self.store.shared.stop_scrubber.notified();
+        tokio::time::timeout_at(due, stop).await.is_ok() || self.store.shared.is_stopping()
     }
 
     /// Verifies the next piece of the device: the superblock copies, the header and footer of a
     /// region, or up to 256 KiB of its slots. One read is under way at a time, and each waits while
     /// lookups read. Does nothing until recovery is complete.
-    pub async fn scrub_step(&self, scrub: &mut Scrub) -> ScrubStep {
-        scrub.bytes = 0;
+    pub async fn step(&mut self) -> ScrubStep {
+        self.bytes = 0;
         let mut pass_ended = false;
-        if self.is_recovered() {
-            match (scrub.left, scrub.current.take()) {
-                (None, _) => self.begin_pass(scrub).await,
-                (_, Some(current)) => scrub.current = self.scrub_slots(scrub, current).await,
+        if self.store.is_recovered() {
+            match (self.left, self.current.take()) {
+                (None, _) => self.begin_pass().await,
+                (_, Some(current)) => self.current = self.scrub_slots(current).await,
                 (Some(0), None) => {
-                    self.end_pass(scrub);
+                    self.end_pass();
                     pass_ended = true;
                 }
-                (Some(_), None) => scrub.current = self.scrub_next_region(scrub).await,
+                (Some(_), None) => self.current = self.scrub_next_region().await,
             }
         }
-        add(&self.shared.counters.scrub_bytes, scrub.bytes);
-        ScrubStep { bytes: scrub.bytes, pass_ended }
+        add(&self.store.shared.counters.scrub_bytes, self.bytes);
+        ScrubStep { bytes: self.bytes, pass_ended }
     }
 
-    async fn begin_pass(&self, scrub: &mut Scrub) {
-        scrub.left = Some(self.shared.layout.region_count);
-        scrub.began = Instant::now();
-        scrub.reported.clear();
-        self.scrub_superblocks(scrub).await;
+    async fn begin_pass(&mut self) {
+        self.left = Some(self.store.shared.layout.region_count);
+        self.began = Instant::now();
+        self.reported.clear();
+        self.scrub_superblocks().await;
     }
 
-    fn end_pass(&self, scrub: &mut Scrub) {
-        let counters = &self.shared.counters;
-        scrub.left = None;
-        let took_us = u64::try_from(scrub.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    fn end_pass(&mut self) {
+        let counters = &self.store.shared.counters;
+        self.left = None;
+        let took_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         counters.scrub_pass_us.store(took_us, Ordering::Relaxed);
-        counters.scrub_pass_at.store(u64::from(self.shared.clock.now().0), Ordering::Relaxed);
+        counters.scrub_pass_at.store(u64::from(self.store.shared.clock.now().0), Ordering::Relaxed);
         count(&counters.scrub_passes);
         tracing::info!(seconds = took_us / 1_000_000, "every region was verified");
     }
 
     // Superblock copies.
 
-    async fn scrub_superblocks(&self, scrub: &mut Scrub) {
-        let expected = self.shared.log.lock().superblock();
+    async fn scrub_superblocks(&mut self) {
+        let expected = self.store.shared.log.lock().superblock();
         let mut bad = 0;
-        for offset in self.shared.layout.superblock_offsets() {
-            bad += u64::from(self.is_superblock_bad(scrub, &expected.0, offset).await);
+        for offset in self.store.shared.layout.superblock_offsets() {
+            bad += u64::from(self.is_superblock_bad(&expected.0, offset).await);
         }
         // A copy that was being written meanwhile is not to blame.
-        if bad == 0 || expected.1 || self.shared.log.lock().superblock() != expected {
+        if bad == 0 || expected.1 || self.store.shared.log.lock().superblock() != expected {
             return;
         }
-        let place = (None, self.shared.layout.superblock_offsets()[0]);
-        self.report(scrub, Part::Superblock, place);
-        add(&self.shared.counters.scrub_superblocks, bad);
-        let ticket = self.shared.log.lock().renew_superblock(self.shared.clock.pair());
-        match self.flush_through(ticket).await {
-            Ok(()) => add(&self.shared.counters.superblocks_repaired, bad),
+        let place = (None, self.store.shared.layout.superblock_offsets()[0]);
+        self.report(Part::Superblock, place);
+        add(&self.store.shared.counters.scrub_superblocks, bad);
+        let ticket = self.store.shared.log.lock().renew_superblock(self.store.shared.clock.pair());
+        match self.store.flush_through(ticket).await {
+            Ok(()) => add(&self.store.shared.counters.superblocks_repaired, bad),
             Err(error) => tracing::error!(%error, "a superblock copy could not be repaired"),
         }
     }
 
-    async fn is_superblock_bad(
-        &self,
-        scrub: &mut Scrub,
-        expected: &Superblock,
-        offset: u64,
-    ) -> bool {
+    async fn is_superblock_bad(&mut self, expected: &Superblock, offset: u64) -> bool {
         for attempt in 0..2 {
             let range = offset..offset + expected.block_len();
-            let found = match self.scrub_read(scrub, range).await {
+            let found = match self.scrub_read(range).await {
                 Ok(block) => Superblock::decode(&block[..SUPERBLOCK_LEN]),
                 Err(error) => {
                     if attempt > 0 {
-                        self.report_unreadable(scrub, None, &error);
+                        self.report_unreadable(None, &error);
                     }
                     continue;
                 }
@@ -224,26 +221,26 @@ impl Store {
     // Header and footer.
 
     /// Passes over regions that hold nothing and begins the next one that does.
-    async fn scrub_next_region(&self, scrub: &mut Scrub) -> Option<Current> {
+    async fn scrub_next_region(&mut self) -> Option<Current> {
         for _ in 0..SKIPS_MAX {
-            let left = scrub.left?.checked_sub(1)?;
-            scrub.left = Some(left);
-            let region = scrub.region % self.shared.layout.region_count;
-            scrub.region = region + 1;
-            let row = self.shared.regions.on_device(region);
-            let life = self.shared.regions.life(region);
+            let left = self.left?.checked_sub(1)?;
+            self.left = Some(left);
+            let region = self.region % self.store.shared.layout.region_count;
+            self.region = region + 1;
+            let row = self.store.shared.regions.on_device(region);
+            let life = self.store.shared.regions.life(region);
             match row.state() {
                 _ if row.is_condemned() => {}
-                RegionState::Sealed => return self.scrub_sealed(scrub, life).await,
+                RegionState::Sealed => return self.scrub_sealed(life).await,
                 RegionState::Open => {
                     let records = self.written_records(region);
                     if !records.is_empty() {
-                        let seed = self.shared.regions.seed_of(life);
-                        let block = self.shared.layout.alignment;
+                        let seed = self.store.shared.regions.seed_of(life);
+                        let block = self.store.shared.layout.alignment;
                         return Some(Current { life, walk: Walk::written(seed, records, block) });
                     }
                 }
-                RegionState::Unreadable => count(&self.shared.counters.scrub_unreadable),
+                RegionState::Unreadable => count(&self.store.shared.counters.scrub_unreadable),
                 RegionState::Free | RegionState::Reclaiming | RegionState::Unknown => {}
             }
             tokio::task::yield_now().await;
@@ -256,7 +253,7 @@ impl Store {
         let mut records: Vec<FooterRecord> = Vec::new();
         loop {
             let next = records.last().map_or(0, |last| last.offset + 1);
-            let more = self.shared.log.lock().written_records(region, next);
+            let more = self.store.shared.log.lock().written_records(region, next);
             if more.is_empty() {
                 return records;
             }
@@ -265,11 +262,11 @@ impl Store {
     }
 
     /// Verifies header and footer; gives the walk over the slots if the region may be kept.
-    async fn scrub_sealed(&self, scrub: &mut Scrub, life: Life) -> Option<Current> {
-        let layout = &self.shared.layout;
-        let seed = self.shared.regions.seed_of(life);
-        let header = self.twice(scrub, life, Part::Header).await;
-        let footer = self.twice(scrub, life, Part::Footer).await;
+    async fn scrub_sealed(&mut self, life: Life) -> Option<Current> {
+        let layout = self.store.shared.layout;
+        let seed = self.store.shared.regions.seed_of(life);
+        let header = self.twice(life, Part::Header).await;
+        let footer = self.twice(life, Part::Footer).await;
         let damaged = match (header, footer) {
             (Verdict::Damaged, _) => Part::Header,
             (_, Verdict::Damaged) => Part::Footer,
@@ -280,21 +277,21 @@ impl Store {
             _ => return None,
         };
         if self.is_sealed_life(life) {
-            self.condemn(scrub, life, damaged).await;
+            self.condemn(life, damaged).await;
         }
         None
     }
 
     /// The verdict on a part of a region, by a second read where the first one finds damage.
-    async fn twice(&self, scrub: &mut Scrub, life: Life, part: Part) -> Verdict {
+    async fn twice(&mut self, life: Life, part: Part) -> Verdict {
         let mut verdict = Verdict::Unreadable;
         for _ in 0..2 {
             let read = match part {
-                Part::Header => self.scrub_header(scrub, life).await,
-                _ => self.scrub_footer(scrub, life).await,
+                Part::Header => self.scrub_header(life).await,
+                _ => self.scrub_footer(life).await,
             };
             verdict = read.unwrap_or_else(|error| {
-                self.report_unreadable(scrub, Some(life.region()), &error);
+                self.report_unreadable(Some(life.region()), &error);
                 Verdict::Unreadable
             });
             if !matches!(verdict, Verdict::Damaged) {
@@ -304,24 +301,24 @@ impl Store {
         verdict
     }
 
-    async fn scrub_header(&self, scrub: &mut Scrub, life: Life) -> Result<Verdict, DeviceError> {
-        let start = self.shared.layout.region_offset(life.region());
-        let range = start..start + u64::from(self.shared.layout.alignment);
-        let block = self.scrub_read(scrub, range).await?;
-        let header = RegionHeader::decode(&block, self.shared.uuid, life.region());
+    async fn scrub_header(&mut self, life: Life) -> Result<Verdict, DeviceError> {
+        let start = self.store.shared.layout.region_offset(life.region());
+        let range = start..start + u64::from(self.store.shared.layout.alignment);
+        let block = self.scrub_read(range).await?;
+        let header = RegionHeader::decode(&block, self.store.shared.uuid, life.region());
         let is_sound = header.is_ok_and(|header| {
             header.generation == life.generation() && header.region_use == RegionUse::Log
         });
         Ok(if is_sound { Verdict::Sound(None) } else { Verdict::Damaged })
     }
 
-    async fn scrub_footer(&self, scrub: &mut Scrub, life: Life) -> Result<Verdict, DeviceError> {
-        let layout = self.shared.layout;
-        let seed_of =
-            |generation| self.shared.regions.seed_of(Life::new(life.region(), generation));
+    async fn scrub_footer(&mut self, life: Life) -> Result<Verdict, DeviceError> {
+        let layout = self.store.shared.layout;
+        let regions = Arc::clone(&self.store.shared.regions);
+        let seed_of = |generation| regions.seed_of(Life::new(life.region(), generation));
         let end = layout.region_size;
         let block = u64::from(layout.alignment);
-        let last = self.scrub_region(scrub, life.region(), end - block..end).await?;
+        let last = self.scrub_region(life.region(), end - block..end).await?;
         let trailer = match Trailer::decode(&last, seed_of) {
             Ok(trailer) if trailer.generation == life.generation() => trailer,
             _ => return Ok(Verdict::Damaged),
@@ -329,7 +326,7 @@ impl Store {
         let Some(start) = end.checked_sub(trailer.footer_len(layout.alignment)) else {
             return Ok(Verdict::Damaged);
         };
-        let bytes = self.scrub_region(scrub, life.region(), start..end).await?;
+        let bytes = self.scrub_region(life.region(), start..end).await?;
         Ok(match Footer::decode(&bytes, &trailer) {
             Ok(footer) => Verdict::Sound(Some((footer, start))),
             Err(_) => Verdict::Damaged,
@@ -339,50 +336,52 @@ impl Store {
     // Slots.
 
     /// Verifies the next chunk of slots; gives the walk back unless it has ended.
-    async fn scrub_slots(&self, scrub: &mut Scrub, mut current: Current) -> Option<Current> {
+    async fn scrub_slots(&mut self, mut current: Current) -> Option<Current> {
         let Current { life, walk } = &mut current;
         let Some(range) = walk.wants(CHUNK) else {
             if !walk.kills_are_sound() && self.is_sealed_life(*life) {
-                self.condemn(scrub, *life, Part::Kills).await;
+                self.condemn(*life, Part::Kills).await;
             }
             return None;
         };
-        let start = self.shared.layout.region_offset(life.region());
-        let suspects = match self.scrub_read(scrub, start + range.start..start + range.end).await {
+        let start = self.store.shared.layout.region_offset(life.region());
+        let suspects = match self.scrub_read(start + range.start..start + range.end).await {
             Ok(bytes) => walk.take(&bytes),
             Err(error) => {
-                self.report_unreadable(scrub, Some(life.region()), &error);
+                self.report_unreadable(Some(life.region()), &error);
                 walk.skip(range.end);
                 Vec::new()
             }
         };
-        if !self.shared.regions.is_in(*life) {
+        if !self.store.shared.regions.is_in(*life) {
             return None;
         }
         for record in suspects {
-            self.scrub_suspect(scrub, *life, &record).await;
+            self.scrub_suspect(*life, &record).await;
         }
         Some(current)
     }
 
     /// Reads a slot that did not verify once more, by itself, and frees it if nothing better is
     /// there. Only what the index points to matters: the rest is dead.
-    async fn scrub_suspect(&self, scrub: &mut Scrub, life: Life, record: &FooterRecord) {
-        let place = life.place(record.offset, &self.shared.layout);
-        let Some(candidate) = self.candidate_at(record.key_hash, place) else { return };
-        scrub.bytes += 2 * candidate.class().len_max();
+    async fn scrub_suspect(&mut self, life: Life, record: &FooterRecord) {
+        let place = life.place(record.offset, &self.store.shared.layout);
+        let Some(candidate) = self.store.candidate_at(record.key_hash, place) else { return };
+        self.bytes += 2 * candidate.class().len_max();
         self.give_way().await;
-        match self.load_stored(candidate, Extent::Whole).await {
+        match self.store.load_stored(candidate, Extent::Whole).await {
             Loaded::Entry(..) | Loaded::Moved => {}
-            Loaded::Unreadable | Loaded::Late => count(&self.shared.counters.scrub_unreadable),
+            Loaded::Unreadable | Loaded::Late => {
+                count(&self.store.shared.counters.scrub_unreadable)
+            }
             Loaded::Damaged => {
-                let offset = self.shared.layout.region_offset(life.region()) + record.offset;
-                self.report(scrub, Part::Entry, (Some(life.region()), offset));
-                count(&self.shared.counters.scrub_entries);
-                if self.begin_mutation().await.is_ok()
-                    && self.drop_damaged(record.key_hash, candidate)
+                let offset = self.store.shared.layout.region_offset(life.region()) + record.offset;
+                self.report(Part::Entry, (Some(life.region()), offset));
+                count(&self.store.shared.counters.scrub_entries);
+                if self.store.begin_mutation().await.is_ok()
+                    && self.store.drop_damaged(record.key_hash, candidate)
                 {
-                    count(&self.shared.counters.scrub_freed);
+                    count(&self.store.shared.counters.scrub_freed);
                 }
             }
         }
@@ -391,39 +390,40 @@ impl Store {
     // What becomes of damage.
 
     /// Lets reclaim empty a region before all others.
-    async fn condemn(&self, scrub: &mut Scrub, life: Life, part: Part) {
+    async fn condemn(&mut self, life: Life, part: Part) {
         let region = life.region();
-        let counters = &self.shared.counters;
+        let shared = Arc::clone(&self.store.shared);
+        let counters = &shared.counters;
         count(match part {
             Part::Header => &counters.scrub_headers,
             Part::Kills => &counters.scrub_kills,
             _ => &counters.scrub_footers,
         });
-        self.report(scrub, part, (Some(region), self.shared.layout.region_offset(region)));
-        if self.begin_mutation().await.is_ok() && self.is_sealed_life(life) {
-            self.shared.regions.on_device(region).condemn();
+        self.report(part, (Some(region), self.store.shared.layout.region_offset(region)));
+        if self.store.begin_mutation().await.is_ok() && self.is_sealed_life(life) {
+            self.store.shared.regions.on_device(region).condemn();
             count(&counters.scrub_condemned);
-            self.shared.wake_reclaimer.notify_one();
+            self.store.shared.wake_reclaimer.notify_one();
         }
     }
 
     fn is_sealed_life(&self, life: Life) -> bool {
-        let row = self.shared.regions.on_device(life.region());
-        self.shared.regions.is_in(life) && row.state() == RegionState::Sealed
+        let row = self.store.shared.regions.on_device(life.region());
+        self.store.shared.regions.is_in(life) && row.state() == RegionState::Sealed
     }
 
-    fn report(&self, scrub: &mut Scrub, part: Part, (region, offset): (Option<u32>, u64)) {
-        if scrub.reported.insert(region) {
+    fn report(&mut self, part: Part, (region, offset): (Option<u32>, u64)) {
+        if self.reported.insert(region) {
             tracing::error!(region, offset, ?part, "the scrubber found damage on the device");
         } else {
             tracing::debug!(region, offset, ?part, "the scrubber found more damage");
         }
     }
 
-    fn report_unreadable(&self, scrub: &mut Scrub, region: Option<u32>, error: &DeviceError) {
-        count(&self.shared.counters.scrub_unreadable);
+    fn report_unreadable(&mut self, region: Option<u32>, error: &DeviceError) {
+        count(&self.store.shared.counters.scrub_unreadable);
         let error = error as &dyn std::error::Error;
-        if scrub.reported.insert(region) {
+        if self.reported.insert(region) {
             tracing::error!(region, error, "the scrubber cannot read from the device");
         } else {
             tracing::debug!(region, error, "the scrubber cannot read more of the region");
@@ -434,42 +434,38 @@ impl Store {
 
     /// Reads aligned bytes of a region, a chunk at a time.
     async fn scrub_region(
-        &self,
-        scrub: &mut Scrub,
+        &mut self,
         region: u32,
         range: Range<u64>,
     ) -> Result<Vec<u8>, DeviceError> {
-        let start = self.shared.layout.region_offset(region);
+        let start = self.store.shared.layout.region_offset(region);
         let mut bytes = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            let end = range.end.min(at + round_up(CHUNK, u64::from(self.shared.layout.alignment)));
-            bytes.extend_from_slice(&self.scrub_read(scrub, start + at..start + end).await?);
+            let end =
+                range.end.min(at + round_up(CHUNK, u64::from(self.store.shared.layout.alignment)));
+            bytes.extend_from_slice(&self.scrub_read(start + at..start + end).await?);
             at = end;
         }
         Ok(bytes)
     }
 
-    async fn scrub_read(
-        &self,
-        scrub: &mut Scrub,
-        range: Range<u64>,
-    ) -> Result<AlignedBuf, DeviceError> {
+    async fn scrub_read(&mut self, range: Range<u64>) -> Result<AlignedBuf, DeviceError> {
         self.give_way().await;
         let len = range.end - range.start;
-        scrub.bytes += len;
+        self.bytes += len;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let device = &self.shared.device;
+        let device = &self.store.shared.device;
         device.read(range.start, device.geometry().read_buffer(len)).await
     }
 
     /// Waits while others read from the device, up to a limit.
     async fn give_way(&self) {
-        let is_busy = || self.shared.device.stats().reads_in_flight > 0;
+        let is_busy = || self.store.shared.device.stats().reads_in_flight > 0;
         if !is_busy() {
             return;
         }
-        count(&self.shared.counters.scrub_yields);
+        count(&self.store.shared.counters.scrub_yields);
         let deadline = Instant::now() + GIVE_WAY_MAX;
         let mut pause = GIVE_WAY_STEP;
         while is_busy() && Instant::now() < deadline {
