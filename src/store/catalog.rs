@@ -73,14 +73,14 @@ impl Store {
     /// The words that may be the key's, and the lives of their regions.
     pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
         let mut candidates = CandidateList::new();
-        let bucket = self.shared.index.lock(key_hash);
+        let bucket = self.shared.catalog.index.lock(key_hash);
         bucket.each_candidate(|word| candidates.push(self.candidate(&bucket, word)));
         candidates
     }
 
     /// The word of the key with exactly this place.
     pub(super) fn candidate_at(&self, key_hash: u64, place: Place) -> Option<Candidate> {
-        let bucket = self.shared.index.lock(key_hash);
+        let bucket = self.shared.catalog.index.lock(key_hash);
         let candidate = self.candidate(&bucket, bucket.get(place.location())?);
         (candidate.place() == place).then_some(candidate)
     }
@@ -106,7 +106,7 @@ impl Store {
     /// What was killed of a key by a change that did not see it, asked before its words are: what is
     /// killed is taken out of both together, and a read may begin before that and end after it.
     pub(super) fn killed_unseen(&self, key_hash: u64) -> KilledUnseen {
-        KilledUnseen(self.shared.unverified.last(key_hash))
+        KilledUnseen(self.shared.dead.unverified.last(key_hash))
     }
 
     /// Whether a change killed an entry without having seen it. No change is of a slice.
@@ -122,7 +122,7 @@ impl Store {
     /// The place that a word in a locked bucket names.
     pub(super) fn place_of(&self, bucket: &Locked<'_>, word: Word) -> Place {
         let (region, _) = word.location().split(&self.shared.layout);
-        let row = self.shared.regions.get(region);
+        let row = self.shared.catalog.regions.get(region);
         let generation = row.map_or(Sequence(0), |row| row.generation());
         Life::new(region, generation).place_of(word, bucket)
     }
@@ -135,11 +135,11 @@ impl Store {
 
     /// Whether an entry on the device was stored before this start.
     pub(super) fn is_of_earlier_start(&self, place: Place) -> bool {
-        place.generation().epoch() <= self.shared.opened_epoch
+        place.generation().epoch() <= self.shared.recovery.opened_epoch
     }
 
     pub(super) fn is_in_ram_only(&self, place: Place) -> bool {
-        self.shared.regions.get(place.region(&self.shared.layout)).is_none()
+        self.shared.catalog.regions.get(place.region(&self.shared.layout)).is_none()
     }
 
     /// Whether an entry may be served now, by purges and time.
@@ -169,7 +169,7 @@ impl Store {
             }
             let end = entry.lifetime().keep_until;
             if end <= self.shared.clock.now() {
-                self.shared.forgotten_until.fetch_max(end.0, Ordering::AcqRel);
+                self.shared.ages.forgotten_until.fetch_max(end.0, Ordering::AcqRel);
             }
             true
         });
@@ -178,7 +178,7 @@ impl Store {
     /// Touches in the region of a place, begun and ended ones.
     pub(super) fn touches_at(&self, place: Place) -> u32 {
         let region = place.region(&self.shared.layout);
-        self.shared.regions.get(region).map_or(0, |row| row.touches())
+        self.shared.catalog.regions.get(region).map_or(0, |row| row.touches())
     }
 
     /// Removes a word if `may` says so under the bucket lock, under which touches begin; tells
@@ -193,7 +193,7 @@ impl Store {
             // The index and its snapshot must agree with the region table.
             return false;
         }
-        let mut bucket = self.shared.index.lock(key_hash);
+        let mut bucket = self.shared.catalog.index.lock(key_hash);
         let mut removed = None;
         // The region may have been freed and written again: then the word is another entry's.
         if self.is_present(place) {
@@ -207,23 +207,24 @@ impl Store {
             }
         }
         drop(bucket);
-        self.shared.resident.remove(place);
+        self.shared.catalog.resident.remove(place);
         removed.is_some()
     }
 
     pub(super) fn is_pinned(&self, place: Place) -> bool {
         let region = place.region(&self.shared.layout);
-        self.shared.regions.get(region).is_some_and(|row| row.is_pinned())
+        self.shared.catalog.regions.get(region).is_some_and(|row| row.is_pinned())
     }
 
     /// Whether the region of a place is in the same life still; true for entries in RAM only.
     pub(super) fn is_present(&self, place: Place) -> bool {
-        self.shared.regions.is_in(place.split(&self.shared.layout).0) || self.is_in_ram_only(place)
+        self.shared.catalog.regions.is_in(place.split(&self.shared.layout).0)
+            || self.is_in_ram_only(place)
     }
 
     /// The entry at a candidate's place, if the RAM tier has it.
     pub(super) fn in_ram(&self, candidate: Candidate) -> Option<Entry> {
-        self.shared.resident.get(candidate.place())
+        self.shared.catalog.resident.get(candidate.place())
     }
 
     /// Offers a copy just read to the RAM tier, unless a touch overtook the read, or the region was
@@ -234,7 +235,7 @@ impl Store {
         let touched = self.touches_at(place) != touches_before;
         let may_keep = !touched || planted::is(Bug::SkipTouchCheck);
         if may_keep && self.is_present(place) {
-            let lost = self.shared.resident.insert(entry);
+            let lost = self.shared.catalog.resident.insert(entry);
             self.drop_lost(&lost);
         }
     }
@@ -244,7 +245,7 @@ impl Store {
         for entry in lost {
             if self.is_in_ram_only(entry.place()) {
                 let key_hash = self.key_hash(entry.key());
-                self.shared.index.lock(key_hash).remove(entry.place().location());
+                self.shared.catalog.index.lock(key_hash).remove(entry.place().location());
             }
         }
     }
@@ -257,7 +258,7 @@ impl Store {
                 tokio::task::yield_now().await;
             }
             let key = SliceKey { object: head.object, number }.encode();
-            if self.shared.index.lock(self.slice_hash(&key)).candidates().is_empty() {
+            if self.shared.catalog.index.lock(self.slice_hash(&key)).candidates().is_empty() {
                 return false;
             }
         }
@@ -271,13 +272,13 @@ impl Store {
         let candidates = self.candidates(key_hash);
         let [candidate] = candidates[..] else { return None };
         let (life, offset) = candidate.place().split(&self.shared.layout);
-        if self.shared.regions.get(life.region())?.in_memory()
-            || self.shared.resident.get(candidate.place()).is_some()
+        if self.shared.catalog.regions.get(life.region())?.in_memory()
+            || self.shared.catalog.resident.get(candidate.place()).is_some()
         {
             return None;
         }
         if !candidate.is_hit {
-            self.shared.index.lock(key_hash).mark_hit(candidate.location());
+            self.shared.catalog.index.lock(key_hash).mark_hit(candidate.location());
         }
         Some(SlicePlace { life, offset, body_len })
     }
@@ -295,7 +296,7 @@ impl Store {
     /// Whether it is known how long ago entries with this sequence were stored. If not, they are for
     /// those only who ask for stale ones.
     pub(super) fn knows_age(&self, sequence: Sequence) -> bool {
-        sequence.epoch() > self.shared.unknown_age.load(Ordering::Acquire)
+        sequence.epoch() > self.shared.ages.unknown_age.load(Ordering::Acquire)
             || planted::is(Bug::TrustUnknownAge)
     }
 

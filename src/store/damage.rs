@@ -21,7 +21,7 @@ impl Store {
             // The index and its snapshot must agree with the region table.
             return false;
         }
-        let mut bucket = self.shared.index.lock(key_hash);
+        let mut bucket = self.shared.catalog.index.lock(key_hash);
         let same = self.is_present(candidate.place());
         let removed = same.then(|| bucket.remove(candidate.location())).flatten();
         if let Some(word) = removed {
@@ -37,7 +37,7 @@ impl Store {
             self.record_removal(&mut log, Tombstone { kill, asked: false });
         }
         self.release(log);
-        self.shared.resident.remove(candidate.place());
+        self.shared.catalog.resident.remove(candidate.place());
         removed.is_some()
     }
 
@@ -46,7 +46,7 @@ impl Store {
     /// each failed attempt costs regions.
     pub(super) fn record_removal(&self, log: &mut Log, tombstone: Tombstone) -> TakenOut {
         let now = self.shared.clock.now();
-        if !self.shared.health.is_refusing()
+        if !self.shared.durability.health.is_refusing()
             && let Ok(ticket) = log.append_tombstone(tombstone, now)
         {
             return TakenOut::Logged(ticket);

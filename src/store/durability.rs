@@ -22,19 +22,19 @@ impl Store {
     pub async fn flush_through(&self, ticket: Ticket) -> Result<(), StoreError> {
         let (done, wait) = oneshot::channel();
         {
-            let mut waiters = self.shared.waiters.lock();
+            let mut waiters = self.shared.durability.waiters.lock();
             if self.shared.is_closed() {
                 // The flusher has left or is leaving; nobody would wake this waiter.
                 return Err(StoreError::ShuttingDown);
             }
-            if ticket <= self.shared.failed.load(Ordering::Acquire) {
+            if ticket <= self.shared.durability.failed.load(Ordering::Acquire) {
                 return Err(StoreError::NotDurable);
             }
             waiters.push(Waiter { ticket, done });
         }
         // Who waits for the device shall know now whether it works again.
-        self.shared.health.hurry();
-        self.shared.wake_flusher.notify_one();
+        self.shared.durability.health.hurry();
+        self.shared.signals.wake_flusher.notify_one();
         match wait.await {
             Ok(true) => Ok(()),
             Ok(false) => Err(StoreError::NotDurable),
@@ -54,7 +54,7 @@ impl Store {
         let spare = log.wants_spare().map(|len| (len, log.memory_alignment()));
         drop(log);
         if wake {
-            self.shared.wake_flusher.notify_one();
+            self.shared.signals.wake_flusher.notify_one();
         }
         if let Some((len, alignment)) = spare {
             let buf = AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX), alignment);
@@ -80,7 +80,7 @@ impl Store {
     /// Counts a failure of the device, and says so where it begins or gets worse.
     pub(super) fn note_failure(&self, error: &DeviceError) {
         let error = error as &dyn std::error::Error;
-        match self.shared.health.failed() {
+        match self.shared.durability.health.failed() {
             None => tracing::error!(error, "writing to the device failed"),
             Some(pause) => tracing::error!(
                 error,
@@ -92,21 +92,21 @@ impl Store {
 
     /// Data reached the device.
     pub(super) fn note_success(&self) {
-        if self.shared.health.succeeded() {
+        if self.shared.durability.health.succeeded() {
             tracing::info!("the device takes writes again");
             // If it was not the flusher that noticed, it still waits to try, with stores behind it.
-            self.shared.wake_flusher.notify_one();
+            self.shared.signals.wake_flusher.notify_one();
         }
     }
 
     pub(super) fn settle(&self, ok: bool, durable: Option<Ticket>, at_risk: Ticket) {
-        let mut waiters = self.shared.waiters.lock();
+        let mut waiters = self.shared.durability.waiters.lock();
         let limit = if ok { durable.unwrap_or(0) } else { at_risk };
         if let (true, Some(durable)) = (ok, durable) {
-            self.shared.durable.fetch_max(durable, Ordering::AcqRel);
+            self.shared.durability.durable.fetch_max(durable, Ordering::AcqRel);
         }
         if !ok {
-            self.shared.failed.fetch_max(at_risk, Ordering::AcqRel);
+            self.shared.durability.failed.fetch_max(at_risk, Ordering::AcqRel);
         }
         let mut n = 0;
         while n < waiters.len() {
@@ -120,7 +120,7 @@ impl Store {
     }
 
     pub(super) fn is_durable(&self, ticket: Ticket) -> bool {
-        ticket <= self.shared.durable.load(Ordering::Acquire)
+        ticket <= self.shared.durability.durable.load(Ordering::Acquire)
     }
 
     pub(super) async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {

@@ -2,40 +2,20 @@
 //! is not on the device.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
-use dashmap::DashMap;
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::{Notify, OnceCell, Semaphore};
+use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
-use crate::deadlines::Deadlines;
 use crate::device::Device;
-use crate::store::counters::{Counters, count};
-use crate::store::index::Index;
-use crate::store::index::key_hash::KeyHasher;
-use crate::store::index::unverified::Unverified;
-use crate::store::large::LargeObjects;
-use crate::store::log::core::Log;
+use crate::store::counters::count;
 use crate::store::log::flusher::Flusher;
-use crate::store::log::health::Health;
-use crate::store::log::sequences::Sequences;
-use crate::store::lookup::load::READING_LEN_MAX;
-use crate::store::lookup::ranges::budget::Budget;
-use crate::store::lookup::ranges::stats::RangeCounters;
-use crate::store::mutation::fills::Fills;
 use crate::store::mutation::request::StoreError;
 use crate::store::options::Options;
 use crate::store::ram_tier::Resident;
 use crate::store::reclaim::reclaimer::Reclaimer;
-use crate::store::recovery::changed::Changed;
-use crate::store::recovery::progress::Progress;
 use crate::store::recovery::superblock::{OpenError, open_superblock};
 use crate::store::recovery::work::Recovery;
-use crate::store::region::table::RegionTable;
 use crate::store::scrub::Scrubber;
-use crate::store::shared::{FILL_LOCKS, Shared, Store, Tasks};
+use crate::store::shared::{Shared, Store, Tasks};
 use crate::store::timekeeper::{Timekeeper, resume};
 
 impl Store {
@@ -49,13 +29,13 @@ impl Store {
             // Under the append lock: each change was published before, or sees the flag. Bytes that are
             // still being copied are waited for with the last ticket.
             let _log = self.shared.log.lock();
-            self.shared.stopping.store(true, Ordering::Release);
+            self.shared.background.stopping.store(true, Ordering::Release);
         }
-        self.shared.stop_scrubber.notify_one();
-        self.shared.stop_timekeeper.notify_one();
-        self.shared.wake_reclaimer.notify_one();
-        self.shared.changes.notify_waiters();
-        let tasks = std::mem::take(&mut *self.shared.tasks.lock());
+        self.shared.signals.stop_scrubber.notify_one();
+        self.shared.signals.stop_timekeeper.notify_one();
+        self.shared.signals.wake_reclaimer.notify_one();
+        self.shared.signals.changes.notify_waiters();
+        let tasks = std::mem::take(&mut *self.shared.background.tasks.lock());
         let Some(Tasks { flusher, reclaimer, recovery, scrubber, timekeeper }) = tasks else {
             return self.check_nothing_is_owed();
         };
@@ -64,12 +44,12 @@ impl Store {
         // Reclaim may be waiting for a flush: the flusher ends last.
         let _ = recovery.await;
         let _ = reclaimer.await;
-        while self.shared.regions.iter().any(|(_, row)| row.is_pinned()) {
-            self.shared.unpinned.notified().await;
+        while self.shared.catalog.regions.iter().any(|(_, row)| row.is_pinned()) {
+            self.shared.signals.unpinned.notified().await;
         }
         let written = self.write_last().await;
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.wake_flusher.notify_one();
+        self.shared.background.closed.store(true, Ordering::Release);
+        self.shared.signals.wake_flusher.notify_one();
         let _ = flusher.await;
         written
     }
@@ -132,67 +112,13 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let (mut superblock, repaired) = open_superblock(&device).await?;
         let unknown_age = resume(&clock, &mut superblock);
-        let earlier = (superblock.epoch, superblock.purge_floor);
-        let regions = RegionTable::new(superblock.uuid, &superblock.layout, earlier);
-        let regions = Arc::new(regions);
-        let index = Index::new();
-        let memory_alignment = device.geometry().memory_alignment as usize;
-        let sequences = Sequences::new(options.sequences_per_epoch);
-        let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences));
-        let shared = Shared {
-            layout: superblock.layout,
-            uuid: superblock.uuid,
-            hasher: KeyHasher::new(superblock.secret),
-            clock,
-            options,
-            resident,
-            index,
-            log: Mutex::new(log),
-            regions: Arc::clone(&regions),
-            device,
-            fills: Fills::default(),
-            fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
-            touch_locks: (0..FILL_LOCKS).map(|_| Arc::default()).collect(),
-            deadlines: Deadlines::new(),
-            discards: Mutex::default(),
-            large: Mutex::new(LargeObjects::new(&superblock.layout, regions)),
-            readers: DashMap::new(),
-            scans: Semaphore::new(1),
-            runtime: Handle::current(),
-            epoch: OnceCell::new(),
-            purge_floor: AtomicU64::new(superblock.purge_floor.0),
-            forgotten_until: AtomicU32::new(0),
-            unknown_age: AtomicU32::new(unknown_age),
-            waiters: Mutex::default(),
-            durable: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            health: Health::default(),
-            wake_flusher: Notify::new(),
-            wake_reclaimer: Notify::new(),
-            stop_scrubber: Notify::new(),
-            stop_timekeeper: Notify::new(),
-            unpinned: Notify::new(),
-            changes: Notify::new(),
-            recovered: AtomicBool::new(false),
-            opened_epoch: superblock.epoch,
-            snapshot_settled: AtomicBool::new(false),
-            changed: Changed::new(),
-            unverified: Unverified::default(),
-            removed_unseen: Mutex::default(),
-            progress: Progress::default(),
-            stopping: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            counters: Counters::default(),
-            ranges: RangeCounters::default(),
-            range_budget: Budget::new(options.range_buffer_bytes),
-            reading: Semaphore::new(READING_LEN_MAX as usize),
-            tasks: Mutex::default(),
-        };
+        let of_device = (device, superblock, unknown_age);
+        let shared = Shared::new(of_device, (options, clock, resident));
         if repaired {
             count(&shared.counters.superblocks_repaired);
         }
         let store = Store { shared: Arc::new(shared) };
-        *store.shared.tasks.lock() = Some(Tasks {
+        *store.shared.background.tasks.lock() = Some(Tasks {
             flusher: tokio::spawn(store.watched(Flusher::new(store.clone()).run())),
             reclaimer: tokio::spawn(store.watched(Reclaimer::new(store.clone()).run())),
             recovery: tokio::spawn(store.watched(Recovery::new(store.clone()).run())),
@@ -222,15 +148,15 @@ impl Drop for StopOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!("background work of the store panicked: no more changes are taken");
-            self.0.recovered.store(false, Ordering::Release);
-            self.0.stopping.store(true, Ordering::Release);
-            self.0.closed.store(true, Ordering::Release);
-            self.0.waiters.lock().clear();
-            self.0.wake_flusher.notify_one();
-            self.0.wake_reclaimer.notify_one();
-            self.0.stop_scrubber.notify_one();
-            self.0.stop_timekeeper.notify_one();
-            self.0.changes.notify_waiters();
+            self.0.recovery.recovered.store(false, Ordering::Release);
+            self.0.background.stopping.store(true, Ordering::Release);
+            self.0.background.closed.store(true, Ordering::Release);
+            self.0.durability.waiters.lock().clear();
+            self.0.signals.wake_flusher.notify_one();
+            self.0.signals.wake_reclaimer.notify_one();
+            self.0.signals.stop_scrubber.notify_one();
+            self.0.signals.stop_timekeeper.notify_one();
+            self.0.signals.changes.notify_waiters();
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What all parts of a store share. Owns nothing but that it is there: each part owns what it keeps here.
+//! What all parts of a store share, in groups: each says what belongs together. Owns only that it is
+//! there; who changes what, the other files say.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::deadlines::Deadlines;
 use crate::device::Device;
-use crate::format::{Kind, Layout, Sequence, Uuid};
+use crate::format::{Kind, Layout, Sequence, Superblock, Uuid};
 use crate::store::counters::Counters;
 use crate::store::index::Index;
 use crate::store::index::key_hash::KeyHasher;
@@ -23,6 +24,7 @@ use crate::store::index::word::{Location, Word};
 use crate::store::large::{Discard, LargeObjects};
 use crate::store::log::core::Log;
 use crate::store::log::health::Health;
+use crate::store::log::sequences::Sequences;
 use crate::store::log::write::Waiter;
 use crate::store::lookup::ranges::budget::Budget;
 use crate::store::lookup::ranges::stats::RangeCounters;
@@ -46,6 +48,10 @@ pub(super) const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Pause after a failed background step before it is tried again.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Most bytes that lookups are reading at one time, in reads of more than 64 KiB: enough for any
+/// device, and what many clients can make it read at once.
+pub(super) const READING_LEN_MAX: u32 = 32 << 20;
+
 /// Locks that order copies into the RAM tier against touches.
 pub(super) const FILL_LOCKS: usize = 64;
 
@@ -55,6 +61,7 @@ pub struct Store {
     pub(super) shared: Arc<Shared>,
 }
 
+/// One open store.
 pub(super) struct Shared {
     pub(super) device: Device,
     pub(super) layout: Layout,
@@ -62,35 +69,93 @@ pub(super) struct Shared {
     pub(super) hasher: KeyHasher,
     pub(super) clock: Clock,
     pub(super) options: Options,
-    pub(super) resident: Arc<dyn Resident>,
-    pub(super) index: Index,
-    pub(super) regions: Arc<RegionTable>,
+    pub(super) catalog: Catalog,
     pub(super) log: Mutex<Log>,
     pub(super) fills: Fills,
     pub(super) fill_locks: Box<[Mutex<()>]>,
-    /// Large objects are touched one after another: head and slices are many writes.
-    pub(super) touch_locks: Box<[Arc<tokio::sync::Mutex<()>>]>,
     pub(super) deadlines: Arc<Deadlines>,
-    pub(super) discards: Mutex<VecDeque<Discard>>,
+    pub(super) epoch: OnceCell<()>,
+    pub(super) large: Large,
+    pub(super) reading: Reading,
+    pub(super) durability: Durability,
+    pub(super) dead: Dead,
+    pub(super) ages: Ages,
+    pub(super) recovery: RecoveryState,
+    pub(super) signals: Signals,
+    pub(super) background: Background,
+    pub(super) counters: Counters,
+}
+
+/// What index, accounts of regions and RAM tier say of entries: they change together.
+pub(super) struct Catalog {
+    pub(super) index: Index,
+    pub(super) regions: Arc<RegionTable>,
+    pub(super) resident: Arc<dyn Resident>,
+}
+
+/// Objects of many slices.
+pub(super) struct Large {
     /// A leaf lock.
-    pub(super) large: Mutex<LargeObjects>,
+    pub(super) objects: Mutex<LargeObjects>,
     /// Readers of sliced objects: what is read is not discarded.
     pub(super) readers: DashMap<Sequence, usize>,
+    pub(super) discards: Mutex<VecDeque<Discard>>,
+    /// Large objects are touched one after another: head and slices are many writes.
+    pub(super) touch_locks: Box<[Arc<tokio::sync::Mutex<()>>]>,
+}
+
+/// What reads may take at the same time.
+pub(super) struct Reading {
     /// A scan of a whole region takes its turn.
     pub(super) scans: Semaphore,
-    pub(super) runtime: Handle,
-    pub(super) epoch: OnceCell<()>,
-    pub(super) purge_floor: AtomicU64,
-    /// The latest end of an entry that has no word any more because it expired, in seconds.
-    pub(super) forgotten_until: AtomicU32,
-    /// How old entries of this epoch and earlier ones are is not known.
-    pub(super) unknown_age: AtomicU32,
+    /// Bytes that lookups may read at the same time, less those that they do.
+    pub(super) lookups: Semaphore,
+    pub(super) bodies: Budget,
+    pub(super) ranges: RangeCounters,
+}
+
+/// What is durable, who waits for it, and whether the device takes writes.
+#[derive(Default)]
+pub(super) struct Durability {
     pub(super) waiters: Mutex<Vec<Waiter>>,
     /// Changes up to this ticket are durable, unless a write failed.
     pub(super) durable: AtomicU64,
     /// Changes up to this ticket were at risk when a write last failed.
     pub(super) failed: AtomicU64,
     pub(super) health: Health,
+}
+
+/// What makes entries dead that the index still has.
+pub(super) struct Dead {
+    pub(super) purge_floor: AtomicU64,
+    pub(super) unverified: Unverified,
+    /// Removals that were made before the words were there, and their sequences.
+    pub(super) removed_unseen: Mutex<Vec<(Box<[u8]>, Sequence)>>,
+}
+
+/// What is not known of the age of entries.
+pub(super) struct Ages {
+    /// How old entries of this epoch and earlier ones are is not known.
+    pub(super) unknown_age: AtomicU32,
+    /// The latest end of an entry that has no word any more because it expired, in seconds.
+    pub(super) forgotten_until: AtomicU32,
+}
+
+/// How far the store has come to know its device.
+pub(super) struct RecoveryState {
+    pub(super) changed: Changed,
+    pub(super) progress: Progress,
+    pub(super) recovered: AtomicBool,
+    /// All region headers were looked at, and no snapshot is being read any more: its regions may be used
+    /// again.
+    pub(super) snapshot_settled: AtomicBool,
+    /// The epoch on the device at open: entries of this start have a later one.
+    pub(super) opened_epoch: u32,
+}
+
+/// What wakes background work, and those who wait for it.
+#[derive(Default)]
+pub(super) struct Signals {
     pub(super) wake_flusher: Notify,
     pub(super) wake_reclaimer: Notify,
     pub(super) stop_scrubber: Notify,
@@ -100,25 +165,14 @@ pub(super) struct Shared {
     /// Tells of everything that may end a wait: writes done, regions freed, recovery complete.
     /// Not a `watch`: that wakes its waiters in an order drawn by the runtime.
     pub(super) changes: Notify,
-    pub(super) recovered: AtomicBool,
-    /// The epoch on the device at open: entries of this start have a later one.
-    pub(super) opened_epoch: u32,
-    /// All region headers were looked at, and no snapshot is being read any more: its regions may be used
-    /// again.
-    pub(super) snapshot_settled: AtomicBool,
-    pub(super) changed: Changed,
-    pub(super) unverified: Unverified,
-    /// Removals that were made before the words were there, and their sequences.
-    pub(super) removed_unseen: Mutex<Vec<(Box<[u8]>, Sequence)>>,
-    pub(super) progress: Progress,
+}
+
+/// Background work, and whether it is to end.
+pub(super) struct Background {
     pub(super) stopping: AtomicBool,
     pub(super) closed: AtomicBool,
-    pub(super) counters: Counters,
-    pub(super) ranges: RangeCounters,
-    pub(super) range_budget: Budget,
-    /// Bytes that lookups may read at the same time, less those that they do.
-    pub(super) reading: Semaphore,
     pub(super) tasks: Mutex<Option<Tasks>>,
+    pub(super) runtime: Handle,
 }
 
 /// The background work of a store.
@@ -141,7 +195,7 @@ impl Store {
     pub async fn recovered(&self) {
         loop {
             // Before the look: a change right after it is not missed.
-            let changed = self.shared.changes.notified();
+            let changed = self.shared.signals.changes.notified();
             if self.is_recovered() || self.shared.is_stopping() {
                 return;
             }
@@ -153,7 +207,7 @@ impl Store {
     /// and it is tried again every few seconds.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
-        !self.shared.health.is_refusing()
+        !self.shared.durability.health.is_refusing()
     }
 
     /// How the device is divided.
@@ -182,39 +236,104 @@ impl Store {
 
     pub(super) fn found_blank(&self, region: u32) {
         self.shared.log.lock().add_free(region);
-        self.shared.changes.notify_waiters();
+        self.shared.signals.changes.notify_waiters();
     }
 }
 
 impl Shared {
+    /// Of a device with this superblock, of which nothing else is known yet; entries of epochs up to
+    /// `unknown_age` are of unknown age.
+    pub(super) fn new(
+        (device, superblock, unknown_age): (Device, Superblock, u32),
+        (options, clock, resident): (Options, Clock, Arc<dyn Resident>),
+    ) -> Shared {
+        let layout = superblock.layout;
+        let earlier = (superblock.epoch, superblock.purge_floor);
+        let regions = Arc::new(RegionTable::new(superblock.uuid, &layout, earlier));
+        let memory_alignment = device.geometry().memory_alignment as usize;
+        let sequences = Sequences::new(options.sequences_per_epoch);
+        let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences));
+        Shared {
+            device,
+            layout,
+            uuid: superblock.uuid,
+            hasher: KeyHasher::new(superblock.secret),
+            clock,
+            options,
+            log: Mutex::new(log),
+            fills: Fills::default(),
+            fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
+            deadlines: Deadlines::new(),
+            epoch: OnceCell::new(),
+            large: Large {
+                objects: Mutex::new(LargeObjects::new(&layout, Arc::clone(&regions))),
+                readers: DashMap::new(),
+                discards: Mutex::default(),
+                touch_locks: (0..FILL_LOCKS).map(|_| Arc::default()).collect(),
+            },
+            catalog: Catalog { index: Index::new(), regions, resident },
+            reading: Reading {
+                scans: Semaphore::new(1),
+                lookups: Semaphore::new(READING_LEN_MAX as usize),
+                bodies: Budget::new(options.range_buffer_bytes),
+                ranges: RangeCounters::default(),
+            },
+            durability: Durability::default(),
+            dead: Dead {
+                purge_floor: AtomicU64::new(superblock.purge_floor.0),
+                unverified: Unverified::default(),
+                removed_unseen: Mutex::default(),
+            },
+            ages: Ages {
+                unknown_age: AtomicU32::new(unknown_age),
+                forgotten_until: AtomicU32::new(0),
+            },
+            recovery: RecoveryState {
+                changed: Changed::new(),
+                progress: Progress::default(),
+                recovered: AtomicBool::new(false),
+                snapshot_settled: AtomicBool::new(false),
+                opened_epoch: superblock.epoch,
+            },
+            signals: Signals::default(),
+            background: Background {
+                stopping: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+                tasks: Mutex::default(),
+                runtime: Handle::current(),
+            },
+            counters: Counters::default(),
+        }
+    }
+
     pub(super) fn is_recovered(&self) -> bool {
-        self.recovered.load(Ordering::Acquire)
+        self.recovery.recovered.load(Ordering::Acquire)
     }
 
     pub(super) fn set_recovered(&self) {
-        self.recovered.store(true, Ordering::Release);
+        self.recovery.recovered.store(true, Ordering::Release);
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.background.stopping.load(Ordering::Acquire)
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.background.closed.load(Ordering::Acquire)
     }
 
     pub(super) fn purge_floor(&self) -> Sequence {
-        Sequence(self.purge_floor.load(Ordering::Acquire))
+        Sequence(self.dead.purge_floor.load(Ordering::Acquire))
     }
 
     pub(super) fn set_purge_floor(&self, floor: Sequence) {
-        self.purge_floor.store(floor.0, Ordering::Release);
+        self.dead.purge_floor.store(floor.0, Ordering::Release);
     }
 
     /// A word left the index: its region has less alive.
     pub(super) fn uncount(&self, word: Word) {
         let (region, _) = word.location().split(&self.layout);
-        if let Some(row) = self.regions.get(region) {
+        if let Some(row) = self.catalog.regions.get(region) {
             row.sub_live(word.class().len_max());
         }
     }
@@ -225,8 +344,8 @@ impl Shared {
     }
 
     pub(super) fn touch_lock(&self, key_hash: u64) -> &Arc<tokio::sync::Mutex<()>> {
-        let n = usize::try_from(key_hash % self.touch_locks.len() as u64).unwrap_or(0);
-        &self.touch_locks[n]
+        let n = usize::try_from(key_hash % self.large.touch_locks.len() as u64).unwrap_or(0);
+        &self.large.touch_locks[n]
     }
 
     pub(super) fn fill_lock(&self, place: Place) -> &Mutex<()> {

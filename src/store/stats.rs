@@ -68,7 +68,7 @@ impl Store {
     /// who ask for stale ones.
     #[must_use]
     pub fn is_age_unknown(&self) -> bool {
-        self.shared.unknown_age.load(Ordering::Acquire) > 0
+        self.shared.ages.unknown_age.load(Ordering::Acquire) > 0
     }
 
     /// What the store is like now. Walks over all regions and all shards of the index.
@@ -81,7 +81,7 @@ impl Store {
             (log.backlog(), log.removals_waiting() as u64)
         };
         let (mut live_bytes, mut regions_unreadable) = (0, 0);
-        for (_, row) in shared.regions.iter() {
+        for (_, row) in shared.catalog.regions.iter() {
             live_bytes += row.live();
             let is_unread = row.is_unread() || row.state() == RegionState::Unreadable;
             regions_unreadable += u64::from(is_unread);
@@ -90,24 +90,24 @@ impl Store {
             counters: self.counters(),
             age_unknown: self.is_age_unknown(),
             recovered: shared.is_recovered(),
-            recovery: shared.progress.snapshot(),
+            recovery: shared.recovery.progress.snapshot(),
             capacity_bytes: u64::from(layout.region_count) * layout.region_size,
             live_bytes,
             regions: u64::from(layout.region_count),
-            regions_free: shared.regions.count(RegionState::Free) as u64,
-            regions_unindexed: shared.regions.unindexed_count() as u64,
+            regions_free: shared.catalog.regions.count(RegionState::Free) as u64,
+            regions_unindexed: shared.catalog.regions.unindexed_count() as u64,
             regions_unreadable,
             regions_set_aside: self.set_aside_regions(),
-            entries: shared.index.len() as u64,
-            index_bytes: shared.index.bytes() as u64,
+            entries: shared.catalog.index.len() as u64,
+            index_bytes: shared.catalog.index.bytes() as u64,
             backlog_bytes,
             removals_waiting,
-            room_bytes: shared.large.lock().reserved(),
+            room_bytes: shared.large.objects.lock().reserved(),
             room_bytes_max: layout.object_len_max(),
             ranges: RangeStats {
-                buffer_bytes: shared.range_budget.used(),
-                buffer_bytes_max: shared.range_budget.limit(),
-                ..shared.ranges.snapshot()
+                buffer_bytes: shared.reading.bodies.used(),
+                buffer_bytes_max: shared.reading.bodies.limit(),
+                ..shared.reading.ranges.snapshot()
             },
         }
     }
@@ -116,7 +116,7 @@ impl Store {
     #[doc(hidden)]
     #[must_use]
     pub fn region_walks(&self) -> u64 {
-        self.shared.regions.walks()
+        self.shared.catalog.regions.walks()
     }
 
     /// Checks that the index and the region table agree to the byte.
@@ -125,14 +125,14 @@ impl Store {
     /// Panics where they do not. For tests; it locks the whole index shard by shard.
     pub fn check_accounting(&self) {
         let shared = &*self.shared;
-        if !shared.snapshot_settled.load(Ordering::Acquire) {
+        if !shared.recovery.snapshot_settled.load(Ordering::Acquire) {
             // The words of a snapshot are counted once all of it is found sound.
             return;
         }
         let _log = shared.log.lock();
         let mut live = vec![0; shared.layout.region_count as usize];
-        for shard in 0..shared.index.shard_count() {
-            shared.index.sweep_shard(shard, |word| {
+        for shard in 0..shared.catalog.index.shard_count() {
+            shared.catalog.index.sweep_shard(shard, |word| {
                 let (region, _) = word.location().split(&shared.layout);
                 if let Some(sum) = live.get_mut(region as usize) {
                     *sum += word.class().len_max();
@@ -140,7 +140,7 @@ impl Store {
                 false
             });
         }
-        for (region, row) in shared.regions.iter() {
+        for (region, row) in shared.catalog.regions.iter() {
             assert_eq!(row.live(), live[region as usize], "live bytes of region {region}");
             if row.state() == RegionState::Free {
                 assert_eq!(row.live(), 0, "free region {region} holds nothing");
@@ -167,6 +167,6 @@ impl Store {
     /// a while, more and more rarely.
     #[must_use]
     pub fn set_aside_regions(&self) -> u64 {
-        self.shared.regions.ranked(|ranking| ranking.stuck()) as u64
+        self.shared.catalog.regions.ranked(|ranking| ranking.stuck()) as u64
     }
 }

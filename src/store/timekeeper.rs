@@ -55,8 +55,9 @@ impl Timekeeper {
     pub(super) fn compare_with_stamps(&self) {
         let shared = &*self.store.shared;
         if shared.clock.is_unknown() {
-            let before = shared.unknown_age.fetch_max(shared.opened_epoch, Ordering::AcqRel);
-            if before < shared.opened_epoch {
+            let before =
+                shared.ages.unknown_age.fetch_max(shared.recovery.opened_epoch, Ordering::AcqRel);
+            if before < shared.recovery.opened_epoch {
                 warn_of_unknown_age();
             }
         }
@@ -70,7 +71,7 @@ impl Timekeeper {
                     self.look_at_clock();
                     self.store.take_out_unseen().await;
                 }
-                () = self.store.shared.stop_timekeeper.notified() => return,
+                () = self.store.shared.signals.stop_timekeeper.notified() => return,
             }
         }
     }
@@ -81,15 +82,19 @@ impl Timekeeper {
         let mut log = shared.log.lock();
         if let Some(unknown_age) = settled {
             log.set_unknown_age(unknown_age);
-            shared.unknown_age.store(unknown_age, Ordering::Release);
+            shared.ages.unknown_age.store(unknown_age, Ordering::Release);
         }
         let (superblock, _) = log.superblock();
         let misleads = settled.is_some() || shared.clock.has_left(superblock.time);
         // Before the first change nothing is written.
-        if misleads && log.has_epoch() && !shared.is_stopping() && !shared.health.is_refusing() {
+        if misleads
+            && log.has_epoch()
+            && !shared.is_stopping()
+            && !shared.durability.health.is_refusing()
+        {
             log.renew_superblock(shared.clock.pair());
             drop(log);
-            shared.wake_flusher.notify_one();
+            shared.signals.wake_flusher.notify_one();
         }
     }
 
@@ -103,7 +108,7 @@ impl Timekeeper {
                 Some(superblock.unknown_age)
             }
             Some(TimeDown::Lost) => {
-                lose(&mut superblock, shared.opened_epoch);
+                lose(&mut superblock, shared.recovery.opened_epoch);
                 Some(superblock.unknown_age)
             }
             Some(TimeDown::Unknown) => None,
@@ -114,7 +119,7 @@ impl Timekeeper {
     /// Whether no region is left that could hold an entry of unknown age.
     fn is_unknown_age_gone(&self) -> bool {
         let shared = &*self.store.shared;
-        let unknown = shared.unknown_age.load(Ordering::Acquire);
+        let unknown = shared.ages.unknown_age.load(Ordering::Acquire);
         if unknown == 0 || !shared.is_recovered() {
             return false;
         }
@@ -122,7 +127,7 @@ impl Timekeeper {
             // On the device the region that is being freed may go on with its life.
             return false;
         }
-        let oldest = shared.regions.oldest_generation();
+        let oldest = shared.catalog.regions.oldest_generation();
         oldest.is_none_or(|oldest| oldest.epoch() > unknown)
     }
 }

@@ -64,7 +64,7 @@ fn imports(text: &str) -> BTreeSet<String> {
 /// The modules above `module` that `text` imports, or a complaint that it has no layer.
 fn violations(module: &str, text: &str) -> Vec<String> {
     let Some(own) = layer_of(module) else {
-        return vec!["has no layer: add it to tests/layers.rs".to_owned()];
+        return vec!["has no layer: add it to tests/layers".to_owned()];
     };
     imports(text)
         .into_iter()

@@ -11,13 +11,13 @@ pub(in crate::store) const DISCARDS_MAX: usize = 1024;
 impl Store {
     /// Queues the slices of a dead object to be dropped.
     pub(in crate::store) fn discard(&self, object: Sequence, slice_count: u32) {
-        self.shared.large.lock().forget(object);
-        let mut discards = self.shared.discards.lock();
+        self.shared.large.objects.lock().forget(object);
+        let mut discards = self.shared.large.discards.lock();
         if discards.len() < DISCARDS_MAX {
             discards.push_back(Discard { object, slice_count });
         }
         drop(discards);
-        self.shared.wake_reclaimer.notify_one();
+        self.shared.signals.wake_reclaimer.notify_one();
     }
 
     /// Begins a streamed store of a key; a purge from here on makes its publication fail.

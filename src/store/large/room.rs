@@ -29,7 +29,7 @@ impl Room {
         if more == 0 {
             return Ok(());
         }
-        let mut large = self.store.shared.large.lock();
+        let mut large = self.store.shared.large.objects.lock();
         if !large.reserve(more) {
             return Err(StoreError::Crowded { limit: large.limit() });
         }
@@ -41,7 +41,7 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.store.shared.large.lock().release(self.bytes);
+            self.store.shared.large.objects.lock().release(self.bytes);
         }
     }
 }

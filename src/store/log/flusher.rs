@@ -57,7 +57,7 @@ impl Flusher {
     /// Writes the log until the store is closed.
     pub async fn run(mut self) {
         loop {
-            let wake = self.store.shared.wake_flusher.notified();
+            let wake = self.store.shared.signals.wake_flusher.notified();
             match self.deadlines.next() {
                 Some(at) => {
                     let _ = tokio::time::timeout_at(at, wake).await;
@@ -65,22 +65,22 @@ impl Flusher {
                 None => wake.await,
             }
             if self.store.shared.is_closed() {
-                self.store.shared.waiters.lock().clear();
+                self.store.shared.durability.waiters.lock().clear();
                 return;
             }
             if self.may_write().await {
                 self.flush_round().await;
             }
-            self.deadlines.retry = self.store.shared.health.retry_at();
+            self.deadlines.retry = self.store.shared.durability.health.retry_at();
         }
     }
 
     /// False while the device fails and it is not time to try it: what there is to write waits.
     async fn may_write(&mut self) -> bool {
-        let Some(retry_at) = self.store.shared.health.retry_at() else { return true };
+        let Some(retry_at) = self.store.shared.durability.health.retry_at() else { return true };
         if self.store.shared.is_stopping() {
             // There is no later: what waits is written now or lost.
-            self.store.shared.health.end_pause();
+            self.store.shared.durability.health.end_pause();
             return true;
         }
         if retry_at > Instant::now() || !self.try_device().await {
@@ -99,12 +99,12 @@ impl Flusher {
             // It may have been the flush that failed.
             self.store.shared.log.lock().fail();
             self.footers.failed();
-            self.store.shared.health.still_failing();
+            self.store.shared.durability.health.still_failing();
             return false;
         }
         self.superblock_written(&superblock);
-        self.store.shared.health.accept();
-        self.store.shared.wake_reclaimer.notify_one();
+        self.store.shared.durability.health.accept();
+        self.store.shared.signals.wake_reclaimer.notify_one();
         true
     }
 
@@ -135,12 +135,12 @@ impl Flusher {
         let short_of_regions = log.free_count() < self.store.free_target();
         drop(log);
         if short_of_regions {
-            self.store.shared.wake_reclaimer.notify_one();
+            self.store.shared.signals.wake_reclaimer.notify_one();
         }
         if ok {
             // What was written has made room.
             if self.footers.are_many() || (wrote && removals_wait) {
-                self.store.shared.wake_flusher.notify_one();
+                self.store.shared.signals.wake_flusher.notify_one();
             }
             if sync {
                 self.deadlines.sync = None;
@@ -158,12 +158,12 @@ impl Flusher {
             None => {}
         }
         self.store.settle(ok, sync.then_some(complete), at_risk);
-        if !is_blocked && !self.store.shared.waiters.lock().is_empty() {
-            self.store.shared.wake_flusher.notify_one();
+        if !is_blocked && !self.store.shared.durability.waiters.lock().is_empty() {
+            self.store.shared.signals.wake_flusher.notify_one();
         }
         // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
         if wrote || sync {
-            self.store.shared.changes.notify_waiters();
+            self.store.shared.signals.changes.notify_waiters();
         }
     }
 
@@ -224,14 +224,17 @@ impl Flusher {
 
     fn begin_round(&mut self) -> Round {
         let now = Instant::now();
-        let wanted = !self.store.shared.waiters.lock().is_empty();
+        let wanted = !self.store.shared.durability.waiters.lock().is_empty();
         let sync =
             wanted || self.footers.are_many() || self.deadlines.sync.is_some_and(|at| at <= now);
         let tail = sync || self.deadlines.tail.is_some_and(|at| at <= now);
         {
             let mut log = self.store.shared.log.lock();
-            let is_settled = self.store.shared.snapshot_settled.load(Ordering::Acquire);
-            if is_settled && log.is_epoch_wanted() && !self.store.shared.health.is_refusing() {
+            let is_settled = self.store.shared.recovery.snapshot_settled.load(Ordering::Acquire);
+            if is_settled
+                && log.is_epoch_wanted()
+                && !self.store.shared.durability.health.is_refusing()
+            {
                 // A purge waits for it that nobody waits for any more.
                 log.raise_epoch(self.store.shared.clock.pair());
             }
@@ -294,14 +297,14 @@ impl Flusher {
         if self.store.shared.log.lock().superblock_written(superblock, now) {
             // The region that ended with the last epoch, and what recovery found missing of regions, is
             // written now; until then they cannot be reclaimed.
-            self.store.shared.wake_flusher.notify_one();
+            self.store.shared.signals.wake_flusher.notify_one();
             self.tell_epoch_began();
         }
     }
 
     fn tell_epoch_began(&self) {
-        self.store.shared.wake_reclaimer.notify_one();
-        self.store.shared.changes.notify_waiters();
+        self.store.shared.signals.wake_reclaimer.notify_one();
+        self.store.shared.signals.changes.notify_waiters();
     }
 }
 

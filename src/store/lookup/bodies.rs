@@ -24,12 +24,12 @@ pub struct ObjectReader {
 
 impl Drop for ObjectReader {
     fn drop(&mut self) {
-        self.store.shared.readers.remove_if_mut(&self.object, |_, count| {
+        self.store.shared.large.readers.remove_if_mut(&self.object, |_, count| {
             *count -= 1;
             *count == 0
         });
-        if !self.store.shared.discards.lock().is_empty() {
-            self.store.shared.wake_reclaimer.notify_one();
+        if !self.store.shared.large.discards.lock().is_empty() {
+            self.store.shared.signals.wake_reclaimer.notify_one();
         }
     }
 }
@@ -122,8 +122,8 @@ impl Store {
     fn extent_of_slice(&self, body_len: usize) -> Extent {
         let is_short = body_len <= UNSHARED_LEN_MAX;
         if is_short
-            || self.shared.range_budget.has(body_len)
-            || self.shared.resident.admits(body_len as u64)
+            || self.shared.reading.bodies.has(body_len)
+            || self.shared.catalog.resident.admits(body_len as u64)
         {
             return Extent::Answer;
         }
@@ -132,7 +132,7 @@ impl Store {
 
     /// The right to hold an entry's body for a client, unless too many are held.
     fn body_share(&self, entry: &Entry) -> Option<BodyShare> {
-        self.shared.range_budget.share(entry.weight())
+        self.shared.reading.bodies.share(entry.weight())
     }
 
     /// Takes the right to hold the body of an entry, and its body if there is none. Short bodies
@@ -157,9 +157,9 @@ impl Store {
         if let Some(entry) = self.resident_version(let_go.place(), let_go.sequence()) {
             return Some(self.body_piece(&entry, within));
         }
-        let row = self.shared.regions.get(let_go.place().region(&self.shared.layout))?;
+        let row = self.shared.catalog.regions.get(let_go.place().region(&self.shared.layout))?;
         let all = checked_part(&within, let_go.body_len());
-        let (chunks, share) = match self.shared.range_budget.share(all.len()) {
+        let (chunks, share) = match self.shared.reading.bodies.share(all.len()) {
             Some(share) => (all, Some(share)),
             None => (all.start..all.end.min(all.start + BODY_CHUNK), None),
         };
@@ -190,7 +190,7 @@ impl Store {
         let in_slot = let_go.range_in_slot(chunks);
         let mut log = self.shared.log.lock();
         // Under the append lock, under which regions begin the lives that they are written in.
-        if !self.shared.regions.is_in(life) {
+        if !self.shared.catalog.regions.is_in(life) {
             return FromLog::Elsewhere;
         }
         match log.in_memory(life.region(), offset + in_slot.start..offset + in_slot.end) {
@@ -214,7 +214,7 @@ impl Store {
         let skip = usize::try_from(offset + in_slot.start - start).unwrap_or(usize::MAX);
         let believes_all = planted::is(Bug::RereadWhateverIsThere);
         for _ in 0..2 {
-            if !self.shared.regions.is_in(life) && !believes_all {
+            if !self.shared.catalog.regions.is_in(life) && !believes_all {
                 return None;
             }
             let _turn = self.turn_to_read(end - start).await;
@@ -226,7 +226,7 @@ impl Store {
             let found = skip..skip + chunks.len();
             let is_sound = let_go.are_chunks(&read[found.clone()], chunks.start / BODY_CHUNK)
                 || planted::is(Bug::SkipBodyChecksum);
-            if believes_all || (is_sound && self.shared.regions.is_in(life)) {
+            if believes_all || (is_sound && self.shared.catalog.regions.is_in(life)) {
                 let is_small = found.len() < read.len() / 4 * 3;
                 return Some(match is_small {
                     true => Bytes::copy_from_slice(&read[found]),
@@ -234,7 +234,7 @@ impl Store {
                 });
             }
         }
-        if self.shared.regions.is_in(life) {
+        if self.shared.catalog.regions.is_in(life) {
             let key_hash = self.hash_of(let_go.kind(), let_go.key());
             if let Some(candidate) = self.candidate_at(key_hash, let_go.place()) {
                 self.drop_damaged(key_hash, candidate);
@@ -250,13 +250,13 @@ impl Store {
         place: Place,
         sequence: Sequence,
     ) -> Option<Entry> {
-        self.shared.resident.get(place).filter(|entry| entry.sequence() == sequence)
+        self.shared.catalog.resident.get(place).filter(|entry| entry.sequence() == sequence)
     }
 
     /// Holds off the discarding of an object's slices while its body is read.
     #[must_use]
     pub fn read_object(&self, object: Sequence) -> ObjectReader {
-        *self.shared.readers.entry(object).or_insert(0) += 1;
+        *self.shared.large.readers.entry(object).or_insert(0) += 1;
         ObjectReader { store: self.clone(), object }
     }
 }

@@ -19,11 +19,7 @@ use crate::store::log::placement::{PAGE, SMALL_SLOT_MAX};
 use crate::store::lookup::ranges::budget::UNSHARED_LEN_MAX;
 use crate::store::place::Place;
 use crate::store::region::state::RegionState;
-use crate::store::shared::Store;
-
-/// Most bytes that lookups are reading at one time, in reads of more than 64 KiB: enough for any
-/// device, and what many clients can make it read at once.
-pub(in crate::store) const READING_LEN_MAX: u32 = 32 << 20;
+use crate::store::shared::{READING_LEN_MAX, Store};
 
 /// What is at a candidate's place.
 pub(in crate::store) enum Loaded {
@@ -135,7 +131,8 @@ impl Store {
         let loaded = self.peek_elsewhere(candidate, extent).await;
         if let Loaded::Entry(entry, Tier::Log | Tier::Disk) = &loaded
             && extent.is_whole()
-            && (self.is_read_in_pieces(entry) || self.shared.resident.admits(entry.weight() as u64))
+            && (self.is_read_in_pieces(entry)
+                || self.shared.catalog.resident.admits(entry.weight() as u64))
         {
             self.keep_resident(entry.clone(), touches);
         }
@@ -156,7 +153,7 @@ impl Store {
         extent: Extent,
     ) -> Loaded {
         let region = candidate.place().region(&self.shared.layout);
-        let Some(row) = self.shared.regions.get(region) else { return Loaded::Damaged };
+        let Some(row) = self.shared.catalog.regions.get(region) else { return Loaded::Damaged };
         while row.in_memory() {
             match self.load_from_log(candidate.place()) {
                 FromLog::Entry(entry) => return Loaded::Entry(entry, Tier::Log),
@@ -176,7 +173,9 @@ impl Store {
         extent: Extent,
     ) -> Loaded {
         let (life, offset) = candidate.place().split(&self.shared.layout);
-        let Some(row) = self.shared.regions.get(life.region()) else { return Loaded::Damaged };
+        let Some(row) = self.shared.catalog.regions.get(life.region()) else {
+            return Loaded::Damaged;
+        };
         let adaptive = extent == Extent::Answer && self.shared.device.info().adaptive;
         // The page cache may have the version of a header that a touch replaced.
         let by_cache = adaptive && row.is_untouched();
@@ -186,11 +185,11 @@ impl Store {
             self.distrust(candidate, life.region(), offset);
             loaded = Loaded::Damaged;
         }
-        if matches!(loaded, Loaded::Damaged) && self.shared.regions.is_in(life) {
+        if matches!(loaded, Loaded::Damaged) && self.shared.catalog.regions.is_in(life) {
             // A transfer can go wrong once; the second answer counts.
             loaded = self.load_from_device(candidate, extent.direct()).await;
         }
-        let same_life = self.shared.regions.is_in(life) && row.state() != RegionState::Free;
+        let same_life = self.shared.catalog.regions.is_in(life) && row.state() != RegionState::Free;
         if !same_life && !planted::is(Bug::SkipGenerationCheck) {
             return Loaded::Moved;
         }
@@ -200,10 +199,10 @@ impl Store {
     /// Copies an entry out of the memory of the log.
     pub(in crate::store) fn load_from_log(&self, place: Place) -> FromLog {
         let (life, offset) = place.split(&self.shared.layout);
-        let (region, seed) = (life.region(), self.shared.regions.seed_of(life));
+        let (region, seed) = (life.region(), self.shared.catalog.regions.seed_of(life));
         let mut log = self.shared.log.lock();
         // Under the append lock, under which regions begin the lives that they are written in.
-        if !self.shared.regions.is_in(life) {
+        if !self.shared.catalog.regions.is_in(life) {
             return FromLog::Moved;
         }
         let header = match log.in_memory(region, offset..offset + ENTRY_HEADER_LEN as u64) {
@@ -243,7 +242,7 @@ impl Store {
             }
             Ok(bytes) => {
                 let skip = usize::try_from(offset - within.start).unwrap_or(usize::MAX);
-                let seed = self.shared.regions.seed_of(life);
+                let seed = self.shared.catalog.regions.seed_of(life);
                 match verified((bytes, skip), candidate.place(), (seed, offset), extent) {
                     Some(entry) => Loaded::Entry(entry, Tier::Disk),
                     None => Loaded::Damaged,
@@ -259,7 +258,7 @@ impl Store {
             return None;
         }
         let len = u32::try_from(len).unwrap_or(u32::MAX).min(READING_LEN_MAX);
-        self.shared.reading.acquire_many(len).await.ok()
+        self.shared.reading.lookups.acquire_many(len).await.ok()
     }
 
     /// The blocks of the region to read for a slot at `offset`.
@@ -313,6 +312,6 @@ impl Store {
     /// Whether the body is let go, for want of memory, and read again piece by piece: were it not in
     /// the RAM tier then, all of it would come from the device a second time.
     pub(in crate::store) fn is_read_in_pieces(&self, entry: &Entry) -> bool {
-        entry.body_len() > UNSHARED_LEN_MAX && !self.shared.range_budget.has(entry.weight())
+        entry.body_len() > UNSHARED_LEN_MAX && !self.shared.reading.bodies.has(entry.weight())
     }
 }

@@ -108,9 +108,9 @@ impl Store {
     /// Notes that a candidate answered a lookup.
     fn count_hit(&self, key_hash: u64, candidate: Candidate) {
         if !candidate.is_hit {
-            self.shared.index.lock(key_hash).mark_hit(candidate.location());
+            self.shared.catalog.index.lock(key_hash).mark_hit(candidate.location());
         }
-        if self.shared.regions.unread_count() > 0
+        if self.shared.catalog.regions.unread_count() > 0
             && self.is_of_earlier_start(candidate.place())
             && !self.is_in_ram_only(candidate.place())
         {

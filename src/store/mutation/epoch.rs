@@ -25,7 +25,7 @@ impl Store {
             // The first change saw to the rest, and nothing is waited for.
             return if self.takes_writes() { Ok(()) } else { Err(StoreError::NotDurable) };
         }
-        if !self.shared.snapshot_settled.load(Ordering::Acquire) {
+        if !self.shared.recovery.snapshot_settled.load(Ordering::Acquire) {
             // A purge waits as long as it takes; what it is about is not found meanwhile.
             let settled = tokio::time::timeout(ROOM_WAIT_MAX, self.snapshot_settled()).await;
             settled.unwrap_or_else(|_| {
@@ -54,8 +54,8 @@ impl Store {
     pub(in crate::store) async fn snapshot_settled(&self) -> Result<(), StoreError> {
         loop {
             // Before the look: a change right after it is not missed.
-            let changed = self.shared.changes.notified();
-            if self.shared.snapshot_settled.load(Ordering::Acquire) {
+            let changed = self.shared.signals.changes.notified();
+            if self.shared.recovery.snapshot_settled.load(Ordering::Acquire) {
                 return Ok(());
             }
             if self.shared.is_stopping() {
@@ -77,7 +77,7 @@ impl Store {
             let name = self.shared.log.lock().draw_name();
             match name {
                 Ok(name) => {
-                    self.shared.large.lock().begin(name);
+                    self.shared.large.objects.lock().begin(name);
                     return Ok(name);
                 }
                 Err(why) => self.wait_for_room(why, &mut patience).await?,

@@ -131,8 +131,8 @@ impl Store {
                 is_partial: false,
                 is_late: false,
             };
-            let oldest = || self.shared.regions.oldest_generation_but(u32::MAX);
-            if candidates.len() > looks_max && self.shared.unverified.has_room(oldest) {
+            let oldest = || self.shared.catalog.regions.oldest_generation_but(u32::MAX);
+            if candidates.len() > looks_max && self.shared.dead.unverified.has_room(oldest) {
                 found.is_partial = self.keep_newest(&mut candidates, looks_max);
             }
             for &candidate in &candidates {

@@ -36,7 +36,7 @@ impl Store {
     ) -> Result<(Stored, Ticket), StoreError> {
         add(&self.shared.counters.body_bytes, value.body.len() as u64);
         let slot = Slot::new(Kind::Object, key, (value.metadata, value.body), value.lifetime);
-        let ram_only = value.ram_only && self.shared.resident.is_on();
+        let ram_only = value.ram_only && self.shared.catalog.resident.is_on();
         self.publish_if(key, &slot, condition, (fill, ram_only)).await
     }
 

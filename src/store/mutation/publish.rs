@@ -59,15 +59,15 @@ impl Store {
             Ok(at) => at,
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
-        shared.changed.note(change.key_hash);
-        let mut bucket = shared.index.lock(change.key_hash);
+        shared.recovery.changed.note(change.key_hash);
+        let mut bucket = shared.catalog.index.lock(change.key_hash);
         if !self.is_unchanged(&bucket, &found.places) {
             return Ok(Attempt::Changed);
         }
         let sequence = log.draw();
         self.unlink(found, (change.key_hash, sequence), (&mut bucket, &mut log));
         let class = SizeClass::of(change.slot.len());
-        let row = shared.regions.on_device(at.region);
+        let row = shared.catalog.regions.on_device(at.region);
         let touches = row.touches();
         row.add_live(class.len_max());
         bucket.insert(at.place.location(), class);
@@ -79,7 +79,7 @@ impl Store {
         if let Some(head) = change.slot.object_head() {
             // Under the append lock: the head is where it was put.
             let at = (at.region, change.slot.len());
-            shared.large.lock().finish((head.object, head.len), at, log.stored());
+            shared.large.objects.lock().finish((head.object, head.len), at, log.stored());
         }
         self.fill_and_release(log, change.slot, unfilled);
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
@@ -117,13 +117,13 @@ impl Store {
         let place = shared.ram_place(log.next_ram_place());
         let entry = Entry::new(header, bytes, place);
         // The copy comes first: a word without it would be an entry that is lost.
-        let lost = shared.resident.insert(entry);
-        shared.changed.note(change.key_hash);
-        let mut bucket = shared.index.lock(change.key_hash);
+        let lost = shared.catalog.resident.insert(entry);
+        shared.recovery.changed.note(change.key_hash);
+        let mut bucket = shared.catalog.index.lock(change.key_hash);
         if !self.is_unchanged(&bucket, &found.places) {
             drop(bucket);
             drop(log);
-            shared.resident.remove(place);
+            shared.catalog.resident.remove(place);
             self.drop_lost(&lost);
             return Ok(Attempt::Changed);
         }
@@ -140,7 +140,7 @@ impl Store {
         }
         self.release(log);
         self.drop_lost(&lost);
-        if shared.resident.get(place).is_none() {
+        if shared.catalog.resident.get(place).is_none() {
             self.forget(self.key_hash(key), place);
         }
         Ok(Attempt::Published(sequence, ticket))
@@ -218,7 +218,7 @@ impl Store {
         let shared = &*self.shared;
         let mut log = shared.log.lock();
         self.check_open(None)?;
-        if shared.large.lock().claim(object).is_none() {
+        if shared.large.objects.lock().claim(object).is_none() {
             return Err(StoreError::Evicted);
         }
         let at = match log.reserve(slot, Appender::Client, shared.clock.now()) {
@@ -226,14 +226,14 @@ impl Store {
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
         let class = SizeClass::of(slot.len());
-        let mut bucket = shared.index.lock(key_hash);
+        let mut bucket = shared.catalog.index.lock(key_hash);
         let sequence = log.draw();
-        shared.regions.on_device(at.region).add_live(class.len_max());
+        shared.catalog.regions.on_device(at.region).add_live(class.len_max());
         bucket.insert(at.place.location(), class);
         drop(bucket);
         let (ticket, unfilled) = log.append(at, slot, key_hash, (sequence, false));
         log.count_stored(slot.len());
-        shared.large.lock().add(object, at.region, slot.len());
+        shared.large.objects.lock().add(object, at.region, slot.len());
         self.fill_and_release(log, slot, unfilled);
         Ok(Attempt::Published(sequence, ticket))
     }
@@ -251,7 +251,7 @@ impl Store {
             }
         }
         if found.is_partial {
-            self.shared.unverified.note(key_hash, sequence);
+            self.shared.dead.unverified.note(key_hash, sequence);
         }
         for suspect in &found.suspects {
             // It may be another key's, which then has no kill record of its own.
@@ -262,7 +262,7 @@ impl Store {
 
     pub(in crate::store) fn after_displacing(&self, found: &Found) {
         for place in found.displaced() {
-            self.shared.resident.remove(place);
+            self.shared.catalog.resident.remove(place);
         }
         if let Some(head) = found.matched.as_ref().and_then(|matched| matched.head) {
             self.discard(head.object, head.slice_count());

@@ -126,7 +126,7 @@ impl Store {
     /// Waits until the snapshot of the index is read: its words would come after a removal. Who wants
     /// no more than that the entry is gone does not wait.
     async fn words_complete(&self, purge: bool) -> Result<(), StoreError> {
-        if self.shared.snapshot_settled.load(Ordering::Acquire) {
+        if self.shared.recovery.snapshot_settled.load(Ordering::Acquire) {
             return Ok(());
         }
         if !purge {
@@ -139,20 +139,20 @@ impl Store {
     fn remove_unseen(&self, key: &[u8], key_hash: u64, asked: bool) {
         let shared = &*self.shared;
         let mut log = shared.log.lock();
-        let oldest = || shared.regions.oldest_generation_but(u32::MAX);
-        if self.check_open(None).is_err() || !shared.unverified.has_room(oldest) {
+        let oldest = || shared.catalog.regions.oldest_generation_but(u32::MAX);
+        if self.check_open(None).is_err() || !shared.dead.unverified.has_room(oldest) {
             return;
         }
-        shared.changed.note(key_hash);
+        shared.recovery.changed.note(key_hash);
         let kill = log.draw_tombstone(key_hash);
         {
-            let _bucket = shared.index.lock(key_hash);
-            shared.unverified.note(key_hash, kill.sequence);
+            let _bucket = shared.catalog.index.lock(key_hash);
+            shared.dead.unverified.note(key_hash, kill.sequence);
         }
         self.record_removal(&mut log, Tombstone { kill, asked });
         self.release(log);
-        shared.wake_flusher.notify_one();
-        let mut unseen = shared.removed_unseen.lock();
+        shared.signals.wake_flusher.notify_one();
+        let mut unseen = shared.dead.removed_unseen.lock();
         if unseen.len() < UNSEEN_MAX {
             unseen.push((key.into(), kill.sequence));
         }
@@ -161,10 +161,10 @@ impl Store {
     /// Takes out what removals killed that did not see it: as long as one is dead but in the index a stop
     /// writes no snapshot.
     pub(in crate::store) async fn take_out_unseen(&self) {
-        if !self.shared.snapshot_settled.load(Ordering::Acquire) {
+        if !self.shared.recovery.snapshot_settled.load(Ordering::Acquire) {
             return;
         }
-        let mut unseen = std::mem::take(&mut *self.shared.removed_unseen.lock());
+        let mut unseen = std::mem::take(&mut *self.shared.dead.removed_unseen.lock());
         while let Some((key, sequence)) = unseen.pop() {
             if self.shared.is_stopping() {
                 return;
@@ -176,25 +176,25 @@ impl Store {
                 if !found.suspects.is_empty() {
                     // The device does not answer: later, and this one last.
                     unseen.insert(0, (key, sequence));
-                    self.shared.removed_unseen.lock().splice(0..0, unseen);
+                    self.shared.dead.removed_unseen.lock().splice(0..0, unseen);
                     return;
                 }
                 if found.places.len() > LOOKS_MAX {
                     break;
                 }
                 let log = self.shared.log.lock();
-                let mut bucket = self.shared.index.lock(key_hash);
+                let mut bucket = self.shared.catalog.index.lock(key_hash);
                 if self.is_unchanged(&bucket, &found.places) {
                     for place in &found.dead {
                         if let Some(word) = bucket.remove(place.location()) {
                             self.shared.uncount(word);
                         }
                     }
-                    self.shared.unverified.forget(key_hash, sequence);
+                    self.shared.dead.unverified.forget(key_hash, sequence);
                     drop(bucket);
                     self.release(log);
                     for place in &found.dead {
-                        self.shared.resident.remove(*place);
+                        self.shared.catalog.resident.remove(*place);
                     }
                     break;
                 }
@@ -208,8 +208,8 @@ impl Store {
         let shared = &*self.shared;
         let mut log = shared.log.lock();
         self.check_open(None)?;
-        shared.changed.note(key_hash);
-        let mut bucket = shared.index.lock(key_hash);
+        shared.recovery.changed.note(key_hash);
+        let mut bucket = shared.catalog.index.lock(key_hash);
         if !self.is_unchanged(&bucket, &found.places) {
             return Ok(TakenOut::Changed);
         }
@@ -231,19 +231,19 @@ impl Store {
         self.begin_mutation().await?;
         let mut patience = Patience::default();
         loop {
-            let changed = self.shared.changes.notified();
+            let changed = self.shared.signals.changes.notified();
             match self.advance_removal(tombstone, is_remembered) {
                 Removal::Logged(ticket) => return self.flush_through(ticket).await,
                 Removal::Done => return Ok(()),
-                Removal::Waiting if self.shared.health.is_refusing() => {
+                Removal::Waiting if self.shared.durability.health.is_refusing() => {
                     // Tries the device at once. With it what waits is written.
                     let trial = self.shared.log.lock().note_modified();
                     self.flush_through(trial).await?;
                 }
                 Removal::Waiting => {
                     let deadline = patience.deadline(&self.shared.counters);
-                    self.shared.wake_reclaimer.notify_one();
-                    self.shared.wake_flusher.notify_one();
+                    self.shared.signals.wake_reclaimer.notify_one();
+                    self.shared.signals.wake_flusher.notify_one();
                     self.wait_until(deadline, changed).await?;
                 }
             }
@@ -254,7 +254,7 @@ impl Store {
     fn advance_removal(&self, tombstone: Tombstone, is_remembered: bool) -> Removal {
         let mut log = self.shared.log.lock();
         let now = self.shared.clock.now();
-        let may_append = !self.shared.health.is_refusing();
+        let may_append = !self.shared.durability.health.is_refusing();
         let key_hash = tombstone.kill.key_hash;
         if may_append && is_remembered {
             log.record_removal(key_hash, now);
@@ -276,9 +276,9 @@ impl Store {
     fn absence_of(&self, key_hash: u64) -> Option<Absence> {
         let log = self.shared.log.lock();
         let is_absent = !log.may_hide_older(key_hash)
-            && self.shared.index.lock(key_hash).candidates().is_empty();
+            && self.shared.catalog.index.lock(key_hash).candidates().is_empty();
         // Whoever forgot an entry of the key noted its end before.
-        let forgotten_until = Timestamp(self.shared.forgotten_until.load(Ordering::Acquire));
+        let forgotten_until = Timestamp(self.shared.ages.forgotten_until.load(Ordering::Acquire));
         let is_dated = log.superblock().0.time.cache >= forgotten_until;
         is_absent.then(|| Absence { appended: log.appended(), forgotten_until, is_dated })
     }
@@ -325,7 +325,7 @@ impl Store {
             ticket
         };
         // Whether or not somebody waits: it is written.
-        self.shared.wake_flusher.notify_one();
+        self.shared.signals.wake_flusher.notify_one();
         let settled = pin!(async {
             self.begin_mutation().await?;
             self.flush_through(ticket).await

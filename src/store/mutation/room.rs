@@ -31,10 +31,10 @@ impl Store {
         patience: &mut Patience,
     ) -> Result<(), StoreError> {
         let deadline = patience.deadline(&self.shared.counters);
-        let changed = self.shared.changes.notified();
+        let changed = self.shared.signals.changes.notified();
         match why {
-            NoRoom::Regions | NoRoom::Purges => self.shared.wake_reclaimer.notify_one(),
-            NoRoom::Backlog | NoRoom::Epoch => self.shared.wake_flusher.notify_one(),
+            NoRoom::Regions | NoRoom::Purges => self.shared.signals.wake_reclaimer.notify_one(),
+            NoRoom::Backlog | NoRoom::Epoch => self.shared.signals.wake_flusher.notify_one(),
         }
         if self.shared.log.lock().has_room(why) {
             return Ok(());

@@ -110,11 +110,11 @@ impl Store {
         let place = matched.place;
         let (life, offset) = place.split(&self.shared.layout);
         let region = life.region();
-        if self.shared.regions.get(region).is_none() {
+        if self.shared.catalog.regions.get(region).is_none() {
             return self.store_again(key, matched, lifetime).await;
         }
         let Some(pin) = self.pin(key_hash, place) else { return Ok(false) };
-        let changed = self.shared.changes.notified();
+        let changed = self.shared.signals.changes.notified();
         let touched = {
             let mut log = self.shared.log.lock();
             self.check_open(None)?;
@@ -129,14 +129,14 @@ impl Store {
             }
             TouchPlace::InFlight => {
                 drop(pin);
-                self.shared.wake_flusher.notify_one();
+                self.shared.signals.wake_flusher.notify_one();
                 timeout(ROOM_WAIT_MAX, changed).await.map_err(|_| NO_ANSWER)?;
                 return Ok(false);
             }
             TouchPlace::Device { mark_region } => {
                 let (store, turn) = (self.clone(), turn.cloned());
                 // Once begun it must end before the pin does, even if the caller goes away.
-                let work = self.shared.runtime.spawn(async move {
+                let work = self.shared.background.runtime.spawn(async move {
                     let done = store.touch_on_device(place, lifetime, mark_region).await;
                     // Even a failed write may have changed the device.
                     store.shared.log.lock().note_modified();
@@ -144,7 +144,7 @@ impl Store {
                         store.after_touch(place, lifetime);
                     }
                     drop((pin, turn));
-                    store.shared.wake_flusher.notify_one();
+                    store.shared.signals.wake_flusher.notify_one();
                     done
                 });
                 let done = timeout(ROOM_WAIT_MAX, work).await.map_err(|_| NO_ANSWER)?;
@@ -181,12 +181,12 @@ impl Store {
     }
 
     fn pin(&self, key_hash: u64, place: Place) -> Option<Pin> {
-        let bucket = self.shared.index.lock(key_hash);
+        let bucket = self.shared.catalog.index.lock(key_hash);
         if !bucket.contains(place.location()) || !self.is_present(place) {
             return None;
         }
         let region = place.region(&self.shared.layout);
-        let row = self.shared.regions.on_device(region);
+        let row = self.shared.catalog.regions.on_device(region);
         row.pin();
         // From here on a copy read earlier is not re-inserted: it lacks the touch.
         row.count_touch();
@@ -205,7 +205,7 @@ impl Store {
         let (life, offset) = place.split(&shared.layout);
         let region = life.region();
         let start = shared.layout.region_offset(region);
-        let row = shared.regions.on_device(region);
+        let row = shared.catalog.regions.on_device(region);
         if mark_region {
             let (uuid, range) = (shared.uuid, start..start + REGION_HEADER_LEN as u64);
             let mark = move |bytes: &mut [u8]| {
@@ -224,18 +224,18 @@ impl Store {
             }
         }
         let at = start + offset;
-        let seed = shared.regions.seed_of(life);
+        let seed = shared.catalog.regions.seed_of(life);
         let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
         Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
     }
 
     fn after_touch(&self, place: Place, lifetime: Lifetime) {
-        let row = self.shared.regions.on_device(place.region(&self.shared.layout));
+        let row = self.shared.catalog.regions.on_device(place.region(&self.shared.layout));
         row.raise_keep_until(lifetime.keep_until);
         let filling = self.shared.fill_lock(place).lock();
         row.count_touch();
-        let lost = match self.shared.resident.get(place) {
-            Some(entry) => self.shared.resident.insert(entry.with_lifetime(lifetime)),
+        let lost = match self.shared.catalog.resident.get(place) {
+            Some(entry) => self.shared.catalog.resident.insert(entry.with_lifetime(lifetime)),
             None => Vec::new(),
         };
         drop(filling);
@@ -251,7 +251,7 @@ struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.store.shared.regions.on_device(self.region).unpin();
-        self.store.shared.unpinned.notify_one();
+        self.store.shared.catalog.regions.on_device(self.region).unpin();
+        self.store.shared.signals.unpinned.notify_one();
     }
 }

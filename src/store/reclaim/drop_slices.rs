@@ -9,8 +9,9 @@ use crate::store::reclaim::victim::BATCH;
 impl Reclaimer {
     pub(in crate::store) async fn discard_one(&self) -> bool {
         let next = {
-            let mut discards = self.store.shared.discards.lock();
-            let idle = |discard: &Discard| !self.store.shared.readers.contains_key(&discard.object);
+            let mut discards = self.store.shared.large.discards.lock();
+            let idle =
+                |discard: &Discard| !self.store.shared.large.readers.contains_key(&discard.object);
             discards.iter().position(idle).and_then(|n| discards.remove(n))
         };
         let Some(Discard { object, slice_count }) = next else { return false };

@@ -28,7 +28,7 @@ impl Reclaimer {
         state: RegionState,
     ) -> Result<(), StoreError> {
         let region = victim.region;
-        let row = self.store.shared.regions.on_device(region);
+        let row = self.store.shared.catalog.regions.on_device(region);
         if !row.change_state(state, RegionState::Reclaiming) {
             // It is just being read again.
             return Ok(());
@@ -43,7 +43,7 @@ impl Reclaimer {
         if let Err(error) = &freed {
             if row.generation() != generation {
                 // On the device its life goes on: kill records for it are still needed.
-                self.store.shared.regions.begin_life(region, generation, state);
+                self.store.shared.catalog.regions.begin_life(region, generation, state);
             }
             row.set_state(state);
             if is_of_device(error) {
@@ -56,7 +56,7 @@ impl Reclaimer {
             Err(StoreError::Device(error)) if error.operation != "read" => {
                 self.store.note_failure(error);
                 // It tries the device again when that is due, and does not know of it yet.
-                self.store.shared.wake_flusher.notify_one();
+                self.store.shared.signals.wake_flusher.notify_one();
             }
             Err(_) => {}
         }
@@ -66,7 +66,7 @@ impl Reclaimer {
     pub(in crate::store) async fn reclaim(&self, victim: Victim) -> Result<(), StoreError> {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
-        let row = shared.regions.on_device(region);
+        let row = shared.catalog.regions.on_device(region);
         let contents = self.contents_to_empty(region).await?;
         let kills: Vec<Kill> = contents.footer.all_kills().collect();
         // First of all: without room for them the region stays as it is, and its entries are served.
@@ -74,7 +74,7 @@ impl Reclaimer {
         if !row.holds_purges() {
             shared.log.lock().begin_freeing();
         }
-        if (kills.len() as u64) < row.kills() && !shared.regions.is_oldest(region) {
+        if (kills.len() as u64) < row.kills() && !shared.catalog.regions.is_oldest(region) {
             // Damage took some with it: what they hid may turn up after the next start.
             shared.log.lock().note_all_unindexed();
         }
@@ -85,7 +85,7 @@ impl Reclaimer {
             self.store.flush_through(ticket).await?;
         }
         while row.is_pinned() {
-            shared.unpinned.notified().await;
+            shared.signals.unpinned.notified().await;
         }
         self.free(region).await
     }
@@ -95,12 +95,12 @@ impl Reclaimer {
     pub(in crate::store) async fn empty(&self, victim: Victim, footer: &Footer) -> bool {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
-        let row = shared.regions.on_device(region);
-        let life = shared.regions.life(region);
+        let row = shared.catalog.regions.on_device(region);
+        let life = shared.catalog.regions.life(region);
         // What could not be read at the start may hold a newer version of an entry or its death: with
         // a new sequence the entry would prevail over them for good.
-        let is_doubtful =
-            shared.regions.unread_count() > 0 && life.generation().epoch() <= shared.opened_epoch;
+        let is_doubtful = shared.catalog.regions.unread_count() > 0
+            && life.generation().epoch() <= shared.recovery.opened_epoch;
         let all_dead =
             row.keep_until() <= shared.clock.now() || life.generation() < shared.purge_floor();
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
@@ -115,7 +115,8 @@ impl Reclaimer {
                 tokio::task::yield_now().await;
             }
             let place = life.place(record.offset, &shared.layout);
-            let Some(word) = shared.index.lock(record.key_hash).get(place.location()) else {
+            let Some(word) = shared.catalog.index.lock(record.key_hash).get(place.location())
+            else {
                 continue;
             };
             // With a new sequence an entry of unknown age would pass for one of this start.
@@ -136,7 +137,7 @@ impl Reclaimer {
             }
         }
         self.sweep_if_left(region).await;
-        shared.large.lock().emptied(region);
+        shared.large.objects.lock().emptied(region);
         moved
     }
 
@@ -146,9 +147,9 @@ impl Reclaimer {
         &self,
         region: u32,
     ) -> Result<Contents, StoreError> {
-        let generation = self.store.shared.regions.on_device(region).generation();
+        let generation = self.store.shared.catalog.regions.on_device(region).generation();
         let read = self.store.read_contents(region, generation, Effort::Little).await;
-        let is_oldest = self.store.shared.regions.is_oldest(region);
+        let is_oldest = self.store.shared.catalog.regions.is_oldest(region);
         match read {
             Ok(Contents { hole: Some(error), .. }) if !is_oldest => Err(error.into()),
             Err(error) if is_oldest => {
@@ -161,13 +162,13 @@ impl Reclaimer {
     }
 
     pub(in crate::store) fn evict(&self, key_hash: u64, place: Place) {
-        let mut bucket = self.store.shared.index.lock(key_hash);
+        let mut bucket = self.store.shared.catalog.index.lock(key_hash);
         if let Some(word) = bucket.remove(place.location()) {
             self.store.shared.uncount(word);
             count(&self.store.shared.counters.evicted);
         }
         drop(bucket);
-        self.store.shared.resident.remove(place);
+        self.store.shared.catalog.resident.remove(place);
     }
 
     /// Words may point to slots that a damaged region no longer names: find them the long way, a few
@@ -175,12 +176,12 @@ impl Reclaimer {
     /// nothing is written to it, and only what is written gets a word.
     pub(in crate::store) async fn sweep_if_left(&self, region: u32) {
         let shared = &*self.store.shared;
-        let row = shared.regions.on_device(region);
-        for shard in 0..shared.index.shard_count() {
+        let row = shared.catalog.regions.on_device(region);
+        for shard in 0..shared.catalog.index.shard_count() {
             if row.live() == 0 {
                 return;
             }
-            shared.index.sweep_shard(shard, |word| {
+            shared.catalog.index.sweep_shard(shard, |word| {
                 let here = word.location().split(&shared.layout).0 == region;
                 if here {
                     shared.uncount(word);
@@ -202,14 +203,14 @@ impl Reclaimer {
         region: u32,
         kills: &[Kill],
     ) -> Result<bool, StoreError> {
-        let oldest = self.store.shared.regions.oldest_generation_but(region);
+        let oldest = self.store.shared.catalog.regions.oldest_generation_but(region);
         let oldest = oldest.filter(|_| !planted::is(Bug::DropKillRecords));
         let needed: Vec<Kill> = kills
             .iter()
             .filter(|kill| oldest.is_some_and(|oldest| kill.sequence > oldest))
             .copied()
             .collect();
-        let in_purges = self.store.shared.regions.on_device(region).holds_purges();
+        let in_purges = self.store.shared.catalog.regions.on_device(region).holds_purges();
         for batch in needed.chunks(KILLS_PER_SLOT_MAX) {
             if in_purges {
                 // Never to the other log: the two copies must not meet in one region.
@@ -236,9 +237,9 @@ impl Reclaimer {
     pub(in crate::store) async fn free(&self, region: u32) -> Result<(), StoreError> {
         let shared = &*self.store.shared;
         let generation = shared.log.lock().draw();
-        let row = shared.regions.on_device(region);
+        let row = shared.catalog.regions.on_device(region);
         // The life ends in memory first: readers with an old word look the key up again.
-        shared.regions.begin_life(region, generation, RegionState::Reclaiming);
+        shared.catalog.regions.begin_life(region, generation, RegionState::Reclaiming);
         let header = RegionHeader {
             generation,
             region_use: RegionUse::Free,
@@ -262,27 +263,32 @@ impl Reclaimer {
         // would be lost too, and its next flush would not tell.
         let ticket = shared.log.lock().note_modified();
         self.store.flush_through(ticket).await?;
-        if shared.failed.load(Ordering::Acquire) >= begun {
+        if shared.durability.failed.load(Ordering::Acquire) >= begun {
             // A flush between the two writes failed, and may have lost the first.
             return Err(StoreError::NotDurable);
         }
         row.forget_failures();
-        shared.regions.note_read(region);
+        shared.catalog.regions.note_read(region);
         let is_waited_for = {
             let mut log = shared.log.lock();
             log.add_free(region);
             log.removals_waiting() > 0 || log.is_epoch_held_up()
         };
         if is_waited_for {
-            shared.wake_flusher.notify_one();
+            shared.signals.wake_flusher.notify_one();
         }
         count(&shared.counters.regions_freed);
-        shared.changes.notify_waiters();
+        shared.signals.changes.notify_waiters();
         Ok(())
     }
 
     pub(in crate::store) fn is_set_aside(&self, region: u32) -> bool {
-        self.store.shared.regions.on_device(region).is_set_aside(self.store.shared.clock.now())
+        self.store
+            .shared
+            .catalog
+            .regions
+            .on_device(region)
+            .is_set_aside(self.store.shared.clock.now())
     }
 }
 

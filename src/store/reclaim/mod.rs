@@ -21,7 +21,7 @@ impl Reclaimer {
     /// Keeps free regions ahead of the writers until the store is closed.
     pub async fn run(mut self) {
         loop {
-            self.store.shared.wake_reclaimer.notified().await;
+            self.store.shared.signals.wake_reclaimer.notified().await;
             loop {
                 if self.store.shared.is_stopping() {
                     return;
@@ -46,13 +46,13 @@ impl Reclaimer {
     /// Whether a region waits to be emptied of which it is not known that it cannot be.
     fn has_untried_region(&self) -> bool {
         let now = self.store.shared.clock.now();
-        self.store.shared.regions.ranked(|ranking| ranking.has_untried(now))
+        self.store.shared.catalog.regions.ranked(|ranking| ranking.has_untried(now))
     }
 
     async fn reclaim_one(&mut self) -> Result<bool, StoreError> {
         if !self.store.shared.is_recovered()
             // In vain it would drop what can still be read.
-            || self.store.shared.health.is_refusing()
+            || self.store.shared.durability.health.is_refusing()
             || self.store.shared.log.lock().check_epoch(Appender::Reclaim).is_err()
             || (self.store.shared.log.lock().free_count() >= self.store.free_target() && !self.has_condemned())
         {
@@ -86,6 +86,6 @@ impl Reclaimer {
     /// until it is its turn among the others.
     fn has_condemned(&self) -> bool {
         let now = self.store.shared.clock.now();
-        self.store.shared.regions.ranked(|ranking| ranking.has_condemned(now))
+        self.store.shared.catalog.regions.ranked(|ranking| ranking.has_condemned(now))
     }
 }

@@ -30,7 +30,7 @@ impl Reclaimer {
     }
 
     async fn purge_region_to_empty(&self) -> Option<(u32, RegionState)> {
-        let regions = &self.store.shared.regions;
+        let regions = &self.store.shared.catalog.regions;
         let oldest = regions.oldest_generation().unwrap_or_default();
         let now = self.store.shared.clock.now();
         let kills_max = self.store.shared.layout.region_size / NEEDED_SHARE / KILL_SPACE;

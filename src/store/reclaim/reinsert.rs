@@ -50,13 +50,15 @@ impl Reclaimer {
         place: Place,
         just_stored: bool,
     ) -> bool {
-        let row = self.store.shared.regions.on_device(place.region(&self.store.shared.layout));
+        let row =
+            self.store.shared.catalog.regions.on_device(place.region(&self.store.shared.layout));
         let mut patience = Patience::default();
         for _ in 0..MOVES_MAX {
             while row.is_pinned() {
-                self.store.shared.unpinned.notified().await;
+                self.store.shared.signals.unpinned.notified().await;
             }
-            let Some(word) = self.store.shared.index.lock(record.key_hash).get(place.location())
+            let Some(word) =
+                self.store.shared.catalog.index.lock(record.key_hash).get(place.location())
             else {
                 return false;
             };
@@ -77,13 +79,13 @@ impl Reclaimer {
     /// Whether an entry is of an object that lost a slice or its head.
     fn is_of_broken(&self, entry: &Entry) -> bool {
         let object = object_of(entry);
-        object.is_some_and(|object| self.store.shared.large.lock().is_broken(object))
+        object.is_some_and(|object| self.store.shared.large.objects.lock().is_broken(object))
     }
 
     /// Whether a slice or head is one that is not to be lost.
     fn is_claimed(&self, entry: &Entry, just_stored: bool) -> bool {
         let Some(object) = object_of(entry) else { return false };
-        match self.store.shared.large.lock().claim(object) {
+        match self.store.shared.large.objects.lock().claim(object) {
             // Its object may have ended before it is whole; that is for its store to find out.
             Some(Claim::UnderWay) => {
                 entry.sequence() >= self.store.shared.purge_floor()
@@ -106,7 +108,7 @@ impl Reclaimer {
         if reason == Reason::Worth && record.slot_len > shared.log.lock().reinsert_credit() {
             return Moved::No;
         }
-        let row = shared.regions.on_device(place.region(&shared.layout));
+        let row = shared.catalog.regions.on_device(place.region(&shared.layout));
         let candidate = Candidate::at(place, word.class());
         let touches = row.touches();
         let Loaded::Entry(entry, tier) = self.store.peek(candidate, Extent::Whole).await else {
@@ -131,7 +133,7 @@ impl Reclaimer {
             Ok(at) => at,
             Err(why) => return Moved::NoRoom(why),
         };
-        let mut bucket = shared.index.lock(record.key_hash);
+        let mut bucket = shared.catalog.index.lock(record.key_hash);
         let changed =
             !bucket.contains(place.location()) || row.is_pinned() || row.touches() != touches;
         if changed && !planted::is(Bug::RelocateUnchecked) {
@@ -142,7 +144,7 @@ impl Reclaimer {
         if let Some(word) = bucket.remove(place.location()) {
             shared.uncount(word);
         }
-        let to = shared.regions.on_device(at.region);
+        let to = shared.catalog.regions.on_device(at.region);
         let touches = to.touches();
         to.add_live(class.len_max());
         bucket.insert(at.place.location(), class);
@@ -150,7 +152,7 @@ impl Reclaimer {
         let (_, unfilled) = log.append(at, &slot, record.key_hash, (sequence, record.supersedes));
         self.note_moved(&mut log, &slot, (place, at.region), reason);
         self.store.fill_and_release(log, &slot, unfilled);
-        shared.resident.remove(place);
+        shared.catalog.resident.remove(place);
         if tier == Tier::Ram {
             self.store.keep_stored(&slot, at.place, (sequence, record.supersedes), touches);
         }
@@ -170,7 +172,7 @@ impl Reclaimer {
         let of_slice = slot.slice_key().map(|key| key.object);
         if let Some(object) = of_slice.or(slot.object_head().map(|head| head.object)) {
             let from = from.region(&self.store.shared.layout);
-            self.store.shared.large.lock().moved(object, (from, to), slot.len());
+            self.store.shared.large.objects.lock().moved(object, (from, to), slot.len());
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::store::region::state::RegionState;
 impl Reclaimer {
     /// Frees a region that could not be read and holds nothing that counts; true if one was.
     pub(in crate::store) async fn free_dead(&self) -> bool {
-        let mut dead = self.store.shared.regions.dead_unreadable();
+        let mut dead = self.store.shared.catalog.regions.dead_unreadable();
         dead.retain(|region| !self.is_set_aside(*region));
         let Some(region) = dead.first().copied() else { return false };
         self.is_freed(self.try_to_free(Victim::whole(region), RegionState::Unreadable).await)
@@ -35,7 +35,7 @@ impl Reclaimer {
     /// The oldest region can neither be emptied nor freed, and as long as what is in it may come back all
     /// tombstones are needed: makes it durably dead where it is.
     pub(in crate::store) async fn bury(&self, region: u32) -> Result<(), StoreError> {
-        let regions = &self.store.shared.regions;
+        let regions = &self.store.shared.catalog.regions;
         let floor = regions.oldest_generation_but(region);
         match floor.filter(|_| regions.is_oldest(region) && !regions.is_dead(region)) {
             Some(floor) => {
@@ -67,14 +67,15 @@ impl Reclaimer {
     /// tombstone of the others necessary and hides nothing outside of itself, so it goes unread.
     pub(in crate::store) fn stuck_and_oldest(&self) -> Option<(u32, RegionState)> {
         let (region, state) = self.oldest_if_stuck()?;
-        let may_go = !self.is_set_aside(region) && self.store.shared.regions.is_oldest(region);
+        let may_go =
+            !self.is_set_aside(region) && self.store.shared.catalog.regions.is_oldest(region);
         may_go.then_some((region, state))
     }
 
     /// The oldest region and its state, if it could not be read or freed so far.
     pub(in crate::store) fn oldest_if_stuck(&self) -> Option<(u32, RegionState)> {
-        let region = self.store.shared.regions.oldest()?;
-        let row = self.store.shared.regions.on_device(region);
+        let region = self.store.shared.catalog.regions.oldest()?;
+        let row = self.store.shared.catalog.regions.on_device(region);
         let state = row.state();
         let is_stuck = state == RegionState::Unreadable
             || (state == RegionState::Sealed && (row.failures() > 0 || row.is_unread()));
@@ -85,7 +86,7 @@ impl Reclaimer {
     /// entry counts too, but of that there is never so much.
     pub(in crate::store) fn is_full_of_tombstones(&self) -> bool {
         let layout = &self.store.shared.layout;
-        let kills = self.store.shared.regions.ranked(|ranking| ranking.kills());
+        let kills = self.store.shared.catalog.regions.ranked(|ranking| ranking.kills());
         kills > u64::from(layout.region_count) * layout.region_size / 4
     }
 
@@ -101,7 +102,7 @@ impl Reclaimer {
         {
             return Ok(());
         }
-        if !self.store.shared.regions.is_oldest(region) {
+        if !self.store.shared.catalog.regions.is_oldest(region) {
             // Without its header nobody knows how old it is, and what its tombstones hide.
             self.forget_earlier_starts(region).await?;
         }
@@ -117,7 +118,7 @@ impl Reclaimer {
         let why =
             "no room but in a region that cannot be read: what earlier starts stored is dropped";
         tracing::error!(region = lost, "{why}");
-        let floor = Sequence::first_of(self.store.shared.opened_epoch.saturating_add(1));
+        let floor = Sequence::first_of(self.store.shared.recovery.opened_epoch.saturating_add(1));
         self.raise_purge_floor_to(floor).await?;
         count(&self.store.shared.counters.starts_forgotten);
         Ok(())
@@ -150,7 +151,7 @@ impl Reclaimer {
 
     pub(in crate::store) fn oldest_without_tombstones(&self) -> Option<u32> {
         let now = self.store.shared.clock.now();
-        let rows = self.store.shared.regions.iter().filter(|(_, row)| {
+        let rows = self.store.shared.catalog.regions.iter().filter(|(_, row)| {
             row.state() == RegionState::Sealed
                 && !row.holds_purges()
                 && row.kills() == 0

@@ -36,7 +36,7 @@ fn open() -> (Runtime, SimDevice, Store) {
         store.recovered().await;
         store
     });
-    store.shared.tasks.lock().as_ref().unwrap().reclaimer.abort();
+    store.shared.background.tasks.lock().as_ref().unwrap().reclaimer.abort();
     (runtime, sim, store)
 }
 
@@ -60,15 +60,15 @@ async fn overwritten(store: &Store) -> u32 {
     }
     put(store, "key", 200).await;
     let region = {
-        let bucket = store.shared.index.lock(store.key_hash(b"key"));
+        let bucket = store.shared.catalog.index.lock(store.key_hash(b"key"));
         bucket.candidates()[0].location().split(&store.shared.layout).0
     };
     for n in 0..4 {
         put(store, &format!("second-{n}"), 60_000).await;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(store.shared.regions.on_device(region).state(), RegionState::Sealed);
-    assert!(!store.shared.regions.is_oldest(region));
+    assert_eq!(store.shared.catalog.regions.on_device(region).state(), RegionState::Sealed);
+    assert!(!store.shared.catalog.regions.is_oldest(region));
     region
 }
 
@@ -98,9 +98,9 @@ fn a_region_whose_tombstones_find_no_room_stays_and_is_served() {
         for key in ["key", "second-0", "second-1"] {
             assert!(has(&store, key).await, "{key}");
         }
-        let row = store.shared.regions.on_device(region);
+        let row = store.shared.catalog.regions.on_device(region);
         assert_eq!((row.state(), row.failures()), (RegionState::Sealed, 0), "not set aside");
-        assert_eq!(store.shared.regions.unindexed_count(), 0, "nothing was taken out");
+        assert_eq!(store.shared.catalog.regions.unindexed_count(), 0, "nothing was taken out");
         store.check_accounting();
     });
 }
@@ -119,7 +119,7 @@ fn a_region_that_the_device_does_not_read_is_set_aside() {
         assert!(matches!(freed, Err(StoreError::Device(_))), "{freed:?}");
         sim.clear_faults();
         assert!(has(&store, "second-0").await);
-        assert_eq!(store.shared.regions.on_device(region).failures(), 1);
+        assert_eq!(store.shared.catalog.regions.on_device(region).failures(), 1);
         assert_eq!(store.set_aside_regions(), 1);
     });
 }
@@ -129,7 +129,7 @@ fn where_tombstones_find_no_room_the_oldest_region_without_any_goes() {
     let (runtime, _, store) = open();
     runtime.block_on(async {
         let region = overwritten(&store).await;
-        let oldest = store.shared.regions.oldest().unwrap();
+        let oldest = store.shared.catalog.regions.oldest().unwrap();
         assert_ne!(oldest, region, "that one has the tombstone of the older version");
         assert_eq!(Reclaimer::new(store.clone()).oldest_without_tombstones(), Some(oldest));
         let free = store.shared.log.lock().free_count();

@@ -70,7 +70,7 @@ impl Reclaimer {
         self.hand.found += 1;
         if self.hand.found > ROUND * self.store.shared.layout.region_count as usize {
             self.hand = Hand::default();
-            self.store.shared.regions.ranked(Ranking::begin_round);
+            self.store.shared.catalog.regions.ranked(Ranking::begin_round);
         }
         match self.next_unused(oldest).await {
             Some(region) => Some(Victim::whole(region)),
@@ -84,11 +84,11 @@ impl Reclaimer {
             let log = self.store.shared.log.lock();
             (log.reinsert_credit(), log.free_count(), log.stored())
         };
-        self.store.shared.large.lock().lapse(stored);
+        self.store.shared.large.objects.lock().lapse(stored);
         // The newest regions were given up by failed writes: the least is lost if this fails too.
-        let in_doubt = self.store.shared.health.is_in_doubt();
+        let in_doubt = self.store.shared.durability.health.is_in_doubt();
         let (now, purge_floor) = (self.store.shared.clock.now(), self.store.shared.purge_floor());
-        self.store.shared.regions.ranked(|ranking| {
+        self.store.shared.catalog.regions.ranked(|ranking| {
             if free == 0 {
                 let region = ranking.least_to_move(now, in_doubt)?;
                 return Some(Choice::Victim(Victim { region, just_stored_stays: false }));
@@ -106,7 +106,7 @@ impl Reclaimer {
     /// oldest first.
     fn least_claimed(&self) -> Option<Victim> {
         let now = self.store.shared.clock.now();
-        self.store.shared.regions.ranked(|ranking| {
+        self.store.shared.catalog.regions.ranked(|ranking| {
             let (region, claimed) = ranking.least_claimed(now)?;
             if self.is_worth_moving(claimed) {
                 return Some(Victim::whole(region));
@@ -138,17 +138,17 @@ impl Reclaimer {
     /// that is least in use, whose hits are not forgotten yet.
     async fn find_unused(&mut self, oldest: u32, least: &mut Option<InUse>) -> Option<u32> {
         let region_size = self.store.shared.layout.region_size;
-        let young = self.store.shared.regions.ranked(|ranking| ranking.first_young());
+        let young = self.store.shared.catalog.regions.ranked(|ranking| ranking.first_young());
         let mut records = 0;
         for _ in 0..EXAMINED_MAX {
             let now = self.store.shared.clock.now();
             let (region, is_new_round) =
-                self.store.shared.regions.ranked(|ranking| ranking.next(now, young));
+                self.store.shared.catalog.regions.ranked(|ranking| ranking.next(now, young));
             if is_new_round {
                 self.hand = Hand::default();
             }
             let region = region?;
-            let row = self.store.shared.regions.on_device(region);
+            let row = self.store.shared.catalog.regions.on_device(region);
             if region != oldest && self.is_impatient(row.kill_bytes(), oldest) {
                 return Some(oldest);
             }
@@ -161,7 +161,11 @@ impl Reclaimer {
             if hit_bytes < region_size / IN_USE {
                 return Some(region);
             }
-            self.store.shared.regions.ranked(|ranking| ranking.spare(region, row.generation()));
+            self.store
+                .shared
+                .catalog
+                .regions
+                .ranked(|ranking| ranking.spare(region, row.generation()));
             records += footer.records.len();
             let mut spared = InUse { region, hit_bytes, footer };
             match least {
@@ -184,7 +188,8 @@ impl Reclaimer {
     /// costs as much again where it is full of what is not to be lost.
     fn is_impatient(&self, kills: u64, oldest: u32) -> bool {
         let region_size = self.store.shared.layout.region_size;
-        let is_cheap = self.is_worth_moving(self.store.shared.regions.on_device(oldest).claimed());
+        let is_cheap =
+            self.is_worth_moving(self.store.shared.catalog.regions.on_device(oldest).claimed());
         kills > region_size / if is_cheap { PATIENCE_SHARE } else { KILLS_SHARE }
     }
 
@@ -208,7 +213,7 @@ impl Reclaimer {
         for batch in footer.records.chunks(BATCH) {
             for record in batch {
                 let location = self.location(region, record.offset);
-                let word = self.store.shared.index.lock(record.key_hash).get(location);
+                let word = self.store.shared.catalog.index.lock(record.key_hash).get(location);
                 let Some(word) = word.filter(|_| record.keep_until > now) else { continue };
                 alive += record.slot_len;
                 hit += if word.is_hit() { record.slot_len } else { 0 };
@@ -223,7 +228,7 @@ impl Reclaimer {
         for batch in found.footer.records.chunks(BATCH) {
             for record in batch {
                 let location = self.location(found.region, record.offset);
-                self.store.shared.index.lock(record.key_hash).clear_hit(location);
+                self.store.shared.catalog.index.lock(record.key_hash).clear_hit(location);
             }
             tokio::task::yield_now().await;
         }

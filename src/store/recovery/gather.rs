@@ -73,7 +73,7 @@ struct Summary {
 impl Recovery {
     /// Learns what every region holds that may hold anything. Ends early if the store stops.
     pub(super) async fn gather(&self, threads: usize) -> Gathered {
-        let progress = &self.store.shared.progress;
+        let progress = &self.store.shared.recovery.progress;
         let gathering = Gathering {
             parts: Arc::new(Parts::new()),
             memory: Semaphore::new(FOOTERS_KIB_MAX as usize),
@@ -82,7 +82,7 @@ impl Recovery {
             unreadable: AtomicU64::new(0),
         };
         let unknown = |row: &crate::store::region::row::Region| row.state() == RegionState::Unknown;
-        let regions = self.store.shared.regions.iter().filter(|(_, row)| unknown(row));
+        let regions = self.store.shared.catalog.regions.iter().filter(|(_, row)| unknown(row));
         let mut waiting = regions.map(|(region, _)| region).collect::<Vec<_>>().into_iter();
         progress.regions_total.store(waiting.len() as u64, Ordering::Relaxed);
         let mut log = ProgressLog::start();
@@ -115,7 +115,7 @@ impl Recovery {
     /// Learns what a region holds, by its footer or else by its header and slots; gives the footer
     /// that it should have.
     async fn gather_region(&self, region: u32, gathering: &Gathering) -> (u32, Option<Footer>) {
-        let row = self.store.shared.regions.on_device(region);
+        let row = self.store.shared.catalog.regions.on_device(region);
         let mut by_header = row.generation();
         let mut attempt = 1;
         loop {
@@ -125,7 +125,7 @@ impl Recovery {
                 Err(error) => {
                     row.set_state(RegionState::Unreadable);
                     self.store.shared.log.lock().note_unindexed(region);
-                    self.store.shared.regions.note_unread(region);
+                    self.store.shared.catalog.regions.note_unread(region);
                     count(&self.store.shared.counters.read_errors);
                     if gathering.unreadable.fetch_add(1, Ordering::Relaxed) < UNREADABLE_NAMED_MAX {
                         let error = &error as &dyn std::error::Error;
@@ -143,7 +143,7 @@ impl Recovery {
         by_header: &mut Sequence,
         gathering: &Gathering,
     ) -> Result<Option<Footer>, DeviceError> {
-        let row = self.store.shared.regions.on_device(region);
+        let row = self.store.shared.catalog.regions.on_device(region);
         let found = self.gather_footer(region, gathering).await;
         let is_headerless = row.generation() > *by_header;
         let unsealed = match found {
@@ -178,7 +178,7 @@ impl Recovery {
         if let Ok(header) = RegionHeader::decode(&bytes, self.store.shared.uuid, region)
             && header.region_use == RegionUse::Log
         {
-            take_header(&self.store.shared.regions, region, &header);
+            take_header(&self.store.shared.catalog.regions, region, &header);
             self.store.shared.clock.anchor(header.stamp);
             return Ok(true);
         }
@@ -188,12 +188,12 @@ impl Recovery {
 
     /// Notes that entries that ended by `until` get no word.
     fn forgot(&self, until: Timestamp) {
-        self.store.shared.forgotten_until.fetch_max(until.0, Ordering::AcqRel);
+        self.store.shared.ages.forgotten_until.fetch_max(until.0, Ordering::AcqRel);
     }
 
     /// False if there is no sound footer of the present life or a later one.
     async fn gather_footer(&self, number: u32, gathering: &Gathering) -> Result<bool, DeviceError> {
-        let row = self.store.shared.regions.on_device(number);
+        let row = self.store.shared.catalog.regions.on_device(number);
         let reader = self.store.reader();
         let tail = reader.read_tail(number).await?;
         let Ok(trailer) = tail.trailer else { return Ok(false) };
@@ -230,7 +230,7 @@ impl Recovery {
     /// written after headers, so the header was damaged since; whether anything was touched in that
     /// life nobody knows any more.
     fn begin_life_by_trailer(&self, number: u32, trailer: &Trailer) {
-        take_header(&self.store.shared.regions, number, &header_by(trailer));
+        take_header(&self.store.shared.catalog.regions, number, &header_by(trailer));
     }
 
     fn gather_contents(
@@ -239,7 +239,7 @@ impl Recovery {
         contents: Contents,
         gathering: &Gathering,
     ) -> Option<Footer> {
-        let row = self.store.shared.regions.on_device(number);
+        let row = self.store.shared.catalog.regions.on_device(number);
         self.store.shared.clock.anchor(contents.stamp);
         let region = Region {
             number,
@@ -260,7 +260,7 @@ impl Recovery {
             let error = &error as &dyn std::error::Error;
             tracing::error!(region = number, error, "a part of a region is unreadable");
             self.store.shared.log.lock().note_unindexed(number);
-            self.store.shared.regions.note_unread(number);
+            self.store.shared.catalog.regions.note_unread(number);
             row.set_state(RegionState::Sealed);
             return None;
         }

@@ -33,7 +33,7 @@ impl Recovery {
     /// Fills the region table from the region headers. Those that are vacant are not given out yet: they
     /// may hold a snapshot. Ends early if the store stops.
     pub(super) async fn read_region_headers(&self) -> Vacant {
-        let progress = &self.store.shared.progress;
+        let progress = &self.store.shared.recovery.progress;
         let mut waiting = 0..self.store.shared.layout.region_count;
         progress.headers_total.store(u64::from(waiting.end), Ordering::Relaxed);
         let mut log = ProgressLog::start();
@@ -53,7 +53,7 @@ impl Recovery {
                 {
                     // What a failed write says of all regions is said under this lock.
                     let _log = self.store.shared.log.lock();
-                    take_header(&self.store.shared.regions, region, &header);
+                    take_header(&self.store.shared.catalog.regions, region, &header);
                 }
                 if header.region_use != RegionUse::Log {
                     vacant.free.push(region);

@@ -32,7 +32,7 @@ impl Recovery {
     /// Puts the newest version of each key into the index, unless the key was changed since the
     /// device was opened; gives their number, or `None` if the store stopped meanwhile.
     pub(super) async fn merge(&self, parts: Arc<Parts>, threads: usize) -> Option<u64> {
-        let progress = &self.store.shared.progress;
+        let progress = &self.store.shared.recovery.progress;
         progress.parts_total.store(parts.count() as u64, Ordering::Relaxed);
         let few = parts.len() <= INLINE_VERSIONS_MAX;
         let merging = Arc::new(Merging {
@@ -87,8 +87,8 @@ impl Merging {
             batches.map(|batch| self.merge_batch(part, batch)).sum()
         });
         // What is changed from here on finds the words of this part.
-        *self.store.shared.changed.part(part) = None;
-        self.store.shared.progress.parts_done.fetch_add(1, Ordering::Relaxed);
+        *self.store.shared.recovery.changed.part(part) = None;
+        self.store.shared.recovery.progress.parts_done.fetch_add(1, Ordering::Relaxed);
         merged
     }
 
@@ -99,7 +99,7 @@ impl Merging {
         };
         let shared = &*self.store.shared;
         let floor = shared.purge_floor();
-        let changed = shared.changed.part(part);
+        let changed = shared.recovery.changed.part(part);
         let is_changed = |key_hash| {
             let is_noted = changed.as_ref().is_some_and(|keys| keys.contains(key_hash));
             is_noted && !planted::is(Bug::IgnoreChangesDuringRecovery)
@@ -112,11 +112,11 @@ impl Merging {
             }
             let (location, class) = (target.location(), target.class());
             let (region, _) = location.split(&shared.layout);
-            shared.regions.on_device(region).add_live(class.len_max());
+            shared.catalog.regions.on_device(region).add_live(class.len_max());
             words.push(Fresh { key_hash: version.key_hash, location, class });
         }
         // Changes of this part's keys wait for the lock of what is changed until the words are in.
-        shared.index.insert_many(shard, &words);
+        shared.catalog.index.insert_many(shard, &words);
         drop(changed);
         words.len() as u64
     }
@@ -158,17 +158,17 @@ mod tests {
         let merging = Merging { store: store.clone(), parts, next: part.into() };
         thread::scope(|threads| {
             // The merge comes as far as the index.
-            let bucket = store.shared.index.lock(key_hash);
+            let bucket = store.shared.catalog.index.lock(key_hash);
             threads.spawn(|| assert_eq!(merging.merge_next(), 1));
-            while store.shared.regions.on_device(2).live() == 0 {
+            while store.shared.catalog.regions.on_device(2).live() == 0 {
                 thread::yield_now();
             }
             let (send, receive) = mpsc::channel();
             let shared = &store.shared;
             threads.spawn(move || {
-                drop(shared.changed.part(part));
+                drop(shared.recovery.changed.part(part));
                 send.send(0).unwrap();
-                send.send(shared.index.lock(key_hash).candidates().len()).unwrap();
+                send.send(shared.catalog.index.lock(key_hash).candidates().len()).unwrap();
             });
             receive.recv_timeout(Duration::from_millis(100)).unwrap_err();
             drop(bucket);

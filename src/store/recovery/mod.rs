@@ -64,10 +64,10 @@ impl Recovery {
     /// From here on the regions of a snapshot are free like others.
     fn settle_snapshot(&self, vacant: Vec<u32>) {
         self.store.shared.log.lock().add_vacant(vacant);
-        self.store.shared.snapshot_settled.store(true, Ordering::Release);
-        self.store.shared.changes.notify_waiters();
+        self.store.shared.recovery.snapshot_settled.store(true, Ordering::Release);
+        self.store.shared.signals.changes.notify_waiters();
         // Removals may wait for the first epoch.
-        self.store.shared.wake_flusher.notify_one();
+        self.store.shared.signals.wake_flusher.notify_one();
     }
 
     fn tell_recovered(&self, entries: u64, watch: &Stopwatch) {
@@ -79,11 +79,11 @@ impl Recovery {
 
     fn finish_recovery(&self, incomplete: Incomplete) {
         self.store.shared.log.lock().recovered(incomplete, self.store.shared.clock.now());
-        self.store.shared.changed.close();
+        self.store.shared.recovery.changed.close();
         Timekeeper::new(self.store.clone()).compare_with_stamps();
         self.store.shared.set_recovered();
-        self.store.shared.wake_flusher.notify_one();
-        self.store.shared.wake_reclaimer.notify_one();
-        self.store.shared.changes.notify_waiters();
+        self.store.shared.signals.wake_flusher.notify_one();
+        self.store.shared.signals.wake_reclaimer.notify_one();
+        self.store.shared.signals.changes.notify_waiters();
     }
 }

@@ -66,7 +66,7 @@ impl Recovery {
 
     /// Regions that could not be read whole so far, but for those that hold nothing that counts.
     fn unread_regions(&self) -> Vec<u32> {
-        let regions = &self.store.shared.regions;
+        let regions = &self.store.shared.catalog.regions;
         let rows = regions.iter().filter(|(region, row)| {
             let is_unread = row.is_unread() || row.state() == RegionState::Unreadable;
             is_unread && !regions.is_dead(*region)
@@ -77,7 +77,7 @@ impl Recovery {
     async fn is_stopped_within(&self, pause: Duration) -> bool {
         let end = Instant::now() + pause;
         loop {
-            let changed = self.store.shared.changes.notified();
+            let changed = self.store.shared.signals.changes.notified();
             if self.store.shared.is_stopping() {
                 return true;
             }
@@ -89,7 +89,7 @@ impl Recovery {
 
     /// Tries to read a region that could not be read whole so far; true if it was.
     pub(in crate::store) async fn read_again(&self, region: u32) -> bool {
-        let row = self.store.shared.regions.on_device(region);
+        let row = self.store.shared.catalog.regions.on_device(region);
         let generation = row.generation();
         let Ok(found) = self.find_again(region).await else { return false };
         // Entries that were found in it at the start are of the life that it was in then.
@@ -109,7 +109,7 @@ impl Recovery {
         }
         match found {
             Found::Nothing => {
-                self.store.shared.regions.note_read(region);
+                self.store.shared.catalog.regions.note_read(region);
                 self.store.found_blank(region);
             }
             Found::Life { header, contents } => {
@@ -145,7 +145,7 @@ impl Recovery {
         block: &[u8],
         trailer: Option<&Trailer>,
     ) -> Option<RegionHeader> {
-        let row = self.store.shared.regions.on_device(region);
+        let row = self.store.shared.catalog.regions.on_device(region);
         let known = row.generation();
         let header = RegionHeader::decode(block, self.store.shared.uuid, region).ok();
         let header = header.filter(|header| header.generation >= known);
@@ -169,14 +169,14 @@ impl Recovery {
     /// Has a region, of which older versions are no longer in the index, emptied next.
     fn take_life(&self, region: u32, header: &RegionHeader, contents: &Contents) {
         let shared = &*self.store.shared;
-        let row = shared.regions.on_device(region);
+        let row = shared.catalog.regions.on_device(region);
         if row.generation() != header.generation {
-            take_header(&shared.regions, region, header);
+            take_header(&shared.catalog.regions, region, header);
         }
         if row.holds_purges() {
             // So it has no entries.
             let _log = shared.log.lock();
-            shared.regions.note_indexed(region);
+            shared.catalog.regions.note_indexed(region);
         }
         row.raise_keep_until(contents.footer.keep_until_max());
         let kills = contents.footer.all_kills().count();
@@ -185,8 +185,8 @@ impl Recovery {
         row.forget_failures();
         row.condemn();
         row.set_state(RegionState::Sealed);
-        shared.regions.note_read(region);
-        shared.wake_reclaimer.notify_one();
+        shared.catalog.regions.note_read(region);
+        shared.signals.wake_reclaimer.notify_one();
     }
 
     /// Takes every entry of an earlier start out of the index that a record of a region prevails over.

@@ -322,7 +322,7 @@ impl Store {
             _ => {}
         }
         // One at a time: a region is up to 1 GiB.
-        let _turn = self.shared.scans.acquire().await;
+        let _turn = self.shared.reading.scans.acquire().await;
         reader.scan(region, generation, |kind, key| self.hash_of(kind, key)).await
     }
 }

@@ -117,7 +117,7 @@ impl Scrubber {
             let began = Instant::now();
             let step = tokio::select! {
                 biased;
-                () = shared.stop_scrubber.notified() => return,
+                () = shared.signals.stop_scrubber.notified() => return,
                 step = self.step() => step,
             };
             let micros = step.bytes.saturating_mul(1_000_000).div_ceil(rate);
@@ -130,7 +130,7 @@ impl Scrubber {
 
     /// Waits until `due`; true if the store stops before.
     async fn is_stopped_by(&self, due: Instant) -> bool {
-        let stop = self.store.shared.stop_scrubber.notified();
+        let stop = self.store.shared.signals.stop_scrubber.notified();
         tokio::time::timeout_at(due, stop).await.is_ok() || self.store.shared.is_stopping()
     }
 
@@ -227,15 +227,15 @@ impl Scrubber {
             self.left = Some(left);
             let region = self.region % self.store.shared.layout.region_count;
             self.region = region + 1;
-            let row = self.store.shared.regions.on_device(region);
-            let life = self.store.shared.regions.life(region);
+            let row = self.store.shared.catalog.regions.on_device(region);
+            let life = self.store.shared.catalog.regions.life(region);
             match row.state() {
                 _ if row.is_condemned() => {}
                 RegionState::Sealed => return self.scrub_sealed(life).await,
                 RegionState::Open => {
                     let records = self.written_records(region);
                     if !records.is_empty() {
-                        let seed = self.store.shared.regions.seed_of(life);
+                        let seed = self.store.shared.catalog.regions.seed_of(life);
                         let block = self.store.shared.layout.alignment;
                         return Some(Current { life, walk: Walk::written(seed, records, block) });
                     }
@@ -264,7 +264,7 @@ impl Scrubber {
     /// Verifies header and footer; gives the walk over the slots if the region may be kept.
     async fn scrub_sealed(&mut self, life: Life) -> Option<Current> {
         let layout = self.store.shared.layout;
-        let seed = self.store.shared.regions.seed_of(life);
+        let seed = self.store.shared.catalog.regions.seed_of(life);
         let header = self.twice(life, Part::Header).await;
         let footer = self.twice(life, Part::Footer).await;
         let damaged = match (header, footer) {
@@ -314,7 +314,7 @@ impl Scrubber {
 
     async fn scrub_footer(&mut self, life: Life) -> Result<Verdict, DeviceError> {
         let layout = self.store.shared.layout;
-        let regions = Arc::clone(&self.store.shared.regions);
+        let regions = Arc::clone(&self.store.shared.catalog.regions);
         let seed_of = |generation| regions.seed_of(Life::new(life.region(), generation));
         let end = layout.region_size;
         let block = u64::from(layout.alignment);
@@ -353,7 +353,7 @@ impl Scrubber {
                 Vec::new()
             }
         };
-        if !self.store.shared.regions.is_in(*life) {
+        if !self.store.shared.catalog.regions.is_in(*life) {
             return None;
         }
         for record in suspects {
@@ -401,15 +401,15 @@ impl Scrubber {
         });
         self.report(part, (Some(region), self.store.shared.layout.region_offset(region)));
         if self.store.begin_mutation().await.is_ok() && self.is_sealed_life(life) {
-            self.store.shared.regions.on_device(region).condemn();
+            self.store.shared.catalog.regions.on_device(region).condemn();
             count(&counters.scrub_condemned);
-            self.store.shared.wake_reclaimer.notify_one();
+            self.store.shared.signals.wake_reclaimer.notify_one();
         }
     }
 
     fn is_sealed_life(&self, life: Life) -> bool {
-        let row = self.store.shared.regions.on_device(life.region());
-        self.store.shared.regions.is_in(life) && row.state() == RegionState::Sealed
+        let row = self.store.shared.catalog.regions.on_device(life.region());
+        self.store.shared.catalog.regions.is_in(life) && row.state() == RegionState::Sealed
     }
 
     fn report(&mut self, part: Part, (region, offset): (Option<u32>, u64)) {

@@ -64,8 +64,8 @@ impl Store {
                 loaded
             }
             Err(doubt) => {
-                for shard in 0..self.shared.index.shard_count() {
-                    self.shared.index.sweep_shard(shard, |_| true);
+                for shard in 0..self.shared.catalog.index.shard_count() {
+                    self.shared.catalog.index.sweep_shard(shard, |_| true);
                 }
                 count(&self.shared.counters.snapshots_refused);
                 let error = &doubt as &dyn std::error::Error;
@@ -90,7 +90,7 @@ impl Store {
             return Err(Doubt::Wrong("index and region table differ"));
         }
         self.shared.clock.anchor(snapshot.directory.stamp);
-        for ((region, row), saved) in self.shared.regions.iter().zip(&loading.rows) {
+        for ((region, row), saved) in self.shared.catalog.regions.iter().zip(&loading.rows) {
             if saved.sealed {
                 row.raise_keep_until(saved.keep_until);
                 row.add_kills(usize::try_from(saved.kills).unwrap_or(usize::MAX));
@@ -134,7 +134,8 @@ impl Store {
         }
         let mut pieces: BTreeMap<_, Vec<Placed>> = BTreeMap::new();
         for (region, directory) in parts.into_values() {
-            let seed = self.shared.regions.seed_of(self.shared.regions.life(region));
+            let seed =
+                self.shared.catalog.regions.seed_of(self.shared.catalog.regions.life(region));
             for piece in directory.pieces {
                 pieces.entry(piece.of).or_default().push((region, seed, piece));
             }
@@ -147,7 +148,7 @@ impl Store {
         let start = layout.region_offset(region) + u64::from(layout.alignment);
         let range = start..start + SNAPSHOT_DIRECTORY_LEN as u64;
         let bytes = self.shared.device.read_exact(range).await?;
-        let seed = self.shared.regions.seed_of(self.shared.regions.life(region));
+        let seed = self.shared.catalog.regions.seed_of(self.shared.catalog.regions.life(region));
         Ok(SnapshotDirectory::decode(&bytes, seed).ok())
     }
 
@@ -162,7 +163,7 @@ impl Store {
         let damaged = |damage| Doubt::Damaged("region table", damage);
         let bytes = joined(&self.read_pieces(pieces).await?).map_err(damaged)?;
         let rows = SnapshotRow::decode_all(&bytes, count).map_err(damaged)?;
-        for ((_, row), saved) in self.shared.regions.iter().zip(&rows) {
+        for ((_, row), saved) in self.shared.catalog.regions.iter().zip(&rows) {
             let same_life = row.generation() == saved.generation;
             let is_as_saved = match row.state() {
                 RegionState::Free => !saved.sealed,
@@ -193,7 +194,7 @@ impl Store {
         if groups.ne(0..SNAPSHOT_GROUPS) {
             return Err(Doubt::Wrong("a part of the index is missing"));
         }
-        if snapshot.directory.shard_count as usize != self.shared.index.shard_count() {
+        if snapshot.directory.shard_count as usize != self.shared.catalog.index.shard_count() {
             return Err(Doubt::Wrong("its index is divided in another way"));
         }
         let total: u64 = snapshot.pieces.values().map(|pieces| length(pieces)).sum();
@@ -201,7 +202,7 @@ impl Store {
             Semaphore::new(SHARDS_KIB_MAX as usize),
             (total > INLINE_BYTES_MAX).then(|| Semaphore::new(threads)),
         );
-        let progress = &self.shared.progress;
+        let progress = &self.shared.recovery.progress;
         progress.parts_total.store(u64::from(SNAPSHOT_GROUPS), Ordering::Relaxed);
         let mut waiting = 0..SNAPSHOT_GROUPS;
         let mut running = FuturesUnordered::new();
@@ -276,7 +277,7 @@ impl Loading {
             }
         };
         let mut live = vec![0; self.rows.len()];
-        let index = &self.store.shared.index;
+        let index = &self.store.shared.catalog.index;
         let in_group = index.shard_count() / SNAPSHOT_GROUPS as usize;
         let mut words = 0;
         for shard in group as usize * in_group..(group as usize + 1) * in_group {

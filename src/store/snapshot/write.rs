@@ -77,7 +77,7 @@ impl Store {
         if log.check_epoch(Appender::Reclaim).is_err() {
             return Err("the device does not take the next epoch");
         }
-        if !shared.unverified.is_empty() {
+        if !shared.dead.unverified.is_empty() {
             // It may have words of entries that a change killed unseen.
             return Err("keys that collide were changed");
         }
@@ -88,15 +88,15 @@ impl Store {
         let settled = |row: &Region| {
             matches!(row.state(), RegionState::Free | RegionState::Sealed) && !row.in_memory()
         };
-        if !shared.regions.iter().all(|(_, row)| settled(row)) {
+        if !shared.catalog.regions.iter().all(|(_, row)| settled(row)) {
             return Err("a region is not complete on the device");
         }
         let layout = &shared.layout;
-        let shards = shared.index.shard_count() as u64;
+        let shards = shared.catalog.index.shard_count() as u64;
         let groups = u64::from(SNAPSHOT_GROUPS);
         let bytes = shards * dump::COUNT_LEN as u64
             + groups * GRANULE
-            + (shared.index.len() * dump::ENTRY_LEN) as u64
+            + (shared.catalog.index.len() * dump::ENTRY_LEN) as u64
             + u64::from(layout.region_count) * SNAPSHOT_ROW_LEN as u64;
         let usable = layout.region_size - first_piece_offset(layout.alignment);
         // Each region but the last is full of bytes or of pieces.
@@ -111,7 +111,7 @@ impl Store {
         let layout = &self.shared.layout;
         if self.shared.log.lock().has_ram_places() {
             let is_lost = |word: Word| word.location().split(layout).0 >= layout.region_count;
-            self.shared.index.sweep_shard(shard, is_lost);
+            self.shared.catalog.index.sweep_shard(shard, is_lost);
         }
     }
 
@@ -125,17 +125,17 @@ impl Store {
             at: self.shared.layout.region_size,
         };
         let mut bytes = Vec::new();
-        let in_group = self.shared.index.shard_count() / SNAPSHOT_GROUPS as usize;
+        let in_group = self.shared.catalog.index.shard_count() / SNAPSHOT_GROUPS as usize;
         for group in 0..SNAPSHOT_GROUPS {
             bytes.clear();
             for shard in group as usize * in_group..(group as usize + 1) * in_group {
                 self.drop_ram_only(shard);
-                self.shared.index.dump_shard(shard, &mut bytes);
+                self.shared.catalog.index.dump_shard(shard, &mut bytes);
             }
             writer.put(SnapshotPart::Shards(group), &bytes).await?;
         }
         bytes.clear();
-        for (_, row) in self.shared.regions.iter() {
+        for (_, row) in self.shared.catalog.regions.iter() {
             row_of(row).encode_into(&mut bytes);
         }
         writer.put(SnapshotPart::Regions, &bytes).await?;
@@ -188,7 +188,7 @@ impl Writer<'_> {
     fn begin_part(&mut self) {
         let region = self.free.pop_front().expect("enough free regions were counted");
         let generation = self.store.shared.log.lock().draw();
-        let seed = self.store.shared.regions.seed_of(Life::new(region, generation));
+        let seed = self.store.shared.catalog.regions.seed_of(Life::new(region, generation));
         self.parts.push(Part { region, generation, seed, pieces: Vec::new() });
         self.start = first_piece_offset(self.store.shared.layout.alignment);
         self.at = self.start;
@@ -231,7 +231,7 @@ impl Writer<'_> {
         let (superblock, _) = shared.log.lock().superblock();
         let stamp = shared.clock.now();
         let part_count = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
-        let shard_count = u32::try_from(shared.index.shard_count()).unwrap_or(u32::MAX);
+        let shard_count = u32::try_from(shared.catalog.index.shard_count()).unwrap_or(u32::MAX);
         let name = self.parts.first().map(|part| part.generation).unwrap_or_default();
         for (number, part) in (0..).zip(self.parts) {
             let alignment = shared.layout.alignment;

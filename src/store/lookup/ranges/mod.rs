@@ -101,7 +101,7 @@ impl RangeReader {
     ) -> Result<RangeReader, TruncatedBody> {
         let (head, reader) = object;
         assert!(range.start < range.end && range.end <= head.len, "{range:?} of {}", head.len);
-        count(&store.shared.ranges.ranges);
+        count(&store.shared.reading.ranges.ranges);
         let window = Window::new(Arc::clone(&store.shared), options, range.end - range.start);
         let mut reader = RangeReader {
             store: store.clone(),
@@ -129,7 +129,10 @@ impl RangeReader {
             self.advance().await?;
         }
         let chunk = self.ready.pop_front();
-        add(&self.store.shared.ranges.bytes, chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
+        add(
+            &self.store.shared.reading.ranges.bytes,
+            chunk.as_ref().map_or(0, |chunk| chunk.len() as u64),
+        );
         // A caller that counts bytes does not ask again for the end.
         self.finished = self.is_given();
         Ok(chunk)
@@ -229,7 +232,7 @@ impl RangeReader {
                 Err(Unavailable::TimedOut) => return Err(Unavailable::TimedOut),
                 // What was given so far is sound; the rest is read once more, by itself.
                 Ok(_) | Err(Unavailable::Missing) => {
-                    count(&self.store.shared.ranges.retries);
+                    count(&self.store.shared.reading.ranges.retries);
                     current.want.at = None;
                     break;
                 }
@@ -262,7 +265,7 @@ impl RangeReader {
             self.read_ahead();
             if let Some(pieces) = self.window.gather(life, &bytes)? {
                 // What was read in another life of the region is not looked at.
-                let is_present = self.store.shared.regions.is_in(life);
+                let is_present = self.store.shared.catalog.regions.is_in(life);
                 return if is_present { Ok(pieces) } else { Err(Unavailable::Missing) };
             }
             self.window.arrive().await?;
@@ -276,7 +279,7 @@ impl RangeReader {
         number: u32,
     ) -> Result<Checks, Unavailable> {
         let meta = self.wait_for(place.life, place.meta()).await?.concat();
-        let seed = self.store.shared.regions.seed_of(place.life);
+        let seed = self.store.shared.catalog.regions.seed_of(place.life);
         let header = EntryHeader::decode(&meta, seed, place.offset);
         let header = header.map_err(|_| Unavailable::Missing)?;
         let key = SliceKey { object: self.head.object, number }.encode();
@@ -295,13 +298,13 @@ impl RangeReader {
     /// gives it, with all its checks and second tries.
     async fn give_by_itself(&mut self, current: &mut Current) -> Result<(), TruncatedBody> {
         if current.want.at.take().is_some() {
-            count(&self.store.shared.ranges.retries);
+            count(&self.store.shared.reading.ranges.retries);
         }
         let within = current.want.within.clone();
         let watch = Stopwatch::start();
         let piece = current.by_itself.piece(&self.store, within);
         let piece = tokio::time::timeout(self.options.timeout, piece).await;
-        self.store.shared.ranges.waited(watch.elapsed());
+        self.store.shared.reading.ranges.waited(watch.elapsed());
         if piece.is_err() {
             self.window.count_timeout();
         }
@@ -315,7 +318,7 @@ impl RangeReader {
 impl Drop for RangeReader {
     fn drop(&mut self) {
         if !self.finished {
-            self.store.shared.ranges.cancelled.fetch_add(1, Ordering::Relaxed);
+            self.store.shared.reading.ranges.cancelled.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

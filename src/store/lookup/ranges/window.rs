@@ -93,7 +93,7 @@ impl Window {
         if len == 0 {
             return false;
         }
-        let permit = self.shared.range_budget.take(len);
+        let permit = self.shared.reading.bodies.take(len);
         let len = match &permit {
             Some(_) => len,
             None if self.reads.is_empty() => len.min(BODY_CHUNK),
@@ -112,7 +112,7 @@ impl Window {
             let watch = Stopwatch::start();
             // Nothing is taken from a slice that a touch may change, so the page cache will do.
             let read = shared.device.read_adaptive_within(timeout, offset, buf).await;
-            shared.ranges.reads.record(watch.elapsed());
+            shared.reading.ranges.reads.record(watch.elapsed());
             let timed_out =
                 read.as_ref().is_err_and(|error| error.source.kind() == io::ErrorKind::TimedOut);
             if read.is_err() && !timed_out {
@@ -157,7 +157,7 @@ impl Window {
                 self.reads.next().await
             }
         };
-        self.shared.ranges.waited(watch.elapsed());
+        self.shared.reading.ranges.waited(watch.elapsed());
         self.arrived.push_back(arrived.ok_or(Unavailable::Missing)?);
         Ok(())
     }
@@ -196,6 +196,6 @@ impl Window {
 
     /// Counts a range that was given up because of its time.
     pub fn count_timeout(&self) {
-        self.shared.ranges.timeouts.fetch_add(1, Ordering::Relaxed);
+        self.shared.reading.ranges.timeouts.fetch_add(1, Ordering::Relaxed);
     }
 }
