@@ -1,4 +1,4 @@
-//! The cache without the daemon: open a device, stream an object in, look a range of it up, shut
+//! The cache without the daemon: make or open one, stream an object in, look a range of it up, shut
 //! down. Run with `cargo run --example embed -- PATH`; an image file is made if nothing is at PATH.
 
 use std::ops::Range;
@@ -6,14 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions};
-use rawcached::clock::Clock;
-use rawcached::daemon::create_sparse;
-use rawcached::device::{Device, OpenOptions};
-use rawcached::store::{FormatOptions, Store};
-use rawcached::units::ByteSize;
+use rawcached::{Ack, Cache, CacheOptions, Condition, StoreOptions};
 
-const IMAGE_SIZE: ByteSize = ByteSize(256 << 20);
+const IMAGE_SIZE: u64 = 256 << 20;
 const KEY: &[u8] = b"videos/1/segment-7";
 /// Bytes of the object, and where the part of it is that is looked up.
 const LEN: usize = 10_000_000;
@@ -27,14 +22,11 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(path: PathBuf) -> anyhow::Result<()> {
-    let clock = Clock::system();
-    if !path.exists() {
-        create_sparse(&path, IMAGE_SIZE)?;
-        let device = Device::open(&OpenOptions::new(&path))?;
-        Store::format(&device, &FormatOptions::default(), &clock).await?;
-    }
-    let device = Device::open(&OpenOptions::new(&path))?;
-    let cache = Cache::open(device, CacheOptions::default(), clock).await?;
+    let options = CacheOptions::default();
+    let cache = match path.exists() {
+        true => Cache::open(&path, options).await?,
+        false => Cache::create(&path, Some(IMAGE_SIZE), options).await?,
+    };
     cache.ready().await;
 
     let body: Vec<u8> = (0..=255).cycle().take(LEN).collect();

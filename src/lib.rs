@@ -1,27 +1,90 @@
-//! Raw-disk cache storage for reverse proxies.
+//! A cache on a raw block device or an image file: crash-safe, checksummed, expired by TTL, evicted when
+//! full.
 //!
-//! `rawcached` owns a raw block device (or an image file), opens it with
-//! `O_DIRECT` and keeps cache entries on it: crash-safe, checksummed, expired by
-//! TTL and evicted when full. The daemon in `main.rs` serves them over a Unix
-//! socket; this library is the whole of it, for embedding.
+//! This is the store of the `rawcached` daemon as a library. It opens the device with `O_DIRECT`, keeps a
+//! compact index in memory, and streams large objects in and out. A cache may forget, it may not lie: what it
+//! gives is what was stored last, or nothing.
 //!
-//! Modules import downwards only, in this order (see `docs/ARCHITECTURE.md`):
+//! ```
+//! use rawcached::{Cache, CacheOptions, Condition, StoreOptions};
+//!
+//! # async fn example(path: std::path::PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = Cache::create(&path, Some(64 << 20), CacheOptions::default()).await?;
+//! cache.ready().await;
+//! let options = StoreOptions::default();
+//! cache.put_slice(b"greeting", b"hello", Condition::Always, &options).await?;
+//! let hit = cache.lookup(b"greeting").await.expect("it was just stored");
+//! assert_eq!(&hit.bytes().await?[..], b"hello");
+//! cache.shutdown().await?;
+//! # Ok(())
+//! # }
+//! # let path = std::env::temp_dir().join(format!("rawcached-doc-{}", std::process::id()));
+//! # let run = tokio::runtime::Runtime::new().unwrap().block_on(example(path.clone()));
+//! # std::fs::remove_file(path).unwrap();
+//! # run.unwrap();
+//! ```
+//!
+//! [`Cache`] is where to begin: [`Cache::create`] and [`Cache::open`] by path, [`Cache::lookup`] gives a [`Hit`],
+//! [`Cache::store`] a [`Writer`] for bodies that come piece by piece. It needs a tokio runtime with I/O and
+//! time, in which its background work runs; dropping the last handle closes it.
+//!
+//! The daemon, its servers and its tools are behind the feature `daemon`, which is on by default: without it
+//! the library needs no HTTP, command line or allocator.
+//!
+//! The modules are public for the daemon, the tests and the benchmarks of this package, not for others: they
+//! may change at any time.
+//!
+//! They import downwards only, in this order (see `docs/ARCHITECTURE.md`):
 //! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `inspect` → `store` →
 //! `format` → `device` → `clock`, `deadlines`, `histogram`, `units`, `planted`.
 
+#[doc(hidden)]
 pub mod cache;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod clock;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod config;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod daemon;
 mod deadlines;
+#[doc(hidden)]
 pub mod device;
+#[doc(hidden)]
 pub mod format;
+#[doc(hidden)]
 pub mod histogram;
+#[doc(hidden)]
 pub mod inspect;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod metrics;
 #[doc(hidden)]
 pub mod planted;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod server;
+#[doc(hidden)]
 pub mod store;
+#[doc(hidden)]
 pub mod units;
+
+#[doc(inline)]
+pub use cache::{
+    Ack, BodyReader, Cache, CacheError, CacheOptions, CacheStats, Condition, Hit, KEY_LEN_MAX,
+    Lifetime, METADATA_LEN_MAX, RangeOptions, StoreError, StoreOptions, Stored, Tier,
+    TruncatedBody, Writer, ZeroRangeOption,
+};
+#[doc(inline)]
+pub use clock::{Clock, Timestamp};
+#[doc(inline)]
+pub use device::{
+    Device, DeviceError, EngineKind, IoMode, OpenError as DeviceOpenError,
+    OpenOptions as DeviceOptions,
+};
+#[doc(inline)]
+pub use store::{FormatError, FormatOptions, OpenError, Store};

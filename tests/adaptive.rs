@@ -55,7 +55,7 @@ async fn format(device: &Device, uuid: u8) {
 
 async fn open(device: Device) -> (Cache, Clock) {
     let clock = Clock::manual(START);
-    let cache = Cache::open(device, cache_options(), clock.clone()).await.unwrap();
+    let cache = Cache::open_device(device, cache_options(), clock.clone()).await.unwrap();
     cache.ready().await;
     (cache, clock)
 }

@@ -78,7 +78,7 @@ async fn format(device: &Device) {
 }
 
 async fn open(device: Device, options: CacheOptions, clock: &Clock) -> (Cache, Metrics) {
-    let cache = Cache::open(device, options, clock.clone()).await.unwrap();
+    let cache = Cache::open_device(device, options, clock.clone()).await.unwrap();
     cache.ready().await;
     let metrics = Metrics::new();
     let counted = cache.clone();

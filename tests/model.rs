@@ -114,8 +114,9 @@ impl Run {
             hash_mask: self.scenario.hash_mask,
             ..CacheOptions::default()
         };
-        let cache =
-            runtime.block_on(Cache::open(self.device.open(), options, self.clock.clone())).unwrap();
+        let cache = runtime
+            .block_on(Cache::open_device(self.device.open(), options, self.clock.clone()))
+            .unwrap();
         if self.rng.u32(0..3) > 0 {
             runtime.block_on(cache.ready());
         }

@@ -55,7 +55,7 @@ impl Rig {
         };
         let cache = runtime.block_on(async {
             Store::format(&sim.open(), &format, &clock).await.unwrap();
-            let cache = Cache::open(sim.open(), options, clock).await.unwrap();
+            let cache = Cache::open_device(sim.open(), options, clock).await.unwrap();
             cache.ready().await;
             cache
         });
@@ -394,7 +394,7 @@ fn zeros_are_refused() {
     let mut reader = rig.run(hit.range(5..2_000_000)).unwrap();
     assert_eq!(rig.run(all(&mut reader)).unwrap(), body(1, 3 * MIB)[5..2_000_000]);
     assert_eq!(rig.stats().ranges, 1, "the options of the hit count");
-    let opened = rig.run(Cache::open(
+    let opened = rig.run(Cache::open_device(
         rig.sim.open(),
         options(zeros[0]),
         Clock::manual(Timestamp(1_000_000)),

@@ -111,7 +111,7 @@ async fn open(setup: Setup) -> anyhow::Result<(Cache, SimDevice)> {
         scrub_bytes_per_sec: 0,
         ..CacheOptions::default()
     };
-    let cache = Cache::open(handle, options, clock).await?;
+    let cache = Cache::open_device(handle, options, clock).await?;
     cache.ready().await;
     Ok((cache, device))
 }

@@ -148,7 +148,7 @@ async fn fill(options: &OpenOptions, len: u64) -> anyhow::Result<()> {
 
 async fn open(options: &OpenOptions) -> anyhow::Result<Cache> {
     let cache_options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
-    let cache = Cache::open(Device::open(options)?, cache_options, Clock::system()).await?;
+    let cache = Cache::open_device(Device::open(options)?, cache_options, Clock::system()).await?;
     cache.ready().await;
     Ok(cache)
 }

@@ -125,7 +125,8 @@ async fn start(name: &str, arguments: &Arguments) -> anyhow::Result<()> {
     let watch = Stopwatch::start();
     let options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
     let cache =
-        Cache::open(Device::open(&OpenOptions::new(path))?, options, Clock::system()).await?;
+        Cache::open_device(Device::open(&OpenOptions::new(path))?, options, Clock::system())
+            .await?;
     let mut first_hit = "-".to_owned();
     if name.ends_with('+') {
         let body = Bytes::from_static(b"new");

@@ -133,7 +133,7 @@ async fn start(sim: &SimDevice, clock: &Clock) -> anyhow::Result<Start> {
     let (watch, began) = (Stopwatch::start(), Instant::now());
     let (reads, processor) = (sim.counts().reads, ProcessorTime::own()?.total());
     let options = CacheOptions { ram_bytes: 0, scrub_bytes_per_sec: 0, ..CacheOptions::default() };
-    let cache = Cache::open(sim.open(), options, clock.clone()).await?;
+    let cache = Cache::open_device(sim.open(), options, clock.clone()).await?;
     let (opened, reads) = (watch.elapsed() + began.elapsed(), sim.counts().reads - reads);
     let is_reading = |cache: &Cache| {
         let recovery = cache.stats().store.recovery;

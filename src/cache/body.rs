@@ -1,10 +1,15 @@
 //! The bytes of a body or of a range of it, piece by piece and in order. Owns the choice between
 //! reading slice after slice and reading in parallel.
 
+use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{Stream, TryStreamExt as _, try_unfold};
+use tokio::io::AsyncBufRead;
+use tokio_util::io::StreamReader;
 
 use crate::format::ObjectHead;
 use crate::store::{
@@ -13,6 +18,12 @@ use crate::store::{
 
 /// Gives the bytes of a range of a body. What it gave is verified; dropping it ends the reading.
 pub struct BodyReader(Source);
+
+impl fmt::Debug for BodyReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyReader").finish_non_exhaustive()
+    }
+}
 
 enum Source {
     /// In memory already.
@@ -110,6 +121,20 @@ impl BodyReader {
             },
             Source::Parallel(reader) => reader.next_chunk().await,
         }
+    }
+}
+
+impl BodyReader {
+    /// The pieces of the range as a stream; the first error ends it.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, TruncatedBody>> + Send + 'static {
+        try_unfold(self, async |mut body| Ok(body.next_chunk().await?.map(|piece| (piece, body))))
+    }
+
+    /// The bytes of the range, as other readers give theirs; short with
+    /// [`io::ErrorKind::UnexpectedEof`] where a piece is missing.
+    pub fn into_async_read(self) -> impl AsyncBufRead + Send + 'static {
+        let short = |error| io::Error::new(io::ErrorKind::UnexpectedEof, error);
+        StreamReader::new(Box::pin(self.into_stream().map_err(short)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a lookup gives: an entry's metadata at once, its body or a range of it piece by piece.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,14 @@ pub struct Hit {
     /// What [`Hit::next_chunk`] gives. The mutex, never locked, makes a hit `Sync`, which reads
     /// under way are not. Most hits are moved a few times and never have one.
     body: Option<Box<Mutex<BodyReader>>>,
+}
+
+impl fmt::Debug for Hit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut hit = f.debug_struct("Hit");
+        hit.field("len", &self.len()).field("cas", &self.cas()).field("tier", &self.tier);
+        hit.field("lifetime", &self.lifetime()).finish_non_exhaustive()
+    }
 }
 
 /// Where the body is.
@@ -180,6 +189,24 @@ impl Hit {
                 BodyReader::object(&sliced.object, range, &sliced.options).await
             }
         }
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// A piece was evicted, is damaged or took too long.
+    pub async fn bytes(&self) -> Result<Bytes, TruncatedBody> {
+        let mut body = self.range(0..self.len()).await?;
+        let first = body.next_chunk().await?.unwrap_or_default();
+        if first.len() as u64 == self.len() {
+            return Ok(first);
+        }
+        let mut whole = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
+        whole.extend_from_slice(&first);
+        while let Some(piece) = body.next_chunk().await? {
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.into())
     }
 
     /// The next piece of the whole body, at most 1 MiB; `None` at its end.

@@ -3,10 +3,12 @@
 
 mod body;
 mod hit;
+mod paths;
 mod ram;
 mod staging;
 mod writer;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use bytes::Bytes;
 
 pub use body::BodyReader;
 pub use hit::Hit;
+pub use paths::CacheError;
 pub use writer::Writer;
 
 pub use crate::store::{
@@ -52,6 +55,7 @@ pub struct CacheOptions {
     /// Longest time that a streamed store waits for a share of that memory before it is refused.
     pub staging_wait: Duration,
     /// Bits of the key hash that are used: all of them, but for tests that want collisions.
+    #[doc(hidden)]
     pub hash_mask: u64,
     /// Sequence numbers in one epoch: as many as there are, but for tests that want it to end soon.
     #[doc(hidden)]
@@ -121,9 +125,19 @@ pub struct CacheStats {
 
 /// A handle on an open cache. Clones share it; it works from any thread and runtime, its
 /// background work runs in the runtime that opened it.
+///
+/// With the last clone the cache closes: what was accepted is made durable in the background, and the
+/// device is free for the next opener as soon as that is done and no [`Hit`] is left. Who wants to know
+/// when, and whether it went well, calls [`Cache::shutdown`] before.
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("store", &self.inner.store).finish_non_exhaustive()
+    }
 }
 
 struct Inner {
@@ -134,12 +148,18 @@ struct Inner {
     staging: Staging,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.store.close();
+    }
+}
+
 impl Cache {
     /// Opens a formatted device as a cache. Recovery goes on in the background; see [`Cache::is_ready`].
     ///
     /// # Errors
     /// The device is not formatted, damaged, not the one that was formatted, or failed.
-    pub async fn open(
+    pub async fn open_device(
         device: Device,
         options: CacheOptions,
         clock: Clock,
@@ -454,6 +474,7 @@ fn check_lengths(key: &[u8], metadata: &[u8]) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
+#[cfg(feature = "daemon")]
 impl Cache {
     /// An empty cache on a simulated device of 16 MiB, for tests of the layers above.
     pub(crate) async fn simulated(clock: Clock) -> Cache {
@@ -462,7 +483,7 @@ impl Cache {
         let options =
             crate::store::FormatOptions { uuid, ..crate::store::FormatOptions::default() };
         Store::format(&device, &options, &clock).await.unwrap();
-        let cache = Cache::open(device, CacheOptions::default(), clock).await.unwrap();
+        let cache = Cache::open_device(device, CacheOptions::default(), clock).await.unwrap();
         cache.ready().await;
         cache
     }

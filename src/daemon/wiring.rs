@@ -56,7 +56,7 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
     };
     // It may wait for seconds.
     let device = spawn_blocking(move || Device::open(&options)).await??;
-    match Cache::open(device, cache_options(config), clock).await {
+    match Cache::open_device(device, cache_options(config), clock).await {
         Err(OpenError::NotFormatted(_)) => Err(unformatted(&config.device().path)),
         opened => Ok(opened?),
     }

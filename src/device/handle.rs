@@ -7,6 +7,7 @@ mod reads;
 mod tests;
 mod wait;
 
+use std::fmt;
 use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -52,6 +53,12 @@ const STALLS_MAX: u32 = 64;
 #[derive(Clone)]
 pub struct Device {
     inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("path", &self.inner.info.path).finish_non_exhaustive()
+    }
 }
 
 /// The bytes of one range, wherever it starts and ends.

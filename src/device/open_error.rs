@@ -12,6 +12,7 @@ use crate::device::file_holder;
 
 /// Why a device did not open.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// It is a directory, a character device, a socket.
     #[error("{} is neither a block device nor a regular file: name one of these", path.display())]

@@ -61,6 +61,7 @@ fn random() -> [u8; 16] {
 
 /// Why a device could not be formatted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FormatError {
     /// The device cannot be divided as asked.
     #[error(transparent)]

@@ -54,6 +54,20 @@ impl Store {
         written
     }
 
+    /// Begins [`Store::shutdown`] in the runtime that opened the store, unless somebody did; without that
+    /// runtime what is not durable is lost, as in a crash.
+    pub fn close(&self) {
+        if self.shared.background.tasks.lock().is_none() {
+            return;
+        }
+        let store = self.clone();
+        self.shared.background.runtime.spawn(async move {
+            if let Err(error) = store.shutdown().await {
+                tracing::error!(%error, "the cache was not closed well");
+            }
+        });
+    }
+
     /// Makes all durable that was accepted, with a snapshot of the index if there was a change: without
     /// one a snapshot that was there still counts.
     async fn write_last(&self) -> Result<(), StoreError> {

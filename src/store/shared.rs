@@ -2,6 +2,7 @@
 //! there; who changes what, the other files say.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,6 +60,12 @@ pub(super) const FILL_LOCKS: usize = 64;
 #[derive(Clone)]
 pub struct Store {
     pub(super) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("device", &self.shared.device).finish_non_exhaustive()
+    }
 }
 
 /// One open store.

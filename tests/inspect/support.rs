@@ -38,7 +38,7 @@ pub async fn put(filled: &mut Filled, cache: &Cache, key: &[u8], len: usize, ttl
 
 pub async fn open(device: &SimDevice, clock: &Clock) -> Cache {
     let options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
-    let cache = Cache::open(device.open(), options, clock.clone()).await.unwrap();
+    let cache = Cache::open_device(device.open(), options, clock.clone()).await.unwrap();
     cache.ready().await;
     cache
 }

@@ -60,7 +60,7 @@ async fn open_cache(device: Device, cache_options: CacheOptions, clock: Clock) -
         ..FormatOptions::default()
     };
     Store::format(&device, &options, &clock).await.unwrap();
-    let cache = Cache::open(device, cache_options, clock).await.unwrap();
+    let cache = Cache::open_device(device, cache_options, clock).await.unwrap();
     cache.ready().await;
     cache
 }

@@ -181,7 +181,7 @@ impl Rig {
     /// Opens the cache, as a new process would; recovery may still be running.
     pub fn begin(&mut self) -> Result<(), rawcached::cache::OpenError> {
         let runtime = runtime();
-        let open = Cache::open(self.sim.open(), self.options, self.clock.clone());
+        let open = Cache::open_device(self.sim.open(), self.options, self.clock.clone());
         let cache = runtime.block_on(open)?;
         self.life = Some((cache, runtime));
         Ok(())
@@ -223,7 +223,7 @@ impl Rig {
     pub fn open_cut_off_after(&mut self, operations: u64) {
         let device = self.sim.open();
         self.sim.freeze_after(operations);
-        let open = Cache::open(device, self.options, self.clock.clone());
+        let open = Cache::open_device(device, self.options, self.clock.clone());
         // Either it hangs on the device, or it was done before.
         runtime().block_on(async { drop(tokio::time::timeout(secs(1), open).await) });
     }

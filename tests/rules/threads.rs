@@ -88,7 +88,7 @@ fn threads_store_and_read_large_entries_side_by_side() {
     let format =
         FormatOptions { uuid: UUID, region_size: Some(8 << 20), ..FormatOptions::default() };
     let open = || {
-        let cache = Cache::open(sim.open(), plain(), clock.clone());
+        let cache = Cache::open_device(sim.open(), plain(), clock.clone());
         let cache = background.block_on(cache).unwrap();
         background.block_on(cache.ready());
         cache

@@ -255,7 +255,7 @@ impl Run {
             let opened = tokio::select! {
                 biased;
                 () = device.frozen() => return None,
-                opened = Cache::open(handle, self.options(), clock.clone()) => opened,
+                opened = Cache::open_device(handle, self.options(), clock.clone()) => opened,
             };
             match opened {
                 Ok(cache) => return Some(cache),

@@ -94,7 +94,7 @@ fn side_by_side(shared: &Shared) {
 }
 
 fn open(device: Device, ram_bytes: u64, background: &Runtime) -> Cache {
-    let cache = Cache::open(device, options(ram_bytes), Clock::system());
+    let cache = Cache::open_device(device, options(ram_bytes), Clock::system());
     let cache = background.block_on(cache).unwrap();
     background.block_on(cache.ready());
     cache

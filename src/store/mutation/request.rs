@@ -70,6 +70,7 @@ pub struct Value<'a> {
 
 /// Why a store did not happen. Unless a condition failed, the older entry of the key is gone or going.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// The key is empty or longer than [`KEY_LEN_MAX`].
     #[error("the key has {0} bytes; it must have 1 to {KEY_LEN_MAX}")]

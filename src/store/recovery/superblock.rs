@@ -11,6 +11,7 @@ use crate::store::superblock::write_superblock;
 
 /// Why a device cannot be opened as a store.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Neither superblock copy is sound.
     #[error("no superblock found ({0}): format the device first with `rawcached format`")]

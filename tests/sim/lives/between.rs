@@ -87,7 +87,7 @@ impl Run {
         let keys = self.world.keys_max();
         runtime().block_on(async {
             let options = CacheOptions { ram_bytes: 0, ..self.options() };
-            let Ok(cache) = Cache::open(device.open(), options, clock).await else {
+            let Ok(cache) = Cache::open_device(device.open(), options, clock).await else {
                 return BTreeMap::new();
             };
             cache.ready().await;

@@ -1,0 +1,151 @@
+//! Goal: the library by itself is a cache that a program can make, use, drop and open again. Method: names
+//! at the crate's root (and a watch), on image files, as a program that embeds it would.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use rawcached::clock::Stopwatch;
+use rawcached::{Cache, CacheError, CacheOptions, Condition, StoreOptions};
+use tokio::io::AsyncReadExt as _;
+
+const SIZE: Option<u64> = Some(64 << 20);
+
+fn image() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    (directory, path)
+}
+
+/// A body of two slices and a bit.
+fn large() -> Vec<u8> {
+    (0..5_000_000_u32).map(|n| (n % 251) as u8).collect()
+}
+
+async fn create(path: &Path) -> Cache {
+    let cache = Cache::create(path, SIZE, CacheOptions::default()).await.unwrap();
+    cache.ready().await;
+    cache
+}
+
+async fn put(cache: &Cache, key: &str, body: &[u8]) {
+    let options = StoreOptions::default();
+    cache.put_slice(key.as_bytes(), body, Condition::Always, &options).await.unwrap();
+}
+
+/// Opens the cache as soon as its device is free; tells how long that took.
+async fn open_when_free(path: &Path) -> (Cache, Duration) {
+    let watch = Stopwatch::start();
+    let cache = Cache::open(path, CacheOptions::default()).await.unwrap();
+    let took = watch.elapsed();
+    cache.ready().await;
+    (cache, took)
+}
+
+#[tokio::test]
+async fn what_was_stored_is_there_after_a_shutdown_and_after_a_drop() {
+    let (_directory, path) = image();
+    let cache = create(&path).await;
+    put(&cache, "small", b"one").await;
+    cache.shutdown().await.unwrap();
+    drop(cache);
+    let (cache, _) = open_when_free(&path).await;
+    assert_eq!(&cache.lookup(b"small").await.unwrap().bytes().await.unwrap()[..], b"one");
+    put(&cache, "small", b"two").await;
+    drop(cache);
+    let (cache, took) = open_when_free(&path).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(&cache.lookup(b"small").await.unwrap().bytes().await.unwrap()[..], b"two");
+}
+
+#[tokio::test]
+async fn a_clone_keeps_a_cache_open_and_the_last_one_closes_it() {
+    let (_directory, path) = image();
+    let cache = create(&path).await;
+    let clone = cache.clone();
+    drop(cache);
+    put(&clone, "key", b"value").await;
+    assert!(clone.lookup(b"key").await.is_some());
+    let hit = clone.lookup(b"key").await.unwrap();
+    drop(clone);
+    drop(hit);
+    assert!(open_when_free(&path).await.1 < Duration::from_secs(1));
+}
+
+#[test]
+fn a_cache_that_is_dropped_with_its_runtime_frees_the_device() {
+    let (_directory, path) = image();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cache = runtime.block_on(create(&path));
+    runtime.shutdown_background();
+    drop(cache);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        assert!(open_when_free(&path).await.1 < Duration::from_secs(1));
+    });
+}
+
+#[tokio::test]
+async fn bodies_come_whole_as_streams_and_as_readers() {
+    let (_directory, path) = image();
+    let cache = create(&path).await;
+    let body = large();
+    for (key, body) in [("empty", &[][..]), ("small", &body[..100]), ("large", &body[..])] {
+        put(&cache, key, body).await;
+        let hit = cache.lookup(key.as_bytes()).await.unwrap();
+        assert_eq!(hit.bytes().await.unwrap(), body);
+        let pieces = hit.range(0..hit.len()).await.unwrap().into_stream();
+        let pieces: Vec<_> = pieces.try_collect().await.unwrap();
+        assert_eq!(pieces.concat(), body);
+        let half = hit.len() / 2;
+        let mut reader =
+            std::pin::pin!(hit.range(half..hit.len()).await.unwrap().into_async_read());
+        let mut found = Vec::new();
+        reader.read_to_end(&mut found).await.unwrap();
+        assert_eq!(found, body[body.len() / 2..]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_there_is_left_as_it_is() {
+    let (_directory, path) = image();
+    let cache = create(&path).await;
+    put(&cache, "key", b"value").await;
+    cache.shutdown().await.unwrap();
+    drop(cache);
+    let options = CacheOptions::default();
+    let again = Cache::create(&path, SIZE, options).await.err().unwrap();
+    assert!(matches!(again, CacheError::Image { .. }), "{again}");
+    let again = Cache::create(&path, None, options).await.err().unwrap();
+    assert!(again.to_string().contains("holds a cache already"), "{again}");
+    let (cache, _) = open_when_free(&path).await;
+    assert!(cache.lookup(b"key").await.is_some());
+
+    let other = path.with_file_name("other");
+    std::fs::write(&other, vec![0; 1 << 20]).unwrap();
+    assert!(matches!(Cache::open(&other, options).await.err().unwrap(), CacheError::Open(_)));
+    let missing = Cache::open(path.with_file_name("missing"), options).await.err().unwrap();
+    assert!(matches!(missing, CacheError::Device(_)), "{missing}");
+}
+
+#[test]
+fn every_type_can_be_shown_and_errors_are_errors() {
+    fn shown<T: std::fmt::Debug + Send>() {}
+    fn error<T: std::error::Error + Send + Sync + 'static>() {}
+    shown::<(rawcached::Ack, rawcached::BodyReader, Cache, CacheOptions, rawcached::CacheStats)>();
+    shown::<(Condition, rawcached::Hit, rawcached::Lifetime, rawcached::RangeOptions)>();
+    shown::<(StoreOptions, rawcached::Stored, rawcached::Tier, rawcached::Writer)>();
+    shown::<(rawcached::Clock, rawcached::Timestamp, rawcached::Device, rawcached::DeviceOptions)>(
+    );
+    shown::<(rawcached::EngineKind, rawcached::IoMode, rawcached::FormatOptions, rawcached::Store)>(
+    );
+    error::<CacheError>();
+    error::<rawcached::StoreError>();
+    error::<rawcached::TruncatedBody>();
+    error::<rawcached::ZeroRangeOption>();
+    error::<rawcached::DeviceError>();
+    error::<rawcached::DeviceOpenError>();
+    error::<rawcached::FormatError>();
+    error::<rawcached::OpenError>();
+}
