@@ -10,9 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sources::{Source, identifier};
 
-/// What stands before the name in a call of a method.
-const RECEIVERS: [&str; 9] =
-    ["self.", "store.", "shared.", "cache.", "log.", "lock().", "Self::", "Store::", "Log::"];
+/// What stands before the name in a call of a method, beside the type's name.
+const RECEIVERS: [&str; 7] = ["self.", "store.", "shared.", "cache.", "log.", "lock().", "Self::"];
 
 /// Of each file the files that it needs, and what of them.
 pub type Needs<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<String>>>;
@@ -37,7 +36,7 @@ pub fn needs<'a>(files: &[&'a Source]) -> Needs<'a> {
             let is_own = ["(", "<"]
                 .iter()
                 .any(|end| file.text.contains(&format!("fn {}{end}", method.name)));
-            if !is_own && calls(&file.text, method.name) {
+            if !is_own && calls(&file.text, &method) {
                 add(&file.name, method.file, format!("{}()", method.name));
             }
         }
@@ -141,6 +140,7 @@ fn target_of<'a>(path: &str, files: &[&'a Source]) -> Option<&'a Source> {
 
 /// A method that one file defines, of a type that has methods in several.
 struct Method<'a> {
+    of: &'a str,
     name: &'a str,
     file: &'a str,
     /// Where the type is known: everywhere, or below a folder if another one has a type of that name.
@@ -167,10 +167,10 @@ fn methods_with_one_file<'a>(files: &[&'a Source]) -> Vec<Method<'a>> {
     }
     methods.retain(|_, by_name| by_name.values().flatten().collect::<BTreeSet<_>>().len() > 1);
     let mut found = Vec::new();
-    for ((_, scope), by_name) in methods {
+    for ((of, scope), by_name) in methods {
         for (name, files) in by_name {
             if let (Some(file), 1) = (files.first(), files.len()) {
-                found.push(Method { name, file, scope: scope.clone() });
+                found.push(Method { of, name, file, scope: scope.clone() });
             }
         }
     }
@@ -198,19 +198,16 @@ fn scope_of(name: &str, file: &Source, files: &[&Source]) -> String {
     }
 }
 
-fn calls(text: &str, name: &str) -> bool {
+fn calls(text: &str, Method { of, name, .. }: &Method<'_>) -> bool {
     let call = format!("{name}(");
+    let by_type = format!("{of}::");
+    let receivers: Vec<&str> = RECEIVERS.into_iter().chain([by_type.as_str()]).collect();
     text.match_indices(&call).any(|(at, _)| {
-        let before = text[..at].trim_end();
-        let (chained, line) = (before.len() < at, before.lines().next_back().unwrap_or_default());
-        !chained
-            && (line.trim_start() == "."
-                || RECEIVERS.iter().any(|receiver| {
-                    let rest = line.strip_suffix(receiver);
-                    rest.is_some_and(|rest| {
-                        !rest.ends_with(|c: char| c.is_alphanumeric() || c == '_')
-                    })
-                }))
+        let line = text[..at].lines().next_back().unwrap_or_default();
+        let is_whole = |rest: &str| !rest.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let ends = |receiver: &&str| line.strip_suffix(*receiver).is_some_and(is_whole);
+        // Alone on its line: it goes on from the line before.
+        line.trim_start() == "." || receivers.iter().any(ends)
     })
 }
 
