@@ -1,7 +1,7 @@
 //! Entries whose bytes are damaged. Owns that they leave the index with a tombstone.
 
-use crate::store::catalog::Candidate;
 use crate::store::counters::count;
+use crate::store::entries::Candidate;
 use crate::store::log::core::Log;
 use crate::store::log::removals::Tombstone;
 use crate::store::log::write::Ticket;
@@ -21,13 +21,9 @@ impl Store {
             // The index and its snapshot must agree with the region table.
             return false;
         }
-        let mut bucket = self.shared.catalog.index.lock(key_hash);
+        let mut bucket = self.shared.catalog.lock(key_hash);
         let same = self.is_present(candidate.place());
         let removed = same.then(|| bucket.remove(candidate.location())).flatten();
-        if let Some(word) = removed {
-            // Under the lock: reclaim counts on it that no word means nothing alive.
-            self.shared.uncount(word);
-        }
         drop(bucket);
         if removed.is_some() {
             // It may be another key's, which then has no kill record of its own.

@@ -7,6 +7,7 @@ mod catalog;
 mod counters;
 mod damage;
 mod durability;
+mod entries;
 mod entry;
 mod formatting;
 pub mod index;
@@ -27,6 +28,7 @@ mod snapshot;
 mod stats;
 mod superblock;
 mod timekeeper;
+mod transaction;
 
 pub use counters::CountersSnapshot;
 pub use entry::Entry;
@@ -34,7 +36,7 @@ pub use formatting::{FormatError, FormatOptions};
 pub use index::key_hash::KeyHasher;
 pub use index::word::{Location, SizeClass, Word};
 // What a look at a device without a store needs too.
-pub use catalog::Tier;
+pub use entries::Tier;
 pub use large::room::Room;
 pub use log::write::Ticket;
 pub use lookup::bodies::ObjectReader;

@@ -17,11 +17,11 @@ use crate::clock::Clock;
 use crate::deadlines::Deadlines;
 use crate::device::Device;
 use crate::format::{Kind, Layout, Sequence, Superblock, Uuid};
+use crate::store::catalog::Catalog;
 use crate::store::counters::Counters;
-use crate::store::index::Index;
 use crate::store::index::key_hash::KeyHasher;
 use crate::store::index::unverified::Unverified;
-use crate::store::index::word::{Location, Word};
+use crate::store::index::word::Location;
 use crate::store::large::{Discard, LargeObjects};
 use crate::store::log::core::Log;
 use crate::store::log::health::Health;
@@ -91,13 +91,6 @@ pub(super) struct Shared {
     pub(super) signals: Signals,
     pub(super) background: Background,
     pub(super) counters: Counters,
-}
-
-/// What index, accounts of regions and RAM tier say of entries: they change together.
-pub(super) struct Catalog {
-    pub(super) index: Index,
-    pub(super) regions: Arc<RegionTable>,
-    pub(super) resident: Arc<dyn Resident>,
 }
 
 /// Objects of many slices.
@@ -278,7 +271,7 @@ impl Shared {
                 discards: Mutex::default(),
                 touch_locks: (0..FILL_LOCKS).map(|_| Arc::default()).collect(),
             },
-            catalog: Catalog { index: Index::new(), regions, resident },
+            catalog: Catalog::new(regions, resident, layout),
             reading: Reading {
                 scans: Semaphore::new(1),
                 lookups: Semaphore::new(READING_LEN_MAX as usize),
@@ -335,14 +328,6 @@ impl Shared {
 
     pub(super) fn set_purge_floor(&self, floor: Sequence) {
         self.dead.purge_floor.store(floor.0, Ordering::Release);
-    }
-
-    /// A word left the index: its region has less alive.
-    pub(super) fn uncount(&self, word: Word) {
-        let (region, _) = word.location().split(&self.layout);
-        if let Some(row) = self.catalog.regions.get(region) {
-            row.sub_live(word.class().len_max());
-        }
     }
 
     /// The place of the `number`th entry that is in RAM only.

@@ -6,8 +6,8 @@ pub(super) mod load;
 pub(super) mod ranges;
 pub(super) mod sought;
 
-pub(in crate::store) use crate::store::catalog::Candidate;
-pub(in crate::store) use crate::store::catalog::Tier;
+pub(in crate::store) use crate::store::entries::Candidate;
+pub(in crate::store) use crate::store::entries::Tier;
 pub(in crate::store) use crate::store::lookup::load::Extent;
 pub(in crate::store) use crate::store::lookup::load::Loaded;
 
@@ -108,7 +108,7 @@ impl Store {
     /// Notes that a candidate answered a lookup.
     fn count_hit(&self, key_hash: u64, candidate: Candidate) {
         if !candidate.is_hit {
-            self.shared.catalog.index.lock(key_hash).mark_hit(candidate.location());
+            self.shared.catalog.lock(key_hash).mark_hit(candidate.location());
         }
         if self.shared.catalog.regions.unread_count() > 0
             && self.is_of_earlier_start(candidate.place())

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::format::{Kind, ObjectHead, Sequence};
-use crate::store::catalog::{Candidate, Tier};
 use crate::store::counters::count;
+use crate::store::entries::{Candidate, Tier};
 use crate::store::entry::Entry;
 use crate::store::index::unverified::LOOKS_MAX;
 use crate::store::log::core::Log;

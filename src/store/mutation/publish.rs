@@ -1,13 +1,13 @@
-//! Publishing: a slot goes to the log and the index points to it in one step under the append lock. Owns that
-//! step; what is found and who waits is for its callers.
+//! Changes of clients that become visible: values, heads, slices, and what is kept in RAM only. Owns what is
+//! verified and displaced with each; what was found and who waits is for its callers.
 
 use crate::clock::Timestamp;
 use crate::format::{Kill, Kind, Sequence, SliceKey};
 use crate::planted::{self, Bug};
-use crate::store::catalog::Tier;
+use crate::store::catalog::Bucket;
 use crate::store::counters::add;
+use crate::store::entries::Tier;
 use crate::store::entry::{Entry, SlotBytes};
-use crate::store::index::Locked;
 use crate::store::index::word::SizeClass;
 use crate::store::log::append::Reservation;
 use crate::store::log::appender::{Appender, NoRoom};
@@ -18,8 +18,8 @@ use crate::store::mutation::fills::Fill;
 use crate::store::mutation::find::Found;
 use crate::store::mutation::request::{Lifetime, StoreError};
 use crate::store::mutation::room::Patience;
-use crate::store::place::Place;
 use crate::store::shared::Store;
+use crate::store::transaction::{Transaction, Written};
 
 /// How one attempt to publish ended.
 pub(in crate::store) enum Attempt {
@@ -53,39 +53,33 @@ impl Store {
         found: &Found,
     ) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
-        let mut log = shared.log.lock();
+        let log = shared.log.lock();
         self.check_open(change.fill)?;
-        let at = match log.reserve(change.slot, Appender::Client, shared.clock.now()) {
-            Ok(at) => at,
+        let (slot, key_hash) = (change.slot, change.key_hash);
+        let transaction = Transaction::begin(self, log, (slot, key_hash), Appender::Client);
+        let transaction = match transaction {
+            Ok(transaction) => transaction,
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
-        shared.recovery.changed.note(change.key_hash);
-        let mut bucket = shared.catalog.index.lock(change.key_hash);
-        if !self.is_unchanged(&bucket, &found.places) {
-            return Ok(Attempt::Changed);
-        }
-        let sequence = log.draw();
-        self.unlink(found, (change.key_hash, sequence), (&mut bucket, &mut log));
-        let class = SizeClass::of(change.slot.len());
-        let row = shared.catalog.regions.on_device(at.region);
-        let touches = row.touches();
-        row.add_live(class.len_max());
-        bucket.insert(at.place.location(), class);
-        drop(bucket);
-        let supersedes = found.may_supersede(&log, change.key_hash);
-        let (ticket, unfilled) =
-            log.append(at, change.slot, change.key_hash, (sequence, supersedes));
-        log.count_stored(change.slot.len());
-        if let Some(head) = change.slot.object_head() {
-            // Under the append lock: the head is where it was put.
-            let at = (at.region, change.slot.len());
-            shared.large.objects.lock().finish((head.object, head.len), at, log.stored());
-        }
-        self.fill_and_release(log, change.slot, unfilled);
+        shared.recovery.changed.note(key_hash);
+        let pointed = transaction.point(
+            |bucket| self.is_unchanged(bucket, &found.places),
+            |sequence, bucket, log| self.unlink(found, (key_hash, sequence), (bucket, log)),
+        );
+        let Some(pointed) = pointed else { return Ok(Attempt::Changed) };
+        let supersedes = found.may_supersede(pointed.log(), key_hash);
+        let written = pointed.append(supersedes, |log, region| {
+            log.count_stored(slot.len());
+            if let Some(head) = slot.object_head() {
+                // Under the append lock: the head is where it was put.
+                let at = (region, slot.len());
+                shared.large.objects.lock().finish((head.object, head.len), at, log.stored());
+            }
+        });
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
-            self.keep_stored(change.slot, at.place, (sequence, supersedes), touches);
+            self.keep_stored(slot, &written);
         }
-        Ok(Attempt::Published(sequence, ticket))
+        Ok(Attempt::Published(written.sequence, written.ticket))
     }
 
     /// Keeps the value in the RAM tier only; an older version on the device is killed in the log.
@@ -119,7 +113,7 @@ impl Store {
         // The copy comes first: a word without it would be an entry that is lost.
         let lost = shared.catalog.resident.insert(entry);
         shared.recovery.changed.note(change.key_hash);
-        let mut bucket = shared.catalog.index.lock(change.key_hash);
+        let mut bucket = shared.catalog.lock(change.key_hash);
         if !self.is_unchanged(&bucket, &found.places) {
             drop(bucket);
             drop(log);
@@ -147,17 +141,12 @@ impl Store {
     }
 
     /// Copies a value just stored to the RAM tier: the version it replaces was there, so it is hot.
-    pub(in crate::store) fn keep_stored(
-        &self,
-        slot: &Slot<'_>,
-        place: Place,
-        (sequence, supersedes): (Sequence, bool),
-        touches_before: u32,
-    ) {
+    pub(in crate::store) fn keep_stored(&self, slot: &Slot<'_>, written: &Written) {
+        let &Written { place, sequence, supersedes, touches, .. } = written;
         let header = slot.header(sequence, supersedes);
         let len = usize::try_from(slot.len()).unwrap_or(usize::MAX);
         let bytes = SlotBytes::written(len, |target| slot.write_behind_header(target));
-        self.keep_resident(Entry::new(header, bytes, place), touches_before);
+        self.keep_resident(Entry::new(header, bytes, place), touches);
     }
 
     pub(in crate::store) fn fill_kills(
@@ -216,26 +205,23 @@ impl Store {
         slot: &Slot<'_>,
     ) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
-        let mut log = shared.log.lock();
+        let log = shared.log.lock();
         self.check_open(None)?;
         if shared.large.objects.lock().claim(object).is_none() {
             return Err(StoreError::Evicted);
         }
-        let at = match log.reserve(slot, Appender::Client, shared.clock.now()) {
-            Ok(at) => at,
+        let transaction = Transaction::begin(self, log, (slot, key_hash), Appender::Client);
+        let transaction = match transaction {
+            Ok(transaction) => transaction,
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
-        let class = SizeClass::of(slot.len());
-        let mut bucket = shared.catalog.index.lock(key_hash);
-        let sequence = log.draw();
-        shared.catalog.regions.on_device(at.region).add_live(class.len_max());
-        bucket.insert(at.place.location(), class);
-        drop(bucket);
-        let (ticket, unfilled) = log.append(at, slot, key_hash, (sequence, false));
-        log.count_stored(slot.len());
-        shared.large.objects.lock().add(object, at.region, slot.len());
-        self.fill_and_release(log, slot, unfilled);
-        Ok(Attempt::Published(sequence, ticket))
+        let pointed = transaction.point(|_| true, |_, _, _| {});
+        let Some(pointed) = pointed else { return Ok(Attempt::Changed) };
+        let written = pointed.append(false, |log, region| {
+            log.count_stored(slot.len());
+            shared.large.objects.lock().add(object, region, slot.len());
+        });
+        Ok(Attempt::Published(written.sequence, written.ticket))
     }
 
     /// Takes the displaced words out of the index.
@@ -243,12 +229,10 @@ impl Store {
         &self,
         found: &Found,
         (key_hash, sequence): (u64, Sequence),
-        (bucket, log): (&mut Locked<'_>, &mut Log),
+        (bucket, log): (&mut Bucket<'_>, &mut Log),
     ) {
         for place in found.displaced() {
-            if let Some(word) = bucket.remove(place.location()) {
-                self.shared.uncount(word);
-            }
+            bucket.remove(place.location());
         }
         if found.is_partial {
             self.shared.dead.unverified.note(key_hash, sequence);

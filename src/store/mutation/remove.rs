@@ -146,7 +146,7 @@ impl Store {
         shared.recovery.changed.note(key_hash);
         let kill = log.draw_tombstone(key_hash);
         {
-            let _bucket = shared.catalog.index.lock(key_hash);
+            let _bucket = shared.catalog.lock(key_hash);
             shared.dead.unverified.note(key_hash, kill.sequence);
         }
         self.record_removal(&mut log, Tombstone { kill, asked });
@@ -183,12 +183,10 @@ impl Store {
                     break;
                 }
                 let log = self.shared.log.lock();
-                let mut bucket = self.shared.catalog.index.lock(key_hash);
+                let mut bucket = self.shared.catalog.lock(key_hash);
                 if self.is_unchanged(&bucket, &found.places) {
                     for place in &found.dead {
-                        if let Some(word) = bucket.remove(place.location()) {
-                            self.shared.uncount(word);
-                        }
+                        bucket.remove(place.location());
                     }
                     self.shared.dead.unverified.forget(key_hash, sequence);
                     drop(bucket);
@@ -209,7 +207,7 @@ impl Store {
         let mut log = shared.log.lock();
         self.check_open(None)?;
         shared.recovery.changed.note(key_hash);
-        let mut bucket = shared.catalog.index.lock(key_hash);
+        let mut bucket = shared.catalog.lock(key_hash);
         if !self.is_unchanged(&bucket, &found.places) {
             return Ok(TakenOut::Changed);
         }
@@ -276,7 +274,7 @@ impl Store {
     fn absence_of(&self, key_hash: u64) -> Option<Absence> {
         let log = self.shared.log.lock();
         let is_absent = !log.may_hide_older(key_hash)
-            && self.shared.catalog.index.lock(key_hash).candidates().is_empty();
+            && self.shared.catalog.lock(key_hash).candidates().is_empty();
         // Whoever forgot an entry of the key noted its end before.
         let forgotten_until = Timestamp(self.shared.ages.forgotten_until.load(Ordering::Acquire));
         let is_dated = log.superblock().0.time.cache >= forgotten_until;

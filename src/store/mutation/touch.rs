@@ -181,7 +181,7 @@ impl Store {
     }
 
     fn pin(&self, key_hash: u64, place: Place) -> Option<Pin> {
-        let bucket = self.shared.catalog.index.lock(key_hash);
+        let bucket = self.shared.catalog.lock(key_hash);
         if !bucket.contains(place.location()) || !self.is_present(place) {
             return None;
         }

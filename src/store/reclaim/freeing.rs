@@ -115,8 +115,7 @@ impl Reclaimer {
                 tokio::task::yield_now().await;
             }
             let place = life.place(record.offset, &shared.layout);
-            let Some(word) = shared.catalog.index.lock(record.key_hash).get(place.location())
-            else {
+            let Some(word) = shared.catalog.lock(record.key_hash).get(place.location()) else {
                 continue;
             };
             // With a new sequence an entry of unknown age would pass for one of this start.
@@ -162,9 +161,8 @@ impl Reclaimer {
     }
 
     pub(in crate::store) fn evict(&self, key_hash: u64, place: Place) {
-        let mut bucket = self.store.shared.catalog.index.lock(key_hash);
-        if let Some(word) = bucket.remove(place.location()) {
-            self.store.shared.uncount(word);
+        let mut bucket = self.store.shared.catalog.lock(key_hash);
+        if bucket.remove(place.location()).is_some() {
             count(&self.store.shared.counters.evicted);
         }
         drop(bucket);
@@ -181,14 +179,8 @@ impl Reclaimer {
             if row.live() == 0 {
                 return;
             }
-            shared.catalog.index.sweep_shard(shard, |word| {
-                let here = word.location().split(&shared.layout).0 == region;
-                if here {
-                    shared.uncount(word);
-                    count(&shared.counters.evicted);
-                }
-                here
-            });
+            let swept = shared.catalog.sweep_shard(shard, region);
+            add(&shared.counters.evicted, swept as u64);
             if shard % SWEEP_SHARDS == SWEEP_SHARDS - 1 {
                 tokio::task::yield_now().await;
             }

@@ -3,10 +3,11 @@
 
 use crate::format::{FooterRecord, Kind, Sequence, SliceKey};
 use crate::planted::{self, Bug};
-use crate::store::catalog::{Candidate, Tier};
+use crate::store::catalog::Bucket;
 use crate::store::counters::{add, count};
+use crate::store::entries::{Candidate, Tier};
 use crate::store::entry::Entry;
-use crate::store::index::word::{SizeClass, Word};
+use crate::store::index::word::Word;
 use crate::store::large::Claim;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
@@ -15,6 +16,7 @@ use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::mutation::room::Patience;
 use crate::store::place::Place;
 use crate::store::reclaim::reclaimer::Reclaimer;
+use crate::store::transaction::Transaction;
 
 /// Attempts to write a slice or head again that is not to be lost, while others change its region.
 const MOVES_MAX: usize = 64;
@@ -57,8 +59,7 @@ impl Reclaimer {
             while row.is_pinned() {
                 self.store.shared.signals.unpinned.notified().await;
             }
-            let Some(word) =
-                self.store.shared.catalog.index.lock(record.key_hash).get(place.location())
+            let Some(word) = self.store.shared.catalog.lock(record.key_hash).get(place.location())
             else {
                 return false;
             };
@@ -116,7 +117,7 @@ impl Reclaimer {
         };
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
-        let mut log = shared.log.lock();
+        let log = shared.log.lock();
         // Under the lock under which a purge of everything sets its floor.
         let wanted = match reason {
             Reason::Worth => self.store.is_live(&entry) && !self.is_of_broken(&entry),
@@ -129,32 +130,27 @@ impl Reclaimer {
         if self.store.was_killed_unseen(record.key_hash, &entry) {
             return Moved::No;
         }
-        let at = match log.reserve(&slot, Appender::Reclaim, shared.clock.now()) {
-            Ok(at) => at,
+        let of_key = (&slot, record.key_hash);
+        let transaction = Transaction::begin(&self.store, log, of_key, Appender::Reclaim);
+        let transaction = match transaction {
+            Ok(transaction) => transaction,
             Err(why) => return Moved::NoRoom(why),
         };
-        let mut bucket = shared.catalog.index.lock(record.key_hash);
-        let changed =
-            !bucket.contains(place.location()) || row.is_pinned() || row.touches() != touches;
-        if changed && !planted::is(Bug::RelocateUnchecked) {
-            return Moved::Changed;
-        }
-        let sequence = log.draw();
-        let class = SizeClass::of(slot.len());
-        if let Some(word) = bucket.remove(place.location()) {
-            shared.uncount(word);
-        }
-        let to = shared.catalog.regions.on_device(at.region);
-        let touches = to.touches();
-        to.add_live(class.len_max());
-        bucket.insert(at.place.location(), class);
-        drop(bucket);
-        let (_, unfilled) = log.append(at, &slot, record.key_hash, (sequence, record.supersedes));
-        self.note_moved(&mut log, &slot, (place, at.region), reason);
-        self.store.fill_and_release(log, &slot, unfilled);
+        let is_as_read = |bucket: &Bucket<'_>| {
+            let changed =
+                !bucket.contains(place.location()) || row.is_pinned() || row.touches() != touches;
+            !changed || planted::is(Bug::RelocateUnchecked)
+        };
+        let pointed = transaction.point(is_as_read, |_, bucket, _| {
+            bucket.remove(place.location());
+        });
+        let Some(pointed) = pointed else { return Moved::Changed };
+        let written = pointed.append(record.supersedes, |log, to| {
+            self.note_moved(log, &slot, (place, to), reason);
+        });
         shared.catalog.resident.remove(place);
         if tier == Tier::Ram {
-            self.store.keep_stored(&slot, at.place, (sequence, record.supersedes), touches);
+            self.store.keep_stored(&slot, &written);
         }
         Moved::Yes
     }

@@ -60,7 +60,7 @@ async fn overwritten(store: &Store) -> u32 {
     }
     put(store, "key", 200).await;
     let region = {
-        let bucket = store.shared.catalog.index.lock(store.key_hash(b"key"));
+        let bucket = store.shared.catalog.lock(store.key_hash(b"key"));
         bucket.candidates()[0].location().split(&store.shared.layout).0
     };
     for n in 0..4 {

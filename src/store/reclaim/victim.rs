@@ -213,7 +213,7 @@ impl Reclaimer {
         for batch in footer.records.chunks(BATCH) {
             for record in batch {
                 let location = self.location(region, record.offset);
-                let word = self.store.shared.catalog.index.lock(record.key_hash).get(location);
+                let word = self.store.shared.catalog.lock(record.key_hash).get(location);
                 let Some(word) = word.filter(|_| record.keep_until > now) else { continue };
                 alive += record.slot_len;
                 hit += if word.is_hit() { record.slot_len } else { 0 };
@@ -228,7 +228,7 @@ impl Reclaimer {
         for batch in found.footer.records.chunks(BATCH) {
             for record in batch {
                 let location = self.location(found.region, record.offset);
-                self.store.shared.catalog.index.lock(record.key_hash).clear_hit(location);
+                self.store.shared.catalog.lock(record.key_hash).clear_hit(location);
             }
             tokio::task::yield_now().await;
         }

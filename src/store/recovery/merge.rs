@@ -158,7 +158,7 @@ mod tests {
         let merging = Merging { store: store.clone(), parts, next: part.into() };
         thread::scope(|threads| {
             // The merge comes as far as the index.
-            let bucket = store.shared.catalog.index.lock(key_hash);
+            let bucket = store.shared.catalog.lock(key_hash);
             threads.spawn(|| assert_eq!(merging.merge_next(), 1));
             while store.shared.catalog.regions.on_device(2).live() == 0 {
                 thread::yield_now();
@@ -168,7 +168,7 @@ mod tests {
             threads.spawn(move || {
                 drop(shared.recovery.changed.part(part));
                 send.send(0).unwrap();
-                send.send(shared.catalog.index.lock(key_hash).candidates().len()).unwrap();
+                send.send(shared.catalog.lock(key_hash).candidates().len()).unwrap();
             });
             receive.recv_timeout(Duration::from_millis(100)).unwrap_err();
             drop(bucket);

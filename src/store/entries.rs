@@ -1,0 +1,306 @@
+//! What the catalog says of a key: which entries may be its own, which of them may be given, and that one
+//! nobody gets any more is forgotten. Reads no device.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+
+use crate::clock::Timestamp;
+use crate::format::{Kind, ObjectHead, Sequence, SliceKey};
+use crate::planted::{self, Bug};
+use crate::store::counters::count;
+use crate::store::entry::Entry;
+use crate::store::index::Locked;
+use crate::store::index::word::{Location, SizeClass, Word};
+use crate::store::large::slice_place::SlicePlace;
+use crate::store::place::{Life, Place};
+use crate::store::shared::Store;
+
+/// What is to be read: as a rule the entry of an index word that may be the key's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    place: Place,
+    class: SizeClass,
+    pub(super) is_hit: bool,
+}
+
+pub(super) type CandidateList = SmallVec<[Candidate; 2]>;
+
+/// Which versions of a key a change killed without having seen them: those before it.
+#[derive(Clone, Copy)]
+pub(super) struct KilledUnseen(Sequence);
+
+/// Which tier answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// The RAM tier.
+    Ram,
+    /// The part of the log that is not on the device yet.
+    Log,
+    /// The device.
+    Disk,
+}
+
+impl Candidate {
+    /// The entry of a slot of this class, whose word need not be there any more.
+    pub fn at(place: Place, class: SizeClass) -> Candidate {
+        Candidate { place, class, is_hit: true }
+    }
+
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    pub fn location(&self) -> Location {
+        self.place.location()
+    }
+
+    /// Bound of the slot's length.
+    pub fn class(&self) -> SizeClass {
+        self.class
+    }
+}
+
+impl KilledUnseen {
+    /// Whether it killed an entry. No change is of a slice.
+    pub fn kills(self, entry: &Entry) -> bool {
+        entry.kind() != Kind::Slice && entry.sequence() < self.0
+    }
+}
+
+impl Store {
+    /// The words that may be the key's, and the lives of their regions.
+    pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
+        let mut candidates = CandidateList::new();
+        let bucket = self.shared.catalog.lock(key_hash);
+        bucket.each_candidate(|word| candidates.push(self.candidate(&bucket, word)));
+        candidates
+    }
+
+    /// The word of the key with exactly this place.
+    pub(super) fn candidate_at(&self, key_hash: u64, place: Place) -> Option<Candidate> {
+        let bucket = self.shared.catalog.lock(key_hash);
+        let candidate = self.candidate(&bucket, bucket.get(place.location())?);
+        (candidate.place() == place).then_some(candidate)
+    }
+
+    /// Of more than `looks_max` candidates keeps those of the newest lives, and in a region the last.
+    /// True if there were more. Only who knows the cache's secret can make keys collide so.
+    pub(super) fn keep_newest(&self, candidates: &mut CandidateList, looks_max: usize) -> bool {
+        if candidates.len() <= looks_max {
+            return false;
+        }
+        count(&self.shared.counters.crowded);
+        candidates.sort_unstable_by_key(|found| {
+            let place = found.place();
+            // What is in memory only costs no read; its locations are given from the highest down.
+            let in_ram_only = self.is_in_ram_only(place);
+            let at = if in_ram_only { !place.location().0 } else { place.location().0 };
+            std::cmp::Reverse((in_ram_only, place.generation(), at))
+        });
+        candidates.truncate(looks_max);
+        true
+    }
+
+    /// What was killed of a key by a change that did not see it, asked before its words are: what is
+    /// killed is taken out of both together, and a read may begin before that and end after it.
+    pub(super) fn killed_unseen(&self, key_hash: u64) -> KilledUnseen {
+        KilledUnseen(self.shared.dead.unverified.last(key_hash))
+    }
+
+    /// Whether a change killed an entry without having seen it. No change is of a slice.
+    pub(super) fn was_killed_unseen(&self, key_hash: u64, entry: &Entry) -> bool {
+        self.killed_unseen(key_hash).kills(entry)
+    }
+
+    pub(super) fn candidate(&self, bucket: &Locked<'_>, word: Word) -> Candidate {
+        let place = self.place_of(bucket, word);
+        Candidate { place, class: word.class(), is_hit: word.is_hit() }
+    }
+
+    /// The place that a word in a locked bucket names.
+    pub(super) fn place_of(&self, bucket: &Locked<'_>, word: Word) -> Place {
+        let (region, _) = word.location().split(&self.shared.layout);
+        let row = self.shared.catalog.regions.get(region);
+        let generation = row.map_or(Sequence(0), |row| row.generation());
+        Life::new(region, generation).place_of(word, bucket)
+    }
+
+    /// Whether an entry may be found: until recovery is complete only those stored since the start,
+    /// whatever is in the index already.
+    pub(super) fn is_visible(&self, place: Place) -> bool {
+        self.shared.is_recovered() || !self.is_of_earlier_start(place) || self.is_in_ram_only(place)
+    }
+
+    /// Whether an entry on the device was stored before this start.
+    pub(super) fn is_of_earlier_start(&self, place: Place) -> bool {
+        place.generation().epoch() <= self.shared.recovery.opened_epoch
+    }
+
+    pub(super) fn is_in_ram_only(&self, place: Place) -> bool {
+        self.shared.catalog.regions.get(place.region(&self.shared.layout)).is_none()
+    }
+
+    /// Whether an entry may be served now, by purges and time.
+    pub(super) fn is_live(&self, entry: &Entry) -> bool {
+        self.is_live_at(entry, self.shared.clock.now())
+    }
+
+    pub(super) fn is_live_at(&self, entry: &Entry, now: Timestamp) -> bool {
+        entry.sequence() >= self.shared.purge_floor() && entry.lifetime().keep_until > now
+    }
+
+    /// Removes the word of an entry that nobody will get any more. Needs no kill record when the
+    /// entry is expired, purged or was in RAM only: it cannot come back.
+    /// False if the word was not there: gone, or moved by reclaim.
+    pub(super) fn forget(&self, key_hash: u64, place: Place) -> bool {
+        self.forget_if(key_hash, place, || true)
+    }
+
+    /// Removes the word of an entry whose end is past, unless a touch is under way or came since
+    /// `touches` were counted, before the entry was read. What was touched lives on the device: without
+    /// a word a purge would miss it, and the next start find it.
+    pub(super) fn forget_ended(&self, key_hash: u64, entry: &Entry, touches: u32) {
+        let place = entry.place();
+        self.forget_if(key_hash, place, || {
+            if self.is_pinned(place) || self.touches_at(place) != touches {
+                return false;
+            }
+            let end = entry.lifetime().keep_until;
+            if end <= self.shared.clock.now() {
+                self.shared.ages.forgotten_until.fetch_max(end.0, Ordering::AcqRel);
+            }
+            true
+        });
+    }
+
+    /// Touches in the region of a place, begun and ended ones.
+    pub(super) fn touches_at(&self, place: Place) -> u32 {
+        let region = place.region(&self.shared.layout);
+        self.shared.catalog.regions.get(region).map_or(0, |row| row.touches())
+    }
+
+    /// Removes a word if `may` says so under the bucket lock, under which touches begin; tells
+    /// whether it did.
+    pub(super) fn forget_if(
+        &self,
+        key_hash: u64,
+        place: Place,
+        may: impl FnOnce() -> bool,
+    ) -> bool {
+        if self.shared.is_stopping() {
+            // The index and its snapshot must agree with the region table.
+            return false;
+        }
+        let mut bucket = self.shared.catalog.lock(key_hash);
+        let mut removed = None;
+        // The region may have been freed and written again: then the word is another entry's.
+        if self.is_present(place) {
+            if !may() {
+                return false;
+            }
+            removed = bucket.remove(place.location());
+        }
+        drop(bucket);
+        self.shared.catalog.resident.remove(place);
+        removed.is_some()
+    }
+
+    pub(super) fn is_pinned(&self, place: Place) -> bool {
+        let region = place.region(&self.shared.layout);
+        self.shared.catalog.regions.get(region).is_some_and(|row| row.is_pinned())
+    }
+
+    /// Whether the region of a place is in the same life still; true for entries in RAM only.
+    pub(super) fn is_present(&self, place: Place) -> bool {
+        self.shared.catalog.regions.is_in(place.split(&self.shared.layout).0)
+            || self.is_in_ram_only(place)
+    }
+
+    /// The entry at a candidate's place, if the RAM tier has it.
+    pub(super) fn in_ram(&self, candidate: Candidate) -> Option<Entry> {
+        self.shared.catalog.resident.get(candidate.place())
+    }
+
+    /// Offers a copy just read to the RAM tier, unless a touch overtook the read, or the region was
+    /// freed: nobody would find the copy.
+    pub(super) fn keep_resident(&self, entry: Entry, touches_before: u32) {
+        let place = entry.place();
+        let _filling = self.shared.fill_lock(place).lock();
+        let touched = self.touches_at(place) != touches_before;
+        let may_keep = !touched || planted::is(Bug::SkipTouchCheck);
+        if may_keep && self.is_present(place) {
+            let lost = self.shared.catalog.resident.insert(entry);
+            self.drop_lost(&lost);
+        }
+    }
+
+    /// Removes the words of entries that the RAM tier put out and that are nowhere else.
+    pub(super) fn drop_lost(&self, lost: &[Entry]) {
+        for entry in lost {
+            if self.is_in_ram_only(entry.place()) {
+                let key_hash = self.key_hash(entry.key());
+                self.shared.catalog.lock(key_hash).remove(entry.place().location());
+            }
+        }
+    }
+
+    /// Whether the index has a word for each slice that holds bytes `range` of an object. Lets others
+    /// run in between: there may be millions of them.
+    pub async fn has_slices(&self, head: &ObjectHead, range: Range<u64>) -> bool {
+        for (n, number) in (0usize..).zip(head.slices_of(range)) {
+            if n > 0 && n.is_multiple_of(SLICES_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
+            let key = SliceKey { object: head.object, number }.encode();
+            if self.shared.catalog.lock(self.slice_hash(&key)).candidates().is_empty() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Where a slice with a body of `body_len` bytes is on the device; `None` if it is in memory too,
+    /// gone, or not the only one with its fingerprint: then [`Store::slice_piece`] knows. Counts as a hit.
+    pub(super) fn slice_place(&self, key: SliceKey, body_len: usize) -> Option<SlicePlace> {
+        let key_hash = self.slice_hash(&key.encode());
+        let candidates = self.candidates(key_hash);
+        let [candidate] = candidates[..] else { return None };
+        let (life, offset) = candidate.place().split(&self.shared.layout);
+        if self.shared.catalog.regions.get(life.region())?.in_memory()
+            || self.shared.catalog.resident.get(candidate.place()).is_some()
+        {
+            return None;
+        }
+        if !candidate.is_hit {
+            self.shared.catalog.lock(key_hash).mark_hit(candidate.location());
+        }
+        Some(SlicePlace { life, offset, body_len })
+    }
+
+    /// Whether the words are the ones that were verified. The region's life counts: a location may
+    /// have been freed and written again meanwhile.
+    pub(super) fn is_unchanged(&self, bucket: &Locked<'_>, then: &[Place]) -> bool {
+        let mut now: SmallVec<[Place; 2]> = SmallVec::new();
+        bucket.each_candidate(|word| now.push(self.place_of(bucket, word)));
+        // As a rule nothing has moved: many are compared in one go.
+        now.len() == then.len()
+            && (now[..] == *then || now.iter().all(|place| then.contains(place)))
+    }
+
+    /// Whether it is known how long ago entries with this sequence were stored. If not, they are for
+    /// those only who ask for stale ones.
+    pub(super) fn knows_age(&self, sequence: Sequence) -> bool {
+        sequence.epoch() > self.shared.ages.unknown_age.load(Ordering::Acquire)
+            || planted::is(Bug::TrustUnknownAge)
+    }
+
+    /// The same of an entry that a lookup gave.
+    pub(crate) fn knows_age_of(&self, entry: &Entry) -> bool {
+        self.knows_age(entry.sequence())
+    }
+}
+
+/// Slices looked for in the index without letting others run: some tens of microseconds.
+pub(super) const SLICES_AT_ONCE: usize = 256;
