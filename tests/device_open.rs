@@ -7,7 +7,7 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use rawcached::clock::Stopwatch;
 use rawcached::device::{
     Device, DeviceKind, IoMode, OpenError, OpenOptions, WriteSlice, create_image, probe,
 };
+use rawcached::{Cache, CacheError, CacheOptions};
 use support::{LoopDevice, MountedImage, command, filled, reopen, require};
 
 const MIB: u64 = 1 << 20;
@@ -62,6 +63,25 @@ fn a_second_opener_is_refused_until_the_first_is_gone() {
     drop(reopen(disk.path()));
     let holders = busy_holders(disk.backing());
     assert!(holders.contains(&disk.path().display().to_string()), "{holders}");
+}
+
+/// What the library makes a cache of without asking anybody.
+#[tokio::test]
+async fn a_disk_becomes_a_new_cache_only_if_it_begins_and_ends_with_zeros() {
+    let Some(disk) = require(LoopDevice::create(64 * MIB, 512)) else { return };
+    let create = || Cache::create(disk.path(), None, CacheOptions::default());
+    for offset in [1000, 64 * MIB - 1000] {
+        let file = fs::File::options().write(true).open(disk.backing()).unwrap();
+        file.write_all_at(b"x", offset).unwrap();
+        let refused = create().await.err().unwrap();
+        assert!(matches!(refused, CacheError::Refused { .. }), "{refused}");
+        file.write_all_at(&[0], offset).unwrap();
+    }
+    let cache = create().await.unwrap();
+    cache.shutdown().await.unwrap();
+    drop(cache);
+    let refused = create().await.err().unwrap();
+    assert!(matches!(refused, CacheError::Refused { .. }), "{refused}");
 }
 
 #[test]

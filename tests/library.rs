@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,7 +72,23 @@ async fn a_clone_keeps_a_cache_open_and_the_last_one_closes_it() {
     let hit = clone.lookup(b"key").await.unwrap();
     drop(clone);
     drop(hit);
-    assert!(open_when_free(&path).await.1 < Duration::from_secs(1));
+    let (cache, took) = open_when_free(&path).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(cache.lookup(b"key").await.is_some());
+}
+
+#[tokio::test]
+async fn a_shutdown_that_nobody_waits_for_goes_on() {
+    let (_directory, path) = image();
+    let cache = create(&path).await;
+    put(&cache, "key", b"value").await;
+    // Polled once and given up.
+    let given_up = tokio::time::timeout(Duration::ZERO, cache.shutdown()).await;
+    assert!(given_up.is_err());
+    drop(cache);
+    let (cache, took) = open_when_free(&path).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(cache.lookup(b"key").await.is_some());
 }
 
 #[test]
@@ -94,7 +111,6 @@ async fn bodies_come_whole_as_streams_and_as_readers() {
     for (key, body) in [("empty", &[][..]), ("small", &body[..100]), ("large", &body[..])] {
         put(&cache, key, body).await;
         let hit = cache.lookup(key.as_bytes()).await.unwrap();
-        assert_eq!(hit.bytes().await.unwrap(), body);
         let pieces = hit.range(0..hit.len()).await.unwrap().into_stream();
         let pieces: Vec<_> = pieces.try_collect().await.unwrap();
         assert_eq!(pieces.concat(), body);
@@ -104,6 +120,7 @@ async fn bodies_come_whole_as_streams_and_as_readers() {
         let mut found = Vec::new();
         reader.read_to_end(&mut found).await.unwrap();
         assert_eq!(found, body[body.len() / 2..]);
+        assert_eq!(hit.bytes().await.unwrap(), body);
     }
 }
 
@@ -118,9 +135,15 @@ async fn what_is_there_is_left_as_it_is() {
     let again = Cache::create(&path, SIZE, options).await.err().unwrap();
     assert!(matches!(again, CacheError::Image { .. }), "{again}");
     let again = Cache::create(&path, None, options).await.err().unwrap();
-    assert!(again.to_string().contains("holds a cache already"), "{again}");
+    assert!(matches!(again, CacheError::Refused { .. }), "{again}");
     let (cache, _) = open_when_free(&path).await;
     assert!(cache.lookup(b"key").await.is_some());
+
+    let small = path.with_file_name("small");
+    assert!(Cache::create(&small, Some(4096), options).await.is_err());
+    assert!(!small.exists(), "what was begun is gone");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 
     let other = path.with_file_name("other");
     std::fs::write(&other, vec![0; 1 << 20]).unwrap();

@@ -130,9 +130,10 @@ impl BodyReader {
         try_unfold(self, async |mut body| Ok(body.next_chunk().await?.map(|piece| (piece, body))))
     }
 
-    /// The bytes of the range, as other readers give theirs; short with
-    /// [`io::ErrorKind::UnexpectedEof`] where a piece is missing.
-    pub fn into_async_read(self) -> impl AsyncBufRead + Send + 'static {
+    /// The bytes of the range, as other readers give theirs. Where a piece is missing it fails with
+    /// [`io::ErrorKind::UnexpectedEof`], once: who reads on after that is told of the end, and must not
+    /// take what came for the whole.
+    pub fn into_async_read(self) -> impl AsyncBufRead + Send + Unpin + 'static {
         let short = |error| io::Error::new(io::ErrorKind::UnexpectedEof, error);
         StreamReader::new(Box::pin(self.into_stream().map_err(short)))
     }

@@ -191,22 +191,21 @@ impl Hit {
         }
     }
 
-    /// The whole body.
+    /// The whole body, in memory: for bodies of which that is wanted. Large ones come piece by piece
+    /// with [`Hit::next_chunk`].
     ///
     /// # Errors
     /// A piece was evicted, is damaged or took too long.
-    pub async fn bytes(&self) -> Result<Bytes, TruncatedBody> {
-        let mut body = self.range(0..self.len()).await?;
-        let first = body.next_chunk().await?.unwrap_or_default();
-        if first.len() as u64 == self.len() {
-            return Ok(first);
-        }
-        let mut whole = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
-        whole.extend_from_slice(&first);
-        while let Some(piece) = body.next_chunk().await? {
+    pub async fn bytes(mut self) -> Result<Bytes, TruncatedBody> {
+        let first = self.next_chunk().await?.unwrap_or_default();
+        let mut whole = Vec::new();
+        while let Some(piece) = self.next_chunk().await? {
+            if whole.is_empty() {
+                whole.extend_from_slice(&first);
+            }
             whole.extend_from_slice(&piece);
         }
-        Ok(whole.into())
+        Ok(if whole.is_empty() { first } else { whole.into() })
     }
 
     /// The next piece of the whole body, at most 1 MiB; `None` at its end.

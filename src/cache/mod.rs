@@ -126,9 +126,10 @@ pub struct CacheStats {
 /// A handle on an open cache. Clones share it; it works from any thread and runtime, its
 /// background work runs in the runtime that opened it.
 ///
-/// With the last clone the cache closes: what was accepted is made durable in the background, and the
-/// device is free for the next opener as soon as that is done and no [`Hit`] is left. Who wants to know
-/// when, and whether it went well, calls [`Cache::shutdown`] before.
+/// With the last clone, and the last [`Writer`], the cache closes: what was accepted is made durable in the
+/// background, and the device is free for the next opener as soon as that is done and no [`Hit`] or
+/// [`BodyReader`] is left. That needs the runtime: where it ends at once, as at the end of `main`, what was
+/// not durable is lost as in a crash. [`Cache::shutdown`] waits, and says whether it went well.
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,

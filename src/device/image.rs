@@ -2,19 +2,20 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-/// Creates an image of `size` bytes with its space reserved, so that a full file system shows
+/// Creates an image of `size` bytes that only its owner can read, with its space reserved, so that a full file system shows
 /// now and not in the middle of a write. Where the file system cannot reserve, the image is
 /// sparse.
 ///
 /// # Errors
 /// The file exists, or the file system is full or fails; nothing is left behind then.
 pub fn create_image(path: &Path, size: u64) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     let reserved = reserve(&file, size).and_then(|()| file.sync_all());
     if reserved.is_err()
         && let Err(error) = std::fs::remove_file(path)

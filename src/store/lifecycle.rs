@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::watch;
+
 use crate::clock::Clock;
 use crate::device::Device;
 use crate::store::counters::count;
@@ -19,22 +21,65 @@ use crate::store::shared::{Shared, Store, Tasks};
 use crate::store::timekeeper::{Timekeeper, resume};
 
 impl Store {
-    /// Takes no more changes, makes everything accepted durable and ends background work.
+    /// Takes no more changes, makes everything accepted durable and ends background work. It goes on, in the
+    /// runtime that opened the store, when nobody waits for it any more.
     ///
     /// # Errors
     /// The device failed: what was not durable before may be lost, and what a purge that failed before
-    /// removed may be there again after the next start.
+    /// removed may be there again after the next start. That runtime is gone.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
+        let mut ended = self.begin_stop();
+        if ended.wait_for(|ended| *ended).await.is_err() {
+            return Err(StoreError::ShuttingDown);
+        }
+        let outcome = self.shared.background.outcome.lock().take();
+        outcome.unwrap_or_else(|| self.check_nothing_is_owed())
+    }
+
+    /// Begins [`Store::shutdown`], unless somebody did; without the runtime that opened the store what is
+    /// not durable is lost, as in a crash.
+    pub fn close(&self) {
+        if self.shared.background.ending.lock().is_some() {
+            return;
+        }
+        let store = self.clone();
+        self.shared.background.runtime.spawn(async move {
+            if let Err(error) = store.shutdown().await {
+                tracing::error!(%error, "the cache was not closed well");
+            }
+        });
+    }
+
+    /// Begins the stop, once; tells when it has ended.
+    fn begin_stop(&self) -> watch::Receiver<bool> {
+        let background = &self.shared.background;
+        let mut ending = background.ending.lock();
+        if let Some(ended) = &*ending {
+            return ended.clone();
+        }
         {
             // Under the append lock: each change was published before, or sees the flag. Bytes that are
             // still being copied are waited for with the last ticket.
             let _log = self.shared.log.lock();
-            self.shared.background.stopping.store(true, Ordering::Release);
+            background.stopping.store(true, Ordering::Release);
         }
-        self.shared.signals.stop_scrubber.notify_one();
-        self.shared.signals.stop_timekeeper.notify_one();
-        self.shared.signals.wake_reclaimer.notify_one();
-        self.shared.signals.changes.notify_waiters();
+        let (end, ended) = watch::channel(false);
+        *ending = Some(ended.clone());
+        let store = self.clone();
+        background.runtime.spawn(async move {
+            let outcome = store.stop().await;
+            *store.shared.background.outcome.lock() = Some(outcome);
+            let _ = end.send(true);
+        });
+        ended
+    }
+
+    async fn stop(&self) -> Result<(), StoreError> {
+        let signals = &self.shared.signals;
+        signals.stop_scrubber.notify_one();
+        signals.stop_timekeeper.notify_one();
+        signals.wake_reclaimer.notify_one();
+        signals.changes.notify_waiters();
         let tasks = std::mem::take(&mut *self.shared.background.tasks.lock());
         let Some(Tasks { flusher, reclaimer, recovery, scrubber, timekeeper }) = tasks else {
             return self.check_nothing_is_owed();
@@ -45,27 +90,13 @@ impl Store {
         let _ = recovery.await;
         let _ = reclaimer.await;
         while self.shared.catalog.regions.iter().any(|(_, row)| row.is_pinned()) {
-            self.shared.signals.unpinned.notified().await;
+            signals.unpinned.notified().await;
         }
         let written = self.write_last().await;
         self.shared.background.closed.store(true, Ordering::Release);
-        self.shared.signals.wake_flusher.notify_one();
+        signals.wake_flusher.notify_one();
         let _ = flusher.await;
         written
-    }
-
-    /// Begins [`Store::shutdown`] in the runtime that opened the store, unless somebody did; without that
-    /// runtime what is not durable is lost, as in a crash.
-    pub fn close(&self) {
-        if self.shared.background.tasks.lock().is_none() {
-            return;
-        }
-        let store = self.clone();
-        self.shared.background.runtime.spawn(async move {
-            if let Err(error) = store.shutdown().await {
-                tracing::error!(%error, "the cache was not closed well");
-            }
-        });
     }
 
     /// Makes all durable that was accepted, with a snapshot of the index if there was a change: without

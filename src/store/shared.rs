@@ -10,7 +10,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OnceCell, Semaphore};
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
@@ -30,6 +30,7 @@ use crate::store::log::write::Waiter;
 use crate::store::lookup::ranges::budget::Budget;
 use crate::store::lookup::ranges::stats::RangeCounters;
 use crate::store::mutation::fills::Fills;
+use crate::store::mutation::request::StoreError;
 use crate::store::options::Options;
 use crate::store::place::Place;
 use crate::store::ram_tier::Resident;
@@ -172,6 +173,10 @@ pub(super) struct Background {
     pub(super) stopping: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) tasks: Mutex<Option<Tasks>>,
+    /// Says when the stop has ended, once it has begun.
+    pub(super) ending: Mutex<Option<watch::Receiver<bool>>>,
+    /// How it ended, for the first who asks.
+    pub(super) outcome: Mutex<Option<Result<(), StoreError>>>,
     pub(super) runtime: Handle,
 }
 
@@ -300,6 +305,8 @@ impl Shared {
                 stopping: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
                 tasks: Mutex::default(),
+                ending: Mutex::default(),
+                outcome: Mutex::default(),
                 runtime: Handle::current(),
             },
             counters: Counters::default(),

@@ -115,8 +115,8 @@ fn threads_store_and_read_large_entries_side_by_side() {
     assert!(stored.iter().all(Result::is_ok) && hits > 0);
     assert_eq!(cache.stats().store.counters.damaged, 0);
     // A kill: what was flushed, or what came after it.
-    drop(cache);
     sim.kill();
+    drop(cache);
     let cache = open();
     for (key, cas) in (0..KEYS).zip(&*flushed) {
         let mut hit = background.block_on(cache.lookup(&key.to_le_bytes())).unwrap();

@@ -131,6 +131,8 @@ fn run(open_device: impl Fn() -> Device, ram_bytes: u64) {
         assert!(counters.regions_freed > 0, "regions were reclaimed");
         if is_killed {
             keys.forget_what_a_kill_may_undo();
+            // Before the cache, which would close by itself.
+            drop(background);
         } else {
             shared.cache.device_store().check_accounting();
             background.block_on(shared.cache.shutdown()).unwrap();
