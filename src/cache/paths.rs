@@ -75,7 +75,9 @@ impl Cache {
         let clock = Clock::system();
         Store::format(&device, &FormatOptions::default(), &clock).await?;
         let cache = Cache::open_device(device, options, clock).await?;
-        unfinished.map(Unfinished::finish);
+        if let Some(unfinished) = unfinished {
+            unfinished.finish();
+        }
         Ok(cache)
     }
 

@@ -8,10 +8,11 @@ use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue, RANGE};
 use serde_json::{Map, Value};
 
+use super::arguments::{EntryArgs, GetArgs, PutArgs, StatsArgs};
 use super::client::Client;
 use super::http_client::{Ask, fetch, store};
+use super::output;
 use super::progress::Bar;
-use super::{EntryArgs, GetArgs, PutArgs, StatsArgs, output};
 
 /// Writes an object, or a part of it, to standard output.
 pub fn get(arguments: &GetArgs) -> anyhow::Result<bool> {

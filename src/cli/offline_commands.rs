@@ -6,10 +6,11 @@ use std::os::unix::fs::FileTypeExt as _;
 use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::arguments::{DeviceArgs, FormatArgs, InspectArgs, ListArgs};
 use super::confirm::{Asker, confirm};
-use super::offline::{Claimed, Progress};
+use super::offline::{self, Claimed, Progress};
 use super::report::{DAMAGES_MAX, FormatOptions, FormatReport, ListEntry, RegionRow};
-use super::{DeviceArgs, FormatArgs, InspectArgs, ListArgs, explain, offline, output};
+use super::{explain, output};
 use crate::daemon::create_sparse;
 use crate::inspect::ListingSummary;
 

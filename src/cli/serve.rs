@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{EXIT_NEGATIVE, EXIT_UNUSABLE, ServeArgs, fail, output};
+use super::arguments::ServeArgs;
+use super::exit::{EXIT_NEGATIVE, EXIT_UNUSABLE, fail};
+use super::output;
 use crate::config::{Config, ConfigError, KEYS, LogLevel, Sources};
 use crate::daemon;
 

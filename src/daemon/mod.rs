@@ -24,7 +24,7 @@ pub use image::{ImageError, create_sparse};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::metrics::{Metrics, ProcessStart};
 use crate::server::admin::{Admin, Readiness};
 use crate::server::listener::Protocol;
@@ -34,16 +34,13 @@ use signals::{Signal, Signals};
 use sockets::Inherited;
 use wiring::Serving;
 
-/// How long clients may take to finish after SIGTERM.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the cache may take to write what it has accepted. Both together stay below the
 /// 90 s that systemd waits (`TimeoutStopSec`).
 const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
 /// Stands in for the watchdog's interval where there is no watchdog.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);
 
-/// Reads the configuration again, for SIGHUP.
-pub type Reload<'a> = &'a dyn Fn() -> Result<Config, ConfigError>;
+pub use reload::Reload;
 
 /// Serves until SIGTERM or SIGINT, then drains: stops accepting, lets clients finish within a
 /// deadline, and writes what was accepted to the device. A second signal stops at once.

@@ -1,8 +1,10 @@
 //! What SIGHUP does. Owns the list of settings that change while the daemon runs.
 
-use super::Reload;
 use super::logging::Logging;
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, ConfigError, LogLevel};
+
+/// Reads the configuration again, for SIGHUP.
+pub type Reload<'a> = &'a dyn Fn() -> Result<Config, ConfigError>;
 
 /// Settings that take effect without a restart.
 const LIVE: [&str; 1] = ["log.level"];

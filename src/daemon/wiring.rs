@@ -172,7 +172,7 @@ fn options_of(config: &Config) -> Options {
     Options {
         workers: workers.unwrap_or(defaults.workers),
         connections_max: usize::try_from(server.max_connections).unwrap_or(usize::MAX),
-        drain_timeout: super::DRAIN_DEADLINE,
+        drain_timeout: DRAIN_DEADLINE,
         value_len_max: server.max_object_size.0,
         ttl_max: config.ttl.max.0,
         http_idle_timeout: server.http_idle_timeout.0,
@@ -207,3 +207,6 @@ impl Serving {
         }
     }
 }
+
+/// How long clients may take to finish after SIGTERM.
+pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(20);

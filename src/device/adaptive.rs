@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 
 use super::stats::AdaptiveSnapshot;
 use crate::device::stats::SIZE_CLASSES;
+use crate::device::way::Way;
 
 /// Longest reads of the classes but the last, in bytes.
 const CLASS_LEN_MAX: [usize; SIZE_CLASSES - 1] = [16 << 10, 256 << 10];
@@ -43,25 +44,6 @@ const PATIENCE_MAX: u32 = 64;
 
 /// A stay with the page cache of fewer windows counts as a mistake.
 const STAY_MIN: u32 = 8;
-
-/// How a read reaches the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Way {
-    /// As all other transfers of the device: direct, if it is opened adaptively.
-    #[default]
-    Main,
-    /// Through the page cache, though the device is opened for direct I/O.
-    PageCache,
-}
-
-impl Way {
-    fn other(self) -> Way {
-        match self {
-            Way::Main => Way::PageCache,
-            Way::PageCache => Way::Main,
-        }
-    }
-}
 
 /// How adaptive reads are measured and switched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

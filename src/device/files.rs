@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::adaptive::Way;
+use super::way::Way;
 
 /// What an engine reads and writes through.
 pub(super) struct Files {

@@ -15,12 +15,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::adaptive::{Adaptive, Way};
+use super::adaptive::Adaptive;
 use super::block_lock::{BlockGuard, BlockLocks};
-use super::engine::{Completion, Engine, Operation};
+use super::engine::Engine;
 use super::overdue::OverdueReads;
 use super::pace::Pace;
+use super::request::Completion;
+use super::request::Operation;
 use super::silence::Silence;
+use super::way::Way;
 use super::write_queue::WriteQueue;
 use super::{
     AlignedBuf, DeviceError, DeviceInfo, DeviceStats, DeviceStatsSnapshot, Geometry, OperationKind,

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::engine::Completion;
+use super::request::Completion;
 
 /// So many overdue reads make a device count as failed.
 const OVERDUE_MAX: usize = 128;

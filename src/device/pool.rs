@@ -10,8 +10,8 @@ use std::thread::{self, JoinHandle};
 use nix::sys::uio::pwritev;
 use parking_lot::{Condvar, Mutex};
 
-use super::engine::{Engine, Operation, Request};
 use super::files::Files;
+use super::request::{Operation, Request};
 use super::request_queue::RequestQueue;
 use super::{AlignedBuf, OperationKind, WriteSlice, page_cache};
 
@@ -55,20 +55,18 @@ impl ThreadPool {
     }
 }
 
-impl Engine for ThreadPool {
-    fn name(&self) -> &'static str {
-        "threads"
-    }
-
-    fn submit(&self, request: Request) {
-        if let Some(refused) = self.shared.enqueue(request) {
-            refused.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
+impl ThreadPool {
+    /// Puts out of the page cache what was read through it.
+    pub fn forget_cached(&self, offset: u64, len: usize) {
+        if let Some(cached) = &self.shared.files.cached {
+            page_cache::forget(cached, offset, len);
         }
     }
 
-    fn forget_cached(&self, offset: u64, len: usize) {
-        if let Some(cached) = &self.shared.files.cached {
-            page_cache::forget(cached, offset, len);
+    /// Has a thread make a request; it is refused while too many wait.
+    pub fn take(&self, request: Request) {
+        if let Some(refused) = self.shared.enqueue(request) {
+            refused.complete(Err(io::Error::from_raw_os_error(libc::EAGAIN)));
         }
     }
 }
@@ -184,7 +182,7 @@ fn write(file: &File, offset: libc::off_t, slices: &[WriteSlice]) -> io::Result<
 mod tests {
     use super::*;
     use crate::device::Way;
-    use crate::device::engine::Completion;
+    use crate::device::request::Completion;
     use tokio::sync::oneshot::Receiver;
 
     fn temporary(bytes: u64) -> Arc<Files> {
@@ -213,10 +211,10 @@ mod tests {
         let pool = ThreadPool::start(temporary(1 << 20), 4).unwrap();
         let slices: Vec<_> = (0..100).map(block).collect();
         let (request, done) = write_of(slices, 1024);
-        pool.submit(request);
+        pool.take(request);
         assert_eq!(done.blocking_recv().unwrap().result.unwrap(), SLICES_MAX * 512);
         let (request, done) = read_of(SLICES_MAX * 512, 1024);
-        pool.submit(request);
+        pool.take(request);
         let Completion { operation: Operation::Read { buf, .. }, result } =
             done.blocking_recv().unwrap()
         else {
@@ -248,7 +246,7 @@ mod tests {
         let waiting: Vec<_> = (0..200)
             .map(|offset| {
                 let (request, done) = write_of(vec![block(3)], offset * 512);
-                pool.submit(request);
+                pool.take(request);
                 done
             })
             .collect();
@@ -263,7 +261,7 @@ mod tests {
         let read_only = File::open("/dev/null").unwrap();
         let pool = ThreadPool::start(Arc::new(Files::only(read_only)), 2).unwrap();
         let (request, done) = write_of(vec![block(1)], 0);
-        pool.submit(request);
+        pool.take(request);
         let error = done.blocking_recv().unwrap().result.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::OperationKind;
-use super::engine::Request;
+use super::request::Request;
 
 /// Requests that may wait in one queue; more are refused.
 const LEN_MAX: usize = 16 << 10;
@@ -81,14 +81,14 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::device::engine::Operation;
+    use crate::device::request::Operation;
     use crate::device::{AlignedBuf, Way};
 
     fn flush() -> Request {
         Request::new(0, Operation::Flush).0
     }
 
-    fn read() -> (Request, tokio::sync::oneshot::Receiver<crate::device::engine::Completion>) {
+    fn read() -> (Request, tokio::sync::oneshot::Receiver<crate::device::request::Completion>) {
         let buf = AlignedBuf::unfilled(512, 512);
         Request::new(0, Operation::Read { buf, filled: 0, way: Way::Main })
     }

@@ -5,6 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::OperationKind;
 
+/// Classes of reads by length, each with a choice of its own.
+pub(super) const SIZE_CLASSES: usize = 3;
+
 /// Names of the classes of lengths for which adaptive reads decide apart: their longest reads.
 pub const ADAPTIVE_CLASSES: [&str; SIZE_CLASSES] = ["16KiB", "256KiB", "any"];
 
@@ -191,6 +194,3 @@ impl Drop for InFlight<'_> {
         }
     }
 }
-
-/// Number of classes.
-pub(super) const SIZE_CLASSES: usize = 3;

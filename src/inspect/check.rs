@@ -8,11 +8,11 @@ use crate::format::{
     Damage, ENTRY_HEADER_LEN, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead,
     SUPERBLOCK_LEN, Seed, Sequence, SliceKey, Superblock, round_up,
 };
-use crate::inspect::finding::with_cause;
+use crate::inspect::finding::{Finding, with_cause};
+use crate::inspect::inspection::Inspection;
 use crate::inspect::listing::{Live, Versions};
 use crate::inspect::sight::{Holds, Sight};
-use crate::inspect::snapshot::SnapshotSeen;
-use crate::inspect::{Finding, Inspection, SnapshotState};
+use crate::inspect::snapshot::{SnapshotSeen, SnapshotState};
 use crate::store::{KeyHasher, Location, SlotWalk, sound_slot};
 
 /// What [`Inspection::check`] tells while it works.

@@ -6,8 +6,8 @@ use crate::device::DeviceError;
 use crate::format::{
     Damage, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead, Seed, Sequence, round_up,
 };
-use crate::inspect::Inspection;
 use crate::inspect::finding::Finding;
+use crate::inspect::inspection::Inspection;
 use crate::inspect::listing::{Live, Versions};
 use crate::inspect::sight::{Holds, RegionSurvey, Sight};
 use crate::inspect::snapshot::SnapshotPartSurvey;

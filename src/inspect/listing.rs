@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 use crate::clock::{Clock, Timestamp};
 use crate::device::{AlignedBuf, DeviceError};
 use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, Layout, ObjectHead, Seed, SliceKey};
-use crate::inspect::Inspection;
+use crate::inspect::inspection::Inspection;
 use crate::inspect::sight::Sight;
 use crate::store::{KeyHasher, Location, RegionReader, Target, Version, settle};
 

@@ -7,7 +7,8 @@ use crate::format::{
     Footer, RegionHeader, RegionUse, Seed, Sequence, SnapshotDirectory, Superblock, Trailer,
 };
 use crate::inspect::finding::with_cause;
-use crate::inspect::sight::{Holds, Sight};
+use crate::inspect::inspection::Inspection;
+use crate::inspect::sight::{Holds, RegionSurvey, Sight};
 use crate::inspect::snapshot;
 use crate::store::{FoundFooter, KeyHasher, RegionReader};
 
@@ -125,5 +126,20 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
             false
         }
         FoundFooter::Sound(..) | FoundFooter::BadRecords(..) => false,
+    }
+}
+
+impl Inspection {
+    /// What a region is and how much it holds: from its header and footer, from its slots where it
+    /// has no footer, or from its directory where it is part of an index snapshot.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn survey(&self, region: u32) -> Result<RegionSurvey, DeviceError> {
+        Ok(self.look(region).await?.survey())
+    }
+
+    pub(super) async fn look(&self, region: u32) -> Result<Sight, DeviceError> {
+        look(&self.reader(), region, (&self.superblocks.best, &self.hasher)).await
     }
 }

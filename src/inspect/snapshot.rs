@@ -9,9 +9,9 @@ use crate::format::{
     Layout, RegionHeader, RegionUse, SNAPSHOT_GROUPS, Seed, Sequence, SnapshotDirectory,
     SnapshotPart, SnapshotPiece, SnapshotRow,
 };
-use crate::inspect::finding::with_cause;
+use crate::inspect::finding::{Finding, with_cause};
+use crate::inspect::inspection::Inspection;
 use crate::inspect::sight::{Holds, Sight};
-use crate::inspect::{Finding, Inspection};
 use crate::store::index::Index;
 use crate::store::{dump, first_piece_offset};
 

@@ -13,8 +13,8 @@ use super::accept_errors::AcceptErrors;
 use super::counters::{Counters, Ticket};
 use super::http;
 use super::listener::{Listener, Protocol, Stream, WatchedListener};
+use super::options::{Options, RunError};
 use super::workers::{Arrival, Workers};
-use super::{Options, RunError};
 
 /// Pause after a failed accept: out of file descriptors does not pass at once.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);

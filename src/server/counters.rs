@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::http::{HttpShard, HttpSnapshot};
 use crate::cache::Tier;
 use crate::histogram::{Histogram, HistogramSnapshot};
+use crate::server::count::Count;
 
 macro_rules! define_counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -110,24 +111,6 @@ define_counts! {
     values_truncated,
     /// Commands that were answered with `ERROR` or `CLIENT_ERROR`.
     protocol_errors,
-}
-
-/// One monotonic count.
-#[derive(Debug, Default)]
-pub(super) struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn bump(&self) {
-        self.add(1);
-    }
-
-    pub(super) fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// What latencies are kept apart by.

@@ -14,11 +14,11 @@ use tokio::task::{self, JoinError, JoinSet};
 
 use super::counters::Ticket;
 use super::gate::Gate;
-use super::http;
 use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
+use super::options::RunError;
 use super::turns::Turns;
-use super::{RunError, Server};
+use super::{Server, http};
 use crate::device::{Device, ThreadRing, look_soon};
 
 /// Tasks that a busy worker runs at most before it looks for what clients sent, and for tasks that

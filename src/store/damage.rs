@@ -1,4 +1,5 @@
-//! Entries whose bytes are damaged. Owns that they leave the index with a tombstone.
+//! Entries that leave the index: damaged ones, and the tombstones of all that do. Owns that a tombstone is
+//! written now or remembered.
 
 use crate::store::counters::count;
 use crate::store::entries::Candidate;

@@ -17,6 +17,9 @@ use crate::store::large::slice_place::SlicePlace;
 use crate::store::place::{Life, Place};
 use crate::store::shared::Store;
 
+/// Slices looked for in the index without letting others run: some tens of microseconds.
+const SLICES_AT_ONCE: usize = 256;
+
 /// What is to be read: as a rule the entry of an index word that may be the key's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
@@ -262,7 +265,7 @@ impl Store {
     }
 
     /// Where a slice with a body of `body_len` bytes is on the device; `None` if it is in memory too,
-    /// gone, or not the only one with its fingerprint: then [`Store::slice_piece`] knows. Counts as a hit.
+    /// gone, or not the only one with its fingerprint: then the reader of slices knows. Counts as a hit.
     pub(super) fn slice_place(&self, key: SliceKey, body_len: usize) -> Option<SlicePlace> {
         let key_hash = self.slice_hash(&key.encode());
         let candidates = self.candidates(key_hash);
@@ -301,6 +304,3 @@ impl Store {
         self.knows_age(entry.sequence())
     }
 }
-
-/// Slices looked for in the index without letting others run: some tens of microseconds.
-pub(super) const SLICES_AT_ONCE: usize = 256;

@@ -31,12 +31,11 @@ mod timekeeper;
 mod transaction;
 
 pub use counters::CountersSnapshot;
+pub use entries::Tier;
 pub use entry::Entry;
 pub use formatting::{FormatError, FormatOptions};
 pub use index::key_hash::KeyHasher;
 pub use index::word::{Location, SizeClass, Word};
-// What a look at a device without a store needs too.
-pub use entries::Tier;
 pub use large::room::Room;
 pub use log::write::Ticket;
 pub use lookup::bodies::ObjectReader;
@@ -52,6 +51,7 @@ pub use options::{Options, SCRUB_BYTES_PER_SEC};
 pub use place::Place;
 pub use ram_tier::{NotResident, Resident};
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
+// What a look at a device without a store needs too.
 pub(crate) use recovery::{Target, Version, settle};
 pub(crate) use region::reader::{FoundFooter, RegionReader, SlotWalk, sound_slot};
 pub use scrub::{ScrubStep, Scrubber};

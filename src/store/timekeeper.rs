@@ -1,5 +1,5 @@
 //! What a store has to do with the wall clock: how long it was down, and that the superblock can tell
-//! the next start. Owns which entries are of unknown age; entries of this start never are.
+//! the next start. Owns up to which epoch entries are of unknown age.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -3,15 +3,14 @@
 //!
 //! A type such as `Store` has its methods in many files, and no import shows which file calls which: calls
 //! are found by their names. `name(` counts as a call of a method that only one other file defines for such
-//! a type, if what stands before it is something that is usually one: `self`, `store`, `shared`, `log` or
-//! the type itself.
+//! a type, if what stands before it is something that is usually one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sources::{Source, identifier};
 
-/// What stands before the name in a call of a method, beside the type's name.
-const RECEIVERS: [&str; 7] = ["self.", "store.", "shared.", "cache.", "log.", "lock().", "Self::"];
+/// So many files show what another one shows, at most.
+const SHOWN_TIMES_MAX: usize = 4;
 
 /// Of each file the files that it needs, and what of them.
 pub type Needs<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<String>>>;
@@ -22,9 +21,11 @@ pub fn needs<'a>(files: &[&'a Source]) -> Needs<'a> {
     let mut add = |from: &'a str, to: &'a str, what: String| {
         needs.entry(from).or_default().entry(to).or_default().insert(what);
     };
+    let shown: BTreeMap<String, String> = files.iter().flat_map(|file| shown(file)).collect();
     for file in files {
         for path in paths(&file.text) {
-            if let Some(target) = target_of(&absolute(&path, &file.module), files)
+            let path = origin(absolute(&path, &file.module), &shown);
+            if let Some(target) = target_of(&path, files)
                 && target.name != file.name
             {
                 add(&file.name, &target.name, path);
@@ -70,24 +71,79 @@ fn walk<'a>(
     found
 }
 
-/// Paths after `use`, groups taken apart, and those in the code that begin with `crate::`. What a file only
-/// shows to others, by `pub use`, it does not need itself.
+/// Paths after `use`, groups taken apart, and those in the code. What a file only shows to others, by
+/// `pub use`, it does not need itself.
 fn paths(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for (at, _) in text.match_indices("use ") {
-        let before = text[..at].lines().next_back().unwrap_or_default();
-        let is_needed = text[..at].ends_with('\n') || before.trim().is_empty();
-        if let (true, Some(end)) = (is_needed, text[at..].find(';')) {
-            let tree: String = text[at + 4..at + end].split_whitespace().collect();
-            expand("", &tree, &mut found);
+    let mut code = text.to_owned();
+    for (is_shown, at, end) in uses(text) {
+        if !is_shown {
+            expand("", &text[at..end].split_whitespace().collect::<String>(), &mut found);
         }
+        code.replace_range(at..end, &" ".repeat(end - at));
     }
-    for (at, marker) in text.match_indices("crate::") {
-        let rest = &text[at + marker.len()..];
-        let end = rest.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
-        found.push(format!("crate::{}", &rest[..end.unwrap_or(rest.len())]));
+    for (at, _) in code.match_indices("::") {
+        // The first part of a path: what stands before it is none.
+        let start = code[..at].rfind(|c: char| !is_of_path(c)).map_or(0, |before| before + 1);
+        let is_visibility = code[..start].ends_with("pub(in ");
+        if code[start..at].contains(':') || is_visibility {
+            continue;
+        }
+        let end = code[at..]
+            .find(|c: char| !is_of_path(c) && c != ':')
+            .map_or(code.len(), |end| at + end);
+        found.push(code[start..end].trim_end_matches(':').to_owned());
     }
     found
+}
+
+fn is_of_path(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == ':'
+}
+
+/// What `use` has behind it, from where to where, and whether it is shown to others.
+fn uses(text: &str) -> Vec<(bool, usize, usize)> {
+    let mut found = Vec::new();
+    for (at, marker) in text.match_indices("use ") {
+        let before = text[..at].rsplit('\n').next().unwrap_or_default().trim();
+        let is_shown = before.starts_with("pub");
+        if (is_shown || before.is_empty())
+            && let Some(len) = text[at..].find(';')
+        {
+            found.push((is_shown, at + marker.len(), at + len));
+        }
+    }
+    found
+}
+
+/// What a file shows of others: under which path, and where it is.
+fn shown(file: &Source) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (_, at, end) in uses(&file.text).into_iter().filter(|(is_shown, ..)| *is_shown) {
+        let mut paths = Vec::new();
+        expand("", &file.text[at..end].split_whitespace().collect::<String>(), &mut paths);
+        for path in paths {
+            let name = path.rsplit("::").next().unwrap();
+            found.push((format!("{}::{name}", file.module), absolute(&path, &file.module)));
+        }
+    }
+    found
+}
+
+/// Where what is shown at `path` is.
+fn origin(mut path: String, shown: &BTreeMap<String, String>) -> String {
+    for _ in 0..SHOWN_TIMES_MAX {
+        let is_at = |name: &str| {
+            path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        let longest =
+            shown.iter().filter(|(name, _)| is_at(name)).max_by_key(|(name, _)| name.len());
+        match longest {
+            Some((name, from)) => path = format!("{from}{}", &path[name.len()..]),
+            None => break,
+        }
+    }
+    path
 }
 
 fn expand(before: &str, tree: &str, found: &mut Vec<String>) {
@@ -198,10 +254,13 @@ fn scope_of(name: &str, file: &Source, files: &[&Source]) -> String {
     }
 }
 
+/// Whether something that is usually of its type calls it: `self`, what has the type's name, what was
+/// locked, or the type itself.
 fn calls(text: &str, Method { of, name, .. }: &Method<'_>) -> bool {
     let call = format!("{name}(");
+    let own_name = format!("{}.", of.to_lowercase());
     let by_type = format!("{of}::");
-    let receivers: Vec<&str> = RECEIVERS.into_iter().chain([by_type.as_str()]).collect();
+    let receivers = ["self.", "lock().", "Self::", &own_name, &by_type];
     text.match_indices(&call).any(|(at, _)| {
         let line = text[..at].lines().next_back().unwrap_or_default();
         let is_whole = |rest: &str| !rest.ends_with(|c: char| c.is_alphanumeric() || c == '_');
@@ -235,8 +294,16 @@ mod tests {
             ("room/other/b.rs", "fn f() -> crate::room::a::A {}"),
         ]);
         assert_eq!(found.unwrap().len(), 3);
-        let shown = [("room/mod.rs", "pub use a::A;"), ("room/a.rs", "use super::C;")];
-        assert_eq!(circle_of(&shown), None);
+        // Through what a file shows, and in the code.
+        let shown = [
+            ("room/mod.rs", "pub use a::A;"),
+            ("room/a.rs", "fn f() { super::b::f() }"),
+            ("room/b.rs", "use super::A;"),
+        ];
+        assert_eq!(circle_of(&shown).unwrap(), ["room/a.rs", "room/b.rs"]);
+        assert_eq!(circle_of(&shown[..2]), None);
+        let calls = [("room/mod.rs", "fn f() { a::f() }"), ("room/a.rs", "use super::C;")];
+        assert_eq!(circle_of(&calls).unwrap().len(), 2);
     }
 
     #[test]

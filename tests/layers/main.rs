@@ -69,7 +69,8 @@ fn violations(module: &str, text: &str) -> Vec<String> {
     imports(text)
         .into_iter()
         .filter(|imported| imported != module)
-        .filter(|imported| layer_of(imported).is_some_and(|layer| layer <= own))
+        // What has no layer is shown at the root, for others than the modules below it.
+        .filter(|imported| layer_of(imported).is_none_or(|layer| layer <= own))
         .map(|imported| format!("imports crate::{imported}"))
         .collect()
 }
@@ -92,18 +93,22 @@ fn imports_point_down() {
 fn no_files_of_a_room_need_each_other() {
     let sources = sources::all();
     let rooms: BTreeSet<&str> = sources.iter().map(Source::room).collect();
+    let (mut found, mut wrong) = (0, Vec::new());
     for room in rooms {
         let files: Vec<&Source> = sources.iter().filter(|source| source.room() == room).collect();
         let needs = circles::needs(&files);
+        found += needs.values().map(|needs| needs.len()).sum::<usize>();
         if let Some(circle) = circles::circle(&needs) {
             let next = circle.iter().cycle().skip(1);
             let steps = circle
                 .iter()
                 .zip(next)
                 .map(|(from, to)| format!("{from} needs of {to}: {:?}", needs[from][to]));
-            panic!("a circle in {room}:\n{}", steps.collect::<Vec<_>>().join("\n"));
+            wrong.push(format!("a circle in {room}:\n{}", steps.collect::<Vec<_>>().join("\n")));
         }
     }
+    assert!(found > 500, "needs are found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A longer file has a second noun in it.
@@ -132,4 +137,5 @@ fn an_import_that_points_up_or_sideways_is_found() {
     assert_eq!(violations("clock", "use crate::units::Period;"), ["imports crate::units"]);
     assert!(violations("server", "use crate::{metrics, config, cache};").is_empty());
     assert_eq!(violations("extra", "").len(), 1);
+    assert_eq!(violations("store", "use crate::Cache;"), ["imports crate::Cache"]);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Device;
 use super::wait::Patience;
 use crate::clock::Stopwatch;
-use crate::device::adaptive::Way;
+use crate::device::way::Way;
 use crate::device::{AlignedBuf, DeviceError};
 
 impl Device {

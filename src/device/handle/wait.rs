@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::inner::Inner;
 use crate::device::OperationKind;
-use crate::device::engine::{Completion, Operation, Request};
 use crate::device::pace::Taken;
+use crate::device::request::{Completion, Operation, Request};
 
 /// How long a request is waited for.
 #[derive(Clone, Copy)]

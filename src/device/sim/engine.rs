@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use super::fault::Delay;
 use super::state::{Plan, State, errno};
-use crate::device::engine::{Engine, Request};
+use crate::device::engine::Engine;
+use crate::device::request::Request;
 
 /// Carries requests out as long as its generation lives.
 pub(super) struct SimEngine {

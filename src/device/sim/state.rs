@@ -14,7 +14,7 @@ use super::page_cache::PageCache;
 use super::random::SplitMix;
 use super::rates::{FaultKind, Rates, Struck};
 use super::storage::Storage;
-use crate::device::engine::{Operation, Request};
+use crate::device::request::{Operation, Request};
 use crate::device::{Geometry, OperationKind, Way, WriteSlice};
 
 /// What a simulated device was asked to do since it was made.

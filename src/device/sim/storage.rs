@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use super::random::SplitMix;
 
+/// Bytes that survive or are lost together in a power cut.
+pub(super) const SECTOR_LEN: usize = 512;
+
 /// Of a large device little is there, a block here and there.
 const PAGE_LEN: usize = 4 << 10;
 
@@ -173,6 +176,3 @@ impl Storage {
         }
     }
 }
-
-/// Bytes that survive or are lost together in a power cut.
-pub(super) const SECTOR_LEN: usize = 512;

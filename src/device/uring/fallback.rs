@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::device::engine::{Engine as _, Request};
 use crate::device::files::Files;
 use crate::device::pool::ThreadPool;
+use crate::device::request::Request;
 
 /// Takes requests over. Has no threads before the first ring is lost.
 pub(super) struct Fallback {
@@ -45,7 +45,7 @@ impl Fallback {
     /// Makes a request.
     pub fn submit(&self, request: Request) {
         match self.pool() {
-            Ok(pool) => pool.submit(request),
+            Ok(pool) => pool.take(request),
             Err(error) => {
                 tracing::error!(%error, "no threads for a request to the device");
                 request.complete(Err(error));

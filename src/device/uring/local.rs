@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::fallback::Fallback;
 use super::ring::{Finished, Ring, Wait};
-use crate::device::engine::Request;
+use crate::device::request::Request;
 
 /// Requests that wait at most before they are given to the kernel; fewer wait until the tasks that
 /// are ready have run, each once.

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 pub use local::{ThreadRing, look_soon};
 
-use super::engine::{Engine, Request};
+use super::engine::Engine;
 use super::files::Files;
 use super::page_cache;
+use super::request::Request;
 use fallback::Fallback;
 use local::EngineId;
 use ring::Ring;

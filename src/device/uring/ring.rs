@@ -1,18 +1,17 @@
 //! One io_uring of one thread. Owns the requests given to it until they are complete; never
 //! decides who waits for them.
 
-use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use io_uring::squeue::{Entry, PushError};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, types};
 
 use crate::clock::Stopwatch;
-use crate::device::engine::{Operation, Request};
 use crate::device::files::Files;
+use crate::device::request::{Operation, Request};
 use crate::device::request_queue::RequestQueue;
 use crate::device::{ALIGNMENT_MAX, AlignedBuf, Way, pool};
 

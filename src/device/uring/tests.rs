@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot::Receiver;
 
 use super::*;
-use crate::device::engine::{Completion, Operation};
+use crate::device::request::{Completion, Operation};
 use crate::device::{AlignedBuf, Way, WriteSlice};
 
 fn engine(bytes: u64) -> Uring {

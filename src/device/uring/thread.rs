@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use super::fallback::Fallback;
 use super::ring::{Ring, Wait};
-use crate::device::engine::Request;
 use crate::device::files::Files;
+use crate::device::request::Request;
 
 /// Takes requests from any thread. Dropping it waits for everything submitted.
 pub(super) struct RingThread {

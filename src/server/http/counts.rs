@@ -5,7 +5,7 @@ use hyper::{Method, StatusCode};
 
 use crate::cache::Tier;
 use crate::histogram::{Histogram, HistogramSnapshot};
-use crate::server::counters::Count;
+use crate::server::count::Count;
 
 /// Request methods that are counted apart, in the order of [`HttpSnapshot::requests`].
 pub const METHODS: [&str; 6] = ["get", "head", "put", "patch", "delete", "other"];

@@ -1,4 +1,4 @@
-//! What HTTP connections share, and how a request finds the method that answers it.
+//! What HTTP connections share, and the answers that are no object. Owns no method: `dispatch` finds it.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;

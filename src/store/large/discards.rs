@@ -1,4 +1,5 @@
-//! Slices of dead objects that wait to be dropped. Owns the queue; `reclaim` drops them.
+//! The ends of large objects: slices of dead ones that wait to be dropped, and stores that end or leave
+//! slices behind. Owns the queue; `reclaim` drops what is in it.
 
 use crate::format::Sequence;
 use crate::store::large::Discard;

@@ -1,8 +1,6 @@
 //! The one task that writes the log. Owns the order superblock, data, a flush for the headers in
 //! it, footers, flush, and tells waiters when their change is durable.
 
-pub(in crate::store) use crate::store::superblock::write_superblock;
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,6 +13,7 @@ use crate::store::counters::count;
 use crate::store::log::footers::Footers;
 use crate::store::log::write::{Due, PendingWrite, Ticket};
 use crate::store::shared::Store;
+use crate::store::superblock::write_superblock;
 
 /// Longest time that a written change may stay unflushed.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,6 +1,5 @@
-//! The log: open region, free regions, sequence numbers and purge floor. Owns the order of all
-//! mutations (it is used under one lock, the append lock); does no I/O itself but hands out what to
-//! write. Its bytes in memory are in `chunks`.
+//! The log: the order of all changes, under one lock, the append lock. What is under it does no I/O but hands
+//! out what to write; `flusher` alone writes.
 
 pub(super) mod append;
 pub(super) mod appender;

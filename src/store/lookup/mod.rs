@@ -1,15 +1,15 @@
-//! Reading entries: from the RAM tier, from the open region, from the device. Owns the
-//! verification of what was read; a doubt is never an answer.
+//! Lookups: which entry a key has now. Owns which candidates are asked and in which order; `load` reads and
+//! verifies one.
 
 pub(super) mod bodies;
 pub(super) mod load;
 pub(super) mod ranges;
 pub(super) mod sought;
 
-pub(in crate::store) use crate::store::entries::Candidate;
-pub(in crate::store) use crate::store::entries::Tier;
-pub(in crate::store) use crate::store::lookup::load::Extent;
-pub(in crate::store) use crate::store::lookup::load::Loaded;
+use crate::store::entries::Candidate;
+use crate::store::entries::Tier;
+use crate::store::lookup::load::Extent;
+use crate::store::lookup::load::Loaded;
 
 use crate::format::SliceKey;
 use crate::planted::{self, Bug};

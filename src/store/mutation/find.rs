@@ -69,7 +69,7 @@ pub(in crate::store) struct Match {
     pub head: Option<ObjectHead>,
 }
 
-/// Nothing was heard of the device for [`ROOM_WAIT_MAX`].
+/// Nothing was heard of the device for 5 s.
 pub(in crate::store) const NO_ANSWER: StoreError = StoreError::Busy("the device does not answer");
 
 /// When a change reads no longer what may be its key's. The time begins with the first read: most

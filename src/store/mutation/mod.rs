@@ -1,5 +1,5 @@
-//! Changing the store: put. Owns verification before a change and
-//! its atomic publication; the append lock orders all changes, the bucket lock guards the words.
+//! Changes by clients, from their condition to their acknowledgement. Owns what is tried again and what is
+//! refused; what there is `find` says, and `publish` makes it visible.
 
 pub(super) mod epoch;
 pub(super) mod fills;
@@ -20,7 +20,7 @@ use crate::store::mutation::publish::{Attempt, Change};
 use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored, Value};
 use crate::store::shared::{ROOM_WAIT_MAX, Store};
 
-pub(in crate::store) use crate::store::mutation::room::Patience;
+use crate::store::mutation::room::Patience;
 
 impl Store {
     /// Stores a value of at most one slice if `condition` holds of the present entry.

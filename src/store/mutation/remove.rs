@@ -1,5 +1,5 @@
-//! Taking entries out: removals, purges of one key and of all, damage. Owns that what was removed is not
-//! found from its first moment on, and who waits until that is durable.
+//! Taking entries out: removals, and purges of one key and of all. Owns that what was removed is not found
+//! from its first moment on, and who waits until that is durable.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;

@@ -57,7 +57,7 @@ struct Region {
     number: u32,
     layout: Layout,
     /// Lifetimes in the footer may be too short.
-    pub(in crate::store) touched: bool,
+    touched: bool,
     now: Timestamp,
 }
 

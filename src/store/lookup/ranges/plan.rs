@@ -1,12 +1,10 @@
 //! Which blocks hold the wanted part of a body. Owns the way from slices to extents of the device;
 //! pure, never reads.
 
-pub(in crate::store) use crate::store::large::slice_place::SlicePlace;
-
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::store::large::slice_place::checked_part;
+use crate::store::large::slice_place::{SlicePlace, checked_part};
 use crate::store::place::Life;
 
 /// The wanted part of one slice.

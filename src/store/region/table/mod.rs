@@ -1,11 +1,11 @@
-//! The region table: what each region of the device is right now. Owns states,
-//! generations and live-byte counts; never does I/O. Who changes what a region is ranked by marks it; it
-//! is ranked anew when an order is asked for.
+//! The region table: all regions of the device, their lives and their order. Owns which life each is in;
+//! never does I/O. Who changes what a region is ranked by marks it; it is ranked anew when an order is asked
+//! for.
 
 #[cfg(test)]
 mod tests;
 
-pub(in crate::store) use crate::store::region::row::Region;
+use crate::store::region::row::Region;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

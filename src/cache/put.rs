@@ -1,0 +1,92 @@
+//! Stores: of bodies in memory, in one go or as streams. Owns what a failed one leaves behind.
+
+use bytes::Bytes;
+
+use super::writer::Writer;
+use super::{Cache, StoreOptions, check_lengths, displaces};
+use crate::store::{Condition, StoreError, Stored, Value};
+
+impl Cache {
+    /// Stores a body that is in memory, if `condition` holds of the present entry.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. After a failed store the old entry is gone too, unless it had a condition and was
+    /// refused for want of room or an answer.
+    pub async fn put(
+        &self,
+        key: &[u8],
+        body: Bytes,
+        condition: Condition,
+        options: &StoreOptions,
+    ) -> Result<Stored, StoreError> {
+        self.put_slice(key, &body, condition, options).await
+    }
+
+    /// As [`Cache::put`], with a body that is only borrowed.
+    ///
+    /// # Errors
+    /// See [`Cache::put`].
+    pub async fn put_slice(
+        &self,
+        key: &[u8],
+        body: &[u8],
+        condition: Condition,
+        options: &StoreOptions,
+    ) -> Result<Stored, StoreError> {
+        check_lengths(key, &options.metadata)?;
+        if body.len() > self.inner.store.layout().slice_size as usize {
+            return self.put_sliced(key, body, condition, options).await;
+        }
+        let lifetime = self.lifetime_of(options);
+        let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
+        let value = Value { metadata: &options.metadata, body, lifetime, ram_only };
+        let result = match self.inner.store.put(key, &value, condition, None).await {
+            Ok((stored, ticket)) => self.acknowledge(ticket, options.ack).await.map(|()| stored),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result
+            && displaces(condition, error)
+        {
+            self.drop_failed(key).await;
+        }
+        result
+    }
+
+    pub(super) async fn put_sliced(
+        &self,
+        key: &[u8],
+        body: &[u8],
+        condition: Condition,
+        options: &StoreOptions,
+    ) -> Result<Stored, StoreError> {
+        let options = StoreOptions { len_hint: Some(body.len() as u64), ..options.clone() };
+        let written = match self.store(key, options) {
+            Ok(mut writer) => writer.write_chunk(body).await.map(|()| writer),
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(writer) => writer.finalize(condition).await,
+            Err(error) => {
+                if displaces(condition, &error) {
+                    self.drop_failed(key).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins a streamed store. Dropping the writer leaves the old entry as it is. Room for the
+    /// announced length is set aside until the writer is finalized or dropped.
+    ///
+    /// # Errors
+    /// The key, the metadata or the announced length is out of bounds; [`StoreError::Crowded`] if stores
+    /// under way would take more than half of the device together.
+    pub fn store(&self, key: &[u8], options: StoreOptions) -> Result<Writer, StoreError> {
+        check_lengths(key, &options.metadata)?;
+        let limit = self.object_len_max();
+        if options.len_hint.is_some_and(|len| len > limit) {
+            return Err(StoreError::TooLarge { limit });
+        }
+        Writer::new(self.clone(), key, options)
+    }
+}

@@ -1,0 +1,204 @@
+//! What the command line may say. Owns its words and their help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::overrides::Overrides;
+
+pub(super) const INSPECT_HELP: &str = "Exit code: 0 done (with --key: a lookup would hit); \
+    1 the key would be a miss, or the region is damaged; 2 the device cannot be inspected";
+
+pub(super) const CHECK_HELP: &str = "Exit code: 0 everything is sound; 1 something is damaged; \
+    2 the device cannot be checked (in use, not formatted, both superblock copies damaged)";
+
+pub(super) const BENCH_HELP: &str = "Exit code: 0 done; 1 a server gave wrong bytes; 2 what was \
+    asked for could not be measured. docs/benchmarking.md says how to read what is printed";
+
+#[derive(Debug, Parser)]
+#[command(name = "rawcached", version, about = "Raw-disk cache storage for reverse proxies")]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve a device over Unix sockets; without any configuration, a small image file here
+    Serve(ServeArgs),
+    /// Prepare a block device or an image file; erases what is on it
+    Format(FormatArgs),
+    /// Tell what a device can do: size, alignment, direct I/O, what is on it
+    Probe(DeviceArgs),
+    /// Tell what a formatted device holds, or explain a region or a key
+    #[command(after_help = INSPECT_HELP)]
+    Inspect(InspectArgs),
+    /// List entries on a device that no daemon is using
+    Ls(ListArgs),
+    /// Verify every structure and every body on a device that no daemon is using
+    #[command(after_help = CHECK_HELP)]
+    Check(DeviceArgs),
+    /// Print the counters of a running daemon
+    Stats(StatsArgs),
+    /// Write an object to standard output; exit code 1 if it is missing
+    Get(GetArgs),
+    /// Store standard input under a key
+    Put(PutArgs),
+    /// Remove a key; exit code 1 if it was missing
+    Purge(EntryArgs),
+    /// Measure a device, or put load on a running server
+    #[command(after_help = BENCH_HELP)]
+    Bench(super::bench::BenchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Configuration file (also: RAWCACHED_CONFIG)
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Log more: -v is debug, -vv is trace
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Check the configuration and exit; with -v print every setting
+    #[arg(long)]
+    pub(super) check_config: bool,
+    #[command(flatten)]
+    pub(super) overrides: Overrides,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FormatArgs {
+    /// Block device or image file
+    pub(super) device: PathBuf,
+    /// Use the first bytes of a device only, such as 4TiB; where nothing is, make a new sparse image
+    /// file of this size
+    #[arg(long)]
+    pub(super) size: Option<crate::units::ByteSize>,
+    /// Erase a foreign file system, partition table or volume too
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Alignment of all I/O in bytes, a power of two from 512 to 65536 [default: ask the device]
+    #[arg(long, value_name = "N", value_parser = parse_alignment)]
+    pub(super) alignment: Option<u32>,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeviceArgs {
+    /// Block device or image file
+    pub(super) device: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// Block device or image file
+    pub(super) device: PathBuf,
+    /// Add a row for each region
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+    /// Explain this region: header, footer, what fills it, page by page
+    #[arg(long, value_name = "N")]
+    pub(super) region: Option<u32>,
+    /// Explain this key: where its versions are, and why it is a hit or a miss; as `ls` writes it
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["region", "verbose"])]
+    pub(super) key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Block device or image file
+    pub(super) device: PathBuf,
+    /// Stop after this many entries
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SocketArgs {
+    /// The daemon's HTTP socket: a path, unix:PATH or tcp:127.0.0.1:PORT
+    /// [default: rawcached-data/http.sock here, else /run/rawcached/http.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) socket: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatsArgs {
+    /// The daemon's memcached socket: a path, unix:PATH or tcp:127.0.0.1:PORT
+    /// [default: rawcached-data/memcached.sock here, else /run/rawcached/memcached.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) socket: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EntryArgs {
+    /// 1 to 4096 bytes
+    pub(super) key: String,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    #[command(flatten)]
+    pub(super) entry: EntryArgs,
+    /// Only these bytes, such as 0-99, 100- or -100 for the last 100
+    #[arg(long, value_name = "FIRST-LAST", allow_hyphen_values = true)]
+    pub(super) range: Option<String>,
+    /// A header of the request, such as 'Cache-Control: max-stale'; may be given again
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = super::http_client::parse_header)]
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PutArgs {
+    #[command(flatten)]
+    pub(super) entry: EntryArgs,
+    /// A header to keep with the object, such as 'Content-Type: text/css'; may be given again
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = super::http_client::parse_header)]
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Lifetime, such as 30s, 10m or 7d [default: the daemon's ttl.default]
+    #[arg(long)]
+    pub(super) ttl: Option<crate::units::Period>,
+}
+
+pub(super) fn parse_alignment(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(bytes) if bytes.is_power_of_two() && (512..=65_536).contains(&bytes) => Ok(bytes),
+        _ => Err("write a power of two from 512 to 65536".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn alignments_are_powers_of_two_in_range() {
+        assert_eq!(parse_alignment("4096"), Ok(4096));
+        for text in ["0", "256", "5000", "131072", "4k"] {
+            assert!(parse_alignment(text).is_err(), "{text}");
+        }
+    }
+}

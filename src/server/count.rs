@@ -1,0 +1,21 @@
+//! One count.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One monotonic count.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn bump(&self) {
+        self.add(1);
+    }
+
+    pub(super) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
