@@ -14,7 +14,7 @@ use crate::store::{Entry, Place, Resident};
 const OVERHEAD: u64 = 100;
 /// Weight in bytes of an entry that a full tier takes every second time it is offered; and every
 /// how manyth time it takes the heaviest. They cost the room of many others, so they come in only
-/// if they are asked for often; what is asked for once stays out (docs/performance.md).
+/// if they are asked for often; what is asked for once stays out (docs/measurements/servers.md).
 const HALF_TAKEN_WEIGHT: u64 = 64 << 10;
 const HEAVIEST_TAKEN_ONE_IN: u64 = 4;
 /// Mean entry that the map is first sized for; it grows for smaller ones.
