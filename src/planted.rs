@@ -8,7 +8,7 @@ pub enum Bug {
     ModifyWithoutLock,
     /// A reader does not look at the region's life again after its read.
     SkipGenerationCheck,
-    /// A purge is acknowledged before its kill record is flushed.
+    /// A purge is acknowledged before its tombstone is flushed.
     AcknowledgePurgeEarly,
     /// A store is acknowledged as flushed before the flush.
     AcknowledgeFlushEarly,
@@ -16,9 +16,9 @@ pub enum Bug {
     RelocateUnchecked,
     /// A footer's checksum is not compared.
     ForgetFooterChecksum,
-    /// A region is freed without carrying its kill records.
+    /// A region is freed without carrying its tombstones.
     DropKillRecords,
-    /// A purge has its kill record in one region only.
+    /// A purge has its tombstone in one region only.
     PurgeInOneRegion,
     /// The epoch is not raised after a start, so sequence numbers repeat.
     ReuseSequences,

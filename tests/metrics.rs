@@ -322,12 +322,12 @@ async fn disk_commands(seen: &mut Seen) {
     cache.shutdown().await.unwrap();
 }
 
-/// A full device: reclaim, re-insertion, kill records, expiry, touch, recovery.
+/// A full device: reclaim, re-insertion, tombstones, expiry, touch, recovery.
 async fn reclaim(seen: &mut Seen) {
     let device = sim(4 << 20).await;
     let clock = clock();
     let (cache, metrics) = open(device.open(), without_ram(), &clock).await;
-    // Overwrites that expire before what they replaced: their kill records must be carried on.
+    // Overwrites that expire before what they replaced: their tombstones must be carried on.
     let soon = StoreOptions { ttl: Some(Duration::from_secs(60)), ..flushed() };
     for n in 0..12 {
         put(&cache, &format!("old-{n}"), 30_000).await;
@@ -556,7 +556,7 @@ async fn scrub(seen: &mut Seen) {
     let layout = Layout::plan(4 << 20, 512, None).unwrap();
     let start = |region: u32| layout.region_offset(region);
     device.corrupt(layout.superblock_offsets()[1] + 20, 1);
-    // An entry's body, a header, a footer; where the kill record is, the scrubber shows.
+    // An entry's body, a header, a footer; where the tombstone is, the scrubber shows.
     device.corrupt(start(0) + 30_000, 1);
     device.corrupt(start(1) + 20, 1);
     device.corrupt(start(2) + layout.region_size - 5, 1);

@@ -65,7 +65,7 @@ fn expect_only(rig: &Rig, part: &str, count: u64) {
     }
 }
 
-/// Sealed regions with entries, kill records and dead entries, and an open one; all on the device.
+/// Sealed regions with entries, tombstones and dead entries, and an open one; all on the device.
 fn filled() -> Rig {
     let rig = rig();
     rig.fill("a", 9, 10_000);
@@ -204,7 +204,7 @@ fn find_key(rig: &Rig, key: &[u8]) -> u64 {
     at.unwrap() as u64
 }
 
-/// "victim" is purged; gives where the slot of its kill record is in the log of entries.
+/// "victim" is purged; gives where the slot of its tombstone is in the log of entries.
 fn purged() -> (Rig, u64) {
     let rig = rig();
     rig.put(b"victim", &body(50, QUARTER), &for_secs(10_000)).unwrap();
@@ -216,7 +216,7 @@ fn purged() -> (Rig, u64) {
     (rig, location)
 }
 
-/// The first of two slots of kill records: no key, magic number and kind in bytes 4 and 5. The second
+/// The first of two slots of tombstones: no key, magic number and kind in bytes 4 and 5. The second
 /// copy is in the log of purges, whose region is taken later.
 fn kill_slot(rig: &Rig) -> u64 {
     rig.sleep(secs(2));

@@ -31,7 +31,7 @@ struct KeyReport {
     why: String,
     /// Every version, the newest first.
     versions: Vec<VersionReport>,
-    /// Kill records of the key in regions.
+    /// Tombstones of the key in regions.
     kill_records: Vec<KillReport>,
     /// Entries of other keys with the same hash.
     collisions: u64,
@@ -63,7 +63,7 @@ struct VersionReport {
     supersedes: Option<bool>,
 }
 
-/// One kill record.
+/// One tombstone.
 #[derive(Debug, Serialize)]
 struct KillReport {
     region: u32,

@@ -71,7 +71,7 @@ pub struct InspectReport {
     pub object_max_bytes: u64,
     /// Entries in all regions, dead and expired ones and slices included.
     pub entries: u64,
-    /// Kill records in all regions, other than those of entries; those of purges are there twice.
+    /// Tombstones in all regions, other than those of entries; those of purges are there twice.
     pub kill_records: u64,
     /// How many regions are in which state.
     pub regions: RegionCounts,
@@ -91,7 +91,7 @@ pub struct RegionCounts {
     pub sealed: u32,
     /// In use without a footer.
     pub unsealed: u32,
-    /// Second copies of the kill records of purges.
+    /// Second copies of the tombstones of purges.
     pub purges: u32,
     /// Freed.
     pub free: u32,
@@ -122,7 +122,7 @@ pub struct RegionRow {
     pub generation: u64,
     /// Entries in it.
     pub entries: u64,
-    /// Kill records in it.
+    /// Tombstones in it.
     pub kill_records: u64,
     /// Bytes of its entries.
     pub entry_bytes: u64,
@@ -187,7 +187,7 @@ pub struct CheckReport {
     pub entries: u64,
     /// Those of them that are pieces of large objects.
     pub slices: u64,
-    /// Sound kill records, other than those of entries.
+    /// Sound tombstones, other than those of entries.
     pub kill_records: u64,
     /// Live objects of which pieces were evicted; they are misses, not damage.
     pub incomplete_objects: u64,

@@ -26,7 +26,7 @@ pub enum Kind {
     Head,
     /// One piece of an object's body; the key is a [`SliceKey`].
     Slice,
-    /// Kill records, encoded as metadata; no key, no body.
+    /// Tombstones, encoded as metadata; no key, no body.
     Kills,
 }
 
@@ -65,9 +65,9 @@ impl Kind {
 pub struct EntryHeader {
     /// What the slot holds.
     pub kind: Kind,
-    /// An older version of the key may be on the device; this entry counts as a kill record for it.
+    /// An older version of the key may be on the device; this entry counts as a tombstone for it.
     pub supersedes: bool,
-    /// Key bytes, 1..=4096 (0 for kill records).
+    /// Key bytes, 1..=4096 (0 for tombstones).
     pub key_len: u16,
     /// Metadata bytes, at most 64 KiB.
     pub metadata_len: u32,

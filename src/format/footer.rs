@@ -8,7 +8,7 @@ use crate::planted::{self, Bug};
 
 /// Encoded length of one entry's record in bytes.
 pub const FOOTER_RECORD_LEN: usize = 24;
-/// Encoded length of one kill record in bytes.
+/// Encoded length of one tombstone in bytes.
 pub const KILL_LEN: usize = 16;
 /// Encoded length of the trailer, the last bytes of a sealed region.
 pub const TRAILER_LEN: usize = 64;
@@ -29,7 +29,7 @@ pub struct FooterRecord {
     pub slot_len: u64,
     /// What the slot holds.
     pub kind: Kind,
-    /// Counts as a kill record for older versions of its key.
+    /// Counts as a tombstone for older versions of its key.
     pub supersedes: bool,
     /// When the entry is gone.
     pub keep_until: Timestamp,
@@ -51,7 +51,7 @@ impl Kill {
         bytes.extend_from_slice(&self.sequence.0.to_le_bytes());
     }
 
-    /// Reads as many kill records as `bytes` holds whole.
+    /// Reads as many tombstones as `bytes` holds whole.
     pub fn decode_all(bytes: &[u8]) -> impl Iterator<Item = Kill> + '_ {
         bytes
             .chunks_exact(KILL_LEN)
@@ -66,7 +66,7 @@ pub struct Trailer {
     pub generation: Sequence,
     /// Number of entry records.
     pub record_count: u32,
-    /// Number of kill records.
+    /// Number of tombstones.
     pub kill_count: u32,
     /// When the footer was written.
     pub stamp: Timestamp,
@@ -135,7 +135,7 @@ impl Trailer {
 pub struct Footer {
     /// One record per entry, in order of offset.
     pub records: Vec<FooterRecord>,
-    /// Kill records written in the region.
+    /// Tombstones written in the region.
     pub kills: Vec<Kill>,
 }
 
@@ -202,7 +202,7 @@ impl Footer {
         self.records.iter().map(|record| record.keep_until).max().unwrap_or_default()
     }
 
-    /// All kill records: the explicit ones and the entries that supersede older versions.
+    /// All tombstones: the explicit ones and the entries that supersede older versions.
     pub fn all_kills(&self) -> impl Iterator<Item = Kill> + '_ {
         let superseding = self
             .records
@@ -245,7 +245,7 @@ impl<'a> EncodedFooter<'a> {
         records.map(move |bytes| decode_record(bytes, generation))
     }
 
-    /// The kill records other than those of entries.
+    /// The tombstones other than those of entries.
     pub fn kills(&self) -> impl Iterator<Item = Kill> + use<'a> {
         Kill::decode_all(self.kills)
     }

@@ -23,10 +23,10 @@ pub enum RegionUse {
 /// Which log the entries of a region belong to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogKind {
-    /// Entries, and the kill records that came with them.
+    /// Entries, and the tombstones that came with them.
     #[default]
     Data,
-    /// Second copies of the kill records of purges, and no entries.
+    /// Second copies of the tombstones of purges, and no entries.
     Purges,
 }
 

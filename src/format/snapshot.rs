@@ -202,7 +202,7 @@ pub struct SnapshotRow {
     pub log: LogKind,
     /// When its last entry expires.
     pub keep_until: Timestamp,
-    /// Kill records in it, those of entries included.
+    /// Tombstones in it, those of entries included.
     pub kills: u64,
     /// Sum of the bounds of the lengths of the slots that index words point to.
     pub live_bytes: u64,

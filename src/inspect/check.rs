@@ -57,7 +57,7 @@ pub struct CheckSummary {
     pub entries: u64,
     /// Those of them that are slices.
     pub slices: u64,
-    /// Sound kill records, other than those of entries.
+    /// Sound tombstones, other than those of entries.
     pub kills: u64,
     /// Live objects of which pieces were evicted; a lookup does not find them.
     pub incomplete_objects: u64,

@@ -77,7 +77,7 @@ pub struct ExplainedKey {
     pub key_hash: u64,
     /// Every version, the newest first.
     pub versions: Vec<Explained>,
-    /// Kill records of the key, other than those of its versions, and their regions.
+    /// Tombstones of the key, other than those of its versions, and their regions.
     pub kills: Vec<(u32, Kill)>,
     /// Entries with the key's hash that are another key's.
     pub collisions: u64,
@@ -94,7 +94,7 @@ pub enum Filling {
     Dead,
     /// Entries that may be found.
     Live,
-    /// Kill records.
+    /// Tombstones.
     Kills,
     /// Part of the index snapshot that the next start reads.
     Snapshot,
@@ -130,7 +130,7 @@ pub struct ExplainedRegion {
     pub heads: Share,
     /// Pieces of large objects.
     pub slices: Share,
-    /// Slots of kill records.
+    /// Slots of tombstones.
     pub kill_slots: Share,
     /// Entries that may be found.
     pub live: Share,

@@ -95,7 +95,7 @@ impl Versions {
         }));
     }
 
-    /// Applies kill records and the purge floor.
+    /// Applies tombstones and the purge floor.
     pub fn settle(mut self, floor: crate::format::Sequence) -> Live {
         settle(&mut self.objects);
         settle(&mut self.slices);

@@ -99,7 +99,7 @@ pub enum Condition {
     Sealed,
     /// In use and without a footer: it was the open one when the store ended.
     Unsealed,
-    /// In use by the log of purges: second copies of kill records, and no entries.
+    /// In use by the log of purges: second copies of tombstones, and no entries.
     Purges,
     /// Freed; what is in it is dead.
     Free,
@@ -126,7 +126,7 @@ pub struct RegionSurvey {
     pub generation: Sequence,
     /// Entries in it, dead and expired ones and slices included.
     pub entries: u64,
-    /// Kill records in it, other than those of entries.
+    /// Tombstones in it, other than those of entries.
     pub kills: u64,
     /// Bytes of its entries.
     pub entry_bytes: u64,

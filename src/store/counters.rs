@@ -72,7 +72,7 @@ counters! {
     reinserted_bytes,
     /// Bytes of slices of large objects, under way or just stored, moved to a newer region.
     large_moved_bytes,
-    /// Kill records carried to a newer region.
+    /// Tombstones carried to a newer region.
     kills_carried,
     /// Entries given a new lifetime in place.
     touched,
@@ -106,7 +106,7 @@ counters! {
     scrub_headers,
     /// Footers that the scrubber found damaged.
     scrub_footers,
-    /// Regions in which the scrubber found kill records damaged.
+    /// Regions in which the scrubber found tombstones damaged.
     scrub_kills,
     /// Live entries that the scrubber found damaged.
     scrub_entries,

@@ -9,7 +9,7 @@ use crate::store::log::write::Ticket;
 use crate::store::shared::Store;
 
 impl Store {
-    /// Drops the word of an entry whose bytes are damaged, with a kill record in case they can
+    /// Drops the word of an entry whose bytes are damaged, with a tombstone in case they can
     /// be read again later. True if the word is gone by this.
     pub(super) fn drop_damaged(&self, key_hash: u64, candidate: Candidate) -> bool {
         if self.is_in_ram_only(candidate.place()) {
@@ -27,7 +27,7 @@ impl Store {
         let removed = same.then(|| bucket.remove(candidate.location())).flatten();
         drop(bucket);
         if removed.is_some() {
-            // It may be another key's, which then has no kill record of its own.
+            // It may be another key's, which then has no tombstone of its own.
             log.note_unindexed(candidate.place().region(&self.shared.layout));
             // A lookup alone begins no epoch: the record waits for the first change.
             let kill = log.draw_tombstone(key_hash);

@@ -154,7 +154,7 @@ impl Store {
         entry.sequence() >= self.shared.purge_floor() && entry.lifetime().keep_until > now
     }
 
-    /// Removes the word of an entry that nobody will get any more. Needs no kill record when the
+    /// Removes the word of an entry that nobody will get any more. Needs no tombstone when the
     /// entry is expired, purged or was in RAM only: it cannot come back.
     /// False if the word was not there: gone, or moved by reclaim.
     pub(super) fn forget(&self, key_hash: u64, place: Place) -> bool {

@@ -29,7 +29,7 @@ pub struct StoreStats {
     /// Regions that hold nothing.
     pub regions_free: u64,
     /// Regions that may hold entries that the index does not have, although their deaths are not on
-    /// record: while there are any, every change leaves a kill record.
+    /// record: while there are any, every change leaves a tombstone.
     pub regions_unindexed: u64,
     /// Regions that could not be read whole at the start, nor since.
     pub regions_unreadable: u64,
@@ -41,7 +41,7 @@ pub struct StoreStats {
     pub index_bytes: u64,
     /// Bytes accepted but not yet on the device.
     pub backlog_bytes: u64,
-    /// Removals whose kill records could not be written yet.
+    /// Removals whose tombstones could not be written yet.
     pub removals_waiting: u64,
     /// Bytes of the device that large objects being stored have set aside.
     pub room_bytes: u64,

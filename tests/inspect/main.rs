@@ -136,7 +136,7 @@ async fn a_survey_counts_regions_and_entries() {
     let count = |state| states.iter().filter(|found| **found == state).count();
     assert!(count(State::Sealed) >= 3, "{states:?}");
     assert_eq!(count(State::Unsealed), 1, "{states:?}");
-    // A removed key: its kill record is in the log of purges too.
+    // A removed key: its tombstone is in the log of purges too.
     assert_eq!(count(State::Purges), 1, "{states:?}");
     assert_eq!(count(State::Sealed) + 2 + count(State::Blank), states.len(), "{states:?}");
     // 300 + 20 overwritten + odd, short, last + the large one's head and slices.

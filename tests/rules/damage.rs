@@ -311,7 +311,7 @@ fn damage_that_is_met_before_the_first_change_is_met_once() {
     assert_eq!((counts.reads, counts.writes), (before.reads, before.writes));
     let store = rig.stats().store;
     assert_eq!((store.counters.damaged, store.removals_waiting), (1, 1));
-    // Its kill record comes with the first change.
+    // Its tombstone comes with the first change.
     rig.put(b"other", &body(3, 100), &flushed()).unwrap();
     assert_eq!(rig.stats().store.removals_waiting, 0);
     rig.sim.corrupt(at, 0x10);

@@ -181,7 +181,7 @@ fn a_region_is_not_free_when_a_flush_failed_between_the_writes_that_free_it() {
         for n in 0..3 {
             assert_eq!(rig.get(format!("beside-victim-{n}").as_bytes()), None, "nothing is left");
         }
-        // The victim's region is emptied first, then that of its kill record.
+        // The victim's region is emptied first, then that of its tombstone.
         rig.sim.reseed(seed);
         rig.sim.set_delay(Delay::Sleep(millis(400)));
         rig.run(async {

@@ -1,4 +1,4 @@
-//! Rule 3: kill records. What superseded an entry never dies before it.
+//! Rule 3: tombstones. What superseded an entry never dies before it.
 
 use crate::support::*;
 

@@ -1,5 +1,5 @@
 //! Removals hold from the first moment, whether they can be recorded or not: nothing finds the entry
-//! again, and its kill record is written as soon as that can be.
+//! again, and its tombstone is written as soon as that can be.
 
 use rawcached::cache::{CacheOptions, Condition};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};

@@ -1,5 +1,5 @@
 //! What the index does not have. While a region may hold entries without a word whose deaths are not
-//! on record, every change leaves a kill record and a stop writes no snapshot; when the regions
+//! on record, every change leaves a tombstone and a stop writes no snapshot; when the regions
 //! concerned have been freed, that ends.
 
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn turn_the_log_over(rig: &Rig) {
     }
 }
 
-/// Sees that `trouble` has each change leave a kill record, until what it concerned is gone.
+/// Sees that `trouble` has each change leave a tombstone, until what it concerned is gone.
 fn comes_and_goes(name: &str, trouble: impl Fn(&mut Rig)) {
     let mut rig = Rig::new();
     rig.put(b"key", &body(1, 5000), &flushed()).unwrap();
@@ -125,7 +125,7 @@ fn doubt_ends_when_all_regions_of_a_start_that_could_not_be_flushed_are_freed() 
     });
 }
 
-/// Purges "victim", loses the kill record with the region that it is in, and purges again.
+/// Purges "victim", loses the tombstone with the region that it is in, and purges again.
 #[test]
 fn a_purge_holds_whose_kill_record_was_lost_with_its_region() {
     let mut rig = Rig::new();
@@ -136,7 +136,7 @@ fn a_purge_holds_whose_kill_record_was_lost_with_its_region() {
     rig.fill("beside-kill", 3, 20);
     rig.fill("seals-the-region", 1, 100_000);
     rig.sleep(secs(2));
-    // Slot and footer, which both have the kill record, go bad.
+    // Slot and footer, which both have the tombstone, go bad.
     let start = rig.region_start(rig.find(&body(0, QUARTER)[..64])) + REGION;
     let region = rig.sim.contents(start..start + REGION);
     let kill =

@@ -1,4 +1,4 @@
-//! Hashes of keys, as they are in footers and kill records. Pure functions of key and secret, the
+//! Hashes of keys, as they are in footers and tombstones. Pure functions of key and secret, the
 //! same on every machine.
 
 use siphasher::sip::SipHasher13;

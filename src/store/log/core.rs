@@ -55,7 +55,7 @@ pub struct Log {
     pub(super) modified: bool,
     /// Entries of a region were dropped from the index, and the region is not durably free yet.
     pub(super) freeing: bool,
-    /// Removals whose kill records are not durable yet.
+    /// Removals whose tombstones are not durable yet.
     pub(super) removals: Removals,
     pub(super) reinsert_credit: u64,
     /// Bytes that clients stored since the device was opened.

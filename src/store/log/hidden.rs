@@ -8,8 +8,8 @@ use crate::store::place::Life;
 impl Log {
     /// Whether older versions may be on the device of keys that the index does not have:
     /// recovery is still going on, a region is being freed, or one may hold entries that the index
-    /// does not have, or the kill record of this very key is not written yet. Changes then count as
-    /// kill records whether the key matched or not.
+    /// does not have, or the tombstone of this very key is not written yet. Changes then count as
+    /// tombstones whether the key matched or not.
     pub fn may_hide_older(&self, key_hash: u64) -> bool {
         self.lacks_words() || self.removals.of(key_hash) == Removal::Waiting
     }
@@ -42,7 +42,7 @@ impl Log {
         self.regions.note_unindexed_in(life);
     }
 
-    /// Kill records were lost, or may not be durable although an earlier life wrote them: what they
+    /// Tombstones were lost, or may not be durable although an earlier life wrote them: what they
     /// hid, in whatever region, may turn up after the next start.
     pub fn note_all_unindexed(&mut self) {
         self.regions.note_all_unindexed();

@@ -76,7 +76,7 @@ impl Log {
     }
 
     /// A write or flush failed: what is open is used no more, and the region that follows does
-    /// not depend on it. The kill records among what was lost may have hidden anything.
+    /// not depend on it. The tombstones among what was lost may have hidden anything.
     pub fn fail(&mut self) {
         self.regions.note_all_unindexed();
         self.removals.failed();

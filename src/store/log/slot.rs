@@ -34,13 +34,13 @@ impl<'a> Slot<'a> {
         Slot { kind, key, metadata, body, check, meta_checksum: hasher.finalize(), lifetime }
     }
 
-    /// A slot of kill records, encoded by [`Slot::encode_kills`].
+    /// A slot of tombstones, encoded by [`Slot::encode_kills`].
     pub fn of_kills(encoded: &'a [u8], stored_at: crate::clock::Timestamp) -> Slot<'a> {
         let lifetime = Lifetime { stored_at, fresh_until: stored_at, keep_until: stored_at };
         Slot::new(Kind::Kills, &[], (encoded, &[]), lifetime)
     }
 
-    /// The metadata of a slot of kill records.
+    /// The metadata of a slot of tombstones.
     pub fn encode_kills(kills: &[Kill]) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(kills.len() * KILL_LEN);
         for kill in kills {
@@ -83,12 +83,12 @@ impl<'a> Slot<'a> {
         self.lifetime
     }
 
-    /// Number of kill records it holds.
+    /// Number of tombstones it holds.
     pub fn kill_count(&self) -> usize {
         if self.kind == Kind::Kills { self.metadata.len() / KILL_LEN } else { 0 }
     }
 
-    /// Encoded kill records, when it holds them.
+    /// Encoded tombstones, when it holds them.
     pub fn metadata(&self) -> &[u8] {
         self.metadata
     }
@@ -128,6 +128,6 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Most kill records in one slot, which is copied under the append lock.
+/// Most tombstones in one slot, which is copied under the append lock.
 pub const KILLS_PER_SLOT_MAX: usize = 500;
 const _: () = assert!(KILLS_PER_SLOT_MAX * KILL_LEN + ENTRY_HEADER_LEN < COPY_LEN_MAX);

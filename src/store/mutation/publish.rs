@@ -36,7 +36,7 @@ pub(in crate::store) struct Change<'a> {
     pub(in crate::store) fill: Option<Fill>,
 }
 
-/// A slot as long as one of a single kill record, to reserve its place before its sequence is drawn.
+/// A slot as long as one of a single tombstone, to reserve its place before its sequence is drawn.
 pub(in crate::store) fn kill_placeholder() -> Slot<'static> {
     Slot::of_kills(&[0; crate::format::KILL_LEN], Timestamp(0))
 }
@@ -238,7 +238,7 @@ impl Store {
             self.shared.dead.unverified.note(key_hash, sequence);
         }
         for suspect in &found.suspects {
-            // It may be another key's, which then has no kill record of its own.
+            // It may be another key's, which then has no tombstone of its own.
             let (region, _) = suspect.location().split(&self.shared.layout);
             log.note_unindexed(region);
         }

@@ -200,7 +200,7 @@ impl Store {
         }
     }
 
-    /// Takes what was found of a key out of the index, with its kill record if that can be written
+    /// Takes what was found of a key out of the index, with its tombstone if that can be written
     /// now. `asked` if somebody waits for it to be durable.
     fn take_out(&self, key_hash: u64, found: &Found, asked: bool) -> Result<TakenOut, StoreError> {
         let shared = &*self.shared;
@@ -286,7 +286,7 @@ impl Store {
     }
 
     /// A key that has no word may have one again after a crash, as long as what removed it
-    /// (an expired overwrite, a kill record) is not durable; and a key that expired, as long as the
+    /// (an expired overwrite, a tombstone) is not durable; and a key that expired, as long as the
     /// device knows of no time after its end: the clock may be set back before the next start. A
     /// purge waits for that.
     async fn settle_absence(&self, absence: Absence) -> Result<(), StoreError> {

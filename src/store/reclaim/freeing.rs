@@ -42,7 +42,7 @@ impl Reclaimer {
         };
         if let Err(error) = &freed {
             if row.generation() != generation {
-                // On the device its life goes on: kill records for it are still needed.
+                // On the device its life goes on: tombstones for it are still needed.
                 self.store.shared.catalog.regions.begin_life(region, generation, state);
             }
             row.set_state(state);
@@ -188,7 +188,7 @@ impl Reclaimer {
         assert_eq!(row.live(), 0, "no index word points into a region that is freed");
     }
 
-    /// Copies the kill records whose victims may still be on the device to the open region; true
+    /// Copies the tombstones whose victims may still be on the device to the open region; true
     /// if there were any.
     pub(in crate::store) fn carry_kills(
         &self,
@@ -288,7 +288,7 @@ impl Reclaimer {
 pub(in crate::store) const SWEEP_SHARDS: usize = 16;
 
 /// How long a region that could not be reclaimed is set aside, the first time and at most. It may
-/// hold entries that the index has no more: until it is free every change leaves a kill record.
+/// hold entries that the index has no more: until it is free every change leaves a tombstone.
 pub(in crate::store) const SET_ASIDE: [Duration; 2] =
     [Duration::from_secs(60), Duration::from_secs(3600)];
 
@@ -298,7 +298,7 @@ pub(in crate::store) fn is_unreadable(error: &StoreError) -> bool {
     matches!(error, StoreError::Device(error) if error.operation == "read")
 }
 
-/// Why kill records could not be carried on.
+/// Why tombstones could not be carried on.
 pub(in crate::store) fn no_room(why: NoRoom) -> StoreError {
     match why {
         NoRoom::Epoch => StoreError::Busy("no sequences until the next epoch is durable"),

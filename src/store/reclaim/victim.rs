@@ -15,7 +15,7 @@ const WELL_FILLED: u64 = 2;
 /// Where slices that are not to be lost fill much of every region, one is emptied while they fill at most this part of it: to move three
 /// bytes wins one. All stores under way fill a half on the average.
 const MOST_CLAIMED: (u64, u64) = (3, 4);
-/// Regions in use stay only as long as those emptied in their place carry on kill records for them
+/// Regions in use stay only as long as those emptied in their place carry on tombstones for them
 /// of at most one part in this many: with that they cannot pile up.
 const PATIENCE_SHARE: u64 = 64;
 /// Regions that are examined at most for one that is emptied, and
@@ -119,7 +119,7 @@ impl Reclaimer {
     /// The first region, from the hand on, that is not in use; those in use stay where they are.
     /// This is how SIEVE goes through objects (Zhang et al., NSDI 2024): what is asked for again and
     /// again stays without being written again, and what nobody asks for goes early. `oldest` is
-    /// the one if its kill records have waited too long. `None` if all have much that is not to be
+    /// the one if its tombstones have waited too long. `None` if all have much that is not to be
     /// lost.
     async fn next_unused(&mut self, oldest: u32) -> Option<u32> {
         let mut least: Option<InUse> = None;
@@ -184,7 +184,7 @@ impl Reclaimer {
         None
     }
 
-    /// Whether so many bytes of kill records should not wait any longer for the oldest region to go. That
+    /// Whether so many bytes of tombstones should not wait any longer for the oldest region to go. That
     /// costs as much again where it is full of what is not to be lost.
     fn is_impatient(&self, kills: u64, oldest: u32) -> bool {
         let region_size = self.store.shared.layout.region_size;

@@ -32,7 +32,7 @@ pub struct RecoveryStats {
     pub parts_total: u64,
     /// Steps that are done.
     pub parts_done: u64,
-    /// Versions of entries and kill records found so far.
+    /// Versions of entries and tombstones found so far.
     pub found: u64,
     /// Most bytes of memory that recovery took for what it found.
     pub scratch_peak_bytes: u64,

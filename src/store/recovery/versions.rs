@@ -25,7 +25,7 @@ pub(super) fn part_of(key_hash: u64) -> usize {
     usize::try_from(key_hash % PARTS as u64).unwrap_or(0)
 }
 
-/// One version of a key, or a kill record (`target` of `None`).
+/// One version of a key, or a tombstone (`target` of `None`).
 #[derive(Clone, Copy)]
 pub(crate) struct Version {
     pub key_hash: u64,
@@ -55,7 +55,7 @@ impl Target {
     }
 }
 
-/// Leaves the newest version of each key, a kill record included. Of a version and a kill record
+/// Leaves the newest version of each key, a tombstone included. Of a version and a tombstone
 /// with the same sequence the version stays: it is the one that the record was made from.
 pub(crate) fn settle(versions: &mut Vec<Version>) {
     versions.sort_unstable_by(|a, b| {

@@ -161,17 +161,17 @@ impl Region {
         }
     }
 
-    /// Kill records in it, entries that supersede older versions included.
+    /// Tombstones in it, entries that supersede older versions included.
     pub fn kills(&self) -> u64 {
         self.kills.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the kill records that may have to be carried on from it.
+    /// Bytes of the tombstones that may have to be carried on from it.
     pub fn kill_bytes(&self) -> u64 {
         self.kills() * KILL_LEN as u64
     }
 
-    /// Counts kill records.
+    /// Counts tombstones.
     pub fn add_kills(&self, count: usize) {
         if count > 0 {
             self.kills.fetch_add(count as u64, Ordering::Relaxed);

@@ -1,11 +1,11 @@
 //! Verifying in the background what is on the device: superblock copies, region headers, footers,
-//! kill records and every entry with its body. Owns the order of the walk, its pace, and what
+//! tombstones and every entry with its body. Owns the order of the walk, its pace, and what
 //! becomes of damage; never changes what is sound, and nothing that it could not read twice.
 //!
-//! * A damaged **entry** leaves the index as it does when a lookup meets it, with a kill record.
-//! * A region whose **header, footer or kill records** are damaged still serves what it holds, but
+//! * A damaged **entry** leaves the index as it does when a lookup meets it, with a tombstone.
+//! * A region whose **header, footer or tombstones** are damaged still serves what it holds, but
 //!   what a start would make of it hangs on the other copy alone. It is *condemned*: reclaim
-//!   empties it next. That carries its kill records on, from the footer if that is sound, else from
+//!   empties it next. That carries its tombstones on, from the footer if that is sound, else from
 //!   the slots, keeps the entries that were hit as far as reclaim may, and evicts the rest.
 //! * A damaged **superblock** copy is written again from memory, unless another store's or a later
 //!   one is there: then the device is not the one that was opened, and it is left alone.

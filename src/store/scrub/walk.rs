@@ -12,7 +12,7 @@ use crate::store::region::reader::sound_slot;
 pub(super) struct Walk {
     seed: Seed,
     records: Vec<FooterRecord>,
-    /// What the slots of kill records must add up to, where a footer says so.
+    /// What the slots of tombstones must add up to, where a footer says so.
     kills_expected: Option<Vec<Kill>>,
     kills_found: Vec<Kill>,
     /// The record that comes next.
@@ -38,7 +38,7 @@ impl Walk {
         walk
     }
 
-    /// A walk over entries of a region that has no footer yet; its kill records are not verified.
+    /// A walk over entries of a region that has no footer yet; its tombstones are not verified.
     pub fn written(seed: Seed, records: Vec<FooterRecord>, block: u32) -> Walk {
         let start = u64::from(block);
         let end = records.last().map_or(start, |record| record.offset + record.slot_len);
@@ -91,7 +91,7 @@ impl Walk {
         self.read_to = end;
     }
 
-    /// Whether the kill records found are those of the footer. To be asked at the end; says
+    /// Whether the tombstones found are those of the footer. To be asked at the end; says
     /// nothing against a region that could not be read whole.
     pub fn kills_are_sound(&self) -> bool {
         self.skipped || self.kills_expected.as_ref().is_none_or(|kills| *kills == self.kills_found)
@@ -159,7 +159,7 @@ mod tests {
     const END: u64 = 20 * 512;
     const KILL: Kill = Kill { key_hash: 1, sequence: Sequence(5) };
 
-    /// An entry of 300 bytes, a kill record, an entry of 5000 bytes.
+    /// An entry of 300 bytes, a tombstone, an entry of 5000 bytes.
     fn region() -> (Vec<u8>, Footer) {
         let mut bytes = vec![0; index(END)];
         let mut footer = Footer { records: Vec::new(), kills: vec![KILL] };
@@ -188,7 +188,7 @@ mod tests {
         (bytes, footer)
     }
 
-    /// Offsets of suspects, and whether the kill records are sound.
+    /// Offsets of suspects, and whether the tombstones are sound.
     fn walked(bytes: &[u8], chunk: u64) -> (Vec<u64>, bool) {
         let mut walk = Walk::sealed(SEED, region().1, BLOCK, END);
         let mut suspects = Vec::new();

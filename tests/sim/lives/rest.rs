@@ -95,7 +95,7 @@ impl Run {
         }
     }
 
-    /// Keys that collide leave kill records of one another, and short epochs a superblock now and then.
+    /// Keys that collide leave tombstones of one another, and short epochs a superblock now and then.
     fn has_rare_reasons_to_write(&self) -> bool {
         let scenario = self.scenario();
         scenario.hash_mask != u64::MAX || scenario.sequences_per_epoch < u32::MAX

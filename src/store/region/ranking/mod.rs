@@ -16,7 +16,7 @@ use crate::store::region::state::RegionState;
 
 /// A region with less than one part in this many alive is emptied before the oldest.
 pub const MOSTLY_DEAD: u64 = 8;
-/// A region whose kill records fill more than one part in this many is not emptied out of turn.
+/// A region whose tombstones fill more than one part in this many is not emptied out of turn.
 pub const KILLS_SHARE: u64 = 8;
 /// A region is like any other while slices that are not to be lost fill at most one part in this many:
 /// to move them costs little.
@@ -35,7 +35,7 @@ pub struct Facts {
     /// Bytes alive.
     pub live: u64,
     pub keep_until: Timestamp,
-    /// Bytes of the kill records that may have to be carried on from it.
+    /// Bytes of the tombstones that may have to be carried on from it.
     pub kills: u64,
     pub failures: u32,
     /// Where there were failures, when it is tried again.
@@ -101,7 +101,7 @@ pub struct Ranking {
     /// Groups are as they should be at this time.
     now: Timestamp,
     counts: [usize; STATES],
-    /// Bytes of the kill records in all that are not free.
+    /// Bytes of the tombstones in all that are not free.
     kills: u64,
     /// Those that could not be read or freed.
     stuck: usize,
@@ -296,7 +296,7 @@ impl Ranking {
         self.counts[state as usize]
     }
 
-    /// Bytes of the kill records in all regions that are not free.
+    /// Bytes of the tombstones in all regions that are not free.
     pub fn kills(&self) -> u64 {
         self.kills
     }

@@ -6,7 +6,7 @@ use crate::store::region::ranking::ages::YOUNG;
 const REGION_SIZE: u64 = 256 << 10;
 const FEW: u64 = REGION_SIZE / FEW_CLAIMED;
 
-/// A plain sealed region: full, without an end, without kill records.
+/// A plain sealed region: full, without an end, without tombstones.
 fn plain(generation: u64) -> Facts {
     Facts {
         state: RegionState::Sealed,
