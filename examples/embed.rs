@@ -53,7 +53,7 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
 
 /// The bytes `part` of the object; `None` if it is not there, or not all of it.
 async fn range(cache: &Cache, part: Range<usize>) -> Option<Vec<u8>> {
-    let hit = cache.lookup_head(KEY, false).await?;
+    let hit = cache.lookup_head(KEY).await?;
     // Other options than the cache's own may say how to read, and when to do it in parallel.
     let mut reader = hit.range(part.start as u64..part.end as u64).await.ok()?;
     let mut found = Vec::with_capacity(part.len());

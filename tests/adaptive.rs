@@ -89,7 +89,7 @@ async fn store(cache: &Cache, key: &[u8], body: &[u8], ttl: u64) {
 
 /// The body and the end of life of what a lookup finds; a body that ends short is a miss.
 async fn lookup(cache: &Cache, key: &[u8]) -> Option<(Vec<u8>, Timestamp)> {
-    let hit = cache.lookup_head(key, true).await?;
+    let hit = cache.lookup_stale_head(key).await?;
     let keep_until = hit.lifetime().keep_until;
     let len = hit.len();
     let mut reader = hit.range(0..len).await.ok()?;

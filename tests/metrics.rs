@@ -528,7 +528,7 @@ async fn ranges(seen: &mut Seen) {
     put(&cache, "large", 6 << 20).await;
     put(&cache, "filler", 2 << 20).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let hit = cache.lookup_head(b"large", false).await.unwrap();
+    let hit = cache.lookup_head(b"large").await.unwrap();
     device.set_delay(Delay::Sleep(Duration::from_millis(5)));
     let mut whole = hit.range(0..u64::MAX).await.unwrap();
     device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read));

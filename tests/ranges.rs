@@ -85,7 +85,7 @@ impl Rig {
     }
 
     async fn open(&self, range: Range<u64>) -> Result<BodyReader, TruncatedBody> {
-        self.cache.lookup_head(KEY, false).await.unwrap().range(range).await
+        self.cache.lookup_head(KEY).await.unwrap().range(range).await
     }
 
     fn read(&self, range: Range<u64>) -> Result<Vec<u8>, TruncatedBody> {
@@ -199,7 +199,7 @@ fn no_block_is_read_twice() {
         let small = RangeOptions { chunk_size: 128 << 10, ..always_parallel() };
         let rig = Rig::new(64, u32::try_from(alignment).unwrap(), options(small));
         rig.store(&body(3, 6 * MIB));
-        let hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
+        let hit = rig.run(rig.cache.lookup_head(KEY)).unwrap();
         let before = rig.sim.counts().bytes_read;
         let mut reader = rig.run(hit.range(0..u64::MAX)).unwrap();
         rig.run(all(&mut reader)).unwrap();
@@ -216,7 +216,7 @@ fn a_small_range_of_a_large_object_reads_little() {
     let rig = Rig::new(64, 4096, options(always_parallel()));
     let bytes = body(4, 8 * MIB);
     rig.store(&bytes);
-    let hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
+    let hit = rig.run(rig.cache.lookup_head(KEY)).unwrap();
     let before = rig.sim.counts().bytes_read;
     let start = 5 * MIB + 300_000;
     let mut reader = rig.run(hit.range(start as u64..start as u64 + 1000)).unwrap();
@@ -256,7 +256,7 @@ fn a_transfer_that_went_wrong_once_is_read_again() {
         let rig = Rig::new(64, 4096, options(always_parallel()));
         let bytes = body(6, 8 * MIB);
         rig.store(&bytes);
-        let hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
+        let hit = rig.run(rig.cache.lookup_head(KEY)).unwrap();
         rig.sim.inject(Fault::new(effect.clone()).on(OperationKind::Read).after(3));
         let mut reader = rig.run(hit.range(0..u64::MAX)).unwrap();
         assert!(rig.run(all(&mut reader)).unwrap() == bytes, "{effect:?}");
@@ -278,7 +278,7 @@ fn a_device_that_does_not_answer_ends_the_range_in_time() {
     let slow = RangeOptions { timeout: Duration::from_secs(2), ..always_parallel() };
     let rig = Rig::new(64, 4096, options(slow));
     rig.store(&body(8, 8 * MIB));
-    let hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
+    let hit = rig.run(rig.cache.lookup_head(KEY)).unwrap();
     let mut reader = rig.run(hit.range(0..u64::MAX)).unwrap();
     rig.sim.set_delay(Delay::Sleep(Duration::from_secs(1000)));
     rig.run(async {
@@ -388,7 +388,7 @@ fn zeros_are_refused() {
     assert!(good.check().is_ok() && zeros.iter().all(|zero| zero.check().is_err()));
     let rig = Rig::new(64, 512, options(good));
     rig.store(&body(1, 3 * MIB));
-    let mut hit = rig.run(rig.cache.lookup_head(KEY, false)).unwrap();
+    let mut hit = rig.run(rig.cache.lookup_head(KEY)).unwrap();
     assert!(zeros.iter().all(|zero| hit.set_range_options(*zero).is_err()));
     assert!(hit.set_range_options(always_parallel()).is_ok());
     let mut reader = rig.run(hit.range(5..2_000_000)).unwrap();

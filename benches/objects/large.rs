@@ -198,7 +198,7 @@ async fn round_trip(device: &Path, mebibytes: u64) -> anyhow::Result<(Duration, 
     let get = watch.elapsed();
     drop(hit);
     let len = mebibytes * MIB as u64;
-    let hit = cache.lookup_head(KEY.as_bytes(), false).await.context("the object is gone")?;
+    let hit = cache.lookup_head(KEY.as_bytes()).await.context("the object is gone")?;
     for range in awkward_ranges(len).into_iter().chain(std::iter::once(len..len + 5)) {
         let mut body = hit.range(range.clone()).await?;
         let mut at = range.start;

@@ -184,7 +184,7 @@ enum Check {
 }
 
 async fn turn(cache: &Cache, row: &Row, check: Check) -> anyhow::Result<Turn> {
-    let mut hit = cache.lookup_head(KEY, false).await.context("the object is gone")?;
+    let mut hit = cache.lookup_head(KEY).await.context("the object is gone")?;
     hit.set_range_options(row.range)?;
     let mut firsts = Vec::new();
     let (watch, cpu) = (Stopwatch::start(), processor_time()?);

@@ -214,10 +214,15 @@ impl Cache {
         self.lookup_entry(key, true, true)
     }
 
-    /// As [`Cache::lookup`] or [`Cache::lookup_stale`], but neither reads nor looks for anything of a
-    /// large body: for callers that want its metadata only, or a range of it with [`Hit::range`].
-    pub fn lookup_head(&self, key: &[u8], stale_ok: bool) -> impl Future<Output = Option<Hit>> {
-        self.lookup_entry(key, stale_ok, false)
+    /// As [`Cache::lookup`], but neither reads nor looks for anything of a large body: for callers that want
+    /// its metadata only, or a range of it with [`Hit::range`].
+    pub fn lookup_head(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
+        self.lookup_entry(key, false, false)
+    }
+
+    /// As [`Cache::lookup_head`], but gives an entry in its grace time too.
+    pub fn lookup_stale_head(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
+        self.lookup_entry(key, true, false)
     }
 
     async fn lookup_entry(&self, key: &[u8], stale_ok: bool, with_body: bool) -> Option<Hit> {

@@ -33,7 +33,7 @@ fn an_object_that_lost_a_slice_is_a_miss() {
         rig.fill(&format!("more-{n}"), 1, 1000);
         rig.sleep(millis(300));
         rig.run(async {
-            let Some(head) = rig.cache().lookup_head(b"key", false).await else { return false };
+            let Some(head) = rig.cache().lookup_head(b"key").await else { return false };
             head.is_complete().await
         })
     };

@@ -153,7 +153,7 @@ fn range_across_reuse(parallel: bool) {
     }
     rig.sleep(secs(3));
     let begin = |n: u64| {
-        let hit = rig.run(rig.cache().lookup_head(b"sought", false)).unwrap();
+        let hit = rig.run(rig.cache().lookup_head(b"sought")).unwrap();
         let start = n * 1000 % (LONG as u64);
         let mut source = rig.run(hit.range(start..hit.len())).unwrap();
         let first = rig.run(source.next_chunk()).unwrap().unwrap();
@@ -285,7 +285,7 @@ fn only_those_who_ask_for_it_look_for_all_slices_and_they_give_way() {
         rig.put(b"key", &huge, &for_secs(1000)).unwrap();
         rig.sleep(secs(3));
         // Its head is in the RAM tier from here on.
-        rig.run(cache.lookup_head(b"key", false)).unwrap()
+        rig.run(cache.lookup_head(b"key")).unwrap()
     };
     let hit = store_huge();
     let looks = turns(&rig, async { assert!(hit.is_complete().await) });

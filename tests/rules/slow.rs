@@ -230,7 +230,7 @@ fn a_touch_of_many_slices_waits_no_longer_than_for_one() {
     rig.sleep(secs(2));
     // The head comes into the RAM tier.
     for _ in 0..5 {
-        assert!(rig.run(rig.cache().lookup_head(b"large", false)).is_some());
+        assert!(rig.run(rig.cache().lookup_head(b"large")).is_some());
     }
     rig.sim.set_delay(Delay::Sleep(secs(100_000)));
     let touches = async {

@@ -69,9 +69,9 @@ impl Service {
     /// A stale object is given only to those that ask for it by `max-stale`.
     async fn find(&self, key: &[u8], request: &HeaderMap) -> Option<Hit> {
         let Some(max_stale) = CacheControl::of(request).max_stale else {
-            return self.cache.lookup_head(key, false).await;
+            return self.cache.lookup_head(key).await;
         };
-        let hit = self.cache.lookup_head(key, true).await?;
+        let hit = self.cache.lookup_stale_head(key).await?;
         // Of unknown age means as stale as can be.
         let staleness = hit.staleness(self.cache.clock().now()).unwrap_or(Duration::MAX);
         (staleness <= max_stale).then_some(hit)

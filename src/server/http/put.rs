@@ -80,7 +80,7 @@ impl Service {
         if !is_conditional(headers, Access::Change) {
             return Ok(Checked { condition: Condition::Always, replaces: false });
         }
-        let mut hit = self.cache.lookup_head(key, true).await;
+        let mut hit = self.cache.lookup_stale_head(key).await;
         if let Some(found) = &hit
             && !found.is_complete().await
         {
