@@ -8,6 +8,7 @@ use crate::format::Layout;
 use crate::store::index::word::{Location, SizeClass, Word};
 use crate::store::index::{Index, Locked};
 use crate::store::ram_tier::Resident;
+use crate::store::region::row::Region;
 use crate::store::region::table::RegionTable;
 
 /// What there is of entries in memory.
@@ -32,6 +33,7 @@ impl Catalog {
     }
 
     /// Locks the bucket of a key; see [`Index::lock`].
+    #[inline]
     pub fn lock(&self, key_hash: u64) -> Bucket<'_> {
         Bucket { entries: self.index.lock(key_hash), catalog: self }
     }
@@ -47,6 +49,7 @@ impl Catalog {
         })
     }
 
+    #[inline]
     fn uncount(&self, word: Word) {
         let (region, _) = word.location().split(&self.layout);
         if let Some(row) = self.regions.get(region) {
@@ -56,16 +59,20 @@ impl Catalog {
 }
 
 impl Bucket<'_> {
-    /// Adds an index entry.
-    pub fn insert(&mut self, location: Location, class: SizeClass) {
-        let (region, _) = location.split(&self.catalog.layout);
-        if let Some(row) = self.catalog.regions.get(region) {
-            row.add_live(class.len_max());
-        }
+    /// Adds the index entry of a slot in the region with this account.
+    #[inline]
+    pub fn insert(&mut self, row: &Region, location: Location, class: SizeClass) {
+        row.add_live(class.len_max());
+        self.entries.insert(location, class);
+    }
+
+    /// Adds the index entry of what is in RAM only, in no region.
+    pub fn insert_in_ram(&mut self, location: Location, class: SizeClass) {
         self.entries.insert(location, class);
     }
 
     /// Removes the index entry with exactly this location.
+    #[inline]
     pub fn remove(&mut self, location: Location) -> Option<Word> {
         let removed = self.entries.remove(location);
         if let Some(word) = removed {
@@ -88,6 +95,7 @@ impl Bucket<'_> {
 impl<'a> Deref for Bucket<'a> {
     type Target = Locked<'a>;
 
+    #[inline]
     fn deref(&self) -> &Locked<'a> {
         &self.entries
     }

@@ -49,6 +49,7 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     /// There is no room for `appender` right now; the append lock is released.
+    #[inline]
     pub fn begin(
         store: &'a Store,
         mut log: MutexGuard<'a, Log>,
@@ -62,6 +63,7 @@ impl<'a> Transaction<'a> {
     /// Points the index to the slot, in one step with what `displace` takes out of it; `None` if
     /// `verify` says that the index is not what it was. The sequence is drawn between the two: under
     /// both locks, so that the order of sequences is the order of visibility.
+    #[inline]
     pub fn point(
         mut self,
         verify: impl FnOnce(&Bucket<'_>) -> bool,
@@ -74,8 +76,9 @@ impl<'a> Transaction<'a> {
         }
         let sequence = self.log.draw();
         displace(sequence, &mut bucket, &mut self.log);
-        let touches = catalog.regions.on_device(self.at.region).touches();
-        bucket.insert(self.at.place.location(), SizeClass::of(self.slot.len()));
+        let row = catalog.regions.on_device(self.at.region);
+        let touches = row.touches();
+        bucket.insert(row, self.at.place.location(), SizeClass::of(self.slot.len()));
         drop(bucket);
         Some(Pointed { transaction: self, sequence, touches })
     }
@@ -83,11 +86,13 @@ impl<'a> Transaction<'a> {
 
 impl Pointed<'_> {
     /// The log, locked.
+    #[inline]
     pub fn log(&self) -> &Log {
         &self.transaction.log
     }
 
     /// Appends the slot, does `also`, which is given the slot's region, and releases the append lock.
+    #[inline]
     pub fn append(self, supersedes: bool, also: impl FnOnce(&mut Log, u32)) -> Written {
         let Pointed { transaction, sequence, touches } = self;
         let Transaction { store, mut log, slot, key_hash, at } = transaction;

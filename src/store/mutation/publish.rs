@@ -123,7 +123,7 @@ impl Store {
         }
         self.unlink(found, (change.key_hash, sequence), (&mut bucket, &mut log));
         if lost.iter().all(|entry| entry.place() != place) {
-            bucket.insert(place.location(), SizeClass::of(change.slot.len()));
+            bucket.insert_in_ram(place.location(), SizeClass::of(change.slot.len()));
         }
         drop(bucket);
         let mut ticket = 0;
