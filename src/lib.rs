@@ -12,7 +12,7 @@
 //! let cache = Cache::create(&path, Some(64 << 20), CacheOptions::default()).await?;
 //! cache.ready().await;
 //! let options = StoreOptions::default();
-//! cache.put_slice(b"greeting", b"hello", Condition::Always, &options).await?;
+//! cache.put(b"greeting", b"hello", Condition::Always, &options).await?;
 //! let hit = cache.lookup(b"greeting").await.expect("it was just stored");
 //! assert_eq!(&hit.bytes().await?[..], b"hello");
 //! cache.shutdown().await?;

@@ -33,7 +33,7 @@ async fn create(path: &Path) -> Cache {
 
 async fn put(cache: &Cache, key: &str, body: &[u8]) {
     let options = StoreOptions::default();
-    cache.put_slice(key.as_bytes(), body, Condition::Always, &options).await.unwrap();
+    cache.put(key.as_bytes(), body, Condition::Always, &options).await.unwrap();
 }
 
 /// Opens the cache as soon as its device is free; tells how long that took.

@@ -1,7 +1,5 @@
 //! Stores: of bodies in memory, in one go or as streams. Owns what a failed one leaves behind.
 
-use bytes::Bytes;
-
 use super::writer::Writer;
 use super::{Cache, StoreOptions, check_lengths, displaces};
 use crate::store::{Condition, StoreError, Stored, Value};
@@ -15,24 +13,11 @@ impl Cache {
     pub async fn put(
         &self,
         key: &[u8],
-        body: Bytes,
+        body: impl AsRef<[u8]>,
         condition: Condition,
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
-        self.put_slice(key, &body, condition, options).await
-    }
-
-    /// As [`Cache::put`], with a body that is only borrowed.
-    ///
-    /// # Errors
-    /// See [`Cache::put`].
-    pub async fn put_slice(
-        &self,
-        key: &[u8],
-        body: &[u8],
-        condition: Condition,
-        options: &StoreOptions,
-    ) -> Result<Stored, StoreError> {
+        let body = body.as_ref();
         check_lengths(key, &options.metadata)?;
         if body.len() > self.inner.store.layout().slice_size as usize {
             return self.put_sliced(key, body, condition, options).await;
@@ -52,7 +37,7 @@ impl Cache {
         result
     }
 
-    pub(super) async fn put_sliced(
+    async fn put_sliced(
         &self,
         key: &[u8],
         body: &[u8],

@@ -39,7 +39,7 @@ async fn store(cache: &Cache, writer: u64, flushed: &[AtomicU64]) {
         let key = n % KEYS;
         let ack = if n % 8 == 0 { Ack::Flushed } else { Ack::Buffered };
         let options = StoreOptions { ack: Some(ack), ..for_secs(1000) };
-        let body = numbered(number).into();
+        let body = numbered(number);
         let stored = cache.put(&key.to_le_bytes(), body, Condition::Always, &options).await;
         let Stored::Yes(cas) = stored.unwrap() else { panic!("stored without a condition") };
         if ack == Ack::Flushed {

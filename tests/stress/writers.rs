@@ -37,7 +37,7 @@ fn options(random: &mut Rng) -> StoreOptions {
 
 async fn put(shared: &Shared, key: usize, random: &mut Rng) {
     let (version, options) = (shared.keys.next_version(key), options(random));
-    let value = value_of(key, version).into();
+    let value = value_of(key, version);
     let name = name_of(key);
     let stored = shared.cache.put(name.as_bytes(), value, Condition::Always, &options).await;
     ended(shared, (key, version), stored, &options);

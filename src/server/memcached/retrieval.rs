@@ -200,7 +200,7 @@ mod tests {
         for len in [0, 100, 4000, 8 << 10, 64 << 10, 200 << 10] {
             let options = StoreOptions::default();
             let body = vec![b'x'; len];
-            let stored = server.cache.put_slice(b"key", &body, Condition::Always, &options);
+            let stored = server.cache.put(b"key", &body, Condition::Always, &options);
             stored.await.unwrap();
             let writes = Arc::default();
             let says = Bytes::from_static(b"get key\r\n");
@@ -218,7 +218,7 @@ mod tests {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
         let options = StoreOptions::default();
-        let stored = server.cache.put_slice(b"key", b"value", Condition::Always, &options);
+        let stored = server.cache.put(b"key", b"value", Condition::Always, &options);
         stored.await.unwrap();
         let peer = Peer { says: what.into(), writes: Arc::default() };
         let mut connection = pin!(serve(peer, service, Arc::default()));

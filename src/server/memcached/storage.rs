@@ -27,7 +27,7 @@ impl Service {
             verb => {
                 let options = self.store_options(store.flags, store.exptime);
                 let condition = condition(verb);
-                let result = self.cache.put_slice(&store.key, body, condition, &options).await;
+                let result = self.cache.put(&store.key, body, condition, &options).await;
                 self.stored(verb, result)
             }
         };
@@ -184,12 +184,12 @@ mod tests {
         let server = Server::new(Options::default(), Cache::simulated(clock.clone()).await);
         let service = Service::new(&server, 0, &Shared::new(&Options::default()));
         let options = service.store_options(0, 50);
-        let stored = service.cache.put_slice(b"k", b"1", Condition::Always, &options).await;
+        let stored = service.cache.put(b"k", b"1", Condition::Always, &options).await;
         assert!(matches!(stored, Ok(Stored::Yes(_))));
         let hit = service.cache.lookup(b"k").await.unwrap();
         let options = service.kept_options(&hit);
         clock.advance(Duration::from_secs(1));
-        service.cache.put_slice(b"k", b"2", Condition::Present, &options).await.unwrap();
+        service.cache.put(b"k", b"2", Condition::Present, &options).await.unwrap();
         let changed = service.cache.lookup(b"k").await.unwrap();
         assert_eq!(changed.lifetime().keep_until, hit.lifetime().keep_until);
     }
