@@ -694,7 +694,7 @@ fn daemon_scrape() -> String {
     text
 }
 
-/// Name, type and names of labels of each family, as in the rows of the document.
+/// Name, type and names of labels of each family, as in the items of the document.
 fn exported(text: &str) -> BTreeSet<String> {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let row = |line: &str| {
@@ -706,7 +706,8 @@ fn exported(text: &str) -> BTreeSet<String> {
             .map(|labels| labels.split(',').filter_map(|pair| pair.split('=').next()).collect())
             .unwrap_or_default();
         labels.sort_unstable();
-        format!("`{name}` | {kind} | {}", labels.join(", "))
+        let by = if labels.is_empty() { "" } else { " by " };
+        format!("`{name}` ({kind}{by}{}", labels.join(", "))
     };
     types.map(row).collect()
 }
@@ -714,12 +715,13 @@ fn exported(text: &str) -> BTreeSet<String> {
 #[test]
 fn the_document_lists_what_is_exported() {
     let document = std::fs::read_to_string(DOCUMENT).unwrap();
-    let rows = document.lines().filter_map(|line| line.strip_prefix("| `rawcached_"));
+    // An item is a name, type and labels in brackets, and the meaning, which may go on in the next line.
+    let rows = document.lines().filter(|line| line.starts_with("- `rawcached_"));
     let documented: BTreeSet<String> = rows
         .map(|row| {
-            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            assert!(cells[3].len() > 10, "the meaning of {row}");
-            format!("`rawcached_{} | {} | {}", cells[0], cells[1], cells[2])
+            let (metric, meaning) = row["- ".len()..].split_once("): ").unwrap();
+            assert!(meaning.len() > 10, "the meaning of {row}");
+            metric.to_owned()
         })
         .collect();
     let exported = exported(&daemon_scrape());
