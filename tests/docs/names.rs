@@ -1,9 +1,11 @@
 //! What documents name in `code` is there: files, targets of cargo, settings, metrics, tests, and the messages
-//! that operating.md explains. CHANGELOG.md may name what is gone.
+//! that operating.md explains. CHANGELOG.md may name what is gone. The words that a setting takes are all in its
+//! help and in the configuration file.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use super::{Document, documents, lines_outside_of_code};
 
@@ -233,4 +235,40 @@ fn every_message_that_is_explained_is_printed() {
     assert!(messages.len() > 20, "messages are found: {messages:?}");
     assert!(is_printed("a FILE is ... wrong", "a {} is {} wrong"));
     assert!(!is_printed("a FILE is ... wrong", "a {} is {} right"));
+}
+
+/// Messages that the page quotes elsewhere: at least four words between quotation marks.
+#[test]
+fn every_quoted_message_is_printed() {
+    let code = sources("src").to_lowercase();
+    let documents = documents();
+    let operating = documents.iter().find(|document| document.name == "docs/operating.md").unwrap();
+    let prose = prose(operating);
+    let without_code: String = prose.split('`').step_by(2).collect();
+    let quoted = without_code.split('"').skip(1).step_by(2);
+    let messages: Vec<&str> = quoted.filter(|text| text.split_whitespace().count() >= 4).collect();
+    for message in &messages {
+        let is_printed = code.contains(&message.to_lowercase());
+        assert!(is_printed, "docs/operating.md quotes what nothing prints: {message}");
+    }
+    assert!(messages.len() >= 3, "messages are found: {messages:?}");
+}
+
+#[test]
+fn every_word_that_a_setting_takes_is_in_its_help() {
+    let help = Command::new(env!("CARGO_BIN_EXE_rawcached")).args(["serve", "--help"]).output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    let (choices, configuration) = (read("src/config/choice.rs"), read("config/rawcached.toml"));
+    let lists = choices.split("unknown(other, \"").skip(1);
+    let lists: Vec<&str> = lists.filter_map(|rest| rest.split('"').next()).collect();
+    for list in &lists {
+        let (words, last) = list.rsplit_once(", ").unwrap();
+        let told = format!("{words} or {last}");
+        assert!(help.contains(&told), "the help of serve does not say {told:?}");
+        for word in list.split(", ") {
+            let is_there = configuration.contains(&format!("\"{word}\""));
+            assert!(is_there, "config/rawcached.toml does not say {word:?}");
+        }
+    }
+    assert!(lists.len() >= 6, "settings are found: {lists:?}");
 }
