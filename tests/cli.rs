@@ -638,6 +638,28 @@ fn a_start_that_fails_says_why_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_message_names_what_it_is_about_once() {
+    let directory = directory();
+    std::fs::create_dir(directory.path().join("folder")).unwrap();
+    std::fs::write(directory.path().join("c.toml"), "[[device]]\npath = \"folder\"\n").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp:{}", taken.local_addr().unwrap());
+    let taken = ["serve", "--server-admin", "", "--server-memcached", &address];
+    let cases: [(&[&str], &str); 3] = [
+        (&["serve", "-c", "c.toml"], "folder"),
+        (&taken, &address),
+        (&["bench", "load", "--memcached", "unix:none.sock"], "none.sock"),
+    ];
+    for (arguments, subject) in cases {
+        let output = rawcached(directory.path()).args(arguments).output().unwrap();
+        let message = stderr(&output);
+        let error =
+            message.lines().find(|line| line.starts_with("rawcached: ")).unwrap_or_default();
+        assert_eq!(error.matches(subject).count(), 1, "{subject}: {message}");
+    }
+}
+
+#[test]
 fn sockets_from_the_service_manager_take_the_place_of_configured_ones() {
     let directory = directory();
     // systemd-socket-activate is not everywhere; a shell can hand a socket to descriptor 3 only

@@ -64,14 +64,14 @@ pub async fn prepare(
 ) -> anyhow::Result<()> {
     make_embedded_directory(config)?;
     let DeviceConfig { path, size, .. } = config.device();
-    if path.try_exists()? {
-        return Ok(());
-    }
-    let Some(size) = *size else { return Err(ImageError::Missing(path.clone()).into()) };
     let refuse = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| ImageError::Io { operation, path, source }
     };
+    if path.try_exists().map_err(refuse("look for", path))? {
+        return Ok(());
+    }
+    let Some(size) = *size else { return Err(ImageError::Missing(path.clone()).into()) };
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(".new");
     let unfinished = PathBuf::from(unfinished);

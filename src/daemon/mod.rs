@@ -94,7 +94,7 @@ impl Daemon {
         };
         // The device is held from here on: a second daemon has failed before it could take
         // over the sockets of the first.
-        let cache = opened.with_context(|| format!("device {}", config.device().path.display()))?;
+        let cache = opened?;
         let started = Daemon::listen(config, cache.clone(), signals, inherited, start);
         if started.is_err()
             && let Err(error) = cache.shutdown().await

@@ -34,11 +34,12 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
     image::prepare(config, async |path| {
         let device = Device::open(&OpenOptions::new(path))?;
         let options = FormatOptions { region_size, ..FormatOptions::default() };
-        Store::format(&device, &options, &clock).await?;
+        Store::format(&device, &options, &clock).await.with_context(|| named(path))?;
         Ok(())
     })
     .await?;
     let device = config.device();
+    let path = &device.path;
     let options = OpenOptions {
         io: match device.io {
             IoMode::Auto => device::IoMode::Auto,
@@ -52,14 +53,20 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
             EngineChoice::Threads => EngineKind::Threads,
         },
         read_deadline: device.read_deadline.0,
-        ..OpenOptions::new(&device.path)
+        ..OpenOptions::new(path)
     };
     // It may wait for seconds.
     let device = spawn_blocking(move || Device::open(&options)).await??;
-    match Cache::open_device(device, cache_options(config), clock).await {
-        Err(OpenError::NotFormatted(_)) => Err(unformatted(&config.device().path)),
-        opened => Ok(opened?),
-    }
+    let opened = match Cache::open_device(device, cache_options(config), clock).await {
+        Err(OpenError::NotFormatted(_)) => Err(unformatted(path)),
+        opened => opened.map_err(anyhow::Error::from),
+    };
+    opened.with_context(|| named(path))
+}
+
+/// What an error is of that does not name its device.
+fn named(path: &Path) -> String {
+    format!("device {}", path.display())
 }
 
 /// What to do with a device that is not formatted, which `serve` never changes.
@@ -128,9 +135,8 @@ pub fn open_listeners(
             tracing::info!(sockets = passed.len(), key, "listeners from the service manager");
             return Ok(passed);
         }
-        let bind = |address: &ListenAddress| {
-            Listener::bind(address, &permissions).with_context(|| format!("{key}: {address}"))
-        };
+        let bind =
+            |address: &ListenAddress| Listener::bind(address, &permissions).context(key.to_owned());
         addresses.iter().map(bind).collect()
     };
     let mut listeners = open(memcached, &config.memcached, "server.memcached")?;

@@ -45,7 +45,8 @@ impl Store {
         let store = self.clone();
         self.shared.background.runtime.spawn(async move {
             if let Err(error) = store.shutdown().await {
-                tracing::error!(%error, "the cache was not closed well");
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the cache was not closed well");
             }
         });
     }

@@ -44,7 +44,10 @@ impl FlushSchedule {
 
     async fn purge(&self, cache: &Cache, due: Timestamp) {
         if let Err(error) = cache.purge_all().await {
-            tracing::error!(%error, "a delayed flush_all failed and will be tried again");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a delayed flush_all failed and will be tried again"
+            );
             tokio::time::sleep(RETRY_INTERVAL).await;
             return;
         }

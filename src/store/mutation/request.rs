@@ -103,7 +103,7 @@ pub enum StoreError {
     #[error("a part of the body was refused: the object is not whole")]
     Incomplete,
     /// The device failed; what was to be written may be lost.
-    #[error("the device failed: {0}")]
+    #[error("the device failed")]
     Device(#[source] Arc<DeviceError>),
     /// A write that this one depends on failed before.
     #[error("the device failed to make the change durable")]
@@ -116,5 +116,24 @@ pub enum StoreError {
 impl From<DeviceError> for StoreError {
     fn from(error: DeviceError) -> Self {
         StoreError::Device(Arc::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_fails_does_not_say_what_its_cause_says() {
+        let source = io::Error::from_raw_os_error(libc::EIO);
+        let cause = DeviceError { operation: "write", offset: 4096, len: 512, source };
+        let error = StoreError::from(cause);
+        assert_eq!(error.to_string(), "the device failed");
+        let cause = error.source().unwrap();
+        assert_eq!(cause.to_string(), "write of 512 bytes at offset 4096 failed");
+        assert!(cause.source().is_some());
     }
 }

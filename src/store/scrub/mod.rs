@@ -190,7 +190,10 @@ impl Scrubber {
         let ticket = self.store.shared.log.lock().renew_superblock(self.store.shared.clock.pair());
         match self.store.flush_through(ticket).await {
             Ok(()) => add(&self.store.shared.counters.superblocks_repaired, bad),
-            Err(error) => tracing::error!(%error, "a superblock copy could not be repaired"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "a superblock copy could not be repaired");
+            }
         }
     }
 

@@ -63,7 +63,7 @@ fn measure(arguments: &LoadArgs) -> anyhow::Result<Report> {
     let servers = servers(arguments, &plan)?;
     let mut clients: Vec<Clients<'_>> = Vec::new();
     for server in &servers {
-        clients.push(Clients::connect(&server.load).context(server.load.address.to_string())?);
+        clients.push(Clients::connect(&server.load)?);
     }
     let names = || servers.iter().map(|server| server.load.address.to_string());
     let mut report = Report { notes: notes(&servers), sections: Vec::new() };

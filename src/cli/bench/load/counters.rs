@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::address::{Address, Protocol};
+use super::address::{Address, Protocol, Stream};
 use crate::cli::client::Client;
 use crate::clock::Stopwatch;
 
@@ -74,14 +74,13 @@ fn settle(metrics: &Address) -> anyhow::Result<()> {
 /// # Errors
 /// Nobody answers, or there is no such metric.
 pub fn metric(address: &Address, name: &str) -> anyhow::Result<u64> {
-    let page = page(address).with_context(|| format!("the metrics at {address}"))?;
+    let page = page(address.connect()?).with_context(|| format!("the metrics at {address}"))?;
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let value = value.with_context(|| format!("{address} has no metric {name}"))?;
     value.trim().parse().with_context(|| format!("{name} is {value}"))
 }
 
-fn page(address: &Address) -> anyhow::Result<String> {
-    let mut stream = address.connect()?;
+fn page(mut stream: Stream) -> anyhow::Result<String> {
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
     let mut page = String::new();
     stream.take(PAGE_LEN_MAX).read_to_string(&mut page)?;
