@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::device::Device;
 use crate::planted::{self, Bug};
 use crate::store::{
-    NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Store, Ticket,
+    NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Stale, Store, Ticket,
 };
 use ram::RamTier;
 use staging::Staging;
@@ -206,35 +206,35 @@ impl Cache {
     /// Looks a key up: the fresh entry, or `None`. Damage, device errors and doubts are misses;
     /// the first piece of the body is verified.
     pub fn lookup(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
-        self.lookup_entry(key, false, true)
+        self.lookup_entry(key, Stale::Refuse, Part::Whole)
     }
 
     /// As [`Cache::lookup`], but gives an entry in its grace time too.
     pub fn lookup_stale(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
-        self.lookup_entry(key, true, true)
+        self.lookup_entry(key, Stale::Accept, Part::Whole)
     }
 
     /// As [`Cache::lookup`], but neither reads nor looks for anything of a large body: for callers that want
     /// its metadata only, or a range of it with [`Hit::range`].
     pub fn lookup_head(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
-        self.lookup_entry(key, false, false)
+        self.lookup_entry(key, Stale::Refuse, Part::Head)
     }
 
     /// As [`Cache::lookup_head`], but gives an entry in its grace time too.
     pub fn lookup_stale_head(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
-        self.lookup_entry(key, true, false)
+        self.lookup_entry(key, Stale::Accept, Part::Head)
     }
 
-    async fn lookup_entry(&self, key: &[u8], stale_ok: bool, with_body: bool) -> Option<Hit> {
+    async fn lookup_entry(&self, key: &[u8], stale: Stale, part: Part) -> Option<Hit> {
         // An object replaced between its head and its first slice is looked up once more.
         for _ in 0..2 {
-            let (entry, tier) = self.inner.store.lookup(key, stale_ok).await?;
+            let (entry, tier) = self.inner.store.lookup(key, stale).await?;
             let Some(head) = entry.object_head() else {
                 return Some(Hit::whole_body(&self.inner.store, entry, tier));
             };
             let range = self.inner.options.range;
             let mut hit = Hit::sliced(&self.inner.store, (entry, tier), head, range);
-            if !with_body || hit.begin_body().await.is_ok() {
+            if part == Part::Head || hit.begin_body().await.is_ok() {
                 return Some(hit);
             }
         }
@@ -278,7 +278,7 @@ impl Cache {
     /// # Errors
     /// The device failed: the entry is gone now, but may come back after a crash.
     pub async fn remove(&self, key: &[u8]) -> Result<bool, StoreError> {
-        self.inner.store.remove(key, true).await
+        self.inner.store.purge(key).await
     }
 
     /// Purges everything stored so far, in constant time, on the device before it returns.
@@ -374,10 +374,20 @@ impl Cache {
 
     /// A failed store removes the old entry: the caller meant to replace it.
     async fn drop_failed(&self, key: &[u8]) {
-        if let Err(error) = self.inner.store.remove(key, false).await {
-            tracing::debug!(%error, "the entry of a failed store could not be removed");
+        if let Err(error) = self.inner.store.remove(key).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "the entry of a failed store could not be removed");
         }
     }
+}
+
+/// What of an object a lookup answers for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// What is known of it.
+    Head,
+    /// Also that its body begins.
+    Whole,
 }
 
 /// Whether a store that failed takes the version before with it. One with a condition that was refused before

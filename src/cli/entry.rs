@@ -71,7 +71,7 @@ pub fn stats(arguments: &StatsArgs) -> anyhow::Result<bool> {
     if arguments.json {
         let fields: Map<String, Value> =
             stats.into_iter().map(|(name, value)| (name, typed(value))).collect();
-        output::print_report(&Value::Object(fields), true)?;
+        output::print_json(&Value::Object(fields))?;
     } else {
         let width = stats.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let lines = stats.iter().map(|(name, value)| format!("{name:width$}  {value}\n"));

@@ -132,7 +132,7 @@ pub fn key(path: &Path, text: &str, json: bool) -> anyhow::Result<bool> {
     })?;
     let report = key_report(offline::escaped(&key), &explained, time.at(clock.now()));
     if json {
-        output::print_report(&report, true)?;
+        output::print_json(&report)?;
     } else {
         output::print(&key_text(&report)?)?;
     }
@@ -151,7 +151,7 @@ pub fn region(path: &Path, region: u32, json: bool) -> anyhow::Result<bool> {
     })?;
     let report = region_report(&explained, &layout, time);
     if json {
-        output::print_report(&report, true)?;
+        output::print_json(&report)?;
     } else {
         output::print(&region_text(&report)?)?;
     }

@@ -27,7 +27,7 @@ pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
         // Nothing but the empty file of a moment ago is lost.
         let _ = std::fs::remove_file(path);
     }
-    output::print_report(&formatted?, false)?;
+    output::print_lines(&formatted?)?;
     Ok(true)
 }
 
@@ -82,14 +82,14 @@ pub fn inspect(arguments: &InspectArgs) -> anyhow::Result<bool> {
     }
     let mut report = offline::inspect(&arguments.device, arguments.verbose)?;
     if arguments.json {
-        output::print_report(&report, true)?;
+        output::print_json(&report)?;
         return Ok(true);
     }
     let damaged = std::mem::take(&mut report.damaged);
     let table = report.region_table.take();
     let mut fields = serde_json::to_value(&report)?;
     fields["damaged"] = damaged.iter().map(ToString::to_string).collect();
-    output::print_report(&fields, false)?;
+    output::print_lines(&fields)?;
     if let Some(table) = table {
         output::print(&region_table(&table))?;
     }

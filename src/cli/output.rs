@@ -28,11 +28,19 @@ pub fn closed_or_failed(error: io::Error) -> anyhow::Error {
     }
 }
 
-/// Prints a report, as JSON or as lines of `name  value`.
+/// Prints a report, as JSON if that was asked for or as lines of `name  value`.
 pub fn print_report(report: &impl Serialize, json: bool) -> anyhow::Result<()> {
-    let value = serde_json::to_value(report)?;
-    let text = if json { serde_json::to_string_pretty(&value)? + "\n" } else { lines(&value) };
-    print(&text)
+    if json { print_json(report) } else { print_lines(report) }
+}
+
+/// Prints a report as JSON.
+pub fn print_json(report: &impl Serialize) -> anyhow::Result<()> {
+    print(&(serde_json::to_string_pretty(&serde_json::to_value(report)?)? + "\n"))
+}
+
+/// Prints a report as lines of `name  value`.
+pub fn print_lines(report: &impl Serialize) -> anyhow::Result<()> {
+    print(&lines(&serde_json::to_value(report)?))
 }
 
 /// A report for people: field names without their unit, sizes with the largest exact one, lists

@@ -43,6 +43,7 @@ pub(crate) use lookup::bodies::{HeldBody, SliceReader};
 pub use lookup::ranges::{
     BodyShare, RangeOptions, RangeReader, RangeStats, TruncatedBody, ZeroRangeOption,
 };
+pub use lookup::sought::Stale;
 pub use mutation::fills::Fill;
 pub use mutation::request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,

@@ -207,10 +207,10 @@ fn an_entry_that_the_ram_tier_just_put_out_is_no_damage() {
         let before = sim.counts().writes;
         assert!(tier.entry.lock().is_some());
         tier.is_out.store(true, Ordering::Release);
-        assert!(!store.remove(b"key", true).await.unwrap());
+        assert!(!store.purge(b"key").await.unwrap());
         tier.is_out.store(false, Ordering::Release);
         for n in 0..PURGES {
-            store.remove(format!("never-there-{n}").as_bytes(), true).await.unwrap();
+            store.purge(format!("never-there-{n}").as_bytes()).await.unwrap();
         }
         assert_eq!(sim.counts().writes, before);
         assert_eq!(store.stats().counters.damaged, 0);

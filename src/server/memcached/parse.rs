@@ -81,7 +81,11 @@ struct Refusal {
     noreply: bool,
 }
 
-fn refuse(reply: &'static str, noreply: bool) -> Refusal {
+fn refuse(reply: &'static str) -> Refusal {
+    Refusal { reply, noreply: false }
+}
+
+fn refuse_unless(noreply: bool, reply: &'static str) -> Refusal {
     Refusal { reply, noreply }
 }
 
@@ -114,7 +118,7 @@ impl<'a> Words<'a> {
 
     /// Between `min` and `max` words, or the line is an error whatever it says.
     fn expect(&self, min: usize, max: usize) -> Result<(), Refusal> {
-        if (min..=max).contains(&self.count) { Ok(()) } else { Err(refuse(ERROR, false)) }
+        if (min..=max).contains(&self.count) { Ok(()) } else { Err(refuse(ERROR)) }
     }
 
     fn noreply(&self) -> bool {
@@ -122,7 +126,7 @@ impl<'a> Words<'a> {
     }
 
     fn key(&self) -> Result<Key<'a>, Refusal> {
-        Key::new(self.words[0]).ok_or(refuse(BAD_FORMAT, self.noreply()))
+        Key::new(self.words[0]).ok_or(refuse_unless(self.noreply(), BAD_FORMAT))
     }
 }
 
@@ -131,10 +135,8 @@ fn parse_line(line: &[u8]) -> Result<Command<'_>, Refusal> {
     let name_len = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
     let (name, rest) = line.split_at(name_len);
     match name {
-        b"get" | b"bget" => parse_get(rest, false),
-        b"gets" => parse_get(rest, true),
-        b"gat" => parse_gat(rest, false),
-        b"gats" => parse_gat(rest, true),
+        b"get" | b"bget" | b"gets" => parse_get(rest, name == b"gets"),
+        b"gat" | b"gats" => parse_gat(rest, name == b"gats"),
         b"set" => parse_store(Verb::Set, rest),
         b"add" => parse_store(Verb::Add, rest),
         b"replace" => parse_store(Verb::Replace, rest),
@@ -151,16 +153,16 @@ fn parse_line(line: &[u8]) -> Result<Command<'_>, Refusal> {
         b"verbosity" => parse_accepted(rest, BAD_FORMAT),
         b"cache_memlimit" => parse_accepted(rest, ERROR),
         b"quit" => Ok(Command::Quit),
-        b"shutdown" => Err(refuse("ERROR: shutdown not enabled", false)),
-        _ => Err(refuse(ERROR, false)),
+        b"shutdown" => Err(refuse("ERROR: shutdown not enabled")),
+        _ => Err(refuse(ERROR)),
     }
 }
 
 fn parse_get(rest: &[u8], with_cas: bool) -> Result<Command<'_>, Refusal> {
     if rest.iter().all(|byte| *byte == b' ') {
-        return Err(refuse(ERROR, false));
+        return Err(refuse(ERROR));
     }
-    let keys = Keys::new(rest).ok_or(refuse(BAD_FORMAT, false))?;
+    let keys = Keys::new(rest).ok_or(refuse(BAD_FORMAT))?;
     Ok(Command::Get(Retrieval { keys, with_cas, touch: None }))
 }
 
@@ -169,10 +171,10 @@ fn parse_gat(rest: &[u8], with_cas: bool) -> Result<Command<'_>, Refusal> {
     let exptime_len = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
     let (exptime, rest) = rest.split_at(exptime_len);
     if exptime.is_empty() {
-        return Err(refuse(ERROR, false));
+        return Err(refuse(ERROR));
     }
-    let exptime = parse_i64(exptime).ok_or(refuse(BAD_EXPTIME, false))?;
-    let keys = Keys::new(rest).ok_or(refuse(BAD_FORMAT, false))?;
+    let exptime = parse_i64(exptime).ok_or(refuse(BAD_EXPTIME))?;
+    let keys = Keys::new(rest).ok_or(refuse(BAD_FORMAT))?;
     Ok(Command::Get(Retrieval { keys, with_cas, touch: Some(exptime) }))
 }
 
@@ -181,7 +183,7 @@ fn parse_store(verb: Verb, rest: &[u8]) -> Result<Command<'_>, Refusal> {
     let words = Words::split(rest);
     words.expect(needed, needed + 1)?;
     let noreply = words.noreply();
-    let bad = || refuse(BAD_FORMAT, noreply);
+    let bad = || refuse_unless(noreply, BAD_FORMAT);
     let verb = match verb {
         Verb::Cas(_) => Verb::Cas(parse_u64(words.words[4]).ok_or_else(bad)?),
         other => other,
@@ -213,9 +215,9 @@ fn parse_delete(rest: &[u8]) -> Result<Command<'_>, Refusal> {
         _ => hold_is_zero && noreply,
     };
     if !valid {
-        return Err(refuse(BAD_DELETE, noreply));
+        return Err(refuse_unless(noreply, BAD_DELETE));
     }
-    let key = Key::new(words.words[0]).ok_or(refuse(BAD_FORMAT, noreply))?;
+    let key = Key::new(words.words[0]).ok_or(refuse_unless(noreply, BAD_FORMAT))?;
     Ok(Command::Delete { key, noreply })
 }
 
@@ -224,7 +226,7 @@ fn parse_arithmetic(direction: Direction, rest: &[u8]) -> Result<Command<'_>, Re
     words.expect(2, 3)?;
     let key = words.key()?;
     let noreply = words.noreply();
-    let delta = parse_u64(words.words[1]).ok_or(refuse(BAD_DELTA, noreply))?;
+    let delta = parse_u64(words.words[1]).ok_or(refuse_unless(noreply, BAD_DELTA))?;
     Ok(Command::Arithmetic { key, direction, delta, noreply })
 }
 
@@ -233,7 +235,7 @@ fn parse_touch(rest: &[u8]) -> Result<Command<'_>, Refusal> {
     words.expect(2, 3)?;
     let key = words.key()?;
     let noreply = words.noreply();
-    let exptime = parse_i64(words.words[1]).ok_or(refuse(BAD_EXPTIME, noreply))?;
+    let exptime = parse_i64(words.words[1]).ok_or(refuse_unless(noreply, BAD_EXPTIME))?;
     Ok(Command::Touch { key, exptime, noreply })
 }
 
@@ -244,7 +246,7 @@ fn parse_flush_all(rest: &[u8]) -> Result<Command<'_>, Refusal> {
     let delay = if words.count == usize::from(noreply) {
         0
     } else {
-        parse_i64(words.words[0]).ok_or(refuse(BAD_EXPTIME, noreply))?
+        parse_i64(words.words[0]).ok_or(refuse_unless(noreply, BAD_EXPTIME))?
     };
     Ok(Command::FlushAll { delay, noreply })
 }
@@ -255,7 +257,7 @@ fn parse_accepted<'a>(rest: &'a [u8], complaint: &'static str) -> Result<Command
     let noreply = words.noreply();
     match parse_u64(words.words[0]) {
         Some(_) => Ok(Command::Accepted { noreply }),
-        None => Err(refuse(complaint, noreply)),
+        None => Err(refuse_unless(noreply, complaint)),
     }
 }
 

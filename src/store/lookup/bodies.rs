@@ -275,6 +275,7 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
     use crate::store::formatting::FormatOptions;
+    use crate::store::lookup::sought::Stale;
     use crate::store::mutation::request::Condition;
     use crate::store::mutation::request::Lifetime;
     use crate::store::mutation::request::Value;
@@ -351,7 +352,7 @@ mod tests {
         let body = vec![byte; LEN];
         let value = Value { metadata: b"", body: &body, lifetime, ram_only: true };
         store.put(key, &value, Condition::Always, None).await.unwrap();
-        store.lookup(key, false).await.unwrap().0
+        store.lookup(key, Stale::Refuse).await.unwrap().0
     }
 
     #[test]
@@ -382,7 +383,7 @@ mod tests {
                 let end = store.shared.clock.now().plus(Duration::from_secs(200));
                 let _ = store.touch(b"first", end, end).await;
                 *copies.swap.lock() = None;
-                let found = store.lookup(b"first", false).await;
+                let found = store.lookup(b"first", Stale::Refuse).await;
                 assert!(found.is_none_or(|(entry, _)| entry.body()[0] == 1), "after {looks} looks");
             });
         }

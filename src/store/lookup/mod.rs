@@ -16,7 +16,7 @@ use crate::planted::{self, Bug};
 use crate::store::counters::count;
 use crate::store::entry::Entry;
 use crate::store::index::unverified::LOOKS_MAX;
-use crate::store::lookup::sought::Sought;
+use crate::store::lookup::sought::{Sought, Stale};
 use crate::store::shared::Store;
 
 /// Attempts of a lookup whose entries keep moving before it gives up with a miss.
@@ -24,14 +24,10 @@ const ATTEMPTS_MAX: usize = 16;
 
 impl Store {
     /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
-    /// (past `fresh_until`) only if `stale_ok`.
-    pub fn lookup(
-        &self,
-        key: &[u8],
-        stale_ok: bool,
-    ) -> impl Future<Output = Option<(Entry, Tier)>> {
+    /// (past `fresh_until`) only if they are accepted.
+    pub fn lookup(&self, key: &[u8], stale: Stale) -> impl Future<Output = Option<(Entry, Tier)>> {
         let sought = Sought::object(key, self.key_hash(key));
-        self.search(sought, (stale_ok, LOOKS_MAX), Extent::Answer)
+        self.search(sought, (stale, LOOKS_MAX), Extent::Answer)
     }
 
     /// A slice of an object, if it is there and sound as far as it is read.
@@ -39,13 +35,13 @@ impl Store {
         let key = key.encode();
         // Nobody can choose the names of slices.
         let sought = Sought::slice(&key, self.slice_hash(&key));
-        self.search(sought, (true, usize::MAX), extent).await
+        self.search(sought, (Stale::Accept, usize::MAX), extent).await
     }
 
     async fn search(
         &self,
         sought: Sought<'_>,
-        (stale_ok, looks_max): (bool, usize),
+        (stale, looks_max): (Stale, usize),
         extent: Extent,
     ) -> Option<(Entry, Tier)> {
         let key_hash = sought.hash();
@@ -84,7 +80,7 @@ impl Store {
                             return None;
                         }
                         let is_fresh = age_known && entry.lifetime().fresh_until > now;
-                        if !stale_ok && !is_fresh && !ignores_end {
+                        if stale == Stale::Refuse && !is_fresh && !ignores_end {
                             return None;
                         }
                         self.count_hit(key_hash, candidate);

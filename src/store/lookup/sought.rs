@@ -3,6 +3,15 @@
 use crate::format::Kind;
 use crate::store::entry::Entry;
 
+/// What is done with an entry in its grace time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// It is given.
+    Accept,
+    /// It is a miss.
+    Refuse,
+}
+
 /// A key and its hash. Objects and slices are hashed with different keys, so an object's key never
 /// means a slice.
 #[derive(Clone, Copy)]

@@ -12,6 +12,7 @@ pub(super) mod touch;
 
 use crate::format::{Kind, ObjectHead};
 use crate::store::counters::add;
+use crate::store::entries::Tier;
 use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
 use crate::store::mutation::fills::Fill;
@@ -37,7 +38,8 @@ impl Store {
         add(&self.shared.counters.body_bytes, value.body.len() as u64);
         let slot = Slot::new(Kind::Object, key, (value.metadata, value.body), value.lifetime);
         let ram_only = value.ram_only && self.shared.catalog.resident.is_on();
-        self.publish_if(key, &slot, condition, (fill, ram_only)).await
+        let tier = if ram_only { Tier::Ram } else { Tier::Log };
+        self.publish_if(key, &slot, condition, (fill, tier)).await
     }
 
     /// Stores the head of an object whose slices are all appended, if `condition` holds.
@@ -58,7 +60,7 @@ impl Store {
         }
         let body = head.encode();
         let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime);
-        self.publish_if(key, &slot, condition, (Some(fill), false)).await
+        self.publish_if(key, &slot, condition, (Some(fill), Tier::Log)).await
     }
 
     async fn publish_if(
@@ -66,7 +68,7 @@ impl Store {
         key: &[u8],
         slot: &Slot<'_>,
         condition: Condition,
-        (fill, ram_only): (Option<Fill>, bool),
+        (fill, tier): (Option<Fill>, Tier),
     ) -> Result<(Stored, Ticket), StoreError> {
         self.begin_store().await?;
         let change = Change { key_hash: self.key_hash(key), slot, fill };
@@ -80,7 +82,7 @@ impl Store {
             if let Some(refused) = self.refusal(condition, found.matched.as_ref()).await {
                 return Ok((refused, 0));
             }
-            let attempt = if ram_only {
+            let attempt = if tier == Tier::Ram {
                 self.publish_in_ram(key, &change, &found)?
             } else {
                 self.publish(&change, &found)?

@@ -28,6 +28,15 @@ struct Absence {
     is_dated: bool,
 }
 
+/// What a removal is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A caller wants the key to be gone for good.
+    Purge,
+    /// A store that failed was to replace the entry.
+    Displacement,
+}
+
 /// Removals that are completed later, at most; what more there are stays dead in the index.
 const UNSEEN_MAX: usize = 4096;
 
@@ -47,15 +56,27 @@ impl Drop for Unseen<'_> {
 }
 
 impl Store {
-    /// Removes a key: nobody finds it from here on, whatever the device does. `purge` makes it
-    /// durable before it returns and fails stores in progress. True if a live entry was there;
-    /// whether all slices of a large one still were is not looked at.
+    /// Removes a key: nobody finds it from here on, whatever the device does. True if a live entry was
+    /// there; whether all slices of a large one still were is not looked at.
+    ///
+    /// # Errors
+    /// As those of [`Store::purge`].
+    pub fn remove(&self, key: &[u8]) -> impl Future<Output = Result<bool, StoreError>> {
+        self.remove_for(key, Purpose::Displacement)
+    }
+
+    /// As [`Store::remove`]; is durable before it returns, and fails stores in progress of the key.
     ///
     /// # Errors
     /// The device failed, or did not keep up for 30 s, 5 s without room: the entry is gone, after
     /// 1 s even where the device does not answer, and
     /// what keeps it from coming back after a crash is written as soon as that can be.
-    pub async fn remove(&self, key: &[u8], purge: bool) -> Result<bool, StoreError> {
+    pub fn purge(&self, key: &[u8]) -> impl Future<Output = Result<bool, StoreError>> {
+        self.remove_for(key, Purpose::Purge)
+    }
+
+    async fn remove_for(&self, key: &[u8], purpose: Purpose) -> Result<bool, StoreError> {
+        let purge = purpose == Purpose::Purge;
         let key_hash = self.key_hash(key);
         if purge {
             self.shared.fills.purge(key_hash);

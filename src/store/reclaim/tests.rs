@@ -11,6 +11,7 @@ use crate::device::{Effect, Fault, OperationKind, SimDevice};
 use crate::format::{Kill, Sequence};
 use crate::store::formatting::FormatOptions;
 use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::lookup::sought::Stale;
 use crate::store::mutation::request::{Condition, Lifetime, Value};
 use crate::store::options::Options;
 use crate::store::ram_tier::NotResident;
@@ -48,7 +49,7 @@ async fn put(store: &Store, key: &str, len: usize) {
 }
 
 async fn has(store: &Store, key: &str) -> bool {
-    store.lookup(key.as_bytes(), false).await.is_some()
+    store.lookup(key.as_bytes(), Stale::Refuse).await.is_some()
 }
 
 /// "key" in one region and a newer version of it in the next one, both complete on the device; the

@@ -8,7 +8,7 @@ mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::tree::{Least, Root, Trees};
+use self::tree::{Least, Prefer, Root, Trees};
 use crate::clock::Timestamp;
 use crate::format::Sequence;
 use crate::store::region::ranking::ages::{Age, Ages};
@@ -376,15 +376,16 @@ impl Ranking {
     fn worst_of(&self, groups: &[Group], moment: &Moment) -> Option<(Worth, u32)> {
         let Moment { now, purge_floor, credit, in_doubt } = *moment;
         let most = credit.min(self.region_size / MOSTLY_DEAD);
+        let prefer = if in_doubt { Prefer::Newest } else { Prefer::Oldest };
         let is_nothing = |least: &Least| {
             least.keep_until <= now || least.cheap.0 < purge_floor || least.live == 0
         };
         let find = |worth, life: Option<Age>| life.map(|(_, region)| (worth, region));
-        find(Worth::Nothing, self.first_of(groups, in_doubt, is_nothing))
+        find(Worth::Nothing, self.first_of(groups, prefer, is_nothing))
             .or_else(|| {
-                find(Worth::Little, self.first_of(groups, in_doubt, |least| least.live < most))
+                find(Worth::Little, self.first_of(groups, prefer, |least| least.live < most))
             })
-            .or_else(|| find(Worth::Some, self.first_of(groups, in_doubt, |_| true)))
+            .or_else(|| find(Worth::Some, self.first_of(groups, prefer, |_| true)))
     }
 
     /// In need: the region of which the least must be written again, the oldest of them. Of the kill
@@ -392,17 +393,17 @@ impl Ranking {
     pub fn least_to_move(&mut self, now: Timestamp, in_doubt: bool) -> Option<u32> {
         self.advance(now);
         let all: Vec<Group> = self.groups.keys().copied().collect();
-        let (_, oldest) = self.first_of(&all, false, |_| true)?;
+        let (_, oldest) = self.first_of(&all, Prefer::Oldest, |_| true)?;
         let groups: &[Group] = match all.first()? {
             Group::Condemned => &[Group::Condemned],
             Group::Retried | Group::Ordinary => &[Group::Retried, Group::Ordinary],
             aside @ Group::Aside { .. } => std::slice::from_ref(aside),
         };
         if in_doubt {
-            let (_, life) = self.min_of(groups, true, |least| least.under_way)?;
+            let (_, life) = self.min_of(groups, Prefer::Newest, |least| least.under_way)?;
             return Some(life.1);
         }
-        let least = self.min_of(groups, false, |least| least.to_move);
+        let least = self.min_of(groups, Prefer::Oldest, |least| least.to_move);
         let group_of_oldest = self.places[oldest as usize].map(|(group, _)| group);
         let of_oldest = group_of_oldest.filter(|group| groups.contains(group)).map(|_| {
             let facts = &self.facts[oldest as usize];
@@ -415,14 +416,15 @@ impl Ranking {
     /// oldest of them, and these bytes.
     pub fn least_claimed(&mut self, now: Timestamp) -> Option<(u32, u64)> {
         self.advance(now);
-        let least = self.min_of(&TRIED, false, |least| least.claimed);
+        let least = self.min_of(&TRIED, Prefer::Oldest, |least| least.claimed);
         least.map(|(claimed, (_, region))| (region, claimed))
     }
 
     /// Of the same, the oldest with little of stores under way, else that with the least of it.
     pub fn least_under_way(&mut self, now: Timestamp) -> Option<u32> {
         self.advance(now);
-        self.min_of(&TRIED, false, |least| least.much_under_way).map(|(_, (_, region))| region)
+        self.min_of(&TRIED, Prefer::Oldest, |least| least.much_under_way)
+            .map(|(_, (_, region))| region)
     }
 
     // The hand.
@@ -440,7 +442,7 @@ impl Ranking {
         let (young, _) = young.unwrap_or(NEWEST);
         let first = |ranking: &Ranking| {
             let round = ranking.round;
-            let found = ranking.first_of(&TRIED, false, |least| least.spared < round);
+            let found = ranking.first_of(&TRIED, Prefer::Oldest, |least| least.spared < round);
             found.filter(|(generation, _)| *generation < young).map(|(_, region)| region)
         };
         if let Some(region) = first(self) {
@@ -465,25 +467,24 @@ impl Ranking {
     fn first_of(
         &self,
         groups: &[Group],
-        newest: bool,
+        prefer: Prefer,
         holds: impl Fn(&Least) -> bool,
     ) -> Option<Age> {
         let roots = groups.iter().filter_map(|group| self.groups.get(group));
-        let found = roots.filter_map(|root| self.trees.find(*root, newest, &holds));
-        if newest { found.max() } else { found.min() }
+        prefer.one_of(roots.filter_map(|root| self.trees.find(*root, prefer, &holds)))
     }
 
     /// Of some groups the region with the least, the oldest of them, or the newest.
     fn min_of(
         &self,
         groups: &[Group],
-        newest: bool,
+        prefer: Prefer,
         what: impl Fn(&Least) -> u64,
     ) -> Option<(u64, Age)> {
         let roots = groups.iter().filter_map(|group| self.groups.get(group));
         let leasts = roots.filter_map(|root| self.trees.least(*root));
         let least = leasts.map(|least| what(&least)).min()?;
-        let life = self.first_of(groups, newest, |other| what(other) <= least)?;
+        let life = self.first_of(groups, prefer, |other| what(other) <= least)?;
         Some((least, life))
     }
 }

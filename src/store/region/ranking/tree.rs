@@ -27,6 +27,22 @@ pub(super) struct Least {
     pub spared: u64,
 }
 
+/// Which region is taken where several will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prefer {
+    Oldest,
+    Newest,
+}
+
+impl Prefer {
+    pub fn one_of(self, regions: impl Iterator<Item = Age>) -> Option<Age> {
+        match self {
+            Prefer::Oldest => regions.min(),
+            Prefer::Newest => regions.max(),
+        }
+    }
+}
+
 impl Least {
     fn of(self, other: Least) -> Least {
         Least {
@@ -94,13 +110,13 @@ impl Trees {
 
     /// The oldest region of which `holds`, or the newest. `holds` must be true of what
     /// sums up regions exactly if it is true of one of them.
-    pub fn find(&self, root: Root, newest: bool, holds: impl Fn(&Least) -> bool) -> Option<Age> {
+    pub fn find(&self, root: Root, prefer: Prefer, holds: impl Fn(&Least) -> bool) -> Option<Age> {
         let mut at = root.filter(|root| holds(&self.node(*root).all))?;
         loop {
             let node = self.node(at);
-            let (first, last) = match newest {
-                false => (node.older, node.newer),
-                true => (node.newer, node.older),
+            let (first, last) = match prefer {
+                Prefer::Oldest => (node.older, node.newer),
+                Prefer::Newest => (node.newer, node.older),
             };
             match first.filter(|first| holds(&self.node(*first).all)) {
                 Some(first) => at = first,
