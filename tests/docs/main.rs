@@ -14,6 +14,9 @@ mod run;
 /// Longest line outside of examples, rows of tables too.
 const LINE_LEN_MAX: usize = 130;
 
+/// What a newcomer reads to the end.
+const README_LINES_MAX: usize = 100;
+
 struct Document {
     path: PathBuf,
     /// From the root of the repository.
@@ -132,4 +135,12 @@ fn lines_are_short() {
     }
     let text = "a\n```\nfence\n```\n| b |\n    c\n\n    code\n    code\n- d\n";
     assert_eq!(lines_outside_of_code(text), ["a", "| b |", "    c", "", "- d"]);
+}
+
+#[test]
+fn the_first_page_is_short() {
+    let documents = documents();
+    let readme = documents.iter().find(|document| document.name == "README.md").unwrap();
+    let lines = readme.text.lines().count();
+    assert!(lines <= README_LINES_MAX, "README.md has {lines} lines");
 }

@@ -3,6 +3,7 @@
 //! `/etc`, `/run` and `/usr/bin` are folders of it. What cannot be run is named here, with the reason.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -235,6 +236,15 @@ impl Machine {
         printed
     }
 
+    fn is_ready(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(&self.admin) else { return false };
+        let request = b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let mut answer = String::new();
+        let asked = stream.write_all(request).and_then(|()| stream.read_to_string(&mut answer));
+        asked.is_ok() && answer.starts_with("HTTP/1.1 200 ")
+    }
+
+    /// Starts the daemon and waits until it is ready.
     fn serve(&mut self, document: &str, command: &str) {
         // The shell becomes the daemon, so that the daemon is what is ended.
         let mut shell = self
@@ -243,11 +253,11 @@ impl Machine {
         shell.stdout(Stdio::null()).stderr(log);
         self.daemon = Some(shell.spawn().unwrap());
         for _ in 0..3000 {
-            let is_there = TcpStream::connect(&self.admin).is_ok();
+            let is_ready = self.is_ready();
             let ended = self.daemon.as_mut().unwrap().try_wait().unwrap();
             let log = || fs::read_to_string(self.root.path().join("log")).unwrap();
             assert!(ended.is_none(), "{document}: {command}\n{}", log());
-            if is_there {
+            if is_ready {
                 return;
             }
             sleep(Duration::from_millis(10));
