@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod memcached_support;
+mod test_log;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -2,16 +2,13 @@
 #![allow(dead_code, reason = "each test crate uses its part")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "this is test code")]
 
-#[path = "../memcached_support/mod.rs"]
-pub mod memcached_support;
-
 use std::io::{Read, Write};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use memcached_support::PATIENCE;
-pub use memcached_support::{TestServer, options};
+use crate::memcached_support::PATIENCE;
+pub use crate::memcached_support::{TestServer, options};
 use rawcached::cache::CacheOptions;
 use rawcached::config::ListenAddress;
 use rawcached::server::Options;

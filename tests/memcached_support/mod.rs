@@ -2,9 +2,6 @@
 #![allow(dead_code, reason = "each test crate uses its part")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "this is test code")]
 
-#[path = "../test_log/mod.rs"]
-mod test_log;
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::num::NonZeroUsize;
@@ -53,7 +50,7 @@ pub fn options() -> Options {
 
 /// An empty cache on a simulated device.
 async fn open_cache(device: Device, cache_options: CacheOptions, clock: Clock) -> Cache {
-    test_log::init();
+    crate::test_log::init();
     let options = FormatOptions {
         uuid: Uuid([7; 16]),
         region_size: Some(4 << 20),

@@ -1,0 +1,17 @@
+//! Goal: whatever a kernel, a disk or an operator does to the running daemon ends in a right
+//! answer, a counted miss or a clear refusal. Method: the real binary on loop devices and image
+//! files; each test breaks something, lifts the fault, restarts, and compares what is there with
+//! what was acknowledged. `docs/operating.md`, "When things break", names the tests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod client;
+mod clock;
+mod frozen;
+mod gone;
+mod kills;
+mod limits;
+mod old_copy;
+mod read_only;
+mod space;
+mod stopped;
+mod twice;

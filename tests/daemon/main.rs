@@ -1,0 +1,15 @@
+//! Goal: the daemon keeps its promises to clients, operators and proxies on a real kernel. Method: the
+//! built binary on loop devices and image files.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bad_devices;
+mod bad_input;
+#[path = "../daemon_support/mod.rs"]
+mod daemon_support;
+mod faults;
+mod http_interop;
+mod io_uring;
+mod nginx;
+mod oracles;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,353 @@
+//! Goal: a stock nginx stores into the daemon on a raw block device and is served from it, byte
+//! for byte, also after the daemon was killed and without the origin. Method: nginx and the recipe
+//! of README.md, word for word; an origin that counts what it is asked.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::daemon_support::{Daemon, PATIENCE, Process, eventually};
+use crate::support::{LoopDevice, Missing, require};
+use tempfile::TempDir;
+
+const MODULES: [&str; 4] = [
+    "ndk_http_module",
+    "ngx_http_set_misc_module",
+    "ngx_http_srcache_filter_module",
+    "ngx_http_memc_module",
+];
+const MODULE_DIRECTORY: &str = "/usr/lib/nginx/modules";
+
+/// Stores that are complete.
+const STORED: &str = "rawcached_command_duration_seconds_count{operation=\"store\",tier=\"none\"}";
+
+/// Body sizes from 1 KB to 30 MB, on both sides of where the store cuts bodies.
+const SIZES: [usize; 10] = [
+    1000,
+    1024,
+    4095,
+    65_536,
+    100_001,
+    (1 << 20) - 1,
+    (1 << 20) + 1,
+    5_000_000,
+    16 << 20,
+    30_000_000,
+];
+
+/// Bytes that differ from place to place and from size to size.
+fn body(size: usize) -> Vec<u8> {
+    let mut state = size as u64 | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        bytes.extend_from_slice(&(state >> 8).to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+/// An HTTP server that answers `/SIZE` with [`body`] and counts.
+struct Origin {
+    port: u16,
+    requests: Arc<AtomicU64>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Origin {
+    fn start() -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (requests, stopped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, end) = (Arc::clone(&requests), Arc::clone(&stopped));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if end.load(Ordering::Relaxed) {
+                    return;
+                }
+                let _ = answer(stream.unwrap(), &count);
+            }
+        });
+        Origin { port, requests, stopped }
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Closes the port.
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        assert!(eventually(|| TcpStream::connect(("127.0.0.1", self.port)).is_err()));
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+fn answer(mut stream: TcpStream, requests: &AtomicU64) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    while reader.read_line(&mut line)? > 2 {}
+    requests.fetch_add(1, Ordering::Relaxed);
+    let size = path.trim_start_matches('/').split('?').next().unwrap_or_default();
+    let body = body(size.parse().unwrap_or(0));
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nX-Size: {0}\r\n\
+         Content-Length: {0}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body)
+}
+
+/// A running nginx with a configuration of its own.
+struct Nginx {
+    _process: Process,
+    directory: TempDir,
+    port: u16,
+}
+
+impl Nginx {
+    fn start(server: &str, http: &str) -> Nginx {
+        let directory = TempDir::with_prefix("rawcached-nginx-").unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let modules: String = MODULES
+            .iter()
+            .map(|name| format!("load_module {MODULE_DIRECTORY}/{name}.so;\n"))
+            .collect();
+        let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {name};\n"))
+            .concat();
+        let text = format!(
+            "{modules}{user} daemon off; master_process off; pid nginx.pid; error_log error.log;\n\
+             events {{}}\n\
+             http {{ access_log off; {temporary} {http}\n\
+             server {{ listen 127.0.0.1:{port};\n{server}\n}} }}\n"
+        );
+        fs::write(directory.path().join("nginx.conf"), text).unwrap();
+        let child = Command::new("nginx")
+            .args(["-c", "nginx.conf", "-e", "error.log", "-p"])
+            .arg(directory.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let nginx = Nginx { _process: Process(child), directory, port };
+        let answers = eventually(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
+        assert!(answers, "nginx does not start:\n{}", nginx.log());
+        nginx
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default()
+    }
+
+    /// Status line with headers, and body.
+    fn get(&self, path: &str) -> (String, Vec<u8>) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).unwrap();
+        let end = response.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no answer to {path}:\n{}", self.log()));
+        let body = response.split_off(end + 4);
+        (String::from_utf8_lossy(&response).into_owned(), body)
+    }
+
+    #[track_caller]
+    fn expect_body(&self, path: &str, size: usize) {
+        let (head, found) = self.get(path);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}\n{}", self.log());
+        assert_eq!(found.len(), size, "{path}: {head}\n{}", self.log());
+        assert!(found == body(size), "wrong bytes in {path}");
+        if size > 0 && !path.starts_with("/plain") {
+            assert!(head.contains(&format!("X-Size: {size}\r\n")), "{head}");
+        }
+    }
+}
+
+/// nginx and its modules, as Debian packages them.
+fn nginx_is_installed() -> Result<(), Missing> {
+    crate::support::command("nginx", &[&"-v"])?;
+    for name in MODULES {
+        let path = PathBuf::from(MODULE_DIRECTORY).join(format!("{name}.so"));
+        if !path.exists() {
+            return Err(Missing(format!("{} (libnginx-mod-http-*)", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// The recipe of README.md: the upstream in the text before it and the indented lines.
+fn recipe(socket: &Path, origin: u16) -> (String, String) {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let readme = readme.unwrap();
+    let section = readme.split("## nginx in ten lines").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let upstream = section.split("`upstream ").nth(1).unwrap().split('`').next().unwrap();
+    let upstream = upstream.replace('\n', " ");
+    let upstream = upstream.replace("/run/rawcached/memcached.sock", &socket.display().to_string());
+    let lines: Vec<&str> = section.lines().filter(|line| line.starts_with("    ")).collect();
+    assert!(lines.len() <= 10, "{lines:#?}");
+    let http = format!("upstream {upstream}\nupstream origin {{ server 127.0.0.1:{origin}; }}");
+    (lines.join("\n"), http)
+}
+
+/// The key under which the recipe stores a path.
+fn key_of(path: &str) -> String {
+    let output =
+        Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().and_then(
+            |mut child| {
+                child.stdin.take().unwrap().write_all(path.as_bytes())?;
+                child.wait_with_output()
+            },
+        );
+    String::from_utf8(output.unwrap().stdout).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+fn miss_store_hit_and_hit_again_after_a_kill(sector_size: u32) {
+    if require(nginx_is_installed()).is_none() {
+        return;
+    }
+    let Some(disk) = require(LoopDevice::create(512 << 20, sector_size)) else { return };
+    crate::daemon_support::format(disk.path());
+    // Without memory every hit comes from the device.
+    let mut daemon = Daemon::new(disk.path(), "");
+    daemon.configure_more("[ram]\nsize = \"0\"\n");
+    daemon.restart();
+    let origin = Origin::start();
+    let (recipe, http) = recipe(&daemon.socket(), origin.port);
+    let nginx = Nginx::start(&recipe, &http);
+
+    for (stored, size) in (1..).zip(SIZES) {
+        let path = format!("/{size}");
+        nginx.expect_body(&path, size);
+        assert_eq!(origin.requests(), stored, "a miss asks the origin");
+        let done = eventually(|| daemon.metric(STORED) == stored);
+        assert!(done, "{path} is not stored\n{}\n{}", nginx.log(), daemon.log());
+        nginx.expect_body(&path, size);
+        assert_eq!(origin.requests(), stored, "a hit does not ask the origin for {path}");
+    }
+    let hits = || daemon.metric("rawcached_command_keys_total{command=\"get\",result=\"hit\"}");
+    assert_eq!(hits(), SIZES.len() as u64);
+
+    std::thread::sleep(Duration::from_millis(500));
+    daemon.kill();
+    origin.stop();
+    let (head, _) = nginx.get("/1000");
+    assert!(head.starts_with("HTTP/1.1 502 "), "neither daemon nor origin: {head}");
+    daemon.restart();
+    for size in SIZES {
+        nginx.expect_body(&format!("/{size}"), size);
+    }
+    let disk_hits = daemon.metric("rawcached_tier_hits_total{tier=\"disk\"}");
+    assert_eq!(disk_hits, SIZES.len() as u64);
+    let (head, _) = nginx.get("/12345");
+    assert!(head.starts_with("HTTP/1.1 502 "), "a miss needs the origin: {head}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn srcache_on_a_raw_device_with_4096_byte_sectors() {
+    miss_store_hit_and_hit_again_after_a_kill(4096);
+}
+
+#[test]
+fn srcache_on_a_raw_device_with_512_byte_sectors() {
+    miss_store_hit_and_hit_again_after_a_kill(512);
+}
+
+#[test]
+fn stock_nginx_reads_by_memcached_pass() {
+    if require(nginx_is_installed()).is_none() {
+        return;
+    }
+    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
+    crate::daemon_support::format(disk.path());
+    let mut daemon = Daemon::start(disk.path());
+    let store = |daemon: &Daemon| {
+        let mut client = BufReader::new(daemon.connect());
+        for size in SIZES {
+            let head = format!("set /plain/{size} 0 0 {size}\r\n");
+            let request = [head.as_bytes(), &body(size), b"\r\n"].concat();
+            client.get_mut().write_all(&request).unwrap();
+            let mut line = String::new();
+            client.read_line(&mut line).unwrap();
+            assert_eq!(line, "STORED\r\n");
+        }
+    };
+    store(&daemon);
+    let upstream =
+        format!("upstream rawcached {{ server unix:{}; keepalive 4; }}", daemon.socket().display());
+    let location = "location / { set $memcached_key $uri; memcached_pass rawcached; }";
+    let direct = format!(
+        "location /direct/ {{ set $memcached_key /plain/1000; memcached_pass unix:{}; }}",
+        daemon.socket().display()
+    );
+    let nginx = Nginx::start(&format!("{location}\n{direct}"), &upstream);
+    let read = |nginx: &Nginx| {
+        for size in SIZES {
+            nginx.expect_body(&format!("/plain/{size}"), size);
+        }
+        assert_eq!(nginx.get("/direct/x").1, body(1000));
+        assert!(nginx.get("/plain/missing").0.starts_with("HTTP/1.1 404 "));
+    };
+    read(&nginx);
+    std::thread::sleep(Duration::from_millis(500));
+    daemon.kill();
+    assert!(nginx.get("/plain/1000").0.starts_with("HTTP/1.1 502 "));
+    daemon.restart();
+    read(&nginx);
+}
+
+#[test]
+fn a_client_that_leaves_does_not_lose_the_store() {
+    if require(nginx_is_installed()).is_none() {
+        return;
+    }
+    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
+    crate::daemon_support::format(disk.path());
+    let daemon = Daemon::start(disk.path());
+    let origin = Origin::start();
+    let (recipe, http) = recipe(&daemon.socket(), origin.port);
+    let nginx = Nginx::start(&recipe, &http);
+    let path = "/3000000";
+    let mut stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    // The client has all of the body and leaves before the store can have ended.
+    let mut left = 3_000_000_usize;
+    let mut piece = vec![0; 65_536];
+    while left > 0 {
+        let len = stream.read(&mut piece).unwrap();
+        assert!(len > 0, "{}", nginx.log());
+        left = left.saturating_sub(len);
+    }
+    drop(stream);
+    let stored = eventually(|| daemon.metric(STORED) == 1);
+    assert!(stored, "not stored:\n{}", nginx.log());
+    nginx.expect_body(path, 3_000_000);
+    assert_eq!(origin.requests(), 1);
+    let mut client = daemon.connect();
+    write!(client, "delete {}\r\n", key_of(path)).unwrap();
+    let mut answer = [0; 9];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"DELETED\r\n");
+    nginx.expect_body(path, 3_000_000);
+    assert_eq!(origin.requests(), 2, "what was purged is fetched again");
+}

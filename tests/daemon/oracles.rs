@@ -1,0 +1,55 @@
+//! Goal: what other people wrote to test memcached passes against the daemon on a real device.
+//! Method: the scripts of tests/daemon/scripts, over a Unix socket and over loopback TCP.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::daemon_support::Daemon;
+use crate::support::{LoopDevice, require};
+
+/// Runs a script of tests/daemon/scripts, which says `SKIPPED` itself; gives what it printed.
+fn script(name: &str, arguments: &[&dyn AsRef<OsStr>]) -> Option<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/daemon/scripts").join(name);
+    let output = Command::new(path)
+        .args(arguments.iter().map(|argument| argument.as_ref()))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {}\n{printed}\n{complaints}", output.status);
+    // The harness looks for this at the start of a line.
+    println!("{printed}");
+    (!printed.contains("SKIPPED: ")).then_some(printed)
+}
+
+fn daemon(disk: &LoopDevice, server: &str) -> Daemon {
+    crate::daemon_support::format(disk.path());
+    let mut daemon = Daemon::new(disk.path(), server);
+    daemon.restart();
+    daemon
+}
+
+#[test]
+fn all_integration_tests_of_pymemcache_pass_over_the_unix_socket() {
+    let Some(disk) = require(LoopDevice::create(128 << 20, 4096)) else { return };
+    // What one of the tests stores must be over the limit: memcached's own default.
+    let daemon = daemon(&disk, "max_object_size = \"1MiB\"");
+    let Some(printed) = script("pymemcache.sh", &[&daemon.socket()]) else { return };
+    let summary = printed.lines().rev().find(|line| line.contains(" passed")).unwrap();
+    for bad in ["failed", "error", "skipped"] {
+        assert!(!summary.contains(bad), "{printed}");
+    }
+}
+
+#[test]
+fn memccapable_passes_over_loopback_tcp() {
+    let Some(disk) = require(LoopDevice::create(128 << 20, 512)) else { return };
+    let daemon = daemon(&disk, "memcached = [\"unix:SOCKET\", \"tcp:127.0.0.1:0\"]");
+    let log = daemon.log();
+    let port = log.lines().find_map(|line| line.split("tcp:127.0.0.1:").nth(1)).unwrap().trim();
+    let Some(printed) = script("memccapable.sh", &[&"127.0.0.1", &port]) else { return };
+    assert!(printed.contains("All tests passed"), "{printed}");
+}

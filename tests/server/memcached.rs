@@ -1,0 +1,397 @@
+//! The commands of the memcached protocol over real Unix sockets. Goal: every command and
+//! every error answers as memcached 1.6.18 does. Method: bytes in, bytes out; time is moved,
+//! not waited for.
+
+use std::time::Duration;
+
+use crate::memcached_support::{Client, TestServer, options};
+use rawcached::server::Options;
+
+const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
+
+#[test]
+fn values_come_back_with_their_flags() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("set a 4294967295 0 3\r\nabc\r\n", "STORED\r\n");
+    client.ask("set empty 0 0 0\r\n\r\n", "STORED\r\n");
+    client.ask(
+        "get a nope empty a\r\n",
+        "VALUE a 4294967295 3\r\nabc\r\nVALUE empty 0 0\r\n\r\nVALUE a 4294967295 3\r\nabc\r\nEND\r\n",
+    );
+}
+
+#[test]
+fn values_are_opaque_bytes() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let value: Vec<u8> = (0..=255).chain(*b"\r\nget a\r\n\n\n").collect();
+    client.send(format!("set a 0 0 {}\r\n", value.len()));
+    client.send(&value);
+    client.ask("\r\n", "STORED\r\n");
+    client.ask("get a\r\n", [b"VALUE a 0 267\r\n", value.as_slice(), b"\r\nEND\r\n"].concat());
+}
+
+#[test]
+fn add_and_replace_look_at_what_is_there() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("replace a 0 0 1\r\nx\r\n", "NOT_STORED\r\n");
+    client.ask("add a 0 0 1\r\ny\r\n", "STORED\r\n");
+    client.ask("add a 0 0 1\r\nz\r\n", "NOT_STORED\r\n");
+    client.ask("get a\r\n", "VALUE a 0 1\r\ny\r\nEND\r\n");
+    client.ask("replace a 0 0 1\r\nw\r\n", "STORED\r\n");
+    client.ask("get a\r\n", "VALUE a 0 1\r\nw\r\nEND\r\n");
+}
+
+#[test]
+fn append_and_prepend_keep_flags_and_lifetime() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("append a 0 0 1\r\nx\r\n", "NOT_STORED\r\n");
+    client.ask("set a 7 10 3\r\nabc\r\n", "STORED\r\n");
+    server.clock.advance(Duration::from_secs(5));
+    client.ask("append a 9 0 3\r\ndef\r\n", "STORED\r\n");
+    client.ask("prepend a 9 0 1\r\n>\r\n", "STORED\r\n");
+    client.ask("get a\r\n", "VALUE a 7 7\r\n>abcdef\r\nEND\r\n");
+    server.clock.advance(Duration::from_secs(5));
+    client.ask("get a\r\n", "END\r\n");
+}
+
+#[test]
+fn cas_stores_only_over_the_version_it_names() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("cas a 0 0 1 1\r\nx\r\n", "NOT_FOUND\r\n");
+    client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    let version = |client: &mut Client| {
+        client.send("gets a\r\n");
+        let text = client.read_until("END\r\n");
+        text.lines().next().unwrap().split(' ').nth(4).unwrap().to_owned()
+    };
+    let first = version(&mut client);
+    client.ask(format!("cas a 0 0 1 {first}\r\ny\r\n"), "STORED\r\n");
+    client.ask(format!("cas a 0 0 1 {first}\r\nz\r\n"), "EXISTS\r\n");
+    assert_ne!(version(&mut client), first);
+    client.ask("get a\r\n", "VALUE a 0 1\r\ny\r\nEND\r\n");
+    client.ask("cas a 0 0 1 x\r\n", BAD_FORMAT);
+}
+
+#[test]
+fn numbers_wrap_stop_at_zero_and_keep_their_length() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("incr n 1\r\ndecr n 1\r\n", "NOT_FOUND\r\nNOT_FOUND\r\n");
+    client.ask("set n 5 10 2\r\n10\r\n", "STORED\r\n");
+    client.ask("incr n 5\r\ndecr n 8\r\n", "15\r\n7\r\n");
+    client.ask("get n\r\n", "VALUE n 5 2\r\n7 \r\nEND\r\n");
+    client.ask("decr n 100\r\nincr n 18446744073709551615\r\n", "0\r\n18446744073709551615\r\n");
+    client.ask("incr n 2\r\nget n\r\n", format!("1\r\nVALUE n 5 20\r\n{:<20}\r\nEND\r\n", 1));
+    client.ask(
+        "incr n x\r\nincr n -1\r\n",
+        "CLIENT_ERROR invalid numeric delta argument\r\n".repeat(2),
+    );
+    client.ask("incr n 1 noreply\r\nincr n 0\r\n", "2\r\n");
+    for text in ["abc", "-1", "", "18446744073709551616"] {
+        client.ask(format!("set t 0 0 {}\r\n{text}\r\n", text.len()), "STORED\r\n");
+        client.ask(
+            "incr t 1\r\n",
+            "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+        );
+    }
+    server.clock.advance(Duration::from_secs(10));
+    client.ask("get n\r\n", "END\r\n");
+}
+
+#[test]
+fn concurrent_changes_of_one_number_lose_nothing() {
+    let server = TestServer::start();
+    server.connect().ask("set n 0 0 1\r\n0\r\n", "STORED\r\n");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = server.connect();
+                client.send("incr n 1 noreply\r\n".repeat(500));
+                client.expect_alive();
+            });
+        }
+    });
+    server.connect().ask("get n\r\n", "VALUE n 0 4\r\n4000\r\nEND\r\n");
+}
+
+#[test]
+fn delete_takes_the_value_and_an_old_hold_time() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("delete a\r\n", "NOT_FOUND\r\n");
+    client.ask("set a 0 0 1\r\nx\r\ndelete a 0\r\nget a\r\n", "STORED\r\nDELETED\r\nEND\r\n");
+    let usage = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
+    client.ask("delete a 5\r\n", usage);
+    client.ask("delete a 0 noreply\r\ndelete a noreply\r\ndelete a\r\n", "NOT_FOUND\r\n");
+}
+
+#[test]
+fn lifetimes_are_relative_absolute_negative_or_endless() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("set rel 0 10 1\r\nx\r\nset abs 0 1800000020 1\r\nx\r\n", "STORED\r\nSTORED\r\n");
+    client.ask("set neg 0 -1 1\r\nx\r\nset past 0 1700000000 1\r\nx\r\n", "STORED\r\nSTORED\r\n");
+    client.ask("set ever 0 0 1\r\nx\r\n", "STORED\r\n");
+    client.ask("get neg past\r\n", "END\r\n");
+    let value = |key: &str| format!("VALUE {key} 0 1\r\nx\r\n");
+    let all = [value("rel"), value("abs"), value("ever"), "END\r\n".to_owned()];
+    client.ask("get rel abs ever\r\n", all.concat());
+    server.clock.advance(Duration::from_secs(10));
+    client.ask("get rel abs ever\r\n", all[1..].concat());
+    server.clock.advance(Duration::from_secs(10));
+    client.ask("get rel abs ever\r\n", all[2..].concat());
+    server.clock.advance(Duration::from_secs(300 * 86_400));
+    client.ask("get rel abs ever\r\n", all[2..].concat());
+}
+
+#[test]
+fn absolute_lifetimes_are_distances_from_the_wall_clock_at_that_moment() {
+    const DAY: i64 = 86_400;
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let value = "VALUE a 0 1\r\nx\r\nEND\r\n";
+    // Behind and ahead at the start and set right later; and past 2106.
+    for wall in [5 * DAY, 1_790_000_000, 1_800_000_000, 2_100_000_000, (1 << 32) + 7, 1 << 40] {
+        server.clock.set_wall(wall);
+        let (end, past) = (wall + 50 * DAY, wall);
+        for ask in [format!("set a 0 {end} 1\r\nx\r\n"), format!("touch a {end}\r\n")] {
+            client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+            client.send(&ask);
+            client.read_until("ED\r\n");
+            server.clock.advance(Duration::from_secs(50 * 86_400 - 1));
+            client.ask("get a\r\n", value);
+            server.clock.advance(Duration::from_secs(1));
+            client.ask("get a\r\n", "END\r\n");
+            server.clock.set_wall(wall);
+        }
+        if past > 30 * DAY {
+            client.ask(format!("set a 0 {past} 1\r\nx\r\nget a\r\n"), "STORED\r\nEND\r\n");
+            client.ask(
+                format!("set a 0 {} 1\r\nx\r\nget a\r\n", past + 1),
+                format!("STORED\r\n{value}"),
+            );
+            client.ask(format!("gat {past} a\r\nget a\r\n"), format!("{value}END\r\n"));
+        }
+        // A step while running moves the end of no life.
+        client.ask(format!("set a 0 {end} 1\r\nx\r\n"), "STORED\r\n");
+        server.clock.set_wall(wall + 400 * DAY);
+        client.ask("get a\r\n", value);
+        server.clock.set_wall(wall - 400 * DAY);
+        server.clock.advance(Duration::from_secs(50 * 86_400));
+        client.ask("get a\r\n", "END\r\n");
+    }
+}
+
+#[test]
+fn what_memcached_takes_for_negative_is_over_at_once() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    for exptime in [1_i64 << 31, (1 << 32) - 1] {
+        client.ask(format!("set a 0 {exptime} 1\r\nx\r\nget a\r\n"), "STORED\r\nEND\r\n");
+        client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+        client.ask(format!("touch a {exptime}\r\nget a\r\n"), "TOUCHED\r\nEND\r\n");
+    }
+    let last = (1_i64 << 31) - 1;
+    client.ask(
+        format!("set a 0 {last} 1\r\nx\r\nget a\r\n"),
+        "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n",
+    );
+}
+
+#[test]
+fn a_delayed_flush_at_a_calendar_time_goes_by_the_wall_clock() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    server.clock.set_wall(1_700_000_000);
+    let value = "VALUE a 0 1\r\nx\r\nEND\r\n";
+    client.ask("set a 0 0 1\r\nx\r\nflush_all 1700000010\r\n", "STORED\r\nOK\r\n");
+    server.clock.set_wall(1_800_000_000);
+    std::thread::sleep(Duration::from_millis(200));
+    client.ask("get a\r\n", value);
+    server.clock.advance(Duration::from_secs(10));
+    eventually_missing(&mut client);
+}
+
+#[test]
+fn stats_tell_the_time_of_the_wall_clock() {
+    let server = TestServer::start();
+    server.clock.set_wall(1_234_567_890);
+    let mut client = server.connect();
+    client.send("stats\r\n");
+    assert!(client.read_until("END\r\n").contains("STAT time 1234567890\r\n"));
+}
+
+#[test]
+fn touch_and_gat_change_the_lifetime() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("touch a 10\r\ngat 10 a\r\n", "NOT_FOUND\r\nEND\r\n");
+    client.ask("set a 3 10 1\r\nx\r\ntouch a 20\r\n", "STORED\r\nTOUCHED\r\n");
+    server.clock.advance(Duration::from_secs(15));
+    client.ask("gat 20 a nope\r\n", "VALUE a 3 1\r\nx\r\nEND\r\n");
+    server.clock.advance(Duration::from_secs(15));
+    client.send("gats 0 a\r\n");
+    assert!(client.read_until("END\r\n").starts_with("VALUE a 3 1 "));
+    server.clock.advance(Duration::from_secs(100));
+    client.ask("touch a 50 noreply\r\nget a\r\n", "VALUE a 3 1\r\nx\r\nEND\r\n");
+    client.ask("gat -1 a\r\nget a\r\n", "VALUE a 3 1\r\nx\r\nEND\r\nEND\r\n");
+    client.ask("gat x a\r\n", "CLIENT_ERROR invalid exptime argument\r\n");
+    client.ask("touch a x\r\n", "CLIENT_ERROR invalid exptime argument\r\n");
+}
+
+/// A flush runs beside the commands: waits for it.
+fn eventually_missing(client: &mut Client) {
+    for _ in 0..1000 {
+        client.send("get a\r\n");
+        if client.read_until("END\r\n") == "END\r\n" {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    client.ask("get a\r\n", "END\r\n");
+}
+
+#[test]
+fn flush_all_works_now_or_later() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let value = "VALUE a 0 1\r\nx\r\nEND\r\n";
+    client.ask("set a 0 0 1\r\nx\r\nflush_all\r\nget a\r\n", "STORED\r\nOK\r\nEND\r\n");
+    client.ask("set a 0 0 1\r\nx\r\nflush_all noreply\r\nget a\r\n", "STORED\r\nEND\r\n");
+    client.ask("set a 0 0 1\r\nx\r\nflush_all 10\r\nget a\r\n", format!("STORED\r\nOK\r\n{value}"));
+    client.ask("flush_all 20 noreply\r\nget a\r\n", value);
+    server.clock.advance(Duration::from_secs(15));
+    std::thread::sleep(Duration::from_millis(150));
+    client.ask("get a\r\n", value);
+    server.clock.advance(Duration::from_secs(5));
+    eventually_missing(&mut client);
+    client.ask("flush_all 5\r\nflush_all 0\r\nset a 0 0 1\r\nx\r\n", "OK\r\nOK\r\nSTORED\r\n");
+    server.clock.advance(Duration::from_secs(10));
+    std::thread::sleep(Duration::from_millis(150));
+    client.ask("get a\r\n", value);
+    client.ask("flush_all x\r\n", "CLIENT_ERROR invalid exptime argument\r\n");
+}
+
+#[test]
+fn administrative_commands_answer() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.send("version\r\n");
+    assert!(client.read_until("\r\n").starts_with("VERSION "));
+    client.ask("verbosity 1\r\nverbosity 1 noreply\r\nverbosity\r\n", "OK\r\nERROR\r\n");
+    client.ask("cache_memlimit 64\r\n", "OK\r\n");
+    client.ask("shutdown\r\n", "ERROR: shutdown not enabled\r\n");
+    client.ask("mg a v\r\nnonsense\r\n\r\n", "ERROR\r\nERROR\r\nERROR\r\n");
+    client.ask("quit\r\nversion\r\n", "");
+    assert_eq!(client.rest(), b"");
+}
+
+#[test]
+fn stats_count_what_happened_and_can_be_reset() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("set n 0 0 1\r\n1\r\nget n nope\r\n", "STORED\r\nVALUE n 0 1\r\n1\r\nEND\r\n");
+    client.ask("incr n 1\r\ndelete x\r\ntouch n 0\r\n", "2\r\nNOT_FOUND\r\nTOUCHED\r\n");
+    client.send("stats\r\n");
+    let stats = client.read_until("END\r\n");
+    for line in [
+        "cmd_get 2",
+        "get_hits 1",
+        "get_misses 1",
+        "cmd_set 1",
+        "incr_hits 1",
+        "delete_misses 1",
+        "touch_hits 1",
+        "curr_connections 1",
+        "threads 2",
+    ] {
+        assert!(stats.contains(&format!("STAT {line}\r\n")), "{line} in {stats}");
+    }
+    // Which tier answers depends on how far the flush of the entry has come.
+    let tier = |name: &str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(tier("hits_ram") + tier("hits_log") + tier("hits_disk"), 1, "{stats}");
+    client.ask("stats reset\r\n", "RESET\r\n");
+    client.send("stats\r\n");
+    assert!(client.read_until("END\r\n").contains("STAT cmd_get 0\r\n"));
+    assert_eq!(server.snapshot().counts.cmd_get, 2);
+    client.send("stats settings\r\n");
+    assert!(client.read_until("END\r\n").contains("STAT item_size_max 4194304\r\n"));
+    client.ask("stats items\r\nstats conns\r\n", "END\r\nEND\r\n");
+    client.ask("stats slabs\r\n", "STAT active_slabs 0\r\nSTAT total_malloced 0\r\nEND\r\n");
+    client.ask("stats sizes\r\n", "STAT sizes_status disabled\r\nEND\r\n");
+    client.ask("stats detail\r\n", "CLIENT_ERROR usage: stats detail on|off|dump\r\n");
+    client.ask("stats nonsense\r\n", "ERROR\r\n");
+}
+
+#[test]
+fn a_value_of_the_wrong_length_is_refused_and_the_old_one_stays() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.ask("set a 0 0 3\r\nold\r\n", "STORED\r\n");
+    let bad = "CLIENT_ERROR bad data chunk\r\n";
+    client.ask("set a 0 0 3\r\nabcdef\r\n", format!("{bad}ERROR\r\n"));
+    client.ask("set a 0 0 3\r\na\r\nget a\r\n", format!("{bad}ERROR\r\n"));
+    client.ask("set a 0 0 3 noreply\r\nabcdef\r\n", "ERROR\r\n");
+    client.ask("set a 0 0 -1\r\n", BAD_FORMAT);
+    client.ask("get a\r\n", "VALUE a 0 3\r\nold\r\nEND\r\n");
+    let long = "x".repeat(3 << 20);
+    client.ask(format!("set a 0 0 {}\r\n{long}xxf\r\n", long.len()), format!("{bad}ERROR\r\n"));
+    client.ask("get a\r\n", "VALUE a 0 3\r\nold\r\nEND\r\n");
+}
+
+#[test]
+fn values_over_the_limit_are_swallowed_and_take_the_old_value_with_them() {
+    let server = TestServer::with(Options { value_len_max: 1000, ..options() });
+    let mut client = server.connect();
+    let too_large = "SERVER_ERROR object too large for cache\r\n";
+    for len in [1001, 100_000, 3 << 20] {
+        client.ask("set a 0 0 1\r\nx\r\nset b 0 0 1\r\nx\r\n", "STORED\r\nSTORED\r\n");
+        let value = "get a\r\n".repeat(len / 7 + 1);
+        let value = &value[..len];
+        client.ask(format!("set a 0 0 {len}\r\n{value}\r\n"), too_large);
+        client.ask("get a\r\n", "END\r\n");
+        client.ask(format!("append b 0 0 {len}\r\n{value}\r\n"), too_large);
+        client.ask(format!("set b 0 0 {len} noreply\r\n{value}\r\nget b\r\n"), "END\r\n");
+    }
+    let full = "x".repeat(1000);
+    client.ask(format!("set a 0 0 1000\r\n{full}\r\n"), "STORED\r\n");
+    client.ask("append a 0 0 1\r\nx\r\n", "NOT_STORED\r\n");
+    client.ask("get a\r\n", format!("VALUE a 0 1000\r\n{full}\r\nEND\r\n"));
+    client.ask("set a 0 0 99999999999999999999\r\n", BAD_FORMAT);
+}
+
+#[test]
+fn values_of_every_size_class_come_back_exactly() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let lens = [0, 1, 8191, 8192, 16_000, 16_384, 70_000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1];
+    for len in lens.into_iter().chain([4 << 20]) {
+        let value: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let request = [format!("set k 1 0 {len}\r\n").as_bytes(), &value, b"\r\n"].concat();
+        client.ask(&request, "STORED\r\n");
+        let answer = [format!("VALUE k 1 {len}\r\n").as_bytes(), &value, b"\r\nEND\r\n"].concat();
+        client.ask("get k\r\n", &answer);
+        client.ask("append k 0 0 1\r\n!\r\n", if len == 4 << 20 { "NOT_STORED" } else { "STORED" });
+        client.expect("\r\n");
+    }
+}
+
+#[test]
+fn noreply_is_silent() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    client.send(
+        "set a 0 0 1 noreply\r\nx\r\nadd a 0 0 1 noreply\r\nx\r\ncas a 0 0 1 9 noreply\r\nx\r\n",
+    );
+    client.send("append a 0 0 1 noreply\r\ny\r\ndelete nope noreply\r\ntouch a 0 noreply\r\n");
+    client.send("incr a 1 noreply\r\nincr a x noreply\r\nset a 0 x 1 noreply\r\n");
+    client.ask("get a\r\n", "VALUE a 0 2\r\nxy\r\nEND\r\n");
+}

@@ -1,0 +1,207 @@
+//! memcached itself as the oracle. Goal: clients cannot tell the server from memcached 1.6.
+//! Method: random command sequences, good and bad, go to both; the answers must be the same
+//! bytes but for the CAS values themselves. Prints the seed of a failure.
+
+#![allow(clippy::unwrap_used, reason = "this is test code")]
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::memcached_support::{Client, TestServer, options};
+use rawcached::server::Options;
+
+const SEQUENCES: u64 = 150;
+const COMMANDS: usize = 60;
+/// Both servers' limit for a value with 2-byte keys; memcached counts its header too.
+const VALUE_LEN_MAX: u64 = 1_000_000;
+
+struct Memcached(Child);
+
+impl Memcached {
+    /// Starts memcached on a socket in `directory`; `None` if it is not installed.
+    fn start(path: &Path) -> Option<Memcached> {
+        let mut command = Command::new("memcached");
+        // Without its background threads: while one of them holds an entry, `decr` makes a new
+        // one without the padding.
+        command.args(["-U", "0", "-t", "1", "-o", "no_modern", "-s"]).arg(path);
+        if nix::unistd::geteuid().is_root() {
+            command.args(["-u", "root"]);
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        let server = Memcached(child);
+        for _ in 0..2000 {
+            if UnixStream::connect(path).is_ok() {
+                return Some(server);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("memcached does not answer");
+    }
+}
+
+impl Drop for Memcached {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+
+    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len())]
+    }
+
+    fn key(&mut self) -> &'static str {
+        self.pick(&["k1", "k2", "k3", "k4"])
+    }
+}
+
+/// One request; `{cas:KEY}` stands for the CAS value a server gave for KEY.
+fn request(random: &mut Random) -> String {
+    let noreply = if random.below(8) == 0 { " noreply" } else { "" };
+    let key = random.key();
+    // Nothing expires while a sequence runs: the clocks of the two servers differ.
+    let exptime = random.pick(&["0", "0", "1000", "-1", "2000000000", "100000000"]);
+    match random.below(22) {
+        0..=6 => {
+            let verb = random.pick(&["set", "set", "add", "replace", "append", "prepend"]);
+            let number = random.below(1000).to_string();
+            let value = match random.below(8) {
+                0 => String::new(),
+                1 => "v".repeat(random.below(40_000)),
+                2 => format!(" {number}  "),
+                3 => "line\r\nend".to_owned(),
+                4 => u64::MAX.to_string(),
+                5 => "text".to_owned(),
+                _ => number,
+            };
+            let flags = random.pick(&["0", "5", "4294967295"]);
+            format!("{verb} {key} {flags} {exptime} {}{noreply}\r\n{value}\r\n", value.len())
+        }
+        7 | 8 => format!("cas {key} 3 {exptime} 2 {{cas:{key}}}{noreply}\r\n77\r\n"),
+        9 | 10 => format!("get {key} {} nope\r\n", random.key()),
+        11 | 12 => format!("gets {key}\r\n"),
+        13 => format!("{} {exptime} {key} {}\r\n", random.pick(&["gat", "gats"]), random.key()),
+        14 | 15 => {
+            let verb = random.pick(&["incr", "decr"]);
+            let delta = random.pick(&["1", "9", "1000", "18446744073709551615", "+3", "-1", "x"]);
+            format!("{verb} {key} {delta}{noreply}\r\n")
+        }
+        16 => format!("delete {key}{}{noreply}\r\n", random.pick(&["", "", " 0", " 5"])),
+        17 => format!("touch {key} {exptime}{noreply}\r\n"),
+        18 => random.pick(&["flush_all\r\n", "flush_all noreply\r\n", "flush_all 0\r\n"]).into(),
+        19 => too_large(random.pick(&["set", "add", "append"]), key),
+        _ => malformed(random, key),
+    }
+}
+
+fn too_large(verb: &str, key: &str) -> String {
+    format!("{verb} {key} 0 0 1100000\r\n{}\r\n", "x".repeat(1_100_000))
+}
+
+fn malformed(random: &mut Random, key: &str) -> String {
+    let long = "k".repeat(251);
+    match random.below(16) {
+        0 => format!("set {key} 0 0 3\r\nabcdef\r\n"),
+        1 => format!("set {key} 0 0 6\r\na\r\n\r\n\r\n\r\n"),
+        2 => format!("set {long} 0 0 1\r\nx\r\n"),
+        3 => format!("get {key} {long} {key}\r\n"),
+        4 => format!("set {key} x 0 1 noreply\r\nget {key}\r\n"),
+        5 => format!("set {key} 0 0 -1\r\n"),
+        6 => format!("set {key} 0 0\r\n"),
+        7 => format!("cas {key} 0 0 1 x\r\ny\r\n"),
+        8 => format!("  get   {key}  \r\n"),
+        9 => format!("get {key}\n"),
+        10 => format!("delete {key} 1 2 3\r\n"),
+        11 => "get\r\n\r\nGET x\r\na\r\n".to_owned(),
+        12 => format!("gat 0\r\ngat x {key}\r\ngats\r\n"),
+        13 => format!("touch {key}\r\ntouch {key} x\r\nincr {key}\r\n"),
+        14 => format!("set {key} +7 +0 1 anything\r\n9\r\n"),
+        _ => "flush_all x\r\nverbosity\r\nverbosity x\r\nshutdown\r\n".to_owned(),
+    }
+}
+
+/// One server's side of a sequence.
+struct Side {
+    client: Client,
+    versions: HashMap<&'static str, String>,
+}
+
+impl Side {
+    fn new(path: &Path) -> Side {
+        let mut client = Client::connect(path);
+        client.ask("flush_all\r\n", "OK\r\n");
+        Side { client, versions: HashMap::new() }
+    }
+
+    /// The answer to a request, with CAS values removed and remembered.
+    fn ask(&mut self, request: &str) -> String {
+        let mut request = request.to_owned();
+        for key in ["k1", "k2", "k3", "k4"] {
+            let version = self.versions.get(key).map_or("0", String::as_str);
+            request = request.replace(&format!("{{cas:{key}}}"), version);
+        }
+        // Nothing else in a sequence is answered like this.
+        const END: &[u8] = b"STAT sizes_status disabled\r\nEND\r\n";
+        self.client.send(request + "stats sizes\r\n");
+        let mut answer = Vec::new();
+        let mut piece = [0; 65536];
+        while !answer.ends_with(END) {
+            let len = self.client.0.read(&mut piece).unwrap();
+            assert!(len > 0, "closed after {}", answer.escape_ascii());
+            answer.extend_from_slice(&piece[..len]);
+        }
+        self.without_versions(&String::from_utf8(answer).unwrap())
+    }
+
+    fn without_versions(&mut self, answer: &str) -> String {
+        let mut plain = String::new();
+        for line in answer.split_inclusive("\r\n") {
+            let words: Vec<&str> = line.trim_end().split(' ').collect();
+            if let ["VALUE", key, flags, len, version] = words[..] {
+                let key = ["k1", "k2", "k3", "k4"].into_iter().find(|known| *known == key);
+                self.versions.insert(key.unwrap(), version.to_owned());
+                plain += &format!("VALUE {} {flags} {len} CAS\r\n", key.unwrap());
+            } else {
+                plain += line;
+            }
+        }
+        plain
+    }
+}
+
+#[test]
+fn answers_are_those_of_memcached() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("oracle.sock");
+    let Some(_memcached) = Memcached::start(&path) else {
+        let required = std::env::var("RAWCACHED_TEST_REQUIRE").is_ok_and(|value| value == "all");
+        assert!(!required, "memcached is not installed");
+        println!("SKIPPED: memcached is not installed");
+        return;
+    };
+    let server = TestServer::with(Options { value_len_max: VALUE_LEN_MAX, ..options() });
+    for seed in 1..=SEQUENCES {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (mut ours, mut theirs) = (Side::new(&server.path), Side::new(&path));
+        for step in 0..COMMANDS {
+            let request = request(&mut random);
+            let (ours, theirs) = (ours.ask(&request), theirs.ask(&request));
+            let head: String = request.chars().take(200).collect();
+            assert_eq!(ours, theirs, "seed {seed}, step {step}, request {head:?}");
+        }
+    }
+}

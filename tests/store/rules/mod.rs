@@ -1,0 +1,33 @@
+//! Goal: every rule of truth has a test that fails when the rule is broken. Method: short scripts
+//! on a simulated device with a clock that only the test moves; `docs/testing.md` says how each
+//! rule was broken on purpose and which test saw it.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod backlog;
+mod damage;
+mod epoch;
+mod eviction;
+mod failures;
+mod flush;
+mod formats;
+mod freeing;
+mod half_broken;
+mod keys;
+mod kills;
+mod large_stores;
+mod objects;
+mod order;
+mod purges;
+mod readers;
+mod recovery;
+mod removals;
+mod scale;
+mod sizes;
+mod slow;
+mod snapshot;
+mod threads;
+mod time;
+mod unindexed;
+mod unreadable;
+mod wall_clock;

@@ -1,0 +1,126 @@
+//! Threads side by side, as the server's workers are: what one is still copying into the log, the
+//! others wait for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use rawcached::cache::{Ack, Cache, Condition, StoreOptions, Stored};
+use rawcached::clock::Clock;
+use rawcached::device::SimDevice;
+use rawcached::store::{FormatOptions, Store};
+
+use crate::rig::*;
+
+const KEYS: u64 = 6;
+const WRITERS: u64 = 3;
+const READERS: u64 = 2;
+/// Stores of each writer; all together fill less than the device.
+const STORES: u64 = 400;
+const DEVICE_LEN: u64 = 384 << 20;
+
+/// A body that tells which one it is; half of them are copied in pieces.
+fn numbered(number: u64) -> Vec<u8> {
+    let len = fastrand::Rng::with_seed(number).usize(1000..200_000);
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&body(number, len));
+    bytes
+}
+
+fn assert_whole(bytes: &[u8]) {
+    let number = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert!(bytes == numbered(number), "a part of body {number} is another's");
+}
+
+/// Stores under all keys, every eighth time until it is flushed, which it notes.
+async fn store(cache: &Cache, writer: u64, flushed: &[AtomicU64]) {
+    for n in 0..STORES {
+        let number = writer * STORES + n;
+        let key = n % KEYS;
+        let ack = if n % 8 == 0 { Ack::Flushed } else { Ack::Buffered };
+        let options = StoreOptions { ack: Some(ack), ..for_secs(1000) };
+        let body = numbered(number);
+        let stored = cache.put(&key.to_le_bytes(), body, Condition::Always, &options).await;
+        let Stored::Yes(cas) = stored.unwrap() else { panic!("stored without a condition") };
+        if ack == Ack::Flushed {
+            flushed[usize::try_from(key).unwrap()].fetch_max(cas, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Reads all keys until told to stop: what was stored once is never missed again, and never older
+/// than it was.
+async fn look_up(cache: &Cache, stop: &AtomicBool) -> u64 {
+    let (mut seen, mut hits) = ([0; 6], 0);
+    while !stop.load(Ordering::Acquire) {
+        for key in 0..KEYS {
+            let newest = &mut seen[usize::try_from(key).unwrap()];
+            let Some(mut hit) = cache.lookup(&key.to_le_bytes()).await else {
+                assert_eq!(*newest, 0, "key {key} was there");
+                continue;
+            };
+            assert!(hit.cas() >= *newest, "an older version of key {key}");
+            *newest = hit.cas();
+            let mut bytes = Vec::new();
+            while let Some(chunk) = hit.next_chunk().await.unwrap() {
+                bytes.extend_from_slice(&chunk);
+            }
+            assert_whole(&bytes);
+            hits += 1;
+        }
+    }
+    hits
+}
+
+fn in_thread<T: Send + 'static>(
+    work: impl FnOnce(&tokio::runtime::Runtime) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    thread::spawn(move || {
+        work(&tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap())
+    })
+}
+
+#[test]
+fn threads_store_and_read_large_entries_side_by_side() {
+    let sim = SimDevice::new(DEVICE_LEN, 4096);
+    let clock = Clock::manual(START);
+    let background = tokio::runtime::Runtime::new().unwrap();
+    let format =
+        FormatOptions { uuid: UUID, region_size: Some(8 << 20), ..FormatOptions::default() };
+    let open = || {
+        let cache = Cache::open_device(sim.open(), plain(), clock.clone());
+        let cache = background.block_on(cache).unwrap();
+        background.block_on(cache.ready());
+        cache
+    };
+    background.block_on(Store::format(&sim.open(), &format, &clock)).unwrap();
+    let cache = open();
+    let flushed: Arc<[AtomicU64]> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            let (cache, stop) = (cache.clone(), Arc::clone(&stop));
+            in_thread(move |runtime| runtime.block_on(look_up(&cache, &stop)))
+        })
+        .collect();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (cache, flushed) = (cache.clone(), Arc::clone(&flushed));
+            in_thread(move |runtime| runtime.block_on(store(&cache, writer, &flushed)))
+        })
+        .collect();
+    let stored: Vec<_> = writers.into_iter().map(thread::JoinHandle::join).collect();
+    stop.store(true, Ordering::Release);
+    let hits: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+    assert!(stored.iter().all(Result::is_ok) && hits > 0);
+    assert_eq!(cache.stats().store.counters.damaged, 0);
+    // A kill: what was flushed, or what came after it.
+    sim.kill();
+    drop(cache);
+    let cache = open();
+    for (key, cas) in (0..KEYS).zip(&*flushed) {
+        let mut hit = background.block_on(cache.lookup(&key.to_le_bytes())).unwrap();
+        assert!(hit.cas() >= cas.load(Ordering::Acquire), "key {key}");
+        assert_whole(&background.block_on(hit.next_chunk()).unwrap().unwrap());
+    }
+}
