@@ -5,15 +5,14 @@
 #![allow(unsafe_code, reason = "an allocator that counts")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod memcached_support;
-mod test_log;
+mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memcached_support::TestServer;
+use crate::support::server::TestServer;
 
 struct Counting;
 
@@ -66,11 +65,11 @@ const REQUESTS: u64 = 5000;
 const OTHERS_MAX: u64 = REQUESTS / 100;
 
 /// Allocations in the workers while a request is made and answered [`REQUESTS`] times.
-fn allocations(client: &mut memcached_support::Client, request: &[u8], answer: &[u8]) -> u64 {
+fn allocations(client: &mut support::memcached::Client, request: &[u8], answer: &[u8]) -> u64 {
     let mut heard = vec![0; answer.len()];
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     for _ in 0..REQUESTS {
-        client.0.write_all(request).unwrap();
+        client.send(request);
         client.0.read_exact(&mut heard).unwrap();
         assert!(heard == answer);
     }
@@ -83,7 +82,7 @@ fn a_small_hit_allocates_nothing_and_a_small_store_once() {
     // As many keys as leave no part of the index with one word only, which is made anew each time.
     let mut client = server.connect();
     for n in 0..50_000 {
-        client.0.write_all(format!("set other-{n} 0 0 1 noreply\r\n.\r\n").as_bytes()).unwrap();
+        client.send(format!("set other-{n} 0 0 1 noreply\r\n.\r\n"));
     }
     for len in [1, 400, 3000] {
         let mut client = server.connect();

@@ -6,15 +6,17 @@
 //! `RAWCACHED_TEST_SIGKILL_SEED` and `RAWCACHED_TEST_SIGKILLS` repeat or lengthen a run.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod daemon_support;
 mod support;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::time::{Duration, Instant};
 
-use daemon_support::{Daemon, now};
-use support::{LoopDevice, require};
+use crate::support::binary;
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::machine::require;
+use crate::support::memcached::Client;
+use crate::support::waiting::now;
 
 const KILLS: u64 = 200;
 const CLIENTS: usize = 4;
@@ -84,62 +86,25 @@ fn value(key: &str, version: u64) -> Vec<u8> {
     bytes
 }
 
-/// A connection that may break at any moment, which is an error, not a panic.
-struct Client(BufReader<UnixStream>);
+fn set(client: &mut Client, key: &str, version: u64) -> io::Result<String> {
+    let value = value(key, version);
+    let head = format!("set {key} {} 86400 {}\r\n", version % 1000, value.len());
+    client.try_send([head.as_bytes(), &value, b"\r\n"].concat())?;
+    client.try_line()
+}
 
-impl Client {
-    fn connect(daemon: &Daemon) -> Client {
-        Client(BufReader::new(daemon.connect()))
-    }
-
-    fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        parts.iter().try_for_each(|part| self.0.get_mut().write_all(part))
-    }
-
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        self.0.read_line(&mut line)?;
-        match line.strip_suffix("\r\n") {
-            Some(line) => Ok(line.to_owned()),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn set(&mut self, key: &str, version: u64) -> io::Result<String> {
-        let value = value(key, version);
-        let head = format!("set {key} {} 86400 {}\r\n", version % 1000, value.len());
-        self.send(&[head.as_bytes(), &value, b"\r\n"])?;
-        self.line()
-    }
-
-    fn ask(&mut self, line: &str) -> io::Result<String> {
-        self.send(&[line.as_bytes(), b"\r\n"])?;
-        self.line()
-    }
-
-    /// The version that is there.
-    ///
-    /// # Panics
-    /// Panics on bytes that were never stored under the key.
-    fn get(&mut self, key: &str) -> io::Result<State> {
-        let line = self.ask(&format!("get {key}"))?;
-        if line == "END" {
-            return Ok(None);
-        }
-        let fields: Vec<&str> = line.split(' ').collect();
-        let ["VALUE", found, flags, len] = fields[..] else { panic!("{key}: {line}") };
-        assert_eq!(found, key);
-        let mut body = vec![0; len.parse().unwrap()];
-        self.0.read_exact(&mut body)?;
-        let (ended, end) = (self.line()?, self.line()?);
-        assert_eq!((ended.as_str(), end.as_str()), ("", "END"), "{key}");
-        let head: Vec<&[u8]> = body.splitn(3, |byte| *byte == b' ').collect();
-        let version = String::from_utf8_lossy(head[1]).parse::<u64>();
-        let version = version.unwrap_or_else(|_| panic!("wrong bytes in {key}: {line}"));
-        assert!(body == value(key, version), "wrong bytes in {key}, version {version}");
-        assert_eq!(flags, (version % 1000).to_string(), "{key}");
-        Ok(Some(version))
-    }
+/// The version that is there.
+///
+/// # Panics
+/// Panics on bytes that were never stored under the key.
+fn get(client: &mut Client, key: &str) -> io::Result<State> {
+    let Some(found) = client.try_get(key)? else { return Ok(None) };
+    let head: Vec<&[u8]> = found.body.splitn(3, |byte| *byte == b' ').collect();
+    let version = String::from_utf8_lossy(head[1]).parse::<u64>();
+    let version = version.unwrap_or_else(|_| panic!("wrong bytes in {key}"));
+    assert!(found.body == value(key, version), "wrong bytes in {key}, version {version}");
+    assert_eq!(found.flags, (version % 1000).to_string(), "{key}");
+    Ok(Some(version))
 }
 
 /// Changes and reads keys until the connection breaks. A delete makes the daemon write all that
@@ -156,25 +121,25 @@ fn load(
             3..13 => {
                 key.last_version += 1;
                 key.changes.push(Change { to: Some(key.last_version), acknowledged: None });
-                let answer = client.set(&key.name, key.last_version)?;
+                let answer = set(client, &key.name, key.last_version)?;
                 assert_eq!(answer, "STORED", "{}", key.name);
             }
             0..3 => {
                 let before = key.state();
                 key.changes.push(Change { to: None, acknowledged: None });
-                let answer = client.ask(&format!("delete {}", key.name))?;
+                let answer = client.try_command(&format!("delete {}", key.name))?;
                 let expected = if before.is_some() { "DELETED" } else { "NOT_FOUND" };
                 assert_eq!(answer, expected, "{}", key.name);
             }
             13..15 => {
                 let ttl = random.u32(10_000..100_000);
-                let answer = client.ask(&format!("touch {} {ttl}", key.name))?;
+                let answer = client.try_command(&format!("touch {} {ttl}", key.name))?;
                 let expected = if key.state().is_some() { "TOUCHED" } else { "NOT_FOUND" };
                 assert_eq!(answer, expected, "{}", key.name);
                 continue;
             }
             _ => {
-                assert_eq!(client.get(&key.name)?, key.state(), "{}", key.name);
+                assert_eq!(get(client, &key.name)?, key.state(), "{}", key.name);
                 continue;
             }
         }
@@ -194,9 +159,9 @@ struct Tally {
 
 /// Compares what is there after a restart with what may be.
 fn check(daemon: &Daemon, keys: &mut [Key], killed: Instant, tally: &mut Tally) {
-    let mut client = Client::connect(daemon);
+    let mut client = daemon.connect();
     for key in keys {
-        let found = client.get(&key.name).unwrap();
+        let found = get(&mut client, &key.name).unwrap();
         let possible = key.possible(killed);
         let ages = key.changes.iter().map(|change| {
             (change.to, change.acknowledged.map(|at| killed.checked_duration_since(at)))
@@ -230,7 +195,7 @@ fn nothing_acknowledged_is_lost_and_nothing_deleted_comes_back() {
     let kills = number_from("RAWCACHED_TEST_SIGKILLS").unwrap_or(KILLS);
     println!("RAWCACHED_TEST_SIGKILL_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    daemon_support::format(disk.path());
+    binary::format(disk.path());
     let mut daemon = Daemon::new(disk.path(), "");
     // Little memory: most reads come from the device.
     daemon.configure_more("[ram]\nsize = \"1MiB\"\n");
@@ -248,7 +213,7 @@ fn nothing_acknowledged_is_lost_and_nothing_deleted_comes_back() {
             let clients: Vec<_> = keys
                 .iter_mut()
                 .map(|keys| {
-                    let (mut client, mut random) = (Client::connect(&daemon), random.fork());
+                    let (mut client, mut random) = (daemon.connect(), random.fork());
                     scope.spawn(move || load(&mut client, keys, deletes, &mut random))
                 })
                 .collect();

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use crate::daemon_support::{Daemon, rawcached, stderr};
-use crate::memcached_support::TestServer;
+use crate::support::binary::{rawcached, stderr};
+use crate::support::daemon::Daemon;
+use crate::support::server::TestServer;
 use fake::{Fake, Fault};
 use rawcached::device::probe;
 use serde_json::Value;
@@ -78,7 +79,7 @@ fn http_processor_time_and_written_bytes_are_measured_on_a_daemon() {
     let directory = tempfile::tempdir().unwrap();
     let (image, http) = (directory.path().join("image"), directory.path().join("http.sock"));
     fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
-    crate::daemon_support::format(&image);
+    crate::support::binary::format(&image);
     let mut daemon = Daemon::new(&image, &format!("http = [\"unix:{}\"]", http.display()));
     daemon.restart();
     let mut command = rawcached();
@@ -205,7 +206,7 @@ fn device(path: &Path, arguments: &str) -> Output {
 fn a_device_is_measured_without_being_changed() {
     let directory = tempfile::tempdir().unwrap();
     let path = image(&directory, b"");
-    crate::daemon_support::format(&path);
+    crate::support::binary::format(&path);
     let before = fs::read(&path).unwrap();
     let report = report(&device(&path, "--quick --seconds 2ms --json"));
     let rows = report["rows"].as_array().unwrap();
@@ -280,12 +281,12 @@ fn writes_are_refused_where_something_could_be_lost() {
     let quick = "--quick --seconds 2ms --write";
     refuses(&format!("{quick} --yes"), "holds XFS");
     refuses(&format!("{quick} --force"), "add --yes");
-    crate::daemon_support::format(&path);
+    crate::support::binary::format(&path);
     refuses(&format!("{quick} --yes"), "holds the rawcached store");
     image(&directory, b"");
     refuses(quick, "add --yes");
     let daemon_image = path.clone();
-    crate::daemon_support::format(&daemon_image);
+    crate::support::binary::format(&daemon_image);
     let daemon = Daemon::start(&daemon_image);
     refuses_in_use(&device(&path, &format!("{quick} --yes --force")));
     refuses_in_use(&device(&path, "--quick --seconds 2ms"));

@@ -14,17 +14,14 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tempfile::TempDir;
 
+use crate::support::binary;
+use crate::support::http;
+use crate::support::machine::{Missing, require};
+
 /// The binary in `directory`, without settings from the environment of the test.
 fn rawcached(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
-    command.current_dir(directory).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("RAWCACHED_") || name.starts_with("LISTEN_") {
-            command.env_remove(name);
-        }
-    }
-    command.env_remove("NOTIFY_SOCKET").env_remove("RUST_LOG");
+    let mut command = binary::rawcached();
+    command.current_dir(directory).env_remove("RUST_LOG");
     command
 }
 
@@ -249,7 +246,7 @@ fn what_was_stored_is_found_after_a_kill_and_after_a_stop() {
         let line = daemon.wait_for("admin listener");
         let address = line.rsplit('=').next().unwrap().trim().to_owned();
         daemon.wait_for("serving");
-        while !http_get(&address, "/readyz").starts_with("HTTP/1.1 200 ") {}
+        while !readiness(&address).starts_with("HTTP/1.1 200 ") {}
     };
     let mut command = rawcached(directory.path());
     let mut daemon = Daemon::start(command.env("RAWCACHED_STORE_ACK", "flushed"));
@@ -466,13 +463,12 @@ impl Drop for Daemon {
     }
 }
 
-fn http_get(address: &str, path: &str) -> String {
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    response
+fn readiness(address: &str) -> String {
+    http::get(address, "/readyz").expect("the admin listener answers")
+}
+
+fn metrics(address: &str) -> String {
+    http::get(address, "/metrics").expect("the admin listener answers")
 }
 
 #[test]
@@ -488,8 +484,8 @@ fn the_embedded_default_makes_its_files_and_prints_commands() {
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
     UnixStream::connect(&socket).unwrap();
-    while !http_get(&address, "/readyz").starts_with("HTTP/1.1 200 ") {}
-    let metrics = http_get(&address, "/metrics");
+    while !readiness(&address).starts_with("HTTP/1.1 200 ") {}
+    let metrics = metrics(&address);
     for line in ["rawcached_ready 1", "rawcached_store_regions 63", "rawcached_ram_entries 0"] {
         assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
     }
@@ -535,7 +531,7 @@ fn the_printed_commands_store_read_watch_and_purge() {
     assert_eq!((code, &stats["cmd_set"]), (Some(0), &serde_json::json!(1)));
     assert_eq!(run(&["purge", "k"], b"").0, Some(0));
     assert_eq!(run(&["get", "k"], b"").0, Some(1));
-    let metrics = http_get(&address, "/metrics");
+    let metrics = metrics(&address);
     for line in [
         "rawcached_http_requests_total{method=\"get\",status=\"2xx\"} 1",
         "rawcached_http_requests_total{method=\"get\",status=\"4xx\"} 1",
@@ -557,10 +553,10 @@ fn a_drain_waits_for_a_store_in_progress_and_a_second_signal_does_not() {
         UnixStream::connect(directory.path().join("rawcached-data/memcached.sock")).unwrap();
     client.write_all(b"set k 0 0 100\r\npart of it").unwrap();
     let received = "rawcached_received_bytes_total 25\n";
-    while !http_get(&address, "/metrics").contains(received) {}
+    while !metrics(&address).contains(received) {}
     daemon.signal("TERM");
     daemon.wait_for("draining");
-    let response = http_get(&address, "/readyz");
+    let response = readiness(&address);
     assert!(response.ends_with("the daemon is stopping\n"), "{response}");
     daemon.signal("TERM");
     assert_eq!(daemon.wait(), Some(1));
@@ -670,22 +666,13 @@ fn sockets_from_the_service_manager_take_the_place_of_configured_ones() {
          os.dup2(s.fileno(),3); os.set_inheritable(3,True)\n\
          os.environ.update(LISTEN_PID=str(os.getpid()),LISTEN_FDS='1',LISTEN_FDNAMES='memcached')\n\
          os.execv('{0}',['{0}','serve','--server-admin','127.0.0.1:0'])\n",
-        env!("CARGO_BIN_EXE_rawcached")
+        binary::path().display()
     );
     let mut python = Command::new("python3");
     python.arg("-c").arg(program).current_dir(directory.path());
     let child = python.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) => {
-            assert!(
-                std::env::var("RAWCACHED_TEST_REQUIRE").as_deref() != Ok("all"),
-                "python3 is needed: {error}"
-            );
-            println!("SKIPPED: python3 cannot be run: {error}");
-            return;
-        }
-    };
+    let child = child.map_err(|error| Missing(format!("python3: {error}")));
+    let Some(mut child) = require(child) else { return };
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut daemon = Daemon { child, lines };
     daemon.wait_for("listeners from the service manager");

@@ -10,8 +10,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::daemon_support::{Daemon, format, rawcached, run, stderr};
-use crate::support::{LoopDevice, Missing, command, require};
+use crate::support::binary::{format, rawcached, run, stderr};
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::machine::{Missing, command, require};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 const MIB: u64 = 1 << 20;
@@ -139,7 +141,8 @@ fn start_after_kill(first: &Path, second: impl FnOnce() -> Option<LoopDevice>) {
     let stores = std::thread::spawn(move || {
         let set = [b"set k 0 0 500000\r\n", &vec![7; 500_000][..], b"\r\n"].concat();
         let mut answer = [0; 64];
-        while client.write_all(&set).is_ok() && client.read(&mut answer).is_ok_and(|len| len > 0) {}
+        while client.try_send(&set).is_ok() && client.0.read(&mut answer).is_ok_and(|len| len > 0) {
+        }
     });
     std::thread::sleep(Duration::from_millis(300));
     daemon.kill();

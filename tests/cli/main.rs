@@ -4,12 +4,6 @@
 mod bench;
 mod commands;
 mod config;
-#[path = "../daemon_support/mod.rs"]
-mod daemon_support;
 mod format_owns;
-#[path = "../memcached_support/mod.rs"]
-mod memcached_support;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../test_log/mod.rs"]
-mod test_log;

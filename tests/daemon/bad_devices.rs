@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::daemon_support::{Daemon, Process, format, rawcached, run, stderr};
-use crate::support::{LoopDevice, MountedImage, command, require};
+use crate::support::binary::{format, rawcached, run, stderr};
+use crate::support::daemon::Daemon;
+use crate::support::devices::{LoopDevice, MountedImage};
+use crate::support::machine::{command, require};
+use crate::support::process::Process;
 use xxhash_rust::xxh3::Xxh3;
 
 const MIB: u64 = 1 << 20;
@@ -67,20 +70,15 @@ fn expect_failure(arguments: &[&dyn AsRef<std::ffi::OsStr>], bytes: &Path, expec
 }
 
 fn set(daemon: &Daemon, key: &str, value: &[u8]) {
-    let mut client = BufReader::new(daemon.connect());
-    let head = format!("set {key} 0 0 {}\r\n", value.len());
-    client.get_mut().write_all(&[head.as_bytes(), value, b"\r\n"].concat()).unwrap();
-    let mut line = String::new();
-    client.read_line(&mut line).unwrap();
-    assert_eq!(line, "STORED\r\n");
+    assert_eq!(daemon.connect().set(key, value), "STORED");
 }
 
 #[track_caller]
 fn expect(daemon: &Daemon, key: &str, value: &[u8]) {
     let mut client = daemon.connect();
-    client.write_all(format!("get {key}\r\nquit\r\n").as_bytes()).unwrap();
+    client.send(format!("get {key}\r\nquit\r\n"));
     let mut answer = Vec::new();
-    client.read_to_end(&mut answer).unwrap();
+    client.0.read_to_end(&mut answer).unwrap();
     let head = format!("VALUE {key} 0 {}\r\n", value.len());
     assert!(answer == [head.as_bytes(), value, b"\r\nEND\r\n"].concat(), "{key}: {}", daemon.log());
 }

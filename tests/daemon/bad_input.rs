@@ -4,13 +4,15 @@
 //! devices in memcached.rs and memcached_connections.rs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::daemon_support::{Daemon, eventually, now};
-use crate::support::{LoopDevice, require};
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::machine::require;
+use crate::support::waiting::{eventually, now};
 
 const MIB: u64 = 1 << 20;
 /// What the daemon may hold: 16 MiB of entries, 128 MiB of values under way, the log's buffers,
@@ -21,7 +23,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A daemon that keeps little in memory, so that what it uses is for connections.
 fn start(disk: &LoopDevice) -> Daemon {
-    crate::daemon_support::format(disk.path());
+    crate::support::binary::format(disk.path());
     let mut daemon = Daemon::new(disk.path(), "");
     daemon.configure_more("[ram]\nsize = \"16MiB\"\n");
     daemon.restart();
@@ -30,7 +32,7 @@ fn start(disk: &LoopDevice) -> Daemon {
 
 /// A connection of a bad client: it gives up soon when the daemon takes nothing more.
 fn impatient(daemon: &Daemon) -> UnixStream {
-    let stream = daemon.connect();
+    let stream = daemon.stream();
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     stream
@@ -38,21 +40,19 @@ fn impatient(daemon: &Daemon) -> UnixStream {
 
 /// Stores and reads until `done`; gives the longest wait. Every answer must be right.
 fn behave(daemon: &Daemon, done: &AtomicBool) -> Duration {
-    let mut client = BufReader::new(daemon.connect());
+    let mut client = daemon.connect();
     let mut longest = Duration::ZERO;
     for round in 0_u64.. {
         let value = format!("{round} ").repeat(usize::try_from(round % 500).unwrap() + 1);
         let start = now();
         let request =
             format!("set good 0 0 {}\r\n{value}\r\nget good\r\nget steady\r\n", value.len());
-        client.get_mut().write_all(request.as_bytes()).unwrap();
+        client.send(request);
         let expected = format!(
             "STORED\r\nVALUE good 0 {}\r\n{value}\r\nEND\r\nVALUE steady 0 3\r\nyes\r\nEND\r\n",
             value.len()
         );
-        let mut answer = vec![0; expected.len()];
-        client.read_exact(&mut answer).unwrap();
-        assert_eq!(String::from_utf8_lossy(&answer), expected);
+        client.expect(expected);
         longest = longest.max(start.elapsed());
         if done.load(Ordering::Relaxed) {
             break;
@@ -63,12 +63,7 @@ fn behave(daemon: &Daemon, done: &AtomicBool) -> Duration {
 }
 
 fn set(daemon: &Daemon, key: &str, value: &[u8]) {
-    let mut client = BufReader::new(daemon.connect());
-    let head = format!("set {key} 0 0 {}\r\n", value.len());
-    client.get_mut().write_all(&[head.as_bytes(), value, b"\r\n"].concat()).unwrap();
-    let mut line = String::new();
-    client.read_line(&mut line).unwrap();
-    assert_eq!(line, "STORED\r\n");
+    assert_eq!(daemon.connect().set(key, value), "STORED");
 }
 
 /// Lets bad clients loose beside a good one; `attack` gives what must stay open until memory has
@@ -163,9 +158,9 @@ fn values_that_are_announced_and_never_completed() {
         clients.collect::<Vec<_>>()
     });
     let mut client = daemon.connect();
-    client.write_all(b"get half-1 half-2\r\nquit\r\n").unwrap();
+    client.send("get half-1 half-2\r\nquit\r\n");
     let mut answer = String::new();
-    client.read_to_string(&mut answer).unwrap();
+    client.0.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "END\r\n");
     assert!(daemon.stop().success());
 }
@@ -176,18 +171,14 @@ fn values_over_the_limit_are_swallowed_without_being_kept() {
     let mut daemon = start(&disk);
     let piece = vec![b'x'; 1 << 20];
     endure(&daemon, || {
-        let mut stream = BufReader::new(daemon.connect());
+        let mut client = daemon.connect();
         // Twice the limit, and then on with the same connection.
-        stream.get_mut().write_all(format!("set big 0 0 {}\r\n", 128 << 20).as_bytes()).unwrap();
+        client.send(format!("set big 0 0 {}\r\n", 128 << 20));
         for _ in 0..128 {
-            stream.get_mut().write_all(&piece).unwrap();
+            client.send(&piece);
         }
-        stream.get_mut().write_all(b"\r\nget big\r\n").unwrap();
-        for expected in ["SERVER_ERROR object too large for cache\r\n", "END\r\n"] {
-            let mut line = String::new();
-            stream.read_line(&mut line).unwrap();
-            assert_eq!(line, expected);
-        }
+        client.send("\r\nget big\r\n");
+        client.expect("SERVER_ERROR object too large for cache\r\nEND\r\n");
     });
     assert!(daemon.stop().success());
 }
@@ -208,9 +199,9 @@ fn connections_closed_in_the_middle_of_a_body() {
         }
     });
     let mut client = daemon.connect();
-    client.write_all(b"get k\r\nquit\r\n").unwrap();
+    client.send("get k\r\nquit\r\n");
     let mut answer = Vec::new();
-    client.read_to_end(&mut answer).unwrap();
+    client.0.read_to_end(&mut answer).unwrap();
     // The old value may have had to make room, but nothing else may be there.
     let expected = [b"VALUE k 0 2097152\r\n", old.as_slice(), b"\r\nEND\r\n"].concat();
     assert!(answer == expected || answer == b"END\r\n", "{} bytes", answer.len());

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::daemon_support::{Daemon, PATIENCE, Process, eventually};
-use crate::support::require;
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::http::{Connection, body};
+use crate::support::machine::{command, require};
+use crate::support::process::Process;
+use crate::support::waiting::eventually;
 use tempfile::TempDir;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/http.md");
@@ -25,7 +28,7 @@ impl Rig {
         let directory = TempDir::with_prefix("rawcached-http-").unwrap();
         let image = directory.path().join("cache.img");
         fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
-        crate::daemon_support::format(&image);
+        crate::support::binary::format(&image);
         let mut daemon = Daemon::new(&image, "http = [\"unix:SOCKET.http\"]");
         daemon.restart();
         Rig { daemon, directory }
@@ -72,24 +75,15 @@ impl Rig {
     }
 }
 
-fn body(len: usize) -> Vec<u8> {
-    (0..len).map(|at| ((at % 251) ^ (at >> 10)).to_le_bytes()[0]).collect()
-}
-
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Status line with headers, and body, of a GET over TCP.
 fn get(port: u16, path: &str, headers: &str) -> (String, Vec<u8>) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer");
-    let body = answer.split_off(end + 4);
-    (String::from_utf8_lossy(&answer).to_lowercase(), body)
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    let (head, body) = Connection::open_tcp(("127.0.0.1", port)).unwrap().ask_last(request);
+    (head.to_lowercase(), body)
 }
 
 /// What a proxy in front of the daemon must pass through, under the path `prefix`.
@@ -115,7 +109,7 @@ fn expect_objects(rig: &Rig, port: u16, prefix: &str) {
 
 #[test]
 fn curl_stores_reads_and_removes() {
-    if require(crate::support::command("curl", &[&"--version"])).is_none() {
+    if require(command("curl", &[&"--version"])).is_none() {
         return;
     }
     let rig = Rig::start();
@@ -136,7 +130,7 @@ fn curl_stores_reads_and_removes() {
 
 #[test]
 fn python_speaks_over_the_socket() {
-    if require(crate::support::command("python3", &[&"--version"])).is_none() {
+    if require(command("python3", &[&"--version"])).is_none() {
         return;
     }
     let rig = Rig::start();
@@ -158,7 +152,7 @@ fn start_proxy(command: &mut Command, port: u16, log: &Path) -> Process {
 
 #[test]
 fn nginx_passes_objects_ranges_and_304() {
-    if require(crate::support::command("nginx", &[&"-v"])).is_none() {
+    if require(command("nginx", &[&"-v"])).is_none() {
         return;
     }
     let rig = Rig::start();
@@ -182,7 +176,7 @@ fn nginx_passes_objects_ranges_and_304() {
 
 #[test]
 fn haproxy_passes_objects_ranges_and_304() {
-    if require(crate::support::command("haproxy", &[&"-v"])).is_none() {
+    if require(command("haproxy", &[&"-v"])).is_none() {
         return;
     }
     let rig = Rig::start();
@@ -197,11 +191,13 @@ fn haproxy_passes_objects_ranges_and_304() {
 
 #[test]
 fn a_stream_that_was_acknowledged_as_flushed_survives_a_kill() {
-    let Some(disk) = require(crate::support::LoopDevice::create(256 << 20, 4096)) else { return };
-    if require(crate::support::command("curl", &[&"--version"])).is_none() {
+    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else {
+        return;
+    };
+    if require(command("curl", &[&"--version"])).is_none() {
         return;
     }
-    crate::daemon_support::format(disk.path());
+    crate::support::binary::format(disk.path());
     let mut daemon = Daemon::new(disk.path(), "http = [\"unix:SOCKET.http\"]");
     // Nothing else writes the log in time.
     daemon.configure_more("[store]\nflush_interval = \"10s\"\n");

@@ -6,13 +6,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::daemon_support::{Daemon, eventually, format, now};
-use crate::support::{command, require};
+use crate::support::binary::format;
+use crate::support::daemon::Daemon;
+use crate::support::machine::{command, require};
+use crate::support::memcached::Client;
+use crate::support::waiting::{eventually, now};
 use rawcached::device::create_image;
 
 const VALUE_LEN: usize = 20_000;
@@ -36,29 +38,19 @@ fn daemon(directory: &Path, more: &str) -> Daemon {
 }
 
 fn store_and_read_back(daemon: &Daemon, count: u32) {
-    let mut stream = daemon.connect();
+    let mut client = daemon.connect();
     for key in 0..count {
         let value = vec![key.to_le_bytes()[0]; VALUE_LEN];
-        write!(stream, "set key{key} 0 0 {VALUE_LEN}\r\n").unwrap();
-        stream.write_all(&value).unwrap();
-        stream.write_all(b"\r\n").unwrap();
-        let mut reply = [0; 8];
-        stream.read_exact(&mut reply).unwrap();
-        assert_eq!(&reply, b"STORED\r\n");
+        assert_eq!(client.set(&format!("key{key}"), &value), "STORED");
     }
     for key in 0..count {
-        read_back(&mut stream, key);
+        read_back(&mut client, key);
     }
 }
 
-fn read_back(stream: &mut UnixStream, key: u32) {
-    write!(stream, "get key{key}\r\n").unwrap();
-    let head = format!("VALUE key{key} 0 {VALUE_LEN}\r\n");
-    let mut reply = vec![0; head.len() + VALUE_LEN + 7];
-    stream.read_exact(&mut reply).unwrap();
-    assert_eq!(&reply[..head.len()], head.as_bytes());
-    let value = &reply[head.len()..head.len() + VALUE_LEN];
-    assert!(value.iter().all(|byte| *byte == key.to_le_bytes()[0]), "key{key}");
+fn read_back(client: &mut Client, key: u32) {
+    let value = client.get(&format!("key{key}")).unwrap_or_else(|| panic!("key{key} is there"));
+    assert!(value == [key.to_le_bytes()[0]; VALUE_LEN], "key{key}");
 }
 
 /// Processor time of all threads of a process, in clock ticks (fields 14 and 15 of proc_pid_stat(5)).
@@ -100,7 +92,7 @@ fn hammered(daemon: &Daemon, action: impl FnOnce()) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            let mut questions = daemon.connect();
+            let mut questions = daemon.stream();
             let mut answers = questions.try_clone().unwrap();
             let over = &over;
             scope.spawn(move || {
@@ -136,10 +128,10 @@ fn a_hit_is_read_while_others_keep_the_worker_busy() {
         store_and_read_back(&daemon, 6000);
         let mut slowest = Duration::ZERO;
         hammered(&daemon, || {
-            let mut stream = daemon.connect();
+            let mut client = daemon.connect();
             for key in 0..20 {
                 let start = now();
-                read_back(&mut stream, key);
+                read_back(&mut client, key);
                 slowest = slowest.max(start.elapsed());
             }
         });

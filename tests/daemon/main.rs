@@ -4,8 +4,6 @@
 
 mod bad_devices;
 mod bad_input;
-#[path = "../daemon_support/mod.rs"]
-mod daemon_support;
 mod faults;
 mod http_interop;
 mod io_uring;

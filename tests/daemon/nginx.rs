@@ -12,8 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::daemon_support::{Daemon, PATIENCE, Process, eventually};
-use crate::support::{LoopDevice, Missing, require};
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::http::Connection;
+use crate::support::machine::{Missing, require};
+use crate::support::process::Process;
+use crate::support::waiting::eventually;
 use tempfile::TempDir;
 
 const MODULES: [&str; 4] = [
@@ -159,15 +163,8 @@ impl Nginx {
 
     /// Status line with headers, and body.
     fn get(&self, path: &str) -> (String, Vec<u8>) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut response = Vec::new();
-        stream.read_to_end(&mut response).unwrap();
-        let end = response.windows(4).position(|window| window == b"\r\n\r\n");
-        let end = end.unwrap_or_else(|| panic!("no answer to {path}:\n{}", self.log()));
-        let body = response.split_off(end + 4);
-        (String::from_utf8_lossy(&response).into_owned(), body)
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        Connection::open_tcp(("127.0.0.1", self.port)).unwrap().ask_last(request)
     }
 
     #[track_caller]
@@ -184,7 +181,7 @@ impl Nginx {
 
 /// nginx and its modules, as Debian packages them.
 fn nginx_is_installed() -> Result<(), Missing> {
-    crate::support::command("nginx", &[&"-v"])?;
+    crate::support::machine::command("nginx", &[&"-v"])?;
     for name in MODULES {
         let path = PathBuf::from(MODULE_DIRECTORY).join(format!("{name}.so"));
         if !path.exists() {
@@ -226,7 +223,7 @@ fn miss_store_hit_and_hit_again_after_a_kill(sector_size: u32) {
         return;
     }
     let Some(disk) = require(LoopDevice::create(512 << 20, sector_size)) else { return };
-    crate::daemon_support::format(disk.path());
+    crate::support::binary::format(disk.path());
     // Without memory every hit comes from the device.
     let mut daemon = Daemon::new(disk.path(), "");
     daemon.configure_more("[ram]\nsize = \"0\"\n");
@@ -279,17 +276,12 @@ fn stock_nginx_reads_by_memcached_pass() {
         return;
     }
     let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
-    crate::daemon_support::format(disk.path());
+    crate::support::binary::format(disk.path());
     let mut daemon = Daemon::start(disk.path());
     let store = |daemon: &Daemon| {
-        let mut client = BufReader::new(daemon.connect());
+        let mut client = daemon.connect();
         for size in SIZES {
-            let head = format!("set /plain/{size} 0 0 {size}\r\n");
-            let request = [head.as_bytes(), &body(size), b"\r\n"].concat();
-            client.get_mut().write_all(&request).unwrap();
-            let mut line = String::new();
-            client.read_line(&mut line).unwrap();
-            assert_eq!(line, "STORED\r\n");
+            assert_eq!(client.set(&format!("/plain/{size}"), &body(size)), "STORED");
         }
     };
     store(&daemon);
@@ -322,32 +314,28 @@ fn a_client_that_leaves_does_not_lose_the_store() {
         return;
     }
     let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
-    crate::daemon_support::format(disk.path());
+    crate::support::binary::format(disk.path());
     let daemon = Daemon::start(disk.path());
     let origin = Origin::start();
     let (recipe, http) = recipe(&daemon.socket(), origin.port);
     let nginx = Nginx::start(&recipe, &http);
     let path = "/3000000";
-    let mut stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut connection = Connection::open_tcp(("127.0.0.1", nginx.port)).unwrap();
+    connection.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
     // The client has all of the body and leaves before the store can have ended.
     let mut left = 3_000_000_usize;
     let mut piece = vec![0; 65_536];
     while left > 0 {
-        let len = stream.read(&mut piece).unwrap();
+        let len = connection.0.read(&mut piece).unwrap();
         assert!(len > 0, "{}", nginx.log());
         left = left.saturating_sub(len);
     }
-    drop(stream);
+    drop(connection);
     let stored = eventually(|| daemon.metric(STORED) == 1);
     assert!(stored, "not stored:\n{}", nginx.log());
     nginx.expect_body(path, 3_000_000);
     assert_eq!(origin.requests(), 1);
-    let mut client = daemon.connect();
-    write!(client, "delete {}\r\n", key_of(path)).unwrap();
-    let mut answer = [0; 9];
-    client.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"DELETED\r\n");
+    assert_eq!(daemon.connect().command(&format!("delete {}", key_of(path))), "DELETED");
     nginx.expect_body(path, 3_000_000);
     assert_eq!(origin.requests(), 2, "what was purged is fetched again");
 }

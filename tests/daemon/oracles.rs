@@ -6,8 +6,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::daemon_support::Daemon;
-use crate::support::{LoopDevice, require};
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::machine::require;
 
 /// Runs a script of tests/daemon/scripts, which says `SKIPPED` itself; gives what it printed.
 fn script(name: &str, arguments: &[&dyn AsRef<OsStr>]) -> Option<String> {
@@ -26,7 +27,7 @@ fn script(name: &str, arguments: &[&dyn AsRef<OsStr>]) -> Option<String> {
 }
 
 fn daemon(disk: &LoopDevice, server: &str) -> Daemon {
-    crate::daemon_support::format(disk.path());
+    crate::support::binary::format(disk.path());
     let mut daemon = Daemon::new(disk.path(), server);
     daemon.restart();
     daemon

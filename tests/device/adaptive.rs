@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::devices::{LoopDevice, MountedImage};
+use crate::support::log::warnings_of;
+use crate::support::machine::require;
 use crate::support::seccomp::{CACHESTAT, refusing};
-use crate::support::{LoopDevice, MountedImage, require, warnings_of};
 use rawcached::cache::{Cache, CacheOptions, Condition, RangeOptions, StoreOptions};
 use rawcached::clock::{Clock, Stopwatch, Timestamp};
 use rawcached::device::{

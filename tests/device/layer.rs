@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{
-    LoopDevice, MountedImage, command, filled, is_open_direct, reopen, require, warnings_of,
-};
+use crate::support::devices::{LoopDevice, MountedImage, filled, is_open_direct, reopen};
+use crate::support::log::warnings_of;
+use crate::support::machine::{command, require};
 use rawcached::device::{
     Device, DeviceKind, EngineKind, IoMode, OpenError, OpenOptions, ThreadRing, WriteSlice,
     create_image, probe,

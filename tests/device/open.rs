@@ -10,7 +10,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{LoopDevice, MountedImage, command, filled, reopen, require};
+use crate::support::devices::{LoopDevice, MountedImage, filled, reopen};
+use crate::support::machine::{command, require};
 use rawcached::clock::Stopwatch;
 use rawcached::device::{
     Device, DeviceKind, IoMode, OpenError, OpenOptions, WriteSlice, create_image, probe,

@@ -13,6 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::support::http::Connection;
+use crate::support::waiting::ANSWER_PATIENCE;
+
 struct Running {
     address: std::net::SocketAddr,
     ready: Arc<AtomicBool>,
@@ -41,14 +44,13 @@ async fn start() -> Running {
     Running { address, ready, stop, task }
 }
 
-/// Sends `request` and reads until the server closes.
+/// Sends `request` and reads until the server closes. The server runs on the thread of the test.
 async fn exchange(running: &Running, request: &str) -> String {
-    let mut stream = TcpStream::connect(running.address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut response = Vec::new();
-    let read = stream.read_to_end(&mut response);
-    tokio::time::timeout(Duration::from_secs(20), read).await.unwrap().unwrap();
-    String::from_utf8(response).unwrap()
+    let (address, request) = (running.address, request.to_owned());
+    let exchange = move || Connection::open_tcp(address).unwrap().ask_last(request);
+    let exchange = tokio::task::spawn_blocking(exchange);
+    let (head, body) = tokio::time::timeout(ANSWER_PATIENCE, exchange).await.unwrap().unwrap();
+    head + &String::from_utf8(body).unwrap()
 }
 
 async fn get(running: &Running, path: &str) -> String {

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::http_support::{HttpServer, body, target};
+use crate::support::http::{body, target};
+use crate::support::server::HttpServer;
 use rawcached::device::Delay;
 
 /// The server's clock at the start, as a date.

@@ -5,7 +5,8 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::http_support::{Answer, Connection, HttpServer, body, options, target};
+use crate::support::http::{Answer, Connection, body, target};
+use crate::support::server::{HttpServer, options};
 use rawcached::cache::CacheOptions;
 use rawcached::server::Options;
 

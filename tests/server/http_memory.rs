@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::http_support::{Answer, Connection, HttpServer, body, options, target};
+use crate::support::http::{Answer, Connection, body, target};
+use crate::support::server::{HttpServer, options};
 use rawcached::cache::CacheOptions;
 
 /// In one slot, in several slices.

@@ -3,7 +3,8 @@
 //! tier; the device counts its reads, the test overwrites what is on it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use crate::http_support::{HttpServer, body, target};
+use crate::support::http::{body, target};
+use crate::support::server::HttpServer;
 
 const MIB: usize = 1 << 20;
 /// One that is read slice after slice, and one that is read in parallel.

@@ -7,15 +7,9 @@ mod http;
 mod http_connections;
 mod http_memory;
 mod http_reads;
-#[path = "../http_support/mod.rs"]
-mod http_support;
 mod memcached;
 mod memcached_connections;
 mod memcached_oracle;
-#[path = "../memcached_support/mod.rs"]
-mod memcached_support;
 mod metrics;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../test_log/mod.rs"]
-mod test_log;

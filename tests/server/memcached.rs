@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::memcached_support::{Client, TestServer, options};
+use crate::support::memcached::Client;
+use crate::support::server::{TestServer, options};
 use rawcached::server::Options;
 
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";

@@ -4,7 +4,8 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::memcached_support::{Client, TestServer, options};
+use crate::support::memcached::Client;
+use crate::support::server::{TestServer, options};
 use rawcached::config::ListenAddress;
 use rawcached::server::Options;
 use rawcached::server::listener::{Listener, Permissions};
@@ -36,7 +37,7 @@ fn lines_that_never_end_close_the_connection() {
         let mut line = start.as_bytes().to_vec();
         line.resize(len, b'x');
         // The server may close before it has read everything.
-        let _ = client.0.write_all(&line);
+        let _ = client.try_send(&line);
         client.expect("CLIENT_ERROR line too long\r\n");
         assert_eq!(client.rest(), b"");
     }
@@ -65,7 +66,7 @@ fn pipelined_commands_answer_in_order() {
         request += &format!("set k{i} {i} 0 {len}\r\n{value}\r\nget k{i} nope\r\nbad\r\n");
         answer += &format!("STORED\r\nVALUE k{i} {i} {len}\r\n{value}\r\nEND\r\nERROR\r\n");
     }
-    let mut sender = client.0.try_clone().unwrap();
+    let mut sender = client.0.get_ref().try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || sender.write_all(request.as_bytes()).unwrap());
         client.expect(answer);
@@ -150,7 +151,7 @@ fn garbage_does_not_disturb_others() {
             state.to_be_bytes()[0]
         });
         let bytes: Vec<u8> = bytes.take(5000).collect();
-        let _ = garbage.0.write_all(&bytes);
+        let _ = garbage.try_send(&bytes);
         client.ask("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
     }
     server.wait_until(|now| now.connections_current == 1);
@@ -258,7 +259,7 @@ fn a_long_line_is_refused_when_the_staging_memory_is_used_up() {
     let server = TestServer::with(Options { staging_len_max: 100_000, ..options() });
     let mut client = server.connect();
     client.ask(format!("get {}\r\n", "k ".repeat(15_000)), "END\r\n");
-    let _ = client.0.write_all(format!("get {}\r\n", "k ".repeat(100_000)).as_bytes());
+    let _ = client.try_send(format!("get {}\r\n", "k ".repeat(100_000)));
     client.expect("SERVER_ERROR out of memory reading request\r\n");
     assert_eq!(client.rest(), b"");
     let mut client = server.connect();
@@ -288,7 +289,7 @@ fn clients_that_never_pause_do_not_hold_up_a_drain() {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             let mut client = server.connect();
-            let mut sender = client.0.try_clone().unwrap();
+            let mut sender = client.0.get_ref().try_clone().unwrap();
             scope.spawn(move || while sender.write_all(&b"get nope\r\n".repeat(5001)).is_ok() {});
             scope.spawn(move || while client.0.read(&mut [0; 9999]).is_ok_and(|len| len > 0) {});
         }

@@ -8,10 +8,13 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::memcached_support::{Client, TestServer, options};
+use crate::support::machine::{Missing, require};
+use crate::support::memcached::Client;
+use crate::support::process::Process;
+use crate::support::server::{TestServer, options};
 use rawcached::server::Options;
 
 const SEQUENCES: u64 = 150;
@@ -19,11 +22,14 @@ const COMMANDS: usize = 60;
 /// Both servers' limit for a value with 2-byte keys; memcached counts its header too.
 const VALUE_LEN_MAX: u64 = 1_000_000;
 
-struct Memcached(Child);
+struct Memcached {
+    /// Ends with the test.
+    _process: Process,
+}
 
 impl Memcached {
-    /// Starts memcached on a socket in `directory`; `None` if it is not installed.
-    fn start(path: &Path) -> Option<Memcached> {
+    /// Starts memcached on a socket.
+    fn start(path: &Path) -> Result<Memcached, Missing> {
         let mut command = Command::new("memcached");
         // Without its background threads: while one of them holds an entry, `decr` makes a new
         // one without the padding.
@@ -31,22 +37,16 @@ impl Memcached {
         if nix::unistd::geteuid().is_root() {
             command.args(["-u", "root"]);
         }
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-        let server = Memcached(child);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.map_err(|error| Missing(format!("memcached: {error}")))?;
+        let server = Memcached { _process: Process(child) };
         for _ in 0..2000 {
             if UnixStream::connect(path).is_ok() {
-                return Some(server);
+                return Ok(server);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         panic!("memcached does not answer");
-    }
-}
-
-impl Drop for Memcached {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -187,12 +187,7 @@ impl Side {
 fn answers_are_those_of_memcached() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("oracle.sock");
-    let Some(_memcached) = Memcached::start(&path) else {
-        let required = std::env::var("RAWCACHED_TEST_REQUIRE").is_ok_and(|value| value == "all");
-        assert!(!required, "memcached is not installed");
-        println!("SKIPPED: memcached is not installed");
-        return;
-    };
+    let Some(_memcached) = require(Memcached::start(&path)) else { return };
     let server = TestServer::with(Options { value_len_max: VALUE_LEN_MAX, ..options() });
     for seed in 1..=SEQUENCES {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));

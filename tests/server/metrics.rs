@@ -4,11 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use crate::support::binary;
+use crate::support::http::{self, Connection};
+use crate::support::memcached::Client;
 use crate::support::seccomp::{CACHESTAT, refusing};
 use bytes::Bytes;
 use rawcached::cache::{Ack, Cache, CacheOptions, Condition, RangeOptions, StoreOptions};
@@ -109,23 +112,9 @@ async fn put(cache: &Cache, key: &str, len: usize) {
     cache.put(key.as_bytes(), body, Condition::Always, &flushed()).await.unwrap();
 }
 
-/// Commands over a socket, and the answer to each.
-struct Client(BufReader<UnixStream>);
-
-impl Client {
-    fn ask(&mut self, request: &str, answer: &str) {
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
-        let mut got = vec![0; answer.len()];
-        self.0.read_exact(&mut got).unwrap();
-        assert_eq!(String::from_utf8_lossy(&got), answer, "to {request:?}");
-    }
-}
-
 /// Every command with every outcome.
 fn work_commands(path: &std::path::Path, cache: &Cache, seen: &mut Seen, metrics: &Metrics) {
-    let stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut client = Client(BufReader::new(stream));
+    let mut client = Client::connect(path);
     client.ask("set n 0 0 1\r\n5\r\n", "STORED\r\n");
     let found = "VALUE n 0 1\r\n5\r\nEND\r\n";
     client.ask("get n\r\n", found);
@@ -135,7 +124,7 @@ fn work_commands(path: &std::path::Path, cache: &Cache, seen: &mut Seen, metrics
     client.ask("incr n 1\r\nincr none 1\r\n", "6\r\nNOT_FOUND\r\n");
     client.ask("decr n 1\r\ndecr none 1\r\n", "5\r\nNOT_FOUND\r\n");
     let cas = cache_value(cache);
-    client.ask(&format!("cas n 0 0 1 {cas}\r\n7\r\n"), "STORED\r\n");
+    client.ask(format!("cas n 0 0 1 {cas}\r\n7\r\n"), "STORED\r\n");
     client.ask("cas n 0 0 1 1\r\n7\r\ncas none 0 0 1 1\r\n7\r\n", "EXISTS\r\nNOT_FOUND\r\n");
     client.ask("delete n\r\ndelete n\r\n", "DELETED\r\nNOT_FOUND\r\n");
     client.ask("flush_all\r\n", "OK\r\n");
@@ -165,14 +154,10 @@ fn cache_value(cache: &Cache) -> u64 {
 
 /// One HTTP request on a connection of its own, and the status of the answer.
 fn http(path: &std::path::Path, request: &str, status: &str) {
-    let mut stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let (line, body) = request.split_once('|').unwrap_or((request, ""));
     let len = body.len();
     let head = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len}");
-    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let (answer, _) = Connection::open(path).ask_last(format!("{head}\r\n\r\n{body}"));
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer} to {request}");
 }
 
@@ -224,11 +209,10 @@ async fn http_requests(seen: &mut Seen) {
         }
         http(&path, &format!("PUT {key}|body"), "201");
         http(&path, &format!("PURGE {key}"), "204");
-        let mut waiting = UnixStream::connect(&path).unwrap();
+        let mut waiting = Connection::open(&path);
         let head = "HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
-        waiting.write_all(format!("PUT {key} {head}").as_bytes()).unwrap();
-        let mut go_on = [0; 25];
-        waiting.read_exact(&mut go_on).unwrap();
+        waiting.send(format!("PUT {key} {head}"));
+        assert_eq!(waiting.head().len(), 25);
         mine.scrape(&shown);
         futures_block(closing.shutdown()).unwrap();
         for method in ["PUT", "PATCH", "DELETE", "PURGE"] {
@@ -297,20 +281,17 @@ async fn disk_commands(seen: &mut Seen) {
     // The middle of the large value goes bad; its head, written last, and its first slices stay.
     let middle = 1 << 20;
     let work = tokio::task::spawn_blocking(move || {
-        let stream = UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut client = Client(BufReader::new(stream));
+        let mut client = Client::connect(&path);
         client.ask("get disk\r\n", "VALUE disk 0 10\r\n");
         let mut rest = [0; 10 + 7];
         client.0.read_exact(&mut rest).unwrap();
         let large = "x".repeat(500_000);
-        client.ask(&format!("append disk 0 0 500000\r\n{large}\r\n"), "SERVER_ERROR");
-        let mut cut = UnixStream::connect(&path).unwrap();
-        cut.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.ask(format!("append disk 0 0 500000\r\n{large}\r\n"), "SERVER_ERROR");
+        let mut cut = Client::connect(&path);
         device.overwrite(middle, &vec![0; 1 << 20]);
-        cut.write_all(b"get cut\r\n").unwrap();
+        cut.send("get cut\r\n");
         let mut answer = Vec::new();
-        cut.read_to_end(&mut answer).unwrap();
+        cut.0.read_to_end(&mut answer).unwrap();
         assert!(answer.len() < 3 << 20);
     });
     work.await.unwrap();
@@ -670,7 +651,7 @@ fn every_metric_that_can_be_moved_moves() {
 /// Starts the daemon on an image of its own and scrapes it once.
 fn daemon_scrape() -> String {
     let directory = tempfile::tempdir().unwrap();
-    let mut daemon = Command::new(env!("CARGO_BIN_EXE_rawcached"))
+    let mut daemon = binary::rawcached()
         .args(["serve", "--server-admin", "127.0.0.1:0"])
         .current_dir(directory.path())
         .env_remove("RUST_LOG")
@@ -683,10 +664,7 @@ fn daemon_scrape() -> String {
     let line = line.unwrap().unwrap();
     let address = line.rsplit('=').next().unwrap().trim().to_owned();
     let _ = log.find(|line| line.as_ref().unwrap().contains("serving"));
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
+    let text = http::get(&address, "/metrics").expect("the admin listener answers");
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     text

@@ -11,5 +11,5 @@ mod ranges;
 mod rig;
 mod rules;
 mod scrub;
-#[path = "../test_log/mod.rs"]
-mod test_log;
+#[path = "../support/mod.rs"]
+mod support;

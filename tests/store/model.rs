@@ -79,7 +79,7 @@ fn key(number: u64) -> Vec<u8> {
 
 impl Run {
     fn new(scenario: Scenario, seed: u64) -> Run {
-        crate::test_log::init();
+        crate::support::log::init();
         let device = SimDevice::new(scenario.device_bytes, scenario.alignment.min(4096));
         device.set_delay(Delay::Yields(3));
         let clock = Clock::manual(Timestamp(1_000_000));

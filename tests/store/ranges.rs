@@ -37,7 +37,7 @@ fn options(range: RangeOptions) -> CacheOptions {
 
 impl Rig {
     fn new(megabytes: u64, alignment: u32, options: CacheOptions) -> Rig {
-        crate::test_log::init();
+        crate::support::log::init();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

@@ -100,7 +100,7 @@ impl Rig {
     }
 
     pub fn with(disk: Disk, options: CacheOptions) -> Rig {
-        crate::test_log::init();
+        crate::support::log::init();
         let size = disk.regions * disk.region_size + 2 * SUPERBLOCK;
         let format = FormatOptions {
             uuid: UUID,

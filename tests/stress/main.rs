@@ -160,10 +160,10 @@ fn threads_get_no_wrong_bytes_through_io_uring() {
     rawcached::device::create_image(&image, DEVICE_LEN).unwrap();
     let open = || {
         let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(&image) };
-        Device::open(&options).map_err(|error| support::Missing(error.to_string()))
+        Device::open(&options).map_err(|error| support::machine::Missing(error.to_string()))
     };
-    if support::require(open()).is_none() {
+    if support::machine::require(open()).is_none() {
         return;
     }
-    run(|| open().map_err(|support::Missing(why)| why).unwrap(), 2 << 20);
+    run(|| open().map_err(|support::machine::Missing(why)| why).unwrap(), 2 << 20);
 }

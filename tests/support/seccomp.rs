@@ -5,7 +5,7 @@
 use std::io;
 use std::thread;
 
-use super::Missing;
+use super::machine::Missing;
 
 /// Tells what is cached of a file (Linux 6.5); the same number on all architectures.
 pub const CACHESTAT: u32 = 451;

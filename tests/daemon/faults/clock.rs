@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rawcached::clock::Clock;
 
-use super::client::Client;
-use crate::daemon_support::{Daemon, eventually, run};
-use crate::support::{Missing, command, require};
+use crate::support::binary::run;
+use crate::support::daemon::Daemon;
+use crate::support::machine::{Missing, command, require};
+use crate::support::memcached::Client;
+use crate::support::waiting::eventually;
 
 /// Reads the offset in seconds from the file that `TEST_WALL_CLOCK` names at each call; a line of it
 /// with an `s` says that the clock is synchronised.
@@ -85,7 +87,7 @@ impl WallClock {
 }
 
 fn set(client: &mut Client, name: &str, ttl: i64) {
-    client.send(format!("set {name} 0 {ttl} 2\r\nok\r\n").as_bytes());
+    client.send(format!("set {name} 0 {ttl} 2\r\nok\r\n"));
     assert_eq!(client.line(), "STORED");
 }
 
@@ -105,7 +107,7 @@ fn a_step_of_the_wall_clock_under_the_daemon_neither_ends_nor_lengthens_a_life()
     let Some(clock) = require(WallClock::build()) else { return };
     let directory = tempfile::tempdir().unwrap();
     let mut daemon = serve(&directory.path().join("cache.img"), &clock);
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     for step in [2 * DAY, -2 * DAY] {
         set(&mut client, "brief", 2);
         set(&mut client, "day", DAY);
@@ -131,14 +133,14 @@ fn a_wall_clock_set_while_the_daemon_is_down_counts_forward_and_is_doubted_back(
     let Some(clock) = require(WallClock::build()) else { return };
     let directory = tempfile::tempdir().unwrap();
     let mut daemon = serve(&directory.path().join("cache.img"), &clock);
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     set(&mut client, "hour", 3600);
     set(&mut client, "days", 3 * DAY);
     assert!(daemon.stop().success());
     // Forward: the time counts as passed.
     clock.set(2 * DAY);
     daemon.restart();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     assert_eq!(client.get("hour"), None);
     assert!(client.get("days").is_some());
     set(&mut client, "later", 3600);
@@ -147,7 +149,7 @@ fn a_wall_clock_set_while_the_daemon_is_down_counts_forward_and_is_doubted_back(
     // Back: nobody knows how long it was down.
     clock.set(-20 * 365 * DAY);
     daemon.restart();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     for name in ["hour", "days", "later", "soon"] {
         assert_eq!(client.get(name), None, "{name} is of unknown age");
     }
@@ -172,11 +174,11 @@ fn a_wall_clock_that_is_wrong_at_the_start_moves_no_absolute_end() {
         clock.set(wrong);
         let mut daemon = serve(&directory.path().join(name), &clock);
         clock.set(0);
-        let mut client = Client::connect(&daemon);
+        let mut client = daemon.connect();
         let now = Clock::system().wall();
         set(&mut client, "brief", now + 2);
         set(&mut client, "long", now + 40 * DAY);
-        client.send(format!("set touched 0 0 2\r\nok\r\ntouch touched {}\r\n", now + 2).as_bytes());
+        client.send(format!("set touched 0 0 2\r\nok\r\ntouch touched {}\r\n", now + 2));
         assert_eq!((client.line(), client.line()), ("STORED".to_owned(), "TOUCHED".to_owned()));
         std::thread::sleep(std::time::Duration::from_millis(2300));
         assert_eq!(client.get("brief"), None, "{name}");
@@ -185,7 +187,7 @@ fn a_wall_clock_that_is_wrong_at_the_start_moves_no_absolute_end() {
         // The step is on record: the next start is not misled.
         assert!(daemon.stop().success());
         daemon.restart();
-        let mut client = Client::connect(&daemon);
+        let mut client = daemon.connect();
         assert!(client.get("long").is_some(), "{name}: {}", daemon.log());
         assert!(daemon.stop().success());
     }

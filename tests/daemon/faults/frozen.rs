@@ -4,9 +4,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::client::{Allowed, Client, Ledger, expect_sound};
-use crate::daemon_support::{Daemon, format, now};
-use crate::support::{MountedImage, command, require};
+use super::ledger::{Allowed, Ledger, expect_sound};
+use crate::support::binary::format;
+use crate::support::daemon::Daemon;
+use crate::support::devices::MountedImage;
+use crate::support::machine::{command, require};
+use crate::support::waiting::now;
 
 const MIB: u64 = 1 << 20;
 
@@ -28,7 +31,7 @@ fn a_device_that_hangs_delays_deletes_and_nothing_else() {
     daemon.configure_more("[ram]\nsize = \"0\"\n");
     daemon.restart();
     let mut ledger = Ledger::default();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "early", (100, 30_000));
     assert!(ledger.delete(&mut client, "early-1"));
     if require(command("fsfreeze", &[&"--freeze", &mounted.path()])).is_none() {
@@ -42,8 +45,8 @@ fn a_device_that_hangs_delays_deletes_and_nothing_else() {
     assert!(daemon.readiness().starts_with("HTTP/1.1 200 "));
     println!("200 lookups and 50 stores took {:?}", start.elapsed());
     std::thread::scope(|scope| {
-        let mut second = Client::connect(&daemon);
-        let deleting = scope.spawn(move || second.ask("delete early-2"));
+        let mut second = daemon.connect();
+        let deleting = scope.spawn(move || second.command("delete early-2"));
         std::thread::sleep(Duration::from_secs(3));
         assert!(!deleting.is_finished(), "a delete is not durable, and nobody says that it is");
         assert_eq!(client.get("early-2"), None, "but gone");

@@ -4,12 +4,14 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::client::{
-    Allowed, Client, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals,
-    expect_sound,
+use super::ledger::{
+    Allowed, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals, expect_sound,
 };
-use crate::daemon_support::{Daemon, eventually, format, run};
-use crate::support::{LoopDevice, command, require};
+use crate::support::binary::{format, run};
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::machine::{command, require};
+use crate::support::waiting::eventually;
 
 const MIB: u64 = 1 << 20;
 
@@ -23,7 +25,7 @@ fn serve(device: &Path) -> (Daemon, Ledger) {
     daemon.configure_more("[ram]\nsize = \"0\"\n");
     daemon.restart();
     let mut ledger = Ledger::default();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "early", (100, 50_000));
     assert!(ledger.set(&mut client, "victim", 1) && ledger.delete(&mut client, "victim"));
     ledger.settle();
@@ -46,7 +48,7 @@ fn a_device_that_is_gone_is_all_misses_and_goes_on_when_it_is_back() {
     assert!(found.hits < 10, "{found:?}");
     assert!(daemon.metric("rawcached_entry_read_errors_total") >= 90);
     assert!(daemon.metric("rawcached_device_errors_total{operation=\"read\"}") >= 90);
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     assert!(!ledger.delete(&mut client, "early-3"));
     assert!((1..6).contains(&errors_in(&daemon.log())), "{}", daemon.log());
 
@@ -76,7 +78,7 @@ fn a_detached_loop_device_works_until_the_daemon_leaves_it() {
     format(disk.path());
     let (mut daemon, mut ledger) = serve(disk.path());
     disk.detach();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "late", (50, 50_000));
     assert!(ledger.delete(&mut client, "early-1"));
     ledger.check(&daemon, Allowed::Nothing);
@@ -112,7 +114,7 @@ fn cut_short(loop_device: bool) {
     let counted = daemon.metric("rawcached_entry_read_errors_total")
         + daemon.metric("rawcached_damaged_entries_total");
     assert!(counted >= 10, "misses are counted");
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     // A file grows again where it is written to.
     ledger.fill(&mut client, "late", (20, 50_000));
     ledger.check(&daemon, Allowed::Misses);
@@ -157,7 +159,7 @@ fn a_deleted_image_works_until_the_daemon_leaves_it() {
     assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
     let (mut daemon, mut ledger) = serve(&image);
     fs::remove_file(&image).unwrap();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "late", (50, 50_000));
     ledger.check(&daemon, Allowed::Nothing);
     assert!(daemon.stop().success());

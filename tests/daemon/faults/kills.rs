@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::client::{Allowed, Client, Ledger, expect_sound};
-use crate::daemon_support::{Daemon, eventually, format};
-use crate::support::{LoopDevice, require};
+use super::ledger::{Allowed, Ledger, expect_sound};
+use crate::support::binary::format;
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::machine::require;
+use crate::support::memcached::Client;
+use crate::support::waiting::eventually;
 
 /// Large and sparse, so that each start has many regions to look at and none is reclaimed.
 const DEVICE_SIZE: u64 = 4 << 30;
@@ -39,7 +43,7 @@ fn a_kill_while_the_daemon_stops_loses_nothing_that_was_durable() {
     let mut ledger = Ledger::default();
     let (mut stopped, mut killed) = (0, 0);
     for round in 0..ROUNDS {
-        let mut client = Client::connect(&daemon);
+        let mut client = daemon.connect();
         for _ in 0..random.usize(5..25) {
             let name = format!("key-{}", random.u32(..200));
             assert!(ledger.set(&mut client, &name, random.usize(100..60_000)));
@@ -84,7 +88,7 @@ fn a_kill_while_the_daemon_recovers_loses_nothing() {
     let mut random = seed();
     let Some((disk, mut daemon)) = serve() else { return };
     let mut ledger = Ledger::default();
-    ledger.fill(&mut Client::connect(&daemon), "base", (300, 3000));
+    ledger.fill(&mut daemon.connect(), "base", (300, 3000));
     assert!(daemon.stop().success());
     ledger.settle();
     let (mut recovering, mut changed) = (0, 0);

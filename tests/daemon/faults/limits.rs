@@ -5,12 +5,13 @@ use std::os::unix::net::UnixStream;
 
 use rawcached::clock::Stopwatch;
 
-use super::client::{
-    Allowed, Client, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals,
-    expect_sound,
+use super::ledger::{
+    Allowed, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals, expect_sound,
 };
-use crate::daemon_support::{Daemon, eventually, rawcached, run};
-use crate::support::{command, require};
+use crate::support::binary::{rawcached, run};
+use crate::support::daemon::Daemon;
+use crate::support::machine::{command, require};
+use crate::support::waiting::eventually;
 
 fn set_limit(daemon: &Daemon, limit: &str) {
     let pid = daemon.pid().to_string();
@@ -29,7 +30,7 @@ fn the_limit_on_the_size_of_files_is_an_error_and_not_the_end() {
         return;
     }
     let mut ledger = Ledger::default();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "early", (50, 50_000));
     std::thread::sleep(std::time::Duration::from_millis(500));
     set_limit(&daemon, "--fsize=16384:");
@@ -78,10 +79,10 @@ fn a_daemon_short_of_open_files_says_so_and_serves_whom_it_can() {
     daemon.restart();
     assert!(daemon.log().contains("the limit on open files is too low"), "{}", daemon.log());
     let mut ledger = Ledger::default();
-    let mut first = Client::connect(&daemon);
+    let mut first = daemon.connect();
     ledger.fill(&mut first, "early", (20, 10_000));
     let watch = Stopwatch::start();
-    let crowd: Vec<UnixStream> = (0..100).map(|_| daemon.connect()).collect();
+    let crowd: Vec<UnixStream> = (0..100).map(|_| daemon.stream()).collect();
     assert!(eventually(|| daemon.log().contains("cannot accept a connection")));
     // Who is connected is served, and what is stored is written.
     ledger.fill(&mut first, "late", (20, 10_000));

@@ -4,11 +4,11 @@
 //! what was acknowledged. `docs/operating.md`, "When things break", names the tests.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod client;
 mod clock;
 mod frozen;
 mod gone;
 mod kills;
+mod ledger;
 mod limits;
 mod old_copy;
 mod read_only;

@@ -4,21 +4,23 @@
 use std::fs;
 use std::path::Path;
 
-use super::client::{Allowed, Client, Ledger, expect_sound};
-use crate::daemon_support::{Daemon, run};
+use super::ledger::{Allowed, Ledger, expect_sound};
+use crate::support::binary::run;
+use crate::support::daemon::Daemon;
+use crate::support::memcached::Client;
 
 fn body_of(client: &mut Client, name: &str) -> Option<String> {
     client.get(name).map(|body| String::from_utf8_lossy(&body).into_owned())
 }
 
 fn set(client: &mut Client, name: &str, body: &str) {
-    client.send(format!("set {name} 0 0 {}\r\n{body}\r\n", body.len()).as_bytes());
+    client.send(format!("set {name} 0 0 {}\r\n{body}\r\n", body.len()));
     assert_eq!(client.line(), "STORED");
 }
 
 /// Copies an image, holes and all.
 fn copy(from: &Path, to: &Path) {
-    crate::support::command("cp", &[&"--sparse=always", &from, &to]).unwrap();
+    crate::support::machine::command("cp", &[&"--sparse=always", &from, &to]).unwrap();
 }
 
 #[test]
@@ -27,7 +29,7 @@ fn a_restored_copy_holds_what_it_held_then_and_deletes_since_are_undone() {
     let (image, saved) = (directory.path().join("cache.img"), directory.path().join("copy.img"));
     assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
     let mut daemon = Daemon::start(&image);
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     let mut then = Ledger::default();
     then.fill(&mut client, "then", (100, 20_000));
     for name in ["deleted", "overwritten"] {
@@ -37,13 +39,13 @@ fn a_restored_copy_holds_what_it_held_then_and_deletes_since_are_undone() {
     copy(&image, &saved);
 
     daemon.restart();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     let mut since = Ledger::default();
     // More than the device holds: the regions of the copy are used again.
     for round in 0..4 {
         since.fill(&mut client, &format!("since-{round}"), (60, 300_000));
     }
-    let answer = client.ask("delete deleted");
+    let answer = client.command("delete deleted");
     assert!(["DELETED", "NOT_FOUND"].contains(&answer.as_str()), "{answer}");
     set(&mut client, "overwritten", "new");
     assert!(daemon.stop().success());
@@ -52,18 +54,18 @@ fn a_restored_copy_holds_what_it_held_then_and_deletes_since_are_undone() {
     copy(&saved, &image);
     daemon.restart();
     let found = then.check(&daemon, Allowed::Nothing);
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     assert_eq!(body_of(&mut client, "deleted").as_deref(), Some("old"), "as promised: undone");
     assert_eq!(body_of(&mut client, "overwritten").as_deref(), Some("old"));
     assert_eq!(client.get("since-3-59"), None);
     println!("restored: {found:?}");
     assert_eq!(daemon.metric("rawcached_damaged_entries_total"), 0);
     // `flush_all` is the remedy, and it holds.
-    assert_eq!(client.ask("flush_all"), "OK");
+    assert_eq!(client.command("flush_all"), "OK");
     set(&mut client, "fresh", "new");
     assert!(daemon.stop().success());
     daemon.restart();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     assert_eq!(body_of(&mut client, "deleted"), None);
     assert_eq!(body_of(&mut client, "then-1"), None);
     assert_eq!(body_of(&mut client, "fresh").as_deref(), Some("new"));
@@ -77,7 +79,7 @@ fn a_copy_of_a_running_daemon_s_image_is_right_or_a_miss() {
     let (image, saved) = (directory.path().join("cache.img"), directory.path().join("copy.img"));
     assert!(run(&[&"format", &image, &"--size", &"128MiB"]).status.success());
     let daemon = Daemon::start(&image);
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     let mut ledger = Ledger::default();
     ledger.fill(&mut client, "early", (100, 20_000));
     assert!(ledger.delete(&mut client, "early-5"));

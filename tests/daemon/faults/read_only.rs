@@ -6,12 +6,13 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use super::client::{
-    Allowed, Client, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals,
-    expect_sound,
+use super::ledger::{
+    Allowed, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals, expect_sound,
 };
-use crate::daemon_support::{Daemon, format, run};
-use crate::support::{LoopDevice, MountedImage, command, require};
+use crate::support::binary::{format, run};
+use crate::support::daemon::Daemon;
+use crate::support::devices::{LoopDevice, MountedImage};
+use crate::support::machine::{command, require};
 
 const MIB: u64 = 1 << 20;
 
@@ -39,7 +40,7 @@ fn a_device_set_read_only_is_read_on_and_written_when_that_is_undone() {
     daemon.configure_more("[ram]\nsize = \"0\"\n");
     daemon.restart();
     let mut ledger = Ledger::default();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "early", (100, 20_000));
     assert!(ledger.set(&mut client, "victim", 100) && ledger.delete(&mut client, "victim"));
     ledger.settle();
@@ -49,8 +50,8 @@ fn a_device_set_read_only_is_read_on_and_written_when_that_is_undone() {
     ledger.check(&daemon, Allowed::Misses);
     assert!(!ledger.delete(&mut client, "early-7"), "a purge that is not durable is no purge");
     assert_eq!(client.get("early-7"), None, "but the entry is gone for now");
-    assert!(client.ask("touch early-8 1000").starts_with("SERVER_ERROR"));
-    assert!(client.ask("flush_all").starts_with("SERVER_ERROR"));
+    assert!(client.command("touch early-8 1000").starts_with("SERVER_ERROR"));
+    assert!(client.command("flush_all").starts_with("SERVER_ERROR"));
     assert_eq!(client.get("early-9"), None, "gone for now, too");
     let lines = errors_in(&daemon.log());
     println!("refused after {stored} stores, {lines} lines of errors");
@@ -65,7 +66,7 @@ fn a_device_set_read_only_is_read_on_and_written_when_that_is_undone() {
     assert!(daemon.stop().success(), "{}", daemon.log());
     daemon.restart();
     ledger.check(&daemon, Allowed::Nothing);
-    assert_eq!(Client::connect(&daemon).get("early-9"), None);
+    assert_eq!(daemon.connect().get("early-9"), None);
     assert!(daemon.stop().success());
     expect_only_given_up(disk.path());
 }
@@ -76,7 +77,7 @@ fn a_stop_while_the_device_is_read_only_says_that_something_may_be_lost() {
     format(disk.path());
     let mut daemon = Daemon::start(disk.path());
     let mut ledger = Ledger::default();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "early", (50, 5000));
     assert!(ledger.set(&mut client, "victim", 1) && ledger.delete(&mut client, "victim"));
     ledger.settle();
@@ -105,7 +106,7 @@ fn an_image_whose_file_system_turns_read_only_is_read_on() {
     daemon.configure_more("[ram]\nsize = \"0\"\n");
     daemon.restart();
     let mut ledger = Ledger::default();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "early", (100, 20_000));
     assert!(ledger.set(&mut client, "victim", 1) && ledger.delete(&mut client, "victim"));
     ledger.settle();

@@ -5,11 +5,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use super::client::{
-    Allowed, Client, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals,
+use super::ledger::{
+    Allowed, Ledger, errors_in, expect_healed, expect_only_given_up, expect_refusals,
 };
-use crate::daemon_support::{Daemon, format};
-use crate::support::{LoopDevice, MountedImage, command, require};
+use crate::support::binary::format;
+use crate::support::daemon::Daemon;
+use crate::support::devices::{LoopDevice, MountedImage};
+use crate::support::machine::{command, require};
 
 const MIB: u64 = 1 << 20;
 
@@ -36,7 +38,7 @@ fn fill_the_file_system(through_a_loop_device: bool) {
     daemon.configure_more("[ram]\nsize = \"0\"\n");
     daemon.restart();
     let mut ledger = Ledger::default();
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     ledger.fill(&mut client, "early", (40, 100_000));
     std::thread::sleep(std::time::Duration::from_millis(1500));
     command("sync", &[&"-f", &mounted.path()]).unwrap();
@@ -61,7 +63,7 @@ fn fill_the_file_system(through_a_loop_device: bool) {
     assert!(daemon.stop().success());
     daemon.restart();
     let found = ledger.check(&daemon, Allowed::LateChanges);
-    let mut client = Client::connect(&daemon);
+    let mut client = daemon.connect();
     for number in 0..50 {
         assert!(client.get(&format!("after-{number}")).is_some(), "what came after the fault");
     }

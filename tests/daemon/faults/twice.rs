@@ -5,9 +5,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::client::{Allowed, Client, Ledger, expect_sound};
-use crate::daemon_support::{Daemon, format, run, stderr};
-use crate::support::{LoopDevice, require};
+use super::ledger::{Allowed, Ledger, expect_sound};
+use crate::support::binary::{format, run, stderr};
+use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
+use crate::support::machine::require;
 
 const MIB: u64 = 1 << 20;
 
@@ -35,7 +37,7 @@ fn an_image_in_use_is_refused_by_every_path() {
     fs::hard_link(&image, &hard).unwrap();
     let mut daemon = Daemon::start(&image);
     let mut ledger = Ledger::default();
-    ledger.fill(&mut Client::connect(&daemon), "key", (50, 10_000));
+    ledger.fill(&mut daemon.connect(), "key", (50, 10_000));
     let process = format!("process {}", daemon.pid());
     expect_in_use(&image, &process);
     expect_in_use(&soft, &process);
@@ -63,7 +65,7 @@ fn a_device_in_use_is_refused_by_every_path() {
     symlink(disk.path(), &soft).unwrap();
     let mut daemon = Daemon::start(disk.path());
     let mut ledger = Ledger::default();
-    ledger.fill(&mut Client::connect(&daemon), "key", (50, 10_000));
+    ledger.fill(&mut daemon.connect(), "key", (50, 10_000));
     expect_in_use(disk.path(), &format!("process {}", daemon.pid()));
     expect_in_use(&soft, "");
     let attached = format!("attached to {}", disk.path().display());

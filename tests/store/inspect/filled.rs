@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use rawcached::device::SimDevice;
 use rawcached::format::{Layout, Uuid};
 use rawcached::inspect::{CheckEvent, CheckSummary, Finding, Inspection, Listed};
 use rawcached::store::{FormatOptions, Store};
+
+use crate::support::binary;
 
 pub const SIZE: u64 = 8 << 20;
 pub const LARGE: usize = 1_000_003;
@@ -176,7 +178,7 @@ impl Image {
 
 pub fn command(image: &Path, arguments: &[&str]) -> Output {
     let (name, flags) = arguments.split_first().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
+    let mut command = binary::rawcached();
     command.arg(name).arg(image).args(flags).env_remove("RUST_LOG").output().unwrap()
 }
 

@@ -1,84 +1,12 @@
-//! A server of both protocols over one cache, and a client that speaks HTTP as bytes.
-#![allow(dead_code, reason = "each test crate uses its part")]
-#![allow(clippy::unwrap_used, missing_docs, reason = "this is test code")]
+//! The client of HTTP. It sends and takes bytes as they are: no redirects, no repeats, no decoding.
 
-use std::io::{Read, Write};
-use std::ops::{Deref, DerefMut};
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::memcached_support::PATIENCE;
-pub use crate::memcached_support::{TestServer, options};
-use rawcached::cache::CacheOptions;
-use rawcached::config::ListenAddress;
-use rawcached::server::Options;
-use rawcached::server::listener::{Listener, Permissions, Protocol};
-
-/// A running server with an HTTP socket besides the memcached one.
-pub struct HttpServer {
-    pub server: TestServer,
-    pub http: PathBuf,
-    _directory: tempfile::TempDir,
-}
-
-impl Deref for HttpServer {
-    type Target = TestServer;
-
-    fn deref(&self) -> &TestServer {
-        &self.server
-    }
-}
-
-impl DerefMut for HttpServer {
-    fn deref_mut(&mut self) -> &mut TestServer {
-        &mut self.server
-    }
-}
-
-impl HttpServer {
-    pub fn start() -> HttpServer {
-        HttpServer::with(options())
-    }
-
-    pub fn with(options: Options) -> HttpServer {
-        HttpServer::of_cache(options, CacheOptions::default())
-    }
-
-    /// Without a RAM tier: what was written is read from the device.
-    pub fn without_ram() -> HttpServer {
-        HttpServer::of_cache(options(), CacheOptions { ram_bytes: 0, ..CacheOptions::default() })
-    }
-
-    pub fn of_cache(options: Options, cache_options: CacheOptions) -> HttpServer {
-        let directory = tempfile::tempdir().unwrap();
-        let http = directory.path().join("http.sock");
-        let address = ListenAddress::Unix(http.clone());
-        let listener = Listener::bind(&address, &Permissions::default()).unwrap();
-        let listeners = vec![listener.speaking(Protocol::Http)];
-        let server = TestServer::of_cache(options, cache_options, listeners);
-        HttpServer { server, http, _directory: directory }
-    }
-
-    pub fn open(&self) -> Connection {
-        Connection::open(&self.http)
-    }
-
-    /// One request on a connection of its own.
-    #[track_caller]
-    pub fn ask(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
-        self.open().ask(method, target, headers, body)
-    }
-
-    #[track_caller]
-    pub fn put(&self, key: &str, headers: &str, body: &[u8]) -> Answer {
-        self.ask("PUT", &target(key), headers, body)
-    }
-
-    #[track_caller]
-    pub fn get(&self, key: &str, headers: &str) -> Answer {
-        self.ask("GET", &target(key), headers, b"")
-    }
-}
+use super::waiting::{ANSWER_PATIENCE, PATIENCE};
 
 /// The path of an object.
 pub fn target(key: &str) -> String {
@@ -123,15 +51,32 @@ impl Answer {
     }
 }
 
+/// The whole answer to a GET as it came, `None` if nobody answers.
+pub fn get(address: &str, path: &str) -> Option<String> {
+    let mut connection = Connection::open_tcp(address).ok()?;
+    write!(connection.0, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    connection.0.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
 /// A connection that sends and takes bytes.
 pub struct Connection(pub UnixStream);
 
 impl Connection {
     pub fn open(path: &Path) -> Connection {
         let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(ANSWER_PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(ANSWER_PATIENCE)).unwrap();
         Connection(stream)
+    }
+
+    /// To whatever listens on a TCP port.
+    pub fn open_tcp(address: impl ToSocketAddrs) -> io::Result<Connection> {
+        // The calls of both kinds of streams are the same: those of any socket.
+        let stream = UnixStream::from(OwnedFd::from(TcpStream::connect(address)?));
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Connection(stream))
     }
 
     #[track_caller]
@@ -194,6 +139,19 @@ impl Connection {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => rest,
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// The last request: gives the head of the answer as it came, with the status line and the empty line at its
+    /// end, and all bytes behind it.
+    #[track_caller]
+    pub fn ask_last(mut self, request: impl AsRef<[u8]>) -> (String, Vec<u8>) {
+        self.send(request);
+        let mut answer = Vec::new();
+        self.0.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no answer: {}", answer.escape_ascii()));
+        let body = answer.split_off(end + 4);
+        (String::from_utf8(answer).unwrap(), body)
     }
 
     pub fn half_close(&self) {

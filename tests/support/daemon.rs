@@ -1,79 +1,18 @@
 //! The built daemon as a process: its configuration in a directory of its own, its log caught,
 //! killed when dropped.
 
-#![allow(dead_code, reason = "every test binary uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
-/// Longest wait for anything a test expects to happen.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The binary, without settings from the environment of the test.
-pub fn rawcached() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rawcached"));
-    command.stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("RAWCACHED_") || name.starts_with("LISTEN_") {
-            command.env_remove(name);
-        }
-    }
-    command.env_remove("NOTIFY_SOCKET");
-    command
-}
-
-/// Runs the binary to its end.
-pub fn run(arguments: &[&dyn AsRef<OsStr>]) -> Output {
-    rawcached().args(arguments.iter().map(|argument| argument.as_ref())).output().unwrap()
-}
-
-/// Formats a device or an existing file, whatever is on it.
-pub fn format(path: &Path) {
-    let output = run(&[&"format", &path, &"--yes", &"--force"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-}
-
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Waits until `condition` holds; false if it never does.
-pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
-    let start = now();
-    while start.elapsed() < PATIENCE {
-        if condition() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    false
-}
-
-/// The time, for deadlines and for how old an acknowledgement is.
-#[allow(clippy::disallowed_methods, reason = "real processes run in real time")]
-pub fn now() -> Instant {
-    Instant::now()
-}
-
-/// Ends a process when dropped.
-pub struct Process(pub Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use super::binary::rawcached;
+use super::http;
+use super::memcached::Client;
+use super::process::Process;
+use super::waiting::{PATIENCE, eventually};
 
 /// A daemon on one device. It is started, killed and started again; dropping it kills it.
 pub struct Daemon {
@@ -175,7 +114,7 @@ impl Daemon {
             let line = log.lines().find(|line| line.contains("admin listener"));
             self.admin = line.and_then(|line| line.rsplit('=').next()).map(|at| at.trim().into());
             let Some(admin) = &self.admin else { return false };
-            http_get(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+            http::get(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
         });
         assert!(ready, "the daemon does not become ready:\n{}", self.log());
     }
@@ -237,7 +176,7 @@ impl Daemon {
 
     /// What `/readyz` answers.
     pub fn readiness(&self) -> String {
-        http_get(self.admin(), "/readyz").expect("the admin listener answers")
+        http::get(self.admin(), "/readyz").expect("the admin listener answers")
     }
 
     /// Waits for it to end by itself; gives how it ended and its log.
@@ -257,7 +196,7 @@ impl Daemon {
 
     /// The page of metrics.
     pub fn metrics(&self) -> String {
-        http_get(self.admin(), "/metrics").expect("the admin listener answers")
+        http::get(self.admin(), "/metrics").expect("the admin listener answers")
     }
 
     /// The value of a metric, named with its labels.
@@ -267,20 +206,15 @@ impl Daemon {
         value.unwrap_or_else(|| panic!("{name} in\n{page}")).parse().unwrap()
     }
 
-    pub fn connect(&self) -> UnixStream {
+    pub fn connect(&self) -> Client {
+        Client::over(self.stream())
+    }
+
+    /// A connection for a client that does not behave.
+    pub fn stream(&self) -> UnixStream {
         let stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
     }
-}
-
-/// The whole response, or `None` if nobody answers.
-pub fn http_get(address: &str, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response).ok()?;
-    Some(response)
 }

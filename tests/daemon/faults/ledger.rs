@@ -1,11 +1,12 @@
-//! A client that remembers what it asked for and what was answered, and judges what it finds.
+//! What a client asked for and what was answered; judges what it finds.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::daemon_support::{Daemon, eventually, run};
+use crate::support::binary::{run, stderr};
+use crate::support::daemon::Daemon;
+use crate::support::memcached::Client;
+use crate::support::waiting::eventually;
 
 /// What a key holds: a version of its value, or nothing.
 type State = Option<u32>;
@@ -64,49 +65,6 @@ fn version_of(name: &str, body: &[u8]) -> u32 {
     version
 }
 
-/// One connection.
-pub struct Client(BufReader<UnixStream>);
-
-impl Client {
-    pub fn connect(daemon: &Daemon) -> Client {
-        Client::over(daemon.connect())
-    }
-
-    pub fn over(stream: UnixStream) -> Client {
-        Client(BufReader::new(stream))
-    }
-
-    /// Sends a command; gives the first line of the answer.
-    pub fn ask(&mut self, line: &str) -> String {
-        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
-        self.line()
-    }
-
-    pub fn send(&mut self, bytes: &[u8]) {
-        self.0.get_mut().write_all(bytes).unwrap();
-    }
-
-    pub fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        line.strip_suffix("\r\n").expect("a whole line").to_owned()
-    }
-
-    /// The bytes under a key.
-    pub fn get(&mut self, name: &str) -> Option<Vec<u8>> {
-        let line = self.ask(&format!("get {name}"));
-        if line == "END" {
-            return None;
-        }
-        let fields: Vec<&str> = line.split(' ').collect();
-        let ["VALUE", _, _, len] = fields[..] else { panic!("{name}: {line}") };
-        let mut body = vec![0; len.parse().unwrap()];
-        self.0.read_exact(&mut body).unwrap();
-        assert_eq!((self.line().as_str(), self.line().as_str()), ("", "END"));
-        Some(body)
-    }
-}
-
 impl Ledger {
     /// Stores a new version of `len` bytes; true if it was acknowledged, false if refused.
     pub fn set(&mut self, client: &mut Client, name: &str, len: usize) -> bool {
@@ -114,7 +72,7 @@ impl Ledger {
         key.versions += 1;
         let bytes = value(name, key.versions, len);
         let head = format!("set {name} 0 86400 {}\r\n", bytes.len());
-        client.send(&[head.as_bytes(), &bytes, b"\r\n"].concat());
+        client.send([head.as_bytes(), &bytes, b"\r\n"].concat());
         let answer = client.line();
         key.states.push(Some(key.versions));
         if answer != "STORED" {
@@ -134,7 +92,7 @@ impl Ledger {
 
     /// Deletes a key; true if that was acknowledged.
     pub fn delete(&mut self, client: &mut Client, name: &str) -> bool {
-        let answer = client.ask(&format!("delete {name}"));
+        let answer = client.command(&format!("delete {name}"));
         let key = self.keys.get_mut(name).unwrap();
         let done = ["DELETED", "NOT_FOUND"].contains(&answer.as_str());
         assert!(done || answer.starts_with("SERVER_ERROR "), "{answer}");
@@ -161,7 +119,7 @@ impl Ledger {
     /// Looks all keys up. What is found after a restart is what the device holds from then on.
     #[track_caller]
     pub fn check(&mut self, daemon: &Daemon, allowed: Allowed) -> Tally {
-        let mut client = Client::connect(daemon);
+        let mut client = daemon.connect();
         let mut tally = Tally::default();
         for (name, key) in &mut self.keys {
             let found = client.get(name).map(|body| version_of(name, &body));
@@ -192,7 +150,7 @@ pub fn expect_refusals(
     ledger: &mut Ledger,
     (prefix, len): (&str, usize),
 ) -> usize {
-    let mut client = Client::connect(daemon);
+    let mut client = daemon.connect();
     let mut stored = 0;
     let refused = eventually(|| {
         let name = format!("{prefix}-{stored}");
@@ -208,15 +166,15 @@ pub fn expect_refusals(
 /// Waits until the daemon, not restarted, is ready and stores again.
 #[track_caller]
 pub fn expect_healed(daemon: &Daemon) {
-    let mut client = Client::connect(daemon);
+    let mut client = daemon.connect();
     let healed = eventually(|| {
         let set = "set healed 0 0 2\r\nok\r\n";
-        client.send(set.as_bytes());
+        client.send(set);
         client.line() == "STORED" && daemon.readiness().starts_with("HTTP/1.1 200 ")
     });
     assert!(healed, "it does not go on: {}", daemon.log());
     let deleted = eventually(|| {
-        client.ask("delete healed") == "DELETED" || {
+        client.command("delete healed") == "DELETED" || {
             client.send(b"set healed 0 0 2\r\nok\r\n");
             client.line();
             false
@@ -230,7 +188,7 @@ pub fn expect_healed(daemon: &Daemon) {
 pub fn expect_sound(device: &Path) {
     let output = run(&[&"check", &device]);
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{report}{}", crate::daemon_support::stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{report}{}", stderr(&output));
 }
 
 /// After failed writes a device may hold regions that were given up, which are all that may be

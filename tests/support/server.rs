@@ -1,12 +1,9 @@
-//! A memcached server over an in-memory cache, and a client that speaks bytes.
-#![allow(dead_code, reason = "each test crate uses its part")]
-#![allow(clippy::unwrap_used, missing_docs, reason = "this is test code")]
+//! A server over a cache on a simulated device, in the process of the test: of the memcached protocol, or of
+//! both.
 
-use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::num::NonZeroUsize;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,13 +14,15 @@ use rawcached::config::ListenAddress;
 use rawcached::device::{Device, SimDevice};
 use rawcached::format::Uuid;
 use rawcached::server::counters::{Counters, Snapshot};
-use rawcached::server::listener::{Listener, Permissions};
+use rawcached::server::listener::{Listener, Permissions, Protocol};
 use rawcached::server::{Options, RunError, Server};
 use rawcached::store::{FormatOptions, Store};
 use tokio::sync::oneshot;
 
-/// Longest wait for anything a test expects to happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use super::http::{Answer, Connection, target};
+use super::log;
+use super::memcached::Client;
+use super::waiting::ANSWER_PATIENCE;
 
 /// A running server; dropping it shuts it down.
 pub struct TestServer {
@@ -50,7 +49,7 @@ pub fn options() -> Options {
 
 /// An empty cache on a simulated device.
 async fn open_cache(device: Device, cache_options: CacheOptions, clock: Clock) -> Cache {
-    crate::test_log::init();
+    log::init();
     let options = FormatOptions {
         uuid: Uuid([7; 16]),
         region_size: Some(4 << 20),
@@ -131,7 +130,7 @@ impl TestServer {
 
     /// Waits until `condition` holds of the counters.
     pub fn wait_until(&self, condition: impl Fn(&Snapshot) -> bool) {
-        for _ in 0..PATIENCE.as_millis() {
+        for _ in 0..ANSWER_PATIENCE.as_millis() {
             if condition(&self.snapshot()) {
                 return;
             }
@@ -150,83 +149,68 @@ impl Drop for TestServer {
     }
 }
 
-/// A connection of a test.
-pub struct Client(pub UnixStream);
+/// A running server with an HTTP socket besides the memcached one.
+pub struct HttpServer {
+    pub server: TestServer,
+    pub http: PathBuf,
+    _directory: tempfile::TempDir,
+}
 
-impl Client {
-    pub fn connect(path: &Path) -> Client {
-        let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Client(stream)
-    }
+impl Deref for HttpServer {
+    type Target = TestServer;
 
-    pub fn send(&mut self, request: impl AsRef<[u8]>) {
-        self.0.write_all(request.as_ref()).unwrap();
-    }
-
-    /// Reads exactly what is expected.
-    #[track_caller]
-    pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
-        let expected = expected.as_ref();
-        let mut got = vec![0; expected.len()];
-        let mut len = 0;
-        while len < got.len() {
-            match self.0.read(&mut got[len..]) {
-                Ok(0) | Err(_) => break,
-                Ok(read) => len += read,
-            }
-            if got[..len] != expected[..len] {
-                break;
-            }
-        }
-        let (got, expected) = (shorten(&got[..len]), shorten(expected));
-        assert_eq!(got, expected);
-    }
-
-    #[track_caller]
-    pub fn ask(&mut self, request: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
-        self.send(request);
-        self.expect(expected);
-    }
-
-    /// Reads to the end of the connection.
-    pub fn rest(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        match self.0.read_to_end(&mut rest) {
-            Ok(_) => rest,
-            // So ends a connection that was closed before all it was sent had been read.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => rest,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    /// Reads up to a line that is `last`, which is included.
-    pub fn read_until(&mut self, last: &str) -> String {
-        let mut text = Vec::new();
-        let mut byte = [0];
-        while !text.ends_with(last.as_bytes()) {
-            assert_eq!(self.0.read(&mut byte).unwrap(), 1, "{}", shorten(&text));
-            text.push(byte[0]);
-        }
-        String::from_utf8(text).unwrap()
-    }
-
-    /// Nothing more to send.
-    pub fn half_close(&self) {
-        self.0.shutdown(Shutdown::Write).unwrap();
-    }
-
-    #[track_caller]
-    pub fn expect_alive(&mut self) {
-        self.ask("verbosity 1\r\n", "OK\r\n");
+    fn deref(&self) -> &TestServer {
+        &self.server
     }
 }
 
-fn shorten(bytes: &[u8]) -> String {
-    let text = bytes.escape_ascii().to_string();
-    match text.len() {
-        0..=400 => text,
-        len => format!("{}...{} ({} bytes)", &text[..200], &text[len - 100..], bytes.len()),
+impl DerefMut for HttpServer {
+    fn deref_mut(&mut self) -> &mut TestServer {
+        &mut self.server
+    }
+}
+
+impl HttpServer {
+    pub fn start() -> HttpServer {
+        HttpServer::with(options())
+    }
+
+    pub fn with(options: Options) -> HttpServer {
+        HttpServer::of_cache(options, CacheOptions::default())
+    }
+
+    /// Without a RAM tier: what was written is read from the device.
+    pub fn without_ram() -> HttpServer {
+        HttpServer::of_cache(options(), CacheOptions { ram_bytes: 0, ..CacheOptions::default() })
+    }
+
+    pub fn of_cache(options: Options, cache_options: CacheOptions) -> HttpServer {
+        let directory = tempfile::tempdir().unwrap();
+        let http = directory.path().join("http.sock");
+        let address = ListenAddress::Unix(http.clone());
+        let listener = Listener::bind(&address, &Permissions::default()).unwrap();
+        let listeners = vec![listener.speaking(Protocol::Http)];
+        let server = TestServer::of_cache(options, cache_options, listeners);
+        HttpServer { server, http, _directory: directory }
+    }
+
+    pub fn open(&self) -> Connection {
+        Connection::open(&self.http)
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub fn ask(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
+        self.open().ask(method, target, headers, body)
+    }
+
+    #[track_caller]
+    pub fn put(&self, key: &str, headers: &str, body: &[u8]) -> Answer {
+        self.ask("PUT", &target(key), headers, body)
+    }
+
+    #[track_caller]
+    pub fn get(&self, key: &str, headers: &str) -> Answer {
+        self.ask("GET", &target(key), headers, b"")
     }
 }
