@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 mod names;
 mod parsed;
 mod run;
+#[path = "../support/mod.rs"]
+mod support;
 
 /// Longest line outside of examples, rows of tables too.
 const LINE_LEN_MAX: usize = 130;

@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::binary;
+
 use super::{Document, documents, lines_outside_of_code};
 
 /// Messages of operating.md that others print.
@@ -256,7 +258,7 @@ fn every_quoted_message_is_printed() {
 
 #[test]
 fn every_word_that_a_setting_takes_is_in_its_help() {
-    let help = Command::new(env!("CARGO_BIN_EXE_rawcached")).args(["serve", "--help"]).output();
+    let help = Command::new(binary::path()).args(["serve", "--help"]).output();
     let help = String::from_utf8(help.unwrap().stdout).unwrap();
     let (choices, configuration) = (read("src/config/choice.rs"), read("config/rawcached.toml"));
     let lists = choices.split("unknown(other, \"").skip(1);

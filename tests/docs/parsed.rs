@@ -3,6 +3,8 @@
 
 use std::process::Command;
 
+use crate::support::binary;
+
 use super::documents;
 
 /// Command lines of an example, those that go on behind a backslash joined.
@@ -46,8 +48,7 @@ fn every_command_is_one_that_the_binary_knows() {
     for document in documents() {
         for line in command_lines(&document.text) {
             let words = filled_in(&line);
-            let ran =
-                Command::new(env!("CARGO_BIN_EXE_rawcached")).args(&words).arg("--help").output();
+            let ran = Command::new(binary::path()).args(&words).arg("--help").output();
             let ran = ran.unwrap();
             let said = String::from_utf8_lossy(&ran.stderr);
             assert!(ran.status.success(), "{}: {line}: {said}", document.path.display());
@@ -61,7 +62,7 @@ fn every_command_is_one_that_the_binary_knows() {
 fn a_command_that_is_not_known_is_found() {
     for line in ["nonsense x", "serve --nonsense", "bench load --memcached x --nonsense 3"] {
         let words = line.split_whitespace();
-        let ran = Command::new(env!("CARGO_BIN_EXE_rawcached")).args(words).arg("--help").output();
+        let ran = Command::new(binary::path()).args(words).arg("--help").output();
         assert!(!ran.unwrap().status.success(), "{line}");
     }
     let text =

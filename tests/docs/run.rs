@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::support::binary;
+use crate::support::machine::{Missing, require};
+
 use super::{Document, documents, examples};
 
 const DEVICE: &str = "/dev/nvme1n1";
 const CONFIGURATION: &str = "etc/rawcached/rawcached.toml";
-const BINARY: &str = env!("CARGO_BIN_EXE_rawcached");
 
 /// Examples that are no commands, by document and the beginning of their first line.
 const NO_COMMANDS: &[(&str, &str)] = &[
@@ -155,7 +157,7 @@ impl Machine {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
         for binary in ["bin/rawcached", "target/release/rawcached"] {
-            symlink(BINARY, root.path().join(binary)).unwrap();
+            symlink(binary::path(), root.path().join(binary)).unwrap();
         }
         for folder in ["config", "systemd"] {
             symlink(repository.join(folder), root.path().join(folder)).unwrap();
@@ -284,10 +286,8 @@ fn has_its_program(command: &str) -> bool {
     if !command.starts_with("curl ") || is_installed("curl") {
         return true;
     }
-    let required = std::env::var("RAWCACHED_TEST_REQUIRE").is_ok_and(|names| names == "all");
-    assert!(!required, "curl is not installed: {command}");
-    eprintln!("SKIPPED: curl is not installed: {command}");
-    false
+    let missing = Missing(format!("curl is not installed: {command}"));
+    require::<()>(Err(missing)).is_some()
 }
 
 #[test]
