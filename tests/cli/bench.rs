@@ -1,7 +1,6 @@
 //! Goal: `rawcached bench load` counts, verifies and times what really happens, and `bench device`
 //! measures without harm. Method: the built command over real sockets, on the real server and on
 //! small ones that misbehave on purpose; and on image files.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod fake;
 

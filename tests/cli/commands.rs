@@ -1,6 +1,5 @@
 //! Goal: the command line says what is wrong and does what it says. Method: run the built binary;
 //! where a daemon is needed, start it, or script one side of the protocol.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,6 +1,5 @@
 //! Goal: the shipped configuration is complete and true. Method: compare `config/rawcached.toml`
 //! with the defaults and the list of settings, and let the binary judge it.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 

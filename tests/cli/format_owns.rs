@@ -1,7 +1,6 @@
 //! Goal: after `format` a device is ours alone: no tool takes it for what it was, nobody changes it
 //! between question and answer, and a start finds it free as soon as a killed daemon has let it go.
 //! Method: the real binary on loop devices and image files, asked about by wipefs and blkid.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,7 +1,6 @@
 //! Goal: a device that is not fit is refused with a message that says what to do, and not a byte
 //! of it changes; one that is fit is served whatever its sectors or the file system around it.
 //! Method: the real binary on real loop devices and image files, hashed before and after.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
 use std::io::Read;

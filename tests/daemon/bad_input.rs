@@ -1,8 +1,7 @@
 //! Goal: whatever clients send, the daemon lives on, its memory stays bounded, and clients that
 //! behave are answered as ever. Method: crowds of bad clients against the real daemon on a loop
 //! device, with one good client beside them. What the answers are is tested over in-memory
-//! devices in memcached.rs and memcached_connections.rs.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! devices in `tests/server`.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,6 +1,5 @@
 //! Goal: the clients in `docs/http.md` work with the daemon as documented, with ranges and 304.
 //! Method: run each block of that document as it stands, but for paths and ports.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};

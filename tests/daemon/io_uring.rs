@@ -2,8 +2,6 @@
 //! not, and does nothing when there is nothing to do. Method: the real daemon, with system calls
 //! failed by strace.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::path::Path;

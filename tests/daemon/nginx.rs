@@ -1,7 +1,6 @@
 //! Goal: a stock nginx stores into the daemon on a raw block device and is served from it, byte
 //! for byte, also after the daemon was killed and without the origin. Method: nginx and the recipe
 //! of README.md, word for word; an origin that counts what it is asked.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

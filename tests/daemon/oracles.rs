@@ -1,6 +1,5 @@
 //! Goal: what other people wrote to test memcached passes against the daemon on a real device.
 //! Method: the scripts of tests/daemon/scripts, over a Unix socket and over loopback TCP.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsStr;
 use std::path::Path;

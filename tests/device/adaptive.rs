@@ -3,8 +3,6 @@
 //! never drops a page, and on loop devices and image files whose page cache somebody fills all the
 //! time, by both engines. `RAWCACHED_TEST_SEED=n` replays a failure on the simulated device.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;

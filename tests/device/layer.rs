@@ -2,8 +2,6 @@
 //! Method: loop devices of every sector size, images on the usual file systems, and a byte
 //! array to compare with.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! Goal: a device opens for one user alone, says what stands against it otherwise, and keeps
 //! every byte it had. Method: real loop devices, in use in every way that a disk can be.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt};

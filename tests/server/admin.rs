@@ -1,6 +1,5 @@
 //! Goal: the admin listener answers health and metrics, and nothing a client does stops it.
 //! Method: HTTP bytes over real loopback connections.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,5 @@
 //! Goal: objects are stored, read, changed and removed over HTTP as `docs/http.md` says. Method:
 //! bytes over a real socket to a server on a simulated device, with a clock that the test moves.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! Goal: HTTP connections survive what clients do to them, and no client holds up another. Method:
 //! bytes over a real socket: pipelined, one at a time, cut off, too many, ambiguous.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
 use std::time::Duration;

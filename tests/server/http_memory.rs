@@ -1,6 +1,5 @@
 //! Goal: clients that take their time cost bounded memory and hinder nobody. Method: readers that
 //! stop reading and writers that stop sending, as bytes over a real socket, with small budgets.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

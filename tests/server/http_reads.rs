@@ -1,7 +1,6 @@
 //! Goal: readers cost no more reads than they need, and damage found in time is a miss, not a
 //! broken answer. Method: bytes over a real socket to a server on a simulated device without a RAM
 //! tier; the device counts its reads, the test overwrites what is on it.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::support::http::{body, target};
 use crate::support::server::HttpServer;

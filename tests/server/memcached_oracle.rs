@@ -2,8 +2,6 @@
 //! Method: random command sequences, good and bad, go to both; the answers must be the same
 //! bytes but for the CAS values themselves. Prints the seed of a failure.
 
-#![allow(clippy::unwrap_used, reason = "this is test code")]
-
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::net::UnixStream;

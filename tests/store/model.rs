@@ -2,9 +2,7 @@
 //! restarts, kills and power cuts on a simulated device, checked against a model that knows
 //! for each key every state that the promises allow.
 //!
-//! A failure prints its seed; `RAWCACHED_TEST_SEED=n cargo test --test model` replays it.
-
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! A failure prints its seed; `RAWCACHED_TEST_SEED=n cargo test --test store model::` replays it.
 
 use std::collections::BTreeMap;
 use std::future::Future;

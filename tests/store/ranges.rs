@@ -2,8 +2,6 @@
 //! than wrong. Method: objects on a simulated device, read through small windows of every kind, with
 //! faults, delays and readers that give up. `RAWCACHED_TEST_SEED=n` replays a failure.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::future::Future;
 use std::ops::Range;
 use std::time::Duration;

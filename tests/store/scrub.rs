@@ -2,7 +2,6 @@
 //! is bad and leaves alone what is sound; it keeps to its rate, lets lookups go first, and stops at
 //! once. Method: step it by hand, or let it run on the paused clock, on a simulated device whose
 //! bytes are flipped behind its back.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use rawcached::cache::{CacheOptions, Condition};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};

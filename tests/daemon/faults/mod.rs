@@ -2,7 +2,6 @@
 //! answer, a counted miss or a clear refusal. Method: the real binary on loop devices and image
 //! files; each test breaks something, lifts the fault, restarts, and compares what is there with
 //! what was acknowledged. `docs/operating.md`, "When things break", names the tests.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod clock;
 mod frozen;

@@ -2,7 +2,6 @@
 //! nothing. Method: fill a store on a simulated device, end it by a stop or a crash, look at it
 //! through the library and, copied to an image file, through the command line; then damage single
 //! bytes.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod explain;
 mod filled;

@@ -2,8 +2,6 @@
 //! on a simulated device with a clock that only the test moves; `docs/testing.md` says how each
 //! rule was broken on purpose and which test saw it.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod backlog;
 mod damage;
 mod epoch;
