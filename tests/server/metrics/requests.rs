@@ -1,0 +1,204 @@
+//! Requests of both protocols with every outcome.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rawcached::cache::{Cache, CacheOptions};
+use rawcached::config::ListenAddress;
+use rawcached::metrics::{Metrics, ProcessStart};
+use rawcached::server::listener::{Listener, Permissions, Protocol};
+use rawcached::server::{Options, Server, write_server};
+
+use super::{Seen, clock, open, put, sim, without_ram};
+use crate::support::http::Connection;
+use crate::support::memcached::Client;
+
+/// Every command with every outcome.
+fn work_commands(path: &Path, cache: &Cache, seen: &mut Seen, metrics: &Metrics) {
+    let mut client = Client::connect(path);
+    client.ask("set n 0 0 1\r\n5\r\n", "STORED\r\n");
+    let found = "VALUE n 0 1\r\n5\r\nEND\r\n";
+    client.ask("get n\r\n", found);
+    client.ask("get n\r\n", found);
+    client.ask("get none\r\n", "END\r\n");
+    client.ask("touch n 100\r\ntouch none 1\r\n", "TOUCHED\r\nNOT_FOUND\r\n");
+    client.ask("incr n 1\r\nincr none 1\r\n", "6\r\nNOT_FOUND\r\n");
+    client.ask("decr n 1\r\ndecr none 1\r\n", "5\r\nNOT_FOUND\r\n");
+    let cas = cache_value(cache);
+    client.ask(format!("cas n 0 0 1 {cas}\r\n7\r\n"), "STORED\r\n");
+    client.ask("cas n 0 0 1 1\r\n7\r\ncas none 0 0 1 1\r\n7\r\n", "EXISTS\r\nNOT_FOUND\r\n");
+    client.ask("delete n\r\ndelete n\r\n", "DELETED\r\nNOT_FOUND\r\n");
+    client.ask("flush_all\r\n", "OK\r\n");
+    client.ask("nonsense\r\n", "ERROR\r\n");
+    let too_large = format!("set n 0 0 9999\r\n{}\r\n", "x".repeat(9999));
+    client.ask(&too_large, "SERVER_ERROR object too large for cache\r\n");
+    let mut rejected = String::new();
+    let _second = UnixStream::connect(path).unwrap();
+    UnixStream::connect(path).unwrap().read_to_string(&mut rejected).unwrap();
+    assert!(rejected.starts_with("SERVER_ERROR too many"), "{rejected}");
+    client.ask("set kept 0 0 1\r\n5\r\nget kept\r\n", "STORED\r\nVALUE kept 0 1\r\n5\r\nEND\r\n");
+    // The kernel counts processor time in hundredths of a second.
+    std::hint::black_box((0..50_000_000u64).fold(0, |sum, n| sum ^ std::hint::black_box(n)));
+    seen.scrape(metrics);
+    let _ = futures_block(cache.shutdown());
+    client.ask("set n 0 0 1\r\n5\r\n", "SERVER_ERROR");
+    seen.scrape(metrics);
+}
+
+fn futures_block<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+fn cache_value(cache: &Cache) -> u64 {
+    futures_block(cache.lookup(b"n")).unwrap().cas()
+}
+
+/// One HTTP request on a connection of its own, and the status of the answer.
+fn http(path: &Path, request: &str, status: &str) {
+    let (line, body) = request.split_once('|').unwrap_or((request, ""));
+    let len = body.len();
+    let head = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len}");
+    let (answer, _) = Connection::open(path).ask_last(format!("{head}\r\n\r\n{body}"));
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer} to {request}");
+}
+
+/// HTTP requests of every operation and tier, one of them under way.
+pub async fn http_requests(seen: &mut Seen) {
+    let device = sim(16 << 20).await;
+    let (cache, _) = open(device.open(), CacheOptions::default(), &clock()).await;
+    put(&cache, "disk", 10).await;
+    cache.shutdown().await.unwrap();
+    let (cache, metrics) = open(device.open(), CacheOptions::default(), &clock()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("http");
+    let listener =
+        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
+    let server = Server::new(Options::default(), cache.clone());
+    let counters = server.counters().clone();
+    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(vec![listener.speaking(Protocol::Http)], async {
+        stopped.await.ok();
+    }));
+    let (mut mine, shown, closing) = (std::mem::take(seen), metrics.clone(), cache.clone());
+    *seen = tokio::task::spawn_blocking(move || {
+        let key = "/v1/objects/k";
+        http(&path, "GET /v1/objects/disk", "200");
+        http(&path, "GET /v1/objects/disk", "200");
+        http(&path, &format!("PUT {key}|body"), "201");
+        http(&path, &format!("GET {key}"), "200");
+        http(&path, &format!("HEAD {key}"), "200");
+        http(&path, "GET /v1/objects/none", "404");
+        http(&path, &format!("PATCH {key}"), "400");
+        http(&path, &format!("DELETE {key}"), "204");
+        http(&path, "GET two targets", "400");
+        for method in ["GET", "HEAD"] {
+            http(&path, &format!("{method} /v1/objects/disk"), "200");
+            http(&path, &format!("{method} /"), "404");
+            http(
+                &path,
+                &format!("{method} /v1/objects/disk HTTP/1.1\r\nIf-None-Match: *\r\nX:"),
+                "304",
+            );
+        }
+        for (method, answer) in
+            [("PUT", "201"), ("PATCH", "204"), ("DELETE", "204"), ("PURGE", "404")]
+        {
+            let head = "HTTP/1.1\r\nX-Rawcached-TTL: 50\r\nX:";
+            http(&path, &format!("{method} {key} {head}"), answer);
+            http(&path, &format!("{method} /"), "404");
+        }
+        http(&path, &format!("PUT {key}|body"), "201");
+        http(&path, &format!("PURGE {key}"), "204");
+        let mut waiting = Connection::open(&path);
+        let head = "HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n";
+        waiting.send(format!("PUT {key} {head}"));
+        assert_eq!(waiting.head().len(), 25);
+        mine.scrape(&shown);
+        futures_block(closing.shutdown()).unwrap();
+        for method in ["PUT", "PATCH", "DELETE", "PURGE"] {
+            let head = "HTTP/1.1\r\nX-Rawcached-TTL: 50\r\nX:";
+            http(&path, &format!("{method} /v1/objects/disk {head}"), "503");
+        }
+        mine.scrape(&shown);
+        mine
+    })
+    .await
+    .unwrap();
+    drop(stop);
+    running.await.unwrap().unwrap();
+}
+
+/// A server with all that a scrape of the daemon shows.
+pub async fn commands(seen: &mut Seen) {
+    let device = sim(16 << 20).await;
+    let (cache, metrics) = open(device.open(), CacheOptions::default(), &clock()).await;
+    ProcessStart::now().add_to(&metrics).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener =
+        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
+    let options = Options { connections_max: 2, value_len_max: 5000, ..Options::default() };
+    let server = Server::new(options, cache.clone());
+    let counters = server.counters().clone();
+    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(vec![listener], async {
+        stopped.await.ok();
+    }));
+    let mut mine = std::mem::take(seen);
+    let (work, shown) = (cache.clone(), metrics.clone());
+    *seen = tokio::task::spawn_blocking(move || {
+        work_commands(&path, &work, &mut mine, &shown);
+        mine
+    })
+    .await
+    .unwrap();
+    drop(stop);
+    running.await.unwrap().unwrap();
+}
+
+/// Disk hits, values cut short and stores refused for want of memory, through a server.
+pub async fn disk_commands(seen: &mut Seen) {
+    let device = sim(16 << 20).await;
+    let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
+    put(&cache, "disk", 10).await;
+    put(&cache, "cut", 3 << 20).await;
+    cache.shutdown().await.unwrap();
+    drop((cache, metrics));
+    let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener =
+        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
+    let options = Options { staging_len_max: 1, ..Options::default() };
+    let server = Server::new(options, cache.clone());
+    let counters = server.counters().clone();
+    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(vec![listener], async {
+        stopped.await.ok();
+    }));
+    // The middle of the large value goes bad; its head, written last, and its first slices stay.
+    let middle = 1 << 20;
+    let work = tokio::task::spawn_blocking(move || {
+        let mut client = Client::connect(&path);
+        client.ask("get disk\r\n", "VALUE disk 0 10\r\n");
+        let mut rest = [0; 10 + 7];
+        client.0.read_exact(&mut rest).unwrap();
+        let large = "x".repeat(500_000);
+        client.ask(format!("append disk 0 0 500000\r\n{large}\r\n"), "SERVER_ERROR");
+        let mut cut = Client::connect(&path);
+        device.overwrite(middle, &vec![0; 1 << 20]);
+        cut.send("get cut\r\n");
+        let mut answer = Vec::new();
+        cut.0.read_to_end(&mut answer).unwrap();
+        assert!(answer.len() < 3 << 20);
+    });
+    work.await.unwrap();
+    seen.scrape(&metrics);
+    drop(stop);
+    running.await.unwrap().unwrap();
+    cache.shutdown().await.unwrap();
+}
