@@ -30,11 +30,9 @@ async fn run(path: PathBuf) -> anyhow::Result<()> {
     cache.ready().await;
 
     let body: Vec<u8> = (0..=255).cycle().take(LEN).collect();
-    let options = StoreOptions {
-        ttl: Some(Duration::from_secs(3600)),
-        ack: Some(Ack::Flushed),
-        ..StoreOptions::default()
-    };
+    let mut options = StoreOptions::default();
+    options.ttl = Some(Duration::from_secs(3600));
+    options.ack = Some(Ack::Flushed);
     let mut writer = cache.store(KEY, options)?;
     // Chunks may have any length; dropping the writer before `finalize` leaves the old object.
     for chunk in body.chunks(100_000) {

@@ -7,11 +7,13 @@
 //!
 //! ```
 //! use rawcached::{Cache, CacheOptions, Condition, StoreOptions};
+//! # use std::time::Duration;
 //!
 //! # async fn example(path: std::path::PathBuf) -> Result<(), Box<dyn std::error::Error>> {
 //! let cache = Cache::create(&path, Some(64 << 20), CacheOptions::default()).await?;
 //! cache.ready().await;
-//! let options = StoreOptions::default();
+//! let mut options = StoreOptions::default();
+//! options.ttl = Some(Duration::from_secs(60));
 //! cache.put(b"greeting", b"hello", Condition::Always, &options).await?;
 //! let hit = cache.lookup(b"greeting").await.expect("it was just stored");
 //! assert_eq!(&hit.bytes().await?[..], b"hello");

@@ -3,13 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::error::Error;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use rawcached::clock::Stopwatch;
-use rawcached::{Cache, CacheError, CacheOptions, Condition, StoreOptions};
+use rawcached::{
+    Cache, CacheError, CacheOptions, Clock, Condition, Device, DeviceOptions, EngineKind,
+    FormatError, FormatOptions, Lifetime, Store, StoreOptions,
+};
 use tokio::io::AsyncReadExt as _;
 
 const SIZE: Option<u64> = Some(64 << 20);
@@ -150,6 +154,78 @@ async fn what_is_there_is_left_as_it_is() {
     assert!(matches!(Cache::open(&other, options).await.err().unwrap(), CacheError::Open(_)));
     let missing = Cache::open(path.with_file_name("missing"), options).await.err().unwrap();
     assert!(matches!(missing, CacheError::Device(_)), "{missing}");
+}
+
+#[tokio::test]
+async fn options_are_made_by_default_and_changed_field_by_field() {
+    let (_directory, path) = image();
+    std::fs::File::create(&path).unwrap().set_len(64 << 20).unwrap();
+    let mut device = DeviceOptions::new(&path);
+    device.engine = EngineKind::Threads;
+    let device = Device::open(&device).unwrap();
+    let mut format = FormatOptions::default();
+    format.size = Some(32 << 20);
+    Store::format(&device, &format, &Clock::system()).await.unwrap();
+
+    let mut options = CacheOptions::default();
+    options.ram_bytes = 0;
+    options.range.concurrency = 2;
+    let cache = Cache::open_device(device, options, Clock::system()).await.unwrap();
+    cache.ready().await;
+    assert_eq!((cache.options().ram_bytes, cache.options().range.concurrency), (0, 2));
+    assert!(cache.stats().store.capacity_bytes < 32 << 20);
+    let mut options = StoreOptions::default();
+    options.ttl = Some(Duration::from_secs(60));
+    options.metadata = "text/plain".into();
+    cache.put(b"key", b"value", Condition::Always, &options).await.unwrap();
+    let hit = cache.lookup(b"key").await.unwrap();
+    assert_eq!(hit.metadata(), b"text/plain");
+    let Lifetime { stored_at, fresh_until, .. } = hit.lifetime();
+    assert_eq!(fresh_until.since(stored_at), Duration::from_secs(60));
+}
+
+/// What an error says, and then what its causes say.
+fn chain(error: &dyn Error) -> Vec<String> {
+    let mut said = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said.push(error.to_string());
+        cause = error.source();
+    }
+    said
+}
+
+#[tokio::test]
+async fn no_error_says_what_its_cause_says() {
+    let (_directory, path) = image();
+    drop(create(&path).await);
+    let options = CacheOptions::default();
+    let mut no_reads = options;
+    no_reads.range.concurrency = 0;
+    let mut device = DeviceOptions::new(&path);
+    device.alignment = Some(1);
+    let mut format = FormatOptions::default();
+    format.region_size = Some(1);
+    let errors: [(Box<dyn Error>, &str, usize); 6] = [
+        (Box::new(Cache::create(&path, SIZE, options).await.unwrap_err()), "cannot make", 2),
+        (Box::new(Cache::create(&path, None, options).await.unwrap_err()), "left as it is", 1),
+        (Box::new(Cache::open(path.join("x"), options).await.unwrap_err()), "cannot be opened", 2),
+        (Box::new(Cache::open(&path, no_reads).await.unwrap_err()), "must not be zero", 1),
+        (Box::new(Device::open(&device).unwrap_err()), "cannot be used in blocks of 1 bytes", 1),
+        (Box::new(format_image(&path, &format).await.unwrap_err()), "region size 1 must be", 1),
+    ];
+    for (error, text, len) in errors {
+        let said = chain(&*error);
+        assert!(said[0].contains(text) && said.len() == len, "{said:?}");
+        for (n, cause) in said.iter().enumerate().skip(1) {
+            assert!(said[..n].iter().all(|text| !text.contains(cause)), "{said:?}");
+        }
+    }
+}
+
+async fn format_image(path: &Path, options: &FormatOptions) -> Result<(), FormatError> {
+    let device = Device::open(&DeviceOptions::new(path)).unwrap();
+    Store::format(&device, options, &Clock::system()).await.map(drop)
 }
 
 #[test]

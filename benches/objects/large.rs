@@ -164,7 +164,7 @@ pub fn library(bench: &mut Bench) -> anyhow::Result<()> {
 }
 
 async fn round_trip(device: &Path, mebibytes: u64) -> anyhow::Result<(Duration, Duration)> {
-    let options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
+    let options = options!(CacheOptions { ram_bytes: 0, ..CacheOptions::default() });
     let device = Device::open(&OpenOptions::new(device))?;
     let cache = Cache::open_device(device, options, Clock::system()).await?;
     cache.ready().await;

@@ -4,6 +4,9 @@
 //! `cargo bench --bench objects -- [--quick] [--device PATH] [--directory PATH]`
 #![allow(clippy::cast_precision_loss, reason = "counts of a benchmark are below 2^53")]
 
+#[macro_use]
+#[path = "../../tests/support/options.rs"]
+mod options;
 mod bare;
 mod client;
 mod hits;

@@ -11,6 +11,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+#[macro_use]
+#[path = "../../tests/support/options.rs"]
+mod options;
 #[path = "../../src/cli/bench/draws.rs"]
 #[allow(dead_code, reason = "its tests are not run here")]
 mod draws;

@@ -98,19 +98,18 @@ async fn open(setup: Setup) -> anyhow::Result<(Cache, SimDevice)> {
     let device = SimDevice::new(size, ALIGNMENT);
     let handle = device.open();
     let clock = Clock::manual(Timestamp(1_000_000_000));
-    let format = FormatOptions {
-        uuid: Uuid([7; 16]),
+    let format = options!(FormatOptions {
         alignment: Some(ALIGNMENT),
         region_size: Some(region_size),
-        ..FormatOptions::default()
-    };
+        ..FormatOptions::default().with_uuid(Uuid([7; 16]))
+    });
     Store::format(&handle, &format, &clock).await?;
-    let options = CacheOptions {
+    let options = options!(CacheOptions {
         ram_bytes: setup.ram_bytes,
         ttl_max: crate::trace::NO_END,
         scrub_bytes_per_sec: 0,
         ..CacheOptions::default()
-    };
+    });
     let cache = Cache::open_device(handle, options, clock).await?;
     cache.ready().await;
     Ok((cache, device))
@@ -142,7 +141,7 @@ async fn ask(
     outcome.misses += 1;
     outcome.miss_bytes += size;
     let body = bodies.of(request.key, usize::try_from(request.size)?);
-    let options = StoreOptions { ttl: Some(request.ttl), ..StoreOptions::default() };
+    let options = options!(StoreOptions { ttl: Some(request.ttl), ..StoreOptions::default() });
     cache.put(&key, body, Condition::Always, &options).await.context("a store failed")?;
     Ok(())
 }

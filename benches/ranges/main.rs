@@ -3,6 +3,10 @@
 //!
 //! `cargo bench --bench ranges -- [--quick] [--device PATH] [--directory PATH] [--engine NAME]`
 
+#[macro_use]
+#[path = "../../tests/support/options.rs"]
+mod options;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,7 +92,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     };
     for io in [IoMode::Direct, IoMode::Buffered, IoMode::Adaptive] {
-        let options = OpenOptions { io, engine: arguments.engine, ..OpenOptions::new(&path) };
+        let options =
+            options!(OpenOptions { io, engine: arguments.engine, ..OpenOptions::new(&path) });
         fill(&options, object_len).await?;
         println!("\n{} {io:?}, {} MiB", path.display(), object_len / MIB);
         println!(
@@ -116,13 +121,15 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// The whole object with windows of different depth, then ranges of different length without the
 /// engine and with it.
 fn rows(quick: bool, object_len: u64) -> Vec<Row> {
-    let on = RangeOptions { threshold: 1, ..RangeOptions::default() };
-    let off = RangeOptions { parallel: false, ..on };
+    let on = options!(RangeOptions { threshold: 1, ..RangeOptions::default() });
+    let off = options!(RangeOptions { parallel: false, ..on });
     let depths: &[usize] = if quick { &[1, 16] } else { &[1, 2, 4, 8, 16, 32] };
     let lengths: &[u64] = if quick { &[4, 16] } else { &[1, 2, 4, 8, 16, 32, 64] };
     let whole = |range| Row { range, len: object_len, total: object_len };
     let mut rows = vec![whole(off)];
-    rows.extend(depths.iter().map(|depth| whole(RangeOptions { concurrency: *depth, ..on })));
+    rows.extend(
+        depths.iter().map(|depth| whole(options!(RangeOptions { concurrency: *depth, ..on }))),
+    );
     for len in lengths {
         for range in [off, on] {
             rows.push(Row { range, len: len * MIB, total: object_len.min(512 * MIB) });
@@ -133,7 +140,8 @@ fn rows(quick: bool, object_len: u64) -> Vec<Row> {
 
 async fn fill(options: &OpenOptions, len: u64) -> anyhow::Result<()> {
     let device = Device::open(options)?;
-    let format = FormatOptions { region_size: Some(64 * MIB), ..FormatOptions::default() };
+    let format =
+        options!(FormatOptions { region_size: Some(64 * MIB), ..FormatOptions::default() });
     Store::format(&device, &format, &Clock::system()).await?;
     drop(device);
     let cache = open(options).await?;
@@ -147,7 +155,7 @@ async fn fill(options: &OpenOptions, len: u64) -> anyhow::Result<()> {
 }
 
 async fn open(options: &OpenOptions) -> anyhow::Result<Cache> {
-    let cache_options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
+    let cache_options = options!(CacheOptions { ram_bytes: 0, ..CacheOptions::default() });
     let cache = Cache::open_device(Device::open(options)?, cache_options, Clock::system()).await?;
     cache.ready().await;
     Ok(cache)

@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+#[macro_use]
+#[path = "../../tests/support/options.rs"]
+mod options;
 mod fill;
 mod memory;
 
@@ -123,7 +126,7 @@ async fn start(name: &str, arguments: &Arguments) -> anyhow::Result<()> {
     let (entries, body_len) = (arguments.entries, arguments.body_len);
     let before = resident_bytes();
     let watch = Stopwatch::start();
-    let options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
+    let options = options!(CacheOptions { ram_bytes: 0, ..CacheOptions::default() });
     let cache =
         Cache::open_device(Device::open(&OpenOptions::new(path))?, options, Clock::system())
             .await?;

@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+#[macro_use]
+#[path = "../../tests/support/options.rs"]
+mod options;
 mod fill;
 #[path = "../recovery/memory.rs"]
 #[allow(dead_code, reason = "another benchmark uses the rest")]
@@ -132,7 +135,8 @@ async fn start(sim: &SimDevice, clock: &Clock) -> anyhow::Result<Start> {
     sim.set_delay(Delay::Sleep(READ_MAX));
     let (watch, began) = (Stopwatch::start(), Instant::now());
     let (reads, processor) = (sim.counts().reads, ProcessorTime::own()?.total());
-    let options = CacheOptions { ram_bytes: 0, scrub_bytes_per_sec: 0, ..CacheOptions::default() };
+    let options =
+        options!(CacheOptions { ram_bytes: 0, scrub_bytes_per_sec: 0, ..CacheOptions::default() });
     let cache = Cache::open_device(sim.open(), options, clock.clone()).await?;
     let (opened, reads) = (watch.elapsed() + began.elapsed(), sim.counts().reads - reads);
     let is_reading = |cache: &Cache| {

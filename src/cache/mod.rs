@@ -29,13 +29,20 @@ use crate::clock::Clock;
 use crate::device::Device;
 use crate::planted::{self, Bug};
 use crate::store::{
-    NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Stale, Store, Ticket,
+    NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Stale, Store, TestKnobs,
+    Ticket,
 };
 use ram::RamTier;
 use staging::Staging;
 
-/// How a cache behaves.
+/// How a cache behaves. Made by default, then changed field by field:
+///
+/// ```
+/// let mut options = rawcached::CacheOptions::default();
+/// options.ram_bytes = 1 << 30;
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct CacheOptions {
     /// Bytes of the RAM tier; 0 turns it off.
     pub ram_bytes: u64,
@@ -55,17 +62,21 @@ pub struct CacheOptions {
     pub staging_bytes: u64,
     /// Longest time that a streamed store waits for a share of that memory before it is refused.
     pub staging_wait: Duration,
-    /// Bits of the key hash that are used: all of them, but for tests that want collisions.
-    #[doc(hidden)]
-    pub hash_mask: u64,
-    /// Sequence numbers in one epoch: as many as there are, but for tests that want it to end soon.
-    #[doc(hidden)]
-    pub sequences_per_epoch: u32,
     /// How large bodies are read.
     pub range: RangeOptions,
     /// Bytes of memory that bodies of more than 64 KiB share on their way to clients. A reader that
     /// gets no share of it goes on with one small piece at a time.
     pub range_buffer_bytes: u64,
+    pub(crate) knobs: TestKnobs,
+}
+
+impl CacheOptions {
+    /// The same options, with what only tests change.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_knobs(self, knobs: TestKnobs) -> CacheOptions {
+        CacheOptions { knobs, ..self }
+    }
 }
 
 impl Default for CacheOptions {
@@ -80,16 +91,16 @@ impl Default for CacheOptions {
             scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
             staging_bytes: 128 << 20,
             staging_wait: Duration::from_secs(30),
-            hash_mask: u64::MAX,
-            sequences_per_epoch: u32::MAX,
             range: RangeOptions::default(),
             range_buffer_bytes: 64 << 20,
+            knobs: TestKnobs::default(),
         }
     }
 }
 
-/// How one object is to be kept.
+/// How one object is to be kept. Made by default, then changed field by field.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct StoreOptions {
     /// Lifetime in which the entry is fresh; `None` takes the configured default. Capped at the
     /// configured maximum. Zero means the entry is expired at once.
@@ -109,6 +120,7 @@ pub struct StoreOptions {
 
 /// What a cache is like at one moment.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct CacheStats {
     /// The store on the device.
     pub store: StoreStats,
@@ -175,9 +187,8 @@ impl Cache {
         let device_options = DeviceOptions {
             flush_interval: options.flush_interval,
             scrub_bytes_per_sec: options.scrub_bytes_per_sec,
-            hash_mask: options.hash_mask,
-            sequences_per_epoch: options.sequences_per_epoch,
             range_buffer_bytes: options.range_buffer_bytes,
+            knobs: options.knobs,
         };
         let store = Store::open(device, device_options, clock.clone(), resident).await?;
         let slice_size = store.layout().slice_size as usize;

@@ -7,6 +7,7 @@ use super::OperationKind;
 /// A failed transfer.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} of {len} bytes at offset {offset} failed")]
+#[non_exhaustive]
 pub struct DeviceError {
     /// `read`, `write` or `flush`.
     pub operation: &'static str,

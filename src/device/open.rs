@@ -39,6 +39,7 @@ const HELD_PAUSE: Duration = Duration::from_millis(50);
 /// Whether transfers bypass the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum IoMode {
     /// Direct where it works, else buffered with a warning.
     #[default]
@@ -55,6 +56,7 @@ pub enum IoMode {
 /// What moves the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum EngineKind {
     /// io_uring where it works, else threads.
     #[default]
@@ -66,8 +68,9 @@ pub enum EngineKind {
     Threads,
 }
 
-/// How to open a device.
+/// How to open a device. Made for a path, then changed field by field.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// A block device or a regular file.
     pub path: PathBuf,
@@ -84,10 +87,9 @@ pub struct OpenOptions {
     pub read_only: bool,
     /// Threads of the thread-pool engine, 2 to [`THREADS_MAX`]; half of them at most write.
     pub threads: usize,
-    /// For [`IoMode::Adaptive`]: how it measures and switches.
-    pub adaptive: AdaptiveOptions,
     /// How long a read for a client may last before it is an error.
     pub read_deadline: Duration,
+    pub(crate) adaptive: AdaptiveOptions,
 }
 
 impl OpenOptions {
@@ -102,9 +104,16 @@ impl OpenOptions {
             alignment: None,
             read_only: false,
             threads: THREADS_DEFAULT,
-            adaptive: AdaptiveOptions::default(),
             read_deadline: READ_DEADLINE_DEFAULT,
+            adaptive: AdaptiveOptions::default(),
         }
+    }
+
+    /// The same options; [`IoMode::Adaptive`] measures and switches like this: for tests, which cannot wait.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_adaptive(self, adaptive: AdaptiveOptions) -> OpenOptions {
+        OpenOptions { adaptive, ..self }
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Layout {
 
 /// Why a device cannot be divided as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LayoutError {
     /// The alignment is not a power of two between 512 and 65536.
     #[error("alignment {0} is not a power of two from 512 to 65536")]

@@ -139,6 +139,7 @@ impl Seed {
 
 /// Why bytes are not the structure they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Damage {
     /// Fewer bytes than the structure needs.
     #[error("too short")]

@@ -10,19 +10,35 @@ use crate::format::{
 use crate::store::shared::Store;
 use crate::store::superblock::write_superblock;
 
-/// How a device is formatted.
+/// How a device is formatted. Made by default, then changed field by field.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct FormatOptions {
-    /// Identity of the new store; by default random.
-    pub uuid: Uuid,
-    /// What key hashes are keyed with; by default random.
-    pub secret: Secret,
     /// Bytes to use, from the first on; `None` uses all of the device.
     pub size: Option<u64>,
     /// Unit of transfers in bytes; `None` takes 4096 or what the device needs if that is more.
     pub alignment: Option<u32>,
     /// Bytes of a region; `None` chooses by the size of the device.
     pub region_size: Option<u64>,
+    pub(crate) uuid: Uuid,
+    pub(crate) secret: Secret,
+}
+
+impl FormatOptions {
+    /// The same options, for a store with this identity: for tests, which want it to be the same each time.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_uuid(self, uuid: Uuid) -> FormatOptions {
+        FormatOptions { uuid, ..self }
+    }
+
+    /// The same options, for a store whose key hashes are keyed with this: for tests, like
+    /// [`FormatOptions::with_uuid`].
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_secret(self, secret: Secret) -> FormatOptions {
+        FormatOptions { secret, ..self }
+    }
 }
 
 impl Default for FormatOptions {
@@ -32,11 +48,11 @@ impl Default for FormatOptions {
     /// Panics if the system has no random numbers to give.
     fn default() -> FormatOptions {
         FormatOptions {
-            uuid: random_uuid(),
-            secret: Secret(random()),
             size: None,
             alignment: None,
             region_size: None,
+            uuid: random_uuid(),
+            secret: Secret(random()),
         }
     }
 }

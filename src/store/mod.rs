@@ -48,7 +48,7 @@ pub use mutation::fills::Fill;
 pub use mutation::request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
 };
-pub use options::{Options, SCRUB_BYTES_PER_SEC};
+pub use options::{Options, SCRUB_BYTES_PER_SEC, TestKnobs};
 pub use place::Place;
 pub use ram_tier::{NotResident, Resident};
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};

@@ -15,13 +15,19 @@ pub struct Options {
     pub flush_interval: Duration,
     /// Bytes that are read each second at most to verify what is on the device; 0 does not.
     pub scrub_bytes_per_sec: u64,
-    /// Bits of the key hash that are used: all of them, but for tests that want collisions.
-    pub hash_mask: u64,
-    /// Sequence numbers in one epoch: as many as there are, but for tests that want it to end soon.
-    #[doc(hidden)]
-    pub sequences_per_epoch: u32,
     /// Bytes of memory that bodies on their way to clients share.
     pub range_buffer_bytes: u64,
+    /// What only tests change.
+    pub knobs: TestKnobs,
+}
+
+/// What only tests change, to have rare things happen soon.
+#[derive(Clone, Copy, Debug)]
+pub struct TestKnobs {
+    /// Bits of the key hash that are used, by default all: with fewer of them keys collide.
+    pub hash_mask: u64,
+    /// Sequence numbers in one epoch, by default as many as there are: with fewer of them it ends.
+    pub sequences_per_epoch: u32,
 }
 
 impl Default for Options {
@@ -29,9 +35,14 @@ impl Default for Options {
         Options {
             flush_interval: Duration::from_millis(100),
             scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
-            hash_mask: u64::MAX,
-            sequences_per_epoch: PER_EPOCH,
             range_buffer_bytes: 64 << 20,
+            knobs: TestKnobs::default(),
         }
+    }
+}
+
+impl Default for TestKnobs {
+    fn default() -> Self {
+        TestKnobs { hash_mask: u64::MAX, sequences_per_epoch: PER_EPOCH }
     }
 }

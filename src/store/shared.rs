@@ -228,11 +228,11 @@ impl Store {
     }
 
     pub(super) fn key_hash(&self, key: &[u8]) -> u64 {
-        self.shared.hasher.object(key) & self.shared.options.hash_mask
+        self.shared.hasher.object(key) & self.shared.options.knobs.hash_mask
     }
 
     pub(super) fn slice_hash(&self, key: &[u8]) -> u64 {
-        self.shared.hasher.slice(key) & self.shared.options.hash_mask
+        self.shared.hasher.slice(key) & self.shared.options.knobs.hash_mask
     }
 
     pub(super) fn hash_of(&self, kind: Kind, key: &[u8]) -> u64 {
@@ -256,7 +256,7 @@ impl Shared {
         let earlier = (superblock.epoch, superblock.purge_floor);
         let regions = Arc::new(RegionTable::new(superblock.uuid, &layout, earlier));
         let memory_alignment = device.geometry().memory_alignment as usize;
-        let sequences = Sequences::new(options.sequences_per_epoch);
+        let sequences = Sequences::new(options.knobs.sequences_per_epoch);
         let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences));
         Shared {
             device,

@@ -123,6 +123,7 @@ impl Store {
     ///
     /// # Panics
     /// Panics where they do not. For tests; it locks the whole index shard by shard.
+    #[doc(hidden)]
     pub fn check_accounting(&self) {
         let shared = &*self.shared;
         if !shared.recovery.snapshot_settled.load(Ordering::Acquire) {

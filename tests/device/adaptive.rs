@@ -38,16 +38,15 @@ fn cached_always() -> AdaptiveOptions {
 
 /// No RAM tier, and ranges in parallel where there are several slices.
 fn cache_options() -> CacheOptions {
-    let range = RangeOptions { threshold: 1, ..RangeOptions::default() };
-    CacheOptions { ram_bytes: 0, range, ..CacheOptions::default() }
+    let range = options!(RangeOptions { threshold: 1, ..RangeOptions::default() });
+    options!(CacheOptions { ram_bytes: 0, range, ..CacheOptions::default() })
 }
 
 async fn format(device: &Device, uuid: u8) {
-    let options = FormatOptions {
-        uuid: Uuid([uuid; 16]),
+    let options = options!(FormatOptions {
         region_size: Some(1 << 20),
-        ..FormatOptions::default()
-    };
+        ..FormatOptions::default().with_uuid(Uuid([uuid; 16]))
+    });
     Store::format(device, &options, &Clock::manual(START)).await.unwrap();
 }
 
@@ -79,7 +78,7 @@ fn body(seed: u64, len: usize) -> Vec<u8> {
 
 async fn store(cache: &Cache, key: &[u8], body: &[u8], ttl: u64) {
     let ttl = Some(Duration::from_secs(ttl));
-    let options = StoreOptions { ttl, ..StoreOptions::default() };
+    let options = options!(StoreOptions { ttl, ..StoreOptions::default() });
     let mut writer = cache.store(key, options).unwrap();
     writer.write_chunk(body).await.unwrap();
     writer.finalize(Condition::Always).await.unwrap();
@@ -292,12 +291,11 @@ fn scan(path: &Path, stop: &AtomicBool) {
 fn survives_scans(path: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     for (uuid, engine) in (1..).zip(ENGINES) {
-        let options = OpenOptions {
+        let options = options!(OpenOptions {
             io: IoMode::Adaptive,
             engine,
-            adaptive: cached_always(),
-            ..OpenOptions::new(path)
-        };
+            ..OpenOptions::new(path).with_adaptive(cached_always())
+        });
         runtime.block_on(format(&Device::open(&OpenOptions::new(path)).unwrap(), uuid));
         let device = Device::open(&options).unwrap();
         let info = device.info().clone();
@@ -353,7 +351,10 @@ fn reads_go_where_they_are_faster() {
         window: Duration::from_millis(50),
         ..AdaptiveOptions::default()
     };
-    let options = OpenOptions { io: IoMode::Adaptive, adaptive, ..OpenOptions::new(&image) };
+    let options = options!(OpenOptions {
+        io: IoMode::Adaptive,
+        ..OpenOptions::new(&image).with_adaptive(adaptive)
+    });
     let device = Device::open(&options).unwrap();
     let watch = Stopwatch::start();
     runtime.block_on(async {
@@ -375,7 +376,7 @@ fn reads_go_where_they_are_faster() {
 fn without_direct_reads_it_is_buffered_with_the_one_warning() {
     let Some(mounted) = require(MountedImage::create("tmpfs", 4 * MIB)) else { return };
     let image = mounted.file("image", MIB);
-    let options = OpenOptions { io: IoMode::Adaptive, ..OpenOptions::new(&image) };
+    let options = options!(OpenOptions { io: IoMode::Adaptive, ..OpenOptions::new(&image) });
     let (device, warnings) = warnings_of(|| Device::open(&options).unwrap());
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(!device.info().direct && !device.info().adaptive);
@@ -392,13 +393,12 @@ fn where_the_kernel_does_not_tell_what_is_cached_reads_are_direct_with_the_one_w
     for (errno, message) in
         [(libc::ENOSYS, "Function not implemented"), (libc::EPERM, "Operation not permitted")]
     {
-        let options = OpenOptions {
+        let options = options!(OpenOptions {
             io: IoMode::Adaptive,
             // Not the one that might be refused too, with a warning of its own.
             engine: EngineKind::Threads,
-            adaptive: cached_always(),
-            ..OpenOptions::new(&image)
-        };
+            ..OpenOptions::new(&image).with_adaptive(cached_always())
+        });
         let open = || warnings_of(|| Device::open(&options).unwrap());
         let Some((device, warnings)) = require(refusing(CACHESTAT, errno, open)) else { return };
         let off = "adaptive reads are off: all are direct";

@@ -102,7 +102,7 @@ async fn exercise_loop_device(sector_size: u32) {
 
 async fn exercise_loop_device_by(engine: EngineKind, name: &str, sector_size: u32) {
     let Some(disk) = require(LoopDevice::create(16 * MIB, sector_size)) else { return };
-    let options = OpenOptions { engine, ..OpenOptions::new(disk.path()) };
+    let options = options!(OpenOptions { engine, ..OpenOptions::new(disk.path()) });
     let device = Device::open(&options).unwrap();
     let info = device.info().clone();
     assert_eq!((info.kind, info.engine, info.direct), (DeviceKind::Block, name, true));
@@ -139,7 +139,7 @@ async fn a_loop_device_with_65536_byte_sectors_works() {
 
 /// A device with a ring of this thread's own, and the runtime that drives it.
 fn open_with_ring(path: &Path) -> (tokio::runtime::Runtime, ThreadRing, Device) {
-    let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(path) };
+    let options = options!(OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(path) });
     let device = Device::open(&options).unwrap();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build().unwrap();
@@ -206,7 +206,8 @@ async fn exercise_images(file_system: &str, size: u64) -> Option<MountedImage> {
     for (alignment, (engine, name)) in by_each_engine {
         let path = mounted.path().join(format!("image-{alignment}"));
         create_image(&path, 16 * MIB).unwrap();
-        let options = OpenOptions { alignment: Some(alignment), engine, ..OpenOptions::new(&path) };
+        let options =
+            options!(OpenOptions { alignment: Some(alignment), engine, ..OpenOptions::new(&path) });
         let opened = Device::open(&options);
         let device = match opened {
             Err(OpenError::Alignment { required, .. }) if alignment < required => {
@@ -256,7 +257,7 @@ async fn images_on_btrfs_work_and_tell_that_direct_writes_are_buffered() {
         assert_eq!(cached, "0", "bytes of the image in the page cache");
     }
     drop(device);
-    let small = OpenOptions { alignment: Some(512), ..OpenOptions::new(&path) };
+    let small = options!(OpenOptions { alignment: Some(512), ..OpenOptions::new(&path) });
     let error = Device::open(&small).err().unwrap();
     assert!(matches!(error, OpenError::Alignment { required: 4096, .. }), "{error:?}");
     let report = probe(&path).unwrap();
@@ -285,10 +286,10 @@ async fn a_file_system_without_direct_io_falls_back_with_one_warning() {
     drop(device);
     assert!(fs::read(&path).unwrap() == model);
 
-    let direct = OpenOptions { io: IoMode::Direct, ..OpenOptions::new(&path) };
+    let direct = options!(OpenOptions { io: IoMode::Direct, ..OpenOptions::new(&path) });
     let error = Device::open(&direct).err().unwrap();
     assert!(matches!(error, OpenError::DirectUnavailable { .. }), "{error:?}");
-    let buffered = OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(&path) };
+    let buffered = options!(OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(&path) });
     let (device, warnings) = warnings_of(|| Device::open(&buffered).unwrap());
     assert_eq!((warnings.len(), device.info().fallback.as_deref()), (0, None));
 
@@ -301,7 +302,8 @@ async fn a_file_system_without_direct_io_falls_back_with_one_warning() {
 async fn buffered_can_be_forced_where_direct_would_work() {
     for (engine, _) in ENGINES {
         let Some(disk) = require(LoopDevice::create(16 * MIB, 4096)) else { return };
-        let options = OpenOptions { io: IoMode::Buffered, engine, ..OpenOptions::new(disk.path()) };
+        let options =
+            options!(OpenOptions { io: IoMode::Buffered, engine, ..OpenOptions::new(disk.path()) });
         let device = Device::open(&options).unwrap();
         assert!(!device.info().direct);
         let model = exercise(&device).await;
@@ -317,7 +319,7 @@ async fn a_full_file_system_is_an_error_and_no_reason_to_fall_back() {
         // Sparse, and larger than what is free.
         let path = mounted.file("image", 64 * MIB);
         for (engine, _) in ENGINES {
-            let options = OpenOptions { engine, ..OpenOptions::new(&path) };
+            let options = options!(OpenOptions { engine, ..OpenOptions::new(&path) });
             let device = Device::open(&options).unwrap();
             let buf = filled(&device, 1 << 20, 1);
             let mut errors = Vec::new();

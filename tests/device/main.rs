@@ -3,8 +3,9 @@
 //! of their own.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
 mod adaptive;
 mod layer;
 mod open;
-#[path = "../support/mod.rs"]
-mod support;

@@ -101,7 +101,7 @@ async fn a_read_only_device_is_refused_unless_asked_for() {
     let error = Device::open(&OpenOptions::new(disk.path())).err().unwrap();
     assert!(matches!(error, OpenError::ReadOnly { .. }), "{error:?}");
     assert!(probe(disk.path()).unwrap().read_only);
-    let options = OpenOptions { read_only: true, ..OpenOptions::new(disk.path()) };
+    let options = options!(OpenOptions { read_only: true, ..OpenOptions::new(disk.path()) });
     let device = Device::open(&options).unwrap();
     assert_eq!(device.read_exact(0..3).await.unwrap()[..], [0; 3]);
     let slices = vec![WriteSlice::whole(filled(&device, 512, 1))];
@@ -117,7 +117,7 @@ fn an_image_on_a_read_only_file_system_is_refused_unless_asked_for() {
     let error = Device::open(&OpenOptions::new(&image)).err().unwrap();
     assert!(matches!(error, OpenError::ReadOnly { .. }), "{error:?}");
     assert!(probe(&image).unwrap().read_only);
-    let options = OpenOptions { read_only: true, ..OpenOptions::new(&image) };
+    let options = options!(OpenOptions { read_only: true, ..OpenOptions::new(&image) });
     assert!(Device::open(&options).is_ok());
 }
 
@@ -153,7 +153,10 @@ async fn opening_and_probing_write_nothing() {
     let written = || fs::metadata(disk.backing()).unwrap().modified().unwrap();
     let before = written();
     drop(Device::open(&OpenOptions::new(disk.path())).unwrap());
-    drop(Device::open(&OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(disk.path()) }));
+    drop(Device::open(&options!(OpenOptions {
+        io: IoMode::Buffered,
+        ..OpenOptions::new(disk.path())
+    })));
     let report = probe(disk.path()).unwrap();
     assert_eq!(report.kind, DeviceKind::Block);
     assert_eq!((report.size, report.logical_sector), (2 * MIB, Some(4096)));
@@ -176,7 +179,7 @@ fn what_is_no_device_or_too_small_is_refused() {
     let image = directory.path().join("image");
     create_image(&image, MIB).unwrap();
     let ask = |size, alignment| {
-        let options = OpenOptions { size, alignment, ..OpenOptions::new(&image) };
+        let options = options!(OpenOptions { size, alignment, ..OpenOptions::new(&image) });
         Device::open(&options).map(|device| device.geometry().size)
     };
     assert!(matches!(ask(Some(2 * MIB), None), Err(OpenError::TooSmall { .. })));

@@ -362,8 +362,11 @@ fn too_many_connections_are_told_so() {
 
 #[test]
 fn a_store_whose_memory_others_waited_for_is_503() {
-    let staging =
-        CacheOptions { staging_bytes: 64 << 10, staging_wait: SOON, ..CacheOptions::default() };
+    let staging = options!(CacheOptions {
+        staging_bytes: 64 << 10,
+        staging_wait: SOON,
+        ..CacheOptions::default()
+    });
     let server = HttpServer::of_cache(options(), staging);
     let mut slow = server.open();
     slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");

@@ -50,7 +50,8 @@ fn stalled(server: &HttpServer) -> Vec<Connection> {
 }
 
 fn with_budget(ram_bytes: u64) -> HttpServer {
-    let budget = CacheOptions { ram_bytes, range_buffer_bytes: BUDGET, ..CacheOptions::default() };
+    let budget =
+        options!(CacheOptions { ram_bytes, range_buffer_bytes: BUDGET, ..CacheOptions::default() });
     HttpServer::of_cache(options(), budget)
 }
 
@@ -138,7 +139,7 @@ fn an_object_replaced_while_it_is_read_in_small_pieces_is_read_to_its_end() {
 
 #[test]
 fn a_store_waits_for_the_memory_that_another_one_gives_back() {
-    let staging = CacheOptions { staging_bytes: 64 << 10, ..CacheOptions::default() };
+    let staging = options!(CacheOptions { staging_bytes: 64 << 10, ..CacheOptions::default() });
     let server = HttpServer::of_cache(options(), staging);
     let mut slow = server.open();
     slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");

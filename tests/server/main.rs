@@ -2,6 +2,9 @@
 //! servers in this process, most of them over a simulated device.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
 mod admin;
 mod http;
 mod http_connections;
@@ -11,5 +14,3 @@ mod memcached;
 mod memcached_connections;
 mod memcached_oracle;
 mod metrics;
-#[path = "../support/mod.rs"]
-mod support;

@@ -69,7 +69,7 @@ fn clock() -> Clock {
 }
 
 async fn format(device: &Device) {
-    let options = FormatOptions { uuid: Uuid([7; 16]), ..FormatOptions::default() };
+    let options = FormatOptions::default().with_uuid(Uuid([7; 16]));
     Store::format(device, &options, &clock()).await.unwrap();
 }
 
@@ -95,11 +95,11 @@ async fn sim(size: u64) -> SimDevice {
 }
 
 fn without_ram() -> CacheOptions {
-    CacheOptions { ram_bytes: 0, ..CacheOptions::default() }
+    options!(CacheOptions { ram_bytes: 0, ..CacheOptions::default() })
 }
 
 fn flushed() -> StoreOptions {
-    StoreOptions { ack: Some(Ack::Flushed), ..StoreOptions::default() }
+    options!(StoreOptions { ack: Some(Ack::Flushed), ..StoreOptions::default() })
 }
 
 async fn put(cache: &Cache, key: &str, len: usize) {
@@ -110,7 +110,7 @@ async fn put(cache: &Cache, key: &str, len: usize) {
 async fn buffered(seen: &mut Seen) {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(4 << 20).unwrap();
-    let options = OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(file.path()) };
+    let options = options!(OpenOptions { io: IoMode::Buffered, ..OpenOptions::new(file.path()) });
     let device = Device::open(&options).unwrap();
     format(&device).await;
     let (cache, metrics) = open(device, without_ram(), &clock()).await;
@@ -123,7 +123,7 @@ async fn buffered(seen: &mut Seen) {
 async fn adaptive_off(seen: &mut Seen) {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(4 << 20).unwrap();
-    let options = OpenOptions { io: IoMode::Adaptive, ..OpenOptions::new(file.path()) };
+    let options = options!(OpenOptions { io: IoMode::Adaptive, ..OpenOptions::new(file.path()) });
     format(&Device::open(&OpenOptions::new(file.path())).unwrap()).await;
     let device = refusing(CACHESTAT, libc::ENOSYS, || Device::open(&options).unwrap()).unwrap();
     let (cache, metrics) = open(device, without_ram(), &clock()).await;

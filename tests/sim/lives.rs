@@ -18,7 +18,7 @@ use rawcached::cache::{Cache, CacheOptions};
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::SimDevice;
 use rawcached::format::{Secret, Uuid};
-use rawcached::store::{FormatOptions, Store};
+use rawcached::store::{FormatOptions, Store, TestKnobs};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -123,13 +123,14 @@ impl Run {
         let clock = Clock::manual(Timestamp(START));
         let wall = scenario.wall_base + i64::from(START);
         clock.set_wall(wall);
-        let options = FormatOptions {
-            uuid: Uuid(u128::from(scenario.seed).to_le_bytes()),
-            secret: Secret(u128::from(scenario.seed).to_le_bytes()),
+        let options = options!(FormatOptions {
             size: None,
             alignment: Some(scenario.alignment),
             region_size: Some(scenario.region_size),
-        };
+            ..FormatOptions::default()
+                .with_uuid(Uuid(u128::from(scenario.seed).to_le_bytes()))
+                .with_secret(Secret(u128::from(scenario.seed).to_le_bytes()))
+        });
         runtime().block_on(Store::format(&device.open(), &options, &clock)).unwrap();
         device.reseed(scenario.seed);
         device.set_delay(scenario.delay());
@@ -161,18 +162,19 @@ impl Run {
 
     fn options(&self) -> CacheOptions {
         let scenario = self.scenario();
-        CacheOptions {
+        options!(CacheOptions {
             ram_bytes: scenario.ram_bytes,
             min_to_disk: scenario.min_to_disk,
-            hash_mask: scenario.hash_mask,
-            sequences_per_epoch: scenario.sequences_per_epoch,
             flush_interval: scenario.flush_interval,
             staging_bytes: scenario.staging_bytes,
             ack: scenario.ack,
             range: scenario.strain.range,
             range_buffer_bytes: scenario.strain.range_buffer_bytes,
-            ..CacheOptions::default()
-        }
+            ..CacheOptions::default().with_knobs(TestKnobs {
+                hash_mask: scenario.hash_mask,
+                sequences_per_epoch: scenario.sequences_per_epoch
+            })
+        })
     }
 
     // One life.

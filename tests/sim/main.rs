@@ -8,6 +8,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[macro_use]
+#[path = "../support/options.rs"]
+mod options;
 mod clients;
 mod history;
 mod lives;

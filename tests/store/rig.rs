@@ -10,7 +10,7 @@ use rawcached::cache::{
 use rawcached::clock::{Clock, Timestamp};
 use rawcached::device::SimDevice;
 use rawcached::format::{Secret, Uuid};
-use rawcached::store::{FormatOptions, Store};
+use rawcached::store::{FormatOptions, Store, TestKnobs};
 use tokio::runtime::Runtime;
 
 pub const REGION: u64 = 256 << 10;
@@ -51,12 +51,12 @@ pub struct Rig {
 
 /// No RAM tier: what is not in the log's memory comes from the device.
 pub fn plain() -> CacheOptions {
-    CacheOptions { ram_bytes: 0, ..CacheOptions::default() }
+    options!(CacheOptions { ram_bytes: 0, ..CacheOptions::default() })
 }
 
 /// Every key has the same hash.
 pub fn colliding() -> CacheOptions {
-    CacheOptions { hash_mask: 0, ..plain() }
+    plain().with_knobs(TestKnobs { hash_mask: 0, ..TestKnobs::default() })
 }
 
 pub fn secs(n: u64) -> Duration {
@@ -75,11 +75,11 @@ pub fn body(seed: u64, len: usize) -> Bytes {
 }
 
 pub fn for_secs(n: u64) -> StoreOptions {
-    StoreOptions { ttl: Some(secs(n)), ..StoreOptions::default() }
+    options!(StoreOptions { ttl: Some(secs(n)), ..StoreOptions::default() })
 }
 
 pub fn flushed() -> StoreOptions {
-    StoreOptions { ack: Some(Ack::Flushed), ..for_secs(3000) }
+    options!(StoreOptions { ack: Some(Ack::Flushed), ..for_secs(3000) })
 }
 
 /// Looks a key up and reads its whole body; a body that ends short is a miss.
@@ -102,13 +102,12 @@ impl Rig {
     pub fn with(disk: Disk, options: CacheOptions) -> Rig {
         crate::support::log::init();
         let size = disk.regions * disk.region_size + 2 * SUPERBLOCK;
-        let format = FormatOptions {
-            uuid: UUID,
-            secret: Secret(UUID.0),
+        let format = options!(FormatOptions {
             size: None,
             alignment: Some(disk.alignment),
             region_size: Some(disk.region_size),
-        };
+            ..FormatOptions::default().with_uuid(UUID).with_secret(Secret(UUID.0))
+        });
         Rig::on(SimDevice::new(size, disk.alignment), &format, options)
     }
 

@@ -14,7 +14,7 @@ use crate::rig::*;
 
 /// No background scrubbing: the test takes the steps.
 fn by_hand() -> CacheOptions {
-    CacheOptions { scrub_bytes_per_sec: 0, ..plain() }
+    options!(CacheOptions { scrub_bytes_per_sec: 0, ..plain() })
 }
 
 fn rig() -> Rig {

@@ -7,9 +7,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod readers;
+#[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
+mod readers;
 mod values;
 mod writers;
 
@@ -49,13 +50,13 @@ impl Shared {
 }
 
 fn options(ram_bytes: u64) -> CacheOptions {
-    CacheOptions {
+    options!(CacheOptions {
         ram_bytes,
         min_to_disk: Duration::from_secs(3),
         // Enough for one long body at a time: all others are let go after each piece.
         range_buffer_bytes: 300_000,
         ..CacheOptions::default()
-    }
+    })
 }
 
 fn duration() -> Duration {
@@ -102,12 +103,11 @@ fn open(device: Device, ram_bytes: u64, background: &Runtime) -> Cache {
 
 /// Threads side by side, a clean stop, a start; once more, and a kill.
 fn run(open_device: impl Fn() -> Device, ram_bytes: u64) {
-    let format = FormatOptions {
-        uuid: Uuid([9; 16]),
+    let format = options!(FormatOptions {
         alignment: Some(4096),
         region_size: Some(REGION_LEN),
-        ..FormatOptions::default()
-    };
+        ..FormatOptions::default().with_uuid(Uuid([9; 16]))
+    });
     let keys = Arc::new(Keys::new());
     for (life, is_killed) in [(0, false), (1, true), (2, false)] {
         let background =
@@ -159,7 +159,8 @@ fn threads_get_no_wrong_bytes_through_io_uring() {
     let image = directory.path().join("image");
     rawcached::device::create_image(&image, DEVICE_LEN).unwrap();
     let open = || {
-        let options = OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(&image) };
+        let options =
+            options!(OpenOptions { engine: EngineKind::IoUring, ..OpenOptions::new(&image) });
         Device::open(&options).map_err(|error| support::machine::Missing(error.to_string()))
     };
     if support::machine::require(open()).is_none() {

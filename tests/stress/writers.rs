@@ -32,7 +32,11 @@ fn options(random: &mut Rng) -> StoreOptions {
     let ack = if random.u32(0..10) == 0 { Ack::Flushed } else { Ack::Buffered };
     // Some expire while the test runs, and some of these are in RAM only.
     let ttl = if random.u32(0..12) == 0 { random.u64(2..5) } else { 10_000 };
-    StoreOptions { ack: Some(ack), ttl: Some(Duration::from_secs(ttl)), ..StoreOptions::default() }
+    options!(StoreOptions {
+        ack: Some(ack),
+        ttl: Some(Duration::from_secs(ttl)),
+        ..StoreOptions::default()
+    })
 }
 
 async fn put(shared: &Shared, key: usize, random: &mut Rng) {

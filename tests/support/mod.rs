@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each program of tests uses its own part")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a panic is how a test fails")]
 
+#[macro_use]
+mod options;
+
 pub mod binary;
 pub mod daemon;
 pub mod devices;

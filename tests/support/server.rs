@@ -50,11 +50,10 @@ pub fn options() -> Options {
 /// An empty cache on a simulated device.
 async fn open_cache(device: Device, cache_options: CacheOptions, clock: Clock) -> Cache {
     log::init();
-    let options = FormatOptions {
-        uuid: Uuid([7; 16]),
+    let options = options!(FormatOptions {
         region_size: Some(4 << 20),
-        ..FormatOptions::default()
-    };
+        ..FormatOptions::default().with_uuid(Uuid([7; 16]))
+    });
     Store::format(&device, &options, &clock).await.unwrap();
     let cache = Cache::open_device(device, cache_options, clock).await.unwrap();
     cache.ready().await;
@@ -181,7 +180,10 @@ impl HttpServer {
 
     /// Without a RAM tier: what was written is read from the device.
     pub fn without_ram() -> HttpServer {
-        HttpServer::of_cache(options(), CacheOptions { ram_bytes: 0, ..CacheOptions::default() })
+        HttpServer::of_cache(
+            options(),
+            options!(CacheOptions { ram_bytes: 0, ..CacheOptions::default() }),
+        )
     }
 
     pub fn of_cache(options: Options, cache_options: CacheOptions) -> HttpServer {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rawcached::cache::{Cache, CacheOptions, Condition, RangeOptions, StoreOptions};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 use rawcached::format::Layout;
-use rawcached::store::Scrubber;
+use rawcached::store::{Scrubber, TestKnobs};
 
 use super::{Seen, clock, flushed, open, put, sim, without_ram};
 
@@ -16,7 +16,7 @@ pub async fn reclaim(seen: &mut Seen) {
     let clock = clock();
     let (cache, metrics) = open(device.open(), without_ram(), &clock).await;
     // Overwrites that expire before what they replaced: their tombstones must be carried on.
-    let soon = StoreOptions { ttl: Some(Duration::from_secs(60)), ..flushed() };
+    let soon = options!(StoreOptions { ttl: Some(Duration::from_secs(60)), ..flushed() });
     for n in 0..12 {
         put(&cache, &format!("old-{n}"), 30_000).await;
         put(&cache, &format!("neighbour-{n}"), 30_000).await;
@@ -88,7 +88,7 @@ async fn crowd(cache: &Cache) {
 /// Bytes that went bad, collisions, and a device that fails.
 pub async fn trouble(seen: &mut Seen) {
     let device = sim(4 << 20).await;
-    let options = CacheOptions { hash_mask: 0x3f, ..without_ram() };
+    let options = without_ram().with_knobs(TestKnobs { hash_mask: 0x3f, ..TestKnobs::default() });
     let (cache, metrics) = open(device.open(), options, &clock()).await;
     for n in 0..100 {
         put(&cache, &format!("key-{n}"), 5000).await;
@@ -208,10 +208,10 @@ pub async fn limps(seen: &mut Seen) {
 /// Large bodies read in parallel: whole, dropped half way, after a read that failed, too slowly.
 pub async fn ranges(seen: &mut Seen) {
     let device = sim(32 << 20).await;
-    let options = CacheOptions {
-        range: RangeOptions { threshold: 1, ..RangeOptions::default() },
+    let options = options!(CacheOptions {
+        range: options!(RangeOptions { threshold: 1, ..RangeOptions::default() }),
         ..without_ram()
-    };
+    });
     let (cache, metrics) = open(device.open(), options, &clock()).await;
     put(&cache, "large", 6 << 20).await;
     put(&cache, "filler", 2 << 20).await;

@@ -39,10 +39,10 @@ impl Client {
     async fn store_for_fill(&mut self, key: u32, len: usize) {
         let (version, options) = self.new_version(key);
         let version = Version { len, ram_only: false, ..version };
-        let options = StoreOptions { ack: Some(Ack::Buffered), ..options };
+        let options = options!(StoreOptions { ack: Some(Ack::Buffered), ..options });
         // Long enough to be for the device.
         let ttl = Duration::from_secs(self.rng.u64(1_000..100_000));
-        let options = StoreOptions { ttl: Some(ttl), grace: Duration::ZERO, ..options };
+        let options = options!(StoreOptions { ttl: Some(ttl), grace: Duration::ZERO, ..options });
         let until = version.life.stored_at + u32::try_from(ttl.as_secs()).unwrap();
         let life = Life { fresh_until: until, keep_until: until, ..version.life };
         self.put_version(Version { life, ..version }, options, Condition::Always).await;
@@ -68,13 +68,13 @@ impl Client {
             && ack.unwrap_or(scenario.ack) == Ack::Buffered
             && (len as u64) < scenario.ram_bytes / 8
             && len as u64 <= scenario.region_size / 4;
-        let options = StoreOptions {
+        let options = options!(StoreOptions {
             ttl: Some(Duration::from_secs(ttl)),
             grace: Duration::from_secs(grace),
             metadata: Bytes::copy_from_slice(&id.to_le_bytes()),
             ack,
             ..StoreOptions::default()
-        };
+        });
         (Version { id, key, len, life, ram_only }, options)
     }
 
@@ -126,7 +126,7 @@ impl Client {
         };
         let is_announced = self.world.scenario.theme == Theme::Large && self.rng.bool();
         let len_hint = is_announced.then_some(version.len as u64);
-        let options = StoreOptions { len_hint, ..options };
+        let options = options!(StoreOptions { len_hint, ..options });
         let begun = self.cache.store(&key_bytes(key), options);
         let Ok(mut writer) = begun else {
             self.history().end_large(version.id, None);

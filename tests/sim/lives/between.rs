@@ -86,7 +86,7 @@ impl Run {
         let clock = self.clock();
         let keys = self.world.keys_max();
         runtime().block_on(async {
-            let options = CacheOptions { ram_bytes: 0, ..self.options() };
+            let options = options!(CacheOptions { ram_bytes: 0, ..self.options() });
             let Ok(cache) = Cache::open_device(device.open(), options, clock).await else {
                 return BTreeMap::new();
             };

@@ -29,12 +29,12 @@ pub struct Strain {
 impl Strain {
     pub(super) fn draw(rng: &mut Rng) -> Strain {
         let usual = RangeOptions::default();
-        let parallel = RangeOptions {
+        let parallel = options!(RangeOptions {
             threshold: one_of(rng, &[1, 100_000]),
             chunk_size: one_of(rng, &[16 << 10, 64 << 10]),
             concurrency: one_of(rng, &[1, 3]),
             ..usual
-        };
+        });
         Strain {
             range_buffer_bytes: one_of(rng, &[64 << 20, 64 << 20, 300_000, 1 << 10]),
             range: one_of(rng, &[usual, usual, parallel]),

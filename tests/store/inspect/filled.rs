@@ -28,7 +28,7 @@ pub struct Filled {
 }
 
 pub fn with_ttl(secs: u64) -> StoreOptions {
-    StoreOptions { ttl: Some(Duration::from_secs(secs)), ..StoreOptions::default() }
+    options!(StoreOptions { ttl: Some(Duration::from_secs(secs)), ..StoreOptions::default() })
 }
 
 pub async fn put(filled: &mut Filled, cache: &Cache, key: &[u8], len: usize, ttl: u64) {
@@ -39,7 +39,7 @@ pub async fn put(filled: &mut Filled, cache: &Cache, key: &[u8], len: usize, ttl
 }
 
 pub async fn open(device: &SimDevice, clock: &Clock) -> Cache {
-    let options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
+    let options = options!(CacheOptions { ram_bytes: 0, ..CacheOptions::default() });
     let cache = Cache::open_device(device.open(), options, clock.clone()).await.unwrap();
     cache.ready().await;
     cache
@@ -54,8 +54,10 @@ pub async fn filled(crash: bool) -> Filled {
     // The commands go by the system's clock, which is there when all of this is done.
     clock.set_wall(Clock::system().wall() - PASSED);
     let device = SimDevice::new(SIZE, 512);
-    let options =
-        FormatOptions { uuid: Uuid([9; 16]), alignment: Some(512), ..FormatOptions::default() };
+    let options = options!(FormatOptions {
+        alignment: Some(512),
+        ..FormatOptions::default().with_uuid(Uuid([9; 16]))
+    });
     Store::format(&device.open(), &options, &clock).await.unwrap();
     let cache = open(&device, &clock).await;
     let mut filled = Filled { device, clock, expected: BTreeMap::new() };
@@ -78,7 +80,7 @@ pub async fn filled(crash: bool) -> Filled {
         let until = cache.touch(key.as_bytes(), Duration::from_secs(7200)).await.unwrap().unwrap();
         filled.expected.get_mut(key.as_bytes()).unwrap().1 = until.fresh_until.0;
     }
-    let last = StoreOptions { ack: Some(Ack::Flushed), ..with_ttl(3600) };
+    let last = options!(StoreOptions { ack: Some(Ack::Flushed), ..with_ttl(3600) });
     cache.put(b"last", Bytes::from_static(b"x"), Condition::Always, &last).await.unwrap();
     filled.expected.insert(b"last".to_vec(), (1, filled.clock.now().0 + 3600));
     if crash {

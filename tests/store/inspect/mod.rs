@@ -143,8 +143,10 @@ async fn a_survey_counts_regions_and_entries() {
 async fn a_device_formatted_again_passes_the_check() {
     let filled = filled(false).await;
     filled.clock.advance(Duration::from_secs(100));
-    let options =
-        FormatOptions { uuid: Uuid([8; 16]), alignment: Some(512), ..FormatOptions::default() };
+    let options = options!(FormatOptions {
+        alignment: Some(512),
+        ..FormatOptions::default().with_uuid(Uuid([8; 16]))
+    });
     Store::format(&filled.device.open(), &options, &filled.clock).await.unwrap();
     let (summary, findings) = check(&filled).await;
     assert_eq!((summary.entries, findings), (0, vec![]));

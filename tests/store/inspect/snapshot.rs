@@ -241,7 +241,7 @@ async fn what_check_says_of_a_stop_that_was_cut_off_is_what_the_next_start_does(
         for seed in 0..8 {
             let filled = large().await;
             let cache = open(&filled.device, &filled.clock).await;
-            let flushed = StoreOptions { ack: Some(Ack::Flushed), ..with_ttl(60) };
+            let flushed = options!(StoreOptions { ack: Some(Ack::Flushed), ..with_ttl(60) });
             let body = Bytes::from_static(b"1");
             cache.put(b"new", body, Condition::Always, &flushed).await.unwrap();
             let lost = Fault::new(Effect::Lost).on(OperationKind::Flush);

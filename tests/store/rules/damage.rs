@@ -109,10 +109,10 @@ fn a_device_that_moved_is_recognised() {
 /// Stores "key", flips a bit `distance` bytes from the start of its body, and looks.
 fn flipped(distance: i64, restart: bool) {
     let mut rig = Rig::new();
-    let options = rawcached::cache::StoreOptions {
+    let options = options!(rawcached::cache::StoreOptions {
         metadata: bytes::Bytes::from_static(b"metadata"),
         ..for_secs(1000)
-    };
+    });
     rig.put(b"key", &body(1, 5000), &options).unwrap();
     rig.fill("filler", 5, 1000);
     rig.sleep(secs(2));

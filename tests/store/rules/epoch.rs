@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rawcached::cache::{CacheOptions, OpenError};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 use rawcached::format::{Sequence, Superblock};
-use rawcached::store::read_superblocks;
+use rawcached::store::{TestKnobs, read_superblocks};
 
 use crate::rig::*;
 
@@ -118,12 +118,12 @@ fn a_device_that_refuses_writes_uses_up_no_epochs() {
 
 /// Epochs that end after 64 changes.
 fn short_epochs() -> CacheOptions {
-    CacheOptions { sequences_per_epoch: 64, ..plain() }
+    plain().with_knobs(TestKnobs { sequences_per_epoch: 64, ..TestKnobs::default() })
 }
 
 #[test]
 fn epochs_that_end_while_running_are_not_noticed() {
-    let mut rig = Rig::with(SMALL, CacheOptions { ram_bytes: 1 << 20, ..short_epochs() });
+    let mut rig = Rig::with(SMALL, options!(CacheOptions { ram_bytes: 1 << 20, ..short_epochs() }));
     let (mut seen, mut expected) = (BTreeSet::new(), Vec::new());
     let first = epoch(&rig);
     for round in 0..400 {

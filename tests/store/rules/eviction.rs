@@ -85,7 +85,7 @@ fn kill_records_do_not_pile_up_behind_a_region_in_use() {
 
 #[test]
 fn what_is_written_again_stays_in_the_ram_tier() {
-    let rig = Rig::with(SMALL, CacheOptions { ram_bytes: 64 << 20, ..plain() });
+    let rig = Rig::with(SMALL, options!(CacheOptions { ram_bytes: 64 << 20, ..plain() }));
     rig.put(b"hot", &body(1, 1000), &for_secs(1000)).unwrap();
     rig.fill("filler", 4 * 8 - 1, 1000);
     rig.sleep(secs(2));
@@ -104,7 +104,7 @@ fn what_is_written_again_stays_in_the_ram_tier() {
 #[test]
 fn a_full_ram_tier_takes_a_large_entry_only_now_and_then() {
     let disk = Disk { regions: 64, ..SMALL };
-    let rig = Rig::with(disk, CacheOptions { ram_bytes: 2 << 20, ..plain() });
+    let rig = Rig::with(disk, options!(CacheOptions { ram_bytes: 2 << 20, ..plain() }));
     let tier = |key: &str| rig.run(rig.cache().lookup(key.as_bytes())).map(|hit| hit.tier());
     // Stores `count` entries of 60 kB, reads them twice and counts what the first time left in RAM.
     let kept = |name: &str, count: u64| -> u64 {
@@ -133,7 +133,8 @@ fn a_full_ram_tier_takes_a_large_entry_only_now_and_then() {
 #[test]
 fn what_is_read_in_pieces_for_want_of_memory_is_taken() {
     let disk = Disk { regions: 10, region_size: 2 << 20, ..SMALL };
-    let options = CacheOptions { ram_bytes: 4 << 20, range_buffer_bytes: 1 << 10, ..plain() };
+    let options =
+        options!(CacheOptions { ram_bytes: 4 << 20, range_buffer_bytes: 1 << 10, ..plain() });
     let rig = Rig::with(disk, options);
     let large = |n: u64| (format!("large-{n}"), body(n, 200_000));
     rig.fill("filler", 90, 1000);

@@ -181,7 +181,7 @@ fn short_transfers_and_interruptions_are_continued() {
         }
     }
     for n in 0..9 {
-        let options = StoreOptions { ttl: Some(secs(1000)), ..flushed() };
+        let options = options!(StoreOptions { ttl: Some(secs(1000)), ..flushed() });
         rig.put(format!("key-{n}").as_bytes(), &body(n, QUARTER), &options).unwrap();
     }
     rig.kill();
@@ -229,7 +229,7 @@ fn a_header_that_a_failed_flush_covered_is_written_again() {
     rig.fill("filler", 4, 1000);
     rig.sleep(secs(3));
     rig.run(async {
-        let options = StoreOptions { ttl: Some(secs(1000)), ..StoreOptions::default() };
+        let options = options!(StoreOptions { ttl: Some(secs(1000)), ..StoreOptions::default() });
         let put = |key: &'static [u8], seed| {
             rig.cache().put(key, body(seed, 30_000), Condition::Always, &options)
         };

@@ -53,7 +53,11 @@ fn a_device_that_may_only_be_read_is_inspected_and_not_served() {
 }
 
 fn first_bytes(size: u64) -> FormatOptions {
-    FormatOptions { size: Some(size), region_size: Some(REGION), ..FormatOptions::default() }
+    options!(FormatOptions {
+        size: Some(size),
+        region_size: Some(REGION),
+        ..FormatOptions::default()
+    })
 }
 
 #[test]
@@ -108,7 +112,7 @@ fn a_copy_that_is_not_at_the_end_is_found_without_the_first() {
 fn devices_up_to_64_tib_are_formatted_filled_and_recovered() {
     const TB: u64 = 1_000_000_000_000;
     // Each start reads the end of each region: as few of them as can be.
-    let format = FormatOptions { region_size: Some(1 << 30), ..FormatOptions::default() };
+    let format = options!(FormatOptions { region_size: Some(1 << 30), ..FormatOptions::default() });
     for (size, granule) in [(18 * TB, 32), (40 * TB, 64), (64 << 40, 64)] {
         let mut rig = Rig::on(SimDevice::new(size, 4096), &format, plain());
         let layout = *rig.cache().device_store().layout();

@@ -2,12 +2,13 @@
 //! likes cost no lookup more than a few reads.
 
 use rawcached::cache::CacheOptions;
+use rawcached::store::TestKnobs;
 
 use crate::rig::*;
 
 /// All keys have one fingerprint; what is left of their hashes differs.
 fn crowded() -> CacheOptions {
-    CacheOptions { hash_mask: u64::MAX << 37, ..plain() }
+    plain().with_knobs(TestKnobs { hash_mask: u64::MAX << 37, ..TestKnobs::default() })
 }
 
 fn key(n: u64) -> Vec<u8> {

@@ -54,7 +54,7 @@ fn store_and_read(rig: &Rig, per_cent: u64, count: u64) {
 }
 
 fn announced(len: u64) -> StoreOptions {
-    StoreOptions { len_hint: Some(len), ..for_secs(LONG) }
+    options!(StoreOptions { len_hint: Some(len), ..for_secs(LONG) })
 }
 
 fn begin(rig: &Rig, key: &[u8], len: u64) -> Result<Writer, StoreError> {
@@ -220,7 +220,8 @@ fn the_head_of_a_large_object_is_kept_for_a_turn_like_its_slices() {
         let count = capacity(&rig) * per_cent / 100 / slice / 3 * 3;
         let large = of_len(9001, count * slice);
         let metadata = body(9002, 20_000);
-        let options = StoreOptions { metadata: metadata.clone(), ..announced(count * slice) };
+        let options =
+            options!(StoreOptions { metadata: metadata.clone(), ..announced(count * slice) });
         let mut writer = rig.cache().store(b"large", options).unwrap();
         rig.run(writer.write_chunk(&large)).unwrap();
         rig.put(b"fills-the-gap", &body(9003, 40_000), &for_secs(LONG)).unwrap();

@@ -159,7 +159,7 @@ fn a_purge_of_another_key_does_not_fail_a_store_in_progress() {
 
 #[test]
 fn a_stale_copy_in_ram_is_never_found() {
-    let rig = Rig::with(SMALL, CacheOptions { ram_bytes: 8 << 20, ..plain() });
+    let rig = Rig::with(SMALL, options!(CacheOptions { ram_bytes: 8 << 20, ..plain() }));
     rig.put(b"key", &body(1, 1000), &for_secs(1000)).unwrap();
     rig.fill("filler", 5, 1000);
     rig.sleep(secs(2));
@@ -182,7 +182,7 @@ fn a_stale_copy_in_ram_is_never_found() {
 #[test]
 fn a_reader_does_not_bring_an_old_copy_into_ram() {
     for at in 0..30 {
-        let rig = Rig::with(SMALL, CacheOptions { ram_bytes: 8 << 20, ..plain() });
+        let rig = Rig::with(SMALL, options!(CacheOptions { ram_bytes: 8 << 20, ..plain() }));
         rig.put(b"key", &body(1, 1000), &for_secs(1000)).unwrap();
         rig.fill("filler", 5, 1000);
         rig.sleep(secs(2));
@@ -215,7 +215,7 @@ fn a_purge_of_all_during_reinsertion_holds() {
 fn a_stop_waits_for_a_touch_under_way() {
     // The caller of the second does not wait so long, and the stop waits for what it began.
     for (seconds, in_time) in [(3, true), (100, false)] {
-        let rig = Rig::with(SMALL, CacheOptions { ram_bytes: 1 << 20, ..plain() });
+        let rig = Rig::with(SMALL, options!(CacheOptions { ram_bytes: 1 << 20, ..plain() }));
         rig.put(b"key", &body(1, 1000), &for_secs(1000)).unwrap();
         rig.fill("filler", 5, 1000);
         rig.sleep(secs(2));

@@ -19,11 +19,11 @@ const STORES: u64 = 110;
 
 /// No more than one small piece for each reader.
 fn without_memory(options: CacheOptions) -> CacheOptions {
-    CacheOptions { range_buffer_bytes: 1 << 10, ..options }
+    options!(CacheOptions { range_buffer_bytes: 1 << 10, ..options })
 }
 
 fn with_ram(bytes: u64) -> CacheOptions {
-    CacheOptions { ram_bytes: bytes, ..CacheOptions::default() }
+    options!(CacheOptions { ram_bytes: bytes, ..CacheOptions::default() })
 }
 
 /// What was given of a body so far, and who gives the rest.
@@ -144,8 +144,8 @@ fn a_ram_tier_that_is_too_small_changes_nothing_of_that() {
 /// As [`read_across_reuse`], with a body of several slices, read in ranges. What readers ask for is
 /// in use and stays where it is, so they wait until others that are more in use have put it out.
 fn range_across_reuse(parallel: bool) {
-    let range = RangeOptions { parallel, threshold: 1, ..RangeOptions::default() };
-    let rig = Rig::with(DISK, without_memory(CacheOptions { range, ..plain() }));
+    let range = options!(RangeOptions { parallel, threshold: 1, ..RangeOptions::default() });
+    let rig = Rig::with(DISK, without_memory(options!(CacheOptions { range, ..plain() })));
     let sought = body(1, 3 * LONG);
     rig.put(b"sought", &sought, &for_secs(100_000)).unwrap();
     for n in 0..8 {

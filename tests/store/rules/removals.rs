@@ -246,7 +246,7 @@ fn short() -> rawcached::cache::StoreOptions {
 }
 
 fn with_ram_only() -> CacheOptions {
-    CacheOptions { ram_bytes: 1 << 20, min_to_disk: secs(60), ..plain() }
+    options!(CacheOptions { ram_bytes: 1 << 20, min_to_disk: secs(60), ..plain() })
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn a_touch_to_an_end_in_the_past_holds_on_a_device_that_refuses_it() {
 fn a_purge_whose_caller_goes_away_holds() {
     for restarted in [false, true] {
         // The key is verified in the RAM tier.
-        let mut rig = Rig::with(SMALL, CacheOptions { ram_bytes: 1 << 20, ..plain() });
+        let mut rig = Rig::with(SMALL, options!(CacheOptions { ram_bytes: 1 << 20, ..plain() }));
         rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
         if restarted {
             rig.kill();

@@ -35,7 +35,7 @@ fn any_sequence_of_chunks_gives_the_exact_body() {
 #[test]
 fn an_object_of_several_hundred_mebibytes_is_streamed_through_bounded_memory() {
     let disk = Disk { regions: 40, region_size: 32 << 20, alignment: 4096 };
-    let rig = Rig::with(disk, CacheOptions { staging_bytes: 4 << 20, ..plain() });
+    let rig = Rig::with(disk, options!(CacheOptions { staging_bytes: 4 << 20, ..plain() }));
     let piece = body(5, 777_777);
     let len = 300 << 20;
     rig.run(async {
@@ -90,14 +90,14 @@ fn keys_are_any_bytes_from_1_to_4096() {
 fn metadata_of_64_kib_comes_back() {
     let mut rig = Rig::new();
     for len in [10, 60_000, 200_000] {
-        let options = StoreOptions { metadata: body(3, 64 << 10), ..flushed() };
+        let options = options!(StoreOptions { metadata: body(3, 64 << 10), ..flushed() });
         rig.put(b"key", &body(1, len), &options).unwrap();
         rig.kill();
         let hit = rig.run(rig.cache().lookup(b"key")).unwrap();
         assert_eq!(hit.metadata(), body(3, 64 << 10));
         assert_eq!(rig.get(b"key").unwrap(), body(1, len));
     }
-    let options = StoreOptions { metadata: body(3, (64 << 10) + 1), ..flushed() };
+    let options = options!(StoreOptions { metadata: body(3, (64 << 10) + 1), ..flushed() });
     let refused = rig.put(b"key", &body(1, 1), &options);
     assert!(matches!(refused, Err(StoreError::MetadataLen(_))));
 }

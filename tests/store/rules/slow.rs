@@ -47,7 +47,8 @@ fn a_read_that_lasts_too_long_is_a_miss_and_the_entry_stays() {
 #[test]
 fn a_touch_does_not_wait_for_ever_for_a_device_that_does_not_answer() {
     for in_ram in [false, true] {
-        let options = CacheOptions { ram_bytes: if in_ram { 1 << 20 } else { 0 }, ..plain() };
+        let options =
+            options!(CacheOptions { ram_bytes: if in_ram { 1 << 20 } else { 0 }, ..plain() });
         let mut rig = Rig::with(SMALL, options);
         rig.sim.set_read_deadline(secs(1));
         rig.kill();
@@ -113,7 +114,7 @@ fn a_lookup_that_begins_after_a_removal_that_was_given_up_does_not_find_it_undon
 
 #[test]
 fn a_body_under_way_ends_short_when_the_device_hangs() {
-    let options = CacheOptions { ram_bytes: 0, range_buffer_bytes: 1 << 10, ..plain() };
+    let options = options!(CacheOptions { ram_bytes: 0, range_buffer_bytes: 1 << 10, ..plain() });
     let mut rig = Rig::with(Disk { region_size: 4 << 20, ..SMALL }, options);
     rig.sim.set_read_deadline(secs(1));
     rig.kill();
@@ -223,7 +224,7 @@ fn a_touch_that_is_acknowledged_reached_all_slices() {
 
 #[test]
 fn a_touch_of_many_slices_waits_no_longer_than_for_one() {
-    let options = CacheOptions { ram_bytes: 20_000, ..plain() };
+    let options = options!(CacheOptions { ram_bytes: 20_000, ..plain() });
     let rig = Rig::with(Disk { regions: 40, ..SMALL }, options);
     rig.put(b"large", &body(9, 2_500_000), &for_secs(100)).unwrap();
     rig.fill("filler", 9, 100_000);

@@ -434,7 +434,7 @@ fn after_damage_that_may_hide_older_versions_there_is_no_snapshot() {
 
 #[test]
 fn entries_in_ram_only_end_with_the_stop() {
-    let options = rawcached::cache::CacheOptions { ram_bytes: 1 << 20, ..plain() };
+    let options = options!(rawcached::cache::CacheOptions { ram_bytes: 1 << 20, ..plain() });
     let mut rig = Rig::with(DISK, options);
     rig.put(b"short", &body(1, 100), &for_secs(3)).unwrap();
     rig.put(b"long", &body(2, 100), &for_secs(300)).unwrap();

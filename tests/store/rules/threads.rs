@@ -38,7 +38,7 @@ async fn store(cache: &Cache, writer: u64, flushed: &[AtomicU64]) {
         let number = writer * STORES + n;
         let key = n % KEYS;
         let ack = if n % 8 == 0 { Ack::Flushed } else { Ack::Buffered };
-        let options = StoreOptions { ack: Some(ack), ..for_secs(1000) };
+        let options = options!(StoreOptions { ack: Some(ack), ..for_secs(1000) });
         let body = numbered(number);
         let stored = cache.put(&key.to_le_bytes(), body, Condition::Always, &options).await;
         let Stored::Yes(cas) = stored.unwrap() else { panic!("stored without a condition") };
@@ -85,8 +85,10 @@ fn threads_store_and_read_large_entries_side_by_side() {
     let sim = SimDevice::new(DEVICE_LEN, 4096);
     let clock = Clock::manual(START);
     let background = tokio::runtime::Runtime::new().unwrap();
-    let format =
-        FormatOptions { uuid: UUID, region_size: Some(8 << 20), ..FormatOptions::default() };
+    let format = options!(FormatOptions {
+        region_size: Some(8 << 20),
+        ..FormatOptions::default().with_uuid(UUID)
+    });
     let open = || {
         let cache = Cache::open_device(sim.open(), plain(), clock.clone());
         let cache = background.block_on(cache).unwrap();

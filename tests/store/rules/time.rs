@@ -6,7 +6,7 @@ use rawcached::device::Delay;
 use crate::rig::*;
 
 fn with_ram() -> CacheOptions {
-    CacheOptions { ram_bytes: 4 << 20, ..plain() }
+    options!(CacheOptions { ram_bytes: 4 << 20, ..plain() })
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn without_a_ram_tier_every_entry_goes_to_the_device() {
 #[test]
 fn a_stale_entry_is_only_for_those_who_ask_for_it() {
     let mut rig = Rig::new();
-    let options = StoreOptions { grace: secs(30), ..for_secs(50) };
+    let options = options!(StoreOptions { grace: secs(30), ..for_secs(50) });
     rig.put(b"key", &body(1, 100), &options).unwrap();
     let stale = |rig: &Rig| rig.run(rig.cache().lookup_stale(b"key")).is_some();
     for restart in [Rig::kill, Rig::restart] {

@@ -192,8 +192,10 @@ fn an_entry_that_the_ram_tier_just_put_out_is_no_damage() {
     let clock = Clock::manual(START);
     let runtime = runtime();
     runtime.block_on(async {
-        let format =
-            FormatOptions { uuid: UUID, region_size: Some(REGION), ..FormatOptions::default() };
+        let format = options!(FormatOptions {
+            region_size: Some(REGION),
+            ..FormatOptions::default().with_uuid(UUID)
+        });
         Store::format(&sim.open(), &format, &clock).await.unwrap();
         let tier = Arc::new(Putting::default());
         let open = Store::open(sim.open(), Options::default(), clock, Arc::clone(&tier) as _);

@@ -10,7 +10,8 @@ use crate::rig::*;
 
 /// A store that scrubs by itself, after the pause that a start has.
 fn scrubbing(bytes_per_sec: u64) -> Rig {
-    let rig = Rig::with(SMALL, CacheOptions { scrub_bytes_per_sec: bytes_per_sec, ..plain() });
+    let rig =
+        Rig::with(SMALL, options!(CacheOptions { scrub_bytes_per_sec: bytes_per_sec, ..plain() }));
     rig.fill("a", 17, 100_000);
     rig.sleep(secs(5));
     rig.sleep(secs(500));

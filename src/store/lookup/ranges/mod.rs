@@ -42,6 +42,7 @@ const WANTS_MAX: usize = 256;
 /// what it has as whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a later piece of the object is gone or damaged")]
+#[non_exhaustive]
 pub struct TruncatedBody;
 
 /// Reads a range of an object's body, several pieces at a time, in order. Dropping it takes back

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 /// How a large range of a body is read: split into pieces that are read at the same time and given
-/// in order.
+/// in order. Made by default, then changed field by field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RangeOptions {
     /// Whether ranges are read in parallel at all; if not, slice after slice is.
     pub parallel: bool,
