@@ -8,7 +8,7 @@ use crate::device::{AlignedBuf, DeviceError};
 use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, Layout, ObjectHead, Seed, SliceKey};
 use crate::inspect::inspection::Inspection;
 use crate::inspect::sight::Sight;
-use crate::store::{KeyHasher, Location, RegionReader, Target, Version, settle};
+use crate::store::{KeyHasher, Location, RegionReader, Version, settle};
 
 /// Bytes read at a time when the headers of a region are visited.
 const WINDOW: u64 = 32 << 10;
@@ -79,8 +79,7 @@ impl Versions {
     pub fn gather(&mut self, sight: &Sight, layout: &Layout) {
         for record in &sight.footer.records {
             let location = Location::new(sight.region, record.offset, layout);
-            let target = Target::new(location, record.slot_len);
-            let version = Version { key_hash: record.key_hash, sequence: record.sequence, target };
+            let version = Version::of(record, location, Timestamp(0));
             match record.kind {
                 Kind::Slice => self.slices.push(version),
                 Kind::Object | Kind::Head => self.objects.push(version),
@@ -88,20 +87,16 @@ impl Versions {
             }
         }
         let kills = sight.footer.kills.iter();
-        self.objects.extend(kills.map(|kill| Version {
-            key_hash: kill.key_hash,
-            sequence: kill.sequence,
-            target: None,
-        }));
+        self.objects.extend(kills.map(Version::tombstone));
     }
 
     /// Applies tombstones and the purge floor.
     pub fn settle(mut self, floor: crate::format::Sequence) -> Live {
-        settle(&mut self.objects);
-        settle(&mut self.slices);
+        settle(&mut self.objects, |_| {});
+        settle(&mut self.slices, |_| {});
         let live = |version: &&Version| version.sequence >= floor;
-        let targets = self.objects.iter().filter(live).filter_map(|version| version.target);
-        let mut objects: Vec<Location> = targets.map(Target::location).collect();
+        let locations = self.objects.iter().filter(live).filter_map(Version::location);
+        let mut objects: Vec<Location> = locations.collect();
         objects.sort_unstable();
         let slices = self.slices.iter().filter(live).map(|version| version.key_hash);
         let mut slices: Vec<u64> = slices.collect();

@@ -53,7 +53,7 @@ pub use place::Place;
 pub use ram_tier::{NotResident, Resident};
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
 // What a look at a device without a store needs too.
-pub(crate) use recovery::{Target, Version, settle};
+pub(crate) use recovery::{Version, settle};
 pub(crate) use region::reader::{FoundFooter, RegionReader, SlotWalk, sound_slot};
 pub use scrub::{ScrubStep, Scrubber};
 pub use shared::Store;

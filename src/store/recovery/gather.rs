@@ -22,7 +22,7 @@ use crate::store::log::core::Incomplete;
 use crate::store::recovery::headers::{header_by, take_header};
 use crate::store::recovery::parallel::{PARALLEL, READ_ATTEMPTS, on_thread};
 use crate::store::recovery::progress::ProgressLog;
-use crate::store::recovery::versions::{Parts, Target, Version};
+use crate::store::recovery::versions::{Parts, Version};
 use crate::store::recovery::work::Recovery;
 use crate::store::region::reader::{Contents, Effort, RawFooter, is_possible};
 use crate::store::region::state::RegionState;
@@ -251,7 +251,7 @@ impl Recovery {
         let expired = footer.records.iter().filter(|record| region.is_expired(record));
         self.forgot(expired.map(|record| record.keep_until).max().unwrap_or_default());
         let records = footer.records.iter().map(|record| region.version(record));
-        gathering.parts.add(records.chain(footer.kills.iter().map(killed)));
+        gathering.parts.add(records.chain(footer.kills.iter().map(Version::tombstone)));
         let keep_until = footer.keep_until_max();
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
         row.add_kills(footer.all_kills().count());
@@ -306,7 +306,7 @@ impl Region {
             summary.kills += usize::from(record.supersedes);
         }
         let records = footer.records().flatten().map(|record| self.version(&record));
-        parts.add(records.chain(footer.kills().map(|kill| killed(&kill))));
+        parts.add(records.chain(footer.kills().map(|kill| Version::tombstone(&kill))));
         Ok(summary)
     }
 
@@ -315,18 +315,11 @@ impl Region {
         record.keep_until <= self.now && !touched
     }
 
-    /// An expired entry still hides older versions of its key.
     fn version(&self, record: &FooterRecord) -> Version {
-        let indexed = !self.is_expired(record) && record.kind != Kind::Kills;
-        let location = Location::new(self.number, record.offset, &self.layout);
-        Version {
-            key_hash: record.key_hash,
-            sequence: record.sequence,
-            target: indexed.then(|| Target::new(location, record.slot_len)).flatten(),
+        if self.is_expired(record) || record.kind == Kind::Kills {
+            return Version::ended(record);
         }
+        let location = Location::new(self.number, record.offset, &self.layout);
+        Version::of(record, location, self.now)
     }
-}
-
-fn killed(kill: &crate::format::Kill) -> Version {
-    Version { key_hash: kill.key_hash, sequence: kill.sequence, target: None }
 }

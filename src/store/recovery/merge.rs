@@ -79,7 +79,7 @@ impl Merging {
             return 0;
         }
         let merged = self.parts.take(part, |versions| {
-            settle(versions);
+            settle(versions, |version| self.drop_undead(version));
             let same_shard = |a: &Version, b: &Version| {
                 Index::shard_of(a.key_hash) == Index::shard_of(b.key_hash)
             };
@@ -90,6 +90,18 @@ impl Merging {
         *self.store.shared.recovery.changed.part(part) = None;
         self.store.shared.recovery.progress.parts_done.fetch_add(1, Ordering::Relaxed);
         merged
+    }
+
+    /// A version that is alive gets no index entry, as another key has the same hash: what holds it may
+    /// hide older versions of changed keys.
+    fn drop_undead(&self, version: &Version) {
+        let shared = &*self.store.shared;
+        if let Some(location) = version.location()
+            && version.sequence >= shared.purge_floor()
+        {
+            let (region, _) = location.split(&shared.layout);
+            shared.log.lock().note_unindexed(region);
+        }
     }
 
     /// Merges versions of keys of one shard.
@@ -106,11 +118,11 @@ impl Merging {
         };
         let mut words = Vec::with_capacity(batch.len());
         for version in batch {
-            let Some(target) = version.target else { continue };
+            let Some(location) = version.location() else { continue };
             if version.sequence < floor || is_changed(&version.key_hash) {
                 continue;
             }
-            let (location, class) = (target.location(), target.class());
+            let class = version.class();
             let (region, _) = location.split(&shared.layout);
             shared.catalog.regions.on_device(region).add_live(class.len_max());
             words.push(Fresh { key_hash: version.key_hash, location, class });
@@ -131,12 +143,12 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
-    use crate::format::Sequence;
+    use crate::format::{FooterRecord, Kind, Sequence};
     use crate::store::formatting::FormatOptions;
     use crate::store::index::word::Location;
     use crate::store::options::Options;
     use crate::store::ram_tier::NotResident;
-    use crate::store::recovery::versions::{Target, part_of};
+    use crate::store::recovery::versions::part_of;
 
     /// Or the change of a purge finds no word, and the word of what it purged comes behind it.
     #[test]
@@ -151,9 +163,18 @@ mod tests {
             store
         });
         let (key_hash, layout) = (77, store.shared.layout);
-        let target = Target::new(Location::new(2, 4096, &layout), 64);
+        let record = FooterRecord {
+            key_hash,
+            sequence: Sequence(9),
+            offset: 4096,
+            slot_len: 64,
+            kind: Kind::Object,
+            supersedes: false,
+            keep_until: Timestamp(2_000_000),
+        };
         let parts = Parts::new();
-        parts.add([Version { key_hash, sequence: Sequence(9), target }].into_iter());
+        let location = Location::new(2, 4096, &layout);
+        parts.add([Version::of(&record, location, Timestamp(1_000_000))].into_iter());
         let (part, parts) = (part_of(key_hash), Arc::new(parts));
         let merging = Merging { store: store.clone(), parts, next: part.into() };
         thread::scope(|threads| {

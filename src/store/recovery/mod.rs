@@ -24,7 +24,7 @@ use crate::store::recovery::parallel::threads;
 
 pub use progress::RecoveryStats;
 pub use superblock::{OpenError, Superblocks, read_superblocks};
-pub(crate) use versions::{Target, Version, settle};
+pub(crate) use versions::{Version, settle};
 
 impl Recovery {
     /// Finds out what the device holds and makes it visible.

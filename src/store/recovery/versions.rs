@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::format::Sequence;
-use crate::store::index::word::{Location, SizeClass};
+use crate::clock::Timestamp;
+use crate::format::{FooterRecord, GRANULE, Kill, Sequence};
+use crate::store::index::word::{LOCATION_BITS, Location, SLOT_LEN_MAX, SizeClass};
 
 /// Versions in one piece of memory of a part, once the part is that large.
 const CHUNK_LEN_MAX: usize = 1024;
@@ -25,47 +26,87 @@ pub(super) fn part_of(key_hash: u64) -> usize {
     usize::try_from(key_hash % PARTS as u64).unwrap_or(0)
 }
 
-/// One version of a key, or a tombstone (`target` of `None`).
+/// One version of a key, or a tombstone.
 #[derive(Clone, Copy)]
 pub(crate) struct Version {
     pub key_hash: u64,
     pub sequence: Sequence,
-    pub target: Option<Target>,
+    /// Location, above it the slot's length in granules, above that the two flags, so that a version
+    /// takes 24 bytes. Location 0 is of no slot: a tombstone, or an entry that has ended.
+    rest: u64,
 }
-
-/// Location and slot length in granules in eight bytes, so that a version takes 24.
-#[derive(Clone, Copy)]
-pub(crate) struct Target(std::num::NonZeroU64);
 
 const _: () = assert!(size_of::<Version>() == 24);
-const TARGET_LOCATION_BITS: u32 = 40;
+const LEN_SHIFT: u32 = LOCATION_BITS;
+const LEN_BITS: u32 = 20;
+const _: () = assert!(SLOT_LEN_MAX / GRANULE < 1 << LEN_BITS);
+/// Older versions of the key hash are dead.
+const KILLS_OLDER: u64 = 1 << 62;
+/// It lives, by what its record says of its end.
+const IS_LIVE: u64 = 1 << 63;
 
-impl Target {
-    pub fn new(location: Location, slot_len: u64) -> Option<Target> {
-        let granules = slot_len.div_ceil(crate::format::GRANULE);
-        std::num::NonZeroU64::new(location.0 | granules << TARGET_LOCATION_BITS).map(Target)
-    }
-
-    pub fn location(self) -> Location {
-        Location(self.0.get() & ((1 << TARGET_LOCATION_BITS) - 1))
-    }
-
-    pub fn class(self) -> SizeClass {
-        SizeClass::of((self.0.get() >> TARGET_LOCATION_BITS) * crate::format::GRANULE)
-    }
-}
-
-/// Leaves the newest version of each key, a tombstone included. Of a version and a tombstone
-/// with the same sequence the version stays: it is the one that the record was made from.
-pub(crate) fn settle(versions: &mut Vec<Version>) {
+/// Leaves the newest version of each key hash, a tombstone included. Of a version and a tombstone
+/// with the same sequence the version stays: it is the one that the tombstone was made from.
+///
+/// Shows `dropped` each live version that goes although nothing newer says that it is dead: it is of
+/// another key with the same hash.
+pub(crate) fn settle(versions: &mut Vec<Version>, mut dropped: impl FnMut(&Version)) {
     versions.sort_unstable_by(|a, b| {
-        let equal = || a.target.is_none().cmp(&b.target.is_none());
+        let equal = || a.location().is_none().cmp(&b.location().is_none());
         a.rank().cmp(&b.rank()).then_with(equal)
     });
-    versions.dedup_by_key(|version| version.key_hash);
+    let mut is_dead = versions.first().is_some_and(Version::kills_older);
+    versions.dedup_by(|older, newest| {
+        let is_older = older.key_hash == newest.key_hash;
+        if is_older && !is_dead && older.rest & IS_LIVE != 0 {
+            dropped(older);
+        }
+        is_dead = older.kills_older() || (is_older && is_dead);
+        is_older
+    });
 }
 
 impl Version {
+    /// The version in the slot at `location`, as its record says; it counts as live until `now`
+    /// is its end.
+    pub fn of(record: &FooterRecord, location: Location, now: Timestamp) -> Version {
+        let granules = record.slot_len.div_ceil(GRANULE);
+        let mut rest = location.0 | granules << LEN_SHIFT;
+        if record.supersedes {
+            rest |= KILLS_OLDER;
+        }
+        if record.keep_until > now {
+            rest |= IS_LIVE;
+        }
+        Version { key_hash: record.key_hash, sequence: record.sequence, rest }
+    }
+
+    /// A version that has ended. It still hides older ones of its key.
+    pub fn ended(record: &FooterRecord) -> Version {
+        let rest = if record.supersedes { KILLS_OLDER } else { 0 };
+        Version { key_hash: record.key_hash, sequence: record.sequence, rest }
+    }
+
+    /// A tombstone.
+    pub fn tombstone(kill: &Kill) -> Version {
+        Version { key_hash: kill.key_hash, sequence: kill.sequence, rest: KILLS_OLDER }
+    }
+
+    /// Where its slot is, if it has one.
+    pub fn location(&self) -> Option<Location> {
+        let location = Location(self.rest & ((1 << LOCATION_BITS) - 1));
+        (location.0 > 0).then_some(location)
+    }
+
+    /// The class of its slot.
+    pub fn class(&self) -> SizeClass {
+        SizeClass::of((self.rest >> LEN_SHIFT & ((1 << LEN_BITS) - 1)) * GRANULE)
+    }
+
+    fn kills_older(&self) -> bool {
+        self.rest & KILLS_OLDER != 0
+    }
+
     /// Sorts by key, then newest first. One number, as comparing it takes no branch.
     fn rank(&self) -> u128 {
         u128::from(self.key_hash.rotate_right(SHARD_BITS)) << 64 | u128::from(!self.sequence.0)
@@ -217,10 +258,66 @@ impl Tile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::Kind;
+
+    const NOW: Timestamp = Timestamp(1000);
+
+    fn record(key_hash: u64, sequence: u64) -> FooterRecord {
+        FooterRecord {
+            key_hash,
+            sequence: Sequence(sequence),
+            offset: 4096,
+            slot_len: 64,
+            kind: Kind::Object,
+            supersedes: false,
+            keep_until: Timestamp(2000),
+        }
+    }
 
     fn version(key_hash: u64, sequence: u64, location: u64) -> Version {
-        let target = (location > 0).then(|| Target::new(Location(location), 64)).flatten();
-        Version { key_hash, sequence: Sequence(sequence), target }
+        if location == 0 {
+            return Version::tombstone(&Kill { key_hash, sequence: Sequence(sequence) });
+        }
+        Version::of(&record(key_hash, sequence), Location(location), NOW)
+    }
+
+    #[test]
+    fn a_version_gives_back_what_it_was_made_of() {
+        let last = Location((1 << LOCATION_BITS) - 1);
+        for slot_len in [64, 4096, SLOT_LEN_MAX / GRANULE * GRANULE] {
+            for supersedes in [false, true] {
+                let record = FooterRecord { slot_len, supersedes, ..record(1, 5) };
+                let version = Version::of(&record, last, NOW);
+                assert_eq!(version.location(), Some(last));
+                assert_eq!(version.class(), SizeClass::of(slot_len));
+                assert_eq!(version.kills_older(), supersedes);
+                assert_eq!(Version::ended(&record).location(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn what_goes_without_being_dead_is_shown() {
+        let supersedes = |sequence, location| {
+            let record = FooterRecord { supersedes: true, ..record(1, sequence) };
+            Version::of(&record, Location(location), NOW)
+        };
+        let of_end = |sequence| FooterRecord { keep_until: NOW, ..record(1, sequence) };
+        let ended = |sequence, location| Version::of(&of_end(sequence), Location(location), NOW);
+        let cases = [
+            (vec![version(1, 7, 70), version(1, 5, 50), version(1, 6, 60)], vec![60, 50]),
+            (vec![version(1, 5, 50), Version::ended(&of_end(7))], vec![50]),
+            (vec![version(1, 5, 50), supersedes(7, 70)], vec![]),
+            (vec![version(1, 7, 70), version(1, 6, 0), version(1, 5, 50)], vec![]),
+            (vec![version(1, 7, 70), supersedes(6, 60), version(1, 5, 50)], vec![60]),
+            (vec![version(1, 7, 70), ended(5, 50)], vec![]),
+            (vec![version(1, 7, 0), version(2, 5, 50), version(2, 4, 40)], vec![40]),
+        ];
+        for (mut versions, expected) in cases {
+            let mut shown = Vec::new();
+            settle(&mut versions, |version| shown.push(version.location().unwrap().0));
+            assert_eq!(shown, expected);
+        }
     }
 
     #[test]
@@ -233,9 +330,8 @@ mod tests {
             version(3, 4, 0),
             version(3, 4, 40),
         ];
-        settle(&mut versions);
-        let left: Vec<u64> =
-            versions.iter().map(|v| v.target.map_or(0, |target| target.location().0)).collect();
+        settle(&mut versions, |_| {});
+        let left: Vec<u64> = versions.iter().map(|v| v.location().map_or(0, |at| at.0)).collect();
         assert_eq!(left, [70, 0, 40]);
     }
 
