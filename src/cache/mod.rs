@@ -29,8 +29,8 @@ use crate::clock::Clock;
 use crate::device::Device;
 use crate::planted::{self, Bug};
 use crate::store::{
-    NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Stale, Store, TestKnobs,
-    Ticket,
+    DeviceNumber, NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Stale,
+    Store, TestKnobs, Ticket,
 };
 use ram::RamTier;
 use staging::Staging;
@@ -187,6 +187,7 @@ impl Cache {
         let device_options = DeviceOptions {
             flush_interval: options.flush_interval,
             scrub_bytes_per_sec: options.scrub_bytes_per_sec,
+            device_number: DeviceNumber(0),
             range_buffer_bytes: options.range_buffer_bytes,
             knobs: options.knobs,
         };

@@ -24,7 +24,7 @@ const SLICE_SIZE_MAX: u64 = 1 << 20;
 const REGIONS_FOR_OTHERS: u32 = 4;
 const GRANULES: [u32; 3] = [16, 32, 64];
 /// Granules that an index word can name, less those kept for entries without a place on the device.
-const LOCATIONS_MAX: u64 = (1 << 40) - (1 << 32);
+pub const LOCATIONS_MAX: u64 = (1 << 40) - (1 << 32);
 
 /// How a device is divided. Fixed at format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

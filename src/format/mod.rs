@@ -20,7 +20,7 @@ pub use features::{FeatureNames, Features};
 pub use footer::{
     EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer,
 };
-pub use layout::{DEVICE_SIZE_MAX, Layout, LayoutError, SUPERBLOCK_SPACE};
+pub use layout::{DEVICE_SIZE_MAX, LOCATIONS_MAX, Layout, LayoutError, SUPERBLOCK_SPACE};
 pub use locator::{LOCATOR_LEN, LOCATOR_OFFSET, Locator};
 pub use region::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse};
 pub use secret::Secret;

@@ -3,10 +3,13 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::format::Layout;
+use crate::store::entry::Entry;
 use crate::store::index::word::{Location, SizeClass, Word};
 use crate::store::index::{Index, Locked};
+use crate::store::place::{DeviceNumber, Place};
 use crate::store::ram_tier::Resident;
 use crate::store::region::row::Region;
 use crate::store::region::table::RegionTable;
@@ -18,6 +21,9 @@ pub(super) struct Catalog {
     pub(super) regions: Arc<RegionTable>,
     pub(super) resident: Arc<dyn Resident>,
     layout: Layout,
+    device: DeviceNumber,
+    /// The number of the last entry that was kept in RAM only; 0 before the first.
+    last_in_ram: AtomicU64,
 }
 
 /// The index entries of one bucket, locked. Reclaim counts on it that no index entry means nothing alive.
@@ -29,7 +35,9 @@ pub(super) struct Bucket<'a> {
 impl Catalog {
     /// Without entries.
     pub fn new(regions: Arc<RegionTable>, resident: Arc<dyn Resident>, layout: Layout) -> Catalog {
-        Catalog { index: Index::new(), regions, resident, layout }
+        let device = regions.device();
+        let last_in_ram = AtomicU64::new(0);
+        Catalog { index: Index::new(), regions, resident, layout, device, last_in_ram }
     }
 
     /// Locks the bucket of a key; see [`Index::lock`].
@@ -49,6 +57,26 @@ impl Catalog {
         })
     }
 
+    /// Removes the index entries of a shard whose entries are in RAM only.
+    pub fn sweep_in_ram(&self, shard: usize) {
+        if self.last_in_ram.load(Ordering::Acquire) > 0 {
+            self.index.sweep_shard(shard, |word| word.location().is_in_ram());
+        }
+    }
+
+    /// The place that an index entry in a locked bucket names.
+    #[inline]
+    pub fn place_of(&self, bucket: &Locked<'_>, word: Word) -> Place {
+        let location = word.location();
+        if location.is_in_ram() {
+            // If its location was given again since, nobody finds it any more.
+            let number = location.number_in_ram(self.last_in_ram.load(Ordering::Acquire));
+            return Place::in_ram(self.device, number);
+        }
+        let (region, _) = location.split(&self.layout);
+        self.regions.life(region).place_of(word, bucket)
+    }
+
     #[inline]
     fn uncount(&self, word: Word) {
         let (region, _) = word.location().split(&self.layout);
@@ -66,9 +94,24 @@ impl Bucket<'_> {
         self.entries.insert(location, class);
     }
 
-    /// Adds the index entry of what is in RAM only, in no region.
-    pub fn insert_in_ram(&mut self, location: Location, class: SizeClass) {
-        self.entries.insert(location, class);
+    /// Adds an entry that is in RAM only, and the index entry of it; gives those that were lost for it,
+    /// whose index entries must go once the bucket is released.
+    #[must_use]
+    pub fn insert_in_ram(
+        &mut self,
+        class: SizeClass,
+        entry_at: impl FnOnce(Place) -> Entry,
+    ) -> Vec<Entry> {
+        let catalog = self.catalog;
+        let number = catalog.last_in_ram.fetch_add(1, Ordering::AcqRel) + 1;
+        let place = Place::in_ram(catalog.device, number);
+        let mut lost = catalog.resident.insert(entry_at(place));
+        let put_out = lost.len();
+        lost.retain(|entry| entry.place() != place);
+        if lost.len() == put_out {
+            self.entries.insert(place.location(), class);
+        }
+        lost
     }
 
     /// Removes the index entry with exactly this location.
@@ -98,5 +141,112 @@ impl<'a> Deref for Bucket<'a> {
     #[inline]
     fn deref(&self) -> &Locked<'a> {
         &self.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::SimDevice;
+    use crate::store::formatting::FormatOptions;
+    use crate::store::lookup::sought::Stale;
+    use crate::store::mutation::request::{Condition, Lifetime, Value};
+    use crate::store::options::Options;
+    use crate::store::shared::Store;
+
+    /// Keeps all that it is offered.
+    #[derive(Default)]
+    struct Everything(Mutex<HashMap<Place, Entry>>);
+
+    impl Resident for Everything {
+        fn admits(&self, _: u64) -> bool {
+            true
+        }
+
+        fn get(&self, place: Place) -> Option<Entry> {
+            self.0.lock().get(&place).cloned()
+        }
+
+        fn insert(&self, entry: Entry) -> Vec<Entry> {
+            self.0.lock().insert(entry.place(), entry);
+            Vec::new()
+        }
+
+        fn remove(&self, place: Place) {
+            self.0.lock().remove(&place);
+        }
+
+        fn is_on(&self) -> bool {
+            true
+        }
+    }
+
+    /// A store on a device like all others that this makes.
+    async fn open(tier: &Arc<Everything>, device_number: DeviceNumber) -> Store {
+        let clock = Clock::manual(Timestamp(1_000_000));
+        let sim = SimDevice::new(4 << 20, 4096);
+        let format = FormatOptions { region_size: Some(256 << 10), ..FormatOptions::default() };
+        Store::format(&sim.open(), &format, &clock).await.unwrap();
+        let options = Options { device_number, ..Options::default() };
+        let store = Store::open(sim.open(), options, clock, Arc::clone(tier) as _).await.unwrap();
+        store.recovered().await;
+        store
+    }
+
+    async fn put(store: &Store, key: &str, body: &[u8], ram_only: bool) {
+        let stored_at = Timestamp(1_000_000);
+        let end = stored_at.plus(Duration::from_secs(1000));
+        let lifetime = Lifetime { stored_at, fresh_until: end, keep_until: end };
+        let value = Value { metadata: b"", body, lifetime, ram_only };
+        store.put(key.as_bytes(), &value, Condition::Always, None).await.unwrap();
+    }
+
+    async fn get(store: &Store, key: &str) -> Option<Vec<u8>> {
+        store.lookup(key.as_bytes(), Stale::Refuse).await.map(|(entry, _)| entry.body().to_vec())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stores_that_share_a_ram_tier_give_what_is_on_their_own_devices() {
+        let tier = Arc::new(Everything::default());
+        let stores = [open(&tier, DeviceNumber(0)).await, open(&tier, DeviceNumber(1)).await];
+        for ram_only in [false, true] {
+            for (store, body) in stores.iter().zip([b"one", b"two"]) {
+                put(store, "key", body, ram_only).await;
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            for _ in 0..2 {
+                for (store, body) in stores.iter().zip([b"one", b"two"]) {
+                    assert_eq!(get(store, "key").await.unwrap(), body);
+                }
+            }
+            assert_eq!(tier.0.lock().len(), 2, "both are in it");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_in_ram_only_whose_location_was_given_again_is_lost_and_no_other() {
+        let tier = Arc::new(Everything::default());
+        let store = open(&tier, DeviceNumber(0)).await;
+        put(&store, "old", b"old body", true).await;
+        let number = &store.shared.catalog.last_in_ram;
+        number.fetch_add((1 << 32) - 1, Ordering::AcqRel);
+        assert_eq!(get(&store, "old").await.unwrap(), b"old body", "it was not given again yet");
+        put(&store, "new", b"new body", true).await;
+        let places: Vec<Place> = tier.0.lock().keys().copied().collect();
+        assert_eq!(places[0].location(), places[1].location());
+        assert_ne!(places[0], places[1]);
+        for _ in 0..2 {
+            assert_eq!(get(&store, "old").await, None);
+            assert_eq!(get(&store, "new").await.unwrap(), b"new body");
+        }
+        put(&store, "old", b"again", true).await;
+        assert_eq!(get(&store, "old").await.unwrap(), b"again");
+        assert_eq!(get(&store, "new").await.unwrap(), b"new body");
     }
 }

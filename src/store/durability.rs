@@ -7,9 +7,7 @@ use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 
 use crate::device::{AlignedBuf, DeviceError};
-use crate::store::log::append::Unfilled;
 use crate::store::log::core::Log;
-use crate::store::log::slot::Slot;
 use crate::store::log::write::{Ticket, Waiter};
 use crate::store::mutation::request::StoreError;
 use crate::store::shared::Store;
@@ -62,21 +60,6 @@ impl Store {
         }
     }
 
-    /// Releases the append lock after an append, having copied to the log what is too long to be copied
-    /// under it.
-    pub(super) fn fill_and_release(
-        &self,
-        mut log: MutexGuard<'_, Log>,
-        slot: &Slot<'_>,
-        unfilled: Option<Unfilled>,
-    ) {
-        if let Some(mut unfilled) = unfilled {
-            MutexGuard::unlocked(&mut log, || unfilled.fill(slot));
-            log.end_fill(unfilled);
-        }
-        self.release(log);
-    }
-
     /// Counts a failure of the device, and says so where it begins or gets worse.
     pub(super) fn note_failure(&self, error: &DeviceError) {
         let error = error as &dyn std::error::Error;
@@ -125,10 +108,5 @@ impl Store {
 
     pub(super) async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
         if self.is_durable(ticket) { Ok(()) } else { self.flush_through(ticket).await }
-    }
-
-    /// Free regions that reclaim keeps ahead: a 32nd of the device, at least 2 and at most 64.
-    pub(super) fn free_target(&self) -> usize {
-        (self.shared.layout.region_count as usize / 32).clamp(2, 64)
     }
 }

@@ -14,7 +14,7 @@ use crate::store::entry::Entry;
 use crate::store::index::Locked;
 use crate::store::index::word::{Location, SizeClass, Word};
 use crate::store::large::slice_place::SlicePlace;
-use crate::store::place::{Life, Place};
+use crate::store::place::Place;
 use crate::store::shared::Store;
 
 /// Slices looked for in the index without letting others run: some tens of microseconds.
@@ -98,7 +98,7 @@ impl Store {
         candidates.sort_unstable_by_key(|found| {
             let place = found.place();
             // What is in memory only costs no read; its locations are given from the highest down.
-            let in_ram_only = self.is_in_ram_only(place);
+            let in_ram_only = place.is_in_ram();
             let at = if in_ram_only { !place.location().0 } else { place.location().0 };
             std::cmp::Reverse((in_ram_only, place.generation(), at))
         });
@@ -124,25 +124,18 @@ impl Store {
 
     /// The place that a word in a locked bucket names.
     pub(super) fn place_of(&self, bucket: &Locked<'_>, word: Word) -> Place {
-        let (region, _) = word.location().split(&self.shared.layout);
-        let row = self.shared.catalog.regions.get(region);
-        let generation = row.map_or(Sequence(0), |row| row.generation());
-        Life::new(region, generation).place_of(word, bucket)
+        self.shared.catalog.place_of(bucket, word)
     }
 
     /// Whether an entry may be found: until recovery is complete only those stored since the start,
     /// whatever is in the index already.
     pub(super) fn is_visible(&self, place: Place) -> bool {
-        self.shared.is_recovered() || !self.is_of_earlier_start(place) || self.is_in_ram_only(place)
+        self.shared.is_recovered() || !self.is_of_earlier_start(place) || place.is_in_ram()
     }
 
     /// Whether an entry on the device was stored before this start.
     pub(super) fn is_of_earlier_start(&self, place: Place) -> bool {
         place.generation().epoch() <= self.shared.recovery.opened_epoch
-    }
-
-    pub(super) fn is_in_ram_only(&self, place: Place) -> bool {
-        self.shared.catalog.regions.get(place.region(&self.shared.layout)).is_none()
     }
 
     /// Whether an entry may be served now, by purges and time.
@@ -217,8 +210,7 @@ impl Store {
 
     /// Whether the region of a place is in the same life still; true for entries in RAM only.
     pub(super) fn is_present(&self, place: Place) -> bool {
-        self.shared.catalog.regions.is_in(place.split(&self.shared.layout).0)
-            || self.is_in_ram_only(place)
+        self.shared.catalog.regions.is_in(place.split(&self.shared.layout).0) || place.is_in_ram()
     }
 
     /// The entry at a candidate's place, if the RAM tier has it.
@@ -242,7 +234,7 @@ impl Store {
     /// Removes the words of entries that the RAM tier put out and that are nowhere else.
     pub(super) fn drop_lost(&self, lost: &[Entry]) {
         for entry in lost {
-            if self.is_in_ram_only(entry.place()) {
+            if entry.place().is_in_ram() {
                 let key_hash = self.key_hash(entry.key());
                 self.shared.catalog.lock(key_hash).remove(entry.place().location());
             }

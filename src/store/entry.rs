@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, Sequence};
+use crate::store::log::slot::Slot;
 use crate::store::mutation::request::Lifetime;
 use crate::store::place::Place;
 
@@ -30,15 +31,16 @@ impl SlotBytes {
 }
 
 impl SlotBytes {
-    /// `len` bytes as `write` makes them of zeros, made where they stay.
-    pub(super) fn written(len: usize, write: impl FnOnce(&mut [u8])) -> SlotBytes {
+    /// A slot but for its header, which an entry in memory has decoded; made where it stays.
+    pub(super) fn of(slot: &Slot<'_>) -> SlotBytes {
+        let len = usize::try_from(slot.len()).unwrap_or(usize::MAX);
         if len > BESIDE_COUNT_LEN_MAX {
             let mut bytes = vec![0; len];
-            write(&mut bytes);
+            slot.write_behind_header(&mut bytes);
             return SlotBytes::Large(Bytes::from(bytes));
         }
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
-        write(Arc::make_mut(&mut bytes));
+        slot.write_behind_header(Arc::make_mut(&mut bytes));
         SlotBytes::Small(bytes)
     }
 }

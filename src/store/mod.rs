@@ -49,7 +49,7 @@ pub use mutation::request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
 };
 pub use options::{Options, SCRUB_BYTES_PER_SEC, TestKnobs};
-pub use place::Place;
+pub use place::{DeviceNumber, Place};
 pub use ram_tier::{NotResident, Resident};
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
 // What a look at a device without a store needs too.

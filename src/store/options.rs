@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::store::log::sequences::PER_EPOCH;
+use crate::store::place::DeviceNumber;
 
 /// Bytes that the scrubber reads each second, unless told otherwise: 4 TB in three days and 16 TB in
 /// eleven, one to three hundredths of what an NVMe or SATA disk gives, a tenth of a slow hard disk.
@@ -15,6 +16,8 @@ pub struct Options {
     pub flush_interval: Duration,
     /// Bytes that are read each second at most to verify what is on the device; 0 does not.
     pub scrub_bytes_per_sec: u64,
+    /// Which one it is of the devices whose stores share a RAM tier. No two of them have the same.
+    pub device_number: DeviceNumber,
     /// Bytes of memory that bodies on their way to clients share.
     pub range_buffer_bytes: u64,
     /// What only tests change.
@@ -35,6 +38,7 @@ impl Default for Options {
         Options {
             flush_interval: Duration::from_millis(100),
             scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
+            device_number: DeviceNumber::default(),
             range_buffer_bytes: 64 << 20,
             knobs: TestKnobs::default(),
         }

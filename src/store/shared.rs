@@ -21,7 +21,6 @@ use crate::store::catalog::Catalog;
 use crate::store::counters::Counters;
 use crate::store::index::key_hash::KeyHasher;
 use crate::store::index::unverified::Unverified;
-use crate::store::index::word::Location;
 use crate::store::large::{Discard, LargeObjects};
 use crate::store::log::core::Log;
 use crate::store::log::health::Health;
@@ -254,7 +253,8 @@ impl Shared {
     ) -> Shared {
         let layout = superblock.layout;
         let earlier = (superblock.epoch, superblock.purge_floor);
-        let regions = Arc::new(RegionTable::new(superblock.uuid, &layout, earlier));
+        let regions =
+            Arc::new(RegionTable::new((options.device_number, superblock.uuid), &layout, earlier));
         let memory_alignment = device.geometry().memory_alignment as usize;
         let sequences = Sequences::new(options.knobs.sequences_per_epoch);
         let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences));
@@ -335,11 +335,6 @@ impl Shared {
 
     pub(super) fn set_purge_floor(&self, floor: Sequence) {
         self.dead.purge_floor.store(floor.0, Ordering::Release);
-    }
-
-    /// The place of the `number`th entry that is in RAM only.
-    pub(super) fn ram_place(&self, number: u64) -> Place {
-        Place::in_ram(Location::beyond(number, &self.layout))
     }
 
     pub(super) fn touch_lock(&self, key_hash: u64) -> &Arc<tokio::sync::Mutex<()>> {

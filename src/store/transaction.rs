@@ -1,33 +1,39 @@
-//! How a slot becomes an entry: its place is reserved, the index is verified and points to it, and its bytes
-//! go to the log, all under the append lock. Owns that order; what is verified and displaced, its callers
-//! say.
+//! A change of what there is, under the append lock. Owns the order of its steps: what it needs of the
+//! log is reserved, the index is verified and changed, the slot is appended, the lock is released. What
+//! is verified and displaced, its callers say.
 
 use parking_lot::MutexGuard;
 
-use crate::format::Sequence;
+use crate::format::{Kill, Sequence};
 use crate::store::catalog::Bucket;
 use crate::store::index::word::SizeClass;
-use crate::store::log::append::Reservation;
+use crate::store::log::append::{Reservation, Unfilled};
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
+use crate::store::log::removals::Tombstone;
 use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
 use crate::store::place::Place;
 use crate::store::shared::Store;
 
-/// A slot whose place is reserved. Dropped, nothing has happened.
+/// The append lock, for one change. Dropped, it is released, and nothing that was reserved is used.
 pub(super) struct Transaction<'a> {
     store: &'a Store,
     log: MutexGuard<'a, Log>,
+}
+
+/// A change that has room in the log for its slot.
+pub(super) struct Reserved<'a> {
+    transaction: Transaction<'a>,
     slot: &'a Slot<'a>,
     key_hash: u64,
     at: Reservation,
 }
 
-/// A slot that the index points to. It must be appended: nobody may see the index without it.
+/// A change whose slot the index points to. It must be appended: nobody may see the index without it.
 #[must_use]
 pub(super) struct Pointed<'a> {
-    transaction: Transaction<'a>,
+    reserved: Reserved<'a>,
     sequence: Sequence,
     touches: u32,
 }
@@ -44,61 +50,154 @@ pub(super) struct Written {
     pub touches: u32,
 }
 
+/// What became of the tombstone of a key that was taken out of the index.
+#[derive(Clone, Copy)]
+pub(super) enum TakenOut {
+    /// It is in the log, durable with the ticket.
+    Logged(Ticket),
+    /// It is not in the log. It is written as soon as that can be if it is remembered, else who wants it
+    /// durable has to append it.
+    Unrecorded { tombstone: Tombstone, is_remembered: bool },
+}
+
 impl<'a> Transaction<'a> {
-    /// Reserves the place of a slot of a key, under the append lock.
+    /// Takes the append lock.
+    #[inline]
+    pub fn begin(store: &'a Store) -> Transaction<'a> {
+        Transaction { store, log: store.shared.log.lock() }
+    }
+
+    /// The log.
+    #[inline]
+    pub fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    /// Reserves the place of a slot of a key.
     ///
     /// # Errors
     /// There is no room for `appender` right now; the append lock is released.
     #[inline]
-    pub fn begin(
-        store: &'a Store,
-        mut log: MutexGuard<'a, Log>,
+    pub fn reserve(
+        mut self,
         (slot, key_hash): (&'a Slot<'a>, u64),
         appender: Appender,
-    ) -> Result<Transaction<'a>, NoRoom> {
-        let at = log.reserve(slot, appender, store.shared.clock.now())?;
-        Ok(Transaction { store, log, slot, key_hash, at })
+    ) -> Result<Reserved<'a>, NoRoom> {
+        let at = self.log.reserve(slot.size(), appender, self.store.shared.clock.now())?;
+        Ok(Reserved { transaction: self, slot, key_hash, at })
     }
 
+    /// Changes the index entries of a key in one step, and gives what `change` gave; `None` if `verify`
+    /// says that they are not what they were. Sequences are drawn in `change`: under both locks, so that
+    /// the order of sequences is the order of visibility.
+    #[inline]
+    pub fn change<T>(
+        &mut self,
+        key_hash: u64,
+        verify: impl FnOnce(&Bucket<'_>) -> bool,
+        change: impl FnOnce(&mut Bucket<'_>, &mut Log) -> T,
+    ) -> Option<T> {
+        let mut bucket = self.store.shared.catalog.lock(key_hash);
+        verify(&bucket).then(|| change(&mut bucket, &mut self.log))
+    }
+
+    /// Makes room for one tombstone, which [`Transaction::append_tombstone`] uses.
+    ///
+    /// # Errors
+    /// There is no room for `appender` right now.
+    pub fn reserve_tombstone(&mut self, appender: Appender) -> Result<Reservation, NoRoom> {
+        self.log.reserve_tombstones(1, appender, self.store.shared.clock.now())
+    }
+
+    /// Appends a tombstone that nobody waits for; gives the ticket with which it is durable.
+    pub fn append_tombstone(&mut self, at: Reservation, kill: Kill) -> Ticket {
+        let ticket = self.log.fill_tombstones(at, &[kill], self.store.shared.clock.now());
+        self.log.removal_logged(kill, ticket);
+        ticket
+    }
+
+    /// Appends the tombstone of a key that was just taken out of the index; where that cannot be now,
+    /// the flusher does as soon as it can. A device that refuses writes is tried by the flusher only:
+    /// each failed attempt costs regions.
+    pub fn record(mut self, tombstone: Tombstone) -> TakenOut {
+        let now = self.store.shared.clock.now();
+        let may_append = !self.store.shared.durability.health.is_refusing();
+        let appended = may_append.then(|| self.log.append_tombstone(tombstone, now));
+        let taken_out = match appended {
+            Some(Ok(ticket)) => TakenOut::Logged(ticket),
+            Some(Err(_)) | None => {
+                let is_remembered = self.log.removal_waits(tombstone);
+                TakenOut::Unrecorded { tombstone, is_remembered }
+            }
+        };
+        self.finish();
+        taken_out
+    }
+
+    /// Releases the append lock.
+    #[inline]
+    pub fn finish(self) {
+        self.store.release(self.log);
+    }
+
+    /// Releases the append lock, having copied to the log what is too long to be copied under it.
+    #[inline]
+    fn fill_and_finish(mut self, slot: &Slot<'_>, unfilled: Option<Unfilled>) {
+        if let Some(mut unfilled) = unfilled {
+            MutexGuard::unlocked(&mut self.log, || unfilled.fill(slot));
+            self.log.end_fill(unfilled);
+        }
+        self.finish();
+    }
+}
+
+impl<'a> Reserved<'a> {
     /// Points the index to the slot, in one step with what `displace` takes out of it; `None` if
-    /// `verify` says that the index is not what it was. The sequence is drawn between the two: under
-    /// both locks, so that the order of sequences is the order of visibility.
+    /// `verify` says that the index is not what it was.
     #[inline]
     pub fn point(
         mut self,
         verify: impl FnOnce(&Bucket<'_>) -> bool,
         displace: impl FnOnce(Sequence, &mut Bucket<'_>, &mut Log),
     ) -> Option<Pointed<'a>> {
-        let catalog = &self.store.shared.catalog;
-        let mut bucket = catalog.lock(self.key_hash);
-        if !verify(&bucket) {
-            return None;
-        }
-        let sequence = self.log.draw();
-        displace(sequence, &mut bucket, &mut self.log);
-        let row = catalog.regions.on_device(self.at.region);
-        let touches = row.touches();
-        bucket.insert(row, self.at.place.location(), SizeClass::of(self.slot.len()));
-        drop(bucket);
-        Some(Pointed { transaction: self, sequence, touches })
+        let row = self.transaction.store.shared.catalog.regions.on_device(self.at.region);
+        let (location, class) = (self.at.place.location(), SizeClass::of(self.at.slot_len));
+        let changed = self.transaction.change(self.key_hash, verify, |bucket, log| {
+            let sequence = log.draw();
+            displace(sequence, bucket, log);
+            let touches = row.touches();
+            bucket.insert(row, location, class);
+            (sequence, touches)
+        });
+        let (sequence, touches) = changed?;
+        Some(Pointed { reserved: self, sequence, touches })
+    }
+
+    /// As [`Reserved::point`], of a key that nobody else stores.
+    pub fn point_new(self) -> Pointed<'a> {
+        let Some(pointed) = self.point(|_| true, |_, _, _| {}) else {
+            unreachable!("nothing was verified");
+        };
+        pointed
     }
 }
 
 impl Pointed<'_> {
-    /// The log, locked.
+    /// The log.
     #[inline]
     pub fn log(&self) -> &Log {
-        &self.transaction.log
+        &self.reserved.transaction.log
     }
 
     /// Appends the slot, does `also`, which is given the slot's region, and releases the append lock.
     #[inline]
     pub fn append(self, supersedes: bool, also: impl FnOnce(&mut Log, u32)) -> Written {
-        let Pointed { transaction, sequence, touches } = self;
-        let Transaction { store, mut log, slot, key_hash, at } = transaction;
+        let Pointed { reserved, sequence, touches } = self;
+        let Reserved { mut transaction, slot, key_hash, at } = reserved;
+        let log = &mut transaction.log;
         let (ticket, unfilled) = log.append(at, slot, key_hash, (sequence, supersedes));
-        also(&mut log, at.region);
-        store.fill_and_release(log, slot, unfilled);
+        also(log, at.region);
+        transaction.fill_and_finish(slot, unfilled);
         Written { place: at.place, sequence, supersedes, ticket, touches }
     }
 }

@@ -1,8 +1,12 @@
 //! The 64-bit index word and what it is packed from. Pure values.
 
-use crate::format::Layout;
+use crate::format::{LOCATIONS_MAX, Layout};
 
-const LOCATION_BITS: u32 = 40;
+pub(in crate::store) const LOCATION_BITS: u32 = 40;
+const LOCATION_MAX: u64 = (1 << LOCATION_BITS) - 1;
+/// Locations of entries in RAM only.
+const IN_RAM: u64 = 1 << 32;
+const _: () = assert!(LOCATIONS_MAX + IN_RAM <= LOCATION_MAX + 1, "no device has them");
 const CLASS_BITS: u32 = 6;
 const HIT_BIT: u64 = 1 << 46;
 const SPARE_BIT: u64 = 1 << 47;
@@ -10,8 +14,8 @@ const HASH_SHIFT: u32 = 48;
 
 /// A slot's place on the device, counted in the layout's granules from the start of region 0.
 ///
-/// Locations beyond the end of the last region name entries that are in the RAM tier only. They are
-/// given from the highest down: a device that grows meets them last.
+/// The highest 2^32 locations name entries that are in the RAM tier only. No device is so large that
+/// it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location(pub u64);
 
@@ -22,13 +26,30 @@ impl Location {
         Location((u64::from(region) * layout.region_size + offset) / u64::from(layout.granule))
     }
 
-    /// The `number`th location that is not on the device. After all there are, at least 2^32, they
-    /// come again.
+    /// The location of the `number`th entry that is in RAM only. After 2^32 they come again.
     #[must_use]
-    pub fn beyond(number: u64, layout: &Layout) -> Location {
-        let end = Location::new(layout.region_count, 0, layout).0;
-        let count = (1 << LOCATION_BITS) - end;
-        Location((1 << LOCATION_BITS) - 1 - number % count)
+    pub fn in_ram(number: u64) -> Location {
+        Location(LOCATION_MAX - number % IN_RAM)
+    }
+
+    /// How often all these locations were given before the `number`th.
+    #[must_use]
+    pub fn rounds_in_ram(number: u64) -> u64 {
+        number / IN_RAM
+    }
+
+    /// Whether it is of an entry in RAM only.
+    #[must_use]
+    pub fn is_in_ram(self) -> bool {
+        self.0 > LOCATION_MAX - IN_RAM
+    }
+
+    /// The last number up to `newest` whose location this is; see [`Location::in_ram`].
+    #[must_use]
+    pub fn number_in_ram(self, newest: u64) -> u64 {
+        let round_began = newest - newest % IN_RAM;
+        let number = round_began + (LOCATION_MAX - self.0);
+        if number <= newest { number } else { number.saturating_sub(IN_RAM) }
     }
 
     /// Region and byte offset in it.
@@ -179,13 +200,24 @@ mod tests {
                     assert_eq!(location.split(&layout), (region, offset), "{size}");
                 }
             }
+            assert!(!Location::new(last, layout.region_size - 64, &layout).is_in_ram());
             for number in [0, 1, u64::from(u32::MAX), u64::MAX] {
-                let location = Location::beyond(number, &layout);
-                assert!(location.0 >> LOCATION_BITS == 0);
+                let location = Location::in_ram(number);
+                assert!(location.0 >> LOCATION_BITS == 0 && location.is_in_ram());
                 assert!(location.split(&layout).0 > last, "{size}: {number}");
             }
-            assert_ne!(Location::beyond(0, &layout), Location::beyond((1 << 32) - 1, &layout));
         }
+    }
+
+    #[test]
+    fn what_is_in_ram_only_has_its_number_back_from_its_location() {
+        let newest = 5 * IN_RAM + 17;
+        for number in [newest, newest - 1, newest - 17, newest - 18, newest - IN_RAM + 1] {
+            assert_eq!(Location::in_ram(number).number_in_ram(newest), number);
+        }
+        let location = Location::in_ram(newest - IN_RAM);
+        assert_eq!(location.number_in_ram(newest), newest, "it was given again");
+        assert_eq!(location.number_in_ram(newest - 1), newest - IN_RAM, "before it was not");
     }
 
     #[test]

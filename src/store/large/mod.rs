@@ -239,12 +239,17 @@ pub(in crate::store) struct Discard {
 mod tests {
     use super::*;
     use crate::format::SUPERBLOCK_SPACE;
+    use crate::store::place::DeviceNumber;
 
     /// Forty regions of 256 KiB.
     fn on_device() -> LargeObjects {
         let size = 2 * SUPERBLOCK_SPACE + ((40 * 256) << 10);
         let layout = Layout::plan(size, 4096, Some(256 << 10)).unwrap();
-        let regions = RegionTable::new(crate::format::Uuid([1; 16]), &layout, (0, Sequence(0)));
+        let regions = RegionTable::new(
+            (DeviceNumber(0), crate::format::Uuid([1; 16])),
+            &layout,
+            (0, Sequence(0)),
+        );
         LargeObjects::new(&layout, Arc::new(regions))
     }
 

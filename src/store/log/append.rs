@@ -8,9 +8,9 @@ use crate::store::log::chunks::COPY_LEN_MAX;
 use crate::store::log::core::{Log, OpenRegion};
 use crate::store::log::placement;
 use crate::store::log::room::{BACKLOG_MAX, FREE_RESERVE, REMOVALS_BACKLOG_MAX, REMOVALS_SHARE};
-use crate::store::log::slot::Slot;
+use crate::store::log::slot::{Slot, SlotSize};
 use crate::store::log::write::Ticket;
-use crate::store::place::{Life, Place};
+use crate::store::place::Place;
 
 /// Where a slot will be. Valid until the append lock is released.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,8 @@ pub struct Reservation {
     pub region: u32,
     /// Byte offset of the slot in the region.
     pub offset: u64,
+    /// Length of the slot in bytes.
+    pub slot_len: u64,
     /// Both, in the life in which the slot is written.
     pub place: Place,
 }
@@ -41,17 +43,17 @@ impl Unfilled {
 }
 
 impl Log {
-    /// Finds the place of a slot of `slot_len` bytes, opening a region or a chunk where needed.
+    /// Finds the place of a slot of this size, opening a region or a chunk where needed.
     ///
     /// # Errors
     /// There is no room right now.
     pub fn reserve(
         &mut self,
-        slot: &Slot<'_>,
+        size: SlotSize,
         appender: Appender,
         now: Timestamp,
     ) -> Result<Reservation, NoRoom> {
-        let slot_len = slot.len();
+        let slot_len = size.len;
         self.check_epoch(appender)?;
         let backlog_max = match appender {
             Appender::Client => BACKLOG_MAX,
@@ -75,15 +77,15 @@ impl Log {
             if appender == Appender::Removal && self.free.is_empty() && is_share_used {
                 return Err(NoRoom::Regions);
             }
-            if open.broken || !self.fits(open, slot, offset + slot_len) {
+            if open.broken || !self.fits(open, size, offset) {
                 self.seal(now);
                 continue;
             }
             match self.chunks.room_until() {
                 Some(end) if offset + slot_len <= end => {
-                    let life = Life::new(open.region, open.generation);
+                    let life = self.regions.life_of(open.region, open.generation);
                     let place = life.place(offset, &self.layout);
-                    return Ok(Reservation { region: open.region, offset, place });
+                    return Ok(Reservation { region: open.region, offset, slot_len, place });
                 }
                 Some(_) => self.freeze(now),
                 None => self.chunks.open(slot_len),
@@ -102,7 +104,7 @@ impl Log {
         self.open = Some(OpenRegion {
             region,
             generation,
-            seed: self.regions.seed_of(Life::new(region, generation)),
+            seed: self.regions.seed_of(self.regions.life_of(region, generation)),
             // Growing it later would be a copy under the append lock.
             footer: Footer {
                 records: Vec::with_capacity(self.records_expected),
@@ -126,6 +128,7 @@ impl Log {
         let Some(open) = self.open.as_mut().filter(|open| open.region == at.region) else {
             panic!("a reservation is filled before the append lock is released");
         };
+        assert_eq!(at.slot_len, slot.len(), "a slot is as long as it was reserved");
         let range = at.offset..at.offset + slot.len();
         let mut unfilled = None;
         if slot.len() > COPY_LEN_MAX as u64 {

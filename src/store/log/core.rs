@@ -60,7 +60,6 @@ pub struct Log {
     pub(super) reinsert_credit: u64,
     /// Bytes that clients stored since the device was opened.
     pub(super) stored: u64,
-    pub(super) ram_places: u64,
     /// The flusher will come for the tail by itself.
     pub(super) tail_is_due: bool,
 }
@@ -93,7 +92,6 @@ impl Log {
             removals: Removals::default(),
             reinsert_credit: 0,
             stored: 0,
-            ram_places: 0,
             tail_is_due: false,
         }
     }
@@ -133,17 +131,6 @@ impl Log {
 
     pub(super) fn lacks_words(&self) -> bool {
         self.recovering || self.freeing || self.regions.unindexed_count() > 0
-    }
-
-    /// A number that names the next entry kept in the RAM tier only.
-    pub fn next_ram_place(&mut self) -> u64 {
-        self.ram_places += 1;
-        self.ram_places
-    }
-
-    /// Whether any entry was kept in the RAM tier only since the device was opened.
-    pub fn has_ram_places(&self) -> bool {
-        self.ram_places > 0
     }
 
     /// The bytes `range` of a region, if all of them are in memory.

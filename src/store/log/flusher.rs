@@ -11,6 +11,7 @@ use crate::device::{DeviceError, WriteSlice};
 use crate::format::{REGION_HEADER_LEN, RegionHeader, Superblock};
 use crate::store::counters::count;
 use crate::store::log::footers::Footers;
+use crate::store::log::room::free_target;
 use crate::store::log::write::{Due, PendingWrite, Ticket};
 use crate::store::shared::Store;
 use crate::store::superblock::write_superblock;
@@ -49,7 +50,7 @@ pub(in crate::store) struct Flusher {
 
 impl Flusher {
     pub fn new(store: Store) -> Flusher {
-        let footers = Footers::new(store.free_target() / 2);
+        let footers = Footers::new(free_target(&store.shared.layout) / 2);
         Flusher { store, deadlines: Deadlines::default(), footers }
     }
 
@@ -131,7 +132,7 @@ impl Flusher {
         let removals_wait = log.removals_waiting() > 0;
         let at_risk = log.appended();
         let is_blocked = log.is_blocked();
-        let short_of_regions = log.free_count() < self.store.free_target();
+        let short_of_regions = log.is_short_of_regions();
         drop(log);
         if short_of_regions {
             self.store.shared.signals.wake_reclaimer.notify_one();

@@ -1,9 +1,9 @@
 //! Room in the log: who may take how much, and what is free. Owns the limits.
 
-use crate::format::{Footer, round_up};
+use crate::format::{Footer, Layout, round_up};
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::{Log, OpenRegion};
-use crate::store::log::slot::Slot;
+use crate::store::log::slot::SlotSize;
 
 /// Bytes that may wait to be written before stores have to wait.
 pub const BACKLOG_MAX: u64 = 64 << 20;
@@ -21,12 +21,22 @@ pub const REMOVALS_SHARE: u64 = 2;
 /// One re-inserted byte for this many stored ones: it bounds write amplification by re-insertion to 1/16.
 pub const REINSERT_SHARE: u64 = 16;
 
+/// Free regions that reclaim keeps ahead: a 32nd of the device, at least 2 and at most 64.
+pub fn free_target(layout: &Layout) -> usize {
+    (layout.region_count as usize / 32).clamp(2, 64)
+}
+
 impl Log {
-    pub(super) fn fits(&self, open: &OpenRegion, slot: &Slot<'_>, end: u64) -> bool {
-        let kills = open.footer.kills.len() + slot.kill_count();
+    /// Whether reclaim has regions to free.
+    pub fn is_short_of_regions(&self) -> bool {
+        self.free.len() < free_target(&self.layout)
+    }
+
+    pub(super) fn fits(&self, open: &OpenRegion, slot: SlotSize, offset: u64) -> bool {
+        let kills = open.footer.kills.len() + slot.tombstones;
         let alignment = self.layout.alignment;
         let footer = Footer::len_for(open.footer.records.len() + 1, kills, alignment);
-        round_up(end, u64::from(alignment)) + footer <= self.layout.region_size
+        round_up(offset + slot.len, u64::from(alignment)) + footer <= self.layout.region_size
     }
 
     pub(super) fn has_open_room(&self) -> bool {

@@ -8,7 +8,6 @@ use crate::format::{Footer, LogKind, RegionHeader, RegionUse, Sequence, Superblo
 use crate::store::log::appender::Appender;
 use crate::store::log::core::{Incomplete, Log};
 use crate::store::log::write::{AfterWrite, SealedRegion, Ticket};
-use crate::store::place::Life;
 use crate::store::region::state::RegionState;
 
 impl Log {
@@ -56,7 +55,7 @@ impl Log {
         footer: Footer,
         stamp: Timestamp,
     ) {
-        let seed = self.regions.seed_of(Life::new(region, generation));
+        let seed = self.regions.seed_of(self.regions.life_of(region, generation));
         let log = self.regions.on_device(region).log();
         self.chunks.push_footer(SealedRegion { region, generation, log, seed, footer, stamp });
     }

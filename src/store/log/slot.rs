@@ -49,6 +49,11 @@ impl<'a> Slot<'a> {
         encoded
     }
 
+    /// What it takes of a region.
+    pub fn size(&self) -> SlotSize {
+        SlotSize { len: self.len(), tombstones: self.kill_count() }
+    }
+
     /// Length in bytes, padded to the granule.
     pub fn len(&self) -> u64 {
         let len = ENTRY_HEADER_LEN
@@ -125,6 +130,23 @@ impl<'a> Slot<'a> {
             at += part.len();
         }
         target[at..].fill(0);
+    }
+}
+
+/// What a slot takes of a region: enough to reserve its place before its sequence is drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotSize {
+    /// Bytes, padded to the granule.
+    pub len: u64,
+    /// Tombstones, for the footer.
+    pub tombstones: usize,
+}
+
+impl SlotSize {
+    /// Of a slot of `count` tombstones.
+    pub fn of_tombstones(count: usize) -> SlotSize {
+        let len = round_up((ENTRY_HEADER_LEN + count * KILL_LEN) as u64, GRANULE);
+        SlotSize { len, tombstones: count }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::store::log::core::{Incomplete, Log};
 use crate::store::log::removals::Tombstone;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::slot::Slot;
+use crate::store::place::DeviceNumber;
 use crate::store::region::table::RegionTable;
 
 const NOW: Timestamp = Timestamp(10);
@@ -30,7 +31,7 @@ fn log(regions: u64) -> Log {
         time: NOW_AND_WALL,
         unknown_age: 0,
     };
-    let table = RegionTable::new(uuid, &layout, (1, Sequence(0)));
+    let table = RegionTable::new((DeviceNumber(0), uuid), &layout, (1, Sequence(0)));
     let mut log = Log::new(superblock, Arc::new(table), (4096, Sequences::new(64)));
     log.add_vacant((0..layout.region_count).collect());
     log.recovered(Incomplete::default(), NOW);
@@ -48,7 +49,7 @@ fn write_superblock(log: &mut Log) -> bool {
 /// Reclaim opens a region.
 fn open_region(log: &mut Log) {
     let encoded = Slot::encode_kills(&[]);
-    log.reserve(&Slot::of_kills(&encoded, NOW), Appender::Reclaim, NOW).unwrap();
+    log.reserve(Slot::of_kills(&encoded, NOW).size(), Appender::Reclaim, NOW).unwrap();
 }
 
 /// The next epoch is due and becomes durable; true if it begins at once.

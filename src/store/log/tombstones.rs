@@ -4,12 +4,12 @@
 use crate::clock::Timestamp;
 use crate::format::{Kill, LogKind, Sequence};
 use crate::planted::{self, Bug};
+use crate::store::log::append::Reservation;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
 use crate::store::log::removals::{Removal, Tombstone};
-use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot, SlotSize};
 use crate::store::log::write::Ticket;
-use crate::store::place::Life;
 
 /// Slots of tombstones that are appended in one go, under the append lock: some ten microseconds.
 const SLOTS_AT_ONCE: usize = 4;
@@ -39,6 +39,29 @@ impl Log {
         self.append_tombstones(&[tombstone], now)
     }
 
+    /// Reserves the place of a slot of `count` tombstones, at most [`KILLS_PER_SLOT_MAX`].
+    ///
+    /// # Errors
+    /// There is no room for `appender` right now.
+    pub fn reserve_tombstones(
+        &mut self,
+        count: usize,
+        appender: Appender,
+        now: Timestamp,
+    ) -> Result<Reservation, NoRoom> {
+        self.reserve(SlotSize::of_tombstones(count), appender, now)
+    }
+
+    /// Appends a slot of as many tombstones as it was reserved for; gives its ticket.
+    pub fn fill_tombstones(&mut self, at: Reservation, kills: &[Kill], now: Timestamp) -> Ticket {
+        let encoded = Slot::encode_kills(kills);
+        let slot = Slot::of_kills(&encoded, now);
+        let last = kills.iter().map(|kill| kill.sequence).max().unwrap_or_default();
+        let (ticket, unfilled) = self.append(at, &slot, 0, (last, false));
+        assert!(unfilled.is_none(), "a slot of tombstones is short");
+        ticket
+    }
+
     fn append_tombstones(
         &mut self,
         tombstones: &[Tombstone],
@@ -49,16 +72,12 @@ impl Log {
             |tombstone: &&Tombstone| tombstone.asked && !planted::is(Bug::PurgeInOneRegion);
         let purges = tombstones.iter().filter(in_two_logs);
         let purges: Vec<Kill> = purges.map(|tombstone| tombstone.kill).collect();
-        let encoded = Slot::encode_kills(&kills);
-        let slot = Slot::of_kills(&encoded, now);
-        let at = self.reserve(&slot, Appender::Removal, now)?;
+        let at = self.reserve_tombstones(kills.len(), Appender::Removal, now)?;
         if !purges.is_empty() {
             // Behind the other one, which may hand over what waits.
             self.reserve_purges(purges.len(), Appender::Removal, now)?;
         }
-        let last = kills.iter().map(|kill| kill.sequence).max().unwrap_or_default();
-        let (mut ticket, unfilled) = self.append(at, &slot, 0, (last, false));
-        assert!(unfilled.is_none(), "a slot of tombstones is short");
+        let mut ticket = self.fill_tombstones(at, &kills, now);
         if !purges.is_empty() {
             ticket = self.append_purges(&purges);
         }
@@ -152,7 +171,7 @@ impl Log {
         }
         self.seal_purges(now);
         let (region, generation) = self.begin_region(LogKind::Purges, now).ok_or(NoRoom::Purges)?;
-        let seed = self.regions.seed_of(Life::new(region, generation));
+        let seed = self.regions.seed_of(self.regions.life_of(region, generation));
         self.purges.begin(region, generation, seed);
         Ok(())
     }

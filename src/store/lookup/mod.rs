@@ -108,7 +108,7 @@ impl Store {
         }
         if self.shared.catalog.regions.unread_count() > 0
             && self.is_of_earlier_start(candidate.place())
-            && !self.is_in_ram_only(candidate.place())
+            && !candidate.place().is_in_ram()
         {
             count(&self.shared.counters.doubtful_hits);
         }

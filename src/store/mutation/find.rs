@@ -157,7 +157,7 @@ impl Store {
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => continue 'again,
                     // The RAM tier put it out, and with it all there was of it.
-                    Loaded::Damaged if self.is_in_ram_only(candidate.place()) => {
+                    Loaded::Damaged if candidate.place().is_in_ram() => {
                         if self.forget(key_hash, candidate.place()) {
                             continue 'again;
                         }

@@ -83,7 +83,7 @@ impl Store {
                 return Ok((refused, 0));
             }
             let attempt = if tier == Tier::Ram {
-                self.publish_in_ram(key, &change, &found)?
+                self.publish_in_ram(&change, &found)?
             } else {
                 self.publish(&change, &found)?
             };

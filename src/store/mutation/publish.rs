@@ -1,7 +1,6 @@
 //! Changes of clients that become visible: values, heads, slices, and what is kept in RAM only. Owns what is
 //! verified and displaced with each; what was found and who waits is for its callers.
 
-use crate::clock::Timestamp;
 use crate::format::{Kill, Kind, Sequence, SliceKey};
 use crate::planted::{self, Bug};
 use crate::store::catalog::Bucket;
@@ -9,7 +8,6 @@ use crate::store::counters::add;
 use crate::store::entries::Tier;
 use crate::store::entry::{Entry, SlotBytes};
 use crate::store::index::word::SizeClass;
-use crate::store::log::append::Reservation;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
 use crate::store::log::slot::Slot;
@@ -36,15 +34,6 @@ pub(in crate::store) struct Change<'a> {
     pub(in crate::store) fill: Option<Fill>,
 }
 
-/// A slot as long as one of a single tombstone, to reserve its place before its sequence is drawn.
-pub(in crate::store) fn kill_placeholder() -> Slot<'static> {
-    Slot::of_kills(&[0; crate::format::KILL_LEN], Timestamp(0))
-}
-
-pub(in crate::store) fn log_sequence(kills: &[Kill]) -> Sequence {
-    kills.iter().map(|kill| kill.sequence).max().unwrap_or_default()
-}
-
 impl Store {
     /// Writes the slot to the log and points the index to it, unless the words changed.
     pub(in crate::store) fn publish(
@@ -53,16 +42,15 @@ impl Store {
         found: &Found,
     ) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
-        let log = shared.log.lock();
-        self.check_open(change.fill)?;
         let (slot, key_hash) = (change.slot, change.key_hash);
-        let transaction = Transaction::begin(self, log, (slot, key_hash), Appender::Client);
-        let transaction = match transaction {
-            Ok(transaction) => transaction,
+        let transaction = Transaction::begin(self);
+        self.check_open(change.fill)?;
+        let reserved = match transaction.reserve((slot, key_hash), Appender::Client) {
+            Ok(reserved) => reserved,
             Err(why) => return Ok(Attempt::NoRoom(why)),
         };
         shared.recovery.changed.note(key_hash);
-        let pointed = transaction.point(
+        let pointed = reserved.point(
             |bucket| self.is_unchanged(bucket, &found.places),
             |sequence, bucket, log| self.unlink(found, (key_hash, sequence), (bucket, log)),
         );
@@ -82,61 +70,44 @@ impl Store {
         Ok(Attempt::Published(written.sequence, written.ticket))
     }
 
-    /// Keeps the value in the RAM tier only; an older version on the device is killed in the log.
+    /// Keeps the value in the RAM tier only; an older version on the device gets a tombstone.
     pub(in crate::store) fn publish_in_ram(
         &self,
-        key: &[u8],
         change: &Change<'_>,
         found: &Found,
     ) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
-        let len = usize::try_from(change.slot.len()).unwrap_or(usize::MAX);
-        let bytes = SlotBytes::written(len, |target| change.slot.write_behind_header(target));
-        let mut log = shared.log.lock();
+        let (slot, key_hash) = (change.slot, change.key_hash);
+        let bytes = SlotBytes::of(slot);
+        let mut transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
-        let kill = found.may_supersede(&log, change.key_hash);
-        let reserved = if kill {
-            match log.reserve(&kill_placeholder(), Appender::Client, shared.clock.now()) {
-                Ok(at) => Some(at),
-                Err(why) => return Ok(Attempt::NoRoom(why)),
-            }
-        } else {
-            if let Err(why) = log.check_epoch(Appender::Client) {
-                return Ok(Attempt::NoRoom(why));
-            }
-            None
+        let reserved = match found.may_supersede(transaction.log(), key_hash) {
+            true => transaction.reserve_tombstone(Appender::Client).map(Some),
+            false => transaction.log().check_epoch(Appender::Client).map(|()| None),
         };
-        let sequence = log.draw();
-        let header = change.slot.header(sequence, false);
-        let place = shared.ram_place(log.next_ram_place());
-        let entry = Entry::new(header, bytes, place);
-        // The copy comes first: a word without it would be an entry that is lost.
-        let lost = shared.catalog.resident.insert(entry);
-        shared.recovery.changed.note(change.key_hash);
-        let mut bucket = shared.catalog.lock(change.key_hash);
-        if !self.is_unchanged(&bucket, &found.places) {
-            drop(bucket);
-            drop(log);
-            shared.catalog.resident.remove(place);
-            self.drop_lost(&lost);
-            return Ok(Attempt::Changed);
-        }
-        self.unlink(found, (change.key_hash, sequence), (&mut bucket, &mut log));
-        if lost.iter().all(|entry| entry.place() != place) {
-            bucket.insert_in_ram(place.location(), SizeClass::of(change.slot.len()));
-        }
-        drop(bucket);
-        let mut ticket = 0;
-        if let Some(at) = reserved {
-            let record = Kill { key_hash: change.key_hash, sequence };
-            ticket = self.fill_kills(&mut log, at, &[record]);
-            log.removal_logged(record, ticket);
-        }
-        self.release(log);
+        let tombstone_at = match reserved {
+            Ok(tombstone_at) => tombstone_at,
+            Err(why) => return Ok(Attempt::NoRoom(why)),
+        };
+        shared.recovery.changed.note(key_hash);
+        let changed = transaction.change(
+            key_hash,
+            |bucket| self.is_unchanged(bucket, &found.places),
+            |bucket, log| {
+                let sequence = log.draw();
+                self.unlink(found, (key_hash, sequence), (bucket, log));
+                let header = slot.header(sequence, false);
+                let entry_at = |place| Entry::new(header, bytes, place);
+                (sequence, bucket.insert_in_ram(SizeClass::of(slot.len()), entry_at))
+            },
+        );
+        let Some((sequence, lost)) = changed else { return Ok(Attempt::Changed) };
+        let ticket = match tombstone_at {
+            Some(at) => transaction.append_tombstone(at, Kill { key_hash, sequence }),
+            None => 0,
+        };
+        transaction.finish();
         self.drop_lost(&lost);
-        if shared.catalog.resident.get(place).is_none() {
-            self.forget(self.key_hash(key), place);
-        }
         Ok(Attempt::Published(sequence, ticket))
     }
 
@@ -144,22 +115,7 @@ impl Store {
     pub(in crate::store) fn keep_stored(&self, slot: &Slot<'_>, written: &Written) {
         let &Written { place, sequence, supersedes, touches, .. } = written;
         let header = slot.header(sequence, supersedes);
-        let len = usize::try_from(slot.len()).unwrap_or(usize::MAX);
-        let bytes = SlotBytes::written(len, |target| slot.write_behind_header(target));
-        self.keep_resident(Entry::new(header, bytes, place), touches);
-    }
-
-    pub(in crate::store) fn fill_kills(
-        &self,
-        log: &mut Log,
-        at: Reservation,
-        kills: &[Kill],
-    ) -> Ticket {
-        let encoded = Slot::encode_kills(kills);
-        let slot = Slot::of_kills(&encoded, self.shared.clock.now());
-        let (ticket, unfilled) = log.append(at, &slot, 0, (log_sequence(kills), false));
-        assert!(unfilled.is_none(), "a slot of kill records is short");
-        ticket
+        self.keep_resident(Entry::new(header, SlotBytes::of(slot), place), touches);
     }
 
     pub(in crate::store) fn check_open(&self, fill: Option<Fill>) -> Result<(), StoreError> {
@@ -191,37 +147,33 @@ impl Store {
         let mut patience = Patience::default();
         loop {
             match self.append_new(key.object, key_hash, &slot)? {
-                Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
-                Attempt::Changed => {}
-                Attempt::Published(_, ticket) => return Ok(ticket),
+                Ok(ticket) => return Ok(ticket),
+                Err(why) => self.wait_for_room(why, &mut patience).await?,
             }
         }
     }
 
-    pub(in crate::store) fn append_new(
+    fn append_new(
         &self,
         object: Sequence,
         key_hash: u64,
         slot: &Slot<'_>,
-    ) -> Result<Attempt, StoreError> {
+    ) -> Result<Result<Ticket, NoRoom>, StoreError> {
         let shared = &*self.shared;
-        let log = shared.log.lock();
+        let transaction = Transaction::begin(self);
         self.check_open(None)?;
         if shared.large.objects.lock().claim(object).is_none() {
             return Err(StoreError::Evicted);
         }
-        let transaction = Transaction::begin(self, log, (slot, key_hash), Appender::Client);
-        let transaction = match transaction {
-            Ok(transaction) => transaction,
-            Err(why) => return Ok(Attempt::NoRoom(why)),
+        let reserved = match transaction.reserve((slot, key_hash), Appender::Client) {
+            Ok(reserved) => reserved,
+            Err(why) => return Ok(Err(why)),
         };
-        let pointed = transaction.point(|_| true, |_, _, _| {});
-        let Some(pointed) = pointed else { return Ok(Attempt::Changed) };
-        let written = pointed.append(false, |log, region| {
+        let written = reserved.point_new().append(false, |log, region| {
             log.count_stored(slot.len());
             shared.large.objects.lock().add(object, region, slot.len());
         });
-        Ok(Attempt::Published(written.sequence, written.ticket))
+        Ok(Ok(written.ticket))
     }
 
     /// Takes the displaced words out of the index.

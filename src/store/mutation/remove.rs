@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
-use crate::store::damage::TakenOut;
+use crate::store::catalog::Bucket;
 use crate::store::index::unverified::LOOKS_MAX;
+use crate::store::log::core::Log;
 use crate::store::log::removals::{Removal, Tombstone};
 use crate::store::log::write::Ticket;
 use crate::store::mutation::fills::Fill;
@@ -17,6 +18,7 @@ use crate::store::mutation::find::{Deadline, Found};
 use crate::store::mutation::request::{Lifetime, StoreError};
 use crate::store::mutation::room::Patience;
 use crate::store::shared::{PURGE_WAIT_MAX, REMOVAL_LOOK_MAX, Store};
+use crate::store::transaction::{TakenOut, Transaction};
 
 /// A key has no word, as seen at one moment.
 struct Absence {
@@ -94,8 +96,7 @@ impl Store {
                 }
                 return Ok(false);
             }
-            let taken = self.take_out(key_hash, &found, purge)?;
-            if !matches!(taken, TakenOut::Changed) {
+            if let Some(taken) = self.take_out(key_hash, &found, purge)? {
                 break (found, taken);
             }
         };
@@ -130,8 +131,7 @@ impl Store {
                 std::mem::forget(unseen);
                 return Ok(None);
             }
-            let taken = self.take_out(key_hash, &found, true)?;
-            if !matches!(taken, TakenOut::Changed) {
+            if let Some(taken) = self.take_out(key_hash, &found, true)? {
                 break (found, taken);
             }
         };
@@ -159,19 +159,19 @@ impl Store {
     /// Makes a key dead of which it is not known yet whether it has an entry.
     fn remove_unseen(&self, key: &[u8], key_hash: u64, asked: bool) {
         let shared = &*self.shared;
-        let mut log = shared.log.lock();
+        let mut transaction = Transaction::begin(self);
         let oldest = || shared.catalog.regions.oldest_generation_but(u32::MAX);
         if self.check_open(None).is_err() || !shared.dead.unverified.has_room(oldest) {
             return;
         }
         shared.recovery.changed.note(key_hash);
-        let kill = log.draw_tombstone(key_hash);
-        {
-            let _bucket = shared.catalog.lock(key_hash);
+        let noted = |_: &mut Bucket<'_>, log: &mut Log| {
+            let kill = log.draw_tombstone(key_hash);
             shared.dead.unverified.note(key_hash, kill.sequence);
-        }
-        self.record_removal(&mut log, Tombstone { kill, asked });
-        self.release(log);
+            kill
+        };
+        let Some(kill) = transaction.change(key_hash, |_| true, noted) else { return };
+        transaction.record(Tombstone { kill, asked });
         shared.signals.wake_flusher.notify_one();
         let mut unseen = shared.dead.removed_unseen.lock();
         if unseen.len() < UNSEEN_MAX {
@@ -203,15 +203,19 @@ impl Store {
                 if found.places.len() > LOOKS_MAX {
                     break;
                 }
-                let log = self.shared.log.lock();
-                let mut bucket = self.shared.catalog.lock(key_hash);
-                if self.is_unchanged(&bucket, &found.places) {
-                    for place in &found.dead {
-                        bucket.remove(place.location());
-                    }
-                    self.shared.dead.unverified.forget(key_hash, sequence);
-                    drop(bucket);
-                    self.release(log);
+                let mut transaction = Transaction::begin(self);
+                let taken_out = transaction.change(
+                    key_hash,
+                    |bucket| self.is_unchanged(bucket, &found.places),
+                    |bucket, _| {
+                        for place in &found.dead {
+                            bucket.remove(place.location());
+                        }
+                        self.shared.dead.unverified.forget(key_hash, sequence);
+                    },
+                );
+                transaction.finish();
+                if taken_out.is_some() {
                     for place in &found.dead {
                         self.shared.catalog.resident.remove(*place);
                     }
@@ -222,22 +226,27 @@ impl Store {
     }
 
     /// Takes what was found of a key out of the index, with its tombstone if that can be written
-    /// now. `asked` if somebody waits for it to be durable.
-    fn take_out(&self, key_hash: u64, found: &Found, asked: bool) -> Result<TakenOut, StoreError> {
-        let shared = &*self.shared;
-        let mut log = shared.log.lock();
+    /// now; `None` if the index entries changed since they were verified. `asked` if somebody waits for
+    /// it to be durable.
+    fn take_out(
+        &self,
+        key_hash: u64,
+        found: &Found,
+        asked: bool,
+    ) -> Result<Option<TakenOut>, StoreError> {
+        let mut transaction = Transaction::begin(self);
         self.check_open(None)?;
-        shared.recovery.changed.note(key_hash);
-        let mut bucket = shared.catalog.lock(key_hash);
-        if !self.is_unchanged(&bucket, &found.places) {
-            return Ok(TakenOut::Changed);
-        }
-        let kill = log.draw_tombstone(key_hash);
-        self.unlink(found, (key_hash, kill.sequence), (&mut bucket, &mut log));
-        drop(bucket);
-        let taken = self.record_removal(&mut log, Tombstone { kill, asked });
-        self.release(log);
-        Ok(taken)
+        self.shared.recovery.changed.note(key_hash);
+        let kill = transaction.change(
+            key_hash,
+            |bucket| self.is_unchanged(bucket, &found.places),
+            |bucket, log| {
+                let kill = log.draw_tombstone(key_hash);
+                self.unlink(found, (key_hash, kill.sequence), (bucket, log));
+                kill
+            },
+        );
+        Ok(kill.map(|kill| transaction.record(Tombstone { kill, asked })))
     }
 
     /// Waits until the removal of a key is durable.
@@ -245,7 +254,6 @@ impl Store {
         let (tombstone, is_remembered) = match taken {
             TakenOut::Logged(ticket) => return self.flush_through(ticket).await,
             TakenOut::Unrecorded { tombstone, is_remembered } => (tombstone, is_remembered),
-            TakenOut::Changed => return Ok(()),
         };
         self.begin_mutation().await?;
         let mut patience = Patience::default();
@@ -271,7 +279,8 @@ impl Store {
 
     /// Appends a tombstone if nobody did and that can be; tells where it is.
     fn advance_removal(&self, tombstone: Tombstone, is_remembered: bool) -> Removal {
-        let mut log = self.shared.log.lock();
+        let mut transaction = Transaction::begin(self);
+        let log = transaction.log();
         let now = self.shared.clock.now();
         let may_append = !self.shared.durability.health.is_refusing();
         let key_hash = tombstone.kill.key_hash;
@@ -286,7 +295,7 @@ impl Store {
             }
             false => Removal::Waiting,
         };
-        self.release(log);
+        transaction.finish();
         removal
     }
 

@@ -10,7 +10,7 @@ use crate::format::{Footer, FooterRecord, Kill, Kind, LogKind, RegionHeader, Reg
 use crate::planted::{self, Bug};
 use crate::store::counters::{add, count};
 use crate::store::log::appender::{Appender, NoRoom};
-use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::log::slot::KILLS_PER_SLOT_MAX;
 use crate::store::mutation::request::StoreError;
 use crate::store::place::Place;
 use crate::store::reclaim::reclaimer::Reclaimer;
@@ -19,6 +19,7 @@ use crate::store::reclaim::victim::{BATCH, Victim};
 use crate::store::region::ranking::MOSTLY_DEAD;
 use crate::store::region::reader::{Contents, Effort};
 use crate::store::region::state::RegionState;
+use crate::store::transaction::Transaction;
 
 impl Reclaimer {
     /// Empties and frees a region in `state`, to which it goes back where that fails.
@@ -204,22 +205,18 @@ impl Reclaimer {
             .collect();
         let in_purges = self.store.shared.catalog.regions.on_device(region).holds_purges();
         for batch in needed.chunks(KILLS_PER_SLOT_MAX) {
+            let now = self.store.shared.clock.now();
+            let mut transaction = Transaction::begin(&self.store);
+            let log = transaction.log();
             if in_purges {
                 // Never to the other log: the two copies must not meet in one region.
-                let mut log = self.store.shared.log.lock();
-                log.reserve_purges(batch.len(), Appender::Reclaim, self.store.shared.clock.now())
-                    .map_err(no_room)?;
+                log.reserve_purges(batch.len(), Appender::Reclaim, now).map_err(no_room)?;
                 log.append_purges(batch);
-                self.store.release(log);
-                continue;
+            } else {
+                let at = log.reserve_tombstones(batch.len(), Appender::Reclaim, now);
+                log.fill_tombstones(at.map_err(no_room)?, batch, now);
             }
-            let encoded = Slot::encode_kills(batch);
-            let slot = Slot::of_kills(&encoded, self.store.shared.clock.now());
-            let mut log = self.store.shared.log.lock();
-            let at = log
-                .reserve(&slot, Appender::Reclaim, self.store.shared.clock.now())
-                .map_err(no_room)?;
-            self.store.fill_kills(&mut log, at, batch);
+            transaction.finish();
         }
         add(&self.store.shared.counters.kills_carried, needed.len() as u64);
         Ok(!needed.is_empty())

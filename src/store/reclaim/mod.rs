@@ -54,7 +54,7 @@ impl Reclaimer {
             // In vain it would drop what can still be read.
             || self.store.shared.durability.health.is_refusing()
             || self.store.shared.log.lock().check_epoch(Appender::Reclaim).is_err()
-            || (self.store.shared.log.lock().free_count() >= self.store.free_target() && !self.has_condemned())
+            || (!self.store.shared.log.lock().is_short_of_regions() && !self.has_condemned())
         {
             return Ok(false);
         }

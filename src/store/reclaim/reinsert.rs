@@ -117,7 +117,7 @@ impl Reclaimer {
         };
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
-        let log = shared.log.lock();
+        let transaction = Transaction::begin(&self.store);
         // Under the lock under which a purge of everything sets its floor.
         let wanted = match reason {
             Reason::Worth => self.store.is_live(&entry) && !self.is_of_broken(&entry),
@@ -131,9 +131,8 @@ impl Reclaimer {
             return Moved::No;
         }
         let of_key = (&slot, record.key_hash);
-        let transaction = Transaction::begin(&self.store, log, of_key, Appender::Reclaim);
-        let transaction = match transaction {
-            Ok(transaction) => transaction,
+        let reserved = match transaction.reserve(of_key, Appender::Reclaim) {
+            Ok(reserved) => reserved,
             Err(why) => return Moved::NoRoom(why),
         };
         let is_as_read = |bucket: &Bucket<'_>| {
@@ -141,7 +140,7 @@ impl Reclaimer {
                 !bucket.contains(place.location()) || row.is_pinned() || row.touches() != touches;
             !changed || planted::is(Bug::RelocateUnchecked)
         };
-        let pointed = transaction.point(is_as_read, |_, bucket, _| {
+        let pointed = reserved.point(is_as_read, |_, bucket, _| {
             bucket.remove(place.location());
         });
         let Some(pointed) = pointed else { return Moved::Changed };

@@ -10,7 +10,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::device::{Effect, Fault, OperationKind, SimDevice};
 use crate::format::{Kill, Sequence};
 use crate::store::formatting::FormatOptions;
-use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::log::slot::KILLS_PER_SLOT_MAX;
 use crate::store::lookup::sought::Stale;
 use crate::store::mutation::request::{Condition, Lifetime, Value};
 use crate::store::options::Options;
@@ -77,11 +77,9 @@ async fn overwritten(store: &Store) -> u32 {
 fn use_up_all_room(store: &Store) {
     for count in [KILLS_PER_SLOT_MAX, 1] {
         let kills = vec![Kill { key_hash: 9, sequence: Sequence(1) }; count];
-        let encoded = Slot::encode_kills(&kills);
-        let slot = Slot::of_kills(&encoded, START);
         let mut log = store.shared.log.lock();
-        while let Ok(at) = log.reserve(&slot, Appender::Reclaim, START) {
-            store.fill_kills(&mut log, at, &kills);
+        while let Ok(at) = log.reserve_tombstones(count, Appender::Reclaim, START) {
+            log.fill_tombstones(at, &kills, START);
         }
     }
 }

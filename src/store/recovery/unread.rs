@@ -209,7 +209,7 @@ impl Recovery {
             let mut moved = false;
             for candidate in self.store.candidates(newer.key_hash) {
                 let place = candidate.place();
-                if !self.store.is_of_earlier_start(place) || self.store.is_in_ram_only(place) {
+                if !self.store.is_of_earlier_start(place) || place.is_in_ram() {
                     continue;
                 }
                 let is_older = self.is_older(candidate, newer).await;

@@ -318,7 +318,7 @@ impl Scrubber {
     async fn scrub_footer(&mut self, life: Life) -> Result<Verdict, DeviceError> {
         let layout = self.store.shared.layout;
         let regions = Arc::clone(&self.store.shared.catalog.regions);
-        let seed_of = |generation| regions.seed_of(Life::new(life.region(), generation));
+        let seed_of = |generation| regions.seed_of(regions.life_of(life.region(), generation));
         let end = layout.region_size;
         let block = u64::from(layout.alignment);
         let last = self.scrub_region(life.region(), end - block..end).await?;

@@ -11,9 +11,7 @@ use crate::format::{
     SnapshotPiece, SnapshotRow, round_up,
 };
 use crate::store::counters::count;
-use crate::store::index::word::Word;
 use crate::store::log::appender::Appender;
-use crate::store::place::Life;
 use crate::store::region::row::Region;
 use crate::store::region::state::RegionState;
 use crate::store::shared::Store;
@@ -106,15 +104,6 @@ impl Store {
         Ok((log.free_regions().collect(), usize::try_from(needed).unwrap_or(usize::MAX)))
     }
 
-    /// What is in the RAM tier only ends with the process.
-    fn drop_ram_only(&self, shard: usize) {
-        let layout = &self.shared.layout;
-        if self.shared.log.lock().has_ram_places() {
-            let is_lost = |word: Word| word.location().split(layout).0 >= layout.region_count;
-            self.shared.catalog.index.sweep_shard(shard, is_lost);
-        }
-    }
-
     async fn write_snapshot(&self, free: VecDeque<u32>) -> Result<usize, DeviceError> {
         let mut writer = Writer {
             store: self,
@@ -129,7 +118,8 @@ impl Store {
         for group in 0..SNAPSHOT_GROUPS {
             bytes.clear();
             for shard in group as usize * in_group..(group as usize + 1) * in_group {
-                self.drop_ram_only(shard);
+                // They end with the process.
+                self.shared.catalog.sweep_in_ram(shard);
                 self.shared.catalog.index.dump_shard(shard, &mut bytes);
             }
             writer.put(SnapshotPart::Shards(group), &bytes).await?;
@@ -188,7 +178,8 @@ impl Writer<'_> {
     fn begin_part(&mut self) {
         let region = self.free.pop_front().expect("enough free regions were counted");
         let generation = self.store.shared.log.lock().draw();
-        let seed = self.store.shared.catalog.regions.seed_of(Life::new(region, generation));
+        let regions = &self.store.shared.catalog.regions;
+        let seed = regions.seed_of(regions.life_of(region, generation));
         self.parts.push(Part { region, generation, seed, pieces: Vec::new() });
         self.start = first_piece_offset(self.store.shared.layout.alignment);
         self.at = self.start;

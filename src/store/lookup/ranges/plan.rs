@@ -97,12 +97,13 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::format::Sequence;
+    use crate::store::place::DeviceNumber;
     use proptest::prelude::*;
 
     const SLICE: usize = 256 << 10;
 
     fn life(region: u32) -> Life {
-        Life::new(region, Sequence(7))
+        Life::new(DeviceNumber(0), region, Sequence(7))
     }
 
     fn place(region: u32, offset: u64) -> SlicePlace {
@@ -151,7 +152,8 @@ mod tests {
 
     #[test]
     fn blocks_of_another_life_are_not_the_same_blocks() {
-        let later = SlicePlace { life: Life::new(3, Sequence(8)), ..place(3, 4096) };
+        let later =
+            SlicePlace { life: Life::new(DeviceNumber(0), 3, Sequence(8)), ..place(3, 4096) };
         let mut plan = Plan::new(4096);
         plan.add(&place(3, 4096), &(0..SLICE));
         plan.add(&later, &(0..SLICE));

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::format::{DeviceSeed, Layout, LogKind, Seed, Sequence, Uuid};
-use crate::store::place::Life;
+use crate::store::place::{DeviceNumber, Life};
 use crate::store::region::changes::Changes;
 use crate::store::region::ranking::Ranking;
 use crate::store::region::state::RegionState;
@@ -21,6 +21,7 @@ use crate::store::region::state::RegionState;
 /// All regions of a device.
 #[derive(Debug)]
 pub struct RegionTable {
+    device: DeviceNumber,
     /// Of the device.
     seed: DeviceSeed,
     regions: Box<[Region]>,
@@ -45,7 +46,7 @@ impl RegionTable {
     /// when it was opened.
     #[must_use]
     pub fn new(
-        uuid: Uuid,
+        (device, uuid): (DeviceNumber, Uuid),
         layout: &Layout,
         (opened_epoch, purge_floor): (u32, Sequence),
     ) -> RegionTable {
@@ -53,6 +54,7 @@ impl RegionTable {
         let changes = Arc::new(Changes::new(count));
         let regions = (0..count).map(|number| Region::unknown(number, &changes, region_size));
         RegionTable {
+            device,
             seed: DeviceSeed::new(uuid),
             regions: regions.collect(),
             changes,
@@ -167,7 +169,19 @@ impl RegionTable {
     /// Panics if there is no such region.
     #[must_use]
     pub(in crate::store) fn life(&self, region: u32) -> Life {
-        Life::new(region, self.on_device(region).generation())
+        self.life_of(region, self.on_device(region).generation())
+    }
+
+    /// The life of a region whose header has this generation.
+    #[must_use]
+    pub(in crate::store) fn life_of(&self, region: u32, generation: Sequence) -> Life {
+        Life::new(self.device, region, generation)
+    }
+
+    /// The device's number.
+    #[must_use]
+    pub fn device(&self) -> DeviceNumber {
+        self.device
     }
 
     /// Whether a region on the device is in this life still.

@@ -1,11 +1,12 @@
 //! What is noted of regions, and when it ends.
 
 use super::*;
+use crate::store::place::DeviceNumber;
 
 /// Free regions of a device that had epoch 1 when it was opened.
 fn table() -> RegionTable {
     let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
-    let table = RegionTable::new(Uuid([1; 16]), &layout, (1, Sequence(0)));
+    let table = RegionTable::new((DeviceNumber(0), Uuid([1; 16])), &layout, (1, Sequence(0)));
     (0..layout.region_count).for_each(|region| table.set_free(region));
     table
 }
@@ -68,7 +69,7 @@ fn what_is_dead_holds_nothing_and_is_in_doubt_no_more() {
 #[test]
 fn what_was_purged_before_the_start_is_in_doubt_no_more() {
     let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
-    let regions = RegionTable::new(Uuid([1; 16]), &layout, (2, at(1, 7)));
+    let regions = RegionTable::new((DeviceNumber(0), Uuid([1; 16])), &layout, (2, at(1, 7)));
     regions.begin_life(0, at(1, 5), RegionState::Sealed);
     regions.begin_life(1, at(1, 8), RegionState::Sealed);
     assert!(regions.is_dead(0) && !regions.is_dead(1));
@@ -77,7 +78,7 @@ fn what_was_purged_before_the_start_is_in_doubt_no_more() {
         regions.note_unread(region);
     }
     assert_eq!(regions.unread_count(), 2);
-    let all = RegionTable::new(Uuid([1; 16]), &layout, (2, at(3, 0)));
+    let all = RegionTable::new((DeviceNumber(0), Uuid([1; 16])), &layout, (2, at(3, 0)));
     all.note_unread(2);
     assert_eq!(all.unread_count(), 0, "it is of before the start, and so is the purge of all");
 }
@@ -85,7 +86,7 @@ fn what_was_purged_before_the_start_is_in_doubt_no_more() {
 #[test]
 fn doubt_of_what_was_purged_ends_when_its_age_is_known() {
     let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
-    let regions = RegionTable::new(Uuid([1; 16]), &layout, (2, at(1, 7)));
+    let regions = RegionTable::new((DeviceNumber(0), Uuid([1; 16])), &layout, (2, at(1, 7)));
     regions.note_all_unindexed();
     assert_eq!(regions.unindexed_count(), layout.region_count as usize);
     for region in 0..layout.region_count {
