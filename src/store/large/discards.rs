@@ -15,7 +15,7 @@ impl Store {
         self.shared.large.objects.lock().forget(object);
         let mut discards = self.shared.large.discards.lock();
         if discards.len() < DISCARDS_MAX {
-            discards.push_back(Discard { object, slice_count });
+            discards.push_back(Discard { object, next: 0, slice_count });
         }
         drop(discards);
         self.shared.signals.wake_reclaimer.notify_one();

@@ -232,6 +232,8 @@ impl LargeObjects {
 /// Slices of an object that nobody can reach any more.
 pub(in crate::store) struct Discard {
     pub(in crate::store) object: Sequence,
+    /// The first one that is not dropped yet.
+    pub(in crate::store) next: u32,
     pub(in crate::store) slice_count: u32,
 }
 

@@ -1,37 +1,51 @@
-//! Dropping of the slices of dead objects. Owns one step of it; the queue is in `large`.
+//! Dropping of the slices of dead objects. Owns one bounded step of it; the queue is in `large`.
 
-use crate::format::{Kind, SliceKey};
+use crate::format::{Kind, Sequence, SliceKey};
 use crate::store::large::Discard;
 use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::reclaim::reclaimer::Reclaimer;
-use crate::store::reclaim::victim::BATCH;
+
+/// Slices dropped in one step. Each may cost a read, and regions may be wanted meanwhile.
+const SLICES_AT_ONCE: u32 = 16;
 
 impl Reclaimer {
-    pub(in crate::store) async fn discard_one(&self) -> bool {
-        let next = {
-            let mut discards = self.store.shared.large.discards.lock();
-            let idle =
-                |discard: &Discard| !self.store.shared.large.readers.contains_key(&discard.object);
+    /// Drops some slices of one dead object that nobody reads; false if there is none, or the store
+    /// stops: from then on nothing goes from the index.
+    pub(in crate::store) async fn drop_some_slices(&self) -> bool {
+        let shared = &*self.store.shared;
+        let taken = {
+            let mut discards = shared.large.discards.lock();
+            let idle = |discard: &Discard| !shared.large.readers.contains_key(&discard.object);
             discards.iter().position(idle).and_then(|n| discards.remove(n))
         };
-        let Some(Discard { object, slice_count }) = next else { return false };
-        for number in 0..slice_count {
-            if (number as usize).is_multiple_of(BATCH) {
-                // There may be millions of them, of which the index has none any more.
-                tokio::task::yield_now().await;
+        let Some(mut discard) = taken else { return false };
+        let end = discard.slice_count.min(discard.next.saturating_add(SLICES_AT_ONCE));
+        while discard.next < end {
+            if shared.is_stopping() {
+                return false;
             }
-            let key = SliceKey { object, number }.encode();
-            let key_hash = self.store.slice_hash(&key);
-            for candidate in self.store.candidates(key_hash) {
-                let extent = Extent::Key { key_len: SliceKey::LEN };
-                if let Loaded::Entry(entry, _) = self.store.load(candidate, extent).await
-                    && entry.kind() == Kind::Slice
-                    && entry.key() == key
-                {
-                    self.store.forget(key_hash, entry.place());
-                }
+            self.drop_slice(discard.object, discard.next).await;
+            discard.next += 1;
+        }
+        if end < discard.slice_count {
+            shared.large.discards.lock().push_front(discard);
+        }
+        // There may be millions of them, of which the index has none any more.
+        tokio::task::yield_now().await;
+        true
+    }
+
+    async fn drop_slice(&self, object: Sequence, number: u32) {
+        let key = SliceKey { object, number }.encode();
+        let key_hash = self.store.slice_hash(&key);
+        for candidate in self.store.candidates(key_hash) {
+            let extent = Extent::Key { key_len: SliceKey::LEN };
+            if let Loaded::Entry(entry, _) = self.store.load(candidate, extent).await
+                && entry.kind() == Kind::Slice
+                && entry.key() == key
+            {
+                self.store.forget(key_hash, entry.place());
             }
         }
-        true
     }
 }

@@ -36,7 +36,7 @@ impl Reclaimer {
                         true
                     }
                 };
-                if !reclaimed && !self.discard_one().await {
+                if !reclaimed && !self.drop_some_slices().await {
                     break;
                 }
             }

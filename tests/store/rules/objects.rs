@@ -330,3 +330,34 @@ fn many_lookups_at_a_time_read_a_bounded_number_of_bytes() {
     });
     assert!((20..=32).contains(&most), "{most} reads of a megabyte at a time");
 }
+
+/// A device of 100 MiB, almost full, with a dead object of 640 slices in it, of which none is in memory.
+/// Each look at one is a read, of a tenth of a second.
+fn with_slices_to_drop() -> Rig {
+    let rig = Rig::with(Disk { regions: 400, ..SMALL }, plain());
+    rig.put(b"large", &body(1, 40 << 20), &for_secs(100_000)).unwrap();
+    rig.fill("later", 4 * 200, 100_000);
+    rig.sleep(secs(3));
+    rig.sim.set_delay(Delay::Sleep(millis(200)));
+    assert!(rig.remove(b"large").unwrap());
+    rig.sleep(secs(1));
+    rig
+}
+
+#[test]
+fn a_stop_does_not_wait_for_the_slices_of_a_dead_object() {
+    let rig = with_slices_to_drop();
+    let begun = rig.run(async { tokio::time::Instant::now() });
+    rig.run(rig.cache().shutdown()).unwrap();
+    let lasted = rig.run(async { begun.elapsed() });
+    assert!(lasted < secs(20), "{lasted:?}");
+    assert_eq!(rig.stats().store.counters.snapshots_written, 1);
+}
+
+#[test]
+fn reclaim_does_not_wait_for_the_slices_of_a_dead_object() {
+    let rig = with_slices_to_drop();
+    rig.fill("more", 4 * 40, 100_000);
+    let counters = rig.stats().store.counters;
+    assert!(counters.regions_freed > 0 && counters.refused == 0, "{counters:?}");
+}
