@@ -287,7 +287,9 @@ fn a_device_that_does_not_answer_ends_the_range_in_time() {
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     });
     assert_eq!(rig.stats().timeouts, 1);
+    assert!(rig.run(reader.next_chunk()).is_err(), "it has ended");
     drop(reader);
+    assert_eq!(rig.stats().cancelled, 0, "its caller did not give it up");
     assert!(rig.stats().buffer_bytes > 0, "the device still has the buffers");
     rig.run(async { tokio::time::sleep(Duration::from_secs(1001)).await });
     assert_eq!(rig.stats().buffer_bytes, 0, "a buffer leaked");
@@ -315,6 +317,38 @@ fn a_dropped_reader_gives_everything_back() {
     assert!(read < 6 * 16 * MIB as u64 / 4, "{read} bytes were read of six times 16 MiB");
     assert_eq!(rig.stats().buffer_bytes, 0);
     assert_eq!(rig.stats().cancelled, 6);
+}
+
+#[test]
+fn nothing_is_given_after_a_gap() {
+    let bytes = body(13, 8 * MIB);
+    let small = options!(RangeOptions { chunk_size: 128 << 10, ..always_parallel() });
+    let rig = Rig::new(64, 4096, options(small));
+    rig.store(&bytes);
+    rig.sim.set_delay(Delay::Sleep(Duration::from_millis(20)));
+    for given in 0..12 {
+        let mut reader = rig.run(rig.open(0..u64::MAX)).unwrap();
+        let mut got = Vec::new();
+        for _ in 0..given {
+            got.extend_from_slice(&rig.run(reader.next_chunk()).unwrap().unwrap());
+        }
+        // As a caller that waits for something else too.
+        let mut wait = async || {
+            let limit = Duration::from_millis(1);
+            tokio::time::timeout(limit, reader.next_chunk()).await
+        };
+        while let Ok(piece) = rig.run(wait()) {
+            got.extend_from_slice(&piece.unwrap().expect("it was cut off before the end"));
+        }
+        let cut_off_at = got.len();
+        let _ = rig.run(async {
+            while let Some(piece) = reader.next_chunk().await? {
+                got.extend_from_slice(&piece);
+            }
+            Ok::<_, TruncatedBody>(())
+        });
+        assert!(bytes.starts_with(&got), "later bytes after {cut_off_at}");
+    }
 }
 
 #[test]

@@ -59,6 +59,9 @@ pub struct RangeReader {
     window: Window,
     current: Option<Current>,
     ready: VecDeque<Bytes>,
+    /// A call failed or was dropped half way: what would be given next is not what comes next.
+    broken: bool,
+    /// It came to its end, or failed.
     finished: bool,
 }
 
@@ -115,6 +118,7 @@ impl RangeReader {
             window,
             current: None,
             ready: VecDeque::new(),
+            broken: false,
             finished: false,
         };
         reader.advance().await?;
@@ -124,8 +128,12 @@ impl RangeReader {
     /// The next piece of the range, at most 1 MiB; `None` at its end.
     ///
     /// # Errors
-    /// A piece is gone, damaged or took too long: the range ends here, short.
+    /// A piece is gone, damaged or took too long: the range ends here, short. So it does where an
+    /// earlier call failed or was dropped before it had ended.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
+        if self.broken {
+            return Err(TruncatedBody);
+        }
         if self.ready.is_empty() {
             self.advance().await?;
         }
@@ -148,6 +156,15 @@ impl RangeReader {
 
     /// Makes at least one piece ready, unless the end is reached.
     async fn advance(&mut self) -> Result<(), TruncatedBody> {
+        // Stays so if this fails, or if the caller drops it half way.
+        self.broken = true;
+        let advanced = self.try_to_advance().await;
+        self.broken = advanced.is_err();
+        self.finished |= self.broken;
+        advanced
+    }
+
+    async fn try_to_advance(&mut self) -> Result<(), TruncatedBody> {
         while self.ready.is_empty() {
             self.read_ahead();
             let Some(mut current) = self.current.take().or_else(|| self.next_want()) else {
