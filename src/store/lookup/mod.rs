@@ -30,7 +30,8 @@ impl Store {
         self.search(sought, (stale, LOOKS_MAX), Extent::Answer)
     }
 
-    /// A slice of an object, if it is there and sound as far as it is read.
+    /// A slice of an object, if it is there and sound as far as it is read. Neither its end nor a purge
+    /// counts: the object was live when its reader began, and a body that was begun goes on.
     pub(super) async fn slice(&self, key: SliceKey, extent: Extent) -> Option<(Entry, Tier)> {
         let key = key.encode();
         // Nobody can choose the names of slices.
@@ -67,7 +68,8 @@ impl Store {
                         // In this order: when the age is known, so is the time that was learnt with it.
                         let age_known = self.knows_age(entry.sequence());
                         let now = self.shared.clock.now();
-                        let ignores_end = tier == Tier::Ram && planted::is(Bug::ServeExpired);
+                        let ignores_end = sought.is_slice()
+                            || (tier == Tier::Ram && planted::is(Bug::ServeExpired));
                         if !self.is_live_at(&entry, now) && !ignores_end {
                             let place = entry.place();
                             if self.touches_at(place) != touches && !self.is_pinned(place) {

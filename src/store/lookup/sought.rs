@@ -37,6 +37,11 @@ impl<'a> Sought<'a> {
         self.key
     }
 
+    /// Whether it is the key of a slice.
+    pub fn is_slice(&self) -> bool {
+        self.is_slice
+    }
+
     /// The key's hash.
     pub fn hash(&self) -> u64 {
         self.hash

@@ -307,3 +307,37 @@ fn only_those_who_ask_for_it_look_for_all_slices_and_they_give_way() {
     assert!(removed < removed_small + looks, "{removed}, {removed_small}");
     drop(hit);
 }
+
+// What goes on.
+
+#[test]
+fn a_body_that_was_begun_goes_on_after_its_end_whatever_its_size() {
+    // Held, let go, slice after slice, in parallel.
+    let sequential = options!(RangeOptions { parallel: false, ..RangeOptions::default() });
+    let parallel = options!(RangeOptions { threshold: 1, ..RangeOptions::default() });
+    let held = plain();
+    let ways = [
+        (LONG, held),
+        (LONG, without_memory(plain())),
+        (3 * LONG, options!(CacheOptions { range: sequential, ..plain() })),
+        (3 * LONG, options!(CacheOptions { range: parallel, ..plain() })),
+    ];
+    for (n, (len, options)) in ways.into_iter().enumerate() {
+        for purged in [false, true] {
+            let rig = Rig::with(DISK, options);
+            let long = body(1, len);
+            rig.put(b"long", &long, &for_secs(10)).unwrap();
+            rig.fill("later", 20, 100_000);
+            rig.sleep(secs(3));
+            let mut hit = rig.run(rig.cache().lookup(b"long")).unwrap();
+            let first = rig.run(hit.next_chunk()).unwrap().unwrap();
+            let mut reader = Reader { source: hit, given: first.to_vec() };
+            match purged {
+                true => rig.run(rig.cache().purge_all()).unwrap(),
+                false => rig.clock.advance(secs(11)),
+            }
+            assert!(rig.run(rig.cache().lookup(b"long")).is_none(), "nobody begins it any more");
+            assert!(reader.finish(&rig) && reader.given == long, "way {n}, purged: {purged}");
+        }
+    }
+}
