@@ -8,31 +8,22 @@ use bytes::BytesMut;
 use super::displaces;
 use super::staging::Held;
 use super::{Cache, StoreOptions};
-use crate::format::{ObjectHead, Sequence, SliceKey};
-use crate::store::{Condition, Fill, Lifetime, Room, StoreError, Stored, Value};
+use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Upload, Value};
 
 /// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
 pub struct Writer {
+    fill: Fill,
+    /// The slices before the present one.
+    upload: Upload,
     cache: Cache,
     key: Vec<u8>,
     options: StoreOptions,
     lifetime: Lifetime,
-    fill: Fill,
     /// The slice so far.
     held: Held,
-    /// What it may take of the device, once its body is longer than a slice.
-    room: Room,
-    /// Bytes in slices.
-    sliced: u64,
-    object: Option<Sequence>,
-    slices: u32,
-    /// A slice was evicted, so nothing more of it is written. That it failed is told at its end, as it is
-    /// if it was purged.
-    lost: bool,
     len: u64,
     /// A chunk was not taken whole: what is here is not the body.
     broken: bool,
-    finished: bool,
 }
 
 impl fmt::Debug for Writer {
@@ -49,30 +40,13 @@ impl Writer {
         key: &[u8],
         options: StoreOptions,
     ) -> Result<Writer, StoreError> {
-        let mut room = cache.inner.store.room();
-        let slice_size = u64::from(cache.inner.store.layout().slice_size);
-        if let Some(len) = options.len_hint.filter(|len| *len > slice_size) {
-            room.grow_to(len)?;
-        }
-        let fill = cache.inner.store.begin_fill(key);
         let lifetime = cache.lifetime_of(&options);
+        let store = &cache.inner.store;
+        let upload = store.begin_upload(lifetime, options.len_hint)?;
+        let fill = store.begin_fill(key);
         let held = cache.inner.staging.hold();
-        Ok(Writer {
-            cache,
-            key: key.to_vec(),
-            options,
-            lifetime,
-            fill,
-            held,
-            room,
-            sliced: 0,
-            object: None,
-            slices: 0,
-            lost: false,
-            len: 0,
-            broken: false,
-            finished: false,
-        })
+        let (key, len, broken) = (key.to_vec(), 0, false);
+        Ok(Writer { fill, upload, cache, key, options, lifetime, held, len, broken })
     }
 
     /// Appends bytes of any length to the body.
@@ -114,23 +88,7 @@ impl Writer {
     }
 
     async fn append(&mut self, staged: BytesMut) -> Result<(), StoreError> {
-        let sliced = self.sliced + staged.len() as u64;
-        self.room.grow_to(sliced)?;
-        let object = match self.object {
-            Some(object) => object,
-            None => *self.object.insert(self.cache.inner.store.name_object().await?),
-        };
-        let key = SliceKey { object, number: self.slices };
-        if !self.lost {
-            match self.cache.inner.store.append_slice(key, &staged, self.lifetime).await {
-                Err(StoreError::Evicted) => self.lost = true,
-                appended => {
-                    appended?;
-                }
-            }
-        }
-        self.slices += 1;
-        self.sliced = sliced;
+        self.upload.append(&staged).await?;
         self.held.slice_ended(staged);
         Ok(())
     }
@@ -158,7 +116,7 @@ impl Writer {
         }
         let staged = self.held.take()?;
         let store = &self.cache.inner.store;
-        let (stored, ticket) = if self.object.is_none() {
+        let (stored, ticket) = if self.upload.is_empty() {
             let body = &staged[..];
             let value = Value {
                 metadata: &self.options.metadata,
@@ -166,37 +124,15 @@ impl Writer {
                 ram_only: self.cache.is_ram_only(&self.lifetime, self.options.ack, body.len()),
                 body,
             };
-            store.put(&self.key, &value, condition, Some(self.fill)).await?
+            store.put(&self.key, &value, condition, Some(&self.fill)).await?
         } else {
             if !staged.is_empty() {
                 self.append(staged).await?;
             }
-            if self.lost {
-                // Not by looking for the slice: another one's word may look like its.
-                let purged = self.cache.inner.store.is_purged(self.fill);
-                return Err(if purged { StoreError::Purged } else { StoreError::Evicted });
-            }
-            let head = ObjectHead {
-                len: self.len,
-                object: self.object.unwrap_or_default(),
-                slice_size: self.cache.inner.store.layout().slice_size,
-            };
-            let metadata = self.options.metadata.clone();
-            let store = &self.cache.inner.store;
-            store
-                .put_head(&self.key, (&metadata, head), self.lifetime, (condition, self.fill))
-                .await?
+            let how = (condition, &self.fill);
+            self.upload.publish(&self.key, &self.options.metadata, how).await?
         };
-        // Published: whatever happens from here on, the slices belong to the object.
-        self.finished |= matches!(stored, Stored::Yes(_));
         self.cache.acknowledge(ticket, self.options.ack).await?;
         Ok(stored)
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        let orphans = self.object.filter(|_| !self.finished).map(|object| (object, self.slices));
-        self.cache.inner.store.end_fill(self.fill, orphans);
     }
 }

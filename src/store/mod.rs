@@ -36,7 +36,7 @@ pub use entry::Entry;
 pub use formatting::{FormatError, FormatOptions};
 pub use index::key_hash::KeyHasher;
 pub use index::word::{Location, SizeClass, Word};
-pub use large::room::Room;
+pub use large::upload::Upload;
 pub use log::write::Ticket;
 pub use lookup::bodies::ObjectReader;
 pub(crate) use lookup::bodies::{HeldBody, SliceReader};

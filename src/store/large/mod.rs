@@ -2,8 +2,9 @@
 //! regions have their heads and slices. Values only; what becomes of a region `victim` and `reclaim` decide.
 
 pub(super) mod discards;
-pub(super) mod room;
 pub(super) mod slice_place;
+mod space;
+pub(super) mod upload;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -3,10 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::format::Sequence;
 use crate::store::counters::count;
 use crate::store::mutation::request::StoreError;
-use crate::store::mutation::room::Patience;
 use crate::store::shared::{ROOM_WAIT_MAX, Store};
 
 impl Store {
@@ -62,26 +60,6 @@ impl Store {
                 return Err(StoreError::ShuttingDown);
             }
             changed.await;
-        }
-    }
-
-    /// Draws a name for an object whose body goes into slices. They are kept until
-    /// [`Store::put_head`] or [`Store::end_fill`].
-    ///
-    /// # Errors
-    /// The device failed.
-    pub async fn name_object(&self) -> Result<Sequence, StoreError> {
-        self.begin_store().await?;
-        let mut patience = Patience::default();
-        loop {
-            let name = self.shared.log.lock().draw_name();
-            match name {
-                Ok(name) => {
-                    self.shared.large.objects.lock().begin(name);
-                    return Ok(name);
-                }
-                Err(why) => self.wait_for_room(why, &mut patience).await?,
-            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Stores in progress, so that a purge that comes while one runs is not undone by it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
@@ -20,29 +21,21 @@ pub(in crate::store) struct Fills {
     all_purged_at: AtomicU64,
 }
 
-/// One store in progress.
-#[derive(Clone, Copy, Debug)]
+/// One store in progress. Dropped, it ends, well or not.
 pub struct Fill {
+    fills: Arc<Fills>,
     key_hash: u64,
     began_at: u64,
 }
 
 impl Fills {
     /// A store of the key begins.
-    pub fn begin(&self, key_hash: u64) -> Fill {
+    pub fn begin(self: &Arc<Self>, key_hash: u64) -> Fill {
         self.count.fetch_add(1, Ordering::SeqCst);
         let mut running = self.running.entry(key_hash).or_default();
         running.count += 1;
-        Fill { key_hash, began_at: self.purges.load(Ordering::SeqCst) }
-    }
-
-    /// A store of the key ended, well or not.
-    pub fn end(&self, fill: Fill) {
-        self.running.remove_if_mut(&fill.key_hash, |_, running| {
-            running.count -= 1;
-            running.count == 0
-        });
-        self.count.fetch_sub(1, Ordering::SeqCst);
+        let began_at = self.purges.load(Ordering::SeqCst);
+        Fill { fills: Arc::clone(self), key_hash, began_at }
     }
 
     /// The key is purged.
@@ -60,16 +53,29 @@ impl Fills {
         self.all_purged_at.fetch_max(now, Ordering::SeqCst);
     }
 
-    /// Whether a purge that covers the key came after the store began.
-    pub fn is_purged(&self, fill: Fill) -> bool {
-        let own = self.running.get(&fill.key_hash).map_or(0, |running| running.purged_at);
-        own.max(self.all_purged_at.load(Ordering::SeqCst)) > fill.began_at
-    }
-
     /// Number of stores in progress.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.running.len()
+    }
+}
+
+impl Fill {
+    /// Whether a purge that covers the key came after the store began.
+    pub(in crate::store) fn is_purged(&self) -> bool {
+        let Fill { fills, key_hash, began_at } = self;
+        let own = fills.running.get(key_hash).map_or(0, |running| running.purged_at);
+        own.max(fills.all_purged_at.load(Ordering::SeqCst)) > *began_at
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        self.fills.running.remove_if_mut(&self.key_hash, |_, running| {
+            running.count -= 1;
+            running.count == 0
+        });
+        self.fills.count.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -79,15 +85,15 @@ mod tests {
 
     #[test]
     fn only_purges_after_the_beginning_count() {
-        let fills = Fills::default();
+        let fills = Arc::new(Fills::default());
         let first = fills.begin(1);
         fills.purge(1);
         let second = fills.begin(1);
-        assert!(fills.is_purged(first) && !fills.is_purged(second));
-        fills.end(first);
+        assert!(first.is_purged() && !second.is_purged());
+        drop(first);
         fills.purge_all();
-        assert!(fills.is_purged(second));
-        fills.end(second);
+        assert!(second.is_purged());
+        drop(second);
         assert_eq!((fills.len(), fills.count.load(Ordering::SeqCst)), (0, 0));
     }
 }

@@ -10,7 +10,7 @@ pub(super) mod request;
 pub(super) mod room;
 pub(super) mod touch;
 
-use crate::format::{Kind, ObjectHead};
+use crate::format::Kind;
 use crate::store::counters::add;
 use crate::store::entries::Tier;
 use crate::store::log::slot::Slot;
@@ -18,12 +18,18 @@ use crate::store::log::write::Ticket;
 use crate::store::mutation::fills::Fill;
 use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
 use crate::store::mutation::publish::{Attempt, Change};
-use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored, Value};
+use crate::store::mutation::request::{Condition, StoreError, Stored, Value};
 use crate::store::shared::{ROOM_WAIT_MAX, Store};
 
 use crate::store::mutation::room::Patience;
 
 impl Store {
+    /// Begins a store of a key that takes its time; a purge from here on makes its publication fail.
+    #[must_use]
+    pub fn begin_fill(&self, key: &[u8]) -> Fill {
+        self.shared.fills.begin(self.key_hash(key))
+    }
+
     /// Stores a value of at most one slice if `condition` holds of the present entry.
     ///
     /// # Errors
@@ -33,7 +39,7 @@ impl Store {
         key: &[u8],
         value: &Value<'_>,
         condition: Condition,
-        fill: Option<Fill>,
+        fill: Option<&Fill>,
     ) -> Result<(Stored, Ticket), StoreError> {
         add(&self.shared.counters.body_bytes, value.body.len() as u64);
         let slot = Slot::new(Kind::Object, key, (value.metadata, value.body), value.lifetime);
@@ -42,33 +48,14 @@ impl Store {
         self.publish_if(key, &slot, condition, (fill, tier)).await
     }
 
-    /// Stores the head of an object whose slices are all appended, if `condition` holds.
-    ///
-    /// # Errors
-    /// See [`StoreError`]; [`StoreError::Evicted`] if a slice is gone already.
-    pub async fn put_head(
-        &self,
-        key: &[u8],
-        (metadata, head): (&[u8], ObjectHead),
-        lifetime: Lifetime,
-        (condition, fill): (Condition, Fill),
-    ) -> Result<(Stored, Ticket), StoreError> {
-        // What was purged may have lost its slices: it is for the purge that it fails.
-        self.check_open(Some(fill))?;
-        if !self.has_slices(&head, 0..head.len).await {
-            return Err(StoreError::Evicted);
-        }
-        let body = head.encode();
-        let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime);
-        self.publish_if(key, &slot, condition, (Some(fill), Tier::Log)).await
-    }
-
-    async fn publish_if(
+    /// Publishes a slot, or keeps it in the RAM tier only, once there is room for it and if `condition`
+    /// holds of what is there then.
+    pub(in crate::store) async fn publish_if(
         &self,
         key: &[u8],
         slot: &Slot<'_>,
         condition: Condition,
-        (fill, tier): (Option<Fill>, Tier),
+        (fill, tier): (Option<&Fill>, Tier),
     ) -> Result<(Stored, Ticket), StoreError> {
         self.begin_store().await?;
         let change = Change { key_hash: self.key_hash(key), slot, fill };

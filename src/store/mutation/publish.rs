@@ -1,10 +1,9 @@
-//! Changes of clients that become visible: values, heads, slices, and what is kept in RAM only. Owns what is
-//! verified and displaced with each; what was found and who waits is for its callers.
+//! Changes of clients that become visible: values, heads, and what is kept in RAM only. Owns what is verified
+//! and displaced with each; what was found and who waits is for its callers.
 
-use crate::format::{Kill, Kind, Sequence, SliceKey};
+use crate::format::{Kill, Sequence};
 use crate::planted::{self, Bug};
 use crate::store::catalog::Bucket;
-use crate::store::counters::add;
 use crate::store::entries::Tier;
 use crate::store::entry::{Entry, SlotBytes};
 use crate::store::index::word::SizeClass;
@@ -14,8 +13,7 @@ use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
 use crate::store::mutation::fills::Fill;
 use crate::store::mutation::find::Found;
-use crate::store::mutation::request::{Lifetime, StoreError};
-use crate::store::mutation::room::Patience;
+use crate::store::mutation::request::StoreError;
 use crate::store::shared::Store;
 use crate::store::transaction::{Transaction, Written};
 
@@ -31,7 +29,7 @@ pub(in crate::store) enum Attempt {
 pub(in crate::store) struct Change<'a> {
     pub(in crate::store) key_hash: u64,
     pub(in crate::store) slot: &'a Slot<'a>,
-    pub(in crate::store) fill: Option<Fill>,
+    pub(in crate::store) fill: Option<&'a Fill>,
 }
 
 impl Store {
@@ -118,62 +116,15 @@ impl Store {
         self.keep_resident(Entry::new(header, SlotBytes::of(slot), place), touches);
     }
 
-    pub(in crate::store) fn check_open(&self, fill: Option<Fill>) -> Result<(), StoreError> {
+    pub(in crate::store) fn check_open(&self, fill: Option<&Fill>) -> Result<(), StoreError> {
         if self.shared.is_stopping() {
             return Err(StoreError::ShuttingDown);
         }
-        let purged = fill.is_some_and(|fill| self.shared.fills.is_purged(fill));
+        let purged = fill.is_some_and(Fill::is_purged);
         if purged && !planted::is(Bug::FillIgnoresPurge) {
             return Err(StoreError::Purged);
         }
         Ok(())
-    }
-
-    /// Appends one slice of an object whose head comes later. Its key is new, so nothing is verified.
-    ///
-    /// # Errors
-    /// See [`StoreError`]; [`StoreError::Evicted`] if another slice of it is gone already.
-    pub async fn append_slice(
-        &self,
-        key: SliceKey,
-        body: &[u8],
-        lifetime: Lifetime,
-    ) -> Result<Ticket, StoreError> {
-        self.begin_store().await?;
-        add(&self.shared.counters.body_bytes, body.len() as u64);
-        let encoded = key.encode();
-        let slot = Slot::new(Kind::Slice, &encoded, (&[], body), lifetime);
-        let key_hash = self.slice_hash(&encoded);
-        let mut patience = Patience::default();
-        loop {
-            match self.append_new(key.object, key_hash, &slot)? {
-                Ok(ticket) => return Ok(ticket),
-                Err(why) => self.wait_for_room(why, &mut patience).await?,
-            }
-        }
-    }
-
-    fn append_new(
-        &self,
-        object: Sequence,
-        key_hash: u64,
-        slot: &Slot<'_>,
-    ) -> Result<Result<Ticket, NoRoom>, StoreError> {
-        let shared = &*self.shared;
-        let transaction = Transaction::begin(self);
-        self.check_open(None)?;
-        if shared.large.objects.lock().claim(object).is_none() {
-            return Err(StoreError::Evicted);
-        }
-        let reserved = match transaction.reserve((slot, key_hash), Appender::Client) {
-            Ok(reserved) => reserved,
-            Err(why) => return Ok(Err(why)),
-        };
-        let written = reserved.point_new().append(false, |log, region| {
-            log.count_stored(slot.len());
-            shared.large.objects.lock().add(object, region, slot.len());
-        });
-        Ok(Ok(written.ticket))
     }
 
     /// Takes the displaced words out of the index.

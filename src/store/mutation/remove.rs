@@ -13,7 +13,6 @@ use crate::store::index::unverified::LOOKS_MAX;
 use crate::store::log::core::Log;
 use crate::store::log::removals::{Removal, Tombstone};
 use crate::store::log::write::Ticket;
-use crate::store::mutation::fills::Fill;
 use crate::store::mutation::find::{Deadline, Found};
 use crate::store::mutation::request::{Lifetime, StoreError};
 use crate::store::mutation::room::Patience;
@@ -106,12 +105,6 @@ impl Store {
             self.in_time(pin!(self.settle_removal(taken))).await?;
         }
         Ok(found.matched.is_some_and(|matched| matched.live))
-    }
-
-    /// Whether the key of a store in progress was purged since it began.
-    #[must_use]
-    pub fn is_purged(&self, fill: Fill) -> bool {
-        self.shared.fills.is_purged(fill)
     }
 
     /// Ends the life of a live entry now; gives the lifetime it had. Nobody finds it from here on,

@@ -1,24 +1,21 @@
-//! The room that one store in slices has set aside, on a device of which all such stores together may
+//! The space that one store in slices has set aside, on a device of which all such stores together may
 //! take half. Given back when it is dropped.
 
 use crate::store::mutation::request::StoreError;
 use crate::store::shared::Store;
 
-/// Room for one store under way.
-pub struct Room {
+/// Space for one store under way.
+pub(super) struct SpaceReservation {
     store: Store,
     bytes: u64,
 }
 
-impl Store {
-    /// Room for a store that begins: none yet.
-    #[must_use]
-    pub fn room(&self) -> Room {
-        Room { store: self.clone(), bytes: 0 }
+impl SpaceReservation {
+    /// Space for a store that begins: none yet.
+    pub fn new(store: &Store) -> SpaceReservation {
+        SpaceReservation { store: store.clone(), bytes: 0 }
     }
-}
 
-impl Room {
     /// Sees to it that `bytes` are set aside.
     ///
     /// # Errors
@@ -38,7 +35,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for SpaceReservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.store.shared.large.objects.lock().release(self.bytes);

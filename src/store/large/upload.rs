@@ -1,0 +1,183 @@
+//! A large object on its way into the log: first its slices, then the head that names them. Owns what was
+//! stored of it until the head is there.
+
+use crate::format::{Kind, ObjectHead, Sequence, SliceKey};
+use crate::store::counters::add;
+use crate::store::entries::Tier;
+use crate::store::large::space::SpaceReservation;
+use crate::store::log::appender::{Appender, NoRoom};
+use crate::store::log::slot::Slot;
+use crate::store::log::write::Ticket;
+use crate::store::mutation::fills::Fill;
+use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored};
+use crate::store::mutation::room::Patience;
+use crate::store::shared::Store;
+use crate::store::transaction::Transaction;
+
+/// A large object on its way into the log. Dropped before it is published, its slices are discarded.
+pub struct Upload {
+    store: Store,
+    lifetime: Lifetime,
+    space: SpaceReservation,
+    /// Drawn with the first slice.
+    name: Option<Sequence>,
+    slices: u32,
+    /// Bytes in slices.
+    len: u64,
+    /// A slice was evicted, so nothing more of it is written.
+    is_lost: bool,
+    is_published: bool,
+}
+
+impl Store {
+    /// Begins to store a body that may be longer than a slice. Space is set aside for `len` bytes if so
+    /// many are announced, else as they come.
+    ///
+    /// # Errors
+    /// [`StoreError::Crowded`]: there is no space for a body so long.
+    pub fn begin_upload(&self, lifetime: Lifetime, len: Option<u64>) -> Result<Upload, StoreError> {
+        let mut space = SpaceReservation::new(self);
+        if let Some(len) = len.filter(|len| *len > u64::from(self.shared.layout.slice_size)) {
+            space.grow_to(len)?;
+        }
+        Ok(Upload {
+            store: self.clone(),
+            lifetime,
+            space,
+            name: None,
+            slices: 0,
+            len: 0,
+            is_lost: false,
+            is_published: false,
+        })
+    }
+}
+
+impl Upload {
+    /// Whether it has no slice: a body that is not longer than one is stored as a value.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.name.is_none()
+    }
+
+    /// Appends a slice. All but the last one are as long as the layout says.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. That another slice is gone already is for [`Upload::publish`] to tell.
+    pub async fn append(&mut self, slice: &[u8]) -> Result<(), StoreError> {
+        let len = self.len + slice.len() as u64;
+        self.space.grow_to(len)?;
+        let object = match self.name {
+            Some(name) => name,
+            None => self.draw_name().await?,
+        };
+        if !self.is_lost {
+            match self.append_slice(SliceKey { object, number: self.slices }, slice).await {
+                Err(StoreError::Evicted) => self.is_lost = true,
+                appended => appended?,
+            }
+        }
+        self.slices += 1;
+        self.len = len;
+        Ok(())
+    }
+
+    /// Stores the head of the object if `condition` holds: it appears, and replaces the old entry.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::Evicted`] if a slice is gone, and [`StoreError::Purged`] if the
+    /// key was purged since its fill began, whatever became of the slices.
+    pub async fn publish(
+        &mut self,
+        key: &[u8],
+        metadata: &[u8],
+        (condition, fill): (Condition, &Fill),
+    ) -> Result<(Stored, Ticket), StoreError> {
+        if self.is_lost {
+            // Not by looking for the slice: another one's word may look like its.
+            return Err(if fill.is_purged() { StoreError::Purged } else { StoreError::Evicted });
+        }
+        // What was purged may have lost its slices: it is for the purge that it fails.
+        self.store.check_open(Some(fill))?;
+        let slice_size = self.store.shared.layout.slice_size;
+        let head = ObjectHead { len: self.len, object: self.name.unwrap_or_default(), slice_size };
+        if !self.store.has_slices(&head, 0..head.len).await {
+            return Err(StoreError::Evicted);
+        }
+        let body = head.encode();
+        let slot = Slot::new(Kind::Head, key, (metadata, &body), self.lifetime);
+        let published =
+            self.store.publish_if(key, &slot, condition, (Some(fill), Tier::Log)).await?;
+        // Whatever happens from here on, the slices belong to the object.
+        self.is_published |= matches!(published, (Stored::Yes(_), _));
+        Ok(published)
+    }
+
+    /// Draws the name of the object. Its slices are kept from here on.
+    async fn draw_name(&mut self) -> Result<Sequence, StoreError> {
+        self.store.begin_store().await?;
+        let shared = &*self.store.shared;
+        let mut patience = Patience::default();
+        loop {
+            let name = shared.log.lock().draw_name();
+            match name {
+                Ok(name) => {
+                    shared.large.objects.lock().begin(name);
+                    self.name = Some(name);
+                    return Ok(name);
+                }
+                Err(why) => self.store.wait_for_room(why, &mut patience).await?,
+            }
+        }
+    }
+
+    /// Its key is new, so nothing is verified.
+    async fn append_slice(&self, key: SliceKey, body: &[u8]) -> Result<(), StoreError> {
+        self.store.begin_store().await?;
+        add(&self.store.shared.counters.body_bytes, body.len() as u64);
+        let encoded = key.encode();
+        let slot = Slot::new(Kind::Slice, &encoded, (&[], body), self.lifetime);
+        let key_hash = self.store.slice_hash(&encoded);
+        let mut patience = Patience::default();
+        loop {
+            match self.try_to_append(key.object, key_hash, &slot)? {
+                Ok(()) => return Ok(()),
+                Err(why) => self.store.wait_for_room(why, &mut patience).await?,
+            }
+        }
+    }
+
+    /// [`StoreError::Evicted`] if another slice is gone already.
+    fn try_to_append(
+        &self,
+        object: Sequence,
+        key_hash: u64,
+        slot: &Slot<'_>,
+    ) -> Result<Result<(), NoRoom>, StoreError> {
+        let shared = &*self.store.shared;
+        let transaction = Transaction::begin(&self.store);
+        self.store.check_open(None)?;
+        if shared.large.objects.lock().claim(object).is_none() {
+            return Err(StoreError::Evicted);
+        }
+        let reserved = match transaction.reserve((slot, key_hash), Appender::Client) {
+            Ok(reserved) => reserved,
+            Err(why) => return Ok(Err(why)),
+        };
+        reserved.point_new().append(false, |log, region| {
+            log.count_stored(slot.len());
+            shared.large.objects.lock().add(object, region, slot.len());
+        });
+        Ok(Ok(()))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(object) = self.name
+            && !self.is_published
+        {
+            self.store.discard(object, self.slices);
+        }
+    }
+}
