@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::body::{BodyReader, Object};
+use super::body::BodyReader;
 use crate::clock::Timestamp;
 use crate::format::ObjectHead;
 use crate::store::{
-    BodyShare, Entry, HeldBody, Lifetime, RangeOptions, Store, Tier, TruncatedBody, ZeroRangeOption,
+    BodyShare, Entry, HeldBody, LargeObject, Lifetime, RangeOptions, Store, Tier, TruncatedBody,
+    ZeroRangeOption,
 };
 
 /// A live entry.
@@ -46,7 +46,7 @@ enum Rest {
 }
 
 struct Sliced {
-    object: Object,
+    object: LargeObject,
     /// How ranges are read.
     options: RangeOptions,
 }
@@ -68,9 +68,8 @@ impl Hit {
         head: ObjectHead,
         options: RangeOptions,
     ) -> Hit {
-        let hold = Arc::new(store.read_object(head.object));
+        let object = store.large_object(head);
         let age_known = store.knows_age_of(&entry);
-        let object = Object { store: store.clone(), head, hold };
         let rest = Rest::Sliced(Box::new(Sliced { object, options }));
         Hit { entry, tier, age_known, rest, body: None }
     }
@@ -85,10 +84,7 @@ impl Hit {
     pub async fn has(&self, range: Range<u64>) -> bool {
         match &self.rest {
             Rest::Here(_) | Rest::Elsewhere(_) => true,
-            Rest::Sliced(sliced) => {
-                let Object { store, head, .. } = &sliced.object;
-                store.has_slices(head, range).await
-            }
+            Rest::Sliced(sliced) => sliced.object.has(range).await,
         }
     }
 
@@ -106,7 +102,7 @@ impl Hit {
     pub fn len(&self) -> u64 {
         match &self.rest {
             Rest::Here(_) | Rest::Elsewhere(_) => self.entry.body_len() as u64,
-            Rest::Sliced(sliced) => sliced.object.head.len,
+            Rest::Sliced(sliced) => sliced.object.body_len(),
         }
     }
 

@@ -1,24 +1,19 @@
 //! What the catalog says of a key: which entries may be its own, which of them may be given, and that one
 //! nobody gets any more is forgotten. Reads no device.
 
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use crate::clock::Timestamp;
-use crate::format::{Kind, ObjectHead, Sequence, SliceKey};
+use crate::format::{Kind, Sequence};
 use crate::planted::{self, Bug};
 use crate::store::counters::count;
 use crate::store::entry::Entry;
 use crate::store::index::Locked;
 use crate::store::index::word::{Location, SizeClass, Word};
-use crate::store::large::slice_place::SlicePlace;
 use crate::store::place::Place;
 use crate::store::shared::Store;
-
-/// Slices looked for in the index without letting others run: some tens of microseconds.
-const SLICES_AT_ONCE: usize = 256;
 
 /// What is to be read: as a rule the entry of an index word that may be the key's.
 #[derive(Clone, Copy, Debug)]
@@ -239,39 +234,6 @@ impl Store {
                 self.shared.catalog.lock(key_hash).remove(entry.place().location());
             }
         }
-    }
-
-    /// Whether the index has a word for each slice that holds bytes `range` of an object. Lets others
-    /// run in between: there may be millions of them.
-    pub async fn has_slices(&self, head: &ObjectHead, range: Range<u64>) -> bool {
-        for (n, number) in (0usize..).zip(head.slices_of(range)) {
-            if n > 0 && n.is_multiple_of(SLICES_AT_ONCE) {
-                tokio::task::yield_now().await;
-            }
-            let key = SliceKey { object: head.object, number }.encode();
-            if self.shared.catalog.lock(self.slice_hash(&key)).candidates().is_empty() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Where a slice with a body of `body_len` bytes is on the device; `None` if it is in memory too,
-    /// gone, or not the only one with its fingerprint: then the reader of slices knows. Counts as a hit.
-    pub(super) fn slice_place(&self, key: SliceKey, body_len: usize) -> Option<SlicePlace> {
-        let key_hash = self.slice_hash(&key.encode());
-        let candidates = self.candidates(key_hash);
-        let [candidate] = candidates[..] else { return None };
-        let (life, offset) = candidate.place().split(&self.shared.layout);
-        if self.shared.catalog.regions.get(life.region())?.in_memory()
-            || self.shared.catalog.resident.get(candidate.place()).is_some()
-        {
-            return None;
-        }
-        if !candidate.is_hit {
-            self.shared.catalog.lock(key_hash).mark_hit(candidate.location());
-        }
-        Some(SlicePlace { life, offset, body_len })
     }
 
     /// Whether the words are the ones that were verified. The region's life counts: a location may

@@ -36,13 +36,14 @@ pub use entry::Entry;
 pub use formatting::{FormatError, FormatOptions};
 pub use index::key_hash::KeyHasher;
 pub use index::word::{Location, SizeClass, Word};
+pub use large::object::{LargeObject, ObjectBody};
+pub use large::ranges::options::{RangeOptions, ZeroRangeOption};
+pub use large::ranges::stats::RangeStats;
 pub use large::upload::Upload;
 pub use log::write::Ticket;
-pub use lookup::bodies::ObjectReader;
-pub(crate) use lookup::bodies::{HeldBody, SliceReader};
-pub use lookup::ranges::{
-    BodyShare, RangeOptions, RangeReader, RangeStats, TruncatedBody, ZeroRangeOption,
-};
+pub(crate) use lookup::bodies::HeldBody;
+pub use lookup::bodies::TruncatedBody;
+pub use lookup::budget::BodyShare;
 pub use lookup::sought::Stale;
 pub use mutation::fills::Fill;
 pub use mutation::request::{

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::Timestamp;
 use crate::store::counters::CountersSnapshot;
-use crate::store::lookup::ranges::stats::RangeStats;
+use crate::store::large::ranges::stats::RangeStats;
 use crate::store::recovery::progress::RecoveryStats;
 use crate::store::region::state::RegionState;
 use crate::store::shared::Store;

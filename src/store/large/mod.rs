@@ -2,7 +2,10 @@
 //! regions have their heads and slices. Values only; what becomes of a region `victim` and `reclaim` decide.
 
 pub(super) mod discards;
+pub(super) mod object;
+pub(super) mod ranges;
 pub(super) mod slice_place;
+pub(super) mod slices;
 mod space;
 pub(super) mod upload;
 

@@ -5,34 +5,23 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::format::{BODY_CHUNK, ObjectHead, Sequence, SliceKey, round_up};
+use crate::format::{BODY_CHUNK, Sequence, round_up};
 use crate::planted::{self, Bug};
 use crate::store::counters::count;
 use crate::store::entry::Entry;
-use crate::store::large::slice_place::{checked_part, slice_meta_len};
+use crate::store::large::slice_place::checked_part;
 use crate::store::log::chunks::InMemory;
+use crate::store::lookup::budget::{BodyShare, UNSHARED_LEN_MAX};
 use crate::store::lookup::load::Extent;
-use crate::store::lookup::ranges::budget::{BodyShare, UNSHARED_LEN_MAX};
 use crate::store::place::Place;
 use crate::store::shared::Store;
 
-/// Keeps the slices of an object that was replaced until it is dropped, unless they are evicted.
-pub struct ObjectReader {
-    store: Store,
-    object: Sequence,
-}
-
-impl Drop for ObjectReader {
-    fn drop(&mut self) {
-        self.store.shared.large.readers.remove_if_mut(&self.object, |_, count| {
-            *count -= 1;
-            *count == 0
-        });
-        if !self.store.shared.large.discards.lock().is_empty() {
-            self.store.shared.signals.wake_reclaimer.notify_one();
-        }
-    }
-}
+/// A later piece of a body is gone or damaged, or took too long; the caller must not treat
+/// what it has as whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a later piece of the object is gone or damaged")]
+#[non_exhaustive]
+pub struct TruncatedBody;
 
 /// An entry for a client, with its body or without.
 pub(crate) enum HeldBody {
@@ -50,57 +39,6 @@ enum FromLog {
     Elsewhere,
 }
 
-/// Reads one slice of an object, piece after piece.
-pub(crate) struct SliceReader {
-    key: SliceKey,
-    body_len: usize,
-    /// The slice without its body, once it was found.
-    let_go: Option<Entry>,
-}
-
-impl SliceReader {
-    /// A reader of slice `number`.
-    pub fn new(head: &ObjectHead, number: u32) -> SliceReader {
-        let slice_size = u64::from(head.slice_size);
-        let left = head.len.saturating_sub(u64::from(number) * slice_size);
-        let body_len = usize::try_from(left.min(slice_size)).unwrap_or(usize::MAX);
-        SliceReader { key: SliceKey { object: head.object, number }, body_len, let_go: None }
-    }
-
-    /// Index of the slice in the body.
-    pub fn number(&self) -> u32 {
-        self.key.number
-    }
-
-    /// The bytes `within` of the slice, or the first of them, as there is memory. `None` if it is
-    /// gone, or damaged in what is read of it.
-    pub async fn piece(&mut self, store: &Store, within: Range<usize>) -> Option<Bytes> {
-        if within.end > self.body_len {
-            return None;
-        }
-        if let Some(let_go) = &self.let_go
-            && let Some(piece) = store.piece_again(let_go, within.clone()).await
-        {
-            return Some(piece);
-        }
-        // For the first time, or once more where reclaim has moved it.
-        let extent = store.extent_of_slice(self.body_len);
-        let (entry, _) = store.slice(self.key, extent).await?;
-        if entry.body_len() != self.body_len {
-            return None;
-        }
-        if !entry.has_body() {
-            let let_go = self.let_go.insert(entry);
-            return store.piece_again(let_go, within).await;
-        }
-        let piece = store.body_piece(&entry, within.clone());
-        if piece.len() < within.len() {
-            self.let_go = Some(entry.without_body());
-        }
-        Some(piece)
-    }
-}
-
 impl Store {
     /// The bytes `within` of an entry's body, for a reader that may take its time: all of them at
     /// the cost of the budget of such readers, or a copy of the first of them if none of it is left.
@@ -115,19 +53,6 @@ impl Store {
                 Bytes::copy_from_slice(&entry.body()[within.start..end])
             }
         }
-    }
-
-    /// How much of a slice is read at once: what comes before its body where there is neither
-    /// memory to hold it nor a RAM tier that wants it.
-    fn extent_of_slice(&self, body_len: usize) -> Extent {
-        let is_short = body_len <= UNSHARED_LEN_MAX;
-        if is_short
-            || self.shared.reading.bodies.has(body_len)
-            || self.shared.catalog.resident.admits(body_len as u64)
-        {
-            return Extent::Answer;
-        }
-        Extent::Meta { len: slice_meta_len(body_len) }
     }
 
     /// The right to hold an entry's body for a client, unless too many are held.
@@ -251,13 +176,6 @@ impl Store {
         sequence: Sequence,
     ) -> Option<Entry> {
         self.shared.catalog.resident.get(place).filter(|entry| entry.sequence() == sequence)
-    }
-
-    /// Holds off the discarding of an object's slices while its body is read.
-    #[must_use]
-    pub fn read_object(&self, object: Sequence) -> ObjectReader {
-        *self.shared.large.readers.entry(object).or_insert(0) += 1;
-        ObjectReader { store: self.clone(), object }
     }
 }
 

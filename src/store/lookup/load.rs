@@ -16,7 +16,7 @@ use crate::store::entry::{Entry, SlotBytes};
 use crate::store::index::word::SizeClass;
 use crate::store::log::chunks::InMemory;
 use crate::store::log::placement::{PAGE, SMALL_SLOT_MAX};
-use crate::store::lookup::ranges::budget::UNSHARED_LEN_MAX;
+use crate::store::lookup::budget::UNSHARED_LEN_MAX;
 use crate::store::place::Place;
 use crate::store::region::state::RegionState;
 use crate::store::shared::{READING_LEN_MAX, Store};

@@ -2,8 +2,8 @@
 //! verifies one.
 
 pub(super) mod bodies;
+pub(super) mod budget;
 pub(super) mod load;
-pub(super) mod ranges;
 pub(super) mod sought;
 
 use crate::store::entries::Candidate;

@@ -6,7 +6,7 @@ use crate::format::{
     Damage, FeatureNames, LOCATOR_LEN, LOCATOR_OFFSET, Layout, Locator, SUPERBLOCK_LEN, Sequence,
     Superblock, round_up,
 };
-use crate::store::lookup::ranges::options::ZeroRangeOption;
+use crate::store::large::ranges::options::ZeroRangeOption;
 use crate::store::superblock::write_superblock;
 
 /// Why a device cannot be opened as a store.

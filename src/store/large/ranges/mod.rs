@@ -4,7 +4,6 @@
 //! `plan` says which blocks are needed, each once; `window` reads them, several at a time;
 //! [`RangeReader`] checks every piece against its checksum before it gives it away.
 
-pub(in crate::store) mod budget;
 pub(in crate::store) mod options;
 pub(in crate::store) mod plan;
 pub(in crate::store) mod stats;
@@ -21,16 +20,13 @@ use crate::clock::Stopwatch;
 use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, SliceKey};
 use crate::store::counters::{add, count};
 use crate::store::large::slice_place::{SlicePlace, checked_part};
-use crate::store::lookup::bodies::{ObjectReader, SliceReader};
+use crate::store::large::slices::SliceReader;
+use crate::store::lookup::bodies::TruncatedBody;
 use crate::store::place::Life;
 use crate::store::shared::Store;
+use options::RangeOptions;
 use plan::{Plan, Want};
 use window::{Pieces, Unavailable, Window};
-
-pub use options::{RangeOptions, ZeroRangeOption};
-pub use stats::RangeStats;
-
-pub use budget::BodyShare;
 
 /// Most bytes checked and given in one go.
 const GIVEN_LEN_MAX: usize = 1 << 20;
@@ -38,18 +34,10 @@ const GIVEN_LEN_MAX: usize = 1 << 20;
 /// Slices looked up ahead of what is given.
 const WANTS_MAX: usize = 256;
 
-/// A later piece of a body is gone or damaged, or took too long; the caller must not treat
-/// what it has as whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a later piece of the object is gone or damaged")]
-#[non_exhaustive]
-pub struct TruncatedBody;
-
 /// Reads a range of an object's body, several pieces at a time, in order. Dropping it takes back
 /// what has not reached the device yet.
-pub struct RangeReader {
+pub(super) struct RangeReader {
     store: Store,
-    _object: Arc<ObjectReader>,
     head: ObjectHead,
     options: RangeOptions,
     /// Body bytes that no want covers yet.
@@ -97,19 +85,16 @@ impl RangeReader {
     ///
     /// # Panics
     /// If the range is empty or ends beyond the body.
-    pub(crate) async fn open(
-        store: &Store,
-        object: (ObjectHead, Arc<ObjectReader>),
+    pub async fn open(
+        (store, head): (&Store, ObjectHead),
         range: Range<u64>,
         options: RangeOptions,
     ) -> Result<RangeReader, TruncatedBody> {
-        let (head, reader) = object;
         assert!(range.start < range.end && range.end <= head.len, "{range:?} of {}", head.len);
         count(&store.shared.reading.ranges.ranges);
         let window = Window::new(Arc::clone(&store.shared), options, range.end - range.start);
         let mut reader = RangeReader {
             store: store.clone(),
-            _object: reader,
             head,
             options,
             unplanned: range,

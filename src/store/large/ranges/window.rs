@@ -19,8 +19,8 @@ use smallvec::SmallVec;
 use crate::clock::Stopwatch;
 use crate::format::BODY_CHUNK;
 use crate::store::counters::count;
-use crate::store::lookup::ranges::options::RangeOptions;
-use crate::store::lookup::ranges::plan::{Extent, Plan};
+use crate::store::large::ranges::options::RangeOptions;
+use crate::store::large::ranges::plan::{Extent, Plan};
 use crate::store::place::Life;
 use crate::store::shared::Shared;
 
