@@ -1,16 +1,16 @@
-//! What a look at one region found. Owns nothing: values only.
+//! What a look at one region found. Values only.
 
 use crate::clock::Timestamp;
 use crate::format::{Footer, LogKind, RegionHeader, Seed, Sequence, SnapshotDirectory};
 use crate::inspect::finding::Finding;
 use crate::store::RegionReader;
 
-/// Whether there are entries, and how that is known.
+/// What a region holds, and how that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holds {
-    /// A sound footer names them.
+    /// Entries, named by a sound footer.
     Sealed,
-    /// They were found slot by slot.
+    /// Entries, found slot by slot.
     Unsealed,
     Free,
     Blank,
@@ -28,14 +28,14 @@ pub(super) struct Sight {
     pub seed: Seed,
     pub touched: bool,
     pub stamp: Timestamp,
-    /// Empty unless `holds`.
+    /// Empty unless `holds` is `Sealed` or `Unsealed`.
     pub footer: Footer,
     /// Where the footer begins in the region; the region's size if it has none.
     pub end: u64,
     pub holds: Holds,
-    /// What the header says, if it is sound.
+    /// The header, if it is sound.
     pub header: Option<RegionHeader>,
-    /// Which part of an index snapshot it is, if that is sound.
+    /// Its part of an index snapshot, if that is sound.
     pub directory: Option<SnapshotDirectory>,
     pub damage: Vec<Finding>,
 }
@@ -77,8 +77,8 @@ impl Sight {
 }
 
 impl Sight {
-    /// Takes a trailer's word for the life that the region is in. That nothing was touched in it was
-    /// for a header of that life to say: without one the footer may understate lifetimes.
+    /// Takes a region's generation from a trailer. Only a header of that generation could say that no
+    /// entry was touched: without it the footer may understate lifetimes.
     pub(super) fn take_life(&mut self, reader: &RegionReader<'_>, generation: Sequence) {
         self.touched |= generation > self.generation;
         self.generation = generation;
@@ -97,19 +97,19 @@ impl Sight {
 pub enum Condition {
     /// Complete, with a footer.
     Sealed,
-    /// In use and without a footer: it was the open one when the store ended.
+    /// In use and without a footer: it was open when the store ended.
     Unsealed,
     /// In use by the log of purges: second copies of tombstones, and no entries.
     Purges,
-    /// Freed; what is in it is dead.
+    /// Freed: everything in it is dead.
     Free,
     /// Never used.
     Blank,
-    /// Never used since the device was formatted; holds bytes of before.
+    /// Never used since the format; holds bytes from before.
     Leftover,
     /// Part of the index snapshot that the next start reads.
     Snapshot,
-    /// Part of an index snapshot that a later change ended; as good as free.
+    /// Part of an index snapshot that a later change ended: as good as free.
     OldSnapshot,
     /// Its header, its footer or its part of an index snapshot is damaged.
     Damaged,
@@ -122,7 +122,7 @@ pub struct RegionSurvey {
     pub region: u32,
     /// What it is.
     pub condition: Condition,
-    /// Its present life; 0 if it has none.
+    /// Its present generation; 0 if it has none.
     pub generation: Sequence,
     /// Entries in it, dead and expired ones and slices included.
     pub entries: u64,
@@ -132,8 +132,8 @@ pub struct RegionSurvey {
     pub entry_bytes: u64,
     /// Newest time found in it.
     pub stamp: Timestamp,
-    /// A touch extended the life of an entry after the region was sealed, or may have.
+    /// A touch extended the lifetime of an entry after the region was sealed, or may have.
     pub touched: bool,
-    /// What is wrong with header, footer and directory of a snapshot.
+    /// What is wrong with its header, footer or snapshot directory.
     pub damage: Vec<Finding>,
 }

@@ -1,5 +1,5 @@
-//! What the catalog says of a key: which entries may be its own, which of them may be given, and that one
-//! nobody gets any more is forgotten. Reads no device.
+//! Which index entries may be a key's, which of them a lookup may return, and which nobody needs any
+//! more. Reads no device.
 
 use std::sync::atomic::Ordering;
 
@@ -15,7 +15,7 @@ use crate::store::index::word::{Location, SizeClass, Word};
 use crate::store::place::Place;
 use crate::store::shared::Store;
 
-/// What is to be read: as a rule the entry of an index word that may be the key's.
+/// An entry to be read, usually one that the index has for a matching fingerprint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
     place: Place,
@@ -25,7 +25,7 @@ pub(super) struct Candidate {
 
 pub(super) type CandidateList = SmallVec<[Candidate; 2]>;
 
-/// Which versions of a key a change killed without having seen them: those before it.
+/// The sequence below which a change killed all versions of a key without having seen them.
 #[derive(Clone, Copy)]
 pub(super) struct KilledUnseen(Sequence);
 
@@ -34,14 +34,14 @@ pub(super) struct KilledUnseen(Sequence);
 pub enum Tier {
     /// The RAM tier.
     Ram,
-    /// The part of the log that is not on the device yet.
+    /// The write buffer: the part of the log that is not on the device yet.
     Log,
     /// The device.
     Disk,
 }
 
 impl Candidate {
-    /// The entry of a slot of this class, whose word need not be there any more.
+    /// The slot of this class at `place`, which may have no index entry any more.
     pub fn at(place: Place, class: SizeClass) -> Candidate {
         Candidate { place, class, is_hit: true }
     }
@@ -61,14 +61,14 @@ impl Candidate {
 }
 
 impl KilledUnseen {
-    /// Whether it killed an entry. No change is of a slice.
+    /// Whether the change killed an entry. Slices are never changed, only removed.
     pub fn kills(self, entry: &Entry) -> bool {
         entry.kind() != Kind::Slice && entry.sequence() < self.0
     }
 }
 
 impl Store {
-    /// The words that may be the key's, and the lives of their regions.
+    /// The index entries that may be the key's, with the generations of their regions.
     pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
         let mut candidates = CandidateList::new();
         let bucket = self.shared.catalog.lock(key_hash);
@@ -76,15 +76,16 @@ impl Store {
         candidates
     }
 
-    /// The word of the key with exactly this place.
+    /// The key's index entry with exactly this place.
     pub(super) fn candidate_at(&self, key_hash: u64, place: Place) -> Option<Candidate> {
         let bucket = self.shared.catalog.lock(key_hash);
         let candidate = self.candidate(&bucket, bucket.get(place.location())?);
         (candidate.place() == place).then_some(candidate)
     }
 
-    /// Of more than `looks_max` candidates keeps those of the newest lives, and in a region the last.
-    /// True if there were more. Only who knows the cache's secret can make keys collide so.
+    /// Keeps at most `looks_max` candidates: those in the newest regions, and within a region those at
+    /// the highest offsets. True if there were more. Only someone who knows the cache's secret can make
+    /// so many keys collide.
     pub(super) fn keep_newest(&self, candidates: &mut CandidateList, looks_max: usize) -> bool {
         if candidates.len() <= looks_max {
             return false;
@@ -92,7 +93,7 @@ impl Store {
         count(&self.shared.counters.crowded);
         candidates.sort_unstable_by_key(|found| {
             let place = found.place();
-            // What is in memory only costs no read; its locations are given from the highest down.
+            // Entries in RAM cost no read. Their locations are given out from the highest down.
             let in_ram_only = place.is_in_ram();
             let at = if in_ram_only { !place.location().0 } else { place.location().0 };
             std::cmp::Reverse((in_ram_only, place.generation(), at))
@@ -101,13 +102,13 @@ impl Store {
         true
     }
 
-    /// What was killed of a key by a change that did not see it, asked before its words are: what is
-    /// killed is taken out of both together, and a read may begin before that and end after it.
+    /// What a change killed of a key without having seen it. Ask before reading the key's index
+    /// entries: both are removed together, and a lookup may overlap that.
     pub(super) fn killed_unseen(&self, key_hash: u64) -> KilledUnseen {
         KilledUnseen(self.shared.dead.unverified.last(key_hash))
     }
 
-    /// Whether a change killed an entry without having seen it. No change is of a slice.
+    /// Whether a change killed an entry without having seen it. Never true of slices.
     pub(super) fn was_killed_unseen(&self, key_hash: u64, entry: &Entry) -> bool {
         self.killed_unseen(key_hash).kills(entry)
     }
@@ -117,13 +118,13 @@ impl Store {
         Candidate { place, class: word.class(), is_hit: word.is_hit() }
     }
 
-    /// The place that a word in a locked bucket names.
+    /// The place that an index entry in a locked bucket names.
     pub(super) fn place_of(&self, bucket: &Locked<'_>, word: Word) -> Place {
         self.shared.catalog.place_of(bucket, word)
     }
 
-    /// Whether an entry may be found: until recovery is complete only those stored since the start,
-    /// whatever is in the index already.
+    /// Whether an entry may be found. Until recovery is complete only entries stored since the start
+    /// are, whatever the index has.
     pub(super) fn is_visible(&self, place: Place) -> bool {
         self.shared.is_recovered() || !self.is_of_earlier_start(place) || place.is_in_ram()
     }
@@ -133,7 +134,7 @@ impl Store {
         place.generation().epoch() <= self.shared.recovery.opened_epoch
     }
 
-    /// Whether an entry may be served now, by purges and time.
+    /// Whether an entry is neither purged nor past its end.
     pub(super) fn is_live(&self, entry: &Entry) -> bool {
         self.is_live_at(entry, self.shared.clock.now())
     }
@@ -142,16 +143,16 @@ impl Store {
         entry.sequence() >= self.shared.purge_floor() && entry.lifetime().keep_until > now
     }
 
-    /// Removes the word of an entry that nobody will get any more. Needs no tombstone when the
-    /// entry is expired, purged or was in RAM only: it cannot come back.
-    /// False if the word was not there: gone, or moved by reclaim.
+    /// Removes the index entry of an entry that nobody will get any more. An expired, purged or
+    /// RAM-only entry needs no tombstone: it cannot come back. False if the index entry is gone, or
+    /// reclaim moved it.
     pub(super) fn forget(&self, key_hash: u64, place: Place) -> bool {
         self.forget_if(key_hash, place, || true)
     }
 
-    /// Removes the word of an entry whose end is past, unless a touch is under way or came since
-    /// `touches` were counted, before the entry was read. What was touched lives on the device: without
-    /// a word a purge would miss it, and the next start find it.
+    /// Removes the index entry of an expired or purged entry, unless a touch is under way or came after
+    /// `touches` was read. A touched entry lives on the device: without an index entry a purge would
+    /// miss it, and the next start would find it.
     pub(super) fn forget_ended(&self, key_hash: u64, entry: &Entry, touches: u32) {
         let place = entry.place();
         self.forget_if(key_hash, place, || {
@@ -166,14 +167,14 @@ impl Store {
         });
     }
 
-    /// Touches in the region of a place, begun and ended ones.
+    /// Touches in the region of a place, under way or ended.
     pub(super) fn touches_at(&self, place: Place) -> u32 {
         let region = place.region(&self.shared.layout);
         self.shared.catalog.regions.get(region).map_or(0, |row| row.touches())
     }
 
-    /// Removes a word if `may` says so under the bucket lock, under which touches begin; tells
-    /// whether it did.
+    /// Removes an index entry if `may` allows it under the bucket lock, under which touches begin. True
+    /// if it was removed.
     pub(super) fn forget_if(
         &self,
         key_hash: u64,
@@ -186,7 +187,7 @@ impl Store {
         }
         let mut bucket = self.shared.catalog.lock(key_hash);
         let mut removed = None;
-        // The region may have been freed and written again: then the word is another entry's.
+        // The region may have been reused: then the index entry belongs to another entry.
         if self.is_present(place) {
             if !may() {
                 return false;
@@ -203,7 +204,7 @@ impl Store {
         self.shared.catalog.regions.get(region).is_some_and(|row| row.is_pinned())
     }
 
-    /// Whether the region of a place is in the same life still; true for entries in RAM only.
+    /// Whether the region of a place still has the same generation; true for entries in RAM only.
     pub(super) fn is_present(&self, place: Place) -> bool {
         self.shared.catalog.regions.is_in(place.split(&self.shared.layout).0) || place.is_in_ram()
     }
@@ -213,8 +214,8 @@ impl Store {
         self.shared.catalog.resident.get(candidate.place())
     }
 
-    /// Offers a copy just read to the RAM tier, unless a touch overtook the read, or the region was
-    /// freed: nobody would find the copy.
+    /// Offers a copy just read to the RAM tier, unless a touch came after the read or the region was
+    /// freed, so that nobody would find the copy.
     pub(super) fn keep_resident(&self, entry: Entry, touches_before: u32) {
         let place = entry.place();
         let _filling = self.shared.fill_lock(place).lock();
@@ -226,7 +227,7 @@ impl Store {
         }
     }
 
-    /// Removes the words of entries that the RAM tier put out and that are nowhere else.
+    /// Removes the index entries of entries that were only in the RAM tier and were evicted from it.
     pub(super) fn drop_lost(&self, lost: &[Entry]) {
         for entry in lost {
             if entry.place().is_in_ram() {
@@ -236,24 +237,24 @@ impl Store {
         }
     }
 
-    /// Whether the words are the ones that were verified. The region's life counts: a location may
-    /// have been freed and written again meanwhile.
+    /// Whether the key's index entries are still the ones that were verified. Compares places, not
+    /// locations: a location may have been reused.
     pub(super) fn is_unchanged(&self, bucket: &Locked<'_>, then: &[Place]) -> bool {
         let mut now: SmallVec<[Place; 2]> = SmallVec::new();
         bucket.each_candidate(|word| now.push(self.place_of(bucket, word)));
-        // As a rule nothing has moved: many are compared in one go.
+        // Usually nothing has moved: compare in one go.
         now.len() == then.len()
             && (now[..] == *then || now.iter().all(|place| then.contains(place)))
     }
 
-    /// Whether it is known how long ago entries with this sequence were stored. If not, they are for
-    /// those only who ask for stale ones.
+    /// Whether the age of entries with this sequence is known. If not, only callers that accept stale
+    /// entries get them.
     pub(super) fn knows_age(&self, sequence: Sequence) -> bool {
         sequence.epoch() > self.shared.ages.unknown_age.load(Ordering::Acquire)
             || planted::is(Bug::TrustUnknownAge)
     }
 
-    /// The same of an entry that a lookup gave.
+    /// Whether the age of an entry that a lookup returned is known.
     pub(crate) fn knows_age_of(&self, entry: &Entry) -> bool {
         self.knows_age(entry.sequence())
     }

@@ -1,25 +1,25 @@
-//! The store's view of entries that are in memory: a seam for the RAM tier above.
+//! The RAM tier as the store sees it: an interface that the tier above implements.
 
 use crate::store::entry::Entry;
 use crate::store::place::Place;
 
-/// Keeps copies of entries by their place. Being reached only through the index, a copy
-/// of a dead entry is never found.
+/// Keeps copies of entries by their place. Lookups reach a copy only through the index, so the copy of
+/// a dead entry is never found.
 pub trait Resident: Send + Sync {
-    /// Whether a copy of an entry of `weight` bytes in memory, which is not in RAM only, is worth its room.
+    /// Whether to keep a copy of an entry that takes `weight` bytes of memory and is on the device too.
     fn admits(&self, weight: u64) -> bool;
 
     /// The copy of the entry at `place`.
     fn get(&self, place: Place) -> Option<Entry>;
 
-    /// Offers a copy; it may be refused. Gives the entries without a place on the device that
-    /// were put out for it: they are lost and their index words must go.
+    /// Offers a copy. Returns the entries in RAM only that are lost by it: those that were evicted for
+    /// it, and `entry` itself if it was refused. Their index entries must go.
     fn insert(&self, entry: Entry) -> Vec<Entry>;
 
     /// Drops the copy of a dead entry.
     fn remove(&self, place: Place);
 
-    /// Whether anything is ever kept; if not, every entry must go to the device.
+    /// Whether the tier keeps anything at all; if not, every entry must go to the device.
     fn is_on(&self) -> bool;
 }
 

@@ -1,5 +1,4 @@
-//! What all parts of a store share, in groups: each says what belongs together. Owns only that it is
-//! there; who changes what, the other files say.
+//! The state that all parts of a store share, in groups by purpose. Other files say who changes it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -40,17 +39,17 @@ use crate::store::region::table::RegionTable;
 /// How long a store waits for room before it is refused.
 pub(super) const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How long a removal reads entries that may be the key's before it takes them out unread.
+/// How long a removal verifies entries that may be the key's; then it removes them unread.
 pub(super) const REMOVAL_LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// How long a purge waits to be durable before its caller is told that it is not yet.
+/// How long a purge waits to be durable; then its caller is told that it is not yet.
 pub(super) const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Pause after a failed background step before it is tried again.
+/// Pause after a failed background step.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Most bytes that lookups are reading at one time, in reads of more than 64 KiB: enough for any
-/// device, and what many clients can make it read at once.
+/// Most bytes that lookups read at one time, counting reads of more than 64 KiB: enough for any device,
+/// and what many clients together can demand of it.
 pub(super) const READING_LEN_MAX: u32 = 32 << 20;
 
 /// Locks that order copies into the RAM tier against touches.
@@ -97,24 +96,24 @@ pub(super) struct Shared {
 pub(super) struct Large {
     /// A leaf lock.
     pub(super) objects: Mutex<LargeObjects>,
-    /// Readers of sliced objects: what is read is not discarded.
+    /// Number of readers of each large object: its slices are not discarded meanwhile.
     pub(super) readers: DashMap<Sequence, usize>,
     pub(super) discards: Mutex<VecDeque<Discard>>,
-    /// Large objects are touched one after another: head and slices are many writes.
+    /// Touches of one large object run one after another: head and slices are many writes.
     pub(super) touch_locks: Box<[Arc<tokio::sync::Mutex<()>>]>,
 }
 
-/// What reads may take at the same time.
+/// Limits of concurrent reads.
 pub(super) struct Reading {
-    /// A scan of a whole region takes its turn.
+    /// Scans of whole regions run one at a time.
     pub(super) scans: Semaphore,
-    /// Bytes that lookups may read at the same time, less those that they do.
+    /// Bytes that lookups may still begin to read.
     pub(super) lookups: Semaphore,
     pub(super) bodies: Budget,
     pub(super) ranges: RangeCounters,
 }
 
-/// What is durable, who waits for it, and whether the device takes writes.
+/// What is durable, and whether the device takes writes.
 #[derive(Default)]
 pub(super) struct Durability {
     pub(super) waiters: Mutex<Vec<Waiter>>,
@@ -125,61 +124,60 @@ pub(super) struct Durability {
     pub(super) health: Health,
 }
 
-/// What makes entries dead that the index still has.
+/// Records of entries that are dead although the index still has them.
 pub(super) struct Dead {
     pub(super) purge_floor: AtomicU64,
     pub(super) unverified: Unverified,
-    /// Removals that were made before the words were there, and their sequences.
+    /// Keys removed before recovery had indexed them, and the sequences of the removals.
     pub(super) removed_unseen: Mutex<Vec<(Box<[u8]>, Sequence)>>,
 }
 
-/// What is not known of the age of entries.
+/// Entries of unknown age.
 pub(super) struct Ages {
-    /// How old entries of this epoch and earlier ones are is not known.
+    /// The age of entries of this epoch and earlier ones is unknown.
     pub(super) unknown_age: AtomicU32,
-    /// The latest end of an entry that has no word any more because it expired, in seconds.
+    /// The latest end of an entry whose index entry was dropped because it expired, in seconds.
     pub(super) forgotten_until: AtomicU32,
 }
 
-/// How far the store has come to know its device.
+/// How far recovery has come.
 pub(super) struct RecoveryState {
     pub(super) changed: Changed,
     pub(super) progress: Progress,
     pub(super) recovered: AtomicBool,
-    /// All region headers were looked at, and no snapshot is being read any more: its regions may be used
-    /// again.
+    /// All region headers were read and no snapshot is being read any more: its regions may be reused.
     pub(super) snapshot_settled: AtomicBool,
     /// The epoch on the device at open: entries of this start have a later one.
     pub(super) opened_epoch: u32,
 }
 
-/// What wakes background work, and those who wait for it.
+/// Wakes background tasks and waiting callers.
 #[derive(Default)]
 pub(super) struct Signals {
     pub(super) wake_flusher: Notify,
     pub(super) wake_reclaimer: Notify,
     pub(super) stop_scrubber: Notify,
     pub(super) stop_timekeeper: Notify,
-    /// Wakes reclaim, the only one to wait for it, when a pin ends.
+    /// Wakes reclaim or the stop, which wait until a region is no longer pinned.
     pub(super) unpinned: Notify,
-    /// Tells of everything that may end a wait: writes done, regions freed, recovery complete.
-    /// Not a `watch`: that wakes its waiters in an order drawn by the runtime.
+    /// Wakes all waiting callers after any change: writes done, regions freed, recovery complete. Not a
+    /// `watch`, which wakes its waiters in an order drawn by the runtime.
     pub(super) changes: Notify,
 }
 
-/// Background work, and whether it is to end.
+/// Background tasks and their end.
 pub(super) struct Background {
     pub(super) stopping: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) tasks: Mutex<Option<Tasks>>,
-    /// Says when the stop has ended, once it has begun.
+    /// Tells when the stop has ended, once one has begun.
     pub(super) ending: Mutex<Option<watch::Receiver<bool>>>,
-    /// How it ended, for the first who asks.
+    /// The result of the stop, for the first caller who asks.
     pub(super) outcome: Mutex<Option<Result<(), StoreError>>>,
     pub(super) runtime: Handle,
 }
 
-/// The background work of a store.
+/// Handles of the background tasks.
 pub(super) struct Tasks {
     pub(super) flusher: JoinHandle<()>,
     pub(super) reclaimer: JoinHandle<()>,
@@ -198,7 +196,7 @@ impl Store {
     /// Waits until recovery is complete, or the store stops.
     pub async fn recovered(&self) {
         loop {
-            // Before the look: a change right after it is not missed.
+            // Before the check, so that no change after it is missed.
             let changed = self.shared.signals.changes.notified();
             if self.is_recovered() || self.shared.is_stopping() {
                 return;
@@ -207,8 +205,8 @@ impl Store {
         }
     }
 
-    /// Whether the device takes writes, as far as is known. While it does not, changes are refused
-    /// and it is tried again every few seconds.
+    /// Whether the device takes writes, as far as is known. While it does not, changes are refused and
+    /// the device is tried again every few seconds.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         !self.shared.durability.health.is_refusing()
@@ -245,8 +243,8 @@ impl Store {
 }
 
 impl Shared {
-    /// Of a device with this superblock, of which nothing else is known yet; entries of epochs up to
-    /// `unknown_age` are of unknown age.
+    /// The state for a device with this superblock, of which nothing else is known yet. Entries of
+    /// epochs up to `unknown_age` are of unknown age.
     pub(super) fn new(
         (device, superblock, unknown_age): (Device, Superblock, u32),
         (options, clock, resident): (Options, Clock, Arc<dyn Resident>),

@@ -1,8 +1,8 @@
-//! The index: key hash to slot location, no keys. Owns the words and grows by itself; never
-//! does I/O and never compares keys.
+//! The index: key hash to slot location, without keys. Owns the entries and grows by itself; never does
+//! I/O and never compares keys.
 //!
-//! The low hash bits choose one of 4096 shards, each with a lock. The next 25 bits are kept with
-//! the word: they choose its two buckets and tell it from others.
+//! The low hash bits choose one of 4096 shards, each with a lock. The next 25 bits are kept with the
+//! entry: they choose its two buckets and tell it from others.
 
 mod bucket;
 mod dump;
@@ -33,10 +33,10 @@ fn print_of(key_hash: u64) -> Print {
 #[repr(align(64))]
 struct Slot(Mutex<Shard>);
 
-/// A word to be inserted in bulk.
+/// An entry for bulk insertion.
 #[derive(Clone, Copy, Debug)]
 pub struct Fresh {
-    /// Hash of the entry's key.
+    /// Hash of the key.
     pub key_hash: u64,
     /// Place of its slot.
     pub location: Location,
@@ -49,7 +49,7 @@ pub struct Index {
     shards: Box<[Slot]>,
 }
 
-/// One shard, locked: what is decided under this lock is atomic for every key in it.
+/// One locked shard: a decision under this lock is atomic for every key in the shard.
 pub struct Locked<'a> {
     shard: MutexGuard<'a, Shard>,
     key_hash: u64,
@@ -62,24 +62,24 @@ impl Index {
         Index { shards: (0..1 << SHARD_BITS).map(|_| Slot::default()).collect() }
     }
 
-    /// Locks the bucket lock of a key. Held for a few cache lines' work, never across I/O.
+    /// Locks the shard of a key. Hold it for a few cache lines' work, never across I/O.
     #[must_use]
     pub fn lock(&self, key_hash: u64) -> Locked<'_> {
         Locked { shard: self.shards[Index::shard_of(key_hash)].0.lock(), key_hash }
     }
 
-    /// Removes every word for which `drop` is true, shard by shard; gives their number.
+    /// Removes every entry of one shard for which `drop` is true; gives their number.
     pub fn sweep_shard(&self, shard: usize, mut drop: impl FnMut(Word) -> bool) -> usize {
         self.shards[shard].0.lock().retain(|word| !drop(word))
     }
 
-    /// The shard that holds the words of a key.
+    /// The shard of a key.
     #[must_use]
     pub fn shard_of(key_hash: u64) -> usize {
         usize::try_from(key_hash & ((1 << SHARD_BITS) - 1)).unwrap_or(0)
     }
 
-    /// Adds many words of one shard under one lock.
+    /// Adds many entries to one shard under one lock.
     ///
     /// # Panics
     /// Panics if a key belongs to another shard.
@@ -100,13 +100,13 @@ impl Index {
         self.shards.len()
     }
 
-    /// Number of words.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.lock().len()).sum()
     }
 
-    /// Whether there is no word.
+    /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -131,42 +131,42 @@ impl Locked<'_> {
         print_of(self.key_hash)
     }
 
-    /// Words whose fingerprint matches the key, hit or not.
+    /// Entries whose fingerprint matches the key, hit or not.
     #[must_use]
     pub fn candidates(&self) -> Candidates {
         self.shard.candidates(self.print())
     }
 
-    /// Shows each word whose fingerprint matches the key, hit or not.
+    /// Shows each entry whose fingerprint matches the key, hit or not.
     pub fn each_candidate(&self, show: impl FnMut(Word)) {
         self.shard.each_candidate(self.print(), show);
     }
 
-    /// Whether the key has a word with exactly this location.
+    /// Whether the key has an entry with exactly this location.
     #[must_use]
     pub fn contains(&self, location: Location) -> bool {
         self.shard.find(self.print(), location).is_some()
     }
 
-    /// The word with exactly this location.
+    /// The entry with exactly this location.
     #[must_use]
     pub fn get(&self, location: Location) -> Option<Word> {
         self.shard.find(self.print(), location).map(|spot| self.shard.word(spot))
     }
 
-    /// Adds a word for the key.
+    /// Adds an entry for the key.
     pub fn insert(&mut self, location: Location, class: SizeClass) {
         let print = self.print();
         self.shard.insert(print, Word::new(location, class, print.word_bits()));
     }
 
-    /// Removes the word with exactly this location.
+    /// Removes the entry with exactly this location.
     pub fn remove(&mut self, location: Location) -> Option<Word> {
         let print = self.print();
         self.shard.remove(print, location)
     }
 
-    /// Marks the word with this location as hit.
+    /// Sets the hit flag of the entry with this location.
     pub fn mark_hit(&mut self, location: Location) {
         if let Some(spot) = self.shard.find(self.print(), location) {
             let word = self.shard.word(spot).hit();
@@ -174,7 +174,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Forgets that the word with this location was hit.
+    /// Clears the hit flag of the entry with this location.
     pub fn clear_hit(&mut self, location: Location) {
         if let Some(spot) = self.shard.find(self.print(), location) {
             let word = self.shard.word(spot).not_hit();

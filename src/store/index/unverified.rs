@@ -1,6 +1,5 @@
-//! Changes of keys that share their fingerprint with more words than are looked at. Owns which older
-//! versions such a change killed without having seen them: their words stay in the index, because
-//! their slots live on.
+//! Changes of keys whose fingerprint matches more index entries than a change verifies. Owns which
+//! older versions such a change killed unseen: their index entries stay, as their slots do.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,22 +8,22 @@ use parking_lot::Mutex;
 
 use crate::format::Sequence;
 
-/// Words of one fingerprint that are looked at: each may cost a read.
+/// Most index entries of one fingerprint that are verified: each may cost a read.
 pub const LOOKS_MAX: usize = 16;
-/// Most changes that are kept; beyond it changes look at every word.
+/// Most changes that are kept; beyond them a change verifies every index entry.
 const CHANGES_MAX: usize = 64 << 10;
 
-/// Hashes of keys, and the last unverified change of each.
+/// For each key hash the sequence of the last unverified change.
 #[derive(Default)]
 pub struct Unverified {
-    /// Spares everybody the lock as long as there is none.
+    /// Spares readers the lock while there is no such change.
     any: AtomicBool,
     changes: Mutex<HashMap<u64, Sequence>>,
 }
 
 impl Unverified {
-    /// A change with this sequence did not look at all words that may be the key's. Noted under the
-    /// key's bucket lock, so that who sees the change knows of it.
+    /// Notes that the change with this sequence did not verify all entries that may be the key's.
+    /// Called under the key's bucket lock, so that whoever sees the change sees the note too.
     pub fn note(&self, key_hash: u64, sequence: Sequence) {
         let mut changes = self.changes.lock();
         let last = changes.entry(key_hash).or_default();
@@ -32,9 +31,9 @@ impl Unverified {
         self.any.store(true, Ordering::Release);
     }
 
-    /// The last change of a key that is kept, if one is; else what is below every sequence. Older entries
-    /// were killed by it. That it may have been of another key with the same hash is a false kill, as a kill
-    /// record's is.
+    /// The sequence of the last unverified change of a key; `Sequence(0)` if there is none. Entries
+    /// with a lower sequence are dead. If another key has the same hash, its entries count as dead too,
+    /// as with a tombstone.
     pub fn last(&self, key_hash: u64) -> Sequence {
         if self.is_empty() {
             return Sequence(0);
@@ -42,8 +41,8 @@ impl Unverified {
         self.changes.lock().get(&key_hash).copied().unwrap_or_default()
     }
 
-    /// Whether another change may go unverified, with those forgotten that are older than every
-    /// entry: no entry has a sequence at or below `oldest`.
+    /// Whether one more change may go unverified. Forgets changes older than every entry first: no
+    /// entry has a sequence at or below `oldest`.
     pub fn has_room(&self, oldest: impl FnOnce() -> Option<Sequence>) -> bool {
         let mut changes = self.changes.lock();
         if changes.len() >= CHANGES_MAX {
@@ -53,8 +52,8 @@ impl Unverified {
         changes.len() < CHANGES_MAX
     }
 
-    /// A change is to be kept no longer: all words that may be the key's were looked at since. Under the
-    /// key's bucket lock. Has no effect if it is not the last one.
+    /// Forgets a change after all entries that may be the key's were verified, unless a later one was
+    /// noted. Called under the key's bucket lock.
     pub fn forget(&self, key_hash: u64, sequence: Sequence) {
         let mut changes = self.changes.lock();
         if changes.get(&key_hash) == Some(&sequence) {
@@ -63,7 +62,7 @@ impl Unverified {
         self.any.store(!changes.is_empty(), Ordering::Release);
     }
 
-    /// Whether none is kept.
+    /// Whether no change is kept.
     pub fn is_empty(&self) -> bool {
         !self.any.load(Ordering::Acquire)
     }

@@ -1,15 +1,14 @@
-//! Older versions that may lie where the index does not know of them. Owns when a change has to leave a
-//! tombstone although nothing of its key is known.
+//! Older versions on the device that the index does not know of. Owns when a change must leave a
+//! tombstone although it found no older version.
 
 use crate::store::log::core::Log;
 use crate::store::log::removals::Removal;
 use crate::store::place::Life;
 
 impl Log {
-    /// Whether older versions may be on the device of keys that the index does not have:
-    /// recovery is still going on, a region is being freed, or one may hold entries that the index
-    /// does not have, or the tombstone of this very key is not written yet. Changes then count as
-    /// tombstones whether the key matched or not.
+    /// Whether the device may hold older versions of the key that the index does not have: recovery
+    /// goes on, a region is being freed or may hold unindexed entries, or the tombstone of this key is
+    /// not written yet. Every change then leaves a tombstone.
     pub fn may_hide_older(&self, key_hash: u64) -> bool {
         self.lacks_words() || self.removals.of(key_hash) == Removal::Waiting
     }
@@ -24,7 +23,7 @@ impl Log {
         self.freeing
     }
 
-    /// The region is durably free, or what it holds will come back with a restart.
+    /// The region is durably free, or freeing failed and its entries come back with a restart.
     pub fn end_freeing(&mut self, region: u32, freed: bool) {
         if self.freeing && !freed {
             self.regions.note_unindexed(region);
@@ -32,18 +31,18 @@ impl Log {
         self.freeing = false;
     }
 
-    /// A region may hold entries that have no index word although their deaths are not on record.
+    /// Notes that a region may hold entries that have neither an index entry nor a tombstone.
     pub fn note_unindexed(&mut self, region: u32) {
         self.regions.note_unindexed(region);
     }
 
-    /// As [`Log::note_unindexed`], of a life that may have ended meanwhile.
+    /// As [`Log::note_unindexed`], for a generation that may have ended meanwhile.
     pub fn note_unindexed_in(&mut self, life: Life) {
         self.regions.note_unindexed_in(life);
     }
 
-    /// Tombstones were lost, or may not be durable although an earlier life wrote them: what they
-    /// hid, in whatever region, may turn up after the next start.
+    /// Tombstones were lost, or may not be durable although an earlier run wrote them: older versions
+    /// in any region may turn up after the next start.
     pub fn note_all_unindexed(&mut self) {
         self.regions.note_all_unindexed();
     }

@@ -1,28 +1,28 @@
-//! Removals whose tombstones are not durable yet. Owns which of them still have to be appended:
-//! those for which there was no room or no epoch, and those that a failed write took with it.
-//! Used under the append lock; appends nothing itself.
+//! Removals whose tombstones are not durable yet. Owns which tombstones still have to be appended:
+//! those without room or epoch, and those that a failed write lost. Used under the append lock; appends
+//! nothing itself.
 //!
-//! A tombstone has its sequence from the moment of the removal, however late it is written: it kills what
-//! was there then and nothing that was stored since.
+//! A tombstone gets its sequence at the moment of the removal, however late it is written: it kills
+//! what was stored before and nothing stored since.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::format::Kill;
 use crate::store::log::write::Ticket;
 
-/// Removals that are remembered at most, waiting and on their way: some 6 MiB of memory.
+/// Most removals that are remembered, waiting or logged: some 6 MiB of memory.
 const REMOVALS_MAX: usize = 64 << 10;
-/// Of these so many may be such as nobody asked for: they leave room for purges.
+/// How many of them may be removals that no caller asked for; the rest is kept for purges.
 const UNASKED_MAX: usize = REMOVALS_MAX / 2;
 
-/// What is known of the removal of a key hash that was remembered.
+/// What is known of the removal of a key hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// It is durable.
+    /// Durable, or not remembered.
     Done,
-    /// Its tombstone is in the log and durable with this ticket.
+    /// The tombstone is in the log, and durable with this ticket.
     Logged(Ticket),
-    /// Its tombstone is not in the log.
+    /// The tombstone is not in the log.
     Waiting,
 }
 
@@ -31,24 +31,24 @@ pub enum Removal {
 pub struct Tombstone {
     /// The last removal of the key hash.
     pub kill: Kill,
-    /// Somebody asked for a removal and waits for it, and it is to be in two logs.
+    /// A caller asked for the removal and waits for it; the tombstone goes to both logs.
     pub asked: bool,
 }
 
 /// Removals by key hash, each in one of two places.
 #[derive(Default)]
 pub struct Removals {
-    /// Those without a tombstone in the log.
+    /// Removals without a tombstone in the log.
     waiting: BTreeMap<u64, Tombstone>,
-    /// Those with one that is not durable yet, and the ticket of it.
+    /// Removals with a tombstone that is not durable yet, and its ticket.
     logged: HashMap<u64, (Ticket, Tombstone)>,
-    /// The same in the order of tickets.
+    /// The same, ordered by ticket.
     order: BTreeSet<(Ticket, u64)>,
 }
 
 impl Removals {
-    /// A key hash has no word any more, and no tombstone says so yet. False if there are too many
-    /// already: then it is not remembered.
+    /// Notes that a key hash has neither an index entry nor a tombstone. False if too many removals
+    /// wait already: then this one is not remembered.
     #[must_use]
     pub fn wait(&mut self, tombstone: Tombstone) -> bool {
         let key_hash = tombstone.kill.key_hash;
@@ -60,14 +60,14 @@ impl Removals {
         true
     }
 
-    /// A tombstone is in the log, durable with `ticket`.
+    /// Notes that a tombstone is in the log, durable with `ticket`.
     pub fn log(&mut self, tombstone: Tombstone, ticket: Ticket) {
         let Tombstone { kill, asked } = tombstone;
         let key_hash = kill.key_hash;
         if let Some(waiting) = self.waiting.get_mut(&key_hash)
             && (waiting.kill.sequence > kill.sequence || (waiting.asked && !asked))
         {
-            // A later removal, or one that is to be in two logs, is still to be written.
+            // A later removal, or one that must be in both logs, still has to be written.
             *waiting = join(Some(*waiting), tombstone);
             return;
         }
@@ -76,14 +76,14 @@ impl Removals {
             return;
         }
         let before = self.take(key_hash);
-        // Beyond the limit who asked for it hears whether it became durable.
+        // Beyond the limit nothing is noted: the caller learns from its ticket whether it is durable.
         if before.is_some() || self.has_room(asked) {
             self.logged.insert(key_hash, (ticket, join(before, tombstone)));
             self.order.insert((ticket, key_hash));
         }
     }
 
-    /// All up to `ticket` is durable.
+    /// Everything up to `ticket` is durable.
     pub fn flushed(&mut self, ticket: Ticket) {
         while let Some(first) = self.order.first().copied().filter(|(at, _)| *at <= ticket) {
             self.order.remove(&first);
@@ -91,14 +91,14 @@ impl Removals {
         }
     }
 
-    /// A write or flush failed: what was not durable may be lost, and waits again.
+    /// A write or flush failed: tombstones that were not durable may be lost, and wait again.
     pub fn failed(&mut self) {
         self.order.clear();
         let lost = std::mem::take(&mut self.logged).into_iter();
         self.waiting.extend(lost.map(|(key_hash, (_, tombstone))| (key_hash, tombstone)));
     }
 
-    /// Up to `count` of those that wait.
+    /// Up to `count` of the waiting tombstones.
     pub fn next_waiting(&self, count: usize) -> impl Iterator<Item = Tombstone> {
         self.waiting.values().take(count).copied()
     }
@@ -108,7 +108,7 @@ impl Removals {
         self.waiting.get(&key_hash).copied()
     }
 
-    /// What is known of a key hash that was remembered.
+    /// What is known of the removal of a key hash.
     pub fn of(&self, key_hash: u64) -> Removal {
         match self.logged.get(&key_hash) {
             Some((ticket, _)) => Removal::Logged(*ticket),
@@ -117,12 +117,12 @@ impl Removals {
         }
     }
 
-    /// How many wait.
+    /// Number of waiting removals.
     pub fn waiting_count(&self) -> usize {
         self.waiting.len()
     }
 
-    /// How many of those that wait somebody asked for.
+    /// Number of waiting removals that a caller asked for.
     pub fn asked_count(&self) -> usize {
         self.waiting.values().filter(|tombstone| tombstone.asked).count()
     }
@@ -141,7 +141,7 @@ impl Removals {
     }
 }
 
-/// What is to be written after two removals of one key hash.
+/// The tombstone still to be written after two removals of one key hash.
 fn join(before: Option<Tombstone>, next: Tombstone) -> Tombstone {
     let Some(before) = before else { return next };
     let sequence = before.kill.sequence.max(next.kill.sequence);

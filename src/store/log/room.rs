@@ -5,20 +5,21 @@ use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::{Log, OpenRegion};
 use crate::store::log::slot::SlotSize;
 
-/// Bytes that may wait to be written before stores have to wait.
+/// Bytes waiting to be written from which on stores have to wait.
 pub const BACKLOG_MAX: u64 = 64 << 20;
 
-/// Bytes that may wait beyond it before removals have to.
+/// Bytes beyond [`BACKLOG_MAX`] from which on removals have to wait.
 pub const REMOVALS_BACKLOG_MAX: u64 = 4 << 20;
 
-/// Free regions that stores may not use: reclaim needs room to make room.
+/// Free regions that stores may not use: reclaim needs room to move entries to.
 pub const FREE_RESERVE: usize = 1;
 
-/// Where no region is free, removals may use one part in this many of the last one; the rest is
-/// reclaim's.
+/// Without a free region, removals may use one part in this many of the open region; the rest is for
+/// reclaim.
 pub const REMOVALS_SHARE: u64 = 2;
 
-/// One re-inserted byte for this many stored ones: it bounds write amplification by re-insertion to 1/16.
+/// One byte may be re-inserted for this many stored ones: write amplification by re-insertion is at
+/// most 1/16.
 pub const REINSERT_SHARE: u64 = 16;
 
 /// Free regions that reclaim keeps ahead: a 32nd of the device, at least 2 and at most 64.
@@ -43,7 +44,7 @@ impl Log {
         self.free.len() >= FREE_RESERVE && self.open.as_ref().is_some_and(|open| !open.broken)
     }
 
-    /// Whether the reason to wait has gone.
+    /// Whether the reason to wait is gone.
     pub fn has_room(&self, why: NoRoom) -> bool {
         match why {
             NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
@@ -71,14 +72,14 @@ impl Log {
         self.free.push_back(region);
     }
 
-    /// Regions were found to be free at the start.
+    /// Adds regions that were found free at the start.
     pub fn add_vacant(&mut self, regions: Vec<u32>) {
         for region in regions {
             self.add_free(region);
         }
     }
 
-    /// A client stored bytes: they earn reclaim the right to re-insert a share of them.
+    /// Counts bytes that a client stored: they earn reclaim credit to re-insert a share of them.
     pub fn count_stored(&mut self, bytes: u64) {
         self.stored += bytes;
         let limit = self.layout.region_size / 2;
@@ -90,7 +91,7 @@ impl Log {
         self.stored
     }
 
-    /// Takes `bytes` from what reclaim may re-insert; false if there is not enough.
+    /// Spends `bytes` of the credit to re-insert; false if it does not suffice.
     pub fn spend_reinsert(&mut self, bytes: u64) -> bool {
         let enough = self.reinsert_credit >= bytes;
         if enough {
@@ -99,7 +100,7 @@ impl Log {
         enough
     }
 
-    /// Bytes that reclaim may re-insert now.
+    /// The credit to re-insert, in bytes.
     pub fn reinsert_credit(&self) -> u64 {
         self.reinsert_credit
     }
@@ -109,9 +110,8 @@ impl Log {
         self.chunks.backlog()
     }
 
-    /// Whether the log of purges may begin a region. Removals leave reclaim the last free one, or that part
-    /// of the open one that they may not use themselves: without room for what it has to carry on it makes
-    /// none.
+    /// Whether the log of purges may begin a region. Removals must leave reclaim the last free region,
+    /// or its share of the open one: without room to move entries to, reclaim frees nothing.
     pub(super) fn has_region_for_purges(&self, appender: Appender) -> bool {
         let share = self.layout.region_size / REMOVALS_SHARE;
         let has_share =

@@ -1,16 +1,16 @@
-//! Sequence numbers: which is next, and when the next epoch is due. Owns that none repeats and that
-//! none is drawn in an epoch that is not durable; does no I/O, it is used under the append lock.
+//! Sequence numbers: which is next, and when the next epoch is due. Owns that none repeats and none is
+//! drawn in an epoch that is not durable. Used under the append lock; does no I/O.
 
 use crate::format::Sequence;
 use crate::store::log::appender::Appender;
 
-/// Sequences in one epoch, but for tests that want epochs to end soon.
+/// Sequences in one epoch; tests use fewer.
 pub const PER_EPOCH: u32 = u32::MAX;
-/// Fewest that an epoch can have: what one appender does between two looks at what is left fits a
+/// Fewest sequences of an epoch: what one appender draws between two checks of the rest must fit a
 /// sixteenth of them.
 const PER_EPOCH_MIN: u32 = 64;
 
-/// The sequence numbers of one life of a device.
+/// The sequence numbers of one run of a store.
 pub struct Sequences {
     /// 0 until an epoch began.
     next: Sequence,
@@ -18,11 +18,11 @@ pub struct Sequences {
     coming: Coming,
 }
 
-/// What there is of the next epoch.
+/// State of the next epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coming {
     Nothing,
-    /// It is in the superblock to be written.
+    /// It is in the superblock that is to be written.
     Raised,
     /// It may begin.
     Durable,
@@ -48,7 +48,7 @@ impl Sequences {
         self.has_epoch().then_some(self.next)
     }
 
-    /// An epoch is on its way to the device; true if none was before.
+    /// The next epoch is being written to the device; true if none was before.
     pub fn begin_raising(&mut self) -> bool {
         let begins = self.coming == Coming::Nothing;
         if begins {
@@ -57,12 +57,12 @@ impl Sequences {
         begins
     }
 
-    /// Whether there is an epoch, durable or not, that has not begun.
+    /// Whether a next epoch, durable or not, has not begun yet.
     pub fn is_raising(&self) -> bool {
         self.coming != Coming::Nothing
     }
 
-    /// The epoch that was raised is on the device.
+    /// The next epoch is durable.
     pub fn note_durable(&mut self) {
         assert!(self.is_raising(), "it was raised");
         self.coming = Coming::Durable;
@@ -73,20 +73,20 @@ impl Sequences {
         self.coming == Coming::Durable
     }
 
-    /// Goes on in an epoch that is durable.
+    /// Continues in an epoch that is durable.
     pub fn begin(&mut self, epoch: u32) {
         self.next = Sequence::first_of(epoch).next();
         self.coming = Coming::Nothing;
     }
 
-    /// Whether the next epoch is to be made durable: half of this one is used.
+    /// Whether the next epoch should be made durable: half of this one is used.
     pub fn wants_epoch(&self) -> bool {
         self.has_epoch() && !self.is_raising() && self.left() < self.per_epoch / 2
     }
 
-    /// Whether `appender` may draw, and some more for each thing that it does. It may not in the last
-    /// part of an epoch, which only a device that does not take the next epoch lets come near: clients
-    /// wait before reclaim does, and what is left is for what was begun.
+    /// Whether `appender` may draw some sequences. At the end of an epoch it may not; that is reached
+    /// only while the device does not take the next epoch. Clients stop before reclaim does, and the
+    /// last sequences are kept for changes under way.
     pub fn has_room(&self, appender: Appender) -> bool {
         let margin = match appender {
             Appender::Client => self.per_epoch / 4,
@@ -98,7 +98,7 @@ impl Sequences {
     /// Draws the next sequence.
     ///
     /// # Panics
-    /// Panics if no epoch began, or all of it is used: [`Sequences::has_room`] was not asked.
+    /// Panics if no epoch began, or it is used up: call [`Sequences::has_room`] first.
     pub fn draw(&mut self) -> Sequence {
         assert!(self.has_epoch() && self.left() > 0, "the epoch is durable and not used up");
         let drawn = self.next;
@@ -106,7 +106,7 @@ impl Sequences {
         drawn
     }
 
-    /// Sequences that this epoch still has.
+    /// Sequences left in this epoch.
     fn left(&self) -> u32 {
         let used = u32::try_from(self.next.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX);
         self.per_epoch.saturating_sub(used)

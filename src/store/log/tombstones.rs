@@ -1,5 +1,5 @@
-//! Tombstones in the log: of removals that wait, and of purges in their own log. Owns when they are
-//! appended and what is known of each; which removals there are, `removals` remembers.
+//! Tombstones in the log: waiting removals, and purges in their own log. Owns when they are appended;
+//! `removals` remembers which there are.
 
 use crate::clock::Timestamp;
 use crate::format::{Kill, LogKind, Sequence};
@@ -11,22 +11,22 @@ use crate::store::log::removals::{Removal, Tombstone};
 use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot, SlotSize};
 use crate::store::log::write::Ticket;
 
-/// Slots of tombstones that are appended in one go, under the append lock: some ten microseconds.
+/// Slots of tombstones appended in one go, under the append lock: some ten microseconds.
 const SLOTS_AT_ONCE: usize = 4;
 
 impl Log {
-    /// The tombstone of all versions of a key hash that there are, and of none that comes. Needs no
-    /// epoch. Taken before anything newer of the key can be published.
+    /// Draws a tombstone that kills all present versions of a key hash and none that comes later. Needs
+    /// no epoch. Call it before anything newer of the key can be published.
     pub fn draw_tombstone(&mut self, key_hash: u64) -> Kill {
         let sequence = match self.check_epoch(Appender::Removal) {
             Ok(()) => self.draw(),
-            // Whatever comes is of the next epoch, of which this one is never drawn.
+            // Later versions are of the next epoch, whose first sequence is given to nothing else.
             Err(_) => Sequence::first_of(self.coming_epoch()),
         };
         Kill { key_hash, sequence }
     }
 
-    /// Appends a tombstone, if `asked` for to the log of purges too; gives the ticket with which it is
+    /// Appends a tombstone; if `asked`, to the log of purges too. Gives the ticket with which it is
     /// durable.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Log {
         self.append_tombstones(&[tombstone], now)
     }
 
-    /// Reserves the place of a slot of `count` tombstones, at most [`KILLS_PER_SLOT_MAX`].
+    /// Reserves room for a slot of `count` tombstones, at most [`KILLS_PER_SLOT_MAX`].
     ///
     /// # Errors
     /// There is no room for `appender` right now.
@@ -52,7 +52,7 @@ impl Log {
         self.reserve(SlotSize::of_tombstones(count), appender, now)
     }
 
-    /// Appends a slot of as many tombstones as it was reserved for; gives its ticket.
+    /// Fills a reserved slot with its tombstones; gives its ticket.
     pub fn fill_tombstones(&mut self, at: Reservation, kills: &[Kill], now: Timestamp) -> Ticket {
         let encoded = Slot::encode_kills(kills);
         let slot = Slot::of_kills(&encoded, now);
@@ -74,7 +74,7 @@ impl Log {
         let purges: Vec<Kill> = purges.map(|tombstone| tombstone.kill).collect();
         let at = self.reserve_tombstones(kills.len(), Appender::Removal, now)?;
         if !purges.is_empty() {
-            // Behind the other one, which may hand over what waits.
+            // After the first copy, whose reservation may hand what waits to the device.
             self.reserve_purges(purges.len(), Appender::Removal, now)?;
         }
         let mut ticket = self.fill_tombstones(at, &kills, now);
@@ -87,18 +87,18 @@ impl Log {
         Ok(ticket)
     }
 
-    /// A key has no word any more, and no tombstone could be appended. False if it is not remembered,
-    /// because too many wait.
+    /// Notes a key without an index entry whose tombstone could not be appended. False if it is not
+    /// remembered, because too many wait.
     pub fn removal_waits(&mut self, tombstone: Tombstone) -> bool {
         let is_remembered = self.removals.wait(tombstone);
         if !is_remembered {
-            // Which region may have what of it, nobody remembers.
+            // Nobody remembers which region may hold older versions.
             self.note_all_unindexed();
         }
         is_remembered
     }
 
-    /// A tombstone that nobody waits for was appended with this ticket.
+    /// Notes that a tombstone that no caller waits for was appended with this ticket.
     pub fn removal_logged(&mut self, kill: Kill, ticket: Ticket) {
         self.removals.log(Tombstone { kill, asked: false }, ticket);
     }
@@ -118,8 +118,8 @@ impl Log {
         self.removals.waiting_count()
     }
 
-    /// Removals whose tombstones should be in the log before the store stops. Where nothing was changed
-    /// what nobody asked for is left: that some entries are damaged is found again.
+    /// Removals whose tombstones should be in the log before the store stops. If this run changed
+    /// nothing, only those that a caller asked for: damage is found again by the next run.
     pub fn removals_owed(&self) -> usize {
         match self.has_epoch() {
             true => self.removals.waiting_count(),
@@ -132,16 +132,15 @@ impl Log {
         !self.has_epoch() && self.removals.asked_count() > 0
     }
 
-    /// Appends the tombstone of a key hash if it waits and there is room.
+    /// Appends the waiting tombstone of a key hash, if there is one and room for it.
     pub fn record_removal(&mut self, key_hash: u64, now: Timestamp) {
         if let Some(tombstone) = self.removals.waiting(key_hash) {
-            // Without room it waits on.
+            // Without room it keeps waiting.
             let _ = self.append_tombstones(&[tombstone], now);
         }
     }
 
-    /// Appends tombstones of removals that wait, not too many at a time; true if there are more, and
-    /// room for them.
+    /// Appends some waiting tombstones; true if there are more, and room for them.
     pub fn record_removals(&mut self, now: Timestamp) -> bool {
         for _ in 0..SLOTS_AT_ONCE {
             let waiting: Vec<_> = self.removals.next_waiting(KILLS_PER_SLOT_MAX).collect();
@@ -152,8 +151,8 @@ impl Log {
         self.removals.waiting_count() > 0
     }
 
-    /// Makes room for `count` more tombstones in the log of purges, until the append lock is released or
-    /// something else is reserved.
+    /// Makes room for `count` more tombstones in the log of purges, valid until the append lock is
+    /// released or something else is reserved.
     ///
     /// # Errors
     /// There is no free region, or none that `appender` may take.
@@ -176,8 +175,8 @@ impl Log {
         Ok(())
     }
 
-    /// Has tombstones, for which there is room, written to the log of purges with the next group
-    /// commit; gives the ticket with which they are durable.
+    /// Writes tombstones, for which room was reserved, to the log of purges with the next group commit;
+    /// gives the ticket with which they are durable.
     pub fn append_purges(&mut self, kills: &[Kill]) -> Ticket {
         self.purges.queue(kills);
         if let Some(region) = self.purges.region() {

@@ -1,5 +1,4 @@
-//! What the log hands out to be written, and how a change is told that it is durable. Owns no bytes of
-//! its own and does no I/O.
+//! What the log hands to the flusher, and how a change learns that it is durable. Does no I/O.
 
 use std::sync::Arc;
 
@@ -9,16 +8,16 @@ use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{Footer, Layout, LogKind, Seed, Sequence};
 
-/// Counts appends; a waiter knows from it whether its append is on the device.
+/// Number of an append; when this ticket is durable, so is the append.
 pub type Ticket = u64;
 
 /// What is to be written now.
 pub struct Due {
     /// Bytes at their places.
     pub writes: Vec<PendingWrite>,
-    /// Regions that get their footers behind them.
+    /// Sealed regions whose footers are written after `writes`.
     pub sealed: Vec<SealedRegion>,
-    /// All changes up to this ticket are on the device once this and all that was taken before is.
+    /// All changes up to this ticket are on the device once this and everything taken earlier is.
     pub complete: Ticket,
 }
 
@@ -31,20 +30,20 @@ pub struct PendingWrite {
     pub offset: u64,
     /// The bytes.
     pub slice: WriteSlice,
-    /// What to do when they are written.
+    /// What to do once they are written.
     pub after: AfterWrite,
 }
 
 /// What a finished write means to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterWrite {
-    /// The header of a region is there whose footer comes later.
+    /// The header of a region was written; its footer comes later.
     Header,
     /// The frozen chunk with this number can be dropped from memory.
     DropChunk(u64),
-    /// Tombstones of the log of purges are there.
+    /// Tombstones of the log of purges were written.
     Purges,
-    /// The region is as complete on the device as it will be.
+    /// Everything of the region was written, its footer if it has one.
     Sealed,
 }
 
@@ -53,9 +52,9 @@ pub enum AfterWrite {
 pub struct Ready {
     /// Bytes at their places.
     pub writes: Vec<PendingWrite>,
-    /// Regions that get their footers behind them.
+    /// Sealed regions whose footers are written after `writes`.
     pub sealed: Vec<SealedRegion>,
-    /// Appends up to this ticket are in `writes`; 0 if no chunk is.
+    /// Appends up to this ticket are in `writes`; 0 if no chunk is ready.
     pub ticket: Ticket,
 }
 
@@ -63,11 +62,11 @@ pub struct Ready {
 pub struct SealedRegion {
     /// The region.
     pub region: u32,
-    /// Its life.
+    /// Its generation.
     pub generation: Sequence,
-    /// Which log that is of.
+    /// The log it belongs to.
     pub log: LogKind,
-    /// The seed of that life.
+    /// The checksum seed of the generation.
     pub seed: Seed,
     /// What is in it.
     pub footer: Footer,
@@ -76,8 +75,8 @@ pub struct SealedRegion {
 }
 
 impl SealedRegion {
-    /// The write of the footer, in a buffer at a multiple of `memory_alignment`. Takes its time, about a
-    /// millisecond for 100 000 entries: not for the append lock.
+    /// The write of the footer, in a buffer aligned to `memory_alignment`. Takes about a millisecond
+    /// for 100 000 entries: do not call it under the append lock.
     pub fn encode(self, layout: &Layout, memory_alignment: usize) -> PendingWrite {
         let SealedRegion { region, generation, log, seed, footer, stamp } = self;
         let len = Footer::len_for(footer.records.len(), footer.kills.len(), layout.alignment);
@@ -93,7 +92,7 @@ impl SealedRegion {
     }
 }
 
-/// Waits for a ticket to be durable.
+/// A change that waits for its ticket to be durable.
 pub(in crate::store) struct Waiter {
     pub(in crate::store) ticket: Ticket,
     pub(in crate::store) done: oneshot::Sender<bool>,

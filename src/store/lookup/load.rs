@@ -1,5 +1,5 @@
-//! Reading of one entry from wherever it is, verified. Owns which bytes are read; what they mean to a key,
-//! its callers say.
+//! Reads and verifies one entry wherever it is. Owns which bytes are read; callers decide what they
+//! mean to a key.
 
 use std::io;
 use std::ops::Range;
@@ -35,14 +35,14 @@ pub(in crate::store) enum Loaded {
     Late,
 }
 
-/// What the memory of the log has at a candidate's place.
+/// What the write buffer has at a candidate's place.
 pub(in crate::store) enum FromLog {
     Entry(Entry),
-    /// All of it, but not all bytes are copied there yet.
+    /// All of the entry, but some bytes are still being copied.
     Unfilled,
-    /// Nothing, or not the entry.
+    /// Nothing, or another entry.
     Elsewhere,
-    /// The region is in another life.
+    /// The region has another generation.
     Moved,
 }
 
@@ -51,8 +51,8 @@ pub(in crate::store) enum FromLog {
 pub(in crate::store) enum Extent {
     /// All of it, body verified.
     Whole,
-    /// As `Whole`, to answer a lookup: in time or not at all, and perhaps through the page cache of an
-    /// adaptive device.
+    /// As `Whole`, for a lookup: with a time limit, and perhaps through the page cache of an adaptive
+    /// device.
     Answer,
     /// As `Answer`, without the page cache.
     DirectAnswer,
@@ -62,8 +62,8 @@ pub(in crate::store) enum Extent {
     Meta { len: usize },
 }
 
-/// Checks what was read and takes the slot out of it. A slot that is much
-/// smaller than what was read is copied, so that it does not keep the rest in memory.
+/// Verifies what was read and takes the slot out of it. Copies a slot much smaller than the read, so
+/// that it does not keep the rest in memory.
 pub(in crate::store) fn verified(
     (bytes, skip): (AlignedBuf, usize),
     place: Place,
@@ -121,7 +121,7 @@ impl Store {
         }
     }
 
-    /// As [`Store::load`], of an entry that the RAM tier does not have.
+    /// As [`Store::load`], for an entry that is not in the RAM tier.
     pub(in crate::store) async fn load_elsewhere(
         &self,
         candidate: Candidate,
@@ -139,7 +139,7 @@ impl Store {
         loaded
     }
 
-    /// Reads what is at a candidate's place: RAM tier, memory of the log, device.
+    /// Reads what is at a candidate's place: from the RAM tier, the write buffer or the device.
     pub(in crate::store) async fn peek(&self, candidate: Candidate, extent: Extent) -> Loaded {
         match self.in_ram(candidate) {
             Some(entry) => Loaded::Entry(entry, Tier::Ram),
@@ -159,14 +159,14 @@ impl Store {
                 FromLog::Entry(entry) => return Loaded::Entry(entry, Tier::Log),
                 FromLog::Elsewhere => break,
                 FromLog::Moved => return Loaded::Moved,
-                // Another thread is copying it there.
+                // Another thread is copying the entry.
                 FromLog::Unfilled => tokio::task::yield_now().await,
             }
         }
         self.load_stored(candidate, extent).await
     }
 
-    /// Reads what is on the device at a candidate's place, twice if in doubt.
+    /// Reads what the device has at a candidate's place; twice if the first read finds damage.
     pub(in crate::store) async fn load_stored(
         &self,
         candidate: Candidate,
@@ -177,7 +177,7 @@ impl Store {
             return Loaded::Damaged;
         };
         let adaptive = extent == Extent::Answer && self.shared.device.info().adaptive;
-        // The page cache may have the version of a header that a touch replaced.
+        // The page cache may hold an old header if a touch rewrote it.
         let by_cache = adaptive && row.is_untouched();
         let first = if by_cache { Extent::Answer } else { extent.direct() };
         let mut loaded = self.load_from_device(candidate, first).await;
@@ -186,7 +186,7 @@ impl Store {
             loaded = Loaded::Damaged;
         }
         if matches!(loaded, Loaded::Damaged) && self.shared.catalog.regions.is_in(life) {
-            // A transfer can go wrong once; the second answer counts.
+            // A transfer can go wrong once; the second result counts.
             loaded = self.load_from_device(candidate, extent.direct()).await;
         }
         let same_life = self.shared.catalog.regions.is_in(life) && row.state() != RegionState::Free;
@@ -196,12 +196,12 @@ impl Store {
         loaded
     }
 
-    /// Copies an entry out of the memory of the log.
+    /// Copies an entry out of the write buffer.
     pub(in crate::store) fn load_from_log(&self, place: Place) -> FromLog {
         let (life, offset) = place.split(&self.shared.layout);
         let (region, seed) = (life.region(), self.shared.catalog.regions.seed_of(life));
         let mut log = self.shared.log.lock();
-        // Under the append lock, under which regions begin the lives that they are written in.
+        // The append lock is held, under which regions are opened.
         if !self.shared.catalog.regions.is_in(life) {
             return FromLog::Moved;
         }
@@ -230,7 +230,8 @@ impl Store {
     ) -> Loaded {
         let (life, offset) = candidate.place().split(&self.shared.layout);
         let within = self.read_range(candidate.class(), offset, extent);
-        // Held until the caller has the entry, and decides without waiting what to keep of it.
+        // Held until the caller has the entry, so that it can decide without waiting what to keep of
+        // it.
         let _turn = self.turn_to_read(within.end - within.start).await;
         match self.read_region(life.region(), within.clone(), extent).await {
             Err(error) => {
@@ -251,8 +252,8 @@ impl Store {
         }
     }
 
-    /// Waits until not too much is being read for others. Whom a read is for does not matter yet:
-    /// it ends without its client.
+    /// Waits until the total of large reads allows `len` more bytes. No fairness between clients: a
+    /// read goes on even if its client has gone.
     pub(in crate::store) async fn turn_to_read(&self, len: u64) -> Option<SemaphorePermit<'_>> {
         if len <= UNSHARED_LEN_MAX as u64 {
             return None;
@@ -283,7 +284,7 @@ impl Store {
         start..crate::format::round_up(end, alignment).min(self.shared.layout.region_size)
     }
 
-    /// Has the page cache drop what an adaptive read gave of a candidate.
+    /// Has the page cache drop what an adaptive read returned for a candidate.
     pub(in crate::store) fn distrust(&self, candidate: Candidate, region: u32, offset: u64) {
         let within = self.read_range(candidate.class(), offset, Extent::Answer);
         let len = usize::try_from(within.end - within.start).unwrap_or(usize::MAX);
@@ -309,8 +310,8 @@ impl Store {
         }
     }
 
-    /// Whether the body is let go, for want of memory, and read again piece by piece: were it not in
-    /// the RAM tier then, all of it would come from the device a second time.
+    /// Whether memory is so short that the body is dropped and read again in pieces. A copy in the RAM
+    /// tier then saves a second read of all of it.
     pub(in crate::store) fn is_read_in_pieces(&self, entry: &Entry) -> bool {
         entry.body_len() > UNSHARED_LEN_MAX && !self.shared.reading.bodies.has(entry.weight())
     }

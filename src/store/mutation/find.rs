@@ -1,5 +1,5 @@
-//! What there is of a key before it changes. Owns which index entries are verified, and how long that may
-//! take; changes nothing.
+//! What a key has before it changes. Owns which index entries are verified, and how long that may take;
+//! changes nothing.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use crate::store::mutation::request::{Lifetime, StoreError};
 use crate::store::place::Place;
 use crate::store::shared::Store;
 
-/// What the index has for a key, verified on the device where a fingerprint matched.
+/// The index entries of a key, verified on the device where a fingerprint matched.
 pub(in crate::store) struct Found {
     pub places: SmallVec<[Place; 2]>,
     pub matched: Option<Match>,
-    /// Words that may be the key's but cannot be read: they must not survive a change.
+    /// Index entries that may be the key's but cannot be read: a change must remove them.
     pub suspects: SmallVec<[Candidate; 1]>,
     /// Older versions of the key that a change killed without having seen them.
     pub dead: SmallVec<[Place; 1]>,
-    /// There are more words than were looked at, and none of those was the key's: it may have an
-    /// older version among the others, and the change must kill it unseen.
+    /// Not all index entries were verified, and none of those that were is the key's: an older version
+    /// may be among the others, and the change must kill it unseen.
     pub(in crate::store) is_partial: bool,
     /// A suspect was not read by the deadline.
     is_late: bool,
@@ -48,7 +48,7 @@ impl Found {
             || log.may_hide_older(key_hash)
     }
 
-    /// Places whose words go when the key changes.
+    /// Places whose index entries go when the key changes.
     pub(in crate::store) fn displaced(&self) -> impl Iterator<Item = Place> + '_ {
         let matched = self.matched.iter().map(|matched| matched.place);
         let suspects = self.suspects.iter().map(Candidate::place);
@@ -61,26 +61,26 @@ pub(in crate::store) struct Match {
     pub tier: Tier,
     pub sequence: Sequence,
     pub lifetime: Lifetime,
-    /// Neither purged nor past its end. Of a large object's slices that says nothing:
-    /// [`Store::is_whole`] does, and takes the longer the more there are.
+    /// Neither purged nor past its end. Says nothing of a large object's slices: for those ask
+    /// [`Store::is_whole`], which takes time for each slice.
     pub live: bool,
-    /// It is known how old it is: it may be fresh.
+    /// Its age is known: it may be fresh.
     pub age_known: bool,
     pub head: Option<ObjectHead>,
 }
 
-/// Nothing was heard of the device for 5 s.
+/// The device has not answered for 5 s.
 pub(in crate::store) const NO_ANSWER: StoreError = StoreError::Busy("the device does not answer");
 
-/// When a change reads no longer what may be its key's. The time begins with the first read: most
-/// changes need none.
+/// When a change stops verifying entries that may be its key's. The time begins with the first read:
+/// most changes need none.
 pub(in crate::store) struct Deadline {
     after: Duration,
     at: Option<Instant>,
 }
 
 impl Deadline {
-    /// So long after the first read begins.
+    /// A deadline of `after` from the first read on.
     pub fn after(after: Duration) -> Deadline {
         Deadline { after, at: None }
     }
@@ -91,8 +91,8 @@ impl Deadline {
 }
 
 impl Store {
-    /// Verifies the words of an object's key. Reads the device only where a fingerprint matches.
-    /// What is not read by the deadline counts as unreadable.
+    /// Verifies the index entries of an object's key. Reads the device only where a fingerprint
+    /// matches. An entry not read by the deadline counts as unreadable.
     pub(in crate::store) fn find_by(
         &self,
         key: &[u8],
@@ -102,8 +102,8 @@ impl Store {
         self.find_among(Sought::object(key, key_hash), LOOKS_MAX, deadline)
     }
 
-    /// As [`Store::find_by`], for the key of a slice: all words are looked at, for nobody can choose the
-    /// names of slices.
+    /// As [`Store::find_by`], for the key of a slice. Verifies all its index entries: nobody can choose
+    /// slice keys, so few collide.
     pub(in crate::store) fn find_slice(
         &self,
         key: &[u8],
@@ -151,12 +151,13 @@ impl Store {
                             continue;
                         }
                         found.matched = Some(self.matched(&entry, tier));
-                        // There is no more than one version that nothing killed.
+                        // Nothing else can be left: a key has at most one version that no change
+                        // killed.
                         found.is_partial = false;
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
                     Loaded::Moved => continue 'again,
-                    // The RAM tier put it out, and with it all there was of it.
+                    // The RAM tier evicted the only copy.
                     Loaded::Damaged if candidate.place().is_in_ram() => {
                         if self.forget(key_hash, candidate.place()) {
                             continue 'again;
@@ -173,8 +174,8 @@ impl Store {
         }
     }
 
-    /// Reads as much as a change needs of what the RAM tier does not have: the key, or the whole slot
-    /// of an object's head. That the key is another one is only believed of a verified slot.
+    /// Reads what a change needs of an entry that is not in the RAM tier: the key, or the whole slot of
+    /// an object's head. Only a verified slot can prove that the key is another one.
     pub(in crate::store) async fn load_for_change(
         &self,
         candidate: Candidate,
@@ -203,7 +204,7 @@ impl Store {
         }
     }
 
-    /// Whether no slice of a large object was evicted; a lookup gives what is whole only.
+    /// Whether all slices of a large object are there; if not, no lookup returns it.
     pub(in crate::store) async fn is_whole(&self, matched: &Match) -> bool {
         match &matched.head {
             Some(head) => self.has_slices(head, 0..head.len).await,

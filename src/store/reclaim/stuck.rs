@@ -1,4 +1,4 @@
-//! Regions that cannot be read or freed. Owns when they are given up, and what goes with them.
+//! Regions that cannot be read or freed. Owns when they are given up, and what is lost with them.
 
 use crate::format::Sequence;
 use crate::store::counters::count;
@@ -11,7 +11,7 @@ use crate::store::recovery::work::Recovery;
 use crate::store::region::state::RegionState;
 
 impl Reclaimer {
-    /// Frees a region that could not be read and holds nothing that counts; true if one was.
+    /// Frees an unreadable region in which everything is dead; true if there was one.
     pub(in crate::store) async fn free_dead(&self) -> bool {
         let mut dead = self.store.shared.catalog.regions.dead_unreadable();
         dead.retain(|region| !self.is_set_aside(*region));
@@ -19,7 +19,7 @@ impl Reclaimer {
         self.is_freed(self.try_to_free(Victim::whole(region), RegionState::Unreadable).await)
     }
 
-    /// Frees the oldest region where it could not be read or freed so far; true if it was.
+    /// Frees the oldest region if it could not be read or freed before; true if it was freed now.
     pub(in crate::store) async fn free_stuck_and_oldest(&self) -> bool {
         let Some((region, state)) = self.stuck_and_oldest() else { return false };
         let freed = self.try_to_free(Victim::whole(region), state).await;
@@ -32,8 +32,8 @@ impl Reclaimer {
         self.is_freed(freed)
     }
 
-    /// The oldest region can neither be emptied nor freed, and as long as what is in it may come back all
-    /// tombstones are needed: makes it durably dead where it is.
+    /// Makes everything in the oldest region durably dead without freeing it. It can neither be emptied
+    /// nor freed, and while its entries may come back no tombstone can be dropped.
     pub(in crate::store) async fn bury(&self, region: u32) -> Result<(), StoreError> {
         let regions = &self.store.shared.catalog.regions;
         let floor = regions.oldest_generation_but(region);
@@ -63,8 +63,9 @@ impl Reclaimer {
         self.store.flush_through(ticket).await
     }
 
-    /// A region that could not be read or freed, if it is the oldest and may be tried. It makes every
-    /// tombstone of the others necessary and hides nothing outside of itself, so it goes unread.
+    /// The oldest region, if it could not be read or freed before and may be tried again. While it
+    /// stays, no other region can drop a tombstone. Its own tombstones hide nothing in other regions,
+    /// so it may be freed unread.
     pub(in crate::store) fn stuck_and_oldest(&self) -> Option<(u32, RegionState)> {
         let (region, state) = self.oldest_if_stuck()?;
         let may_go =
@@ -72,7 +73,7 @@ impl Reclaimer {
         may_go.then_some((region, state))
     }
 
-    /// The oldest region and its state, if it could not be read or freed so far.
+    /// The oldest region and its state, if it could not be read or freed before.
     pub(in crate::store) fn oldest_if_stuck(&self) -> Option<(u32, RegionState)> {
         let region = self.store.shared.catalog.regions.oldest()?;
         let row = self.store.shared.catalog.regions.on_device(region);
@@ -82,16 +83,16 @@ impl Reclaimer {
         is_stuck.then_some((region, state))
     }
 
-    /// Whether tombstones, with their records in footers, take half of the device. What supersedes an
-    /// entry counts too, but of that there is never so much.
+    /// Whether tombstones, with their records in footers, take half of the device. Counts entries that
+    /// supersede others too, but those never come near that.
     pub(in crate::store) fn is_full_of_tombstones(&self) -> bool {
         let layout = &self.store.shared.layout;
         let kills = self.store.shared.catalog.regions.ranked(|ranking| ranking.kills());
         kills > u64::from(layout.region_count) * layout.region_size / 4
     }
 
-    /// There is no room for more tombstones, and they are all needed because of a region that cannot
-    /// be read: without that one the others can be emptied again.
+    /// Gives up an unreadable region because of which no tombstone can be dropped, when there is no
+    /// room for more of them: without it other regions can be emptied again.
     pub(in crate::store) async fn give_up(
         &self,
         region: u32,
@@ -103,14 +104,14 @@ impl Reclaimer {
             return Ok(());
         }
         if !self.store.shared.catalog.regions.is_oldest(region) {
-            // Without its header nobody knows how old it is, and what its tombstones hide.
+            // Without a header its age is unknown, and so is what its tombstones hide.
             self.forget_earlier_starts(region).await?;
         }
         self.try_to_free(Victim::whole(region), state).await
     }
 
-    /// Makes everything dead, durably, that was stored before this start: what `lost` holds, and
-    /// whatever its tombstones hide.
+    /// Makes everything stored before this start durably dead: the entries of region `lost`, and the
+    /// older versions that its tombstones hid.
     pub(in crate::store) async fn forget_earlier_starts(
         &self,
         lost: u32,
@@ -129,12 +130,12 @@ impl Reclaimer {
         self.store.shared.log.lock().free_count() == 0
     }
 
-    /// Whether a region is free. If not others may be emptied: what kept it is only told.
+    /// Whether a region was freed. If not, the failure is only logged: others may be emptied.
     pub(in crate::store) fn is_freed(&self, freed: Result<(), StoreError>) -> bool {
         freed.inspect_err(|error| self.tell_failure(error)).is_ok()
     }
 
-    /// Says that a region could not be reclaimed, but not of each that a broken disk cannot read.
+    /// Logs that a region could not be reclaimed, though not for every region of a broken disk.
     pub(in crate::store) fn tell_failure(&self, error: &StoreError) {
         let set_aside = self.store.set_aside_regions();
         let source = error as &dyn std::error::Error;
@@ -161,14 +162,14 @@ impl Reclaimer {
         rows.min_by_key(|(_, row)| row.generation()).map(|(region, _)| region)
     }
 
-    /// There is no room for the tombstones of the region that is to go: one goes that has none, or else
-    /// the one because of which they are needed.
+    /// There is no room for the victim's tombstones: frees a region without any, or the one because of
+    /// which they are needed.
     pub(in crate::store) async fn make_room_otherwise(
         &self,
         why: &'static str,
     ) -> Result<(), StoreError> {
         if self.store.shared.log.lock().check_epoch(Appender::Reclaim).is_err() {
-            // What sequences are wanted for can wait for the next epoch.
+            // These tombstones need sequence numbers: wait for the next epoch.
             return Err(StoreError::Busy(why));
         }
         if let Some(region) = self.oldest_without_tombstones() {

@@ -1,6 +1,6 @@
-//! Which region is emptied next: expired ones, then purged and mostly dead ones, then the oldest
-//! that is not in use, and last those full of large objects that are being stored or just were. Owns
-//! the order; empties and frees nothing.
+//! Which region is emptied next: expired ones, then purged and mostly dead ones, then the oldest that
+//! is not in use, and last those full of claimed slices (of large objects being stored or just stored).
+//! Owns the order; empties and frees nothing.
 
 use crate::format::Footer;
 use crate::store::index::word::Location;
@@ -8,46 +8,46 @@ use crate::store::reclaim::reclaimer::{Hand, Reclaimer};
 use crate::store::region::ranking::{self, KILLS_SHARE, Moment, Ranking};
 use crate::store::shared::Store;
 
-/// A region is in use while what was hit fills at least one part in this many of it, and
+/// A region is in use while its hit entries fill at least one part in this many of it
 const IN_USE: u64 = 12;
-/// while what is alive fills at least one part in this many. Measured with `benches/policy`.
+/// and its live entries at least one part in this many. Measured with `benches/policy`.
 const WELL_FILLED: u64 = 2;
-/// Where slices that are not to be lost fill much of every region, one is emptied while they fill at most this part of it: to move three
-/// bytes wins one. All stores under way fill a half on the average.
+/// If claimed slices fill much of every region, one is emptied as long as they fill at most this part
+/// of it: three moved bytes win one. All stores under way fill half the device on average.
 const MOST_CLAIMED: (u64, u64) = (3, 4);
-/// Regions in use stay only as long as those emptied in their place carry on tombstones for them
-/// of at most one part in this many: with that they cannot pile up.
+/// The oldest region is emptied, even if in use, once the tombstones kept because of it fill more than
+/// one part in this many of another region: so they cannot pile up.
 const PATIENCE_SHARE: u64 = 64;
-/// Regions that are examined at most for one that is emptied, and
+/// Most regions examined to find one to empty.
 const EXAMINED_MAX: usize = 16;
-/// entries in them after which no further region is examined.
+/// No further region is examined after this many entries.
 const RECORDS_MAX: usize = 128 << 10;
-/// A round of the hand ends at the latest when it has found this many times as many regions as there
-/// are: what was asked for once and is no more must not stay for ever.
+/// A round of the hand ends at the latest when it has found this many victims for each region of the
+/// device, so that a region whose hits ended long ago does not stay for ever.
 const ROUND: usize = 8;
-/// Entries that are examined, or evicted, without giving way to other tasks.
+/// Entries examined or evicted before yielding to other tasks.
 pub(in crate::store) const BATCH: usize = 1024;
 
 /// A region to be emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Victim {
     pub region: u32,
-    /// Slices of large objects just stored are moved, as those of stores under way always are: the
-    /// region was not chosen for want of any other.
+    /// Slices of objects just stored are moved too, not only those of stores under way. False if no
+    /// other region could be chosen.
     pub just_stored_stays: bool,
 }
 
 impl Victim {
-    /// A region of which all is kept that is not to be lost.
+    /// A region of which all claimed slices are moved.
     pub fn whole(region: u32) -> Victim {
         Victim { region, just_stored_stays: true }
     }
 }
 
-/// Whether one region can be told to go, or all are to be looked at.
+/// Either a victim, or the hand has to look for one.
 enum Choice {
     Victim(Victim),
-    /// None is better than another but for its age, of which this is the oldest.
+    /// All are worth the same; this is the oldest of them.
     Hand {
         oldest: u32,
     },
@@ -61,7 +61,7 @@ struct InUse {
 }
 
 impl Reclaimer {
-    /// The region to be emptied next, if any can be.
+    /// The region to be emptied next, if there is one.
     pub(super) async fn pick_victim(&mut self) -> Option<Victim> {
         let oldest = match self.least_worth()? {
             Choice::Victim(victim) => return Some(victim),
@@ -78,14 +78,14 @@ impl Reclaimer {
         }
     }
 
-    /// The region of least worth, unless another one may be emptied in its place.
+    /// The region of least worth, or the hand if only age tells regions apart.
     fn least_worth(&self) -> Option<Choice> {
         let (credit, free, stored) = {
             let log = self.store.shared.log.lock();
             (log.reinsert_credit(), log.free_count(), log.stored())
         };
         self.store.shared.large.objects.lock().lapse(stored);
-        // The newest regions were given up by failed writes: the least is lost if this fails too.
+        // Writes failed lately, and the newest regions may be lost anyway: take those.
         let in_doubt = self.store.shared.durability.health.is_in_doubt();
         let (now, purge_floor) = (self.store.shared.clock.now(), self.store.shared.purge_floor());
         self.store.shared.catalog.regions.ranked(|ranking| {
@@ -101,9 +101,8 @@ impl Reclaimer {
         })
     }
 
-    /// Where every region has much that is not to be lost: the one with the least of it, if less is
-    /// to be moved than is won. Else objects just stored have to go for those that come, the
-    /// oldest first.
+    /// For regions that all have many claimed slices: the one with the fewest, if moving them wins
+    /// room. Else objects just stored give way to new ones, the oldest first.
     fn least_claimed(&self) -> Option<Victim> {
         let now = self.store.shared.clock.now();
         self.store.shared.catalog.regions.ranked(|ranking| {
@@ -116,11 +115,10 @@ impl Reclaimer {
         })
     }
 
-    /// The first region, from the hand on, that is not in use; those in use stay where they are.
-    /// This is how SIEVE goes through objects (Zhang et al., NSDI 2024): what is asked for again and
-    /// again stays without being written again, and what nobody asks for goes early. `oldest` is
-    /// the one if its tombstones have waited too long. `None` if all have much that is not to be
-    /// lost.
+    /// The first region, from the hand on, that is not in use; those in use stay where they are. SIEVE
+    /// does the same with objects (Zhang et al., NSDI 2024): what is asked for often stays without
+    /// being rewritten, and what nobody asks for goes early. Returns `oldest` if too many tombstones
+    /// wait for it to go. `None` if all have many claimed slices.
     async fn next_unused(&mut self, oldest: u32) -> Option<u32> {
         let mut least: Option<InUse> = None;
         let found = self.find_unused(oldest, &mut least).await;
@@ -134,8 +132,8 @@ impl Reclaimer {
         }
     }
 
-    /// As [`Reclaimer::next_unused`]; `None` if all that were examined are in use. `least` is the one
-    /// that is least in use, whose hits are not forgotten yet.
+    /// As [`Reclaimer::next_unused`]; `None` if all that were examined are in use. Sets `least` to the
+    /// one least in use, whose hits are not forgotten yet.
     async fn find_unused(&mut self, oldest: u32, least: &mut Option<InUse>) -> Option<u32> {
         let region_size = self.store.shared.layout.region_size;
         let young = self.store.shared.catalog.regions.ranked(|ranking| ranking.first_young());
@@ -154,7 +152,7 @@ impl Reclaimer {
             }
             let footer = match self.store.read_footer(region).await {
                 Ok(Some((trailer, footer))) if trailer.generation == row.generation() => footer,
-                // Emptying it will show what it holds.
+                // Emptying the region will show what it holds.
                 _ => return Some(region),
             };
             let hit_bytes = self.bytes_in_use(region, &footer).await;
@@ -184,8 +182,8 @@ impl Reclaimer {
         None
     }
 
-    /// Whether so many bytes of tombstones should not wait any longer for the oldest region to go. That
-    /// costs as much again where it is full of what is not to be lost.
+    /// Whether `kills` bytes of tombstones are too many to wait for the oldest region to go. The limit
+    /// is higher if that region is full of claimed slices, which are expensive to move.
     fn is_impatient(&self, kills: u64, oldest: u32) -> bool {
         let region_size = self.store.shared.layout.region_size;
         let is_cheap =
@@ -193,20 +191,19 @@ impl Reclaimer {
         kills > region_size / if is_cheap { PATIENCE_SHARE } else { KILLS_SHARE }
     }
 
-    /// Whether to move so many bytes of a region wins something: room that is left behind them in the
-    /// next region, but not for a whole slice, is used by nothing that moves. Then reclaim would go on
-    /// for ever.
+    /// Whether moving `claimed` bytes of a region wins room for at least one slice. A smaller rest can
+    /// take no moved slice, and reclaim would go on for ever.
     fn is_worth_moving(&self, claimed: u64) -> bool {
         let layout = &self.store.shared.layout;
         let (most, of) = MOST_CLAIMED;
-        // A header, a footer, and what may be lost behind each slice with a flush.
+        // A header, a footer, and what each flush may waste behind a slice.
         let blocks = claimed / u64::from(layout.slice_size) + 5;
         claimed <= layout.region_size / of * most
             && claimed + blocks * u64::from(layout.alignment) + layout.slice_room()
                 <= layout.region_size
     }
 
-    /// Bytes of the entries of a region that were hit; 0 if not enough of it is alive to stay.
+    /// Bytes of the hit entries of a region; 0 if too little of it is alive for it to stay.
     async fn bytes_in_use(&self, region: u32, footer: &Footer) -> u64 {
         let now = self.store.shared.clock.now();
         let (mut alive, mut hit) = (0, 0);
@@ -223,7 +220,7 @@ impl Reclaimer {
         if alive < self.store.shared.layout.region_size / WELL_FILLED { 0 } else { hit }
     }
 
-    /// Has the entries of a region count as hit only if they are hit from here on.
+    /// Clears the hits of a region's entries: only later hits count.
     async fn forget_hits(&self, found: &InUse) {
         for batch in found.footer.records.chunks(BATCH) {
             for record in batch {
@@ -240,7 +237,7 @@ impl Reclaimer {
 }
 
 impl Store {
-    /// Whether there is a region to be emptied: for the benchmark, which times how long it takes to tell.
+    /// Whether a region could be emptied: for the benchmark of how long that takes to tell.
     #[doc(hidden)]
     #[must_use]
     pub fn has_victim(&self) -> bool {

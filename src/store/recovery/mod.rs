@@ -1,6 +1,6 @@
-//! Learning what is on a device after a start: superblocks at open, region headers and footers (and the
-//! slots of unsealed regions) after it. Owns the order of the steps and when
-//! recovery is complete; reads no bodies of sealed regions and writes nothing but superblock repair.
+//! Learns what is on a device after a start: superblocks at open, then region headers, footers, and the
+//! slots of unsealed regions. Owns the order of the steps and when recovery is complete. Reads no
+//! bodies of sealed regions; writes only to repair superblocks.
 
 pub(in crate::store) mod changed;
 mod gather;
@@ -30,15 +30,16 @@ impl Recovery {
     /// Finds out what the device holds and makes it visible.
     pub(in crate::store) async fn run(self) {
         let watch = Stopwatch::start();
-        // What a killed process wrote may still be lost with the power, and what it hid come back.
-        // By the flusher: a failed flush takes what was stored since the start with it.
+        // Flush first: the page cache or the drive may still hold tombstones of a killed run, and a
+        // power cut would bring back what they hid. The flusher does it, since a failed flush concerns
+        // what was stored since the start too.
         let ticket = self.store.shared.log.lock().note_modified();
         if self.store.flush_through(ticket).await.is_err() {
             self.store.shared.log.lock().note_all_unindexed();
         }
         let vacant = self.read_region_headers().await;
         if self.store.shared.is_stopping() {
-            // Cut short: what was not looked at is as it was, for the next start.
+            // The store stops: the next start does the work.
             return;
         }
         let threads = threads();
@@ -46,13 +47,13 @@ impl Recovery {
         self.settle_snapshot(vacant.free);
         self.store.take_out_unseen().await;
         if let Some(entries) = loaded {
-            // The index knows all that the regions hold, whether they can be read or not.
+            // The index has everything, whether all regions can be read or not.
             self.finish_recovery(Incomplete::default());
             return self.tell_recovered(entries, &watch);
         }
         let gathered = self.gather(threads).await;
         if self.store.shared.is_stopping() {
-            // Cut short: what was not looked at is as it was, for the next start.
+            // The store stops: the next start does the work.
             return;
         }
         let Some(recovered) = self.merge(gathered.parts, threads).await else { return };
@@ -61,7 +62,7 @@ impl Recovery {
         self.read_unread_regions().await;
     }
 
-    /// From here on the regions of a snapshot are free like others.
+    /// Makes the regions of a snapshot free like others.
     fn settle_snapshot(&self, vacant: Vec<u32>) {
         self.store.shared.log.lock().add_vacant(vacant);
         self.store.shared.recovery.snapshot_settled.store(true, Ordering::Release);

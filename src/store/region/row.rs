@@ -1,4 +1,4 @@
-//! What is known of one region. Owns its account, which nobody changes but by these methods.
+//! What is known of one region. Owns its account, which changes only by these methods.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::store::region::state::RegionState;
 pub struct Region {
     number: u32,
     changes: Arc<Changes>,
-    /// Below so many bytes alive it is ranked by them.
+    /// With fewer live bytes than this the region is ranked by them.
     mostly_dead: u64,
     state: AtomicU8,
     pub(in crate::store) generation: AtomicU64,
@@ -71,12 +71,13 @@ impl Region {
         }
     }
 
-    /// Has it ranked anew.
+    /// Has the region ranked again.
     fn changed(&self) {
         self.changes.mark(self.number);
     }
 
-    /// The same, unless it is open: such a region is ranked when it is sealed, and changes all the time.
+    /// The same, unless it is open: an open region changes all the time and is ranked when it is
+    /// sealed.
     fn changed_unless_open(&self) {
         if self.state() != RegionState::Open {
             self.changed();
@@ -99,19 +100,19 @@ impl Region {
         }
     }
 
-    /// What may happen to it.
+    /// Its state.
     pub fn state(&self) -> RegionState {
-        // In one order with what is changed without a mark while it is open.
+        // SeqCst: ordered with changes to an open region, which do not request a ranking.
         RegionState::from_code(self.state.load(Ordering::SeqCst))
     }
 
-    /// Changes what may happen to it.
+    /// Sets its state.
     pub fn set_state(&self, state: RegionState) {
         self.state.store(state as u8, Ordering::SeqCst);
         self.changed();
     }
 
-    /// As [`Region::set_state`], if it is `from` still; tells whether it was.
+    /// Sets its state if it still is `from`; tells whether it was.
     pub fn change_state(&self, from: RegionState, to: RegionState) -> bool {
         let (from, to, ordering) = (from as u8, to as u8, Ordering::SeqCst);
         let changed = self.state.compare_exchange(from, to, ordering, ordering).is_ok();
@@ -119,7 +120,7 @@ impl Region {
         changed
     }
 
-    /// Its present life.
+    /// Its present generation.
     pub fn generation(&self) -> Sequence {
         Sequence(self.generation.load(Ordering::Acquire))
     }
@@ -129,20 +130,21 @@ impl Region {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Counts an index word that points here.
+    /// Counts an index entry that points here.
     pub fn add_live(&self, bytes: u64) {
         let before = self.live.fetch_add(bytes, Ordering::SeqCst);
         self.live_changed(before);
     }
 
-    /// Uncounts an index word that pointed here.
+    /// Uncounts an index entry that pointed here.
     pub fn sub_live(&self, bytes: u64) {
         let before = self.live.fetch_sub(bytes, Ordering::SeqCst);
         assert!(before >= bytes, "a region cannot have less than nothing alive");
         self.live_changed(before - bytes);
     }
 
-    /// What is alive is `least` before or after a change.
+    /// Ranks the region again if `least`, the smaller of live bytes before and after a change, is
+    /// little.
     fn live_changed(&self, least: u64) {
         if least < self.mostly_dead {
             self.changed_unless_open();
@@ -166,7 +168,7 @@ impl Region {
         self.kills.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the tombstones that may have to be carried on from it.
+    /// Bytes of the tombstones that may have to be carried to another region.
     pub fn kill_bytes(&self) -> u64 {
         self.kills() * KILL_LEN as u64
     }
@@ -204,18 +206,18 @@ impl Region {
         self.touches.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether no entry was touched in its present life, as far as this start knows: then the device
-    /// has had no other version of any header.
+    /// Whether no entry of its present generation was touched since this start: then every header on
+    /// the device is as it was first read or written.
     pub fn is_untouched(&self) -> bool {
         self.touches() == self.touches_before.load(Ordering::Acquire)
     }
 
-    /// Whether the header on the device says that a touch extended an entry's life.
+    /// Whether the header on the device says that a touch extended an entry's lifetime.
     pub fn is_touched(&self) -> bool {
         self.touched.load(Ordering::Acquire)
     }
 
-    /// Records that the header on the device says so.
+    /// Records that the header on the device says that entries were touched.
     pub fn set_touched(&self) {
         self.touched.store(true, Ordering::Release);
     }
@@ -225,54 +227,53 @@ impl Region {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Counts a failed attempt to reclaim it: until then it is set aside.
+    /// Counts a failed attempt to reclaim it; reclaim leaves it alone until `until`.
     pub fn set_aside(&self, until: Timestamp) {
         self.retry_at.store(until.0, Ordering::Relaxed);
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.changed();
     }
 
-    /// Whether others are to be reclaimed before it, because that failed lately.
+    /// Whether reclaim takes other regions first, because an attempt failed lately.
     pub fn is_set_aside(&self, now: Timestamp) -> bool {
         self.failures() > 0 && self.retry_at.load(Ordering::Relaxed) > now.0
     }
 
-    /// It was reclaimed after all.
+    /// Clears the count of failed attempts: it was reclaimed after all.
     pub fn forget_failures(&self) {
         self.failures.store(0, Ordering::Relaxed);
         self.changed();
     }
 
-    /// Whether it is to be emptied before all others, because a structure in it is damaged.
+    /// Whether it must be emptied before all others, because a structure in it is damaged.
     pub fn is_condemned(&self) -> bool {
         self.condemned.load(Ordering::Acquire)
     }
 
-    /// Has it emptied before all others; ends with its present life.
+    /// Has it emptied before all others; ends with its present generation.
     pub fn condemn(&self) {
         self.condemned.store(true, Ordering::Release);
         self.changed();
     }
 
-    /// Bytes of slices that are not to be lost with it.
+    /// Bytes of claimed slices in it: reclaim must move them.
     pub fn claimed(&self) -> u64 {
         self.claimed.load(Ordering::Acquire)
     }
 
-    /// Notes the bytes of slices that are not to be lost with it: of stores under way, and of objects
-    /// just stored.
+    /// Notes the bytes of claimed slices in it: those of stores under way, and of objects just stored.
     pub fn set_claims(&self, under_way: u64, just_stored: u64) {
         self.under_way.store(under_way, Ordering::Release);
         self.claimed.store(under_way + just_stored, Ordering::Release);
         self.changed();
     }
 
-    /// Whether not all of it could be read at the start, nor since.
+    /// Whether some of it could not be read, neither at the start nor since.
     pub fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Acquire)
     }
 
-    /// Which log its present life is of.
+    /// The log that its present generation belongs to.
     pub fn log(&self) -> LogKind {
         if self.holds_purges() { LogKind::Purges } else { LogKind::Data }
     }
@@ -282,7 +283,8 @@ impl Region {
         self.holds_purges.load(Ordering::Acquire)
     }
 
-    /// Sets which log its present life is of; its tombstones, so far, have sequences below `end`.
+    /// Sets the log that its present generation belongs to; its tombstones have sequences below `end`
+    /// so far.
     pub fn set_log(&self, log: LogKind, end: Sequence) {
         self.holds_purges.store(log == LogKind::Purges, Ordering::Release);
         self.purges_end.store(end.0, Ordering::Relaxed);
@@ -295,12 +297,13 @@ impl Region {
         self.purges_end.fetch_max(end.0, Ordering::Relaxed);
     }
 
-    /// Most of its tombstones of purges are needed while the oldest entries are of an earlier life.
+    /// Most of its tombstones of purges are needed as long as the oldest region with entries has a
+    /// generation below this.
     pub fn spared_until(&self) -> Sequence {
         Sequence(self.spared_until.load(Ordering::Relaxed))
     }
 
-    /// Notes how long they are.
+    /// Notes up to which oldest generation most of its tombstones of purges are needed.
     pub fn spare_until(&self, oldest: Sequence) {
         self.spared_until.store(oldest.0, Ordering::Relaxed);
     }

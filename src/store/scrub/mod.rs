@@ -1,17 +1,17 @@
-//! Verifying in the background what is on the device: superblock copies, region headers, footers,
-//! tombstones and every entry with its body. Owns the order of the walk, its pace, and what
-//! becomes of damage; never changes what is sound, and nothing that it could not read twice.
+//! Verifies the device in the background: superblock copies, region headers, footers, tombstones and
+//! every entry with its body. Owns the order of the walk, its pace, and what happens to damage. Never
+//! changes anything sound, nor anything that it could not read twice.
 //!
 //! * A damaged **entry** leaves the index as it does when a lookup meets it, with a tombstone.
-//! * A region whose **header, footer or tombstones** are damaged still serves what it holds, but
-//!   what a start would make of it hangs on the other copy alone. It is *condemned*: reclaim
-//!   empties it next. That carries its tombstones on, from the footer if that is sound, else from
-//!   the slots, keeps the entries that were hit as far as reclaim may, and evicts the rest.
-//! * A damaged **superblock** copy is written again from memory, unless another store's or a later
-//!   one is there: then the device is not the one that was opened, and it is left alone.
-//! * What **cannot be read** is counted and left: a cable that comes loose must not empty a cache.
+//! A region whose **header, footer or tombstones** are damaged still serves its entries, but a start
+//! depends on the remaining copy. It is *condemned*: reclaim empties it next. That carries its
+//! tombstones to another region, from the footer if that is sound, else from the slots, re-inserts hit
+//! entries as far as reclaim may, and evicts the rest.
+//! A damaged **superblock** copy is written again from memory, unless the copy is now another store's
+//! or a later one: then somebody else uses the device, and it is left alone.
+//! An **unreadable** place is counted and left: a loose cable must not empty a cache.
 //!
-//! Free regions are not looked at: nothing relies on them, and the next life writes the header anew.
+//! Free regions are skipped: nothing relies on them, and reuse writes a new header.
 
 mod walk;
 
@@ -34,35 +34,36 @@ use crate::store::region::state::RegionState;
 use crate::store::shared::Store;
 use walk::Walk;
 
-/// Bytes of one read: half a millisecond of a SATA disk, and the longest that a lookup waits for it.
+/// Bytes of one read: half a millisecond of a SATA disk, the longest that a lookup waits for it.
 const CHUNK: u64 = 256 << 10;
 /// Regions without anything to verify that one step passes over.
 const SKIPS_MAX: u32 = 1024;
-/// Longest time that one read waits while lookups keep the device busy; then it goes among them.
+/// Longest time that one read waits for lookups to pause; then it runs beside them.
 const GIVE_WAY_MAX: Duration = Duration::from_secs(1);
 const GIVE_WAY_STEP: Duration = Duration::from_millis(1);
 const GIVE_WAY_STEP_MAX: Duration = Duration::from_millis(16);
-/// A start has better things to do with the device at first.
+/// Pause after a start, which needs the device for other work.
 const START_PAUSE: Duration = Duration::from_secs(600);
-/// A pass begins no sooner than this after the one before: a small device is not read all the time.
+/// Shortest time from the begin of one pass to the next, so that a small device is not read all the
+/// time.
 const PASS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// Verifies what is on the device of a store, piece by piece. Passes follow one another without end.
+/// Verifies a store's device, piece by piece, in endless passes.
 pub struct Scrubber {
     store: Store,
-    /// The region that comes next.
+    /// The next region.
     region: u32,
     /// Regions left in this pass; `None` before its beginning.
     left: Option<u32>,
     began: Instant,
     current: Option<Current>,
-    /// Bytes that the present step has read.
+    /// Bytes read by the present step.
     bytes: u64,
     /// Regions whose damage was logged in this pass.
     reported: BTreeSet<Option<u32>>,
 }
 
-/// The life of a region that is being walked.
+/// The region that is being walked, and its generation.
 struct Current {
     life: Life,
     walk: Walk,
@@ -73,11 +74,11 @@ struct Current {
 pub struct ScrubStep {
     /// Bytes read from the device.
     pub bytes: u64,
-    /// Every region has been walked since the pass began.
+    /// The pass has ended: every region was visited.
     pub pass_ended: bool,
 }
 
-/// What was found damaged.
+/// A structure that can be damaged.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Superblock,
@@ -88,7 +89,7 @@ enum Part {
 }
 
 impl Scrubber {
-    /// A walk that begins at `region`, or at its remainder by the number of regions.
+    /// A scrubber that begins at `region`, modulo the number of regions.
     #[must_use]
     pub fn starting_at(store: Store, region: u32) -> Scrubber {
         Scrubber {
@@ -102,7 +103,7 @@ impl Scrubber {
         }
     }
 
-    /// Scrubs until the store stops, if it is to be scrubbed at all.
+    /// Scrubs until the store stops, if scrubbing is on.
     pub(super) async fn run(mut self) {
         let shared = Arc::clone(&self.store.shared);
         let rate = shared.options.scrub_bytes_per_sec;
@@ -110,7 +111,7 @@ impl Scrubber {
             return;
         }
         self.store.recovered().await;
-        // Else the last regions of a daemon that is restarted often would never have their turn.
+        // Anywhere: with frequent restarts a walk from 0 would never reach the last regions.
         self.region = self.store.shared.clock.now().0;
         let mut due = Instant::now() + START_PAUSE;
         while !self.is_stopped_by(due).await {
@@ -134,9 +135,9 @@ impl Scrubber {
         tokio::time::timeout_at(due, stop).await.is_ok() || self.store.shared.is_stopping()
     }
 
-    /// Verifies the next piece of the device: the superblock copies, the header and footer of a
-    /// region, or up to 256 KiB of its slots. One read is under way at a time, and each waits while
-    /// lookups read. Does nothing until recovery is complete.
+    /// Verifies the next piece of the device: the superblock copies, a region's header and footer, or
+    /// up to 256 KiB of its slots. Reads one piece at a time, when no lookup reads. Does nothing until
+    /// recovery is complete.
     pub async fn step(&mut self) -> ScrubStep {
         self.bytes = 0;
         let mut pass_ended = false;
@@ -180,7 +181,7 @@ impl Scrubber {
         for offset in self.store.shared.layout.superblock_offsets() {
             bad += u64::from(self.is_superblock_bad(&expected.0, offset).await);
         }
-        // A copy that was being written meanwhile is not to blame.
+        // A copy that was being rewritten meanwhile may read as damaged.
         if bad == 0 || expected.1 || self.store.shared.log.lock().superblock() != expected {
             return;
         }
@@ -223,7 +224,7 @@ impl Scrubber {
 
     // Header and footer.
 
-    /// Passes over regions that hold nothing and begins the next one that does.
+    /// Skips regions without entries and begins with the next one that has some.
     async fn scrub_next_region(&mut self) -> Option<Current> {
         for _ in 0..SKIPS_MAX {
             let left = self.left?.checked_sub(1)?;
@@ -251,7 +252,7 @@ impl Scrubber {
         None
     }
 
-    /// The entries on the device of a region that has no footer yet.
+    /// The entries of an unsealed region that are on the device.
     fn written_records(&self, region: u32) -> Vec<FooterRecord> {
         let mut records: Vec<FooterRecord> = Vec::new();
         loop {
@@ -264,7 +265,7 @@ impl Scrubber {
         }
     }
 
-    /// Verifies header and footer; gives the walk over the slots if the region may be kept.
+    /// Verifies header and footer; returns the walk over the slots unless the region is condemned.
     async fn scrub_sealed(&mut self, life: Life) -> Option<Current> {
         let layout = self.store.shared.layout;
         let seed = self.store.shared.catalog.regions.seed_of(life);
@@ -285,7 +286,7 @@ impl Scrubber {
         None
     }
 
-    /// The verdict on a part of a region, by a second read where the first one finds damage.
+    /// Verifies a part of a region; reads it twice before it counts as damaged.
     async fn twice(&mut self, life: Life, part: Part) -> Verdict {
         let mut verdict = Verdict::Unreadable;
         for _ in 0..2 {
@@ -338,7 +339,7 @@ impl Scrubber {
 
     // Slots.
 
-    /// Verifies the next chunk of slots; gives the walk back unless it has ended.
+    /// Verifies the next chunk of slots; returns the walk unless it has ended.
     async fn scrub_slots(&mut self, mut current: Current) -> Option<Current> {
         let Current { life, walk } = &mut current;
         let Some(range) = walk.wants(CHUNK) else {
@@ -365,8 +366,8 @@ impl Scrubber {
         Some(current)
     }
 
-    /// Reads a slot that did not verify once more, by itself, and frees it if nothing better is
-    /// there. Only what the index points to matters: the rest is dead.
+    /// Reads a slot that looked damaged once more, by itself, and drops its entry if it still does.
+    /// Ignores slots that the index does not point to: they are dead.
     async fn scrub_suspect(&mut self, life: Life, record: &FooterRecord) {
         let place = life.place(record.offset, &self.store.shared.layout);
         let Some(candidate) = self.store.candidate_at(record.key_hash, place) else { return };
@@ -392,7 +393,7 @@ impl Scrubber {
 
     // What becomes of damage.
 
-    /// Lets reclaim empty a region before all others.
+    /// Has reclaim empty a region before all others.
     async fn condemn(&mut self, life: Life, part: Part) {
         let region = life.region();
         let shared = Arc::clone(&self.store.shared);
@@ -462,7 +463,7 @@ impl Scrubber {
         device.read(range.start, device.geometry().read_buffer(len)).await
     }
 
-    /// Waits while others read from the device, up to a limit.
+    /// Waits while lookups read from the device, up to a limit.
     async fn give_way(&self) {
         let is_busy = || self.store.shared.device.stats().reads_in_flight > 0;
         if !is_busy() {
@@ -478,9 +479,9 @@ impl Scrubber {
     }
 }
 
-/// What is known of a header or a footer after reading it.
+/// The result of reading a header or a footer.
 enum Verdict {
-    /// Sound; for a footer, what it says and where it begins.
+    /// Sound; for a footer, its contents and where it begins.
     Sound(Option<(Footer, u64)>),
     Damaged,
     Unreadable,

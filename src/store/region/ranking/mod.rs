@@ -1,5 +1,5 @@
-//! The regions of one device in the orders in which they are asked for, so that no such question is a
-//! walk over all. A value: it knows of a region what it was last told, and does no I/O.
+//! The regions of a device in each order that reclaim asks for, so that no question needs a walk over
+//! all of them. A value: it knows what it was last told of each region, and does no I/O.
 
 mod ages;
 #[cfg(test)]
@@ -14,16 +14,16 @@ use crate::format::Sequence;
 use crate::store::region::ranking::ages::{Age, Ages};
 use crate::store::region::state::RegionState;
 
-/// A region with less than one part in this many alive is emptied before the oldest.
+/// A region with less than one part in this many alive is emptied before the oldest one.
 pub const MOSTLY_DEAD: u64 = 8;
-/// A region whose tombstones fill more than one part in this many is not emptied out of turn.
+/// A region is not emptied out of turn if its tombstones fill more than one part in this many.
 pub const KILLS_SHARE: u64 = 8;
-/// A region is like any other while slices that are not to be lost fill at most one part in this many:
-/// to move them costs little.
+/// Claimed slices of up to one part in this many of a region are ignored: to move them costs little.
+/// Claimed are slices of large objects that are being stored or just were: reclaim must keep them.
 pub const FEW_CLAIMED: u64 = 8;
 const STATES: usize = 6;
 
-/// Newer than every life.
+/// Above every generation.
 const NEWEST: Age = (Sequence(u64::MAX), u32::MAX);
 
 /// What is known of one region.
@@ -35,88 +35,89 @@ pub struct Facts {
     /// Bytes alive.
     pub live: u64,
     pub keep_until: Timestamp,
-    /// Bytes of the tombstones that may have to be carried on from it.
+    /// Bytes of the tombstones that may have to be carried to another region.
     pub kills: u64,
     pub failures: u32,
-    /// Where there were failures, when it is tried again.
+    /// When to try again, after failures.
     pub retry_at: Timestamp,
     pub is_condemned: bool,
     /// Bytes of slices of stores under way.
     pub under_way: u64,
-    /// Bytes of slices that are not to be lost, these included.
+    /// Bytes of claimed slices, those of `under_way` included.
     pub claimed: u64,
 }
 
-/// What the choice of a region depends on besides the regions.
+/// What the choice depends on besides the regions.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub now: Timestamp,
     pub purge_floor: Sequence,
-    /// Bytes that may be written again for what is kept.
+    /// Bytes that may be re-inserted.
     pub credit: u64,
-    /// The device may fail: the newest regions, which may be lost anyway, go first.
+    /// The device may fail: take the newest regions first, which may be lost anyway.
     pub in_doubt: bool,
 }
 
-/// Sealed regions with entries, in the order in which they are looked at.
+/// Sealed regions with entries, in the order in which reclaim takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
     /// Damaged.
     Condemned,
-    /// Could not be emptied, and are to be tried again.
+    /// Could not be emptied, and may be tried again.
     Retried,
     Ordinary,
-    /// Could not be emptied so often, and are left alone for a while: one bad block must not keep all
-    /// the other regions from being reclaimed.
+    /// Failed so often that they are left alone for a while: one bad block must not stop reclaim of all
+    /// other regions.
     Aside {
         failures: u32,
         is_sound: bool,
     },
 }
 
-/// What is lost with a region, in the order in which regions go.
+/// What is lost with a region: the less, the earlier it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
     /// Everything in it is expired or purged.
     Nothing,
-    /// Little enough to be kept elsewhere.
+    /// Little enough to be re-inserted.
     Little,
     Some,
 }
 
-/// The region that goes.
+/// The region to empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// This one.
     Region(u32),
-    /// None is better than another but for its age, of which this is the oldest.
+    /// All are worth the same; this is the oldest of them.
     Oldest(u32),
 }
 
-/// All regions.
+/// The ranks of all regions.
 #[derive(Debug)]
 pub struct Ranking {
     region_size: u64,
     facts: Vec<Facts>,
-    /// Groups are as they should be at this time.
+    /// The time up to which `groups` is current.
     now: Timestamp,
     counts: [usize; STATES],
-    /// Bytes of the tombstones in all that are not free.
+    /// Bytes of the tombstones in all regions that are not free.
     kills: u64,
-    /// Those that could not be read or freed.
+    /// Regions that could not be read or freed.
     stuck: usize,
-    /// Not free, and with entries.
+    /// Regions with entries that are not free.
     holding: BTreeSet<Age>,
-    /// Not free, and of the log of purges.
+    /// Regions of the log of purges that are not free.
     purges: BTreeSet<Age>,
     trees: Trees,
-    /// The group of each region that is in one, and its life there.
+    /// For each region in a group: the group, and its age there.
     places: Vec<Option<(Group, Age)>>,
     groups: BTreeMap<Group, Root>,
-    /// When those that are left alone are to be tried again.
+    /// When each region that is left alone may be tried again.
     aside_until: BTreeSet<(Timestamp, u32)>,
     ages: Ages,
-    /// Round of the hand, and of each region the life and the round in which it was spared last.
+    /// Round of the hand, and for each region the generation and round in which the hand last spared
+    /// it.
     round: u64,
     spared: Vec<(Sequence, u64)>,
 }
@@ -158,9 +159,9 @@ impl Ranking {
         }
     }
 
-    // What regions are like.
+    // Facts about regions.
 
-    /// A region is like this now.
+    /// Takes the present facts of a region.
     pub fn update(&mut self, region: u32, facts: Facts) {
         let before = std::mem::replace(&mut self.facts[region as usize], facts);
         if before == facts {
@@ -211,7 +212,7 @@ impl Ranking {
         }
     }
 
-    /// Sees to it that a region is in the group that it belongs to.
+    /// Moves a region to the group that it belongs to now.
     fn place(&mut self, region: u32) {
         let facts = self.facts[region as usize];
         let own = self.least_of(region, &facts);
@@ -250,8 +251,8 @@ impl Ranking {
     }
 
     fn least_of(&self, region: u32, facts: &Facts) -> Least {
-        // Where little would be won the oldest region is the one, which frees most: no victim of its kill
-        // records is left.
+        // If little is won, the oldest region is better: no other region needs its tombstones, so
+        // freeing it frees most.
         let is_cheap = facts.kills <= self.region_size / KILLS_SHARE && facts.under_way == 0;
         let (spared_life, spared_round) = self.spared[region as usize];
         let spared = if spared_life == facts.generation { spared_round } else { 0 };
@@ -278,7 +279,7 @@ impl Ranking {
             && facts.claimed <= self.few_claimed()
     }
 
-    /// Has regions that were left alone long enough tried again.
+    /// Ends the pause of regions that were left alone long enough.
     fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
         while let Some((until, region)) = self.aside_until.first().copied()
@@ -306,38 +307,38 @@ impl Ranking {
         self.stuck
     }
 
-    /// The regions of the log of purges, older ones first.
+    /// The regions of the log of purges, oldest first.
     pub fn purges(&self) -> impl Iterator<Item = u32> + '_ {
         self.purges.iter().map(|(_, region)| *region)
     }
 
-    /// The oldest region that may hold entries, where those with a generation below `dead_below` hold none,
-    /// other than `except`.
+    /// The oldest region that may hold entries, other than `except`. Regions with a generation below
+    /// `dead_below` hold none.
     pub fn oldest_holding(&self, dead_below: Sequence, except: u32) -> Option<Age> {
         let mut lives = self.holding.range((dead_below, 0)..);
         lives.find(|(_, region)| *region != except).copied()
     }
 
-    /// A region that may hold entries and of which nobody knows how old it is, other than `except`.
+    /// A region of unknown age that may hold entries, other than `except`.
     pub fn first_unknown(&self, except: u32) -> Option<Age> {
         let mut lives = self.holding.range(..(Sequence(1), 0));
         lives.find(|(_, region)| *region != except).copied()
     }
 
-    /// The regions that could not be read, and may hold entries, with a generation below `end`.
+    /// The unreadable regions that may hold entries, with a generation below `end`.
     pub fn unreadable_below(&self, end: Sequence) -> impl Iterator<Item = u32> + '_ {
         let lives = self.holding.range(..(end, 0)).map(|(_, region)| *region);
         lives.filter(|region| self.facts[*region as usize].state == RegionState::Unreadable)
     }
 
-    /// Whether a region of entries waits to be emptied that is not left alone for now.
+    /// Whether a region of entries waits to be emptied and is not left alone for now.
     pub fn has_untried(&mut self, now: Timestamp) -> bool {
         self.advance(now);
         let is_aside = |group: &Group| matches!(group, Group::Aside { .. });
         self.groups.keys().any(|group| !is_aside(group))
     }
 
-    /// Whether a damaged region waits to be emptied that is not left alone for now.
+    /// Whether a damaged region waits to be emptied and is not left alone for now.
     pub fn has_condemned(&mut self, now: Timestamp) -> bool {
         self.advance(now);
         let mut purges = self.purges_tried();
@@ -353,12 +354,13 @@ impl Ranking {
         })
     }
 
-    // Which one goes.
+    // Choosing a region.
 
-    /// The region of least worth, the oldest of them.
+    /// The region of least worth; of several the oldest.
     pub fn least_worth(&mut self, moment: &Moment) -> Option<Choice> {
         self.advance(moment.now);
-        // Of one whose time has come again the hand may be far, and what it hides is in doubt.
+        // The hand may be far from a region whose pause has ended, and what such a region hides is in
+        // doubt.
         let urgent = self.worst_of(&[Group::Condemned, Group::Retried], moment);
         if let Some((_, region)) = urgent {
             return Some(Choice::Region(region));
@@ -388,8 +390,8 @@ impl Ranking {
             .or_else(|| find(Worth::Some, self.first_of(groups, prefer, |_| true)))
     }
 
-    /// In need: the region of which the least must be written again, the oldest of them. Of the kill
-    /// records of the oldest no victim is left.
+    /// Without free regions: the region with the fewest bytes to move; of several the oldest. No other
+    /// region needs the tombstones of the oldest one.
     pub fn least_to_move(&mut self, now: Timestamp, in_doubt: bool) -> Option<u32> {
         self.advance(now);
         let all: Vec<Group> = self.groups.keys().copied().collect();
@@ -412,15 +414,15 @@ impl Ranking {
         least.into_iter().chain(of_oldest).min().map(|(_, (_, region))| region)
     }
 
-    /// Of the regions that are not left alone, that with the fewest bytes that are not to be lost, the
-    /// oldest of them, and these bytes.
+    /// Of the regions that are not left alone, the one with the fewest bytes of claimed slices, and
+    /// these bytes; of several the oldest.
     pub fn least_claimed(&mut self, now: Timestamp) -> Option<(u32, u64)> {
         self.advance(now);
         let least = self.min_of(&TRIED, Prefer::Oldest, |least| least.claimed);
         least.map(|(claimed, (_, region))| (region, claimed))
     }
 
-    /// Of the same, the oldest with little of stores under way, else that with the least of it.
+    /// Of the same regions the oldest with few bytes of stores under way, else the one with the fewest.
     pub fn least_under_way(&mut self, now: Timestamp) -> Option<u32> {
         self.advance(now);
         self.min_of(&TRIED, Prefer::Oldest, |least| least.much_under_way)
@@ -429,14 +431,13 @@ impl Ranking {
 
     // The hand.
 
-    /// The oldest region that is too young to be judged; what is not older is too young.
+    /// The oldest region that is too young to be judged, as are all newer ones.
     pub fn first_young(&self) -> Option<Age> {
         self.ages.young.first().copied()
     }
 
-    /// The oldest region with little that is not to be lost that the hand did not spare in this round
-    /// and that is older than `young`; if there is none, the next round begins, and the second value is
-    /// true.
+    /// The oldest region with few claimed slices that is older than `young` and was not spared in this
+    /// round. If there is none, a new round begins, and the second value is true.
     pub fn next(&mut self, now: Timestamp, young: Option<Age>) -> (Option<u32>, bool) {
         self.advance(now);
         let (young, _) = young.unwrap_or(NEWEST);
@@ -452,18 +453,18 @@ impl Ranking {
         (first(self), true)
     }
 
-    /// The hand goes on; the region stays.
+    /// The hand spares a region and goes on.
     pub fn spare(&mut self, region: u32, generation: Sequence) {
         self.spared[region as usize] = (generation, self.round);
         self.place(region);
     }
 
-    /// Has the hand come to all regions again.
+    /// Begins a new round: the hand comes to all regions again.
     pub fn begin_round(&mut self) {
         self.round += 1;
     }
 
-    /// Of some groups the oldest region of which `holds`, or the newest.
+    /// The oldest or newest region of these groups of which `holds` is true.
     fn first_of(
         &self,
         groups: &[Group],
@@ -474,7 +475,8 @@ impl Ranking {
         prefer.one_of(roots.filter_map(|root| self.trees.find(*root, prefer, &holds)))
     }
 
-    /// Of some groups the region with the least, the oldest of them, or the newest.
+    /// The region of these groups with the least, and how much that is; of several the oldest or the
+    /// newest.
     fn min_of(
         &self,
         groups: &[Group],
@@ -489,7 +491,7 @@ impl Ranking {
     }
 }
 
-/// Those that are not left alone.
+/// The groups that are not left alone.
 const TRIED: [Group; 3] = [Group::Condemned, Group::Retried, Group::Ordinary];
 
 fn is_stuck(facts: &Facts) -> bool {

@@ -1,33 +1,33 @@
-//! Regions in the order of their age, as trees whose nodes sum up what is below them: the oldest or the
-//! newest region of which something holds is found by going down once. A treap (Seidel and Aragon,
-//! 1996); a region is in one tree at most.
+//! Regions ordered by age, as trees whose nodes sum up what is below them: one descent finds the oldest
+//! or newest region of which something holds. A treap (Seidel and Aragon, 1996); a region is in at most
+//! one tree.
 
 use crate::clock::Timestamp;
 use crate::store::region::ranking::ages::Age;
 
-/// What is known of one region, or of all below a node: the least of each, so that
-/// "some region below has less than" is a look at one of these.
+/// Facts about one region, or the least of each fact over all regions below a node: whether some region
+/// has less than a bound is seen at the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Least {
-    /// End of what is in one that may go out of turn.
+    /// When the last entry ends; never, if the region may not go out of turn.
     pub keep_until: Timestamp,
-    /// Age of one that may go out of turn.
+    /// Its age; the newest, if it may not go out of turn.
     pub cheap: Age,
-    /// Bytes alive in one that may go out of turn.
+    /// Bytes alive; the most, if it may not go out of turn.
     pub live: u64,
-    /// Bytes that must be written again.
+    /// Bytes that must be moved: tombstones, and slices of stores under way.
     pub to_move: u64,
-    /// Of these, slices of stores under way.
+    /// Bytes of slices of stores under way.
     pub under_way: u64,
-    /// The same where it is much, else 0.
+    /// `under_way` if it is much, else 0.
     pub much_under_way: u64,
-    /// Bytes of slices that are not to be lost.
+    /// Bytes of claimed slices.
     pub claimed: u64,
-    /// Round of the hand in which one with little that is not to be lost was spared last.
+    /// Round in which the hand last spared it; the highest, if it has many claimed slices.
     pub spared: u64,
 }
 
-/// Which region is taken where several will do.
+/// Which region is taken where several fit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prefer {
     Oldest,
@@ -80,7 +80,7 @@ pub(super) struct Trees {
 }
 
 impl Trees {
-    /// No region is in any.
+    /// Nodes for `count` regions, none of them in a tree.
     pub fn new(count: u32) -> Trees {
         Trees {
             nodes: (0..count).map(|_| None).collect(),
@@ -96,20 +96,20 @@ impl Trees {
         *root = Some(self.inserted(*root, region));
     }
 
-    /// Takes a region out that is in this tree.
+    /// Takes a region out of the tree that it is in.
     pub fn remove(&mut self, root: &mut Root, life: Age) {
         *root = self.removed(*root, life);
         self.nodes[life.1 as usize] = None;
     }
 
-    /// A region in this tree is like this now.
+    /// Changes the facts of a region in this tree.
     pub fn change(&mut self, root: Root, life: Age, own: Least) {
         self.node_mut(life.1).own = own;
         self.sum_up_to(root, life);
     }
 
-    /// The oldest region of which `holds`, or the newest. `holds` must be true of what
-    /// sums up regions exactly if it is true of one of them.
+    /// The oldest or newest region of which `holds` is true. It must be true of a node's summary
+    /// exactly if it is true of a region below the node.
     pub fn find(&self, root: Root, prefer: Prefer, holds: impl Fn(&Least) -> bool) -> Option<Age> {
         let mut at = root.filter(|root| holds(&self.node(*root).all))?;
         loop {
@@ -126,7 +126,7 @@ impl Trees {
         }
     }
 
-    /// What sums up a tree.
+    /// The summary of a tree.
     pub fn least(&self, root: Root) -> Option<Least> {
         root.map(|root| self.node(root).all)
     }
@@ -168,7 +168,7 @@ impl Trees {
         Some(root)
     }
 
-    /// A tree as two: what is older than a life, and the rest.
+    /// Splits a tree into the regions older than `life`, and the rest.
     fn split(&mut self, root: Root, life: Age) -> (Root, Root) {
         let Some(root) = root else { return (None, None) };
         let node = self.node(root);
@@ -186,7 +186,7 @@ impl Trees {
         parts
     }
 
-    /// Two trees, one all older than the other, as one.
+    /// Joins two trees, of which one is all older than the other.
     fn joined(&mut self, older: Root, newer: Root) -> Root {
         let (Some(left), Some(right)) = (older, newer) else { return older.or(newer) };
         let root = if weight(left) > weight(right) {
@@ -230,7 +230,8 @@ impl Trees {
     }
 }
 
-/// The heavier one is above. Mixed as SplitMix64 does, so that neighbours on the device are far apart.
+/// The heavier node is above. Mixed as SplitMix64 does, so that neighbours on the device get unrelated
+/// weights.
 fn weight(region: u32) -> u64 {
     let mut mixed = u64::from(region).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
