@@ -1,10 +1,10 @@
 //! The memory allocator of the binary, and how much freed memory it keeps.
 //!
-//! jemalloc with huge pages (`.cargo/config.toml`), because the C library takes them only for single
-//! blocks of megabytes. It gives nothing back by itself: it would do so by age and in parts of huge
-//! pages, which come back as small ones, or cleared whole, while the RAM tier is churning. What is
-//! freed is kept for what comes next, and given back all at once where it is more than that needs:
-//! after a start, or a burst of large transfers.
+//! jemalloc with huge pages (`.cargo/config.toml`), because the C library uses them only for single
+//! blocks of megabytes. Its own purging is off: that goes by age and takes parts of huge pages, which
+//! come back as small pages, or cleared whole, while the RAM tier is churning. Freed memory is kept
+//! for reuse. Only when it is much, after a start or a burst of large transfers, all of it is returned
+//! to the kernel at once.
 #![allow(unsafe_code, reason = "the allocator is asked and told by a C function")]
 
 use std::ffi::{CStr, c_int};
@@ -18,10 +18,10 @@ use tikv_jemalloc_sys::mallctl;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// Freed memory that is kept: one byte for so many in use.
+/// At most one freed byte is kept per this many bytes in use.
 const KEPT_ONE_IN: usize = 4;
 
-/// Starts a thread that bounds what is kept. Without it all is kept.
+/// Starts a thread that bounds the freed memory that is kept. Without it all is kept.
 pub fn bound_freed_memory() {
     let look = || {
         while let Ok((freed, used)) = freed_and_used() {
@@ -31,11 +31,11 @@ pub fn bound_freed_memory() {
             thread::sleep(LOOK_INTERVAL);
         }
     };
-    // The daemon works without.
+    // The daemon works without this thread.
     let _ = thread::Builder::new().name("allocator".to_owned()).spawn(look);
 }
 
-/// Bytes in pages that hold nothing, and bytes in pages that hold something.
+/// Bytes in freed pages that are kept, and bytes in pages in use.
 fn freed_and_used() -> Result<(usize, usize), c_int> {
     refresh()?;
     let used = number(c"stats.active")?;

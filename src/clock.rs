@@ -1,10 +1,9 @@
-//! The time sources. Owns the cache's own clock, by which entries expire and which no step of the wall
-//! clock moves, and what it has to do with the wall clock: nobody else turns one into the other.
+//! The time sources. Owns cache time, by which entries expire and which no step of the wall clock
+//! moves, and all conversion between cache time and the wall clock.
 //!
-//! Cache time is counted from the format of a device. A calendar time that a client names is a
-//! distance from the wall clock at that moment; a calendar time that is shown is one too. Both are
-//! never stored, but for one pair of readings in the superblock, from which a start learns how long
-//! the cache was down.
+//! Cache time counts from the formatting of the device. Calendar times, named by clients or shown to
+//! them, are converted by the wall clock at that moment and never stored. One pair of readings is in
+//! the superblock: from it a start learns how long the cache was down.
 
 mod pair;
 #[cfg(test)]
@@ -22,26 +21,26 @@ use pair::EARLY_MS_MAX;
 pub use pair::{TimeDown, TimePair};
 pub use timestamp::Timestamp;
 
-/// Longest lifetime of an entry. Where more time than this has passed, no more of it is counted: all
-/// entries have ended, and cache time is not used up by a wall clock that was decades off.
+/// Longest lifetime of an entry. A longer time down counts as this long: all entries have expired by
+/// then, and a wall clock that is decades off does not use up cache time.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// How far the wall clock may be from where dates are counted from before that follows it. Less
-/// than this is rounding: dates that are shown twice shall be the same.
+/// How far the wall clock may move before the offset of shown dates follows it. Less is rounding:
+/// dates that are shown twice shall be the same.
 const SHOWN_OFF_MS_MAX: u64 = 1500;
-/// No wall clock was looked at yet.
+/// No date was shown yet.
 const NOT_SHOWN: i64 = i64::MIN;
 
-/// The clock of one cache: `CLOCK_BOOTTIME` from where the device's time stood, or one that only a
-/// test moves. Clones are the same clock.
+/// The clock of one cache: `CLOCK_BOOTTIME` plus an offset, or one that only a test moves. Clones are
+/// the same clock.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     source: Source,
-    /// What the device says of the time before it was opened.
+    /// The pair of readings that the device had at open.
     resumed: Mutex<Option<Resumed>>,
-    /// Seconds from cache time to the wall clock, as dates are shown.
+    /// Seconds added to cache time for a date that is shown.
     shown_offset: AtomicI64,
 }
 
@@ -52,13 +51,13 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Its second of cache time.
+    /// The second of cache time.
     #[must_use]
     pub fn now(self) -> Timestamp {
         Timestamp::of_millis(self.ms)
     }
 
-    /// When a lifetime of `ttl`, at most ten years, ends that begins then, rounded down to the second.
+    /// When a lifetime of `ttl` (at most ten years) ends that begins then, rounded down to the second.
     #[must_use]
     pub fn after(self, ttl: Duration) -> Timestamp {
         Timestamp::of_millis(self.ms.saturating_add(millis(ttl.min(LIFETIME_MAX))))
@@ -69,7 +68,7 @@ impl Moment {
 #[derive(Clone, Copy, Debug)]
 struct Resumed {
     found: TimePair,
-    /// Nobody knows how long ago that was.
+    /// It is unknown how long ago the pair was read.
     is_unknown: bool,
 }
 
@@ -110,13 +109,13 @@ impl Clock {
         self.moment().now()
     }
 
-    /// When a lifetime of `ttl`, at most ten years, ends that begins now, rounded down to the second.
+    /// When a lifetime of `ttl` (at most ten years) ends that begins now, rounded down to the second.
     #[must_use]
     pub fn after(&self, ttl: Duration) -> Timestamp {
         self.moment().after(ttl)
     }
 
-    /// The present, for times that belong together.
+    /// One reading of the clock, for times that must agree.
     #[must_use]
     pub fn moment(&self) -> Moment {
         Moment { ms: self.now_ms() }
@@ -131,8 +130,8 @@ impl Clock {
 
     /// Moves the clock forward so that `now()` is at least `stamp`; never moves it back.
     ///
-    /// Called with the newest stamp found on a device: that much time has passed. If the wall clock
-    /// said less, it was set back, and how long the cache was down is not known.
+    /// Called with the newest stamp found on a device: at least that much time has passed. If the wall
+    /// clock said less, it was set back, and the time down is unknown.
     pub fn anchor(&self, stamp: Timestamp) {
         let behind_ms = stamp.millis().saturating_sub(self.now_ms());
         if behind_ms <= 0 {
@@ -174,16 +173,15 @@ impl Clock {
         }
     }
 
-    /// How long it is from now until the wall clock shows `at`, in seconds since the Unix epoch; zero
-    /// if that is past.
+    /// Time until the wall clock shows `at`, in seconds since the Unix epoch; zero if that is past.
     #[must_use]
     pub fn until_wall(&self, at: i64) -> Duration {
         let left_ms = at.saturating_mul(1000).saturating_sub(self.wall_ms());
         Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
     }
 
-    /// What the wall clock would have shown at `stamp` had it never been set since: seconds since
-    /// the Unix epoch. The same at each call, unless the wall clock was set meanwhile.
+    /// The calendar time of `stamp` by the wall clock as it is set now: seconds since the Unix epoch.
+    /// The same at each call, unless the wall clock was set meanwhile.
     #[must_use]
     pub fn wall_at(&self, stamp: Timestamp) -> i64 {
         let offset_ms = self.wall_ms().saturating_sub(self.now_ms());
@@ -199,8 +197,8 @@ impl Clock {
         i64::from(stamp.0) + offset
     }
 
-    /// Goes on from the pair of readings found on a device: by the difference of wall clocks, if
-    /// that can be believed, and else from the pair's cache time.
+    /// Continues from the pair of readings found on a device: at the pair's cache time, plus the
+    /// difference of wall clocks if that is credible.
     pub fn resume(&self, found: TimePair) -> TimeDown {
         let mut resumed = self.0.resumed.lock();
         self.move_by(found.cache.millis().saturating_sub(self.now_ms()).max(0));
@@ -209,7 +207,7 @@ impl Clock {
         down
     }
 
-    /// Looks again at how long the cache was down, as long as that is not known.
+    /// Judges the time down once more; `None` unless it is unknown.
     pub fn resume_again(&self) -> Option<TimeDown> {
         let mut resumed = self.0.resumed.lock();
         let before = (*resumed).filter(|resumed| resumed.is_unknown)?;
@@ -229,7 +227,7 @@ impl Clock {
         (down, next)
     }
 
-    /// Whether it is not known how long the cache was down.
+    /// Whether the time down is unknown.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.0.resumed.lock().is_some_and(|resumed| resumed.is_unknown)
@@ -244,8 +242,8 @@ impl Clock {
 
     /// The pair of readings to be stored now.
     ///
-    /// While the time down is not known the wall clock is not believed: the pair is as far apart as
-    /// the one found, so that the next start can learn of all that time.
+    /// While the time down is unknown, the pair keeps the difference between the clocks of the pair
+    /// found, so that the next start can still learn the whole time.
     #[must_use]
     pub fn pair(&self) -> TimePair {
         match *self.0.resumed.lock() {
@@ -254,7 +252,7 @@ impl Clock {
         }
     }
 
-    /// Whether a start that finds `stored` would go on at another time than now: the wall clock was
+    /// Whether a start that finds `stored` would continue at a wrong time, because the wall clock was
     /// set since.
     #[must_use]
     pub fn has_left(&self, stored: TimePair) -> bool {
@@ -319,7 +317,7 @@ impl Stopwatch {
     }
 }
 
-/// At most 2^52: no sum of such times overflows.
+/// Milliseconds, at most 2^52, so that no sum of such times overflows.
 fn millis(duration: Duration) -> i64 {
     const MAX: i64 = 1 << 52;
     let secs = i64::try_from(duration.as_secs()).unwrap_or(MAX).min(MAX / 1000 - 1);

@@ -1,10 +1,9 @@
-//! Deadlines of waits that nearly always end in time: reads of the device, removals until they are
-//! durable. Owns who waits and until when; does none of the work and keeps none that is late.
+//! Deadlines for waits that nearly always end in time: device reads, and removals until they are
+//! durable. Owns the list of waits and their deadlines; the work itself stays with the caller.
 //!
-//! A timer for each wait would cost more than the rest of it: it goes into the runtime's wheel, wakes
-//! the runtime to see it there, and comes out again. Instead one task looks after all waits. It sleeps
-//! until the first of them is overdue, which as a rule has ended long before, and ends itself when
-//! nobody waits.
+//! A timer per wait would cost more than the wait itself: it enters the runtime's timer wheel, wakes
+//! the runtime and leaves again. Instead one task watches all waits. It sleeps until the earliest
+//! deadline it saw, by which time that wait has usually ended, and exits when no wait is left.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -17,35 +16,35 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Lists of those who wait: threads that wait much seldom meet in one.
+/// Number of lists of waits: several, so that busy threads rarely contend for a list's lock.
 const LISTS: usize = 16;
 
 thread_local! {
-    /// The list of those who begin to wait in this thread.
+    /// Index of the list for waits that begin in this thread.
     static LIST: usize = {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         THREADS.fetch_add(1, Ordering::Relaxed) % LISTS
     };
 }
 
-/// In place of the time of the next look: no task looks after those who wait.
+/// Value of `next_look` while no watch task runs.
 const UNWATCHED: u64 = u64::MAX;
-/// In place of the time of the next look: the task is about to choose it.
+/// Value of `next_look` while the watch task computes it.
 const LOOKING: u64 = u64::MAX - 1;
 
-/// Who waits for something that has a deadline.
+/// The waits in progress that have a deadline.
 pub(crate) struct Deadlines {
     lists: [Mutex<List>; LISTS],
-    /// When the task looks next for those who are overdue, in microseconds after `epoch`.
+    /// When the watch task next looks for overdue waits, in microseconds after `epoch`.
     next_look: AtomicU64,
     epoch: Instant,
-    /// Somebody waits whose end is before the next look.
+    /// Signalled when a wait ends before the next look.
     sooner: Notify,
-    /// Where that task runs, if there is such a runtime still; elsewhere it runs where somebody waits.
+    /// The runtime for the watch task; if there is none, the task runs in the runtime of a wait.
     home: Mutex<Option<Handle>>,
 }
 
-/// Those who wait, each at an index of its own for as long as it waits.
+/// Waits, each at a fixed index while it lasts.
 #[derive(Default)]
 struct List {
     entries: Vec<Entry>,
@@ -59,23 +58,23 @@ enum Entry {
     Overdue,
 }
 
-/// One who waits.
+/// One wait.
 struct Wait<'a> {
     deadlines: &'a Arc<Deadlines>,
     list: &'a Mutex<List>,
     ends: Instant,
-    /// In the list, once it was pending.
+    /// Its index in the list; `None` until it is polled.
     index: Option<usize>,
 }
 
-/// The task that looks after those who wait.
+/// The task that watches all waits.
 struct Watch {
     deadlines: Arc<Deadlines>,
     is_over: bool,
 }
 
 impl Deadlines {
-    /// Looked after in the current runtime if there is one.
+    /// No waits yet; the watch task will run in the current runtime if there is one.
     pub fn new() -> Arc<Deadlines> {
         Arc::new(Deadlines {
             lists: Default::default(),
@@ -86,9 +85,8 @@ impl Deadlines {
         })
     }
 
-    /// Waits for `work` until `ends`; `None` when it is overdue. If that time has passed already, it is
-    /// told so after the task's next look. For as long as there is no tokio runtime at all, it waits
-    /// for ever.
+    /// Waits for `work` until `ends`; `None` when it is overdue. If `ends` has already passed, `None`
+    /// comes after the watch task's next look. Without any tokio runtime it waits for ever.
     pub async fn in_time<F: Future + ?Sized>(
         self: &Arc<Deadlines>,
         mut work: Pin<&mut F>,
@@ -103,7 +101,7 @@ impl Deadlines {
         .await
     }
 
-    /// Has the task look not later than at `ends`, and starts it if there is none.
+    /// Makes the watch task look at `ends` at the latest; starts it if none runs.
     fn watch(self: &Arc<Deadlines>, ends: Instant) {
         match self.next_look.load(Ordering::Acquire) {
             UNWATCHED => self.start(ends),
@@ -119,12 +117,12 @@ impl Deadlines {
             let watch = Watch { deadlines: Arc::clone(self), is_over: false };
             runtime.spawn(watch.run(first));
         } else {
-            // It may be one that went on after it had seen all but the newest who wait.
+            // The task that runs instead may have looked before this wait was added.
             self.sooner.notify_one();
         }
     }
 
-    /// True for one of those who ask while no task looks after them.
+    /// Claims the start of a watch task: true for exactly one caller while none runs.
     fn becomes_watched(&self) -> bool {
         let (from, to) = (UNWATCHED, LOOKING);
         self.next_look.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -134,7 +132,7 @@ impl Deadlines {
         u64::try_from(at.saturating_duration_since(self.epoch).as_micros()).unwrap_or(0)
     }
 
-    /// Wakes those who are overdue; gives when the next one is.
+    /// Wakes overdue waits; returns the earliest deadline of the others.
     fn wake_overdue(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut overdue = Vec::new();
@@ -144,7 +142,7 @@ impl Deadlines {
         next
     }
 
-    /// Wakes all, for one of them to start another watch.
+    /// Wakes all waits, so that one of them starts another watch task.
     fn wake_all(&self) {
         for list in &self.lists {
             let wakers = list.lock().wakers();
@@ -176,7 +174,7 @@ impl List {
         self.replace(index, Entry::Vacant)
     }
 
-    /// Puts those to `overdue` who are; gives when the first of the others is.
+    /// Moves the wakers of overdue waits to `overdue`; returns the earliest deadline of the others.
     fn take_overdue(&mut self, now: Instant, overdue: &mut Vec<Waker>) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for entry in &mut self.entries {
@@ -215,11 +213,11 @@ impl Wait<'_> {
             None => self.index = Some(self.list.lock().add(entry)),
             Some(index) => {
                 let before = self.list.lock().replace(index, entry);
-                // Without the lock: a waker's end may be a task's.
+                // After unlocking: dropping a waker may drop a task, and with it a wait in this list.
                 drop(before);
             }
         }
-        // After the entry is there: a task that chooses its next look now has seen it, or is told.
+        // After adding the entry: the watch task either sees it or is notified.
         self.deadlines.watch(self.ends);
         Poll::Pending
     }
@@ -229,7 +227,7 @@ impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if let Some(index) = self.index {
             let entry = self.list.lock().remove(index);
-            // Without the lock, as above.
+            // After unlocking, as above.
             drop(entry);
         }
     }
@@ -238,7 +236,7 @@ impl Drop for Wait<'_> {
 impl Watch {
     async fn run(mut self, first: Instant) {
         let deadlines = &self.deadlines;
-        // Others may wait since the time of an earlier watch.
+        // Waits may be left from the time of an earlier watch task.
         let mut next = Some(deadlines.wake_overdue().unwrap_or(first));
         while let Some(ends) = next {
             deadlines.next_look.store(deadlines.micros(ends), Ordering::Release);
@@ -251,7 +249,7 @@ impl Watch {
             next = deadlines.wake_overdue();
             if next.is_none() {
                 deadlines.next_look.store(UNWATCHED, Ordering::Release);
-                // Who came just before that counts on this watch, unless somebody began another.
+                // Waits added just before rely on this task, unless another was started.
                 next = deadlines.wake_overdue().filter(|_| deadlines.becomes_watched());
             }
         }
@@ -262,7 +260,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if !self.is_over {
-            // Its runtime is gone, but others may wait.
+            // Its runtime is gone, but waits in other runtimes may be left.
             *self.deadlines.home.lock() = None;
             self.deadlines.next_look.store(UNWATCHED, Ordering::Release);
             self.deadlines.wake_all();
@@ -289,7 +287,7 @@ mod tests {
         Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
     }
 
-    /// Waits a second for what is over after so long; tells whether it was in time, and how long that took.
+    /// Waits at most a second for work of length `lasts`: whether it ended in time, and the time taken.
     fn wait(deadlines: &Arc<Deadlines>, lasts: Duration) -> JoinHandle<(bool, Duration)> {
         wait_for(deadlines, lasts, SECOND)
     }
@@ -311,7 +309,7 @@ mod tests {
         deadlines.lists.iter().map(|list| list.lock().wakers().len()).sum()
     }
 
-    /// Tasks beside those that a test waits for.
+    /// Watch tasks that run, once the tasks of the test itself have ended.
     fn watches() -> usize {
         Handle::current().metrics().num_alive_tasks()
     }
@@ -323,7 +321,7 @@ mod tests {
             let mut late = Vec::new();
             for _ in 0..100 {
                 late.push(wait(&deadlines, 10 * SECOND));
-                // Of those in between none is, and their ends are looked for in vain.
+                // The waits in between end in time: at their deadlines the watch task finds nothing.
                 let (in_time, took) = wait(&deadlines, SECOND / 10).await.unwrap();
                 assert!(in_time && took < SECOND / 9);
             }
@@ -412,7 +410,7 @@ mod tests {
                 let mut cx = Context::from_waker(Waker::noop());
                 pin!(deadlines.sooner.notified()).poll(&mut cx).is_ready()
             };
-            // Begun, but it has not looked yet: it is this one's.
+            // This call starts the task, which has not run yet: it needs no notice.
             deadlines.start(Instant::now() + SECOND);
             assert!(!sooner());
             deadlines.start(Instant::now() + SECOND / 2);
@@ -420,7 +418,7 @@ mod tests {
         });
     }
 
-    /// Four threads that wait again and again; `Err` if one of them was not told within half a minute.
+    /// Four threads that wait again and again; `Err` if one does not finish within half a minute.
     fn come_and_go(deadlines: &Arc<Deadlines>) -> Result<(), RecvTimeoutError> {
         let (done, is_done) = std::sync::mpsc::channel();
         for n in 0..4 {
@@ -445,7 +443,7 @@ mod tests {
         let home = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let deadlines = home.block_on(async { Deadlines::new() });
         come_and_go(&deadlines).unwrap();
-        // Who is forgotten for a later one is told when that one is.
+        // With a wait that ends much later, a forgotten wait would be woken only then.
         let later = Arc::clone(&deadlines);
         home.spawn(async move {
             let ends = Instant::now() + 90 * SECOND;

@@ -1,9 +1,9 @@
 //! A cache on a raw block device or an image file: crash-safe, checksummed, expired by TTL, evicted when
 //! full.
 //!
-//! This is the store of the `rawcached` daemon as a library. It opens the device with `O_DIRECT`, keeps a
-//! compact index in memory, and streams large objects in and out. A cache may forget, it may not lie: what it
-//! gives is what was stored last, or nothing.
+//! This is the store of the `rawcached` daemon as a library. It opens the device with `O_DIRECT`,
+//! keeps a compact index in memory, and streams large objects in and out. A cache may forget, but not
+//! lie: it gives what was stored last, or nothing.
 //!
 //! ```
 //! use rawcached::{Cache, CacheOptions, Condition, StoreOptions};
@@ -26,15 +26,15 @@
 //! # run.unwrap();
 //! ```
 //!
-//! [`Cache`] is where to begin: [`Cache::create`] and [`Cache::open`] by path, [`Cache::lookup`] gives a [`Hit`],
-//! [`Cache::store`] a [`Writer`] for bodies that come piece by piece. It needs a tokio runtime with I/O and
-//! time, in which its background work runs; dropping the last handle closes it.
+//! Begin with [`Cache`]: make one with [`Cache::create`] or [`Cache::open`]. [`Cache::lookup`] gives a
+//! [`Hit`], [`Cache::store`] a [`Writer`] for streamed bodies. A cache needs a tokio runtime with I/O
+//! and time for its background work; dropping the last handle closes it.
 //!
-//! The daemon, its servers and its tools are behind the feature `daemon`, which is on by default: without it
-//! the library needs no HTTP, command line or allocator.
+//! The daemon, its servers and its tools are behind the feature `daemon`, which is on by default:
+//! without it the library needs no HTTP, command line or allocator.
 //!
-//! The modules are public for the daemon, the tests and the benchmarks of this package, not for others: they
-//! may change at any time.
+//! The modules are public for the daemon, the tests and the benchmarks of this package only: they may
+//! change at any time.
 //!
 //! They import downwards only, in this order (see `docs/ARCHITECTURE.md`):
 //! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `inspect` → `store` →

@@ -6,13 +6,13 @@
 pub enum Bug {
     /// A read-modify-write takes no lock on its blocks.
     ModifyWithoutLock,
-    /// A reader does not look at the region's life again after its read.
+    /// A reader does not compare the region's generation again after its read.
     SkipGenerationCheck,
     /// A purge is acknowledged before its tombstone is flushed.
     AcknowledgePurgeEarly,
     /// A store is acknowledged as flushed before the flush.
     AcknowledgeFlushEarly,
-    /// Re-insertion publishes although the entry's word has changed.
+    /// Re-insertion publishes although the index entry has changed.
     RelocateUnchecked,
     /// A footer's checksum is not compared.
     ForgetFooterChecksum,
@@ -24,9 +24,9 @@ pub enum Bug {
     ReuseSequences,
     /// A body's checksum is not compared.
     SkipBodyChecksum,
-    /// An entry found in the RAM tier is served after its end.
+    /// An entry found in the RAM tier is served after it expired.
     ServeExpired,
-    /// Recovery believes the footer's expiry where the entry was touched.
+    /// Recovery takes the expiry of a touched entry from the footer.
     FooterOutranksHeader,
     /// Recovery brings back keys that changed while it ran.
     IgnoreChangesDuringRecovery,
@@ -38,13 +38,13 @@ pub enum Bug {
     FooterBeforeHeader,
     /// A streamed store is published although its key was purged meanwhile.
     FillIgnoresPurge,
-    /// A region that can be read again is only marked so: older versions of what it holds stay.
+    /// When a region can be read again, older versions of its entries are not removed.
     IgnoreRereadVersions,
-    /// A body that is read piece by piece is whatever is at its place by now.
+    /// A body read piece by piece is not checked to be in its place still.
     RereadWhateverIsThere,
-    /// Slices of stores under way go with their region.
+    /// Reclaim drops the slices of stores in progress.
     EvictStoresUnderWay,
-    /// What is of unknown age passes for fresh.
+    /// Entries of unknown age count as fresh.
     TrustUnknownAge,
 }
 

@@ -19,11 +19,11 @@ use crate::store::{
 pub struct Hit {
     entry: Entry,
     tier: Tier,
-    /// Otherwise it is for those only who ask for stale entries.
+    /// If unknown, only lookups that accept stale entries get this hit.
     age_known: bool,
     rest: Rest,
-    /// What [`Hit::next_chunk`] gives. The mutex, never locked, makes a hit `Sync`, which reads
-    /// under way are not. Most hits are moved a few times and never have one.
+    /// The reader of [`Hit::next_chunk`], boxed because most hits have none and are moved a few
+    /// times. The mutex, never locked, makes a hit `Sync` although reads under way are not.
     body: Option<Box<Mutex<BodyReader>>>,
 }
 
@@ -37,9 +37,9 @@ impl fmt::Debug for Hit {
 
 /// Where the body is.
 enum Rest {
-    /// In the entry, with the right to hold it where one is needed.
+    /// In the entry, with a share of the memory budget if the body needs one.
     Here(Option<BodyShare>),
-    /// In the store alone: too many bodies are held already.
+    /// In the store only: too many bodies are in memory already.
     Elsewhere(Store),
     /// In slices.
     Sliced(Box<Sliced>),
@@ -74,13 +74,12 @@ impl Hit {
         Hit { entry, tier, age_known, rest, body: None }
     }
 
-    /// Whether all pieces of the body are there, as far as the index knows; takes longer the longer
-    /// the body is.
+    /// Whether the index has all pieces of the body; the time grows with the body's length.
     pub async fn is_complete(&self) -> bool {
         self.has(0..self.len()).await
     }
 
-    /// The same of a range of the body.
+    /// Whether the index has all pieces of a range of the body.
     pub async fn has(&self, range: Range<u64>) -> bool {
         match &self.rest {
             Rest::Here(_) | Rest::Elsewhere(_) => true,
@@ -162,8 +161,8 @@ impl Hit {
         Ok(())
     }
 
-    /// Begins to read a range of the body; the part of it beyond the body's end is left out.
-    /// Its first piece is verified when this returns, and no piece is known to be gone.
+    /// Begins to read a range of the body, cut at the body's end. When this returns, the first piece
+    /// is verified, and no other piece is known to be missing.
     ///
     /// # Errors
     /// A piece was evicted, or the first one is damaged: this is a miss.
@@ -187,8 +186,7 @@ impl Hit {
         }
     }
 
-    /// The whole body, in memory: for bodies of which that is wanted. Large ones come piece by piece
-    /// with [`Hit::next_chunk`].
+    /// The whole body, in memory. [`Hit::next_chunk`] gives large bodies piece by piece.
     ///
     /// # Errors
     /// A piece was evicted, is damaged or took too long.

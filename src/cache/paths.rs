@@ -1,5 +1,5 @@
-//! Caches by the path of their device. Owns making one; how a device is opened and laid out, the layers
-//! below say.
+//! Making and opening a cache by the path of its device. Owns the making; the layers below open and
+//! format the device.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::device::{self, Device, DeviceError, create_image};
 use crate::store::{self, FormatError, FormatOptions, Store};
 
-/// Bytes at both ends of a block device that say whether it holds anything.
+/// Bytes at each end of a block device that must be zero for a cache to be made on it.
 const LOOK_LEN: u64 = 1 << 20;
 
 /// Why a cache could not be made or opened.
@@ -25,7 +25,7 @@ pub enum CacheError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// It holds something already, or is a file that was to be made without a size.
+    /// The path holds something already, or is a file and no size was given for a new one.
     #[error("{path} is left as it is: {why}", path = path.display())]
     Refused {
         /// The device or file.
@@ -36,7 +36,7 @@ pub enum CacheError {
     /// The device cannot be opened, or is in use.
     #[error(transparent)]
     Device(#[from] device::OpenError),
-    /// The device cannot be divided as asked, or failed meanwhile.
+    /// The device cannot be formatted as asked, or failed meanwhile.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The device holds no cache that can be opened.
@@ -51,12 +51,12 @@ pub enum CacheError {
 }
 
 impl Cache {
-    /// Makes a new, empty cache at `path` and opens it: in a new image file of `size` bytes that only its
-    /// owner can read, or on all of a block device that begins and ends with zeros, for which no size is
-    /// given. A file that was begun is removed where this fails or is given up.
+    /// Makes a new, empty cache at `path` and opens it. With a `size` it makes an image file of so many
+    /// bytes that only its owner can read; without, it takes all of a block device that begins and ends
+    /// with zeros. An unfinished file is removed if this fails or is dropped.
     ///
     /// # Errors
-    /// Something is at the path that could be wanted still, even another cache; see [`CacheError`].
+    /// The path may hold data, even another cache; see [`CacheError`].
     pub async fn create(
         path: impl AsRef<Path>,
         size: Option<u64>,
@@ -81,8 +81,8 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Opens the cache at `path`, a block device or an image file. What it holds is found when
-    /// [`Cache::ready`] returns; until then only what is stored since.
+    /// Opens the cache at `path`, a block device or an image file. Until [`Cache::ready`] returns,
+    /// lookups find only what was stored since.
     ///
     /// # Errors
     /// It is in use, absent, or holds no cache that can be opened; see [`CacheError`].
@@ -92,7 +92,7 @@ impl Cache {
     }
 }
 
-/// An image file that is no cache yet. Dropped, it goes.
+/// An image file that is no cache yet; removed when dropped.
 struct Unfinished(PathBuf);
 
 impl Unfinished {
@@ -118,7 +118,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Refuses what is no block device, and one that holds anything as far as that can be seen.
+/// Refuses files, and block devices with a known signature or data at either end.
 async fn check_nothing_is_lost(path: &Path, device: &Device) -> Result<(), CacheError> {
     let refused = |why: String| Err(CacheError::Refused { path: path.to_owned(), why });
     let is_block_device =
@@ -139,13 +139,13 @@ async fn check_nothing_is_lost(path: &Path, device: &Device) -> Result<(), Cache
     Ok(())
 }
 
-/// Off the runtime's threads: a device that is held is tried for some seconds.
+/// Off the runtime's threads: while the device is held, opening retries for some seconds.
 async fn open_device(path: &Path) -> Result<Device, CacheError> {
     let options = device::OpenOptions::new(path);
     off_runtime(move || Ok(Device::open(&options)?)).await
 }
 
-/// Does what may take long where it holds nobody up.
+/// Runs blocking work on a thread for such work.
 async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
 ) -> Result<T, CacheError> {

@@ -1,4 +1,4 @@
-//! Stores: of bodies in memory, in one go or as streams. Owns what a failed one leaves behind.
+//! Stores of whole bodies and of streams. Owns what a failed store leaves behind.
 
 use super::writer::Writer;
 use super::{Cache, StoreOptions, check_lengths, displaces};
@@ -8,8 +8,8 @@ impl Cache {
     /// Stores a body that is in memory, if `condition` holds of the present entry.
     ///
     /// # Errors
-    /// See [`StoreError`]. After a failed store the old entry is gone too, unless it had a condition and was
-    /// refused for want of room or an answer.
+    /// See [`StoreError`]. After a failed store the old entry is gone too, unless the store had a
+    /// condition and failed for lack of room or of an answer.
     pub async fn put(
         &self,
         key: &[u8],

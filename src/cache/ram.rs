@@ -12,12 +12,12 @@ use crate::store::{Entry, Place, Resident};
 /// Bytes that map and policy take per entry, besides the entry itself: key, 21 bytes of
 /// bookkeeping and the ghosts, at the library's load factor.
 const OVERHEAD: u64 = 100;
-/// Weight in bytes of an entry that a full tier takes every second time it is offered; and every
-/// how manyth time it takes the heaviest. They cost the room of many others, so they come in only
-/// if they are asked for often; what is asked for once stays out (docs/measurements/servers.md).
+/// A full tier admits an entry of `weight` bytes with probability `HALF / (HALF + weight)`, and at least
+/// one in `HEAVIEST_TAKEN_ONE_IN`. A heavy entry displaces many others, so it must be asked for often
+/// (docs/measurements/servers.md).
 const HALF_TAKEN_WEIGHT: u64 = 64 << 10;
 const HEAVIEST_TAKEN_ONE_IN: u64 = 4;
-/// Mean entry that the map is first sized for; it grows for smaller ones.
+/// Mean weight that the map is first sized for; the map grows if entries are smaller.
 const EXPECTED_ENTRY: u64 = 4096;
 
 #[derive(Clone)]
@@ -41,13 +41,13 @@ impl Lifecycle<Place, Entry> for GiveBack {
     }
 }
 
-/// A byte-bounded, scan-resistant cache of entries, which takes heavy ones by chance when it is full.
+/// A byte-bounded, scan-resistant cache of entries. When it is full, chance decides whether a heavy
+/// entry is admitted.
 pub(super) struct RamTier {
     cache: QuickCache<Place, Entry, ByBytes, DefaultHashBuilder, GiveBack>,
-    /// Bytes that are free for certain: all at first, none once an entry had to go for another, and
-    /// what was removed since then.
+    /// Bytes certainly free: all at first, none after an eviction, plus what was removed since.
     room: AtomicU64,
-    /// Draws made so far by which a full tier chooses.
+    /// Random draws made so far, one per admission decided by chance.
     draws: AtomicU64,
 }
 
@@ -83,7 +83,7 @@ impl RamTier {
     }
 }
 
-/// A number that looks random, the same one for the same `number` (SplitMix64, Steele et al. 2014).
+/// A pseudo-random number determined by `number` (SplitMix64, Steele et al. 2014).
 fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -111,7 +111,7 @@ impl Resident for RamTier {
         self.cache.insert_with_lifecycle(place, entry, &mut evicted);
         let taken = match &evicted[..] {
             [] => weight,
-            // What is too heavy for the tier changes nothing.
+            // An entry too heavy for the tier takes no room.
             [refused] if refused.place() == place => 0,
             _ => u64::MAX,
         };

@@ -1,5 +1,5 @@
-//! The memory that all stores in progress share, with the bytes that they have of their slices in it.
-//! Owns who has how much of it, and who gives it up when it is short.
+//! The write buffer: memory that stores in progress share, with the received bytes of their slices.
+//! Owns each store's share, and which store loses its share when memory is short.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -22,17 +22,15 @@ const USED_UP: StoreError = StoreError::Busy("memory for stores in progress is u
 const TOO_SLOW: StoreError =
     StoreError::Busy("memory for stores in progress is used up, and this one takes long");
 
-/// A budget of bytes. When it is used up stores wait for each other, each with a part of a slice.
+/// A budget of bytes. When it is used up, stores wait for each other, each with a part of a slice.
 ///
-/// - So that they do not wait in a circle, one at a time may take what completes its slice from a
-///   reserve.
-/// - So that they do not wait for a client that sends little, those that wait take the memory of
-///   the store that has been longest at its slice, once that is a third of the longest wait and it
-///   does not wait itself: it fails.
+/// - Against deadlock: one store at a time may complete its slice with memory from a reserve.
+/// - Against slow clients: waiting stores take the memory of the store that has been longest at its
+///   slice, once that is a third of the longest wait, unless it waits itself. That store fails.
 #[derive(Clone)]
 pub(super) struct Staging {
     free: Arc<Semaphore>,
-    /// Whole or not there.
+    /// One permit for the whole reserve; none while it is in use, or if there is no reserve.
     reserve: Arc<Semaphore>,
     reserve_len: usize,
     limit: usize,
@@ -53,22 +51,22 @@ struct Table {
     looked: Option<Instant>,
 }
 
-/// What one store in progress has.
+/// What one store in progress holds.
 struct Share {
     /// The slice so far.
     staged: BytesMut,
     steps: Vec<OwnedSemaphorePermit>,
-    /// Held until the slice is complete, in which it was needed.
+    /// Held until the slice that needed it is stored.
     reserve: Option<OwnedSemaphorePermit>,
     /// When its present slice got its first memory.
     since: Instant,
     /// It waits for memory, or its slice is being stored.
     is_busy: bool,
-    /// Its memory went to others.
+    /// Its memory was taken for other stores.
     is_lost: bool,
 }
 
-/// A store's part of the budget. Dropping it gives all back.
+/// A store's share of the budget. Dropping it releases all.
 pub(super) struct Held {
     staging: Staging,
     number: u64,
@@ -80,7 +78,7 @@ impl Staging {
     pub fn new(bytes: u64, slice_size: usize, wait_max: Duration) -> Staging {
         let limit = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let reserve_len = slice_size.next_multiple_of(STEP as usize);
-        // A small budget has none: a part of it would be missed.
+        // A small budget has no reserve: too little would be left to share.
         let reserve_len = if limit >= 2 * reserve_len { reserve_len } else { 0 };
         Staging {
             free: Arc::new(Semaphore::new(limit - reserve_len)),
@@ -103,7 +101,7 @@ impl Staging {
         self.limit as u64
     }
 
-    /// A part of the budget for a store that begins: nothing yet.
+    /// An empty share for a store that begins.
     pub fn hold(&self) -> Held {
         let share = Share {
             staged: BytesMut::new(),
@@ -119,8 +117,8 @@ impl Staging {
         Held { staging: self.clone(), number, share }
     }
 
-    /// Takes the memory of the store that has been longest at its slice, if that is long. One at a
-    /// time, however many wait.
+    /// Takes the memory of the store that has been longest at its slice, if it is slow. Takes it from at
+    /// most one store per look interval, however many wait.
     fn take_from_slowest(&self) {
         let now = Instant::now();
         let mut table = self.holders.table.lock();
@@ -162,7 +160,7 @@ impl Held {
     /// Adds bytes to the slice; waits for the memory that they need.
     ///
     /// # Errors
-    /// [`StoreError::Busy`]: after a long wait, or because others waited long for this one.
+    /// [`StoreError::Busy`]: after a long wait, or because this store's memory was taken for others.
     pub async fn stage(&self, bytes: &[u8]) -> Result<(), StoreError> {
         loop {
             {
@@ -218,10 +216,10 @@ impl Held {
         }
     }
 
-    /// Takes the slice to be stored; its memory is safe from others until [`Held::slice_ended`].
+    /// Takes the slice to be stored; others cannot take its memory until [`Held::slice_ended`].
     ///
     /// # Errors
-    /// [`StoreError::Busy`]: its memory went to others.
+    /// [`StoreError::Busy`]: its memory was taken for others.
     pub fn take(&self) -> Result<BytesMut, StoreError> {
         let mut share = self.share.lock();
         if share.is_lost {
@@ -231,7 +229,8 @@ impl Held {
         Ok(std::mem::take(&mut share.staged))
     }
 
-    /// The slice taken is stored; its memory is for the next one, or for others if they wait.
+    /// Ends the slice taken: it is stored. Its memory is kept for the next slice; if it needed the
+    /// reserve, all is released.
     pub fn slice_ended(&self, mut staged: BytesMut) {
         let mut share = self.share.lock();
         share.is_busy = false;
@@ -252,14 +251,14 @@ impl Drop for Held {
 }
 
 impl Share {
-    /// Since when it has been at its slice, if that was before `before` and it is what it waits for.
+    /// Since when it has been at its slice, if that was before `before`, it has memory and is not busy.
     fn slow_since(&self, before: Option<Instant>) -> Option<Instant> {
         let has_memory = !self.steps.is_empty() || self.reserve.is_some();
         let is_slow = before.is_some_and(|before| self.since <= before);
         (is_slow && has_memory && !self.is_busy).then_some(self.since)
     }
 
-    /// Memory comes: the first of a slice is its begin.
+    /// Called before memory is added: a slice begins with its first memory.
     fn begin(&mut self) {
         if self.steps.is_empty() && self.reserve.is_none() {
             self.since = Instant::now();
@@ -267,7 +266,7 @@ impl Share {
     }
 }
 
-/// Marks a share as one that waits, for as long as it does.
+/// Keeps a share busy while its store waits.
 struct Busy<'a>(&'a Mutex<Share>);
 
 impl Busy<'_> {
@@ -281,7 +280,7 @@ impl Drop for Busy<'_> {
     fn drop(&mut self) {
         let mut share = self.0.lock();
         share.is_busy = false;
-        // Its slice was held up by others.
+        // The time waited does not count as time at the slice.
         share.since = Instant::now();
     }
 }

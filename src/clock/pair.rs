@@ -1,16 +1,16 @@
-//! A reading of cache time and wall clock at the same moment, and what a later reading of the wall
-//! clock says with it. Pure.
+//! Readings of cache time and wall clock at the same moment, and how much time has passed at a later
+//! reading. Pure.
 
 use std::time::Duration;
 
 use super::timestamp::Timestamp;
 
-/// Longest time down that is believed of a wall clock that is not synchronised.
+/// Longest time down that is credible from a wall clock that is not synchronised.
 const DOWN_MAX: Duration = Duration::from_secs(365 * 86_400);
-/// A pair that puts a start so much too late is not worth a write.
+/// The stored pair is not written again while a start from it would be late by at most this.
 const LATE_MS_MAX: i64 = 2000;
-/// A pair that puts a start too early lets entries live too long. So much comes from reading the
-/// two clocks one after the other.
+/// The same for early, where entries would live too long. Reading the two clocks one after the other
+/// may cause this much.
 pub(super) const EARLY_MS_MAX: i64 = 100;
 
 /// Cache time and wall clock at the same moment.
@@ -18,20 +18,20 @@ pub(super) const EARLY_MS_MAX: i64 = 100;
 pub struct TimePair {
     /// The cache's clock.
     pub cache: Timestamp,
-    /// The wall clock in seconds since the Unix epoch, up to a second early: a start that goes by it
-    /// is never too early in cache time.
+    /// The wall clock in seconds since the Unix epoch, rounded down: a start from it is never early in
+    /// cache time.
     pub wall: i64,
 }
 
 /// How long a cache was down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeDown {
-    /// So long, by the wall clock.
+    /// This long, by the wall clock.
     Known(Duration),
-    /// The wall clock shows an absurd time, but it is not synchronised: later it may be right.
+    /// The wall clock shows an implausible time, but is not synchronised: it may be right later.
     Unknown,
-    /// The wall clock is right and earlier than when the pair was stored: that one was wrong, and
-    /// nobody will ever know.
+    /// The wall clock is synchronised but earlier than in the stored pair: it was wrong then, and the
+    /// time down can never be known.
     Lost,
 }
 

@@ -1,4 +1,4 @@
-//! Goal: the two clocks never take one another's part. Method: clocks that stand until they are set.
+//! Goal: cache time and wall clock are never confused. Method: clocks that stand until they are set.
 
 use super::*;
 
@@ -101,7 +101,7 @@ fn an_absurd_time_down_is_unknown_until_the_wall_clock_can_be_believed() {
         assert_eq!(clock.resume(pair(700, 5000)), TimeDown::Unknown);
         clock.advance(Duration::from_secs(30));
         assert_eq!((clock.now(), clock.pair()), (Timestamp(730), pair(730, 5030)));
-        // As time goes on an early clock is as early as it was.
+        // A wall clock that is early stays early as time passes.
         assert_eq!(clock.resume_again(), Some(TimeDown::Unknown));
         assert!(clock.is_unknown());
         clock.set_wall(5000 + 400 * DAY);
@@ -148,7 +148,7 @@ fn a_wall_clock_that_was_decades_off_does_not_use_cache_time_up() {
 
 #[test]
 fn a_start_never_goes_on_too_early() {
-    // Between storing the pair and the next start as much passes by both clocks.
+    // Both clocks advance equally between storing the pair and the next start.
     for (cache_ms, wall_ms) in [(999, 0), (0, 999), (400, 700), (700, 400), (500, 500)] {
         for down_ms in [0, 1, 250, 999, 1001] {
             let stored = TimePair::of_millis(10_000 + cache_ms, 50_000 + wall_ms);

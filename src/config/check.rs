@@ -1,4 +1,4 @@
-//! Rules that a value or several together must keep. Owns the limits of every setting and why.
+//! Rules for single settings and for combinations. Owns the limits of every setting, and their reasons.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -28,7 +28,7 @@ const CONNECTIONS_MAX: u32 = 500_000;
 const LISTENERS_MAX: usize = 16;
 const READ_DEADLINE: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(3600);
-/// The shortest in which a busy machine still serves.
+/// The shortest timeout that a client of a busy machine can keep.
 const HTTP_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
 const RAM_SIZE_MIN: u64 = 1 << 20;
@@ -43,7 +43,7 @@ const RANGE_CONCURRENCY_MAX: u32 = 1024;
 const RANGE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const RANGE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const RANGE_BUFFER_SIZE: RangeInclusive<u64> = 1 << 20..=1 << 40;
-/// Below, a pass over a small disk takes years.
+/// Below this rate a pass over a small disk takes years.
 const SCRUB_RATE: RangeInclusive<u64> = 64 << 10..=16 << 30;
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(10);

@@ -94,12 +94,12 @@ impl fmt::Display for EngineChoice {
     }
 }
 
-/// A switch.
+/// Whether something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
-    /// Does it.
+    /// It is done.
     On,
-    /// Does it not.
+    /// It is not done.
     Off,
 }
 

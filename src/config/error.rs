@@ -17,7 +17,7 @@ pub enum Origin {
     Variable(String),
     /// A command line flag, with its dashes.
     Flag(String),
-    /// Nowhere: the default does not go with what was written elsewhere.
+    /// Nowhere: the default conflicts with another setting.
     Default,
 }
 
@@ -43,7 +43,7 @@ pub enum ConfigError {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// The file is not TOML, or not at this place.
+    /// An error that belongs to no key, such as invalid TOML.
     #[error("{origin}: {reason}")]
     Syntax {
         /// Where.

@@ -1,4 +1,4 @@
-//! The configuration file as text. Owns the way from a place in the text to a key and a line.
+//! The configuration file as text. Owns the mapping from a position in the text to a key and a line.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Config, ConfigError, Origin};
 
-/// A configuration file that is TOML, with every key and value where it was found.
+/// The text of a configuration file.
 pub struct File {
     path: PathBuf,
     text: String,
@@ -25,8 +25,7 @@ impl File {
         Ok(File { path: path.to_owned(), text })
     }
 
-    /// The settings of this file, defaults where it has none, and the same as a table of what
-    /// is written.
+    /// The settings, with defaults for what is not written, and a table of only what is written.
     ///
     /// # Errors
     /// The file is not TOML, has an unknown key, or a value of the wrong kind.

@@ -61,7 +61,7 @@ pub struct Config {
     pub range: RangeConfig,
     /// `[log]`: what is logged and how.
     pub log: LogConfig,
-    /// No file and no device was named: a small image beside the working directory is used.
+    /// No file and no device was named: a small image in [`EMBEDDED_DIRECTORY`] is used.
     #[serde(skip)]
     pub embedded: bool,
 }

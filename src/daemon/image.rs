@@ -1,4 +1,4 @@
-//! Image files. Owns making one that is not there; never touches what is.
+//! Image files. Owns making a missing one; never touches an existing one.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -13,10 +13,10 @@ use crate::units::ByteSize;
 /// An image file could not be made or is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// Something stands at the path already.
+    /// The path exists already.
     #[error("{path} is there already; it is left as it is", path = .0.display())]
     Exists(PathBuf),
-    /// Nothing stands at the path and no size says what to make.
+    /// The path does not exist, and no size is configured.
     #[error(
         "{path} does not exist; for an image file run: rawcached format {path} --size SIZE",
         path = .0.display()
@@ -53,11 +53,11 @@ pub fn create_sparse(path: &Path, size: ByteSize) -> Result<(), ImageError> {
     })
 }
 
-/// Makes and formats the image that the configuration asks for, if nothing is there. It gets its
-/// name when it is complete, so a start that was cut off leaves nothing half made.
+/// Makes and formats the configured image, if nothing is at its path. It gets its name when it is
+/// complete, so that an interrupted start leaves no partial image there.
 ///
 /// # Errors
-/// There is no device and none is to be made, or making it failed.
+/// The path does not exist and no size is configured, or making the image failed.
 pub async fn prepare(
     config: &Config,
     format: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,

@@ -62,7 +62,7 @@ impl Logging {
     }
 }
 
-/// Levels below info are for this program only: its libraries would drown it.
+/// Libraries log at `info` at most: more would drown the messages of this program.
 fn filter_of(level: LogLevel) -> EnvFilter {
     let libraries = level.min(LogLevel::Info);
     EnvFilter::new(format!("{libraries},rawcached={level}"))

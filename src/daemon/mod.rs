@@ -1,5 +1,5 @@
-//! The running daemon. Owns the order of start and stop, signals and the talk with systemd;
-//! never looks at an entry.
+//! The running daemon. Owns the order of start and stop, signals and messages to systemd; never
+//! looks at an entry.
 
 mod image;
 mod logging;
@@ -34,8 +34,8 @@ use signals::{Signal, Signals};
 use sockets::Inherited;
 use wiring::Serving;
 
-/// How long the cache may take to write what it has accepted. Both together stay below the
-/// 90 s that systemd waits (`TimeoutStopSec`).
+/// How long the cache may take to write what it has accepted. With the drain of the server before it
+/// that stays below the 90 s that systemd waits (`TimeoutStopSec`).
 const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
 /// Stands in for the watchdog's interval where there is no watchdog.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);
@@ -49,7 +49,7 @@ pub use reload::Reload;
 /// The daemon cannot start, a part of it failed while it ran, or it could not drain cleanly.
 pub fn run(config: Config, reload: Reload<'_>) -> anyhow::Result<()> {
     let start = ProcessStart::now();
-    // Image files, directories and sockets are nobody else's until their mode is set.
+    // Image files, directories and sockets are private until their mode is set.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let logging = Logging::start(&config.log)?;
     let inherited = Inherited::take().context("sockets from the service manager")?;
@@ -66,7 +66,7 @@ pub fn run(config: Config, reload: Reload<'_>) -> anyhow::Result<()> {
     ended
 }
 
-/// A daemon whose sockets answer.
+/// A daemon that serves.
 struct Daemon {
     config: Config,
     cache: Cache,
@@ -92,8 +92,8 @@ impl Daemon {
                 return Ok(None);
             }
         };
-        // The device is held from here on: a second daemon has failed before it could take
-        // over the sockets of the first.
+        // We hold the device from here on. A second daemon has failed already, before it could
+        // take over our sockets.
         let cache = opened?;
         let started = Daemon::listen(config, cache.clone(), signals, inherited, start);
         if started.is_err()

@@ -1,5 +1,4 @@
-//! How far recovery is, told to the service manager and, on a terminal, to a person. Owns how it
-//! is said.
+//! The progress of recovery, reported to the service manager and on a terminal. Owns the wording.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -8,11 +7,11 @@ use tokio::time::{Interval, interval};
 
 use crate::cache::{Cache, RecoveryStats};
 
-/// How often it is said.
+/// Time between two reports.
 const INTERVAL: Duration = Duration::from_secs(1);
 const BAR_LEN: usize = 30;
 
-/// Says how far recovery is, once a second.
+/// Reports the progress of recovery, once a second.
 pub struct RecoveryProgress {
     ticks: Interval,
     shows_bar: bool,
@@ -26,13 +25,13 @@ impl RecoveryProgress {
         RecoveryProgress { ticks, shows_bar: io::stderr().is_terminal(), is_shown: false }
     }
 
-    /// Waits until it is time to say it again.
+    /// Waits until the next report is due.
     pub async fn next(&mut self, cache: &Cache) -> RecoveryStats {
         self.ticks.tick().await;
         cache.stats().store.recovery
     }
 
-    /// Draws the bar, if there is anybody to see it; gives the words for the service manager.
+    /// Draws the bar if there is a terminal; returns the text for the service manager.
     pub fn show(&mut self, stats: &RecoveryStats) -> String {
         if self.shows_bar {
             eprint!("\r{}", bar(stats));
@@ -42,7 +41,7 @@ impl RecoveryProgress {
         format!("recovering, {percent:.0} % done; already serving")
     }
 
-    /// Leaves the line of the bar.
+    /// Completes the bar and ends its line.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.is_shown) {
             eprintln!("\r{}", bar(&RecoveryStats::complete()));

@@ -101,7 +101,7 @@ fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// for `connections`.
 ///
 /// # Errors
-/// There are too few even to start.
+/// The limit is too low even to start.
 pub fn raise_open_files_limit(connections: u32) -> anyhow::Result<()> {
     let needed = u64::from(connections) + OPEN_FILES_RESERVE;
     let raised = getrlimit(Resource::RLIMIT_NOFILE)

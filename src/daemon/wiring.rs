@@ -1,5 +1,5 @@
-//! Where the daemon meets the cache and the protocol server. Owns nothing but the way they are
-//! opened and started; the one file that changes when their interfaces do.
+//! Connects the daemon with the cache and the protocol server. Owns only how they are opened and
+//! started; the one file that changes when their interfaces do.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -55,7 +55,7 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
         read_deadline: device.read_deadline.0,
         ..OpenOptions::new(path)
     };
-    // It may wait for seconds.
+    // Opening may wait for seconds.
     let device = spawn_blocking(move || Device::open(&options)).await??;
     let opened = match Cache::open_device(device, cache_options(config), clock).await {
         Err(OpenError::NotFormatted(_)) => Err(unformatted(path)),
@@ -64,12 +64,12 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
     opened.with_context(|| named(path))
 }
 
-/// What an error is of that does not name its device.
+/// Context for an error that does not name its device.
 fn named(path: &Path) -> String {
     format!("device {}", path.display())
 }
 
-/// What to do with a device that is not formatted, which `serve` never changes.
+/// Says what to do with a device that is not formatted: `serve` formats only images that it makes.
 fn unformatted(path: &Path) -> anyhow::Error {
     let signature = device::probe(path).ok().and_then(|report| report.foreign_signature);
     let path = path.display();
