@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::{Damage, Fields, Seed, Sequence, put};
 use crate::clock::Timestamp;
 
-/// Length of the fixed header in bytes. It never crosses a sector, so that an update in place is atomic.
+/// Length of the fixed header in bytes. It lies within one sector, so that an update in place is
+/// atomic.
 pub const ENTRY_HEADER_LEN: usize = 48;
 /// Bodies carry one checksum per this many bytes.
 pub const BODY_CHUNK: usize = 64 << 10;
@@ -65,7 +66,7 @@ impl Kind {
 pub struct EntryHeader {
     /// What the slot holds.
     pub kind: Kind,
-    /// An older version of the key may be on the device; this entry counts as a tombstone for it.
+    /// Older versions of the key may be on the device; this entry counts as a tombstone for them.
     pub supersedes: bool,
     /// Key bytes, 1..=4096 (0 for tombstones).
     pub key_len: u16,
@@ -79,7 +80,7 @@ pub struct EntryHeader {
     pub stored_at: Timestamp,
     /// From this second on the entry is stale.
     pub fresh_until: Timestamp,
-    /// From this second on the entry is gone.
+    /// From this second on the entry is never returned.
     pub keep_until: Timestamp,
     /// CRC-32 of key, metadata and checksum table.
     pub meta_checksum: u32,
@@ -109,7 +110,7 @@ impl EntryHeader {
     }
 
     /// Reads the header of the slot at byte `offset` of the region with `seed`.
-    ///
+    /// The bytes are not a sound header of this place and generation.
     /// # Errors
     /// The bytes are not a sound header of this place and life of the region.
     pub fn decode(bytes: &[u8], seed: Seed, offset: u64) -> Result<EntryHeader, Damage> {
@@ -121,7 +122,7 @@ impl EntryHeader {
             return Err(Damage::Checksum);
         }
         let (kind, supersedes) = Kind::from_tag(bytes[5]).ok_or(Damage::Field("kind"))?;
-        // They need features that this program does not know.
+        // Nonzero only with features that this program does not know.
         if bytes.u16_at(22) != 0 || bytes.u32_at(44) != 0 {
             return Err(Damage::Field("optional fields"));
         }
@@ -196,9 +197,9 @@ impl EntryHeader {
         self.body_range().end
     }
 
-    /// Whether bytes that [`EntryHeader::decode`] refused look like a damaged header of the life
-    /// `generation` of a region, rather than like what was there before: all sequences of that life
-    /// are of its epoch, and an earlier format of the device had other epochs.
+    /// Whether bytes that [`EntryHeader::decode`] refused look like a damaged header of this
+    /// `generation` of a region, and not like older bytes: their sequence is in the epoch of the
+    /// generation. Earlier formats of the device used other epochs.
     #[must_use]
     pub fn is_claimed(bytes: &[u8], generation: Sequence) -> bool {
         let Some(bytes) = bytes.get(..ENTRY_HEADER_LEN) else { return false };
@@ -209,7 +210,7 @@ impl EntryHeader {
             && sequence.epoch() == generation.epoch()
     }
 
-    /// Verifies key, metadata and checksum table of `slot`, which begins with this header.
+    /// Verifies key, metadata and checksum table of `slot`, which must begin with this header.
     ///
     /// # Errors
     /// The slot is too short or damaged.
@@ -227,7 +228,7 @@ impl EntryHeader {
         table.chunks_exact(4).nth(index).map(|sum| sum.u32_at(0))
     }
 
-    /// Verifies the body of `slot`; [`EntryHeader::check_meta`] must have passed.
+    /// Verifies the body of `slot`; call [`EntryHeader::check_meta`] first.
     ///
     /// # Errors
     /// The slot is too short or a chunk of the body is damaged.
@@ -254,7 +255,7 @@ pub fn checksum_table_len(body_len: usize) -> usize {
 /// The checksums of a body: one number, or a table when it has several chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyCheck {
-    /// Goes to [`EntryHeader::body_checksum`].
+    /// Value of [`EntryHeader::body_checksum`].
     pub single: u32,
     /// Encoded table, empty for bodies of one chunk.
     pub table: Vec<u8>,
@@ -274,7 +275,7 @@ pub fn body_checksums(body: &[u8]) -> BodyCheck {
 /// The key of a slice: which object, which piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceKey {
-    /// Drawn when the object's store began; never repeats.
+    /// Name of the object, drawn when its store began; never repeats.
     pub object: Sequence,
     /// Index of the slice in the body.
     pub number: u32,
@@ -300,12 +301,12 @@ impl SliceKey {
     }
 }
 
-/// What a head entry's body says of the object's real body.
+/// Body of a head entry: describes the object's real body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectHead {
     /// Bytes of the whole body.
     pub len: u64,
-    /// Names the slices.
+    /// Name of the object, which its slices carry.
     pub object: Sequence,
     /// Bytes of every slice but the last.
     pub slice_size: u32,
@@ -410,7 +411,7 @@ mod tests {
         );
     }
 
-    /// The sample with bytes set, sound by its checksum.
+    /// The sample with some bytes replaced and a valid checksum.
     fn with(at: usize, set: &[u8]) -> [u8; ENTRY_HEADER_LEN] {
         let mut bytes = sample().encode(SEED, 4096);
         put(&mut bytes, at, set);

@@ -1,9 +1,9 @@
-//! What a device may use that not every version of this program knows. Owns the names and bits of
-//! features and what an older version may do with a device that has them.
+//! Features that not every version of this program knows. Owns their names and bits, and what an older
+//! version may do with a device that uses them.
 //!
-//! A bit announces that bytes which are zero without it mean something. The bits of all features
-//! that the byte map in `docs/disk-format.md` has room for are named here, so that a version without
-//! one can say which it lacks.
+//! A bit announces a meaning for bytes that are zero without it. All features that the byte map in
+//! `docs/disk-format.md` has room for are named here, so that a version without one can say which it
+//! lacks.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use std::fmt;
 enum Class {
     /// Nothing.
     Incompatible,
-    /// Read it, and not change it.
+    /// Read it, but not change it.
     ReadOnlyCompatible,
     /// Everything: it ignores the feature, and its first write of the superblock drops it.
     Compatible,
@@ -36,28 +36,28 @@ const NAMES: [(Class, u32, &str); 9] = [
 /// The feature masks of a superblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// Bits that who does not know them refuses the device for.
+    /// A version that does not know all of these bits must refuse the device.
     pub incompatible: u64,
-    /// Bits that who does not know them may read the device with, and not write to it.
+    /// A version that does not know all of these bits may read the device but not write to it.
     pub read_only_compatible: u64,
-    /// Bits that who does not know them ignores.
+    /// A version that does not know these bits ignores them.
     pub compatible: u64,
 }
 
 impl Features {
-    /// What forbids this program to use the device at all, if anything does.
+    /// The features for which this program must refuse the device, if any.
     #[must_use]
     pub fn refused(self) -> Option<FeatureNames> {
         FeatureNames::of(Incompatible, self.incompatible)
     }
 
-    /// What forbids this program to write to the device, if anything does.
+    /// The features for which this program must not write to the device, if any.
     #[must_use]
     pub fn unwritable(self) -> Option<FeatureNames> {
         FeatureNames::of(ReadOnlyCompatible, self.read_only_compatible)
     }
 
-    /// Whether a bit is set that has no name here, so that it is not known which bytes it announces.
+    /// Whether a bit without a name here is set: it is unknown which bytes it announces.
     #[must_use]
     pub fn has_nameless(self) -> bool {
         [(ReadOnlyCompatible, self.read_only_compatible), (Compatible, self.compatible)]
@@ -78,7 +78,7 @@ const fn named(class: Class) -> u64 {
     mask
 }
 
-/// The features of one class that a device uses, to be named in a message.
+/// The features of one class that a device uses, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeatureNames {
     class: Class,

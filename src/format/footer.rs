@@ -1,5 +1,5 @@
-//! The footer of a sealed region: what recovery and reclaim need of every entry,
-//! so that neither reads bodies.
+//! The footer of a sealed region: what recovery and reclaim need to know of every entry, so that they
+//! need not read bodies.
 
 use super::entry::Kind;
 use super::{Damage, FORMAT_VERSION, Fields, GRANULE, LogKind, Seed, Sequence, put, round_up};
@@ -31,11 +31,11 @@ pub struct FooterRecord {
     pub kind: Kind,
     /// Counts as a tombstone for older versions of its key.
     pub supersedes: bool,
-    /// When the entry is gone.
+    /// From this second on the entry is never returned.
     pub keep_until: Timestamp,
 }
 
-/// Says that every version of a key older than a sequence is dead.
+/// A tombstone: all versions of a key with a lower sequence are dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kill {
     /// 64-bit hash of the key.
@@ -51,7 +51,7 @@ impl Kill {
         bytes.extend_from_slice(&self.sequence.0.to_le_bytes());
     }
 
-    /// Reads as many tombstones as `bytes` holds whole.
+    /// Decodes as many whole tombstones as `bytes` holds.
     pub fn decode_all(bytes: &[u8]) -> impl Iterator<Item = Kill> + '_ {
         bytes
             .chunks_exact(KILL_LEN)
@@ -62,7 +62,7 @@ impl Kill {
 /// The end of a footer, at the very end of the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
-    /// The life of the region that the footer describes.
+    /// The generation of the region that the footer describes.
     pub generation: Sequence,
     /// Number of entry records.
     pub record_count: u32,
@@ -70,7 +70,7 @@ pub struct Trailer {
     pub kill_count: u32,
     /// When the footer was written.
     pub stamp: Timestamp,
-    /// Which log that life is of: the header that says so too may be damaged.
+    /// The log that the generation belongs to. The header says it too, but may be damaged.
     pub log: LogKind,
     payload_checksum: u32,
 }
@@ -98,7 +98,7 @@ impl Trailer {
         if version != FORMAT_VERSION {
             return Err(Damage::Version(version));
         }
-        // At 40 the number of purge records, which need a feature that this program does not know.
+        // Byte 40: the number of purge records, which need a feature that this program does not know.
         if bytes[40..44].iter().chain(&bytes[48..]).any(|byte| *byte != 0) {
             return Err(Damage::Field("reserved bytes"));
         }
@@ -113,9 +113,9 @@ impl Trailer {
         })
     }
 
-    /// Whether bytes that [`Trailer::decode`] refused look like a damaged trailer of the life
-    /// `generation`, rather than like what was there before it: freeing a region erases its trailer,
-    /// and an earlier format of the device had other epochs.
+    /// Whether bytes that [`Trailer::decode`] refused look like a damaged trailer of this `generation`,
+    /// and not like older bytes: freeing a region erases its trailer, and earlier formats of the device
+    /// used other epochs.
     #[must_use]
     pub fn is_claimed(bytes: &[u8; TRAILER_LEN], generation: Sequence) -> bool {
         let written = Sequence(bytes.u64_at(16));
@@ -130,7 +130,7 @@ impl Trailer {
     }
 }
 
-/// Everything a sealed region's footer says.
+/// Contents of a sealed region's footer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footer {
     /// One record per entry, in order of offset.
@@ -140,18 +140,18 @@ pub struct Footer {
 }
 
 impl Footer {
-    /// Bytes of a footer with these many records, padded to `alignment`.
+    /// Bytes of a footer with this many records and tombstones, padded to `alignment`.
     #[must_use]
     pub fn len_for(records: usize, kills: usize, alignment: u32) -> u64 {
         let len = records * FOOTER_RECORD_LEN + kills * KILL_LEN + TRAILER_LEN;
         round_up(len as u64, u64::from(alignment))
     }
 
-    /// Fills `block`, which must have exactly [`Footer::len_for`] zeroed bytes, for a life that began
-    /// with `generation` in `log`.
+    /// Encodes into `block`, which must have exactly [`Footer::len_for`] zeroed bytes, for a
+    /// `generation` of a region in `log`.
     ///
     /// # Panics
-    /// Panics if the block's length is another one, or a record does not fit its fields.
+    /// Panics if the block has another length, or a record does not fit its fields.
     pub fn encode_into(
         &self,
         block: &mut [u8],
@@ -186,7 +186,7 @@ impl Footer {
         put(trailer, 12, &checksum.to_le_bytes());
     }
 
-    /// Reads the footer whose trailer was read before; `block` is the whole footer.
+    /// Decodes the footer that `trailer` belongs to; `block` is the whole footer.
     ///
     /// # Errors
     /// The payload does not match the trailer.
@@ -202,7 +202,7 @@ impl Footer {
         self.records.iter().map(|record| record.keep_until).max().unwrap_or_default()
     }
 
-    /// All tombstones: the explicit ones and the entries that supersede older versions.
+    /// All tombstones: explicit ones and entries that supersede older versions.
     pub fn all_kills(&self) -> impl Iterator<Item = Kill> + '_ {
         let superseding = self
             .records
@@ -213,7 +213,7 @@ impl Footer {
     }
 }
 
-/// A footer whose checksum holds, read record by record where its bytes are.
+/// A footer whose checksum is verified, decoded record by record in place.
 #[derive(Clone, Copy, Debug)]
 pub struct EncodedFooter<'a> {
     records: &'a [u8],
@@ -222,7 +222,7 @@ pub struct EncodedFooter<'a> {
 }
 
 impl<'a> EncodedFooter<'a> {
-    /// Verifies the footer whose trailer was read before; `block` is the whole footer.
+    /// Verifies the footer that `trailer` belongs to; `block` is the whole footer.
     ///
     /// # Errors
     /// The payload does not match the trailer.
@@ -238,14 +238,14 @@ impl<'a> EncodedFooter<'a> {
         Ok(EncodedFooter { records, kills, generation: trailer.generation })
     }
 
-    /// The entries' records, in order of offset; one that cannot be is an error.
+    /// The entries' records, in order of offset; an impossible one is an error.
     pub fn records(&self) -> impl Iterator<Item = Result<FooterRecord, Damage>> + use<'a> {
         let generation = self.generation;
         let records = self.records.chunks_exact(FOOTER_RECORD_LEN);
         records.map(move |bytes| decode_record(bytes, generation))
     }
 
-    /// The tombstones other than those of entries.
+    /// The explicit tombstones, without those of entries.
     pub fn kills(&self) -> impl Iterator<Item = Kill> + use<'a> {
         Kill::decode_all(self.kills)
     }

@@ -2,8 +2,8 @@
 
 use super::{ENTRY_HEADER_LEN, SECTOR, SliceKey, checksum_table_len};
 
-/// Bytes reserved for each of the two superblock copies: a block of the largest alignment, and as
-/// much again for a table of the members of a cache.
+/// Bytes reserved for each superblock copy: a block of the largest alignment, and as much again for a
+/// table of the members of a cache.
 pub const SUPERBLOCK_SPACE: u64 = 128 << 10;
 /// The largest device: 64 TiB.
 pub const DEVICE_SIZE_MAX: u64 = 64 << 40;
@@ -11,22 +11,22 @@ pub const DEVICE_SIZE_MAX: u64 = 64 << 40;
 /// Device sizes are rounded down to the largest alignment.
 const SIZE_UNIT: u64 = 64 << 10;
 const REGION_COUNT_MIN: u32 = 8;
-/// Most regions, whatever size is asked for: each costs a row in memory and a header to read.
+/// Most regions of any device: each takes a row in memory and a header read at start.
 const REGION_COUNT_MAX: u32 = 1 << 20;
-/// Most regions where nobody asked for a size: their headers are read at each start.
+/// Most regions if the region size is chosen automatically: each start reads their headers.
 const REGION_COUNT_AUTO_MAX: u64 = 64 << 10;
 const REGION_SIZE_MIN: u64 = 256 << 10;
-/// Largest region where nobody asked for a size and the device does not need larger ones.
+/// Largest region size chosen automatically, unless the device is so large that it needs more.
 const REGION_SIZE_AUTO: u64 = 64 << 20;
 const REGION_SIZE_MAX: u64 = 1 << 30;
 const SLICE_SIZE_MAX: u64 = 1 << 20;
-/// Regions that large objects leave to others: an open one, one for reclaim, two for purges.
+/// Regions that large objects leave free: an open one, one for reclaim, two for purges.
 const REGIONS_FOR_OTHERS: u32 = 4;
 const GRANULES: [u32; 3] = [16, 32, 64];
-/// Granules that an index word can name, less those kept for entries without a place on the device.
+/// Granules that an index entry can address, without the locations reserved for entries in RAM only.
 pub const LOCATIONS_MAX: u64 = (1 << 40) - (1 << 32);
 
-/// How a device is divided. Fixed at format.
+/// How a device is divided. Fixed when it is formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Bytes used of the device.
@@ -66,7 +66,7 @@ pub enum LayoutError {
         /// Bytes needed.
         min: u64,
     },
-    /// The device is larger than an index word can address.
+    /// The device is larger than an index entry can address.
     #[error(
         "the device has {0} bytes; at most 64 TiB can be used: `rawcached format --size 64TiB` uses the first 64 TiB"
     )]
@@ -74,8 +74,8 @@ pub enum LayoutError {
 }
 
 impl Layout {
-    /// Divides `device_size` bytes; `region_size` of `None` picks about a 64th of the device,
-    /// from 256 KiB (or 16 blocks) to 64 MiB, or as much as makes at most 64 Ki regions.
+    /// Divides `device_size` bytes. A `region_size` of `None` picks about a 64th of the device, from
+    /// 256 KiB (or 16 blocks) to 64 MiB, or more to have at most 64 Ki regions.
     ///
     /// # Errors
     /// See [`LayoutError`].
@@ -117,7 +117,7 @@ impl Layout {
         })
     }
 
-    /// Whether a device can be divided so: what was read from one may be anything.
+    /// Whether a layout read from a device is possible.
     #[must_use]
     pub fn is_possible(&self) -> bool {
         let sizes = is_alignment(self.alignment)
@@ -152,20 +152,20 @@ impl Layout {
         (device_size / SIZE_UNIT * SIZE_UNIT).saturating_sub(SUPERBLOCK_SPACE)
     }
 
-    /// Largest object in bytes, and what all large objects being stored may have together: half of the
-    /// bytes in regions. Of a few small regions it is what all but four of them hold: with what
-    /// these need for other entries, purges and reclaim such an object can always be stored.
+    /// Largest object in bytes, and the limit for all large objects being stored together: half of the
+    /// bytes in regions. With few small regions it is what all but four hold; these four suffice for
+    /// other entries, purges and reclaim, so such an object can always be stored.
     #[must_use]
     pub fn object_len_max(&self) -> u64 {
         let half = u64::from(self.region_count) * self.region_size / 2;
-        // A header and a footer of a block each.
+        // Less a block each for header and footer.
         let slices = (self.region_size - 2 * u64::from(self.alignment)) / self.slice_room();
         let regions = u64::from(self.region_count.saturating_sub(REGIONS_FOR_OTHERS));
         half.min(regions * slices * u64::from(self.slice_size))
     }
 
-    /// Bytes of a region that a whole slice takes at most: a slot's header has to be within a sector, and
-    /// where it is flushed by itself the rest of its last block is lost.
+    /// Most bytes that a whole slice takes of a region: a slot's header must lie within a sector, and a
+    /// flush may waste the rest of the slot's last block.
     #[must_use]
     pub fn slice_room(&self) -> u64 {
         let table_len = checksum_table_len(self.slice_size as usize);
@@ -183,14 +183,14 @@ fn region_size_min(device_size: u64, alignment: u32) -> u64 {
     REGION_SIZE_MIN.max(u64::from(alignment) * 16).max(by_count)
 }
 
-/// The smallest granule with which an index word can name every place on the device.
+/// The smallest granule with which an index entry can address the whole device.
 fn granule_for(device_size: u64) -> u32 {
     let fits = |granule: &u32| device_size / u64::from(*granule) <= LOCATIONS_MAX;
     GRANULES.into_iter().find(fits).unwrap_or(GRANULES[2])
 }
 
-/// The regions that there is room for, and that index words can name. The latter are fewer in the
-/// last 256 GiB of the largest devices.
+/// The number of regions that fit and that index entries can address. The latter limits only the last
+/// 256 GiB of the largest devices.
 fn region_count_max(device_size: u64, region_size: u64, granule: u32) -> u64 {
     let room = device_size.saturating_sub(2 * SUPERBLOCK_SPACE) / region_size;
     room.min(LOCATIONS_MAX * u64::from(granule) / region_size)

@@ -1,18 +1,17 @@
-//! The head of the member table: it says where the superblock copies are, to who finds neither at the
-//! ends of the device. Owns its bytes; the records behind it need a feature that this program does
-//! not know.
+//! The head of the member table: tells where the superblock copies are if they are not at the ends of
+//! the device. Owns its bytes; the records after it need a feature that this program does not know.
 
 use super::{Damage, FORMAT_VERSION, Fields, SUPERBLOCK_LEN, Uuid, put};
 
-/// Byte offset in the space of a superblock copy.
+/// Byte offset within the space of a superblock copy.
 pub const LOCATOR_OFFSET: u64 = 64 << 10;
 /// Encoded length in bytes; one sector.
 pub const LOCATOR_LEN: usize = SUPERBLOCK_LEN;
 
 const MAGIC: [u8; 8] = *b"RCMEMBER";
 
-/// Written once at format: a device that has grown, or of which only a part is used, does not end
-/// with the second superblock copy, and nothing else tells where that is when the first is damaged.
+/// Written once, at format. On a device that has grown, or is used in part, the second superblock copy
+/// is not at the end; if the first is damaged, only this tells where the second is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locator {
     /// Identity of the store.
@@ -35,7 +34,7 @@ impl Locator {
         bytes
     }
 
-    /// Reads one copy. What stands behind the two fields does not matter here.
+    /// Decodes one copy. Ignores what follows the two fields.
     ///
     /// # Errors
     /// The bytes are not a whole, sound locator of this version.

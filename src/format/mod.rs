@@ -1,6 +1,5 @@
-//! Bytes on the device to types and back. Owns every on-disk structure
-//! (`docs/disk-format.md` has the byte map); does no I/O, never panics on input and
-//! never allocates from an unchecked length.
+//! Converts bytes on the device to types and back. Owns every on-disk structure (`docs/disk-format.md`
+//! has the byte map). Does no I/O, never panics on input and never allocates by an unchecked length.
 
 mod entry;
 mod features;
@@ -32,12 +31,12 @@ pub use superblock::{SUPERBLOCK_LEN, Superblock};
 
 /// Version of every on-disk structure but the index snapshot, which has its own.
 pub const FORMAT_VERSION: u32 = 2;
-/// Unit of offsets and lengths in footers in bytes; slots begin at multiples of it.
+/// Unit of offsets and lengths in footers, in bytes; slots begin at multiples of it.
 pub const GRANULE: u64 = 16;
-/// Bytes that a power cut writes whole or not at all.
+/// Bytes that a power cut leaves written whole or not at all.
 pub const SECTOR: u64 = 512;
 
-/// Identifies one format of one device.
+/// Identifies one formatting of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Uuid(pub [u8; 16]);
 
@@ -53,21 +52,21 @@ impl std::fmt::Display for Uuid {
     }
 }
 
-/// Position in the one order of all mutations of a device; never repeats, not even
-/// after a crash, because the epoch in the high bits is raised on the device first.
+/// Position in the order of all mutations of a device. Never repeats, not even after a crash: the epoch
+/// in the high bits is raised on the device first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// Bits below the epoch: more than four thousand million mutations within one, an hour at a
-    /// million a second. Before they are used up the next epoch begins.
+    /// Bits below the epoch: over four thousand million mutations, an hour at a million a second. The
+    /// next epoch begins before they are used up.
     pub const COUNTER_BITS: u32 = 32;
 
     /// The last epoch that sequences can name.
     pub const EPOCH_MAX: u32 = u32::MAX;
 
-    /// The epoch in which a device formatted as `uuid` begins: drawn with the UUID, so that the
-    /// sequences of an earlier format, whose bytes may still be there, are not those of this one.
+    /// The first epoch of a device formatted as `uuid`: drawn with the UUID, so that leftover bytes of
+    /// an earlier format have other sequences.
     #[must_use]
     pub fn first_epoch(uuid: Uuid) -> u32 {
         u32::from_le_bytes([uuid.0[0], uuid.0[1], uuid.0[2], 0])
@@ -92,18 +91,18 @@ impl Sequence {
     }
 }
 
-/// What the seeds of one device have in common, so that it is summed once.
+/// The part of a seed that all regions of a device share, computed once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceSeed(u32);
 
 impl DeviceSeed {
-    /// That of the device `uuid`.
+    /// The shared part for the device `uuid`.
     #[must_use]
     pub fn new(uuid: Uuid) -> DeviceSeed {
         DeviceSeed(crc32fast::hash(&uuid.0))
     }
 
-    /// The seed of the life `generation` of `region`.
+    /// The seed of this `generation` of `region`.
     #[must_use]
     pub fn of_life(self, region: u32, generation: Sequence) -> Seed {
         let mut life = [0; 12];
@@ -115,13 +114,13 @@ impl DeviceSeed {
     }
 }
 
-/// Start value of a checksum that ties bytes to one life of one region of one device,
-/// so that bytes from anywhere else do not pass.
+/// Start value of a checksum that ties bytes to one generation of one region of one device: bytes from
+/// anywhere else do not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u32);
 
 impl Seed {
-    /// The seed of the life `generation` of `region` on the device `uuid`.
+    /// The seed of this `generation` of `region` on the device `uuid`.
     #[must_use]
     pub fn new(uuid: Uuid, region: u32, generation: Sequence) -> Seed {
         DeviceSeed::new(uuid).of_life(region, generation)
@@ -144,19 +143,19 @@ pub enum Damage {
     /// Fewer bytes than the structure needs.
     #[error("too short")]
     Short,
-    /// The magic number is another one: blank, foreign or overwritten.
+    /// The magic number is wrong: blank, foreign or overwritten.
     #[error("no magic number")]
     Magic,
     /// The structure was written by another version of this program.
     #[error("format version {0}; this program reads {FORMAT_VERSION}")]
     Version(u32),
-    /// The device uses what this program does not know.
+    /// The device uses a feature that this program does not know.
     #[error("unknown feature: {0}")]
     Feature(FeatureNames),
-    /// The checksum does not match the bytes or the place.
+    /// The checksum matches neither the bytes nor their place.
     #[error("checksum mismatch")]
     Checksum,
-    /// A field has a value that cannot be.
+    /// A field is out of range.
     #[error("impossible {0}")]
     Field(&'static str),
 }

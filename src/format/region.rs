@@ -1,5 +1,5 @@
-//! The region header: one block at the start of each region that says which life
-//! of the region the bytes after it belong to.
+//! The region header: one block at the start of each region that tells which generation of the region
+//! the bytes after it belong to.
 
 use super::{Damage, FORMAT_VERSION, Fields, Sequence, Uuid, put};
 use crate::clock::Timestamp;
@@ -16,14 +16,14 @@ pub enum RegionUse {
     Log,
     /// Nothing: everything written before this header is dead.
     Free,
-    /// A part of an index snapshot, and no entries: as good as free once the epoch is a later one.
+    /// A part of an index snapshot, and no entries: as good as free in a later epoch.
     Snapshot,
 }
 
-/// Which log the entries of a region belong to.
+/// The log that the entries of a region belong to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogKind {
-    /// Entries, and the tombstones that came with them.
+    /// Entries, and the tombstones written with them.
     #[default]
     Data,
     /// Second copies of the tombstones of purges, and no entries.
@@ -50,21 +50,23 @@ impl LogKind {
 /// A region header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionHeader {
-    /// This life of the region: the sequence drawn when it began. All entries have higher ones.
+    /// The present generation of the region: the sequence drawn when it began. All entries have higher
+    /// ones.
     pub generation: Sequence,
     /// Whether the region holds entries.
     pub region_use: RegionUse,
     /// When the header was written.
     pub stamp: Timestamp,
-    /// A touch extended the life of an entry after the region was sealed, so footers may understate it.
+    /// A touch extended the lifetime of an entry after the region was sealed: the footer may understate
+    /// it.
     pub touched: bool,
-    /// Which log the region is of.
+    /// The log that the region belongs to.
     pub log: LogKind,
 }
 
-/// Where the UUID stands in plain, so that damaged headers of this device are told from others.
+/// Byte offset of the UUID in clear, by which a damaged header of this device is recognised.
 const UUID_AT: usize = 48;
-/// Bytes of the UUID that must be there for a damaged header to count as one of this device.
+/// Bytes of the UUID that must match for a damaged header to count as one of this device.
 const UUID_MATCH_MIN: usize = 12;
 
 impl RegionHeader {
@@ -139,7 +141,7 @@ impl RegionHeader {
     }
 
     /// Whether bytes that [`RegionHeader::decode`] refused look like a damaged header of the device
-    /// `uuid`, rather than like what was there before a format.
+    /// `uuid`, and not like bytes from before the format.
     #[must_use]
     pub fn is_claimed(bytes: &[u8], uuid: Uuid) -> bool {
         let Some(bytes) = bytes.get(UUID_AT..UUID_AT + 16) else { return false };
@@ -197,7 +199,7 @@ mod tests {
         assert_eq!(RegionHeader::decode(&[0; 512], UUID, 8), Err(Damage::Magic));
     }
 
-    /// A header with one byte set, sound by its checksum.
+    /// A header with one byte replaced and a valid checksum.
     fn with(at: usize, byte: u8) -> [u8; REGION_HEADER_LEN] {
         let mut bytes = sample().encode(UUID, 9);
         bytes[at] = byte;

@@ -1,5 +1,5 @@
-//! The secret of a cache: what key hashes are keyed with, so that nobody outside can choose keys
-//! that collide. Owns that it is never printed.
+//! The secret of a cache: the key of its key hashes, so that no outsider can choose keys that collide.
+//! Owns that it is never printed.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The index snapshot of a clean stop: what each of its regions holds, and the state of the
-//! device's regions. Owns the bytes around the index's own dump of its words.
+//! The index snapshot of a clean stop: what each of its regions holds, and the state of the device's
+//! regions. Owns the bytes around the dump that the index writes itself.
 
 use super::{Damage, Fields, GRANULE, LogKind, Seed, Sequence, put, round_up};
 use crate::clock::Timestamp;
@@ -8,34 +8,34 @@ use crate::clock::Timestamp;
 pub const SNAPSHOT_DIRECTORY_LEN: usize = 16 << 10;
 /// Most pieces in one part.
 pub const SNAPSHOT_PIECES_MAX: usize = (SNAPSHOT_DIRECTORY_LEN - HEADER_LEN) / PIECE_LEN;
-/// Groups that the shards of the index are in.
+/// Number of groups into which the index shards are divided.
 pub const SNAPSHOT_GROUPS: u32 = 256;
 /// Most bytes in one piece.
 pub const SNAPSHOT_PIECE_LEN_MAX: u32 = 1 << 20;
 /// Encoded length of one region's row in bytes.
 pub const SNAPSHOT_ROW_LEN: usize = 32;
 
-/// Version of the snapshot alone: one of another version is not used, and footers are read.
+/// Version of the snapshot alone. A start ignores one of another version and reads footers.
 const SNAPSHOT_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"RCSNAPSH";
 const HEADER_LEN: usize = 64;
 const PIECE_LEN: usize = 24;
 
-/// What a piece is part of.
+/// The table that a piece belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SnapshotPart {
     /// The rows of all regions.
     Regions,
-    /// The words of some shards of the index: of as many in a row as there are shards for each of
-    /// [`SNAPSHOT_GROUPS`], one after the other.
+    /// One group of index shards: an equal number of consecutive shards for each of
+    /// [`SNAPSHOT_GROUPS`], dumped one after the other.
     Shards(u32),
 }
 
-/// Some bytes in a region of a snapshot. Those of one [`SnapshotPart`] follow one another in the
+/// Some bytes in a region of a snapshot. The pieces of one [`SnapshotPart`] follow one another in the
 /// order of regions and directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotPiece {
-    /// What it is part of.
+    /// The table it belongs to.
     pub of: SnapshotPart,
     /// Byte offset in the region, a multiple of the granule.
     pub offset: u64,
@@ -45,7 +45,7 @@ pub struct SnapshotPiece {
 }
 
 impl SnapshotPiece {
-    /// Describes `bytes` that stand at `offset` of the region with `seed`.
+    /// Describes `bytes` at `offset` of the region with `seed`.
     ///
     /// # Panics
     /// Panics if the bytes are too many or the offset is not on the granule.
@@ -57,7 +57,7 @@ impl SnapshotPiece {
         SnapshotPiece { of, offset, len, checksum: seed.checksum_at(offset, &[bytes]) }
     }
 
-    /// Verifies what was read at the piece's place in the region with `seed`.
+    /// Verifies bytes read from the piece's place in the region with `seed`.
     ///
     /// # Errors
     /// The bytes are not the ones that were written.
@@ -71,9 +71,9 @@ impl SnapshotPiece {
 /// What one region of a snapshot holds, in the first blocks after its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotDirectory {
-    /// Names the snapshot: a sequence drawn for it, the same in all its parts.
+    /// Name of the snapshot: a sequence drawn for it, the same in all parts.
     pub name: Sequence,
-    /// The superblock's epoch when it was written; it counts only while that is the epoch.
+    /// The superblock's epoch at the time of writing; a snapshot of another epoch is ignored.
     pub epoch: u32,
     /// Number of this part, from 0.
     pub part: u32,
@@ -134,7 +134,7 @@ impl SnapshotDirectory {
     /// Reads the directory of the region with `seed`.
     ///
     /// # Errors
-    /// The bytes are not a sound directory of this life of this region.
+    /// The bytes are not a sound directory of this region and generation.
     pub fn decode(bytes: &[u8], seed: Seed) -> Result<SnapshotDirectory, Damage> {
         let mut bytes: [u8; SNAPSHOT_DIRECTORY_LEN] =
             bytes.get(..SNAPSHOT_DIRECTORY_LEN).ok_or(Damage::Short)?.bytes_at(0);
@@ -189,22 +189,22 @@ fn decode_piece(bytes: &[u8]) -> Result<SnapshotPiece, Damage> {
     Ok(SnapshotPiece { of, offset, len, checksum: bytes.u32_at(16) })
 }
 
-/// What a region was when the snapshot was written.
+/// State of a region when the snapshot was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotRow {
-    /// Its life; 0 if it never had one.
+    /// Its generation; 0 if it never had one.
     pub generation: Sequence,
-    /// Whether it holds entries: sealed, else free.
+    /// Whether it is sealed and holds entries; else it is free.
     pub sealed: bool,
     /// Whether its header says that lifetimes in the footer may be too short.
     pub touched: bool,
-    /// Which log it is of.
+    /// The log that it belongs to.
     pub log: LogKind,
     /// When its last entry expires.
     pub keep_until: Timestamp,
     /// Tombstones in it, those of entries included.
     pub kills: u64,
-    /// Sum of the bounds of the lengths of the slots that index words point to.
+    /// Sum of the length bounds of the slots that the index points to.
     pub live_bytes: u64,
 }
 
@@ -219,10 +219,10 @@ impl SnapshotRow {
         bytes.extend_from_slice(&[u8::from(self.sealed), u8::from(self.touched), log, 0]);
     }
 
-    /// Reads the rows of all regions of a device that has `count`.
+    /// Decodes the rows of all `count` regions of a device.
     ///
     /// # Errors
-    /// There are more or fewer, or a field has a value that cannot be.
+    /// There are more or fewer rows, or a field is out of range.
     pub fn decode_all(bytes: &[u8], count: u32) -> Result<Vec<SnapshotRow>, Damage> {
         if bytes.len() as u64 != u64::from(count) * SNAPSHOT_ROW_LEN as u64 {
             return Err(Damage::Field("number of rows"));
@@ -338,7 +338,7 @@ mod tests {
             bytes[8..16].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
             let checksum = SEED.checksum_at(u64::MAX, &[&bytes]);
             put(&mut bytes, 12, &checksum.to_le_bytes());
-            // Sound by its checksum, garbage inside.
+            // The checksum is valid, the contents are garbage.
             let _ = SnapshotDirectory::decode(&bytes, SEED);
         }
     }

@@ -12,8 +12,8 @@ pub const SUPERBLOCK_LEN: usize = 512;
 
 const MAGIC: [u8; 8] = *b"RAWCACHE";
 
-/// Bytes that are zero unless a feature announces them, and the bits of compatible features that do.
-/// Who does not know another feature does not come to look at them.
+/// Bytes that must be zero unless a feature announces them, and the bits of the compatible features
+/// that do. A device with any other feature is refused before these are checked.
 const RESERVED: [(Range<usize>, u64); 5] =
     [(56..72, 0), (152..184, 0), (184..188, WEIGHT), (192..256, 0), (256..512, BAD_REGIONS)];
 const BAD_REGIONS: u64 = 1 << 0;
@@ -22,13 +22,13 @@ const WEIGHT: u64 = 1 << 1;
 /// One copy of the superblock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Superblock {
-    /// Identity of this format of the device.
+    /// Identity of this formatting of the device.
     pub uuid: Uuid,
-    /// What key hashes are keyed with.
+    /// The key of the key hashes.
     pub secret: Secret,
     /// How the device is divided.
     pub layout: Layout,
-    /// What the device uses that not every version of this program knows.
+    /// Features in use that not every version of this program knows.
     pub features: Features,
     /// Raised before the first mutation after each open.
     pub epoch: u32,
@@ -38,8 +38,7 @@ pub struct Superblock {
     pub formatted_at: i64,
     /// Cache time and wall clock when this copy was written.
     pub time: TimePair,
-    /// How long ago entries of this epoch and earlier ones were stored nobody knows; 0 if there are
-    /// none.
+    /// The age of entries of this epoch and earlier ones is unknown; 0 if there are none.
     pub unknown_age: u32,
 }
 
@@ -50,7 +49,7 @@ impl Superblock {
         let mut bytes = [0; SUPERBLOCK_LEN];
         put(&mut bytes, 0, &MAGIC);
         put(&mut bytes, 8, &FORMAT_VERSION.to_le_bytes());
-        // Of features that may be ignored none is kept: who ignores one does not keep it true.
+        // Drops the compatible features: a program that ignores one does not keep it valid.
         put(&mut bytes, 16, &self.features.incompatible.to_le_bytes());
         put(&mut bytes, 24, &self.features.read_only_compatible.to_le_bytes());
         put(&mut bytes, 40, &self.uuid.0);
@@ -136,8 +135,8 @@ impl Superblock {
     }
 }
 
-/// Whether bytes are set that no feature announces. Where a feature without a name here is in use,
-/// nobody knows which those are.
+/// Whether bytes are set that no feature announces. False if an unnamed feature is in use: nobody knows
+/// which bytes it announces.
 fn has_reserved(bytes: &[u8], features: Features) -> bool {
     let used = |range: &Range<usize>| bytes[range.clone()].iter().any(|byte| *byte != 0);
     !features.has_nameless()
@@ -162,7 +161,7 @@ mod tests {
         }
     }
 
-    /// The sample with bytes set, sound by its checksum.
+    /// The sample with some bytes replaced and a valid checksum.
     fn with(set: &[(usize, u8)]) -> [u8; SUPERBLOCK_LEN] {
         let mut bytes = sample().encode();
         for (at, byte) in set {
@@ -226,7 +225,7 @@ mod tests {
             "unknown feature: two_logs, slot_records, purge_records"
         );
         assert_eq!(refusal(&[(23, 0x80)]), "unknown feature: bit 63");
-        // Its bytes are its own.
+        // A known feature's bytes count as announced.
         assert_eq!(refusal(&[(16, 1), (56, 9)]), "unknown feature: members");
     }
 

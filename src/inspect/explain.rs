@@ -1,5 +1,5 @@
-//! Why a key is a hit or a miss, and what fills a region. Owns the reasons; follows recovery in what
-//! counts, so that an answer is what a store opened now would give.
+//! Why a key is a hit or a miss, and what fills a region. Owns the reasons. Uses the rules of recovery,
+//! so that the answer is what a store opened now would give.
 
 use crate::clock::{Clock, Timestamp};
 use crate::device::DeviceError;
@@ -16,31 +16,31 @@ use crate::store::{Location, SlotWalk, first_piece_offset, sound_slot};
 /// What became of one version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// A lookup gives it.
+    /// A lookup returns it.
     Fresh,
-    /// A lookup gives it to callers that ask for stale entries.
+    /// Only a lookup that accepts stale entries returns it.
     Stale,
-    /// The same: how old it is is not known.
+    /// The same, because its age is unknown.
     AgeUnknown,
-    /// Its time is up.
+    /// It is past its end.
     Expired,
     /// It is older than the last purge of everything.
     Purged {
         /// Entries below this sequence are gone.
         floor: Sequence,
     },
-    /// The key was removed or overwritten since.
+    /// The key was removed or overwritten later.
     Killed {
-        /// The change that did it.
+        /// The sequence of that change.
         by: Sequence,
-        /// The region that says so.
+        /// The region that has the change.
         region: u32,
-        /// Whether it left a newer version; else it was a removal, or one that is gone.
+        /// Whether a newer version killed it; else a tombstone did, perhaps of a version that is gone.
         by_version: bool,
     },
-    /// Its bytes are not what was written.
+    /// Its bytes are damaged.
     Damaged(Damage),
-    /// Its region's bytes there cannot be read.
+    /// Its bytes cannot be read.
     Unreadable,
     /// Pieces of its body were evicted.
     Incomplete {
@@ -62,24 +62,24 @@ pub struct Explained {
     pub sequence: Sequence,
     /// What became of it.
     pub fate: Fate,
-    /// Whether its bytes are what was written, or the damage.
+    /// Whether it is sound, or the damage.
     pub sound: Result<(), Fate>,
     /// Its header, if that is sound.
     pub header: Option<EntryHeader>,
-    /// Where its body is, if it is the head of a large object.
+    /// Describes the body, if this is the head of a large object.
     pub head: Option<ObjectHead>,
 }
 
-/// A key: what would be answered, and all that the device has of it.
+/// What a lookup of a key would return, and everything that the device has of it.
 #[derive(Clone, Debug)]
 pub struct ExplainedKey {
     /// Hash of the key on this device.
     pub key_hash: u64,
-    /// Every version, the newest first.
+    /// All versions, the newest first.
     pub versions: Vec<Explained>,
-    /// Tombstones of the key, other than those of its versions, and their regions.
+    /// Tombstones of the key, other than those of its versions, with their regions.
     pub kills: Vec<(u32, Kill)>,
-    /// Entries with the key's hash that are another key's.
+    /// Entries of other keys with the same hash.
     pub collisions: u64,
     /// Regions that could not be read.
     pub unreadable_regions: u64,
@@ -90,9 +90,9 @@ pub struct ExplainedKey {
 pub enum Filling {
     /// Nothing, or padding.
     Nothing,
-    /// Entries that were removed, overwritten or purged, or have expired.
+    /// Entries that are removed, overwritten, purged or expired.
     Dead,
-    /// Entries that may be found.
+    /// Entries that a lookup may find.
     Live,
     /// Tombstones.
     Kills,
@@ -102,11 +102,11 @@ pub enum Filling {
     Header,
     /// The footer.
     Footer,
-    /// Something damaged.
+    /// Damaged bytes.
     Damaged,
 }
 
-/// Sums over the slots of a region, in bytes and in number.
+/// Number and bytes of some slots of a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// How many.
@@ -115,14 +115,14 @@ pub struct Share {
     pub bytes: u64,
 }
 
-/// A region in full.
+/// All about a region.
 #[derive(Clone, Debug)]
 pub struct ExplainedRegion {
-    /// What it is and how much it holds.
+    /// Its state and totals.
     pub survey: RegionSurvey,
-    /// Which part of the index snapshot it is, if so.
+    /// Its part of the index snapshot, if it holds one.
     pub snapshot: Option<SnapshotPartSurvey>,
-    /// Where the footer begins in the region; the region's size if it has none.
+    /// Byte offset of the footer in the region; the region's size if there is none.
     pub footer_start: u64,
     /// Whole objects.
     pub objects: Share,
@@ -132,21 +132,21 @@ pub struct ExplainedRegion {
     pub slices: Share,
     /// Slots of tombstones.
     pub kill_slots: Share,
-    /// Entries that may be found.
+    /// Entries that a lookup may find.
     pub live: Share,
     /// Entries that were removed, overwritten or purged.
     pub dead: Share,
-    /// Entries whose time is up.
+    /// Entries past their end.
     pub expired: Share,
     /// When the last of its entries expires.
     pub keep_until: Timestamp,
-    /// What fills each page, in order; where several things do, the last of [`Filling`].
+    /// What fills each page, in order; of several things in one page the last of [`Filling`].
     pub map: Vec<Filling>,
     /// Bytes of a page of the map.
     pub page: u64,
 }
 
-/// Most pages of a map.
+/// Most pages in a map.
 const MAP_PAGES_MAX: u64 = 1024;
 
 impl Share {
@@ -165,8 +165,8 @@ struct Gathered {
 }
 
 impl Inspection {
-    /// Tells what a lookup of `key` would find and why. `clock` is set to the time of the
-    /// device, as by a start.
+    /// Tells what a lookup of `key` would return and why. Sets `clock` to the time of the device, as a
+    /// start does.
     pub async fn explain_key(&self, clock: &Clock, key: &[u8]) -> ExplainedKey {
         let key_hash = self.hasher.object(key);
         let down = clock.resume(self.superblocks.best.time);
@@ -187,7 +187,7 @@ impl Inspection {
             if let Ok(Ok((header, slot))) = &found
                 && slot.get(header.key_range()) != Some(key)
             {
-                // A start tells keys apart by their hash alone: it kills what is older.
+                // A start tells keys apart by hash alone: this entry kills older ones.
                 explained.collisions += 1;
                 newer = newer.or(Some((*region, record.sequence)));
                 continue;
@@ -236,7 +236,7 @@ impl Inspection {
         (record.sequence < floor).then_some(Fate::Purged { floor })
     }
 
-    /// Reads one slot whole: what it is, or why it is not sound.
+    /// Reads one whole slot; gives the damage if it is not sound.
     async fn slot(
         &self,
         region: u32,
@@ -251,7 +251,7 @@ impl Inspection {
         Ok(sound_slot(slot, seed, record.offset).map(|header| (header, slot.to_vec())))
     }
 
-    /// Everything on the device that decides what is live, and what there is of one key.
+    /// Gathers everything that decides which entries are live, and all versions of one key.
     async fn gather_for(&self, clock: &Clock, key_hash: Option<u64>) -> Gathered {
         let mut versions = Versions::default();
         let (mut records, mut kills, mut unreadable_regions) = (Vec::new(), Vec::new(), 0);
@@ -276,7 +276,7 @@ impl Inspection {
         Gathered { live, records, kills, unreadable_regions }
     }
 
-    /// Tells everything about a region. All other regions are looked at too, to tell what is live.
+    /// Tells all about a region. Looks at all other regions too, to know what is live.
     ///
     /// # Errors
     /// The region cannot be read.
@@ -343,7 +343,7 @@ impl Inspection {
         Ok(explained)
     }
 
-    /// Adds an entry to the sums of its region.
+    /// Adds an entry to the totals of its region.
     fn judge(
         &self,
         explained: &mut ExplainedRegion,
@@ -366,7 +366,7 @@ impl Inspection {
             }
             _ => live.objects.binary_search(&location).is_ok(),
         };
-        // A touched region's footer understates lifetimes: only the header of the entry knows.
+        // The footer of a touched region understates lifetimes: only the entry's header knows.
         let expired = record.keep_until <= now && !sight.touched;
         match (is_newest, expired) {
             (false, _) => explained.dead.add(len),
@@ -385,7 +385,7 @@ impl Inspection {
     }
 }
 
-/// The map of a region while it is drawn.
+/// The map of a region while it is filled in.
 struct Drawing {
     page: u64,
     pages: Vec<Filling>,
@@ -452,7 +452,7 @@ fn index(offset: u64) -> usize {
 }
 
 impl ExplainedKey {
-    /// Whether a lookup gives the key now, if it does not ask for stale entries.
+    /// Whether a lookup that does not accept stale entries finds the key now.
     #[must_use]
     pub fn is_hit(&self) -> bool {
         self.versions.iter().any(|version| version.fate == Fate::Fresh)

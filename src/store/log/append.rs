@@ -1,4 +1,4 @@
-//! Appending to the open region, and its change. Owns where the next slot goes.
+//! Appends to the open region, and opens the next one. Owns where the next slot goes.
 
 use crate::clock::Timestamp;
 use crate::device::Part;
@@ -12,7 +12,7 @@ use crate::store::log::slot::{Slot, SlotSize};
 use crate::store::log::write::Ticket;
 use crate::store::place::Place;
 
-/// Where a slot will be. Valid until the append lock is released.
+/// A reserved place for a slot. Valid until the append lock is released.
 #[derive(Clone, Copy, Debug)]
 pub struct Reservation {
     /// Region of the slot.
@@ -21,12 +21,11 @@ pub struct Reservation {
     pub offset: u64,
     /// Length of the slot in bytes.
     pub slot_len: u64,
-    /// Both, in the life in which the slot is written.
+    /// The same as a place in the region's generation.
     pub place: Place,
 }
 
-/// An append whose bytes are to be copied when the append lock is released; then
-/// [`Log::end_fill`] is due.
+/// An append whose bytes are copied after the append lock is released; call [`Log::end_fill`] then.
 pub struct Unfilled {
     region: u32,
     offset: u64,
@@ -36,14 +35,14 @@ pub struct Unfilled {
 }
 
 impl Unfilled {
-    /// Copies the slot that was appended to its place.
+    /// Copies the appended slot to its place.
     pub fn fill(&mut self, slot: &Slot<'_>) {
         slot.write_into(&mut self.part, &self.header, self.seed, self.offset);
     }
 }
 
 impl Log {
-    /// Finds the place of a slot of this size, opening a region or a chunk where needed.
+    /// Reserves a place for a slot of this size; opens a region or a chunk if needed.
     ///
     /// # Errors
     /// There is no room right now.
@@ -63,7 +62,7 @@ impl Log {
         if self.chunks.backlog() > backlog_max {
             return Err(NoRoom::Backlog);
         }
-        // Also where the open region has room: the last one is not for stores.
+        // Even if the open region has room: the last one is not for stores.
         if appender == Appender::Client && self.free.len() < FREE_RESERVE {
             return Err(NoRoom::Regions);
         }
@@ -105,7 +104,7 @@ impl Log {
             region,
             generation,
             seed: self.regions.seed_of(self.regions.life_of(region, generation)),
-            // Growing it later would be a copy under the append lock.
+            // Growing it later would copy under the append lock.
             footer: Footer {
                 records: Vec::with_capacity(self.records_expected),
                 kills: Vec::new(),
@@ -115,8 +114,8 @@ impl Log {
         Ok(())
     }
 
-    /// Appends the slot at its reservation and gives the append's ticket. What is given with it
-    /// must be filled at once, without waiting for anything but the append lock.
+    /// Appends the slot at its reservation; gives its ticket. Fill the returned append at once, without
+    /// waiting for anything but the append lock.
     pub fn append(
         &mut self,
         at: Reservation,
@@ -162,7 +161,7 @@ impl Log {
         (self.appended, unfilled)
     }
 
-    /// All bytes of an append were copied.
+    /// All bytes of an append are copied.
     pub fn end_fill(&mut self, unfilled: Unfilled) {
         self.chunks.end_part(unfilled.region, unfilled.offset, unfilled.part);
     }

@@ -1,5 +1,5 @@
-//! The bytes of the log that are in memory: the chunk that takes appends, and chunks on their way to
-//! the device. Owns their buffers and what waits to be written; knows neither keys nor sequences.
+//! The bytes of the log in memory (the write buffer): the chunk that takes appends, and chunks on their
+//! way to the device. Owns their buffers and the queue of writes; knows neither keys nor sequences.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,16 +10,16 @@ use crate::format::{Layout, round_up};
 use crate::store::log::placement;
 use crate::store::log::write::{AfterWrite, PendingWrite, Ready, SealedRegion, Ticket};
 
-/// Most bytes that are copied under the append lock.
+/// Most bytes copied under the append lock.
 pub const COPY_LEN_MAX: usize = 8 << 10;
 /// Memory of a chunk in bytes, and the size of most writes to the device.
 const CHUNK_LEN: u64 = 1 << 20;
-/// What is added to it for the header, key and checksums of a slot as long as a chunk.
+/// Added to a chunk for the header, key and checksums of a slot that fills it.
 const CHUNK_MARGIN: u64 = 4 << 10;
 /// Chunk buffers kept for reuse.
 const SPARE_MAX: usize = 16;
 
-/// What is in memory of a range of a region.
+/// How much of a range of a region is in memory.
 pub enum InMemory<'a> {
     /// Not all of it.
     No,
@@ -31,9 +31,9 @@ pub enum InMemory<'a> {
     Shared(FilledPart),
 }
 
-/// Where bytes of the open region are that are to be changed.
+/// Where bytes of the open region are that must be changed.
 pub enum Found<'a> {
-    /// In memory, where others fill or read them.
+    /// In memory, but others fill or read them.
     InUse,
     /// On the device only.
     Written,
@@ -41,11 +41,11 @@ pub enum Found<'a> {
     Memory(&'a mut [u8]),
 }
 
-/// What waits for the device.
+/// Something that waits to be written.
 enum Waiting {
     Write(PendingWrite),
-    /// The frozen chunk with this number, as soon as all of its slots are filled; with it all
-    /// appends up to the ticket are written.
+    /// The frozen chunk with this number, ready once all its slots are filled. Completes all appends up
+    /// to the ticket.
     Chunk(u64, Ticket),
     Footer(SealedRegion),
 }
@@ -60,7 +60,7 @@ struct Frozen {
     number: u64,
     region: u32,
     start: u64,
-    /// Where the next chunk begins; the buffer may be longer.
+    /// Where the next chunk begins; the buffer may reach further.
     end: u64,
     buf: PartedBuf,
 }
@@ -71,19 +71,19 @@ pub struct Chunks {
     memory_alignment: usize,
     /// The region that takes appends.
     region: u32,
-    /// Where in it the next append may begin; the open chunk ends there.
+    /// Offset in `region` where the next append may begin: the end of the open chunk.
     cursor: u64,
     open: Option<Open>,
     frozen: Vec<Frozen>,
     frozen_count: u64,
     spare: Vec<AlignedBuf>,
-    /// In the order of the log: nothing is written before what stands ahead of it.
+    /// In log order: nothing is written before what is ahead of it.
     waiting: VecDeque<Waiting>,
     backlog: u64,
 }
 
 impl Chunks {
-    /// No chunks of a device's log.
+    /// The log of a device without any chunk.
     pub fn new(layout: Layout, memory_alignment: usize) -> Chunks {
         Chunks {
             layout,
@@ -99,14 +99,14 @@ impl Chunks {
         }
     }
 
-    /// A buffer of zeros that can be written to the device.
+    /// A zeroed buffer that can be written to the device.
     pub fn buffer(&self, len: u64) -> AlignedBuf {
         AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX), self.memory_alignment)
     }
 
     // Appending.
 
-    /// Goes on in another region, behind the block of its header.
+    /// Continues in another region, after its header block.
     pub fn begin(&mut self, region: u32) {
         debug_assert!(self.open.is_none(), "the last region was ended");
         (self.region, self.cursor) = (region, u64::from(self.layout.alignment));
@@ -117,7 +117,7 @@ impl Chunks {
         self.cursor
     }
 
-    /// The offset at which the open chunk has no more room, if one is open.
+    /// The offset up to which the open chunk has room, if one is open.
     pub fn room_until(&self) -> Option<u64> {
         let end = |open: &Open| (open.start + open.buf.len() as u64).min(self.layout.region_size);
         self.open.as_ref().map(end)
@@ -133,14 +133,14 @@ impl Chunks {
         self.open = Some(Open { start, buf: PartedBuf::new(buf) });
     }
 
-    /// With room for a full slice, of which there are many, and a little beside it.
+    /// Room for a full slice, the most common large slot, and a little more.
     fn usual_len(&self) -> u64 {
         let len = CHUNK_LEN.min(self.layout.region_size / 4) + CHUNK_MARGIN;
         round_up(len, u64::from(self.layout.alignment))
     }
 
-    /// The length of a buffer that [`Chunks::add_spare`] is to be given, if the next chunk would
-    /// have to wait for its memory to be zeroed.
+    /// The length of a buffer to pass to [`Chunks::add_spare`], if the next chunk would otherwise wait
+    /// for its memory to be zeroed.
     pub fn wants_spare(&self) -> Option<u64> {
         self.spare.is_empty().then(|| self.usual_len())
     }
@@ -150,24 +150,24 @@ impl Chunks {
         self.memory_alignment
     }
 
-    /// Keeps a buffer for a chunk, if it has the length of one.
+    /// Keeps a buffer for a later chunk, if it has the right length.
     pub fn add_spare(&mut self, buf: AlignedBuf) {
         if self.spare.len() < SPARE_MAX && buf.len() as u64 == self.usual_len() {
             self.spare.push(buf);
         }
     }
 
-    /// The bytes of an append at a range of the region, with zeros between it and the one before.
+    /// The bytes of an append at a range of the region; pads with zeros after the previous one.
     ///
     /// # Panics
-    /// Panics without an open chunk that has room.
+    /// Panics if there is no open chunk with room.
     pub fn append(&mut self, range: Range<u64>) -> &mut [u8] {
         let (buf, range) = self.advance(range);
         buf.append(range)
     }
 
-    /// As [`Chunks::append`], to be filled without the chunks: until [`Chunks::end_part`] nobody sees
-    /// the bytes, and they are not written.
+    /// As [`Chunks::append`], but the bytes are filled elsewhere: nobody reads or writes them until
+    /// [`Chunks::end_part`].
     ///
     /// # Panics
     /// As [`Chunks::append`].
@@ -183,10 +183,10 @@ impl Chunks {
         (&mut open.buf, within(open.start, range))
     }
 
-    /// The part that was appended at `offset` of a region is filled.
+    /// Returns the filled part of the append at `offset` of a region.
     ///
     /// # Panics
-    /// Panics if it was appended elsewhere.
+    /// Panics if the part was appended elsewhere.
     pub fn end_part(&mut self, region: u32, offset: u64, part: Part) {
         match self.open.as_mut().filter(|open| self.region == region && offset >= open.start) {
             Some(open) => open.buf.end_part(part),
@@ -198,20 +198,20 @@ impl Chunks {
         }
     }
 
-    // Towards the device.
+    // Writing to the device.
 
-    /// Has bytes written at an offset of a region.
+    /// Queues a write of bytes at an offset of a region.
     pub fn push(&mut self, region: u32, offset: u64, slice: WriteSlice, after: AfterWrite) {
         self.waiting.push_back(Waiting::Write(PendingWrite { region, offset, slice, after }));
     }
 
-    /// Has the footer of a region written behind what waits already.
+    /// Queues the footer of a region behind what waits already.
     pub fn push_footer(&mut self, sealed: SealedRegion) {
         self.waiting.push_back(Waiting::Footer(sealed));
     }
 
-    /// Hands the open chunk, if there is one, to the device; `ticket` is the last append's. Appends
-    /// go on in the next block.
+    /// Hands the open chunk, if there is one, to the device; `ticket` is that of the last append.
+    /// Appends continue in the next block.
     pub fn freeze(&mut self, ticket: Ticket) {
         let Some(mut open) = self.open.take() else { return };
         if self.cursor == open.start {
@@ -230,7 +230,7 @@ impl Chunks {
         self.waiting.push_back(Waiting::Chunk(number, ticket));
     }
 
-    /// Whether anything was appended that was not handed to the device.
+    /// Whether any append was not handed to the device yet.
     pub fn has_tail(&self) -> bool {
         self.open.as_ref().is_some_and(|open| self.cursor > open.start)
     }
@@ -251,7 +251,7 @@ impl Chunks {
         frozen.all(|frozen| frozen.buf.is_filled())
     }
 
-    /// Takes what waits, up to a chunk that is not filled yet.
+    /// Takes what waits, up to the first chunk that is not filled yet.
     pub fn take_ready(&mut self, ready: &mut Ready) {
         while self.has_ready()
             && let Some(first) = self.waiting.pop_front()
@@ -284,7 +284,7 @@ impl Chunks {
         self.backlog
     }
 
-    /// A write is done, well or not: what it held in memory goes.
+    /// A write ended, well or not: drops its memory.
     pub fn written(&mut self, write: PendingWrite) {
         let len = write.slice.range.len() as u64;
         match write.after {
@@ -328,7 +328,7 @@ impl Chunks {
         frozen.map(|frozen| frozen.start).chain(open).min()
     }
 
-    /// The bytes `range`, none of them frozen, of the region that takes appends.
+    /// Finds the bytes `range` of the region that takes appends; none of them may be frozen.
     pub fn find(&mut self, range: Range<u64>) -> Found<'_> {
         match self.open.as_mut().filter(|open| range.start >= open.start) {
             None => Found::Written,
@@ -468,7 +468,7 @@ mod tests {
         }
         assert_eq!((chunks.backlog(), chunks.wants_spare()), (0, None));
         assert!(bytes(&mut chunks, 1, 4096..5000).is_none());
-        // What was there before is not seen behind the next append.
+        // Padding is zero, not what the buffer held before.
         chunks.open(100);
         chunks.append(8192..8200).fill(2);
         chunks.freeze(7);

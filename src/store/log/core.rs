@@ -17,16 +17,16 @@ pub struct OpenRegion {
     pub(super) generation: Sequence,
     pub(super) seed: Seed,
     pub(super) footer: Footer,
-    /// A write to it failed: use it no more.
+    /// A write to the region failed: it takes no more.
     pub(super) broken: bool,
 }
 
-/// Regions whose entries recovery found although something on the device is missing.
+/// Regions whose entries recovery found although a header or footer is missing.
 #[derive(Default)]
 pub struct Incomplete {
-    /// Those that a crash left without a footer, and the footer that they should have.
+    /// Regions without a footer after a crash, and the footer that each should have.
     pub unsealed: HashMap<u32, Footer>,
-    /// Those whose header is damaged, or of an earlier life than their footer.
+    /// Regions whose header is damaged, or of an earlier generation than their footer.
     pub headerless: Vec<u32>,
 }
 
@@ -38,34 +38,34 @@ pub struct Log {
     pub(super) open: Option<OpenRegion>,
     pub(super) chunks: Chunks,
     pub(super) purges: PurgeLog,
-    /// What was taken to be written has all appends up to this ticket.
+    /// Appends up to this ticket were taken to be written.
     pub(super) taken: Ticket,
-    /// The tail was to be written when something ahead of it was not filled.
+    /// The tail was due, but an append ahead of it was not filled.
     pub(super) tail_is_late: bool,
-    /// Entries in the last region that was sealed.
+    /// Entries in the last sealed region: as many are expected in the next.
     pub(super) records_expected: usize,
     pub(super) free: VecDeque<u32>,
     pub(super) appended: Ticket,
-    /// What recovery found incomplete, to be written once the epoch is raised.
+    /// Headers and footers that recovery found missing, to be written once the epoch is raised.
     pub(super) incomplete: Incomplete,
     pub(super) recovering: bool,
     pub(super) superblock: Superblock,
     pub(super) superblock_dirty: bool,
     /// Entries were changed in place on the device since the last round of the flusher.
     pub(super) modified: bool,
-    /// Entries of a region were dropped from the index, and the region is not durably free yet.
+    /// A region's entries were dropped from the index, and it is not durably free yet.
     pub(super) freeing: bool,
     /// Removals whose tombstones are not durable yet.
     pub(super) removals: Removals,
     pub(super) reinsert_credit: u64,
     /// Bytes that clients stored since the device was opened.
     pub(super) stored: u64,
-    /// The flusher will come for the tail by itself.
+    /// The flusher has a deadline for the tail.
     pub(super) tail_is_due: bool,
 }
 
 impl Log {
-    /// The log of a device just opened, of which no region is known to be free yet.
+    /// The log of a device just opened, with no region known to be free yet.
     pub fn new(
         superblock: Superblock,
         regions: Arc<RegionTable>,
@@ -96,12 +96,12 @@ impl Log {
         }
     }
 
-    /// The superblock as it should be, and whether it still has to be written.
+    /// The superblock as it should be, and whether it is still to be written.
     pub fn superblock(&self) -> (Superblock, bool) {
         (self.superblock, self.superblock_dirty)
     }
 
-    /// The alignment in memory of what is written, in bytes.
+    /// The memory alignment of write buffers, in bytes.
     pub fn memory_alignment(&self) -> usize {
         self.chunks.memory_alignment()
     }
@@ -111,20 +111,20 @@ impl Log {
         self.appended
     }
 
-    /// Something was changed in place on the device: it needs a flush like an append. Gives the
-    /// ticket with which it is durable.
+    /// Notes a change in place on the device, which needs a flush like an append. Gives the ticket with
+    /// which it is durable.
     pub fn note_modified(&mut self) -> Ticket {
         self.modified = true;
         self.appended += 1;
         self.appended
     }
 
-    /// Whether anything was changed in place since this was last asked.
+    /// Whether anything was changed in place since the last call.
     pub fn take_modified(&mut self) -> bool {
         std::mem::take(&mut self.modified)
     }
 
-    /// Whether the index has all that the device would show after a start.
+    /// Whether the index has every entry that a start would find on the device.
     pub fn is_indexed(&self) -> bool {
         !self.lacks_words() && self.removals.waiting_count() == 0
     }

@@ -1,5 +1,5 @@
-//! Epochs, sequence numbers and the superblock that announces them. Owns that no number is drawn of an
-//! epoch that is not durable.
+//! Epochs and the superblock that announces them. Owns that no sequence is drawn in an epoch that is
+//! not durable.
 
 use crate::clock::TimePair;
 use crate::format::Sequence;
@@ -9,9 +9,8 @@ use crate::store::log::core::Log;
 use crate::store::log::write::Ticket;
 
 impl Log {
-    /// Has the first epoch of this life written; no sequence may be drawn before it is durable with the
-    /// ticket given. However often it is asked for, the epoch is one higher than at the open. `None`
-    /// if it began already.
+    /// Has the first epoch of this run written. No sequence may be drawn before it is durable, with the
+    /// ticket returned. Repeated calls raise it only once. `None` if it has begun already.
     pub fn raise_epoch(&mut self, now: TimePair) -> Option<Ticket> {
         if self.has_epoch() {
             return None;
@@ -34,7 +33,7 @@ impl Log {
         }
     }
 
-    /// Whether an epoch could begin but for want of a free region.
+    /// Whether only a free region is missing for the next epoch to begin.
     pub fn is_epoch_held_up(&self) -> bool {
         self.sequences.may_begin()
     }
@@ -47,12 +46,12 @@ impl Log {
     /// Whether `appender` may draw sequences.
     ///
     /// # Errors
-    /// The next epoch has to be durable first.
+    /// The next epoch must be durable first.
     pub fn check_epoch(&self, appender: Appender) -> Result<(), NoRoom> {
         if self.sequences.has_room(appender) { Ok(()) } else { Err(NoRoom::Epoch) }
     }
 
-    /// Above all sequences of entries that there are, and not above those that will be drawn.
+    /// A bound above all sequences of present entries and not above later ones.
     pub fn sequences_end(&self) -> Sequence {
         self.sequences.next().unwrap_or(Sequence::first_of(self.coming_epoch()))
     }
@@ -63,24 +62,25 @@ impl Log {
         if self.sequences.is_raising() { epoch } else { epoch.saturating_add(1) }
     }
 
-    /// Draws a name that nothing else has.
+    /// Draws a unique name for a large object.
     ///
     /// # Errors
-    /// The next epoch has to be durable first.
+    /// The next epoch must be durable first.
     pub fn draw_name(&mut self) -> Result<Sequence, NoRoom> {
         self.check_epoch(Appender::Client)?;
         Ok(self.draw())
     }
 
-    /// Draws the next sequence. Called under the append lock, and for a publication under the bucket lock too.
+    /// Draws the next sequence. Call it under the append lock, and for a publication under the bucket
+    /// lock too.
     ///
     /// # Panics
-    /// Panics when the epoch's counter is used up: [`Log::reserve`] and [`Log::check_epoch`] tell before.
+    /// Panics if the epoch is used up: call [`Log::reserve`] or [`Log::check_epoch`] first.
     pub fn draw(&mut self) -> Sequence {
         self.sequences.draw()
     }
 
-    /// Has the superblock written again with this time; gives the ticket with which it is durable.
+    /// Has the superblock rewritten with this time; gives the ticket with which it is durable.
     pub fn renew_superblock(&mut self, now: TimePair) -> Ticket {
         self.superblock.time = now;
         self.superblock_dirty = true;
@@ -88,18 +88,18 @@ impl Log {
         self.appended
     }
 
-    /// Whether the purge floor that holds is on the device.
+    /// Whether the present purge floor is on the device.
     pub fn is_floor_durable(&self) -> bool {
         self.regions.dead_below() >= self.superblock.purge_floor
     }
 
-    /// Has it on record, with the next superblock that is written, which entries are of unknown age.
+    /// Records, with the next superblock write, up to which epoch entries are of unknown age.
     pub fn set_unknown_age(&mut self, epoch: u32) {
         self.superblock.unknown_age = epoch;
     }
 
-    /// Makes every entry with a sequence below `floor` dead, none of which is in the open region. Gives
-    /// the floor that holds from now on and the ticket with which it is durable.
+    /// Makes every entry with a sequence below `floor` dead; the open region may hold none of them.
+    /// Gives the floor that holds from now on, and the ticket with which it is durable.
     pub fn raise_purge_floor_to(&mut self, floor: Sequence, now: TimePair) -> (Sequence, Ticket) {
         self.superblock.purge_floor = self.superblock.purge_floor.max(floor);
         (self.superblock.purge_floor, self.renew_superblock(now))

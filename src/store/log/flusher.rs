@@ -1,5 +1,5 @@
-//! The one task that writes the log. Owns the order superblock, data, a flush for the headers in
-//! it, footers, flush, and tells waiters when their change is durable.
+//! The task that alone writes the log. Owns the order: superblock, data, a flush for the region headers
+//! among it, footers, flush. Tells waiters when their change is durable.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,24 +19,24 @@ use crate::store::superblock::write_superblock;
 /// Longest time that a written change may stay unflushed.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When the flusher has something to do.
+/// When the flusher has to act.
 #[derive(Default)]
 struct Deadlines {
     /// The tail must be written by then.
     tail: Option<Instant>,
     /// Written changes must be flushed by then.
     sync: Option<Instant>,
-    /// A device that failed is tried again then.
+    /// When to try a device again that failed.
     retry: Option<Instant>,
 }
 
-/// What one round has to do.
+/// Work of one round.
 struct Round {
     writes: Vec<PendingWrite>,
     /// All changes up to this ticket are on the device once `writes` are.
     complete: Ticket,
     superblock: Option<Superblock>,
-    /// Something was written that needs a flush.
+    /// Something was written and needs a flush.
     wrote: bool,
     sync: bool,
 }
@@ -75,11 +75,11 @@ impl Flusher {
         }
     }
 
-    /// False while the device fails and it is not time to try it: what there is to write waits.
+    /// False while the device fails and the next attempt is not due: writes wait.
     async fn may_write(&mut self) -> bool {
         let Some(retry_at) = self.store.shared.durability.health.retry_at() else { return true };
         if self.store.shared.is_stopping() {
-            // There is no later: what waits is written now or lost.
+            // The store stops: what waits is written now or lost.
             self.store.shared.durability.health.end_pause();
             return true;
         }
@@ -96,7 +96,7 @@ impl Flusher {
         let (superblock, _) = self.store.shared.log.lock().superblock();
         if let Err(error) = write_superblock(&self.store.shared.device, &superblock).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "the device still fails");
-            // It may have been the flush that failed.
+            // If the flush failed, earlier writes may be lost too.
             self.store.shared.log.lock().fail();
             self.footers.failed();
             self.store.shared.durability.health.still_failing();
@@ -138,7 +138,7 @@ impl Flusher {
             self.store.shared.signals.wake_reclaimer.notify_one();
         }
         if ok {
-            // What was written has made room.
+            // The writes have made room.
             if self.footers.are_many() || (wrote && removals_wait) {
                 self.store.shared.signals.wake_flusher.notify_one();
             }
@@ -148,7 +148,7 @@ impl Flusher {
                 self.deadlines.sync.get_or_insert_with(|| Instant::now() + SYNC_INTERVAL);
             }
         } else {
-            // Not at once again: a device that refuses flushes refuses the next one too.
+            // Not at once: a device that refuses one flush refuses the next too.
             self.deadlines.sync = Some(Instant::now() + SYNC_INTERVAL);
             count(&self.store.shared.counters.write_errors);
         }
@@ -161,14 +161,14 @@ impl Flusher {
         if !is_blocked && !self.store.shared.durability.waiters.lock().is_empty() {
             self.store.shared.signals.wake_flusher.notify_one();
         }
-        // A round that did nothing ends no wait: who waits for room woke it, and would wake it again.
+        // A round that did nothing must not wake waiters: they woke it, and would wake it again.
         if wrote || sync {
             self.store.shared.signals.changes.notify_waiters();
         }
     }
 
-    /// Writes what a round has to write, each step only if the ones before it went well; gives in
-    /// `done` what was written or given up.
+    /// Writes everything of a round, each step only if the steps before succeeded. Puts into `done`
+    /// what was written or given up.
     async fn write_round(
         &mut self,
         round: Round,
@@ -200,8 +200,8 @@ impl Flusher {
         Ok(())
     }
 
-    /// Writes the header of a region once more: as it is now, for a touch may have marked it, or as it
-    /// was to be.
+    /// Writes the header of a region again: its present form, as a touch may have changed it, or the
+    /// form that was lost.
     async fn write_header_again(
         &self,
         region: u32,
@@ -235,7 +235,7 @@ impl Flusher {
                 && log.is_epoch_wanted()
                 && !self.store.shared.durability.health.is_refusing()
             {
-                // A purge waits for it that nobody waits for any more.
+                // A purge wanted the epoch; its caller may be gone.
                 log.raise_epoch(self.store.shared.clock.pair());
             }
             log.raise_epoch_if_due(self.store.shared.clock.pair());
@@ -265,7 +265,7 @@ impl Flusher {
         Round { writes, complete, superblock: dirty.then_some(superblock), wrote, sync }
     }
 
-    /// Writes pieces, side by side.
+    /// Writes pieces in parallel.
     async fn write_pieces(
         &self,
         writes: Vec<PendingWrite>,
@@ -280,7 +280,8 @@ impl Flusher {
         written.into_iter().collect()
     }
 
-    /// Writes both copies, one durable before the other is begun, so that one is always whole.
+    /// Writes both copies; the first is durable before the second is begun, so that one is always
+    /// whole.
     pub(in crate::store) async fn write_superblock(
         &self,
         superblock: &Superblock,
@@ -295,8 +296,8 @@ impl Flusher {
     fn superblock_written(&self, superblock: &Superblock) {
         let now = self.store.shared.clock.now();
         if self.store.shared.log.lock().superblock_written(superblock, now) {
-            // The region that ended with the last epoch, and what recovery found missing of regions, is
-            // written now; until then they cannot be reclaimed.
+            // Now write the footer of the region that ended with the last epoch, and the headers and
+            // footers that recovery found missing: until then those regions cannot be reclaimed.
             self.store.shared.signals.wake_flusher.notify_one();
             self.tell_epoch_began();
         }
@@ -310,7 +311,7 @@ impl Flusher {
 
 impl Deadlines {
     fn next(&self) -> Option<Instant> {
-        // Before the retry nothing is written, so nothing else is due.
+        // Nothing is written before the retry, so nothing else is due.
         self.retry.or([self.tail, self.sync].into_iter().flatten().min())
     }
 }

@@ -1,6 +1,6 @@
-//! Footers on their way to the device. Owns their order behind the headers of their regions: a
-//! footer without a durable header could turn up after a crash in a region that passes for free, and
-//! bring back what was purged since.
+//! Footers on their way to the device. Owns that each is written after its region's header is durable:
+//! after a crash, a footer without a header could appear in a region that counts as free, and bring
+//! back purged entries.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use crate::device::WriteSlice;
 use crate::planted::{self, Bug};
 use crate::store::log::write::{AfterWrite, PendingWrite};
 
-/// The footers that are not written yet, and what they wait for.
+/// The footers that wait, and the headers they wait for.
 pub(in crate::store) struct Footers {
     waiting: Vec<PendingWrite>,
-    /// Headers handed out since the last flush, by region.
+    /// Headers written since the last flush, by region.
     unflushed: BTreeMap<u32, WriteSlice>,
-    /// Something failed after they were handed out: no later flush tells of them.
+    /// A failure came after these headers were written: a later flush proves nothing about them.
     in_doubt: bool,
     many: usize,
 }
 
 impl Footers {
-    /// None; from `many` on they are too many to wait for the next flush.
+    /// No footers yet; `many` waiting ones justify a flush of their own.
     pub fn new(many: usize) -> Footers {
         Footers {
             waiting: Vec::new(),
@@ -29,7 +29,7 @@ impl Footers {
         }
     }
 
-    /// Takes the footers out of what is to be written, and notes the headers in it.
+    /// Removes the footers from `writes` and keeps them; notes the headers in it.
     pub fn hold_back(&mut self, mut writes: Vec<PendingWrite>) -> Vec<PendingWrite> {
         if planted::is(Bug::FooterBeforeHeader) {
             return writes;
@@ -45,7 +45,7 @@ impl Footers {
         self.waiting.iter().any(|footer| self.unflushed.contains_key(&footer.region))
     }
 
-    /// Whether so many wait that the device is to be flushed for them.
+    /// Whether enough footers wait to flush the device for them.
     pub fn are_many(&self) -> bool {
         self.waiting.len() >= self.many
     }
@@ -60,18 +60,18 @@ impl Footers {
         self.waiting.extract_if(.., |footer| !self.unflushed.contains_key(&footer.region)).collect()
     }
 
-    /// Something failed.
+    /// A write or flush failed.
     pub fn failed(&mut self) {
         self.in_doubt = true;
     }
 
-    /// The headers that must be written again before a flush tells of them, by region.
+    /// The headers to write again before a flush can make them durable, by region.
     pub fn doubtful_headers(&self) -> Vec<(u32, WriteSlice)> {
         let headers = self.unflushed.iter().filter(|_| self.in_doubt);
         headers.map(|(region, header)| (*region, header.clone())).collect()
     }
 
-    /// They were written again.
+    /// The doubtful headers were written again.
     pub fn doubt_ended(&mut self) {
         self.in_doubt = false;
     }

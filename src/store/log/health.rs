@@ -1,5 +1,5 @@
-//! Whether the device takes writes. Owns how many failed in a row and when to try again; does no
-//! I/O and decides about no entry.
+//! Whether the device takes writes. Owns the count of failures in a row and the time of the next
+//! attempt; does no I/O and decides nothing about entries.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Failures in a row from which on changes are refused: a single bad block is left behind with its
-/// region.
+/// Failures in a row from which on changes are refused. One is tolerated: a bad block is left behind
+/// with its region.
 const FAILURES_MIN: u32 = 2;
-/// First and longest pause between two attempts. Each attempt on a full file system gives up a
-/// region, so they get rarer.
+/// First and longest pause between attempts. Each attempt on a full file system gives up a region, so
+/// they become rarer.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
-/// What the last writes of one device came to.
+/// Results of the last writes to a device.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Health {
     refusing: AtomicBool,
@@ -23,13 +23,13 @@ pub(in crate::store) struct Health {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Writes of data that failed since the last one that did not.
+    /// Failed data writes since the last successful one.
     failures: u32,
     retry_at: Option<Instant>,
 }
 
 impl Health {
-    /// Whether changes are refused: the device failed again and again, and was not tried since.
+    /// Whether changes are refused: the device failed repeatedly and no attempt has succeeded since.
     pub fn is_refusing(&self) -> bool {
         self.refusing.load(Ordering::Acquire)
     }
@@ -39,12 +39,12 @@ impl Health {
         self.state.lock().failures > 0
     }
 
-    /// When the device is to be tried, if changes are refused.
+    /// When to try the device again, if changes are refused.
     pub fn retry_at(&self) -> Option<Instant> {
         self.state.lock().retry_at
     }
 
-    /// A write or flush of data failed; gives the pause until the next attempt, if changes are
+    /// Counts a failed write or flush of data. Gives the pause until the next attempt, if changes are
     /// refused from now on.
     pub fn failed(&self) -> Option<Duration> {
         let mut state = self.state.lock();
@@ -58,31 +58,31 @@ impl Health {
         Some(pause)
     }
 
-    /// Has the device tried at once, if it is to be tried at all.
+    /// Makes the next attempt due at once, if changes are refused.
     pub fn hurry(&self) {
         if let Some(retry_at) = &mut self.state.lock().retry_at {
             *retry_at = Instant::now();
         }
     }
 
-    /// An attempt failed: the device is as it was.
+    /// An attempt failed: the next is due after the shortest pause.
     pub fn still_failing(&self) {
         let mut state = self.state.lock();
         state.retry_at = Some(Instant::now() + pause(FAILURES_MIN));
     }
 
-    /// Has writes tried from now on as if nothing had failed; changes stay refused.
+    /// Ends the pause: writes go to the device again, but changes stay refused.
     pub fn end_pause(&self) {
         self.state.lock().retry_at = None;
     }
 
-    /// An attempt succeeded: changes are accepted, and show whether data can be written too.
+    /// An attempt succeeded: changes are accepted again, and will show whether data can be written too.
     pub fn accept(&self) {
         self.state.lock().retry_at = None;
         self.refusing.store(false, Ordering::Release);
     }
 
-    /// Data was written; true if it could not be before.
+    /// Data was written; true if earlier writes had failed.
     pub fn succeeded(&self) -> bool {
         let mut state = self.state.lock();
         let failed = state.failures >= FAILURES_MIN;

@@ -1,5 +1,5 @@
-//! The log: the order of all changes, under one lock, the append lock. What is under it does no I/O but hands
-//! out what to write; `flusher` alone writes.
+//! The log: the order of all changes, under one lock, the append lock. The code under it does no I/O
+//! but hands out what to write; only `flusher` writes.
 
 pub(super) mod append;
 pub(super) mod appender;

@@ -1,4 +1,4 @@
-//! What of the log is to be written when, and what was. Owns which writes are under way.
+//! Decides what of the log is written when. Owns the writes under way.
 
 use crate::clock::Timestamp;
 use crate::device::AlignedBuf;
@@ -9,23 +9,23 @@ use crate::store::log::write::{AfterWrite, Due, PendingWrite, Ready, Ticket};
 use crate::store::region::state::RegionState;
 
 impl Log {
-    /// Whether bytes wait in memory for the device.
+    /// Whether appended bytes wait in memory for the device.
     pub fn is_dirty(&self) -> bool {
         self.chunks.has_waiting() || self.has_tail()
     }
 
-    /// Whether the flusher has to be woken: something can be written, or a tail waits that it does not
-    /// know of.
+    /// Whether to wake the flusher: something can be written, or there is a tail that it does not know
+    /// of.
     pub fn wants_flusher(&self) -> bool {
         self.chunks.has_ready() || (!self.tail_is_due && self.has_tail())
     }
 
-    /// The length of a buffer to be given to [`Log::add_spare`] once the append lock is released.
+    /// The length of a buffer to pass to [`Log::add_spare`] after the append lock is released.
     pub fn wants_spare(&self) -> Option<u64> {
         self.chunks.wants_spare()
     }
 
-    /// Keeps a buffer of zeros for the next chunk.
+    /// Keeps a zeroed buffer for the next chunk.
     pub fn add_spare(&mut self, buf: AlignedBuf) {
         self.chunks.add_spare(buf);
     }
@@ -39,8 +39,8 @@ impl Log {
         self.chunks.has_tail() || self.purges.is_waiting()
     }
 
-    /// Takes what is to be written now; with `tail` everything appended so far, unless an append
-    /// ahead of it is not filled yet: then the next time.
+    /// Takes what is to be written now. With `tail` that is everything appended so far; if an append
+    /// ahead of it is still being filled, the next call takes the tail.
     pub fn take_due(&mut self, tail: bool, now: Timestamp) -> Due {
         let mut ready = Ready::default();
         self.chunks.take_ready(&mut ready);
@@ -56,12 +56,12 @@ impl Log {
         Due { writes, sealed, complete: self.taken }
     }
 
-    /// Whether what is next to be written is still being filled: the flusher is woken when it is.
+    /// Whether the next write is still being filled: the flusher is woken when it is filled.
     pub fn is_blocked(&self) -> bool {
         self.chunks.has_waiting() && !self.chunks.has_ready()
     }
 
-    /// One write is done, well or not: what it held in memory goes.
+    /// A write ended, well or not: drops its memory.
     pub fn write_done(&mut self, write: PendingWrite) {
         let (region, is_last) = (write.region, write.after == AfterWrite::Sealed);
         self.chunks.written(write);
@@ -75,8 +75,8 @@ impl Log {
         }
     }
 
-    /// A write or flush failed: what is open is used no more, and the region that follows does
-    /// not depend on it. The tombstones among what was lost may have hidden anything.
+    /// A write or flush failed: gives up the open regions, so that later ones do not depend on them.
+    /// Lost tombstones may have hidden entries in any region.
     pub fn fail(&mut self) {
         self.regions.note_all_unindexed();
         self.removals.failed();
@@ -86,8 +86,8 @@ impl Log {
         self.purges.fail();
     }
 
-    /// The next entries on the device of a region that has no footer yet, from `offset` on: not all of
-    /// them at once, and none behind the last.
+    /// Some of the entries from `offset` on of an unsealed region, up to the last that is on the
+    /// device.
     pub fn written_records(&self, region: u32, offset: u64) -> Vec<FooterRecord> {
         let open = self.open.as_ref().filter(|open| open.region == region);
         let in_memory = self.chunks.first_offset(region).unwrap_or(u64::MAX);
@@ -99,7 +99,7 @@ impl Log {
         written.take(COPY_LEN_MAX / size_of::<FooterRecord>()).copied().collect()
     }
 
-    /// Ends the open regions for a clean stop; gives the ticket with which all is durable.
+    /// Seals the open regions for a clean stop; gives the ticket with which everything is durable.
     pub fn seal_for_stop(&mut self, now: Timestamp) -> Ticket {
         while self.record_removals(now) {}
         self.seal(now);

@@ -4,7 +4,7 @@ use crate::format::{ENTRY_HEADER_LEN, SECTOR, round_up};
 
 /// Slots up to this many bytes stay within one page, so that one page read fetches them.
 pub const SMALL_SLOT_MAX: u64 = 1024;
-/// The unit that small slots do not straddle.
+/// Small slots do not cross a multiple of this.
 pub const PAGE: u64 = 4096;
 
 /// The first offset at or after `cursor` where a slot of `slot_len` bytes may begin:

@@ -1,9 +1,9 @@
-//! The log of purges: a second copy of the tombstone of each purge, in regions that hold nothing else, so
-//! that the loss of no single region undoes a purge. Owns what waits for the next group commit and the
-//! region it goes to; used under the append lock, does no I/O.
+//! The log of purges: a second copy of the tombstone of each purge, in regions that hold nothing else,
+//! so that losing one region undoes no purge. Owns the queue for the next group commit and the open
+//! region; used under the append lock, does no I/O.
 //!
-//! Each group commit begins a block. What is queued has its room in the open region: nothing that was
-//! queued can be refused later.
+//! Each group commit begins a block. A queued tombstone has its room in the open region already: it
+//! cannot be refused later.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ struct Open {
     seed: Seed,
     /// Where the next block begins.
     cursor: u64,
-    /// What was handed to the device.
+    /// Tombstones handed to the device.
     written: Vec<Kill>,
-    /// A write failed: it is used no more.
+    /// A write failed: the region takes no more.
     broken: bool,
 }
 
@@ -39,21 +39,21 @@ pub struct PurgeLog {
 
 /// Blocks for the device.
 pub struct PurgeBlocks {
-    /// The region they belong to.
+    /// Region to write to.
     pub region: u32,
-    /// Where in it they begin.
+    /// Byte offset in the region.
     pub offset: u64,
     /// The bytes.
     pub slice: WriteSlice,
 }
 
 impl PurgeLog {
-    /// Without a region: the first purge takes one.
+    /// A log without a region: the first purge opens one.
     pub fn new(layout: Layout) -> PurgeLog {
         PurgeLog { layout, open: None, queued: Vec::new() }
     }
 
-    /// Whether the open region has room for `count` more tombstones, those that wait included.
+    /// Whether the open region has room for `count` more tombstones besides those queued.
     pub fn has_room(&self, count: usize) -> bool {
         self.open.as_ref().is_some_and(|open| !open.broken && self.fits(open, count))
     }
@@ -68,7 +68,7 @@ impl PurgeLog {
         round_up(end, u64::from(alignment)) + footer <= self.layout.region_size
     }
 
-    /// Goes on in another region, behind the block of its header.
+    /// Continues in another region, after its header block.
     pub fn begin(&mut self, region: u32, generation: Sequence, seed: Seed) {
         assert!(self.open.is_none() && self.queued.is_empty(), "the last region was ended");
         let cursor = u64::from(self.layout.alignment);
@@ -81,7 +81,7 @@ impl PurgeLog {
         self.open.as_ref().map(|open| open.region)
     }
 
-    /// Has tombstones written with the next group commit.
+    /// Queues tombstones for the next group commit.
     ///
     /// # Panics
     /// Panics if there is no room for them.
@@ -95,7 +95,7 @@ impl PurgeLog {
         !self.queued.is_empty()
     }
 
-    /// Takes what waits, in blocks of a buffer at a multiple of `memory_alignment`.
+    /// Takes the queued tombstones as blocks, in a buffer aligned to `memory_alignment`.
     pub fn take_blocks(&mut self, memory_alignment: usize, now: Timestamp) -> Option<PurgeBlocks> {
         let open = self.open.as_mut().filter(|_| !self.queued.is_empty())?;
         let start = open.cursor;
@@ -116,7 +116,7 @@ impl PurgeLog {
         Some(PurgeBlocks { region: open.region, offset: start, slice })
     }
 
-    /// Ends the open region, of which nothing waits, with a footer.
+    /// Ends the open region with a footer; no tombstone may be queued.
     pub fn end(&mut self, stamp: Timestamp) -> Option<SealedRegion> {
         assert!(self.queued.is_empty(), "what waits is taken first");
         let Open { region, generation, seed, written, .. } = self.open.take()?;
@@ -125,7 +125,7 @@ impl PurgeLog {
         Some(SealedRegion { region, generation, log, seed, footer, stamp })
     }
 
-    /// A write or flush failed: the open region is used no more.
+    /// A write or flush failed: the open region takes no more.
     pub fn fail(&mut self) {
         if let Some(open) = &mut self.open {
             open.broken = true;
@@ -133,7 +133,7 @@ impl PurgeLog {
     }
 }
 
-/// The slots of `count` tombstones from `cursor` on: which of them, and where in the region.
+/// The slots of `count` tombstones from `cursor` on: which tombstones, and where in the region.
 fn slots_of(
     cursor: u64,
     count: usize,
@@ -224,7 +224,8 @@ mod tests {
                 assert!(end + footer <= LAYOUT.region_size, "{total} by {each}");
                 left = LAYOUT.region_size - end - footer;
             }
-            // One more commit: its tombstones in slots and in the footer, each rounded up to blocks.
+            // Less than one more commit: its tombstones in slots and in the footer, each rounded up to
+            // blocks.
             let next = 2 * each * KILL_LEN + 3 * LAYOUT.alignment as usize;
             assert!(left < next as u64, "{total} by {each}, {left} bytes left");
         }

@@ -1,4 +1,4 @@
-//! Beginnings and ends of regions, and of epochs, which end them. Owns headers and footers.
+//! Begins and ends regions, and epochs, which end regions too. Owns headers and footers.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::store::log::write::{AfterWrite, SealedRegion, Ticket};
 use crate::store::region::state::RegionState;
 
 impl Log {
-    /// Begins a life of a free region.
+    /// Opens a free region with a new generation.
     pub(super) fn begin_region(&mut self, log: LogKind, now: Timestamp) -> Option<(u32, Sequence)> {
         let region = self.free.pop_front()?;
         let generation = self.draw();
@@ -24,8 +24,8 @@ impl Log {
         Some((region, generation))
     }
 
-    /// Hands the open chunk to the device, and before it the tombstones of purges: with its ticket
-    /// they count as written.
+    /// Hands the open chunk to the device, after the queued tombstones of purges: its ticket covers
+    /// them too.
     pub(super) fn freeze(&mut self, now: Timestamp) {
         self.push_purges(now);
         self.chunks.freeze(self.appended);
@@ -43,7 +43,7 @@ impl Log {
     pub fn seal(&mut self, now: Timestamp) {
         self.freeze(now);
         let Some(open) = self.open.take() else { return };
-        // As many again and an eighth more; what is not used costs no memory.
+        // An eighth more than the last region had; unused capacity costs no memory.
         self.records_expected = open.footer.records.len() / 8 * 9;
         self.write_footer(open.region, open.generation, open.footer, now);
     }
@@ -60,20 +60,20 @@ impl Log {
         self.chunks.push_footer(SealedRegion { region, generation, log, seed, footer, stamp });
     }
 
-    /// Writes the footers and headers that recovery missed, once there is an epoch to write in.
+    /// Writes the footers and headers that recovery found missing, once an epoch has begun.
     pub(super) fn complete_recovered(&mut self, now: Timestamp) {
         if !self.has_epoch() || self.recovering {
             return;
         }
         let Incomplete { unsealed, mut headerless } = std::mem::take(&mut self.incomplete);
         let mut unsealed: Vec<_> = unsealed.into_iter().collect();
-        // The order in which they were found differs from run to run; a simulated one must not.
+        // They were found in random order; a simulation must not vary.
         unsealed.sort_unstable_by_key(|(region, _)| *region);
         headerless.sort_unstable();
         for region in headerless {
             let row = self.regions.on_device(region);
-            // It must not be freed before this write is done, which would land on the header of the
-            // free region.
+            // Open: it must not be freed before this write is done, which would overwrite the header of
+            // the free region.
             row.set_state(RegionState::Open);
             let header = RegionHeader {
                 generation: row.generation(),
@@ -93,18 +93,18 @@ impl Log {
         }
     }
 
-    /// Recovery is complete, but for what is still to be written of some regions.
+    /// Recovery is complete; `incomplete` are the regions with headers or footers still to be written.
     pub fn recovered(&mut self, incomplete: Incomplete, now: Timestamp) {
         self.recovering = false;
-        // Blank regions were found in the order of the reads; a new device is filled from its start.
+        // Blank regions were found in the order of reads; fill a new device from its start.
         self.free.make_contiguous().sort_unstable();
         self.incomplete = incomplete;
         self.complete_recovered(now);
     }
 
-    /// Begins the epoch that is durable, if one waits to begin; true if it did. What is open is sealed,
-    /// since the sequences of a region are all of one epoch: so not while reclaim may need the rest of
-    /// the last region to make room.
+    /// Begins the next epoch if it is durable; true if it did. Seals the open region, as all sequences
+    /// of a region are of one epoch. Waits while reclaim may need the rest of the last region to make
+    /// room.
     pub fn begin_epoch_if_due(&mut self, now: Timestamp) -> bool {
         let is_last_needed = self.free.is_empty()
             && self.open.is_some()
@@ -123,7 +123,7 @@ impl Log {
         self.complete_recovered(now);
     }
 
-    /// The superblock that was read from the log's state is durable. True if an epoch began with it.
+    /// The superblock `written` is durable. True if an epoch began with it.
     pub fn superblock_written(&mut self, written: &Superblock, now: Timestamp) -> bool {
         if *written == self.superblock {
             self.superblock_dirty = false;
@@ -135,7 +135,7 @@ impl Log {
         self.begin_epoch_if_due(now)
     }
 
-    /// Makes every present entry dead and seals the open region, so that older regions are wholly dead.
+    /// Makes every present entry dead and seals the open region, so that all older regions are dead.
     /// Gives the floor and the ticket with which it is durable. Needs no epoch.
     pub fn raise_purge_floor(&mut self, now: TimePair) -> (Sequence, Ticket) {
         let floor = self.sequences_end();

@@ -1,4 +1,4 @@
-//! A slot about to be written: its parts and their checksums, computed before any lock is taken.
+//! A slot to be written: its parts and their checksums, computed before any lock is taken.
 
 use crate::format::{
     BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, KILL_LEN, Kill, Kind, ObjectHead, Seed,
@@ -19,7 +19,7 @@ pub struct Slot<'a> {
 }
 
 impl<'a> Slot<'a> {
-    /// Checksums the parts. Key, metadata and body are within the limits of the format.
+    /// Checksums the parts. Key, metadata and body must be within the limits of the format.
     pub fn new(
         kind: Kind,
         key: &'a [u8],
@@ -40,7 +40,7 @@ impl<'a> Slot<'a> {
         Slot::new(Kind::Kills, &[], (encoded, &[]), lifetime)
     }
 
-    /// The metadata of a slot of tombstones.
+    /// Encodes tombstones as the metadata of a slot.
     pub fn encode_kills(kills: &[Kill]) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(kills.len() * KILL_LEN);
         for kill in kills {
@@ -49,7 +49,7 @@ impl<'a> Slot<'a> {
         encoded
     }
 
-    /// What it takes of a region.
+    /// The room that it takes in a region.
     pub fn size(&self) -> SlotSize {
         SlotSize { len: self.len(), tombstones: self.kill_count() }
     }
@@ -69,13 +69,13 @@ impl<'a> Slot<'a> {
         self.kind
     }
 
-    /// Which slice it is, if it is one.
+    /// Its slice key, if it is a slice.
     pub fn slice_key(&self) -> Option<SliceKey> {
         let key = <&[u8; SliceKey::LEN]>::try_from(self.key).ok()?;
         (self.kind == Kind::Slice).then(|| SliceKey::decode(key))
     }
 
-    /// The object of which it is the head, if it is one.
+    /// The object whose head it is, if it is one.
     pub fn object_head(&self) -> Option<ObjectHead> {
         if self.kind != Kind::Head {
             return None;
@@ -93,7 +93,7 @@ impl<'a> Slot<'a> {
         if self.kind == Kind::Kills { self.metadata.len() / KILL_LEN } else { 0 }
     }
 
-    /// Encoded tombstones, when it holds them.
+    /// The metadata; in a slot of tombstones they are encoded here.
     pub fn metadata(&self) -> &[u8] {
         self.metadata
     }
@@ -122,7 +122,7 @@ impl<'a> Slot<'a> {
         self.write_behind_header(target);
     }
 
-    /// Writes all but the header, for an entry in memory, which has it decoded.
+    /// Writes all but the header, for an entry in memory, which keeps the header decoded.
     pub fn write_behind_header(&self, target: &mut [u8]) {
         let mut at = ENTRY_HEADER_LEN;
         for part in [self.key, self.metadata, &self.check.table, self.body] {
@@ -133,7 +133,7 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// What a slot takes of a region: enough to reserve its place before its sequence is drawn.
+/// Room that a slot takes in a region: enough to reserve it before its sequence is drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotSize {
     /// Bytes, padded to the granule.
@@ -143,13 +143,13 @@ pub struct SlotSize {
 }
 
 impl SlotSize {
-    /// Of a slot of `count` tombstones.
+    /// Size of a slot of `count` tombstones.
     pub fn of_tombstones(count: usize) -> SlotSize {
         let len = round_up((ENTRY_HEADER_LEN + count * KILL_LEN) as u64, GRANULE);
         SlotSize { len, tombstones: count }
     }
 }
 
-/// Most tombstones in one slot, which is copied under the append lock.
+/// Most tombstones in one slot: it is copied under the append lock.
 pub const KILLS_PER_SLOT_MAX: usize = 500;
 const _: () = assert!(KILLS_PER_SLOT_MAX * KILL_LEN + ENTRY_HEADER_LEN < COPY_LEN_MAX);

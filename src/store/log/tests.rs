@@ -1,4 +1,4 @@
-//! When epochs begin, and what removals that waited are written as.
+//! When epochs begin, and which tombstones waiting removals leave.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::store::region::table::RegionTable;
 const NOW: Timestamp = Timestamp(10);
 const NOW_AND_WALL: TimePair = TimePair { cache: NOW, wall: 1000 };
 
-/// The log of a device with this many regions, all free, in its first epoch, which ends after 64 sequences.
+/// The log of a device with this many free regions, in its first epoch of 64 sequences.
 fn log(regions: u64) -> Log {
     let layout =
         Layout::plan(2 * SUPERBLOCK_SPACE + regions * (256 << 10), 4096, Some(256 << 10)).unwrap();

@@ -1,4 +1,4 @@
-//! Changes of lifetimes in slots that are in memory still. Owns that slot and footer say the same.
+//! Changes lifetimes in slots that are still in memory. Owns that slot and footer agree.
 
 use crate::clock::Timestamp;
 use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Footer, Seed};
@@ -6,19 +6,19 @@ use crate::store::log::chunks::Found;
 use crate::store::log::core::Log;
 use crate::store::mutation::request::Lifetime;
 
-/// What a touch found where the entry is.
+/// Where a touch found its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TouchPlace {
-    /// Only in memory; changed there.
+    /// Only in memory; it was changed there.
     Memory,
-    /// On the device; must be changed there. True: the region's header must say so.
+    /// On the device; the caller must change it there.
     Device {
-        /// No footer will be written any more that has the new time.
+        /// No footer with the new end will be written: the header of the region must tell of the touch.
         mark_region: bool,
     },
     /// On its way to the device; wait.
     InFlight,
-    /// In memory, where it is just being copied; look again.
+    /// In memory, but being copied; look again.
     InUse,
 }
 
@@ -38,7 +38,7 @@ pub fn set_keep_until(footer: &mut Footer, offset: u64, keep_until: Timestamp) {
 }
 
 impl Log {
-    /// Gives the entry at `offset` of `region` a new lifetime, as far as it is in memory.
+    /// Gives the entry at `offset` of `region` a new lifetime, as far as slot and footer are in memory.
     pub fn touch(&mut self, region: u32, offset: u64, lifetime: Lifetime) -> TouchPlace {
         let header = offset..offset + ENTRY_HEADER_LEN as u64;
         if self.chunks.is_frozen(region, offset) {

@@ -8,9 +8,9 @@ use crate::store::reclaim::reclaimer::{Hand, Reclaimer};
 use crate::store::region::ranking::{self, KILLS_SHARE, Moment, Ranking};
 use crate::store::shared::Store;
 
-/// A region is in use while its hit entries fill at least one part in this many of it
+/// A region is in use while its hit entries fill at least one part in this many of it, and
 const IN_USE: u64 = 12;
-/// and its live entries at least one part in this many. Measured with `benches/policy`.
+/// its live entries at least one part in this many. Measured with `benches/policy`.
 const WELL_FILLED: u64 = 2;
 /// If claimed slices fill much of every region, one is emptied as long as they fill at most this part
 /// of it: three moved bytes win one. All stores under way fill half the device on average.
