@@ -1,14 +1,13 @@
-//! Failed accepts in the log: a line a second at most, with their number. What is done about them is
-//! for the acceptor.
+//! Decides when failed accepts are logged: at most one line a second, with a count.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often they are told.
+/// Shortest time between two log lines.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Accepts that failed since they were last told.
+/// Accepts that failed since the last log line.
 #[derive(Default)]
 pub(super) struct AcceptErrors {
     told_at: Option<Instant>,
@@ -16,7 +15,7 @@ pub(super) struct AcceptErrors {
 }
 
 impl AcceptErrors {
-    /// Counts one; gives how many there are to be told, if it is time to.
+    /// Counts a failure; returns the number of failures to log if a line is due.
     pub(super) fn count(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
         if self.told_at.is_some_and(|told_at| now.duration_since(told_at) < INTERVAL) {

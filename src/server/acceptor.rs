@@ -16,13 +16,13 @@ use super::listener::{Listener, Protocol, Stream, WatchedListener};
 use super::options::{Options, RunError};
 use super::workers::{Arrival, Workers};
 
-/// Pause after a failed accept: out of file descriptors does not pass at once.
+/// Pause after a failed accept: a lack of file descriptors does not pass at once.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 const REJECTION: &[u8] = b"SERVER_ERROR too many open connections\r\n";
 
 pub(super) struct Acceptor {
     listeners: Vec<WatchedListener>,
-    /// Which listener is asked first, so that none of them starves.
+    /// The listener polled last: the next poll begins after it, so that none starves.
     turn: usize,
     counters: Arc<Counters>,
     connections_max: usize,
@@ -80,7 +80,7 @@ impl Acceptor {
             Some(ticket) => workers.hand_over(Arrival { stream, protocol, ticket }),
             None => {
                 counts.connections_rejected.bump();
-                // A socket that was just opened has room for a line; if not, it is closed anyway.
+                // A new socket has room for a line; if not, it is closed anyway.
                 let _ = (&stream).write(match protocol {
                     Protocol::Memcached => REJECTION,
                     Protocol::Http => http::REJECTION,

@@ -26,7 +26,7 @@ use crate::metrics::{self, Metrics};
 const CONNECTIONS_MAX: usize = 32;
 /// Longest wait for a request's head; also how long a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest life of a connection, whatever it does: ends readers that take nothing.
+/// Longest life of a connection: ends readers that take nothing.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
 /// Read buffer of a connection in bytes, which also bounds a request's head.
 const BUFFER_SIZE: usize = 16 << 10;
@@ -42,10 +42,10 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub enum Readiness {
     /// Recovered and serving.
     Ready,
-    /// As ready, but something is wrong; the reasons are for people. A cache that still answers is
-    /// not to be taken away for it.
+    /// Serving, but something is wrong; the reasons are for people. Answered like `Ready`: a cache
+    /// that still works should stay in use.
     Degraded(Vec<String>),
-    /// Not now; the reason is for people.
+    /// Not serving now; the reason is for people.
     NotReady(String),
 }
 

@@ -3,8 +3,8 @@
 
 use parking_lot::Mutex;
 
-/// Length of an input buffer, and bytes of output after which a connection sends, in bytes:
-/// enough for a system call's cost not to matter.
+/// Length of an input buffer in bytes, and length of output from which a connection sends: long
+/// enough to make the cost of a system call small.
 pub(super) const BUFFER_LEN: usize = 16 << 10;
 
 /// Capacity of an output buffer in bytes: what is sent at once and room for one more value.

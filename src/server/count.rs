@@ -1,8 +1,8 @@
-//! One count.
+//! A counter.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One monotonic count.
+/// A count that only grows.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
 

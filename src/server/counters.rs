@@ -113,7 +113,7 @@ define_counts! {
     protocol_errors,
 }
 
-/// What latencies are kept apart by.
+/// Operations whose latencies are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A lookup answered from the RAM tier.

@@ -120,7 +120,7 @@ fn operation_name(operation: Operation) -> &'static str {
     }
 }
 
-/// The tier that answered; `none` for a miss and for what is not a lookup.
+/// The tier that answered; `none` for a miss and for operations that are not lookups.
 fn tier_name(operation: Operation) -> &'static str {
     match operation {
         Operation::GetRam => "ram",

@@ -1,11 +1,11 @@
-//! Tells one connection to close at its next rest. Never interrupts a command.
+//! Tells one connection to close when it is next idle. Never interrupts a command.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-/// Open until [`Gate::close`]; one task may wait for that.
+/// Open until [`Gate::close`]; one task may wait for it to close.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     closed: AtomicBool,

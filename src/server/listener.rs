@@ -15,11 +15,11 @@ use crate::config::ListenAddress;
 pub use super::socket_file::Permissions;
 
 /// Send buffer asked for on Unix sockets in bytes; the kernel doubles it for its own bookkeeping. A
-/// piece of a body, at most 1 MiB, then leaves in one or two system calls, and its reader finds more
-/// than it takes at once and is woken less often.
+/// piece of a body, at most 1 MiB, then leaves in one or two system calls, and its reader is woken
+/// less often.
 const SEND_BUFFER_LEN: usize = 512 << 10;
 
-/// Why a listener could not be had.
+/// Why a listener could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The Unix socket's file.
@@ -49,7 +49,7 @@ pub struct Listener {
     protocol: Protocol,
 }
 
-/// What is spoken on a connection.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// The text protocol of memcached.
@@ -75,7 +75,7 @@ impl Listener {
     /// Binds `address`; `permissions` are for the file of a Unix socket.
     ///
     /// # Errors
-    /// [`ListenError`]; among them a live server on the same Unix socket.
+    /// [`ListenError`], for example if a live server has the same Unix socket.
     pub fn bind(
         address: &ListenAddress,
         permissions: &Permissions,
@@ -93,7 +93,8 @@ impl Listener {
         }
     }
 
-    /// Takes over a Unix socket that listens already. Its file stays when it is dropped.
+    /// Takes over a Unix socket that listens already. Dropping the listener leaves the socket's
+    /// file.
     ///
     /// # Errors
     /// [`ListenError::System`] if the socket cannot be made non-blocking.
@@ -124,7 +125,7 @@ impl Listener {
         Listener { protocol, ..self }
     }
 
-    /// What its clients speak.
+    /// The protocol that its clients speak.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.protocol
@@ -151,7 +152,7 @@ impl Listener {
         }
     }
 
-    /// Puts the socket into the runtime that this is called in.
+    /// Registers the socket with the current runtime.
     pub(super) fn watch(self) -> Result<WatchedListener, ListenError> {
         let socket = match self.socket {
             Socket::Unix(socket) => tokio::net::UnixListener::from_std(socket).map(Watched::Unix),
@@ -184,7 +185,7 @@ impl WatchedListener {
             Watched::Unix(socket) => {
                 let (stream, _) = ready!(socket.poll_accept(cx))?;
                 let stream = stream.into_std()?;
-                // Where the system allows less, that is what it gives.
+                // The system may give less.
                 let _ = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER_LEN);
                 Poll::Ready(Ok(Stream::Unix(stream)))
             }

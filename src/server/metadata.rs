@@ -1,8 +1,8 @@
 //! What the metadata of an entry means: flags of the memcached protocol, or headers of an HTTP
 //! object. Owns those bytes, so that each protocol can read what the other stored. Pure.
 //!
-//! No bytes are flags 0; four bytes are flags, little-endian. Anything longer begins with a kind
-//! byte; `docs/http.md` has the layout. Kind 2 is kept for whole responses.
+//! Empty metadata is flags 0; four bytes are flags, little-endian. Anything longer begins with a
+//! kind byte; `docs/http.md` has the layout. Kind 2 is reserved for whole responses.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -15,7 +15,7 @@ const FIXED_LEN: usize = 16;
 /// Bytes of a field besides name and value.
 const FIELD_OVERHEAD: usize = 3;
 
-/// Metadata, understood.
+/// Parsed metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Metadata {
     /// Stored by the memcached protocol, or by a user of the library who gave none.
@@ -31,7 +31,7 @@ pub(super) enum Metadata {
 pub(super) struct ObjectMetadata {
     /// When the object was stored or last refreshed: its age counts from here.
     pub(super) date: Timestamp,
-    /// The validator made here; used if `fields` have no ETag. Never the same for two bodies.
+    /// The made-up entity tag, used if `fields` have no ETag. Never the same for two bodies.
     pub(super) tag: u64,
     fields: Bytes,
 }
@@ -67,7 +67,7 @@ impl ObjectMetadata {
         ObjectMetadata { date, tag, fields: fields.0.freeze() }
     }
 
-    /// The headers, names in lower case; ends early where the bytes make no sense.
+    /// The headers, names in lower case; ends early at malformed bytes.
     pub(super) fn fields(&self) -> impl Iterator<Item = (Bytes, Bytes)> + use<> {
         let mut rest = self.fields.clone();
         std::iter::from_fn(move || {
@@ -130,8 +130,8 @@ impl Metadata {
         <[u8; 4]>::try_from(bytes).map_or(0, u32::from_le_bytes)
     }
 
-    /// What of the metadata `bytes` stays true when the memcached protocol changes the body: the
-    /// flags. Headers describe the body that was, its ETag above all.
+    /// The part of metadata `bytes` that stays true when the memcached protocol changes the body:
+    /// the flags. Headers, above all the ETag, describe the old body.
     pub(super) fn kept_with_new_body(bytes: &[u8]) -> Bytes {
         Metadata::of_flags(Metadata::flags(bytes))
     }

@@ -40,7 +40,7 @@ impl Server {
         Server { options, cache, counters }
     }
 
-    /// What this server counts, for whoever reports it.
+    /// What this server counts.
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
@@ -49,7 +49,8 @@ impl Server {
     /// Serves until `shutdown` is ready, then drains: listeners are closed, commands in
     /// progress are finished within [`Options::drain_timeout`], and what is left is cut.
     ///
-    /// Must be called within a tokio runtime with I/O and time; that one only accepts.
+    /// Must be called within a tokio runtime with I/O and time; that runtime only accepts
+    /// connections.
     ///
     /// # Errors
     /// [`RunError`] if it could not start; nothing is left running then.

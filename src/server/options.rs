@@ -20,8 +20,7 @@ pub struct Options {
     pub staging_len_max: u64,
     /// Lifetime of entries that are to live for ever; longer lifetimes are cut to it.
     pub ttl_max: Duration,
-    /// Longest wait for an HTTP request to be complete up to its body, counted from the end of
-    /// the one before it.
+    /// Longest wait for the head of an HTTP request, counted from the end of the previous request.
     pub http_idle_timeout: Duration,
     /// How long an HTTP client may neither send nor take a byte while its request is answered.
     pub http_stall_timeout: Duration,

@@ -1,5 +1,5 @@
-//! The file of a Unix socket: made with its permissions before anyone can connect, replaced
-//! only if no server answers on it, removed at the end unless it is another's by then.
+//! The file of a Unix socket: made with its permissions before anyone can connect, replaced only if
+//! no server answers on it, removed at the end unless another process has replaced it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -31,13 +31,13 @@ impl Default for Permissions {
     }
 }
 
-/// Why a socket file could not be had.
+/// Why a socket file could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketFileError {
     /// A server answers on the socket.
     #[error("another server answers on {}; stop it or use another path", .0.display())]
     InUse(PathBuf),
-    /// Something else has the name.
+    /// Another kind of file has the name.
     #[error("{} exists and is not a socket; remove it or use another path", .0.display())]
     NotASocket(PathBuf),
     /// The group is not known to the system.
@@ -87,7 +87,7 @@ impl SocketFile {
         let listener = listen(&hidden, permissions.mode).map_err(failed("listen"))?;
         let settle = || {
             chown(&hidden, None, group)?;
-            // Again, because the process's umask may have taken bits away.
+            // Again: the process's umask may have cleared bits.
             fs::set_permissions(&hidden, fs::Permissions::from_mode(permissions.mode))?;
             let made = fs::symlink_metadata(&hidden)?;
             fs::rename(&hidden, path)?;
@@ -137,7 +137,7 @@ fn refuse_live(path: &Path) -> Result<(), SocketFileError> {
     }
 }
 
-/// Listens at `path` with no more than `mode` from the first moment on.
+/// Listens at `path` with at most `mode` from the first moment on.
 fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let socket = socket::socket(
         AddressFamily::Unix,

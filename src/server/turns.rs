@@ -20,11 +20,11 @@ pub(super) struct Turns<S> {
 /// Whether a write may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
-    /// It waits first.
+    /// The next write waits.
     Due,
-    /// It waits now. What is read meanwhile makes no other turn due, or it might wait for ever.
+    /// A write waits now. Reads meanwhile make no further turn due, or it might wait for ever.
     Awaited,
-    /// It goes on, until something is read.
+    /// Writes go on, until something is read.
     Taken,
 }
 
@@ -33,14 +33,14 @@ impl<S> Turns<S> {
         Turns { stream, turn: Turn::Due }
     }
 
-    /// Pending once after each read, with the task behind all that are ready.
+    /// Pending once after each read: the task runs again after all that are ready.
     fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.turn != Turn::Due {
             self.turn = Turn::Taken;
             return Poll::Ready(());
         }
         self.turn = Turn::Awaited;
-        // Not `yield_now`, which looks for new events first.
+        // Not `yield_now`, which polls for new events first.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// A socket that always has a byte and takes all, and notes what happens to it.
+    /// A socket that always has a byte and takes all, and records what happens to it.
     #[derive(Debug)]
     struct Noted(Arc<Mutex<String>>);
 

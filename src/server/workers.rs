@@ -21,8 +21,8 @@ use super::turns::Turns;
 use super::{Server, http};
 use crate::device::{Device, ThreadRing, look_soon};
 
-/// Tasks that a busy worker runs at most before it looks for what clients sent, and for tasks that
-/// other threads woke. Each runs for 128 commands at most.
+/// Most tasks that a busy worker runs before it polls its sockets, and before it takes tasks that
+/// other threads woke. A task runs for 128 commands at most.
 const TASKS_BETWEEN_EVENTS: u32 = 31;
 const TASKS_BETWEEN_WOKEN: u32 = 4;
 
@@ -101,7 +101,7 @@ fn spawn(
         gates: HashMap::new(),
     };
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        // Dropped after the runtime: what connections left at the device ends first.
+        // Dropped after the runtime: the reads that its connections began end first.
         let _ring = ring_of_thread(&device, &runtime);
         runtime.block_on(worker.run(arrivals));
         drop(runtime);
@@ -109,7 +109,7 @@ fn spawn(
     Ok((sender, thread))
 }
 
-/// A ring for this thread's reads, and what completes them in `runtime`. Without one they go
+/// A ring for this thread's reads; a task in `runtime` completes them. Without a ring, reads go
 /// through the device's own threads.
 fn ring_of_thread(device: &Device, runtime: &runtime::Runtime) -> Option<ThreadRing> {
     match device.thread_ring() {
@@ -131,7 +131,7 @@ fn ring_of_thread(device: &Device, runtime: &runtime::Runtime) -> Option<ThreadR
 }
 
 struct Worker {
-    /// One worker also does what is to be done once.
+    /// One worker also runs the scheduled flush.
     leads: bool,
     service: Arc<Service>,
     http: Arc<http::Service>,
@@ -206,7 +206,7 @@ impl Worker {
     }
 }
 
-/// Serves a connection, and has the device heard in each round of those that are ready: they may be
+/// Serves a connection, and has the device polled in each round of ready connections: they may be
 /// ready for ever.
 async fn hearing_from_the_device(connection: impl Future<Output = ()>) {
     let mut connection = pin!(connection);
@@ -219,7 +219,7 @@ async fn hearing_from_the_device(connection: impl Future<Output = ()>) {
 }
 
 async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
-    // Dropped last, when the socket is closed.
+    // Dropped last, after the socket is closed.
     let _ticket = arrival.ticket;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
@@ -235,7 +235,7 @@ async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
 }
 
 async fn serve_http(arrival: Arrival, service: Arc<http::Service>, gate: Arc<Gate>) {
-    // Dropped last, when the socket is closed.
+    // Dropped last, after the socket is closed.
     let _ticket = arrival.ticket;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {

@@ -1,5 +1,5 @@
-//! Bodies of answers: nothing, bytes in memory, or parts of an object that are read while they
-//! are sent. Owns their order; how much is read ahead the cache decides.
+//! Bodies of answers: nothing, bytes in memory, or parts of an object that are read while they are
+//! sent. Owns their order; the cache decides how much is read ahead.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use super::running::Running;
 use crate::cache::{BodyReader, Hit, TruncatedBody};
 
-/// The body of an answer. Dropping it ends the request, and what is being read for it.
+/// The body of an answer. Dropping it ends the request and its reads.
 pub(super) struct AnswerBody {
     content: Content,
     running: Option<Running>,
@@ -27,21 +27,20 @@ enum Content {
 type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, TruncatedBody>> + Send>>;
 
 impl AnswerBody {
-    /// Nothing.
+    /// No bytes.
     pub(super) fn empty() -> AnswerBody {
         AnswerBody::memory(Bytes::new())
     }
 
-    /// Bytes that are there.
+    /// Bytes in memory.
     pub(super) fn memory(bytes: Bytes) -> AnswerBody {
         AnswerBody { content: Content::Memory(bytes), running: None }
     }
 
-    /// `steps` of `hit`, read as they are sent. The first piece of the first part is verified when
-    /// this returns.
+    /// `steps` of `hit`, read as they are sent. The first piece is verified when this returns.
     ///
     /// # Errors
-    /// That piece is gone or damaged: this is a miss.
+    /// The first piece is gone or damaged: a miss.
     pub(super) async fn parts(
         hit: Hit,
         steps: VecDeque<Step>,
@@ -55,7 +54,7 @@ impl AnswerBody {
         Ok(AnswerBody { content, running: None })
     }
 
-    /// The same body, which lets `running` go when it has been sent or given up.
+    /// The same body; drops `running` when it has been sent or given up.
     pub(super) fn ending(self, running: Running) -> AnswerBody {
         AnswerBody { running: Some(running), ..self }
     }
@@ -114,11 +113,11 @@ impl Step {
     }
 }
 
-/// Parts of an object, and what stands between them.
+/// Parts of an object, and the text between them.
 struct Parts {
     hit: Hit,
     steps: VecDeque<Step>,
-    /// Reads the first part among the steps, once it has begun.
+    /// Reader of the first object part in `steps`, once begun.
     reader: Option<BodyReader>,
 }
 

@@ -18,7 +18,7 @@ pub(super) struct CacheControl {
     pub(super) s_maxage: Option<Duration>,
     pub(super) stale_while_revalidate: Option<Duration>,
     pub(super) stale_if_error: Option<Duration>,
-    /// Of requests: how stale an answer may be; without a number, however stale.
+    /// In requests: how stale an answer may be; without a number, any staleness.
     pub(super) max_stale: Option<Duration>,
 }
 
@@ -40,7 +40,7 @@ impl CacheControl {
             let seconds = argument.map(seconds);
             match name.to_ascii_lowercase().as_str() {
                 "no-store" => self.forbids_storing = true,
-                // With field names these are about single headers only.
+                // With field names, `private` and `no-cache` restrict single headers only.
                 "private" if argument.is_none() => self.forbids_storing = true,
                 "no-cache" if argument.is_none() => self.no_cache = true,
                 "must-revalidate" | "proxy-revalidate" => self.must_revalidate = true,
@@ -60,7 +60,7 @@ fn earliest(known: &mut Option<Duration>, new: Duration) {
     *known = Some(known.map_or(new, |known| known.min(new)));
 }
 
-/// The parts between commas, but for commas in quotes.
+/// Splits at commas outside quotes.
 fn directives(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     line.split(move |c| {

@@ -8,26 +8,26 @@ use hyper::header::{
     IF_UNMODIFIED_SINCE,
 };
 
-/// By what a version of an object is told from others.
+/// What identifies a version of an object.
 #[derive(Clone, Debug)]
 pub(super) struct Validators {
     /// Entity tag as it is sent, quotes and `W/` included.
     pub(super) etag: HeaderValue,
-    /// `None` where the date that was stored cannot be read.
+    /// `None` if the stored date cannot be read.
     pub(super) modified: Option<SystemTime>,
-    /// What that date is worth.
+    /// How far `modified` can be trusted.
     pub(super) kind: DateKind,
 }
 
-/// What the date of a version is worth (RFC 9110, section 8.8.2.2).
+/// How far the date of a version can be trusted (RFC 9110, section 8.8.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DateKind {
-    /// No other version has it.
+    /// No other version has this date.
     Strong,
-    /// Another version may have it, but an older one has no later date.
+    /// Another version may have this date, but no older version has a later one.
     Weak,
-    /// It was made here by the wall clock, which may have been set since: a version with an earlier
-    /// date may be newer.
+    /// Taken from this host's wall clock, which may have been set since: a newer version may have
+    /// an earlier date.
     MadeUp,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Verdict {
     Failed,
 }
 
-/// True if a request depends on what is there.
+/// True if a request has preconditions.
 pub(super) fn is_conditional(headers: &HeaderMap, access: Access) -> bool {
     let has = |name: HeaderName| headers.contains_key(name);
     has(IF_MATCH)
@@ -60,8 +60,8 @@ pub(super) fn is_conditional(headers: &HeaderMap, access: Access) -> bool {
         || (access == Access::Read && has(IF_MODIFIED_SINCE))
 }
 
-/// Evaluates the preconditions in the order of RFC 9110, section 13.2.2, against the object that
-/// is there, if one is.
+/// Evaluates the preconditions in the order of RFC 9110, section 13.2.2, against the present
+/// object, if any.
 pub(super) fn evaluate(
     headers: &HeaderMap,
     present: Option<&Validators>,
@@ -69,7 +69,7 @@ pub(super) fn evaluate(
 ) -> Verdict {
     let modified = present.and_then(|present| present.modified);
     let is_made_up = present.is_some_and(|present| present.kind == DateKind::MadeUp);
-    // Whether the version of `modified` is not the one that a client with the date `limit` has.
+    // Whether the present version differs from the one that a client with the date `limit` has.
     let is_since = |limit: SystemTime, modified: SystemTime| match is_made_up {
         true => modified != limit,
         false => modified > limit,
@@ -99,7 +99,7 @@ pub(super) fn evaluate(
     Verdict::Proceed
 }
 
-/// Whether a `Range` of the request is about this version (RFC 9110, section 13.1.5).
+/// Whether the `Range` of the request applies to this version (RFC 9110, section 13.1.5).
 pub(super) fn range_applies(headers: &HeaderMap, present: &Validators) -> bool {
     let Some(condition) = headers.get(IF_RANGE) else { return true };
     let condition = condition.as_bytes();
@@ -126,7 +126,7 @@ fn weak_match(asked: &[u8], present: &[u8]) -> bool {
     opaque(asked) == opaque(present)
 }
 
-/// Whether one of the tags in header `name`, or `*`, matches what is there.
+/// Whether one of the tags in header `name`, or `*`, matches the present object.
 fn matches(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -140,7 +140,7 @@ fn matches(
     })
 }
 
-/// The tags of a list; commas in quotes do not end one.
+/// Splits a list of tags at commas outside quotes.
 fn tags(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     line.split(move |byte| {
@@ -214,7 +214,7 @@ mod tests {
         let ask = |name, date| evaluate(&headers(&[(name, date)]), Some(&there), Access::Read);
         assert_eq!(ask(IF_MODIFIED_SINCE, AT), Verdict::NotModified);
         assert_eq!(ask(IF_UNMODIFIED_SINCE, AT), Verdict::Proceed);
-        // The clock was set back when this version was stored, or forward.
+        // The clock was set back or forward before this version was stored.
         for date in [BEFORE, AFTER] {
             assert_eq!(ask(IF_MODIFIED_SINCE, date), Verdict::Proceed);
             assert_eq!(ask(IF_UNMODIFIED_SINCE, date), Verdict::Failed);

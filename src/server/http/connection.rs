@@ -1,4 +1,5 @@
-//! One HTTP connection: hyper reads requests and writes answers, this watches over it.
+//! One HTTP connection: hyper reads requests and writes answers; this adds time limits and the
+//! drain.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -18,9 +19,9 @@ use super::socket::CountedSocket;
 use crate::server::counters::Shard;
 use crate::server::gate::Gate;
 
-/// Bytes of a request up to its body at most, and of a read: room for a key and headers of their
-/// greatest lengths. Header lines are 100 at most, hyper's own limit: for any other it fills a table
-/// in the heap for each request.
+/// Longest head of a request, and longest read, in bytes: room for a key and headers of their
+/// greatest lengths. hyper's own limit of 100 header lines stays: with any other, hyper allocates a
+/// table for each request.
 const BUFFER_LEN_MAX: usize = 128 << 10;
 
 /// Counts one connection while it lives.
@@ -67,7 +68,7 @@ where
         biased;
         served = connection.as_mut() => served,
         () = poll_fn(|cx| gate.poll_closed(cx)) => {
-            // What is being answered is finished; then the connection ends.
+            // Finishes the answer in progress, then ends the connection.
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;

@@ -1,5 +1,5 @@
-//! What the HTTP server counts, besides bytes and refused stores, which are counted together
-//! with those of the memcached protocol.
+//! What the HTTP server counts. Bytes and refused stores are counted together with those of the
+//! memcached protocol.
 
 use hyper::{Method, StatusCode};
 
@@ -7,12 +7,12 @@ use crate::cache::Tier;
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::server::count::Count;
 
-/// Request methods that are counted apart, in the order of [`HttpSnapshot::requests`].
+/// Request methods that are counted separately, in the order of [`HttpSnapshot::requests`].
 pub const METHODS: [&str; 6] = ["get", "head", "put", "patch", "delete", "other"];
 /// Classes of status codes, in the order of [`HttpSnapshot::requests`].
 pub const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
-/// What latencies are kept apart by.
+/// Operations whose latencies are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpOperation {
     /// A lookup answered from the RAM tier.
@@ -91,7 +91,7 @@ impl HttpShard {
             Method::DELETE => 4,
             _ => 5,
         };
-        // Interim statuses are not answers: 200 to 599.
+        // Final statuses only: 200 to 599.
         let class = usize::from(status.as_u16() / 100).clamp(2, 5) - 2;
         self.requests[method][class].bump();
     }
@@ -109,7 +109,7 @@ impl HttpSnapshot {
                 *sum += count.get();
             }
         }
-        // Ends first: what begins meanwhile must not make more ends than beginnings.
+        // Reads the ends first, so that they never exceed the beginnings.
         self.requests_ended += shard.requests_ended.get();
         self.connections_closed += shard.connections_closed.get();
         self.requests_started += shard.requests_started.get();

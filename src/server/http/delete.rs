@@ -9,8 +9,8 @@ use super::service::{Answer, Service};
 use crate::clock::Stopwatch;
 
 impl Service {
-    /// Purges an object; it is durable when the answer comes. Preconditions are evaluated before
-    /// it: a newer object that comes in between goes too, as a cache may forget.
+    /// Purges an object; the purge is durable when the answer comes. Preconditions are evaluated
+    /// first: a newer object stored in between is purged too, as a cache may forget.
     pub(super) async fn delete(&self, key: &[u8], headers: &HeaderMap) -> Result<Answer, Refusal> {
         self.check(key, headers).await?;
         let watch = Stopwatch::start();

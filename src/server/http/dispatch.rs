@@ -1,5 +1,5 @@
-//! From a request to its answer. Owns which method is answered by what, and what becomes of requests that are
-//! not done.
+//! From a request to its answer. Owns which function answers a method, and how refused requests
+//! end.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use super::key::key;
 use super::refusal::Refusal;
 use super::service::{Answer, Service, plain};
 
-/// Bytes that a refused request may still send, so that its client comes to read the answer, and
-/// for how long.
+/// How many bytes a refused request may still send, and for how long: its client may read the
+/// answer only after sending.
 const DRAIN_LEN_MAX: usize = 1 << 20;
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Refuses requests that proxies could take to be for different hosts. What is ambiguous about the
-/// length of a body hyper refuses.
+/// Refuses requests that proxies could take to be for different hosts. hyper refuses bodies of
+/// ambiguous length.
 fn check_host(request: &Request<Incoming>) -> Result<(), Refusal> {
     let headers = request.headers();
     let hosts = headers.get_all(HOST).iter().count();
@@ -62,8 +62,8 @@ impl Service {
         }
     }
 
-    /// Answers a request that is not done. A client that sends a body without waiting for leave
-    /// may not look at the answer before it has sent it: a part of it is read and dropped.
+    /// Answers a refused request. A client that does not wait for 100 Continue may read the answer
+    /// only after sending its body: a part of the body is read and dropped.
     async fn refuse(&self, refusal: Refusal, request: &mut Request<Incoming>) -> Answer {
         if !request.headers().contains_key(EXPECT) {
             let body = request.body_mut();
@@ -76,7 +76,7 @@ impl Service {
                     }
                 }
             };
-            // Whether it ended or not, the answer is the same.
+            // The answer is the same whether the body ended or not.
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
         }
         let mut answer = plain(refusal);

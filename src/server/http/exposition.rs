@@ -14,7 +14,7 @@ pub(in crate::server) fn write_http(page: &mut Page, snapshot: &HttpSnapshot) {
     let help = "HTTP requests answered, by method and class of the status.";
     for (method, counts) in METHODS.into_iter().zip(&snapshot.requests) {
         for (status, count) in STATUS_CLASSES.into_iter().zip(counts) {
-            // Readers are never told of failures, and only readers that their copy is good.
+            // Reads are never answered with 5xx, and only reads with 3xx.
             let is_reader = matches!(method, "get" | "head");
             let can_occur = status != if is_reader { "5xx" } else { "3xx" };
             if can_occur || *count > 0 {
@@ -34,7 +34,7 @@ pub(in crate::server) fn write_http(page: &mut Page, snapshot: &HttpSnapshot) {
     }
 }
 
-/// Operation and the tier that answered; `none` for a miss and for what is not a lookup.
+/// Operation and the tier that answered; `none` for a miss and for operations that are not lookups.
 fn labels(operation: HttpOperation) -> (&'static str, &'static str) {
     match operation {
         HttpOperation::GetRam => ("get", "ram"),

@@ -22,15 +22,15 @@ use crate::cache::{Hit, Tier, TruncatedBody};
 use crate::clock::Stopwatch;
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
-/// Header lines that few answers have more of.
+/// Room reserved for header lines: few answers have more.
 const HEADERS_OFTEN: usize = 12;
-/// Lookups for one answer.
+/// Most lookups for one answer.
 const LOOKUPS_MAX: usize = 2;
 
 impl Service {
     pub(super) async fn get(&self, key: &[u8], request: &HeaderMap) -> Answer {
         let watch = Stopwatch::start();
-        // What was replaced or is damaged before its first piece was read is looked up once more.
+        // Retry once: the object may have been replaced, or its first piece was damaged.
         for _ in 0..LOOKUPS_MAX {
             let Some(hit) = self.find(key, request).await else { break };
             let tier = hit.tier();
@@ -66,18 +66,18 @@ impl Service {
         }
     }
 
-    /// A stale object is given only to those that ask for it by `max-stale`.
+    /// Finds a fresh object, or a stale one if the request allows it by `max-stale`.
     async fn find(&self, key: &[u8], request: &HeaderMap) -> Option<Hit> {
         let Some(max_stale) = CacheControl::of(request).max_stale else {
             return self.cache.lookup_head(key).await;
         };
         let hit = self.cache.lookup_stale_head(key).await?;
-        // Of unknown age means as stale as can be.
+        // Unknown staleness counts as the greatest.
         let staleness = hit.staleness(self.cache.clock().now()).unwrap_or(Duration::MAX);
         (staleness <= max_stale).then_some(hit)
     }
 
-    /// The answer where the preconditions of a request do not hold.
+    /// The answer if the preconditions of a request do not hold.
     fn refused_by_conditions(
         &self,
         request: &HeaderMap,
@@ -99,7 +99,7 @@ impl Service {
         }
     }
 
-    /// The whole object or what is asked of it. An error if nothing of that can be read.
+    /// The whole object or the ranges asked for. An error if the first piece cannot be read.
     async fn answer_with(&self, hit: Hit, request: &HeaderMap) -> Result<Answer, TruncatedBody> {
         let representation = self.representation(&hit);
         if let Some(refused) = self.refused_by_conditions(request, &representation) {
@@ -206,7 +206,7 @@ fn content_range(part: &Range<u64>, len: u64) -> String {
     format!("bytes {}-{}/{len}", part.start, part.end - 1)
 }
 
-/// Text made here, of characters that every header may have.
+/// A header value; `text` is made here, of characters that every header may have.
 fn header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

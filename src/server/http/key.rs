@@ -6,7 +6,7 @@ use percent_encoding::percent_decode;
 
 use crate::cache::KEY_LEN_MAX;
 
-/// Where objects stand.
+/// The path of all objects, before their keys.
 pub(super) const OBJECTS: &str = "/v1/objects/";
 
 /// Why a path names no key.
@@ -18,13 +18,13 @@ pub(super) enum NoKey {
     Empty,
     /// The key is longer than can be kept.
     TooLong,
-    /// A `%` without two hexadecimal digits behind it.
+    /// A `%` without two hexadecimal digits after it.
     Encoding,
-    /// There is a query, which is no part of the key: to ignore it would mix up objects.
+    /// The path has a query, which is not part of a key: ignoring it would mix up objects.
     Query,
 }
 
-/// The key in `path`: the bytes behind [`OBJECTS`] after percent-decoding.
+/// The key in `path`: the bytes after [`OBJECTS`] after percent-decoding.
 pub(super) fn key(path: &str, query: Option<&str>) -> Result<Vec<u8>, NoKey> {
     let encoded = path.strip_prefix(OBJECTS).ok_or(NoKey::UnknownPath)?;
     if query.is_some() {

@@ -1,4 +1,4 @@
-//! How long an object is to live, by the headers it is stored with.
+//! How long an object lives, by the headers that it is stored with.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,15 +11,15 @@ use crate::clock::Clock;
 
 /// Fresh lifetime in seconds; outranks all other headers.
 pub(super) const TTL: HeaderName = HeaderName::from_static("x-rawcached-ttl");
-/// Seconds behind the fresh lifetime in which readers that ask for stale objects get it.
+/// Seconds after the fresh lifetime in which readers that allow stale objects still get this one.
 pub(super) const GRACE: HeaderName = HeaderName::from_static("x-rawcached-grace");
 
 /// What a request says about lifetimes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lifetimes {
-    /// Fresh lifetime; `None` where nothing is said.
+    /// Fresh lifetime; `None` if the request names none.
     pub(super) ttl: Option<Duration>,
-    /// Time after it; `None` where nothing is said.
+    /// Grace after the fresh lifetime; `None` if the request names none.
     pub(super) grace: Option<Duration>,
 }
 
@@ -54,8 +54,8 @@ fn seconds(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Duration>, R
     secs.map(|secs| Some(Duration::from_secs(secs))).ok_or(Refusal::BAD_LIFETIME)
 }
 
-/// `Expires` minus `Date` (RFC 9111, section 4.2.1), or without `Date` its distance from the wall clock;
-/// a date that cannot be read is in the past.
+/// `Expires` minus `Date` (RFC 9111, section 4.2.1), or minus the wall clock if there is no `Date`.
+/// An `Expires` that cannot be read is in the past.
 fn until_expires(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
     let expires = headers.get(EXPIRES)?;
     let date = |value: &hyper::header::HeaderValue| {

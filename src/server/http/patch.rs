@@ -16,7 +16,7 @@ use crate::cache::{Ack, Condition, Hit, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
 use crate::server::metadata::{Fields, Metadata, ObjectMetadata};
 
-/// How often a change is tried again that another client's change got ahead of.
+/// Attempts at a change before giving up because other clients change the same key.
 const ATTEMPTS_MAX: u32 = 16;
 
 impl Service {
@@ -44,7 +44,7 @@ impl Service {
         }
         match explicit {
             Lifetimes { ttl: None, grace: None } => Err(Refusal::PATCH_NOTHING),
-            // A condition must hold of the very entry that is changed.
+            // Not with preconditions: they must hold for the very entry that is changed.
             Lifetimes { ttl: Some(ttl), grace } if !is_conditional(headers, Access::Change) => {
                 let grace = grace.unwrap_or_default();
                 match self.cache.touch_with_grace(key, ttl, grace, ack).await {
@@ -64,7 +64,7 @@ impl Service {
         ack: Option<Ack>,
     ) -> Result<(), Refusal> {
         for _ in 0..ATTEMPTS_MAX {
-            // What is stale is refreshed too: that is what a revalidation does.
+            // Stale objects too: a revalidation refreshes them.
             let Some(hit) = self.cache.lookup_stale(key).await else {
                 return Err(Refusal::NOT_FOUND);
             };
@@ -85,8 +85,8 @@ impl Service {
         Err(Refusal::CONTENDED)
     }
 
-    /// The old lifetime and headers, but for those that `headers` name. `None` if no lifetime is left:
-    /// other headers do not make a stale object live longer.
+    /// The old lifetime and headers, changed by `headers`. `None` if a stale object gets no new
+    /// lifetime: other headers do not make it live longer.
     fn changed_options(
         &self,
         hit: &Hit,
@@ -124,7 +124,7 @@ impl Service {
         }))
     }
 
-    /// Stores the body of `hit` anew with `options`, if nothing else was stored meanwhile.
+    /// Stores the body of `hit` again with `options`, if nothing else was stored meanwhile.
     async fn copy(
         &self,
         key: &[u8],
@@ -144,8 +144,8 @@ impl Service {
     }
 }
 
-/// The headers of `old`, but for those that `new` names: these are replaced, or removed if they
-/// are empty there. The date of the last change stays, whatever else is refreshed.
+/// The headers of `old`, with those that `new` names replaced, or removed if empty there. The old
+/// `Last-Modified` stays unless `new` names it.
 fn merged(old: &Representation, new: &HeaderMap) -> Result<Fields, Refusal> {
     let mut fields = Fields::default();
     if let Metadata::Object(object) = &old.metadata {

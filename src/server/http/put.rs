@@ -19,7 +19,7 @@ use crate::server::metadata::ObjectMetadata;
 /// When a change is acknowledged: `flushed` or `buffered`.
 const ACK: HeaderName = HeaderName::from_static("x-rawcached-ack");
 
-/// What a change needs to be true when it happens, and whether an object is known to be there.
+/// The condition of a change, and whether it is known to replace an object.
 pub(super) struct Checked {
     pub(super) condition: Condition,
     pub(super) replaces: bool,
@@ -55,7 +55,7 @@ impl Service {
         Ok(answer)
     }
 
-    /// How to store what comes with `headers`, and the number its entity tag is made of.
+    /// How to store an object with `headers`, and the number that its entity tag is made of.
     fn store_options(
         &self,
         headers: &HeaderMap,
@@ -75,7 +75,7 @@ impl Service {
         Ok((options, tag))
     }
 
-    /// Evaluates the preconditions of a change against what is there now.
+    /// Evaluates the preconditions of a change against the present object.
     pub(super) async fn check(&self, key: &[u8], headers: &HeaderMap) -> Result<Checked, Refusal> {
         if !is_conditional(headers, Access::Change) {
             return Ok(Checked { condition: Condition::Always, replaces: false });
@@ -90,7 +90,7 @@ impl Service {
             Some(hit) => Condition::Unchanged(hit.cas()),
             None => Condition::Absent,
         };
-        // What no reader gets unless it asks for stale objects counts as absent.
+        // A stale object counts as absent: readers do not get it unless they ask.
         let now = self.cache.clock().now();
         let fresh = hit.filter(|hit| hit.is_fresh(now));
         let representation = fresh.as_ref().map(|hit| self.representation(hit));
@@ -111,7 +111,7 @@ impl Service {
         Ok(writer)
     }
 
-    /// What a finished store means for the client.
+    /// How a finished store is answered.
     pub(super) fn stored(
         &self,
         stored: Result<Stored, StoreError>,
@@ -120,7 +120,7 @@ impl Service {
         match stored {
             Ok(Stored::Yes(_)) => Ok(()),
             Ok(Stored::Exists | Stored::Missing) => Err(Refusal::PRECONDITION),
-            // It was stored just before the purge that overtook it.
+            // A purge overtook it: answered as if stored just before.
             Err(StoreError::Purged) if matches!(condition, Condition::Always) => Ok(()),
             Err(StoreError::Purged) => Err(Refusal::PRECONDITION),
             Err(error) => Err(self.store_failed(&error)),

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-/// Ranges of a request that are served; one with more gets the whole object. Clients have no use
-/// for many, and each costs a part header.
+/// Most ranges that are served; a request with more gets the whole object. Clients have no use for
+/// many, and each costs a part header.
 const RANGES_MAX: usize = 32;
-/// Ranges with fewer bytes between them than a part header has are served as one.
+/// Ranges with a gap shorter than a part header, in bytes, are served as one.
 const GAP_MIN: u64 = 96;
 
 /// What to answer to a `Range` header.
@@ -38,7 +38,7 @@ pub(super) fn select(header: &[u8], len: u64) -> Selection {
     if parts.is_empty() { Selection::Nothing } else { Selection::Parts(coalesce(parts)) }
 }
 
-/// The text behind `bytes=`.
+/// The text after `bytes=`.
 fn specs(header: &str) -> Option<&str> {
     let (unit, specs) = header.split_once('=')?;
     let some = specs.split(',').any(|spec| !trim(spec).is_empty());
@@ -49,7 +49,7 @@ fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 
-/// The bytes that one `first-last`, `first-` or `-suffix` selects; `None` if it is none of them.
+/// The bytes that one `first-last`, `first-` or `-suffix` selects; `None` for any other text.
 fn resolve(spec: &str, len: u64) -> Option<Range<u64>> {
     let (first, last) = spec.split_once('-')?;
     if first.is_empty() {
@@ -63,7 +63,7 @@ fn resolve(spec: &str, len: u64) -> Option<Range<u64>> {
     Some(first.min(len)..end.min(len))
 }
 
-/// Digits only; a number too large for any object is as good as the largest.
+/// Digits only; a number that is too large becomes the largest.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))

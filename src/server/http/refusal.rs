@@ -1,11 +1,11 @@
-//! Answers that carry no object because a request cannot be done.
+//! Answers to refused requests.
 
 use hyper::StatusCode;
 
 use super::key::NoKey;
 use crate::cache::StoreError;
 
-/// Why a request is not done: its status and a line for people.
+/// Why a request is refused: its status and a line for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
@@ -84,7 +84,7 @@ impl From<NoKey> for Refusal {
 }
 
 impl Refusal {
-    /// Why a removal failed. Nobody finds the object any more, whatever the device does.
+    /// Why a removal failed. Lookups do not find the object any more, even if the device failed.
     pub(super) fn of_removal(error: &StoreError) -> Refusal {
         match error {
             StoreError::Busy(_) => refusal(

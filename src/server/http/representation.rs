@@ -1,4 +1,4 @@
-//! Headers of objects: which ones of a store are kept, and what a reader is told.
+//! Headers of objects: which ones of a store are kept, and which ones a reader gets.
 
 use std::fmt;
 use std::io::Write as _;
@@ -44,10 +44,10 @@ pub(super) const KEPT: [HeaderName; 11] = [
     SURROGATE_KEY,
 ];
 
-/// The kept ones that a 304 carries (RFC 9110, section 15.4.5).
+/// Kept headers that a 304 carries (RFC 9110, section 15.4.5).
 const OF_VALIDATION: [HeaderName; 4] = [CACHE_CONTROL, CONTENT_LOCATION, ETAG, EXPIRES];
 
-/// Gathers what is to be kept of the headers of a store.
+/// Gathers the headers of a store that are kept.
 pub(super) fn kept(headers: &HeaderMap) -> Result<Fields, Refusal> {
     let mut fields = Fields::default();
     for name in &KEPT {
@@ -58,7 +58,7 @@ pub(super) fn kept(headers: &HeaderMap) -> Result<Fields, Refusal> {
     Ok(fields)
 }
 
-/// Adds one header to what is to be kept.
+/// Adds one header to `fields`.
 pub(super) fn keep(fields: &mut Fields, name: &HeaderName, value: &[u8]) -> Result<(), Refusal> {
     if name == ETAG && !is_etag(value) {
         return Err(Refusal::BAD_ETAG);
@@ -73,7 +73,7 @@ pub(super) fn keep(fields: &mut Fields, name: &HeaderName, value: &[u8]) -> Resu
 pub(super) struct Representation {
     pub(super) metadata: Metadata,
     stored_at: Timestamp,
-    /// When it was stored or last refreshed, as the wall clock has it now.
+    /// When it was stored or last refreshed, by the present wall clock.
     wall_date: SystemTime,
     cas: u64,
 }
@@ -108,7 +108,7 @@ impl Representation {
         self.field(name).is_some()
     }
 
-    /// Entity tag and date: those stored, else ones made up.
+    /// Entity tag and date: the stored ones, else made-up ones.
     pub(super) fn validators(&self) -> Validators {
         let etag = self.field(&ETAG).unwrap_or_else(|| self.made_up_etag());
         let Some(text) = self.field(&LAST_MODIFIED) else {
@@ -126,13 +126,13 @@ impl Representation {
     fn made_up_etag(&self) -> HeaderValue {
         match &self.metadata {
             Metadata::Object(object) => header(format_args!("\"{:016x}\"", object.tag)),
-            // The same bytes may get another tag when they are moved on the device; other bytes of this
-            // cache never get the same one.
+            // Moving an object on the device may change its tag; different bodies of this cache
+            // never share one.
             _ => header(format_args!("\"{:x}-{:x}\"", self.stored_at.0, self.cas)),
         }
     }
 
-    /// Adds everything that is told with the object, but for what depends on its length.
+    /// Adds all headers of the object except those that depend on its length.
     pub(super) fn describe(&self, headers: &mut HeaderMap, now: Timestamp) {
         self.add_fields(headers, |_| true);
         if !headers.contains_key(CONTENT_TYPE) {
@@ -144,7 +144,7 @@ impl Representation {
         self.add_made_up(headers, now);
     }
 
-    /// Adds what a reader is told whose copy is still good.
+    /// Adds the headers of a 304.
     pub(super) fn describe_validation(&self, headers: &mut HeaderMap, now: Timestamp) {
         self.add_fields(headers, |name| OF_VALIDATION.contains(name));
         self.add_made_up(headers, now);
@@ -178,8 +178,8 @@ impl Representation {
     }
 }
 
-/// Text made here, of at most [`MADE_UP_LEN_MAX`] characters that every header may have. It is
-/// written without a heap string, which would cost as much as a lookup.
+/// A header value of at most [`MADE_UP_LEN_MAX`] characters that every header may have. Made
+/// without a heap string, which would cost as much as a lookup.
 fn header(text: fmt::Arguments<'_>) -> HeaderValue {
     let mut bytes = [0; MADE_UP_LEN_MAX];
     let mut rest = &mut bytes[..];
@@ -197,7 +197,7 @@ fn date_of(metadata: &Metadata, stored_at: Timestamp) -> Timestamp {
     }
 }
 
-/// Seconds since the Unix epoch as a time that HTTP can write: of the years 1970 to 9999.
+/// Seconds since the Unix epoch, limited to dates that HTTP can write: the years 1970 to 9999.
 fn system_time(wall: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(wall).unwrap_or(0).min(LAST_SECOND))
 }

@@ -1,4 +1,4 @@
-//! What is going on at one connection: whether a request is running, and whether bytes move.
+//! Activity of one connection: whether a request is running, and whether bytes move.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use crate::server::counters::Shard;
 
-/// How often within the time that a peer may stall it is looked at.
+/// Checks per stall timeout.
 const LOOKS: u32 = 4;
 
-/// Signs of life of one connection.
+/// Activity of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     moved: AtomicU64,
     is_running: AtomicBool,
-    /// The peer takes no more for now. It may be the end of an answer whose request is over here.
+    /// The peer takes no more for now. The end of an answer may wait even after its request is
+    /// over.
     is_full: AtomicBool,
 }
 
@@ -30,7 +31,7 @@ impl Activity {
     }
 
     /// Returns when no byte has moved for `timeout`, give or take a quarter, while a request was
-    /// running or its answer on its way. Between requests the wait for a next one has its own limit.
+    /// running or its answer on its way. Between requests another limit applies.
     pub(super) async fn stalled(&self, timeout: Duration) {
         let mut seen = 0;
         let mut quiet = 0;
@@ -62,7 +63,7 @@ impl Running {
         Running { activity: activity.clone(), shard: shard.clone() }
     }
 
-    /// The answer breaks off before its end.
+    /// Counts an answer that breaks off before its end.
     pub(super) fn count_truncated(&self) {
         self.shard.values_truncated.bump();
     }

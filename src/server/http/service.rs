@@ -1,4 +1,4 @@
-//! What HTTP connections share, and the answers that are no object. Owns no method: `dispatch` finds it.
+//! What HTTP connections share, and answers without an object. Methods are in other modules.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(in crate::server) struct Shared {
     tags: Arc<Tags>,
 }
 
-/// Makes numbers that no other daemon or run makes, but for a chance of one in 2^64 each.
+/// Makes numbers that no other daemon or run makes, except with a chance of 1 in 2^64 each.
 #[derive(Debug, Default)]
 pub(super) struct Tags {
     /// Keyed by the operating system's random numbers.
@@ -61,7 +61,7 @@ impl Service {
         }
     }
 
-    /// Counts a store that the cache refused.
+    /// Counts a store that the cache refused, and gives its answer.
     pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
         match error {
             StoreError::TooLarge { .. } => self.shard.store_too_large.bump(),

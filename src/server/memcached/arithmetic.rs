@@ -62,7 +62,7 @@ impl Service {
     }
 }
 
-/// A number never makes its value shorter: spaces fill it up, as in memcached.
+/// Pads a number with spaces to the length of the old value, as memcached does.
 fn padded(number: u64, old_len: usize) -> Bytes {
     let mut value = Vec::with_capacity(old_len.max(20));
     push_decimal(&mut value, number);

@@ -31,7 +31,7 @@ pub(super) async fn store_received<S: Socket>(
     if end == LINE_END { peer.service.store(store, body).await } else { refuse_unended(peer) }
 }
 
-/// Executes a storage command whose value, not too large, begins with what is unread in `input`.
+/// Executes a storage command whose value is not too large and begins in `input`.
 pub(super) async fn store_arriving<S: Socket>(
     peer: &mut Peer<S>,
     input: &mut Input,
@@ -117,7 +117,7 @@ fn begin<S: Socket>(peer: &Peer<S>, store: Store<'_>) -> Result<Writer, StoreErr
     peer.service.cache.store(&store.key, options)
 }
 
-/// Replaces `piece` by the next bytes of a value of which `missing` are to come; their number.
+/// Fills `piece` with the next of the `missing` bytes of a value; returns their number.
 async fn next_piece<S: Socket>(
     peer: &mut Peer<S>,
     input: &mut Input,

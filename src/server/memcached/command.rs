@@ -57,10 +57,10 @@ impl From<Key<'_>> for KeyBuf {
 pub struct Keys<'a>(&'a [u8]);
 
 impl<'a> Keys<'a> {
-    /// Checks every key in `text`, where spaces stand between keys.
+    /// Checks every key in `text`; spaces separate keys.
     #[must_use]
     pub fn new(text: &'a [u8]) -> Option<Keys<'a>> {
-        // Each byte without a branch, so that many are looked at together.
+        // No branch for each byte, so that many are checked at once.
         let is_text = text.iter().fold(true, |is, byte| is & (*byte >= b' ') & (*byte != 0x7f));
         let is_long = |token: &[u8]| token.len() > KEY_LEN_MAX;
         let has_long = text.len() > KEY_LEN_MAX && tokens(text).any(is_long);
@@ -73,7 +73,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// The words of a line; spaces stand between them.
+/// The words of a line, separated by spaces.
 pub(super) fn tokens<'a>(line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + Send + use<'a> {
     line.split(|byte| *byte == b' ').filter(|token| !token.is_empty())
 }
@@ -123,8 +123,8 @@ pub enum Command<'a> {
     Stats(&'a [u8]),
     /// `version`.
     Version,
-    /// `verbosity`, `cache_memlimit`: accepted without effect, as log level and sizes are the
-    /// operator's.
+    /// `verbosity`, `cache_memlimit`: accepted without effect, as the operator sets log level and
+    /// sizes.
     Accepted {
         /// No answer.
         noreply: bool,
@@ -170,7 +170,7 @@ pub enum Verb {
     Add,
     /// Store if the key is there.
     Replace,
-    /// Put the value behind the present one.
+    /// Put the value after the present one.
     Append,
     /// Put the value before the present one.
     Prepend,

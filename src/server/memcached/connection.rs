@@ -1,4 +1,4 @@
-//! One connection: reads, executes what is complete in order, answers, rests.
+//! One connection: reads, executes complete commands in order, answers, rests.
 
 use std::future::poll_fn;
 use std::io;
@@ -27,12 +27,12 @@ const BINARY_REFUSED: &str =
 
 const NO_MEMORY_READING: &str = "SERVER_ERROR out of memory reading request";
 
-/// Clients choose what they send, and test suites what they expect, by the version of
-/// memcached that a server behaves like.
+/// Names the version of memcached that this server behaves like: clients and test suites adapt to
+/// it.
 const VERSION: &str = concat!("VERSION 1.6.18-rawcached-", env!("CARGO_PKG_VERSION"));
 
-/// What a refused peer may still send before its connection is cut, so that the error
-/// reaches it, in bytes and in time.
+/// How many bytes a refused peer may still send, and for how long, before its connection is cut:
+/// time for the error to reach it.
 const LINGER_LEN_MAX: usize = 1 << 20;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -83,8 +83,8 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Waits for bytes. Between commands it rests, and only then the gate ends it at once;
-    /// a client that never pauses ends soon, so that it cannot hold up a drain.
+    /// Waits for bytes. A closed gate ends an idle connection at once, and a busy one after
+    /// [`LAST_READS`] more reads, so that it cannot hold up a drain.
     async fn fill(&mut self, gate: &Gate) -> Result<(), Closed> {
         let Connection { peer, input, last_reads, .. } = self;
         if gate.is_closed() {
@@ -108,8 +108,8 @@ impl<S: Socket> Connection<S> {
         if read == 0 { Err(Closed::Normally) } else { Ok(()) }
     }
 
-    /// Executes every command that is complete. Each counts against what a task may do before
-    /// others have their turn.
+    /// Executes every command that is complete. Each counts against the budget that a task has
+    /// before others get their turn.
     async fn process(&mut self) -> Result<(), Closed> {
         let Connection { peer, input, searched, .. } = self;
         loop {
@@ -137,7 +137,7 @@ impl<S: Socket> Connection<S> {
                         answer(peer, reply, store.noreply);
                         input.consume(len);
                     } else {
-                        // What is unread makes room for the rest of the value.
+                        // The line makes room for the rest of the value, so its key is copied.
                         let key = KeyBuf::from(store.key);
                         let store = Store { key: key.as_key(), ..store };
                         input.consume(line_len);
@@ -154,7 +154,7 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Lets the peer read the error before the connection goes: closing while it still
+    /// Lets the peer read the error before the connection is closed: closing while the peer still
     /// sends would reset it.
     async fn linger(&mut self) {
         let drop_what_comes = async {
@@ -169,12 +169,12 @@ impl<S: Socket> Connection<S> {
             }
             io::Result::Ok(())
         };
-        // However it goes, the connection is closed next.
+        // The connection is closed next in any case.
         let _ = tokio::time::timeout(LINGER_TIMEOUT, drop_what_comes).await;
     }
 }
 
-/// The value of `store` with its line end, if all of it stands behind the line.
+/// The value of `store` with its line end, if all of it follows the line.
 fn received<'a>(input: &'a Input, store: &Store<'_>, line_len: usize) -> Option<&'a [u8]> {
     let value_len = usize::try_from(store.body_len).ok()?;
     let end = line_len.checked_add(value_len)?.checked_add(2)?;

@@ -7,12 +7,11 @@ use crate::clock::Clock;
 
 /// Numbers of seconds up to this one are relative to now, larger ones are Unix times.
 const RELATIVE_SECS_MAX: u64 = 30 * 24 * 60 * 60;
-/// Negative numbers as clients with unsigned ones send them, and memcached with its signed ones of
-/// 32 bits reads them.
+/// Numbers that memcached reads as negative, in 32 bits; clients with unsigned times send them so.
 const NEGATIVE: RangeInclusive<u64> = 1 << 31..=u32::MAX as u64;
 
-/// The lifetime that `exptime` asks for now: zero for one that is over already, and `ttl_max` for
-/// one that never ends or lasts longer. A Unix time is a distance from the wall clock.
+/// The lifetime that `exptime` asks for now: zero if it is over already, `ttl_max` if it never ends
+/// or is longer. Unix times are compared with the wall clock.
 pub(super) fn lifetime(exptime: i64, clock: &Clock, ttl_max: Duration) -> Duration {
     let asked = match u64::try_from(exptime) {
         Err(_) => Duration::ZERO,
@@ -32,7 +31,7 @@ mod tests {
     #[test]
     fn lifetimes_follow_the_protocol() {
         const DAY: u64 = 86_400;
-        // The cache's own clock has nothing to do with it.
+        // The cache's own clock does not matter.
         let clock = Clock::manual(Timestamp(5));
         clock.set_wall(1_700_000_000);
         let ttl_max = Duration::from_secs(365 * DAY);

@@ -1,4 +1,4 @@
-//! The one `flush_all` that is to happen later. Kept in memory: a restart forgets it.
+//! The one `flush_all` that is scheduled. Kept in memory: a restart forgets it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 
 /// How often a pending flush looks at the clock.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Pause before a flush that failed is tried again.
+/// Pause before a failed flush is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When to purge everything; the latest request replaces an earlier one.

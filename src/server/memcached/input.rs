@@ -1,4 +1,4 @@
-//! Bytes received and not yet understood. Holds a buffer only while there are any.
+//! Bytes received and not yet parsed. Holds a buffer only while there are any.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ pub(super) struct Input {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Pays for a buffer that has grown.
+    /// The budget's share for a buffer that has grown.
     share: Option<Share>,
 }
 
@@ -36,8 +36,8 @@ impl Input {
         }
     }
 
-    /// Reads what the peer has sent; `Ok(0)` is its end. While nothing arrives and nothing
-    /// is unread, the buffer goes back to the spare ones.
+    /// Reads what the peer has sent; `Ok(0)` means that it closed. While nothing arrives and
+    /// nothing is unread, the buffer goes back to the spare ones.
     ///
     /// # Errors
     /// `OutOfMemory` if a long line needs more than is left for all connections.
@@ -59,7 +59,7 @@ impl Input {
         Poll::Ready(Ok(len))
     }
 
-    /// Gives the buffer back. What is unread is lost.
+    /// Gives the buffer back. Unread bytes are lost.
     pub(super) fn release(&mut self, spares: &Buffers) {
         (self.start, self.end) = (0, 0);
         spares.give_input(std::mem::take(&mut self.buffer));
@@ -74,7 +74,7 @@ impl Input {
                 self.buffer.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             } else {
-                // Only a line can fill a buffer, and the parser gives up long ones.
+                // Only an incomplete line fills a buffer, and the parser refuses long ones.
                 assert!(self.end <= RETRIEVAL_LEN_MAX, "a line outgrew its limit");
                 let grown_len = 2 * self.end;
                 self.share = None;

@@ -1,6 +1,5 @@
-//! The memcached text protocol over one cache: commands as memcached 1.6.18 has them, values
-//! as large as the cache takes them. Owns what a connection says and hears; never opens
-//! sockets or threads.
+//! The memcached text protocol over one cache: the commands of memcached 1.6.18, values as large as
+//! the cache takes. Owns the bytes on a connection; never opens sockets or threads.
 
 mod arithmetic;
 mod body;

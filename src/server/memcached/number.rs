@@ -34,7 +34,7 @@ pub(super) fn parse_value(value: &[u8]) -> Option<u64> {
 /// Appends `number` in decimal.
 pub(super) fn push_decimal(output: &mut Vec<u8>, mut number: u64) {
     if number == 0 {
-        // As most flags are.
+        // Most flags are 0.
         return output.push(b'0');
     }
     let mut digits = [0_u8; 20];

@@ -1,10 +1,10 @@
 //! The text protocol's command lines: bytes in, commands out. Pure: does no I/O, keeps no
 //! state but how far a line was searched, allocates nothing.
 //!
-//! Which error a bad line gets, and that a refused storage line does not take its value
-//! with it, is memcached 1.6.18's behaviour. On purpose different: control characters in keys,
-//! and flags beyond 32 bits, are refused instead of misread; lengths beyond 31 bits are too
-//! large rather than malformed; a line that never ends gets an error before the close.
+//! Bad lines get the errors of memcached 1.6.18, and as there the value after a refused storage
+//! line is not skipped. On purpose different: control characters in keys and flags beyond 32 bits
+//! are refused instead of misread; lengths beyond 31 bits are too large rather than malformed; a
+//! line that never ends gets an error before the close.
 
 use memchr::memchr;
 
@@ -28,19 +28,19 @@ pub enum Parsed<'a> {
         /// Bytes to consume.
         line_len: usize,
     },
-    /// A line to refuse with `reply`; the connection goes on behind it.
+    /// A line to refuse with `reply`; the connection goes on after it.
     Refused {
         /// The answer's text; `None` where the client asked for no answer.
         reply: Option<&'static str>,
         /// Bytes to consume.
         line_len: usize,
     },
-    /// More bytes than any line has: answer with this text and close.
+    /// The line is too long: answer with this text and close.
     TooLong(&'static str),
 }
 
-/// Parses the first line of `input`. `searched` is zero for a new line and is kept by the
-/// caller while the line is incomplete, so that each byte is looked at once.
+/// Parses the first line of `input`. `searched` is zero for a new line and is kept by the caller
+/// while the line is incomplete, so that each byte is searched once.
 #[must_use]
 pub fn parse<'a>(input: &'a [u8], searched: &mut usize) -> Parsed<'a> {
     let start = (*searched).min(input.len());
@@ -95,8 +95,8 @@ const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
 const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
 const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
 
-/// The words behind a command's name; more than any command but a retrieval takes are
-/// only counted.
+/// The words after a command's name. Those beyond `KEPT` are only counted: no command but a
+/// retrieval takes more.
 struct Words<'a> {
     words: [&'a [u8]; Words::KEPT],
     count: usize,
@@ -116,7 +116,7 @@ impl<'a> Words<'a> {
         split
     }
 
-    /// Between `min` and `max` words, or the line is an error whatever it says.
+    /// Refuses the line unless it has `min` to `max` words.
     fn expect(&self, min: usize, max: usize) -> Result<(), Refusal> {
         if (min..=max).contains(&self.count) { Ok(()) } else { Err(refuse(ERROR)) }
     }

@@ -1,5 +1,5 @@
-//! The other end of a connection: its socket and the bytes still to be sent to it. Small
-//! pieces are copied together, large ones are sent from where they are.
+//! The other end of a connection: its socket and the bytes still to be sent to it. Small pieces are
+//! copied together, large ones are sent without a copy.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -13,10 +13,10 @@ use crate::server::buffers::BUFFER_LEN;
 use super::number::push_decimal;
 use super::service::Service;
 
-/// Bodies at least this long are sent without being copied: below it, copying costs less
-/// than another slice in the system call.
+/// Bodies at least this long are sent without being copied: below that, copying costs less than
+/// another slice in the system call.
 pub(super) const SHARED_LEN_MIN: usize = 8 << 10;
-/// Pending bytes from which the peer must take some before more are gathered.
+/// Pending bytes from which gathering waits until the peer has taken them.
 const PENDING_LEN_MAX: usize = 256 << 10;
 /// Slices per system call.
 const SLICES_MAX: usize = 16;
@@ -33,7 +33,7 @@ pub(super) struct Peer<S> {
     pub(super) service: Arc<Service>,
     copied: Vec<u8>,
     segments: Vec<Segment>,
-    /// Where the part of `copied` begins that no segment covers yet.
+    /// Start of the part of `copied` that no segment covers yet.
     copied_from: usize,
     shared_len: usize,
 }
@@ -76,7 +76,7 @@ impl<S: Socket> Peer<S> {
         self.shared_len += body.len();
     }
 
-    /// Sends some if much is gathered, so that a peer that reads slowly costs bounded memory.
+    /// Sends if much is gathered, so that a slow reader costs bounded memory.
     pub(super) async fn relieve(&mut self) -> io::Result<()> {
         let much = self.copied.len() > BUFFER_LEN || self.shared_len > PENDING_LEN_MAX;
         if much { self.flush().await } else { Ok(()) }
@@ -101,8 +101,8 @@ impl<S: Socket> Peer<S> {
         Ok(())
     }
 
-    /// Appends bytes from the socket to `target` until it holds `len` or the peer ends. Sends
-    /// what is gathered first: the peer may wait for it before it goes on.
+    /// Appends bytes from the socket to `target` until it holds `len` or the peer ends. Sends the
+    /// gathered bytes first: the peer may wait for them.
     pub(super) async fn read_into(&mut self, target: &mut BytesMut, len: usize) -> io::Result<()> {
         if target.len() < len {
             self.flush().await?;
@@ -118,7 +118,7 @@ impl<S: Socket> Peer<S> {
         Ok(())
     }
 
-    /// Where what is to be sent is gathered.
+    /// The buffer that gathers bytes to send.
     pub(super) fn output(&mut self) -> &mut Vec<u8> {
         if self.copied.capacity() == 0 {
             self.copied = self.service.buffers.take_output();

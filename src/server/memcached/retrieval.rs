@@ -18,7 +18,7 @@ pub(super) async fn get<S: Socket>(
 ) -> Result<(), Closed> {
     for (n, key) in retrieval.keys.iter().enumerate() {
         if n > 0 {
-            // A line may have thousands of keys. The first is counted with the command.
+            // Each key counts against the task's budget; the first one with the command.
             consume_budget().await;
         }
         peer.relieve().await?;
@@ -60,9 +60,9 @@ async fn find_and_touch(service: &Service, key: Key<'_>, exptime: i64) -> Option
     if hit.is_none() && !lifetime.is_zero() {
         return None;
     }
-    // The end of an entry holds also where it could not be read.
-    // The value is sent even if its new lifetime is over already, as memcached does; a
-    // lifetime that could not be changed makes it a miss.
+    // A lifetime of zero ends the entry even if it could not be read. The value is sent even if its
+    // new lifetime is over already, as memcached does; a lifetime that could not be changed makes
+    // it a miss.
     match service.cache.touch(&key, lifetime).await {
         Ok(touched) => touched.and(hit),
         Err(error) => {
@@ -72,7 +72,7 @@ async fn find_and_touch(service: &Service, key: Key<'_>, exptime: i64) -> Option
     }
 }
 
-/// Gathers a value that is copied to be sent, if it is in memory; tells whether it is.
+/// Gathers a copy of a value that is short and in memory; false for any other.
 fn push_short<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas: bool) -> bool {
     let Some(body) = hit.whole().filter(|body| body.len() < SHARED_LEN_MIN) else { return false };
     push_header(peer, key, hit, with_cas);
@@ -98,7 +98,7 @@ async fn send<S: Socket>(
         peer.push_body(&bytes);
         drop(bytes);
         if missing > 0 {
-            // Before the next piece is waited for. The last one leaves with what ends the answer.
+            // Sends before waiting for the next piece. The last one leaves with the answer's end.
             peer.relieve().await?;
         }
         piece = hit.next_chunk().await.map_err(|_| Closed::Truncated)?;
@@ -142,7 +142,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::server::{Options, Server};
 
-    /// A peer that says something, ends, and notes each write to it.
+    /// A peer that sends `says`, then closes, and records each write to it.
     struct Peer {
         says: Bytes,
         writes: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// How often a connection that says `what` gives way to others before it ends.
+    /// How often a connection that sends `what` yields to other tasks before it ends.
     async fn turns_of_others(what: Vec<u8>) -> usize {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
@@ -234,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_keys_and_many_commands_give_way_to_others() {
-        // A task may do 128 things in a row.
+        // A task's budget is 128 operations.
         let keys = 5000;
         for key in ["key", "absent"] {
             let line = format!("get{}\r\n", format!(" {key}").repeat(keys));

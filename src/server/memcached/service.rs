@@ -96,7 +96,7 @@ impl Service {
         }
     }
 
-    /// The answer where nobody finds an entry any more, but that is not durable.
+    /// The answer if an entry is removed, but not durably.
     fn failed_removal(&self, error: &StoreError) -> &'static str {
         match error {
             StoreError::Busy(_) => {
@@ -148,7 +148,7 @@ impl Service {
         }
     }
 
-    /// The answer to a command that the cache refused, which is counted here.
+    /// Counts a command that the cache refused, and gives its answer.
     pub(super) fn failure(&self, error: &StoreError) -> &'static str {
         match error {
             StoreError::TooLarge { .. } => {
@@ -185,6 +185,6 @@ impl Service {
 pub(super) const NO_MEMORY: &str = "SERVER_ERROR out of memory storing object";
 pub(super) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 
-/// The counts at the last `stats reset`; what is exported elsewhere is never reset.
+/// The counts at the last `stats reset`; exported metrics are never reset.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Baseline(pub(super) Mutex<Counts>);

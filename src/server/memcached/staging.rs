@@ -1,10 +1,10 @@
-//! Memory for what arrives in pieces and is gathered whole, values and long lines: one budget
-//! for all connections, so that many slow clients cannot fill the memory.
+//! Memory for values and long lines that arrive in pieces: one budget for all connections, so that
+//! many slow clients cannot fill the memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How much memory the gathered may take.
+/// The budget, in bytes.
 #[derive(Debug)]
 pub(in crate::server) struct Staging {
     free_len: AtomicU64,

@@ -13,7 +13,7 @@ use super::service::{Service, TOO_LARGE};
 /// Values up to this length are gathered in memory, longer ones are streamed; in bytes.
 pub(super) const WHOLE_LEN_MAX: u64 = 1 << 20;
 
-/// How often a change is tried again that another client's change got ahead of.
+/// Attempts at a change before giving up because other clients change the same key.
 pub(super) const ATTEMPTS_MAX: u32 = 256;
 
 pub(super) const CONTENDED: &str = "SERVER_ERROR too many clients change this key";
@@ -35,15 +35,15 @@ impl Service {
         reply
     }
 
-    /// True for a value that [`Service::refuse_large`] is to refuse. What `append` and
-    /// `prepend` add is kept in memory, so it has a limit of its own.
+    /// True for a value that [`Service::refuse_large`] must refuse. `append` and `prepend` keep
+    /// theirs in memory, so they have a limit of their own.
     pub(super) fn is_too_large(&self, store: &Store<'_>) -> bool {
         let limit = if store.verb.extends() { WHOLE_LEN_MAX } else { u64::MAX };
         store.body_len > limit.min(self.options.value_len_max)
     }
 
-    /// Refuses a value because of its length. Only `set` takes the old value with it: the
-    /// others leave it as it was, as in memcached.
+    /// Refuses a value because of its length. As in memcached, only `set` also removes the old
+    /// value.
     pub(super) async fn refuse_large(&self, store: Store<'_>) -> &'static str {
         self.shard.store_too_large.bump();
         if store.verb == Verb::Set
@@ -95,7 +95,7 @@ impl Service {
         CONTENDED
     }
 
-    /// Stores the old value with `piece` at its end or its start, if it is still the old one.
+    /// Stores the old value with `piece` at its end or its start, if it has not changed meanwhile.
     async fn put_extended(
         &self,
         store: Store<'_>,
@@ -132,7 +132,7 @@ impl Service {
         writer.finalize(condition).await
     }
 
-    /// Options that keep the flags and the end of life of `hit`.
+    /// Options that keep the flags and the expiry of `hit`.
     pub(super) fn kept_options(&self, hit: &Hit) -> StoreOptions {
         let stored_at = self.cache.clock().now();
         StoreOptions {
@@ -143,7 +143,7 @@ impl Service {
     }
 }
 
-/// What must hold of the present entry for `verb` to store.
+/// The condition under which `verb` stores.
 pub(super) fn condition(verb: Verb) -> Condition {
     match verb {
         Verb::Add => Condition::Absent,
@@ -153,8 +153,8 @@ pub(super) fn condition(verb: Verb) -> Condition {
     }
 }
 
-/// The answer when a purge came between a store's begin and its end: that of a store just
-/// before the purge where that works for sure, else that of one just after it.
+/// The answer to a store that a purge overtook: as if stored just before the purge if that always
+/// succeeds, else as if just after it.
 fn purged(verb: Verb) -> &'static str {
     match verb {
         Verb::Set | Verb::Add => "STORED",
