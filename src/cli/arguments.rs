@@ -1,4 +1,4 @@
-//! What the command line may say. Owns its words and their help.
+//! The command line. Owns the names of commands and flags, and their help.
 
 use std::path::PathBuf;
 

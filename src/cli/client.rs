@@ -1,4 +1,4 @@
-//! A blocking client of the memcached text protocol, for `stats` alone. Owns the bytes on the wire; never prints.
+//! A blocking memcached client, for `stats` alone. Owns the bytes on the wire; never prints.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Dates as people read them. Owns the notation, which is that of RFC 3339 in UTC; knows no time zones.
+//! Dates in the notation of RFC 3339, always in UTC.
 
 const SECONDS_PER_DAY: i64 = 86_400;
 /// Days of four hundred years, after which the calendar repeats.
@@ -21,7 +21,7 @@ pub fn date(seconds: i64) -> String {
 fn civil(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_BEFORE_1970;
     let (era, day) = (day.div_euclid(DAYS_PER_400_YEARS), day.rem_euclid(DAYS_PER_400_YEARS));
-    // The last day of an era, and of four years, is a leap day more than its years have.
+    // The last day of an era, and of four years, is a leap day: it belongs to the year before.
     let century = (day / DAYS_PER_100_YEARS).min(3);
     let day = day - century * DAYS_PER_100_YEARS;
     let (period, day) = (day / DAYS_PER_4_YEARS, day % DAYS_PER_4_YEARS);

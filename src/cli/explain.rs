@@ -18,7 +18,7 @@ use crate::inspect::{
 /// Pages of the map in one line.
 const MAP_LINE: usize = 64;
 
-/// What the device has of a key.
+/// What the device holds of a key.
 #[derive(Debug, Serialize)]
 struct KeyReport {
     /// The key as `ls` writes it.
@@ -49,7 +49,7 @@ struct VersionReport {
     slot_bytes: u64,
     sequence: u64,
     epoch: u32,
-    /// The rest is null where the slot is damaged.
+    /// This and the rest are null if the slot is damaged.
     kind: Option<&'static str>,
     size_bytes: Option<u64>,
     slices: Option<u32>,
@@ -79,13 +79,13 @@ struct RegionReport {
     size_bytes: u64,
     generation: u64,
     epoch: u32,
-    /// Null where there is no time in it.
+    /// Null if no time is stored in the region.
     newest_time: Option<String>,
     last_expiry: Option<String>,
     touched: bool,
     footer_offset_bytes: Option<u64>,
     kill_records: u64,
-    /// Null where it is no part of the index snapshot that the next start reads.
+    /// Null if the region is no part of the index snapshot that the next start reads.
     snapshot: Option<SnapshotReport>,
     objects: ShareReport,
     heads: ShareReport,
@@ -377,7 +377,7 @@ fn indented(lines: &str) -> String {
     lines.lines().map(|line| format!("  {line}\n")).collect()
 }
 
-/// The bytes that [`offline::escaped`] makes `text` of; `None` if it makes it of none.
+/// The inverse of [`offline::escaped`]; `None` if that cannot have made `text`.
 fn unescaped(text: &str) -> Option<Vec<u8>> {
     let mut key = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -29,14 +29,14 @@ const PIECES_MAX: usize = 4;
 /// Bytes of an error's text that are shown.
 const TEXT_LEN_MAX: usize = 1000;
 
-/// What may stand in a path as it is, besides letters and digits.
+/// Bytes to escape in a path: all but letters, digits and these.
 const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 type Upload =
     Either<Empty<Bytes>, StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, io::Error>>>>;
 
-/// What is asked of an object.
+/// A request for an object.
 pub struct Ask<'a> {
     pub method: Method,
     pub key: &'a str,
@@ -59,7 +59,7 @@ pub fn fetch(
     })
 }
 
-/// Stores what `input` gives, up to its end.
+/// Stores `input` up to its end.
 pub fn store(
     socket: Option<&str>,
     ask: Ask<'_>,
@@ -126,7 +126,7 @@ where
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.context("the daemon does not answer")?;
     tokio::spawn(connection);
-    // A slow input may keep the answer away for any time.
+    // No time limit: a slow input delays the answer.
     sender.send_request(request).await.context("the daemon does not answer")
 }
 
@@ -137,7 +137,7 @@ async fn found(answer: Response<Incoming>) -> anyhow::Result<Option<Response<Inc
         StatusCode::NOT_FOUND => Ok(None),
         status => {
             let mut text = Vec::new();
-            // The status alone has to do where no text comes.
+            // Without a text the error shows the status alone.
             let _ = copy(answer.into_body(), &mut text, &|_| {}).await;
             text.truncate(TEXT_LEN_MAX);
             bail!("the daemon answered {status}: {}", String::from_utf8_lossy(&text).trim_end())

@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_NEGATIVE),
-        // `rawcached ls | head` has had what it wanted.
+        // The reader wanted no more, as in `rawcached ls | head`.
         Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
         Err(error) => fail(&error, EXIT_UNUSABLE),
     }

@@ -45,7 +45,7 @@ pub fn survey(Claimed { device, .. }: &Claimed) -> anyhow::Result<Survey> {
         let (contents, needs_force) = match read_superblocks(device).await {
             Ok(found) => (Some(format!("the rawcached store {}", found.best.uuid)), false),
             Err(OpenError::NotFormatted(_)) => (None, false),
-            // A saved copy of a superblock, or the other version, would bring it back.
+            // A saved superblock copy, or the other version, could still open the store.
             Err(OpenError::Damaged(damage)) => {
                 let damaged = "a rawcached store with both superblock copies damaged";
                 (Some(format!("{damaged} ({damage})")), true)
@@ -254,7 +254,7 @@ pub enum Progress {
     Incomplete(IncompleteObject),
 }
 
-/// Verifies every checksum; `tell` learns of progress and damage, and may break off by failing.
+/// Verifies every checksum; `tell` gets progress and damage; an error from it ends the check.
 pub fn check(
     path: &Path,
     tell: &mut dyn FnMut(Progress) -> anyhow::Result<()>,
@@ -315,7 +315,7 @@ fn incomplete(object: &Incomplete) -> IncompleteObject {
     }
 }
 
-/// A finding of the library as a report has it.
+/// Converts a finding of the library for a report.
 pub fn damaged(finding: &Finding) -> Damaged {
     let Finding { region, offset, what } = finding.clone();
     Damaged { region, offset_bytes: offset, what }
@@ -327,7 +327,7 @@ pub async fn open(path: &Path) -> anyhow::Result<Inspection> {
     Inspection::open(device).await.with_context(|| path.display().to_string())
 }
 
-/// Runs to its end what needs a runtime.
+/// Runs `work` to its end on a runtime of its own.
 pub fn on_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -24,7 +24,7 @@ pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
     }
     let formatted = format_claimed(arguments, new_image.is_some());
     if formatted.is_err() && new_image.is_some() {
-        // Nothing but the empty file of a moment ago is lost.
+        // Only the empty file made above is lost.
         let _ = std::fs::remove_file(path);
     }
     output::print_lines(&formatted?)?;
@@ -34,7 +34,7 @@ pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
 /// Holds the claim from the first look to the last write: nobody makes a file system in between.
 fn format_claimed(arguments: &FormatArgs, is_new: bool) -> anyhow::Result<FormatReport> {
     let claimed = offline::claim(&arguments.device)?;
-    // A file that was made a moment ago holds nothing that could be lost: nobody is asked.
+    // A new file holds nothing to lose: do not ask.
     if !is_new {
         allow_erasing(arguments, &claimed)?;
     }
@@ -57,7 +57,7 @@ fn allow_erasing(arguments: &FormatArgs, claimed: &Claimed) -> anyhow::Result<()
     let (input, output) = (&mut io::stdin().lock(), &mut io::stderr().lock());
     let is_terminal = io::stdin().is_terminal();
     confirm(path, &survey, Asker { input, output, is_terminal })?;
-    // Not all programs ask whether somebody has claimed the device, and none for an image file.
+    // Some programs ignore the claim on a device, and all do for an image file.
     ensure!(
         offline::survey(claimed)? == survey,
         "what {} holds has changed since the question was asked; nothing was changed by this command",

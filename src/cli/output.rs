@@ -43,7 +43,7 @@ pub fn print_lines(report: &impl Serialize) -> anyhow::Result<()> {
     print(&lines(&serde_json::to_value(report)?))
 }
 
-/// A report for people: field names without their unit, sizes with the largest exact one, lists
+/// A report for people: field names without their unit, sizes in the largest exact unit, lists
 /// indented below their name.
 pub fn lines(report: &Value) -> String {
     let mut rows = Vec::new();

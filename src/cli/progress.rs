@@ -27,7 +27,7 @@ impl Bar {
     }
 
     fn style(&self, is_known: bool) {
-        // Both templates are constants that are right; else the default has to do.
+        // Both templates are valid constants; if not, the default stays.
         if let Ok(style) = ProgressStyle::with_template(if is_known { KNOWN } else { UNKNOWN }) {
             self.0.set_style(style);
         }

@@ -10,7 +10,7 @@ pub struct Survey {
     pub size_bytes: u64,
     /// What was found on it, if anything.
     pub contents: Option<String>,
-    /// It may be erased only if that is forced: it is not a rawcached store, or one that could be saved.
+    /// Erasing it needs `--force`: it is not a rawcached store, or one that could still be saved.
     pub needs_force: bool,
 }
 
@@ -73,7 +73,7 @@ pub struct InspectReport {
     pub entries: u64,
     /// Tombstones in all regions, other than those of entries; those of purges are there twice.
     pub kill_records: u64,
-    /// How many regions are in which state.
+    /// Number of regions by state.
     pub regions: RegionCounts,
     /// What is wrong with headers, footers and directories of a snapshot.
     pub damaged: Vec<Damaged>,
@@ -82,7 +82,7 @@ pub struct InspectReport {
     pub region_table: Option<Vec<RegionRow>>,
 }
 
-/// How many regions are in which state.
+/// Number of regions by state.
 #[derive(Debug, Default, Serialize)]
 pub struct RegionCounts {
     /// All of them.
@@ -97,7 +97,7 @@ pub struct RegionCounts {
     pub free: u32,
     /// Never used.
     pub blank: u32,
-    /// Never used since the format; bytes of before.
+    /// Never used since the format; holds older bytes.
     pub leftover: u32,
     /// Part of the index snapshot that the next start reads.
     pub snapshot: u32,
@@ -118,7 +118,7 @@ pub struct RegionRow {
     pub offset_bytes: u64,
     /// What it is.
     pub state: &'static str,
-    /// Its present life.
+    /// Its generation.
     pub generation: u64,
     /// Entries in it.
     pub entries: u64,
@@ -179,13 +179,13 @@ pub struct CheckReport {
     pub regions_unused: u64,
     /// Regions that hold the index snapshot that the next start reads.
     pub regions_snapshot: u64,
-    /// What that is worth: `none`, `sound`, `outdated`, `unfinished` or `damaged`.
+    /// State of the index snapshot: `none`, `sound`, `outdated`, `unfinished` or `damaged`.
     pub snapshot: &'static str,
-    /// Words of the index in it.
+    /// Index entries in it.
     pub snapshot_words: u64,
     /// Sound entries, dead and expired ones and slices included.
     pub entries: u64,
-    /// Those of them that are pieces of large objects.
+    /// Sound entries that are pieces of large objects.
     pub slices: u64,
     /// Sound tombstones, other than those of entries.
     pub kill_records: u64,

@@ -275,7 +275,7 @@ fn write_reclaim(page: &mut Page, store: &StoreStats) {
     }
 }
 
-/// What comes of regions that cannot be read at the start.
+/// Writes what happens to regions that cannot be read at the start.
 fn write_unreadable(page: &mut Page, store: &StoreStats) {
     let counters = &store.counters;
     for (name, help, value) in [

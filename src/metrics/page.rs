@@ -24,7 +24,7 @@ impl Page {
         self.counter_float(name, help, labels, float(value));
     }
 
-    /// A quantity that only grows, in whole and parts. `name` ends in its unit and `_total`.
+    /// A quantity with fractions that only grows. `name` ends in its unit and `_total`.
     pub fn counter_float(
         &mut self,
         name: &'static str,
@@ -45,7 +45,7 @@ impl Page {
         self.gauge_float(name, help, labels, float(value));
     }
 
-    /// A quantity that goes up and down, in whole and parts. `name` ends in its unit.
+    /// A quantity with fractions that goes up and down. `name` ends in its unit.
     pub fn gauge_float(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
@@ -68,7 +68,7 @@ impl Page {
         self.push(name, help, MetricType::HISTOGRAM, metric);
     }
 
-    /// What the registry needs to know of each family. Fails on invalid names.
+    /// A description of each family for the registry. Fails on invalid names.
     pub(super) fn descriptions(&self) -> Result<Vec<Desc>, prometheus::Error> {
         self.families.values().map(describe).collect()
     }

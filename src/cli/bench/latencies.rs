@@ -1,5 +1,5 @@
-//! Latencies in buckets of equal ratio. Owns the counts; never keeps single values or allocates
-//! after its making.
+//! Latencies in buckets of equal ratio. Owns the counts; never keeps single values, and allocates
+//! only when made.
 
 use std::time::Duration;
 
@@ -39,13 +39,13 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// None yet.
+    /// No latencies yet.
     #[must_use]
     pub fn new() -> Latencies {
         Latencies { counts: vec![0; 64 << STEPS_LOG2], longest: Duration::ZERO }
     }
 
-    /// Counts one.
+    /// Counts a latency.
     pub fn record(&mut self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1 << STEPS_LOG2);
         let octave = ns.ilog2();
@@ -55,7 +55,7 @@ impl Latencies {
         self.longest = self.longest.max(duration);
     }
 
-    /// Adds those of `other`.
+    /// Adds the counts of `other`.
     pub fn merge(&mut self, other: &Latencies) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;

@@ -1,4 +1,4 @@
-//! Processor time of processes. Owns the reading of it; measures nothing by itself.
+//! Processor time of processes. Reads it from the kernel; measures nothing by itself.
 
 use std::fs;
 use std::ops::Sub;

@@ -25,7 +25,7 @@ impl Bar {
     /// A bar for so many steps.
     pub(super) fn of(name: &str, len: Option<u64>) -> Bar {
         let bar = ProgressBar::new(len.unwrap_or(0)).with_prefix(name.to_owned());
-        // The template is a constant that is right; else the default has to do.
+        // The template is a valid constant; if not, the default stays.
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style);
         }

@@ -5,7 +5,7 @@ use super::arguments::DeviceArgs;
 use crate::device::{ALIGNMENT_MAX, ALIGNMENT_MIN, ProbeReport};
 use crate::store::RangeOptions;
 
-/// Bytes of an exact read, which lie anywhere.
+/// Bytes of an exact read, at any offset.
 pub(super) const EXACT_LEN: u64 = 3000;
 const BLOCK: u64 = 4096;
 const DEPTH: usize = 16;
@@ -20,13 +20,13 @@ const DEPTHS_QUICK: [usize; 2] = [1, 32];
 pub(super) enum Kind {
     /// Reads a block anywhere.
     RandomRead,
-    /// Reads the block behind that of the transfer before.
+    /// Reads the block after that of the previous transfer.
     SequentialRead,
     /// Reads exactly so many bytes from any offset on; the device rounds out to its alignment.
     ExactRead,
     /// Writes a block anywhere.
     RandomWrite,
-    /// Writes the block behind that of the transfer before.
+    /// Writes the block after that of the previous transfer.
     SequentialWrite,
 }
 
@@ -53,12 +53,12 @@ impl Kind {
 /// One kind of transfer, measured raw and with every engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
-    /// What it is compared with.
+    /// The part of the table that it is compared within.
     pub(super) group: &'static str,
     pub(super) kind: Kind,
     /// Bytes of a transfer.
     pub(super) block: u64,
-    /// Transfers under way.
+    /// Transfers in flight.
     pub(super) depth: usize,
     /// Alignment that the device is opened with; `None` takes its own.
     pub(super) alignment: Option<u32>,
@@ -67,8 +67,8 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// What a plain loop does in its place: exact reads, which it cannot do, are whole blocks of the
-    /// device, whose least transfer is `least` bytes.
+    /// The cell that the plain loop does instead: it cannot do exact reads, so it reads whole
+    /// blocks. The device's smallest transfer is `least` bytes.
     pub(super) fn raw(&self, least: u64) -> Cell {
         match self.kind {
             Kind::ExactRead => {
@@ -128,7 +128,7 @@ pub(super) fn plan(arguments: &DeviceArgs, probed: &ProbeReport) -> Vec<Cell> {
         }
     }
     let least = u64::from(probed.alignment.unwrap_or(ALIGNMENT_MIN));
-    // A quarter of the device for each transfer, and whole blocks.
+    // Transfers of whole blocks, each at most a quarter of the device.
     cells.retain(|cell| {
         let is_whole = cell.kind == Kind::ExactRead || cell.block.is_multiple_of(least);
         let len = cell.block.max(u64::from(cell.alignment.unwrap_or(0)));

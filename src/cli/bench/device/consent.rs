@@ -5,7 +5,7 @@ use anyhow::{bail, ensure};
 use super::arguments::DeviceArgs;
 use crate::cli::offline;
 
-/// Refuses unless it was said that what is on the device may be lost.
+/// Refuses unless flags say that the contents of the device may be lost.
 pub(super) fn ask(arguments: &DeviceArgs) -> anyhow::Result<()> {
     let path = arguments.path.display();
     let survey = offline::survey(&offline::claim(&arguments.path)?)?;

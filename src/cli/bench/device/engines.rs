@@ -1,5 +1,5 @@
-//! The device as the daemon uses it, with each engine there is. Owns which engines are tried and
-//! the tasks that keep one busy.
+//! The device as the daemon uses it, with each engine. Owns which engines are tried, and the tasks
+//! that keep one busy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::cli::bench::latencies::Latencies;
 use crate::clock::Stopwatch;
 use crate::device::{Device, EngineKind, IoMode, OpenOptions, WriteSlice};
 
-/// The engines there are, by the names that they have in a configuration.
+/// All engines, by their names in a configuration.
 const ENGINES: [Engine; 2] = [
     Engine { name: "threads", kind: EngineKind::Threads },
     Engine { name: "io_uring", kind: EngineKind::IoUring },
@@ -29,8 +29,8 @@ pub(super) struct Engine {
     pub(super) kind: EngineKind,
 }
 
-/// The engines with which the device opens, and why others do not. A device that does not open with
-/// the first one, which needs nothing of the kernel, cannot be measured.
+/// The engines that the device opens with, and why it does not with others. An error if the first
+/// engine fails, which needs nothing special of the kernel.
 pub(super) fn working(arguments: &DeviceArgs) -> anyhow::Result<(Vec<Engine>, Vec<String>)> {
     let (mut engines, mut notes) = (Vec::new(), Vec::new());
     for Engine { name, kind } in ENGINES {
@@ -59,8 +59,8 @@ fn options(
     }
 }
 
-/// Measures a cell: a task for each transfer under way, all on one thread, with a ring of its own
-/// where the engine has such.
+/// Measures a cell: a task for each transfer in flight, all on one thread, with a ring of its own
+/// if the engine has rings.
 pub(super) fn run(
     arguments: &DeviceArgs,
     (cell, way): (&Cell, &Way),
@@ -71,7 +71,7 @@ pub(super) fn run(
     let geometry = device.geometry();
     let step = if cell.kind == Kind::ExactRead { 1 } else { cell.block };
     let offsets = Offsets::new(cell, step, geometry.size, row);
-    // As a worker of the daemon has it. Dropped after the runtime, whose transfers end first.
+    // As in a worker of the daemon. Dropped after the runtime, whose transfers end first.
     let ring = device.thread_ring()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     if let Some(ring) = &ring {

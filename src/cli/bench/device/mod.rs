@@ -1,5 +1,5 @@
 //! `rawcached bench device`: what a device gives by itself and through each engine, in one run.
-//! Owns the course of it; writes only to what it was told may be lost.
+//! Owns the order of the rows; writes only where flags allow it.
 
 mod arguments;
 mod cells;
@@ -62,14 +62,14 @@ fn measure(arguments: &DeviceArgs) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// The row of this number: the plain loop, or an engine.
+/// Measures row number `row`: the plain loop if there is no `way`, else an engine.
 fn one(
     arguments: &DeviceArgs,
     (cell, way): (&Cell, Option<&Way>),
     row: u64,
 ) -> anyhow::Result<Measured> {
     if way.is_some_and(|way| way.io == IoMode::Buffered) {
-        // What earlier rows left in memory is not what the device gives.
+        // Drops what earlier rows left in the page cache.
         let file = File::open(&arguments.path)?;
         posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     }

@@ -1,6 +1,6 @@
-//! The limit that engines are held against: the plainest loop there is. A thread for each
-//! transfer under way, which does one `pread` or `pwrite` after another on a file opened with
-//! `O_DIRECT` and keeps its buffer.
+//! The limit that engines are compared with, a plain loop: a thread for each transfer in flight
+//! does one `pread` or `pwrite` after another on a file opened with `O_DIRECT` and keeps its
+//! buffer.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -22,7 +22,7 @@ use crate::device::{ALIGNMENT_MAX, AlignedBuf, DeviceKind, probe};
 pub(super) fn run(arguments: &DeviceArgs, cell: &Cell, row: u64) -> anyhow::Result<Measured> {
     let probed = probe(&arguments.path)?;
     let direct = if probed.direct_reads { libc::O_DIRECT } else { 0 };
-    // Nobody may take what is written to: `Device` sees to that for the other rows.
+    // Claims the device for writes, as `Device` does for the other rows.
     let is_block = probed.kind == DeviceKind::Block;
     let exclusive = if is_block && cell.kind.is_write() { libc::O_EXCL } else { 0 };
     let file = OpenOptions::new()
@@ -76,7 +76,7 @@ fn slot(
     }
 }
 
-/// Bytes that no device can do without writing: zeros may cost nothing.
+/// Fills `bytes` with random ones, which a device must write: zeros may cost nothing.
 pub(super) fn fill(bytes: &mut [u8], number: usize) {
     for (word, bytes) in (0u64..).zip(bytes.chunks_exact_mut(8)) {
         bytes.copy_from_slice(&mix(word ^ (number as u64) << 32).to_le_bytes());

@@ -1,4 +1,4 @@
-//! What one row of the table is: a way to transfer, where each transfer goes, what came of them.
+//! One row of the table: the way to transfer, the offset of each transfer, the results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,14 +24,14 @@ pub(super) struct Way {
 pub(super) struct Offsets {
     next: Arc<AtomicU64>,
     is_sequential: bool,
-    /// Offsets are multiples of this many bytes, and so many fit.
+    /// Offsets are multiples of `step` bytes; `steps` of them fit.
     step: u64,
     steps: u64,
 }
 
 impl Offsets {
-    /// For a cell's transfers on a device of `size` bytes. Each `row` begins elsewhere: what the row
-    /// before it read may still be in a cache of the device.
+    /// For a cell's transfers on a device of `size` bytes. Each `row` begins elsewhere, as the
+    /// device may have cached what the previous row read.
     pub(super) fn new(cell: &Cell, step: u64, size: u64, row: u64) -> Offsets {
         let steps = (size - cell.block.next_multiple_of(step).min(size)) / step + 1;
         let next = Arc::new(AtomicU64::new(mix(row)));
@@ -45,11 +45,11 @@ impl Offsets {
     }
 }
 
-/// What came of a row.
+/// Results of a row.
 pub(super) struct Measured {
     pub(super) latencies: Latencies,
     pub(super) elapsed: Duration,
-    /// Of this process: what measures is in it.
+    /// Of this process, the measuring included.
     pub(super) cpu: Duration,
     /// Alignment of the transfers.
     pub(super) alignment: u32,

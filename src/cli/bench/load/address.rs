@@ -12,7 +12,7 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
-/// What is spoken.
+/// The protocol of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// The text commands `get` and `set`.

@@ -13,7 +13,7 @@ use super::requests::Source;
 use super::worker::{Part, Worker};
 use crate::clock::Stopwatch;
 
-/// How often somebody is told how far a phase is.
+/// How often progress is reported.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
 
 /// Connections to one server, dealt out to threads.
@@ -34,15 +34,15 @@ impl<'a> Clients<'a> {
         assert!((1..=connections).contains(&threads), "{threads} threads");
         let workers = (0..threads).map(|number| {
             let share = connections / threads + usize::from(number < connections % threads);
-            // Values of several processes and threads differ.
+            // Each process and thread writes different values.
             let version = std::process::id().wrapping_mul(64).wrapping_add(u32::try_from(number)?);
             Worker::connect(load, share, version.rotate_right(12))
         });
         Ok(Clients { workers: workers.collect::<anyhow::Result<_>>()? })
     }
 
-    /// Goes through a phase, with a source for each thread; tells `progress` now and then for how
-    /// long it lasts and how many requests were answered.
+    /// Runs a phase with a source for each thread; reports the time since its start and the number
+    /// of answers to `progress`.
     ///
     /// # Errors
     /// The server gave wrong bytes ([`super::WrongBytes`]) or an answer that makes no sense, closed

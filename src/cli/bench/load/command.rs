@@ -28,7 +28,7 @@ use crate::cli::output;
 const SECONDS_DEFAULT: Duration = Duration::from_secs(10);
 const ROUNDS_AGAINST_DEFAULT: u16 = 3;
 
-/// Loads one server or two and prints what came of it; false if one gave wrong bytes.
+/// Loads one server or two and prints the results; false if one gave wrong bytes.
 pub(in crate::cli) fn run(arguments: &LoadArgs) -> anyhow::Result<bool> {
     match measure(arguments) {
         Ok(report) if arguments.json => output::print(&report.json()?)?,
@@ -42,7 +42,7 @@ pub(in crate::cli) fn run(arguments: &LoadArgs) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// What is asked of every server alike.
+/// The load, which is the same for every server.
 struct Plan {
     wire: Wire,
     values: Arc<Values>,
@@ -157,7 +157,7 @@ fn servers(arguments: &LoadArgs, plan: &Plan) -> anyhow::Result<Vec<Server>> {
     Ok(servers)
 }
 
-/// What a reader of the figures should know of what is missing in them.
+/// Tells which figures are missing, and why.
 fn notes(servers: &[Server]) -> Vec<String> {
     let mut notes = Vec::new();
     for Server { load, pid, metrics } in servers {
@@ -177,7 +177,7 @@ fn notes(servers: &[Server]) -> Vec<String> {
     notes
 }
 
-/// Requests that go on from phase to phase.
+/// Sources that continue from phase to phase.
 struct Shared(Vec<Source<'static>>);
 
 impl Shared {
@@ -206,7 +206,7 @@ fn round(
         .run(phase, sources, &|elapsed, ops| bar.advance(elapsed, ops))
         .with_context(|| address.to_string())?;
     let client_cpu = ProcessorTime::own()? - client_before;
-    // What was accepted is on the device before the server's time is taken: it is part of its cost.
+    // Waits until accepted values are on the device: writing them is part of the server's time.
     let counters_after = counters()?;
     let server_cpu = server_cpu()?.zip(server_before).map(|(after, before)| after - before);
     bar.end();

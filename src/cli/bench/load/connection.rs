@@ -1,5 +1,5 @@
-//! One connection with some requests under way. Owns its socket and what of requests and answers
-//! has passed; verifies every byte it reads.
+//! One connection with some requests in flight. Owns its socket and how far requests and answers
+//! have come; verifies every byte it reads.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
@@ -14,7 +14,7 @@ use super::requests::Request;
 use super::values::{HEAD_LEN, Values, Verifier};
 use super::wire::{Answer, Heard, Next};
 
-/// Shorter bodies are copied behind their heads, so that several requests go out at once.
+/// Shorter bodies are copied after their heads, so that several requests go out at once.
 const COPIED_LEN_MAX: usize = 8 << 10;
 /// Longest line of an answer.
 const LINE_LEN_MAX: usize = 8 << 10;
@@ -28,17 +28,17 @@ pub struct WrongBytes {
     at: usize,
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
     pub(super) request: Request,
     /// Length of its value.
     pub(super) len: usize,
-    /// When it was to be made, since the phase began.
+    /// When it was due, since the phase began.
     pub(super) due: Duration,
 }
 
-/// A long body that is sent from where it is.
+/// A long body that is sent without a copy.
 struct LongBody {
     key: u32,
     version: u32,
@@ -54,7 +54,7 @@ enum Expect {
 pub(super) struct Connection {
     stream: Stream,
     number: usize,
-    /// Requests that are not sent yet, less the rest of a long body at their end.
+    /// Requests that are not sent yet, without the long body that follows them.
     out: Vec<u8>,
     long_body: Option<LongBody>,
     sent: usize,
@@ -64,12 +64,12 @@ pub(super) struct Connection {
     heard: Heard,
     line: Vec<u8>,
     verifier: Verifier,
-    /// It stands in the list of those with room.
+    /// It is in the worker's list of connections with room.
     pub(super) is_listed: bool,
 }
 
 impl Connection {
-    /// Connects and has `epoll` tell of it by `number`.
+    /// Connects, and registers with `epoll` under `number`.
     pub(super) fn open(load: &Load, epoll: &Epoll, number: usize) -> anyhow::Result<Connection> {
         let stream = load.address.connect()?;
         stream.set_nonblocking()?;
@@ -95,7 +95,7 @@ impl Connection {
         self.asked.len() < load.depth && self.long_body.is_none()
     }
 
-    /// Puts a request behind those that are not sent yet; a store is of this version.
+    /// Queues a request; a store writes this version.
     pub(super) fn begin(&mut self, load: &Load, (request, version): (Request, u32), due: Duration) {
         let len = load.values.len(request.key());
         self.asked.push_back(Asked { request, len, due });

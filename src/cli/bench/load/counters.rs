@@ -1,5 +1,5 @@
-//! What a server counts itself: bytes on its device, hits by tier. Owns the names of metrics and
-//! stats that are looked for; a server without them is as good.
+//! What a server counts itself: bytes on its device, hits by tier. Owns the names of these metrics
+//! and stats; a server may lack them.
 
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::clock::Stopwatch;
 
 const WRITTEN: &str = "rawcached_device_transferred_bytes_total{direction=\"write\"}";
 const BACKLOG: &str = "rawcached_store_backlog_bytes";
-/// Longest wait until what was accepted is on the device.
+/// Longest wait for accepted values to reach the device.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 const SETTLE_STEP: Duration = Duration::from_millis(20);
 /// Longest page of metrics.
@@ -28,8 +28,8 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Asks the admin listener at `metrics`, if there is one, and a memcached server for its
-    /// stats. Waits until what was accepted is on the device, where the server tells.
+    /// Asks the admin listener at `metrics`, if there is one, and a memcached server for its stats.
+    /// Waits until accepted values are on the device, if the server tells.
     pub(super) fn read(
         (address, protocol): (&Address, Protocol),
         metrics: Option<&Address>,

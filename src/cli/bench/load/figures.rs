@@ -37,14 +37,14 @@ pub(super) const FIGURES: [(&str, &str, usize, bool); 26] = [
     ("write_amplification", "write amplification", 3, true),
 ];
 
-/// What stands at each place of [`FIGURES`], where it is known.
+/// The value of each of [`FIGURES`], if it is known.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Figures([Option<f64>; FIGURES.len()]);
 
-/// What was taken before and after a phase.
+/// Measurements before and after a phase.
 pub(super) struct Taken {
     pub(super) outcome: Outcome,
-    /// What the server and this process used.
+    /// Processor time of the phase.
     pub(super) server_cpu: Option<ProcessorTime>,
     pub(super) client_cpu: ProcessorTime,
     /// The server's counters before and after.

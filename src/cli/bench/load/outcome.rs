@@ -1,4 +1,4 @@
-//! What came of a phase. Owns the counts; never divides them.
+//! Results of a phase. Owns the counts; never divides them.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use super::requests::Request;
 use super::wire::Answer;
 use crate::cli::bench::latencies::Latencies;
 
-/// What came of a phase, over all threads.
+/// Results of a phase, over all threads.
 #[derive(Clone, Default)]
 pub struct Outcome {
     /// Reads that were answered.
     pub gets: u64,
-    /// Those of them that brought a value.
+    /// Reads that brought a value.
     pub hits: u64,
     /// Stores that were answered.
     pub sets: u64,
-    /// Those of them that the server refused.
+    /// Stores that the server refused.
     pub refused: u64,
-    /// Requests of an open loop that were never made because the server was too far behind; they
-    /// count in the latencies, as late as they were when it was given up.
+    /// Requests of an open loop that were never made because the server was too far behind; the
+    /// latencies include their delays at that time.
     pub unsent: u64,
     /// Body bytes read.
     pub read_bytes: u64,
@@ -40,7 +40,7 @@ impl Outcome {
         self.gets + self.sets
     }
 
-    /// Adds what came of another thread.
+    /// Adds the results of another thread.
     pub fn merge(&mut self, other: &Outcome) {
         self.gets += other.gets;
         self.hits += other.hits;

@@ -14,12 +14,12 @@ pub struct Phase {
     pub rate: Option<f64>,
 }
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Make a request, which was due then.
+    /// Make a request that was due at this time.
     Now(Duration),
-    /// The next one is due then.
+    /// The next one is due at this time.
     Later(Duration),
     /// Make no more.
     Never,
@@ -78,7 +78,7 @@ impl Pace {
         self.schedule.is_some()
     }
 
-    /// A server that is this far behind an open loop is not waited for: twice the phase, and 5 s.
+    /// True if an open loop has taken twice its planned time and 5 s: the server is too far behind.
     pub(super) fn gives_up(&self, now: Duration) -> bool {
         let Some((_, gap)) = self.schedule else { return false };
         let planned = gap * fraction(self.operations, 1.0);

@@ -9,7 +9,7 @@ use super::figures::{FIGURES, Figures};
 /// Everything that was measured.
 #[derive(Serialize)]
 pub(super) struct Report {
-    /// What is not known and how it could be.
+    /// Which figures are missing, and how to get them.
     pub(super) notes: Vec<String>,
     pub(super) sections: Vec<Section>,
 }
@@ -27,7 +27,7 @@ pub(super) struct Section {
 #[derive(Serialize)]
 struct Rounds {
     address: String,
-    /// Each figure's median by itself.
+    /// The median of each figure on its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     median: Option<Figures>,
     rounds: Vec<Figures>,

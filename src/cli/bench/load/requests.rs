@@ -7,7 +7,7 @@ use crate::cli::bench::draws::{Zipf, below, mix, unit};
 
 /// Most keys: the highest bit of a drawn number tells stores from reads.
 pub const KEYS_MAX: u32 = 1 << 31;
-/// Draws are repeated after this many, or eight for each key, whichever is more, up to the most.
+/// Draws repeat after eight for each key, within these limits.
 const DRAWS_MIN: usize = 1 << 20;
 const DRAWS_MAX: usize = 1 << 24;
 
@@ -49,7 +49,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Draws requests for the keys `0..keys`, this part of them reads. The same in every run.
+    /// Draws requests for the keys `0..keys`, a share `reads` of them reads. The same in every run.
     ///
     /// # Panics
     /// If there are no keys, or more than `KEYS_MAX`.
@@ -89,8 +89,7 @@ impl Requests {
         self.drawn.is_empty()
     }
 
-    /// What thread `number` of `threads` is to do: every so-many-th request, from the beginning
-    /// again at the end, without end.
+    /// The requests of thread `number` of `threads`: every `threads`-th one, repeated without end.
     #[must_use]
     pub fn source(&self, number: usize, threads: usize) -> Source<'static> {
         let drawn = Arc::clone(&self.drawn);
@@ -107,8 +106,8 @@ impl Requests {
     }
 }
 
-/// One request for each of the keys `0..keys`, in an order that has nothing to do with how popular
-/// they are, dealt out to `threads` sources.
+/// One request for each of the keys `0..keys`, in an order unrelated to popularity, dealt out to
+/// `threads` sources.
 pub fn each_once(keys: u32, threads: usize, request: fn(u32) -> Request) -> Vec<Source<'static>> {
     let mut order: Vec<u32> = (0..keys).collect();
     order.sort_by_cached_key(|key| mix(u64::from(*key) << 1));

@@ -26,7 +26,7 @@ pub enum Sizes {
         /// Longest value.
         max: usize,
     },
-    /// Of each key by itself, as a trace has them.
+    /// One for each key, as in a trace.
     Listed(Vec<u32>),
 }
 

@@ -23,11 +23,11 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Reads a trace. Columns besides key and size are passed over.
+    /// Reads a trace. Other columns than key and size are ignored.
     ///
     /// # Errors
-    /// The input fails, a column is missing, a line has too few or a size that is no number or too
-    /// long, or there are no lines; the message names the line.
+    /// The input fails, a column is missing, a line has too few columns, or a size that is not a
+    /// number or too large, or there are no lines; the message names the line.
     pub fn read(input: impl BufRead) -> anyhow::Result<Trace> {
         let mut lines = input.lines();
         let heading = lines.next().context("the trace is empty")??;

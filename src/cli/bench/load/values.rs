@@ -1,6 +1,5 @@
-//! What is stored under each key: the length follows from the key's number, and every byte from
-//! that and a version that the value begins with, so that any reader can verify any value without
-//! having kept it.
+//! What is stored under each key: its number gives the length, and with the version at the value's
+//! start every byte. Any reader can verify any value without a copy.
 
 use std::ops::Range;
 
@@ -16,7 +15,7 @@ const KEY_LEN: usize = 4;
 /// All values of one workload.
 pub struct Values {
     keys: u32,
-    /// Drawn once; empty where a length costs nothing.
+    /// Drawn once; empty if lengths cost nothing to compute.
     lens: Vec<u32>,
     sizes: Sizes,
     pattern: Vec<u8>,
@@ -66,7 +65,7 @@ impl Values {
         (u64::from(version) << 32 | u64::from(key)).to_le_bytes()
     }
 
-    /// Bytes `range` of a value, all behind the head.
+    /// Bytes `range` of a value, all after the head.
     #[must_use]
     pub fn rest(&self, (key, version): (u32, u32), range: Range<usize>) -> &[u8] {
         let phase = mix(!(u64::from(version) << 32 | u64::from(key))) % PHASES;
@@ -82,7 +81,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Whether `bytes` are those of a value of `key` from byte `at` on; all before were seen.
+    /// Whether `bytes` are those of a value of `key` from byte `at` on; all bytes before were
+    /// passed in already.
     pub fn is_right(&mut self, values: &Values, (key, at): (u32, usize), bytes: &[u8]) -> bool {
         let in_head = HEAD_LEN.saturating_sub(at).min(bytes.len());
         let (first, rest) = bytes.split_at(in_head);

@@ -11,7 +11,7 @@ use super::requests::Request;
 /// Digits of a key's number.
 const DIGITS: usize = 10;
 
-/// What is asked of a server, apart from the keys.
+/// The form of requests to a server.
 #[derive(Clone, Debug)]
 pub struct Wire {
     /// What is spoken.
@@ -44,9 +44,9 @@ pub enum Next {
     Line,
     /// The value.
     Body,
-    /// So many bytes that nobody wants.
+    /// So many bytes to skip.
     Skip(u64, Answer),
-    /// Nothing: this was all.
+    /// Nothing: the answer is complete.
     Done(Answer),
 }
 
@@ -105,7 +105,7 @@ impl Wire {
         }
     }
 
-    /// Writes a store of `len` bytes up to where they begin.
+    /// Writes a store of `len` bytes, without the body.
     pub fn push_set(&self, out: &mut Vec<u8>, key: u32, len: usize) {
         let ttl_secs = self.ttl.map(|ttl| ttl.as_secs());
         match self.protocol {
@@ -147,10 +147,10 @@ impl Wire {
         }
     }
 
-    /// Understands a line, with its end, of the answer to `request`, whose value has `len` bytes.
+    /// Parses a line, with its end, of the answer to `request`, whose value has `len` bytes.
     ///
     /// # Errors
-    /// The answer is none that a sound server gives.
+    /// A sound server gives no such answer.
     pub fn hear(
         &self,
         heard: &mut Heard,

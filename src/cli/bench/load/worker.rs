@@ -22,9 +22,9 @@ use crate::clock::Stopwatch;
 /// A server that answers nothing for this long has failed.
 const PATIENCE_MS: u16 = 60_000;
 const SCRATCH_LEN: usize = 256 << 10;
-/// Shorter waits for a request that is due are spent asking for answers.
+/// Shorter waits for the next due request are spent polling for answers.
 const SPIN: Duration = Duration::from_micros(50);
-/// Tells the timer from connections.
+/// The timer's number in `epoll`, unlike any connection's.
 const TIMER: u64 = u64::MAX;
 
 pub(super) struct Worker<'a> {
@@ -42,7 +42,7 @@ pub(super) struct Worker<'a> {
     version: u32,
 }
 
-/// What a phase is for one thread.
+/// One thread's part of a phase.
 pub(super) struct Part<'a> {
     pub(super) pace: Pace,
     pub(super) source: Source<'a>,
@@ -104,7 +104,7 @@ impl Worker<'_> {
         Ok(outcome)
     }
 
-    /// Begins what is due on connections that have room.
+    /// Begins due requests on connections that have room.
     fn dispatch(&mut self, part: &mut Part<'_>, now: Duration) -> anyhow::Result<()> {
         // In an open loop requests do not wait behind others while a connection is free.
         let batch = if part.pace.is_open_loop() { 1 } else { self.load.depth };
@@ -198,7 +198,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Counts what the server is too slow for as late as it is now.
+    /// Counts requests that were not made, with their delay now as latency.
     fn give_up(&self, part: &mut Part<'_>, outcome: &mut Outcome, now: Duration) {
         while let Turn::Now(due) = part.pace.turn(now)
             && let Some(request) = (part.source)()
