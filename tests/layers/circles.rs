@@ -1,9 +1,9 @@
-//! What files of one room need of each other, by imports and by calls of methods. Owns the search for
-//! circles.
+//! Which files of one room depend on each other, by imports and by calls of methods. Owns the
+//! search for circles.
 //!
-//! A type such as `Store` has its methods in many files, and no import shows which file calls which: calls
-//! are found by their names. `name(` counts as a call of a method that only one other file defines for such
-//! a type, if what stands before it is something that is usually one.
+//! A type such as `Store` has its methods in many files, and no import shows which file calls
+//! which: calls are found by their names. `name(` counts as a call of a method that only one other
+//! file defines for such a type, if the text before it is usually a value of such a type.
 
 use std::collections::{BTreeMap, BTreeSet};
 

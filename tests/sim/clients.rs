@@ -1,5 +1,5 @@
-//! Clients of the cache under test: each does one random operation after the other, tells the
-//! history what it did and what it was told, and gives some operations up half way.
+//! Clients of the cache under test: each does one random operation after the other, records it and
+//! its answer in the history, and drops some operations half way.
 
 mod held;
 mod lookups;
@@ -114,7 +114,7 @@ impl Client {
         n > 0 && self.rng.u32(0..n) == 0
     }
 
-    /// Turns after which the coming operation is dropped, if it is.
+    /// Turns after which the next operation is dropped, if it is to be dropped.
     fn patience(&mut self) -> Option<u32> {
         self.one_in(self.world.scenario.cancel_one_in).then(|| self.rng.u32(0..25))
     }
@@ -244,7 +244,7 @@ impl Client {
         let how = match purged {
             Some(Ok(true)) => PurgeEnd::Acknowledged,
             Some(Ok(false)) => PurgeEnd::Absent,
-            // Dropped half way, or come with the stop.
+            // Dropped half way, or refused by the shutdown.
             None | Some(Err(StoreError::ShuttingDown)) => PurgeEnd::Unknown,
             Some(Err(_)) => PurgeEnd::Refused,
         };

@@ -1,11 +1,11 @@
-//! What clients did and what they were told, and whether it can be. Owns the rules; knows
+//! What clients did, what they were answered, and whether that is allowed. Owns the rules; knows
 //! neither cache nor device.
 //!
 //! Every operation is an interval of ticks. A change is *certain* once it was acknowledged or its
 //! effect was seen, and *after* another one if it began when the other had ended, or if both have
 //! sequence numbers and its own is higher. A lookup may give a version unless a certain change
-//! after that version ended before the lookup began. A crash makes uncertain what was not
-//! durable. Media damage excuses an older version, and nothing else.
+//! after that version ended before the lookup began. A crash makes changes that were not durable
+//! uncertain. Media damage excuses an older version, and nothing else.
 
 mod change;
 mod rules;
@@ -25,14 +25,14 @@ use turn::Turn;
 
 /// A moment in the order of everything that happened.
 pub type Tick = u64;
-/// The end of what has not ended.
+/// The end of an operation that has not ended.
 const OPEN: Tick = Tick::MAX;
 /// Lines of the trace that a violation shows; `RAWCACHED_SIM_TRACE` asks for another number.
 static TRACE_LINES: LazyLock<usize> = LazyLock::new(|| {
     std::env::var("RAWCACHED_SIM_TRACE").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
 });
 
-/// Names a change under way.
+/// Names a change in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeId {
     /// `None` for a purge of everything.
@@ -40,7 +40,7 @@ pub struct ChangeId {
     number: usize,
 }
 
-/// A lookup under way.
+/// A lookup in progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Lookup {
     pub key: u32,
@@ -70,18 +70,18 @@ pub struct History {
     life: u32,
     /// Failed writes and flushes of the device so far.
     pub errors: u64,
-    /// As many when the present life began.
+    /// The same count when the present life began.
     born_errors: u64,
     /// Seconds that the cache's clock is behind the time that has really passed.
     pub lag: u32,
-    /// Of those at most so many may be because of wall clocks that were behind, but by less than the
-    /// time down: nobody can tell such a one from a right one.
+    /// At most so many of the seconds of `lag` may come from wall clocks that were behind by less
+    /// than the downtime: a start cannot tell them from right ones.
     pub believed_lag: u32,
-    /// A flush failed: what it left behind no later one makes durable.
+    /// A flush failed: later flushes do not make its writes durable.
     pub flush_failed: bool,
     /// Media damage struck: an older version may come back.
     pub damaged: bool,
-    /// Until when a region cannot be read that could not be at the start of this life; 0 for none.
+    /// Until when a region stays unreadable that was so at the start of this life; 0 for none.
     hidden_until: Tick,
     /// Older versions that were excused.
     pub excused: u64,
@@ -134,13 +134,13 @@ impl History {
         self.trace.iter().map(String::as_str)
     }
 
-    /// Records that something happened that may not.
+    /// Records a violation.
     pub fn violate(&mut self, what: String) {
         self.note(format_args!("VIOLATION {what}"));
         self.violations.push(what);
     }
 
-    /// Everything that may not have happened.
+    /// All violations.
     pub fn violations(&self) -> &[String] {
         &self.violations
     }
@@ -196,7 +196,7 @@ impl History {
         match how {
             StoreEnd::Cancelled => {}
             StoreEnd::Void => {
-                // It never was: nothing gives this version any more.
+                // As if never begun: no lookup may give this version.
                 change.version = None;
                 change.end = begin;
                 change.logged = false;
@@ -225,7 +225,8 @@ impl History {
         let change = self.change(id).clone();
         let version = change.version.unwrap_or_default();
         self.check_cas(sequence, version);
-        // Sequence numbers follow the order of visibility: what ended before has a lower one.
+        // Sequence numbers follow the order of visibility: a store that ended before has a lower
+        // one.
         let rank = self
             .keys
             .values()
@@ -288,7 +289,7 @@ impl History {
         let touch = &mut touches[id.number];
         touch.origin.ended_at = now;
         match touched {
-            // While a region cannot be read it may have been of an older version.
+            // While a region is unreadable, the touch may have found an older version.
             Some(true) => (touch.end, touch.certain) = (end, hidden_until < end),
             Some(false) => touch.end = touch.begin,
             // A write that failed may have changed the device, and may still be under way.
@@ -296,7 +297,7 @@ impl History {
         }
     }
 
-    /// A flush was acknowledged that began no earlier than `begin`: all that ended before is
+    /// A flush that began no earlier than `begin` was acknowledged: changes that ended before are
     /// durable, unless a write failed since.
     fn flushed(&mut self, begin: Tick) {
         let errors = self.errors;
@@ -313,13 +314,13 @@ impl History {
 
     // Lives.
 
-    /// A region cannot be read at the start of this life: what it knows of earlier lives may not count
-    /// for now, but for what was purged.
+    /// A region cannot be read at the start of this life: changes of earlier lives may not count
+    /// for now, except purges.
     pub fn begin_hiding(&mut self) {
         self.hidden_until = OPEN;
     }
 
-    /// All of it was read, so from here on everything counts.
+    /// The region was read, so from here on all changes count.
     pub fn end_hiding(&mut self) {
         self.hidden_until = self.tick();
         self.note(format_args!("all regions are read"));
@@ -334,8 +335,8 @@ impl History {
         let survives = |origin: Origin| match crash {
             Crash::Shutdown => origin.errors == errors,
             Crash::Kill | Crash::PowerCut => {
-                // In a life in which a write failed, what was accepted before the flusher heard of
-                // it waits for the next attempt with the rest.
+                // If a write failed in this life, changes accepted before the flusher knew wait for
+                // its next attempt.
                 let in_time = origin.life < life || born_errors == errors;
                 let old_enough = now.saturating_sub(origin.ended_at) > window;
                 origin.errors == errors && in_time && old_enough

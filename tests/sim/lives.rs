@@ -33,7 +33,7 @@ use hidden::Hidden;
 /// Where the clock begins.
 const START: u32 = 1_000_000;
 const DAY: i64 = 86_400;
-/// One answer of a device that fails now and then is no verdict.
+/// A device that fails now and then may fail one attempt.
 const OPEN_ATTEMPTS: u32 = 4;
 
 thread_local! {
@@ -42,7 +42,7 @@ thread_local! {
     static WATCHED: RefCell<bool> = const { RefCell::new(false) };
 }
 
-/// What one seed gave.
+/// The result of one seed.
 pub struct Outcome {
     pub totals: Totals,
     pub trace_hash: u64,
@@ -53,7 +53,7 @@ pub struct Outcome {
 /// When a life ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// When its clients have done their share.
+    /// When its clients have done all their operations.
     Done,
     /// When the device has done so many operations.
     Operations(u64),
@@ -77,11 +77,11 @@ struct Run {
     was_filled: bool,
     /// A region that cannot be read at the next start.
     hidden: Option<Hidden>,
-    /// For what was thought of later than the rest, which stays as it was.
+    /// Draws of later additions, so that the older draws of a seed stay the same.
     extra: Rng,
 }
 
-/// Collects panics of threads that run seeds; the others report theirs as ever.
+/// Collects panics of threads that run seeds; other threads report theirs as usual.
 pub fn watch_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -208,7 +208,7 @@ impl Run {
     }
 
     fn draw_end(&mut self) -> End {
-        // A reader is to outlive the region that it reads from.
+        // Lets a reader outlive the region that it reads from.
         if matches!(self.scenario().theme, Theme::SlowReaders | Theme::Large)
             && self.extra.u32(0..3) > 0
         {
@@ -320,7 +320,7 @@ impl Run {
             return false;
         }
         if self.rng.u32(0..3) == 0 {
-            // Sometimes the power goes meanwhile.
+            // Sometimes the power fails meanwhile.
             self.world.device.freeze_after(self.rng.u64(1..8));
         }
         let result = cache.shutdown().await;
@@ -361,7 +361,7 @@ impl Run {
         }
     }
 
-    /// Whether the end of a life may leave part of what was written.
+    /// Whether the end of a life may leave partial writes.
     fn is_torn(&self, cut: bool) -> bool {
         let device = &self.world.device;
         device.frozen().now_or_never().is_some()

@@ -26,20 +26,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use report::Totals;
 
-/// Keeps what is freed: each of a run's many devices begins with large buffers of zeros.
+/// Keeps freed memory: each of a run's many devices begins with large buffers of zeros.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Seeds of a run without a wish.
+/// Seeds of a run if the environment names none.
 const SEEDS: Range<u64> = 1..401;
-/// Seeds that once failed; run first. Later changes moved their schedules: what they showed is tested
-/// by itself too (`docs/reliability.md`).
+/// Seeds that once failed; run first. Later changes moved their schedules, so each failure also has
+/// a test of its own (`docs/reliability.md`).
 const REGRESSIONS: &[u64] = &[
     27, 51, 63, 92, 240, 276, 349, 373, 393, 421, 429, 1003, 1860, 1932, 2587, 3123, 3990, 10977,
     3721, 8915, 21064, 26645, 28691, 34069, 34862, 45016,
 ];
 
-/// The seeds wished for by the environment: one, a range, or none.
+/// The seeds that the environment names: one, a range, or none.
 fn wished() -> Option<Range<u64>> {
     if let Ok(seed) = std::env::var("RAWCACHED_TEST_SEED") {
         let seed: u64 = seed.parse().unwrap();

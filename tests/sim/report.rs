@@ -24,7 +24,7 @@ pub struct Totals {
     pub hidden: u64,
     /// Older versions given meanwhile.
     pub doubtful: u64,
-    /// Lives in which no entry may be seen as damaged.
+    /// Lives in which no entry may count as damaged.
     pub lives_without_damage: u64,
     /// Runs at whose end too few regions could be read to remove every key.
     pub cramped: u64,
@@ -37,14 +37,14 @@ impl Totals {
         *self.ends.entry(how).or_default() += 1;
     }
 
-    /// Takes over what struck a device.
+    /// Adds the faults that struck a device.
     pub fn take_faults(&mut self, struck: &Struck) {
         for kind in FaultKind::ALL {
             *self.faults.entry(name_of(kind)).or_default() += struck.of(kind);
         }
     }
 
-    /// Adds those of another run.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Totals) {
         self.seeds += other.seeds;
         self.lives += other.lives;

@@ -1,5 +1,5 @@
-//! What one run is like, drawn from its seed. Each seed turns features on and off ("swarm
-//! testing": Groce and others, 2012), so that runs without one show what the others hide.
+//! What one run is like, drawn from its seed. Each seed turns features on and off ("swarm testing":
+//! Groce and others, 2012), so that runs without a feature show bugs that it hides.
 
 mod strain;
 mod themes;
@@ -21,34 +21,35 @@ pub const SUPERBLOCK_SPACE: u64 = 128 << 10;
 pub enum Trouble {
     /// Nothing but crashes.
     None,
-    /// Interruptions and short transfers: nothing a caller may notice.
+    /// Interruptions and short transfers, which no caller may notice.
     Hiccups,
     /// Operations fail and say so.
     Errors,
-    /// One copy of what is kept twice flips a bit: a footer or a superblock.
+    /// A bit flips in one of the two copies of a footer or a superblock.
     SpareRot,
-    /// Bytes are lost, changed or put elsewhere without a word; sectors become unreadable.
+    /// Bytes are lost, changed or misplaced silently; sectors become unreadable.
     Damage,
 }
 
 /// What a run is about: some bugs need several rare things at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Theme {
-    /// Whatever is drawn.
+    /// Nothing special.
     Any,
-    /// Reclaim goes on all the time, on a small device that is sometimes very slow, while what it
-    /// moves is overwritten, removed and touched.
+    /// Reclaim goes on all the time, on a small device that is sometimes very slow, while the
+    /// entries that it moves are overwritten, removed and touched.
     Churn,
     /// The same few entries are touched and looked up again and again, from a RAM tier too small
     /// for them, and lives are short.
     Touches,
-    /// Long bodies are read piece by piece for want of memory, by readers that pause while what they
-    /// read is replaced and its region reclaimed and used again.
+    /// Long bodies are read piece by piece for lack of memory, by readers that pause while the
+    /// object is replaced and its region reclaimed and used again.
     SlowReaders,
-    /// One region cannot be read for a life or two, and nothing else goes wrong: what is promised then
-    /// is promised of one fault. Keys are removed and overwritten, and looked for in the next lives.
+    /// One region cannot be read for a life or two, and nothing else goes wrong: the promises hold
+    /// for a single fault. Keys are removed and overwritten, and looked for in the next lives.
     Hidden,
-    /// Objects of up to half of the device, several under way at a time, on a sound and full device.
+    /// Objects of up to half of the device, several in progress at a time, on a sound and full
+    /// device.
     Large,
     /// The wall clock is wrong at most starts, and sometimes set right later.
     WrongClocks,
@@ -71,7 +72,7 @@ pub enum Sizes {
     Equal(usize),
 }
 
-/// How often clients do what, as weights.
+/// How often clients do each operation, as weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights {
     pub lookup: u32,
@@ -123,7 +124,7 @@ pub struct Scenario {
     pub slow: Duration,
     pub slow_one_in: u32,
     pub trouble: Trouble,
-    /// Nothing is ever evicted: what must be there must be found.
+    /// Nothing is ever evicted: every live entry must be found.
     pub roomy: bool,
     pub weights: Weights,
     /// One operation in so many is dropped half way; 0 for none.
@@ -135,9 +136,9 @@ pub struct Scenario {
     pub grace: bool,
     /// The wall clock is set between lives, and the machine is suspended.
     pub clock_jumps: bool,
-    /// What the wall clock shows when the run begins, less where cache time begins.
+    /// The wall clock minus the cache's time when the run begins.
     pub wall_base: i64,
-    /// Operations of one life, about.
+    /// About how many operations one life has.
     pub life_operations: u64,
     /// The device is all but full when the clients begin.
     pub prefilled: bool,
@@ -147,7 +148,7 @@ pub struct Scenario {
     pub kills: bool,
     /// Clients begin before recovery is complete.
     pub eager: bool,
-    /// What else makes it hard.
+    /// Other settings that make a run hard.
     pub strain: Strain,
 }
 
@@ -192,7 +193,7 @@ impl Scenario {
             },
             ram_bytes: if has_ram { one_of(rng, &[16 << 10, 128 << 10, 4 << 20]) } else { 0 },
             min_to_disk: Duration::from_secs(one_of(rng, &[0, 2, 5])),
-            // Not drawn: the rest of each scenario is as it was without it.
+            // Not drawn, so that the other draws of a seed stay the same.
             sequences_per_epoch: if seed % 4 == 1 { 64 } else { u32::MAX },
             hash_mask: if roomy { u64::MAX } else { one_of(rng, &[u64::MAX, u64::MAX, 3, 0]) },
             flush_interval: Duration::from_millis(one_of(rng, &[5, 30, 100])),
@@ -237,8 +238,8 @@ impl Scenario {
         self.hash_mask != u64::MAX && (is_many || self.cancel_one_in > 0)
     }
 
-    /// Whether the device does what it should, or all but that, or spoils one of two copies: nothing
-    /// that a caller may notice.
+    /// Whether no caller may notice the device's faults: it has none, only hiccups, or spoils one
+    /// of two copies.
     pub fn is_sound(&self) -> bool {
         let trouble = matches!(self.trouble, Trouble::None | Trouble::Hiccups | Trouble::SpareRot);
         trouble && !self.strain.refuses_writes && !self.strain.hides_region

@@ -27,7 +27,7 @@ pub struct World {
     pub next_id: AtomicU64,
     /// Seconds that have really passed, counted from where the wall clock began.
     pub truth: AtomicU32,
-    /// What the wall clock shows is so many seconds more, if it is right.
+    /// A right wall clock minus `truth`, in seconds.
     pub wall_base: i64,
     /// Scheduler time of the lives before.
     pub elapsed: Mutex<Duration>,
@@ -72,7 +72,7 @@ impl World {
         self.wall_base + i64::from(self.truth.load(Ordering::Relaxed))
     }
 
-    /// The history, told what the device went through since.
+    /// The history, brought up to date with the time and the faults of the device.
     pub fn history(&self, born: Instant) -> parking_lot::MutexGuard<'_, History> {
         let struck = self.device.struck();
         let of = |kinds: &[FaultKind]| kinds.iter().map(|kind| struck.of(*kind)).sum::<u64>();
@@ -85,7 +85,7 @@ impl World {
         history
     }
 
-    /// Keys of clients and of what filled the device.
+    /// Keys of clients and of the entries that filled the device.
     pub fn keys_max(&self) -> u32 {
         self.scenario.keys + if self.scenario.prefilled { FILL_KEYS } else { 0 }
     }
@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-/// Whether something struck that may bring an older version back.
+/// Whether a fault struck that may bring an older version back.
 fn is_damaged(struck: &rawcached::device::Struck) -> bool {
     [
         FaultKind::LostWrite,

@@ -1,6 +1,6 @@
 //! Goal: large ranges are read in parallel and are exact, bounded in memory and cut short rather
-//! than wrong. Method: objects on a simulated device, read through small windows of every kind, with
-//! faults, delays and readers that give up. `RAWCACHED_TEST_SEED=n` replays a failure.
+//! than wrong. Method: objects on a simulated device, read through small windows of every kind,
+//! with faults, delays and readers that give up. `RAWCACHED_TEST_SEED=n` replays a failure.
 
 use std::future::Future;
 use std::ops::Range;

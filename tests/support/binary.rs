@@ -5,8 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Where the command under test is: `RAWCACHED_TEST_BINARY` names another build of it than the one that
-/// cargo made for the tests.
+/// Path of the command under test: `RAWCACHED_TEST_BINARY` names another build than cargo's own.
 pub fn path() -> PathBuf {
     match std::env::var_os("RAWCACHED_TEST_BINARY") {
         // Tests start it in directories of their own.

@@ -49,7 +49,7 @@ impl Daemon {
         daemon
     }
 
-    /// A running one.
+    /// A running daemon.
     pub fn start(device: &Path) -> Daemon {
         let mut daemon = Daemon::new(device, "");
         daemon.restart();
@@ -67,7 +67,8 @@ impl Daemon {
         self.configure(&(before + text));
     }
 
-    /// Has it started by a program that runs what follows its own arguments, such as `prlimit`.
+    /// Starts it through a launcher that runs the command after its own arguments, as `prlimit`
+    /// does.
     pub fn launch_with(&mut self, launcher: &[&str]) {
         self.launcher = launcher.iter().map(|&argument| argument.to_owned()).collect();
     }
@@ -103,14 +104,14 @@ impl Daemon {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// Starts it, which must not be running, and returns when recovery is complete.
+    /// Starts the stopped daemon, and returns when recovery is complete.
     pub fn restart(&mut self) {
         self.spawn();
         let ready = eventually(|| {
             let ended = self.process.as_mut().unwrap().0.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
             let log = self.log();
-            // The address stands behind its name and ends the line.
+            // The address follows its name and ends the line.
             let line = log.lines().find(|line| line.contains("admin listener"));
             self.admin = line.and_then(|line| line.rsplit('=').next()).map(|at| at.trim().into());
             let Some(admin) = &self.admin else { return false };

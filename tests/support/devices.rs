@@ -40,7 +40,7 @@ impl LoopDevice {
         LoopDevice::attach(size, sector_size, &[])
     }
 
-    /// One that refuses writes.
+    /// A device that refuses writes.
     pub fn create_read_only(size: u64, sector_size: u32) -> Result<LoopDevice, Missing> {
         LoopDevice::attach(size, sector_size, &[&"--read-only"])
     }
@@ -53,7 +53,7 @@ impl LoopDevice {
         LoopDevice::attach_to(Backing::Own(sparse_file(size)?), sector_size, more)
     }
 
-    /// One more device for a file that is somebody else's.
+    /// A device on a file that the caller owns.
     pub fn of_file(path: &Path, sector_size: u32) -> Result<LoopDevice, Missing> {
         LoopDevice::attach_to(Backing::Given(path.to_owned()), sector_size, &[])
     }
@@ -73,7 +73,7 @@ impl LoopDevice {
         Ok(LoopDevice { path, backing, detached: false })
     }
 
-    /// Detaches it; while somebody uses it, that waits for the last user.
+    /// Detaches it, once its last user has closed it.
     pub fn detach(&mut self) {
         command("losetup", &[&"--detach", &self.path]).unwrap();
         self.detached = true;
@@ -165,8 +165,8 @@ impl Drop for MountedImage {
     }
 }
 
-/// Opens a device whose last handle was just dropped. A program that another test starts holds
-/// copies of this process's files between fork and exec, so that may take a moment.
+/// Opens a device whose last handle was just dropped. That may take a moment: a program that
+/// another test starts holds copies of this process's files between fork and exec.
 pub fn reopen(path: &Path) -> Device {
     for _ in 0..100 {
         match Device::open(&OpenOptions::new(path)) {

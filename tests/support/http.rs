@@ -1,4 +1,4 @@
-//! The client of HTTP. It sends and takes bytes as they are: no redirects, no repeats, no decoding.
+//! An HTTP client. It sends and takes bytes as they are: no redirects, no retries, no decoding.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -18,7 +18,7 @@ pub fn body(len: usize) -> Vec<u8> {
     (0..len).map(|at| ((at % 251) ^ (at >> 10)).to_le_bytes()[0]).collect()
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -27,7 +27,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The value of a header that is there once at most.
+    /// The value of a header that occurs once at most.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
@@ -71,9 +71,9 @@ impl Connection {
         Connection(stream)
     }
 
-    /// To whatever listens on a TCP port.
+    /// Connects to a TCP port.
     pub fn open_tcp(address: impl ToSocketAddrs) -> io::Result<Connection> {
-        // The calls of both kinds of streams are the same: those of any socket.
+        // Both kinds of streams use the same system calls.
         let stream = UnixStream::from(OwnedFd::from(TcpStream::connect(address)?));
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Connection(stream))
@@ -118,7 +118,7 @@ impl Connection {
         answer
     }
 
-    /// Reads up to the empty line behind the headers.
+    /// Reads up to the empty line after the headers.
     #[track_caller]
     pub fn head(&mut self) -> String {
         let mut head = Vec::new();
@@ -141,8 +141,8 @@ impl Connection {
         }
     }
 
-    /// The last request: gives the head of the answer as it came, with the status line and the empty line at its
-    /// end, and all bytes behind it.
+    /// The last request: gives the head of the answer as it came, with the status line and the
+    /// empty line at its end, and all bytes after it.
     #[track_caller]
     pub fn ask_last(mut self, request: impl AsRef<[u8]>) -> (String, Vec<u8>) {
         self.send(request);

@@ -1,4 +1,4 @@
-//! The log of what runs inside a test: shown as far as `RUST_LOG` asks for it, or caught.
+//! The log of a test's own process: shown as `RUST_LOG` says, or caught.
 
 use std::io;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! What a test needs from the machine. What is missing skips the test, loudly.
+//! What a test needs from the machine. A test whose needs are missing is skipped, loudly.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 #[derive(Debug)]
 pub struct Missing(pub String);
 
-/// Gives what is there; says `SKIPPED` and gives `None` for what is not, so that the test can
+/// Gives what was found; if it is missing, says `SKIPPED` and gives `None`, so that the test can
 /// return. With `RAWCACHED_TEST_REQUIRE=all` in the environment it panics instead.
 pub fn require<T>(found: Result<T, Missing>) -> Option<T> {
     match found {

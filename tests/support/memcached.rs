@@ -1,4 +1,4 @@
-//! The client of the memcached protocol. It sends and takes bytes as they are.
+//! A client of the memcached protocol. It sends and takes bytes as they are.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
@@ -7,10 +7,10 @@ use std::path::Path;
 
 use super::waiting::ANSWER_PATIENCE;
 
-/// A connection. What its methods do not do, a test does with the bytes itself; those are read through the buffer.
+/// A connection. A test may also send and read bytes itself, but must read through the buffer.
 pub struct Client(pub BufReader<UnixStream>);
 
-/// What is under a key.
+/// A stored value.
 pub struct Value {
     pub flags: String,
     pub body: Vec<u8>,
@@ -106,10 +106,10 @@ impl Client {
         self.try_get(key).unwrap().map(|value| value.body)
     }
 
-    /// What is under a key, over a connection that may end.
+    /// The value under a key, for a connection that may end.
     ///
     /// # Panics
-    /// Panics on an answer that is none to a `get` of the key.
+    /// Panics on an answer that does not fit a `get` of the key.
     pub fn try_get(&mut self, key: &str) -> io::Result<Option<Value>> {
         let line = self.try_command(&format!("get {key}"))?;
         if line == "END" {
@@ -130,13 +130,13 @@ impl Client {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Ok(_) => rest,
-            // So ends a connection that was closed before all it was sent had been read.
+            // The peer closed it before it had read everything that was sent.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => rest,
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// Reads up to a line that is `last`, which is included.
+    /// Reads up to and including the line `last`.
     pub fn read_until(&mut self, last: &str) -> String {
         let mut text = Vec::new();
         let mut byte = [0];
@@ -147,7 +147,7 @@ impl Client {
         String::from_utf8(text).unwrap()
     }
 
-    /// Nothing more to send.
+    /// Ends the sending side.
     pub fn half_close(&self) {
         self.0.get_ref().shutdown(Shutdown::Write).unwrap();
     }

@@ -1,4 +1,4 @@
-//! What tests share, one noun a file. What one program of tests needs alone stands beside it.
+//! What test programs share, one noun a file.
 #![allow(dead_code, reason = "each program of tests uses its own part")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a panic is how a test fails")]
 

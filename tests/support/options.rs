@@ -1,5 +1,4 @@
-//! Options with some fields set. Owns nothing but a way to write them: the library's options take no
-//! literals from other crates.
+//! Options with some fields set: other crates cannot write the library's options as literals.
 
 /// As a literal would be: `options!(CacheOptions { ram_bytes: 0, ..plain() })`.
 macro_rules! options {

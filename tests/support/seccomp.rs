@@ -7,7 +7,7 @@ use std::thread;
 
 use super::machine::Missing;
 
-/// Tells what is cached of a file (Linux 6.5); the same number on all architectures.
+/// Tells which pages of a file are cached (Linux 6.5); the same number on all architectures.
 pub const CACHESTAT: u32 = 451;
 
 /// Runs `action` on a thread of its own whose calls with this number fail with `errno`, and those of

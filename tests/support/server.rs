@@ -1,5 +1,5 @@
-//! A server over a cache on a simulated device, in the process of the test: of the memcached protocol, or of
-//! both.
+//! A server over a cache on a simulated device, in the process of the test. It speaks the memcached
+//! protocol, or HTTP too.
 
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};

@@ -1,4 +1,4 @@
-//! Real time, for tests of what cannot be told the time.
+//! Real time, for tests of code whose clock cannot be set.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! The wall clock is set while the daemon runs or while it is down. Method: a library that is
 //! loaded before the C library's and adds an offset, which the test changes, to CLOCK_REALTIME of
-//! this one process, and says of it that it is synchronised; nobody else's clock is touched.
+//! this one process, and reports it as synchronised; no other clock is touched.
 
 use std::fs;
 use std::path::{Path, PathBuf};

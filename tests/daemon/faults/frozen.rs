@@ -1,5 +1,5 @@
-//! A device that does not answer for a while: the file system under the image is frozen. Reads
-//! go on, writes wait, nothing is promised meanwhile that is not kept.
+//! A device that does not answer for a while: the file system under the image is frozen. Reads go
+//! on, writes wait, and every acknowledgement is kept.
 
 use std::path::Path;
 use std::time::Duration;

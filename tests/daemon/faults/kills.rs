@@ -1,5 +1,5 @@
-//! SIGKILL at the times when the daemon does something else than serve: while it recovers, while
-//! it stops. `tests/sigkill.rs` kills it under load, `tests/daemon/bad_devices.rs` while it formats.
+//! SIGKILL while the daemon recovers or stops. `tests/sigkill.rs` kills it under load,
+//! `tests/daemon/bad_devices.rs` while it formats.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a client asked for and what was answered; judges what it finds.
+//! What a client asked for and what was answered; judges what is found later.
 
 use std::collections::BTreeMap;
 use std::path::Path;

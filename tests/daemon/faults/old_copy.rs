@@ -1,5 +1,5 @@
-//! A device restored from an old copy: it holds what it held then, whole and right. What was
-//! deleted since is back, for the copy knows nothing of it.
+//! A device restored from an old copy: it holds the entries of that time, whole and right. Later
+//! deletions are undone: the copy does not have them.
 
 use std::fs;
 use std::path::Path;

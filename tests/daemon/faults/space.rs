@@ -1,5 +1,5 @@
-//! No room for what is written: a full file system under an image file, or under the file behind
-//! a loop device.
+//! No room for writes: a full file system under an image file, or under the file behind a loop
+//! device.
 
 use std::fs::{self, File};
 use std::io::Write;

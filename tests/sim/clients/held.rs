@@ -1,5 +1,5 @@
-//! Answers that a client holds while it does other things: read piece by piece, each compared with the
-//! version that the lookup gave. They may end early, and say so; they may not be wrong.
+//! Answers that a client holds while it does other things: read piece by piece, each compared with
+//! the version that the lookup gave. They may end early with an error; they may not be wrong.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ pub struct Held {
 
 enum Reader {
     Whole(Box<Hit>),
-    /// Never locked: it makes a client `Sync`, which reads under way are not.
+    /// The mutex is never locked: it makes a client `Sync`, which a reader is not.
     Range(Box<Mutex<BodyReader>>),
 }
 
@@ -65,7 +65,7 @@ impl Client {
                 }
                 false
             }
-            // Cut short and said so: evicted or damaged meanwhile.
+            // Cut short with an error: evicted or damaged meanwhile.
             Err(_) => {
                 self.take_cut(id, at);
                 false
@@ -107,7 +107,7 @@ impl Client {
         self.held.push(held);
     }
 
-    /// Takes a piece of each answer whose time has come.
+    /// Takes a piece of each answer that is due.
     pub(super) async fn go_on_reading(&mut self) {
         let mut all = std::mem::take(&mut self.held);
         let mut n = 0;

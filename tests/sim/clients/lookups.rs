@@ -19,7 +19,7 @@ impl Client {
     pub(super) async fn lookup(&mut self, key: u32) {
         let stale_ok = self.rng.bool();
         let partial = self.one_in(8);
-        // What filled the device is in the regions that are reclaimed first.
+        // The entries that filled the device are in the regions that are reclaimed first.
         let keys = if self.one_in(4) { self.world.keys_max() } else { self.world.scenario.keys };
         let key = if self.one_in(4) { self.rng.u32(0..keys) } else { key };
         let is_hot = self.one_in(self.world.scenario.strain.hot_key_one_in);
@@ -45,7 +45,7 @@ impl Client {
                 }
                 self.check_body(id, hit, partial).await;
             }
-            // An entry of unknown age is for those only who ask for stale ones.
+            // Only lookups that allow stale entries find one of unknown age.
             None if !stale_ok && (unknown_before || self.is_age_unknown()) => {
                 self.history().note(format_args!("get {key} miss, of unknown age"));
             }
@@ -87,7 +87,8 @@ impl Client {
             history.check_miss(lookup, recovered, self.now());
         }
         history.check_turn(lookup, self.now(), so_far);
-        // What is not looked at for too many others may be found when those have gone.
+        // A lookup skips an entry behind too many others with its fingerprint, but may find it
+        // later.
         if recovered && !scenario.may_be_crowded() {
             history.miss_is_final(lookup, self.now());
         }

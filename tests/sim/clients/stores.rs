@@ -1,4 +1,4 @@
-//! Stores: whole, streamed, abandoned, and those that fill a device before the clients begin.
+//! Stores: whole, streamed and abandoned ones, and those that fill a device before clients begin.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::world::{FILL_KEYS, body_of, key_bytes};
 const FILL_LEN: usize = 50_000;
 /// Bytes that a streamed store sends at a time.
 const STREAM_CHUNK: usize = 7_777;
-/// Pieces of the longest ones, about.
+/// Pieces of the longest streamed stores, about.
 const STREAM_CHUNKS_MAX: usize = 60;
 
 impl Client {
@@ -27,7 +27,7 @@ impl Client {
                 return;
             }
             self.store_for_fill(self.world.scenario.keys + n, FILL_LEN).await;
-            // What was hit is re-inserted when its region is reclaimed.
+            // Hit entries are re-inserted when their region is reclaimed.
             for _ in 0..2 {
                 let key = self.rng.u32(0..self.world.scenario.keys);
                 self.store_for_fill(key, 300).await;
@@ -40,7 +40,7 @@ impl Client {
         let (version, options) = self.new_version(key);
         let version = Version { len, ram_only: false, ..version };
         let options = options!(StoreOptions { ack: Some(Ack::Buffered), ..options });
-        // Long enough to be for the device.
+        // A lifetime long enough to go to the device.
         let ttl = Duration::from_secs(self.rng.u64(1_000..100_000));
         let options = options!(StoreOptions { ttl: Some(ttl), grace: Duration::ZERO, ..options });
         let until = version.life.stored_at + u32::try_from(ttl.as_secs()).unwrap();
@@ -99,7 +99,7 @@ impl Client {
         let change = {
             let mut history = self.history();
             history.note(format_args!("put {version:?} {condition:?} flushed {flushed}"));
-            // A large one is streamed inside.
+            // The cache streams a large body.
             let fill_began = sliced.then(|| history.tick());
             if let Some(began) = fill_began {
                 history.begin_large(version.id, began, version.len as u64);
@@ -177,8 +177,8 @@ impl Client {
         !abandoned
     }
 
-    /// A store of more than a slice that was begun is stored, unless there was never room for it, on a
-    /// sound device that is not slow.
+    /// On a sound device that is not slow, a store of more than a slice ends well once begun,
+    /// unless there was never room for it.
     fn expect_stored(
         &self,
         history: &mut History,
@@ -247,7 +247,7 @@ impl Client {
                     {
                         StoreEnd::Void
                     }
-                    // Said to be gone; with a device that fails it may only be going.
+                    // The old version is removed; on a failing device that may not last.
                     _ => StoreEnd::Failed { removed: self.is_faultless(&error) },
                 }
             }

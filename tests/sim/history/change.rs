@@ -1,5 +1,5 @@
-//! Changes of keys and of lifetimes as they are remembered. Owns which of two changes came after the
-//! other; decides nothing else.
+//! Changes of keys and of lifetimes. Owns which of two changes came after the other; decides
+//! nothing else.
 
 use std::time::Duration;
 
@@ -42,9 +42,9 @@ pub enum StoreEnd {
 pub enum PurgeEnd {
     /// It is durable, and there was something to remove.
     Acknowledged,
-    /// The same, but the key had no entry: then nothing is written.
+    /// The key had no entry, so that nothing is written.
     Absent,
-    /// An error: it holds all the same until the life ends, and may outlive it.
+    /// An error: the removal still holds until the life ends, and may outlive it.
     Refused,
     /// Nobody knows.
     Unknown,
@@ -53,11 +53,11 @@ pub enum PurgeEnd {
 /// How a life of the cache ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Crash {
-    /// `shutdown` returned well.
+    /// `shutdown` returned without an error.
     Shutdown,
-    /// The process went, the device stayed.
+    /// The process was killed, the device stayed.
     Kill,
-    /// The power went.
+    /// The power failed.
     PowerCut,
 }
 
@@ -72,7 +72,7 @@ pub struct Change {
     pub fill_began: Option<Tick>,
     /// A removal that streamed stores in progress must heed.
     pub is_purge: bool,
-    /// No single region knows of it alone.
+    /// It is recorded in two regions or in the superblock.
     pub is_doubled: bool,
     pub certain: bool,
     pub durable: bool,
@@ -95,7 +95,7 @@ pub struct Touch {
     pub origin: Origin,
 }
 
-/// In which circumstances a change was made.
+/// The circumstances of a change.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     pub life: u32,

@@ -1,4 +1,4 @@
-//! What a lookup may give and what it must, given the changes so far. Owns the verdicts.
+//! What a lookup may give and what it must give after the changes so far. Owns the verdicts.
 
 use super::change::{Change, Touch};
 use super::{History, Life, Lookup, Seen, Tick, Version};
@@ -17,7 +17,7 @@ impl History {
             .filter(move |change| change.is_after(version))
     }
 
-    /// Whether only a region may know of a change that could not be read at `at`.
+    /// Whether only a region that was unreadable at `at` may know of a change.
     fn is_hidden(&self, change: &Change, at: Tick) -> bool {
         at < self.hidden_until && change.origin.life < self.life && !change.is_doubled
     }
@@ -98,7 +98,7 @@ impl History {
     fn check_life(&mut self, lookup: Lookup, version: &Version, stored: &Change, life: Life) {
         let Lookup { key, began, .. } = lookup;
         let history = &self.keys[&key];
-        // With the seconds that the cache's clock was behind then.
+        // With the cache clock's lag at that time, in seconds.
         let mut given_at: Vec<(Tick, u32)> = Vec::new();
         if life == version.life {
             given_at.push((stored.end, stored.origin.lag));
@@ -142,13 +142,13 @@ impl History {
     fn is_of(&self, touch: &Touch, key: u32, version: &Change) -> bool {
         version.end < touch.begin
             && self.changes_of(key).filter(|other| other.version != version.version).all(|other| {
-                // A store that came to nothing has neither version nor certainty.
+                // A void store has neither version nor certainty.
                 other.end < version.begin || other.begin > touch.end
             })
     }
 
-    /// A lookup gave nothing: on a device where nothing is evicted, was there something?
-    /// `now` is the clock when it ended.
+    /// A lookup gave nothing: a violation if a live version must have been found, on a device where
+    /// nothing is evicted. `now` is the clock when it ended.
     pub fn check_miss(&mut self, lookup: Lookup, recovered: bool, now: u32) {
         self.tick();
         let life = self.life;
@@ -210,7 +210,7 @@ impl History {
             .all(|(_, fresh_until)| fresh_until > now)
     }
 
-    /// Somebody was told that the key had a live entry at some time since `began`.
+    /// A client was told that the key had a live entry at some time since `began`.
     pub fn check_existed(&mut self, key: u32, began: Tick, how: &str) {
         let end = self.tick();
         let possible = self.keys.get(&key).is_some_and(|history| {

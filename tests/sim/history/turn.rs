@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::change::Change;
 use super::{History, Lookup, OPEN, Tick};
 
-/// What was stored, and what was under way, in this life.
+/// Large objects stored or in progress in this life.
 #[derive(Default)]
 pub struct Turn {
     stores: HashMap<u64, Large>,
@@ -46,7 +46,7 @@ impl History {
         }
     }
 
-    /// A key was not found: was there a large object that must have been?
+    /// A key was not found: a violation if it had a large object that must be whole.
     pub fn check_turn(&mut self, lookup: Lookup, now: u32, stored: Stored) {
         let Some(history) = self.keys.get(&lookup.key) else { return };
         let lost = history.changes.iter().find(|change| {
@@ -59,7 +59,7 @@ impl History {
         }
     }
 
-    /// A body was cut short: may it be?
+    /// A body was cut short: a violation if its object must be whole.
     pub fn check_cut(&mut self, id: u64, now: u32, stored: Stored) {
         let Some(key) = self.versions.get(&id).map(|version| version.key) else { return };
         let Some(change) = self.keys.get(&key).and_then(|key| key.of_version(id)) else { return };

@@ -1,5 +1,5 @@
 //! The index snapshot: what `check` and `inspect` say of a sound one, a damaged one, one that a
-//! change has ended and one whose writing was cut off; the next start is to agree.
+//! change has ended and one whose writing was cut off; the next start must agree.
 
 use std::mem::discriminant;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Eviction: what is asked for stays, at little cost, and what is not goes.
+//! Eviction: entries that are read stay, at little cost, and others go.
 
 use rawcached::cache::{CacheOptions, Tier};
 

@@ -1,4 +1,5 @@
-//! Rule 4: freeing. A region's end leaves no word, no reader fooled and nothing to come back.
+//! Rule 4: freeing. A freed region leaves no index entry, no reader with wrong bytes and nothing
+//! that comes back.
 
 use bytes::Bytes;
 use rawcached::cache::Condition;

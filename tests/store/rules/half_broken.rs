@@ -1,5 +1,5 @@
-//! A disk of which a part cannot be read: what cannot be read is left alone after a few tries, and
-//! the rest goes on.
+//! A disk that is unreadable in part: unreadable regions are left alone after a few tries, and the
+//! rest goes on.
 
 use rawcached::cache::Condition;
 use rawcached::device::{Delay, Effect, Fault, OperationKind};

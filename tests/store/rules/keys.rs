@@ -1,5 +1,5 @@
-//! Rule 1: verified operations. Keys with one hash live side by side, and as many of them as one
-//! likes cost no lookup more than a few reads.
+//! Rule 1: verified operations. Keys with one hash live side by side, and however many there are, a
+//! lookup costs a few reads.
 
 use rawcached::cache::CacheOptions;
 use rawcached::store::TestKnobs;

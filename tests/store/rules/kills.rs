@@ -1,4 +1,4 @@
-//! Rule 3: tombstones. What superseded an entry never dies before it.
+//! Rule 3: tombstones. The record that superseded an entry outlives it.
 
 use crate::rig::*;
 

@@ -1,5 +1,6 @@
-//! Large objects on a full device: what is begun is stored, at the first attempt, and is whole for a
-//! turn of the log; what there is no room for is refused before it is written.
+//! Large objects on a full device: a store that begins succeeds at the first attempt, and its
+//! object is whole for a turn of the log; a store without room is refused before anything is
+//! written.
 
 use bytes::Bytes;
 use rawcached::cache::{Condition, StoreError, StoreOptions, Writer};

@@ -1,4 +1,4 @@
-//! Rule 2: order. The word in the index decides, and whoever changes it looks again first.
+//! Rule 2: order. The index entry decides, and every change of it checks it again first.
 
 use rawcached::cache::{CacheOptions, Condition, StoreError, Stored};
 use rawcached::device::Delay;

@@ -1,4 +1,4 @@
-//! Purges have their tombstone in two regions: no single one that cannot be read undoes a purge.
+//! Purges have their tombstone in two regions: one unreadable region does not undo a purge.
 
 use std::ops::Range;
 

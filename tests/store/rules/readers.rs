@@ -1,8 +1,8 @@
-//! Rule 4 for those who take their time. Goal: a reader of a body that is not held in memory gets
-//! bytes of that body or an end that is short, whatever became of the region meanwhile. Method: more
-//! readers than the shared read memory has room for stop behind their first piece; their entry is
-//! purged, its region reclaimed and written again with entries of the same length, so that
-//! slots lie where the old one was; after each store one of the readers goes on.
+//! Rule 4 for slow readers. Goal: a reader of a body that is not held in memory gets bytes of that
+//! body or an early end, whatever became of the region meanwhile. Method: more readers than the
+//! shared read memory has room for stop after their first piece; their entry is purged, its region
+//! reclaimed and written again with entries of the same length, so that slots lie where the old one
+//! was; after each store one of the readers goes on.
 
 use std::future::Future;
 

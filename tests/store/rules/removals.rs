@@ -1,5 +1,5 @@
-//! Removals hold from the first moment, whether they can be recorded or not: nothing finds the entry
-//! again, and its tombstone is written as soon as that can be.
+//! Removals hold from the first moment, whether they can be recorded or not: nothing finds the
+//! entry again, and its tombstone is written as soon as possible.
 
 use rawcached::cache::{CacheOptions, Condition};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};

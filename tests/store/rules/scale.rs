@@ -1,5 +1,5 @@
-//! What a device of many regions costs: it is opened by a few reads, and nothing that is done again and
-//! again looks at all regions.
+//! What a device of many regions costs: it is opened by a few reads, and no repeated work looks at
+//! all regions.
 
 use rawcached::cache::StoreError;
 use rawcached::device::Delay;

@@ -1,5 +1,5 @@
-//! Threads side by side, as the server's workers are: what one is still copying into the log, the
-//! others wait for.
+//! Threads side by side, as the server's workers are: threads wait for an entry that another one is
+//! still copying into the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,6 +1,6 @@
-//! What the index does not have. While a region may hold entries without a word whose deaths are not
-//! on record, every change leaves a tombstone and a stop writes no snapshot; when the regions
-//! concerned have been freed, that ends.
+//! Entries without an index entry. While a region may hold such ones whose deaths are not recorded,
+//! every change leaves a tombstone and a stop writes no snapshot; that ends when the regions
+//! concerned have been freed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

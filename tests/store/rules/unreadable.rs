@@ -1,5 +1,5 @@
-//! Regions that cannot be read at one start, and can be later. What they hide may be served meanwhile
-//! (an older version of what was overwritten), but never again once they could be read.
+//! Regions that cannot be read at one start, and can be later. Versions whose successors they hide
+//! may be served meanwhile, but never again once the regions could be read.
 
 use std::ops::Range;
 

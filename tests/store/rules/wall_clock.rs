@@ -1,5 +1,5 @@
-//! Rule 9, the wall clock: a start learns from it how long the cache was down, and nothing else ever
-//! moves the end of a life.
+//! Rule 9, the wall clock: a start learns from it how long the cache was down, and nothing else
+//! ever moves an expiry.
 
 use rawcached::cache::{Condition, Stored};
 

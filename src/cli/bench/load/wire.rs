@@ -150,7 +150,7 @@ impl Wire {
     /// Parses a line, with its end, of the answer to `request`, whose value has `len` bytes.
     ///
     /// # Errors
-    /// A sound server gives no such answer.
+    /// The answer breaks the protocol.
     pub fn hear(
         &self,
         heard: &mut Heard,
