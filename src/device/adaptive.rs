@@ -1,20 +1,21 @@
-//! Which reads go through the page cache of a device opened adaptively. Owns the measuring and the
-//! choice; takes times as values, never reads or looks at a clock.
+//! Decides which reads of a device opened adaptively go through the page cache. Owns the measuring and
+//! the choice; takes times as values, never reads the device or a clock.
 //!
-//! Each class of lengths has a contest between its two ways. Most reads take the preferred one; those
-//! of a fixed 1/64 of the *places* take the other, so that the page cache gets as warm for them as it
-//! would for all. Times are compared window by window. The other way must win several windows in a
-//! row by a margin; after a stay with the page cache that did not last, twice as many the next time: a
-//! sample of places fits a page cache that may be too small for all.
+//! Each length class compares the two ways. Most reads take the preferred way; those of a fixed 1/64
+//! of the *places* take the other, so that the page cache gets as warm for them as it would for all.
+//! Times are compared window by window. To be preferred, the other way must win several windows in a
+//! row by a margin. After a short stay with the page cache this number doubles: the sampled places may
+//! fit a page cache that is too small for all.
 //!
-//! A page cache may keep what a direct write has replaced. What makes its use safe all the same:
+//! A page cache may keep bytes that a direct write has replaced. Its use is safe nevertheless:
 //!
-//! - When the device is opened, none of it is in the page cache; this is seen to, or the mode is off.
-//! - Only lookups read this way, and only slots, whose headers' checksums are seeded with place and life
-//!   of the region and cover the body's checksums: bytes of an earlier life, or of before the slot
-//!   was written, do not pass. What does not pass is read again direct before it counts as damage.
-//! - Within a life a slot is written once, but for touches, which rewrite its header. A region with a
-//!   touched entry is read direct until its next life: the store counts a touch before it begins.
+//! - Opening the device verifies that none of it is in the page cache, or turns the mode off.
+//! - Only lookups read this way, and only slots. The checksum of a slot's header is seeded with place
+//!   and generation of the region and covers the body's checksums, so bytes from before the slot was
+//!   written fail it. On failure the slot is read again direct before it counts as damaged.
+//! - Within a generation a slot is written once, except that a touch rewrites its header. A region
+//!   with a touched entry is read direct until its next generation: the store counts a touch before it
+//!   begins.
 
 use std::time::Duration;
 
@@ -24,18 +25,18 @@ use super::stats::AdaptiveSnapshot;
 use crate::device::stats::SIZE_CLASSES;
 use crate::device::way::Way;
 
-/// Longest reads of the classes but the last, in bytes.
+/// Longest read of each class but the last, in bytes.
 const CLASS_LEN_MAX: [usize; SIZE_CLASSES - 1] = [16 << 10, 256 << 10];
 
-/// A read costs as much as this many bytes, and its bytes.
+/// The weight of a read is its length plus this many bytes.
 const READ_WEIGHT: u64 = 64 << 10;
 
-/// One in so many reads goes the other way at most, however popular its places are.
+/// At most one in this many reads goes the other way, however popular the sampled places are.
 const SAMPLE_COST: u32 = 16;
 const CREDIT_MAX: u32 = 16 * SAMPLE_COST;
 
-/// A read that takes longer than so many times the mean of the window before counts as if it did not: a
-/// few that the device stalled decide nothing.
+/// The time of a read is capped at this many times the mean of the window before: a few stalled reads
+/// shall not decide.
 const CLIP: u64 = 4;
 
 /// Windows in a row that the other way has to win, at first and at most.
@@ -50,13 +51,13 @@ const STAY_MIN: u32 = 8;
 pub struct AdaptiveOptions {
     /// The way preferred at the start.
     pub first: Way,
-    /// Of so many places one is read the other way. At least 1.
+    /// One in this many places is read the other way. At least 1.
     pub sample_one_in: u32,
-    /// Percent that the other way must be faster to win a window. Less than 100.
+    /// How much faster the other way must be to win a window, in percent. Less than 100.
     pub margin_percent: u32,
     /// Reads of each way that a window needs.
     pub samples_min: u32,
-    /// Least time of a window.
+    /// Shortest time of a window.
     pub window: Duration,
 }
 
@@ -119,7 +120,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Adds a read; of its time what is above `nanos_max` for [`READ_WEIGHT`] is left out.
+    /// Adds a read, with its time capped at `nanos_max` for each [`READ_WEIGHT`].
     fn add(&mut self, len: usize, elapsed: Duration, nanos_max: u64) {
         self.reads = self.reads.saturating_add(1);
         let weight = len as u64 + READ_WEIGHT;
@@ -141,7 +142,7 @@ impl Tally {
 #[derive(Debug)]
 struct Contest {
     preferred: Way,
-    /// Saved up for reads of the other way.
+    /// Earned by reads, spent on those of the other way.
     credit: u32,
     /// Costs of the preferred and of the other way in this window.
     tallies: [Tally; 2],
@@ -152,7 +153,7 @@ struct Contest {
     wins: u32,
     /// Windows since the last switch.
     stayed: u32,
-    /// Wins in a row that make it leave the direct way.
+    /// Wins in a row needed to leave the direct way.
     patience: u32,
     switches: u64,
 }
@@ -203,7 +204,7 @@ impl Contest {
         }
     }
 
-    /// Ends a window, and perhaps the stay with the preferred way.
+    /// Ends a window; changes the preferred way if the other has won often enough.
     fn judge(&mut self, options: &AdaptiveOptions) {
         let [preferred, other] = &self.tallies;
         let won = other.beats(preferred, options.margin_percent);
@@ -228,7 +229,7 @@ impl Contest {
     }
 }
 
-/// A hash of a place, so that samples are spread over all (the finalizer of SplitMix64).
+/// A hash of a place, so that samples are spread over the device (the finalizer of SplitMix64).
 fn scattered(offset: u64) -> u64 {
     let mut hash = offset.wrapping_add(0x9E37_79B9_7F4A_7C15);
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

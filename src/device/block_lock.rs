@@ -23,7 +23,7 @@ pub(crate) struct BlockGuard {
     _claims: Vec<Claim>,
 }
 
-/// One block's lock, held or waited for. Its entry in the map goes with the last claim.
+/// One block's lock, held or waited for. The last claim removes its entry from the map.
 struct Claim {
     locks: Arc<BlockLocks>,
     block: u64,
@@ -69,8 +69,8 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut shard = self.locks.shard(self.block).lock();
         self.held = None;
-        // The map and this claim. Claims are made only under the shard's mutex, which is
-        // held here, so nobody can come to want the entry between the look and the removal.
+        // Only the map and this claim have it. New claims need the shard's mutex, which is held
+        // here, so none can be made between this check and the removal.
         if Arc::strong_count(&self.lock) == 2 {
             shard.remove(&self.block);
         }

@@ -9,9 +9,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// A fixed-length, aligned byte buffer.
 ///
-/// One made by [`AlignedBuf::zeroed`] is its whole length from the start. One made by
-/// [`AlignedBuf::unfilled`] costs no zeroing and derefs to the bytes that were put
-/// into it so far: none, until a device read has filled it.
+/// [`AlignedBuf::zeroed`] makes one that is initialised. [`AlignedBuf::unfilled`] costs no zeroing; its
+/// buffer derefs to the bytes put into it so far: none, until a device read has filled it.
 pub struct AlignedBuf {
     start: NonNull<u8>,
     layout: Layout,
@@ -23,7 +22,7 @@ pub struct AlignedBuf {
 
 // SAFETY: the buffer owns its allocation alone, and shared access only reads it.
 unsafe impl Send for AlignedBuf {}
-// SAFETY: as above; what is written by way of `start` is nobody else's to read (`parts`).
+// SAFETY: as above; whoever writes through `start` proves that nobody else reads there (`parts`).
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
@@ -61,8 +60,8 @@ impl AlignedBuf {
         AlignedBuf { start, layout, initialised, _charge: None }
     }
 
-    /// Gives the buffer a share of a memory budget, which comes back when the memory does:
-    /// also when whoever wanted it is gone before the device is done with it.
+    /// Gives the buffer a share of a memory budget, released with the memory: also if the reader is
+    /// gone before the device is done with the buffer.
     pub fn charge(&mut self, share: OwnedSemaphorePermit) {
         self._charge = Some(share);
     }
@@ -85,8 +84,8 @@ impl AlignedBuf {
         self.initialised = self.initialised.max(end);
     }
 
-    /// A buffer of the same form with the first `len` bytes of this one, which must be initialised. What
-    /// is behind them may be written by the kernel at this moment.
+    /// A buffer of the same length and alignment with the first `len` bytes of this one, which must be
+    /// initialised. The kernel may be writing to the bytes behind them.
     pub(super) fn begun_again(&self, len: usize) -> AlignedBuf {
         assert!(len <= self.initialised, "only what was put in");
         let mut copy = AlignedBuf::unfilled(self.capacity(), self.layout.align());
@@ -97,7 +96,7 @@ impl AlignedBuf {
         copy
     }
 
-    /// The address of the first byte. Who writes there proves that nobody else reads or writes.
+    /// The address of the first byte. Whoever writes there proves that nobody else reads or writes.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
     }

@@ -1,5 +1,5 @@
-//! Whether direct I/O really works on an open file, found by reading with it and looking at the page
-//! cache afterwards: a file system may take such reads and make others. Owns the verdict; never writes.
+//! Whether direct I/O really works on an open file. Found by a direct read and a look at the page cache
+//! afterwards: a file system may accept direct reads but buffer them. Owns the verdict; never writes.
 
 use std::fs::File;
 use std::io;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use super::facts::{DioAlignment, Facts};
 use super::{ALIGNMENT_MAX, ALIGNMENT_MIN, AlignedBuf, page_cache, pool};
 
-/// How often a place is looked for that nobody else reads, and the pause between two looks.
+/// How often a range is looked at until it is out of the page cache, and the pause between two looks.
 const LOOKS_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Reads that all have to leave something in the page cache.
+/// A place counts as buffered if this many reads all leave something in the page cache.
 const ATTEMPTS: u32 = 3;
 
-/// What came of trying.
+/// Whether direct I/O works.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Reads with these multiples work.
@@ -26,10 +26,10 @@ pub(super) enum Verdict {
     Unavailable(String),
 }
 
-/// What came of one read.
+/// The outcome of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trial {
-    /// It passed the page cache by, as far as the kernel tells.
+    /// It bypassed the page cache, as far as the kernel tells.
     Direct,
     /// It left something in the page cache.
     Buffered,
@@ -55,7 +55,7 @@ pub(super) fn judge(file: &File, facts: &Facts) -> io::Result<Verdict> {
     if asked > ALIGNMENT_MAX {
         return unavailable("the kernel wants an alignment above 65536 bytes");
     }
-    // What the kernel tells is tried first; larger ones in case it told too little.
+    // The alignment that the kernel tells is tried first, then larger ones, should it be too small.
     let mut alignment = asked;
     let mut any_buffered = false;
     while alignment <= ALIGNMENT_MAX {
@@ -86,9 +86,9 @@ pub(super) fn working_alignments(file: &File, size: u64) -> io::Result<Vec<u32>>
     Ok(working)
 }
 
-/// Reads one block of `alignment` bytes at the start and one behind it, and three in the middle, where
-/// the device is large enough, to an address that is an odd multiple of `memory_alignment`: no better aligned than any
-/// transfer will be. A place that cannot be read at all says nothing: others like it are tried.
+/// Reads blocks of `alignment` bytes: at the start, behind it, and three in the middle if the device is
+/// large enough. The address is an odd multiple of `memory_alignment`: no better aligned than that of
+/// any transfer. Where a place cannot be read, others like it are tried.
 fn try_places(file: &File, size: u64, alignment: u32, memory_alignment: u32) -> io::Result<Trial> {
     let block = u64::from(alignment);
     let even = |eighths: u64| size / 8 * eighths / (2 * block) * 2 * block;
@@ -113,10 +113,10 @@ fn try_places(file: &File, size: u64, alignment: u32, memory_alignment: u32) -> 
     Ok(verdict)
 }
 
-/// What the first place says that can be read.
+/// The outcome of the first place that can be read.
 ///
 /// # Errors
-/// There are some, and none can be read.
+/// There are places, and none can be read.
 fn first_readable(
     offsets: impl Iterator<Item = u64>,
     mut read: impl FnMut(u64) -> io::Result<Trial>,
@@ -131,8 +131,8 @@ fn first_readable(
     failed.map_or(Ok(Trial::Direct), Err)
 }
 
-/// Reads a place. What is cached of it counts only if it is so time and again: somebody else may just
-/// have read it.
+/// Reads a place. It counts as buffered only if every attempt leaves it in the page cache: another
+/// process may have read it.
 fn try_read(file: &File, place: (u64, usize), shift: usize) -> io::Result<Trial> {
     for _ in 0..ATTEMPTS {
         match try_once(file, place, shift)? {
@@ -160,7 +160,7 @@ fn try_once(file: &File, (offset, len): (u64, usize), shift: usize) -> io::Resul
     Ok(if is_cached { Trial::Buffered } else { Trial::Direct })
 }
 
-/// Whether nothing of a range is in the page cache, so that what is there later tells something.
+/// Whether a range is out of the page cache, so that pages found there later come from the trial.
 fn clear(file: &File, range: &Range<u64>) -> bool {
     for _ in 0..LOOKS_MAX {
         match page_cache::is_emptied(file, range) {

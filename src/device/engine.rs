@@ -1,4 +1,4 @@
-//! The seam between [`super::Device`] and whatever moves the bytes. Owns what one
+//! The interface between [`super::Device`] and whatever moves the bytes. Owns what an engine
 //! promises; never cuts, retries or continues a request.
 
 use std::io;
@@ -17,15 +17,15 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Takes `request` over.
     fn submit(&self, request: Request);
 
-    /// Drops what the page cache has of a range, where [`super::Way::PageCache`] reads go.
+    /// Drops a range from the page cache that [`super::Way::PageCache`] reads go through.
     fn forget_cached(&self, _offset: u64, _len: usize) {}
 
-    /// Rings that the kernel stopped to serve, and whose requests others make since.
+    /// Rings that the kernel stopped serving; threads make their requests since.
     fn lost_rings(&self) -> u64 {
         0
     }
 
-    /// The engine's ring for the calling thread, if it works with such.
+    /// The engine's ring for the calling thread, if it has per-thread rings.
     fn thread_ring(&self) -> io::Result<Option<ThreadRing>> {
         Ok(None)
     }

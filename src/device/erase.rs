@@ -1,5 +1,5 @@
-//! Takes away what other software would know a device by. Owns which bytes that is; writes zeros there,
-//! and only where something else stands.
+//! Erases the signatures by which other software recognises a device. Owns their places; writes zeros
+//! there, and only where the bytes are not zero.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ const HEAD_LEN: u64 = 8 << 20;
 const TAIL_LEN: u64 = 4 << 20;
 /// Where btrfs keeps its further superblocks ("On-disk Format", btrfs documentation).
 const BTRFS_COPIES: [u64; 2] = [64 << 20, 256 << 30];
-/// Bytes of one of them, rounded up to the largest block.
+/// Bytes of one btrfs superblock, rounded up to the largest block.
 const BTRFS_COPY_LEN: u64 = 64 << 10;
-/// Bytes looked at in one step.
+/// Bytes erased in one step.
 const STEP: u64 = 1 << 20;
 
 impl Device {
-    /// Erases everything by which file systems, partition tables, volume managers and RAIDs are known,
-    /// with their copies further in and at the end, and flushes. An old store of ours goes with it.
+    /// Erases the signatures of file systems, partition tables, volume managers and RAIDs, with their
+    /// copies further in and at the end, and flushes. This erases an old store of ours too.
     ///
     /// # Errors
     /// The device failed: a part may be erased.
@@ -38,8 +38,8 @@ impl Device {
         self.flush().await
     }
 
-    /// A sparse image stays sparse: what is zero already is not written. What cannot be read is: a disk
-    /// puts a bad sector elsewhere when it is written to.
+    /// Skips what is zero already, so that a sparse image stays sparse. Writes what cannot be read: a
+    /// disk remaps a bad sector when it is written.
     async fn erase(&self, range: Range<u64>) -> Result<(), DeviceError> {
         let found = self.read_exact(range.clone()).await;
         if found.is_ok_and(|found| found.iter().all(|byte| *byte == 0)) {

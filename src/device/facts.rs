@@ -116,9 +116,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Offsets and lengths must be multiples of this much, as far as the kernel tells; of a block
-    /// device at least its physical sector, since a torn write inside one may take its
-    /// neighbours along.
+    /// Offsets and lengths must be multiples of this much, as far as the kernel tells. For a block
+    /// device at least its physical sector: a torn write inside one may damage all of it.
     pub(super) fn offset_alignment(&self) -> Option<u32> {
         let dio = match self.dio {
             DioAlignment::Known { offset, .. } => Some(offset),

@@ -1,4 +1,4 @@
-//! Who keeps an image file from being ours. Owns the descriptions for messages.
+//! Who else uses an image file. Owns the descriptions for messages.
 
 use std::fs;
 use std::path::Path;

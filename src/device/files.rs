@@ -6,14 +6,14 @@ use super::way::Way;
 
 /// What an engine reads and writes through.
 pub(super) struct Files {
-    /// For everything but what asks for the page cache.
+    /// For all transfers but reads through the page cache.
     pub main: File,
     /// The same device through the page cache, for reads; only if it is opened adaptively.
     pub cached: Option<File>,
 }
 
 impl Files {
-    /// One description for all.
+    /// One description for all transfers.
     pub fn only(main: File) -> Files {
         Files { main, cached: None }
     }

@@ -1,5 +1,5 @@
-//! Who keeps a device or file from being ours: mounts, swap, stacked devices, processes.
-//! Owns the descriptions for messages; never opens the device.
+//! Who else uses a device or file: mounts, swap, stacked devices, processes. Owns the descriptions
+//! for messages; never opens the device.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -13,16 +13,15 @@ use super::facts::sysfs_directory;
 pub(super) struct Holders {
     /// Descriptions, for messages.
     pub names: Vec<String>,
-    /// How long it may take until they are gone by themselves; zero: they stay until somebody ends them.
+    /// Within what time they may be gone by themselves; zero: they stay until somebody ends them.
     pub go_within: Duration,
 }
 
-/// What a process that ended has left behind: the kernel takes the rings of a process that was killed
-/// apart only after its end, and after the end of the transfers under way (30 ms as a rule, 2.5 s seen
-/// on a busy loop device).
+/// For the remains of an ended process: the kernel tears down the rings of a killed process only after
+/// its end and the end of its transfers (30 ms as a rule, 2.5 s seen on a busy loop device).
 pub(super) const REMAINS_GO_WITHIN: Duration = Duration::from_secs(10);
 
-/// What looks at a disk and closes it: udev, blkid, losetup.
+/// For processes that look at a disk and close it: udev, blkid, losetup.
 const LOOKS_GO_WITHIN: Duration = Duration::from_secs(1);
 
 impl Holders {
@@ -31,20 +30,19 @@ impl Holders {
         Holders { names, go_within: Duration::ZERO }
     }
 
-    /// Holders that are what a process has left behind.
+    /// Holders that are the remains of an ended process.
     pub fn remains(names: Vec<String>) -> Holders {
         Holders { names, go_within: REMAINS_GO_WITHIN }
     }
 
-    /// Processes that have it open, see [`processes_with`]. When none can be named, one has just ended.
+    /// Processes that have it open, see [`processes_with`]. If there are none, one has just ended.
     pub fn processes(names: Vec<String>) -> Holders {
         let go_within = if names.is_empty() { REMAINS_GO_WITHIN } else { LOOKS_GO_WITHIN };
         Holders { names, go_within }
     }
 }
 
-/// All that is known to hold the block device, its partitions or its disk,
-/// besides `asking`.
+/// All that is known to hold the block device, its partitions or its disk, besides `asking`.
 pub(super) fn of_block_device(path: &Path, device_number: u64, asking: Option<&File>) -> Holders {
     let family = family(device_number);
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -79,8 +77,8 @@ pub(super) fn of_disk(name: &str) -> Vec<String> {
     }
 }
 
-/// Processes that have `path` open, as far as this one may see. `asking` is the file that this
-/// process has open to look at it, which does not count.
+/// Processes that have `path` open, as far as this one may see. `asking`, the file through which
+/// this process looks at it, does not count.
 pub(super) fn processes_with(path: &Path, asking: Option<&File>) -> Vec<String> {
     let Ok(canonical) = path.canonicalize() else { return Vec::new() };
     let own = asking.map(|file| (std::process::id(), file.as_raw_fd().to_string()));

@@ -8,9 +8,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-/// Creates an image of `size` bytes that only its owner can read, with its space reserved, so that a full file system shows
-/// now and not in the middle of a write. Where the file system cannot reserve, the image is
-/// sparse.
+/// Creates an image of `size` bytes that only its owner can read. Its space is reserved, so that a full
+/// file system shows now and not in the middle of a write. Where that is not possible, it is sparse.
 ///
 /// # Errors
 /// The file exists, or the file system is full or fails; nothing is left behind then.

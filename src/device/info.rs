@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// What stands behind a device handle.
+/// What kind of device a handle is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
@@ -25,7 +25,7 @@ pub struct DeviceInfo {
     pub kind: DeviceKind,
     /// The engine that moves the bytes: `io_uring`, `threads`, `simulated`.
     pub engine: &'static str,
-    /// Why it is not io_uring although the best was wanted.
+    /// Why the engine is not io_uring although the best one was wanted.
     pub engine_fallback: Option<String>,
     /// Whether transfers bypass the page cache.
     pub direct: bool,
@@ -33,7 +33,7 @@ pub struct DeviceInfo {
     pub fallback: Option<String>,
     /// Whether lookups read through the page cache where that is faster, though the rest is direct.
     pub adaptive: bool,
-    /// Why they do not although it was wanted.
+    /// Why adaptive reads are off although they were wanted.
     pub adaptive_fallback: Option<String>,
     /// The file system accepts direct writes but buffers them all the same
     /// (btrfs with data checksums, since Linux 6.14).

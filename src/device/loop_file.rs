@@ -15,7 +15,7 @@ struct Attached {
     name: String,
     file: PathBuf,
     bytes: Range<u64>,
-    /// It goes with its last user.
+    /// The kernel detaches it when its last user ends.
     autoclear: bool,
 }
 
@@ -32,7 +32,7 @@ impl Attached {
         Some(Attached { name, file, bytes: start..start.saturating_add(len), autoclear })
     }
 
-    /// Whether it is about to go: detached, and its last user has ended. One that is mounted stays.
+    /// Whether the kernel is about to detach it: `autoclear` is set, and nobody uses it or has it mounted.
     fn is_going(&self) -> bool {
         self.autoclear && holder::of_disk(&self.name).is_empty()
     }
@@ -62,7 +62,7 @@ pub(super) fn devices_of(path: &Path) -> Holders {
     holders(names.collect(), are_going)
 }
 
-/// All else that uses the file behind a loop device, if anything does; nothing for other devices.
+/// All else that uses the file behind a loop device; `None` if nothing does, and for other devices.
 pub(super) fn rivals_of(device_number: u64) -> Option<Holders> {
     let directory = sysfs_directory(device_number);
     // A partition has no such directory; its disk, one directory up, has.

@@ -30,10 +30,10 @@ pub const THREADS_DEFAULT: usize = 16;
 /// Most threads the thread-pool engine starts, whatever it is told.
 pub const THREADS_MAX: usize = 256;
 
-/// How long a read for a client lasts unless told otherwise.
+/// How long a read for a client may last unless told otherwise.
 pub const READ_DEADLINE_DEFAULT: Duration = Duration::from_secs(1);
 
-/// Between two attempts to open a device that is held.
+/// Pause between two attempts to open a device that is held.
 const HELD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether transfers bypass the page cache.
@@ -109,7 +109,7 @@ impl OpenOptions {
         }
     }
 
-    /// The same options; [`IoMode::Adaptive`] measures and switches like this: for tests, which cannot wait.
+    /// The same options with other rules for [`IoMode::Adaptive`]: for tests, which cannot wait.
     #[doc(hidden)]
     #[must_use]
     pub fn with_adaptive(self, adaptive: AdaptiveOptions) -> OpenOptions {
@@ -120,7 +120,7 @@ impl OpenOptions {
 /// How transfers will be made.
 struct Access {
     direct: bool,
-    /// Why not direct although it was wanted.
+    /// Why direct I/O is off although it was wanted.
     fallback: Option<String>,
     /// Least alignment that works.
     required: u32,
@@ -132,8 +132,8 @@ struct Access {
 impl Device {
     /// Opens a device for sole use. Makes a few system calls, one of them a read; writes nothing.
     ///
-    /// A device that is held is tried again: for a second when processes have it open, which may only
-    /// look at it, and for ten when nobody can be named, or a process that ended has left it behind.
+    /// Retries while the device is held: for one second if processes have it open, which may only look
+    /// at it; for ten if no holder can be named, or only the remains of an ended process hold it.
     ///
     /// # Errors
     /// It is absent, held by someone else, read-only, too small, failing, or cannot do what was
@@ -222,7 +222,7 @@ fn claim(file: &File, facts: &Facts, options: &OpenOptions) -> Result<(), OpenEr
         return Err(OpenError::ReadOnly { path: path.clone() });
     }
     if facts.kind == DeviceKind::Block {
-        // O_EXCL has seen to all but what reaches the same bytes through another device.
+        // O_EXCL excludes all but those who reach the same bytes through another device.
         let rivals = loop_file::rivals_of(facts.device_number);
         return rivals.map_or(Ok(()), |rivals| Err(OpenError::busy(path, rivals)));
     }
@@ -270,7 +270,7 @@ fn choose(
     }
 }
 
-/// Buffered transfers may be of any length; blocks that suit the device save it work.
+/// Buffered transfers may have any length; the device's own block size saves it work.
 fn buffered(facts: &Facts, fallback: Option<String>) -> Access {
     let asked = facts.offset_alignment().map_or(facts.preferred_block, u64::from);
     let asked = u32::try_from(asked).unwrap_or(ALIGNMENT_MAX).clamp(ALIGNMENT_MIN, ALIGNMENT_MAX);
@@ -278,8 +278,8 @@ fn buffered(facts: &Facts, fallback: Option<String>) -> Access {
     Access { direct: false, fallback, required: ALIGNMENT_MIN, preferred, memory_alignment: 1 }
 }
 
-/// Adds a description for reads through the page cache, if that is wanted; tells why it is not
-/// to be had. Where direct I/O does not work, all reads are buffered as it is.
+/// Adds a description for reads through the page cache, if that is wanted; tells why it cannot be
+/// had. Without direct I/O all reads are buffered anyway.
 fn with_cached(main: File, access: &Access, options: &OpenOptions) -> (Files, Option<String>) {
     if options.io != IoMode::Adaptive || !access.direct {
         return (Files::only(main), None);

@@ -14,7 +14,7 @@ use crate::device::file_holder;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// It is a directory, a character device, a socket.
+    /// It is a directory, a character device or a socket.
     #[error("{} is neither a block device nor a regular file: name one of these", path.display())]
     NotADevice {
         /// As given.
@@ -27,7 +27,7 @@ pub enum OpenError {
         path: PathBuf,
         /// Who, as far as it could be found out.
         holders: Vec<String>,
-        /// How long it may take until they are gone by themselves; zero: they stay.
+        /// Within what time they may be gone by themselves; zero: they stay.
         go_within: Duration,
     },
     /// It refuses writes.
@@ -49,7 +49,7 @@ pub enum OpenError {
     DirectUnavailable {
         /// As given.
         path: PathBuf,
-        /// What stands against it.
+        /// Why it cannot be used.
         reason: String,
     },
     /// The io_uring engine was asked for and does not work.
@@ -106,12 +106,12 @@ impl OpenError {
 
     pub(super) fn busy(path: &Path, holders: Holders) -> OpenError {
         let Holders { names, go_within } = holders;
-        // Who cannot be named is the kernel, after the end of a process.
+        // A holder without a name is the kernel, after the end of a process.
         let go_within = if names.is_empty() { REMAINS_GO_WITHIN } else { go_within };
         OpenError::Busy { path: path.to_owned(), holders: names, go_within }
     }
 
-    /// What `open` failing with `source` means.
+    /// The error for an `open` that failed with `source`.
     pub(super) fn refused(path: &Path, metadata: &Metadata, source: io::Error) -> OpenError {
         match source.raw_os_error() {
             Some(libc::EBUSY) => {

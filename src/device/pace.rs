@@ -1,10 +1,10 @@
 //! Whether a device has become slow, judged by its own past. Owns the history and the verdict; takes
 //! times as values, never measures or looks at a clock.
 //!
-//! Of each second with enough transfers the median counts. A transfer takes long on a sound device too
-//! when many are under way, and its share of the time is long when it is the only one: a device is slow
+//! Each second with enough transfers counts with its median. On a sound device too a transfer takes long
+//! when many are under way, and its share of the time is long when it is alone. So a device is slow only
 //! when both the time and the share are ten times what they were. Reads and writes are judged apart, and
-//! short and long ones: what follows the ones before it costs a hard disk a tenth of what it has to seek.
+//! short and long ones: on a hard disk a sequential transfer takes a tenth of one with a seek.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,33 +13,33 @@ use parking_lot::Mutex;
 
 use super::OperationKind;
 
-/// Least time of a window, and transfers that it needs.
+/// Shortest time of a window, and transfers that it needs.
 const WINDOW: Duration = Duration::from_secs(1);
 const SAMPLES_MIN: usize = 4;
-/// Transfers of a window that count at most: the last ones.
+/// Most transfers that count in a window: the last ones.
 const SAMPLES_MAX: usize = 64;
 
 /// Windows that make a history: before that nothing is slow.
 const HISTORY_MIN: u32 = 16;
-/// Weight of a window in the history, and of one that is not sound: after hours that pace is the usual one.
+/// Weight in the history of a sound window, and of another: after hours a slow pace is the usual one.
 const WEIGHT: f64 = 1.0 / 64.0;
 const WEIGHT_SLOW: f64 = 1.0 / 65536.0;
 
-/// So many times its usual time makes a transfer slow, if it takes so long at least, in microseconds.
+/// A transfer is slow at this many times its usual time, if it takes this many microseconds at least.
 const SLOW_FACTOR: f64 = 10.0;
 const SLOW_US_MIN: f64 = 5_000.0;
 
 /// How long a device is slow before it counts as degraded.
 const DEGRADED_AFTER: Duration = Duration::from_secs(30);
-/// How long it is no longer slow, or says nothing at all, before it does not.
+/// How long it must be sound, or without transfers, until it no longer counts as degraded.
 const SOUND_AFTER: Duration = Duration::from_secs(10);
 const SILENT_AFTER: Duration = Duration::from_secs(60);
 
-/// Bytes up to which a transfer is short, and up to which it is not long.
+/// Longest short and longest medium transfer, in bytes.
 const CLASS_LEN_MAX: [usize; 2] = [16 << 10, 256 << 10];
 const CLASSES: usize = CLASS_LEN_MAX.len() + 1;
 
-/// Of so many reads for clients the time of one is taken.
+/// One in this many reads for clients is timed.
 const TIMED_ONE_IN: u32 = 4;
 
 /// What a transfer took.
@@ -64,7 +64,7 @@ pub(super) struct Pace {
 #[derive(Default)]
 struct Track {
     window_from: Duration,
-    /// Microseconds, all and the share of each.
+    /// Of each transfer its time and its share of the time, in microseconds.
     samples: Vec<(f64, f64)>,
     next: usize,
     usual: (f64, f64),
@@ -76,18 +76,18 @@ struct Track {
 }
 
 impl Pace {
-    /// Whether the time of the read that a client asks for now is to be taken.
+    /// Whether to time the next read for a client.
     pub fn wants_read(&self) -> bool {
         self.reads_seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIMED_ONE_IN)
     }
 
-    /// Notes a transfer that is over; `now` is the time since any fixed moment. Tells what it changed:
-    /// whether the device counts as degraded from now on.
+    /// Notes a transfer that is over; `now` is the time since any fixed moment. If that changes the
+    /// verdict, returns whether the device now counts as degraded.
     pub fn record(&self, kind: OperationKind, taken: Taken, now: Duration) -> Option<bool> {
         let tracks = match kind {
             OperationKind::Read => &self.reads,
             OperationKind::Write => &self.writes,
-            // It may have anything to write.
+            // A flush may have any number of bytes to write.
             OperationKind::Flush => return None,
         };
         let was_degraded = {
@@ -102,7 +102,7 @@ impl Pace {
         self.publish(!was_degraded, now)
     }
 
-    /// Whether the device is ten times slower than it was, for half a minute `now`.
+    /// Whether the device has been ten times slower than usual for half a minute.
     pub fn is_degraded(&self, now: impl FnOnce() -> Duration) -> bool {
         if !self.is_degraded.load(Ordering::Relaxed) {
             return false;
@@ -158,7 +158,7 @@ impl Track {
         let has_history = self.windows >= HISTORY_MIN;
         let is_slow = has_history && exceeds(SLOW_FACTOR);
         let is_sound = !has_history || !exceeds(SLOW_FACTOR / 2.0);
-        // Between the two nothing is decided: one window that is not so bad does not end a bad time.
+        // In between nothing changes: one better window does not end a slow time.
         if is_slow {
             self.slow_since.get_or_insert(from);
         } else if is_sound {
@@ -184,7 +184,7 @@ impl Track {
         self.usual.1 += weight * (median.1 - self.usual.1);
     }
 
-    /// Whether it is still slow cannot be known without a transfer. It is tried then.
+    /// Without transfers nobody knows whether the device is still slow: it gets another try.
     fn forget_if_silent(&mut self, now: Duration) {
         if now.saturating_sub(self.last) >= SILENT_AFTER {
             (self.slow_since, self.sound_since, self.is_degraded) = (None, None, false);
@@ -213,7 +213,7 @@ fn approximate(number: u64) -> f64 {
 mod tests {
     use super::*;
 
-    /// A device on which time passes as transfers say.
+    /// A pace, and the time at the device.
     struct Life {
         pace: Pace,
         now: Duration,

@@ -14,13 +14,13 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::ALIGNMENT_MIN;
 
-/// The kernel's pages are at most so long; parts of a page are not dropped.
+/// Longest normal page of the kernel; parts of a page are not dropped.
 const PAGE_LEN_MAX: u64 = 64 << 10;
 
-/// No page of the page cache is longer, on any architecture with pages of at most 64 KiB.
+/// Longest huge page of the page cache, on any architecture with normal pages of at most 64 KiB.
 const HUGE_LEN: u64 = 512 << 20;
 
-/// Pauses while others read the device at this moment, and how many.
+/// Pause while others read the device, and how many at most.
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSES_MAX: u32 = 20;
 
@@ -46,8 +46,8 @@ struct Cachestat {
 }
 
 /// Opens the device behind `main` once more, for buffered reads, with none of it in the page cache:
-/// pages of an earlier life may be older than what direct writes left on the device. Nobody may
-/// have written through `main` yet.
+/// pages cached earlier may lack what direct writes left on the device. Nobody may have written
+/// through `main` yet.
 ///
 /// # Errors
 /// Why reads through the page cache are not to be trusted here.
@@ -90,7 +90,7 @@ fn is_same(file: &File, main: &File) -> io::Result<bool> {
     Ok(identity(&file) == identity(&main))
 }
 
-/// Empties the page cache of a device and sees that it is empty.
+/// Empties the page cache of a device and verifies that it is empty.
 fn empty(file: &File) -> Result<(), String> {
     let unseen = |error| format!("the kernel does not tell what is cached (Linux 6.5): {error}");
     // Some file systems cache elsewhere; then a count of zero would mean nothing.
@@ -110,9 +110,9 @@ fn empty(file: &File) -> Result<(), String> {
     Err("pages of the device stay in the page cache: another process reads or maps it".to_owned())
 }
 
-/// Has a range dropped, and what shares a page of whatever length with it; true if nothing of the range
-/// is in the page cache then. Others may have read or mapped it. The rest stays cached: a daemon may be
-/// using it.
+/// Drops a range from the page cache, with all that may share a huge page with it. False if something of
+/// the range is cached still: others may have read or mapped it. The rest of the device stays cached: a
+/// daemon may be using it.
 ///
 /// # Errors
 /// The kernel does not tell what is cached.
@@ -139,7 +139,7 @@ pub(super) fn is_cached(file: &File, range: &Range<u64>) -> io::Result<bool> {
     }
 }
 
-/// As [`is_cached`], by mincore(2). It says yes of a file that the process may not write to.
+/// As [`is_cached`], by mincore(2), which always says yes for a file that the process may not write.
 fn is_in_core(file: &File, range: &Range<u64>) -> io::Result<bool> {
     let start = range.start / PAGE_LEN_MAX * PAGE_LEN_MAX;
     let offset = libc::off_t::try_from(start).map_err(io::Error::other)?;

@@ -1,5 +1,5 @@
 //! A buffer that several threads fill, each a part of its own, while others read what is filled. Owns
-//! the proof that no two of them meet; locks nothing and waits for nobody.
+//! the proof that no two of them overlap; locks nothing and waits for nobody.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
@@ -10,24 +10,24 @@ use super::buffer::AlignedBuf;
 
 /// A buffer that is filled from its start to its end.
 ///
-/// Whoever owns it decides what is where; parts of it are filled and read without it. What is filled
-/// once may change by [`PartedBuf::get_mut`] only, and that only while nobody reads elsewhere.
+/// The owner decides the layout; parts are filled and read independently of the buffer. Filled bytes
+/// change only through [`PartedBuf::get_mut`], and only while nobody else reads them.
 #[derive(Debug)]
 pub struct PartedBuf {
-    /// Never dereferenced while parts are out: that would be a view of them too.
+    /// Never dereferenced while parts are out: a slice of the whole would alias them.
     buf: Arc<AlignedBuf>,
-    /// Where the next part may begin. Nothing behind it was ever given to anyone.
+    /// Where the next part may begin. Nobody was ever given a reference to the bytes behind it.
     end: usize,
     /// Parts that are not filled yet.
     out: Vec<Range<usize>>,
     /// Parts that are read elsewhere, each with a token that its reader has too.
     read: Vec<(Range<usize>, Arc<()>)>,
-    /// Others have all of it.
+    /// All of it was given out, to be read.
     is_finished: bool,
 }
 
-/// A part of a [`PartedBuf`] to be filled. Goes back with [`PartedBuf::end_part`]; what is dropped
-/// stays unfilled for ever.
+/// A part of a [`PartedBuf`] to be filled, then returned with [`PartedBuf::end_part`]. A part that is
+/// dropped stays unfilled for ever.
 pub struct Part {
     buf: Arc<AlignedBuf>,
     range: Range<usize>,
@@ -64,8 +64,7 @@ impl PartedBuf {
         self.buf.capacity()
     }
 
-    /// The bytes `range`, to be filled by the caller, with zeros between them and what was there
-    /// before.
+    /// The bytes `range`, to be filled by the caller. The gap before them is zeroed.
     ///
     /// # Panics
     /// Panics if the range begins before the end of what was filled so far, or is too long.
@@ -79,7 +78,7 @@ impl PartedBuf {
         unsafe { bytes_mut(&self.buf, &range) }
     }
 
-    /// As [`PartedBuf::append`], to be filled without the buffer.
+    /// As [`PartedBuf::append`], but the part is filled independently of the buffer.
     ///
     /// # Panics
     /// As [`PartedBuf::append`].
@@ -89,7 +88,7 @@ impl PartedBuf {
         Part { buf: Arc::clone(&self.buf), range }
     }
 
-    /// A part is filled.
+    /// Takes back a part that is filled.
     ///
     /// # Panics
     /// Panics if it is another buffer's.
@@ -98,7 +97,7 @@ impl PartedBuf {
         self.out.retain(|out| *out != part.range);
     }
 
-    /// Whether there are no parts still to be filled.
+    /// Whether all parts are filled.
     #[must_use]
     pub fn is_filled(&self) -> bool {
         self.out.is_empty()
@@ -111,11 +110,11 @@ impl PartedBuf {
     /// The bytes `range`, if they are filled.
     #[must_use]
     pub fn get(&self, range: Range<usize>) -> Option<&[u8]> {
-        // SAFETY: parts to be filled are elsewhere, and new ones need `self` exclusively.
+        // SAFETY: no part to be filled meets `range`, and new ones need `self` exclusively.
         self.has(&range).then(|| unsafe { bytes(&self.buf, &range) })
     }
 
-    /// The bytes `range` to be read without the buffer, if they are filled.
+    /// The bytes `range`, to be read independently of the buffer, if they are filled.
     pub fn share(&mut self, range: Range<usize>) -> Option<FilledPart> {
         if !self.has(&range) {
             return None;
@@ -135,7 +134,7 @@ impl PartedBuf {
         (!is_read && self.has(&range)).then(|| unsafe { bytes_mut(&self.buf, &range) })
     }
 
-    /// Forgets those who have dropped what they read. `get_mut` sees all that they did before.
+    /// Forgets readers that are dropped. `Arc::get_mut` orders their reads before what follows.
     fn forget_readers(&mut self) {
         self.read.retain_mut(|(_, token)| Arc::get_mut(token).is_none());
     }

@@ -19,8 +19,7 @@ use super::{AlignedBuf, OperationKind, WriteSlice, page_cache};
 const SLICES_MAX: usize = 64;
 
 /// Carries out requests on its own threads, reads before all writes but one. A read that nobody
-/// waits for any more by the time its turn comes is dropped. Dropping it waits for
-/// everything submitted.
+/// waits for when its turn comes is dropped. Dropping the pool waits for everything submitted.
 pub(super) struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<u64>>,
@@ -56,7 +55,7 @@ impl ThreadPool {
 }
 
 impl ThreadPool {
-    /// Puts out of the page cache what was read through it.
+    /// Drops a range from the page cache, if the device is read through it.
     pub fn forget_cached(&self, offset: u64, len: usize) {
         if let Some(cached) = &self.shared.files.cached {
             page_cache::forget(cached, offset, len);
@@ -228,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_read_that_nobody_waits_for_is_not_made() {
-        // No thread runs the queue in this test: it is played by hand.
+        // No threads in this test: it works the queue by hand.
         let shared = Shared::new(temporary(1 << 20), 1);
         let (abandoned, waiter) = read_of(512, 0);
         drop(waiter);

@@ -78,8 +78,7 @@ impl Operation {
         }
     }
 
-    /// The same work with memory of its own where it is written to; the memory of this one may still
-    /// be in use.
+    /// The same work, for a read with new memory: the kernel may still write to the memory of this one.
     fn once_more(&self) -> Operation {
         match self {
             Operation::Read { buf, filled, way } => {
@@ -123,8 +122,8 @@ impl Request {
         self.done.is_closed()
     }
 
-    /// The same request to be made once more, for whoever waits for it. What is left of this one keeps
-    /// the memory, and nobody waits for it.
+    /// The same request to be made once more; the waiter now waits for that one. This one keeps its
+    /// memory, and nobody waits for it.
     pub(crate) fn once_more(&mut self) -> Request {
         let (nobody, _) = oneshot::channel();
         let mut again = Request {

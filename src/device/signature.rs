@@ -72,7 +72,7 @@ fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
 fn ext(head: &[u8]) -> Option<&'static str> {
     const SUPERBLOCK: usize = 1024;
     const HAS_JOURNAL: u32 = 0x4;
-    /// What ext3 knows; anything else takes ext4.
+    /// Features that ext3 knows; any other means ext4.
     const EXT3_INCOMPATIBLE: u32 = 0x2 | 0x4 | 0x10;
     const EXT3_READ_ONLY: u32 = 0x1 | 0x2 | 0x4;
     if !has(head, SUPERBLOCK + 0x38, b"\x53\xef") {
@@ -144,7 +144,7 @@ fn md_at_end(size: u64, tail: &[u8]) -> Option<&'static str> {
     found.then_some("MD RAID")
 }
 
-/// Four entries of 16 bytes at 446; the mark after them alone proves nothing.
+/// Four entries of 16 bytes at 446; the magic bytes after them alone prove nothing.
 fn mbr(head: &[u8]) -> Option<&'static str> {
     let entries = head.get(446..510)?;
     let valid = entries.chunks_exact(16).all(|entry| entry[0] & 0x7f == 0);

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::OperationKind;
 
-/// Classes of reads by length, each with a choice of its own.
+/// Number of length classes of adaptive reads, each with a choice of its own.
 pub(super) const SIZE_CLASSES: usize = 3;
 
-/// Names of the classes of lengths for which adaptive reads decide apart: their longest reads.
+/// Names of the length classes of adaptive reads: the longest read of each.
 pub const ADAPTIVE_CLASSES: [&str; SIZE_CLASSES] = ["16KiB", "256KiB", "any"];
 
 /// Live counters of one device, from its opening on.
@@ -66,23 +66,23 @@ pub struct DeviceStatsSnapshot {
     pub flush_errors: u64,
     /// Short or interrupted transfers that were continued.
     pub continued: u64,
-    /// Requests given to the engine and waited for.
+    /// Requests given to the engine that somebody waits for.
     pub in_flight: u64,
     /// Those of them that read.
     pub reads_in_flight: u64,
     /// Reads through the page cache of a device opened adaptively.
     pub cached_reads: u64,
-    /// Adaptive reads whose bytes did not pass, to be read again direct.
+    /// Adaptive reads whose bytes failed verification, to be read again direct.
     pub distrusted: u64,
     /// What adaptive reads decided so far.
     pub adaptive: AdaptiveSnapshot,
-    /// Rings that the kernel stopped to serve; threads make their requests since.
+    /// Rings that the kernel stopped serving; threads make their requests since.
     pub lost_rings: u64,
     /// Reads for clients that lasted longer than the deadline.
     pub overdue_reads: u64,
     /// Those of them that are not over.
     pub overdue_now: u64,
-    /// Reads for clients that were not made since too many were overdue.
+    /// Reads for clients that were refused because too many were overdue.
     pub refused_reads: u64,
     /// Whether the device is much slower than it was.
     pub degraded: bool,

@@ -1,4 +1,4 @@
-//! The simulated device's engine: one life of a handle. Owns the delaying of completions.
+//! The simulated device's engine, one for each open. Owns the delaying of completions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::state::{Plan, State, errno};
 use crate::device::engine::Engine;
 use crate::device::request::Request;
 
-/// Carries requests out as long as its generation lives.
+/// Carries requests out until the device is opened again, killed or without power.
 pub(super) struct SimEngine {
     state: Arc<Mutex<State>>,
     generation: u64,

@@ -1,5 +1,5 @@
-//! A device in memory that loses, tears, delays and fails what it is told to. Owns its
-//! handles and their lives; deterministic, given the same calls and seeds.
+//! A device in memory that loses, tears, delays and fails operations as it is told. Owns which
+//! handles are alive; deterministic, given the same calls and seeds.
 
 mod engine;
 mod fault;
@@ -56,8 +56,8 @@ impl SimDevice {
         self.open_as(None)
     }
 
-    /// As [`SimDevice::open`], with an empty page cache for adaptive reads. It is as bad as may be:
-    /// nothing that is written reaches it, and it drops no page.
+    /// As [`SimDevice::open`], with an empty page cache for adaptive reads, the worst allowed: no write
+    /// reaches it, and it drops no page.
     #[must_use]
     pub fn open_adaptive(&self, options: AdaptiveOptions) -> Device {
         self.open_as(Some(Adaptive::new(options)))
@@ -178,8 +178,8 @@ impl SimDevice {
         !self.state.lock().storage.is_spoilt(range)
     }
 
-    /// What users of the device did that none may do: transfers that were not aligned, writes
-    /// that overlapped while both were under way.
+    /// Rules that users of the device broke: transfers that were not aligned, writes that overlapped
+    /// while both were under way.
     #[must_use]
     pub fn broken_rules(&self) -> Vec<String> {
         self.state.lock().broken_rules.clone()

@@ -1,5 +1,5 @@
-//! A page cache in front of a simulated device, as bad as one may be: nothing that is written
-//! reaches it, and no page is ever dropped. Owns the pages.
+//! A page cache in front of a simulated device, the worst allowed: no write reaches it, and no page
+//! is ever dropped. Owns the pages.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -104,7 +104,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Sets how many of 100 000 operations that it can strike a kind strikes.
+    /// Sets how often a kind strikes, per 100 000 operations that it can strike.
     #[must_use]
     pub fn with(mut self, kind: FaultKind, per_100k: u32) -> Rates {
         self.per_100k[kind as usize] = per_100k;

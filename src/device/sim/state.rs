@@ -38,7 +38,7 @@ pub struct SimCounts {
     pub in_flight_max: u64,
 }
 
-/// The mutable whole behind a `SimDevice`.
+/// The mutable state behind a `SimDevice`.
 pub(super) struct State {
     pub(super) storage: Storage,
     pub(super) page_cache: PageCache,
@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) struck: Struck,
     /// Sectors that were being written when the power goes may become unreadable.
     pub(super) spoils_sectors: bool,
-    /// What users of the device did that none may do.
+    /// Rules that users of the device broke.
     pub(super) broken_rules: Vec<String>,
     pub(super) freezing: Arc<Notify>,
     /// Operations to admit before the device freezes; `None` never.
@@ -81,7 +81,7 @@ pub(super) struct Plan {
     effect: Option<Effect>,
     /// What a flush covers: writes up to this one.
     sequence: u64,
-    /// But not these, which had taken effect and were not completed.
+    /// Writes up to `sequence` that a flush does not cover: not yet completed when it was submitted.
     incomplete: Vec<u64>,
 }
 
@@ -156,7 +156,7 @@ impl State {
         self.writing.clear();
     }
 
-    /// Ends the lives of all handles; each write under way lands or does not.
+    /// Kills all handles; each write under way lands or does not.
     pub(super) fn next_generation(&mut self) -> u64 {
         for (offset, slices) in std::mem::take(&mut self.landing).into_values() {
             if self.random.up_to(1) == 1 {
@@ -168,7 +168,7 @@ impl State {
     }
 
     pub(super) fn power_cut(&mut self, seed: u64) {
-        // They land as volatile writes, of which the cut keeps any part.
+        // Writes under way land as volatile ones, of which the cut keeps any part.
         for (offset, slices) in std::mem::take(&mut self.landing).into_values() {
             self.storage.write(offset, &joined(&slices));
         }
@@ -180,7 +180,7 @@ impl State {
         self.storage.power_cut(&mut self.random);
         if self.spoils_sectors {
             in_flight.into_iter().for_each(|range| self.spoil(range));
-            // The device was perhaps just moving them out of its cache.
+            // The device may have been writing them out of its cache.
             unflushed.into_iter().for_each(|sector| self.spoil_one_in(8, sector));
         }
     }
@@ -241,8 +241,8 @@ impl State {
         Some(effect)
     }
 
-    /// Notes what no user of a device may do: transfers that are not aligned, and writes that
-    /// overlap while both are under way.
+    /// Notes rules that are broken: transfers that are not aligned, and writes that overlap while both
+    /// are under way.
     fn check_rules(&mut self, kind: OperationKind, range: &Range<u64>) {
         let alignment = u64::from(self.geometry.alignment);
         if !range.start.is_multiple_of(alignment) || !range.end.is_multiple_of(alignment) {

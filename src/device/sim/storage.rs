@@ -10,7 +10,7 @@ use super::random::SplitMix;
 /// Bytes that survive or are lost together in a power cut.
 pub(super) const SECTOR_LEN: usize = 512;
 
-/// Of a large device little is there, a block here and there.
+/// Bytes allocated at once: of a large device only a few places are written.
 const PAGE_LEN: usize = 4 << 10;
 
 /// Bytes by page; an absent page is zero.
@@ -157,7 +157,7 @@ impl Storage {
         self.doomed = self.doomed.max(sequence);
     }
 
-    /// Keeps each unflushed sector write or loses it, as `random` says.
+    /// Keeps or loses each unflushed sector write, as `random` says.
     pub(super) fn power_cut(&mut self, random: &mut SplitMix) {
         let kept_in_eight = random.up_to(8);
         for (sector, versions) in std::mem::take(&mut self.volatile) {

@@ -1,5 +1,5 @@
-//! Threads that make the requests of rings that the kernel stopped to serve. Owns them, and the count of
-//! such rings; never judges a ring.
+//! Threads that make the requests of rings that the kernel stopped serving. Owns the threads, and the
+//! count of such rings; never judges a ring.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::device::files::Files;
 use crate::device::pool::ThreadPool;
 use crate::device::request::Request;
 
-/// Takes requests over. Has no threads before the first ring is lost.
+/// Makes requests in place of lost rings. Has no threads before the first ring is lost.
 pub(super) struct Fallback {
     files: Arc<Files>,
     threads: usize,
@@ -20,7 +20,7 @@ pub(super) struct Fallback {
 }
 
 impl Fallback {
-    /// One that will start `threads` (at least two).
+    /// A fallback that will start `threads` (at least two).
     pub fn new(files: Arc<Files>, threads: usize) -> Fallback {
         Fallback { files, threads, pool: Mutex::default(), lost_rings: AtomicU64::new(0) }
     }
@@ -53,7 +53,7 @@ impl Fallback {
         }
     }
 
-    /// Threads that could not be had are tried again with the next request.
+    /// The pool; if its threads cannot be started, the next request tries again.
     fn pool(&self) -> io::Result<Arc<ThreadPool>> {
         let mut pool = self.pool.lock();
         if pool.is_none() {

@@ -18,8 +18,8 @@ use super::fallback::Fallback;
 use super::ring::{Finished, Ring, Wait};
 use crate::device::request::Request;
 
-/// Requests that wait at most before they are given to the kernel; fewer wait until the tasks that
-/// are ready have run, each once.
+/// Most requests that wait before they are given to the kernel; fewer wait until the tasks that are
+/// ready have run, each once.
 const BATCH_MAX: usize = 32;
 
 thread_local! {
@@ -44,17 +44,17 @@ struct Local {
     /// Makes the requests once the ring is lost.
     fallback: Arc<Fallback>,
     events: Arc<EventFd>,
-    /// Of the task that looks at the ring; none before it ran for the first time.
+    /// Of the task that looks at the ring; `None` before its first run.
     looker: Option<Waker>,
-    /// That task was woken to look at the ring, and did not run since.
+    /// That task was woken to look at the ring, and has not run since.
     asked: bool,
 }
 
 /// The calling thread's own ring on a device: requests made in this thread go through it.
 ///
 /// The thread must run a tokio runtime that drives [`ThreadRing::completions`]. Requests are given to
-/// the kernel when that task runs: behind all that were ready when the first of them was made.
-/// Dropping the ring waits for what is at the device; drop it after the runtime.
+/// the kernel when that task runs: after all tasks that were ready when the first request was made.
+/// Dropping the ring waits for requests at the device; drop it after the runtime.
 pub struct ThreadRing {
     engine: EngineId,
     events: Arc<EventFd>,
@@ -80,11 +80,11 @@ impl ThreadRing {
         Ok(ThreadRing { engine, events, _here: PhantomData })
     }
 
-    /// Gives requests to the kernel and completes them as the device finishes them; to be driven in
-    /// this thread for as long as there are any. Never ends.
+    /// Gives requests to the kernel and completes them as the device finishes them. To be driven in
+    /// this thread as long as there are requests; ends only with an error.
     ///
-    /// Between two looks for events a runtime runs as many tasks as it likes. One that is to hear from
-    /// the device sooner calls [`look_soon`] after each of them.
+    /// Between two looks for events a runtime runs as many tasks as it likes. A runtime that is to hear
+    /// from the device sooner calls [`look_soon`] after each task.
     pub fn completions(&self) -> impl Future<Output = io::Error> + Send + 'static {
         complete_on(self.engine, Arc::clone(&self.events))
     }
@@ -116,7 +116,7 @@ fn poll_look(
         let local = rings.iter_mut().find(|local| local.engine == engine)?;
         match &mut local.looker {
             Some(looker) => looker.clone_from(cx.waker()),
-            // What was pushed before could wake nobody.
+            // Requests pushed before this could wake nobody.
             looker => {
                 *looker = Some(cx.waker().clone());
                 local.asked = true;
@@ -127,7 +127,7 @@ fn poll_look(
     if asked == Some(true) {
         return Poll::Ready(Ok(()));
     }
-    // Each count is an edge, read or not: nobody needs to read the counter.
+    // Each write to the eventfd is an edge, even if nobody reads its counter.
     ready!(events.poll_read_ready(cx))?.clear_ready();
     Poll::Ready(Ok(()))
 }
@@ -155,7 +155,7 @@ enum Taken {
     Lost(Arc<Fallback>, Lost),
 }
 
-/// Requests of a ring, and what it was lost by if that was just now.
+/// Requests of a lost ring, and the error if it was lost just now.
 type Lost = (Vec<Request>, Option<io::Error>);
 
 /// Gives `request` to this thread's ring of `engine`; gives it back if there is none.
@@ -189,9 +189,9 @@ fn hand_over(fallback: &Fallback, (requests, error): Lost) {
     }
 }
 
-/// Has this thread's rings looked at once the tasks that are ready have run, unless nothing is under
-/// way. Called after each task, it makes the device's answers wait for one round of them at most,
-/// however busy the thread is.
+/// Has this thread's rings looked at after the tasks that are ready now, if requests are under way.
+/// Called after each task, it delays the device's answers by one round of tasks at most, however busy
+/// the thread is.
 pub fn look_soon() {
     let next = || RINGS.with_borrow_mut(|rings| rings.iter_mut().find_map(Local::ask));
     while let Some(looker) = next() {
@@ -223,7 +223,7 @@ fn look() {
 }
 
 impl Local {
-    /// The task to be woken to look at the ring; none if there is nothing to look for, or it was.
+    /// The task to be woken to look at the ring; `None` if it is woken already or nothing is under way.
     fn ask(&mut self) -> Option<Waker> {
         if self.asked || self.ring.is_idle() || self.ring.is_lost() {
             return None;
@@ -248,14 +248,14 @@ impl Local {
         Taken::Queued(self.ask())
     }
 
-    /// Gives what the ring had if it is lost by this.
+    /// Takes a turn of the ring; returns all its requests if that fails and the ring is lost.
     fn turn(&mut self, finished: &mut Vec<Finished>) -> Option<(Arc<Fallback>, Lost)> {
         let before = finished.len();
         if let Err(error) = self.ring.turn(Wait::No, finished) {
             return Some((Arc::clone(&self.fallback), (self.ring.give_up(), Some(error))));
         }
         if self.ring.has_leftover() && finished.len() == before && !self.ring.is_lost() {
-            // The kernel had no memory for it: come back as soon as the thread has looked around.
+            // The kernel had no memory for the rest: have the runtime's next look for events bring us back.
             let _full_means_it_comes_back_anyway = self.events.write(1);
         }
         None

@@ -1,6 +1,6 @@
 //! The io_uring engine: a ring in each thread that asks for one, and a thread with a ring for all
-//! others. Owns the open files; never retries or cuts a request, but those of a ring that the kernel
-//! stopped to serve.
+//! others. Owns the open files; never retries or cuts a request, except those of a ring that the kernel
+//! stopped serving.
 
 mod fallback;
 mod local;
@@ -32,10 +32,10 @@ pub(super) struct Uring {
 }
 
 impl Uring {
-    /// An engine on `files`, which starts `threads` should the kernel stop to serve its rings.
+    /// An engine on `files`, which starts `threads` if the kernel stops serving a ring.
     ///
     /// # Errors
-    /// The kernel does not do it.
+    /// The kernel does not support or allow io_uring.
     pub(super) fn start(files: Arc<Files>, threads: usize) -> io::Result<Uring> {
         let fallback = Arc::new(Fallback::new(Arc::clone(&files), threads));
         let thread = RingThread::start(Arc::clone(&files), Arc::clone(&fallback))?;

@@ -15,12 +15,12 @@ use crate::device::request::{Operation, Request};
 use crate::device::request_queue::RequestQueue;
 use crate::device::{ALIGNMENT_MAX, AlignedBuf, Way, pool};
 
-/// Requests that one ring has at the device at once. Loop devices take 128 (`nr_requests` in sysfs); what
-/// is beyond a device's limit the kernel would hand to threads of its own.
+/// Most requests of one ring at the device at once. Loop devices take 128 (`nr_requests` in sysfs); the
+/// kernel would hand requests beyond a device's limit to threads of its own.
 pub(super) const DEPTH: usize = 128;
 
-/// Writes and flushes among them: the others are for reads, which wait at the device behind what is
-/// written there, 4 MiB at most.
+/// Most writes and flushes among them. The others are for reads, which wait at the device behind at
+/// most 4 MiB of writes.
 const WRITING_MAX: usize = 4;
 
 /// Slices given to the kernel as one write (UIO_MAXIOV is 1024); a write of more is reported as
@@ -30,19 +30,19 @@ const SLICES_MAX: usize = 64;
 /// Longest transfer in one request, in bytes: what fits 32 bits as a multiple of every alignment.
 const TRANSFER_LEN_MAX: usize = 1 << 30;
 
-/// Attempts to enter the kernel for the first read, should they be put off.
+/// Most attempts to enter the kernel for the trial read.
 const TRIAL_TURNS_MAX: u32 = 1000;
-/// How long the kernel may refuse all for want of something before the ring is given up, and the pause
-/// of who waits after each attempt.
+/// How long the kernel may refuse all calls for lack of resources before the ring is given up, and the
+/// pause of a caller that waits after each attempt.
 const REFUSED_MAX: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 
-/// How often a lost ring is looked at before what the kernel has of it is left to it, and the pause
-/// between two looks.
+/// How often a lost ring is looked at before the memory that the kernel still has is leaked, and the
+/// pause between two looks.
 const LAST_LOOKS: u32 = 100;
 const LAST_LOOK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Marks a completion that is not a request's but a wake-up.
+/// Marks the completion of a wake-up, not of a request.
 const WAKE: u64 = u64::MAX;
 
 /// The registered files' numbers.
@@ -68,8 +68,8 @@ pub(super) type Finished = (Request, io::Result<usize>);
 /// While requests are in flight the kernel reads and writes memory that they own, so a ring
 /// keeps them until they are complete, and waits for that when it is dropped.
 ///
-/// A kernel that refuses a call for no request's sake (forbidden since, out of memory) may never serve
-/// the ring again: it is lost. Then [`Ring::give_up`] takes its requests out.
+/// If the kernel refuses a call for a reason that no request caused (forbidden since, out of memory), it
+/// may never serve the ring again: the ring is lost. Then [`Ring::give_up`] takes its requests out.
 pub(super) struct Ring {
     ring: IoUring,
     queue: RequestQueue,
@@ -77,7 +77,7 @@ pub(super) struct Ring {
     free: Vec<usize>,
     /// Entries that were put into the submission queue.
     entries: u64,
-    /// Since when the kernel refuses all.
+    /// Since when the kernel refuses all calls.
     refused: Option<Stopwatch>,
     is_lost: bool,
     /// A descriptor whose readiness ends a wait, and whether the kernel watches it.
@@ -91,12 +91,12 @@ pub(super) struct Ring {
 struct Slot {
     request: Option<Request>,
     vector: Vec<libc::iovec>,
-    /// How many entries stood before it in the submission queue, ever.
+    /// How many entries were put into the submission queue before it, ever.
     entry: u64,
 }
 
 impl Ring {
-    /// A ring on `files` for the calling thread, through which a block was read.
+    /// A ring on `files` for the calling thread, tried out by reading a block.
     ///
     /// # Errors
     /// The kernel has no io_uring, forbids it or a part of it, or lacks an operation or mode (Linux 6.1
@@ -136,8 +136,8 @@ impl Ring {
         Ok(Ring { ring, queue, slots, free, entries, refused, is_lost, wake, _files: files })
     }
 
-    /// Reads a block as all others will be. A read that fails without the ring too is the device's
-    /// failure.
+    /// Reads a block as later requests will. If the read fails without the ring too, the device has
+    /// failed, not the ring.
     fn try_out(&mut self, files: &Files) -> io::Result<()> {
         let len = ALIGNMENT_MAX as usize;
         let buf = AlignedBuf::unfilled(len, len);
@@ -176,7 +176,7 @@ impl Ring {
         self.queue.push(request)
     }
 
-    /// Whether its requests were taken out, and no other is to be pushed.
+    /// Whether its requests were taken out, and no more may be pushed.
     pub fn is_lost(&self) -> bool {
         self.is_lost
     }
@@ -196,11 +196,11 @@ impl Ring {
         DEPTH - self.free.len()
     }
 
-    /// Gives waiting requests to the kernel, waits, and moves what is complete to `finished`. Of a lost
-    /// ring it only takes back what the kernel has done with, and waits for nothing.
+    /// Gives waiting requests to the kernel, waits, and moves complete ones to `finished`. For a lost
+    /// ring it only takes back what the kernel is done with, and waits for nothing.
     ///
     /// # Errors
-    /// The kernel does not serve the ring any more: it is to be given up.
+    /// The kernel does not serve the ring any more: give it up.
     pub fn turn(&mut self, wait: Wait, finished: &mut Vec<Finished>) -> io::Result<()> {
         if self.is_lost {
             self.enter_lost();
@@ -212,7 +212,7 @@ impl Ring {
         let has_results = self.ring.submission().taskrun();
         let waits = match wait {
             Wait::No => false,
-            // What waited may all have been abandoned.
+            // All waiting requests may have been abandoned.
             Wait::Request => self.in_flight() > 0,
             Wait::WakeUp => true,
         };
@@ -247,7 +247,7 @@ impl Ring {
                 if self.refused.get_or_insert_with(Stopwatch::start).elapsed() >= REFUSED_MAX {
                     return Err(error);
                 }
-                // Who waits would come back at once.
+                // A caller that waits would retry at once.
                 if wait > 0 {
                     thread::sleep(REFUSED_PAUSE);
                 }
@@ -257,7 +257,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Has the kernel say what it has done, if it does. It gets nothing new.
+    /// Asks the kernel for completions without giving it new requests.
     fn enter_lost(&self) {
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: no entry is submitted, and there is no argument.
@@ -267,8 +267,8 @@ impl Ring {
         }
     }
 
-    /// Takes out every request, to be made elsewhere, and takes no other. Those that the kernel has seen
-    /// are made a second time: their memory stays here until it is done with them.
+    /// Takes out every request, to be made elsewhere; the ring accepts no more. Requests that the kernel
+    /// has seen are made a second time, with new memory: the old stays here until the kernel is done.
     pub fn give_up(&mut self) -> Vec<Request> {
         self.is_lost = true;
         let unseen = self.ring.submission().len() as u64;
@@ -418,8 +418,8 @@ impl Drop for Ring {
 }
 
 impl Ring {
-    /// Waits a second at most for what the kernel has of a lost ring. The memory of the rest is never
-    /// used again: the kernel may write to it at any time.
+    /// Waits a second at most for the requests of a lost ring that the kernel still has. Then their memory
+    /// is leaked: the kernel may write to it at any time.
     fn leave_to_the_kernel(&mut self) {
         let mut finished = Vec::new();
         for _ in 0..LAST_LOOKS {

@@ -1,5 +1,5 @@
 //! The engine's own thread with a ring: for requests of threads that have none. Owns the thread
-//! and what waits to get into its ring; ends with its ring, if that is lost.
+//! and the requests that wait to get into its ring; ends if its ring is lost.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -112,7 +112,7 @@ impl Mailbox {
                 content.closed
             };
             let wait = match (arrived.is_empty(), closed) {
-                // Nobody would wake it for what comes meanwhile.
+                // This thread is not marked asleep: nobody would wake it for new requests.
                 (false, _) => Wait::No,
                 (true, true) => Wait::Request,
                 (true, false) => Wait::WakeUp,
@@ -135,7 +135,7 @@ impl Mailbox {
         }
     }
 
-    /// Has others make the requests of a lost ring, those that wait here, and all that come.
+    /// Hands to the fallback the requests of a lost ring, those that wait here, and all later ones.
     fn hand_over(&self, mut requests: Vec<Request>, error: &io::Error) {
         let mut content = self.content.lock();
         content.lost = true;
