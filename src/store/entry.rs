@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, Sequence};
+use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, Sequence, SliceKey};
 use crate::store::log::slot::Slot;
 use crate::store::mutation::request::Lifetime;
 use crate::store::place::Place;
@@ -195,6 +195,15 @@ impl Entry {
             return None;
         }
         ObjectHead::decode(self.body()).ok()
+    }
+
+    /// The large object of which it is a slice or the head, if it is one.
+    pub(super) fn large_object(&self) -> Option<Sequence> {
+        if let Some(head) = self.object_head() {
+            return Some(head.object);
+        }
+        let key = <&[u8; SliceKey::LEN]>::try_from(self.key()).ok()?;
+        (self.kind() == Kind::Slice).then(|| SliceKey::decode(key).object)
     }
 
     /// Bytes of memory it takes.

@@ -1,12 +1,10 @@
 //! The state that all parts of a store share, in groups by purpose. Other files say who changes it.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
@@ -20,8 +18,8 @@ use crate::store::catalog::Catalog;
 use crate::store::counters::Counters;
 use crate::store::index::key_hash::KeyHasher;
 use crate::store::index::unverified::Unverified;
+use crate::store::large::Large;
 use crate::store::large::ranges::stats::RangeCounters;
-use crate::store::large::{Discard, LargeObjects};
 use crate::store::log::core::Log;
 use crate::store::log::health::Health;
 use crate::store::log::sequences::Sequences;
@@ -90,17 +88,6 @@ pub(super) struct Shared {
     pub(super) signals: Signals,
     pub(super) background: Background,
     pub(super) counters: Counters,
-}
-
-/// Objects of many slices.
-pub(super) struct Large {
-    /// A leaf lock.
-    pub(super) objects: Mutex<LargeObjects>,
-    /// Number of readers of each large object: its slices are not discarded meanwhile.
-    pub(super) readers: DashMap<Sequence, usize>,
-    pub(super) discards: Mutex<VecDeque<Discard>>,
-    /// Touches of one large object run one after another: head and slices are many writes.
-    pub(super) touch_locks: Box<[Arc<tokio::sync::Mutex<()>>]>,
 }
 
 /// Limits of concurrent reads.
@@ -268,12 +255,7 @@ impl Shared {
             fill_locks: (0..FILL_LOCKS).map(|_| Mutex::new(())).collect(),
             deadlines: Deadlines::new(),
             epoch: OnceCell::new(),
-            large: Large {
-                objects: Mutex::new(LargeObjects::new(&layout, Arc::clone(&regions))),
-                readers: DashMap::new(),
-                discards: Mutex::default(),
-                touch_locks: (0..FILL_LOCKS).map(|_| Arc::default()).collect(),
-            },
+            large: Large::new(&layout, Arc::clone(&regions)),
             catalog: Catalog::new(regions, resident, layout),
             reading: Reading {
                 scans: Semaphore::new(1),
@@ -333,11 +315,6 @@ impl Shared {
 
     pub(super) fn set_purge_floor(&self, floor: Sequence) {
         self.dead.purge_floor.store(floor.0, Ordering::Release);
-    }
-
-    pub(super) fn touch_lock(&self, key_hash: u64) -> &Arc<tokio::sync::Mutex<()>> {
-        let n = usize::try_from(key_hash % self.large.touch_locks.len() as u64).unwrap_or(0);
-        &self.large.touch_locks[n]
     }
 
     pub(super) fn fill_lock(&self, place: Place) -> &Mutex<()> {

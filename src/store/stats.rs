@@ -102,7 +102,7 @@ impl Store {
             index_bytes: shared.catalog.index.bytes() as u64,
             backlog_bytes,
             removals_waiting,
-            room_bytes: shared.large.objects.lock().reserved(),
+            room_bytes: shared.large.claims.lock().reserved(),
             room_bytes_max: layout.object_len_max(),
             ranges: RangeStats {
                 buffer_bytes: shared.reading.bodies.used(),

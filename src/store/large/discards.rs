@@ -1,21 +1,12 @@
-//! Slices of dead objects that wait to be dropped. Owns the queue; `reclaim` drops what is in it.
+//! The end of a large object. Owns that reclaim hears of slices that are to be dropped.
 
 use crate::format::Sequence;
-use crate::store::large::Discard;
 use crate::store::shared::Store;
 
-/// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is reclaimed.
-pub(in crate::store) const DISCARDS_MAX: usize = 1024;
-
 impl Store {
-    /// Queues the slices of a dead object to be dropped.
+    /// Has the slices of a dead object dropped in the background.
     pub(in crate::store) fn discard(&self, object: Sequence, slice_count: u32) {
-        self.shared.large.objects.lock().forget(object);
-        let mut discards = self.shared.large.discards.lock();
-        if discards.len() < DISCARDS_MAX {
-            discards.push_back(Discard { object, next: 0, slice_count });
-        }
-        drop(discards);
+        self.shared.large.discard(object, slice_count);
         self.shared.signals.wake_reclaimer.notify_one();
     }
 }

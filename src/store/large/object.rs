@@ -54,7 +54,7 @@ impl Store {
     /// The large object of a head, to be read.
     #[must_use]
     pub fn large_object(&self, head: ObjectHead) -> LargeObject {
-        *self.shared.large.readers.entry(head.object).or_insert(0) += 1;
+        self.shared.large.begin_reading(head.object);
         let hold = Hold { store: self.clone(), object: head.object };
         LargeObject { store: self.clone(), head, _hold: Arc::new(hold) }
     }
@@ -138,11 +138,7 @@ impl Sequential {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.store.shared.large.readers.remove_if_mut(&self.object, |_, count| {
-            *count -= 1;
-            *count == 0
-        });
-        if !self.store.shared.large.discards.lock().is_empty() {
+        if self.store.shared.large.end_reading(self.object) {
             self.store.shared.signals.wake_reclaimer.notify_one();
         }
     }

@@ -26,7 +26,7 @@ impl SpaceReservation {
         if more == 0 {
             return Ok(());
         }
-        let mut large = self.store.shared.large.objects.lock();
+        let mut large = self.store.shared.large.claims.lock();
         if !large.reserve(more) {
             return Err(StoreError::Crowded { limit: large.limit() });
         }
@@ -38,7 +38,7 @@ impl SpaceReservation {
 impl Drop for SpaceReservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.store.shared.large.objects.lock().release(self.bytes);
+            self.store.shared.large.claims.lock().release(self.bytes);
         }
     }
 }

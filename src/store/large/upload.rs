@@ -122,7 +122,7 @@ impl Upload {
             let name = shared.log.lock().draw_name();
             match name {
                 Ok(name) => {
-                    shared.large.objects.lock().begin(name);
+                    shared.large.claims.lock().begin(name);
                     self.name = Some(name);
                     return Ok(name);
                 }
@@ -157,7 +157,7 @@ impl Upload {
         let shared = &*self.store.shared;
         let transaction = Transaction::begin(&self.store);
         self.store.check_open(None)?;
-        if shared.large.objects.lock().claim(object).is_none() {
+        if shared.large.claims.lock().claim(object).is_none() {
             return Err(StoreError::Evicted);
         }
         let reserved = match transaction.reserve((slot, key_hash), Appender::Client) {
@@ -166,7 +166,7 @@ impl Upload {
         };
         reserved.point_new().append(false, |log, region| {
             log.count_stored(slot.len());
-            shared.large.objects.lock().add(object, region, slot.len());
+            shared.large.claims.lock().add(object, region, slot.len());
         });
         Ok(Ok(()))
     }

@@ -59,7 +59,7 @@ impl Store {
             if let Some(head) = slot.object_head() {
                 // Under the append lock: the head is where it was put.
                 let at = (region, slot.len());
-                shared.large.objects.lock().finish((head.object, head.len), at, log.stored());
+                shared.large.claims.lock().finish((head.object, head.len), at, log.stored());
             }
         });
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {

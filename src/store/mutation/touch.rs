@@ -51,7 +51,7 @@ impl Store {
                 return Ok(None);
             };
             if matched.head.is_some() && turn.is_none() {
-                let lock = Arc::clone(self.shared.touch_lock(key_hash)).lock_owned();
+                let lock = Arc::clone(self.shared.large.touch_lock(key_hash)).lock_owned();
                 turn = Some(Arc::new(timeout(ROOM_WAIT_MAX, lock).await.map_err(|_| NO_ANSWER)?));
                 continue;
             }

@@ -1,7 +1,6 @@
-//! Dropping of the slices of dead objects. Owns one bounded step of it; the queue is in `large`.
+//! Dropping of the slices of dead objects. Owns one bounded step of it; which ones wait for it, `large` knows.
 
 use crate::format::{Kind, Sequence, SliceKey};
-use crate::store::large::Discard;
 use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::reclaim::reclaimer::Reclaimer;
 
@@ -13,12 +12,7 @@ impl Reclaimer {
     /// stops: from then on nothing goes from the index.
     pub(in crate::store) async fn drop_some_slices(&self) -> bool {
         let shared = &*self.store.shared;
-        let taken = {
-            let mut discards = shared.large.discards.lock();
-            let idle = |discard: &Discard| !shared.large.readers.contains_key(&discard.object);
-            discards.iter().position(idle).and_then(|n| discards.remove(n))
-        };
-        let Some(mut discard) = taken else { return false };
+        let Some(mut discard) = shared.large.next_discard() else { return false };
         let end = discard.slice_count.min(discard.next.saturating_add(SLICES_AT_ONCE));
         while discard.next < end {
             if shared.is_stopping() {
@@ -28,7 +22,7 @@ impl Reclaimer {
             discard.next += 1;
         }
         if end < discard.slice_count {
-            shared.large.discards.lock().push_front(discard);
+            shared.large.put_back(discard);
         }
         // There may be millions of them, of which the index has none any more.
         tokio::task::yield_now().await;

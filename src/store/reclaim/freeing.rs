@@ -137,7 +137,7 @@ impl Reclaimer {
             }
         }
         self.sweep_if_left(region).await;
-        shared.large.objects.lock().emptied(region);
+        shared.large.claims.lock().emptied(region);
         moved
     }
 

@@ -1,14 +1,14 @@
 //! Writing an entry again that outlives its region. Owns the checks that it still is what it was when
 //! it was read, under the locks of its publication.
 
-use crate::format::{FooterRecord, Kind, Sequence, SliceKey};
+use crate::format::FooterRecord;
 use crate::planted::{self, Bug};
 use crate::store::catalog::Bucket;
 use crate::store::counters::{add, count};
 use crate::store::entries::{Candidate, Tier};
 use crate::store::entry::Entry;
 use crate::store::index::word::Word;
-use crate::store::large::Claim;
+use crate::store::large::claims::Claim;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
 use crate::store::log::slot::Slot;
@@ -79,14 +79,14 @@ impl Reclaimer {
 
     /// Whether an entry is of an object that lost a slice or its head.
     fn is_of_broken(&self, entry: &Entry) -> bool {
-        let object = object_of(entry);
-        object.is_some_and(|object| self.store.shared.large.objects.lock().is_broken(object))
+        let object = entry.large_object();
+        object.is_some_and(|object| self.store.shared.large.claims.lock().is_broken(object))
     }
 
     /// Whether a slice or head is one that is not to be lost.
     fn is_claimed(&self, entry: &Entry, just_stored: bool) -> bool {
-        let Some(object) = object_of(entry) else { return false };
-        match self.store.shared.large.objects.lock().claim(object) {
+        let Some(object) = entry.large_object() else { return false };
+        match self.store.shared.large.claims.lock().claim(object) {
             // Its object may have ended before it is whole; that is for its store to find out.
             Some(Claim::UnderWay) => {
                 entry.sequence() >= self.store.shared.purge_floor()
@@ -167,16 +167,7 @@ impl Reclaimer {
         let of_slice = slot.slice_key().map(|key| key.object);
         if let Some(object) = of_slice.or(slot.object_head().map(|head| head.object)) {
             let from = from.region(&self.store.shared.layout);
-            self.store.shared.large.objects.lock().moved(object, (from, to), slot.len());
+            self.store.shared.large.claims.lock().moved(object, (from, to), slot.len());
         }
     }
-}
-
-/// The object of which an entry is a slice or the head, if it is one.
-fn object_of(entry: &Entry) -> Option<Sequence> {
-    if let Some(head) = entry.object_head() {
-        return Some(head.object);
-    }
-    let key = <&[u8; SliceKey::LEN]>::try_from(entry.key()).ok()?;
-    (entry.kind() == Kind::Slice).then(|| SliceKey::decode(key).object)
 }

@@ -84,7 +84,7 @@ impl Reclaimer {
             let log = self.store.shared.log.lock();
             (log.reinsert_credit(), log.free_count(), log.stored())
         };
-        self.store.shared.large.objects.lock().lapse(stored);
+        self.store.shared.large.claims.lock().lapse(stored);
         // Writes failed lately, and the newest regions may be lost anyway: take those.
         let in_doubt = self.store.shared.durability.health.is_in_doubt();
         let (now, purge_floor) = (self.store.shared.clock.now(), self.store.shared.purge_floor());
