@@ -3,13 +3,13 @@
 //! changes anything sound, nor anything that it could not read twice.
 //!
 //! * A damaged **entry** leaves the index as it does when a lookup meets it, with a tombstone.
-//! A region whose **header, footer or tombstones** are damaged still serves its entries, but a start
-//! depends on the remaining copy. It is *condemned*: reclaim empties it next. That carries its
-//! tombstones to another region, from the footer if that is sound, else from the slots, re-inserts hit
-//! entries as far as reclaim may, and evicts the rest.
-//! A damaged **superblock** copy is written again from memory, unless the copy is now another store's
-//! or a later one: then somebody else uses the device, and it is left alone.
-//! An **unreadable** place is counted and left: a loose cable must not empty a cache.
+//! * A region whose **header, footer or tombstones** are damaged still serves its entries, but a start
+//!   depends on the remaining copy. It is *condemned*: reclaim empties it next. That carries its
+//!   tombstones to another region, from the footer if that is sound, else from the slots, re-inserts hit
+//!   entries as far as reclaim may, and evicts the rest.
+//! * A damaged **superblock** copy is written again from memory, unless the copy is now another store's
+//!   or a later one: then somebody else uses the device, and it is left alone.
+//! * An **unreadable** place is counted and left: a loose cable must not empty a cache.
 //!
 //! Free regions are skipped: nothing relies on them, and reuse writes a new header.
 
