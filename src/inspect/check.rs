@@ -1,5 +1,5 @@
-//! Verification of everything on a device. Owns what counts as damage: bytes that are not what was
-//! written. What eviction, expiry or a crash may leave behind is counted, not blamed.
+//! Verifies everything on a device. Owns what counts as damage: bytes that are not what was written.
+//! Traces of eviction, expiry or a crash are counted, but are no damage.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -15,24 +15,24 @@ use crate::inspect::sight::{Holds, Sight};
 use crate::inspect::snapshot::{SnapshotSeen, SnapshotState};
 use crate::store::{KeyHasher, Location, SlotWalk, sound_slot};
 
-/// What [`Inspection::check`] tells while it works.
+/// Progress of [`Inspection::check`].
 pub enum CheckEvent<'a> {
-    /// It begins with this region.
+    /// This region comes next.
     Region(u32),
     /// Something is damaged.
     Damage(&'a Finding),
-    /// A live object lacks pieces, which is no damage.
+    /// A live object lacks pieces; this is no damage.
     Incomplete(&'a Incomplete),
 }
 
-/// A live object of which pieces were evicted: a miss, but no damage.
+/// A live object that lost pieces by eviction: a miss, but no damage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incomplete {
     /// The region its head is in.
     pub region: u32,
     /// Byte offset of the head's slot on the device.
     pub offset: u64,
-    /// Its key; empty if it cannot be read any more.
+    /// Its key; empty if it is unreadable by now.
     pub key: Vec<u8>,
     /// Pieces of its body.
     pub slices: u32,
@@ -40,7 +40,7 @@ pub struct Incomplete {
     pub missing: u32,
 }
 
-/// What was verified.
+/// Totals of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckSummary {
     /// Regions that hold entries.
@@ -49,49 +49,49 @@ pub struct CheckSummary {
     pub regions_unused: u64,
     /// Regions that hold the index snapshot that the next start reads.
     pub regions_snapshot: u64,
-    /// What that snapshot is worth.
+    /// State of that snapshot.
     pub snapshot: SnapshotState,
-    /// Words of the index in it.
+    /// Index entries in it.
     pub snapshot_words: u64,
-    /// Sound entries, dead and expired ones and slices included.
+    /// Sound entries, including dead and expired ones and slices.
     pub entries: u64,
-    /// Those of them that are slices.
+    /// How many of them are slices.
     pub slices: u64,
-    /// Sound tombstones, other than those of entries.
+    /// Sound tombstones, without those of entries.
     pub kills: u64,
-    /// Live objects of which pieces were evicted; a lookup does not find them.
+    /// Live objects that lost pieces by eviction; a lookup does not find them.
     pub incomplete_objects: u64,
-    /// Superblock copies that are sound but older than the other: a power cut between the two writes
+    /// Superblock copies that are sound but older than the other. A power cut between the two writes
     /// leaves one, and the next start repairs it.
     pub superblocks_outdated: u64,
-    /// Bytes of regions and of the snapshot that were read and verified.
+    /// Bytes of regions and of the snapshot that were verified.
     pub verified_bytes: u64,
-    /// Things that are damaged.
+    /// Number of damaged things.
     pub damaged: u64,
 }
 
-/// What is gathered over all regions to verify objects in pieces.
+/// Gathered over all regions to verify large objects.
 #[derive(Default)]
 struct Pieces {
     versions: Versions,
     heads: Vec<(Location, ObjectHead)>,
-    /// The seed of each region's present life.
+    /// The seed of each region's present generation.
     seeds: HashMap<u32, Seed>,
     /// Key hash and body length of each sound slice.
     slices: Vec<(u64, u32)>,
     snapshot: SnapshotSeen,
 }
 
-/// The slots of a region that are sound but for their body, in the order of the region.
+/// The slots of a region whose header, key and metadata are sound, in order of offset.
 struct Slots {
     sound: Vec<(u64, EntryHeader)>,
     kills: Vec<Kill>,
 }
 
 impl Inspection {
-    /// Reads all that is in use and verifies superblocks, region headers, footers against slots,
-    /// every entry's header, key, metadata and body, the pieces of every live object, and the index
-    /// snapshot if the next start reads one. `tell` may break it off.
+    /// Reads everything in use and verifies superblocks, region headers, footers against slots, every
+    /// entry's header, key, metadata and body, the pieces of every live object, and the index snapshot
+    /// if the next start reads one. `tell` may end it early.
     pub async fn check(
         &self,
         mut tell: impl FnMut(CheckEvent<'_>) -> ControlFlow<()>,
@@ -134,13 +134,13 @@ impl Inspection {
         summary
     }
 
-    /// Whether sound copies say the same. One that is merely older is no damage.
+    /// Whether the sound copies agree. One that is merely older is no damage.
     async fn compare_superblocks(&self, summary: &mut CheckSummary) -> Vec<Finding> {
         let best = &self.superblocks.best;
         let mut findings = Vec::new();
         for (name, offset) in ["first", "second"].iter().zip(self.layout().superblock_offsets()) {
             let range = offset..offset + SUPERBLOCK_LEN as u64;
-            // What cannot be read or decoded was named before.
+            // Copies that cannot be read or decoded were reported before.
             let Ok(bytes) = self.device.read_exact(range).await else { continue };
             let Ok(copy) = Superblock::decode(&bytes) else { continue };
             if copy == *best {
@@ -213,8 +213,8 @@ impl Inspection {
         sight.damage
     }
 
-    /// Verifies what a footer says by itself: slots one behind the other, sequences that rise, and
-    /// nothing of an epoch that has not begun.
+    /// Verifies a footer by itself: slots in order without overlap, rising sequences, and no epoch that
+    /// has not begun.
     fn check_order(&self, sight: &mut Sight) {
         let epoch = self.superblocks.best.epoch;
         let of_later_epoch = |sequence: Sequence| sequence.epoch() > epoch;
@@ -244,8 +244,8 @@ impl Inspection {
         }
     }
 
-    /// Finds the sound slots of a region. Where no footer says what else should be there, notes
-    /// what looks like a damaged one.
+    /// Finds the sound slots of a region. Without a footer to compare with, also reports what looks
+    /// like a damaged slot.
     fn walk(&self, sight: &mut Sight, bytes: &[u8]) -> Slots {
         let mut slots = Slots { sound: Vec::new(), kills: Vec::new() };
         let start = u64::from(self.layout().alignment);
@@ -273,7 +273,7 @@ impl Inspection {
         slots
     }
 
-    /// Compares what a footer says with the slots, both ways.
+    /// Compares the footer with the slots, both ways.
     fn compare(&self, sight: &mut Sight, slots: &Slots, bytes: &[u8]) {
         let mut found = slots.sound.iter().peekable();
         for record in std::mem::take(&mut sight.footer.records) {
@@ -370,8 +370,7 @@ impl Inspection {
         }
     }
 
-    /// Verifies that the pieces of live objects have the right length, and finds the objects that
-    /// lack some.
+    /// Verifies the lengths of live objects' pieces, and finds the objects that lack some.
     async fn check_pieces(&self, pieces: Pieces) -> (Vec<Incomplete>, Vec<Finding>) {
         let Pieces { versions, heads, seeds, mut slices, .. } = pieces;
         let live: Live = versions.settle(self.superblocks.best.purge_floor);
@@ -410,10 +409,10 @@ impl Inspection {
     }
 }
 
-/// Said of damage in a region without a footer.
+/// Added to damage in a region without a footer.
 const UNFINISHED: &str = " (or a write that a crash cut off: the region has no footer)";
 
-/// The first slice of an object that is there with a wrong length.
+/// The first slice of an object that has a wrong length.
 fn wrong_piece(head: &ObjectHead, slices: &[(u64, u32)], hasher: &KeyHasher) -> Option<u32> {
     let last = head.slice_count().checked_sub(1)?;
     let full = u64::from(head.slice_size);
@@ -431,7 +430,7 @@ fn from(bytes: &[u8], offset: u64) -> &[u8] {
     bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default()
 }
 
-/// Which part of an unsound slot is to blame.
+/// Which part of a damaged slot is to blame.
 fn part_of(slot: &[u8], sight: &Sight, offset: u64) -> &'static str {
     match EntryHeader::decode(slot, sight.seed, offset) {
         Ok(_) => "key or metadata of an entry",

@@ -1,8 +1,8 @@
-//! One thing that is damaged. Owns how it is said.
+//! One damaged thing. Owns its wording.
 
 use std::fmt;
 
-/// One thing that is damaged, and where.
+/// One damaged thing, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The region it is in; `None` for a superblock copy.
@@ -23,7 +23,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// An error and what caused it.
+/// An error and its cause.
 pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
     format!("{error}{cause}")

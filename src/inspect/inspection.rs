@@ -1,11 +1,11 @@
-//! A formatted device, open for looking. Owns the handle; what is looked for, the other files say.
+//! A formatted device, open for inspection. Owns the handle; the other files here look at the device.
 
 use crate::clock::{Clock, TimeDown, Timestamp};
 use crate::device::Device;
 use crate::format::Layout;
 use crate::store::{KeyHasher, OpenError, RegionReader, Superblocks, read_superblocks};
 
-/// A formatted device, open for looking.
+/// A formatted device, open for inspection.
 pub struct Inspection {
     pub(super) device: Device,
     pub(super) superblocks: Superblocks,
@@ -24,7 +24,7 @@ impl Inspection {
         Ok(Inspection { device, superblocks, hasher })
     }
 
-    /// What the superblock copies say.
+    /// The superblock copies.
     #[must_use]
     pub fn superblocks(&self) -> &Superblocks {
         &self.superblocks
@@ -36,15 +36,15 @@ impl Inspection {
         &self.superblocks.best.layout
     }
 
-    /// What the wall clock showed at a time of the device, if it was not set since: seconds since the
+    /// What the wall clock showed at a device time, unless it was set since then: seconds since the
     /// Unix epoch.
     #[must_use]
     pub fn wall_at(&self, stamp: Timestamp) -> i64 {
         self.superblocks.best.time.wall_at(stamp)
     }
 
-    /// The epoch up to which a start would not know how old entries are; `clock` was resumed, and moved
-    /// to the newest stamp since.
+    /// The epoch up to which a start would not know the age of entries. `clock` must be resumed and at
+    /// the newest stamp.
     pub(super) fn unknown_age(&self, clock: &Clock, down: TimeDown) -> u32 {
         let best = &self.superblocks.best;
         match clock.is_unknown() || down == TimeDown::Lost {

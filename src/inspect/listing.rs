@@ -1,5 +1,5 @@
-//! The entries of a device: the newest version of each key. Owns what is listed and in which
-//! state; keeps 24 bytes a version and 8 bytes a slice in memory.
+//! Lists the entries of a device: the newest version of each key. Owns which entries are listed and in
+//! which state; takes 24 bytes of memory a version and 8 bytes a slice.
 
 use std::ops::{ControlFlow, Range};
 
@@ -10,17 +10,17 @@ use crate::inspect::inspection::Inspection;
 use crate::inspect::sight::Sight;
 use crate::store::{KeyHasher, Location, RegionReader, Version, settle};
 
-/// Bytes read at a time when the headers of a region are visited.
+/// Bytes of one read while the headers of a region are visited.
 const WINDOW: u64 = 32 << 10;
 
-/// Whether a lookup would give an entry.
+/// Whether a lookup would return an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListedState {
     /// Yes.
     Fresh,
-    /// Only if it asks for stale entries.
+    /// Only if the lookup accepts stale entries.
     Stale,
-    /// No: its time is up.
+    /// No: it is past its end.
     Expired,
     /// No: pieces of its body were evicted.
     Incomplete,
@@ -39,9 +39,9 @@ pub struct Listed {
     pub stored_at: Timestamp,
     /// From this second on it is stale.
     pub fresh_until: Timestamp,
-    /// From this second on it is gone.
+    /// From this second on it is never returned.
     pub keep_until: Timestamp,
-    /// Whether a lookup would give it.
+    /// Whether a lookup would return it.
     pub state: ListedState,
     /// The region it is in.
     pub region: u32,
@@ -49,7 +49,7 @@ pub struct Listed {
     pub offset: u64,
 }
 
-/// What a listing came past.
+/// Totals of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListingSummary {
     /// Entries given.
@@ -60,7 +60,7 @@ pub struct ListingSummary {
     pub unreadable_regions: u64,
 }
 
-/// The versions of all keys, as they are gathered region by region.
+/// The versions of all keys, gathered region by region.
 #[derive(Default)]
 pub(super) struct Versions {
     objects: Vec<Version>,
@@ -106,7 +106,7 @@ impl Versions {
 }
 
 impl Live {
-    /// Slices of an object that are not on the device.
+    /// Number of slices of an object that are not on the device.
     pub fn missing(&self, head: &ObjectHead, hasher: &KeyHasher) -> u32 {
         let is_missing = |number: &u32| {
             let key = SliceKey { object: head.object, number: *number }.encode();
@@ -117,9 +117,9 @@ impl Live {
 }
 
 impl Inspection {
-    /// Gives the newest version of each key, in the order of the device, until `each` breaks.
-    /// Removed and purged ones are left out; expired ones are given and marked. `clock` is set to
-    /// the time of the device, as by a start.
+    /// Passes the newest version of each key to `each`, in device order, until that breaks. Omits
+    /// removed and purged keys; expired ones are passed and flagged. Sets `clock` to the time of the
+    /// device, as a start does.
     ///
     /// # Errors
     /// The device failed while an entry was read.
@@ -156,7 +156,7 @@ impl Inspection {
         Ok(summary)
     }
 
-    /// All versions, and the seed of the present life of each region.
+    /// All versions, and the seed of each region's present generation.
     async fn gather(&self, clock: &Clock, summary: &mut ListingSummary) -> (Versions, Vec<Seed>) {
         let mut versions = Versions::default();
         let mut seeds = Vec::with_capacity(self.layout().region_count as usize);
@@ -213,7 +213,7 @@ impl Inspection {
     }
 }
 
-/// A part of a region in memory that moves on as it is asked for what lies behind it.
+/// A window of a region's bytes in memory; moves on when later bytes are asked for.
 struct Window<'a> {
     reader: RegionReader<'a>,
     region: u32,
@@ -233,7 +233,7 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// Header of the slot at `offset` and its bytes up to the body, with the body of a head; `None`
+    /// Header of the slot at `offset` and its bytes up to the body, or including it for a head; `None`
     /// if it is damaged.
     async fn entry(
         &mut self,

@@ -1,5 +1,5 @@
-//! Looking into a formatted device on which no store runs. Owns what can be learnt without one:
-//! never writes, never repairs, and holds the bytes of one region at a time.
+//! Inspects a formatted device on which no store runs. Owns what can be learnt without one: never
+//! writes, never repairs, and holds the bytes of one region at a time.
 
 mod check;
 mod explain;
@@ -21,8 +21,8 @@ pub use snapshot::{SnapshotPartSurvey, SnapshotState};
 use crate::format::{EntryHeader, Seed};
 use crate::store::SlotWalk;
 
-/// Every slot in the bytes of one life of a region that is sound but for its body, from byte
-/// `start` on. For fuzzing: what walks the slots is not public.
+/// The slots in one generation of a region, from byte `start` on, that are sound but for their body.
+/// For fuzzing: the walk itself is not public.
 #[doc(hidden)]
 #[must_use]
 pub fn sound_slots(bytes: &[u8], start: u64, seed: Seed) -> Vec<(u64, EntryHeader)> {

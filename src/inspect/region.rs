@@ -1,5 +1,5 @@
-//! One region as it is on the device: which life it is in, what it holds, what is wrong with it.
-//! Owns the verdict; follows recovery in which life counts, so that both see the same entries.
+//! One region as it is on the device: its generation, what it holds, its damage. Owns the verdict.
+//! Chooses the generation as recovery does, so that both see the same entries.
 
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
@@ -12,8 +12,8 @@ use crate::inspect::sight::{Holds, RegionSurvey, Sight};
 use crate::inspect::snapshot;
 use crate::store::{FoundFooter, KeyHasher, RegionReader};
 
-/// Reads header and footer of a region, and its slots if it has no sound footer; of a part of an
-/// index snapshot the directory.
+/// Reads header and footer of a region, and its slots if it has no sound footer; of a part of an index
+/// snapshot the directory.
 pub(super) async fn look(
     reader: &RegionReader<'_>,
     region: u32,
@@ -75,11 +75,11 @@ fn begin(reader: &RegionReader<'_>, region: u32, header: Option<&RegionHeader>) 
     }
 }
 
-/// Said of damage in a snapshot's directory: unlike its pieces it may be torn.
+/// Added to damage in a snapshot's directory, which a power cut can tear, unlike its pieces.
 const CUT_OFF: &str = " (or a stop that a power cut cut off)";
 
-/// Takes the word of a snapshot's directory for which part of it the region is, if it is of this
-/// epoch. In what an earlier one left there is nothing to be damaged.
+/// Reads a snapshot's directory to learn which part the region holds, if it is of this epoch. In an
+/// earlier snapshot nothing counts as damage.
 async fn take_directory(sight: &mut Sight, reader: &RegionReader<'_>, epoch: u32) {
     let alignment = reader.layout.alignment;
     let start = u64::from(alignment);
@@ -91,7 +91,7 @@ async fn take_directory(sight: &mut Sight, reader: &RegionReader<'_>, epoch: u32
     };
     match found {
         Ok(directory) if directory.epoch == epoch => sight.directory = Some(directory),
-        // Its generation was drawn in the epoch that it is of.
+        // The generation was drawn in the snapshot's epoch.
         Err(what) if sight.generation.epoch() == epoch => {
             sight.add(reader, start, snapshot::blame(&what));
         }
@@ -99,7 +99,7 @@ async fn take_directory(sight: &mut Sight, reader: &RegionReader<'_>, epoch: u32
     }
 }
 
-/// Takes the footer's word for what the region holds, if it is sound and not of an older life.
+/// Takes the contents of a region from its footer, if that is sound and not of an older generation.
 fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter) -> bool {
     let (region_size, alignment) = (reader.layout.region_size, reader.layout.alignment);
     match found {
@@ -130,8 +130,8 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
 }
 
 impl Inspection {
-    /// What a region is and how much it holds: from its header and footer, from its slots where it
-    /// has no footer, or from its directory where it is part of an index snapshot.
+    /// What a region is and how much it holds: by header and footer, by its slots if it has no footer,
+    /// or by its directory if it is part of an index snapshot.
     ///
     /// # Errors
     /// The device failed.

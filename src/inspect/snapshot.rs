@@ -1,5 +1,5 @@
-//! The index snapshot of a device on which no store runs. Owns what is wrong with the one that the
-//! next start reads, by the rules of that start; in one that a change has ended nothing can be wrong.
+//! Verifies the index snapshot of a device on which no store runs, by the rules of the next start. A
+//! snapshot that a change has ended cannot be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::inspect::sight::{Holds, Sight};
 use crate::store::index::Index;
 use crate::store::{dump, first_piece_offset};
 
-/// What the index snapshot of a device is worth.
+/// State of a device's index snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SnapshotState {
     /// There is none.
@@ -23,7 +23,7 @@ pub enum SnapshotState {
     None,
     /// Whole and sound: the next start reads it instead of footers.
     Sound,
-    /// A change since has ended it, or it is of a program that divides its index in another way.
+    /// A later change has ended it, or a program wrote it that divides the index in another way.
     Outdated,
     /// The stop that wrote it was cut off: parts are missing.
     Unfinished,
@@ -31,22 +31,22 @@ pub enum SnapshotState {
     Damaged,
 }
 
-/// One region's part of an index snapshot.
+/// The part of an index snapshot in one region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotPartSurvey {
     /// Number of the part, from 0.
     pub part: u32,
-    /// Parts of the snapshot.
+    /// Number of parts of the snapshot.
     pub part_count: u32,
     /// Pieces in this part.
     pub pieces: usize,
-    /// Bytes of them.
+    /// Bytes of these pieces.
     pub bytes: u64,
     /// When it was written.
     pub stamp: Timestamp,
 }
 
-/// One region's part, and the life that its checksums are of.
+/// One region's part, and the generation of its checksums.
 struct Part {
     region: u32,
     seed: Seed,
@@ -56,16 +56,16 @@ struct Part {
 /// A piece, its region and its seed.
 type Placed = (u32, Seed, SnapshotPiece);
 
-/// A region's header.
+/// State of a region's header.
 enum Header {
     Sound(RegionHeader),
     /// The region was never used.
     Absent,
-    /// Damaged or unreadable, which is said of the region.
+    /// Damaged or unreadable; reported with the region.
     Damaged,
 }
 
-/// What is gathered over all regions to verify a snapshot.
+/// Gathered over all regions to verify a snapshot.
 #[derive(Default)]
 pub(super) struct SnapshotSeen {
     /// By region.
@@ -73,15 +73,15 @@ pub(super) struct SnapshotSeen {
     parts: Vec<Part>,
     /// Parts whose directories are damaged.
     damaged: u32,
-    /// Regions that hold parts of earlier ones.
+    /// Regions that hold parts of earlier snapshots.
     outdated: u32,
 }
 
-/// What verifying a snapshot gave.
+/// Result of verifying a snapshot.
 #[derive(Default)]
 pub(super) struct CheckedSnapshot {
     pub state: SnapshotState,
-    /// Words of the index in it.
+    /// Index entries in it.
     pub words: u64,
     /// Bytes of its pieces that were read and verified.
     pub bytes: u64,
@@ -90,21 +90,21 @@ pub(super) struct CheckedSnapshot {
 
 /// What shards are verified against, one group at a time.
 struct Shards {
-    /// `None`: they are damaged themselves.
+    /// `None` if the rows are damaged themselves.
     rows: Option<Vec<SnapshotRow>>,
-    /// Bytes alive by region, as the words seen so far say.
+    /// Bytes alive by region, summed over the entries seen so far.
     live: Vec<u64>,
     words: u64,
     index: Index,
 }
 
-/// How damage in a snapshot is said: with what it costs.
+/// The message for damage in a snapshot, with what it costs.
 pub(super) fn blame(what: &str) -> String {
     format!("index snapshot, {what}; nothing is lost, the next start reads footers and is slower")
 }
 
 impl SnapshotSeen {
-    /// Takes in what was seen of the next region.
+    /// Adds what was seen of the next region.
     pub fn gather(&mut self, sight: &Sight) {
         self.headers.push(match sight.header {
             Some(header) => Header::Sound(header),
@@ -123,12 +123,12 @@ impl SnapshotSeen {
         }
     }
 
-    /// The next region could not be read.
+    /// Notes that the next region could not be read.
     pub fn gather_unreadable(&mut self) {
         self.headers.push(Header::Damaged);
     }
 
-    /// What can be said without reading pieces; `None` if all parts are there.
+    /// The state, as far as it is known without reading pieces; `None` if all parts are there.
     fn verdict(&self) -> Option<SnapshotState> {
         if self.damaged > 0 {
             return Some(SnapshotState::Damaged);
@@ -139,7 +139,7 @@ impl SnapshotSeen {
         };
         let numbers: BTreeSet<u32> = self.parts.iter().map(|part| part.directory.part).collect();
         if !numbers.into_iter().eq(0..first.directory.part_count) {
-            // Where a header is damaged, that was named.
+            // A damaged header was reported before.
             let is_damaged = self.headers.iter().any(|found| matches!(found, Header::Damaged));
             let cut_off = SnapshotState::Unfinished;
             return Some(if is_damaged { SnapshotState::Damaged } else { cut_off });
@@ -148,7 +148,7 @@ impl SnapshotSeen {
         has_other_shards.then_some(SnapshotState::Outdated)
     }
 
-    /// The pieces of each table, in their order.
+    /// The pieces of each table, in order.
     fn pieces(&self) -> BTreeMap<SnapshotPart, Vec<Placed>> {
         let mut pieces: BTreeMap<_, Vec<Placed>> = BTreeMap::new();
         for Part { region, seed, directory } in &self.parts {
@@ -159,7 +159,7 @@ impl SnapshotSeen {
         pieces
     }
 
-    /// Whether a region is what its row says.
+    /// Whether a region is as its row says.
     fn is_as_saved(&self, region: usize, row: &SnapshotRow) -> bool {
         match self.headers.get(region) {
             Some(Header::Sound(header)) if header.region_use == RegionUse::Log => {
@@ -174,8 +174,8 @@ impl SnapshotSeen {
 }
 
 impl Inspection {
-    /// Verifies the snapshot that the next start reads: every piece, and that it fits the regions.
-    /// Gives its state, the words in it, the bytes read, and what is wrong.
+    /// Verifies the snapshot that the next start reads: every piece, and that it agrees with the
+    /// regions.
     pub(super) async fn check_snapshot(&self, mut seen: SnapshotSeen) -> CheckedSnapshot {
         seen.parts.sort_by_key(|part| part.directory.part);
         let mut checked = CheckedSnapshot::default();
@@ -192,7 +192,7 @@ impl Inspection {
         checked
     }
 
-    /// Whether the directories are of one snapshot and of this superblock.
+    /// Whether the directories belong to one snapshot and to this superblock.
     fn compare_parts(&self, seen: &SnapshotSeen, checked: &mut CheckedSnapshot) {
         let first = &seen.parts[0].directory;
         let floor = self.superblocks.best.purge_floor;
@@ -211,7 +211,7 @@ impl Inspection {
         }
     }
 
-    /// The rows of all regions, if they are sound and say what the headers say.
+    /// The rows of all regions, if they are sound and agree with the headers.
     async fn check_rows(
         &self,
         seen: &SnapshotSeen,
@@ -242,7 +242,7 @@ impl Inspection {
         fit.then_some(rows)
     }
 
-    /// Verifies the words of all shards, against the rows if these are sound.
+    /// Verifies the entries of all shards, against the rows if those are sound.
     async fn check_shards(
         &self,
         seen: &SnapshotSeen,
@@ -273,7 +273,7 @@ impl Inspection {
         }
     }
 
-    /// Bytes of pieces one after the other, if all of them are sound.
+    /// The bytes of the pieces, one after another, if all are sound.
     async fn read_table(
         &self,
         pieces: &[Placed],
@@ -312,7 +312,7 @@ impl Inspection {
         }
     }
 
-    /// Verifies the pieces of one region's part; gives what is wrong.
+    /// Verifies the pieces of one region's part; gives the damage.
     pub(super) async fn check_part(&self, sight: &Sight) -> Vec<Finding> {
         let mut findings = Vec::new();
         for piece in sight.directory.iter().flat_map(|directory| &directory.pieces) {
@@ -342,7 +342,7 @@ impl CheckedSnapshot {
 }
 
 impl Shards {
-    /// Verifies the dumps of one group of shards and adds up what their words point to.
+    /// Verifies the dumps of one group of shards and adds up the live bytes of their entries.
     fn verify(&mut self, group: u32, mut dumps: &[u8], layout: &Layout) -> Result<(), String> {
         let in_group = self.index.shard_count() / SNAPSHOT_GROUPS as usize;
         for shard in group as usize * in_group..(group as usize + 1) * in_group {

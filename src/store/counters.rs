@@ -37,7 +37,7 @@ macro_rules! counters {
 counters! {
     /// Lookups whose fingerprint matched another key's entry.
     false_positives,
-    /// Lookups and changes of keys that share their fingerprint with more entries than are looked at.
+    /// Lookups and changes of keys that share their fingerprint with more entries than are verified.
     crowded,
     /// Entries found expired or purged by a lookup.
     expired,
@@ -49,9 +49,9 @@ counters! {
     write_errors,
     /// Body bytes accepted from clients.
     body_bytes,
-    /// Stores that had to wait for room.
+    /// Stores that waited for room.
     stalls,
-    /// Stores refused because the wait was too long.
+    /// Stores refused after waiting too long.
     refused,
     /// Regions freed.
     regions_freed,
@@ -61,9 +61,9 @@ counters! {
     doubtful_hits,
     /// Entries evicted although worth keeping, because not all regions could be read.
     doubtful_evicted,
-    /// Regions read after all that could not be read at the start.
+    /// Regions that could not be read at the start and were read later.
     regions_reread,
-    /// Times that all that was stored before the start was dropped, for want of room to keep a
+    /// Times that everything stored before the start was dropped, because no room was left but in a
     /// region that could not be read.
     starts_forgotten,
     /// Entries re-inserted because they were hit.
@@ -86,7 +86,7 @@ counters! {
     snapshots_skipped,
     /// Starts from an index snapshot.
     snapshots_loaded,
-    /// Index snapshots of this epoch that were not whole or not believed.
+    /// Index snapshots of this epoch that were incomplete or rejected.
     snapshots_refused,
     /// Superblock copies found damaged and repaired.
     superblocks_repaired,

@@ -1,4 +1,5 @@
-//! Damaged entries. Owns that each leaves the index with a tombstone, in case it can be read again later.
+//! Damaged entries. Owns that each leaves the index with a tombstone, in case it can be read again
+//! later.
 
 use crate::store::counters::count;
 use crate::store::entries::Candidate;
@@ -7,8 +8,8 @@ use crate::store::shared::Store;
 use crate::store::transaction::Transaction;
 
 impl Store {
-    /// Drops the word of an entry whose bytes are damaged, with a tombstone in case they can
-    /// be read again later. True if the word is gone by this.
+    /// Removes the index entry of a damaged entry, with a tombstone in case it can be read again later.
+    /// True if this call removed it.
     pub(super) fn drop_damaged(&self, key_hash: u64, candidate: Candidate) -> bool {
         if candidate.place().is_in_ram() {
             self.forget(key_hash, candidate.place());
@@ -26,9 +27,9 @@ impl Store {
             |_| self.is_present(place),
             |bucket, log| {
                 bucket.remove(place.location())?;
-                // It may be another key's, which then has no tombstone of its own.
+                // It may be another key's entry, which then has no tombstone of its own.
                 log.note_unindexed(place.region(&self.shared.layout));
-                // A lookup alone begins no epoch: the tombstone waits for the first change.
+                // A lookup begins no epoch: the tombstone waits for the first change.
                 Some(log.draw_tombstone(key_hash))
             },
         );

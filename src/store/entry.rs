@@ -1,4 +1,4 @@
-//! An entry in memory, decoded and verified: what lookups give and the RAM tier keeps.
+//! An entry in memory, decoded and verified: lookups return it and the RAM tier keeps it.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::store::log::slot::Slot;
 use crate::store::mutation::request::Lifetime;
 use crate::store::place::Place;
 
-/// Slots up to this length stand beside their reference count.
+/// Slots up to this length are stored next to their reference count.
 const BESIDE_COUNT_LEN_MAX: usize = 4096;
 
-/// The shared bytes of a slot. A small one is one allocation: the count of a [`Bytes`] is in
-/// another, and to reach both costs a lookup in the RAM tier one more cache miss.
+/// The shared bytes of a slot. A small one is a single allocation: [`Bytes`] has its count in another,
+/// which costs a lookup in the RAM tier one more cache miss.
 #[derive(Clone, Debug)]
 pub(super) enum SlotBytes {
     Small(Arc<[u8]>),
@@ -31,7 +31,7 @@ impl SlotBytes {
 }
 
 impl SlotBytes {
-    /// A slot but for its header, which an entry in memory has decoded; made where it stays.
+    /// Copies a slot without its header, which an entry keeps decoded, to its final place.
     pub(super) fn of(slot: &Slot<'_>) -> SlotBytes {
         let len = usize::try_from(slot.len()).unwrap_or(usize::MAX);
         if len > BESIDE_COUNT_LEN_MAX {
@@ -80,18 +80,18 @@ pub struct Entry {
     header: EntryHeader,
     slot: SlotBytes,
     place: Place,
-    /// Bytes that the slot keeps allocated.
+    /// Bytes of the buffer that the slot keeps allocated.
     footprint: usize,
 }
 
 impl Entry {
-    /// An entry whose `slot` was checked against `header`.
+    /// An entry whose `slot` was verified against `header`.
     pub(super) fn new(header: EntryHeader, slot: SlotBytes, place: Place) -> Entry {
         let footprint = slot.len();
         Entry { header, slot, place, footprint }
     }
 
-    /// The same entry, whose bytes keep a buffer of `footprint` bytes allocated.
+    /// The same entry; its bytes keep a buffer of `footprint` bytes allocated.
     pub(super) fn with_footprint(self, footprint: usize) -> Entry {
         Entry { footprint, ..self }
     }
@@ -144,25 +144,25 @@ impl Entry {
         &self.slot[self.header.metadata_range()]
     }
 
-    /// The body, or the piece of it in this slot.
+    /// The body, or this slot's piece of it.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.slot[self.header.body_range()]
     }
 
-    /// As [`Entry::body`], to be kept: shared if it is long, copied if it is short.
+    /// As [`Entry::body`], to keep: shared if long, copied if short.
     #[must_use]
     pub fn shared_body(&self) -> Bytes {
         self.slot.share(self.header.body_range())
     }
 
-    /// Length of the body, or of the piece of it in this slot, in bytes.
+    /// Length in bytes of the body, or of this slot's piece of it.
     #[must_use]
     pub fn body_len(&self) -> usize {
         self.header.body_len as usize
     }
 
-    /// A copy without the body, which must not be asked for, but with the checksums of its chunks.
+    /// A copy without the body, but with its checksums. Do not ask it for the body.
     pub(super) fn without_body(&self) -> Entry {
         let slot = SlotBytes::from(&self.slot[..self.header.table_range().end]);
         Entry::new(self.header, slot, self.place)
@@ -173,13 +173,13 @@ impl Entry {
         self.slot.len() >= self.header.body_range().end
     }
 
-    /// Where in the slot the bytes `within` of the body are.
+    /// Byte range in the slot of the bytes `within` of the body.
     pub(super) fn range_in_slot(&self, within: &Range<usize>) -> Range<u64> {
         let start = self.header.body_range().start;
         (start + within.start) as u64..(start + within.end) as u64
     }
 
-    /// Whether `bytes` are those of the body from the beginning of chunk `first` on.
+    /// Whether `bytes` match the body from the start of chunk `first` on.
     pub(super) fn are_chunks(&self, bytes: &[u8], first: usize) -> bool {
         let table = &self.slot[self.header.table_range()];
         let mut chunks = bytes.chunks(BODY_CHUNK).zip(first..);
@@ -188,7 +188,7 @@ impl Entry {
         })
     }
 
-    /// Where the real body is, when this entry is only the head of an object.
+    /// Describes the real body, if this entry is the head of a large object.
     #[must_use]
     pub fn object_head(&self) -> Option<ObjectHead> {
         if self.header.kind != Kind::Head {
@@ -197,7 +197,7 @@ impl Entry {
         ObjectHead::decode(self.body()).ok()
     }
 
-    /// The large object of which it is a slice or the head, if it is one.
+    /// The large object to which it belongs as a slice or the head, if any.
     pub(super) fn large_object(&self) -> Option<Sequence> {
         if let Some(head) = self.object_head() {
             return Some(head.object);
@@ -206,7 +206,7 @@ impl Entry {
         (self.kind() == Kind::Slice).then(|| SliceKey::decode(key).object)
     }
 
-    /// Bytes of memory it takes.
+    /// Bytes of memory that it takes.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.footprint + size_of::<Entry>()

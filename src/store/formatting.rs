@@ -1,4 +1,4 @@
-//! Writing a new, empty store to a device. Owns what is drawn at random for it, once.
+//! Writes a new, empty store to a device. Owns the random numbers drawn for it, once.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::format::{
 use crate::store::shared::Store;
 use crate::store::superblock::write_superblock;
 
-/// How a device is formatted. Made by default, then changed field by field.
+/// How to format a device. Begin with the default, then set fields.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct FormatOptions {
-    /// Bytes to use, from the first on; `None` uses all of the device.
+    /// Bytes to use, from the start of the device; `None` uses all.
     pub size: Option<u64>,
-    /// Unit of transfers in bytes; `None` takes 4096 or what the device needs if that is more.
+    /// Unit of transfers in bytes; `None` takes 4096, or more if the device needs it.
     pub alignment: Option<u32>,
     /// Bytes of a region; `None` chooses by the size of the device.
     pub region_size: Option<u64>,
@@ -25,15 +25,14 @@ pub struct FormatOptions {
 }
 
 impl FormatOptions {
-    /// The same options, for a store with this identity: for tests, which want it to be the same each time.
+    /// The same options with a fixed identity: for reproducible tests.
     #[doc(hidden)]
     #[must_use]
     pub fn with_uuid(self, uuid: Uuid) -> FormatOptions {
         FormatOptions { uuid, ..self }
     }
 
-    /// The same options, for a store whose key hashes are keyed with this: for tests, like
-    /// [`FormatOptions::with_uuid`].
+    /// The same options with a fixed secret: for tests, like [`FormatOptions::with_uuid`].
     #[doc(hidden)]
     #[must_use]
     pub fn with_secret(self, secret: Secret) -> FormatOptions {
@@ -42,10 +41,10 @@ impl FormatOptions {
 }
 
 impl Default for FormatOptions {
-    /// A new identity and secret; the rest is chosen by the device.
+    /// A new identity and secret; the rest is chosen to fit the device.
     ///
     /// # Panics
-    /// Panics if the system has no random numbers to give.
+    /// Panics if the system has no random numbers.
     fn default() -> FormatOptions {
         FormatOptions {
             size: None,
@@ -82,7 +81,7 @@ pub enum FormatError {
     /// The device cannot be divided as asked.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The device is smaller than what is to be used of it.
+    /// The device is smaller than the size to be used.
     #[error("the device has {actual} bytes, of which {asked} cannot be used")]
     Size {
         /// Bytes of the device.
@@ -104,8 +103,8 @@ pub enum FormatError {
 }
 
 impl Store {
-    /// Writes a new, empty store to a device. What was on it is gone, and so are all signatures by which
-    /// other software would know the device for what it was.
+    /// Writes a new, empty store to a device. Destroys its contents, including all signatures by which
+    /// other software would recognise them.
     ///
     /// # Errors
     /// The device cannot be divided as asked, or failed.
@@ -137,7 +136,7 @@ impl Store {
             time: clock.pair(),
             unknown_age: 0,
         };
-        // Durable before the superblocks are: those flush first.
+        // Durable before the superblocks are: writing those flushes first.
         write_locators(device, &superblock).await?;
         write_superblock(device, &superblock).await?;
         Ok(superblock)

@@ -1,5 +1,5 @@
-//! One device as a crash-safe store: a log of regions and an index in memory. Owns what is on
-//! the device; knows nothing of protocols, and of the RAM tier only that it may be asked.
+//! One device as a crash-safe store: a log of regions and an index in memory. Owns what is on the
+//! device; knows nothing of protocols, and of the RAM tier only its interface.
 //!
 //! The rules it keeps are numbered in `docs/ARCHITECTURE.md`, "Rules of truth".
 
@@ -53,7 +53,7 @@ pub use options::{Options, SCRUB_BYTES_PER_SEC, TestKnobs};
 pub use place::{DeviceNumber, Place};
 pub use ram_tier::{NotResident, Resident};
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
-// What a look at a device without a store needs too.
+// Used by inspection too, which looks at a device without a store.
 pub(crate) use recovery::{Version, settle};
 pub(crate) use region::reader::{FoundFooter, RegionReader, SlotWalk, sound_slot};
 pub use scrub::{ScrubStep, Scrubber};

@@ -5,31 +5,31 @@ use std::time::Duration;
 use crate::store::log::sequences::PER_EPOCH;
 use crate::store::place::DeviceNumber;
 
-/// Bytes that the scrubber reads each second, unless told otherwise: 4 TB in three days and 16 TB in
-/// eleven, one to three hundredths of what an NVMe or SATA disk gives, a tenth of a slow hard disk.
+/// Default bytes a second for the scrubber: 4 TB in three days, 16 TB in eleven. That is one to three
+/// hundredths of the throughput of an NVMe or SATA disk, a tenth of a slow hard disk's.
 pub const SCRUB_BYTES_PER_SEC: u64 = 16 << 20;
 
 /// How a store behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Longest time that an acknowledged change is in memory only.
+    /// Longest time that an acknowledged change is only in memory.
     pub flush_interval: Duration,
-    /// Bytes that are read each second at most to verify what is on the device; 0 does not.
+    /// Most bytes a second that the scrubber reads; 0 turns it off.
     pub scrub_bytes_per_sec: u64,
-    /// Which one it is of the devices whose stores share a RAM tier. No two of them have the same.
+    /// Number of this device among those whose stores share a RAM tier; must be unique among them.
     pub device_number: DeviceNumber,
-    /// Bytes of memory that bodies on their way to clients share.
+    /// Bytes of memory shared by bodies on their way to clients.
     pub range_buffer_bytes: u64,
-    /// What only tests change.
+    /// Settings for tests.
     pub knobs: TestKnobs,
 }
 
-/// What only tests change, to have rare things happen soon.
+/// Settings by which tests make rare events frequent.
 #[derive(Clone, Copy, Debug)]
 pub struct TestKnobs {
-    /// Bits of the key hash that are used, by default all: with fewer of them keys collide.
+    /// Bits of the key hash in use, by default all; with fewer, keys collide.
     pub hash_mask: u64,
-    /// Sequence numbers in one epoch, by default as many as there are: with fewer of them it ends.
+    /// Sequence numbers in one epoch, by default the maximum; with fewer, epochs end soon.
     pub sequences_per_epoch: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What a store is like at one moment. Owns no counter.
+//! The state of a store at one moment. Owns no counter.
 
 use std::sync::atomic::Ordering;
 
@@ -9,16 +9,16 @@ use crate::store::recovery::progress::RecoveryStats;
 use crate::store::region::state::RegionState;
 use crate::store::shared::Store;
 
-/// What a store is like at one moment.
+/// The state of a store at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreStats {
     /// Counters since it was opened.
     pub counters: CountersSnapshot,
-    /// Whether there may be entries of which it is not known how old they are.
+    /// Whether there may be entries of unknown age.
     pub age_unknown: bool,
     /// Whether recovery is complete.
     pub recovered: bool,
-    /// How far recovery is.
+    /// Progress of recovery.
     pub recovery: RecoveryStats,
     /// Bytes in regions.
     pub capacity_bytes: u64,
@@ -28,10 +28,10 @@ pub struct StoreStats {
     pub regions: u64,
     /// Regions that hold nothing.
     pub regions_free: u64,
-    /// Regions that may hold entries that the index does not have, although their deaths are not on
-    /// record: while there are any, every change leaves a tombstone.
+    /// Regions that may hold entries with neither an index entry nor a tombstone: while there are any,
+    /// every change leaves a tombstone.
     pub regions_unindexed: u64,
-    /// Regions that could not be read whole at the start, nor since.
+    /// Regions that could not be read whole, neither at the start nor since.
     pub regions_unreadable: u64,
     /// Regions that could not be read or freed and are left alone for a while.
     pub regions_set_aside: u64,
@@ -41,18 +41,18 @@ pub struct StoreStats {
     pub index_bytes: u64,
     /// Bytes accepted but not yet on the device.
     pub backlog_bytes: u64,
-    /// Removals whose tombstones could not be written yet.
+    /// Removals whose tombstones are not written yet.
     pub removals_waiting: u64,
-    /// Bytes of the device that large objects being stored have set aside.
+    /// Bytes of the device reserved by large objects being stored.
     pub room_bytes: u64,
-    /// Bytes that they may set aside together.
+    /// Most bytes that they may reserve together.
     pub room_bytes_max: u64,
     /// Parallel range reads.
     pub ranges: RangeStats,
 }
 
 impl Store {
-    /// What the store counted since it was opened.
+    /// The counters since the store was opened.
     #[must_use]
     pub fn counters(&self) -> CountersSnapshot {
         let mut counters = self.shared.counters.snapshot();
@@ -64,14 +64,13 @@ impl Store {
         counters
     }
 
-    /// Whether there are entries of which nobody knows how old they are: they are given to those only
-    /// who ask for stale ones.
+    /// Whether there are entries of unknown age: only lookups that accept stale entries find those.
     #[must_use]
     pub fn is_age_unknown(&self) -> bool {
         self.shared.ages.unknown_age.load(Ordering::Acquire) > 0
     }
 
-    /// What the store is like now. Walks over all regions and all shards of the index.
+    /// The present state. Walks over all regions and all shards of the index.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         let shared = &*self.shared;
@@ -112,7 +111,7 @@ impl Store {
         }
     }
 
-    /// Walks over all regions so far: for tests that none is made again and again.
+    /// Walks over all regions so far: for tests that no frequent work walks.
     #[doc(hidden)]
     #[must_use]
     pub fn region_walks(&self) -> u64 {
@@ -122,12 +121,12 @@ impl Store {
     /// Checks that the index and the region table agree to the byte.
     ///
     /// # Panics
-    /// Panics where they do not. For tests; it locks the whole index shard by shard.
+    /// Panics if they do not. For tests; locks the whole index, shard by shard.
     #[doc(hidden)]
     pub fn check_accounting(&self) {
         let shared = &*self.shared;
         if !shared.recovery.snapshot_settled.load(Ordering::Acquire) {
-            // The words of a snapshot are counted once all of it is found sound.
+            // Live bytes of a snapshot are added only after all of it is found sound.
             return;
         }
         let _log = shared.log.lock();
@@ -149,7 +148,7 @@ impl Store {
         }
     }
 
-    /// What is wrong with the device although lookups are served, for people: nothing as a rule.
+    /// Problems with the device while lookups are served, for people; usually none.
     #[must_use]
     pub fn troubles(&self) -> Vec<&'static str> {
         let has_set_aside = self.set_aside_regions() > 0;
@@ -164,8 +163,8 @@ impl Store {
         troubles.into_iter().filter_map(|(is, trouble)| is.then_some(trouble)).collect()
     }
 
-    /// Number of regions that could not be read or freed and are left alone: each is tried again after
-    /// a while, more and more rarely.
+    /// Number of regions that could not be read or freed and are left alone. Each is tried again, at
+    /// growing intervals.
     #[must_use]
     pub fn set_aside_regions(&self) -> u64 {
         self.shared.catalog.regions.ranked(|ranking| ranking.stuck()) as u64

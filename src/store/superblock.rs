@@ -1,4 +1,4 @@
-//! Writing of the superblock copies. Owns their order; what is in them, `log` says.
+//! Writes the superblock copies. Owns their order; `log` decides their contents.
 
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{SUPERBLOCK_LEN, Superblock};
@@ -7,14 +7,14 @@ use crate::planted::{self, Bug};
 /// Attempts to read a superblock copy before it counts as bad.
 pub(super) const SUPERBLOCK_READ_ATTEMPTS: u32 = 3;
 
-/// Writes both superblock copies, each durable and read back before the next, and a bad one first:
-/// the other may be all there is if this is cut off.
+/// Writes both superblock copies, each durable and read back before the next. A damaged copy comes
+/// first: the other must stay whole if this is cut off.
 pub(super) async fn write_superblock(
     device: &crate::device::Device,
     superblock: &Superblock,
 ) -> Result<(), DeviceError> {
-    // The copy that is not being written must be durable: an earlier life may have ended before
-    // it flushed its last one.
+    // The copy that is not being written must be durable: an earlier run may have ended before it
+    // flushed that one.
     device.flush().await?;
     let [first, second] = superblock.layout.superblock_offsets();
     let order = match has_superblock(device, first).await {

@@ -1,5 +1,5 @@
-//! What a store has to do with the wall clock: how long it was down, and that the superblock can tell
-//! the next start. Owns up to which epoch entries are of unknown age.
+//! A store's dealings with the wall clock: learns how long the store was down, and keeps the time in
+//! the superblock right for the next start. Owns up to which epoch entries are of unknown age.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::clock::{Clock, TimeDown};
 use crate::format::Superblock;
 use crate::store::shared::Store;
 
-/// How often the wall clock is looked at.
+/// Interval between looks at the wall clock.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sets a clock to the time of the device; gives the epoch up to which entries are of unknown age.
@@ -31,8 +31,8 @@ fn warn_of_unknown_age() {
     );
 }
 
-/// Gives up on learning the age of what was stored up to `epoch`: the clock that stored the pair was
-/// wrong, so the next start could not learn it either.
+/// Gives up learning the age of entries stored up to `epoch`: the stored clock pair is wrong, so the
+/// next start could not learn it either.
 fn lose(superblock: &mut Superblock, epoch: u32) {
     tracing::warn!(
         "the wall clock was ahead when the cache was last used, so it will never be known how long it \
@@ -41,7 +41,7 @@ fn lose(superblock: &mut Superblock, epoch: u32) {
     superblock.unknown_age = superblock.unknown_age.max(epoch);
 }
 
-/// Looks after what a store knows of the time.
+/// The background task that watches the wall clock.
 pub(super) struct Timekeeper {
     store: Store,
 }
@@ -51,7 +51,7 @@ impl Timekeeper {
         Timekeeper { store }
     }
 
-    /// Every stamp on the device is known: did the wall clock say less?
+    /// Checks, once all stamps on the device are known, whether the wall clock is behind them.
     pub(super) fn compare_with_stamps(&self) {
         let shared = &*self.store.shared;
         if shared.clock.is_unknown() {
@@ -63,7 +63,7 @@ impl Timekeeper {
         }
     }
 
-    /// Looks at the wall clock from time to time until the store stops.
+    /// Looks at the wall clock regularly until the store stops.
     pub async fn run(self) {
         loop {
             tokio::select! {
@@ -86,7 +86,7 @@ impl Timekeeper {
         }
         let (superblock, _) = log.superblock();
         let misleads = settled.is_some() || shared.clock.has_left(superblock.time);
-        // Before the first change nothing is written.
+        // A store that was not changed yet writes nothing.
         if misleads
             && log.has_epoch()
             && !shared.is_stopping()
@@ -98,7 +98,7 @@ impl Timekeeper {
         }
     }
 
-    /// Up to which epoch entries are of unknown age, if that was settled just now.
+    /// The epoch up to which entries are of unknown age, if that was decided just now.
     fn settle_age(&self) -> Option<u32> {
         let shared = &*self.store.shared;
         let (mut superblock, _) = shared.log.lock().superblock();
@@ -116,7 +116,7 @@ impl Timekeeper {
         }
     }
 
-    /// Whether no region is left that could hold an entry of unknown age.
+    /// Whether no region can hold an entry of unknown age any more.
     fn is_unknown_age_gone(&self) -> bool {
         let shared = &*self.store.shared;
         let unknown = shared.ages.unknown_age.load(Ordering::Acquire);
@@ -124,7 +124,7 @@ impl Timekeeper {
             return false;
         }
         if shared.log.lock().is_freeing() {
-            // On the device the region that is being freed may go on with its life.
+            // The region being freed may keep its generation on the device.
             return false;
         }
         let oldest = shared.catalog.regions.oldest_generation();

@@ -1,18 +1,18 @@
-//! One cache line of the index: up to seven words and the hash bits that they do not hold.
-//! Owns the layout of the line; knows nothing of other buckets. Words fill the ways in order.
+//! One cache line of the index: up to seven entries, and the hash bits that they do not hold. Owns the
+//! layout of the line; knows nothing of other buckets. Entries fill the ways in order.
 
 use crate::store::index::word::Word;
 
-/// Words in a bucket.
+/// Entries in a bucket.
 pub(super) const WAYS: usize = 7;
 /// Bits of a [`Print`].
 pub(super) const PRINT_BITS: u32 = 25;
 const TAG_SHIFT: u32 = 16;
 const LAST_SHIFT: u32 = 24;
-/// The byte of `marks` that holds one more bit of each way.
+/// The byte of `marks` that holds the last print bit of each way.
 const LAST: usize = WAYS;
 
-/// The bits of a hash that a word and its bucket keep: 16 in the word, 8 in a tag, one in `marks[LAST]`.
+/// The hash bits that an entry and its bucket keep: 16 in the word, 8 in a tag, one in `marks[LAST]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Print(u32);
 
@@ -22,7 +22,7 @@ impl Print {
         Print(u32::try_from(bits & ((1 << PRINT_BITS) - 1)).unwrap_or(0))
     }
 
-    /// The print of a word and [`Print::rest`]; `None` if `rest` has bits that no print has.
+    /// The print of an entry and its [`Print::rest`]; `None` if `rest` has bits that no print has.
     pub(super) fn of_word(word: Word, rest: u16) -> Option<Print> {
         (u32::from(rest) >> (PRINT_BITS - TAG_SHIFT) == 0)
             .then(|| Print(u32::from(word.hash_bits()) | u32::from(rest) << TAG_SHIFT))
@@ -32,12 +32,12 @@ impl Print {
         self.0
     }
 
-    /// The bits that the word keeps.
+    /// The bits kept in the word.
     pub(super) fn word_bits(self) -> u16 {
         (self.0 & 0xFFFF) as u16
     }
 
-    /// The bits that the word does not keep.
+    /// The bits not kept in the word.
     pub(super) fn rest(self) -> u16 {
         (self.0 >> TAG_SHIFT) as u16
     }
@@ -51,7 +51,7 @@ impl Print {
     }
 }
 
-/// Up to [`WAYS`] words.
+/// Up to [`WAYS`] entries.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 pub(super) struct Bucket {
@@ -67,23 +67,23 @@ impl Bucket {
         self.words[WAYS - 1] != 0
     }
 
-    /// Number of words.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
-        // No branch: where a bucket ends cannot be predicted.
+        // Without a branch: the end of a bucket cannot be predicted.
         self.words.iter().map(|word| usize::from(*word != 0)).sum()
     }
 
-    /// The word at a way that is in use.
+    /// The entry at a way that is in use.
     pub(super) fn word(&self, way: usize) -> Word {
         Word(self.words[way])
     }
 
-    /// Puts another word with the same print at a way.
+    /// Replaces the entry at a way by one with the same print.
     pub(super) fn set_word(&mut self, way: usize, word: Word) {
         self.words[way] = word.0;
     }
 
-    /// The print of the word at a way that is in use.
+    /// The print of the entry at a way that is in use.
     pub(super) fn print(&self, way: usize) -> Print {
         let last = u32::from(self.marks[LAST] >> way & 1);
         let tag = u32::from(self.marks[way]);
@@ -91,21 +91,21 @@ impl Bucket {
         Print(bits | tag << TAG_SHIFT | last << LAST_SHIFT)
     }
 
-    /// Words in use with their prints.
+    /// All entries with their prints.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Print, Word)> + '_ {
         (0..self.len()).map(|way| (self.print(way), self.word(way)))
     }
 
-    /// Ways whose tag is that of `print`, as the top bits of bytes; a few others may be among them.
+    /// Ways whose tag is that of `print`, as the top bits of bytes; may include a few others.
     pub(super) fn marked(&self, print: Print) -> u64 {
         const ONES: u64 = 0x0101_0101_0101_0101;
         const TOPS_OF_WAYS: u64 = 0x0080_8080_8080_8080;
         let differing = u64::from_le_bytes(self.marks) ^ (ONES * u64::from(print.tag()));
-        // A byte that is zero borrows; so may the one above it.
+        // A zero byte borrows, and may make the one above it borrow too.
         differing.wrapping_sub(ONES) & !differing & TOPS_OF_WAYS
     }
 
-    /// Of the `marked` ways those that hold a word with this print.
+    /// Those of the `marked` ways that hold an entry with this print.
     pub(super) fn matching(
         &self,
         mut marked: u64,
@@ -123,7 +123,7 @@ impl Bucket {
         })
     }
 
-    /// Adds a word; false if the bucket is full.
+    /// Adds an entry; false if the bucket is full.
     pub(super) fn push(&mut self, print: Print, word: Word) -> bool {
         if self.is_full() {
             return false;
@@ -134,7 +134,7 @@ impl Bucket {
         true
     }
 
-    /// Takes a word out; the last one moves to its way.
+    /// Removes an entry; the last one moves to its way.
     pub(super) fn take(&mut self, way: usize) -> (Print, Word) {
         let taken = (self.print(way), self.word(way));
         let last = self.len() - 1;

@@ -1,5 +1,5 @@
-//! A shard's words as bytes, for snapshots: their number (u32), the words (u64 each), then for
-//! each the hash bits that it does not hold (u16), all little-endian. Owns the encoding; neither
+//! The entries of a shard as bytes, for snapshots: their number (u32), the words (u64 each), then for
+//! each the hash bits that the word does not hold (u16), all little-endian. Owns the encoding; neither
 //! checksums nor writes it.
 
 use crate::format::Damage;
@@ -12,11 +12,11 @@ const WORD_LEN: usize = 8;
 const REST_LEN: usize = 2;
 
 impl Index {
-    /// Appends the words of one shard to `out`, without a checksum. They do not depend on the
-    /// size of the shard.
+    /// Appends the entries of one shard to `out`, without a checksum. The bytes do not depend on the
+    /// capacity of the shard.
     ///
     /// # Panics
-    /// Panics at 2^32 words in a shard.
+    /// Panics if a shard has 2^32 entries.
     pub fn dump_shard(&self, shard: usize, out: &mut Vec<u8>) {
         let locked = self.shards[shard].0.lock();
         let count = u32::try_from(locked.len()).expect("a shard has less than 2^32 words");
@@ -30,11 +30,11 @@ impl Index {
         }
     }
 
-    /// Adds the words that [`Index::dump_shard`] wrote for this shard; gives their number.
+    /// Adds the entries that [`Index::dump_shard`] wrote for this shard; gives their number.
     ///
     /// # Errors
-    /// Fails, and adds nothing, if the bytes cannot be a dump. Locations are checked against no
-    /// device, nor hash bits against any key: the caller's checksum must hold.
+    /// Fails, and adds nothing, if the bytes cannot be a dump. Checks neither locations against a
+    /// device nor hash bits against keys: the caller's checksum must hold.
     pub fn load_shard(&self, shard: usize, bytes: &[u8]) -> Result<usize, Damage> {
         let (head, body) = bytes.split_first_chunk::<COUNT_LEN>().ok_or(Damage::Short)?;
         let count = u32::from_le_bytes(*head) as usize;

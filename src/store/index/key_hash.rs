@@ -1,18 +1,18 @@
-//! Hashes of keys, as they are in footers and tombstones. Pure functions of key and secret, the
-//! same on every machine.
+//! Hashes of keys, as stored in footers and tombstones. Pure functions of key and secret, the same on
+//! every machine.
 
 use siphasher::sip::SipHasher13;
 use siphasher::sip128;
 
 use crate::format::{Kind, Secret};
 
-/// What each kind of key is hashed with is derived from the secret by one of these, so that no
-/// object's key can be made to collide with slices.
+/// Labels by which the secret gives a hash key for each kind of key, so that no object's key can be
+/// made to collide with slices.
 const OBJECTS: &[u8] = b"object key";
 const SLICES: &[u8] = b"slice key";
 
-/// Hashes the keys of one cache by SipHash-1-3. Who does not know the secret cannot choose keys
-/// that collide.
+/// Hashes the keys of one cache by SipHash-1-3. Only someone who knows the secret can choose keys that
+/// collide.
 #[derive(Clone, Copy)]
 pub struct KeyHasher {
     objects: SipHasher13,
@@ -53,7 +53,7 @@ impl KeyHasher {
 mod tests {
     use super::*;
 
-    /// The values of a second implementation, which gives the published ones for SipHash-2-4.
+    /// Values from a second implementation, which reproduces the published ones for SipHash-2-4.
     #[test]
     fn hashes_stay_as_they_are() {
         let hasher = KeyHasher::new(Secret(std::array::from_fn(|n| u8::try_from(n).unwrap())));

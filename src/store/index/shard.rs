@@ -1,55 +1,55 @@
-//! One shard of the index: a cuckoo table of cache lines that is rebuilt a little larger or
-//! smaller. Owns where a word is; never locks and never looks at what a word means.
+//! One shard of the index: a cuckoo table of cache lines, rebuilt in small steps of size. Owns where an
+//! entry is; never locks, and does not look at what an entry means.
 //!
-//! A print names two buckets of any number of buckets (Pagh and Rodler, "Cuckoo hashing", 2001;
-//! buckets of several words after Dietzfelbinger and Weidling, 2005), so words can be moved
-//! without their keys. What does not fit, because many prints are equal, goes to a list.
+//! A print names two buckets, whatever their number (Pagh and Rodler, "Cuckoo hashing", 2001; several
+//! entries to a bucket after Dietzfelbinger and Weidling, 2005), so entries can be moved without their
+//! keys. If too many prints are equal, the rest goes to an overflow list.
 
 use crate::store::index::bucket::{Bucket, Print, WAYS};
 use crate::store::index::table::Table;
 use crate::store::index::word::{Location, Word};
 use smallvec::SmallVec;
 
-/// Words per hundred ways above which a shard grows. With two buckets of seven ways almost
-/// everything up to 99 could be placed, ever more slowly.
+/// Percent of ways in use above which a shard grows. With two buckets of seven ways nearly everything
+/// fits up to 99, but ever more slowly.
 const LOAD_PERCENT_MAX: usize = 96;
-/// Words per hundred ways below which a shard is made smaller.
+/// Percent of ways in use below which a shard shrinks.
 const LOAD_PERCENT_MIN: usize = 78;
-/// Where a word finds no place at this load or above, the shard grows; below, prints are equal.
+/// If an entry finds no place: at this load or above the shard grows; below, too many prints are equal.
 const LOAD_PERCENT_CROWDED: usize = 85;
-/// A rebuilt shard has room for one part in 12 to one part in 6 more words than it must. That
-/// the part varies keeps the shards from growing all at the same size of the index.
+/// A rebuilt shard has room for a twelfth to a sixth more entries than it must. The fraction varies, so
+/// that not all shards grow at the same size of the index.
 const ROOM_SHARE: usize = 12;
-/// Buckets looked at to make room for one word.
+/// Buckets visited to make room for one entry.
 const STEPS_MAX: usize = 64;
 
-/// Words that may belong to one key.
+/// Entries that may belong to one key.
 pub type Candidates = SmallVec<[Word; 2]>;
 
-/// Where a word is.
+/// Where an entry is.
 #[derive(Clone, Copy)]
 pub(super) enum Spot {
     Bucket(usize, usize),
     Overflow(usize),
 }
 
-/// A bucket on the way to a free place, and the word that would move here: step and way.
+/// A bucket on the way to a free place, and the entry that would move here: step and way.
 #[derive(Clone, Copy)]
 struct Step {
     bucket: usize,
     from: Option<(usize, usize)>,
 }
 
-/// The words of the keys with the same low hash bits.
+/// The entries of all keys with the same low hash bits.
 #[derive(Default)]
 pub(super) struct Shard {
     buckets: Table,
-    /// Words in buckets.
+    /// Entries in buckets.
     placed: usize,
     overflow: Vec<(Print, Word)>,
 }
 
-/// The two buckets of a print among `count`; the same one twice only if there is one.
+/// The two buckets of a print among `count`; equal only if there is just one.
 fn homes(print: Print, count: usize) -> [usize; 2] {
     // Odd constants of the golden ratio and of MurmurHash3; the top bits choose the bucket.
     let mixed = print.bits().wrapping_mul(0x9E37_79B1);
@@ -63,12 +63,12 @@ fn homes(print: Print, count: usize) -> [usize; 2] {
     }
 }
 
-/// Most words that `count` buckets may hold.
+/// Most entries that `count` buckets may hold.
 fn load_max(count: usize) -> usize {
     count * WAYS - count * WAYS * (100 - LOAD_PERCENT_MAX) / 100
 }
 
-/// Buckets for `words` with room for more.
+/// Number of buckets for this many entries and some more.
 fn buckets_for(words: usize, print: Print) -> usize {
     let least = (words * 100).div_ceil(WAYS * LOAD_PERCENT_MAX);
     let part = least / ROOM_SHARE;
@@ -76,7 +76,7 @@ fn buckets_for(words: usize, print: Print) -> usize {
 }
 
 impl Shard {
-    /// Number of words.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.placed + self.overflow.len()
     }
@@ -86,25 +86,25 @@ impl Shard {
         self.buckets.heap_bytes() + self.overflow.capacity() * size_of::<(Print, Word)>()
     }
 
-    /// All words with their prints.
+    /// All entries with their prints.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Print, Word)> + '_ {
         self.buckets.iter().flat_map(Bucket::iter).chain(self.overflow.iter().copied())
     }
 
-    /// Words with this print.
+    /// Entries with this print.
     pub(super) fn candidates(&self, print: Print) -> Candidates {
         let mut found = Candidates::new();
         self.each_candidate(print, |word| found.push(word));
         found
     }
 
-    /// Shows each word with this print.
+    /// Shows each entry with this print.
     pub(super) fn each_candidate(&self, print: Print, mut show: impl FnMut(Word)) {
         let homes = homes(print, self.buckets.len());
         let [Some(first), Some(second)] = homes.map(|home| self.buckets.get(home)) else {
             return;
         };
-        // Both lines are asked for before either is looked at.
+        // Load both cache lines before looking at either.
         let marked = [first.marked(print), second.marked(print)];
         first.matching(marked[0], print).for_each(|way| show(first.word(way)));
         if homes[0] != homes[1] {
@@ -114,7 +114,7 @@ impl Shard {
         equal.for_each(|(_, word)| show(*word));
     }
 
-    /// The place of the word with this print and location.
+    /// The place of the entry with this print and location.
     pub(super) fn find(&self, print: Print, location: Location) -> Option<Spot> {
         for home in homes(print, self.buckets.len()) {
             let bucket = self.buckets.get(home)?;
@@ -127,7 +127,7 @@ impl Shard {
         self.overflow.iter().position(sought).map(Spot::Overflow)
     }
 
-    /// The word at a place.
+    /// The entry at a place.
     pub(super) fn word(&self, spot: Spot) -> Word {
         match spot {
             Spot::Bucket(home, way) => self.buckets[home].word(way),
@@ -135,7 +135,7 @@ impl Shard {
         }
     }
 
-    /// Puts another word with the same print at a place.
+    /// Replaces the entry at a place by one with the same print.
     pub(super) fn set_word(&mut self, spot: Spot, word: Word) {
         match spot {
             Spot::Bucket(home, way) => self.buckets[home].set_word(way, word),
@@ -143,7 +143,7 @@ impl Shard {
         }
     }
 
-    /// Adds a word.
+    /// Adds an entry.
     pub(super) fn insert(&mut self, print: Print, word: Word) {
         self.reserve(1, print);
         if self.place(print, word) {
@@ -159,14 +159,14 @@ impl Shard {
         self.overflow.push((print, word));
     }
 
-    /// Makes room for `more` words in buckets.
+    /// Makes room for `more` entries in buckets.
     pub(super) fn reserve(&mut self, more: usize, print: Print) {
         if self.placed + more > load_max(self.buckets.len()) {
             self.rebuild(buckets_for(self.placed + more, print));
         }
     }
 
-    /// Takes a word out.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, print: Print, location: Location) -> Option<Word> {
         let word = match self.find(print, location)? {
             Spot::Overflow(n) => self.overflow.swap_remove(n).1,
@@ -181,7 +181,7 @@ impl Shard {
         Some(word)
     }
 
-    /// Keeps the words for which `keep` is true; gives the number of the others.
+    /// Keeps the entries for which `keep` is true; gives the number of those removed.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(Word) -> bool) -> usize {
         let before = self.len();
         for bucket in self.buckets.iter_mut() {
@@ -201,7 +201,7 @@ impl Shard {
         removed
     }
 
-    /// Puts a word into one of its buckets, moving others if it must.
+    /// Puts an entry into one of its buckets, moving others if necessary.
     fn place(&mut self, print: Print, word: Word) -> bool {
         if self.buckets.len() == 0 {
             return false;
@@ -213,8 +213,8 @@ impl Shard {
         placed
     }
 
-    /// Moves words from bucket to bucket until one of two full ones has room; gives that one.
-    /// Searches breadth first, so the least number of words moves.
+    /// Moves entries between buckets until one of two full ones has room; gives that one. Searches
+    /// breadth first, so that few entries move.
     fn make_room(&mut self, homes: [usize; 2]) -> Option<usize> {
         let mut steps: SmallVec<[Step; STEPS_MAX]> = SmallVec::new();
         steps.extend(homes.map(|bucket| Step { bucket, from: None }));
@@ -227,7 +227,7 @@ impl Shard {
                 if !self.buckets[target].is_full() {
                     return Some(self.shift(&steps, (at, way), target));
                 }
-                // A bucket stands here once, or a word would be moved twice.
+                // Each bucket only once, or an entry would be moved twice.
                 if steps.len() < STEPS_MAX && steps.iter().all(|step| step.bucket != target) {
                     steps.push(Step { bucket: target, from: Some((at, way)) });
                 }
@@ -241,7 +241,7 @@ impl Shard {
         homes(self.buckets[bucket].print(way), self.buckets.len())
     }
 
-    /// Moves the word at `last` to `target`, then each word of its path one step on.
+    /// Moves the entry at `last` to `target`, then each entry of its path one step on.
     fn shift(&mut self, steps: &[Step], last: (usize, usize), mut target: usize) -> usize {
         let mut from = Some(last);
         while let Some((at, way)) = from {
@@ -254,7 +254,7 @@ impl Shard {
         target
     }
 
-    /// Moves one word of the overflow that belongs there to a bucket that has room.
+    /// Moves one entry from the overflow to this bucket, if it belongs there and there is room.
     fn refill(&mut self, home: usize) {
         let count = self.buckets.len();
         let belongs = |(print, _): &(Print, Word)| homes(*print, count).contains(&home);
@@ -275,7 +275,7 @@ impl Shard {
         }
     }
 
-    /// Gives memory back after words were taken out.
+    /// Gives memory back after entries were removed.
     fn shrink(&mut self, print: Print) {
         if self.overflow.capacity() > self.overflow.len() * 4 {
             self.overflow.shrink_to(self.overflow.len() * 2);
@@ -288,7 +288,7 @@ impl Shard {
         }
     }
 
-    /// Places every word anew in `count` buckets.
+    /// Places every entry again in `count` buckets.
     fn rebuild(&mut self, count: usize) {
         let old = std::mem::replace(&mut self.buckets, Table::new(count));
         self.placed = 0;

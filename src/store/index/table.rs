@@ -1,5 +1,5 @@
-//! The buckets of one shard, in pieces of one size. Owns their memory only: allocations of equal
-//! sizes leave no holes in the heap when thousands of shards are rebuilt in turn.
+//! The buckets of one shard, in pieces of one size. Owns their memory only: equal allocations leave no
+//! holes in the heap when thousands of shards are rebuilt in turn.
 
 use crate::store::index::bucket::Bucket;
 

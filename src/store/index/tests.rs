@@ -214,7 +214,7 @@ fn removing_everything_gives_the_memory_back() {
     let index = Index::new();
     let empty = index.bytes();
     assert!(empty < 1 << 20, "an empty index takes {empty} bytes");
-    // Half of the words stand on a thousand hashes, more than their buckets hold.
+    // Half of the entries share a thousand hashes: more than their buckets hold.
     let hash = |n: u64| if n.is_multiple_of(2) { mix(n) } else { mix(n % 1000) };
     for n in 0..100_000 {
         insert(&index, hash(n), n + 1);

@@ -1,10 +1,10 @@
-//! The 64-bit index word and what it is packed from. Pure values.
+//! The 64-bit index entry (`Word`) and its parts. Pure values.
 
 use crate::format::{LOCATIONS_MAX, Layout};
 
 pub(in crate::store) const LOCATION_BITS: u32 = 40;
 const LOCATION_MAX: u64 = (1 << LOCATION_BITS) - 1;
-/// Locations of entries in RAM only.
+/// Number of locations for entries in RAM only.
 const IN_RAM: u64 = 1 << 32;
 const _: () = assert!(LOCATIONS_MAX + IN_RAM <= LOCATION_MAX + 1, "no device has them");
 const CLASS_BITS: u32 = 6;
@@ -12,10 +12,9 @@ const HIT_BIT: u64 = 1 << 46;
 const SPARE_BIT: u64 = 1 << 47;
 const HASH_SHIFT: u32 = 48;
 
-/// A slot's place on the device, counted in the layout's granules from the start of region 0.
+/// A slot's place on the device, in granules from the start of region 0.
 ///
-/// The highest 2^32 locations name entries that are in the RAM tier only. No device is so large that
-/// it has them.
+/// The highest 2^32 locations name entries that are in the RAM tier only; no device is so large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location(pub u64);
 
@@ -26,25 +25,25 @@ impl Location {
         Location((u64::from(region) * layout.region_size + offset) / u64::from(layout.granule))
     }
 
-    /// The location of the `number`th entry that is in RAM only. After 2^32 they come again.
+    /// The location of the `number`th entry in RAM only. Repeats after 2^32.
     #[must_use]
     pub fn in_ram(number: u64) -> Location {
         Location(LOCATION_MAX - number % IN_RAM)
     }
 
-    /// How often all these locations were given before the `number`th.
+    /// How often all these locations were used before the `number`th.
     #[must_use]
     pub fn rounds_in_ram(number: u64) -> u64 {
         number / IN_RAM
     }
 
-    /// Whether it is of an entry in RAM only.
+    /// Whether it names an entry in RAM only.
     #[must_use]
     pub fn is_in_ram(self) -> bool {
         self.0 > LOCATION_MAX - IN_RAM
     }
 
-    /// The last number up to `newest` whose location this is; see [`Location::in_ram`].
+    /// The highest number up to `newest` that has this location; see [`Location::in_ram`].
     #[must_use]
     pub fn number_in_ram(self, newest: u64) -> u64 {
         let round_began = newest - newest % IN_RAM;
@@ -60,8 +59,8 @@ impl Location {
     }
 }
 
-/// An upper bound of a slot's length in six bits: six steps to the octave above 1 KiB,
-/// so that one read fetches the slot and at most about an eighth more.
+/// An upper bound of a slot's length in six bits. Six steps to the octave above 1 KiB, so that a read
+/// of this length fetches at most about an eighth too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizeClass(u8);
 
@@ -102,13 +101,12 @@ impl SizeClass {
     }
 }
 
-/// One index entry: location, size class, a bit set by a hit, and 16 bits of the key's hash.
-/// Zero is the empty word.
+/// One index entry: location, size class, hit flag, and 16 bits of the key's hash. Zero is no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Word(pub u64);
 
 impl Word {
-    /// Packs a word that has not been hit.
+    /// Packs an entry that has not been hit.
     #[must_use]
     pub fn new(location: Location, class: SizeClass, hash_bits: u16) -> Word {
         debug_assert!(location.0 > 0 && location.0 >> LOCATION_BITS == 0);
@@ -139,25 +137,25 @@ impl Word {
         self.0 & HIT_BIT != 0
     }
 
-    /// The same word, hit.
+    /// The same entry with the hit flag set.
     #[must_use]
     pub fn hit(self) -> Word {
         Word(self.0 | HIT_BIT)
     }
 
-    /// The same word, not hit.
+    /// The same entry with the hit flag cleared.
     #[must_use]
     pub fn not_hit(self) -> Word {
         Word(self.0 & !HIT_BIT)
     }
 
-    /// Whether it can be the word of an entry; false for damaged ones.
+    /// Whether these bits can be an entry; false for damaged ones.
     #[must_use]
     pub fn is_sound(self) -> bool {
         self.location().0 != 0 && self.0 & SPARE_BIT == 0
     }
 
-    /// Whether no entry is here.
+    /// Whether there is no entry here.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0

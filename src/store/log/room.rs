@@ -1,4 +1,4 @@
-//! Room in the log: who may take how much, and what is free. Owns the limits.
+//! Room in the log: what is free, and how much each kind of appender may take. Owns the limits.
 
 use crate::format::{Footer, Layout, round_up};
 use crate::store::log::appender::{Appender, NoRoom};

@@ -83,7 +83,7 @@ impl<'a> Slot<'a> {
         ObjectHead::decode(self.body).ok()
     }
 
-    /// How long it lives.
+    /// When it was stored and when it ends.
     pub fn lifetime(&self) -> Lifetime {
         self.lifetime
     }

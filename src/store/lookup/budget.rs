@@ -1,5 +1,5 @@
-//! The memory that bodies on their way to clients share. Owns the count; a buffer gives its share
-//! back itself.
+//! The memory shared by bodies on their way to clients. Owns the count; each buffer gives its share
+//! back when it is dropped.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::format::BODY_CHUNK;
 
-/// Bytes of a body that a reader may hold without a share: so every reader goes on.
+/// Bytes of a body that a reader may hold without a share, so that every reader makes progress.
 pub(in crate::store) const UNSHARED_LEN_MAX: usize = BODY_CHUNK;
 
 /// A part of the budget, given back with its last clone.
@@ -18,7 +18,7 @@ pub struct BodyShare {
 }
 
 impl BodyShare {
-    /// The same bytes; the share is held as long as they are.
+    /// The same bytes, holding the share until they are dropped.
     #[must_use]
     pub fn cover(&self, bytes: Bytes) -> Bytes {
         Bytes::from_owner(Covered { bytes, _share: self.clone() })
@@ -36,7 +36,7 @@ impl AsRef<[u8]> for Covered {
     }
 }
 
-/// A number of bytes from which buffers are charged.
+/// A number of bytes for buffers.
 pub(in crate::store) struct Budget {
     free: Arc<Semaphore>,
     limit: usize,
@@ -49,7 +49,7 @@ impl Budget {
         Budget { free: Arc::new(Semaphore::new(limit)), limit }
     }
 
-    /// A share of `len` bytes, if so much is free now.
+    /// Takes a share of `len` bytes, if they are free now.
     pub fn take(&self, len: usize) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_many_owned(u32::try_from(len).ok()?).ok()
     }
@@ -59,7 +59,7 @@ impl Budget {
         self.free.available_permits() >= len
     }
 
-    /// As [`Budget::take`], to be shared by what is cut from one buffer.
+    /// As [`Budget::take`], for buffers that are cut into several.
     pub fn share(&self, len: usize) -> Option<BodyShare> {
         self.take(len).map(|permit| BodyShare { _permit: Arc::new(permit) })
     }
@@ -69,7 +69,7 @@ impl Budget {
         (self.limit - self.free.available_permits()) as u64
     }
 
-    /// Bytes at most.
+    /// Limit in bytes.
     pub fn limit(&self) -> u64 {
         self.limit as u64
     }

@@ -1,5 +1,5 @@
-//! Lookups: which entry a key has now. Owns which candidates are asked and in which order; `load` reads and
-//! verifies one.
+//! Lookups: which entry a key has now. Owns which candidates are read and in which order; `load` reads
+//! and verifies each.
 
 pub(super) mod bodies;
 pub(super) mod budget;
@@ -19,22 +19,22 @@ use crate::store::index::unverified::LOOKS_MAX;
 use crate::store::lookup::sought::{Sought, Stale};
 use crate::store::shared::Store;
 
-/// Attempts of a lookup whose entries keep moving before it gives up with a miss.
+/// Attempts of a lookup whose entries keep moving; then it is a miss.
 const ATTEMPTS_MAX: usize = 16;
 
 impl Store {
-    /// Looks a key up. Expired, purged and superseded entries are never given; stale ones
-    /// (past `fresh_until`) only if they are accepted.
+    /// Looks a key up. Never returns expired, purged or superseded entries; stale ones (past
+    /// `fresh_until`) only if accepted.
     pub fn lookup(&self, key: &[u8], stale: Stale) -> impl Future<Output = Option<(Entry, Tier)>> {
         let sought = Sought::object(key, self.key_hash(key));
         self.search(sought, (stale, LOOKS_MAX), Extent::Answer)
     }
 
-    /// A slice of an object, if it is there and sound as far as it is read. Neither its end nor a purge
-    /// counts: the object was live when its reader began, and a body that was begun goes on.
+    /// A slice of an object, if it is there and the bytes read are sound. Ignores expiry and purges:
+    /// the object was live when its reader began, and a body once begun is read to its end.
     pub(super) async fn slice(&self, key: SliceKey, extent: Extent) -> Option<(Entry, Tier)> {
         let key = key.encode();
-        // Nobody can choose the names of slices.
+        // No limit on collisions: nobody can choose slice keys.
         let sought = Sought::slice(&key, self.slice_hash(&key));
         self.search(sought, (Stale::Accept, usize::MAX), extent).await
     }
@@ -65,7 +65,7 @@ impl Store {
                         if unseen.kills(&entry) || self.was_killed_unseen(key_hash, &entry) {
                             continue;
                         }
-                        // In this order: when the age is known, so is the time that was learnt with it.
+                        // In this order: once the age is known, so is the time learnt with it.
                         let age_known = self.knows_age(entry.sequence());
                         let now = self.shared.clock.now();
                         let ignores_end = sought.is_slice()
@@ -73,7 +73,7 @@ impl Store {
                         if !self.is_live_at(&entry, now) && !ignores_end {
                             let place = entry.place();
                             if self.touches_at(place) != touches && !self.is_pinned(place) {
-                                // A touch may have moved the end since it was read.
+                                // A touch may have extended it since it was read.
                                 moved = true;
                                 continue;
                             }

@@ -1,19 +1,19 @@
-//! A key that is looked for. Owns that it is hashed once, however many entries it is compared with.
+//! A key to look up. Owns that it is hashed once, however many entries it is compared with.
 
 use crate::format::Kind;
 use crate::store::entry::Entry;
 
-/// What is done with an entry in its grace time.
+/// What to do with an entry in its grace time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stale {
-    /// It is given.
+    /// Return it.
     Accept,
-    /// It is a miss.
+    /// Treat it as a miss.
     Refuse,
 }
 
-/// A key and its hash. Objects and slices are hashed with different keys, so an object's key never
-/// means a slice.
+/// A key and its hash. Objects and slices have different hash keys and kinds, so an object's key never
+/// matches a slice.
 #[derive(Clone, Copy)]
 pub(in crate::store) struct Sought<'a> {
     key: &'a [u8],
@@ -47,7 +47,7 @@ impl<'a> Sought<'a> {
         self.hash
     }
 
-    /// Whether an entry is of this key.
+    /// Whether an entry has this key.
     pub fn is_of(&self, entry: &Entry) -> bool {
         (entry.kind() == Kind::Slice) == self.is_slice && entry.key() == self.key
     }

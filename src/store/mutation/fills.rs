@@ -1,4 +1,4 @@
-//! Stores in progress, so that a purge that comes while one runs is not undone by it.
+//! Stores in progress: a purge that comes meanwhile must prevent their publication.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,17 +11,17 @@ struct Running {
     purged_at: u64,
 }
 
-/// All streamed stores in progress of one device, by key hash.
+/// All streamed stores in progress on one device, by key hash.
 #[derive(Default)]
 pub(in crate::store) struct Fills {
     running: DashMap<u64, Running>,
-    /// How many there are, or are about to be: purges of a single key need no look where there is none.
+    /// Number of stores in progress or about to begin: at 0, a purge of one key need not look for them.
     count: AtomicUsize,
     purges: AtomicU64,
     all_purged_at: AtomicU64,
 }
 
-/// One store in progress. Dropped, it ends, well or not.
+/// One store in progress; it ends when this is dropped.
 pub struct Fill {
     fills: Arc<Fills>,
     key_hash: u64,
@@ -29,7 +29,7 @@ pub struct Fill {
 }
 
 impl Fills {
-    /// A store of the key begins.
+    /// Begins a store of the key.
     pub fn begin(self: &Arc<Self>, key_hash: u64) -> Fill {
         self.count.fetch_add(1, Ordering::SeqCst);
         let mut running = self.running.entry(key_hash).or_default();
@@ -38,7 +38,7 @@ impl Fills {
         Fill { fills: Arc::clone(self), key_hash, began_at }
     }
 
-    /// The key is purged.
+    /// Notes a purge of the key.
     pub fn purge(&self, key_hash: u64) {
         if self.count.load(Ordering::SeqCst) > 0
             && let Some(mut running) = self.running.get_mut(&key_hash)
@@ -47,7 +47,7 @@ impl Fills {
         }
     }
 
-    /// Everything is purged.
+    /// Notes a purge of everything.
     pub fn purge_all(&self) {
         let now = self.purges.fetch_add(1, Ordering::SeqCst) + 1;
         self.all_purged_at.fetch_max(now, Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! Changes by clients, from their condition to their acknowledgement. Owns what is tried again and what is
-//! refused; what there is `find` says, and `publish` makes it visible.
+//! Changes by clients, from the condition to the acknowledgement. Owns what is retried and what is
+//! refused; `find` looks up the present entry, `publish` makes the new one visible.
 
 pub(super) mod epoch;
 pub(super) mod fills;
@@ -24,7 +24,7 @@ use crate::store::shared::{ROOM_WAIT_MAX, Store};
 use crate::store::mutation::room::Patience;
 
 impl Store {
-    /// Begins a store of a key that takes its time; a purge from here on makes its publication fail.
+    /// Begins a store of a key that takes a while; a later purge of the key makes its publication fail.
     #[must_use]
     pub fn begin_fill(&self, key: &[u8]) -> Fill {
         self.shared.fills.begin(self.key_hash(key))
@@ -48,8 +48,8 @@ impl Store {
         self.publish_if(key, &slot, condition, (fill, tier)).await
     }
 
-    /// Publishes a slot, or keeps it in the RAM tier only, once there is room for it and if `condition`
-    /// holds of what is there then.
+    /// Publishes a slot, or keeps it in the RAM tier only. Waits for room, then checks `condition`
+    /// against the present entry.
     pub(in crate::store) async fn publish_if(
         &self,
         key: &[u8],
@@ -85,7 +85,7 @@ impl Store {
         }
     }
 
-    /// What a store answers whose condition does not hold of what is there.
+    /// The result of a store if its condition does not hold.
     async fn refusal(&self, condition: Condition, matched: Option<&Match>) -> Option<Stored> {
         if matches!(condition, Condition::Always) {
             return None;
@@ -95,7 +95,7 @@ impl Store {
             _ => None,
         };
         match (condition, live) {
-            // What no lookup gives but one that asks for stale entries is not there.
+            // An entry that only lookups for stale entries find counts as absent.
             (Condition::Absent, Some(live)) if live.age_known => Some(Stored::Exists),
             (Condition::Present, Some(live)) if !live.age_known => Some(Stored::Missing),
             (Condition::Present | Condition::Unchanged(_), None) => Some(Stored::Missing),

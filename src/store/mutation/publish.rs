@@ -1,5 +1,5 @@
-//! Changes of clients that become visible: values, heads, and what is kept in RAM only. Owns what is verified
-//! and displaced with each; what was found and who waits is for its callers.
+//! Makes changes by clients visible: values, heads, and entries in RAM only. Owns what is verified and
+//! displaced with each; callers find the present entry and wait.
 
 use crate::format::{Kill, Sequence};
 use crate::planted::{self, Bug};
@@ -20,7 +20,7 @@ use crate::store::transaction::{Transaction, Written};
 /// How one attempt to publish ended.
 pub(in crate::store) enum Attempt {
     Published(Sequence, Ticket),
-    /// The words changed since they were verified.
+    /// The key's index entries changed since they were verified.
     Changed,
     NoRoom(NoRoom),
 }
@@ -33,7 +33,7 @@ pub(in crate::store) struct Change<'a> {
 }
 
 impl Store {
-    /// Writes the slot to the log and points the index to it, unless the words changed.
+    /// Appends the slot to the log and points the index to it, unless the key's index entries changed.
     pub(in crate::store) fn publish(
         &self,
         change: &Change<'_>,
@@ -57,7 +57,7 @@ impl Store {
         let written = pointed.append(supersedes, |log, region| {
             log.count_stored(slot.len());
             if let Some(head) = slot.object_head() {
-                // Under the append lock: the head is where it was put.
+                // Under the append lock, so that the head is still where it was appended.
                 let at = (region, slot.len());
                 shared.large.claims.lock().finish((head.object, head.len), at, log.stored());
             }
@@ -127,7 +127,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the displaced words out of the index.
+    /// Removes the index entries of displaced versions.
     pub(in crate::store) fn unlink(
         &self,
         found: &Found,
@@ -141,7 +141,7 @@ impl Store {
             self.shared.dead.unverified.note(key_hash, sequence);
         }
         for suspect in &found.suspects {
-            // It may be another key's, which then has no tombstone of its own.
+            // It may be another key's entry, which then has no tombstone of its own.
             let (region, _) = suspect.location().split(&self.shared.layout);
             log.note_unindexed(region);
         }

@@ -1,4 +1,4 @@
-//! What callers ask of a store and what they get: limits, conditions, lifetimes, errors.
+//! Requests to a store and their results: limits, conditions, lifetimes, errors.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub enum Ack {
     Flushed,
 }
 
-/// What must hold of the present entry for a store to happen. Checked atomically with the store.
+/// Condition on the present entry for a store to happen. Checked atomically with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// Store in any case.
@@ -33,14 +33,15 @@ pub enum Condition {
     Unchanged(u64),
 }
 
-/// How a conditional store ended.
+/// Result of a conditional store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// Stored; the new entry's CAS value.
     Yes(u64),
     /// The condition did not hold because there is no live entry.
     Missing,
-    /// The condition did not hold because a live entry is there (`Absent`) or differs (`Unchanged`).
+    /// The condition did not hold because of a live entry (`Absent`), or because it differs
+    /// (`Unchanged`).
     Exists,
 }
 
@@ -55,20 +56,20 @@ pub struct Lifetime {
     pub keep_until: Timestamp,
 }
 
-/// A whole value to be stored, where it arrived: it is copied once, into the log.
+/// A whole value to be stored. Borrowed: it is copied only once, into the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'a> {
     /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`].
     pub metadata: &'a [u8],
     /// The body, at most one slice.
     pub body: &'a [u8],
-    /// How long it lives.
+    /// When it was stored and when it ends.
     pub lifetime: Lifetime,
     /// Keep it in the RAM tier only: it expires too soon to be worth a write.
     pub ram_only: bool,
 }
 
-/// Why a store did not happen. Unless a condition failed, the older entry of the key is gone or going.
+/// Why a store did not happen. Unless a condition failed, the older entry of the key is removed too.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -78,34 +79,34 @@ pub enum StoreError {
     /// The metadata is longer than [`METADATA_LEN_MAX`].
     #[error("the metadata has {0} bytes; at most {METADATA_LEN_MAX} are kept")]
     MetadataLen(usize),
-    /// The object is larger than this cache takes.
+    /// The object is larger than the cache accepts.
     #[error("the object is larger than {limit} bytes")]
     TooLarge {
         /// Largest object in bytes: half of the device.
         limit: u64,
     },
-    /// The device cannot keep up or memory for stores in progress is used up; try later.
+    /// The device cannot keep up, or memory for stores in progress is used up; try later.
     #[error("the store is busy: {0}")]
     Busy(&'static str),
-    /// Stores under way take as much of the device as they may; try later.
+    /// Stores in progress reserve all the room they may; try later.
     #[error("stores under way take all of the {limit} bytes that they may take together")]
     Crowded {
-        /// Bytes that they may take together: half of the device.
+        /// Bytes that stores in progress may reserve together: half of the device.
         limit: u64,
     },
-    /// A purge that covers the key came after the store began.
+    /// The key was purged after the store began.
     #[error("the key was purged while it was being stored")]
     Purged,
     /// A piece of the object was evicted before the object was whole.
     #[error("a piece of the object was evicted before it was whole")]
     Evicted,
-    /// A part of the body was refused before.
+    /// A part of the body was refused earlier.
     #[error("a part of the body was refused: the object is not whole")]
     Incomplete,
-    /// The device failed; what was to be written may be lost.
+    /// The device failed; the change may be lost.
     #[error("the device failed")]
     Device(#[source] Arc<DeviceError>),
-    /// A write that this one depends on failed before.
+    /// A write that this change depends on failed earlier.
     #[error("the device failed to make the change durable")]
     NotDurable,
     /// The store is shutting down.

@@ -1,5 +1,5 @@
-//! Emptying and freeing one region. Owns the order in which its entries and tombstones go on elsewhere and
-//! the region becomes free.
+//! Empties and frees one region. Owns the order: first its tombstones and entries become durable
+//! elsewhere, then the region is freed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ use crate::store::region::state::RegionState;
 use crate::store::transaction::Transaction;
 
 impl Reclaimer {
-    /// Empties and frees a region in `state`, to which it goes back where that fails.
+    /// Empties and frees a region in `state`; sets that state again on failure.
     pub(in crate::store) async fn try_to_free(
         &self,
         victim: Victim,
@@ -31,7 +31,7 @@ impl Reclaimer {
         let region = victim.region;
         let row = self.store.shared.catalog.regions.on_device(region);
         if !row.change_state(state, RegionState::Reclaiming) {
-            // It is just being read again.
+            // It is being read again right now.
             return Ok(());
         }
         let generation = row.generation();
@@ -43,7 +43,7 @@ impl Reclaimer {
         };
         if let Err(error) = &freed {
             if row.generation() != generation {
-                // On the device its life goes on: tombstones for it are still needed.
+                // On the device it keeps its generation: tombstones for it are still needed.
                 self.store.shared.catalog.regions.begin_life(region, generation, state);
             }
             row.set_state(state);
@@ -56,7 +56,7 @@ impl Reclaimer {
             Ok(()) => self.store.note_success(),
             Err(StoreError::Device(error)) if error.operation != "read" => {
                 self.store.note_failure(error);
-                // It tries the device again when that is due, and does not know of it yet.
+                // The flusher does not know of the failure yet, and is the one to try the device again.
                 self.store.shared.signals.wake_flusher.notify_one();
             }
             Err(_) => {}
@@ -70,17 +70,17 @@ impl Reclaimer {
         let row = shared.catalog.regions.on_device(region);
         let contents = self.contents_to_empty(region).await?;
         let kills: Vec<Kill> = contents.footer.all_kills().collect();
-        // First of all: without room for them the region stays as it is, and its entries are served.
+        // First: without room for the tombstones the region stays, and its entries are served.
         let carried = self.carry_kills(region, &kills)?;
         if !row.holds_purges() {
             shared.log.lock().begin_freeing();
         }
         if (kills.len() as u64) < row.kills() && !shared.catalog.regions.is_oldest(region) {
-            // Damage took some with it: what they hid may turn up after the next start.
+            // Damage took some tombstones: older versions may turn up after the next start.
             shared.log.lock().note_all_unindexed();
         }
         let moved = self.empty(victim, &contents.footer).await;
-        // What outlives the region must be durable before the region is gone.
+        // Everything moved must be durable before the region is gone.
         if carried || moved {
             let ticket = shared.log.lock().appended();
             self.store.flush_through(ticket).await?;
@@ -91,15 +91,15 @@ impl Reclaimer {
         self.free(region).await
     }
 
-    /// Writes the entries of a region again that outlive it, and takes the others out of the index;
-    /// true if any was written.
+    /// Re-inserts the entries of a region that are worth it, and evicts the others; true if any was
+    /// re-inserted.
     pub(in crate::store) async fn empty(&self, victim: Victim, footer: &Footer) -> bool {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
         let life = shared.catalog.regions.life(region);
-        // What could not be read at the start may hold a newer version of an entry or its death: with
-        // a new sequence the entry would prevail over them for good.
+        // A region that could not be read at the start may hold a newer version of an entry, or its
+        // tombstone: re-inserted with a new sequence, the entry would hide those for good.
         let is_doubtful = shared.catalog.regions.unread_count() > 0
             && life.generation().epoch() <= shared.recovery.opened_epoch;
         let all_dead =
@@ -107,26 +107,26 @@ impl Reclaimer {
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let has_claims = row.claimed() > 0;
         let mut moved = false;
-        // The smallest first: so what may be re-inserted keeps the most entries.
+        // Smallest first: so the credit for re-insertion keeps the most entries.
         let mut records: Vec<&FooterRecord> = footer.records.iter().collect();
         records.sort_unstable_by_key(|record| (record.slot_len, record.offset));
         for (n, record) in records.into_iter().enumerate() {
             if n % BATCH == BATCH - 1 {
-                // A region may hold a million entries, and the flusher may run in this thread.
+                // A region may hold a million entries, and this thread may run the flusher too.
                 tokio::task::yield_now().await;
             }
             let place = life.place(record.offset, &shared.layout);
             let Some(word) = shared.catalog.lock(record.key_hash).get(place.location()) else {
                 continue;
             };
-            // With a new sequence an entry of unknown age would pass for one of this start.
+            // With a new sequence, an entry of unknown age would seem to be of this start.
             let may_stay = !all_dead && self.store.knows_age(row.generation());
             let worth = may_stay && (keep_all || word.is_hit());
             if worth && is_doubtful {
                 count(&shared.counters.doubtful_evicted);
             }
             let is_claimed = has_claims && matches!(record.kind, Kind::Slice | Kind::Head);
-            // Of an object that loses a slice or its head here nothing else is worth anything.
+            // If an object loses a slice or its head here, the rest of it is worthless.
             let worth = worth && !is_doubtful && (!is_claimed || victim.just_stored_stays);
             if (is_claimed && self.move_claimed(record, place, victim.just_stored_stays).await)
                 || (worth && self.reinsert(record, word, place, Reason::Worth).await == Moved::Yes)
@@ -141,8 +141,8 @@ impl Reclaimer {
         moved
     }
 
-    /// What a region holds that is to be emptied. Unless the others are all younger, all of it must be
-    /// read: a tombstone that is lost with it would bring back what it hides in them.
+    /// What a victim holds. Unless all other regions are newer, all of it must be readable: a lost
+    /// tombstone would bring back entries in them.
     pub(in crate::store) async fn contents_to_empty(
         &self,
         region: u32,
@@ -170,9 +170,9 @@ impl Reclaimer {
         self.store.shared.catalog.resident.remove(place);
     }
 
-    /// Words may point to slots that a damaged region no longer names: find them the long way, a few
-    /// shards at a time, since the index may be large. No word into the region comes meanwhile:
-    /// nothing is written to it, and only what is written gets a word.
+    /// Removes index entries that point to slots that a damaged region no longer names. Searches the
+    /// whole index, a few shards at a time. No new ones come: only an append adds an index entry, and
+    /// nothing is appended to this region.
     pub(in crate::store) async fn sweep_if_left(&self, region: u32) {
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
@@ -189,8 +189,7 @@ impl Reclaimer {
         assert_eq!(row.live(), 0, "no index word points into a region that is freed");
     }
 
-    /// Copies the tombstones whose victims may still be on the device to the open region; true
-    /// if there were any.
+    /// Copies the tombstones that may still be needed to the open region; true if there were any.
     pub(in crate::store) fn carry_kills(
         &self,
         region: u32,
@@ -209,7 +208,7 @@ impl Reclaimer {
             let mut transaction = Transaction::begin(&self.store);
             let log = transaction.log();
             if in_purges {
-                // Never to the other log: the two copies must not meet in one region.
+                // Each log keeps its own: the two copies must not meet in one region.
                 log.reserve_purges(batch.len(), Appender::Reclaim, now).map_err(no_room)?;
                 log.append_purges(batch);
             } else {
@@ -222,12 +221,12 @@ impl Reclaimer {
         Ok(!needed.is_empty())
     }
 
-    /// Frees a region that nothing points into: durably, so that nothing in it comes back.
+    /// Frees a region to which no index entry points; durably, so that nothing in it comes back.
     pub(in crate::store) async fn free(&self, region: u32) -> Result<(), StoreError> {
         let shared = &*self.store.shared;
         let generation = shared.log.lock().draw();
         let row = shared.catalog.regions.on_device(region);
-        // The life ends in memory first: readers with an old word look the key up again.
+        // First in memory: readers with an old index entry look the key up again.
         shared.catalog.regions.begin_life(region, generation, RegionState::Reclaiming);
         let header = RegionHeader {
             generation,
@@ -242,14 +241,14 @@ impl Reclaimer {
             (log.region_header_block(region, &header), log.note_modified())
         };
         shared.device.write(start, vec![block]).await?;
-        // The trailer goes too, so that one damaged block cannot bring the region back.
+        // Erases the trailer too, so that one damaged block cannot bring the region back.
         let alignment = shared.layout.alignment;
         let align = shared.device.geometry().memory_alignment.max(alignment);
         let blank = AlignedBuf::zeroed(alignment as usize, align as usize);
         let end = start + shared.layout.region_size - u64::from(alignment);
         shared.device.write(end, vec![WriteSlice::whole(Arc::new(blank))]).await?;
-        // By the flusher: were a flush of reclaim's own to fail, what the flusher wrote before it
-        // would be lost too, and its next flush would not tell.
+        // The flusher does it: if a flush here failed, earlier writes of the flusher might be lost, and
+        // its own next flush would not fail.
         let ticket = shared.log.lock().note_modified();
         self.store.flush_through(ticket).await?;
         if shared.durability.failed.load(Ordering::Acquire) >= begun {
@@ -281,21 +280,20 @@ impl Reclaimer {
     }
 }
 
-/// Shards of the index swept without letting others run: well below a millisecond with 50 million words.
+/// Shards of the index swept before yielding: well below a millisecond with 50 million entries.
 pub(in crate::store) const SWEEP_SHARDS: usize = 16;
 
-/// How long a region that could not be reclaimed is set aside, the first time and at most. It may
-/// hold entries that the index has no more: until it is free every change leaves a tombstone.
+/// First and longest time for which a region is left alone after a failure. It may hold entries that
+/// the index lacks: until it is free, every change leaves a tombstone.
 pub(in crate::store) const SET_ASIDE: [Duration; 2] =
     [Duration::from_secs(60), Duration::from_secs(3600)];
 
-/// Whether a region could not be reclaimed because it could not be read, and nothing in it was lost by
-/// the attempt.
+/// Whether reclaim failed because the region could not be read: then nothing in it was lost.
 pub(in crate::store) fn is_unreadable(error: &StoreError) -> bool {
     matches!(error, StoreError::Device(error) if error.operation == "read")
 }
 
-/// Why tombstones could not be carried on.
+/// The error for tombstones that found no room.
 pub(in crate::store) fn no_room(why: NoRoom) -> StoreError {
     match why {
         NoRoom::Epoch => StoreError::Busy("no sequences until the next epoch is durable"),
@@ -303,12 +301,12 @@ pub(in crate::store) fn no_room(why: NoRoom) -> StoreError {
     }
 }
 
-/// Whether the device is to blame. What only has no room now is as good as before.
+/// Whether the device is to blame. A mere lack of room leaves the region as good as before.
 pub(in crate::store) fn is_of_device(error: &StoreError) -> bool {
     matches!(error, StoreError::Device(_) | StoreError::NotDurable)
 }
 
-/// How long a region is set aside after so many failures before this one.
+/// How long to leave a region alone after this many earlier failures.
 pub(in crate::store) fn pause(failures: u32) -> Duration {
     SET_ASIDE[0].saturating_mul(1 << failures.min(16)).min(SET_ASIDE[1])
 }

@@ -1,5 +1,5 @@
-//! Making room: empties a region and frees it, one region a call. Owns the order in which that
-//! is done; which region it is, `victim` says.
+//! Makes room: empties and frees one region a call. Owns the order of the steps; `victim` chooses the
+//! region.
 
 pub(super) mod drop_slices;
 pub(super) mod freeing;
@@ -18,7 +18,7 @@ use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::region::state::RegionState;
 
 impl Reclaimer {
-    /// Keeps free regions ahead of the writers until the store is closed.
+    /// Keeps some regions free until the store is closed.
     pub async fn run(mut self) {
         loop {
             self.store.shared.signals.wake_reclaimer.notified().await;
@@ -43,7 +43,7 @@ impl Reclaimer {
         }
     }
 
-    /// Whether a region waits to be emptied of which it is not known that it cannot be.
+    /// Whether a region waits that may be emptied, as far as is known.
     fn has_untried_region(&self) -> bool {
         let now = self.store.shared.clock.now();
         self.store.shared.catalog.regions.ranked(|ranking| ranking.has_untried(now))
@@ -51,7 +51,7 @@ impl Reclaimer {
 
     async fn reclaim_one(&mut self) -> Result<bool, StoreError> {
         if !self.store.shared.is_recovered()
-            // In vain it would drop what can still be read.
+            // Emptying would fail and evict entries that can still be read.
             || self.store.shared.durability.health.is_refusing()
             || self.store.shared.log.lock().check_epoch(Appender::Reclaim).is_err()
             || (!self.store.shared.log.lock().is_short_of_regions() && !self.has_condemned())
@@ -74,7 +74,7 @@ impl Reclaimer {
         let was_in_need = self.is_in_need();
         let Some(victim) = self.pick_victim().await else { return Ok(false) };
         match self.try_to_free(victim, RegionState::Sealed).await {
-            // The last free region went for it: the next victim is the one with the least to carry.
+            // It took the last free region: try the victim with the least to move.
             Err(StoreError::Busy(_)) if self.is_in_need() && !was_in_need => {}
             Err(StoreError::Busy(why)) => self.make_room_otherwise(why).await?,
             freed => freed?,
@@ -82,8 +82,7 @@ impl Reclaimer {
         Ok(true)
     }
 
-    /// Whether a region waits to be emptied because it is damaged. One that cannot be emptied waits
-    /// until it is its turn among the others.
+    /// Whether a damaged region waits to be emptied. One that cannot be emptied waits for its turn.
     fn has_condemned(&self) -> bool {
         let now = self.store.shared.clock.now();
         self.store.shared.catalog.regions.ranked(|ranking| ranking.has_condemned(now))

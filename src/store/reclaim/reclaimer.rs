@@ -1,18 +1,18 @@
-//! The background work that keeps regions free. Owns its state; what it does is in the other files here.
+//! The background task that keeps regions free. Owns its state; the other files here have its work.
 
 use crate::store::shared::Store;
 
 /// Keeps regions of a store free.
 pub(in crate::store) struct Reclaimer {
     pub(super) store: Store,
-    /// Where it looks for regions that are not in use.
+    /// Finds regions that are not in use.
     pub(super) hand: Hand,
 }
 
-/// How far the round through the regions is, from older to newer ones.
+/// Progress of the round through the regions, from oldest to newest.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Hand {
-    /// Regions found since the round began.
+    /// Victims found in this round.
     pub(in crate::store) found: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Writing an entry again that outlives its region. Owns the checks that it still is what it was when
-//! it was read, under the locks of its publication.
+//! Re-inserts an entry that outlives its region. Owns the checks, under the locks of its publication,
+//! that the entry did not change since it was read.
 
 use crate::format::FooterRecord;
 use crate::planted::{self, Bug};
@@ -18,22 +18,22 @@ use crate::store::place::Place;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::transaction::Transaction;
 
-/// Attempts to write a slice or head again that is not to be lost, while others change its region.
+/// Attempts to move a claimed slice or head while its region is being changed.
 const MOVES_MAX: usize = 64;
 
-/// Why an entry is to be written again.
+/// Why an entry is re-inserted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Reason {
-    /// It was hit, or little is alive: as far as reclaim's share allows it.
+    /// It was hit, or little else is alive: allowed within reclaim's credit.
     Worth,
-    /// It is a slice or head that is not to be lost.
+    /// It is a claimed slice or head.
     Claimed {
-        /// Of an object just stored, too.
+        /// Also if its object was just stored, not only while it is being stored.
         just_stored: bool,
     },
 }
 
-/// What became of an entry that was to be written again.
+/// Result of a re-insertion.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Moved {
     Yes,
@@ -45,7 +45,7 @@ pub(in crate::store) enum Moved {
 }
 
 impl Reclaimer {
-    /// Writes a slice or head again that is not to be lost; false if it is none, or cannot be.
+    /// Moves a claimed slice or head; false if it is not claimed, or cannot be moved.
     pub(in crate::store) async fn move_claimed(
         &self,
         record: &FooterRecord,
@@ -77,17 +77,17 @@ impl Reclaimer {
         false
     }
 
-    /// Whether an entry is of an object that lost a slice or its head.
+    /// Whether an entry belongs to an object that lost a slice or its head.
     fn is_of_broken(&self, entry: &Entry) -> bool {
         let object = entry.large_object();
         object.is_some_and(|object| self.store.shared.large.claims.lock().is_broken(object))
     }
 
-    /// Whether a slice or head is one that is not to be lost.
+    /// Whether a slice or head is claimed.
     fn is_claimed(&self, entry: &Entry, just_stored: bool) -> bool {
         let Some(object) = entry.large_object() else { return false };
         match self.store.shared.large.claims.lock().claim(object) {
-            // Its object may have ended before it is whole; that is for its store to find out.
+            // The object may expire before it is whole; that is for its store to find out.
             Some(Claim::UnderWay) => {
                 entry.sequence() >= self.store.shared.purge_floor()
                     && !planted::is(Bug::EvictStoresUnderWay)
@@ -118,7 +118,7 @@ impl Reclaimer {
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
         let transaction = Transaction::begin(&self.store);
-        // Under the lock under which a purge of everything sets its floor.
+        // Under the same lock a purge of everything sets its floor.
         let wanted = match reason {
             Reason::Worth => self.store.is_live(&entry) && !self.is_of_broken(&entry),
             Reason::Claimed { just_stored } => self.is_claimed(&entry, just_stored),
@@ -126,7 +126,7 @@ impl Reclaimer {
         if !wanted {
             return Moved::No;
         }
-        // Its word is still there, but a change killed it unseen: moved, it would be newer than that.
+        // A change killed the entry unseen: re-inserted, it would be newer than that change.
         if self.store.was_killed_unseen(record.key_hash, &entry) {
             return Moved::No;
         }

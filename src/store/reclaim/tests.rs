@@ -1,4 +1,4 @@
-//! Emptying a region where that fails half way: what it held is as it was.
+//! Emptying fails half way: the region's contents must be as before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::store::shared::Store;
 const REGION: u64 = 256 << 10;
 const START: Timestamp = Timestamp(1_000_000);
 
-/// An empty store of ten regions that are emptied by the test only.
+/// An empty store of ten regions that only the test empties.
 fn open() -> (Runtime, SimDevice, Store) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -52,8 +52,7 @@ async fn has(store: &Store, key: &str) -> bool {
     store.lookup(key.as_bytes(), Stale::Refuse).await.is_some()
 }
 
-/// "key" in one region and a newer version of it in the next one, both complete on the device; the
-/// second region.
+/// Stores "key" in one region and a newer version in the next, both sealed; gives the second region.
 async fn overwritten(store: &Store) -> u32 {
     put(store, "key", 100).await;
     for n in 0..5 {

@@ -1,5 +1,5 @@
-//! Reading what every region holds, from footers or slots. Owns how much is read at a time and on
-//! which thread it is taken apart; which version wins is settled later.
+//! Reads what every region holds, from footers or slots. Owns how much is read at a time and on which
+//! thread it is decoded; which version wins is settled later.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,21 +27,21 @@ use crate::store::recovery::work::Recovery;
 use crate::store::region::reader::{Contents, Effort, RawFooter, is_possible};
 use crate::store::region::state::RegionState;
 
-/// Memory of footers being read and taken apart, in KiB; one that is longer takes all of it.
+/// Memory for footers being read and decoded, in KiB; a longer footer takes all of it.
 const FOOTERS_KIB_MAX: u32 = 32 << 10;
-/// A footer of at most this many records is taken apart at once: a thread costs more.
+/// A footer of at most this many records is decoded without an extra thread, which would cost more.
 const INLINE_RECORDS_MAX: u32 = 4096;
 
-/// Unreadable regions that the log names one by one; of more it gives the number.
+/// Most unreadable regions that are logged one by one; the rest is only counted.
 const UNREADABLE_NAMED_MAX: u64 = 5;
 
-/// What is known of all regions.
+/// Result of reading all regions.
 pub(super) struct Gathered {
     pub parts: Arc<Parts>,
     pub incomplete: Incomplete,
 }
 
-/// What the readers of single regions share.
+/// Shared by the readers of single regions.
 struct Gathering {
     parts: Arc<Parts>,
     memory: Semaphore,
@@ -51,7 +51,7 @@ struct Gathering {
     unreadable: AtomicU64,
 }
 
-/// What is needed to take a footer apart, on any thread.
+/// What decoding a footer needs, on any thread.
 #[derive(Clone, Copy)]
 struct Region {
     number: u32,
@@ -61,17 +61,17 @@ struct Region {
     now: Timestamp,
 }
 
-/// What is kept of a footer once its records are in the parts.
+/// What is kept of a footer after its records are in the parts.
 #[derive(Default)]
 struct Summary {
     keep_until: Timestamp,
-    /// The latest end of an entry that has expired.
+    /// The latest end of an expired entry.
     forgotten_until: Timestamp,
     kills: usize,
 }
 
 impl Recovery {
-    /// Learns what every region holds that may hold anything. Ends early if the store stops.
+    /// Reads what every region holds that may hold anything. Ends early if the store stops.
     pub(super) async fn gather(&self, threads: usize) -> Gathered {
         let progress = &self.store.shared.recovery.progress;
         let gathering = Gathering {
@@ -112,8 +112,8 @@ impl Recovery {
         Gathered { parts: gathering.parts, incomplete: Incomplete { unsealed, headerless } }
     }
 
-    /// Learns what a region holds, by its footer or else by its header and slots; gives the footer
-    /// that it should have.
+    /// Reads what a region holds, from its footer, else from header and slots; gives the footer to
+    /// write if one is missing.
     async fn gather_region(&self, region: u32, gathering: &Gathering) -> (u32, Option<Footer>) {
         let row = self.store.shared.catalog.regions.on_device(region);
         let mut by_header = row.generation();
@@ -148,7 +148,7 @@ impl Recovery {
         let is_headerless = row.generation() > *by_header;
         let unsealed = match found {
             Ok(true) => None,
-            // Without a header the slots alone would leave too much in doubt.
+            // Without a header too, the slots alone would leave too much in doubt.
             Err(error) if *by_header == Sequence(0) || is_headerless => return Err(error),
             Ok(false) if row.generation() == Sequence(0) && !self.find_header(region).await? => {
                 return Ok(None);
@@ -162,15 +162,14 @@ impl Recovery {
                 self.gather_contents(region, contents, gathering)
             }
         };
-        // The header of one that could not be read whole is written with its next life.
+        // For a region not read whole, reuse writes a new header.
         if is_headerless && !row.is_unread() {
             gathering.headerless.lock().push(region);
         }
         Ok(unsealed)
     }
 
-    /// Looks again at a header that could not be read at open, or made no sense; false if there is
-    /// nothing in the region.
+    /// Retries a header that was unreadable or damaged at open; false if the region holds nothing.
     async fn find_header(&self, region: u32) -> Result<bool, DeviceError> {
         let start = self.store.shared.layout.region_offset(region);
         let bytes =
@@ -186,12 +185,12 @@ impl Recovery {
         Ok(false)
     }
 
-    /// Notes that entries that ended by `until` get no word.
+    /// Notes that entries that ended by `until` get no index entry.
     fn forgot(&self, until: Timestamp) {
         self.store.shared.ages.forgotten_until.fetch_max(until.0, Ordering::AcqRel);
     }
 
-    /// False if there is no sound footer of the present life or a later one.
+    /// False if there is no sound footer of the present or a later generation.
     async fn gather_footer(&self, number: u32, gathering: &Gathering) -> Result<bool, DeviceError> {
         let row = self.store.shared.catalog.regions.on_device(number);
         let reader = self.store.reader();
@@ -226,9 +225,8 @@ impl Recovery {
         Ok(true)
     }
 
-    /// Takes the word of a sound trailer for a life that the header does not tell of. Footers are
-    /// written after headers, so the header was damaged since; whether anything was touched in that
-    /// life nobody knows any more.
+    /// Takes the generation from a sound trailer if the header does not have it. Footers are written
+    /// after headers, so the header was damaged later; whether an entry was touched is unknown.
     fn begin_life_by_trailer(&self, number: u32, trailer: &Trailer) {
         take_header(&self.store.shared.catalog.regions, number, &header_by(trailer));
     }
@@ -256,7 +254,8 @@ impl Recovery {
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
         row.add_kills(footer.all_kills().count());
         if let Some(error) = contents.hole {
-            // A footer would make the loss permanent: the blocks may be readable again later.
+            // Write no footer, which would make the loss permanent: the blocks may become readable
+            // again.
             let error = &error as &dyn std::error::Error;
             tracing::error!(region = number, error, "a part of a region is unreadable");
             self.store.shared.log.lock().note_unindexed(number);
@@ -269,7 +268,7 @@ impl Recovery {
     }
 }
 
-/// Takes a footer apart, on a thread of its own if it is long.
+/// Decodes a footer, on a thread of its own if it is long.
 async fn take_footer(
     region: Region,
     raw: RawFooter,
@@ -285,7 +284,7 @@ async fn take_footer(
 }
 
 impl Region {
-    /// Adds what a footer says to the parts; nothing if any of it cannot be.
+    /// Adds a footer's versions to the parts; adds none if any record is impossible.
     fn take_apart(
         &self,
         raw: &RawFooter,

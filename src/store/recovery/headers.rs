@@ -1,5 +1,5 @@
-//! The region headers. Owns what they alone say of each region; until a region's header was looked at
-//! nobody knows what is in it, and it is neither free nor to be emptied.
+//! Reads the region headers. Owns what a header alone says of its region. Until it is read, the region
+//! counts neither as free nor as one to be emptied.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use crate::store::recovery::work::Recovery;
 use crate::store::region::state::RegionState;
 use crate::store::region::table::RegionTable;
 
-/// Headers read at the same time, in the order of the device: small and far apart, so a slow disk has many
-/// to choose the nearest from.
+/// Headers read at the same time, in device order: they are small and far apart, so a slow disk can
+/// choose the nearest.
 const PARALLEL: usize = 256;
 
-/// How long the read of a header lasts before it counts as failed: others wait behind it on a slow disk.
+/// Longest read of a header before it counts as failed: on a slow disk others wait behind it.
 const HEADER_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The regions whose headers say that they hold no entries.
+/// Regions that hold no entries according to their headers.
 #[derive(Default)]
 pub(super) struct Vacant {
     /// All of them.
     pub free: Vec<u32>,
-    /// Those that hold part of an index snapshot, of whatever epoch.
+    /// Those that hold a part of an index snapshot, of any epoch.
     pub snapshots: Vec<u32>,
 }
 
 impl Recovery {
-    /// Fills the region table from the region headers. Those that are vacant are not given out yet: they
-    /// may hold a snapshot. Ends early if the store stops.
+    /// Fills the region table from the region headers. Does not release vacant regions yet, as they may
+    /// hold a snapshot. Ends early if the store stops.
     pub(super) async fn read_region_headers(&self) -> Vacant {
         let progress = &self.store.shared.recovery.progress;
         let mut waiting = 0..self.store.shared.layout.region_count;
@@ -47,11 +47,11 @@ impl Recovery {
                 reading.push(self.read_region_header(region));
             }
             let Some((region, header)) = reading.next().await else { break };
-            // Blank, damaged or unreadable: the footer will tell.
+            // Else blank, damaged or unreadable: the footer decides.
             if let Some(header) = header {
                 self.store.shared.clock.anchor(header.stamp);
                 {
-                    // What a failed write says of all regions is said under this lock.
+                    // A failed write flags all regions under this lock too.
                     let _log = self.store.shared.log.lock();
                     take_header(&self.store.shared.catalog.regions, region, &header);
                 }
@@ -68,7 +68,7 @@ impl Recovery {
                 tokio::task::yield_now().await;
             }
         }
-        // They came in the order of the reads; a new device is filled from its start.
+        // They were found in the order of reads; fill a new device from its start.
         vacant.free.sort_unstable();
         vacant.snapshots.sort_unstable();
         vacant
@@ -79,7 +79,7 @@ impl Recovery {
         let range = start..start + REGION_HEADER_LEN as u64;
         for _ in 0..READ_ATTEMPTS {
             let read = self.store.shared.device.read_exact(range.clone());
-            // A disk tries again by itself for as long as it likes; one bad spot holds up all others.
+            // A disk may retry as long as it likes; one bad spot must not hold up all others.
             if let Ok(Ok(bytes)) = tokio::time::timeout(HEADER_WAIT_MAX, read).await {
                 return (region, RegionHeader::decode(&bytes, self.store.shared.uuid, region).ok());
             }
@@ -91,7 +91,7 @@ impl Recovery {
     }
 }
 
-/// Takes a header's word for the life that a region is in.
+/// Takes a region's generation and state from its header.
 pub(super) fn take_header(regions: &RegionTable, region: u32, header: &RegionHeader) {
     let state = match header.region_use {
         RegionUse::Log => RegionState::Unknown,
@@ -102,7 +102,7 @@ pub(super) fn take_header(regions: &RegionTable, region: u32, header: &RegionHea
     let end = Sequence::first_of(header.generation.epoch().saturating_add(1));
     regions.on_device(region).set_log(header.log, end);
     if header.log == LogKind::Purges {
-        // What failed before this was known said that it may hold entries.
+        // A failure before this point noted it as unindexed.
         regions.note_indexed(region);
     }
     if header.touched {
@@ -110,7 +110,7 @@ pub(super) fn take_header(regions: &RegionTable, region: u32, header: &RegionHea
     }
 }
 
-/// The header of the life that a sound trailer tells of. Whether anything was touched in it nobody knows.
+/// A header with the generation of a sound trailer. Whether entries were touched is unknown: assume so.
 pub(super) fn header_by(trailer: &Trailer) -> RegionHeader {
     RegionHeader {
         generation: trailer.generation,

@@ -1,5 +1,5 @@
-//! Putting what recovery found into the index. Owns the order against changes that go on meanwhile:
-//! a key that was changed since the start keeps what it has.
+//! Puts what recovery found into the index. Owns the order against concurrent changes: a key changed
+//! since the start keeps what the change gave it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,12 @@ use crate::store::recovery::versions::{Parts, Version, settle};
 use crate::store::recovery::work::Recovery;
 use crate::store::shared::Store;
 
-/// Words put into the index while changes of their keys wait.
+/// Entries put into the index in one go, while changes of their keys wait.
 const BATCH: usize = 4096;
-/// With at most this many versions the work is done at once: threads cost more.
+/// At most this many versions are merged without extra threads: they would cost more.
 const INLINE_VERSIONS_MAX: u64 = 64 << 10;
 
-/// What all threads that merge share.
+/// Shared by all threads that merge.
 struct Merging {
     store: Store,
     parts: Arc<Parts>,
@@ -29,8 +29,8 @@ struct Merging {
 }
 
 impl Recovery {
-    /// Puts the newest version of each key into the index, unless the key was changed since the
-    /// device was opened; gives their number, or `None` if the store stopped meanwhile.
+    /// Puts the newest version of each key into the index, unless the key was changed since the device
+    /// was opened; gives the number of entries, or `None` if the store stopped meanwhile.
     pub(super) async fn merge(&self, parts: Arc<Parts>, threads: usize) -> Option<u64> {
         let progress = &self.store.shared.recovery.progress;
         progress.parts_total.store(parts.count() as u64, Ordering::Relaxed);
@@ -50,7 +50,7 @@ impl Recovery {
             if few {
                 merged += merging.merge_next();
             } else {
-                // A few parts for each thread at a time, to look up in between.
+                // A few parts for each thread at a time, to check for a stop in between.
                 let work = (0..threads).map(|_| {
                     let merging = Arc::clone(&merging);
                     on_thread(&limit, move || (0..4).map(|_| merging.merge_next()).sum::<u64>())
@@ -64,7 +64,7 @@ impl Recovery {
         }
         progress.scratch_peak_bytes.store(parts.peak_bytes(), Ordering::Relaxed);
         if !few {
-            // The allocator would keep it for ever.
+            // The allocator would keep this memory for ever.
             on_thread(&limit, release_freed_memory).await?;
         }
         Some(merged)
@@ -72,7 +72,7 @@ impl Recovery {
 }
 
 impl Merging {
-    /// Merges one more part, if there is one.
+    /// Merges the next part, if there is one.
     fn merge_next(&self) -> u64 {
         let part = self.next.fetch_add(1, Ordering::Relaxed);
         if part >= self.parts.count() {
@@ -86,14 +86,14 @@ impl Merging {
             let batches = versions.chunk_by(same_shard).flat_map(|shard| shard.chunks(BATCH));
             batches.map(|batch| self.merge_batch(part, batch)).sum()
         });
-        // What is changed from here on finds the words of this part.
+        // Later changes find the entries of this part in the index.
         *self.store.shared.recovery.changed.part(part) = None;
         self.store.shared.recovery.progress.parts_done.fetch_add(1, Ordering::Relaxed);
         merged
     }
 
-    /// A version that is alive gets no index entry, as another key has the same hash: what holds it may
-    /// hide older versions of changed keys.
+    /// Notes the region of a live version that gets no index entry, because another key has the same
+    /// hash: a later change of its key would not find it.
     fn drop_undead(&self, version: &Version) {
         let shared = &*self.store.shared;
         if let Some(location) = version.location()
@@ -104,7 +104,7 @@ impl Merging {
         }
     }
 
-    /// Merges versions of keys of one shard.
+    /// Merges versions of one shard.
     fn merge_batch(&self, part: usize, batch: &[Version]) -> u64 {
         let Some(shard) = batch.first().map(|version| Index::shard_of(version.key_hash)) else {
             return 0;
@@ -127,7 +127,7 @@ impl Merging {
             shared.catalog.regions.on_device(region).add_live(class.len_max());
             words.push(Fresh { key_hash: version.key_hash, location, class });
         }
-        // Changes of this part's keys wait for the lock of what is changed until the words are in.
+        // Changes of this part's keys wait for this lock until the entries are in the index.
         shared.catalog.index.insert_many(shard, &words);
         drop(changed);
         words.len() as u64
@@ -150,7 +150,7 @@ mod tests {
     use crate::store::ram_tier::NotResident;
     use crate::store::recovery::versions::part_of;
 
-    /// Or the change of a purge finds no word, and the word of what it purged comes behind it.
+    /// Otherwise a purge could find no index entry, and the merge then add the one it purged.
     #[test]
     fn a_change_waits_from_the_look_at_what_is_changed_until_the_words_are_in() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -178,7 +178,7 @@ mod tests {
         let (part, parts) = (part_of(key_hash), Arc::new(parts));
         let merging = Merging { store: store.clone(), parts, next: part.into() };
         thread::scope(|threads| {
-            // The merge comes as far as the index.
+            // The merge reaches the index, and blocks.
             let bucket = store.shared.catalog.lock(key_hash);
             threads.spawn(|| assert_eq!(merging.merge_next(), 1));
             while store.shared.catalog.regions.on_device(2).live() == 0 {

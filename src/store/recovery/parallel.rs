@@ -1,23 +1,23 @@
-//! How recovery uses the device and the cores at the same time. Owns the limits.
+//! How much recovery reads and computes in parallel. Owns the limits.
 
 use tokio::sync::Semaphore;
 
 /// Regions whose footers are read at the same time.
 pub(in crate::store) const PARALLEL: usize = 32;
 
-/// Attempts to read what recovery needs before a region is left alone.
+/// Attempts to read what recovery needs of a region before leaving it alone.
 pub(in crate::store) const READ_ATTEMPTS: usize = 3;
 
-/// Threads that take footers apart and fill the index; never more than the processor has cores.
+/// Most threads that decode footers and fill the index; also limited by the number of cores.
 pub(in crate::store) const THREADS_MAX: usize = 8;
 
-/// Threads to use, given what the process may run on.
+/// Number of threads to use on this machine.
 pub(in crate::store) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }
 
-/// Does work on a thread of its own, at most as many at a time as `limit` has permits; `None` if
-/// the runtime ends. A panic goes on here.
+/// Runs work on a thread of its own; at most as many at a time as `limit` has permits. `None` if the
+/// runtime ends. Passes on a panic.
 pub(in crate::store) async fn on_thread<T: Send + 'static>(
     limit: &Semaphore,
     work: impl FnOnce() -> T + Send + 'static,

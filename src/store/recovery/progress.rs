@@ -1,10 +1,10 @@
-//! How far recovery has come. Plain atomics; whoever shows them gives them names.
+//! Progress of recovery. Plain atomics; the metrics layer names them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Stopwatch;
 
-/// How far recovery is, as it goes on.
+/// Progress of recovery, updated as it goes.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Progress {
     pub headers_total: AtomicU64,
@@ -17,7 +17,7 @@ pub(in crate::store) struct Progress {
     pub scratch_peak_bytes: AtomicU64,
 }
 
-/// How far recovery is at one moment.
+/// Progress of recovery at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryStats {
     /// Region headers to be read.
@@ -28,13 +28,13 @@ pub struct RecoveryStats {
     pub regions_total: u64,
     /// Regions whose contents are known.
     pub regions_done: u64,
-    /// Steps in which what was found goes to the index; 0 before they are known.
+    /// Steps of merging into the index; 0 before their number is known.
     pub parts_total: u64,
-    /// Steps that are done.
+    /// Steps done.
     pub parts_done: u64,
     /// Versions of entries and tombstones found so far.
     pub found: u64,
-    /// Most bytes of memory that recovery took for what it found.
+    /// Most bytes of memory taken for versions.
     pub scratch_peak_bytes: u64,
 }
 
@@ -55,7 +55,7 @@ impl Progress {
 }
 
 impl RecoveryStats {
-    /// That of a recovery with nothing left to do.
+    /// The progress of a completed recovery.
     #[must_use]
     pub fn complete() -> RecoveryStats {
         RecoveryStats {
@@ -69,8 +69,8 @@ impl RecoveryStats {
         }
     }
 
-    /// The part of the work that is done, 0 to 1: headers count a tenth, what else is read four
-    /// tenths, the index half.
+    /// Share of the work that is done, 0 to 1: headers count a tenth, other reads four tenths, the
+    /// index half.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
     pub fn ratio(&self) -> f64 {
@@ -82,7 +82,7 @@ impl RecoveryStats {
     }
 }
 
-/// Says in the log how far recovery is, once a second at most.
+/// Logs progress, once a second at most.
 pub(super) struct ProgressLog {
     watch: Stopwatch,
     said_secs: u64,

@@ -1,5 +1,5 @@
-//! Finding the superblock that counts, and repairing the other copy. Owns what makes a device
-//! impossible to open.
+//! Finds the superblock that counts, and repairs the other copy. Owns the reasons why a device cannot
+//! be opened.
 
 use crate::device::{Device, DeviceError};
 use crate::format::{
@@ -21,17 +21,17 @@ pub enum OpenError {
         "both superblock copies are damaged ({0}): the device is not touched; `rawcached format --force` starts over"
     )]
     Damaged(Damage),
-    /// A superblock copy is sound, and this program cannot tell what the device holds.
+    /// A superblock copy is sound, but this program cannot tell what the device holds.
     #[error(
         "the device is of another version of rawcached ({0}): start one that knows it; `rawcached format --force` starts over"
     )]
     Newer(Damage),
-    /// The device uses what only a newer program may change.
+    /// The device uses features that let this program only read it.
     #[error(
         "this version of rawcached can inspect the device and not serve it ({0}): start a newer one"
     )]
     ReadOnly(FeatureNames),
-    /// The device ends before the store does.
+    /// The device is shorter than when it was formatted.
     #[error(
         "the device has {actual} bytes but was formatted with {expected}: it is truncated or another device"
     )]
@@ -41,7 +41,7 @@ pub enum OpenError {
         /// Bytes it was formatted with.
         expected: u64,
     },
-    /// The device needs a larger alignment than it was formatted for.
+    /// The device needs a larger alignment than it was formatted with.
     #[error(
         "the device needs {needed}-byte alignment but was formatted with {formatted}: format it again"
     )]
@@ -51,12 +51,12 @@ pub enum OpenError {
         /// What it was formatted with.
         formatted: u32,
     },
-    /// Every epoch was used: there are no sequence numbers left.
+    /// Every epoch was used: no sequence numbers are left.
     #[error(
         "the store was started four thousand million times and has no sequence numbers left: format it again"
     )]
     WornOut,
-    /// A setting makes no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Range(#[from] ZeroRangeOption),
     /// The device failed.
@@ -64,11 +64,11 @@ pub enum OpenError {
     Device(#[from] DeviceError),
 }
 
-/// What the superblock copies said.
+/// Result of reading the superblock copies.
 pub struct Superblocks {
     /// The one that counts.
     pub best: Superblock,
-    /// Per copy, why it cannot be used, if so.
+    /// For each copy, why it cannot be used, if so.
     pub damage: [Option<Damage>; 2],
     /// Whether a copy is damaged or older than the other.
     pub needs_repair: bool,
@@ -83,11 +83,11 @@ pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError>
     let first = read_superblock(device, 0, true).await?;
     let second_at = match &first {
         Ok(superblock) => superblock.layout.superblock_offsets()[1],
-        // The device may have grown, or only a part of it be used.
+        // Normal: the device may have grown, or be used in part.
         Err(_) => Layout::second_superblock_offset(read_locator(device).await.unwrap_or(size)),
     };
     let second = read_superblock(device, second_at, first.is_ok()).await?;
-    // Also where the other copy can be used: it may be of before what this one says.
+    // Even if the other copy can be used: it may be older than this one.
     for copy in [&first, &second] {
         if let Err(damage @ (Damage::Version(_) | Damage::Feature(_))) = copy {
             return Err(OpenError::Newer(*damage));
@@ -118,7 +118,8 @@ pub async fn read_superblocks(device: &Device) -> Result<Superblocks, OpenError>
     Ok(Superblocks { best, damage: [first.err(), second.err()], needs_repair })
 }
 
-/// The bytes used of the device, if what is behind the first superblock copy says so.
+/// The size that the store uses of the device, if the locator behind the first superblock copy is
+/// sound.
 async fn read_locator(device: &Device) -> Option<u64> {
     let bytes =
         device.read_exact(LOCATOR_OFFSET..LOCATOR_OFFSET + LOCATOR_LEN as u64).await.ok()?;
@@ -137,7 +138,7 @@ async fn read_superblock(
     }
     match device.read_exact(offset..offset + SUPERBLOCK_LEN as u64).await {
         Ok(bytes) => Ok(Superblock::decode(&bytes)),
-        // One copy in a bad sector is what the other copy is for.
+        // The other copy exists for the case that this one is in a bad sector.
         Err(error) if is_spare => {
             tracing::warn!(error = &error as &dyn std::error::Error, "superblock copy unreadable");
             Ok(Err(Damage::Short))
@@ -147,7 +148,7 @@ async fn read_superblock(
 }
 
 impl Superblocks {
-    /// How each copy is, for people.
+    /// The state of each copy, for messages.
     #[must_use]
     pub fn states(&self) -> [String; 2] {
         let state = |damage: &Option<Damage>| {
@@ -157,7 +158,7 @@ impl Superblocks {
     }
 }
 
-/// Reads superblocks, repairs a bad copy, and says so.
+/// Reads superblocks, repairs a bad copy, and logs it.
 pub(in crate::store) async fn open_superblock(
     device: &Device,
 ) -> Result<(Superblock, bool), OpenError> {
@@ -178,8 +179,8 @@ pub(in crate::store) async fn open_superblock(
     Ok((found.best, found.needs_repair))
 }
 
-/// The store keeps the size that it was formatted with. That there is more is said where it would make
-/// a region.
+/// A store keeps the size that it was formatted with. Logs unused space if there is enough for a
+/// region.
 fn tell_of_growth(device: &Device, superblock: &Superblock) {
     let (used, size) = (superblock.layout.device_size, device.geometry().size);
     if size.saturating_sub(used) >= superblock.layout.region_size {

@@ -1,5 +1,5 @@
-//! Versions of keys as recovery gathers them, 24 bytes each. Owns which version of a key wins and
-//! the memory they are kept in until that is settled; knows no device.
+//! Versions of keys as recovery gathers them, 24 bytes each. Owns which version of a key wins, and the
+//! memory of all until then; knows no device.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,14 +9,14 @@ use crate::clock::Timestamp;
 use crate::format::{FooterRecord, GRANULE, Kill, Sequence};
 use crate::store::index::word::{LOCATION_BITS, Location, SLOT_LEN_MAX, SizeClass};
 
-/// Versions in one piece of memory of a part, once the part is that large.
+/// Versions in one chunk of memory of a part, once the part is that large.
 const CHUNK_LEN_MAX: usize = 1024;
 const CHUNK_LEN_MIN: usize = 8;
 /// Versions sorted to their parts at a time.
 const TILE_LEN: usize = 4096;
 const VERSION_LEN: usize = size_of::<Version>();
-/// Parts that versions are gathered in, each settled on its own. All keys of an index shard are in
-/// one part: both go by the low bits of the hash, and the index has at least as many shards.
+/// Parts into which versions are divided; each is settled on its own. All keys of an index shard are in
+/// one part: both use the low hash bits, and the index has at least as many shards.
 pub(super) const PARTS: usize = 256;
 /// Sorting by the hash rotated by this many bits brings the keys of one index shard together.
 const SHARD_BITS: u32 = 12;
@@ -31,8 +31,8 @@ pub(super) fn part_of(key_hash: u64) -> usize {
 pub(crate) struct Version {
     pub key_hash: u64,
     pub sequence: Sequence,
-    /// Location, above it the slot's length in granules, above that the two flags, so that a version
-    /// takes 24 bytes. Location 0 is of no slot: a tombstone, or an entry that has ended.
+    /// Packed so that a version takes 24 bytes: the location, above it the slot's length in granules,
+    /// above that two flags. Location 0 means no slot: a tombstone, or an ended entry.
     rest: u64,
 }
 
@@ -40,15 +40,15 @@ const _: () = assert!(size_of::<Version>() == 24);
 const LEN_SHIFT: u32 = LOCATION_BITS;
 const LEN_BITS: u32 = 20;
 const _: () = assert!(SLOT_LEN_MAX / GRANULE < 1 << LEN_BITS);
-/// Older versions of the key hash are dead.
+/// Flag: older versions of the key hash are dead.
 const KILLS_OLDER: u64 = 1 << 62;
-/// It lives, by what its record says of its end.
+/// Flag: the version is alive, as far as its record tells.
 const IS_LIVE: u64 = 1 << 63;
 
-/// Leaves the newest version of each key hash, a tombstone included. Of a version and a tombstone
-/// with the same sequence the version stays: it is the one that the tombstone was made from.
+/// Leaves the newest version of each key hash, which may be a tombstone. If a version and a tombstone
+/// have the same sequence, the version stays: the tombstone was made from it.
 ///
-/// Shows `dropped` each live version that goes although nothing newer says that it is dead: it is of
+/// Calls `dropped` with each live version removed although nothing newer killed it: it belongs to
 /// another key with the same hash.
 pub(crate) fn settle(versions: &mut Vec<Version>, mut dropped: impl FnMut(&Version)) {
     versions.sort_unstable_by(|a, b| {
@@ -67,8 +67,7 @@ pub(crate) fn settle(versions: &mut Vec<Version>, mut dropped: impl FnMut(&Versi
 }
 
 impl Version {
-    /// The version in the slot at `location`, as its record says; it counts as live until `now`
-    /// is its end.
+    /// The version in the slot at `location`; it is alive unless its record ends by `now`.
     pub fn of(record: &FooterRecord, location: Location, now: Timestamp) -> Version {
         let granules = record.slot_len.div_ceil(GRANULE);
         let mut rest = location.0 | granules << LEN_SHIFT;
@@ -81,7 +80,7 @@ impl Version {
         Version { key_hash: record.key_hash, sequence: record.sequence, rest }
     }
 
-    /// A version that has ended. It still hides older ones of its key.
+    /// An ended version. It still hides older ones of its key.
     pub fn ended(record: &FooterRecord) -> Version {
         let rest = if record.supersedes { KILLS_OLDER } else { 0 };
         Version { key_hash: record.key_hash, sequence: record.sequence, rest }
@@ -92,13 +91,13 @@ impl Version {
         Version { key_hash: kill.key_hash, sequence: kill.sequence, rest: KILLS_OLDER }
     }
 
-    /// Where its slot is, if it has one.
+    /// Location of its slot, if it has one.
     pub fn location(&self) -> Option<Location> {
         let location = Location(self.rest & ((1 << LOCATION_BITS) - 1));
         (location.0 > 0).then_some(location)
     }
 
-    /// The class of its slot.
+    /// Size class of its slot.
     pub fn class(&self) -> SizeClass {
         SizeClass::of((self.rest >> LEN_SHIFT & ((1 << LEN_BITS) - 1)) * GRANULE)
     }
@@ -107,14 +106,14 @@ impl Version {
         self.rest & KILLS_OLDER != 0
     }
 
-    /// Sorts by key, then newest first. One number, as comparing it takes no branch.
+    /// Sorts by key, then newest first. One number, so that comparing takes no branch.
     fn rank(&self) -> u128 {
         u128::from(self.key_hash.rotate_right(SHARD_BITS)) << 64 | u128::from(!self.sequence.0)
     }
 }
 
-/// Versions gathered from all regions, by the low bits of their key's hash. Memory comes and goes in
-/// small chunks, so that it is 24 bytes a version and little more.
+/// Versions gathered from all regions, divided by the low bits of their key hash. Memory is taken in
+/// small chunks: little more than 24 bytes a version.
 pub(super) struct Parts {
     parts: Box<[Mutex<Part>]>,
     len: AtomicU64,
@@ -147,7 +146,7 @@ impl Parts {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Most bytes of memory that versions took so far.
+    /// Most memory taken by versions so far, in bytes.
     pub fn peak_bytes(&self) -> u64 {
         self.peak_bytes.load(Ordering::Relaxed)
     }
@@ -192,7 +191,7 @@ impl Parts {
         }
     }
 
-    /// Takes a part out, in one piece, and hands it to `work`.
+    /// Takes a part out as one piece and hands it to `work`.
     pub fn take<T>(&self, part: usize, work: impl FnOnce(&mut Vec<Version>) -> T) -> T {
         let Part { chunks, len } = std::mem::take(&mut *self.parts[part].lock());
         let mut versions = Vec::with_capacity(len);
@@ -215,12 +214,11 @@ impl Parts {
     }
 }
 
-/// A few versions on their way to the parts: sorted by part first, so that a part is locked and
-/// reached once for many.
+/// A few versions on their way to the parts, sorted by part: each part is locked once for many.
 struct Tile {
     versions: Vec<Version>,
     sorted: Vec<Version>,
-    /// Where each part's run ends.
+    /// Where each part's run of versions ends.
     ends: Vec<usize>,
 }
 
@@ -247,7 +245,7 @@ impl Tile {
         }
     }
 
-    /// The parts that have a run, and where it is.
+    /// Each part with a run, and where the run is.
     fn runs(&self) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let runs = starts.zip(self.ends.iter().copied()).map(|(start, end)| start..end);

@@ -1,9 +1,8 @@
-//! The background work that learns what is on a device. Owns its handle; what it does is in the other
-//! files here.
+//! The background task of recovery. Owns its handle; the other files here have its work.
 
 use crate::store::shared::Store;
 
-/// Learns what is on the device of a store.
+/// Recovers the contents of a store's device.
 pub(in crate::store) struct Recovery {
     pub(super) store: Store,
 }

@@ -1,5 +1,5 @@
-//! Which regions changed since they were last ranked: a bit for each, set from any thread without a
-//! lock, found without a walk over all.
+//! Which regions changed since they were last ranked: a bit for each, set by any thread without a lock,
+//! found without a walk over all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,20 +17,20 @@ fn zeros(bits: usize) -> Box<[AtomicU64]> {
 }
 
 impl Changes {
-    /// None of `count` regions changed.
+    /// No change in any of `count` regions.
     pub fn new(count: u32) -> Changes {
         let regions = zeros(count as usize);
         Changes { words: zeros(regions.len()), regions }
     }
 
-    /// A region changed: [`Changes::take`] gives it from here on.
+    /// Flags a region as changed: the next [`Changes::take`] gives it.
     pub fn mark(&self, region: u32) {
         let word = region as usize / 64;
         set(&self.regions[word], region as usize);
         set(&self.words[word / 64], word);
     }
 
-    /// Gives each region that changed, once.
+    /// Gives each changed region once, and clears its flag.
     pub fn take(&self, mut changed: impl FnMut(u32)) {
         for (group, words) in self.words.iter().enumerate() {
             for word in bits_of(words) {
@@ -44,11 +44,11 @@ impl Changes {
 }
 
 fn set(word: &AtomicU64, number: usize) {
-    // Also where it is set: what the caller changed must be seen by whoever takes it.
+    // Even if the bit is set: whoever takes it must see what the caller changed.
     word.fetch_or(1 << (number % 64), Ordering::SeqCst);
 }
 
-/// Takes the bits of a word.
+/// Takes the set bits of a word and clears them.
 fn bits_of(word: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
     let mut bits =
         if word.load(Ordering::SeqCst) == 0 { 0 } else { word.swap(0, Ordering::SeqCst) };

@@ -1,4 +1,4 @@
-//! Regions: what is known of each, what is in one, and their order. Owns neither the log nor the index.
+//! Regions: what is known of each, what it holds, and their order. Owns neither the log nor the index.
 
 pub(super) mod changes;
 pub(super) mod ranking;

@@ -1,5 +1,5 @@
-//! What a region holds, from its footer or, where a crash left none, from its slots. Reads only:
-//! the store and the offline inspection both learn it here.
+//! What a region holds: read from its footer, or from its slots if a crash left no footer. Reads only;
+//! used by the store and by offline inspection.
 
 use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, Device, DeviceError};
@@ -10,27 +10,27 @@ use crate::format::{
 use crate::store::index::word::SLOT_LEN_MAX;
 use crate::store::shared::Store;
 
-/// Bytes read at the end of a region in the hope that they hold the whole footer.
+/// Bytes read at the end of a region: enough for most footers.
 const FOOTER_GUESS: u64 = 64 << 10;
-/// Bytes of a region given to the device at a time when its slots are read.
+/// Bytes of one read while slots are scanned.
 const SCAN_STEP: u64 = 1 << 20;
-/// Bytes of a region in memory at a time when its slots are scanned: a few of the longest slots.
+/// Bytes of a region in memory while its slots are scanned: several times the longest slot.
 const SCAN_WINDOW: u64 = 8 << 20;
 
 /// Attempts to read a single block before it counts as lost.
 const BLOCK_ATTEMPTS: u32 = 3;
-/// Lost blocks after which a region that can wait is left alone: each costs a disk that fails up to
+/// Lost blocks after which the read of a region that can wait is given up: each may take a failing disk
 /// seconds, and others wait.
 const LOST_BLOCKS_MAX: u64 = 2;
 
-/// How much is tried to read a region of which blocks cannot be read.
+/// How hard to try to read a region with unreadable blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// Every block: what is not found now is lost.
+    /// Read every block: what is not found now is lost.
     All,
-    /// It can wait, and is left alone where more than a few blocks are lost.
+    /// It can wait: give up after a few lost blocks.
     Little,
-    /// It is worth nothing unless all is read.
+    /// Give up at the first lost block: a part is worth nothing.
     Whole,
 }
 
@@ -44,23 +44,23 @@ impl Effort {
     }
 }
 
-/// What a region holds and how it was learnt.
+/// What a region holds, and whether a footer said so.
 #[derive(Default)]
 pub(crate) struct Contents {
     pub footer: Footer,
-    /// False: there was no sound footer and the slots were scanned.
+    /// True if a sound footer said so, false if the slots were scanned.
     pub sealed: bool,
     /// Newest stamp seen.
     pub stamp: Timestamp,
-    /// Why blocks of it that may hold slots could not be read, if any could not.
+    /// Why some blocks that may hold slots could not be read, if any.
     pub hole: Option<DeviceError>,
 }
 
 /// What is at the end of a region.
 pub(crate) enum FoundFooter {
-    /// A sound footer of any life.
+    /// A sound footer, of any generation.
     Sound(Trailer, Footer),
-    /// A sound trailer; what it says of the records before it does not hold.
+    /// A sound trailer, but its records are damaged.
     BadRecords(Trailer, Damage),
     /// Bytes that are no trailer of this region.
     None(Damage, [u8; TRAILER_LEN]),
@@ -68,12 +68,12 @@ pub(crate) enum FoundFooter {
 
 /// The end of a region.
 pub(crate) struct Tail {
-    /// What the last bytes say of the footer.
+    /// The trailer in the last bytes.
     pub trailer: Result<Trailer, Damage>,
     bytes: AlignedBuf,
 }
 
-/// The bytes of a footer; that its records are sound is not known yet.
+/// The bytes of a footer whose records are not verified yet.
 pub(crate) struct RawFooter {
     bytes: AlignedBuf,
     start: usize,
@@ -86,7 +86,7 @@ impl RawFooter {
     }
 }
 
-/// Reads regions of a device, whether a store runs on it or not.
+/// Reads regions of a device, whether or not a store runs on it.
 #[derive(Clone, Copy)]
 pub(crate) struct RegionReader<'a> {
     pub device: &'a Device,
@@ -108,7 +108,7 @@ impl RegionReader<'_> {
         self.device.read(offset, self.device.geometry().read_buffer(len)).await
     }
 
-    /// Reads what is at the end of a region.
+    /// Reads the footer at the end of a region.
     pub async fn read_footer(&self, region: u32) -> Result<FoundFooter, DeviceError> {
         let tail = self.read_tail(region).await?;
         let trailer = match tail.trailer {
@@ -133,7 +133,7 @@ impl RegionReader<'_> {
         })
     }
 
-    /// The same, not given up at the first error.
+    /// The same, with retries after errors.
     async fn read_footer_at_last(&self, region: u32) -> Result<FoundFooter, DeviceError> {
         let mut attempt = 1;
         loop {
@@ -144,7 +144,7 @@ impl RegionReader<'_> {
         }
     }
 
-    /// Reads the last bytes of a region, among them most small footers.
+    /// Reads the last bytes of a region: most footers fit in them.
     pub async fn read_tail(&self, region: u32) -> Result<Tail, DeviceError> {
         let end = self.layout.region_size;
         let guess = round_up(FOOTER_GUESS.min(end / 4), u64::from(self.layout.alignment));
@@ -153,7 +153,7 @@ impl RegionReader<'_> {
         Ok(Tail { trailer: Trailer::decode(&bytes, seed_of), bytes })
     }
 
-    /// Reads what of the footer is not in the tail.
+    /// Reads the part of the footer that is not in the tail.
     pub async fn read_records(
         &self,
         region: u32,
@@ -172,7 +172,7 @@ impl RegionReader<'_> {
         }))
     }
 
-    /// Learns from its slots what the life `generation` of a region holds.
+    /// Scans the slots of this `generation` of a region.
     pub async fn scan(
         &self,
         region: u32,
@@ -180,7 +180,7 @@ impl RegionReader<'_> {
         hash_of: impl Fn(Kind, &[u8]) -> u64,
     ) -> Result<Contents, DeviceError> {
         let alignment = u64::from(self.layout.alignment);
-        // The last block is the footer's, whether there is one or not: no slot reaches into it.
+        // The last block is reserved for the footer, written or not: no slot reaches into it.
         let size = self.layout.region_size - alignment;
         let seed = Seed::new(self.uuid, region, generation);
         let mut contents = Contents::default();
@@ -195,7 +195,7 @@ impl RegionReader<'_> {
                 return Err(error);
             }
             blank = blank && bytes.iter().all(|byte| *byte == 0);
-            // A slot that may go on behind the window is left to the next one.
+            // A slot that may reach beyond this window is left to the next one.
             let until = if end == size { size } else { end - SLOT_LEN_MAX };
             let mut walk = SlotWalk { bytes: &bytes, start, at: at - start, seed };
             while walk.offset() < until {
@@ -209,7 +209,7 @@ impl RegionReader<'_> {
         finished(contents, blank, lost.last)
     }
 
-    /// Reads all bytes of a region; blocks that cannot be read are zeros, as long as any can.
+    /// Reads all of a region. Unreadable blocks become zeros; fails if all are.
     pub async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {
         let size = self.layout.region_size;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
@@ -221,7 +221,7 @@ impl RegionReader<'_> {
         }
     }
 
-    /// Appends a range to `bytes`, with zeros for blocks that cannot be read.
+    /// Appends a range to `bytes`, with zeros for unreadable blocks.
     async fn read_readable(
         &self,
         region: u32,
@@ -262,7 +262,7 @@ impl RegionReader<'_> {
         }
     }
 
-    /// What is lost here may be all that hides an older version: not given up at the first error.
+    /// Retries after errors: a lost block may have the only tombstone of an older version.
     async fn read_block(
         &self,
         region: u32,
@@ -289,7 +289,7 @@ impl Store {
         }
     }
 
-    /// Reads the footer of a region, if there is a sound one of any life.
+    /// Reads the footer of a region, if there is a sound one, of any generation.
     pub(in crate::store) async fn read_footer(
         &self,
         region: u32,
@@ -300,7 +300,7 @@ impl Store {
         })
     }
 
-    /// Learns what the life `generation` of a region holds.
+    /// Reads what this `generation` of a region holds.
     pub(in crate::store) async fn read_contents(
         &self,
         region: u32,
@@ -313,15 +313,15 @@ impl Store {
                 let stamp = trailer.stamp;
                 return Ok(Contents { footer, sealed: true, stamp, hole: None });
             }
-            // A footer that cannot be read is as good as none: the slots say the same.
+            // An unreadable footer is no loss: the slots say the same.
             Err(error) if effort != Effort::All => {
-                // Both ends of it: then it is more than one bad spot.
+                // If the first block fails too, it is more than one bad spot.
                 let block = u64::from(self.shared.layout.alignment);
                 reader.read_block(region, 0..block).await.map_err(|_| error)?;
             }
             _ => {}
         }
-        // One at a time: a region is up to 1 GiB.
+        // One at a time: a region has up to 1 GiB.
         let _turn = self.shared.reading.scans.acquire().await;
         reader.scan(region, generation, |kind, key| self.hash_of(kind, key)).await
     }
@@ -335,14 +335,14 @@ struct Lost {
 }
 
 impl Lost {
-    /// The last error, if there were more than so many.
+    /// The last error, if more than `limit` blocks were lost.
     fn beyond(&mut self, limit: u64) -> Option<DeviceError> {
         if self.blocks > limit { self.last.take() } else { None }
     }
 }
 
 impl Contents {
-    /// Takes what was found at an offset of the region, of which `bytes` are those from `start` on.
+    /// Takes a slot found at an offset of the region; `bytes` begin at `start`.
     fn take(
         &mut self,
         (offset, found): (u64, Result<EntryHeader, Damage>),
@@ -352,7 +352,7 @@ impl Contents {
     ) {
         let Ok(header) = found else { return };
         let slot = &bytes[usize::try_from(offset - start).unwrap_or(usize::MAX)..];
-        // The write of a body that is not whole was cut off: the version before it still counts.
+        // The write of this body was cut off: the previous version still counts.
         if header.check_body(slot).is_err() {
             return;
         }
@@ -373,7 +373,7 @@ impl Contents {
     }
 }
 
-/// A region of which nothing but zeros could be read is not known to be empty.
+/// A region that reads as nothing but lost blocks is not known to be empty.
 fn finished(
     mut contents: Contents,
     blank: bool,
@@ -388,32 +388,32 @@ fn finished(
     }
 }
 
-/// Whether a record names a place that a slot can have.
+/// Whether a slot can be where a record says.
 pub(in crate::store) fn is_possible(layout: &Layout, record: &FooterRecord) -> bool {
     record.offset >= u64::from(layout.alignment)
         && (ENTRY_HEADER_LEN as u64..=SLOT_LEN_MAX).contains(&record.slot_len)
         && record.offset + record.slot_len <= layout.region_size
 }
 
-/// Walks the bytes of one life of a region from slot to slot. Padding and lost blocks are stepped
-/// over a granule at a time, and each such step is given with what is wrong there: a slot cannot
-/// pass for another place or life, so whatever passes is one.
+/// Walks the bytes of one generation of a region from slot to slot. Steps over padding and lost blocks
+/// a granule at a time, and gives the damage at each step. A sound slot is real: its checksum fits no
+/// other place or generation.
 pub(crate) struct SlotWalk<'a> {
     bytes: &'a [u8],
-    /// Where in the region the bytes begin.
+    /// Region offset of `bytes`.
     start: u64,
-    /// How far the walk has come in the bytes.
+    /// Offset of the next step in `bytes`.
     at: u64,
     seed: Seed,
 }
 
 impl<'a> SlotWalk<'a> {
-    /// Walks a region, of which `bytes` are the first, from offset `at` on.
+    /// Walks the first `bytes` of a region, from offset `at` on.
     pub fn new(bytes: &'a [u8], at: u64, seed: Seed) -> SlotWalk<'a> {
         SlotWalk { bytes, start: 0, at, seed }
     }
 
-    /// Where in the region the next step is.
+    /// Region offset of the next step.
     fn offset(&self) -> u64 {
         self.start.saturating_add(self.at)
     }
@@ -436,7 +436,7 @@ impl Iterator for SlotWalk<'_> {
     }
 }
 
-/// The header of the slot that `bytes` begin with, if all but its body is sound.
+/// The header of the slot at the start of `bytes`, if all but the body is sound.
 pub(crate) fn sound_slot(bytes: &[u8], seed: Seed, offset: u64) -> Result<EntryHeader, Damage> {
     let header = EntryHeader::decode(bytes, seed, offset)?;
     if header.slot_len() > bytes.len() {

@@ -1,20 +1,20 @@
 //! States of a region.
 
-/// What may happen to a region.
+/// State of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegionState {
     /// Holds nothing; may be opened.
     Free,
-    /// Takes appends, or its last bytes are on their way to the device.
+    /// Takes appends, or its last bytes are being written.
     Open,
     /// Complete on the device; may be reclaimed.
     Sealed,
     /// Is being emptied.
     Reclaiming,
-    /// Held something before the restart; recovery will tell.
+    /// Held something before the restart; recovery has not read it yet.
     Unknown,
-    /// Could not be read at the start: not served, tried again, and freed unread only where no
-    /// tombstone in it can be missed.
+    /// Could not be read at the start: not served, but tried again. Freed unread only if no tombstone
+    /// in it can be needed.
     Unreadable,
 }
 

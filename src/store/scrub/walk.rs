@@ -1,5 +1,5 @@
-//! One life of a region, walked slot by slot as its bytes come in. Owns what must be found where;
-//! reads nothing and decides nothing about what it finds.
+//! Walks one generation of a region slot by slot as its bytes come in. Owns what must be where; reads
+//! nothing and does not act on what it finds.
 
 use std::ops::Range;
 
@@ -12,16 +12,16 @@ use crate::store::region::reader::sound_slot;
 pub(super) struct Walk {
     seed: Seed,
     records: Vec<FooterRecord>,
-    /// What the slots of tombstones must add up to, where a footer says so.
+    /// The tombstones that the slots must add up to, if there is a footer.
     kills_expected: Option<Vec<Kill>>,
     kills_found: Vec<Kill>,
-    /// The record that comes next.
+    /// Index of the next record.
     next: usize,
     /// Region offset of the next slot.
     at: u64,
     /// Region offset at which the slots end.
     end: u64,
-    /// Bytes from `buf_start` on that are not done with.
+    /// Bytes from region offset `buf_start` on that are still needed.
     buf: Vec<u8>,
     buf_start: u64,
     read_to: u64,
@@ -30,7 +30,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// A walk over the slots of a sealed region, which end where its footer begins.
+    /// A walk over the slots of a sealed region; they end at `end`, where its footer begins.
     pub fn sealed(seed: Seed, footer: Footer, block: u32, end: u64) -> Walk {
         let mut walk = Walk::written(seed, footer.records, block);
         walk.kills_expected = Some(footer.kills);
@@ -38,7 +38,7 @@ impl Walk {
         walk
     }
 
-    /// A walk over entries of a region that has no footer yet; its tombstones are not verified.
+    /// A walk over entries of an unsealed region; does not verify its tombstones.
     pub fn written(seed: Seed, records: Vec<FooterRecord>, block: u32) -> Walk {
         let start = u64::from(block);
         let end = records.last().map_or(start, |record| record.offset + record.slot_len);
@@ -58,13 +58,13 @@ impl Walk {
         }
     }
 
-    /// The next bytes of the region to be read, at most `len_max`; `None` at the end.
+    /// Range of the next bytes to read, at most `len_max`; `None` at the end.
     pub fn wants(&self, len_max: u64) -> Option<Range<u64>> {
         let end = round_up(self.end, self.block).min(self.read_to + len_max);
         (self.read_to < end).then_some(self.read_to..end)
     }
 
-    /// Takes the bytes that were wanted; gives the records whose slots are not sound in them.
+    /// Takes the bytes last wanted; gives the records whose slots in them are damaged.
     pub fn take(&mut self, bytes: &[u8]) -> Vec<FooterRecord> {
         self.buf.extend_from_slice(bytes);
         self.read_to += bytes.len() as u64;
@@ -78,7 +78,7 @@ impl Walk {
         suspects
     }
 
-    /// The bytes that were wanted, up to `end`, cannot be read: goes on behind the slots in them.
+    /// The bytes last wanted, up to `end`, are unreadable: continues after the slots in them.
     pub fn skip(&mut self, end: u64) {
         self.skipped = true;
         self.at = self.at.max(end);
@@ -91,13 +91,13 @@ impl Walk {
         self.read_to = end;
     }
 
-    /// Whether the tombstones found are those of the footer. To be asked at the end; says
-    /// nothing against a region that could not be read whole.
+    /// Whether the tombstones found are those of the footer. Call it at the end; always true if some
+    /// bytes were unreadable.
     pub fn kills_are_sound(&self) -> bool {
         self.skipped || self.kills_expected.as_ref().is_none_or(|kills| *kills == self.kills_found)
     }
 
-    /// Looks at the next slot; `None` if more bytes are needed, or nothing is left.
+    /// Examines the next slot; `None` if more bytes are needed, or nothing is left.
     fn examine(&mut self, suspects: &mut Vec<FooterRecord>) -> Option<u64> {
         while self.records.get(self.next).is_some_and(|record| record.offset < self.at) {
             self.next += 1;
@@ -147,7 +147,7 @@ fn index(len: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    //! A region written by hand, walked in chunks of every size.
+    //! A hand-made region, walked in chunks of every size.
     use super::*;
     use crate::clock::Timestamp;
     use crate::format::Sequence;
@@ -188,7 +188,7 @@ mod tests {
         (bytes, footer)
     }
 
-    /// Offsets of suspects, and whether the tombstones are sound.
+    /// Offsets of the suspects, and whether the tombstones are sound.
     fn walked(bytes: &[u8], chunk: u64) -> (Vec<u64>, bool) {
         let mut walk = Walk::sealed(SEED, region().1, BLOCK, END);
         let mut suspects = Vec::new();

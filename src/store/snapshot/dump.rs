@@ -1,23 +1,23 @@
-//! The dumps of a group of shards, one after the other. Owns where one ends and which words are in
-//! it; whether they are sound is for the index to say.
+//! The dumps of a group of shards, one after another. Owns where each ends and which entries are in it;
+//! the index decides whether they are sound.
 
 use crate::store::index::word::Word;
 
-/// Bytes of the number of words, with which the dump of a shard begins.
+/// Bytes of the entry count at the start of a shard's dump.
 pub const COUNT_LEN: usize = 4;
-/// Bytes of a word with what stands beside it.
+/// Bytes of an entry and its further hash bits.
 pub const ENTRY_LEN: usize = 10;
-/// Bytes of a word alone.
+/// Bytes of an entry alone.
 const WORD_LEN: usize = 8;
 
-/// The dump of one shard, and what follows it; `None` if it is cut off.
+/// Splits off the dump of the first shard; `None` if it is cut off.
 pub fn split(dumps: &[u8]) -> Option<(&[u8], &[u8])> {
     let (count, _) = dumps.split_first_chunk::<COUNT_LEN>()?;
     let words = usize::try_from(u32::from_le_bytes(*count)).ok()?;
     dumps.split_at_checked(words.checked_mul(ENTRY_LEN)?.checked_add(COUNT_LEN)?)
 }
 
-/// The words in the dump of one shard.
+/// The entries in the dump of one shard.
 pub fn words(dump: &[u8]) -> impl Iterator<Item = Word> + use<'_> {
     let entries = dump.get(COUNT_LEN..).unwrap_or_default();
     let (words, _) = entries.as_chunks::<WORD_LEN>();

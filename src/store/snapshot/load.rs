@@ -1,5 +1,5 @@
-//! Starting from a snapshot. Owns the verdict whether it is whole, of this epoch and of these
-//! regions; writes nothing, and leaves an empty index where it refuses.
+//! Starts from a snapshot. Owns the check that it is whole, of this epoch and of these regions; writes
+//! nothing, and leaves an empty index if the check fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,33 +24,33 @@ use crate::store::snapshot::{Doubt, dump};
 
 /// Groups of shards read at the same time.
 const PARALLEL: usize = 8;
-/// Memory of groups being read and loaded, in KiB; one that is longer takes all of it.
+/// Memory for groups being read and loaded, in KiB; a larger group takes all of it.
 const SHARDS_KIB_MAX: u32 = 32 << 10;
-/// A snapshot of at most this many bytes is loaded at once: threads cost more.
+/// A snapshot of at most this many bytes is loaded without extra threads: they would cost more.
 const INLINE_BYTES_MAX: u64 = 1 << 20;
 
-/// A piece and the life of the region it is in.
+/// A piece, with the region and the seed of the generation it is in.
 type Placed = (u32, Seed, SnapshotPiece);
 /// Bytes that were read for a piece.
 type Read = (Seed, SnapshotPiece, ExactBytes);
 
-/// A snapshot whose directories are whole.
+/// A snapshot whose directories are complete.
 struct Snapshot {
     directory: SnapshotDirectory,
     pieces: BTreeMap<SnapshotPart, Vec<Placed>>,
 }
 
-/// What loading shards checks against, on any thread.
+/// What loaded shards are checked against, shared by all threads.
 struct Loading {
     store: Store,
     rows: Vec<SnapshotRow>,
-    /// Bytes alive by region, as the words loaded so far say.
+    /// Bytes alive by region, summed over the entries loaded so far.
     live: Mutex<Vec<u64>>,
 }
 
 impl Store {
-    /// Fills the index from a snapshot in `regions`, if a whole one of this epoch is there; gives
-    /// the number of words.
+    /// Fills the index from a complete snapshot of this epoch in `regions`, if there is one; gives the
+    /// number of entries.
     pub(in crate::store) async fn load_snapshot(
         &self,
         regions: &[u32],
@@ -103,14 +103,14 @@ impl Store {
         Ok(Some(words))
     }
 
-    /// The snapshot of the device's epoch; `None` if no region has a part of one.
+    /// Finds the snapshot of the device's epoch; `None` if no region has a part of one.
     async fn find_snapshot(&self, regions: &[u32]) -> Result<Option<Snapshot>, Doubt> {
         let (superblock, _) = self.shared.log.lock().superblock();
         let mut parts = BTreeMap::new();
         for batch in regions.chunks(PARALLEL) {
             let directories = batch.iter().map(|region| self.read_directory(*region));
             for (region, directory) in batch.iter().zip(try_join_all(directories).await?) {
-                // Earlier snapshots stay in their regions until these are used again.
+                // Earlier snapshots stay in their regions until those are reused.
                 let Some(directory) = directory.filter(|found| found.epoch == superblock.epoch)
                 else {
                     continue;
@@ -152,7 +152,7 @@ impl Store {
         Ok(SnapshotDirectory::decode(&bytes, seed).ok())
     }
 
-    /// The rows of all regions, if they are those of the headers on the device.
+    /// The rows of all regions, if they agree with the headers on the device.
     async fn load_rows(&self, snapshot: &Snapshot) -> Result<Vec<SnapshotRow>, Doubt> {
         let pieces = snapshot.pieces.get(&SnapshotPart::Regions);
         let pieces = pieces.ok_or(Doubt::Wrong("the region table is missing"))?;
@@ -170,7 +170,7 @@ impl Store {
                 RegionState::Unknown if saved.sealed => {
                     same_life && row.is_touched() == saved.touched
                 }
-                // Never used, and its header says nothing.
+                // Never used: has no header.
                 RegionState::Unknown => same_life && saved.generation == Sequence(0),
                 _ => false,
             };
@@ -231,7 +231,7 @@ impl Store {
         loading: &Arc<Loading>,
         (memory, threads): &(Semaphore, Option<Semaphore>),
     ) -> Result<u64, Doubt> {
-        // A dump and the pieces it is joined from.
+        // Twice its length: the dump and the pieces it is joined from.
         let kib = u32::try_from(length(pieces) >> 9).unwrap_or(u32::MAX).min(SHARDS_KIB_MAX);
         let _memory = memory.acquire_many(kib).await;
         let read = self.read_pieces(pieces).await?;
@@ -262,7 +262,7 @@ impl Store {
 }
 
 impl Loading {
-    /// Puts the words of one group of shards into the index, if all of them are sound.
+    /// Puts the entries of one group of shards into the index, if all of them are sound.
     fn load(&self, group: u32, read: &[Read]) -> Result<u64, Doubt> {
         let damaged = |damage| Doubt::Damaged("index", damage);
         let joined;
@@ -295,7 +295,7 @@ impl Loading {
         Ok(words)
     }
 
-    /// Adds up what the words of a shard point to, if all of it is in sealed regions.
+    /// Adds up the live bytes of a shard's entries; fails unless all are in sealed regions.
     fn count_live(&self, dumped: &[u8], live: &mut [u64]) -> Result<(), Doubt> {
         let layout = &self.store.shared.layout;
         for word in dump::words(dumped) {
@@ -313,7 +313,7 @@ fn length(pieces: &[Placed]) -> u64 {
     pieces.iter().map(|(_, _, piece)| u64::from(piece.len)).sum()
 }
 
-/// The bytes of pieces one after the other, each verified.
+/// The bytes of pieces one after another, each verified.
 fn joined(read: &[Read]) -> Result<Vec<u8>, crate::format::Damage> {
     let mut joined = Vec::with_capacity(read.iter().map(|(_, _, bytes)| bytes.len()).sum());
     for (seed, piece, bytes) in read {

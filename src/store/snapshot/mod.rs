@@ -1,5 +1,5 @@
-//! The index snapshot of a clean stop, in free regions of the log. Owns when one may be written
-//! and when one may be believed: anything doubtful means footers.
+//! The index snapshot of a clean stop, in free regions of the log. Owns when one may be written and
+//! when one may be used: if anything is doubtful, a start reads footers.
 
 pub(crate) mod dump;
 mod load;

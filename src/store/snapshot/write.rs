@@ -1,5 +1,5 @@
-//! Writing a snapshot after the last change. Owns the order that makes half of one worthless: all
-//! pieces durable first, then the directories and headers that name them.
+//! Writes a snapshot after the last change. Owns the order that makes half a snapshot worthless: all
+//! pieces are durable before the directories and headers that name them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::store::snapshot::dump;
 /// Bytes written at a time.
 const BUFFER_LEN: usize = 1 << 20;
 
-/// One region of the snapshot that is being written.
+/// One region of the snapshot being written.
 struct Part {
     region: u32,
     generation: Sequence,
@@ -28,20 +28,20 @@ struct Part {
     pieces: Vec<SnapshotPiece>,
 }
 
-/// Lays pieces one after the other into free regions.
+/// Lays out pieces one after another in free regions.
 struct Writer<'a> {
     store: &'a Store,
     free: VecDeque<u32>,
     parts: Vec<Part>,
     buffer: AlignedBuf,
-    /// Where in the region the buffer begins, and where the next piece does.
+    /// Region offsets of the buffer and of the next piece.
     start: u64,
     at: u64,
 }
 
 impl Store {
-    /// Writes a snapshot of the index if there is room and nothing is in doubt. The store takes no
-    /// more changes, and all that it took is durable. A start is right without one.
+    /// Writes a snapshot of the index if there is room and nothing is in doubt. The store takes no more
+    /// changes, and all earlier ones are durable. A start needs no snapshot to be right.
     pub(in crate::store) async fn save_snapshot(&self) {
         let (free, needed) = match self.may_save() {
             Ok(room) => room,
@@ -68,7 +68,7 @@ impl Store {
         tracing::info!(why, "no index snapshot: the next start reads footers");
     }
 
-    /// The free regions, and how many a snapshot needs.
+    /// The free regions, and the number needed for a snapshot.
     fn may_save(&self) -> Result<(VecDeque<u32>, usize), &'static str> {
         let shared = &*self.shared;
         let log = shared.log.lock();
@@ -76,11 +76,11 @@ impl Store {
             return Err("the device does not take the next epoch");
         }
         if !shared.dead.unverified.is_empty() {
-            // It may have words of entries that a change killed unseen.
+            // The index may have entries that a change killed unseen.
             return Err("keys that collide were changed");
         }
         if !log.is_indexed() {
-            // The index lacks what recovery would find: only footers tell all.
+            // The index lacks entries that recovery would find: only footers have all.
             return Err("the device failed or entries were damaged since the start");
         }
         let settled = |row: &Region| {
@@ -97,7 +97,7 @@ impl Store {
             + (shared.catalog.index.len() * dump::ENTRY_LEN) as u64
             + u64::from(layout.region_count) * SNAPSHOT_ROW_LEN as u64;
         let usable = layout.region_size - first_piece_offset(layout.alignment);
-        // Each region but the last is full of bytes or of pieces.
+        // Each region but the last is full, of bytes or of pieces.
         let full = bytes / usable;
         let pieces = groups + bytes / u64::from(SNAPSHOT_PIECE_LEN_MAX) + full + 1;
         let needed = full + pieces / SNAPSHOT_PIECES_MAX as u64 + 1;
@@ -118,7 +118,7 @@ impl Store {
         for group in 0..SNAPSHOT_GROUPS {
             bytes.clear();
             for shard in group as usize * in_group..(group as usize + 1) * in_group {
-                // They end with the process.
+                // Entries in RAM end with the process.
                 self.shared.catalog.sweep_in_ram(shard);
                 self.shared.catalog.index.dump_shard(shard, &mut bytes);
             }
@@ -145,7 +145,7 @@ fn row_of(row: &Region) -> SnapshotRow {
     }
 }
 
-/// Where in a region of a snapshot its first piece begins.
+/// Region offset of the first piece.
 pub(crate) fn first_piece_offset(alignment: u32) -> u64 {
     u64::from(alignment) + SnapshotDirectory::space(alignment)
 }
@@ -200,7 +200,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes what is in the buffer, up to the end of the last block that it reaches.
+    /// Writes the buffer, padded to whole blocks.
     async fn write_buffer(&mut self) -> Result<(), DeviceError> {
         let Some(part) = self.parts.last().filter(|_| self.at > self.start) else { return Ok(()) };
         let shared = &*self.store.shared;
@@ -214,7 +214,7 @@ impl Writer<'_> {
         shared.device.write(offset, vec![slice]).await
     }
 
-    /// Names the pieces, once they are durable; gives the number of regions.
+    /// Writes the directories and headers once the pieces are durable; gives the number of regions.
     async fn finish(mut self) -> Result<usize, DeviceError> {
         self.write_buffer().await?;
         let shared = &*self.store.shared;

@@ -1,10 +1,10 @@
-//! Regions by age, the youngest few told apart. Owns the balance between the two.
+//! Regions by age, with the youngest few kept apart. Owns the balance between the two sets.
 
 use std::collections::BTreeSet;
 
 use crate::format::Sequence;
 
-/// Sealed regions with little that is not to be lost, as old ones and the newest.
+/// Sealed regions with few claimed slices: old ones and the newest.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
     old: BTreeSet<Age>,
@@ -28,7 +28,7 @@ impl Ages {
         }
     }
 
-    /// Has the newest be as many as they should.
+    /// Restores the right number of newest regions.
     fn balance(&mut self) {
         let young = (self.old.len() + self.young.len()) / YOUNG;
         while self.young.len() > young {
@@ -40,8 +40,8 @@ impl Ages {
     }
 }
 
-/// Of so many regions the newest had no time yet to be hit: the hand does not come to it.
+/// One region in this many is too new to have been hit: the hand skips it.
 pub(super) const YOUNG: usize = 8;
 
-/// A region by its present life, older ones first.
+/// A region by its present generation; older ones sort first.
 pub type Age = (Sequence, u32);

@@ -390,8 +390,8 @@ impl Ranking {
             .or_else(|| find(Worth::Some, self.first_of(groups, prefer, |_| true)))
     }
 
-    /// Without free regions: the region with the fewest bytes to move; of several the oldest. No other
-    /// region needs the tombstones of the oldest one.
+    /// Without free regions: the region with the fewest bytes to move; of several the oldest. The
+    /// tombstones of the oldest region do not count: no other region needs them.
     pub fn least_to_move(&mut self, now: Timestamp, in_doubt: bool) -> Option<u32> {
         self.advance(now);
         let all: Vec<Group> = self.groups.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! The orders beside plain walks over all regions, which say what is meant.
+//! Compares the orders with plain walks over all regions, which define what is meant.
 
 use super::*;
 use crate::store::region::ranking::ages::YOUNG;
@@ -6,7 +6,7 @@ use crate::store::region::ranking::ages::YOUNG;
 const REGION_SIZE: u64 = 256 << 10;
 const FEW: u64 = REGION_SIZE / FEW_CLAIMED;
 
-/// A plain sealed region: full, without an end, without tombstones.
+/// A full sealed region that never expires, without tombstones.
 fn plain(generation: u64) -> Facts {
     Facts {
         state: RegionState::Sealed,
@@ -51,7 +51,7 @@ fn drawn(rng: &mut fastrand::Rng, generation: u64, now: u32) -> Facts {
     }
 }
 
-/// The same questions, each answered by walks over all regions.
+/// The same questions, answered by walks over all regions.
 #[derive(Default)]
 struct Walk {
     regions: Vec<Facts>,
@@ -225,7 +225,8 @@ fn each_choice_is_that_of_a_walk_over_all() {
             if let Some((group, _)) = victim.and_then(|victim| ranking.places[victim as usize]) {
                 ways.insert(group);
             }
-            // The victim begins another life, another one changes, and one goes back to an earlier life.
+            // The victim gets a new generation, another region changes, and one gets an earlier
+            // generation.
             let changed = [victim.unwrap_or(0), rng.u32(0..count)];
             for (n, region) in (0..).zip(changed) {
                 let facts = drawn(&mut rng, u64::from(1000 + step * 2 + n), now);
@@ -242,12 +243,12 @@ fn each_choice_is_that_of_a_walk_over_all() {
     assert!(ways.len() > 5, "regions of all groups were chosen: {ways:?}");
 }
 
-/// Steps of one choice, and of what follows from it, on the average.
+/// Average steps of a choice and of the updates after it.
 fn steps(count: u32) -> u64 {
     const CHOICES: u32 = 1000;
     let mut rng = fastrand::Rng::with_seed(1);
     let mut regions: Vec<Facts> = (0..count).map(|n| plain(200 + u64::from(n))).collect();
-    // Many that cannot be chosen for one reason or another.
+    // Many that cannot be chosen, for various reasons.
     for n in 0..count as usize / 4 {
         let part_alive = REGION_SIZE / MOSTLY_DEAD - 1;
         regions[n * 4] = Facts { live: part_alive, ..regions[n * 4] };

@@ -1,6 +1,6 @@
-//! The region table: all regions of the device, their lives and their order. Owns which life each is in;
-//! never does I/O. Who changes what a region is ranked by marks it; it is ranked anew when an order is asked
-//! for.
+//! The region table: all regions of the device, their generations and their order. Owns which
+//! generation each region is in; never does I/O. A change only flags its region; regions are ranked
+//! again when somebody asks for an order.
 
 #[cfg(test)]
 mod tests;
@@ -28,22 +28,22 @@ pub struct RegionTable {
     changes: Arc<Changes>,
     /// A leaf lock.
     ranking: Mutex<Ranking>,
-    /// Walks over all regions so far.
+    /// Number of walks over all regions so far.
     walks: AtomicU64,
-    /// Regions that are noted as unindexed.
+    /// Regions noted as unindexed.
     unindexed: AtomicUsize,
-    /// Regions that are noted as unread.
+    /// Regions noted as unread.
     unread: AtomicUsize,
-    /// Everything with a lower sequence is durably dead, whatever region it is in: the purge floor on
-    /// the device.
+    /// The purge floor on the device: everything with a lower sequence is durably dead, in whatever
+    /// region.
     dead_below: AtomicU64,
-    /// Nothing of before this start has a sequence as high.
+    /// Higher than every sequence of earlier starts.
     start: Sequence,
 }
 
 impl RegionTable {
-    /// A table of regions of which nothing is known, on a device that had this epoch and this purge floor
-    /// when it was opened.
+    /// A table for a device that was opened with this epoch and purge floor; nothing is known of its
+    /// regions.
     #[must_use]
     pub fn new(
         (device, uuid): (DeviceNumber, Uuid),
@@ -67,7 +67,7 @@ impl RegionTable {
         }
     }
 
-    /// The row of a region; `None` for locations beyond the device (entries in the RAM tier only).
+    /// The row of a region; `None` for locations beyond the device, which are of entries in RAM only.
     #[must_use]
     pub fn get(&self, region: u32) -> Option<&Region> {
         self.regions.get(region as usize)
@@ -82,26 +82,25 @@ impl RegionTable {
         &self.regions[region as usize]
     }
 
-    /// Every region with its number. There are up to 64 Ki and more of them: not for what is done again
-    /// and again.
+    /// Every region with its number. There may be more than 64 Ki: do not use it for frequent work.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Region)> {
         self.walks.fetch_add(1, Ordering::Relaxed);
         (0u32..).zip(self.regions.iter())
     }
 
-    /// Walks over all regions so far.
+    /// Number of walks over all regions so far.
     pub fn walks(&self) -> u64 {
         self.walks.load(Ordering::Relaxed)
     }
 
-    /// Asks for an order of the regions as they are now. Costs as much as changed since the last time.
+    /// Answers a question about the order of the regions. Costs as much as changed since the last one.
     pub fn ranked<T>(&self, ask: impl FnOnce(&mut Ranking) -> T) -> T {
         let mut ranking = self.ranking.lock();
         self.changes.take(|region| ranking.update(region, self.on_device(region).facts()));
         ask(&mut ranking)
     }
 
-    /// Begins a life of a region: nothing of an earlier life passes its checks from here on.
+    /// Begins a new generation of a region: entries of earlier ones fail its checks from here on.
     pub fn begin_life(&self, region: u32, generation: Sequence, state: RegionState) {
         let row = self.on_device(region);
         row.generation.store(generation.0, Ordering::Release);
@@ -109,14 +108,14 @@ impl RegionTable {
         row.kills.store(0, Ordering::Relaxed);
         row.touched.store(false, Ordering::Release);
         row.condemned.store(false, Ordering::Release);
-        // Last: who sees it sees the new generation too.
+        // Last: whoever sees the state sees the new generation too.
         row.touches_before.store(row.touches(), Ordering::Release);
         row.set_state(state);
     }
 
-    /// Notes that a region may hold entries that have no index word although their deaths are not
-    /// on record: they may be found after the next start. Holds until the region is free, or what is in
-    /// it is dead. Called under the append lock, under which changes ask for it.
+    /// Notes that a region may hold entries that have neither an index entry nor a tombstone: the next
+    /// start may find them. Ends when the region is free, or everything in it is dead. Called under the
+    /// append lock, under which changes ask for it.
     pub fn note_unindexed(&self, region: u32) {
         let row = self.on_device(region);
         if row.holds_purges() || self.is_dead(region) {
@@ -127,23 +126,22 @@ impl RegionTable {
         }
     }
 
-    /// As [`RegionTable::note_unindexed`], of one life of a region: once that is over, what was written
-    /// in it is gone. Who frees a region and fails notes it himself.
+    /// As [`RegionTable::note_unindexed`], but nothing if the region has another generation by now: its
+    /// old entries are gone then. Whoever fails to free a region notes it itself.
     pub(in crate::store) fn note_unindexed_in(&self, life: Life) {
         if self.is_in(life) {
             self.note_unindexed(life.region());
         }
     }
 
-    /// A region holds no such entries (any more).
+    /// Notes that a region holds no unindexed entries (any more).
     pub fn note_indexed(&self, region: u32) {
         if self.on_device(region).unindexed.swap(false, Ordering::AcqRel) {
             self.unindexed.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    /// Notes of every region that is not free that it may hold such entries: tombstones were lost,
-    /// and nobody knows of what.
+    /// Notes every region that is not free as unindexed: tombstones were lost, and nobody knows whose.
     pub fn note_all_unindexed(&self) {
         for (region, row) in self.iter() {
             if row.state() != RegionState::Free {
@@ -152,18 +150,18 @@ impl RegionTable {
         }
     }
 
-    /// Number of regions that may hold such entries.
+    /// Number of regions that may hold unindexed entries.
     pub fn unindexed_count(&self) -> usize {
         self.unindexed.load(Ordering::Acquire)
     }
 
-    /// A region is durably free: nothing in it comes back. Called under the append lock.
+    /// Notes that a region is durably free: nothing in it comes back. Called under the append lock.
     pub fn set_free(&self, region: u32) {
         self.on_device(region).set_state(RegionState::Free);
         self.note_indexed(region);
     }
 
-    /// The present life of a region on the device.
+    /// The present generation of a region on the device.
     ///
     /// # Panics
     /// Panics if there is no such region.
@@ -172,7 +170,7 @@ impl RegionTable {
         self.life_of(region, self.on_device(region).generation())
     }
 
-    /// The life of a region whose header has this generation.
+    /// The given generation of a region.
     #[must_use]
     pub(in crate::store) fn life_of(&self, region: u32, generation: Sequence) -> Life {
         Life::new(self.device, region, generation)
@@ -184,14 +182,14 @@ impl RegionTable {
         self.device
     }
 
-    /// Whether a region on the device is in this life still.
+    /// Whether a region on the device is still in this generation.
     #[must_use]
     pub(in crate::store) fn is_in(&self, life: Life) -> bool {
         self.get(life.region()).is_some_and(|row| row.generation() == life.generation())
     }
 
-    /// The checksum seed of a life. It is stored nowhere: beside a generation that changes it could be
-    /// read with another one.
+    /// The checksum seed of a generation. Computed each time: a stored seed could be read together with
+    /// another generation.
     #[must_use]
     pub(in crate::store) fn seed_of(&self, life: Life) -> Seed {
         life.seed(self.seed)
@@ -203,9 +201,9 @@ impl RegionTable {
         self.ranked(|ranking| ranking.count(state))
     }
 
-    /// Notes that not all of a region could be read at the start: what it holds, and what the
-    /// tombstones in it hide, is not known. One of the log of purges holds no entries, and what its
-    /// tombstones hide others hide too; of one that is dead all is hidden.
+    /// Notes that some of a region could not be read at the start: its entries, and what its tombstones
+    /// hide, are unknown. Nothing to note for the log of purges, which holds no entries and only second
+    /// copies of tombstones, nor for a region in which everything is dead.
     pub fn note_unread(&self, region: u32) {
         let row = self.on_device(region);
         let is_harmless = row.holds_purges() || self.is_dead(region);
@@ -214,23 +212,23 @@ impl RegionTable {
         }
     }
 
-    /// A region was read after all, and the index knows of what was in it; or it is durably free.
+    /// Notes that a region was read after all and indexed, or is durably free.
     pub fn note_read(&self, region: u32) {
         if self.on_device(region).unread.swap(false, Ordering::AcqRel) {
             self.unread.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    /// Number of regions that were not read whole. Never grows once recovery is complete.
+    /// Number of regions that were not read whole. Does not grow once recovery is complete.
     pub fn unread_count(&self) -> usize {
         self.unread.load(Ordering::Acquire)
     }
 
-    /// Everything with a sequence below `floor` is durably dead: the regions of that time are in doubt no
+    /// Everything with a sequence below `floor` is durably dead: regions from before it are in doubt no
     /// more. Called under the append lock.
     pub fn forget_below(&self, floor: Sequence) {
         self.dead_below.fetch_max(floor.0, Ordering::AcqRel);
-        // Also where the floor is as before: of what is in doubt it may not have been known how old it is.
+        // Even if the floor is unchanged: the age of a region in doubt may have become known.
         if self.unread_count() + self.unindexed_count() == 0 {
             return;
         }
@@ -247,17 +245,16 @@ impl RegionTable {
         Sequence(self.dead_below.load(Ordering::Acquire))
     }
 
-    /// Whether all entries that may be in a region are durably dead. Whatever its tombstones hide is dead
-    /// too.
+    /// Whether all entries that a region may hold are durably dead. So is whatever its tombstones hide.
     pub fn is_dead(&self, region: u32) -> bool {
         match self.on_device(region).generation() {
-            // Nobody knows how old it is, but it is of before this start.
+            // Its age is unknown, but it is from before this start.
             Sequence(0) => self.dead_below() >= self.start,
             generation => generation < self.dead_below(),
         }
     }
 
-    /// The regions with dead entries that could not be read.
+    /// Unreadable regions in which everything is dead.
     pub fn dead_unreadable(&self) -> Vec<u32> {
         if self.count(RegionState::Unreadable) == 0 {
             return Vec::new();
@@ -279,8 +276,8 @@ impl RegionTable {
         })
     }
 
-    /// The earliest generation of a region that may hold entries, other than `except`.
-    /// No entry outside `except` has a sequence at or below it.
+    /// The earliest generation of a region that may hold entries, other than `except`. All entries
+    /// outside `except` have higher sequences.
     #[must_use]
     pub fn oldest_generation_but(&self, except: u32) -> Option<Sequence> {
         self.oldest_but(except).map(|(generation, _)| generation)
@@ -292,15 +289,15 @@ impl RegionTable {
         self.oldest_generation_but(u32::MAX)
     }
 
-    /// The region of the earliest generation of those that may hold entries; one whose generation is
-    /// not known comes first.
+    /// The region with the earliest generation of those that may hold entries; one of unknown
+    /// generation comes first.
     #[must_use]
     pub fn oldest(&self) -> Option<u32> {
         self.oldest_but(u32::MAX).map(|(_, region)| region)
     }
 
-    /// Whether a region's life is known to have ended before that of any other began that may hold
-    /// entries: then its tombstones hide nothing outside of it.
+    /// Whether all sequences in a region are known to be lower than those in every other region that
+    /// may hold entries: then its tombstones hide nothing in other regions.
     #[must_use]
     pub fn is_oldest(&self, region: u32) -> bool {
         let row = self.on_device(region);

@@ -1,9 +1,9 @@
-//! What is noted of regions, and when it ends.
+//! What is noted of regions, and when a note ends.
 
 use super::*;
 use crate::store::place::DeviceNumber;
 
-/// Free regions of a device that had epoch 1 when it was opened.
+/// Free regions of a device that was opened with epoch 1.
 fn table() -> RegionTable {
     let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
     let table = RegionTable::new((DeviceNumber(0), Uuid([1; 16])), &layout, (1, Sequence(0)));
@@ -54,11 +54,11 @@ fn what_is_dead_holds_nothing_and_is_in_doubt_no_more() {
     }
     regions.note_all_unindexed();
     regions.forget_below(at(1, 50));
-    // It may be younger than that: its header could not be read.
+    // Its header could not be read, so it may be younger.
     assert!(regions.is_dead(1) && !regions.is_dead(0));
     assert_eq!((regions.oldest(), regions.dead_unreadable()), (Some(0), vec![1]));
     assert_eq!((regions.unread_count(), regions.unindexed_count()), (1, 3));
-    // Of this start it is not.
+    // Its age is still unknown, but it is from before this start.
     regions.forget_below(at(2, 0));
     assert_eq!((regions.oldest(), regions.dead_unreadable()), (Some(3), vec![0, 1]));
     assert_eq!((regions.unread_count(), regions.unindexed_count()), (0, 1));
@@ -92,7 +92,7 @@ fn doubt_of_what_was_purged_ends_when_its_age_is_known() {
     for region in 0..layout.region_count {
         regions.begin_life(region, at(1, 5), RegionState::Sealed);
     }
-    // With the next superblock, which says the same of the floor.
+    // The next superblock write, with the same floor.
     regions.forget_below(at(1, 7));
     assert_eq!(regions.unindexed_count(), 0);
 }
