@@ -1,10 +1,10 @@
 //! The memory allocator of the binary, and how much freed memory it keeps.
 //!
 //! jemalloc with huge pages (`.cargo/config.toml`), because the C library uses them only for single
-//! blocks of megabytes. Its own purging is off: that goes by age and takes parts of huge pages, which
+//! blocks of megabytes. Its own purging is off: it goes by age and takes parts of huge pages, which
 //! come back as small pages, or cleared whole, while the RAM tier is churning. Freed memory is kept
-//! for reuse. Only when it is much, after a start or a burst of large transfers, all of it is returned
-//! to the kernel at once.
+//! for reuse; all of it is returned at once when it exceeds a share of the memory in use, as after a
+//! start or a burst of large transfers.
 #![allow(unsafe_code, reason = "the allocator is asked and told by a C function")]
 
 use std::ffi::{CStr, c_int};
@@ -55,7 +55,7 @@ fn refresh() -> Result<(), c_int> {
 
 fn number(name: &CStr) -> Result<usize, c_int> {
     let (mut number, mut len) = (0_usize, size_of::<usize>());
-    // SAFETY: a number of so many bytes is written to the address given here, or the call fails.
+    // SAFETY: a number of `len` bytes is written to the address given here, or the call fails.
     let failed = unsafe {
         mallctl(name.as_ptr(), (&raw mut number).cast(), &raw mut len, ptr::null_mut(), 0)
     };

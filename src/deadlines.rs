@@ -40,7 +40,7 @@ pub(crate) struct Deadlines {
     epoch: Instant,
     /// Signalled when a wait ends before the next look.
     sooner: Notify,
-    /// The runtime for the watch task; if there is none, the task runs in the runtime of a wait.
+    /// The runtime for the watch task; without one, the task runs in the runtime of a wait.
     home: Mutex<Option<Handle>>,
 }
 

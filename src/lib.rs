@@ -26,8 +26,8 @@
 //! # run.unwrap();
 //! ```
 //!
-//! Begin with [`Cache`]: make one with [`Cache::create`] or [`Cache::open`]. [`Cache::lookup`] gives a
-//! [`Hit`], [`Cache::store`] a [`Writer`] for streamed bodies. A cache needs a tokio runtime with I/O
+//! Begin with [`Cache`]: [`Cache::create`] or [`Cache::open`] gives one by path. [`Cache::lookup`] gives
+//! a [`Hit`], [`Cache::store`] a [`Writer`] for streamed bodies. A cache needs a tokio runtime with I/O
 //! and time for its background work; dropping the last handle closes it.
 //!
 //! The daemon, its servers and its tools are behind the feature `daemon`, which is on by default:

@@ -51,7 +51,7 @@ pub enum CacheError {
 }
 
 impl Cache {
-    /// Makes a new, empty cache at `path` and opens it. With a `size` it makes an image file of so many
+    /// Makes a new, empty cache at `path` and opens it. With `size` it makes an image file of that many
     /// bytes that only its owner can read; without, it takes all of a block device that begins and ends
     /// with zeros. An unfinished file is removed if this fails or is dropped.
     ///

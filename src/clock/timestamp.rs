@@ -4,9 +4,8 @@ use std::time::Duration;
 
 /// A moment of cache time: whole seconds since the device was formatted, for 136 years.
 ///
-/// This is the resolution of every stamp on the device. An entry with a lifetime of
-/// `n` seconds lives between `n - 1` and `n` seconds: a cache may forget, it may not
-/// serve what has expired.
+/// This is the resolution of every stamp on the device. An entry with a lifetime of `n` seconds lives
+/// between `n - 1` and `n` seconds: a cache may forget, but not serve an expired entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u32);
 

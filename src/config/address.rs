@@ -1,5 +1,5 @@
-//! Where a listener stands. Owns the notation `unix:/path` and `tcp:127.0.0.1:11211`;
-//! never opens a socket.
+//! The address of a listener. Owns the notation `unix:/path` and `tcp:127.0.0.1:11211`; never opens a
+//! socket.
 
 use std::fmt;
 use std::net::SocketAddr;

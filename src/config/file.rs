@@ -95,8 +95,7 @@ fn visit_value(value: &Spanned<DeValue<'_>>, path: &str, see: &mut dyn FnMut(&st
         DeValue::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 if let DeValue::Table(table) = item.get_ref() {
-                    // The first of several tables has the plain name, since one is all that
-                    // this version takes.
+                    // The first of several tables has the plain name: this version takes one.
                     let path =
                         if index == 0 { path.to_owned() } else { format!("{path}[{index}]") };
                     see(&path, item.span());

@@ -1,5 +1,5 @@
-//! Where settings come from. Owns the order flag, environment, file, default and the
-//! blame for a value that is refused.
+//! Where settings come from. Owns their precedence (flag, environment, file, default) and which of them
+//! is blamed for a refused value.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ impl Sources {
         self.overrides.push(Override { key, text, origin: Origin::Flag(flag) });
     }
 
-    /// Reads the file again and puts everything together.
+    /// Reads the file again and merges all sources.
     ///
     /// # Errors
     /// The file cannot be read, or a setting has a value it cannot have.
@@ -136,7 +136,7 @@ impl Sources {
 }
 
 impl Override {
-    /// The value in TOML, after checking it by itself so that the blame is certain.
+    /// The value in TOML, checked alone so that an error is certainly its own.
     fn check(&self) -> Result<toml::Value, ConfigError> {
         let refuse = |reason| ConfigError::Setting {
             origin: self.origin.clone(),

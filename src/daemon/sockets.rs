@@ -53,7 +53,7 @@ impl Inherited {
             MEMCACHED_NAME | HTTP_NAME => {
                 let listener = match sockets.take_unix_listener(index) {
                     Ok(listener) => Listener::from_unix(listener.context(TAKEN)?)?,
-                    // Not a Unix socket, which leaves TCP.
+                    // Not a Unix socket: it must be TCP.
                     Err(_) => {
                         Listener::from_tcp(sockets.take_tcp_listener(index)?.context(TAKEN)?)?
                     }

@@ -10,7 +10,7 @@ pub fn print(config: &Config, admin: Option<SocketAddr>) {
     let program = std::env::args().next().unwrap_or_else(|| "rawcached".to_owned());
     let text = text(&program, config, admin);
     let mut output = std::io::stdout().lock();
-    // Nobody may be reading; serving goes on all the same.
+    // Errors are ignored: the daemon serves even if nobody reads this.
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 

@@ -89,8 +89,8 @@ impl AlignedBuf {
     pub(super) fn begun_again(&self, len: usize) -> AlignedBuf {
         assert!(len <= self.initialised, "only what was put in");
         let mut copy = AlignedBuf::unfilled(self.capacity(), self.layout.align());
-        // SAFETY: both allocations have so many bytes, those of this one are initialised, and no other
-        // owner has the new one.
+        // SAFETY: both allocations have `len` bytes, those of this one are initialised, and nobody
+        // else has the new one.
         unsafe { ptr::copy_nonoverlapping(self.start.as_ptr(), copy.start.as_ptr(), len) };
         copy.initialised = len;
         copy

@@ -1,5 +1,5 @@
-//! The limit on the size of files (`RLIMIT_FSIZE`). Owns that a write beyond it is an error and
-//! not the end of the process; never changes the limit.
+//! The limit on the size of files (`RLIMIT_FSIZE`). Makes a write beyond it an error instead of the
+//! end of the process; never changes the limit.
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 

@@ -35,7 +35,7 @@ impl Holders {
         Holders { names, go_within: REMAINS_GO_WITHIN }
     }
 
-    /// Processes that have it open, see [`processes_with`]. If there are none, one has just ended.
+    /// Processes that have it open, see [`processes_with`]. If none can be named, one has just ended.
     pub fn processes(names: Vec<String>) -> Holders {
         let go_within = if names.is_empty() { REMAINS_GO_WITHIN } else { LOOKS_GO_WITHIN };
         Holders { names, go_within }

@@ -1,5 +1,4 @@
-//! The system's clock: what the kernel knows of it. Owns the question whether the wall clock can be
-//! relied upon; changes nothing.
+//! The system's clock. Owns the question whether the wall clock can be relied upon; changes nothing.
 
 use crate::clock::Clock;
 
@@ -12,8 +11,7 @@ impl Clock {
     }
 }
 
-/// Whether something keeps the wall clock right, as adjtimex(2) has it. A kernel that does not
-/// answer is taken to say no.
+/// Whether the wall clock is synchronised, by adjtimex(2). A kernel that does not answer counts as no.
 fn is_synchronised() -> bool {
     // SAFETY: a timex holds only integers, for which zero is a value; no mode asks for no change.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };

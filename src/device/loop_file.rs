@@ -15,7 +15,7 @@ struct Attached {
     name: String,
     file: PathBuf,
     bytes: Range<u64>,
-    /// The kernel detaches it when its last user ends.
+    /// The kernel detaches it when its last user closes it.
     autoclear: bool,
 }
 
@@ -32,7 +32,7 @@ impl Attached {
         Some(Attached { name, file, bytes: start..start.saturating_add(len), autoclear })
     }
 
-    /// Whether the kernel is about to detach it: `autoclear` is set, and nobody uses it or has it mounted.
+    /// Whether the kernel is about to detach it: `autoclear` is set, and nobody uses or mounts it.
     fn is_going(&self) -> bool {
         self.autoclear && holder::of_disk(&self.name).is_empty()
     }

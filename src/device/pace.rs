@@ -224,8 +224,8 @@ mod tests {
             Life { pace: Pace::default(), now: Duration::from_secs(5000) }
         }
 
-        /// Ten reads a second, each of so many milliseconds beside others, for so many seconds; true if
-        /// the device counts as degraded at the end.
+        /// Ten reads a second for `seconds`, each of `elapsed_ms` with `under_way` in all; true if the
+        /// device counts as degraded at the end.
         fn reads(&mut self, seconds: u32, elapsed_ms: u64, under_way: u64) -> bool {
             for _ in 0..seconds * 10 {
                 self.now += Duration::from_millis(100);
@@ -262,10 +262,10 @@ mod tests {
     fn a_load_is_no_limp() {
         let mut life = Life::new();
         life.reads(60, 2, 1);
-        // Sixty-four at one time on a device that makes one after another, and then one again.
+        // 64 at a time on a device that serves one after another, and then one at a time again.
         assert!(!life.reads(120, 128, 64));
         assert!(!life.reads(120, 2, 1));
-        // On one that makes them side by side, the share of each was a 64th.
+        // On a device that serves them in parallel, the share of each was a 64th.
         let mut life = Life::new();
         life.reads(60, 6, 64);
         assert!(!life.reads(120, 6, 1));
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn long_transfers_say_nothing_of_short_ones() {
         let mut life = Life::new();
-        // A night of reads that follow one another, and then reads that a hard disk has to seek for.
+        // Sequential reads for five minutes, and then reads that a hard disk has to seek for.
         for _ in 0..3000 {
             life.now += Duration::from_millis(100);
             let elapsed = Duration::from_micros(1300);

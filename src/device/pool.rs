@@ -129,7 +129,7 @@ impl Shared {
                 }
                 return Some(request);
             }
-            // With writes left at the limit, the threads now writing will take them.
+            // Writes may be left because of the limit: the threads now writing will take them.
             if work.closed {
                 return None;
             }

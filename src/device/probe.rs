@@ -23,7 +23,7 @@ pub struct ProbeReport {
     pub kind: DeviceKind,
     /// All of its bytes.
     pub size: u64,
-    /// Block devices: the least a transfer may be.
+    /// Block devices: the smallest transfer.
     pub logical_sector: Option<u32>,
     /// Block devices: what the medium writes as a whole.
     pub physical_sector: Option<u32>,

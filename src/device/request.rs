@@ -1,4 +1,4 @@
-//! What is asked of an engine, and how it ended. Owns the buffers of a transfer while it is under way.
+//! Requests to an engine, and their outcome. Owns the buffers of a transfer while it is under way.
 
 use std::io;
 use std::ops::Range;

@@ -40,8 +40,7 @@ impl RequestQueue {
     }
 
     /// The next request to carry out. Reads go first, but one write is always under way, so that
-    /// reads without end do not keep a purge from the device. Reads that nobody waits for any
-    /// more are dropped.
+    /// endless reads do not hold up a purge. Reads that nobody waits for are dropped.
     pub fn take(&mut self) -> Option<Request> {
         while self.reads.front().is_some_and(Request::is_abandoned) {
             self.reads.pop_front();
@@ -53,12 +52,12 @@ impl RequestQueue {
         self.reads.pop_front()
     }
 
-    /// All that wait, for somebody else to carry out.
+    /// Takes out all requests that wait, for somebody else to carry out.
     pub fn drain(&mut self) -> impl Iterator<Item = Request> + '_ {
         self.writes.drain(..).chain(self.reads.drain(..))
     }
 
-    /// Whether a write waits that is allowed to go.
+    /// Whether a write waits that may begin.
     pub fn may_write(&self) -> bool {
         !self.writes.is_empty() && self.writing < self.writing_max
     }

@@ -1,5 +1,5 @@
-//! Whether a device keeps what is written to it, found by writing. Owns the restoring of what
-//! was there; for formatting only.
+//! Tests by writing whether a device keeps what is written to it. Owns restoring the old bytes; for
+//! formatting only.
 
 use std::io;
 use std::ops::Range;

@@ -21,7 +21,7 @@ impl WriteQueue {
         self.len
     }
 
-    /// Takes at most `max` bytes from the front; a write within `max` goes as it is.
+    /// Takes at most `max` bytes from the front.
     pub(super) fn take(&mut self, max: usize) -> Vec<WriteSlice> {
         if self.len <= max {
             self.len = 0;

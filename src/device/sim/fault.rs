@@ -32,8 +32,8 @@ pub struct Fault {
     repeats: bool,
 }
 
-/// How long operations take. Delayed ones need a tokio runtime; one of a single thread, its clock
-/// paused, interleaves them the same way every time.
+/// How long operations take. Delayed ones need a tokio runtime; a single-threaded one with a paused
+/// clock interleaves them the same way every time.
 #[derive(Clone, Debug, Default)]
 pub enum Delay {
     /// They complete within `submit`.
@@ -50,7 +50,7 @@ pub enum Delay {
         turns: u32,
         /// Longest time of a slow one; whole milliseconds.
         slow: Duration,
-        /// How many operations there are for a slow one; 0 for none.
+        /// One in this many operations is slow; 0 for none.
         slow_one_in: u32,
     },
 }

@@ -91,9 +91,9 @@ impl SimDevice {
         self.state.lock().next_generation();
     }
 
-    /// Cuts the power: of the writes that no flush made durable, completed or under way, each
-    /// 512-byte sector is kept or lost independently, so an older unflushed version may be what
-    /// is left. How many survive varies with `seed` from none to all. Handles die.
+    /// Cuts the power: of the writes that no flush made durable, completed or under way, each 512-byte
+    /// sector is kept or lost independently, so an older unflushed version may be left. How many
+    /// survive varies with `seed` from none to all. Handles die.
     pub fn power_cut(&self, seed: u64) {
         self.state.lock().power_cut(seed);
     }
@@ -144,8 +144,8 @@ impl SimDevice {
         self.state.lock().random = SplitMix::new(seed);
     }
 
-    /// Freezes the device after this many more operations: what is submitted or under way then
-    /// never completes, until the next [`SimDevice::kill`], [`SimDevice::power_cut`] or
+    /// Freezes the device after this many more operations: requests submitted or under way then never
+    /// complete. Ends with the next [`SimDevice::kill`], [`SimDevice::power_cut`] or
     /// [`SimDevice::open`].
     pub fn freeze_after(&self, operations: u64) {
         self.state.lock().freeze_after(operations);

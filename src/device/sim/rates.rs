@@ -33,7 +33,7 @@ pub enum FaultKind {
     MisdirectedWrite,
     /// Bits on the medium flip; made by [`super::SimDevice::corrupt`].
     BitRot,
-    /// A sector that was being written when the power went cannot be read.
+    /// A sector that was being written when the power was cut cannot be read.
     UnreadableSector,
 }
 

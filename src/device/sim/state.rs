@@ -1,5 +1,5 @@
-//! One simulated device's state: admits operations, carries them out, and settles those
-//! under way when the process or the power goes. Owns faults and counts.
+//! One simulated device's state: admits operations, carries them out, and settles those under way
+//! when the process is killed or the power is cut. Owns faults and counts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -49,7 +49,7 @@ pub(super) struct State {
     pub(super) random: SplitMix,
     pub(super) rates: Rates,
     pub(super) struck: Struck,
-    /// Sectors that were being written when the power goes may become unreadable.
+    /// Sectors that are being written when the power is cut may become unreadable.
     pub(super) spoils_sectors: bool,
     /// Rules that users of the device broke.
     pub(super) broken_rules: Vec<String>,
@@ -258,7 +258,7 @@ impl State {
         }
     }
 
-    /// The request is over, and its waiter is about to hear of it.
+    /// Notes that a request is over; its waiter is told afterwards.
     pub(super) fn complete(&mut self, generation: u64, plan: &Plan) {
         if generation == self.generation {
             self.under_way -= 1;

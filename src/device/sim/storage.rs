@@ -1,5 +1,5 @@
-//! What a simulated device holds: what reads see, what is durable, and the history between
-//! them. Owns bytes and durability; knows no requests.
+//! The bytes of a simulated device: those that reads see, the durable ones, and the unflushed versions
+//! between them. Owns bytes and durability; knows no requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -96,8 +96,8 @@ impl Storage {
         bytes
     }
 
-    /// Writes `bytes`, visible at once and volatile. Of a last partial sector (a transfer cut
-    /// short within it) the rest keeps what it had.
+    /// Writes `bytes`, visible at once and volatile. If they end within a sector (a transfer cut short),
+    /// its rest is unchanged.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.live.write(offset, bytes);
         self.sequence += 1;
@@ -136,7 +136,7 @@ impl Storage {
         }
     }
 
-    /// Makes writes up to `sequence` durable, but those that were not complete.
+    /// Makes writes up to `sequence` durable, except the `incomplete` ones.
     pub(super) fn flush(&mut self, sequence: u64, incomplete: &[u64]) {
         let flushable = self.doomed + 1..=sequence;
         let durable = &mut self.durable;

@@ -106,7 +106,7 @@ async fn complete_on(engine: EngineId, events: Arc<EventFd>) -> io::Error {
     }
 }
 
-/// Ready when the ring is to be looked at: it was asked for, or the kernel says so.
+/// Ready when the ring is to be looked at: `asked` is set, or the kernel has completions.
 fn poll_look(
     engine: EngineId,
     events: &AsyncFd<Arc<EventFd>>,
@@ -199,7 +199,7 @@ pub fn look_soon() {
     }
 }
 
-/// Gives what waits in this thread's rings to the kernel and completes what is done.
+/// Gives the requests that wait in this thread's rings to the kernel, and completes those that are done.
 fn look() {
     let mut finished = Vec::new();
     let mut lost = Vec::new();
@@ -212,7 +212,7 @@ fn look() {
         if finished.is_empty() && lost.is_empty() {
             return;
         }
-        // Outside of the borrow: a waker or the memory's end may submit again.
+        // Outside of the borrow: a waker, or what drops with the memory, may submit again.
         for (request, result) in finished.drain(..) {
             request.complete(result);
         }
@@ -255,7 +255,7 @@ impl Local {
             return Some((Arc::clone(&self.fallback), (self.ring.give_up(), Some(error))));
         }
         if self.ring.has_leftover() && finished.len() == before && !self.ring.is_lost() {
-            // The kernel had no memory for the rest: have the runtime's next look for events bring us back.
+            // The kernel had no memory for the rest: try again after the next look for events.
             let _full_means_it_comes_back_anyway = self.events.write(1);
         }
         None

@@ -224,7 +224,7 @@ impl Ring {
         entered
     }
 
-    /// Whether the kernel has not taken all that was prepared for it.
+    /// Whether the kernel has left entries in the submission queue.
     pub fn has_leftover(&mut self) -> bool {
         !self.ring.submission().is_empty()
     }
@@ -241,7 +241,7 @@ impl Ring {
     fn enter(&mut self, wait: usize) -> io::Result<()> {
         match self.ring.submit_and_wait(wait) {
             Ok(_) => self.refused = None,
-            // What was not taken stays in the submission queue.
+            // Entries not taken stay in the submission queue.
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
             Err(error) if is_passing(&error) => {
                 if self.refused.get_or_insert_with(Stopwatch::start).elapsed() >= REFUSED_MAX {
@@ -418,7 +418,7 @@ impl Drop for Ring {
 }
 
 impl Ring {
-    /// Waits a second at most for the requests of a lost ring that the kernel still has. Then their memory
+    /// Waits a second at most for requests of a lost ring that the kernel still has. Then their memory
     /// is leaked: the kernel may write to it at any time.
     fn leave_to_the_kernel(&mut self) {
         let mut finished = Vec::new();

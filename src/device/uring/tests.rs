@@ -102,8 +102,8 @@ fn a_thread_with_a_ring_carries_out_more_requests_than_fit_at_once() {
     });
 }
 
-/// Has a task that is always ready run for `rounds`, beside three others of its kind, and tells what
-/// `look` saw after each of them.
+/// Runs four tasks that are always ready for `rounds`; one calls `look` in each round. Returns what it
+/// saw.
 async fn busy_rounds<T: Send + 'static>(
     rounds: usize,
     mut look: impl FnMut(usize) -> T + Send + 'static,
