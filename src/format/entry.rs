@@ -110,7 +110,7 @@ impl EntryHeader {
     }
 
     /// Reads the header of the slot at byte `offset` of the region with `seed`.
-    /// The bytes are not a sound header of this place and generation.
+    ///
     /// # Errors
     /// The bytes are not a sound header of this place and generation.
     pub fn decode(bytes: &[u8], seed: Seed, offset: u64) -> Result<EntryHeader, Damage> {

@@ -1,7 +1,7 @@
 //! One shard of the index: a cuckoo table of cache lines, rebuilt in small steps of size. Owns where an
 //! entry is; never locks, and does not look at what an entry means.
 //!
-//! A print names two buckets, whatever their number (Pagh and Rodler, "Cuckoo hashing", 2001; several
+//! A print names two of any number of buckets (Pagh and Rodler, "Cuckoo hashing", 2001; several
 //! entries to a bucket after Dietzfelbinger and Weidling, 2005), so entries can be moved without their
 //! keys. If too many prints are equal, the rest goes to an overflow list.
 

@@ -183,7 +183,7 @@ impl Chunks {
         (&mut open.buf, within(open.start, range))
     }
 
-    /// Returns the filled part of the append at `offset` of a region.
+    /// Puts back the filled part of the append at `offset` of a region.
     ///
     /// # Panics
     /// Panics if the part was appended elsewhere.
