@@ -23,7 +23,7 @@ thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Counts an allocation if the thread is a worker, which it is known by its name.
+/// Counts an allocation if the thread is a worker, by its name.
 fn count() {
     let is_worker = IS_WORKER.get() || {
         let mut name = [0u8; 16];
@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 const REQUESTS: u64 = 5000;
-/// What does not come with each request: chunks of the log, growing tables.
+/// Allocations that are not part of each request: chunks of the log, growing tables.
 const OTHERS_MAX: u64 = REQUESTS / 100;
 
 /// Allocations in the workers while a request is made and answered [`REQUESTS`] times.

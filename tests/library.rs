@@ -184,7 +184,7 @@ async fn options_are_made_by_default_and_changed_field_by_field() {
     assert_eq!(fresh_until.since(stored_at), Duration::from_secs(60));
 }
 
-/// What an error says, and then what its causes say.
+/// The messages of an error and of its causes.
 fn chain(error: &dyn Error) -> Vec<String> {
     let mut said = vec![error.to_string()];
     let mut cause = error.source();

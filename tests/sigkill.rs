@@ -27,8 +27,7 @@ const FLUSH_WINDOW: Duration = Duration::from_millis(300);
 const SLICE: usize = 1 << 20;
 /// A kill comes this many milliseconds after the load has begun.
 const KILL_DELAY_MS: std::ops::Range<u64> = 50..550;
-/// Large and sparse: each start begins a new region, and none may be reclaimed, for that would
-/// make a miss out of what must be there.
+/// Large and sparse: each start begins a new region, and none may be reclaimed, as that loses hits.
 const DEVICE_SIZE: u64 = 32 << 30;
 
 /// What a key holds: a version of its value, or nothing.
@@ -70,7 +69,7 @@ impl Key {
         self.possible(killed).into_iter().skip(1).flatten().any(is_large)
     }
 
-    /// Whether exactly one thing is right.
+    /// Whether exactly one answer is right.
     fn is_certain(&self, killed: Instant) -> bool {
         let possible = self.possible(killed);
         possible.iter().all(|state| *state == possible[0])
@@ -102,7 +101,7 @@ fn set(client: &mut Client, key: &str, version: u64) -> io::Result<String> {
     client.try_line()
 }
 
-/// The version that is there.
+/// The version of a found value.
 ///
 /// # Panics
 /// Panics on bytes that were never stored under the key.
@@ -157,7 +156,7 @@ fn load(
     }
 }
 
-/// What the checks after the kills came to.
+/// Results of the checks after the kills.
 #[derive(Debug, Default)]
 struct Tally {
     keys: u64,
@@ -167,7 +166,7 @@ struct Tally {
     torn: u64,
 }
 
-/// Compares what is there after a restart with what may be.
+/// Compares the values found after a restart with the allowed ones.
 fn check(daemon: &Daemon, keys: &mut [Key], killed: Instant, tally: &mut Tally) {
     let mut client = daemon.connect();
     for key in keys {

@@ -44,7 +44,7 @@ pub struct Ask<'a> {
 }
 
 /// Sends a request without a body, and writes the body of the answer to `output`; false if the
-/// object is not there. `progress` is told the length once and then the bytes that came.
+/// object is not there. `progress` gets the length once, then the number of bytes of each piece.
 pub fn fetch(
     socket: Option<&str>,
     ask: Ask<'_>,

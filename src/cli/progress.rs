@@ -33,7 +33,7 @@ impl Bar {
         }
     }
 
-    /// Takes note of what has happened.
+    /// Shows this progress.
     pub fn advance(&self, progress: Progress) {
         match progress {
             Progress::Length(len) => {

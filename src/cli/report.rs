@@ -71,7 +71,7 @@ pub struct InspectReport {
     pub object_max_bytes: u64,
     /// Entries in all regions, dead and expired ones and slices included.
     pub entries: u64,
-    /// Tombstones in all regions, other than those of entries; those of purges are there twice.
+    /// Tombstones in all regions, not entries that replace others; those of purges count twice.
     pub kill_records: u64,
     /// Number of regions by state.
     pub regions: RegionCounts,
@@ -128,7 +128,7 @@ pub struct RegionRow {
     pub entry_bytes: u64,
     /// Newest time in it, in seconds since 1970; none if there is no time in it.
     pub stamp: Option<i64>,
-    /// An entry's life was extended after the region was sealed.
+    /// An entry's lifetime was extended after the region was sealed.
     pub touched: bool,
 }
 
@@ -187,7 +187,7 @@ pub struct CheckReport {
     pub entries: u64,
     /// Sound entries that are pieces of large objects.
     pub slices: u64,
-    /// Sound tombstones, other than those of entries.
+    /// Sound tombstones, without entries that replace older ones.
     pub kill_records: u64,
     /// Live objects of which pieces were evicted; they are misses, not damage.
     pub incomplete_objects: u64,

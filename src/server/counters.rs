@@ -173,7 +173,7 @@ impl Shard {
     }
 }
 
-/// All counters of one server. Shared between its workers and whoever reports them.
+/// All counters of one server. Shared between its workers and the metrics.
 #[derive(Debug)]
 pub struct Counters {
     shards: Vec<Arc<Shard>>,

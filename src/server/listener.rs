@@ -93,8 +93,7 @@ impl Listener {
         }
     }
 
-    /// Takes over a Unix socket that listens already. Dropping the listener leaves the socket's
-    /// file.
+    /// Takes over a Unix socket that listens already. A drop leaves the socket's file.
     ///
     /// # Errors
     /// [`ListenError::System`] if the socket cannot be made non-blocking.

@@ -49,8 +49,7 @@ impl Server {
     /// Serves until `shutdown` is ready, then drains: listeners are closed, commands in
     /// progress are finished within [`Options::drain_timeout`], and what is left is cut.
     ///
-    /// Must be called within a tokio runtime with I/O and time; that runtime only accepts
-    /// connections.
+    /// Must be called within a tokio runtime with I/O and time, which only accepts connections.
     ///
     /// # Errors
     /// [`RunError`] if it could not start; nothing is left running then.

@@ -186,7 +186,7 @@ fn mistakes_are_told() {
     }
 }
 
-/// An image file that has this at its start, and 1s behind it.
+/// An image file that begins with `start`, followed by bytes of 1.
 fn image(directory: &tempfile::TempDir, start: &[u8]) -> PathBuf {
     let path = directory.path().join("image");
     let mut bytes = vec![1; 32 << 20];
@@ -235,7 +235,7 @@ fn every_size_depth_and_alignment_is_measured_with_every_engine() {
     let path = image(&directory, b"");
     let report = report(&device(&path, "--seconds 1ms --json"));
     let (rows, notes) = (report["rows"].as_array().unwrap(), report["notes"].to_string());
-    // What the rows of a group have under a name, in order.
+    // The values of the rows of a group under a name, in order.
     let found = |group: &str, engine: &str, name: &str| -> Vec<u64> {
         let of = |row: &&Value| row["group"] == group && row["engine"] == engine;
         let values = rows.iter().filter(of).map(|row| row[name].as_u64().unwrap());

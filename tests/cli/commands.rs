@@ -72,7 +72,7 @@ fn a_new_image_is_formatted_and_told_about() {
     assert!(run(&["format", "x.img", "--yes"]).status.success());
 }
 
-/// What is written to a terminal or a log goes farther than what is on the disk.
+/// Output to a terminal or a log spreads farther than bytes on the disk.
 #[test]
 fn the_secret_of_a_cache_is_not_shown() {
     let directory = directory();

@@ -51,7 +51,7 @@ fn the_shipped_units_and_the_configuration_agree_on_the_file_and_socket() {
     let service = std::fs::read_to_string(root.join("systemd/rawcached.service")).unwrap();
     assert!(service.contains("serve --config /etc/rawcached/rawcached.toml\n"));
     assert!(service.contains("RuntimeDirectory=rawcached\n"));
-    // Or the daemon could not learn whether the wall clock is synchronised.
+    // Otherwise the daemon could not learn whether the wall clock is synchronised.
     assert!(service.contains("SystemCallFilter=adjtimex clock_adjtime\n"));
     assert!(!service.contains("\nProtectClock=yes"));
     let socket = std::fs::read_to_string(root.join("systemd/rawcached.socket")).unwrap();

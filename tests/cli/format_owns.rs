@@ -25,7 +25,7 @@ fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
     file.sync_all().unwrap();
 }
 
-/// What wipefs and blkid know a device by.
+/// Signatures that wipefs and blkid find on a device.
 fn known_as(device: &Path) -> String {
     let asked = |name: &str, arguments: &[&str]| {
         let output = Command::new(name).args(arguments).arg(device).output().unwrap();
@@ -35,7 +35,7 @@ fn known_as(device: &Path) -> String {
         + &asked("blkid", &["-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE"])
 }
 
-/// Makes the device something that others know.
+/// Writes a signature of other software to the device.
 type Make = fn(&Path) -> Result<(), Missing>;
 
 fn md_at_the_end(device: &Path) -> Result<(), Missing> {

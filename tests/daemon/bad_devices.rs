@@ -33,7 +33,7 @@ fn hash(path: &Path) -> u64 {
     }
 }
 
-/// Writes to a device behind everybody's back.
+/// Writes to a device that others have open.
 fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
     let file = File::options().write(true).open(path).unwrap();
     file.write_all_at(bytes, offset).unwrap();
@@ -202,7 +202,7 @@ fn a_raw_device_is_never_formatted_by_serve() {
     overwrite(disk.path(), 8 * MIB, b"somebody's bytes");
     let command = format!("rawcached format {}", disk.path().display());
     expect_refusal(disk.path(), disk.backing(), &["not formatted", &command]);
-    // Not with a size either, which is for image files that are not there.
+    // Not with a size either: a size is for image files that do not exist yet.
     let mut daemon = Daemon::new(disk.path(), "");
     daemon.configure_more("size = \"32MiB\"\n");
     let before = hash(disk.backing());
@@ -360,13 +360,13 @@ fn two_damaged_superblock_copies_are_left_alone() {
     file.read_exact_at(&mut head, 0).unwrap();
     file.read_exact_at(&mut tail, last).unwrap();
     drop(file);
-    // Behind the magic number: it is seen to be ours.
+    // After the magic number, so that the store is recognised.
     overwrite(disk.path(), 100, &[0xff; 200]);
     overwrite(disk.path(), last + 100, &[0xff; 200]);
     let path = disk.path().display().to_string();
     expect_refusal(disk.path(), disk.backing(), &["both superblock copies are damaged", &path]);
     expect_failure(&[&"inspect", &disk.path()], disk.backing(), &["both superblock copies"]);
-    // It could be saved: to erase it takes more than a yes.
+    // The store could be saved: erasing it takes more than a yes.
     let arguments: [&dyn AsRef<std::ffi::OsStr>; 3] = [&"format", &disk.path(), &"--yes"];
     expect_failure(&arguments, disk.backing(), &["both superblock copies", "--force"]);
     // Nothing recognisable is left.
@@ -403,7 +403,7 @@ fn a_format_that_is_killed_can_be_repeated() {
             refused += 1;
             assert!(stderr(&inspected).contains("rawcached format"), "{}", stderr(&inspected));
         }
-        // What half a format has left is ours: nobody has to be forced.
+        // The rest of an unfinished format is ours: no force is needed.
         let again = run(&[&"format", &disk.path(), &"--yes"]);
         assert!(again.status.success(), "{}", stderr(&again));
     }

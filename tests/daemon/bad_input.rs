@@ -14,7 +14,7 @@ use crate::support::machine::require;
 use crate::support::waiting::{eventually, now};
 
 const MIB: u64 = 1 << 20;
-/// What the daemon may hold: 16 MiB of entries, 128 MiB of values under way, the log's buffers,
+/// What the daemon may hold: 16 MiB of entries, 128 MiB of values in transfer, the log's buffers,
 /// and 2 MiB for each of 100 connections at the very most. The bad clients offer far more.
 const RESIDENT_MAX: u64 = 400 * MIB;
 /// Longest that a good client may have to wait beside bad ones on a busy machine.
@@ -65,8 +65,8 @@ fn set(daemon: &Daemon, key: &str, value: &[u8]) {
     assert_eq!(daemon.connect().set(key, value), "STORED");
 }
 
-/// Lets bad clients loose beside a good one; `attack` gives what must stay open until memory has
-/// been looked at. Afterwards the daemon must have given back what they held.
+/// Runs bad clients beside a good one; `attack` returns what must stay open until memory was
+/// measured. Afterwards the daemon must have released their memory.
 fn endure<T>(daemon: &Daemon, attack: impl FnOnce() -> T) {
     set(daemon, "steady", b"yes");
     let done = AtomicBool::new(false);
@@ -189,7 +189,7 @@ fn connections_closed_in_the_middle_of_a_body() {
     let old = vec![b'o'; 2 << 20];
     set(&daemon, "k", &old);
     let part = vec![b'x'; 5 << 20];
-    // Several times what the device holds: what is left behind must be given up.
+    // Several times the capacity of the device: unfinished values must be given up.
     endure(&daemon, || {
         for _ in 0..150 {
             let mut stream = impatient(&daemon);

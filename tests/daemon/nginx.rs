@@ -30,7 +30,7 @@ const MODULE_DIRECTORY: &str = "/usr/lib/nginx/modules";
 /// Stores that are complete.
 const STORED: &str = "rawcached_command_duration_seconds_count{operation=\"store\",tier=\"none\"}";
 
-/// Body sizes from 1 KB to 30 MB, on both sides of where the store cuts bodies.
+/// Body sizes from 1 KB to 30 MB, just below and above the lengths at which bodies are cut.
 const SIZES: [usize; 10] = [
     1000,
     1024,

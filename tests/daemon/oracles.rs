@@ -35,7 +35,7 @@ fn daemon(disk: &LoopDevice, server: &str) -> Daemon {
 #[test]
 fn all_integration_tests_of_pymemcache_pass_over_the_unix_socket() {
     let Some(disk) = require(LoopDevice::create(128 << 20, 4096)) else { return };
-    // What one of the tests stores must be over the limit: memcached's own default.
+    // One of the tests stores a value that must exceed the limit, as with memcached's default.
     let daemon = daemon(&disk, "max_object_size = \"1MiB\"");
     let Some(printed) = script("pymemcache.sh", &[&daemon.socket()]) else { return };
     let summary = printed.lines().rev().find(|line| line.contains(" passed")).unwrap();

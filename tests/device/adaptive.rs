@@ -31,7 +31,7 @@ const KEYS: u64 = 40;
 const START: Timestamp = Timestamp(1_000_000);
 const ENGINES: [EngineKind; 2] = [EngineKind::IoUring, EngineKind::Threads];
 
-/// All that may go through the page cache does.
+/// All reads that may go through the page cache do.
 fn cached_always() -> AdaptiveOptions {
     AdaptiveOptions { first: Way::PageCache, sample_one_in: u32::MAX, ..AdaptiveOptions::default() }
 }
@@ -84,7 +84,7 @@ async fn store(cache: &Cache, key: &[u8], body: &[u8], ttl: u64) {
     writer.finalize(Condition::Always).await.unwrap();
 }
 
-/// The body and the end of life of what a lookup finds; a body that ends short is a miss.
+/// The body and the expiry of the entry that a lookup finds; a body that ends short is a miss.
 async fn lookup(cache: &Cache, key: &[u8]) -> Option<(Vec<u8>, Timestamp)> {
     let hit = cache.lookup_stale_head(key).await?;
     let keep_until = hit.lifetime().keep_until;
@@ -98,7 +98,7 @@ async fn lookup(cache: &Cache, key: &[u8]) -> Option<(Vec<u8>, Timestamp)> {
     Some((bytes, keep_until))
 }
 
-/// What a cache may answer.
+/// A cache, and a model of the answers that it may give.
 struct Model {
     cache: Cache,
     clock: Clock,
@@ -174,7 +174,7 @@ impl Model {
         assert!(found.1 > self.clock.now(), "{key} has expired");
     }
 
-    /// What must be true in the end, and what must have been put to the test.
+    /// Checks the end state, and that the cases of interest occurred.
     fn finish(&self) {
         let stats = self.cache.stats().store.counters;
         assert_eq!((stats.damaged, stats.read_errors), (0, 0), "a stale page is no damage");

@@ -62,7 +62,7 @@ fn a_second_opener_is_refused_until_the_first_is_gone() {
     assert!(holders.contains(&disk.path().display().to_string()), "{holders}");
 }
 
-/// What the library makes a cache of without asking anybody.
+/// Devices that the library makes a cache of without a question.
 #[tokio::test]
 async fn a_disk_becomes_a_new_cache_only_if_it_begins_and_ends_with_zeros() {
     let Some(disk) = require(LoopDevice::create(64 * MIB, 512)) else { return };

@@ -16,7 +16,7 @@ mod support;
 /// Longest line outside of examples, rows of tables too.
 const LINE_LEN_MAX: usize = 130;
 
-/// What a newcomer reads to the end.
+/// Most lines of README.md, which a newcomer reads to the end.
 const README_LINES_MAX: usize = 100;
 
 struct Document {
@@ -122,7 +122,7 @@ fn examples(text: &str) -> Vec<Vec<&str>> {
     examples
 }
 
-/// Nobody can break an address that stands alone.
+/// A lone address cannot be broken into lines.
 fn is_address_alone(line: &str) -> bool {
     line.contains("://") && line.split_whitespace().count() <= 2
 }

@@ -11,7 +11,7 @@ use crate::support::binary;
 
 use super::{Document, documents, lines_outside_of_code};
 
-/// Messages of operating.md that others print.
+/// Messages in operating.md that other programs print.
 const OF_OTHERS: &[&str] = &["Permission denied", "File too large"];
 
 fn root() -> &'static Path {
@@ -45,7 +45,7 @@ fn sources(folder: &str) -> String {
     joined
 }
 
-/// The documents that speak of the present.
+/// The documents that describe the present.
 fn present() -> Vec<Document> {
     documents().into_iter().filter(|document| document.name != "CHANGELOG.md").collect()
 }
@@ -57,7 +57,7 @@ fn prose(document: &Document) -> String {
     lines.collect::<Vec<_>>().join(" ")
 }
 
-/// What stands between backquotes.
+/// Text between backquotes.
 fn spans(prose: &str) -> Vec<&str> {
     prose.split('`').skip(1).step_by(2).collect()
 }
@@ -162,8 +162,8 @@ fn every_metric_is_exported() {
     assert!(found > 100, "metrics are found: {found}");
 }
 
-/// The last part of a path, such as `module::a_test_that...`, without what the dots stand for; `None` for what
-/// is no test.
+/// The last part of a path, such as `module::a_test_that...`, without the part that the dots stand
+/// for; `None` if it is no test.
 fn test_name(span: &str) -> Option<&str> {
     let (_, name) = span.rsplit_once("::")?;
     let name = name.trim_start_matches("..._").trim_end_matches("...").trim_end_matches('_');

@@ -7,11 +7,11 @@ use crate::support::binary;
 
 use super::documents;
 
-/// Command lines of an example, those that go on behind a backslash joined.
+/// Command lines of an example, lines that end in a backslash joined.
 fn command_lines(text: &str) -> Vec<String> {
     let joined = text.replace("\\\n", " ");
     let examples = joined.lines().filter_map(|line| line.strip_prefix("    "));
-    // Of a pipe the command that gets something.
+    // The last command of a pipe.
     let commands = examples.map(|line| line.rsplit(" | ").next().unwrap_or(line).trim());
     let ours = commands.filter_map(|line| {
         let line = line.strip_prefix("./target/release/").unwrap_or(line);

@@ -70,7 +70,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("benches/foyer/README.md", "python3 benches/foyer/smoke.py ", "needs that build"),
 ];
 
-/// What has happened before the first command of a document.
+/// The state before the first command of a document.
 const BEFORE: &[(&str, &[&str])] = &[
     ("docs/benchmarking.md", &["rawcached format /dev/nvme1n1", SERVE]),
     (
@@ -97,7 +97,7 @@ const PRINTED: &[(&str, &str, &str)] = &[
     ("docs/benchmarking.md", "rawcached bench device /dev/nvme1n1 --quick", "CPU us/op"),
 ];
 
-/// The commands of a document in their order, without remarks, those that go on behind a backslash joined.
+/// The commands of a document in order, without remarks, lines after a backslash joined.
 fn commands(document: &Document) -> Vec<String> {
     let is_of_measurements = document.name.starts_with("docs/measurements/");
     let mut commands = Vec::new();
@@ -166,7 +166,7 @@ impl Machine {
             .unwrap();
         let device = fs::File::create(root.path().join(&DEVICE[1..])).unwrap();
         device.set_len(256 << 20).unwrap();
-        // A port that nobody has. Another test may take it meanwhile; it is free almost always.
+        // A free port. Another test may take it meanwhile, but that is rare.
         let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         Machine { root, admin, daemon: None }
     }
@@ -178,7 +178,7 @@ impl Machine {
         // Nobody sits at the terminal that is asked.
         text = text.replace("rawcached format ", "rawcached format --yes ");
         text = text.replace("127.0.0.1:9180", &self.admin);
-        // It is the form that is tried, not the machine.
+        // This tests the command's form, not the machine.
         text = text
             .replace("--seconds 10s", "--seconds 1s")
             .replace("--quick", "--quick --seconds 5ms");
@@ -189,7 +189,7 @@ impl Machine {
         text
     }
 
-    /// What an operator does to the configuration file: name the device.
+    /// Names the device in the configuration file, as an operator does.
     fn name_device(&self) {
         let path = self.root.path().join(CONFIGURATION);
         let text = fs::read_to_string(&path).unwrap();

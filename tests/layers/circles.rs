@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sources::{Source, identifier};
 
-/// So many files show what another one shows, at most.
+/// Longest chain of re-exports.
 const SHOWN_TIMES_MAX: usize = 4;
 
-/// Of each file the files that it needs, and what of them.
+/// For each file the files that it needs, and the names it uses of them.
 pub type Needs<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<String>>>;
 
-/// What the files of a room need of each other.
+/// The dependencies between the files of a room.
 pub fn needs<'a>(files: &[&'a Source]) -> Needs<'a> {
     let mut needs: Needs<'a> = BTreeMap::new();
     let mut add = |from: &'a str, to: &'a str, what: String| {
@@ -71,8 +71,7 @@ fn walk<'a>(
     found
 }
 
-/// Paths after `use`, groups taken apart, and those in the code. What a file only shows to others, by
-/// `pub use`, it does not need itself.
+/// Paths after `use`, groups taken apart, and those in the code. `pub use` does not count.
 fn paths(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut code = text.to_owned();
@@ -83,7 +82,7 @@ fn paths(text: &str) -> Vec<String> {
         code.replace_range(at..end, &" ".repeat(end - at));
     }
     for (at, _) in code.match_indices("::") {
-        // The first part of a path: what stands before it is none.
+        // Only the first part of a path counts.
         let start = code[..at].rfind(|c: char| !is_of_path(c)).map_or(0, |before| before + 1);
         let is_visibility = code[..start].ends_with("pub(in ");
         if code[start..at].contains(':') || is_visibility {
@@ -101,7 +100,7 @@ fn is_of_path(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == ':'
 }
 
-/// What `use` has behind it, from where to where, and whether it is shown to others.
+/// The text after each `use`, its range, and whether it is re-exported.
 fn uses(text: &str) -> Vec<(bool, usize, usize)> {
     let mut found = Vec::new();
     for (at, marker) in text.match_indices("use ") {
@@ -116,7 +115,7 @@ fn uses(text: &str) -> Vec<(bool, usize, usize)> {
     found
 }
 
-/// What a file shows of others: under which path, and where it is.
+/// Re-exports of a file: the path, and where the item is.
 fn shown(file: &Source) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (_, at, end) in uses(&file.text).into_iter().filter(|(is_shown, ..)| *is_shown) {
@@ -130,7 +129,7 @@ fn shown(file: &Source) -> Vec<(String, String)> {
     found
 }
 
-/// Where what is shown at `path` is.
+/// Where the item re-exported at `path` is.
 fn origin(mut path: String, shown: &BTreeMap<String, String>) -> String {
     for _ in 0..SHOWN_TIMES_MAX {
         let is_at = |name: &str| {
@@ -230,7 +229,7 @@ fn methods_with_one_file<'a>(files: &[&'a Source]) -> Vec<Method<'a>> {
             }
         }
     }
-    // What two types have could be either's.
+    // A method of two types could belong to either.
     let names: Vec<&str> = found.iter().map(|method| method.name).collect();
     found.retain(|method| names.iter().filter(|name| **name == method.name).count() == 1);
     found
@@ -254,8 +253,8 @@ fn scope_of(name: &str, file: &Source, files: &[&Source]) -> String {
     }
 }
 
-/// Whether something that is usually of its type calls it: `self`, what has the type's name, what was
-/// locked, or the type itself.
+/// Whether the receiver is usually of its type: `self`, a variable with the type's name, a lock
+/// guard, or the type itself.
 fn calls(text: &str, Method { of, name, .. }: &Method<'_>) -> bool {
     let call = format!("{name}(");
     let own_name = format!("{}.", of.to_lowercase());
@@ -294,7 +293,7 @@ mod tests {
             ("room/other/b.rs", "fn f() -> crate::room::a::A {}"),
         ]);
         assert_eq!(found.unwrap().len(), 3);
-        // Through what a file shows, and in the code.
+        // Through a re-export, and in the code.
         let shown = [
             ("room/mod.rs", "pub use a::A;"),
             ("room/a.rs", "fn f() { super::b::f() }"),

@@ -9,8 +9,7 @@ use std::collections::BTreeSet;
 
 use sources::{Source, identifier};
 
-/// Top to bottom. A module may import what stands in a later row; modules of one row do not
-/// import one another.
+/// Top to bottom. A module may import modules of later rows, but none of its own row.
 const LAYERS: [&[&str]; 11] = [
     &["cli"],
     &["daemon"],
@@ -69,7 +68,7 @@ fn violations(module: &str, text: &str) -> Vec<String> {
     imports(text)
         .into_iter()
         .filter(|imported| imported != module)
-        // What has no layer is shown at the root, for others than the modules below it.
+        // A name without a layer is re-exported at the root, not meant for the modules below it.
         .filter(|imported| layer_of(imported).is_none_or(|layer| layer <= own))
         .map(|imported| format!("imports crate::{imported}"))
         .collect()
@@ -87,8 +86,8 @@ fn imports_point_down() {
     assert!(wrong.is_empty(), "imports that do not point down:\n{}", wrong.join("\n"));
 }
 
-/// In a room files have an order too. A room's own files take what they need from the file that has it,
-/// not from the room's `mod.rs`, which shows it to others.
+/// In a room files have an order too. A room's own files import from the file that defines an item,
+/// not from the room's `mod.rs`, which re-exports it to others.
 #[test]
 fn no_files_of_a_room_need_each_other() {
     let sources = sources::all();
@@ -111,7 +110,7 @@ fn no_files_of_a_room_need_each_other() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A longer file has a second noun in it.
+/// A longer file should be split.
 #[test]
 fn no_file_is_longer_than_500_lines() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

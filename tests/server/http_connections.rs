@@ -230,8 +230,8 @@ fn a_request_with_two_readings_is_not_taken_for_two() {
         assert!(statuses.is_empty() || statuses == ["400"], "{statuses:?} to {request}");
         server.get("k", "").expect_body(200, b"old");
     }
-    // The length counts for nothing beside the encoding: the request ends with its last chunk.
-    // Nothing behind it is taken for a request, since another server may have gone by the length.
+    // The encoding overrides the length: the request ends with its last chunk. Bytes after it are
+    // not taken for a request, since another server may have used the length.
     for headers in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
         let mut connection = server.open();
         connection.send(put(&headers, &inner));

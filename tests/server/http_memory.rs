@@ -32,7 +32,7 @@ fn object(reader: usize) -> Vec<u8> {
     object
 }
 
-/// As many times as more is asked for than the kernel takes.
+/// Enough requests that the answers exceed the socket buffers.
 fn times(reader: usize) -> usize {
     2_000_000 / LENS[reader % LENS.len()] + 1
 }

@@ -6,7 +6,7 @@ use crate::support::http::{body, target};
 use crate::support::server::HttpServer;
 
 const MIB: usize = 1 << 20;
-/// One that is read slice after slice, and one that is read in parallel.
+/// An object that is read slice after slice, and one that is read in parallel.
 const LENGTHS: [usize; 2] = [6 * MIB, 20 * MIB];
 
 /// A server that has an object of `len` bytes under `k`, all of it on the device.
@@ -94,7 +94,7 @@ fn damage_in_the_first_piece_of_a_range_is_a_miss() {
             damage(&server, len, 3 * MIB + 100);
             server.get("k", "Range: bytes=0-9\r\n").expect_body(206, &body(len)[..10]);
             server.get("k", &format!("Range: bytes={ranges}\r\n")).expect(404);
-            // That slice is known to be gone: what needs it is a miss before the first byte.
+            // That slice is known to be gone: ranges that need it miss before the first byte.
             server.get("k", "").expect(404);
             server.get("k", "Range: bytes=0-9\r\n").expect_body(206, &body(len)[..10]);
             server.get("k", "Range: bytes=0-9,3145828-3145900\r\n").expect(404);

@@ -178,7 +178,7 @@ fn absolute_lifetimes_are_distances_from_the_wall_clock_at_that_moment() {
             );
             client.ask(format!("gat {past} a\r\nget a\r\n"), format!("{value}END\r\n"));
         }
-        // A step while running moves the end of no life.
+        // A step of the clock while running moves no expiry.
         client.ask(format!("set a 0 {end} 1\r\nx\r\n"), "STORED\r\n");
         server.clock.set_wall(wall + 400 * DAY);
         client.ask("get a\r\n", value);

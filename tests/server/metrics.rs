@@ -25,7 +25,7 @@ use rawcached::store::{FormatOptions, Store};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
-/// What only a failing machine or a bug moves.
+/// Metrics that only a failing machine or a bug moves.
 const UNMOVED: &[&str] = &[
     "rawcached_accept_errors_total",
     "rawcached_connection_panics_total",
@@ -134,7 +134,7 @@ async fn adaptive_off(seen: &mut Seen) {
 }
 
 async fn adaptive(seen: &mut Seen) {
-    // Times on a simulated device are noise: a contest that any difference decides.
+    // Times on a simulated device are noise: any difference decides the comparison.
     let options = AdaptiveOptions {
         first: Way::PageCache,
         sample_one_in: 2,

@@ -225,8 +225,7 @@ impl History {
         let change = self.change(id).clone();
         let version = change.version.unwrap_or_default();
         self.check_cas(sequence, version);
-        // Sequence numbers follow the order of visibility: a store that ended before has a lower
-        // one.
+        // Sequence numbers follow the order of visibility: an earlier store has a lower one.
         let rank = self
             .keys
             .values()

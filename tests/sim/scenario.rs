@@ -48,8 +48,7 @@ pub enum Theme {
     /// One region cannot be read for a life or two, and nothing else goes wrong: the promises hold
     /// for a single fault. Keys are removed and overwritten, and looked for in the next lives.
     Hidden,
-    /// Objects of up to half of the device, several in progress at a time, on a sound and full
-    /// device.
+    /// Objects of up to half of the device, several at a time, on a sound and full device.
     Large,
     /// The wall clock is wrong at most starts, and sometimes set right later.
     WrongClocks,
@@ -238,8 +237,7 @@ impl Scenario {
         self.hash_mask != u64::MAX && (is_many || self.cancel_one_in > 0)
     }
 
-    /// Whether no caller may notice the device's faults: it has none, only hiccups, or spoils one
-    /// of two copies.
+    /// Whether no caller may notice faults: none, hiccups, or damage to one of two copies.
     pub fn is_sound(&self) -> bool {
         let trouble = matches!(self.trouble, Trouble::None | Trouble::Hiccups | Trouble::SpareRot);
         trouble && !self.strain.refuses_writes && !self.strain.hides_region

@@ -26,7 +26,7 @@ struct Scenario {
     body_len_max: u64,
     ram_bytes: u64,
     hash_mask: u64,
-    /// Nothing is ever evicted, so what must be there must be found.
+    /// Nothing is ever evicted, so every live entry must be found.
     roomy: bool,
     operations: u64,
 }
@@ -44,7 +44,7 @@ struct Version {
 #[derive(Clone, Debug)]
 struct KeyStates {
     states: Vec<Option<Version>>,
-    /// Since the last crash nothing told which of the states it is.
+    /// Nothing since the last crash has shown which of the states is the real one.
     uncertain: bool,
 }
 
@@ -333,7 +333,7 @@ impl Run {
         self.crashes += 1;
         for states in self.keys.values_mut() {
             states.uncertain = true;
-            // What was in RAM only is gone, with what it replaced.
+            // Entries in RAM only are gone, and so are the entries that they replaced.
             for state in &mut states.states {
                 if state.as_ref().is_some_and(|version| version.ram_only) {
                     *state = None;
@@ -351,7 +351,7 @@ impl Run {
         self.open()
     }
 
-    /// Begins a change, lets it run for a few turns, and never hears of it again.
+    /// Begins a change, lets it run for a few turns, and drops it.
     fn crash_in_operation(&mut self, life: &Life) {
         let number = self.rng.u64(0..self.scenario.keys);
         let turns = self.rng.u32(0..30);

@@ -62,7 +62,7 @@ impl Rig {
         self.runtime.block_on(async { tokio::time::timeout(limit, step).await }).expect("hung")
     }
 
-    /// Stores an object and waits until nothing of it is in memory only.
+    /// Stores an object and waits until all of it is on the device.
     fn store(&self, body: &[u8]) {
         self.run(async {
             let options =
@@ -332,7 +332,7 @@ fn nothing_is_given_after_a_gap() {
         for _ in 0..given {
             got.extend_from_slice(&rig.run(reader.next_chunk()).unwrap().unwrap());
         }
-        // As a caller that waits for something else too.
+        // Like a caller that also waits for something else.
         let mut wait = async || {
             let limit = Duration::from_millis(1);
             tokio::time::timeout(limit, reader.next_chunk()).await

@@ -171,7 +171,7 @@ impl Rig {
         }
     }
 
-    /// Ends this life without a word; the storage keeps what the device would.
+    /// Ends this process without a shutdown; the storage keeps what a device would.
     pub fn stop(&mut self) {
         drop(self.life.take());
         self.sim.kill();
@@ -205,13 +205,13 @@ impl Rig {
         self.open();
     }
 
-    /// A new process gets a new clock, which knows nothing but the wall clock.
+    /// A new process gets a new clock, set from the wall clock alone.
     pub fn boot_at(&mut self, wall: i64) {
         self.clock = Clock::manual(Timestamp(0));
         self.clock.set_wall(wall);
     }
 
-    /// Something sets the wall clock right and says so; the store has time to notice.
+    /// The wall clock is set right and reported as synchronised; the store has time to notice.
     pub fn synchronise(&self, wall: i64) {
         self.clock.set_wall(wall);
         self.clock.set_synchronised(true);

@@ -139,7 +139,7 @@ fn a_dead_entry_that_is_damaged_is_nobodys_loss() {
     expect_only(&rig, "nothing", 0);
 }
 
-/// A region with one damaged structure: found once, emptied, and what it killed stays dead.
+/// A region with one damaged structure: found once, emptied, and old versions stay dead.
 fn expect_emptied(rig: &mut Rig, part: &str) {
     let freed = counters(rig).regions_freed;
     pass(rig);
@@ -182,7 +182,7 @@ fn a_flipped_bit_in_a_footer_condemns_the_region() {
 fn a_condemned_region_keeps_what_was_hit() {
     let rig = filled();
     assert!(rig.get(b"b-2").is_some());
-    // Re-insertion is paid for by stores; see reclaim.
+    // Stores grant the budget for re-insertion; see reclaim.
     rig.fill("pays", 17, 10_000);
     rig.sim.corrupt(rig.region_start(find_key(&rig, b"b-2")) + 20, 1);
     pass(&rig);

@@ -53,7 +53,7 @@ fn options(ram_bytes: u64) -> CacheOptions {
     options!(CacheOptions {
         ram_bytes,
         min_to_disk: Duration::from_secs(3),
-        // Enough for one long body at a time: all others are let go after each piece.
+        // Enough for one long body at a time: all others are released after each piece.
         range_buffer_bytes: 300_000,
         ..CacheOptions::default()
     })

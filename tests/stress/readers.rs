@@ -8,7 +8,7 @@ use rawcached::cache::Hit;
 use super::Shared;
 use super::values::{KEYS, LABEL_LEN, name_of, value_of, version_of};
 
-/// Keys that are read more often than others, so that several readers have one body under way.
+/// Keys that are read more often than others, so that several readers read one body at a time.
 const HOT_KEYS: usize = 30;
 const PAUSE_MS_MAX: u64 = 40;
 
@@ -31,7 +31,7 @@ pub async fn look_at_all(shared: &Shared) -> usize {
     found
 }
 
-/// Looks a key up and at what is given, with pauses if there are any to be drawn.
+/// Looks a key up and verifies the answer, with pauses if any are drawn.
 async fn look_at(shared: &Shared, key: usize, mut random: Option<&mut Rng>) -> bool {
     let floor = shared.keys.floor(key);
     let Some(mut hit) = shared.cache.lookup(name_of(key).as_bytes()).await else {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Keys; what is stored of them is more than the device holds.
+/// Keys; their values exceed the device.
 pub const KEYS: usize = 900;
 /// Bytes at the beginning of a value: its key and its version.
 pub const LABEL_LEN: usize = 16;
@@ -35,7 +35,7 @@ impl Keys {
         self.0[key].latest.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// What is older than this version is gone; after a kill too, if that is durable.
+    /// Older versions than this are gone; after a kill too, if that is durable.
     pub fn raise_floor(&self, key: usize, version: u64, is_durable: bool) {
         self.0[key].floor.store(version, Ordering::SeqCst);
         if is_durable {
@@ -57,7 +57,7 @@ impl Keys {
         }
     }
 
-    /// What was durably stopped with stays.
+    /// A clean stop makes all versions durable.
     pub fn all_is_durable(&self) {
         for key in &self.0 {
             key.durable_floor.store(key.floor.load(Ordering::SeqCst), Ordering::SeqCst);

@@ -47,7 +47,7 @@ async fn put(shared: &Shared, key: usize, random: &mut Rng) {
     ended(shared, (key, version), stored, &options);
 }
 
-/// Stored or not, what was there before is gone.
+/// Stored or not, the old version is gone.
 fn ended(
     shared: &Shared,
     (key, version): (usize, u64),
@@ -78,7 +78,7 @@ async fn stream(shared: &Shared, key: usize, random: &mut Rng) {
 }
 
 async fn remove(shared: &Shared, key: usize) {
-    // A version that nothing is stored as: whatever is found later must be newer.
+    // A version that is never stored: versions found later must be newer.
     let version = shared.keys.next_version(key);
     match shared.cache.remove(name_of(key).as_bytes()).await {
         Ok(_) => shared.keys.raise_floor(key, version, true),

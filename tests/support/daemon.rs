@@ -67,8 +67,7 @@ impl Daemon {
         self.configure(&(before + text));
     }
 
-    /// Starts it through a launcher that runs the command after its own arguments, as `prlimit`
-    /// does.
+    /// Starts it by a launcher that runs the command after its own arguments: `prlimit`.
     pub fn launch_with(&mut self, launcher: &[&str]) {
         self.launcher = launcher.iter().map(|&argument| argument.to_owned()).collect();
     }

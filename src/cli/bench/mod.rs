@@ -24,7 +24,7 @@ enum What {
     Load(Box<load::LoadArgs>),
 }
 
-/// Measures and prints; false if something was wrong with what was measured.
+/// Measures and prints; false if a server gave wrong bytes.
 pub(super) fn run(arguments: &BenchArgs) -> anyhow::Result<bool> {
     match &arguments.what {
         What::Device(arguments) => device::run(arguments).map(|()| true),

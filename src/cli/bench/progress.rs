@@ -32,7 +32,7 @@ impl Bar {
         Bar { bar, is_timed: false }
     }
 
-    /// Takes note of the time since the beginning and the requests answered.
+    /// Shows the time since the beginning and the requests answered.
     pub(super) fn advance(&self, elapsed: Duration, answered: u64) {
         self.bar.set_position(if self.is_timed { millis(elapsed) } else { answered });
         let per_second = u128::from(answered) * 1000 / elapsed.as_millis().max(1);

@@ -96,7 +96,7 @@ impl Body for AnswerBody {
     }
 }
 
-/// One part of what is sent.
+/// One part of a body.
 pub(super) enum Step {
     /// Bytes between parts of the object.
     Text(Bytes),

@@ -26,8 +26,7 @@ pub(super) enum DateKind {
     Strong,
     /// Another version may have this date, but no older version has a later one.
     Weak,
-    /// Taken from this host's wall clock, which may have been set since: a newer version may have
-    /// an earlier date.
+    /// From this host's wall clock, which may be set: a newer version may have an earlier date.
     MadeUp,
 }
 

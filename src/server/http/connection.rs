@@ -1,5 +1,4 @@
-//! One HTTP connection: hyper reads requests and writes answers; this adds time limits and the
-//! drain.
+//! One HTTP connection: hyper reads requests and writes answers; this adds time limits.
 
 use std::convert::Infallible;
 use std::future::poll_fn;

@@ -1,5 +1,4 @@
-//! From a request to its answer. Owns which function answers a method, and how refused requests
-//! end.
+//! From a request to its answer. Owns which function answers a method, and refusals.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! HTTP/1.1 over one cache: objects under `/v1/objects/<key>`, streamed in and out, by ranges and
-//! with preconditions. Owns what requests mean; hyper has the protocol, and sockets and threads
-//! are the server's. `docs/http.md` says what clients can rely on.
+//! with preconditions. Owns the meaning of requests; hyper owns the protocol, the server owns
+//! sockets and threads. `docs/http.md` says what clients can rely on.
 
 mod body;
 mod cache_control;
@@ -28,6 +28,6 @@ pub use counts::{HttpOperation, HttpSnapshot, METHODS, STATUS_CLASSES};
 pub(super) use exposition::write_http;
 pub(super) use service::{Service, Shared};
 
-/// What a client is told when there are too many connections.
+/// The answer when there are too many connections.
 pub(super) const REJECTION: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
     Retry-After: 1\r\nContent-Length: 0\r\n\r\n";

@@ -14,8 +14,7 @@ const LOOKS: u32 = 4;
 pub(super) struct Activity {
     moved: AtomicU64,
     is_running: AtomicBool,
-    /// The peer takes no more for now. The end of an answer may wait even after its request is
-    /// over.
+    /// The peer takes no more for now. Its request may be over already.
     is_full: AtomicBool,
 }
 

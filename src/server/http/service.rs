@@ -15,7 +15,7 @@ use crate::cache::{Cache, StoreError};
 use crate::server::Server;
 use crate::server::counters::Shard;
 
-/// What a client is told to wait before it tries again, in seconds.
+/// How long a refused client should wait before it tries again, in seconds.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
 pub(super) type Answer = Response<AnswerBody>;

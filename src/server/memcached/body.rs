@@ -1,6 +1,5 @@
-//! Receives the value of a storage command and hands it to the cache: whole if it is small,
-//! in pieces as they arrive if it is large. A value that does not arrive whole leaves the
-//! old one as it was.
+//! Receives the value of a storage command and hands it to the cache: whole if it is small, in
+//! pieces as they arrive if it is large. If a value does not arrive whole, the old one stays.
 
 use std::io;
 

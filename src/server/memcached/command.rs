@@ -123,8 +123,7 @@ pub enum Command<'a> {
     Stats(&'a [u8]),
     /// `version`.
     Version,
-    /// `verbosity`, `cache_memlimit`: accepted without effect, as the operator sets log level and
-    /// sizes.
+    /// `verbosity`, `cache_memlimit`: accepted without effect: these are for the operator to set.
     Accepted {
         /// No answer.
         noreply: bool,

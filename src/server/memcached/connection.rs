@@ -27,8 +27,7 @@ const BINARY_REFUSED: &str =
 
 const NO_MEMORY_READING: &str = "SERVER_ERROR out of memory reading request";
 
-/// Names the version of memcached that this server behaves like: clients and test suites adapt to
-/// it.
+/// Names the memcached version that this server behaves like: clients and tests adapt to it.
 const VERSION: &str = concat!("VERSION 1.6.18-rawcached-", env!("CARGO_PKG_VERSION"));
 
 /// How many bytes a refused peer may still send, and for how long, before its connection is cut:
@@ -194,7 +193,7 @@ async fn store_later<S: Socket>(
     }
     let reply = peer.service.refuse_large(store).await;
     answer(peer, reply, store.noreply);
-    // The client hears of it at once and may stop sending.
+    // Sends the refusal at once: the client may stop sending.
     peer.flush().await?;
     swallow(peer, input, store.body_len).await
 }

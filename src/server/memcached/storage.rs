@@ -42,8 +42,7 @@ impl Service {
         store.body_len > limit.min(self.options.value_len_max)
     }
 
-    /// Refuses a value because of its length. As in memcached, only `set` also removes the old
-    /// value.
+    /// Refuses a value for its length. As in memcached, only `set` also removes the old value.
     pub(super) async fn refuse_large(&self, store: Store<'_>) -> &'static str {
         self.shard.store_too_large.bump();
         if store.verb == Verb::Set

@@ -156,7 +156,7 @@ fn a_wall_clock_set_while_the_daemon_is_down_counts_forward_and_is_doubted_back(
     set(&mut client, "new", 3600);
     assert!(client.get("new").is_some());
     assert!(daemon.log().contains("absurd"), "{}", daemon.log());
-    // Until the clock is set right: then what has expired stays so, and nothing lives longer.
+    // Until the clock is set right: then expired entries stay expired, and no entry lives longer.
     clock.synchronise(2 * DAY);
     assert!(eventually(|| client.get("days").is_some()), "{}", daemon.log());
     assert!(client.get("later").is_some() && client.get("new").is_some());
@@ -184,7 +184,7 @@ fn a_wall_clock_that_is_wrong_at_the_start_moves_no_absolute_end() {
         assert_eq!(client.get("brief"), None, "{name}");
         assert_eq!(client.get("touched"), None, "{name}");
         assert!(client.get("long").is_some(), "{name}");
-        // The step is on record: the next start is not misled.
+        // The step is recorded: the next start is not misled.
         assert!(daemon.stop().success());
         daemon.restart();
         let mut client = daemon.connect();

@@ -44,7 +44,7 @@ fn a_device_that_is_gone_is_all_misses_and_goes_on_when_it_is_back() {
     let stored = expect_refusals(&daemon, &mut ledger, ("late", 10_000));
     let found = ledger.check(&daemon, Allowed::Misses);
     println!("gone: refused after {stored} stores, {found:?}");
-    // What is still in the memory of the log may be found.
+    // Entries that are still in the memory of the log may be found.
     assert!(found.hits < 10, "{found:?}");
     assert!(daemon.metric("rawcached_entry_read_errors_total") >= 90);
     assert!(daemon.metric("rawcached_device_errors_total{operation=\"read\"}") >= 90);

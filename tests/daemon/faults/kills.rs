@@ -17,7 +17,7 @@ use crate::support::waiting::eventually;
 const DEVICE_SIZE: u64 = 4 << 30;
 /// Kills of each test.
 const ROUNDS: u32 = 25;
-/// What is older than this is on the device: the flush interval and time for a busy machine.
+/// Changes older than this are on the device: the flush interval and time for a busy machine.
 const FLUSH_WINDOW: Duration = Duration::from_millis(300);
 
 fn seed() -> fastrand::Rng {

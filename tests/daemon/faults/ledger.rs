@@ -26,11 +26,11 @@ pub enum Allowed {
     Nothing,
     /// Values, never replaced by older ones.
     Misses,
-    /// Changes that were not durable: an older value may be there that they had replaced.
+    /// Changes that were not durable: the older values that they replaced may be back.
     LateChanges,
 }
 
-/// What a look at all keys came to.
+/// The result of looking all keys up.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub hits: usize,
@@ -105,7 +105,7 @@ impl Ledger {
         done
     }
 
-    /// All that was acknowledged is durable: the daemon was stopped, or wrote for long enough.
+    /// All acknowledged changes are durable: the daemon was stopped, or had time to write.
     pub fn settle(&mut self) {
         for key in self.keys.values_mut() {
             key.states.drain(..key.states.len().saturating_sub(1));
@@ -191,8 +191,8 @@ pub fn expect_sound(device: &Path) {
     assert_eq!(output.status.code(), Some(0), "{report}{}", stderr(&output));
 }
 
-/// After failed writes a device may hold regions that were given up, which are all that may be
-/// damaged: without a header or a footer, or with a footer for entries that were not written.
+/// After failed writes only abandoned regions may be damaged: without a header or a footer, or with
+/// a footer for entries that were not written.
 #[track_caller]
 pub fn expect_only_given_up(device: &Path) {
     let output = run(&[&"check", &device]);

@@ -84,7 +84,7 @@ fn a_daemon_short_of_open_files_says_so_and_serves_whom_it_can() {
     let watch = Stopwatch::start();
     let crowd: Vec<UnixStream> = (0..100).map(|_| daemon.stream()).collect();
     assert!(eventually(|| daemon.log().contains("cannot accept a connection")));
-    // Who is connected is served, and what is stored is written.
+    // Open connections are served, and stored values are written.
     ledger.fill(&mut first, "late", (20, 10_000));
     assert!(ledger.delete(&mut first, "late-3"));
     assert_eq!(first.get("late-3"), None);

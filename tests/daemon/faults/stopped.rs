@@ -34,7 +34,7 @@ fn a_daemon_that_was_stopped_keeps_its_promises_and_counts_the_time() {
     assert!(client.get("brief").is_some());
 
     daemon.signal(Signal::SIGSTOP);
-    // A client that gives up while it waits: whatever becomes of its store, it was not told.
+    // A client that gives up while it waits: its store was never acknowledged.
     let mut impatient = daemon.stream();
     impatient.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     std::io::Write::write_all(&mut impatient, b"set impatient 0 0 2\r\nok\r\n").unwrap();
@@ -52,7 +52,7 @@ fn a_daemon_that_was_stopped_keeps_its_promises_and_counts_the_time() {
     let impatient = client.get("impatient");
     println!("the store that nobody waited for left {impatient:?}");
     assert!(impatient.is_none_or(|body| body == b"ok"));
-    // Stopped again and killed: what was durable before is there.
+    // Stopped again and killed: values that were durable before are there.
     ledger.settle();
     daemon.signal(Signal::SIGSTOP);
     daemon.kill();

@@ -63,7 +63,7 @@ fn http(path: &Path, request: &str, status: &str) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer} to {request}");
 }
 
-/// HTTP requests of every operation and tier, one of them under way.
+/// HTTP requests of every operation and tier, one of them in progress.
 pub async fn http_requests(seen: &mut Seen) {
     let device = sim(16 << 20).await;
     let (cache, _) = open(device.open(), CacheOptions::default(), &clock()).await;
@@ -159,7 +159,7 @@ pub async fn commands(seen: &mut Seen) {
     running.await.unwrap().unwrap();
 }
 
-/// Disk hits, values cut short and stores refused for want of memory, through a server.
+/// Disk hits, values cut short and stores refused for lack of memory, through a server.
 pub async fn disk_commands(seen: &mut Seen) {
     let device = sim(16 << 20).await;
     let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;

@@ -15,7 +15,7 @@ pub async fn reclaim(seen: &mut Seen) {
     let device = sim(4 << 20).await;
     let clock = clock();
     let (cache, metrics) = open(device.open(), without_ram(), &clock).await;
-    // Overwrites that expire before what they replaced: their tombstones must be carried on.
+    // Overwrites that expire before the old versions: their tombstones must be carried on.
     let soon = options!(StoreOptions { ttl: Some(Duration::from_secs(60)), ..flushed() });
     for n in 0..12 {
         put(&cache, &format!("old-{n}"), 30_000).await;
@@ -153,7 +153,7 @@ pub async fn stalls(seen: &mut Seen) {
     let device = sim(4 << 20).await;
     let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
     put(&cache, "first", 10).await;
-    // A request under way, and bytes that wait for it.
+    // A request in flight, and bytes that wait for it.
     device.set_delay(Delay::Sleep(Duration::from_secs(10)));
     let slow = cache.clone();
     let pending = tokio::spawn(async move { put(&slow, "slow", 9000).await });
@@ -161,7 +161,7 @@ pub async fn stalls(seen: &mut Seen) {
     seen.scrape(&metrics);
     pending.await.unwrap();
     device.set_delay(Delay::None);
-    // Nothing can be read, and so nothing be freed.
+    // Nothing can be read, so nothing can be freed.
     device.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).always());
     for n in 0..70 {
         let body = Bytes::from(vec![1; 60_000]);

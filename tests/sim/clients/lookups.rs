@@ -87,8 +87,7 @@ impl Client {
             history.check_miss(lookup, recovered, self.now());
         }
         history.check_turn(lookup, self.now(), so_far);
-        // A lookup skips an entry behind too many others with its fingerprint, but may find it
-        // later.
+        // A lookup may skip an entry behind too many with its fingerprint, and find it later.
         if recovered && !scenario.may_be_crowded() {
             history.miss_is_final(lookup, self.now());
         }

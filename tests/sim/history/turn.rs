@@ -74,7 +74,7 @@ impl History {
         let Some(Large { began, published: Some(published), .. }) = own else { return false };
         // A slot takes more than its body.
         let is_within = stored.bytes.saturating_sub(*published) < stored.device / 4 * 3;
-        // So many that some have to go, and those that were moved are not in their order any more.
+        // Too many objects: some must be evicted, and moved ones are not in their order any more.
         let counts = |store: &&Large| {
             store.end >= *began
                 || store.published.is_some_and(|at| stored.bytes < at + stored.device)

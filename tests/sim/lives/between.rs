@@ -1,4 +1,4 @@
-//! What befalls a device between two lives: bits rot, and copies of it are recovered twice.
+//! What happens to a device between two lives: bits rot, and copies of it are recovered twice.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::scenario::{SUPERBLOCK_SPACE, Scenario, Trouble};
 use crate::world::key_bytes;
 
 impl Run {
-    /// Flips a bit of what has a second copy; where anything goes, of anything.
+    /// Flips a bit of a structure that has a second copy; with [`Trouble::Damage`] also of others.
     pub(super) fn rot(&mut self) {
         let scenario = self.world.scenario.clone();
         let device = self.world.device.clone();
@@ -29,7 +29,7 @@ impl Run {
             let block = *at..*at + u64::from(scenario.device_alignment);
             device.is_durable(&block) && Superblock::decode(&device.contents(block)).is_ok()
         };
-        // The other one may wait to be repaired, or be lost with the power before it is durable.
+        // Only if both are sound: one may wait for repair, or not be durable yet.
         if self.rng.u32(0..4) == 0 && copies.iter().all(sound) {
             let copy = copies[self.rng.usize(0..2)];
             device.corrupt(copy + self.rng.u64(0..512), 1 << self.rng.u32(0..8));
@@ -62,7 +62,7 @@ impl Run {
         }
     }
 
-    /// A footer is never there without the header of its life, which is durable before it.
+    /// A footer never exists without the header of its generation, which is durable before it.
     pub(super) fn check_headers(&mut self) {
         let scenario = self.scenario().clone();
         for region in 0..u32::try_from(scenario.regions).unwrap() {
@@ -113,7 +113,7 @@ fn footer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<std
     (len > 0).then(|| start..start + len as u64)
 }
 
-/// The sound trailer at the end of a region, of whatever life.
+/// The sound trailer at the end of a region, of any generation.
 fn trailer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<Trailer> {
     let end = SUPERBLOCK_SPACE + (u64::from(region) + 1) * scenario.region_size;
     let tail = device.contents(end - u64::from(scenario.alignment)..end);

@@ -1,5 +1,5 @@
-//! The wall clock at a start: right, or behind or ahead by seconds, years or ages. Owns what it shows,
-//! and what the cache may have made of it.
+//! The wall clock at a start: right, or behind or ahead by seconds, years or ages. Owns what it
+//! shows, and how far it may have misled the cache.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::scenario::Theme;
 
 /// A wall clock that is ahead by less is believed.
 const BELIEVED: i64 = 366 * DAY;
-/// After so long a wall clock that was set right has been looked at.
+/// After this time the cache has looked at a wall clock that was set right.
 const LOOKED_AT: Duration = Duration::from_secs(3);
 /// Seconds that rounding may put a cache ahead at each start.
 const ROUNDING: i64 = 1;
@@ -23,8 +23,8 @@ const ROUNDING: i64 = 1;
 pub struct Misled {
     /// Seconds that cache time may be ahead, since a clock was believed.
     ahead: i64,
-    /// The device may have a pair of readings of a clock that was ahead by so many seconds: what is ahead
-    /// by less than a year more is believed.
+    /// The device may have a pair of readings of a clock that was ahead by so many seconds: a clock
+    /// ahead by less than a year more is believed.
     pair_ahead: i64,
 }
 
@@ -49,7 +49,7 @@ impl Run {
         self.world.truth.fetch_add(down, Ordering::Relaxed);
         let right = self.world.right_wall();
         self.wall = match jump {
-            // Before the format: no battery. More than a year ahead: a bad one.
+            // Before the format: no battery. More than a year ahead: a bad battery.
             2 => self.rng.i64(0..i64::from(START)),
             3 => right + self.rng.i64(366 * DAY..20_000 * DAY),
             _ => right,
@@ -83,7 +83,7 @@ impl Run {
             4 => rng.i64(370 * DAY..20_000 * DAY),
             // Past 2106.
             5 => rng.i64(50_000 * DAY..1_000_000 * DAY),
-            // Of no battery.
+            // Without a battery.
             6 => -right + rng.i64(0..DAY),
             _ => 0,
         };
@@ -91,7 +91,7 @@ impl Run {
         self.is_synchronised = off == 0 && rng.bool();
     }
 
-    /// Cache time is never ahead of the time that has really passed, but for what was believed.
+    /// Cache time is never ahead of true time, except as far as wrong clocks were believed.
     pub(super) fn check_time(&self, clock: &Clock) {
         let ahead = i64::from(clock.now().0) - i64::from(self.world.truth.load(Ordering::Relaxed));
         if ahead > self.misled.ahead {
@@ -101,7 +101,7 @@ impl Run {
         }
     }
 
-    /// With a right clock everything is of known age again, unless a wrong one was believed before.
+    /// With a right clock every entry's age is known again, unless a wrong one was believed.
     pub(super) async fn check_age(&self, cache: &Cache, born: Instant) {
         let clock = cache.clock();
         clock.set_wall(self.world.right_wall());

@@ -1,5 +1,5 @@
-//! A region that cannot be read for a life or two, and can be later. Owns which one and which part of
-//! it, and what the history is told.
+//! A region that cannot be read for a life or two, and can be later. Owns the choice of the region
+//! and of its part, and tells the history.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,19 +25,19 @@ const END_LEN: u64 = 512;
 const HIDDEN_MS_MAX: u64 = 10_000;
 /// How long a life goes on after its clients: the region is tried again meanwhile.
 const AFTERMATH: Duration = Duration::from_secs(60);
-/// How often it is looked whether the cache still misses a region.
+/// How often to check whether the cache still misses a region.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A region that cannot be read.
 #[derive(Clone, Debug)]
 pub struct Hidden {
     region: u64,
-    /// What of the device cannot be read.
+    /// The bytes of the device that cannot be read.
     range: Range<u64>,
 }
 
 impl Run {
-    /// Has reads of one region, or of a part of it, fail in this life; sometimes for a while only.
+    /// Makes reads of one region, or a part of it, fail in this life, sometimes not to its end.
     pub(super) fn hide_region(&mut self, runtime: &Runtime) {
         if !self.scenario().strain.hides_region {
             return;
@@ -94,7 +94,7 @@ impl Run {
 
     fn draw_hidden(&mut self) -> Hidden {
         let size = self.scenario().region_size;
-        // The newest know most of what the others do not: what is superseded, and what was purged.
+        // The newest regions hold most of the newer versions and tombstones that others lack.
         let mut regions: Vec<u64> = (0..self.scenario().regions).collect();
         regions.sort_by_key(|region| std::cmp::Reverse(self.generation_of(*region)));
         let among = [1, 3, regions.len()][self.extra.usize(0..3)];

@@ -1,4 +1,4 @@
-//! The end of a run, with a device that is well again: every key is looked up, then removed, and
+//! The end of a run, with a device without faults: every key is looked up, then removed, and
 //! nothing may be left of any.
 
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::clients::Client;
 use crate::scenario::{SUPERBLOCK_SPACE, Scenario};
 use crate::world::key_bytes;
 
-/// Scheduler time that background work has to come to rest.
+/// Scheduler time after which background work must be at rest.
 const REST: Duration = Duration::from_secs(10);
-/// Regions that a store needs to take changes for ever: as many as a format makes at least.
+/// Regions that a store needs to take changes for ever: the fewest that a format makes.
 const REGIONS_MIN: u64 = 8;
 
 impl Run {
-    /// With a device that is well again: every key, then nothing may be left of any.
+    /// Clears the faults, looks every key up and removes it; nothing may be left of any.
     pub(super) fn last_look(&mut self) {
         let device = self.world.device.clone();
         device.set_rates(Rates::default());

@@ -1,4 +1,4 @@
-//! What must hold while nobody asks for anything, and what one life may use up. Owns these checks.
+//! Checks of an idle cache, and of what one life may use up.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use super::Run;
 use crate::scenario::SUPERBLOCK_SPACE;
 
-/// Scheduler time that background work has to come to rest.
+/// Scheduler time after which background work must be at rest.
 const REST: Duration = Duration::from_secs(10);
-/// A part of it in which nothing is written any more.
+/// The last part of it, in which nothing is written any more.
 const QUIET: Duration = Duration::from_secs(2);
-/// Free regions with which there is room for a snapshot: of so few keys it takes one.
+/// Free regions that leave room for a snapshot: with so few keys it takes one.
 const SNAPSHOT_ROOM: u64 = 2;
 
 impl Run {
@@ -49,7 +49,7 @@ impl Run {
         copies.iter().filter_map(epoch_of).max().unwrap_or_default()
     }
 
-    /// A life takes one epoch at most, whatever becomes of its writes.
+    /// A life takes one epoch at most, even if its writes fail.
     pub(super) fn check_epoch(&self, before: u64) {
         let after = self.epoch();
         if self.scenario().sequences_per_epoch != u32::MAX {
@@ -73,7 +73,7 @@ impl Run {
         self.scenario().is_sound() && !self.was_torn && damaged == 0 && cache.is_ready()
     }
 
-    /// The purge of a key that never was writes nothing while nothing is in doubt.
+    /// The purge of a key that never existed writes nothing while nothing is in doubt.
     pub(super) async fn check_absent(&self, cache: &Cache, born: Instant) {
         if !self.is_undoubted(cache) || self.has_rare_reasons_to_write() {
             return;
@@ -81,7 +81,7 @@ impl Run {
         tokio::time::sleep(REST).await;
         self.check_rest("read memory", cache.stats().store.ranges.buffer_bytes, born);
         let written = || self.world.device.counts().writes;
-        // The first one may have to make durable what ended before.
+        // The first purge may have to make earlier changes durable.
         let first = cache.remove(b"never there").await;
         let before = written();
         tokio::time::sleep(QUIET).await;
@@ -101,8 +101,8 @@ impl Run {
         scenario.hash_mask != u64::MAX || scenario.sequences_per_epoch < u32::MAX
     }
 
-    /// A clean stop with nothing in doubt leaves a snapshot, if anything was changed: else the one
-    /// before it still counts.
+    /// A clean stop with nothing in doubt leaves a snapshot, unless nothing was changed: then the
+    /// one before still counts.
     pub(super) fn check_snapshot(&self, cache: &Cache, born: Instant) {
         let stats = cache.stats().store;
         if self.is_undoubted(cache)

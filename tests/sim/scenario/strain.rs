@@ -1,5 +1,5 @@
-//! What makes a run hard besides its trouble: little memory, slow readers, devices that refuse, wide
-//! alignments. Drawn apart from all else, so that it adds to what a seed was before it was thought of.
+//! What makes a run hard besides its trouble: little memory, slow readers, devices that refuse,
+//! wide alignments. Drawn separately, so that the other draws of a seed stay the same.
 
 use fastrand::Rng;
 use rawcached::cache::RangeOptions;
@@ -17,7 +17,7 @@ pub struct Strain {
     pub hold_one_in: u32,
     /// One lookup in so many is of the same key; 0 for none.
     pub hot_key_one_in: u32,
-    /// One removal in so many is of a key that never was; 0 for none.
+    /// One removal in so many is of a key that never existed; 0 for none.
     pub absent_one_in: u32,
     /// In some lives the device refuses writes or flushes from the first moment on, for a while or
     /// to the end.
@@ -53,7 +53,7 @@ impl Scenario {
         if rng.u32(0..6) > 0 {
             return self;
         }
-        // Each flush takes a block for good: a roomy device of the widest would not be.
+        // Each flush uses up a block: with the widest alignment a roomy device would fill.
         let widest = if self.roomy { 16 << 10 } else { 64 << 10 };
         let alignment = one_of(rng, &[16 << 10, 32 << 10, 64 << 10]).min(widest);
         let device_alignment = one_of(rng, &[512, 4096, alignment, alignment]);

@@ -1,4 +1,4 @@
-//! What a theme changes of a scenario that was drawn. Owns the numbers of each theme.
+//! What a theme changes in a drawn scenario. Owns the numbers of each theme.
 
 use std::time::Duration;
 
@@ -79,9 +79,9 @@ impl Scenario {
         }
     }
 
-    /// For readers that take their time: bodies too long to be held without a share of the read
-    /// memory, of few lengths so that a later one lies where an earlier one did, on a device that
-    /// is reclaimed all the time.
+    /// For slow readers: bodies too long to be held without a share of the read memory, of few
+    /// lengths so that a later one lies where an earlier one did, on a device that is reclaimed all
+    /// the time.
     pub(super) fn reading_slowly(self, rng: &mut Rng) -> Scenario {
         Scenario {
             theme: Theme::SlowReaders,
@@ -156,7 +156,8 @@ impl Scenario {
         }
     }
 
-    /// For objects of up to half of the device: what was begun is stored, and is whole for a turn.
+    /// For objects of up to half of the device: a store that begins succeeds, and its object is
+    /// whole for a turn.
     pub(super) fn storing_halves(self, rng: &mut Rng) -> Scenario {
         Scenario {
             theme: Theme::Large,
@@ -194,8 +195,8 @@ impl Scenario {
         }
     }
 
-    /// For wall clocks that are wrong at a start: on a roomy and sound device, so that what is there
-    /// must be found as soon as it is known how old it is.
+    /// For wall clocks that are wrong at a start: on a roomy and sound device, so that entries must
+    /// be found as soon as their age is known.
     pub(super) fn with_wrong_clocks(self, rng: &mut Rng) -> Scenario {
         Scenario {
             theme: Theme::WrongClocks,

@@ -51,7 +51,7 @@ const PASSED: i64 = 60;
 /// Stores, overwrites, removes, touches and lets expire; ends with a stop or a crash.
 pub async fn filled(crash: bool) -> Filled {
     let clock = Clock::manual(Timestamp(0));
-    // The commands go by the system's clock, which is there when all of this is done.
+    // The commands use the system's clock: this clock has caught up with it at the end.
     clock.set_wall(Clock::system().wall() - PASSED);
     let device = SimDevice::new(SIZE, 512);
     let options = options!(FormatOptions {

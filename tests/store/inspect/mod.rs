@@ -247,7 +247,7 @@ async fn the_command_line_lists_inspects_and_checks() {
     assert!(output.stderr.is_empty(), "{output:?}");
     let report = image.json(&["check", "--json"]);
     assert_eq!(report["entries"], 340);
-    // The document of `check --json`: names may come, none goes.
+    // The document of `check --json`: names may be added, never removed.
     let names = report.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
     assert_eq!(
         names,

@@ -197,7 +197,7 @@ async fn a_snapshot_that_contradicts_the_regions_or_itself_is_named() {
     }
 }
 
-/// Has the first word in the dumps of a group point to a region that the device has not.
+/// Makes the first entry in the dumps of a group point to a region that the device does not have.
 fn point_behind_the_end(mut dumps: &mut [u8]) {
     loop {
         let count = u32::from_le_bytes(dumps[..4].try_into().unwrap()) as usize;
@@ -253,7 +253,7 @@ async fn what_check_says_of_a_stop_that_was_cut_off_is_what_the_next_start_does(
             let (loaded, refused) = starts(&filled).await;
             let expected = u64::from(state == SnapshotState::Sound);
             assert_eq!(loaded, expected, "flush {flush}, seed {seed}: {state:?}");
-            // A start does not see one of which no directory is whole.
+            // A start ignores a snapshot without a whole directory.
             assert!(state != SnapshotState::Unfinished || refused == 1, "seed {seed}");
             assert!(state != SnapshotState::None || refused == 0, "seed {seed}");
             assert!(state != SnapshotState::Sound || words == MANY + 1);

@@ -6,10 +6,10 @@ use tokio::task::JoinSet;
 
 use crate::rig::*;
 
-/// What may wait to be written before stores wait (`docs/metrics.md`).
+/// Bytes that may wait to be written before stores wait (`docs/metrics.md`).
 const BACKLOG_MAX: u64 = 64 << 20;
 const BODY: usize = 256 << 10;
-/// Twice what may wait.
+/// Twice the bytes that may wait.
 const STORES: u64 = 2 * BACKLOG_MAX / BODY as u64;
 /// Room for all, and more: nobody waits for a free region.
 const DISK: Disk = Disk { regions: 64, region_size: 4 << 20, alignment: 4096 };
@@ -54,7 +54,7 @@ fn stores(rig: &Rig, meanwhile: impl FnOnce()) -> (Vec<Result<(), StoreError>>, 
     })
 }
 
-/// Sees that memory was bounded, and used up to the bound.
+/// Checks that memory was bounded, and used up to the bound.
 fn check_bound(seen: &[CacheStats]) {
     let backlog = seen.iter().map(|stats| stats.store.backlog_bytes).max().unwrap();
     // One slot, which has a header, and the rest of a block behind it and behind a chunk.
@@ -96,7 +96,7 @@ fn stores_that_waited_too_long_are_refused_and_counted() {
     assert_eq!(refused + stored, STORES, "{ended:?}");
     let counters = rig.stats().store.counters;
     assert_eq!((counters.refused, counters.stalls), (refused, refused));
-    // What was accepted is there, from memory and later from the device; the rest is a miss.
+    // Accepted entries are found, in memory and later on the device; others are misses.
     rig.sim.set_delay(Delay::None);
     for _ in 0..2 {
         for (n, stored) in (0..).zip(&ended) {

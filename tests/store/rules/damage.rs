@@ -192,7 +192,7 @@ fn without_its_header_a_region_with_damaged_records_is_not_taken_for_a_blank_one
     }
 }
 
-/// The lives that header and footer of a region are of.
+/// The generations of header and footer of a region.
 fn lives_of(sim: &SimDevice, region: u32) -> (Option<Sequence>, Option<Sequence>) {
     let start = SUPERBLOCK + u64::from(region) * REGION;
     let (block, tail) = (sim.contents(start..start + 512), sim.contents(start..start + REGION));
@@ -208,7 +208,7 @@ fn no_crash_leaves_a_footer_without_its_header() {
     let regions = u32::try_from(SMALL.regions).unwrap();
     let mut sealed = 0;
     for seed in 0..40 {
-        // Several regions in a second, over regions of earlier lives, cut off anywhere.
+        // Several regions in a second, over regions of earlier generations, cut off anywhere.
         for n in 0..8 + seed % 9 {
             rig.put(format!("{seed}-{n}").as_bytes(), &body(n, QUARTER), &for_secs(1000)).unwrap();
             rig.sleep(millis((seed + n) % 2));

@@ -103,7 +103,7 @@ fn a_device_that_refuses_writes_uses_up_no_epochs() {
     rig.sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Write).always());
     for n in 0..50 {
         rig.put(b"key", &body(n, 100), &for_secs(1000)).unwrap_err();
-        // Removals are tried each time, whatever is known of the device.
+        // Removals are tried each time, even on a device that is known to fail.
         rig.remove(format!("old-{n}").as_bytes()).ok();
         if n % 10 == 0 {
             rig.sleep(secs(20));

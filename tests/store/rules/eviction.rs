@@ -4,10 +4,10 @@ use rawcached::cache::{CacheOptions, Tier};
 
 use crate::rig::*;
 
-/// Entries of the region that is asked for.
+/// Entries of the region that is read.
 const HOT: u64 = 4;
 
-/// Fills the first region with entries that are asked for in each round.
+/// Fills the first region with entries that are read in each round.
 fn with_hot_region() -> Rig {
     let rig = Rig::new();
     rig.fill("hot", HOT, 100_000);
@@ -20,7 +20,7 @@ fn hot_hits(rig: &Rig) -> u64 {
     (0..HOT).map(|n| u64::from(rig.get(format!("hot-{n}").as_bytes()).is_some())).sum()
 }
 
-/// Stores a region's worth of entries that nobody asks for.
+/// Stores a region's worth of entries that nobody reads.
 fn cold_round(rig: &Rig, round: u64) {
     rig.fill(&format!("cold-{round}"), 4, 100_000);
     rig.sleep(millis(200));

@@ -241,7 +241,7 @@ fn a_header_that_a_failed_flush_covered_is_written_again() {
         while rig.sim.counts().flushes == before {
             tokio::time::sleep(millis(1)).await;
         }
-        // The flush under way, which fails, covers the header, and none of this.
+        // The flush in progress, which fails, covers the header, and none of this.
         put(b"key", 2).await.unwrap();
         rig.sim.set_delay(Delay::None);
         tokio::time::sleep(secs(5)).await;

@@ -95,7 +95,7 @@ fn a_copy_that_is_not_at_the_end_is_found_without_the_first() {
     rig.put(b"key", &body(1, 100), &flushed()).unwrap();
     rig.stop();
     rig.sim.overwrite(0, &[0; 4096]);
-    // What lies at the end is none of its business.
+    // The bytes at the end are not its own.
     let bad = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read);
     rig.sim.inject(bad.within(2 * SIZE..3 * SIZE).always());
     rig.open();
@@ -111,7 +111,7 @@ fn a_copy_that_is_not_at_the_end_is_found_without_the_first() {
 #[test]
 fn devices_up_to_64_tib_are_formatted_filled_and_recovered() {
     const TB: u64 = 1_000_000_000_000;
-    // Each start reads the end of each region: as few of them as can be.
+    // Each start reads the end of each region, so there are as few regions as possible.
     let format = options!(FormatOptions { region_size: Some(1 << 30), ..FormatOptions::default() });
     for (size, granule) in [(18 * TB, 32), (40 * TB, 64), (64 << 40, 64)] {
         let mut rig = Rig::on(SimDevice::new(size, 4096), &format, plain());

@@ -72,7 +72,7 @@ fn a_disk_of_which_half_cannot_be_read_takes_more_than_half_of_the_stores() {
     assert!(faults <= broken * READS_MAX, "{faults} failed reads");
     let tells = !rig.cache().device_store().troubles().is_empty();
     assert_eq!(tells, stats.regions_set_aside > 0, "readiness tells");
-    // They are tried again, and when they can be read that is over.
+    // They are tried again, and count as sound once they can be read.
     rig.sim.clear_faults();
     rig.sim.set_delay(Delay::None);
     rig.clock.advance(secs(4000));

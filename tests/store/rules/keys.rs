@@ -6,7 +6,7 @@ use rawcached::store::TestKnobs;
 
 use crate::rig::*;
 
-/// All keys have one fingerprint; what is left of their hashes differs.
+/// All keys have one fingerprint; the rest of their hashes differs.
 fn crowded() -> CacheOptions {
     plain().with_knobs(TestKnobs { hash_mask: u64::MAX << 37, ..TestKnobs::default() })
 }
@@ -45,7 +45,7 @@ fn a_removal_among_many_collisions_is_final() {
     for n in 0..30 {
         rig.put(&key(n), &body(n, 100), &for_secs(10_000)).unwrap();
     }
-    // These are not looked at, for there are more than enough newer ones; then those go too.
+    // Lookups do not reach these, as there are enough newer ones; then those go too.
     for n in (0..10).chain((15..30).rev()) {
         rig.remove(&key(n)).unwrap();
         assert_eq!(rig.get(&key(n)), None);
@@ -74,11 +74,11 @@ fn what_a_change_killed_unseen_is_not_written_again() {
     for n in 0..20 {
         rig.put(&key(n), &body(n, 100), &for_secs(100_000)).unwrap();
     }
-    // The region is sealed with next to nothing in it: all that lives there is written again.
+    // The region is sealed with few entries in it: all live ones are re-inserted.
     rig.restart();
     rig.put(&key(0), &body(7, 100), &for_secs(100_000)).unwrap();
     rig.remove(&key(1)).unwrap();
-    // What is written again shall be among the few that lookups look at.
+    // The re-inserted entries must be among the few candidates of a lookup.
     for n in (3..20).rev() {
         rig.remove(&key(n)).unwrap();
     }

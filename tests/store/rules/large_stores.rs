@@ -1,6 +1,5 @@
-//! Large objects on a full device: a store that begins succeeds at the first attempt, and its
-//! object is whole for a turn of the log; a store without room is refused before anything is
-//! written.
+//! Large objects on a full device: a store that begins succeeds at once, and its object is whole
+//! for a turn of the log; a store without room is refused before it writes.
 
 use bytes::Bytes;
 use rawcached::cache::{Condition, StoreError, StoreOptions, Writer};
@@ -39,8 +38,7 @@ fn fill_and_read(rig: &Rig, per_cent: u64) {
     }
 }
 
-/// Stores objects one after the other and reads each once; each is stored and whole, and whole still
-/// when the next one is.
+/// Stores objects one by one and reads each once; each is still whole when the next is stored.
 fn store_and_read(rig: &Rig, per_cent: u64, count: u64) {
     for n in 0..count {
         let large = share(rig, n, per_cent);

@@ -26,7 +26,7 @@ fn with_ram(bytes: u64) -> CacheOptions {
     options!(CacheOptions { ram_bytes: bytes, ..CacheOptions::default() })
 }
 
-/// What was given of a body so far, and who gives the rest.
+/// The bytes of a body read so far, and the reader of the rest.
 struct Reader<T> {
     source: T,
     given: Vec<u8>,
@@ -141,8 +141,8 @@ fn a_ram_tier_that_is_too_small_changes_nothing_of_that() {
     assert!(read_across_reuse(with_ram(1 << 20)) > 0);
 }
 
-/// As [`read_across_reuse`], with a body of several slices, read in ranges. What readers ask for is
-/// in use and stays where it is, so they wait until others that are more in use have put it out.
+/// As [`read_across_reuse`], with a body of several slices, read in ranges. The slices that readers
+/// hit are not evicted, so readers wait until slices with more hits have displaced them.
 fn range_across_reuse(parallel: bool) {
     let range = options!(RangeOptions { parallel, threshold: 1, ..RangeOptions::default() });
     let rig = Rig::with(DISK, without_memory(options!(CacheOptions { range, ..plain() })));
@@ -312,7 +312,7 @@ fn only_those_who_ask_for_it_look_for_all_slices_and_they_give_way() {
 
 #[test]
 fn a_body_that_was_begun_goes_on_after_its_end_whatever_its_size() {
-    // Held, let go, slice after slice, in parallel.
+    // Held in memory, released, slice after slice, in parallel.
     let sequential = options!(RangeOptions { parallel: false, ..RangeOptions::default() });
     let parallel = options!(RangeOptions { threshold: 1, ..RangeOptions::default() });
     let held = plain();

@@ -9,7 +9,7 @@ use rawcached::device::{Delay, Effect, Fault, OperationKind};
 use crate::fill::{Fill, body_of, key_of};
 use crate::rig::*;
 
-/// A device with "old" and more on it, and a slow start under way.
+/// A device with "old" and more on it, and a slow start in progress.
 fn recovering() -> Rig {
     // So many regions that recovery takes longer than the first change does.
     let mut rig = Rig::with(Disk { regions: 400, ..SMALL }, plain());

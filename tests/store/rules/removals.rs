@@ -19,7 +19,7 @@ fn waiting(rig: &Rig) -> u64 {
     rig.stats().store.removals_waiting
 }
 
-/// A device on which writes fail, once for all that is tried on it.
+/// A device on which all writes fail.
 fn with_failing_writes() -> Rig {
     let rig = Rig::new();
     rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
@@ -37,7 +37,7 @@ fn a_purge_is_not_held_up_by_stores_that_wait_for_a_slow_device() {
         rig.put(format!("flood-{n}").as_bytes(), &body(*n, 1_000_000), &for_secs(10_000)).is_err()
     });
     assert!(refused.is_some(), "stores wait");
-    // It is not durable in time, and its caller hears of it.
+    // It is not durable in time, and its caller gets an error.
     rig.remove(b"key").unwrap_err();
     rig.sim.set_delay(Delay::None);
     assert_eq!(rig.get(b"key"), None, "but it holds");
@@ -206,7 +206,7 @@ fn a_purge_beyond_what_is_remembered_is_not_acknowledged() {
     rig.sim.clear_faults();
     rig.sleep(secs(40));
     assert_eq!(waiting(&rig), 0);
-    // Asked for again it is no silent no-op, though the index has nothing of it.
+    // A second removal is no silent no-op, though the index has no entry for it.
     rig.remove(b"last").unwrap();
     rig.power_cut();
     assert_eq!(rig.get(b"last"), None);

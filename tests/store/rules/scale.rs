@@ -94,6 +94,6 @@ fn no_round_of_reclaim_walks_over_all_regions() {
     }
     let freed = rig.stats().store.counters.regions_freed - freed;
     assert!(freed > 80, "{freed} regions freed");
-    // Those of the stats above, which only add up what is alive.
+    // Only the looks of the stats above, which add up live counts.
     assert!(walks() - before <= 2, "{} walks over all regions", walks() - before);
 }

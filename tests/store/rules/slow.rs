@@ -59,7 +59,7 @@ fn a_touch_does_not_wait_for_ever_for_a_device_that_does_not_answer() {
         rig.sim.set_delay(Delay::Sleep(secs(100_000)));
         let touch = rig.cache().touch(b"key", secs(5000));
         let ended = rig.run(async { tokio::time::timeout(secs(6), touch).await });
-        // Not that it is not there: nobody could look.
+        // Not as absent: it could not be looked up.
         assert!(matches!(ended, Ok(Err(StoreError::Busy(_)))), "{ended:?}");
         assert_eq!(rig.get(b"key").is_some(), in_ram);
     }
@@ -196,7 +196,7 @@ fn a_removal_holds_within_a_second_on_a_device_that_does_not_answer() {
 
 #[test]
 fn a_touch_that_is_acknowledged_reached_all_slices() {
-    // One read of all that the touch makes takes longer than it is waited for.
+    // One of the touch's reads takes longer than its deadline.
     for slow in 1..24 {
         let rig = Rig::new();
         rig.put(b"large", &body(9, 500_000), &for_secs(100)).unwrap();

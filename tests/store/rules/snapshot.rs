@@ -410,7 +410,7 @@ fn a_purge_holds_that_nobody_waited_for_while_the_snapshot_was_read() {
             assert_eq!(rig.get(&purged), None);
             continue;
         }
-        // It is in the index no more: nothing is in doubt.
+        // It is no longer in the index: nothing is in doubt.
         assert_eq!(stop_cleanly(&mut rig)[..2], [1, 0]);
         rig.open();
         assert_eq!(rig.get(&purged), None);

@@ -32,7 +32,7 @@ fn assert_whole(bytes: &[u8]) {
     assert!(bytes == numbered(number), "a part of body {number} is another's");
 }
 
-/// Stores under all keys, every eighth time until it is flushed, which it notes.
+/// Stores under all keys, every eighth time until it is flushed, and records that.
 async fn store(cache: &Cache, writer: u64, flushed: &[AtomicU64]) {
     for n in 0..STORES {
         let number = writer * STORES + n;
@@ -48,8 +48,7 @@ async fn store(cache: &Cache, writer: u64, flushed: &[AtomicU64]) {
     }
 }
 
-/// Reads all keys until told to stop: what was stored once is never missed again, and never older
-/// than it was.
+/// Reads all keys until told to stop: a stored key is never missed again, and never gets older.
 async fn look_up(cache: &Cache, stop: &AtomicBool) -> u64 {
     let (mut seen, mut hits) = ([0; 6], 0);
     while !stop.load(Ordering::Acquire) {
@@ -116,7 +115,7 @@ fn threads_store_and_read_large_entries_side_by_side() {
     let hits: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
     assert!(stored.iter().all(Result::is_ok) && hits > 0);
     assert_eq!(cache.stats().store.counters.damaged, 0);
-    // A kill: what was flushed, or what came after it.
+    // A kill: the flushed version or a later one is found.
     sim.kill();
     drop(cache);
     let cache = open();

@@ -153,7 +153,7 @@ fn a_purged_key_that_had_expired_stays_gone_when_the_clock_is_set_back() {
 #[test]
 fn a_lookup_that_read_the_end_before_a_touch_moved_it_takes_nothing_away() {
     // The read of the lookup takes effect at a random moment in half a second: often before the
-    // touch, and comes back after it, when the end that it shows is past.
+    // touch, and returns after it, when the expiry that it shows is past.
     for seed in 0..40 {
         let mut rig = Rig::new();
         rig.put(b"key", &body(1, 100), &for_secs(50)).unwrap();

@@ -44,7 +44,7 @@ fn turn_the_log_over(rig: &Rig) {
     }
 }
 
-/// Sees that `trouble` has each change leave a tombstone, until what it concerned is gone.
+/// Checks that `trouble` makes each change leave a tombstone, until its regions are freed.
 fn comes_and_goes(name: &str, trouble: impl Fn(&mut Rig)) {
     let mut rig = Rig::new();
     rig.put(b"key", &body(1, 5000), &flushed()).unwrap();
@@ -55,7 +55,7 @@ fn comes_and_goes(name: &str, trouble: impl Fn(&mut Rig)) {
     rig.put(b"works-again", &body(1, 100), &flushed()).unwrap();
     assert!(writes_of_purges(&rig) >= PURGES, "{name}: each purge is written");
     assert!(rig.stats().store.regions_unindexed > 0, "{name}");
-    // What could not be reclaimed is tried again after a while.
+    // A region that could not be reclaimed is tried again after a while.
     rig.clock.advance(secs(100));
     turn_the_log_over(&rig);
     assert_eq!(rig.stats().store.regions_unindexed, 0, "{name}");
@@ -158,7 +158,7 @@ fn a_purge_holds_whose_kill_record_was_lost_with_its_region() {
     assert_eq!(rig.get(b"victim"), None);
 }
 
-/// A RAM tier of one entry that can be seen as it is between putting an entry out and saying so.
+/// A RAM tier of one entry, observed between evicting an entry and reporting it.
 #[derive(Default)]
 struct Putting {
     entry: Mutex<Option<Entry>>,

@@ -109,7 +109,7 @@ fn a_region_that_can_be_read_again_prevails_at_once() {
     let store = rig.stats().store;
     assert_eq!((store.regions_unreadable, store.counters.regions_reread), (0, 1));
     assert!(store.counters.regions_freed > 0, "it is emptied");
-    // What it said of the older version was carried on.
+    // Its record of the older version was carried on.
     for _ in 0..2 {
         rig.kill();
         assert_not_old(&rig, "after its region was emptied");
@@ -139,7 +139,7 @@ fn a_hole_in_a_region_counts_like_the_whole() {
         // The header of its slot is in the block before, or in this one.
         let block = region.start + (at - 100) / 4096 * 4096;
         rig.sim.inject(eio(block..block + 8192));
-        // Without the footer the slots are all that tells.
+        // Without the footer only the slots show it.
         rig.sim.inject(eio(region.end - 8192..region.end));
         rig.open();
         assert_eq!(rig.stats().store.regions_unreadable, 1);

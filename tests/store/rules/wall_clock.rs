@@ -159,7 +159,7 @@ fn a_wall_clock_that_was_ahead_leaves_old_entries_stale_for_good() {
     rig.kill_and_set(WALL + 200);
     assert!(rig.get(b"new").is_some());
     assert!(rig.get(b"key").is_none() && rig.has_stale(b"key") && is_age_unknown(&rig));
-    // Asked for again and again, it is not kept as if it were of this start.
+    // Many hits do not make it count as stored since this start.
     for n in 0..60 {
         rig.fill(&format!("filler-{n}"), 1, 1000);
         rig.sleep(millis(300));

@@ -1,4 +1,4 @@
-//! All clients of one server. Owns their threads while a phase lasts; never decides what is asked.
+//! All clients of one server. Owns their threads while a phase lasts; never chooses requests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;

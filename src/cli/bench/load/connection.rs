@@ -116,7 +116,7 @@ impl Connection {
         self.out.extend_from_slice(load.wire.after_body());
     }
 
-    /// Sends as much as the socket takes, and has `epoll` tell when it takes more.
+    /// Sends as much as the socket takes, and lets `epoll` report when it takes more.
     pub(super) fn send(&mut self, load: &Load, epoll: &Epoll) -> anyhow::Result<()> {
         let (body, end): (&[u8], &[u8]) = match &self.long_body {
             None => (&[], &[]),

@@ -18,7 +18,7 @@ const SETTLE_STEP: Duration = Duration::from_millis(20);
 /// Longest page of metrics.
 const PAGE_LEN_MAX: u64 = 16 << 20;
 
-/// Counts of a server at one moment, where it tells them.
+/// Counts of a server at one moment; `None` if it does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     /// Bytes written to its device.

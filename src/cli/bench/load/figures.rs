@@ -232,7 +232,7 @@ mod tests {
             assert_eq!(figure(&median, "server_cpu_us_per_operation"), Some(expected));
             assert_eq!(figure(&median, "get_p99_us"), None, "no round has it");
         }
-        // A figure that only some rounds have is the median of those.
+        // The median of a figure is over the rounds that have it.
         let mut silent = taken(100);
         silent.server_cpu = None;
         let rounds = [Figures::new(&silent), Figures::new(&taken(300))];

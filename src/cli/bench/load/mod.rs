@@ -41,17 +41,17 @@ pub(in crate::cli) use command::run;
 pub struct Load {
     /// Where it listens.
     pub address: Address,
-    /// What is spoken.
+    /// The form of requests.
     pub wire: Wire,
-    /// What is stored.
+    /// The values that are stored.
     pub values: Arc<Values>,
     /// Connections, over all threads.
     pub connections: usize,
     /// Threads, at most one for each connection.
     pub threads: usize,
-    /// Most requests under way on a connection.
+    /// Most requests in flight on a connection.
     pub depth: usize,
-    /// Store what was missing.
+    /// Store values that a read did not find.
     pub fill_on_miss: bool,
     /// Compare every byte that is read with what was stored.
     pub verify: bool,

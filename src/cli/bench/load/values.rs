@@ -81,8 +81,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Whether `bytes` are those of a value of `key` from byte `at` on; all bytes before were
-    /// passed in already.
+    /// Whether `bytes` are those of a value of `key` from byte `at` on; earlier bytes were passed
+    /// before.
     pub fn is_right(&mut self, values: &Values, (key, at): (u32, usize), bytes: &[u8]) -> bool {
         let in_head = HEAD_LEN.saturating_sub(at).min(bytes.len());
         let (first, rest) = bytes.split_at(in_head);

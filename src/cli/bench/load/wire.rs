@@ -14,7 +14,7 @@ const DIGITS: usize = 10;
 /// The form of requests to a server.
 #[derive(Clone, Debug)]
 pub struct Wire {
-    /// What is spoken.
+    /// The protocol.
     pub protocol: Protocol,
     /// Keys begin with this; their number follows. HTTP: a part of a path.
     pub prefix: String,

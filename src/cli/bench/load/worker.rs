@@ -168,7 +168,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Takes note of what happened on a connection.
+    /// Handles the events of a connection.
     fn serve(
         &mut self,
         number: usize,
