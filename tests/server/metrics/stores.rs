@@ -223,6 +223,8 @@ pub async fn ranges(seen: &mut Seen) {
     while whole.next_chunk().await.unwrap().is_some() {
         seen.scrape(&metrics);
     }
+    // Its client goes away.
+    drop(hit.range(0..u64::MAX).await.unwrap());
     let mut slow = hit.range(0..u64::MAX).await.unwrap();
     device.set_delay(Delay::Sleep(Duration::from_secs(1000)));
     while slow.next_chunk().await.is_ok() {}
