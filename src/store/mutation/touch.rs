@@ -140,8 +140,10 @@ impl Store {
                     let done = store.touch_on_device(place, lifetime, mark_region).await;
                     // Even a failed write may have changed the device.
                     store.shared.log.lock().note_modified();
-                    if matches!(done, Ok(true)) {
-                        store.after_touch(place, lifetime);
+                    match done {
+                        Ok(true) => store.after_touch(place, lifetime),
+                        Err(_) => store.after_failed_touch(place),
+                        Ok(false) => {}
                     }
                     drop((pin, turn));
                     store.shared.signals.wake_flusher.notify_one();
@@ -233,13 +235,23 @@ impl Store {
         let row = self.shared.catalog.regions.on_device(place.region(&self.shared.layout));
         row.raise_keep_until(lifetime.keep_until);
         let filling = self.shared.fill_lock(place).lock();
-        row.count_touch();
         let lost = match self.shared.catalog.resident.get(place) {
             Some(entry) => self.shared.catalog.resident.insert(entry.with_lifetime(lifetime)),
             None => Vec::new(),
         };
+        // Behind the copy: who counts it does not find the one before.
+        row.count_touch();
         drop(filling);
         self.drop_lost(&lost);
+    }
+
+    /// Which end the entry has, only the device knows now: a copy with the earlier one would have it taken out
+    /// of the index, and a purge would not find what the next start finds.
+    fn after_failed_touch(&self, place: Place) {
+        let row = self.shared.catalog.regions.on_device(place.region(&self.shared.layout));
+        let _filling = self.shared.fill_lock(place).lock();
+        self.shared.catalog.resident.remove(place);
+        row.count_touch();
     }
 }
 

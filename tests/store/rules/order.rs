@@ -1,7 +1,7 @@
 //! Rule 2: order. The index entry decides, and every change of it checks it again first.
 
 use rawcached::cache::{CacheOptions, Condition, StoreError, Stored};
-use rawcached::device::Delay;
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::rig::*;
 
@@ -209,6 +209,25 @@ fn a_purge_of_all_during_reinsertion_holds() {
         rig.kill();
         assert_eq!(rig.get(b"hot"), None, "after {at} ms and a restart");
     }
+}
+
+#[test]
+fn a_touch_that_failed_on_its_way_does_not_hide_the_entry_from_a_purge() {
+    let mut rig = Rig::with(SMALL, options!(CacheOptions { ram_bytes: 1 << 20, ..plain() }));
+    rig.put(b"key", &body(1, 1000), &for_secs(100)).unwrap();
+    rig.fill("filler", 5, 100_000);
+    rig.sleep(secs(2));
+    assert!(rig.get(b"key").is_some(), "the RAM tier has a copy");
+    // The device has the later end, and says that it has not: the header of the region, then the entry's.
+    let fault = Fault::new(Effect::FailAfter(4096, libc::EIO)).on(OperationKind::Write);
+    rig.sim.inject(fault.after(1));
+    rig.run(rig.cache().touch(b"key", secs(100_000))).unwrap_err();
+    rig.clock.advance(secs(200));
+    let found = rig.get(b"key");
+    let removed = rig.remove(b"key").unwrap();
+    assert_eq!(found.is_some(), removed);
+    rig.kill();
+    assert_eq!(rig.get(b"key"), None, "purged");
 }
 
 #[test]

@@ -1,14 +1,16 @@
-//! Threads side by side, as the server's workers are: threads wait for an entry that another one is
-//! still copying into the log.
+//! Threads side by side, like the server's workers: what one is still copying into the log, the
+//! others wait for, and a touch is not lost on a lookup that runs beside it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
-use rawcached::cache::{Ack, Cache, Condition, StoreOptions, Stored};
+use parking_lot::Mutex;
+use rawcached::cache::{Ack, Cache, Condition, Lifetime, StoreOptions, Stored};
 use rawcached::clock::Clock;
 use rawcached::device::SimDevice;
-use rawcached::store::{FormatOptions, Store};
+use rawcached::store::{Entry, FormatOptions, Options, Place, Resident, Stale, Store, Value};
 
 use crate::rig::*;
 
@@ -124,4 +126,99 @@ fn threads_store_and_read_large_entries_side_by_side() {
         assert!(hit.cas() >= cas.load(Ordering::Acquire), "key {key}");
         assert_whole(&background.block_on(hit.next_chunk()).unwrap().unwrap());
     }
+}
+
+/// A RAM tier in which a lookup finds the copy from before a touch just when the touch replaces it, and goes
+/// on with it once the touch is over.
+struct Overtaken {
+    copies: Mutex<HashMap<Place, Entry>>,
+    is_awaited: AtomicBool,
+    begin: Barrier,
+    found: Barrier,
+    touched: Barrier,
+}
+
+const SLOW_LOOKUP: &str = "slow lookup";
+
+impl Resident for Overtaken {
+    fn admits(&self, _: u64) -> bool {
+        true
+    }
+
+    fn get(&self, place: Place) -> Option<Entry> {
+        let copy = self.copies.lock().get(&place).cloned();
+        if thread::current().name() == Some(SLOW_LOOKUP)
+            && self.is_awaited.swap(false, Ordering::AcqRel)
+        {
+            self.found.wait();
+            self.touched.wait();
+        }
+        copy
+    }
+
+    fn insert(&self, entry: Entry) -> Vec<Entry> {
+        if self.is_awaited.load(Ordering::Acquire) {
+            self.begin.wait();
+            self.found.wait();
+        }
+        self.copies.lock().insert(entry.place(), entry);
+        Vec::new()
+    }
+
+    fn remove(&self, place: Place) {
+        self.copies.lock().remove(&place);
+    }
+
+    fn is_on(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_lookup_that_found_the_copy_from_before_a_touch_does_not_end_the_entry() {
+    let sim = SimDevice::new(SMALL.regions * REGION + 2 * SUPERBLOCK, 4096);
+    let clock = Clock::manual(START);
+    let tier = Arc::new(Overtaken {
+        copies: Mutex::default(),
+        is_awaited: AtomicBool::new(false),
+        begin: Barrier::new(2),
+        found: Barrier::new(2),
+        touched: Barrier::new(2),
+    });
+    let runtime = runtime();
+    let store = runtime.block_on(async {
+        let format = options!(FormatOptions {
+            region_size: Some(REGION),
+            ..FormatOptions::default().with_uuid(UUID)
+        });
+        Store::format(&sim.open(), &format, &clock).await.unwrap();
+        let tier = Arc::clone(&tier) as _;
+        let open = Store::open(sim.open(), Options::default(), clock.clone(), tier);
+        let store = open.await.unwrap();
+        store.recovered().await;
+        let soon = START.plus(secs(100));
+        let lifetime = Lifetime { stored_at: START, fresh_until: soon, keep_until: soon };
+        let value = Value { metadata: &[], body: &[1; 100], lifetime, ram_only: false };
+        store.put(b"key", &value, Condition::Always, None).await.unwrap();
+        assert!(store.lookup(b"key", Stale::Refuse).await.is_some(), "the tier has a copy");
+        store
+    });
+    let slow = {
+        let (store, tier) = (store.clone(), Arc::clone(&tier));
+        let work = move || {
+            tier.begin.wait();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(store.lookup(b"key", Stale::Refuse))
+        };
+        thread::Builder::new().name(SLOW_LOOKUP.into()).spawn(work).unwrap()
+    };
+    tier.is_awaited.store(true, Ordering::Release);
+    let later = START.plus(secs(1000));
+    let touched = runtime.block_on(store.touch(b"key", later, later)).unwrap();
+    assert!(touched.is_some());
+    clock.advance(secs(200));
+    tier.touched.wait();
+    let (entry, _) = slow.join().unwrap().expect("its end is later now");
+    assert_eq!(entry.lifetime().keep_until, later);
+    assert!(runtime.block_on(store.purge(b"key")).unwrap(), "the purge has something to purge");
 }
