@@ -4,6 +4,7 @@
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
@@ -16,6 +17,7 @@ use crate::store::log::write::Ticket;
 use crate::store::mutation::find::{Deadline, Found};
 use crate::store::mutation::request::{Lifetime, StoreError};
 use crate::store::mutation::room::Patience;
+use crate::store::place::Place;
 use crate::store::shared::{PURGE_WAIT_MAX, REMOVAL_LOOK_MAX, Store};
 use crate::store::transaction::{TakenOut, Transaction};
 
@@ -149,26 +151,51 @@ impl Store {
         self.in_time(pin!(self.snapshot_settled())).await
     }
 
-    /// Makes a key dead of which it is not known yet whether it has an entry.
+    /// Makes a key dead of which it is not known yet whether it has an entry. Where too many such are kept
+    /// already, what may be its entry goes unread, and with it what only looks like it.
     fn remove_unseen(&self, key: &[u8], key_hash: u64, asked: bool) {
         let shared = &*self.shared;
         let mut transaction = Transaction::begin(self);
-        let oldest = || shared.catalog.regions.oldest_generation_but(u32::MAX);
-        if self.check_open(None).is_err() || !shared.dead.unverified.has_room(oldest) {
+        if self.check_open(None).is_err() {
             return;
         }
+        let oldest = || shared.catalog.regions.oldest_generation_but(u32::MAX);
+        // What a snapshot may still bring cannot be taken out: for so long there is no limit.
+        let is_kept = !shared.recovery.snapshot_settled.load(Ordering::Acquire)
+            || shared.dead.unverified.has_room(oldest);
         shared.recovery.changed.note(key_hash);
-        let noted = |_: &mut Bucket<'_>, log: &mut Log| {
+        let mut taken_out: SmallVec<[Place; 2]> = SmallVec::new();
+        let removed = |bucket: &mut Bucket<'_>, log: &mut Log| {
             let kill = log.draw_tombstone(key_hash);
-            shared.dead.unverified.note(key_hash, kill.sequence);
+            if is_kept {
+                shared.dead.unverified.note(key_hash, kill.sequence);
+            } else {
+                bucket.each_candidate(|word| taken_out.push(self.place_of(bucket, word)));
+                self.take_out_unread(&taken_out, (bucket, log));
+            }
             kill
         };
-        let Some(kill) = transaction.change(key_hash, |_| true, noted) else { return };
+        let Some(kill) = transaction.change(key_hash, |_| true, removed) else { return };
         transaction.record(Tombstone { kill, asked });
         shared.signals.wake_flusher.notify_one();
-        let mut unseen = shared.dead.removed_unseen.lock();
-        if unseen.len() < UNSEEN_MAX {
-            unseen.push((key.into(), kill.sequence));
+        for place in taken_out {
+            shared.catalog.resident.remove(place);
+        }
+        if is_kept {
+            let mut unseen = shared.dead.removed_unseen.lock();
+            if unseen.len() < UNSEEN_MAX {
+                unseen.push((key.into(), kill.sequence));
+            }
+        }
+    }
+
+    /// Takes index entries out that may be of other keys, which then have no tombstone of their own.
+    fn take_out_unread(&self, places: &[Place], (bucket, log): (&mut Bucket<'_>, &mut Log)) {
+        for place in places {
+            bucket.remove(place.location());
+            if !place.is_in_ram() {
+                log.note_unindexed(place.region(&self.shared.layout));
+            }
         }
     }
 
@@ -362,5 +389,88 @@ impl Store {
         let ends = Instant::now() + PURGE_WAIT_MAX;
         let settled = self.shared.deadlines.in_time(settled, ends).await;
         settled.unwrap_or(Err(StoreError::Busy("the device does not keep up")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::device::{Delay, SimDevice};
+    use crate::format::Sequence;
+    use crate::store::formatting::FormatOptions;
+    use crate::store::lookup::sought::Stale;
+    use crate::store::mutation::request::{Condition, Value};
+    use crate::store::options::Options;
+    use crate::store::ram_tier::NotResident;
+
+    async fn open(sim: &SimDevice, clock: &Clock) -> Store {
+        let tier = Arc::new(NotResident);
+        Store::open(sim.open(), Options::default(), clock.clone(), tier).await.unwrap()
+    }
+
+    async fn get(store: &Store, key: &[u8]) -> bool {
+        store.recovered().await;
+        store.lookup(key, Stale::Accept).await.is_some()
+    }
+
+    /// With no room for one more change that goes unverified: none of them is older than all entries.
+    fn fill_up(store: &Store) {
+        let unverified = &store.shared.dead.unverified;
+        for n in 0.. {
+            if !unverified.has_room(|| Some(Sequence(0))) {
+                return;
+            }
+            unverified.note(n, Sequence(u64::MAX - n));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_purge_that_nobody_waits_for_holds_however_many_there_were() {
+        for at_the_start in [false, true] {
+            let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+            let format = FormatOptions { region_size: Some(256 << 10), ..FormatOptions::default() };
+            Store::format(&sim.open(), &format, &clock).await.unwrap();
+            let mut store = open(&sim, &clock).await;
+            store.recovered().await;
+            let end = Timestamp(100_000);
+            let lifetime =
+                Lifetime { stored_at: Timestamp(1000), fresh_until: end, keep_until: end };
+            let value = Value { metadata: b"", body: &[1; 5000], lifetime, ram_only: false };
+            for key in [&b"first"[..], b"second", b"kept"] {
+                let stored = store.put(key, &value, Condition::Always, None).await.unwrap();
+                store.flush_through(stored.1).await.unwrap();
+            }
+            if at_the_start {
+                // The snapshot of this stop brings what is purged before it is read.
+                store.shutdown().await.unwrap();
+                sim.set_delay(Delay::Sleep(Duration::from_secs(20)));
+                store = open(&sim, &clock).await;
+            } else {
+                assert!(get(&store, b"first").await);
+                sim.set_delay(Delay::Sleep(Duration::from_secs(20)));
+            }
+            let given_up = Duration::from_micros(1);
+            tokio::time::timeout(given_up, store.purge(b"first")).await.unwrap_err();
+            fill_up(&store);
+            tokio::time::timeout(given_up, store.purge(b"second")).await.unwrap_err();
+            sim.set_delay(Delay::None);
+            store.recovered().await;
+            let loaded = store.stats().counters.snapshots_loaded;
+            assert_eq!(loaded, u64::from(at_the_start));
+            for is_later in [false, true] {
+                let case = format!("at the start: {at_the_start}, later: {is_later}");
+                assert!(!get(&store, b"first").await, "{case}");
+                assert!(!get(&store, b"second").await, "{case}");
+                assert!(get(&store, b"kept").await, "{case}");
+                tokio::time::sleep(Duration::from_secs(100)).await;
+                store.check_accounting();
+                sim.kill();
+                store = open(&sim, &clock).await;
+            }
+        }
     }
 }
