@@ -384,7 +384,29 @@ impl Cache {
         }
     }
 
-    /// A failed store removes the old entry: the caller meant to replace it.
+    /// Acknowledges what was published. A failed store removes the old entry, which the caller meant to
+    /// replace; one with a condition says nothing of the entry before it is published.
+    async fn end_store(
+        &self,
+        key: &[u8],
+        (condition, ack): (Condition, Option<Ack>),
+        published: Result<(Stored, Ticket), StoreError>,
+    ) -> Result<Stored, StoreError> {
+        let replaces = condition == Condition::Always || published.is_ok();
+        let result = match published {
+            Ok((stored, ticket)) => self.acknowledge(ticket, ack).await.map(|()| stored),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result
+            && replaces
+            && !matches!(error, StoreError::Purged)
+        {
+            self.drop_failed(key).await;
+        }
+        result
+    }
+
+    /// Removes the entry of a store that failed.
     async fn drop_failed(&self, key: &[u8]) {
         if let Err(error) = self.inner.store.remove(key).await {
             let error = &error as &dyn std::error::Error;
@@ -400,13 +422,6 @@ enum Part {
     Head,
     /// Also that its body begins.
     Whole,
-}
-
-/// Whether a store that failed takes the version before with it. One with a condition that was refused before
-/// it began says nothing of the entry.
-fn displaces(condition: Condition, error: &StoreError) -> bool {
-    condition == Condition::Always
-        || !matches!(error, StoreError::Busy(_) | StoreError::Crowded { .. })
 }
 
 fn check_lengths(key: &[u8], metadata: &[u8]) -> Result<(), StoreError> {

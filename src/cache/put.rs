@@ -1,15 +1,15 @@
 //! Stores of whole bodies and of streams. Owns what a failed store leaves behind.
 
 use super::writer::Writer;
-use super::{Cache, StoreOptions, check_lengths, displaces};
+use super::{Cache, StoreOptions, check_lengths};
 use crate::store::{Condition, StoreError, Stored, Value};
 
 impl Cache {
     /// Stores a body that is in memory, if `condition` holds of the present entry.
     ///
     /// # Errors
-    /// See [`StoreError`]. After a failed store the old entry is gone too, unless the store had a
-    /// condition and failed for lack of room or of an answer.
+    /// See [`StoreError`]. After a failed store the old entry is gone too, unless it had a condition: then only
+    /// what was published, and may not be durable, is gone.
     pub async fn put(
         &self,
         key: &[u8],
@@ -25,16 +25,8 @@ impl Cache {
         let lifetime = self.lifetime_of(options);
         let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
         let value = Value { metadata: &options.metadata, body, lifetime, ram_only };
-        let result = match self.inner.store.put(key, &value, condition, None).await {
-            Ok((stored, ticket)) => self.acknowledge(ticket, options.ack).await.map(|()| stored),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &result
-            && displaces(condition, error)
-        {
-            self.drop_failed(key).await;
-        }
-        result
+        let published = self.inner.store.put(key, &value, condition, None).await;
+        self.end_store(key, (condition, options.ack), published).await
     }
 
     async fn put_sliced(
@@ -44,19 +36,14 @@ impl Cache {
         condition: Condition,
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
-        let options = StoreOptions { len_hint: Some(body.len() as u64), ..options.clone() };
-        let written = match self.store(key, options) {
+        let announced = StoreOptions { len_hint: Some(body.len() as u64), ..options.clone() };
+        let written = match self.store(key, announced) {
             Ok(mut writer) => writer.write_chunk(body).await.map(|()| writer),
             Err(error) => Err(error),
         };
         match written {
             Ok(writer) => writer.finalize(condition).await,
-            Err(error) => {
-                if displaces(condition, &error) {
-                    self.drop_failed(key).await;
-                }
-                Err(error)
-            }
+            Err(error) => self.end_store(key, (condition, options.ack), Err(error)).await,
         }
     }
 

@@ -5,10 +5,9 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-use super::displaces;
 use super::staging::Held;
 use super::{Cache, StoreOptions};
-use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Upload, Value};
+use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Upload, Value};
 
 /// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
 pub struct Writer {
@@ -98,25 +97,19 @@ impl Writer {
     ///
     /// # Errors
     /// [`StoreError::Purged`] if the key was purged since the store began. After other errors the old entry
-    /// goes too, unless it was a store with a condition, refused for want of room or an answer.
+    /// goes too, unless it was a store with a condition: then only what was published, and may not be durable.
     pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
-        let result = self.publish(condition).await;
-        if let Err(error) = &result
-            && !matches!(error, StoreError::Purged)
-            && displaces(condition, error)
-        {
-            self.cache.drop_failed(&self.key).await;
-        }
-        result
+        let published = self.publish(condition).await;
+        self.cache.end_store(&self.key, (condition, self.options.ack), published).await
     }
 
-    async fn publish(&mut self, condition: Condition) -> Result<Stored, StoreError> {
+    async fn publish(&mut self, condition: Condition) -> Result<(Stored, Ticket), StoreError> {
         if self.broken {
             return Err(StoreError::Incomplete);
         }
         let staged = self.held.take()?;
         let store = &self.cache.inner.store;
-        let (stored, ticket) = if self.upload.is_empty() {
+        if self.upload.is_empty() {
             let body = &staged[..];
             let value = Value {
                 metadata: &self.options.metadata,
@@ -124,15 +117,13 @@ impl Writer {
                 ram_only: self.cache.is_ram_only(&self.lifetime, self.options.ack, body.len()),
                 body,
             };
-            store.put(&self.key, &value, condition, Some(&self.fill)).await?
+            store.put(&self.key, &value, condition, Some(&self.fill)).await
         } else {
             if !staged.is_empty() {
                 self.append(staged).await?;
             }
             let how = (condition, &self.fill);
-            self.upload.publish(&self.key, &self.options.metadata, how).await?
-        };
-        self.cache.acknowledge(ticket, self.options.ack).await?;
-        Ok(stored)
+            self.upload.publish(&self.key, &self.options.metadata, how).await
+        }
     }
 }

@@ -263,6 +263,8 @@ impl Run {
             }
             Ok(Stored::Exists) => assert!(absent_only),
             Ok(Stored::Missing) => panic!("no condition wants a present entry"),
+            Err(rawcached::cache::StoreError::Busy(_) | rawcached::cache::StoreError::Evicted)
+                if absent_only => {}
             // Refused: the old value goes too.
             Err(rawcached::cache::StoreError::Busy(_) | rawcached::cache::StoreError::Evicted) => {
                 self.keys.entry(number).or_insert_with(KeyStates::absent).push(None);

@@ -117,6 +117,10 @@ impl From<&StoreError> for Refusal {
             }
             StoreError::ShuttingDown => refusal(BUSY, "the daemon is shutting down\n"),
             StoreError::Purged => refusal(BUSY, "the object was purged meanwhile\n"),
+            StoreError::Refused => refusal(
+                BUSY,
+                "stores are refused: the device fails, or is much slower than it was\n",
+            ),
             StoreError::Device(_) | StoreError::NotDurable => {
                 refusal(FAILED, "the device failed\n")
             }

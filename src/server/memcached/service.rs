@@ -162,7 +162,7 @@ impl Service {
                 self.shard.store_no_memory.bump();
                 NO_MEMORY
             }
-            StoreError::Device(_) | StoreError::NotDurable => {
+            StoreError::Device(_) | StoreError::NotDurable | StoreError::Refused => {
                 self.shard.store_failed.bump();
                 "SERVER_ERROR device failure"
             }

@@ -212,6 +212,7 @@ mod tests {
             (StoreError::Crowded { limit: 1 }, "SERVER_ERROR out of memory storing object"),
             (StoreError::TooLarge { limit: 1 }, "SERVER_ERROR object too large for cache"),
             (device(), "SERVER_ERROR device failure"),
+            (StoreError::Refused, "SERVER_ERROR device failure"),
             (StoreError::ShuttingDown, "SERVER_ERROR shutting down"),
         ];
         for (error, answer) in cases {
@@ -219,6 +220,6 @@ mod tests {
         }
         let counts = service.counters.snapshot().counts;
         assert_eq!((counts.store_no_memory, counts.store_too_large), (2, 1));
-        assert_eq!(counts.store_failed, 2);
+        assert_eq!(counts.store_failed, 3);
     }
 }

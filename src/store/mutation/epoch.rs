@@ -17,11 +17,11 @@ impl Store {
     /// purges are always tried.
     pub(in crate::store) async fn begin_store(&self) -> Result<(), StoreError> {
         if self.shared.device.is_degraded() {
-            return Err(StoreError::NotDurable);
+            return Err(StoreError::Refused);
         }
         if self.shared.epoch.initialized() {
             // The first change saw to the rest, and nothing is waited for.
-            return if self.takes_writes() { Ok(()) } else { Err(StoreError::NotDurable) };
+            return if self.takes_writes() { Ok(()) } else { Err(StoreError::Refused) };
         }
         if !self.shared.recovery.snapshot_settled.load(Ordering::Acquire) {
             // A purge waits as long as it takes; what it is about is not found meanwhile.

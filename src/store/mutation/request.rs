@@ -69,7 +69,8 @@ pub struct Value<'a> {
     pub ram_only: bool,
 }
 
-/// Why a store did not happen. Unless a condition failed, the older entry of the key is removed too.
+/// Why a store did not happen, or may not be durable. The older entry of the key is gone or going, unless the
+/// store had a condition and was not published: then it is as it was.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -103,6 +104,9 @@ pub enum StoreError {
     /// A part of the body was refused earlier.
     #[error("a part of the body was refused: the object is not whole")]
     Incomplete,
+    /// Nothing was tried: the device fails, or is much slower than it was; try later.
+    #[error("stores are refused: the device fails, or is much slower than it was")]
+    Refused,
     /// The device failed; the change may be lost.
     #[error("the device failed")]
     Device(#[source] Arc<DeviceError>),

@@ -241,8 +241,13 @@ impl Client {
                 self.expect_stored(&mut history, (version, false), &error);
                 match error {
                     StoreError::Purged => StoreEnd::Void,
-                    // Nothing was begun, and the entry is left as it is.
-                    StoreError::Busy(_) | StoreError::Crowded { .. }
+                    // Nothing was published, and the entry is left as it is.
+                    StoreError::Busy(_)
+                    | StoreError::Crowded { .. }
+                    | StoreError::TooLarge { .. }
+                    | StoreError::Evicted
+                    | StoreError::Incomplete
+                    | StoreError::Refused
                         if condition != Condition::Always =>
                     {
                         StoreEnd::Void

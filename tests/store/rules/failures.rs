@@ -129,7 +129,7 @@ fn a_device_that_keeps_failing_is_refused_stores_and_keeps_what_it_holds() {
     let free = rig.stats().store.regions_free;
     for n in 0..1000 {
         let stored = rig.put(b"trigger", &body(n, 100), &for_secs(1000));
-        assert!(matches!(stored, Err(StoreError::NotDurable)), "{stored:?}");
+        assert!(matches!(stored, Err(StoreError::Refused)), "{stored:?}");
     }
     rig.sleep(secs(60));
     let tries = rig.sim.counts().writes - before;
@@ -272,4 +272,62 @@ fn a_device_that_reclaim_found_failing_is_tried_again_by_itself() {
     rig.sleep(secs(30));
     assert!(rig.cache().takes_writes());
     rig.put(b"key", &body(1, 100), &flushed()).unwrap();
+}
+
+/// Conditions of which the last two hold of an entry with this CAS value.
+fn conditions(cas: u64) -> [Condition; 3] {
+    [Condition::Absent, Condition::Present, Condition::Unchanged(cas)]
+}
+
+#[test]
+fn a_store_with_a_condition_that_was_not_published_leaves_the_entry_as_it_was() {
+    let rig = Rig::new();
+    let cas = rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
+    let is_there = || assert_eq!(rig.get(b"key").unwrap(), body(1, 3000));
+    for condition in conditions(cas) {
+        let too_large = rig.run(async {
+            let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
+            let piece = body(2, 1 << 20);
+            while writer.write_chunk(&piece).await.is_ok() {}
+            writer.finalize(condition).await
+        });
+        assert!(matches!(too_large, Err(StoreError::Incomplete)), "{too_large:?}");
+        is_there();
+    }
+    rig.sim.inject(failing(OperationKind::Write, libc::EIO).always());
+    for n in 0..3 {
+        let _ = rig.put(b"trigger", &body(n, 100), &flushed());
+    }
+    for len in [100, 300_000] {
+        for condition in conditions(cas) {
+            let options = flushed();
+            let refused = rig.run(rig.cache().put(b"key", body(2, len), condition, &options));
+            assert!(matches!(refused, Err(StoreError::Refused)), "{refused:?}");
+            is_there();
+            let written = rig.run(async {
+                let mut writer = rig.cache().store(b"key", flushed()).unwrap();
+                let _ = writer.write_chunk(&body(2, len)).await;
+                writer.finalize(condition).await
+            });
+            assert!(written.is_err(), "{written:?}");
+            is_there();
+        }
+    }
+}
+
+#[test]
+fn a_store_with_a_condition_that_was_published_and_is_not_durable_is_gone() {
+    for len in [100, 300_000] {
+        for condition in [Condition::Absent, Condition::Present] {
+            let rig = Rig::new();
+            if condition == Condition::Present {
+                rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
+            }
+            rig.put(b"other", &body(1, 3000), &flushed()).unwrap();
+            rig.sim.inject(failing(OperationKind::Flush, libc::EIO).always());
+            let stored = rig.run(rig.cache().put(b"key", body(2, len), condition, &flushed()));
+            assert!(matches!(stored, Err(StoreError::NotDurable)), "{stored:?}");
+            assert_eq!(rig.get(b"key"), None, "{condition:?}, {len} bytes");
+        }
+    }
 }

@@ -148,7 +148,7 @@ fn on_a_device_that_became_slow_stores_are_refused_and_purges_hold() {
     assert!(look(&rig, 30));
     assert_eq!(troubles(&rig), 1);
     let refused = rig.put(b"key", &body(4, 100), &for_secs(100_000));
-    assert!(matches!(refused, Err(StoreError::NotDurable)), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Refused)), "{refused:?}");
     assert_eq!(rig.get(b"key"), None, "nor what it was to replace");
     assert!(rig.remove(b"purged").unwrap());
     assert!(rig.get(b"other").is_some());
