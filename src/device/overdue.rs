@@ -30,11 +30,6 @@ impl OverdueReads {
         self.count.store(reads.len(), Ordering::Relaxed);
     }
 
-    /// Whether any was overdue and not over when this was last looked at.
-    pub fn any(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
-    }
-
     /// Reads that are overdue and not over.
     pub fn count(&self) -> usize {
         if self.count.load(Ordering::Relaxed) == 0 {

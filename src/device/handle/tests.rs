@@ -357,3 +357,20 @@ fn many_overdue_reads_make_others_fail_at_once_until_they_are_over() {
         device.read_in_time(0, device.geometry().read_buffer(4096)).await.unwrap();
     });
 }
+
+#[test]
+fn a_device_that_answered_late_and_is_asked_nothing_since_is_not_silent() {
+    let sim = SimDevice::new(8192, 4096);
+    sim.set_read_deadline(Duration::from_secs(1));
+    let device = sim.open();
+    run(async {
+        sim.set_delay(Delay::Sleep(LONG));
+        device.read_in_time(0, device.geometry().read_buffer(4096)).await.unwrap_err();
+        sim.set_delay(Delay::None);
+        assert!(!device.is_degraded());
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert!(device.is_degraded(), "nothing was answered for half a minute");
+        tokio::time::sleep(LONG).await;
+        assert!(!device.is_degraded(), "it was answered since");
+    });
+}

@@ -40,7 +40,7 @@ impl Patience {
 impl Inner {
     /// Whether anything is under way.
     pub(super) fn has_requests(&self) -> bool {
-        self.stats.has_in_flight() || self.overdue.any()
+        self.stats.has_in_flight() || self.overdue.count() > 0
     }
 
     pub(super) async fn submit(
@@ -61,7 +61,7 @@ impl Inner {
             OperationKind::Flush => false,
         };
         let began = Instant::now();
-        let has_others = in_flight.under_way > 1 || self.overdue.any();
+        let has_others = in_flight.under_way > 1 || self.overdue.count() > 0;
         self.silence.begin(has_others, began.saturating_duration_since(self.opened));
         let (request, mut completed) = Request::new(offset, operation);
         self.engine.submit(request);
