@@ -17,7 +17,7 @@ use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::recovery::superblock::{OpenError, open_superblock};
 use crate::store::recovery::work::Recovery;
 use crate::store::scrub::Scrubber;
-use crate::store::shared::{Shared, Store, Tasks};
+use crate::store::shared::{Ending, Shared, Store, Tasks};
 use crate::store::timekeeper::{Timekeeper, resume};
 
 impl Store {
@@ -28,35 +28,24 @@ impl Store {
     /// The device failed: what was not durable before may be lost, and what a purge that failed before
     /// removed may be there again after the next start. That runtime is gone.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        let mut ended = self.begin_stop();
-        if ended.wait_for(|ended| *ended).await.is_err() {
-            return Err(StoreError::ShuttingDown);
-        }
-        let outcome = self.shared.background.outcome.lock().take();
-        outcome.unwrap_or_else(|| self.check_nothing_is_owed())
+        let mut ending = self.begin_stop();
+        let ended = ending.wait_for(Option::is_some).await;
+        let outcome = ended.ok().and_then(|outcome| outcome.clone());
+        outcome.unwrap_or(Err(StoreError::ShuttingDown))
     }
 
     /// Begins [`Store::shutdown`], unless somebody did; without the runtime that opened the store what is
     /// not durable is lost, as in a crash.
     pub fn close(&self) {
-        if self.shared.background.ending.lock().is_some() {
-            return;
-        }
-        let store = self.clone();
-        self.shared.background.runtime.spawn(async move {
-            if let Err(error) = store.shutdown().await {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "the cache was not closed well");
-            }
-        });
+        drop(self.begin_stop());
     }
 
-    /// Begins the stop, once; tells when it has ended.
-    fn begin_stop(&self) -> watch::Receiver<bool> {
+    /// Begins the stop, once; tells how it has ended.
+    fn begin_stop(&self) -> Ending {
         let background = &self.shared.background;
-        let mut ending = background.ending.lock();
-        if let Some(ended) = &*ending {
-            return ended.clone();
+        let mut begun = background.ending.lock();
+        if let Some(ending) = &*begun {
+            return ending.clone();
         }
         {
             // Under the append lock: each change was published before, or sees the flag. Bytes that are
@@ -64,15 +53,21 @@ impl Store {
             let _log = self.shared.log.lock();
             background.stopping.store(true, Ordering::Release);
         }
-        let (end, ended) = watch::channel(false);
-        *ending = Some(ended.clone());
+        let (end, ending) = watch::channel(None);
+        *begun = Some(ending.clone());
         let store = self.clone();
         background.runtime.spawn(async move {
             let outcome = store.stop().await;
-            *store.shared.background.outcome.lock() = Some(outcome);
-            let _ = end.send(true);
+            let is_waited_for = end.receiver_count() > 1;
+            if let Err(error) = &outcome
+                && !is_waited_for
+            {
+                let error = error as &dyn std::error::Error;
+                tracing::error!(error, "the cache was not closed well");
+            }
+            end.send_replace(Some(outcome));
         });
-        ended
+        ending
     }
 
     async fn stop(&self) -> Result<(), StoreError> {
@@ -83,7 +78,7 @@ impl Store {
         signals.changes.notify_waiters();
         let tasks = std::mem::take(&mut *self.shared.background.tasks.lock());
         let Some(Tasks { flusher, reclaimer, recovery, scrubber, timekeeper }) = tasks else {
-            return self.check_nothing_is_owed();
+            unreachable!("a store has its tasks once it is open, and ends them once");
         };
         let _ = scrubber.await;
         let _ = timekeeper.await;

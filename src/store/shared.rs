@@ -157,12 +157,13 @@ pub(super) struct Background {
     pub(super) stopping: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) tasks: Mutex<Option<Tasks>>,
-    /// Tells when the stop has ended, once one has begun.
-    pub(super) ending: Mutex<Option<watch::Receiver<bool>>>,
-    /// The result of the stop, for the first caller who asks.
-    pub(super) outcome: Mutex<Option<Result<(), StoreError>>>,
+    /// Tells how the stop has ended, once one has begun.
+    pub(super) ending: Mutex<Option<Ending>>,
     pub(super) runtime: Handle,
 }
+
+/// How the stop of a store ended, once it has.
+pub(super) type Ending = watch::Receiver<Option<Result<(), StoreError>>>;
 
 /// Handles of the background tasks.
 pub(super) struct Tasks {
@@ -286,7 +287,6 @@ impl Shared {
                 closed: AtomicBool::new(false),
                 tasks: Mutex::default(),
                 ending: Mutex::default(),
-                outcome: Mutex::default(),
                 runtime: Handle::current(),
             },
             counters: Counters::default(),

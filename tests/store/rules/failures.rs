@@ -331,3 +331,14 @@ fn a_store_with_a_condition_that_was_published_and_is_not_durable_is_gone() {
         }
     }
 }
+
+#[test]
+fn a_stop_that_failed_says_so_to_all_who_ask() {
+    let rig = Rig::new();
+    rig.put(b"key", &body(1, 3000), &for_secs(1000)).unwrap();
+    rig.sim.inject(failing(OperationKind::Write, libc::EIO).always());
+    let (one, other) =
+        rig.run(async { tokio::join!(rig.cache().shutdown(), rig.cache().shutdown()) });
+    let later = rig.run(rig.cache().shutdown());
+    assert!(one.is_err() && other.is_err() && later.is_err(), "{one:?}, {other:?}, {later:?}");
+}
