@@ -102,11 +102,41 @@ impl Store {
         }
     }
 
+    /// Whether a change is durable for certain. What was at risk when a write failed is not, however much of
+    /// what came later is.
     pub(super) fn is_durable(&self, ticket: Ticket) -> bool {
-        ticket <= self.shared.durability.durable.load(Ordering::Acquire)
+        let durability = &self.shared.durability;
+        // In this order: what failed was noted before any later success.
+        ticket <= durability.durable.load(Ordering::Acquire)
+            && ticket > durability.failed.load(Ordering::Acquire)
     }
 
     pub(super) async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
         if self.is_durable(ticket) { Ok(()) } else { self.flush_through(ticket).await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::SimDevice;
+    use crate::store::formatting::FormatOptions;
+    use crate::store::options::Options;
+    use crate::store::ram_tier::NotResident;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_is_not_durable_because_something_later_is() {
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+        Store::format(&sim.open(), &FormatOptions::default(), &clock).await.unwrap();
+        let open = Store::open(sim.open(), Options::default(), clock, Arc::new(NotResident));
+        let store = open.await.unwrap();
+        store.settle(false, None, 1_000_010);
+        store.settle(true, Some(1_000_020), 1_000_020);
+        assert!(!store.is_durable(1_000_007), "it was lost, and its caller told so");
+        assert!(store.flush_through(1_000_007).await.is_err());
+        assert!(store.is_durable(1_000_015) && !store.is_durable(1_000_021));
     }
 }
