@@ -67,9 +67,11 @@ impl Store {
                 for shard in 0..self.shared.catalog.index.shard_count() {
                     self.shared.catalog.index.sweep_shard(shard, |_| true);
                 }
-                count(&self.shared.counters.snapshots_refused);
-                let error = &doubt as &dyn std::error::Error;
-                tracing::warn!(error, "the index snapshot is not used: reading footers");
+                if !matches!(doubt, Doubt::Stopped) {
+                    count(&self.shared.counters.snapshots_refused);
+                    let error = &doubt as &dyn std::error::Error;
+                    tracing::warn!(error, "the index snapshot is not used: reading footers");
+                }
                 None
             }
         }

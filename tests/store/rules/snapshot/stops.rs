@@ -1,6 +1,6 @@
 //! Stops that are cut off, or whose writes fail.
 
-use rawcached::device::{Effect, Fault, OperationKind};
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use super::{NONE, check_large, counts, large, stop_cleanly};
 use crate::rig::*;
@@ -86,5 +86,27 @@ fn without_free_regions_there_is_no_snapshot_and_the_start_is_right() {
     assert_eq!(stop_cleanly(&mut rig), [0, 1, 0, 0]);
     rig.open();
     assert_eq!(counts(&rig), NONE);
+    check_large(&rig, entries);
+}
+
+#[test]
+fn a_stop_while_the_snapshot_is_read_finds_no_fault_with_it() {
+    let entries = 30_000;
+    let mut rig = large(entries, 40);
+    stop_cleanly(&mut rig);
+    rig.begin().unwrap();
+    rig.sim.set_delay(Delay::Sleep(millis(500)));
+    rig.run(async {
+        let groups = || rig.stats().store.recovery.parts_done;
+        while groups() == 0 {
+            tokio::time::sleep(millis(1)).await;
+        }
+        rig.cache().shutdown().await.unwrap();
+    });
+    assert_eq!(counts(&rig)[2..], [0, 0], "neither used nor refused");
+    rig.sim.set_delay(Delay::None);
+    rig.stop();
+    rig.open();
+    assert_eq!(counts(&rig)[2..], [1, 0]);
     check_large(&rig, entries);
 }
