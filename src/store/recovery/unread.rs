@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
-use crate::format::{Kill, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer};
+use crate::format::{
+    Kill, ObjectHead, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer,
+};
 use crate::planted::{self, Bug};
 use crate::store::counters::count;
 use crate::store::entries::Candidate;
@@ -41,7 +43,8 @@ enum Found {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Older {
     No,
-    Yes,
+    /// With its head, if it is a large object's.
+    Yes(Option<ObjectHead>),
     /// It cannot be read.
     Maybe,
     /// It is not where it was.
@@ -222,14 +225,25 @@ impl Recovery {
                     continue;
                 }
                 let is_older = self.is_older(candidate, newer).await;
-                moved |= is_older == Older::Moved;
-                if matches!(is_older, Older::Yes | Older::Maybe) {
-                    if !is_tombstone || is_older == Older::Maybe {
-                        // Its death is not on record, or it is another key's: it must not pass for gone.
-                        let (life, _) = place.split(&self.store.shared.layout);
-                        self.store.shared.log.lock().note_unindexed_in(life);
+                let head = match is_older {
+                    Older::No => continue,
+                    Older::Moved => {
+                        moved = true;
+                        continue;
                     }
-                    self.store.forget(newer.key_hash, place);
+                    Older::Yes(head) => head,
+                    Older::Maybe => None,
+                };
+                if !is_tombstone || is_older == Older::Maybe {
+                    // Its death is not on record, or it is another key's: it must not pass for gone.
+                    let (life, _) = place.split(&self.store.shared.layout);
+                    self.store.shared.log.lock().note_unindexed_in(life);
+                }
+                if !self.store.forget(newer.key_hash, place) {
+                    // Taken out by others, or where reclaim wrote it again.
+                    moved = true;
+                } else if let Some(head) = head {
+                    self.store.discard(head.object, head.slice_count());
                 }
             }
             if !moved {
@@ -254,10 +268,7 @@ impl Recovery {
                 if self.store.hash_of(entry.kind(), entry.key()) != newer.key_hash {
                     return Older::No;
                 }
-                if let Some(head) = entry.object_head() {
-                    self.store.discard(head.object, head.slice_count());
-                }
-                Older::Yes
+                Older::Yes(entry.object_head())
             }
             Loaded::Moved => Older::Moved,
             Loaded::Damaged | Loaded::Unreadable | Loaded::Late => Older::Maybe,
