@@ -7,11 +7,15 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 use crate::clock::Timestamp;
-use crate::format::{ENTRY_HEADER_LEN, ObjectHead, REGION_HEADER_LEN, RegionHeader, SliceKey};
+use crate::format::{
+    ENTRY_HEADER_LEN, Kind, ObjectHead, REGION_HEADER_LEN, RegionHeader, SliceKey,
+};
 use crate::store::counters::count;
+use crate::store::entries::Tier;
+use crate::store::log::slot::Slot;
 use crate::store::log::touches::{TouchPlace, rewrite_lifetime};
 use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
-use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored, Value};
+use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored};
 use crate::store::place::Place;
 use crate::store::shared::{ROOM_WAIT_MAX, Store};
 
@@ -175,10 +179,10 @@ impl Store {
         let Some(entry) = self.resident_version(matched.place, matched.sequence) else {
             return Ok(false);
         };
-        let (metadata, body) = (entry.metadata(), entry.body());
-        let value = Value { metadata, body, lifetime, ram_only: false };
+        let parts = (entry.metadata(), entry.body());
+        let slot = Slot::new(Kind::Object, key, parts, lifetime);
         let condition = Condition::Unchanged(matched.sequence.0);
-        let stored = Box::pin(self.put(key, &value, condition, None)).await?;
+        let stored = Box::pin(self.publish_if(key, &slot, condition, (None, Tier::Log))).await?;
         Ok(matches!(stored.0, Stored::Yes(_)))
     }
 

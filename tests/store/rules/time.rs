@@ -178,3 +178,16 @@ fn a_lookup_that_read_the_end_before_a_touch_moved_it_takes_nothing_away() {
         assert_eq!(rig.get(b"key"), None, "seed {seed}: back after its removal");
     }
 }
+
+#[test]
+fn a_touch_of_an_entry_in_ram_only_takes_no_body_from_a_client() {
+    let options = options!(CacheOptions { ram_bytes: 1 << 20, min_to_disk: secs(60), ..plain() });
+    let rig = Rig::with(SMALL, options);
+    rig.put(b"key", &body(1, 1000), &for_secs(10)).unwrap();
+    let taken = || rig.stats().store.counters.body_bytes;
+    let before = taken();
+    rig.run(rig.cache().touch(b"key", secs(1000))).unwrap().unwrap();
+    assert_eq!(taken(), before);
+    rig.clock.advance(secs(100));
+    assert_eq!(rig.get(b"key").unwrap(), body(1, 1000));
+}
