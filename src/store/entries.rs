@@ -218,16 +218,19 @@ impl Store {
     /// freed, so that nobody would find the copy.
     pub(super) fn keep_resident(&self, entry: Entry, touches_before: u32) {
         let place = entry.place();
-        let _filling = self.shared.fill_lock(place).lock();
+        let filling = self.shared.fill_lock(place).lock();
         let touched = self.touches_at(place) != touches_before;
         let may_keep = !touched || planted::is(Bug::SkipTouchCheck);
-        if may_keep && self.is_present(place) {
-            let lost = self.shared.catalog.resident.insert(entry);
-            self.drop_lost(&lost);
-        }
+        let lost = match may_keep && self.is_present(place) {
+            true => self.shared.catalog.resident.insert(entry),
+            false => Vec::new(),
+        };
+        drop(filling);
+        self.drop_lost(&lost);
     }
 
-    /// Removes the index entries of entries that were only in the RAM tier and were evicted from it.
+    /// Removes the index entries of entries that were only in the RAM tier and were evicted from it. Takes
+    /// bucket locks: the caller holds none, and no fill lock.
     pub(super) fn drop_lost(&self, lost: &[Entry]) {
         for entry in lost {
             if entry.place().is_in_ram() {
