@@ -2,6 +2,7 @@
 //! these regions fill with little in them. Owns the choice; `reclaim` empties them like others.
 
 use crate::format::{KILL_LEN, Kill, Sequence};
+use crate::store::mutation::request::StoreError;
 use crate::store::reclaim::freeing::pause;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::victim::Victim;
@@ -21,6 +22,11 @@ impl Reclaimer {
         let Some((region, state)) = self.purge_region_to_empty().await else { return false };
         match self.try_to_free(Victim::whole(region), state).await {
             Ok(()) => true,
+            Err(StoreError::Busy(why)) => {
+                // As long as room is short it is so in each round, until others are emptied.
+                tracing::debug!(region, why, "a region of purges cannot be emptied now");
+                false
+            }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(region, error, "a region of purges could not be emptied");
