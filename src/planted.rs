@@ -13,11 +13,11 @@ pub enum Bug {
     /// A store is acknowledged as flushed before the flush.
     AcknowledgeFlushEarly,
     /// Re-insertion publishes although the index entry has changed.
-    RelocateUnchecked,
+    ReinsertUnchecked,
     /// A footer's checksum is not compared.
     ForgetFooterChecksum,
     /// A region is freed without carrying its tombstones.
-    DropKillRecords,
+    DropTombstones,
     /// A purge has its tombstone in one region only.
     PurgeInOneRegion,
     /// The epoch is not raised after a start, so sequence numbers repeat.

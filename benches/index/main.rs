@@ -1,4 +1,4 @@
-//! The index by itself, from 1 k to 50 M words: bytes a word, time of each operation, longest
+//! The index by itself, from 1 k to 50 M words: bytes an entry, time of each operation, longest
 //! operation, false positives. Prints rows; fails only if a word is lost.
 //!
 //! `cargo bench --bench index [-- --quick]`
@@ -49,18 +49,18 @@ fn insert(index: &Index, n: u64, mask: u64) {
 
 fn remove(index: &Index, n: u64, mask: u64) {
     let removed = index.lock(hash(n) & mask).remove(Location(n + 1));
-    assert!(removed.is_some(), "word {n} is lost");
+    assert!(removed.is_some(), "entry {n} is lost");
 }
 
 fn has(index: &Index, n: u64, mask: u64) -> bool {
     index.lock(hash(n) & mask).candidates().iter().any(|word| word.location() == Location(n + 1))
 }
 
-fn bytes_per_word(index: &Index, words: u64) -> f64 {
+fn bytes_per_entry(index: &Index, words: u64) -> f64 {
     ratio(index.bytes() as u64, words)
 }
 
-/// Changes the size from `source` to `target` words; gives the cost and the most bytes a word.
+/// Changes the size from `source` to `target` words; gives the cost and the most bytes an entry.
 fn resize(index: &Index, source: u64, target: u64) -> (Cost, f64) {
     let mut cost = Cost::default();
     let mut worst: f64 = 0.0;
@@ -79,13 +79,13 @@ fn resize(index: &Index, source: u64, target: u64) -> (Cost, f64) {
         });
         words = next;
         if words > 0 {
-            worst = worst.max(bytes_per_word(index, words));
+            worst = worst.max(bytes_per_entry(index, words));
         }
     }
     (cost, worst)
 }
 
-/// Rows for growing sizes, then for shrinking ones; gives the most bytes a word of all that count.
+/// Rows for growing sizes, then for shrinking ones; gives the most bytes an entry of all that count.
 fn sizes(sizes: &[u64]) -> f64 {
     let base = resident_bytes();
     let index = Index::new();
@@ -133,7 +133,7 @@ fn print_row(index: &Index, (size, base): (u64, u64), cost: &Cost, worst: f64) {
     });
     println!(
         "{size:>10} {worst:>8.2} {:>8.2} {:>8.2} {:>7.0} {:>7.0} {:>7.0} {:>10.4} % {:>5} /{:>5}",
-        bytes_per_word(index, size),
+        bytes_per_entry(index, size),
         ratio(resident_bytes().saturating_sub(base), size),
         cost.ns(),
         hits.ns(),
@@ -177,7 +177,7 @@ fn dump(index: &Index) {
         "dump {:.1}, load {:.1} million words/s on one core; {:.2} B a word loaded",
         rate(dumping),
         rate(loading),
-        bytes_per_word(&copy, words)
+        bytes_per_entry(&copy, words)
     );
 }
 
@@ -209,7 +209,7 @@ fn collisions(name: &str, count: u64, mask: u64) {
     let index = Index::new();
     let inserted = Cost::of(0..count, |n| insert(&index, n, mask));
     let found = (0..count).filter(|n| has(&index, pick(*n, count), mask)).count();
-    let bytes = bytes_per_word(&index, count);
+    let bytes = bytes_per_entry(&index, count);
     let removed = Cost::of(0..count, |n| remove(&index, n, mask));
     println!(
         "{name}: {found} of {count} found, {} left after removal, {bytes:.1} B a word, insert {:.0} ns, remove {:.0} ns",
@@ -224,7 +224,7 @@ fn main() {
     let arguments = Arguments::parse();
     let shown = SIZES.partition_point(|size| !arguments.quick || *size <= QUICK_SIZE_MAX);
     let worst = sizes(&SIZES[..shown]);
-    println!("most bytes a word from 1 M up, growing and shrinking: {worst:.2}");
+    println!("most bytes an entry from 1 M up, growing and shrinking: {worst:.2}");
     bulk(u64::MAX >> 32);
     bulk(64);
     collisions("one hash", 5_000, 0);

@@ -102,7 +102,7 @@ async fn fill_region(device: &Device, superblock: &Superblock, region: u32) -> a
         supersedes: false,
         keep_until,
     };
-    let footer = Footer { records: vec![record], kills: Vec::new() };
+    let footer = Footer { records: vec![record], tombstones: Vec::new() };
     let mut end = device.geometry().zeroed_buffer(BLOCK as usize);
     footer.encode_into(&mut end, (generation, LogKind::Data), seed, stamp);
     let at = start + layout.region_size - u64::from(BLOCK);

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use rawcached::clock::{TimePair, Timestamp};
 use rawcached::format::{
-    EntryHeader, Features, Footer, FooterRecord, Kill, Kind, Layout, LogKind, ObjectHead, RegionHeader, RegionUse,
-    Secret, Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
-    Superblock, Uuid, body_checksums,
+    EntryHeader, Features, Footer, FooterRecord, Kind, Layout, LogKind, ObjectHead, RegionHeader,
+    RegionUse, Secret, Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece,
+    SnapshotRow, Superblock, Tombstone, Uuid, body_checksums,
 };
 use rawcached::store::index::Index;
 use rawcached::store::{Location, SizeClass};
@@ -107,24 +107,29 @@ fn footers() {
             supersedes: n % 3 == 0,
             keep_until: Timestamp(1_800_000_000),
         };
-        let kill = |n: u64| Kill { key_hash: n, sequence: Sequence(n) };
+        let tombstone = |n: u64| Tombstone { key_hash: n, sequence: Sequence(n) };
         let footer = Footer {
             records: (0..count).map(record).collect(),
-            kills: (0..count / 2).map(kill).collect(),
+            tombstones: (0..count / 2).map(tombstone).collect(),
         };
-        let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
+        let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), 512);
         let mut block = vec![0; len as usize];
-        footer.encode_into(&mut block, (Sequence(1 << 32), LogKind::Data), Seed(0xf007), Timestamp(1_700_000_000));
+        footer.encode_into(
+            &mut block,
+            (Sequence(1 << 32), LogKind::Data),
+            Seed(0xf007),
+            Timestamp(1_700_000_000),
+        );
         write("footer", name, &block);
     }
 }
 
 fn records() {
-    let mut kills = Vec::new();
+    let mut tombstones = Vec::new();
     for n in 0..5 {
-        Kill { key_hash: n, sequence: Sequence(n << 40) }.encode_into(&mut kills);
+        Tombstone { key_hash: n, sequence: Sequence(n << 40) }.encode_into(&mut tombstones);
     }
-    write("records", "kills", &kills);
+    write("records", "kills", &tombstones);
     let head = ObjectHead { len: 3 << 20, object: Sequence(5), slice_size: 1 << 20 };
     write("records", "head", &head.encode());
     write("records", "slice", &SliceKey { object: Sequence(5), number: 2 }.encode());
@@ -189,7 +194,7 @@ fn snapshots() {
             sealed: n % 2 == 0,
             touched: n % 3 == 0,
             keep_until: Timestamp(1_800_000_000),
-            kills: n,
+            tombstones: n,
             log: LogKind::Data,
             live_bytes: n << 20,
         };

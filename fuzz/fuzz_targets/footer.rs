@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rawcached::format::{FOOTER_RECORD_LEN, Footer, KILL_LEN, Seed, TRAILER_LEN, Trailer};
+use rawcached::format::{FOOTER_RECORD_LEN, Footer, Seed, TOMBSTONE_LEN, TRAILER_LEN, Trailer};
 
 const SEED: Seed = Seed(0xf007);
 const ALIGNMENT: u32 = 512;
@@ -16,14 +16,14 @@ fuzz_target!(|data: &[u8]| {
     if block[start + 40] % 2 == 0 {
         let records = start / FOOTER_RECORD_LEN;
         block[start + 24..start + 28].copy_from_slice(&(records as u32).to_le_bytes());
-        let kills = start % FOOTER_RECORD_LEN / KILL_LEN;
-        block[start + 28..start + 32].copy_from_slice(&(kills as u32).to_le_bytes());
+        let tombstones = start % FOOTER_RECORD_LEN / TOMBSTONE_LEN;
+        block[start + 28..start + 32].copy_from_slice(&(tombstones as u32).to_le_bytes());
     }
     let count = |at: usize| {
         let bytes = block[start + at..start + at + 4].try_into().unwrap_or_default();
         u32::from_le_bytes(bytes) as usize
     };
-    let payload = count(24) * FOOTER_RECORD_LEN + count(28) * KILL_LEN;
+    let payload = count(24) * FOOTER_RECORD_LEN + count(28) * TOMBSTONE_LEN;
     if payload <= start {
         let checksum = crc32fast::hash(&block[..payload]);
         block[start + 36..start + 40].copy_from_slice(&checksum.to_le_bytes());
@@ -41,13 +41,13 @@ fuzz_target!(|data: &[u8]| {
 
     let trailer = Trailer::decode(&block, |_| SEED).expect("its checksum is right");
     let Ok(footer) = Footer::decode(&block, &trailer) else { return };
-    let named = footer.records.len() * FOOTER_RECORD_LEN + footer.kills.len() * KILL_LEN;
+    let named = footer.records.len() * FOOTER_RECORD_LEN + footer.tombstones.len() * TOMBSTONE_LEN;
     assert!(named <= block.len());
     let memory = footer.records.capacity() * size_of_val(&footer.records[..]).max(1)
         / footer.records.len().max(1);
     assert!(memory <= 64 + 8 * block.len(), "{memory} bytes for {}", block.len());
 
-    let len = Footer::len_for(footer.records.len(), footer.kills.len(), ALIGNMENT);
+    let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), ALIGNMENT);
     assert_eq!(len, trailer.footer_len(ALIGNMENT));
     let mut again = vec![0; len as usize];
     footer.encode_into(&mut again, (trailer.generation, trailer.log), SEED, trailer.stamp);
@@ -55,5 +55,5 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!((same.generation, same.stamp), (trailer.generation, trailer.stamp));
     assert_eq!(same.log, trailer.log);
     assert_eq!(Footer::decode(&again, &same), Ok(footer.clone()));
-    assert!(footer.all_kills().count() >= footer.kills.len());
+    assert!(footer.all_tombstones().count() >= footer.tombstones.len());
 });

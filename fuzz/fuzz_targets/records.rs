@@ -1,17 +1,17 @@
-//! Small records: kill records, heads of objects, keys of slices.
+//! Small records: tombstones, heads of objects, keys of slices.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rawcached::format::{KILL_LEN, Kill, ObjectHead, SliceKey};
+use rawcached::format::{ObjectHead, SliceKey, TOMBSTONE_LEN, Tombstone};
 
 fuzz_target!(|data: &[u8]| {
-    let kills: Vec<Kill> = Kill::decode_all(data).collect();
-    assert_eq!(kills.len(), data.len() / KILL_LEN);
+    let tombstones: Vec<Tombstone> = Tombstone::decode_all(data).collect();
+    assert_eq!(tombstones.len(), data.len() / TOMBSTONE_LEN);
     let mut encoded = Vec::new();
-    for kill in &kills {
-        kill.encode_into(&mut encoded);
+    for tombstone in &tombstones {
+        tombstone.encode_into(&mut encoded);
     }
-    assert_eq!(encoded, data[..kills.len() * KILL_LEN]);
+    assert_eq!(encoded, data[..tombstones.len() * TOMBSTONE_LEN]);
 
     if let Ok(head) = ObjectHead::decode(data) {
         assert_eq!(ObjectHead::decode(&head.encode()), Ok(head));

@@ -95,12 +95,12 @@ fn slots(data: &[u8]) {
 }
 
 fn kind(byte: u8) -> Kind {
-    [Kind::Object, Kind::Head, Kind::Slice, Kind::Kills][usize::from(byte) % 4]
+    [Kind::Object, Kind::Head, Kind::Slice, Kind::Tombstones][usize::from(byte) % 4]
 }
 
 fn push_slot(bytes: &mut Vec<u8>, input: &mut Input<'_>, (seed, kind, n): (Seed, Kind, u64)) {
     let (key_len, body_len) = match kind {
-        Kind::Kills => (0, 0),
+        Kind::Tombstones => (0, 0),
         Kind::Slice => (16, input.number() % 3000),
         Kind::Object | Kind::Head => (1 + input.number() % 300, input.number() % 3000),
     };

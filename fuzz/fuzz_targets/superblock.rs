@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rawcached::format::{DEVICE_SIZE_MAX, Features, Locator, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock};
+use rawcached::format::{
+    DEVICE_SIZE_MAX, Features, Locator, SUPERBLOCK_LEN, SUPERBLOCK_SPACE, Superblock,
+};
 
 fuzz_target!(|data: &[u8]| {
     let _ = (Superblock::decode(data), Locator::decode(data));
@@ -29,7 +31,9 @@ fuzz_target!(|data: &[u8]| {
     let end = layout.region_offset(layout.region_count);
     let second = layout.superblock_offsets()[1];
     assert!(end <= second && second + SUPERBLOCK_SPACE <= layout.device_size);
-    // An index word can name every place.
-    assert!(u64::from(layout.region_count) * layout.region_size / u64::from(layout.granule) < 1 << 40);
+    // An index entry can name every place.
+    assert!(
+        u64::from(layout.region_count) * layout.region_size / u64::from(layout.granule) < 1 << 40
+    );
     assert!(superblock.block_len() <= SUPERBLOCK_SPACE);
 });

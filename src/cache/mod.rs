@@ -6,7 +6,7 @@ mod hit;
 mod paths;
 mod put;
 mod ram;
-mod staging;
+mod write_buffer;
 mod writer;
 
 use std::fmt;
@@ -33,7 +33,7 @@ use crate::store::{
     Store, TestKnobs, Ticket,
 };
 use ram::RamTier;
-use staging::Staging;
+use write_buffer::WriteBuffer;
 
 /// How a cache behaves. Made by default, then changed field by field:
 ///
@@ -59,9 +59,9 @@ pub struct CacheOptions {
     /// Bytes that are read each second at most to verify what is on the device; 0 does not.
     pub scrub_bytes_per_sec: u64,
     /// Bytes of memory that all streamed stores in progress share.
-    pub staging_bytes: u64,
+    pub write_buffer_bytes: u64,
     /// Longest time that a streamed store waits for a share of that memory before it is refused.
-    pub staging_wait: Duration,
+    pub write_buffer_wait: Duration,
     /// How large bodies are read.
     pub range: RangeOptions,
     /// Bytes of memory that bodies of more than 64 KiB share on their way to clients. A reader that
@@ -89,8 +89,8 @@ impl Default for CacheOptions {
             ack: Ack::Buffered,
             flush_interval: Duration::from_millis(100),
             scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
-            staging_bytes: 128 << 20,
-            staging_wait: Duration::from_secs(30),
+            write_buffer_bytes: 128 << 20,
+            write_buffer_wait: Duration::from_secs(30),
             range: RangeOptions::default(),
             range_buffer_bytes: 64 << 20,
             knobs: TestKnobs::default(),
@@ -131,9 +131,9 @@ pub struct CacheStats {
     /// Entries in the RAM tier.
     pub ram_entries: u64,
     /// Bytes of stores in progress.
-    pub staging_bytes: u64,
+    pub write_buffer_bytes: u64,
     /// Most bytes of stores in progress.
-    pub staging_bytes_max: u64,
+    pub write_buffer_bytes_max: u64,
 }
 
 /// A handle on an open cache. Clones share it; it works from any thread and runtime, its
@@ -159,7 +159,7 @@ struct Inner {
     ram: Option<Arc<RamTier>>,
     options: CacheOptions,
     clock: Clock,
-    staging: Staging,
+    write_buffer: WriteBuffer,
 }
 
 impl Drop for Inner {
@@ -193,8 +193,9 @@ impl Cache {
         };
         let store = Store::open(device, device_options, clock.clone(), resident).await?;
         let slice_size = store.layout().slice_size as usize;
-        let staging = Staging::new(options.staging_bytes, slice_size, options.staging_wait);
-        Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, staging }) })
+        let write_buffer =
+            WriteBuffer::new(options.write_buffer_bytes, slice_size, options.write_buffer_wait);
+        Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, write_buffer }) })
     }
 
     /// The clock by which entries expire.
@@ -333,8 +334,8 @@ impl Cache {
             ram_bytes: inner.ram.as_ref().map_or(0, |ram| ram.bytes()),
             ram_bytes_max: inner.options.ram_bytes,
             ram_entries: inner.ram.as_ref().map_or(0, |ram| ram.entries()),
-            staging_bytes: inner.staging.used(),
-            staging_bytes_max: inner.staging.limit(),
+            write_buffer_bytes: inner.write_buffer.used(),
+            write_buffer_bytes_max: inner.write_buffer.limit(),
         }
     }
 

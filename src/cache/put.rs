@@ -8,8 +8,8 @@ impl Cache {
     /// Stores a body that is in memory, if `condition` holds of the present entry.
     ///
     /// # Errors
-    /// See [`StoreError`]. After a failed store the old entry is gone too, unless it had a condition: then only
-    /// what was published, and may not be durable, is gone.
+    /// See [`StoreError`]. After a failed store the old entry is gone too, unless it had a condition:
+    /// then only what was published, and may not be durable, is gone.
     pub async fn put(
         &self,
         key: &[u8],

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-use super::staging::Held;
+use super::write_buffer::Held;
 use super::{Cache, StoreOptions};
 use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Upload, Value};
 
@@ -43,7 +43,7 @@ impl Writer {
         let store = &cache.inner.store;
         let upload = store.begin_upload(lifetime, options.len_hint)?;
         let fill = store.begin_fill(key);
-        let held = cache.inner.staging.hold();
+        let held = cache.inner.write_buffer.hold();
         let (key, len, broken) = (key.to_vec(), 0, false);
         Ok(Writer { fill, upload, cache, key, options, lifetime, held, len, broken })
     }
@@ -96,8 +96,9 @@ impl Writer {
     /// acknowledges it as the options say.
     ///
     /// # Errors
-    /// [`StoreError::Purged`] if the key was purged since the store began. After other errors the old entry
-    /// goes too, unless it was a store with a condition: then only what was published, and may not be durable.
+    /// [`StoreError::Purged`] if the key was purged since the store began. After other errors the old
+    /// entry goes too, unless it was a store with a condition: then only what was published, and may
+    /// not be durable.
     pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
         let published = self.publish(condition).await;
         self.cache.end_store(&self.key, (condition, self.options.ack), published).await

@@ -32,7 +32,7 @@ struct KeyReport {
     /// Every version, the newest first.
     versions: Vec<VersionReport>,
     /// Tombstones of the key in regions.
-    kill_records: Vec<KillReport>,
+    tombstones: Vec<TombstoneReport>,
     /// Entries of other keys with the same hash.
     collisions: u64,
     /// Regions that could not be read.
@@ -65,7 +65,7 @@ struct VersionReport {
 
 /// One tombstone.
 #[derive(Debug, Serialize)]
-struct KillReport {
+struct TombstoneReport {
     region: u32,
     sequence: u64,
 }
@@ -84,13 +84,13 @@ struct RegionReport {
     last_expiry: Option<String>,
     touched: bool,
     footer_offset_bytes: Option<u64>,
-    kill_records: u64,
+    tombstones: u64,
     /// Null if the region is no part of the index snapshot that the next start reads.
     snapshot: Option<SnapshotReport>,
     objects: ShareReport,
     heads: ShareReport,
     slices: ShareReport,
-    kill_slots: ShareReport,
+    tombstone_slots: ShareReport,
     live: ShareReport,
     dead: ShareReport,
     expired: ShareReport,
@@ -118,7 +118,8 @@ struct ShareReport {
     bytes: u64,
 }
 
-const LEGEND: &str = "H header  # live  - dead or expired  k kill records  S snapshot  ! damaged  F footer  . unused";
+const LEGEND: &str =
+    "H header  # live  - dead or expired  t tombstones  S snapshot  ! damaged  F footer  . unused";
 
 /// Explains a key; false if a lookup would miss.
 pub fn key(path: &Path, text: &str, json: bool) -> anyhow::Result<bool> {
@@ -165,7 +166,7 @@ fn key_report(key: String, explained: &ExplainedKey, now: TimePair) -> KeyReport
         (Some(version), _) if version.fate == Fate::Fresh => ("hit", why(version, now)),
         (Some(version), _) => ("stale", why(version, now)),
         (None, Some(version)) => ("miss", format!("the newest version {}", why(version, now))),
-        (None, None) if !explained.kills.is_empty() => {
+        (None, None) if !explained.tombstones.is_empty() => {
             ("miss", "it was removed, and no version of it is left".to_owned())
         }
         (None, None) => ("miss", "no version of it is on the device".to_owned()),
@@ -176,10 +177,13 @@ fn key_report(key: String, explained: &ExplainedKey, now: TimePair) -> KeyReport
         answer,
         why,
         versions: explained.versions.iter().map(|v| version_report(v, now)).collect(),
-        kill_records: explained
-            .kills
+        tombstones: explained
+            .tombstones
             .iter()
-            .map(|(region, kill)| KillReport { region: *region, sequence: kill.sequence.0 })
+            .map(|(region, tombstone)| TombstoneReport {
+                region: *region,
+                sequence: tombstone.sequence.0,
+            })
             .collect(),
         collisions: explained.collisions,
         unreadable_regions: explained.unreadable_regions,
@@ -196,8 +200,8 @@ fn state(fate: &Fate) -> &'static str {
         Fate::Stale | Fate::AgeUnknown => "stale",
         Fate::Expired => "expired",
         Fate::Purged { .. } => "purged",
-        Fate::Killed { by_version: true, .. } => "superseded",
-        Fate::Killed { by_version: false, .. } => "killed",
+        Fate::Hidden { by_version: true, .. } => "superseded",
+        Fate::Hidden { by_version: false, .. } => "removed",
         Fate::Damaged(_) => "damaged",
         Fate::Unreadable => "unreadable",
         Fate::Incomplete { .. } => "incomplete",
@@ -221,11 +225,11 @@ fn why(version: &Explained, now: TimePair) -> String {
         Fate::Purged { floor } => {
             format!("came before the last purge of everything, sequence {}", floor.0)
         }
-        Fate::Killed { by, region, by_version: true } => {
+        Fate::Hidden { by, region, by_version: true } => {
             format!("was replaced by sequence {} in region {region}", by.0)
         }
-        Fate::Killed { by, region, by_version: false } => {
-            format!("was killed by sequence {} in region {region}", by.0)
+        Fate::Hidden { by, region, by_version: false } => {
+            format!("was removed by sequence {} in region {region}", by.0)
         }
         Fate::Damaged(damage) => format!("is damaged: {damage}"),
         Fate::Unreadable => "cannot be read from the device".to_owned(),
@@ -255,7 +259,7 @@ fn version_report(version: &Explained, now: TimePair) -> VersionReport {
             Kind::Object => "object",
             Kind::Head => "head",
             Kind::Slice => "slice",
-            Kind::Kills => "kill records",
+            Kind::Tombstones => "tombstones",
         }),
         size_bytes: header
             .map(|header| version.head.map_or(u64::from(header.body_len), |head| head.len)),
@@ -280,7 +284,8 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout, time: TimePair) -
     let share = |share: &Share| ShareReport { count: share.count, bytes: share.bytes };
     let letters: String = explained.map.iter().map(|filling| letter(*filling)).collect();
     let lines = letters.as_bytes().chunks(MAP_LINE).map(|line| String::from_utf8_lossy(line));
-    let filled = [&explained.objects, &explained.heads, &explained.slices, &explained.kill_slots];
+    let filled =
+        [&explained.objects, &explained.heads, &explained.slices, &explained.tombstone_slots];
     let directory = SnapshotDirectory::space(layout.alignment);
     let snapshot = explained.snapshot.map_or(0, |part| directory + part.bytes);
     let filled: u64 = filled.iter().map(|share| share.bytes).sum::<u64>() + snapshot;
@@ -299,7 +304,7 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout, time: TimePair) -
         last_expiry: shown(explained.keep_until),
         touched: survey.touched,
         footer_offset_bytes: has_footer.then_some(start + explained.footer_start),
-        kill_records: survey.kills,
+        tombstones: survey.tombstones,
         snapshot: explained.snapshot.as_ref().map(|part| SnapshotReport {
             part: part.part,
             parts: part.part_count,
@@ -310,7 +315,7 @@ fn region_report(explained: &ExplainedRegion, layout: &Layout, time: TimePair) -
         objects: share(&explained.objects),
         heads: share(&explained.heads),
         slices: share(&explained.slices),
-        kill_slots: share(&explained.kill_slots),
+        tombstone_slots: share(&explained.tombstone_slots),
         live: share(&explained.live),
         dead: share(&explained.dead),
         expired: share(&explained.expired),
@@ -332,7 +337,7 @@ fn letter(filling: Filling) -> char {
         Filling::Header => 'H',
         Filling::Live => '#',
         Filling::Dead => '-',
-        Filling::Kills => 'k',
+        Filling::Tombstones => 't',
         Filling::Damaged => '!',
         Filling::Footer => 'F',
         Filling::Snapshot => 'S',
@@ -345,8 +350,8 @@ fn key_text(report: &KeyReport) -> anyhow::Result<String> {
         text += &format!("\nversion {} ({})\n", version.sequence, version.state);
         text += &indented(&output::lines(&serde_json::to_value(version)?));
     }
-    for kill in &report.kill_records {
-        text += &format!("\nkill record {} in region {}\n", kill.sequence, kill.region);
+    for tombstone in &report.tombstones {
+        text += &format!("\ntombstone {} in region {}\n", tombstone.sequence, tombstone.region);
     }
     if report.collisions > 0 {
         text += &format!("\n{} entries of other keys with this hash\n", report.collisions);

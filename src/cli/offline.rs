@@ -112,7 +112,7 @@ fn superblock_report(path: &Path, superblocks: &Superblocks) -> InspectReport {
         alignment_bytes: best.layout.alignment,
         object_max_bytes: best.layout.object_len_max(),
         entries: 0,
-        kill_records: 0,
+        tombstones: 0,
         regions: RegionCounts { all: best.layout.region_count, ..RegionCounts::default() },
         damaged: Vec::new(),
         region_table: None,
@@ -132,7 +132,7 @@ fn region_row(
         state: "unreadable",
         generation: 0,
         entries: 0,
-        kill_records: 0,
+        tombstones: 0,
         entry_bytes: 0,
         stamp: None,
         touched: false,
@@ -161,12 +161,12 @@ fn region_row(
     row.state = condition(survey.condition);
     row.generation = survey.generation.0;
     row.entries = survey.entries;
-    row.kill_records = survey.kills;
+    row.tombstones = survey.tombstones;
     row.entry_bytes = survey.entry_bytes;
     row.stamp = (survey.stamp > Timestamp(0)).then(|| inspection.wall_at(survey.stamp));
     row.touched = survey.touched;
     report.entries += survey.entries;
-    report.kill_records += survey.kills;
+    report.tombstones += survey.tombstones;
     report.newest_stamp = report.newest_stamp.max(row.stamp.unwrap_or(i64::MIN));
     report.damaged.extend(survey.damage.iter().map(damaged));
     row
@@ -291,10 +291,10 @@ pub fn check(
             SnapshotState::Unfinished => "unfinished",
             SnapshotState::Damaged => "damaged",
         },
-        snapshot_words: summary.snapshot_words,
+        snapshot_entries: summary.snapshot_entries,
         entries: summary.entries,
         slices: summary.slices,
-        kill_records: summary.kills,
+        tombstones: summary.tombstones,
         incomplete_objects: summary.incomplete_objects,
         verified_bytes: summary.verified_bytes,
         superblocks_outdated: summary.superblocks_outdated,

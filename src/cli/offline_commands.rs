@@ -103,10 +103,10 @@ fn region_table(rows: &[RegionRow]) -> String {
     );
     for row in rows {
         let RegionRow { region, state, generation, entries, .. } = row;
-        let RegionRow { kill_records, entry_bytes, .. } = row;
+        let RegionRow { tombstones, entry_bytes, .. } = row;
         let stamp = row.stamp.map_or("-".to_owned(), |stamp| stamp.to_string());
         text += &format!(
-            "{region:>8} {state:<12} {generation:>20} {entries:>10} {kill_records:>10} \
+            "{region:>8} {state:<12} {generation:>20} {entries:>10} {tombstones:>10} \
              {entry_bytes:>14} {stamp:>10}\n"
         );
     }

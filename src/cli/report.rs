@@ -72,7 +72,7 @@ pub struct InspectReport {
     /// Entries in all regions, dead and expired ones and slices included.
     pub entries: u64,
     /// Tombstones in all regions, not entries that replace others; those of purges count twice.
-    pub kill_records: u64,
+    pub tombstones: u64,
     /// Number of regions by state.
     pub regions: RegionCounts,
     /// What is wrong with headers, footers and directories of a snapshot.
@@ -123,7 +123,7 @@ pub struct RegionRow {
     /// Entries in it.
     pub entries: u64,
     /// Tombstones in it.
-    pub kill_records: u64,
+    pub tombstones: u64,
     /// Bytes of its entries.
     pub entry_bytes: u64,
     /// Newest time in it, in seconds since 1970; none if there is no time in it.
@@ -182,13 +182,13 @@ pub struct CheckReport {
     /// State of the index snapshot: `none`, `sound`, `outdated`, `unfinished` or `damaged`.
     pub snapshot: &'static str,
     /// Index entries in it.
-    pub snapshot_words: u64,
+    pub snapshot_entries: u64,
     /// Sound entries, dead and expired ones and slices included.
     pub entries: u64,
     /// Sound entries that are pieces of large objects.
     pub slices: u64,
     /// Sound tombstones, without entries that replace older ones.
-    pub kill_records: u64,
+    pub tombstones: u64,
     /// Live objects of which pieces were evicted; they are misses, not damage.
     pub incomplete_objects: u64,
     /// Bytes that were verified.

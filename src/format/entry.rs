@@ -28,7 +28,7 @@ pub enum Kind {
     /// One piece of an object's body; the key is a [`SliceKey`].
     Slice,
     /// Tombstones, encoded as metadata; no key, no body.
-    Kills,
+    Tombstones,
 }
 
 impl Kind {
@@ -37,7 +37,7 @@ impl Kind {
             Kind::Object => 1,
             Kind::Head => 2,
             Kind::Slice => 3,
-            Kind::Kills => 4,
+            Kind::Tombstones => 4,
         }
     }
 
@@ -46,7 +46,7 @@ impl Kind {
             1 => Some(Kind::Object),
             2 => Some(Kind::Head),
             3 => Some(Kind::Slice),
-            4 => Some(Kind::Kills),
+            4 => Some(Kind::Tombstones),
             _ => None,
         }
     }
@@ -146,8 +146,8 @@ impl EntryHeader {
     fn check_fields(&self) -> Result<(), Damage> {
         let key_len = usize::from(self.key_len);
         match self.kind {
-            Kind::Kills if key_len != 0 || self.body_len != 0 => {
-                return Err(Damage::Field("kill record"));
+            Kind::Tombstones if key_len != 0 || self.body_len != 0 => {
+                return Err(Damage::Field("tombstone"));
             }
             Kind::Slice if key_len != SliceKey::LEN => return Err(Damage::Field("slice key")),
             Kind::Object | Kind::Head if key_len == 0 || key_len > KEY_LEN_MAX => {

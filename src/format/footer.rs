@@ -9,7 +9,7 @@ use crate::planted::{self, Bug};
 /// Encoded length of one entry's record in bytes.
 pub const FOOTER_RECORD_LEN: usize = 24;
 /// Encoded length of one tombstone in bytes.
-pub const KILL_LEN: usize = 16;
+pub const TOMBSTONE_LEN: usize = 16;
 /// Encoded length of the trailer, the last bytes of a sealed region.
 pub const TRAILER_LEN: usize = 64;
 
@@ -37,14 +37,14 @@ pub struct FooterRecord {
 
 /// A tombstone: all versions of a key with a lower sequence are dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kill {
+pub struct Tombstone {
     /// 64-bit hash of the key.
     pub key_hash: u64,
     /// Versions with a lower sequence are dead.
     pub sequence: Sequence,
 }
 
-impl Kill {
+impl Tombstone {
     /// Appends the encoded form.
     pub fn encode_into(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.key_hash.to_le_bytes());
@@ -52,10 +52,11 @@ impl Kill {
     }
 
     /// Decodes as many whole tombstones as `bytes` holds.
-    pub fn decode_all(bytes: &[u8]) -> impl Iterator<Item = Kill> + '_ {
-        bytes
-            .chunks_exact(KILL_LEN)
-            .map(|record| Kill { key_hash: record.u64_at(0), sequence: Sequence(record.u64_at(8)) })
+    pub fn decode_all(bytes: &[u8]) -> impl Iterator<Item = Tombstone> + '_ {
+        bytes.chunks_exact(TOMBSTONE_LEN).map(|record| Tombstone {
+            key_hash: record.u64_at(0),
+            sequence: Sequence(record.u64_at(8)),
+        })
     }
 }
 
@@ -67,7 +68,7 @@ pub struct Trailer {
     /// Number of entry records.
     pub record_count: u32,
     /// Number of tombstones.
-    pub kill_count: u32,
+    pub tombstone_count: u32,
     /// When the footer was written.
     pub stamp: Timestamp,
     /// The log that the generation belongs to. The header says it too, but may be damaged.
@@ -106,7 +107,7 @@ impl Trailer {
         Ok(Trailer {
             generation,
             record_count: bytes.u32_at(24),
-            kill_count: bytes.u32_at(28),
+            tombstone_count: bytes.u32_at(28),
             stamp: Timestamp(bytes.u32_at(32)),
             log,
             payload_checksum: bytes.u32_at(36),
@@ -126,7 +127,7 @@ impl Trailer {
     /// Bytes of the whole footer, padded to `alignment`.
     #[must_use]
     pub fn footer_len(&self, alignment: u32) -> u64 {
-        Footer::len_for(self.record_count as usize, self.kill_count as usize, alignment)
+        Footer::len_for(self.record_count as usize, self.tombstone_count as usize, alignment)
     }
 }
 
@@ -136,14 +137,14 @@ pub struct Footer {
     /// One record per entry, in order of offset.
     pub records: Vec<FooterRecord>,
     /// Tombstones written in the region.
-    pub kills: Vec<Kill>,
+    pub tombstones: Vec<Tombstone>,
 }
 
 impl Footer {
     /// Bytes of a footer with this many records and tombstones, padded to `alignment`.
     #[must_use]
-    pub fn len_for(records: usize, kills: usize, alignment: u32) -> u64 {
-        let len = records * FOOTER_RECORD_LEN + kills * KILL_LEN + TRAILER_LEN;
+    pub fn len_for(records: usize, tombstones: usize, alignment: u32) -> u64 {
+        let len = records * FOOTER_RECORD_LEN + tombstones * TOMBSTONE_LEN + TRAILER_LEN;
         round_up(len as u64, u64::from(alignment))
     }
 
@@ -164,12 +165,12 @@ impl Footer {
             encode_record(record, generation, &mut block[at..at + FOOTER_RECORD_LEN]);
             at += FOOTER_RECORD_LEN;
         }
-        let mut kills = Vec::with_capacity(self.kills.len() * KILL_LEN);
-        for kill in &self.kills {
-            kill.encode_into(&mut kills);
+        let mut tombstones = Vec::with_capacity(self.tombstones.len() * TOMBSTONE_LEN);
+        for tombstone in &self.tombstones {
+            tombstone.encode_into(&mut tombstones);
         }
-        put(block, at, &kills);
-        at += kills.len();
+        put(block, at, &tombstones);
+        at += tombstones.len();
         assert!(at + TRAILER_LEN <= block.len(), "the footer block is as long as the footer");
         let payload_checksum = crc32fast::hash(&block[..at]);
         let end = block.len();
@@ -178,7 +179,7 @@ impl Footer {
         put(trailer, 8, &FORMAT_VERSION.to_le_bytes());
         put(trailer, 16, &generation.0.to_le_bytes());
         put(trailer, 24, &count(self.records.len()).to_le_bytes());
-        put(trailer, 28, &count(self.kills.len()).to_le_bytes());
+        put(trailer, 28, &count(self.tombstones.len()).to_le_bytes());
         put(trailer, 32, &stamp.0.to_le_bytes());
         put(trailer, 36, &payload_checksum.to_le_bytes());
         put(trailer, 44, &log.number().to_le_bytes());
@@ -193,7 +194,7 @@ impl Footer {
     pub fn decode(block: &[u8], trailer: &Trailer) -> Result<Footer, Damage> {
         let encoded = EncodedFooter::verify(block, trailer)?;
         let records = encoded.records().collect::<Result<_, _>>()?;
-        Ok(Footer { records, kills: encoded.kills().collect() })
+        Ok(Footer { records, tombstones: encoded.tombstones().collect() })
     }
 
     /// The latest `keep_until` of the entries.
@@ -203,13 +204,13 @@ impl Footer {
     }
 
     /// All tombstones: explicit ones and entries that supersede older versions.
-    pub fn all_kills(&self) -> impl Iterator<Item = Kill> + '_ {
+    pub fn all_tombstones(&self) -> impl Iterator<Item = Tombstone> + '_ {
         let superseding = self
             .records
             .iter()
             .filter(|record| record.supersedes)
-            .map(|record| Kill { key_hash: record.key_hash, sequence: record.sequence });
-        self.kills.iter().copied().chain(superseding)
+            .map(|record| Tombstone { key_hash: record.key_hash, sequence: record.sequence });
+        self.tombstones.iter().copied().chain(superseding)
     }
 }
 
@@ -217,7 +218,7 @@ impl Footer {
 #[derive(Clone, Copy, Debug)]
 pub struct EncodedFooter<'a> {
     records: &'a [u8],
-    kills: &'a [u8],
+    tombstones: &'a [u8],
     generation: Sequence,
 }
 
@@ -228,14 +229,14 @@ impl<'a> EncodedFooter<'a> {
     /// The payload does not match the trailer.
     pub fn verify(block: &'a [u8], trailer: &Trailer) -> Result<EncodedFooter<'a>, Damage> {
         let records_len = trailer.record_count as usize * FOOTER_RECORD_LEN;
-        let payload_len = records_len + trailer.kill_count as usize * KILL_LEN;
+        let payload_len = records_len + trailer.tombstone_count as usize * TOMBSTONE_LEN;
         let payload = block.get(..payload_len).ok_or(Damage::Short)?;
         let sound = crc32fast::hash(payload) == trailer.payload_checksum;
         if !sound && !planted::is(Bug::ForgetFooterChecksum) {
             return Err(Damage::Checksum);
         }
-        let (records, kills) = payload.split_at(records_len);
-        Ok(EncodedFooter { records, kills, generation: trailer.generation })
+        let (records, tombstones) = payload.split_at(records_len);
+        Ok(EncodedFooter { records, tombstones, generation: trailer.generation })
     }
 
     /// The entries' records, in order of offset; an impossible one is an error.
@@ -246,8 +247,8 @@ impl<'a> EncodedFooter<'a> {
     }
 
     /// The explicit tombstones, without those of entries.
-    pub fn kills(&self) -> impl Iterator<Item = Kill> + use<'a> {
-        Kill::decode_all(self.kills)
+    pub fn tombstones(&self) -> impl Iterator<Item = Tombstone> + use<'a> {
+        Tombstone::decode_all(self.tombstones)
     }
 }
 
@@ -303,7 +304,7 @@ mod tests {
                 supersedes: true,
                 keep_until: Timestamp(9),
             }],
-            kills: vec![Kill { key_hash: 7, sequence: Sequence(8) }],
+            tombstones: vec![Tombstone { key_hash: 7, sequence: Sequence(8) }],
         }
     }
 
@@ -312,7 +313,7 @@ mod tests {
     }
 
     fn encoded_in(log: LogKind, footer: &Footer) -> Vec<u8> {
-        let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
+        let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), 512);
         let mut block = vec![0; usize::try_from(len).unwrap()];
         footer.encode_into(&mut block, (GENERATION, log), SEED, Timestamp(1));
         block
@@ -341,13 +342,13 @@ mod tests {
 
     #[test]
     fn a_trailer_says_which_log_its_region_is_of() {
-        let kills = Footer { records: Vec::new(), ..sample() };
+        let tombstones = Footer { records: Vec::new(), ..sample() };
         for (log, number) in [(LogKind::Data, 0), (LogKind::Purges, 1)] {
-            let block = encoded_in(log, &kills);
+            let block = encoded_in(log, &tombstones);
             assert_eq!(block[448 + 40..], [&[0; 4][..], &[number, 0, 0, 0], &[0; 16]].concat());
             assert_eq!(Trailer::decode(&block, |_| SEED).map(|trailer| trailer.log), Ok(log));
         }
-        let mut block = encoded(&kills);
+        let mut block = encoded(&tombstones);
         let trailer = &mut block[448..];
         put(trailer, 44, &[2]);
         put(trailer, 12, &[0; 4]);

@@ -17,7 +17,8 @@ pub use entry::{
 };
 pub use features::{FeatureNames, Features};
 pub use footer::{
-    EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterRecord, KILL_LEN, Kill, TRAILER_LEN, Trailer,
+    EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterRecord, TOMBSTONE_LEN, TRAILER_LEN, Tombstone,
+    Trailer,
 };
 pub use layout::{DEVICE_SIZE_MAX, LOCATIONS_MAX, Layout, LayoutError, SUPERBLOCK_SPACE};
 pub use locator::{LOCATOR_LEN, LOCATOR_OFFSET, Locator};
@@ -104,12 +105,12 @@ impl DeviceSeed {
 
     /// The seed of this `generation` of `region`.
     #[must_use]
-    pub fn of_life(self, region: u32, generation: Sequence) -> Seed {
-        let mut life = [0; 12];
-        life[..4].copy_from_slice(&region.to_le_bytes());
-        life[4..].copy_from_slice(&generation.0.to_le_bytes());
+    pub fn of_generation(self, region: u32, generation: Sequence) -> Seed {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&region.to_le_bytes());
+        bytes[4..].copy_from_slice(&generation.0.to_le_bytes());
         let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
-        hasher.update(&life);
+        hasher.update(&bytes);
         Seed(hasher.finalize())
     }
 }
@@ -123,7 +124,7 @@ impl Seed {
     /// The seed of this `generation` of `region` on the device `uuid`.
     #[must_use]
     pub fn new(uuid: Uuid, region: u32, generation: Sequence) -> Seed {
-        DeviceSeed::new(uuid).of_life(region, generation)
+        DeviceSeed::new(uuid).of_generation(region, generation)
     }
 
     fn checksum_at(self, offset: u64, parts: &[&[u8]]) -> u32 {

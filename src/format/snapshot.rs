@@ -203,7 +203,7 @@ pub struct SnapshotRow {
     /// When its last entry expires.
     pub keep_until: Timestamp,
     /// Tombstones in it, those of entries included.
-    pub kills: u64,
+    pub tombstones: u64,
     /// Sum of the length bounds of the slots that the index points to.
     pub live_bytes: u64,
 }
@@ -213,7 +213,7 @@ impl SnapshotRow {
     pub fn encode_into(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.generation.0.to_le_bytes());
         bytes.extend_from_slice(&self.live_bytes.to_le_bytes());
-        bytes.extend_from_slice(&self.kills.to_le_bytes());
+        bytes.extend_from_slice(&self.tombstones.to_le_bytes());
         bytes.extend_from_slice(&self.keep_until.0.to_le_bytes());
         let log = u8::try_from(self.log.number()).unwrap_or(u8::MAX);
         bytes.extend_from_slice(&[u8::from(self.sealed), u8::from(self.touched), log, 0]);
@@ -240,7 +240,7 @@ impl SnapshotRow {
             Ok(SnapshotRow {
                 generation: Sequence(row.u64_at(0)),
                 live_bytes: row.u64_at(8),
-                kills: row.u64_at(16),
+                tombstones: row.u64_at(16),
                 keep_until: Timestamp(row.u32_at(24)),
                 sealed: flag(row[28])?,
                 touched: flag(row[29])?,
@@ -303,7 +303,7 @@ mod tests {
             touched: false,
             log: LogKind::Purges,
             keep_until: Timestamp(4),
-            kills: 3,
+            tombstones: 3,
             live_bytes: 2,
         };
         let mut bytes = Vec::new();

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use crate::format::{
-    Damage, ENTRY_HEADER_LEN, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead,
-    SUPERBLOCK_LEN, Seed, Sequence, SliceKey, Superblock, round_up,
+    Damage, ENTRY_HEADER_LEN, EntryHeader, FooterRecord, GRANULE, Kind, ObjectHead, SUPERBLOCK_LEN,
+    Seed, Sequence, SliceKey, Superblock, Tombstone, round_up,
 };
 use crate::inspect::finding::{Finding, with_cause};
 use crate::inspect::inspection::Inspection;
@@ -52,13 +52,13 @@ pub struct CheckSummary {
     /// State of that snapshot.
     pub snapshot: SnapshotState,
     /// Index entries in it.
-    pub snapshot_words: u64,
+    pub snapshot_entries: u64,
     /// Sound entries, including dead and expired ones and slices.
     pub entries: u64,
     /// How many of them are slices.
     pub slices: u64,
     /// Sound tombstones, without those of entries.
-    pub kills: u64,
+    pub tombstones: u64,
     /// Live objects that lost pieces by eviction; a lookup does not find them.
     pub incomplete_objects: u64,
     /// Superblock copies that are sound but older than the other. A power cut between the two writes
@@ -85,7 +85,7 @@ struct Pieces {
 /// The slots of a region whose header, key and metadata are sound, in order of offset.
 struct Slots {
     sound: Vec<(u64, EntryHeader)>,
-    kills: Vec<Kill>,
+    tombstones: Vec<Tombstone>,
 }
 
 impl Inspection {
@@ -114,7 +114,7 @@ impl Inspection {
         }
         let snapshot = self.check_snapshot(std::mem::take(&mut pieces.snapshot)).await;
         summary.snapshot = snapshot.state;
-        summary.snapshot_words = snapshot.words;
+        summary.snapshot_entries = snapshot.index_entries;
         summary.verified_bytes += snapshot.bytes;
         findings.extend(snapshot.findings);
         let (incomplete, wrong) = self.check_pieces(pieces).await;
@@ -206,7 +206,7 @@ impl Inspection {
         if sight.holds == Holds::Sealed {
             self.compare(&mut sight, &slots, &bytes);
         }
-        summary.kills += slots.kills.len() as u64;
+        summary.tombstones += slots.tombstones.len() as u64;
         for (offset, header) in slots.sound {
             self.check_entry(&mut sight, (offset, &header), &bytes, pieces, summary);
         }
@@ -238,8 +238,8 @@ impl Inspection {
             }
             (end, last) = (record.offset + record.slot_len, record.sequence);
         }
-        if sight.footer.kills.iter().any(|kill| of_later_epoch(kill.sequence)) {
-            let what = "a kill record of a later epoch than the superblock".to_owned();
+        if sight.footer.tombstones.iter().any(|tombstone| of_later_epoch(tombstone.sequence)) {
+            let what = "a tombstone of a later epoch than the superblock".to_owned();
             sight.add(&self.reader(), sight.end.saturating_sub(1), what);
         }
     }
@@ -247,14 +247,14 @@ impl Inspection {
     /// Finds the sound slots of a region. Without a footer to compare with, also reports what looks
     /// like a damaged slot.
     fn walk(&self, sight: &mut Sight, bytes: &[u8]) -> Slots {
-        let mut slots = Slots { sound: Vec::new(), kills: Vec::new() };
+        let mut slots = Slots { sound: Vec::new(), tombstones: Vec::new() };
         let start = u64::from(self.layout().alignment);
         let end = usize::try_from(sight.end).unwrap_or(usize::MAX).min(bytes.len());
         for (offset, found) in SlotWalk::new(&bytes[..end], start, sight.seed) {
             let slot = from(bytes, offset);
             match found {
-                Ok(header) if header.kind == Kind::Kills => {
-                    slots.kills.extend(Kill::decode_all(&slot[header.metadata_range()]));
+                Ok(header) if header.kind == Kind::Tombstones => {
+                    slots.tombstones.extend(Tombstone::decode_all(&slot[header.metadata_range()]));
                 }
                 Ok(header) => slots.sound.push((offset, header)),
                 Err(Damage::Magic) => {}
@@ -301,9 +301,9 @@ impl Inspection {
         for (offset, _) in found {
             sight.add(&self.reader(), *offset, "an entry that the footer does not name".into());
         }
-        let (named, kills) = (sight.footer.kills.len(), slots.kills.len());
-        if sight.footer.kills != slots.kills {
-            let what = format!("the footer has {named} kill records, sound slots have {kills}");
+        let (named, tombstones) = (sight.footer.tombstones.len(), slots.tombstones.len());
+        if sight.footer.tombstones != slots.tombstones {
+            let what = format!("the footer has {named} tombstones, sound slots have {tombstones}");
             sight.add(&self.reader(), sight.end, what);
         }
     }
@@ -366,7 +366,7 @@ impl Inspection {
                 }
                 Err(damage) => sight.add(&self.reader(), offset, format!("object head: {damage}")),
             },
-            Kind::Object | Kind::Kills => {}
+            Kind::Object | Kind::Tombstones => {}
         }
     }
 

@@ -4,7 +4,8 @@
 use crate::clock::{Clock, Timestamp};
 use crate::device::DeviceError;
 use crate::format::{
-    Damage, EntryHeader, FooterRecord, GRANULE, Kill, Kind, ObjectHead, Seed, Sequence, round_up,
+    Damage, EntryHeader, FooterRecord, GRANULE, Kind, ObjectHead, Seed, Sequence, Tombstone,
+    round_up,
 };
 use crate::inspect::finding::Finding;
 use crate::inspect::inspection::Inspection;
@@ -30,7 +31,7 @@ pub enum Fate {
         floor: Sequence,
     },
     /// The key was removed or overwritten later.
-    Killed {
+    Hidden {
         /// The sequence of that change.
         by: Sequence,
         /// The region that has the change.
@@ -78,7 +79,7 @@ pub struct ExplainedKey {
     /// All versions, the newest first.
     pub versions: Vec<Explained>,
     /// Tombstones of the key, other than those of its versions, with their regions.
-    pub kills: Vec<(u32, Kill)>,
+    pub tombstones: Vec<(u32, Tombstone)>,
     /// Entries of other keys with the same hash.
     pub collisions: u64,
     /// Regions that could not be read.
@@ -95,7 +96,7 @@ pub enum Filling {
     /// Entries that a lookup may find.
     Live,
     /// Tombstones.
-    Kills,
+    Tombstones,
     /// Part of the index snapshot that the next start reads.
     Snapshot,
     /// The region's header.
@@ -131,7 +132,7 @@ pub struct ExplainedRegion {
     /// Pieces of large objects.
     pub slices: Share,
     /// Slots of tombstones.
-    pub kill_slots: Share,
+    pub tombstone_slots: Share,
     /// Entries that a lookup may find.
     pub live: Share,
     /// Entries that were removed, overwritten or purged.
@@ -160,7 +161,7 @@ impl Share {
 struct Gathered {
     live: Live,
     records: Vec<(u32, Seed, FooterRecord)>,
-    kills: Vec<(u32, Kill)>,
+    tombstones: Vec<(u32, Tombstone)>,
     unreadable_regions: u64,
 }
 
@@ -177,7 +178,7 @@ impl Inspection {
         let mut explained = ExplainedKey {
             key_hash,
             versions: Vec::new(),
-            kills: gathered.kills.clone(),
+            tombstones: gathered.tombstones.clone(),
             collisions: 0,
             unreadable_regions: gathered.unreadable_regions,
         };
@@ -193,7 +194,7 @@ impl Inspection {
                 continue;
             }
             let (header, head, sound) = parts(found);
-            let fate = match self.death(record, newer, &gathered.kills) {
+            let fate = match self.death(record, newer, &gathered.tombstones) {
                 Some(dead) => dead,
                 None => sound.clone().err().unwrap_or_else(|| {
                     let missing = head.map_or(0, |head| gathered.live.missing(&head, &self.hasher));
@@ -220,18 +221,19 @@ impl Inspection {
         &self,
         record: &FooterRecord,
         newer: Option<(u32, Sequence)>,
-        kills: &[(u32, Kill)],
+        tombstones: &[(u32, Tombstone)],
     ) -> Option<Fate> {
         let floor = self.superblocks.best.purge_floor;
-        let kill = kills.iter().map(|(region, kill)| (*region, kill.sequence));
-        let kill = kill.max_by_key(|(_, sequence)| *sequence);
+        let tombstone = tombstones.iter().map(|(region, tombstone)| (*region, tombstone.sequence));
+        let tombstone = tombstone.max_by_key(|(_, sequence)| *sequence);
         if let Some((region, by)) = newer.filter(|(_, by)| *by > record.sequence) {
-            let by_version = kill.is_none_or(|(_, killed)| killed <= by);
-            let (region, by) = if by_version { (region, by) } else { kill.unwrap_or((region, by)) };
-            return Some(Fate::Killed { by, region, by_version });
+            let by_version = tombstone.is_none_or(|(_, killed)| killed <= by);
+            let (region, by) =
+                if by_version { (region, by) } else { tombstone.unwrap_or((region, by)) };
+            return Some(Fate::Hidden { by, region, by_version });
         }
-        if let Some((region, by)) = kill.filter(|(_, by)| *by > record.sequence) {
-            return Some(Fate::Killed { by, region, by_version: false });
+        if let Some((region, by)) = tombstone.filter(|(_, by)| *by > record.sequence) {
+            return Some(Fate::Hidden { by, region, by_version: false });
         }
         (record.sequence < floor).then_some(Fate::Purged { floor })
     }
@@ -254,7 +256,7 @@ impl Inspection {
     /// Gathers everything that decides which entries are live, and all versions of one key.
     async fn gather_for(&self, clock: &Clock, key_hash: Option<u64>) -> Gathered {
         let mut versions = Versions::default();
-        let (mut records, mut kills, mut unreadable_regions) = (Vec::new(), Vec::new(), 0);
+        let (mut records, mut tombstones, mut unreadable_regions) = (Vec::new(), Vec::new(), 0);
         for region in 0..self.layout().region_count {
             let Ok(sight) = self.look(region).await else {
                 unreadable_regions += 1;
@@ -268,12 +270,12 @@ impl Inspection {
                     && matches!(record.kind, Kind::Object | Kind::Head)
             });
             records.extend(named.map(|record| (region, sight.seed, *record)));
-            let killed = sight.footer.kills.iter();
-            let killed = killed.filter(|kill| Some(kill.key_hash) == key_hash);
-            kills.extend(killed.map(|kill| (region, *kill)));
+            let killed = sight.footer.tombstones.iter();
+            let killed = killed.filter(|tombstone| Some(tombstone.key_hash) == key_hash);
+            tombstones.extend(killed.map(|tombstone| (region, *tombstone)));
         }
         let live = versions.settle(self.superblocks.best.purge_floor);
-        Gathered { live, records, kills, unreadable_regions }
+        Gathered { live, records, tombstones, unreadable_regions }
     }
 
     /// Tells all about a region. Looks at all other regions too, to know what is live.
@@ -298,7 +300,7 @@ impl Inspection {
             objects: Share::default(),
             heads: Share::default(),
             slices: Share::default(),
-            kill_slots: Share::default(),
+            tombstone_slots: Share::default(),
             live: Share::default(),
             dead: Share::default(),
             expired: Share::default(),
@@ -324,10 +326,10 @@ impl Inspection {
             SlotWalk::new(&bytes[..end], u64::from(self.layout().alignment), sight.seed)
         {
             let Ok(header) = found else { continue };
-            if header.kind == Kind::Kills {
+            if header.kind == Kind::Tombstones {
                 let len = round_up(header.slot_len() as u64, GRANULE);
-                explained.kill_slots.add(len);
-                drawn.fill(offset, offset + len, Filling::Kills);
+                explained.tombstone_slots.add(len);
+                drawn.fill(offset, offset + len, Filling::Tombstones);
             }
         }
         if let Some(directory) = &sight.directory {
@@ -356,7 +358,7 @@ impl Inspection {
             Kind::Object => explained.objects.add(len),
             Kind::Head => explained.heads.add(len),
             Kind::Slice => explained.slices.add(len),
-            Kind::Kills => {}
+            Kind::Tombstones => {}
         }
         let location = Location::new(sight.region, record.offset, self.layout());
         let is_newest = match record.kind {

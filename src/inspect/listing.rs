@@ -83,11 +83,11 @@ impl Versions {
             match record.kind {
                 Kind::Slice => self.slices.push(version),
                 Kind::Object | Kind::Head => self.objects.push(version),
-                Kind::Kills => {}
+                Kind::Tombstones => {}
             }
         }
-        let kills = sight.footer.kills.iter();
-        self.objects.extend(kills.map(Version::tombstone));
+        let tombstones = sight.footer.tombstones.iter();
+        self.objects.extend(tombstones.map(Version::tombstone));
     }
 
     /// Applies tombstones and the purge floor.
@@ -130,14 +130,14 @@ impl Inspection {
     ) -> Result<ListingSummary, DeviceError> {
         let mut summary = ListingSummary::default();
         let down = clock.resume(self.superblocks.best.time);
-        let (versions, lives) = self.gather(clock, &mut summary).await;
+        let (versions, seeds) = self.gather(clock, &mut summary).await;
         let unknown_age = self.unknown_age(clock, down);
         let live = versions.settle(self.superblocks.best.purge_floor);
         let now = clock.now();
         let mut window = Window::new(self.reader());
         for location in &live.objects {
             let (region, offset) = location.split(self.layout());
-            let Some(seed) = lives.get(region as usize).copied() else { continue };
+            let Some(seed) = seeds.get(region as usize).copied() else { continue };
             window.move_to(region);
             let Some((header, slot)) = window.entry(offset, seed).await? else {
                 summary.damaged += 1;

@@ -41,7 +41,7 @@ pub(super) async fn look(
             sight.holds = Holds::Leftover;
         }
     } else if sight.header.is_some_and(|header| header.generation < sight.generation) {
-        sight.add(reader, 0, "region header: of an earlier life than the footer".to_owned());
+        sight.add(reader, 0, "region header: of an earlier generation than the footer".to_owned());
     }
     if known && !sealed {
         let hash_of = |kind, key: &[u8]| hasher.of(kind, key);
@@ -104,7 +104,7 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
     let (region_size, alignment) = (reader.layout.region_size, reader.layout.alignment);
     match found {
         FoundFooter::Sound(trailer, footer) if trailer.generation >= sight.generation => {
-            sight.take_life(reader, trailer.generation);
+            sight.take_generation(reader, trailer.generation);
             sight.stamp = sight.stamp.max(trailer.stamp);
             sight.footer = footer;
             sight.end = region_size - trailer.footer_len(alignment);
@@ -112,7 +112,7 @@ fn take_footer(sight: &mut Sight, reader: &RegionReader<'_>, found: FoundFooter)
             true
         }
         FoundFooter::BadRecords(trailer, damage) if trailer.generation >= sight.generation => {
-            sight.take_life(reader, trailer.generation);
+            sight.take_generation(reader, trailer.generation);
             let offset = region_size.saturating_sub(trailer.footer_len(alignment));
             sight.add(reader, offset, format!("footer records: {damage}"));
             false

@@ -67,7 +67,7 @@ impl Sight {
             condition,
             generation: self.generation,
             entries: self.footer.records.len() as u64,
-            kills: self.footer.kills.len() as u64,
+            tombstones: self.footer.tombstones.len() as u64,
             entry_bytes: self.footer.records.iter().map(|record| record.slot_len).sum(),
             stamp: self.stamp,
             touched: self.touched,
@@ -79,7 +79,7 @@ impl Sight {
 impl Sight {
     /// Takes a region's generation from a trailer. Only a header of that generation could say that no
     /// entry was touched: without it the footer may understate lifetimes.
-    pub(super) fn take_life(&mut self, reader: &RegionReader<'_>, generation: Sequence) {
+    pub(super) fn take_generation(&mut self, reader: &RegionReader<'_>, generation: Sequence) {
         self.touched |= generation > self.generation;
         self.generation = generation;
         self.seed = Seed::new(reader.uuid, self.region, generation);
@@ -127,7 +127,7 @@ pub struct RegionSurvey {
     /// Entries in it, dead and expired ones and slices included.
     pub entries: u64,
     /// Tombstones in it, other than those of entries.
-    pub kills: u64,
+    pub tombstones: u64,
     /// Bytes of its entries.
     pub entry_bytes: u64,
     /// Newest time found in it.

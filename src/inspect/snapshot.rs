@@ -82,7 +82,7 @@ pub(super) struct SnapshotSeen {
 pub(super) struct CheckedSnapshot {
     pub state: SnapshotState,
     /// Index entries in it.
-    pub words: u64,
+    pub index_entries: u64,
     /// Bytes of its pieces that were read and verified.
     pub bytes: u64,
     pub findings: Vec<Finding>,
@@ -94,7 +94,7 @@ struct Shards {
     rows: Option<Vec<SnapshotRow>>,
     /// Bytes alive by region, summed over the entries seen so far.
     live: Vec<u64>,
-    words: u64,
+    index_entries: u64,
     index: Index,
 }
 
@@ -251,7 +251,7 @@ impl Inspection {
         checked: &mut CheckedSnapshot,
     ) {
         let live = vec![0; self.layout().region_count as usize];
-        let mut shards = Shards { rows, live, words: 0, index: Index::new() };
+        let mut shards = Shards { rows, live, index_entries: 0, index: Index::new() };
         let before = checked.findings.len();
         for group in 0..SNAPSHOT_GROUPS {
             let Some(pieces) = pieces.get(&SnapshotPart::Shards(group)) else {
@@ -265,7 +265,7 @@ impl Inspection {
                 checked.add(self.piece_finding(&pieces[0], &what));
             }
         }
-        checked.words = shards.words;
+        checked.index_entries = shards.index_entries;
         let Some(rows) = shards.rows.filter(|_| checked.findings.len() == before) else { return };
         if rows.iter().map(|row| row.live_bytes).ne(shards.live) {
             let what = "region table: it and the index differ in the bytes alive";
@@ -350,20 +350,26 @@ impl Shards {
             (dumped, dumps) = dump::split(dumps).ok_or("a shard is cut off")?;
             let loaded = self.index.load_shard(shard, dumped);
             self.index.sweep_shard(shard, |_| true);
-            self.words += loaded.map_err(|damage| damage.to_string())? as u64;
+            self.index_entries += loaded.map_err(|damage| damage.to_string())? as u64;
             self.count_live(dumped, layout)?;
         }
-        if dumps.is_empty() { Ok(()) } else { Err("there are more words than shards".into()) }
+        if dumps.is_empty() {
+            Ok(())
+        } else {
+            Err("there are index entries beyond the last shard".into())
+        }
     }
 
     fn count_live(&mut self, dumped: &[u8], layout: &Layout) -> Result<(), String> {
         let Some(rows) = &self.rows else { return Ok(()) };
-        for word in dump::words(dumped) {
-            let region = word.location().split(layout).0 as usize;
+        for index_entry in dump::index_entries(dumped) {
+            let region = index_entry.location().split(layout).0 as usize;
             if rows.get(region).is_none_or(|row| !row.sealed) {
-                return Err(format!("a word points into region {region}, which is not sealed"));
+                return Err(format!(
+                    "an index entry points into region {region}, which is not sealed"
+                ));
             }
-            self.live[region] += word.class().len_max();
+            self.live[region] += index_entry.class().len_max();
         }
         Ok(())
     }

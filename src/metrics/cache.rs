@@ -13,19 +13,19 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
             stats.ram_bytes_max,
         ),
         ("rawcached_ram_entries", "Entries in the RAM tier.", stats.ram_entries),
-        ("rawcached_staging_bytes", "Bytes of stores in progress.", stats.staging_bytes),
+        ("rawcached_write_buffer_bytes", "Bytes of stores in progress.", stats.write_buffer_bytes),
         (
-            "rawcached_staging_max_bytes",
+            "rawcached_write_buffer_max_bytes",
             "Most bytes of stores in progress; what is beyond waits and is refused after 30 s at most.",
-            stats.staging_bytes_max,
+            stats.write_buffer_bytes_max,
         ),
         (
-            "rawcached_uploads_room_bytes",
+            "rawcached_uploads_reserved_bytes",
             "Bytes of the device set aside for large objects being stored.",
             stats.store.room_bytes,
         ),
         (
-            "rawcached_uploads_room_max_bytes",
+            "rawcached_uploads_reserved_max_bytes",
             "Most bytes set aside for large objects being stored; what is beyond is refused.",
             stats.store.room_bytes_max,
         ),
@@ -109,7 +109,7 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
         ),
         (
             "rawcached_store_waiting_removals",
-            "Removals that hold already but whose kill records could not be written yet.",
+            "Removals that hold already but whose tombstones could not be written yet.",
             store.removals_waiting,
         ),
         (
@@ -145,7 +145,7 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
         ),
         (
             "rawcached_recovery_found_entries",
-            "Versions of entries and kill records that recovery has found.",
+            "Versions of entries and tombstones that recovery has found.",
             store.recovery.found,
         ),
         (
@@ -261,9 +261,9 @@ fn write_reclaim(page: &mut Page, store: &StoreStats) {
             counters.large_moved_bytes,
         ),
         (
-            "rawcached_carried_kill_records_total",
-            "Kill records carried to a newer region.",
-            counters.kills_carried,
+            "rawcached_carried_tombstones_total",
+            "Tombstones carried to a newer region.",
+            counters.tombstones_carried,
         ),
         (
             "rawcached_touched_entries_total",
@@ -341,7 +341,7 @@ fn write_scrub(page: &mut Page, store: &StoreStats) {
         ("superblock", counters.scrub_superblocks),
         ("header", counters.scrub_headers),
         ("footer", counters.scrub_footers),
-        ("kill_records", counters.scrub_kills),
+        ("tombstones", counters.scrub_tombstones),
         ("entry", counters.scrub_entries),
     ] {
         let help = "Damage that the scrubber found, by what is damaged.";

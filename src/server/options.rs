@@ -17,7 +17,7 @@ pub struct Options {
     /// Memory for values and long lines that arrive in several pieces, over all connections,
     /// in bytes. When it is used up, values go to the cache piece by piece and long lines are
     /// refused.
-    pub staging_len_max: u64,
+    pub input_bytes_max: u64,
     /// Lifetime of entries that are to live for ever; longer lifetimes are cut to it.
     pub ttl_max: Duration,
     /// Longest wait for the head of an HTTP request, counted from the end of the previous request.
@@ -33,7 +33,7 @@ impl Default for Options {
             connections_max: 4096,
             drain_timeout: Duration::from_secs(10),
             value_len_max: 64 << 20,
-            staging_len_max: 64 << 20,
+            input_bytes_max: 64 << 20,
             ttl_max: Duration::from_secs(365 * 24 * 60 * 60),
             http_idle_timeout: Duration::from_secs(60),
             http_stall_timeout: Duration::from_secs(300),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::format::Layout;
 use crate::store::entry::Entry;
-use crate::store::index::word::{Location, SizeClass, Word};
+use crate::store::index::index_entry::{IndexEntry, Location, SizeClass};
 use crate::store::index::{Index, Locked};
 use crate::store::place::{DeviceNumber, Place};
 use crate::store::ram_tier::Resident;
@@ -48,10 +48,10 @@ impl Catalog {
 
     /// Removes every index entry of a shard that points into `region`; gives their number.
     pub fn sweep_shard(&self, shard: usize, region: u32) -> usize {
-        self.index.sweep_shard(shard, |word| {
-            let is_there = word.location().split(&self.layout).0 == region;
+        self.index.sweep_shard(shard, |index_entry| {
+            let is_there = index_entry.location().split(&self.layout).0 == region;
             if is_there {
-                self.uncount(word);
+                self.uncount(index_entry);
             }
             is_there
         })
@@ -60,28 +60,28 @@ impl Catalog {
     /// Removes the index entries of a shard whose entries are in RAM only.
     pub fn sweep_in_ram(&self, shard: usize) {
         if self.last_in_ram.load(Ordering::Acquire) > 0 {
-            self.index.sweep_shard(shard, |word| word.location().is_in_ram());
+            self.index.sweep_shard(shard, |index_entry| index_entry.location().is_in_ram());
         }
     }
 
     /// The place that an index entry in a locked bucket names.
     #[inline]
-    pub fn place_of(&self, bucket: &Locked<'_>, word: Word) -> Place {
-        let location = word.location();
+    pub fn place_of(&self, bucket: &Locked<'_>, index_entry: IndexEntry) -> Place {
+        let location = index_entry.location();
         if location.is_in_ram() {
             // If its location was given again since, nobody finds it any more.
             let number = location.number_in_ram(self.last_in_ram.load(Ordering::Acquire));
             return Place::in_ram(self.device, number);
         }
         let (region, _) = location.split(&self.layout);
-        self.regions.life(region).place_of(word, bucket)
+        self.regions.generation_of(region).place_of(index_entry, bucket)
     }
 
     #[inline]
-    fn uncount(&self, word: Word) {
-        let (region, _) = word.location().split(&self.layout);
+    fn uncount(&self, index_entry: IndexEntry) {
+        let (region, _) = index_entry.location().split(&self.layout);
         if let Some(row) = self.regions.get(region) {
-            row.sub_live(word.class().len_max());
+            row.sub_live(index_entry.class().len_max());
         }
     }
 }
@@ -116,10 +116,10 @@ impl Bucket<'_> {
 
     /// Removes the index entry with exactly this location.
     #[inline]
-    pub fn remove(&mut self, location: Location) -> Option<Word> {
+    pub fn remove(&mut self, location: Location) -> Option<IndexEntry> {
         let removed = self.entries.remove(location);
-        if let Some(word) = removed {
-            self.catalog.uncount(word);
+        if let Some(index_entry) = removed {
+            self.catalog.uncount(index_entry);
         }
         removed
     }

@@ -73,7 +73,7 @@ counters! {
     /// Bytes of slices of large objects, under way or just stored, moved to a newer region.
     large_moved_bytes,
     /// Tombstones carried to a newer region.
-    kills_carried,
+    tombstones_carried,
     /// Entries given a new lifetime in place.
     touched,
     /// Entries found by recovery.
@@ -107,7 +107,7 @@ counters! {
     /// Footers that the scrubber found damaged.
     scrub_footers,
     /// Regions in which the scrubber found tombstones damaged.
-    scrub_kills,
+    scrub_tombstones,
     /// Live entries that the scrubber found damaged.
     scrub_entries,
     /// Damaged entries that the scrubber took out of the index.

@@ -3,7 +3,7 @@
 
 use crate::store::counters::count;
 use crate::store::entries::Candidate;
-use crate::store::log::removals::Tombstone;
+use crate::store::log::removals::OwedTombstone;
 use crate::store::shared::Store;
 use crate::store::transaction::Transaction;
 
@@ -33,14 +33,14 @@ impl Store {
                 Some(log.draw_tombstone(key_hash))
             },
         );
-        let kill = removed.flatten();
-        match kill {
-            Some(kill) => {
-                transaction.record(Tombstone { kill, asked: false });
+        let tombstone = removed.flatten();
+        match tombstone {
+            Some(tombstone) => {
+                transaction.record(OwedTombstone { tombstone, for_purge: false });
             }
             None => transaction.finish(),
         }
         self.shared.catalog.resident.remove(place);
-        kill.is_some()
+        tombstone.is_some()
     }
 }

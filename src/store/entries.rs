@@ -11,7 +11,7 @@ use crate::planted::{self, Bug};
 use crate::store::counters::count;
 use crate::store::entry::Entry;
 use crate::store::index::Locked;
-use crate::store::index::word::{Location, SizeClass, Word};
+use crate::store::index::index_entry::{IndexEntry, Location, SizeClass};
 use crate::store::place::Place;
 use crate::store::shared::Store;
 
@@ -27,7 +27,7 @@ pub(super) type CandidateList = SmallVec<[Candidate; 2]>;
 
 /// The sequence below which a change killed all versions of a key without having seen them.
 #[derive(Clone, Copy)]
-pub(super) struct KilledUnseen(Sequence);
+pub(super) struct DeadUnseen(Sequence);
 
 /// Which tier answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +60,9 @@ impl Candidate {
     }
 }
 
-impl KilledUnseen {
+impl DeadUnseen {
     /// Whether the change killed an entry. Slices are never changed, only removed.
-    pub fn kills(self, entry: &Entry) -> bool {
+    pub fn covers(self, entry: &Entry) -> bool {
         entry.kind() != Kind::Slice && entry.sequence() < self.0
     }
 }
@@ -72,7 +72,7 @@ impl Store {
     pub(super) fn candidates(&self, key_hash: u64) -> CandidateList {
         let mut candidates = CandidateList::new();
         let bucket = self.shared.catalog.lock(key_hash);
-        bucket.each_candidate(|word| candidates.push(self.candidate(&bucket, word)));
+        bucket.each_candidate(|index_entry| candidates.push(self.candidate(&bucket, index_entry)));
         candidates
     }
 
@@ -104,23 +104,23 @@ impl Store {
 
     /// What a change killed of a key without having seen it. Ask before reading the key's index
     /// entries: both are removed together, and a lookup may overlap that.
-    pub(super) fn killed_unseen(&self, key_hash: u64) -> KilledUnseen {
-        KilledUnseen(self.shared.dead.unverified.last(key_hash))
+    pub(super) fn dead_unseen(&self, key_hash: u64) -> DeadUnseen {
+        DeadUnseen(self.shared.dead.unverified.last(key_hash))
     }
 
     /// Whether a change killed an entry without having seen it. Never true of slices.
-    pub(super) fn was_killed_unseen(&self, key_hash: u64, entry: &Entry) -> bool {
-        self.killed_unseen(key_hash).kills(entry)
+    pub(super) fn is_dead_unseen(&self, key_hash: u64, entry: &Entry) -> bool {
+        self.dead_unseen(key_hash).covers(entry)
     }
 
-    pub(super) fn candidate(&self, bucket: &Locked<'_>, word: Word) -> Candidate {
-        let place = self.place_of(bucket, word);
-        Candidate { place, class: word.class(), is_hit: word.is_hit() }
+    pub(super) fn candidate(&self, bucket: &Locked<'_>, index_entry: IndexEntry) -> Candidate {
+        let place = self.place_of(bucket, index_entry);
+        Candidate { place, class: index_entry.class(), is_hit: index_entry.is_hit() }
     }
 
     /// The place that an index entry in a locked bucket names.
-    pub(super) fn place_of(&self, bucket: &Locked<'_>, word: Word) -> Place {
-        self.shared.catalog.place_of(bucket, word)
+    pub(super) fn place_of(&self, bucket: &Locked<'_>, index_entry: IndexEntry) -> Place {
+        self.shared.catalog.place_of(bucket, index_entry)
     }
 
     /// Whether an entry may be found. Until recovery is complete only entries stored since the start
@@ -244,7 +244,7 @@ impl Store {
     /// locations: a location may have been reused.
     pub(super) fn is_unchanged(&self, bucket: &Locked<'_>, then: &[Place]) -> bool {
         let mut now: SmallVec<[Place; 2]> = SmallVec::new();
-        bucket.each_candidate(|word| now.push(self.place_of(bucket, word)));
+        bucket.each_candidate(|index_entry| now.push(self.place_of(bucket, index_entry)));
         // Usually nothing has moved: compare in one go.
         now.len() == then.len()
             && (now[..] == *then || now.iter().all(|place| then.contains(place)))

@@ -1,5 +1,5 @@
-//! The start and the end of a store. Owns the order in which its work ends, and that a stop says so if what was promised
-//! is not on the device.
+//! The start and the end of a store. Owns the order in which its work ends, and that a stop says so if
+//! what was promised is not on the device.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -132,10 +132,10 @@ impl Store {
         let _log = shared.log.lock();
         let mut live = vec![0; shared.layout.region_count as usize];
         for shard in 0..shared.catalog.index.shard_count() {
-            shared.catalog.index.sweep_shard(shard, |word| {
-                let (region, _) = word.location().split(&shared.layout);
+            shared.catalog.index.sweep_shard(shard, |index_entry| {
+                let (region, _) = index_entry.location().split(&shared.layout);
                 if let Some(sum) = live.get_mut(region as usize) {
-                    *sum += word.class().len_max();
+                    *sum += index_entry.class().len_max();
                 }
                 false
             });

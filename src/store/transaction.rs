@@ -4,13 +4,13 @@
 
 use parking_lot::MutexGuard;
 
-use crate::format::{Kill, Sequence};
+use crate::format::{Sequence, Tombstone};
 use crate::store::catalog::Bucket;
-use crate::store::index::word::SizeClass;
+use crate::store::index::index_entry::SizeClass;
 use crate::store::log::append::{Reservation, Unfilled};
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
-use crate::store::log::removals::Tombstone;
+use crate::store::log::removals::OwedTombstone;
 use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
 use crate::store::place::Place;
@@ -57,7 +57,7 @@ pub(super) enum TakenOut {
     Logged(Ticket),
     /// It is not in the log. It is written as soon as that can be if it is remembered, else who wants it
     /// durable has to append it.
-    Unrecorded { tombstone: Tombstone, is_remembered: bool },
+    Unrecorded { owed: OwedTombstone, is_remembered: bool },
 }
 
 impl<'a> Transaction<'a> {
@@ -110,24 +110,24 @@ impl<'a> Transaction<'a> {
     }
 
     /// Appends a tombstone that nobody waits for; gives the ticket with which it is durable.
-    pub fn append_tombstone(&mut self, at: Reservation, kill: Kill) -> Ticket {
-        let ticket = self.log.fill_tombstones(at, &[kill], self.store.shared.clock.now());
-        self.log.removal_logged(kill, ticket);
+    pub fn append_tombstone(&mut self, at: Reservation, tombstone: Tombstone) -> Ticket {
+        let ticket = self.log.fill_tombstones(at, &[tombstone], self.store.shared.clock.now());
+        self.log.removal_logged(tombstone, ticket);
         ticket
     }
 
     /// Appends the tombstone of a key that was just taken out of the index; where that cannot be now,
     /// the flusher does as soon as it can. A device that refuses writes is tried by the flusher only:
     /// each failed attempt costs regions.
-    pub fn record(mut self, tombstone: Tombstone) -> TakenOut {
+    pub fn record(mut self, owed: OwedTombstone) -> TakenOut {
         let now = self.store.shared.clock.now();
         let may_append = !self.store.shared.durability.health.is_refusing();
-        let appended = may_append.then(|| self.log.append_tombstone(tombstone, now));
+        let appended = may_append.then(|| self.log.append_tombstone(owed, now));
         let taken_out = match appended {
             Some(Ok(ticket)) => TakenOut::Logged(ticket),
             Some(Err(_)) | None => {
-                let is_remembered = self.log.removal_waits(tombstone);
-                TakenOut::Unrecorded { tombstone, is_remembered }
+                let is_remembered = self.log.removal_waits(owed);
+                TakenOut::Unrecorded { owed, is_remembered }
             }
         };
         self.finish();

@@ -1,5 +1,5 @@
-//! Goal: the commands beside `serve` say what is wrong and do what they say. Method: run the built binary; where a
-//! daemon is needed, script its side of the protocol.
+//! Goal: the commands beside `serve` say what is wrong and do what they say. Method: run the built
+//! binary; where a daemon is needed, script its side of the protocol.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,5 +1,6 @@
-//! Goal: `serve` takes its configuration from where it should, starts, is told what to do by signals and ends, and says
-//! what happens. Method: run the built binary with what a user has: a directory, variables, flags, its output.
+//! Goal: `serve` takes its configuration from where it should, starts, is told what to do by signals
+//! and ends, and says what happens. Method: run the built binary with what a user has: a directory,
+//! variables, flags, its output.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;

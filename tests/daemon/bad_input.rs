@@ -82,7 +82,11 @@ fn endure<T>(daemon: &Daemon, attack: impl FnOnce() -> T) {
         assert!(longest < ANSWER_MAX, "a good client waited {longest:?}");
     });
     assert!(eventually(|| daemon.metric("rawcached_connections") == 0), "{}", daemon.metrics());
-    assert!(eventually(|| daemon.metric("rawcached_staging_bytes") == 0), "{}", daemon.metrics());
+    assert!(
+        eventually(|| daemon.metric("rawcached_write_buffer_bytes") == 0),
+        "{}",
+        daemon.metrics()
+    );
     assert_eq!(daemon.metric("rawcached_connection_panics_total"), 0, "{}", daemon.log());
     let complaints = daemon.log();
     let bad = complaints.lines().filter(|line| line.contains("ERROR") || line.contains("panicked"));

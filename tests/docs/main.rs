@@ -1,6 +1,6 @@
-//! Goal: the documents name nothing that is not there, and what they tell to type works. Method: read them all;
-//! follow every link; have the binary take every command line (`parsed`) and run those that can be run here
-//! (`run`); find the tests, files, metrics and messages that are named (`names`).
+//! Goal: the documents name nothing that is not there, and what they tell to type works. Method: read
+//! them all; follow every link; have the binary take every command line (`parsed`) and run those that
+//! can be run here (`run`); find the tests, files, metrics and messages that are named (`names`).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,6 +1,6 @@
-//! What documents name in `code` is there: files, targets of cargo, settings, metrics, tests, and the messages
-//! that operating.md explains. CHANGELOG.md may name what is gone. The words that a setting takes are all in its
-//! help and in the configuration file.
+//! What documents name in `code` is there: files, targets of cargo, settings, metrics, tests, and the
+//! messages that operating.md explains. CHANGELOG.md may name what is gone. The words that a setting
+//! takes are all in its help and in the configuration file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +22,8 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap()
 }
 
-/// The text of every Rust file below a folder, without comments, with strings that go on in the next line joined.
+/// The text of every Rust file below a folder, without comments, with strings that go on in the next
+/// line joined.
 fn sources(folder: &str) -> String {
     let (mut text, mut folders) = (String::new(), vec![root().join(folder)]);
     while let Some(folder) = folders.pop() {
@@ -209,8 +210,8 @@ fn messages(operating: &str) -> Vec<String> {
     messages.filter(|message| message.contains(' ')).collect()
 }
 
-/// Whether all parts of a message stand in the source. Colons separate them; in place of three dots and of words
-/// in capitals something else is printed.
+/// Whether all parts of a message stand in the source. Colons separate them; in place of three dots and
+/// of words in capitals something else is printed.
 fn is_printed(message: &str, code: &str) -> bool {
     let parts = message.split("...").flat_map(|part| part.split(": ")).flat_map(|part| {
         let mut parts = vec![String::new()];

@@ -1,5 +1,6 @@
-//! Every command of the documents that can be run without root, packages or a network is run, in the order of its
-//! document, in a directory of its own that stands for the machine: `/dev/nvme1n1` is an image file in it, and
+//! Every command of the documents that can be run without root, packages or a network is run, in the
+//! order of its document, in a directory of its own that stands for the machine: `/dev/nvme1n1` is an
+//! image file in it, and
 //! `/etc`, `/run` and `/usr/bin` are folders of it. What cannot be run is named here, with the reason.
 
 use std::fs;
@@ -90,7 +91,7 @@ const PRINTED: &[(&str, &str, &str)] = &[
     ("README.md", "curl -s http://127.0.0.1:9180/metrics", "\nrawcached_ready 1\n"),
     ("README.md", "rawcached probe /dev/nvme1n1", "direct reads"),
     ("docs/cli.md", "rawcached inspect /dev/nvme1n1", "purge floor"),
-    ("docs/cli.md", "rawcached inspect /dev/nvme1n1 --region 7", "state             blank"),
+    ("docs/cli.md", "rawcached inspect /dev/nvme1n1 --region 7", "state                  blank"),
     ("docs/cli.md", "rawcached inspect /dev/nvme1n1 --key /img/a.png", "fresh"),
     ("docs/cli.md", "rawcached ls /dev/nvme1n1 --limit 20", "/img/a.png"),
     ("docs/cli.md", "rawcached check /dev/nvme1n1", "damaged               0\n"),

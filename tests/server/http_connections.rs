@@ -117,7 +117,7 @@ fn an_aborted_store_leaves_the_old_object() {
             server.get("k", "").expect_body(200, b"old");
         }
     }
-    assert_eq!(server.cache.stats().staging_bytes, 0);
+    assert_eq!(server.cache.stats().write_buffer_bytes, 0);
 }
 
 #[test]
@@ -363,20 +363,20 @@ fn too_many_connections_are_told_so() {
 #[test]
 fn a_store_whose_memory_others_waited_for_is_503() {
     let staging = options!(CacheOptions {
-        staging_bytes: 64 << 10,
-        staging_wait: SOON,
+        write_buffer_bytes: 64 << 10,
+        write_buffer_wait: SOON,
         ..CacheOptions::default()
     });
     let server = HttpServer::of_cache(options(), staging);
     let mut slow = server.open();
     slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
-    let staged = || server.cache.stats().staging_bytes > 0;
+    let staged = || server.cache.stats().write_buffer_bytes > 0;
     assert!((0..20_000).any(|_| staged() || {
         std::thread::sleep(Duration::from_millis(1));
         false
     }));
     server.put("k", "", b"x").expect(201);
-    assert_eq!(server.cache.stats().staging_bytes, 0);
+    assert_eq!(server.cache.stats().write_buffer_bytes, 0);
     slow.send("defghi");
     let answer: Answer = slow.answer("PUT").expect(503);
     assert_eq!(answer.header("retry-after"), Some("1"));

@@ -139,11 +139,12 @@ fn an_object_replaced_while_it_is_read_in_small_pieces_is_read_to_its_end() {
 
 #[test]
 fn a_store_waits_for_the_memory_that_another_one_gives_back() {
-    let staging = options!(CacheOptions { staging_bytes: 64 << 10, ..CacheOptions::default() });
+    let staging =
+        options!(CacheOptions { write_buffer_bytes: 64 << 10, ..CacheOptions::default() });
     let server = HttpServer::of_cache(options(), staging);
     let mut slow = server.open();
     slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
-    eventually("bytes are staged", || server.cache.stats().staging_bytes > 0);
+    eventually("bytes are staged", || server.cache.stats().write_buffer_bytes > 0);
     let mut second = server.open();
     second.send("PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx");
     second.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();

@@ -203,7 +203,7 @@ fn a_drain_ends_at_its_deadline() {
 
 #[test]
 fn values_go_on_when_the_staging_memory_is_used_up() {
-    let server = TestServer::with(Options { staging_len_max: 1000, ..options() });
+    let server = TestServer::with(Options { input_bytes_max: 1000, ..options() });
     let mut holder = server.connect();
     holder.ask("verbosity 1\r\nset held 0 0 900\r\nx", "OK\r\n");
     let mut client = server.connect();
@@ -256,7 +256,7 @@ fn hundreds_of_connections_are_served_side_by_side() {
 
 #[test]
 fn a_long_line_is_refused_when_the_staging_memory_is_used_up() {
-    let server = TestServer::with(Options { staging_len_max: 100_000, ..options() });
+    let server = TestServer::with(Options { input_bytes_max: 100_000, ..options() });
     let mut client = server.connect();
     client.ask(format!("get {}\r\n", "k ".repeat(15_000)), "END\r\n");
     let _ = client.try_send(format!("get {}\r\n", "k ".repeat(100_000)));

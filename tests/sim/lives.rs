@@ -166,7 +166,7 @@ impl Run {
             ram_bytes: scenario.ram_bytes,
             min_to_disk: scenario.min_to_disk,
             flush_interval: scenario.flush_interval,
-            staging_bytes: scenario.staging_bytes,
+            write_buffer_bytes: scenario.write_buffer_bytes,
             ack: scenario.ack,
             range: scenario.strain.range,
             range_buffer_bytes: scenario.strain.range_buffer_bytes,
@@ -328,7 +328,7 @@ impl Run {
         cache.device_store().check_accounting();
         if result.is_ok() && at_rest {
             let stats = cache.stats();
-            self.check_rest("staging", stats.staging_bytes, born);
+            self.check_rest("write buffer", stats.write_buffer_bytes, born);
             self.check_rest("backlog", stats.store.backlog_bytes, born);
             self.check_snapshot(cache, born);
         }

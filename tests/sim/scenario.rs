@@ -117,7 +117,7 @@ pub struct Scenario {
     /// Sequence numbers in one epoch.
     pub sequences_per_epoch: u32,
     pub flush_interval: Duration,
-    pub staging_bytes: u64,
+    pub write_buffer_bytes: u64,
     pub ack: Ack,
     pub delay_turns: u32,
     pub slow: Duration,
@@ -196,7 +196,7 @@ impl Scenario {
             sequences_per_epoch: if seed % 4 == 1 { 64 } else { u32::MAX },
             hash_mask: if roomy { u64::MAX } else { one_of(rng, &[u64::MAX, u64::MAX, 3, 0]) },
             flush_interval: Duration::from_millis(one_of(rng, &[5, 30, 100])),
-            staging_bytes: one_of(rng, &[256 << 10, 2 << 20, 16 << 20]),
+            write_buffer_bytes: one_of(rng, &[256 << 10, 2 << 20, 16 << 20]),
             ack: one_of(rng, &[Ack::Buffered, Ack::Buffered, Ack::Buffered, Ack::Flushed]),
             delay_turns: one_of(rng, &[0, 2, 6, 20, 60]),
             slow: Duration::from_millis(one_of(rng, &[2, 10, 40])),

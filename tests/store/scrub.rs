@@ -48,7 +48,7 @@ fn findings(rig: &Rig) -> [(&'static str, u64); 6] {
         ("superblock", counters.scrub_superblocks),
         ("header", counters.scrub_headers),
         ("footer", counters.scrub_footers),
-        ("kills", counters.scrub_kills),
+        ("kills", counters.scrub_tombstones),
         ("entry", counters.scrub_entries),
         ("unreadable", counters.scrub_unreadable),
     ]
@@ -205,7 +205,7 @@ fn purged() -> (Rig, u64) {
     rig.put(b"victim", &body(50, QUARTER), &for_secs(10_000)).unwrap();
     rig.fill("beside-victim", 4, 10_000);
     rig.remove(b"victim").unwrap();
-    let location = kill_slot(&rig);
+    let location = tombstone_slot(&rig);
     rig.fill("beside-kill", 5, 10_000);
     rig.sleep(secs(3));
     (rig, location)
@@ -213,19 +213,19 @@ fn purged() -> (Rig, u64) {
 
 /// The first of two slots of tombstones: no key, magic number and kind in bytes 4 and 5. The second
 /// copy is in the log of purges, whose region is taken later.
-fn kill_slot(rig: &Rig) -> u64 {
+fn tombstone_slot(rig: &Rig) -> u64 {
     rig.sleep(secs(2));
     let size = rig.cache().device_store().device().geometry().size;
     let contents = rig.sim.contents(0..size);
-    let is_kills = |at: &usize| contents[at + 4..at + 8] == [0xC5, 4, 0, 0];
-    let slots: Vec<usize> = (0..contents.len() - 16).step_by(16).filter(is_kills).collect();
+    let is_tombstones = |at: &usize| contents[at + 4..at + 8] == [0xC5, 4, 0, 0];
+    let slots: Vec<usize> = (0..contents.len() - 16).step_by(16).filter(is_tombstones).collect();
     assert_eq!(slots.len(), 2, "{slots:?}");
     assert_ne!(rig.region_start(slots[0] as u64), rig.region_start(slots[1] as u64));
     slots[0] as u64
 }
 
 #[test]
-fn damaged_kill_records_are_carried_on_from_the_footer() {
+fn damaged_tombstones_are_carried_on_from_the_footer() {
     // Its checksum, its length, the key hash, the sequence.
     for byte in [0, 16, 48, 56] {
         let (mut rig, at) = purged();
@@ -233,7 +233,7 @@ fn damaged_kill_records_are_carried_on_from_the_footer() {
         pass(&rig);
         expect_only(&rig, "kills", 1);
         rig.sleep(secs(1));
-        assert!(counters(&rig).kills_carried > 0, "byte {byte}");
+        assert!(counters(&rig).tombstones_carried > 0, "byte {byte}");
         rig.power_cut();
         assert_eq!(rig.get(b"victim"), None, "byte {byte}");
         assert!(rig.get(b"beside-victim-0").is_some(), "the victim's region is still there");
@@ -241,14 +241,14 @@ fn damaged_kill_records_are_carried_on_from_the_footer() {
 }
 
 #[test]
-fn kill_records_under_a_damaged_footer_are_carried_on_from_their_slots() {
+fn tombstones_under_a_damaged_footer_are_carried_on_from_their_slots() {
     let (mut rig, at) = purged();
     let end = rig.region_start(at) + REGION;
     rig.sim.corrupt(end - 5, 2);
     pass(&rig);
     expect_only(&rig, "footer", 1);
     rig.sleep(secs(1));
-    assert!(counters(&rig).kills_carried > 0);
+    assert!(counters(&rig).tombstones_carried > 0);
     // Both copies of the old place are gone now, and it does not matter.
     rig.power_cut();
     assert_eq!(rig.get(b"victim"), None);
@@ -256,7 +256,7 @@ fn kill_records_under_a_damaged_footer_are_carried_on_from_their_slots() {
 }
 
 #[test]
-fn a_freed_entry_leaves_a_kill_record_for_its_older_versions() {
+fn a_freed_entry_leaves_a_tombstone_for_its_older_versions() {
     let mut rig = rig();
     rig.put(b"key", &body(91, QUARTER), &for_secs(10_000)).unwrap();
     rig.fill("beside", 4, 10_000);

@@ -37,7 +37,7 @@ pub(super) async fn store_arriving<S: Socket>(
     store: Store<'_>,
 ) -> io::Result<&'static str> {
     let share = match store.body_len {
-        0..=WHOLE_LEN_MAX => peer.service.staging.take(store.body_len),
+        0..=WHOLE_LEN_MAX => peer.service.input_budget.take(store.body_len),
         _ => None,
     };
     let Some(_share) = share else {

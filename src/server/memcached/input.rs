@@ -9,9 +9,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::server::buffers::Buffers;
 
+use super::input_budget::{InputBudget, Share};
 use super::parse::RETRIEVAL_LEN_MAX;
 use super::service::Service;
-use super::staging::{Share, Staging};
 
 /// The unread bytes of one connection.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ impl Input {
         stream: &mut S,
         service: &Service,
     ) -> Poll<io::Result<usize>> {
-        self.make_room(&service.buffers, &service.staging)?;
+        self.make_room(&service.buffers, &service.input_budget)?;
         let mut target = ReadBuf::new(&mut self.buffer[self.end..]);
         let polled = Pin::new(stream).poll_read(cx, &mut target);
         let len = target.filled().len();
@@ -66,7 +66,7 @@ impl Input {
         self.share = None;
     }
 
-    fn make_room(&mut self, spares: &Buffers, staging: &Arc<Staging>) -> io::Result<()> {
+    fn make_room(&mut self, spares: &Buffers, input_budget: &Arc<InputBudget>) -> io::Result<()> {
         if self.buffer.is_empty() {
             self.buffer = spares.take_input();
         } else if self.end == self.buffer.len() {
@@ -78,7 +78,7 @@ impl Input {
                 assert!(self.end <= RETRIEVAL_LEN_MAX, "a line outgrew its limit");
                 let grown_len = 2 * self.end;
                 self.share = None;
-                self.share = staging.take(grown_len as u64);
+                self.share = input_budget.take(grown_len as u64);
                 if self.share.is_none() {
                     return Err(io::ErrorKind::OutOfMemory.into());
                 }

@@ -9,12 +9,12 @@ mod connection;
 mod expiry;
 mod flush;
 mod input;
+mod input_budget;
 mod number;
 pub mod parse;
 mod peer;
 mod retrieval;
 mod service;
-mod staging;
 mod stats;
 mod storage;
 

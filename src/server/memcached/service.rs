@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::command::Key;
 use super::expiry;
 use super::flush::FlushSchedule;
-use super::staging::Staging;
+use super::input_budget::InputBudget;
 use crate::cache::{Cache, StoreError, StoreOptions};
 use crate::clock::Stopwatch;
 use crate::server::buffers::Buffers;
@@ -18,7 +18,7 @@ use crate::server::{Options, Server};
 
 /// What the connections of all workers share.
 pub(in crate::server) struct Shared {
-    staging: Arc<Staging>,
+    input_budget: Arc<InputBudget>,
     flushes: Arc<FlushSchedule>,
     baseline: Arc<Baseline>,
     uptime: Stopwatch,
@@ -27,7 +27,7 @@ pub(in crate::server) struct Shared {
 impl Shared {
     pub(in crate::server) fn new(options: &Options) -> Shared {
         Shared {
-            staging: Arc::new(Staging::new(options.staging_len_max)),
+            input_budget: Arc::new(InputBudget::new(options.input_bytes_max)),
             flushes: Arc::default(),
             baseline: Arc::default(),
             uptime: Stopwatch::start(),
@@ -45,7 +45,7 @@ pub(in crate::server) struct Service {
     /// Counters of all workers, for `stats`.
     pub(super) counters: Arc<Counters>,
     pub(super) buffers: Buffers,
-    pub(super) staging: Arc<Staging>,
+    pub(super) input_budget: Arc<InputBudget>,
     pub(super) baseline: Arc<Baseline>,
     pub(super) uptime: Stopwatch,
 }
@@ -60,7 +60,7 @@ impl Service {
             shard: server.counters.worker(index),
             counters: server.counters.clone(),
             buffers: Buffers::default(),
-            staging: shared.staging.clone(),
+            input_budget: shared.input_budget.clone(),
             baseline: shared.baseline.clone(),
             uptime: shared.uptime,
         }

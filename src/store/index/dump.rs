@@ -1,11 +1,11 @@
-//! The entries of a shard as bytes, for snapshots: their number (u32), the words (u64 each), then for
-//! each the hash bits that the word does not hold (u16), all little-endian. Owns the encoding; neither
+//! The entries of a shard as bytes, for snapshots: their number (u32), the entries (u64 each), then for
+//! each the hash bits that the entry does not hold (u16), all little-endian. Owns the encoding; neither
 //! checksums nor writes it.
 
 use crate::format::Damage;
 use crate::store::index::Index;
 use crate::store::index::bucket::Print;
-use crate::store::index::word::Word;
+use crate::store::index::index_entry::IndexEntry;
 
 const COUNT_LEN: usize = 4;
 const WORD_LEN: usize = 8;
@@ -19,11 +19,11 @@ impl Index {
     /// Panics if a shard has 2^32 entries.
     pub fn dump_shard(&self, shard: usize, out: &mut Vec<u8>) {
         let locked = self.shards[shard].0.lock();
-        let count = u32::try_from(locked.len()).expect("a shard has less than 2^32 words");
+        let count = u32::try_from(locked.len()).expect("a shard has less than 2^32 entries");
         out.reserve(COUNT_LEN + locked.len() * (WORD_LEN + REST_LEN));
         out.extend_from_slice(&count.to_le_bytes());
-        for (_, word) in locked.iter() {
-            out.extend_from_slice(&word.0.to_le_bytes());
+        for (_, entry) in locked.iter() {
+            out.extend_from_slice(&entry.0.to_le_bytes());
         }
         for (print, _) in locked.iter() {
             out.extend_from_slice(&print.rest().to_le_bytes());
@@ -39,25 +39,25 @@ impl Index {
         let (head, body) = bytes.split_first_chunk::<COUNT_LEN>().ok_or(Damage::Short)?;
         let count = u32::from_le_bytes(*head) as usize;
         if body.len() != count * (WORD_LEN + REST_LEN) {
-            return Err(Damage::Field("number of index words"));
+            return Err(Damage::Field("number of index entries"));
         }
-        let (words, rests) = body.split_at(count * WORD_LEN);
-        let (words, _) = words.as_chunks::<WORD_LEN>();
+        let (entries, rests) = body.split_at(count * WORD_LEN);
+        let (entries, _) = entries.as_chunks::<WORD_LEN>();
         let (rests, _) = rests.as_chunks::<REST_LEN>();
-        let words = words.iter().zip(rests).map(|(word, rest)| {
-            let word = Word(u64::from_le_bytes(*word));
-            let print = Print::of_word(word, u16::from_le_bytes(*rest));
-            print.filter(|_| word.is_sound()).map(|print| (print, word))
+        let entries = entries.iter().zip(rests).map(|(entry, rest)| {
+            let entry = IndexEntry(u64::from_le_bytes(*entry));
+            let print = Print::of_entry(entry, u16::from_le_bytes(*rest));
+            print.filter(|_| entry.is_sound()).map(|print| (print, entry))
         });
-        if words.clone().any(|word| word.is_none()) {
-            return Err(Damage::Field("index word"));
+        if entries.clone().any(|entry| entry.is_none()) {
+            return Err(Damage::Field("index entry"));
         }
         let mut locked = self.shards[shard].0.lock();
-        for (n, (print, word)) in words.flatten().enumerate() {
+        for (n, (print, entry)) in entries.flatten().enumerate() {
             if n == 0 {
                 locked.reserve(count, print);
             }
-            locked.insert(print, word);
+            locked.insert(print, entry);
         }
         Ok(count)
     }

@@ -6,17 +6,17 @@
 
 mod bucket;
 mod dump;
+pub(super) mod index_entry;
 pub(super) mod key_hash;
 mod shard;
 mod table;
 #[cfg(test)]
 mod tests;
 pub(super) mod unverified;
-pub(super) mod word;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::store::index::word::{Location, SizeClass, Word};
+use crate::store::index::index_entry::{IndexEntry, Location, SizeClass};
 use bucket::Print;
 use shard::Shard;
 
@@ -69,8 +69,8 @@ impl Index {
     }
 
     /// Removes every entry of one shard for which `drop` is true; gives their number.
-    pub fn sweep_shard(&self, shard: usize, mut drop: impl FnMut(Word) -> bool) -> usize {
-        self.shards[shard].0.lock().retain(|word| !drop(word))
+    pub fn sweep_shard(&self, shard: usize, mut drop: impl FnMut(IndexEntry) -> bool) -> usize {
+        self.shards[shard].0.lock().retain(|entry| !drop(entry))
     }
 
     /// The shard of a key.
@@ -83,14 +83,14 @@ impl Index {
     ///
     /// # Panics
     /// Panics if a key belongs to another shard.
-    pub fn insert_many(&self, shard: usize, words: &[Fresh]) {
-        let Some(first) = words.first() else { return };
+    pub fn insert_many(&self, shard: usize, entries: &[Fresh]) {
+        let Some(first) = entries.first() else { return };
         let mut locked = self.shards[shard].0.lock();
-        locked.reserve(words.len(), print_of(first.key_hash));
-        for fresh in words {
-            assert_eq!(Index::shard_of(fresh.key_hash), shard, "a word of another shard");
+        locked.reserve(entries.len(), print_of(first.key_hash));
+        for fresh in entries {
+            assert_eq!(Index::shard_of(fresh.key_hash), shard, "an entry of another shard");
             let print = print_of(fresh.key_hash);
-            locked.insert(print, Word::new(fresh.location, fresh.class, print.word_bits()));
+            locked.insert(print, IndexEntry::new(fresh.location, fresh.class, print.entry_bits()));
         }
     }
 
@@ -138,7 +138,7 @@ impl Locked<'_> {
     }
 
     /// Shows each entry whose fingerprint matches the key, hit or not.
-    pub fn each_candidate(&self, show: impl FnMut(Word)) {
+    pub fn each_candidate(&self, show: impl FnMut(IndexEntry)) {
         self.shard.each_candidate(self.print(), show);
     }
 
@@ -150,18 +150,18 @@ impl Locked<'_> {
 
     /// The entry with exactly this location.
     #[must_use]
-    pub fn get(&self, location: Location) -> Option<Word> {
-        self.shard.find(self.print(), location).map(|spot| self.shard.word(spot))
+    pub fn get(&self, location: Location) -> Option<IndexEntry> {
+        self.shard.find(self.print(), location).map(|spot| self.shard.entry(spot))
     }
 
     /// Adds an entry for the key.
     pub fn insert(&mut self, location: Location, class: SizeClass) {
         let print = self.print();
-        self.shard.insert(print, Word::new(location, class, print.word_bits()));
+        self.shard.insert(print, IndexEntry::new(location, class, print.entry_bits()));
     }
 
     /// Removes the entry with exactly this location.
-    pub fn remove(&mut self, location: Location) -> Option<Word> {
+    pub fn remove(&mut self, location: Location) -> Option<IndexEntry> {
         let print = self.print();
         self.shard.remove(print, location)
     }
@@ -169,16 +169,16 @@ impl Locked<'_> {
     /// Sets the hit flag of the entry with this location.
     pub fn mark_hit(&mut self, location: Location) {
         if let Some(spot) = self.shard.find(self.print(), location) {
-            let word = self.shard.word(spot).hit();
-            self.shard.set_word(spot, word);
+            let entry = self.shard.entry(spot).hit();
+            self.shard.set_entry(spot, entry);
         }
     }
 
     /// Clears the hit flag of the entry with this location.
     pub fn clear_hit(&mut self, location: Location) {
         if let Some(spot) = self.shard.find(self.print(), location) {
-            let word = self.shard.word(spot).not_hit();
-            self.shard.set_word(spot, word);
+            let entry = self.shard.entry(spot).not_hit();
+            self.shard.set_entry(spot, entry);
         }
     }
 }

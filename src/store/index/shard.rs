@@ -6,8 +6,8 @@
 //! keys. If too many prints are equal, the rest goes to an overflow list.
 
 use crate::store::index::bucket::{Bucket, Print, WAYS};
+use crate::store::index::index_entry::{IndexEntry, Location};
 use crate::store::index::table::Table;
-use crate::store::index::word::{Location, Word};
 use smallvec::SmallVec;
 
 /// Percent of ways in use above which a shard grows. With two buckets of seven ways nearly everything
@@ -24,7 +24,7 @@ const ROOM_SHARE: usize = 12;
 const STEPS_MAX: usize = 64;
 
 /// Entries that may belong to one key.
-pub type Candidates = SmallVec<[Word; 2]>;
+pub type Candidates = SmallVec<[IndexEntry; 2]>;
 
 /// Where an entry is.
 #[derive(Clone, Copy)]
@@ -46,7 +46,7 @@ pub(super) struct Shard {
     buckets: Table,
     /// Entries in buckets.
     placed: usize,
-    overflow: Vec<(Print, Word)>,
+    overflow: Vec<(Print, IndexEntry)>,
 }
 
 /// The two buckets of a print among `count`; equal only if there is just one.
@@ -69,8 +69,8 @@ fn load_max(count: usize) -> usize {
 }
 
 /// Number of buckets for this many entries and some more.
-fn buckets_for(words: usize, print: Print) -> usize {
-    let least = (words * 100).div_ceil(WAYS * LOAD_PERCENT_MAX);
+fn buckets_for(entries: usize, print: Print) -> usize {
+    let least = (entries * 100).div_ceil(WAYS * LOAD_PERCENT_MAX);
     let part = least / ROOM_SHARE;
     least + part + ((part * (print.bits() as usize & 0xFF)) >> 8)
 }
@@ -83,35 +83,35 @@ impl Shard {
 
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.buckets.heap_bytes() + self.overflow.capacity() * size_of::<(Print, Word)>()
+        self.buckets.heap_bytes() + self.overflow.capacity() * size_of::<(Print, IndexEntry)>()
     }
 
     /// All entries with their prints.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Print, Word)> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Print, IndexEntry)> + '_ {
         self.buckets.iter().flat_map(Bucket::iter).chain(self.overflow.iter().copied())
     }
 
     /// Entries with this print.
     pub(super) fn candidates(&self, print: Print) -> Candidates {
         let mut found = Candidates::new();
-        self.each_candidate(print, |word| found.push(word));
+        self.each_candidate(print, |entry| found.push(entry));
         found
     }
 
     /// Shows each entry with this print.
-    pub(super) fn each_candidate(&self, print: Print, mut show: impl FnMut(Word)) {
+    pub(super) fn each_candidate(&self, print: Print, mut show: impl FnMut(IndexEntry)) {
         let homes = homes(print, self.buckets.len());
         let [Some(first), Some(second)] = homes.map(|home| self.buckets.get(home)) else {
             return;
         };
         // Load both cache lines before looking at either.
         let marked = [first.marked(print), second.marked(print)];
-        first.matching(marked[0], print).for_each(|way| show(first.word(way)));
+        first.matching(marked[0], print).for_each(|way| show(first.entry(way)));
         if homes[0] != homes[1] {
-            second.matching(marked[1], print).for_each(|way| show(second.word(way)));
+            second.matching(marked[1], print).for_each(|way| show(second.entry(way)));
         }
         let equal = self.overflow.iter().filter(|(other, _)| *other == print);
-        equal.for_each(|(_, word)| show(*word));
+        equal.for_each(|(_, entry)| show(*entry));
     }
 
     /// The place of the entry with this print and location.
@@ -119,44 +119,45 @@ impl Shard {
         for home in homes(print, self.buckets.len()) {
             let bucket = self.buckets.get(home)?;
             let mut ways = bucket.matching(bucket.marked(print), print);
-            if let Some(way) = ways.find(|way| bucket.word(*way).location() == location) {
+            if let Some(way) = ways.find(|way| bucket.entry(*way).location() == location) {
                 return Some(Spot::Bucket(home, way));
             }
         }
-        let sought = |(other, word): &(Print, Word)| *other == print && word.location() == location;
+        let sought =
+            |(other, entry): &(Print, IndexEntry)| *other == print && entry.location() == location;
         self.overflow.iter().position(sought).map(Spot::Overflow)
     }
 
     /// The entry at a place.
-    pub(super) fn word(&self, spot: Spot) -> Word {
+    pub(super) fn entry(&self, spot: Spot) -> IndexEntry {
         match spot {
-            Spot::Bucket(home, way) => self.buckets[home].word(way),
+            Spot::Bucket(home, way) => self.buckets[home].entry(way),
             Spot::Overflow(n) => self.overflow[n].1,
         }
     }
 
     /// Replaces the entry at a place by one with the same print.
-    pub(super) fn set_word(&mut self, spot: Spot, word: Word) {
+    pub(super) fn set_entry(&mut self, spot: Spot, entry: IndexEntry) {
         match spot {
-            Spot::Bucket(home, way) => self.buckets[home].set_word(way, word),
-            Spot::Overflow(n) => self.overflow[n].1 = word,
+            Spot::Bucket(home, way) => self.buckets[home].set_entry(way, entry),
+            Spot::Overflow(n) => self.overflow[n].1 = entry,
         }
     }
 
     /// Adds an entry.
-    pub(super) fn insert(&mut self, print: Print, word: Word) {
+    pub(super) fn insert(&mut self, print: Print, entry: IndexEntry) {
         self.reserve(1, print);
-        if self.place(print, word) {
+        if self.place(print, entry) {
             return;
         }
         let ways = self.buckets.len() * WAYS;
         if self.placed * 100 >= ways * LOAD_PERCENT_CROWDED {
             self.rebuild(buckets_for(load_max(self.buckets.len()) + 1, print));
-            if self.place(print, word) {
+            if self.place(print, entry) {
                 return;
             }
         }
-        self.overflow.push((print, word));
+        self.overflow.push((print, entry));
     }
 
     /// Makes room for `more` entries in buckets.
@@ -167,32 +168,32 @@ impl Shard {
     }
 
     /// Removes an entry.
-    pub(super) fn remove(&mut self, print: Print, location: Location) -> Option<Word> {
-        let word = match self.find(print, location)? {
+    pub(super) fn remove(&mut self, print: Print, location: Location) -> Option<IndexEntry> {
+        let entry = match self.find(print, location)? {
             Spot::Overflow(n) => self.overflow.swap_remove(n).1,
             Spot::Bucket(home, way) => {
                 self.placed -= 1;
-                let (_, word) = self.buckets[home].take(way);
+                let (_, entry) = self.buckets[home].take(way);
                 self.refill(home);
-                word
+                entry
             }
         };
         self.shrink(print);
-        Some(word)
+        Some(entry)
     }
 
     /// Keeps the entries for which `keep` is true; gives the number of those removed.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(Word) -> bool) -> usize {
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(IndexEntry) -> bool) -> usize {
         let before = self.len();
         for bucket in self.buckets.iter_mut() {
             for way in (0..bucket.len()).rev() {
-                if !keep(bucket.word(way)) {
+                if !keep(bucket.entry(way)) {
                     bucket.take(way);
                     self.placed -= 1;
                 }
             }
         }
-        self.overflow.retain(|(_, word)| keep(*word));
+        self.overflow.retain(|(_, entry)| keep(*entry));
         let removed = before - self.len();
         if removed > 0 {
             self.place_overflow();
@@ -202,13 +203,13 @@ impl Shard {
     }
 
     /// Puts an entry into one of its buckets, moving others if necessary.
-    fn place(&mut self, print: Print, word: Word) -> bool {
+    fn place(&mut self, print: Print, entry: IndexEntry) -> bool {
         if self.buckets.len() == 0 {
             return false;
         }
         let homes = homes(print, self.buckets.len());
-        let placed = homes.iter().any(|home| self.buckets[*home].push(print, word))
-            || self.make_room(homes).is_some_and(|home| self.buckets[home].push(print, word));
+        let placed = homes.iter().any(|home| self.buckets[*home].push(print, entry))
+            || self.make_room(homes).is_some_and(|home| self.buckets[home].push(print, entry));
         self.placed += usize::from(placed);
         placed
     }
@@ -245,9 +246,9 @@ impl Shard {
     fn shift(&mut self, steps: &[Step], last: (usize, usize), mut target: usize) -> usize {
         let mut from = Some(last);
         while let Some((at, way)) = from {
-            let (print, word) = self.buckets[steps[at].bucket].take(way);
-            let pushed = self.buckets[target].push(print, word);
-            assert!(pushed, "the word before made room");
+            let (print, entry) = self.buckets[steps[at].bucket].take(way);
+            let pushed = self.buckets[target].push(print, entry);
+            assert!(pushed, "the entry before made room");
             target = steps[at].bucket;
             from = steps[at].from;
         }
@@ -257,10 +258,10 @@ impl Shard {
     /// Moves one entry from the overflow to this bucket, if it belongs there and there is room.
     fn refill(&mut self, home: usize) {
         let count = self.buckets.len();
-        let belongs = |(print, _): &(Print, Word)| homes(*print, count).contains(&home);
+        let belongs = |(print, _): &(Print, IndexEntry)| homes(*print, count).contains(&home);
         if let Some(n) = self.overflow.iter().position(belongs) {
-            let (print, word) = self.overflow.swap_remove(n);
-            self.placed += usize::from(self.buckets[home].push(print, word));
+            let (print, entry) = self.overflow.swap_remove(n);
+            self.placed += usize::from(self.buckets[home].push(print, entry));
         }
     }
 
@@ -268,9 +269,9 @@ impl Shard {
         if self.overflow.is_empty() {
             return;
         }
-        for (print, word) in std::mem::take(&mut self.overflow) {
-            if !self.place(print, word) {
-                self.overflow.push((print, word));
+        for (print, entry) in std::mem::take(&mut self.overflow) {
+            if !self.place(print, entry) {
+                self.overflow.push((print, entry));
             }
         }
     }
@@ -292,9 +293,9 @@ impl Shard {
     fn rebuild(&mut self, count: usize) {
         let old = std::mem::replace(&mut self.buckets, Table::new(count));
         self.placed = 0;
-        for (print, word) in old.iter().flat_map(Bucket::iter) {
-            if !self.place(print, word) {
-                self.overflow.push((print, word));
+        for (print, entry) in old.iter().flat_map(Bucket::iter) {
+            if !self.place(print, entry) {
+                self.overflow.push((print, entry));
             }
         }
         self.place_overflow();

@@ -15,7 +15,7 @@ fn insert(index: &Index, hash: u64, location: u64) {
 }
 
 fn candidates(index: &Index, hash: u64) -> BTreeSet<u64> {
-    index.lock(hash).candidates().iter().map(|word| word.0).collect()
+    index.lock(hash).candidates().iter().map(|entry| entry.0).collect()
 }
 
 /// Dumps every shard into another index.
@@ -46,7 +46,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 1..4000)
 }
 
-/// Few hash bits make words share shards, buckets, or everything.
+/// Few hash bits make entries share shards, buckets, or everything.
 fn masks() -> impl Strategy<Value = u64> {
     prop_oneof![
         (0u32..64).prop_map(|bits| u64::MAX >> bits),
@@ -86,15 +86,15 @@ proptest! {
         let copy = copy(&index);
         prop_assert_eq!(copy.len(), model.len());
         for (hash, location) in &model {
-            let word = index.lock(*hash).get(Location(*location)).unwrap();
+            let entry = index.lock(*hash).get(Location(*location)).unwrap();
             let found = candidates(&index, *hash);
-            prop_assert!(found.contains(&word.0));
+            prop_assert!(found.contains(&entry.0));
             prop_assert_eq!(found, candidates(&copy, *hash));
         }
         let is_victim = |location: u64| location.is_multiple_of(3);
         let victims = model.iter().filter(|(_, location)| is_victim(*location)).count();
         let swept: usize = (0..index.shard_count())
-            .map(|shard| index.sweep_shard(shard, |word| is_victim(word.location().0)))
+            .map(|shard| index.sweep_shard(shard, |entry| is_victim(entry.location().0)))
             .sum();
         prop_assert_eq!(swept, victims);
         prop_assert_eq!(index.len(), model.len() - victims);
@@ -109,8 +109,8 @@ proptest! {
         let _ = index.load_shard(0, &bytes);
         let mut framed = count.to_le_bytes().to_vec();
         framed.extend(bytes.iter().cycle().take(if bytes.is_empty() { 0 } else { count as usize * 10 }));
-        if let Ok(words) = index.load_shard(0, &framed) {
-            prop_assert_eq!(words, count as usize);
+        if let Ok(entries) = index.load_shard(0, &framed) {
+            prop_assert_eq!(entries, count as usize);
         }
     }
 }
@@ -134,7 +134,7 @@ fn damaged_dumps_are_refused() {
         assert!(empty.is_empty());
     };
     for len in 0..dump.len() {
-        let damage = if len < 4 { Damage::Short } else { Damage::Field("number of index words") };
+        let damage = if len < 4 { Damage::Short } else { Damage::Field("number of index entries") };
         refused(&dump[..len], damage);
     }
     let changed = |at: usize, byte: u8| {
@@ -142,10 +142,10 @@ fn damaged_dumps_are_refused() {
         bytes[at] = byte;
         bytes
     };
-    refused(&changed(3, 1), Damage::Field("number of index words"));
-    refused(&changed(4, 0), Damage::Field("index word"));
-    refused(&changed(4 + 5, 0x80), Damage::Field("index word"));
-    refused(&changed(dump.len() - 1, 2), Damage::Field("index word"));
+    refused(&changed(3, 1), Damage::Field("number of index entries"));
+    refused(&changed(4, 0), Damage::Field("index entry"));
+    refused(&changed(4 + 5, 0x80), Damage::Field("index entry"));
+    refused(&changed(dump.len() - 1, 2), Damage::Field("index entry"));
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn words_inserted_in_bulk_are_found() {
 fn no_size_from_one_to_four_million_takes_more_than_twelve_bytes_a_word() {
     let index = Index::new();
     let mut worst: f64 = 0.0;
-    let mut look = |words: u64| {
-        if words >= 1_000_000 && words.is_multiple_of(20_000) {
-            worst = worst.max(index.bytes() as f64 / words as f64);
+    let mut look = |entries: u64| {
+        if entries >= 1_000_000 && entries.is_multiple_of(20_000) {
+            worst = worst.max(index.bytes() as f64 / entries as f64);
         }
     };
     let total = 4_000_000;
@@ -182,12 +182,12 @@ fn no_size_from_one_to_four_million_takes_more_than_twelve_bytes_a_word() {
     let misses = total..total + 200_000;
     let false_positives: usize = misses.map(|n| candidates(&index, mix(n)).len()).sum();
     for n in (0..total).rev() {
-        assert!(index.lock(mix(n)).remove(Location(n + 1)).is_some(), "word {n} is lost");
+        assert!(index.lock(mix(n)).remove(Location(n + 1)).is_some(), "entry {n} is lost");
         look(n);
     }
-    println!("worst {worst:.2} bytes a word, {false_positives} false positives in 200000");
-    assert!(worst <= 12.0, "{worst} bytes a word");
-    // A word in the shard matches by chance with 2^-25: 6 are expected.
+    println!("worst {worst:.2} bytes an entry, {false_positives} false positives in 200000");
+    assert!(worst <= 12.0, "{worst} bytes an entry");
+    // An entry in the shard matches by chance with 2^-25: 6 are expected.
     assert!(false_positives <= 30, "{false_positives} of 200000 misses would read the device");
 }
 
@@ -203,9 +203,9 @@ fn a_shard_of_five_hundred_million_words_is_dense_and_tells_keys_apart() {
     let bytes = (index.bytes() - empty) as f64 / total as f64;
     let misses = total..total + 200_000;
     let false_positives: usize = misses.map(|n| candidates(&index, hash(n)).len()).sum();
-    println!("{bytes:.2} bytes a word, {false_positives} false positives in 200000");
+    println!("{bytes:.2} bytes an entry, {false_positives} false positives in 200000");
     assert!((0..total).all(|n| index.lock(hash(n)).contains(Location(n + 1))));
-    assert!(bytes <= 11.0, "{bytes} bytes a word");
+    assert!(bytes <= 11.0, "{bytes} bytes an entry");
     assert!(false_positives <= 1000, "{false_positives} of 200000 misses would read the device");
 }
 

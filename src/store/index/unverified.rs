@@ -72,22 +72,22 @@ impl Unverified {
 mod tests {
     use super::*;
 
-    fn kills(unverified: &Unverified, key_hash: u64, sequence: Sequence) -> bool {
+    fn covers(unverified: &Unverified, key_hash: u64, sequence: Sequence) -> bool {
         sequence < unverified.last(key_hash)
     }
 
     #[test]
     fn what_is_older_than_a_change_is_dead() {
         let unverified = Unverified::default();
-        assert!(unverified.is_empty() && !kills(&unverified, 1, Sequence(0)));
+        assert!(unverified.is_empty() && !covers(&unverified, 1, Sequence(0)));
         unverified.note(1, Sequence(20));
         unverified.note(1, Sequence(10));
-        assert!(kills(&unverified, 1, Sequence(19)) && !kills(&unverified, 1, Sequence(20)));
-        assert!(!kills(&unverified, 2, Sequence(1)) && !unverified.is_empty());
+        assert!(covers(&unverified, 1, Sequence(19)) && !covers(&unverified, 1, Sequence(20)));
+        assert!(!covers(&unverified, 2, Sequence(1)) && !unverified.is_empty());
         unverified.forget(1, Sequence(10));
-        assert!(kills(&unverified, 1, Sequence(19)), "there was a later one");
+        assert!(covers(&unverified, 1, Sequence(19)), "there was a later one");
         unverified.forget(1, Sequence(20));
-        assert!(!kills(&unverified, 1, Sequence(19)) && unverified.is_empty());
+        assert!(!covers(&unverified, 1, Sequence(19)) && unverified.is_empty());
     }
 
     #[test]
@@ -99,6 +99,6 @@ mod tests {
         }
         assert!(!unverified.has_room(|| Some(Sequence(0))));
         assert!(unverified.has_room(|| Some(Sequence(9))));
-        assert!(kills(&unverified, 10, Sequence(5)) && !kills(&unverified, 9, Sequence(5)));
+        assert!(covers(&unverified, 10, Sequence(5)) && !covers(&unverified, 9, Sequence(5)));
     }
 }

@@ -1,5 +1,6 @@
-//! Claims of large objects on their way into the log, or just stored, not to be lost: how much room they take
-//! together, and which regions have their heads and slices. Values only; what becomes of a region `victim` and
+//! Claims of large objects on their way into the log, or just stored, not to be lost: how much room
+//! they take together, and which regions have their heads and slices. Values only; what becomes of a
+//! region `victim` and
 //! `reclaim` decide.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,5 +1,6 @@
-//! Objects of many slices. Owns what a store knows of them: their claims on regions, which are being read, and
-//! the dead ones whose slices wait to be dropped. How they are stored and read, the files here say.
+//! Objects of many slices. Owns what a store knows of them: their claims on regions, which are being
+//! read, and the dead ones whose slices wait to be dropped. How they are stored and read, the files
+//! here say.
 
 pub(super) mod claims;
 mod discards;
@@ -20,7 +21,8 @@ use crate::format::{Layout, Sequence};
 use crate::store::large::claims::Claims;
 use crate::store::region::table::RegionTable;
 
-/// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is reclaimed.
+/// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is
+/// reclaimed.
 const DISCARDS_MAX: usize = 1024;
 
 /// Locks that order touches of large objects.

@@ -13,8 +13,8 @@ use crate::store::large::slices::SliceReader;
 use crate::store::lookup::bodies::TruncatedBody;
 use crate::store::shared::Store;
 
-/// A large object that is read. Its slices are not discarded as long as there is a clone of it, whatever becomes
-/// of the object; they may be evicted.
+/// A large object that is read. Its slices are not discarded as long as there is a clone of it,
+/// whatever becomes of the object; they may be evicted.
 #[derive(Clone)]
 pub struct LargeObject {
     store: Store,

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use crate::format::{BODY_CHUNK, ENTRY_HEADER_LEN, SliceKey, checksum_table_len};
-use crate::store::place::Life;
+use crate::store::place::Generation;
 
 /// A slice on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct SlicePlace {
-    /// The life of a region in which it was written.
-    pub life: Life,
+    /// The generation of a region in which it was written.
+    pub generation: Generation,
     /// Byte offset of its slot in the region.
     pub offset: u64,
     /// Length of its body in bytes.

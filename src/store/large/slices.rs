@@ -67,7 +67,7 @@ impl SliceReader {
 }
 
 impl Store {
-    /// Whether the index has a word for each slice that holds bytes `range` of an object. Lets others
+    /// Whether the index has an index entry for each slice that holds bytes `range` of an object. Lets others
     /// run in between: there may be millions of them.
     pub(in crate::store) async fn has_slices(&self, head: &ObjectHead, range: Range<u64>) -> bool {
         for (n, number) in (0usize..).zip(head.slices_of(range)) {
@@ -92,8 +92,8 @@ impl Store {
         let key_hash = self.slice_hash(&key.encode());
         let candidates = self.candidates(key_hash);
         let [candidate] = candidates[..] else { return None };
-        let (life, offset) = candidate.place().split(&self.shared.layout);
-        if self.shared.catalog.regions.get(life.region())?.in_memory()
+        let (generation, offset) = candidate.place().split(&self.shared.layout);
+        if self.shared.catalog.regions.get(generation.region())?.in_memory()
             || self.shared.catalog.resident.get(candidate.place()).is_some()
         {
             return None;
@@ -101,7 +101,7 @@ impl Store {
         if !candidate.is_hit {
             self.shared.catalog.lock(key_hash).mark_hit(candidate.location());
         }
-        Some(SlicePlace { life, offset, body_len })
+        Some(SlicePlace { generation, offset, body_len })
     }
 
     /// How much of a slice is read at once: what comes before its body where there is neither

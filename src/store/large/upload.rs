@@ -94,7 +94,7 @@ impl Upload {
         (condition, fill): (Condition, &Fill),
     ) -> Result<(Stored, Ticket), StoreError> {
         if self.is_lost {
-            // Not by looking for the slice: another one's word may look like its.
+            // Not by looking for the slice: another one's index entry may look like its.
             return Err(if fill.is_purged() { StoreError::Purged } else { StoreError::Evicted });
         }
         // What was purged may have lost its slices: it is for the purge that it fails.

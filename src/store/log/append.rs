@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::device::Part;
-use crate::format::{EntryHeader, Footer, FooterRecord, Kill, Kind, LogKind, Seed, Sequence};
+use crate::format::{EntryHeader, Footer, FooterRecord, Kind, LogKind, Seed, Sequence, Tombstone};
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::chunks::COPY_LEN_MAX;
 use crate::store::log::core::{Log, OpenRegion};
@@ -82,8 +82,8 @@ impl Log {
             }
             match self.chunks.room_until() {
                 Some(end) if offset + slot_len <= end => {
-                    let life = self.regions.life_of(open.region, open.generation);
-                    let place = life.place(offset, &self.layout);
+                    let generation = self.regions.generation_at(open.region, open.generation);
+                    let place = generation.place(offset, &self.layout);
                     return Ok(Reservation { region: open.region, offset, slot_len, place });
                 }
                 Some(_) => self.freeze(now),
@@ -103,11 +103,11 @@ impl Log {
         self.open = Some(OpenRegion {
             region,
             generation,
-            seed: self.regions.seed_of(self.regions.life_of(region, generation)),
+            seed: self.regions.seed_of(self.regions.generation_at(region, generation)),
             // Growing it later would copy under the append lock.
             footer: Footer {
                 records: Vec::with_capacity(self.records_expected),
-                kills: Vec::new(),
+                tombstones: Vec::new(),
             },
             broken: false,
         });
@@ -138,9 +138,9 @@ impl Log {
             let target = self.chunks.append(range);
             slot.write_into(target, &header, open.seed, at.offset);
         }
-        if slot.kind() == Kind::Kills {
-            open.footer.kills.extend(Kill::decode_all(slot.metadata()));
-            self.regions.on_device(at.region).add_kills(slot.kill_count());
+        if slot.kind() == Kind::Tombstones {
+            open.footer.tombstones.extend(Tombstone::decode_all(slot.metadata()));
+            self.regions.on_device(at.region).add_tombstones(slot.tombstone_count());
         } else {
             let epoch = open.generation.epoch();
             assert_eq!(sequence.epoch(), epoch, "a region has entries of one epoch");
@@ -155,7 +155,7 @@ impl Log {
             });
             let row = self.regions.on_device(at.region);
             row.raise_keep_until(slot.lifetime().keep_until);
-            row.add_kills(usize::from(supersedes));
+            row.add_tombstones(usize::from(supersedes));
         }
         self.appended += 1;
         (self.appended, unfilled)

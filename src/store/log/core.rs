@@ -126,10 +126,10 @@ impl Log {
 
     /// Whether the index has every entry that a start would find on the device.
     pub fn is_indexed(&self) -> bool {
-        !self.lacks_words() && self.removals.waiting_count() == 0
+        !self.lacks_entries() && self.removals.waiting_count() == 0
     }
 
-    pub(super) fn lacks_words(&self) -> bool {
+    pub(super) fn lacks_entries(&self) -> bool {
         self.recovering || self.freeing || self.regions.unindexed_count() > 0
     }
 

@@ -210,10 +210,10 @@ impl Flusher {
         let start = self.store.shared.layout.region_offset(region);
         let (uuid, header) = (self.store.shared.uuid, header.bytes()[..REGION_HEADER_LEN].to_vec());
         let rewrite = move |bytes: &mut [u8]| {
-            let life = |bytes: &[u8]| {
+            let generation_of = |bytes: &[u8]| {
                 RegionHeader::decode(bytes, uuid, region).ok().map(|header| header.generation)
             };
-            if life(bytes) != life(&header) {
+            if generation_of(bytes) != generation_of(&header) {
                 bytes.copy_from_slice(&header);
             }
             true

@@ -3,14 +3,14 @@
 
 use crate::store::log::core::Log;
 use crate::store::log::removals::Removal;
-use crate::store::place::Life;
+use crate::store::place::Generation;
 
 impl Log {
     /// Whether the device may hold older versions of the key that the index does not have: recovery
     /// goes on, a region is being freed or may hold unindexed entries, or the tombstone of this key is
     /// not written yet. Every change then leaves a tombstone.
     pub fn may_hide_older(&self, key_hash: u64) -> bool {
-        self.lacks_words() || self.removals.of(key_hash) == Removal::Waiting
+        self.lacks_entries() || self.removals.of(key_hash) == Removal::Waiting
     }
 
     /// Entries of a region will be dropped from the index before it is durably free.
@@ -37,8 +37,8 @@ impl Log {
     }
 
     /// As [`Log::note_unindexed`], for a generation that may have ended meanwhile.
-    pub fn note_unindexed_in(&mut self, life: Life) {
-        self.regions.note_unindexed_in(life);
+    pub fn note_unindexed_in(&mut self, generation: Generation) {
+        self.regions.note_unindexed_in(generation);
     }
 
     /// Tombstones were lost, or may not be durable although an earlier run wrote them: older versions

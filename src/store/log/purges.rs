@@ -11,10 +11,11 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, WriteSlice};
 use crate::format::{
-    ENTRY_HEADER_LEN, Footer, GRANULE, KILL_LEN, Kill, Layout, LogKind, Seed, Sequence, round_up,
+    ENTRY_HEADER_LEN, Footer, GRANULE, Layout, LogKind, Seed, Sequence, TOMBSTONE_LEN, Tombstone,
+    round_up,
 };
 use crate::store::log::placement;
-use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot};
+use crate::store::log::slot::{Slot, TOMBSTONES_PER_SLOT_MAX};
 use crate::store::log::write::SealedRegion;
 
 /// The region that takes tombstones.
@@ -25,7 +26,7 @@ struct Open {
     /// Where the next block begins.
     cursor: u64,
     /// Tombstones handed to the device.
-    written: Vec<Kill>,
+    written: Vec<Tombstone>,
     /// A write failed: the region takes no more.
     broken: bool,
 }
@@ -34,7 +35,7 @@ struct Open {
 pub struct PurgeLog {
     layout: Layout,
     open: Option<Open>,
-    queued: Vec<Kill>,
+    queued: Vec<Tombstone>,
 }
 
 /// Blocks for the device.
@@ -85,9 +86,12 @@ impl PurgeLog {
     ///
     /// # Panics
     /// Panics if there is no room for them.
-    pub fn queue(&mut self, kills: &[Kill]) {
-        assert!(self.has_room(kills.len()), "room for tombstones is made before they are queued");
-        self.queued.extend_from_slice(kills);
+    pub fn queue(&mut self, tombstones: &[Tombstone]) {
+        assert!(
+            self.has_room(tombstones.len()),
+            "room for tombstones is made before they are queued"
+        );
+        self.queued.extend_from_slice(tombstones);
     }
 
     /// Whether any tombstone waits.
@@ -103,11 +107,12 @@ impl PurgeLog {
         let end = ranges.last().map_or(start, |(_, range)| range.end);
         open.cursor = round_up(end, u64::from(self.layout.alignment));
         let mut buf = AlignedBuf::zeroed(index(open.cursor - start), memory_alignment);
-        for (kills, range) in ranges {
-            let kills = &self.queued[kills];
-            let encoded = Slot::encode_kills(kills);
-            let slot = Slot::of_kills(&encoded, now);
-            let last = kills.iter().map(|kill| kill.sequence).max().unwrap_or_default();
+        for (tombstones, range) in ranges {
+            let tombstones = &self.queued[tombstones];
+            let encoded = Slot::encode_tombstones(tombstones);
+            let slot = Slot::of_tombstones(&encoded, now);
+            let last =
+                tombstones.iter().map(|tombstone| tombstone.sequence).max().unwrap_or_default();
             let target = &mut buf[index(range.start - start)..index(range.end - start)];
             slot.write_into(target, &slot.header(last, false), open.seed, range.start);
         }
@@ -120,7 +125,7 @@ impl PurgeLog {
     pub fn end(&mut self, stamp: Timestamp) -> Option<SealedRegion> {
         assert!(self.queued.is_empty(), "what waits is taken first");
         let Open { region, generation, seed, written, .. } = self.open.take()?;
-        let footer = Footer { records: Vec::new(), kills: written };
+        let footer = Footer { records: Vec::new(), tombstones: written };
         let log = LogKind::Purges;
         Some(SealedRegion { region, generation, log, seed, footer, stamp })
     }
@@ -140,9 +145,9 @@ fn slots_of(
     granule: u32,
 ) -> impl Iterator<Item = (Range<usize>, Range<u64>)> {
     let mut at = cursor;
-    (0..count).step_by(KILLS_PER_SLOT_MAX).map(move |first| {
-        let last = count.min(first + KILLS_PER_SLOT_MAX);
-        let len = round_up((ENTRY_HEADER_LEN + (last - first) * KILL_LEN) as u64, GRANULE);
+    (0..count).step_by(TOMBSTONES_PER_SLOT_MAX).map(move |first| {
+        let last = count.min(first + TOMBSTONES_PER_SLOT_MAX);
+        let len = round_up((ENTRY_HEADER_LEN + (last - first) * TOMBSTONE_LEN) as u64, GRANULE);
         let start = placement::place(at, len, granule);
         at = start + len;
         (first..last, start..at)
@@ -168,8 +173,8 @@ mod tests {
     };
     const SEED: Seed = Seed(5);
 
-    fn kills(from: u64, count: u64) -> Vec<Kill> {
-        (from..from + count).map(|n| Kill { key_hash: n, sequence: Sequence(n) }).collect()
+    fn tombstones(from: u64, count: u64) -> Vec<Tombstone> {
+        (from..from + count).map(|n| Tombstone { key_hash: n, sequence: Sequence(n) }).collect()
     }
 
     fn begun() -> PurgeLog {
@@ -182,8 +187,8 @@ mod tests {
     #[test]
     fn what_is_queued_is_found_in_the_blocks_of_its_group_commit() {
         let mut log = begun();
-        log.queue(&kills(10, 1200));
-        log.queue(&kills(5000, 1));
+        log.queue(&tombstones(10, 1200));
+        log.queue(&tombstones(5000, 1));
         let blocks = log.take_blocks(4096, Timestamp(9)).unwrap();
         assert_eq!((blocks.region, blocks.offset), (3, 4096));
         assert!(!log.is_waiting() && log.take_blocks(4096, Timestamp(9)).is_none());
@@ -196,17 +201,17 @@ mod tests {
                 at += 16;
                 continue;
             };
-            found.extend(Kill::decode_all(&bytes[at..][header.metadata_range()]));
+            found.extend(Tombstone::decode_all(&bytes[at..][header.metadata_range()]));
             at += header.slot_len();
         }
-        let mut expected = kills(10, 1200);
-        expected.extend(kills(5000, 1));
+        let mut expected = tombstones(10, 1200);
+        expected.extend(tombstones(5000, 1));
         assert!(found == expected);
-        log.queue(&kills(6000, 1));
+        log.queue(&tombstones(6000, 1));
         let next = log.take_blocks(4096, Timestamp(9)).unwrap();
         assert_eq!(next.offset, 4096 + bytes.len() as u64);
-        expected.extend(kills(6000, 1));
-        assert!(log.end(Timestamp(9)).unwrap().footer.kills == expected);
+        expected.extend(tombstones(6000, 1));
+        assert!(log.end(Timestamp(9)).unwrap().footer.tombstones == expected);
         assert!(!log.has_room(1));
     }
 
@@ -216,7 +221,7 @@ mod tests {
             let mut log = begun();
             let (mut total, mut left) = (0, LAYOUT.region_size);
             while log.has_room(each) {
-                log.queue(&kills(100, each as u64));
+                log.queue(&tombstones(100, each as u64));
                 let blocks = log.take_blocks(4096, Timestamp(9)).unwrap();
                 total += each;
                 let end = blocks.offset + blocks.slice.bytes().len() as u64;
@@ -226,7 +231,7 @@ mod tests {
             }
             // Less than one more commit: its tombstones in slots and in the footer, each rounded up to
             // blocks.
-            let next = 2 * each * KILL_LEN + 3 * LAYOUT.alignment as usize;
+            let next = 2 * each * TOMBSTONE_LEN + 3 * LAYOUT.alignment as usize;
             assert!(left < next as u64, "{total} by {each}, {left} bytes left");
         }
     }

@@ -34,9 +34,9 @@ impl Log {
     }
 
     pub(super) fn fits(&self, open: &OpenRegion, slot: SlotSize, offset: u64) -> bool {
-        let kills = open.footer.kills.len() + slot.tombstones;
+        let tombstones = open.footer.tombstones.len() + slot.tombstones;
         let alignment = self.layout.alignment;
-        let footer = Footer::len_for(open.footer.records.len() + 1, kills, alignment);
+        let footer = Footer::len_for(open.footer.records.len() + 1, tombstones, alignment);
         round_up(offset + slot.len, u64::from(alignment)) + footer <= self.layout.region_size
     }
 

@@ -15,7 +15,7 @@ impl Log {
     pub(super) fn begin_region(&mut self, log: LogKind, now: Timestamp) -> Option<(u32, Sequence)> {
         let region = self.free.pop_front()?;
         let generation = self.draw();
-        self.regions.begin_life(region, generation, RegionState::Open);
+        self.regions.begin_generation(region, generation, RegionState::Open);
         self.regions.on_device(region).set_log(log, generation);
         let region_use = RegionUse::Log;
         let header = RegionHeader { generation, region_use, stamp: now, touched: false, log };
@@ -55,7 +55,7 @@ impl Log {
         footer: Footer,
         stamp: Timestamp,
     ) {
-        let seed = self.regions.seed_of(self.regions.life_of(region, generation));
+        let seed = self.regions.seed_of(self.regions.generation_at(region, generation));
         let log = self.regions.on_device(region).log();
         self.chunks.push_footer(SealedRegion { region, generation, log, seed, footer, stamp });
     }

@@ -1,8 +1,8 @@
 //! A slot to be written: its parts and their checksums, computed before any lock is taken.
 
 use crate::format::{
-    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, KILL_LEN, Kill, Kind, ObjectHead, Seed,
-    Sequence, SliceKey, body_checksums, round_up,
+    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, ObjectHead, Seed, Sequence, SliceKey,
+    TOMBSTONE_LEN, Tombstone, body_checksums, round_up,
 };
 use crate::store::log::chunks::COPY_LEN_MAX;
 use crate::store::mutation::request::Lifetime;
@@ -34,24 +34,24 @@ impl<'a> Slot<'a> {
         Slot { kind, key, metadata, body, check, meta_checksum: hasher.finalize(), lifetime }
     }
 
-    /// A slot of tombstones, encoded by [`Slot::encode_kills`].
-    pub fn of_kills(encoded: &'a [u8], stored_at: crate::clock::Timestamp) -> Slot<'a> {
+    /// A slot of tombstones, encoded by [`Slot::encode_tombstones`].
+    pub fn of_tombstones(encoded: &'a [u8], stored_at: crate::clock::Timestamp) -> Slot<'a> {
         let lifetime = Lifetime { stored_at, fresh_until: stored_at, keep_until: stored_at };
-        Slot::new(Kind::Kills, &[], (encoded, &[]), lifetime)
+        Slot::new(Kind::Tombstones, &[], (encoded, &[]), lifetime)
     }
 
     /// Encodes tombstones as the metadata of a slot.
-    pub fn encode_kills(kills: &[Kill]) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(kills.len() * KILL_LEN);
-        for kill in kills {
-            kill.encode_into(&mut encoded);
+    pub fn encode_tombstones(tombstones: &[Tombstone]) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(tombstones.len() * TOMBSTONE_LEN);
+        for tombstone in tombstones {
+            tombstone.encode_into(&mut encoded);
         }
         encoded
     }
 
     /// The room that it takes in a region.
     pub fn size(&self) -> SlotSize {
-        SlotSize { len: self.len(), tombstones: self.kill_count() }
+        SlotSize { len: self.len(), tombstones: self.tombstone_count() }
     }
 
     /// Length in bytes, padded to the granule.
@@ -89,8 +89,8 @@ impl<'a> Slot<'a> {
     }
 
     /// Number of tombstones it holds.
-    pub fn kill_count(&self) -> usize {
-        if self.kind == Kind::Kills { self.metadata.len() / KILL_LEN } else { 0 }
+    pub fn tombstone_count(&self) -> usize {
+        if self.kind == Kind::Tombstones { self.metadata.len() / TOMBSTONE_LEN } else { 0 }
     }
 
     /// The metadata; in a slot of tombstones they are encoded here.
@@ -145,11 +145,11 @@ pub struct SlotSize {
 impl SlotSize {
     /// Size of a slot of `count` tombstones.
     pub fn of_tombstones(count: usize) -> SlotSize {
-        let len = round_up((ENTRY_HEADER_LEN + count * KILL_LEN) as u64, GRANULE);
+        let len = round_up((ENTRY_HEADER_LEN + count * TOMBSTONE_LEN) as u64, GRANULE);
         SlotSize { len, tombstones: count }
     }
 }
 
 /// Most tombstones in one slot: it is copied under the append lock.
-pub const KILLS_PER_SLOT_MAX: usize = 500;
-const _: () = assert!(KILLS_PER_SLOT_MAX * KILL_LEN + ENTRY_HEADER_LEN < COPY_LEN_MAX);
+pub const TOMBSTONES_PER_SLOT_MAX: usize = 500;
+const _: () = assert!(TOMBSTONES_PER_SLOT_MAX * TOMBSTONE_LEN + ENTRY_HEADER_LEN < COPY_LEN_MAX);

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use crate::clock::{TimePair, Timestamp};
-use crate::format::{Features, Kill, Layout, SUPERBLOCK_SPACE, Secret, Sequence, Superblock, Uuid};
+use crate::format::{
+    Features, Layout, SUPERBLOCK_SPACE, Secret, Sequence, Superblock, Tombstone, Uuid,
+};
 use crate::store::log::appender::Appender;
 use crate::store::log::core::{Incomplete, Log};
-use crate::store::log::removals::Tombstone;
+use crate::store::log::removals::OwedTombstone;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::slot::Slot;
 use crate::store::place::DeviceNumber;
@@ -48,8 +50,8 @@ fn write_superblock(log: &mut Log) -> bool {
 
 /// Reclaim opens a region.
 fn open_region(log: &mut Log) {
-    let encoded = Slot::encode_kills(&[]);
-    log.reserve(Slot::of_kills(&encoded, NOW).size(), Appender::Reclaim, NOW).unwrap();
+    let encoded = Slot::encode_tombstones(&[]);
+    log.reserve(Slot::of_tombstones(&encoded, NOW).size(), Appender::Reclaim, NOW).unwrap();
 }
 
 /// The next epoch is due and becomes durable; true if it begins at once.
@@ -104,9 +106,13 @@ fn an_epoch_begins_at_once_where_a_region_is_free() {
 #[test]
 fn a_removal_that_waits_is_written_with_the_sequence_of_the_removal() {
     let mut log = log(8);
-    let kill = Kill { key_hash: 5, sequence: log.draw() };
-    assert!(log.removal_waits(Tombstone { kill, asked: true }));
+    let tombstone = Tombstone { key_hash: 5, sequence: log.draw() };
+    assert!(log.removal_waits(OwedTombstone { tombstone, for_purge: true }));
     let newer = log.draw();
     assert!(!log.record_removals(NOW), "none waits any more");
-    assert_eq!(log.open.as_ref().unwrap().footer.kills, [kill], "not of {newer:?} or later");
+    assert_eq!(
+        log.open.as_ref().unwrap().footer.tombstones,
+        [tombstone],
+        "not of {newer:?} or later"
+    );
 }

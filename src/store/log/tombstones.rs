@@ -2,13 +2,13 @@
 //! `removals` remembers which there are.
 
 use crate::clock::Timestamp;
-use crate::format::{Kill, LogKind, Sequence};
+use crate::format::{LogKind, Sequence, Tombstone};
 use crate::planted::{self, Bug};
 use crate::store::log::append::Reservation;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
-use crate::store::log::removals::{Removal, Tombstone};
-use crate::store::log::slot::{KILLS_PER_SLOT_MAX, Slot, SlotSize};
+use crate::store::log::removals::{OwedTombstone, Removal};
+use crate::store::log::slot::{Slot, SlotSize, TOMBSTONES_PER_SLOT_MAX};
 use crate::store::log::write::Ticket;
 
 /// Slots of tombstones appended in one go, under the append lock: some ten microseconds.
@@ -17,13 +17,13 @@ const SLOTS_AT_ONCE: usize = 4;
 impl Log {
     /// Draws a tombstone that kills all present versions of a key hash and none that comes later. Needs
     /// no epoch. Call it before anything newer of the key can be published.
-    pub fn draw_tombstone(&mut self, key_hash: u64) -> Kill {
+    pub fn draw_tombstone(&mut self, key_hash: u64) -> Tombstone {
         let sequence = match self.check_epoch(Appender::Removal) {
             Ok(()) => self.draw(),
             // Later versions are of the next epoch, whose first sequence is given to nothing else.
             Err(_) => Sequence::first_of(self.coming_epoch()),
         };
-        Kill { key_hash, sequence }
+        Tombstone { key_hash, sequence }
     }
 
     /// Appends a tombstone; if `asked`, to the log of purges too. Gives the ticket with which it is
@@ -33,13 +33,13 @@ impl Log {
     /// There is no room right now.
     pub fn append_tombstone(
         &mut self,
-        tombstone: Tombstone,
+        owed: OwedTombstone,
         now: Timestamp,
     ) -> Result<Ticket, NoRoom> {
-        self.append_tombstones(&[tombstone], now)
+        self.append_tombstones(&[owed], now)
     }
 
-    /// Reserves room for a slot of `count` tombstones, at most [`KILLS_PER_SLOT_MAX`].
+    /// Reserves room for a slot of `count` tombstones, at most [`TOMBSTONES_PER_SLOT_MAX`].
     ///
     /// # Errors
     /// There is no room for `appender` right now.
@@ -53,10 +53,15 @@ impl Log {
     }
 
     /// Fills a reserved slot with its tombstones; gives its ticket.
-    pub fn fill_tombstones(&mut self, at: Reservation, kills: &[Kill], now: Timestamp) -> Ticket {
-        let encoded = Slot::encode_kills(kills);
-        let slot = Slot::of_kills(&encoded, now);
-        let last = kills.iter().map(|kill| kill.sequence).max().unwrap_or_default();
+    pub fn fill_tombstones(
+        &mut self,
+        at: Reservation,
+        tombstones: &[Tombstone],
+        now: Timestamp,
+    ) -> Ticket {
+        let encoded = Slot::encode_tombstones(tombstones);
+        let slot = Slot::of_tombstones(&encoded, now);
+        let last = tombstones.iter().map(|tombstone| tombstone.sequence).max().unwrap_or_default();
         let (ticket, unfilled) = self.append(at, &slot, 0, (last, false));
         assert!(unfilled.is_none(), "a slot of tombstones is short");
         ticket
@@ -64,33 +69,33 @@ impl Log {
 
     fn append_tombstones(
         &mut self,
-        tombstones: &[Tombstone],
+        all_owed: &[OwedTombstone],
         now: Timestamp,
     ) -> Result<Ticket, NoRoom> {
-        let kills: Vec<Kill> = tombstones.iter().map(|tombstone| tombstone.kill).collect();
+        let tombstones: Vec<Tombstone> = all_owed.iter().map(|owed| owed.tombstone).collect();
         let in_two_logs =
-            |tombstone: &&Tombstone| tombstone.asked && !planted::is(Bug::PurgeInOneRegion);
-        let purges = tombstones.iter().filter(in_two_logs);
-        let purges: Vec<Kill> = purges.map(|tombstone| tombstone.kill).collect();
-        let at = self.reserve_tombstones(kills.len(), Appender::Removal, now)?;
+            |owed: &&OwedTombstone| owed.for_purge && !planted::is(Bug::PurgeInOneRegion);
+        let purges = all_owed.iter().filter(in_two_logs);
+        let purges: Vec<Tombstone> = purges.map(|owed| owed.tombstone).collect();
+        let at = self.reserve_tombstones(tombstones.len(), Appender::Removal, now)?;
         if !purges.is_empty() {
             // After the first copy, whose reservation may hand what waits to the device.
             self.reserve_purges(purges.len(), Appender::Removal, now)?;
         }
-        let mut ticket = self.fill_tombstones(at, &kills, now);
+        let mut ticket = self.fill_tombstones(at, &tombstones, now);
         if !purges.is_empty() {
             ticket = self.append_purges(&purges);
         }
-        for tombstone in tombstones {
-            self.removals.log(*tombstone, ticket);
+        for owed in all_owed {
+            self.removals.log(*owed, ticket);
         }
         Ok(ticket)
     }
 
     /// Notes a key without an index entry whose tombstone could not be appended. False if it is not
     /// remembered, because too many wait.
-    pub fn removal_waits(&mut self, tombstone: Tombstone) -> bool {
-        let is_remembered = self.removals.wait(tombstone);
+    pub fn removal_waits(&mut self, owed: OwedTombstone) -> bool {
+        let is_remembered = self.removals.wait(owed);
         if !is_remembered {
             // Nobody remembers which region may hold older versions.
             self.note_all_unindexed();
@@ -99,8 +104,8 @@ impl Log {
     }
 
     /// Notes that a tombstone that no caller waits for was appended with this ticket.
-    pub fn removal_logged(&mut self, kill: Kill, ticket: Ticket) {
-        self.removals.log(Tombstone { kill, asked: false }, ticket);
+    pub fn removal_logged(&mut self, tombstone: Tombstone, ticket: Ticket) {
+        self.removals.log(OwedTombstone { tombstone, for_purge: false }, ticket);
     }
 
     /// All appends up to this ticket are durable.
@@ -123,27 +128,27 @@ impl Log {
     pub fn removals_owed(&self) -> usize {
         match self.has_epoch() {
             true => self.removals.waiting_count(),
-            false => self.removals.asked_count(),
+            false => self.removals.purge_count(),
         }
     }
 
     /// Whether a purge waits for the first epoch of this start.
     pub fn is_epoch_wanted(&self) -> bool {
-        !self.has_epoch() && self.removals.asked_count() > 0
+        !self.has_epoch() && self.removals.purge_count() > 0
     }
 
     /// Appends the waiting tombstone of a key hash, if there is one and room for it.
     pub fn record_removal(&mut self, key_hash: u64, now: Timestamp) {
-        if let Some(tombstone) = self.removals.waiting(key_hash) {
+        if let Some(owed) = self.removals.waiting(key_hash) {
             // Without room it keeps waiting.
-            let _ = self.append_tombstones(&[tombstone], now);
+            let _ = self.append_tombstones(&[owed], now);
         }
     }
 
     /// Appends some waiting tombstones; true if there are more, and room for them.
     pub fn record_removals(&mut self, now: Timestamp) -> bool {
         for _ in 0..SLOTS_AT_ONCE {
-            let waiting: Vec<_> = self.removals.next_waiting(KILLS_PER_SLOT_MAX).collect();
+            let waiting: Vec<_> = self.removals.next_waiting(TOMBSTONES_PER_SLOT_MAX).collect();
             if waiting.is_empty() || self.append_tombstones(&waiting, now).is_err() {
                 return false;
             }
@@ -170,18 +175,18 @@ impl Log {
         }
         self.seal_purges(now);
         let (region, generation) = self.begin_region(LogKind::Purges, now).ok_or(NoRoom::Purges)?;
-        let seed = self.regions.seed_of(self.regions.life_of(region, generation));
+        let seed = self.regions.seed_of(self.regions.generation_at(region, generation));
         self.purges.begin(region, generation, seed);
         Ok(())
     }
 
     /// Writes tombstones, for which room was reserved, to the log of purges with the next group commit;
     /// gives the ticket with which they are durable.
-    pub fn append_purges(&mut self, kills: &[Kill]) -> Ticket {
-        self.purges.queue(kills);
+    pub fn append_purges(&mut self, tombstones: &[Tombstone]) -> Ticket {
+        self.purges.queue(tombstones);
         if let Some(region) = self.purges.region() {
             let row = self.regions.on_device(region);
-            row.add_kills(kills.len());
+            row.add_tombstones(tombstones.len());
             row.raise_purges_end(self.sequences.next().unwrap_or(Sequence(u64::MAX)));
         }
         self.appended += 1;

@@ -111,14 +111,14 @@ impl Store {
 
     /// Copies whole chunks of a body out of the memory of the log.
     fn copy_from_log(&self, let_go: &Entry, chunks: &Range<usize>) -> FromLog {
-        let (life, offset) = let_go.place().split(&self.shared.layout);
+        let (generation, offset) = let_go.place().split(&self.shared.layout);
         let in_slot = let_go.range_in_slot(chunks);
         let mut log = self.shared.log.lock();
         // Under the append lock, under which regions begin the lives that they are written in.
-        if !self.shared.catalog.regions.is_in(life) {
+        if !self.shared.catalog.regions.is_in(generation) {
             return FromLog::Elsewhere;
         }
-        match log.in_memory(life.region(), offset + in_slot.start..offset + in_slot.end) {
+        match log.in_memory(generation.region(), offset + in_slot.start..offset + in_slot.end) {
             InMemory::Bytes(bytes) => FromLog::Bytes(Bytes::copy_from_slice(bytes)),
             InMemory::Shared(bytes) => {
                 drop(log);
@@ -131,7 +131,7 @@ impl Store {
 
     /// Reads whole chunks of a body from the device, twice if in doubt. A damaged entry goes.
     async fn read_chunks(&self, let_go: &Entry, chunks: &Range<usize>) -> Option<Bytes> {
-        let (life, offset) = let_go.place().split(&self.shared.layout);
+        let (generation, offset) = let_go.place().split(&self.shared.layout);
         let in_slot = let_go.range_in_slot(chunks);
         let alignment = u64::from(self.shared.layout.alignment);
         let start = (offset + in_slot.start) / alignment * alignment;
@@ -139,11 +139,12 @@ impl Store {
         let skip = usize::try_from(offset + in_slot.start - start).unwrap_or(usize::MAX);
         let believes_all = planted::is(Bug::RereadWhateverIsThere);
         for _ in 0..2 {
-            if !self.shared.catalog.regions.is_in(life) && !believes_all {
+            if !self.shared.catalog.regions.is_in(generation) && !believes_all {
                 return None;
             }
             let _turn = self.turn_to_read(end - start).await;
-            let Ok(read) = self.read_region(life.region(), start..end, Extent::DirectAnswer).await
+            let Ok(read) =
+                self.read_region(generation.region(), start..end, Extent::DirectAnswer).await
             else {
                 count(&self.shared.counters.read_errors);
                 return None;
@@ -151,7 +152,7 @@ impl Store {
             let found = skip..skip + chunks.len();
             let is_sound = let_go.are_chunks(&read[found.clone()], chunks.start / BODY_CHUNK)
                 || planted::is(Bug::SkipBodyChecksum);
-            if believes_all || (is_sound && self.shared.catalog.regions.is_in(life)) {
+            if believes_all || (is_sound && self.shared.catalog.regions.is_in(generation)) {
                 let is_small = found.len() < read.len() / 4 * 3;
                 return Some(match is_small {
                     true => Bytes::copy_from_slice(&read[found]),
@@ -159,7 +160,7 @@ impl Store {
                 });
             }
         }
-        if self.shared.catalog.regions.is_in(life) {
+        if self.shared.catalog.regions.is_in(generation) {
             let key_hash = self.hash_of(let_go.kind(), let_go.key());
             if let Some(candidate) = self.candidate_at(key_hash, let_go.place()) {
                 self.drop_damaged(key_hash, candidate);

@@ -13,7 +13,7 @@ use crate::planted::{self, Bug};
 use crate::store::counters::count;
 use crate::store::entries::{Candidate, Tier};
 use crate::store::entry::{Entry, SlotBytes};
-use crate::store::index::word::SizeClass;
+use crate::store::index::index_entry::SizeClass;
 use crate::store::log::chunks::InMemory;
 use crate::store::log::placement::{PAGE, SMALL_SLOT_MAX};
 use crate::store::lookup::budget::UNSHARED_LEN_MAX;
@@ -172,8 +172,8 @@ impl Store {
         candidate: Candidate,
         extent: Extent,
     ) -> Loaded {
-        let (life, offset) = candidate.place().split(&self.shared.layout);
-        let Some(row) = self.shared.catalog.regions.get(life.region()) else {
+        let (generation, offset) = candidate.place().split(&self.shared.layout);
+        let Some(row) = self.shared.catalog.regions.get(generation.region()) else {
             return Loaded::Damaged;
         };
         let adaptive = extent == Extent::Answer && self.shared.device.info().adaptive;
@@ -182,15 +182,16 @@ impl Store {
         let first = if by_cache { Extent::Answer } else { extent.direct() };
         let mut loaded = self.load_from_device(candidate, first).await;
         if by_cache && matches!(loaded, Loaded::Damaged | Loaded::Unreadable) {
-            self.distrust(candidate, life.region(), offset);
+            self.distrust(candidate, generation.region(), offset);
             loaded = Loaded::Damaged;
         }
-        if matches!(loaded, Loaded::Damaged) && self.shared.catalog.regions.is_in(life) {
+        if matches!(loaded, Loaded::Damaged) && self.shared.catalog.regions.is_in(generation) {
             // A transfer can go wrong once; the second result counts.
             loaded = self.load_from_device(candidate, extent.direct()).await;
         }
-        let same_life = self.shared.catalog.regions.is_in(life) && row.state() != RegionState::Free;
-        if !same_life && !planted::is(Bug::SkipGenerationCheck) {
+        let same_generation =
+            self.shared.catalog.regions.is_in(generation) && row.state() != RegionState::Free;
+        if !same_generation && !planted::is(Bug::SkipGenerationCheck) {
             return Loaded::Moved;
         }
         loaded
@@ -198,11 +199,11 @@ impl Store {
 
     /// Copies an entry out of the write buffer.
     pub(in crate::store) fn load_from_log(&self, place: Place) -> FromLog {
-        let (life, offset) = place.split(&self.shared.layout);
-        let (region, seed) = (life.region(), self.shared.catalog.regions.seed_of(life));
+        let (generation, offset) = place.split(&self.shared.layout);
+        let (region, seed) = (generation.region(), self.shared.catalog.regions.seed_of(generation));
         let mut log = self.shared.log.lock();
         // The append lock is held, under which regions are opened.
-        if !self.shared.catalog.regions.is_in(life) {
+        if !self.shared.catalog.regions.is_in(generation) {
             return FromLog::Moved;
         }
         let header = match log.in_memory(region, offset..offset + ENTRY_HEADER_LEN as u64) {
@@ -228,12 +229,12 @@ impl Store {
         candidate: Candidate,
         extent: Extent,
     ) -> Loaded {
-        let (life, offset) = candidate.place().split(&self.shared.layout);
+        let (generation, offset) = candidate.place().split(&self.shared.layout);
         let within = self.read_range(candidate.class(), offset, extent);
         // Held until the caller has the entry, so that it can decide without waiting what to keep of
         // it.
         let _turn = self.turn_to_read(within.end - within.start).await;
-        match self.read_region(life.region(), within.clone(), extent).await {
+        match self.read_region(generation.region(), within.clone(), extent).await {
             Err(error) => {
                 count(&self.shared.counters.read_errors);
                 match error.source.kind() {
@@ -243,7 +244,7 @@ impl Store {
             }
             Ok(bytes) => {
                 let skip = usize::try_from(offset - within.start).unwrap_or(usize::MAX);
-                let seed = self.shared.catalog.regions.seed_of(life);
+                let seed = self.shared.catalog.regions.seed_of(generation);
                 match verified((bytes, skip), candidate.place(), (seed, offset), extent) {
                     Some(entry) => Loaded::Entry(entry, Tier::Disk),
                     None => Loaded::Damaged,

@@ -48,7 +48,7 @@ impl Store {
         let key_hash = sought.hash();
         for _ in 0..ATTEMPTS_MAX {
             let mut moved = false;
-            let unseen = self.killed_unseen(key_hash);
+            let unseen = self.dead_unseen(key_hash);
             let mut candidates = self.candidates(key_hash);
             if !self.is_recovered() {
                 candidates.retain(|found| self.is_visible(found.place()));
@@ -62,7 +62,7 @@ impl Store {
                 };
                 match loaded {
                     Loaded::Entry(entry, tier) if sought.is_of(&entry) => {
-                        if unseen.kills(&entry) || self.was_killed_unseen(key_hash, &entry) {
+                        if unseen.covers(&entry) || self.is_dead_unseen(key_hash, &entry) {
                             continue;
                         }
                         // In this order: once the age is known, so is the time learnt with it.

@@ -1,4 +1,4 @@
-//! Before the first change of a life: the next epoch is made durable. Owns who waits for it; what
+//! Before the first change of a run: the next epoch is made durable. Owns who waits for it; what
 //! it is for, rule 5 says.
 
 use std::sync::atomic::Ordering;

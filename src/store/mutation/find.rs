@@ -121,7 +121,7 @@ impl Store {
     ) -> Found {
         let key_hash = sought.hash();
         'again: loop {
-            let unseen = self.killed_unseen(key_hash);
+            let unseen = self.dead_unseen(key_hash);
             let mut candidates = self.candidates(key_hash);
             let mut found = Found {
                 places: candidates.iter().map(Candidate::place).collect(),
@@ -146,7 +146,7 @@ impl Store {
                 };
                 match loaded {
                     Loaded::Entry(entry, tier) if sought.is_of(&entry) => {
-                        if unseen.kills(&entry) || self.was_killed_unseen(key_hash, &entry) {
+                        if unseen.covers(&entry) || self.is_dead_unseen(key_hash, &entry) {
                             found.dead.push(entry.place());
                             continue;
                         }

@@ -1,12 +1,12 @@
 //! Makes changes by clients visible: values, heads, and entries in RAM only. Owns what is verified and
 //! displaced with each; callers find the present entry and wait.
 
-use crate::format::{Kill, Sequence};
+use crate::format::{Sequence, Tombstone};
 use crate::planted::{self, Bug};
 use crate::store::catalog::Bucket;
 use crate::store::entries::Tier;
 use crate::store::entry::{Entry, SlotBytes};
-use crate::store::index::word::SizeClass;
+use crate::store::index::index_entry::SizeClass;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
 use crate::store::log::slot::Slot;
@@ -101,7 +101,7 @@ impl Store {
         );
         let Some((sequence, lost)) = changed else { return Ok(Attempt::Changed) };
         let ticket = match tombstone_at {
-            Some(at) => transaction.append_tombstone(at, Kill { key_hash, sequence }),
+            Some(at) => transaction.append_tombstone(at, Tombstone { key_hash, sequence }),
             None => 0,
         };
         transaction.finish();

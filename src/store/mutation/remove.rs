@@ -12,7 +12,7 @@ use crate::planted::{self, Bug};
 use crate::store::catalog::Bucket;
 use crate::store::index::unverified::LOOKS_MAX;
 use crate::store::log::core::Log;
-use crate::store::log::removals::{Removal, Tombstone};
+use crate::store::log::removals::{OwedTombstone, Removal};
 use crate::store::log::write::Ticket;
 use crate::store::mutation::find::{Deadline, Found};
 use crate::store::mutation::request::{Lifetime, StoreError};
@@ -21,7 +21,7 @@ use crate::store::place::Place;
 use crate::store::shared::{PURGE_WAIT_MAX, REMOVAL_LOOK_MAX, Store};
 use crate::store::transaction::{TakenOut, Transaction};
 
-/// A key has no word, as seen at one moment.
+/// A key has no index entry, as seen at one moment.
 struct Absence {
     /// What removed it is durable with this ticket.
     appended: Ticket,
@@ -49,12 +49,12 @@ struct Unseen<'a> {
     store: &'a Store,
     key: &'a [u8],
     key_hash: u64,
-    asked: bool,
+    for_purge: bool,
 }
 
 impl Drop for Unseen<'_> {
     fn drop(&mut self) {
-        self.store.remove_unseen(self.key, self.key_hash, self.asked);
+        self.store.remove_unseen(self.key, self.key_hash, self.for_purge);
     }
 }
 
@@ -84,8 +84,8 @@ impl Store {
         if purge {
             self.shared.fills.purge(key_hash);
         }
-        let unseen = Unseen { store: self, key, key_hash, asked: purge };
-        self.words_complete(purge).await?;
+        let unseen = Unseen { store: self, key, key_hash, for_purge: purge };
+        self.snapshot_known(purge).await?;
         let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
         let (found, taken) = loop {
             let found = self.find_by(key, key_hash, &mut deadline).await;
@@ -116,8 +116,8 @@ impl Store {
         key: &[u8],
     ) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
-        let unseen = Unseen { store: self, key, key_hash, asked: true };
-        self.words_complete(true).await?;
+        let unseen = Unseen { store: self, key, key_hash, for_purge: true };
+        self.snapshot_known(true).await?;
         let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
         let (found, taken) = loop {
             let found = self.find_by(key, key_hash, &mut deadline).await;
@@ -139,9 +139,9 @@ impl Store {
         Ok(live.map(|live| live.lifetime))
     }
 
-    /// Waits until the snapshot of the index is read: its words would come after a removal. Who wants
+    /// Waits until the snapshot of the index is read: its index entries would come after a removal. Who wants
     /// no more than that the entry is gone does not wait.
-    async fn words_complete(&self, purge: bool) -> Result<(), StoreError> {
+    async fn snapshot_known(&self, purge: bool) -> Result<(), StoreError> {
         if self.shared.recovery.snapshot_settled.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -153,7 +153,7 @@ impl Store {
 
     /// Makes a key dead of which it is not known yet whether it has an entry. Where too many such are kept
     /// already, what may be its entry goes unread, and with it what only looks like it.
-    fn remove_unseen(&self, key: &[u8], key_hash: u64, asked: bool) {
+    fn remove_unseen(&self, key: &[u8], key_hash: u64, for_purge: bool) {
         let shared = &*self.shared;
         let mut transaction = Transaction::begin(self);
         if self.check_open(None).is_err() {
@@ -166,17 +166,19 @@ impl Store {
         shared.recovery.changed.note(key_hash);
         let mut taken_out: SmallVec<[Place; 2]> = SmallVec::new();
         let removed = |bucket: &mut Bucket<'_>, log: &mut Log| {
-            let kill = log.draw_tombstone(key_hash);
+            let tombstone = log.draw_tombstone(key_hash);
             if is_kept {
-                shared.dead.unverified.note(key_hash, kill.sequence);
+                shared.dead.unverified.note(key_hash, tombstone.sequence);
             } else {
-                bucket.each_candidate(|word| taken_out.push(self.place_of(bucket, word)));
+                bucket.each_candidate(|index_entry| {
+                    taken_out.push(self.place_of(bucket, index_entry))
+                });
                 self.take_out_unread(&taken_out, (bucket, log));
             }
-            kill
+            tombstone
         };
-        let Some(kill) = transaction.change(key_hash, |_| true, removed) else { return };
-        transaction.record(Tombstone { kill, asked });
+        let Some(tombstone) = transaction.change(key_hash, |_| true, removed) else { return };
+        transaction.record(OwedTombstone { tombstone, for_purge });
         shared.signals.wake_flusher.notify_one();
         for place in taken_out {
             shared.catalog.resident.remove(place);
@@ -184,7 +186,7 @@ impl Store {
         if is_kept {
             let mut unseen = shared.dead.removed_unseen.lock();
             if unseen.len() < UNSEEN_MAX {
-                unseen.push((key.into(), kill.sequence));
+                unseen.push((key.into(), tombstone.sequence));
             }
         }
     }
@@ -252,34 +254,34 @@ impl Store {
         &self,
         key_hash: u64,
         found: &Found,
-        asked: bool,
+        for_purge: bool,
     ) -> Result<Option<TakenOut>, StoreError> {
         let mut transaction = Transaction::begin(self);
         self.check_open(None)?;
         self.shared.recovery.changed.note(key_hash);
-        let kill = transaction.change(
+        let tombstone = transaction.change(
             key_hash,
             |bucket| self.is_unchanged(bucket, &found.places),
             |bucket, log| {
-                let kill = log.draw_tombstone(key_hash);
-                self.unlink(found, (key_hash, kill.sequence), (bucket, log));
-                kill
+                let tombstone = log.draw_tombstone(key_hash);
+                self.unlink(found, (key_hash, tombstone.sequence), (bucket, log));
+                tombstone
             },
         );
-        Ok(kill.map(|kill| transaction.record(Tombstone { kill, asked })))
+        Ok(tombstone.map(|tombstone| transaction.record(OwedTombstone { tombstone, for_purge })))
     }
 
     /// Waits until the removal of a key is durable.
     async fn settle_removal(&self, taken: TakenOut) -> Result<(), StoreError> {
-        let (tombstone, is_remembered) = match taken {
+        let (owed, is_remembered) = match taken {
             TakenOut::Logged(ticket) => return self.flush_through(ticket).await,
-            TakenOut::Unrecorded { tombstone, is_remembered } => (tombstone, is_remembered),
+            TakenOut::Unrecorded { owed, is_remembered } => (owed, is_remembered),
         };
         self.begin_mutation().await?;
         let mut patience = Patience::default();
         loop {
             let changed = self.shared.signals.changes.notified();
-            match self.advance_removal(tombstone, is_remembered) {
+            match self.advance_removal(owed, is_remembered) {
                 Removal::Logged(ticket) => return self.flush_through(ticket).await,
                 Removal::Done => return Ok(()),
                 Removal::Waiting if self.shared.durability.health.is_refusing() => {
@@ -298,12 +300,12 @@ impl Store {
     }
 
     /// Appends a tombstone if nobody did and that can be; tells where it is.
-    fn advance_removal(&self, tombstone: Tombstone, is_remembered: bool) -> Removal {
+    fn advance_removal(&self, owed: OwedTombstone, is_remembered: bool) -> Removal {
         let mut transaction = Transaction::begin(self);
         let log = transaction.log();
         let now = self.shared.clock.now();
         let may_append = !self.shared.durability.health.is_refusing();
-        let key_hash = tombstone.kill.key_hash;
+        let key_hash = owed.tombstone.key_hash;
         if may_append && is_remembered {
             log.record_removal(key_hash, now);
         }
@@ -311,7 +313,7 @@ impl Store {
             true => log.removal(key_hash),
             // Nobody else knows of it: only this attempt counts.
             false if may_append => {
-                log.append_tombstone(tombstone, now).map_or(Removal::Waiting, Removal::Logged)
+                log.append_tombstone(owed, now).map_or(Removal::Waiting, Removal::Logged)
             }
             false => Removal::Waiting,
         };
@@ -335,7 +337,7 @@ impl Store {
         absence.is_dated && self.is_durable(absence.appended)
     }
 
-    /// A key that has no word may have one again after a crash, as long as what removed it
+    /// A key that has no index entry may have one again after a crash, as long as what removed it
     /// (an expired overwrite, a tombstone) is not durable; and a key that expired, as long as the
     /// device knows of no time after its end: the clock may be set back before the next start. A
     /// purge waits for that.

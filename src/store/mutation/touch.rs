@@ -112,8 +112,8 @@ impl Store {
         turn: Option<&Turn>,
     ) -> Result<bool, StoreError> {
         let place = matched.place;
-        let (life, offset) = place.split(&self.shared.layout);
-        let region = life.region();
+        let (generation, offset) = place.split(&self.shared.layout);
+        let region = generation.region();
         if self.shared.catalog.regions.get(region).is_none() {
             return self.store_again(key, matched, lifetime).await;
         }
@@ -200,7 +200,7 @@ impl Store {
     }
 
     /// Rewrites the entry's header where it is, and its region's where that has to tell of it. The
-    /// region is pinned, so it stays in the life of the place.
+    /// region is pinned, so it stays in the generation of the place.
     async fn touch_on_device(
         &self,
         place: Place,
@@ -208,8 +208,8 @@ impl Store {
         mark_region: bool,
     ) -> Result<bool, StoreError> {
         let shared = &*self.shared;
-        let (life, offset) = place.split(&shared.layout);
-        let region = life.region();
+        let (generation, offset) = place.split(&shared.layout);
+        let region = generation.region();
         let start = shared.layout.region_offset(region);
         let row = shared.catalog.regions.on_device(region);
         if mark_region {
@@ -218,7 +218,7 @@ impl Store {
                 let Ok(mut header) = RegionHeader::decode(bytes, uuid, region) else {
                     return false;
                 };
-                if header.generation != life.generation() {
+                if header.generation != generation.sequence() {
                     return false;
                 }
                 header.touched = true;
@@ -230,7 +230,7 @@ impl Store {
             }
         }
         let at = start + offset;
-        let seed = shared.catalog.regions.seed_of(life);
+        let seed = shared.catalog.regions.seed_of(generation);
         let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
         Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
     }
@@ -249,8 +249,8 @@ impl Store {
         self.drop_lost(&lost);
     }
 
-    /// Which end the entry has, only the device knows now: a copy with the earlier one would have it taken out
-    /// of the index, and a purge would not find what the next start finds.
+    /// Which end the entry has, only the device knows now: a copy with the earlier one would have it
+    /// taken out of the index, and a purge would not find what the next start finds.
     fn after_failed_touch(&self, place: Place) {
         let row = self.shared.catalog.regions.on_device(place.region(&self.shared.layout));
         let _filling = self.shared.fill_lock(place).lock();

@@ -1,4 +1,5 @@
-//! Dropping of the slices of dead objects. Owns one bounded step of it; which ones wait for it, `large` knows.
+//! Dropping of the slices of dead objects. Owns one bounded step of it; which ones wait for it, `large`
+//! knows.
 
 use crate::format::{Kind, Sequence, SliceKey};
 use crate::store::lookup::load::{Extent, Loaded};

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::device::{AlignedBuf, WriteSlice};
-use crate::format::{Footer, FooterRecord, Kill, Kind, LogKind, RegionHeader, RegionUse};
+use crate::format::{Footer, FooterRecord, Kind, LogKind, RegionHeader, RegionUse, Tombstone};
 use crate::planted::{self, Bug};
 use crate::store::counters::{add, count};
 use crate::store::log::appender::{Appender, NoRoom};
-use crate::store::log::slot::KILLS_PER_SLOT_MAX;
+use crate::store::log::slot::TOMBSTONES_PER_SLOT_MAX;
 use crate::store::mutation::request::StoreError;
 use crate::store::place::Place;
 use crate::store::reclaim::reclaimer::Reclaimer;
@@ -44,7 +44,7 @@ impl Reclaimer {
         if let Err(error) = &freed {
             if row.generation() != generation {
                 // On the device it keeps its generation: tombstones for it are still needed.
-                self.store.shared.catalog.regions.begin_life(region, generation, state);
+                self.store.shared.catalog.regions.begin_generation(region, generation, state);
             }
             row.set_state(state);
             if is_of_device(error) {
@@ -69,13 +69,14 @@ impl Reclaimer {
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
         let contents = self.contents_to_empty(region).await?;
-        let kills: Vec<Kill> = contents.footer.all_kills().collect();
+        let tombstones: Vec<Tombstone> = contents.footer.all_tombstones().collect();
         // First: without room for the tombstones the region stays, and its entries are served.
-        let carried = self.carry_kills(region, &kills)?;
+        let carried = self.carry_tombstones(region, &tombstones)?;
         if !row.holds_purges() {
             shared.log.lock().begin_freeing();
         }
-        if (kills.len() as u64) < row.kills() && !shared.catalog.regions.is_oldest(region) {
+        if (tombstones.len() as u64) < row.tombstones() && !shared.catalog.regions.is_oldest(region)
+        {
             // Damage took some tombstones: older versions may turn up after the next start.
             shared.log.lock().note_all_unindexed();
         }
@@ -97,13 +98,13 @@ impl Reclaimer {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
-        let life = shared.catalog.regions.life(region);
+        let generation = shared.catalog.regions.generation_of(region);
         // A region that could not be read at the start may hold a newer version of an entry, or its
         // tombstone: re-inserted with a new sequence, the entry would hide those for good.
         let is_doubtful = shared.catalog.regions.unread_count() > 0
-            && life.generation().epoch() <= shared.recovery.opened_epoch;
+            && generation.sequence().epoch() <= shared.recovery.opened_epoch;
         let all_dead =
-            row.keep_until() <= shared.clock.now() || life.generation() < shared.purge_floor();
+            row.keep_until() <= shared.clock.now() || generation.sequence() < shared.purge_floor();
         let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let has_claims = row.claimed() > 0;
         let mut moved = false;
@@ -115,13 +116,14 @@ impl Reclaimer {
                 // A region may hold a million entries, and this thread may run the flusher too.
                 tokio::task::yield_now().await;
             }
-            let place = life.place(record.offset, &shared.layout);
-            let Some(word) = shared.catalog.lock(record.key_hash).get(place.location()) else {
+            let place = generation.place(record.offset, &shared.layout);
+            let Some(index_entry) = shared.catalog.lock(record.key_hash).get(place.location())
+            else {
                 continue;
             };
             // With a new sequence, an entry of unknown age would seem to be of this start.
             let may_stay = !all_dead && self.store.knows_age(row.generation());
-            let worth = may_stay && (keep_all || word.is_hit());
+            let worth = may_stay && (keep_all || index_entry.is_hit());
             if worth && is_doubtful {
                 count(&shared.counters.doubtful_evicted);
             }
@@ -129,7 +131,8 @@ impl Reclaimer {
             // If an object loses a slice or its head here, the rest of it is worthless.
             let worth = worth && !is_doubtful && (!is_claimed || victim.just_stored_stays);
             if (is_claimed && self.move_claimed(record, place, victim.just_stored_stays).await)
-                || (worth && self.reinsert(record, word, place, Reason::Worth).await == Moved::Yes)
+                || (worth
+                    && self.reinsert(record, index_entry, place, Reason::Worth).await == Moved::Yes)
             {
                 moved = true;
             } else {
@@ -186,24 +189,24 @@ impl Reclaimer {
                 tokio::task::yield_now().await;
             }
         }
-        assert_eq!(row.live(), 0, "no index word points into a region that is freed");
+        assert_eq!(row.live(), 0, "no index entry points into a region that is freed");
     }
 
     /// Copies the tombstones that may still be needed to the open region; true if there were any.
-    pub(in crate::store) fn carry_kills(
+    pub(in crate::store) fn carry_tombstones(
         &self,
         region: u32,
-        kills: &[Kill],
+        tombstones: &[Tombstone],
     ) -> Result<bool, StoreError> {
         let oldest = self.store.shared.catalog.regions.oldest_generation_but(region);
-        let oldest = oldest.filter(|_| !planted::is(Bug::DropKillRecords));
-        let needed: Vec<Kill> = kills
+        let oldest = oldest.filter(|_| !planted::is(Bug::DropTombstones));
+        let needed: Vec<Tombstone> = tombstones
             .iter()
-            .filter(|kill| oldest.is_some_and(|oldest| kill.sequence > oldest))
+            .filter(|tombstone| oldest.is_some_and(|oldest| tombstone.sequence > oldest))
             .copied()
             .collect();
         let in_purges = self.store.shared.catalog.regions.on_device(region).holds_purges();
-        for batch in needed.chunks(KILLS_PER_SLOT_MAX) {
+        for batch in needed.chunks(TOMBSTONES_PER_SLOT_MAX) {
             let now = self.store.shared.clock.now();
             let mut transaction = Transaction::begin(&self.store);
             let log = transaction.log();
@@ -217,7 +220,7 @@ impl Reclaimer {
             }
             transaction.finish();
         }
-        add(&self.store.shared.counters.kills_carried, needed.len() as u64);
+        add(&self.store.shared.counters.tombstones_carried, needed.len() as u64);
         Ok(!needed.is_empty())
     }
 
@@ -227,7 +230,7 @@ impl Reclaimer {
         let generation = shared.log.lock().draw();
         let row = shared.catalog.regions.on_device(region);
         // First in memory: readers with an old index entry look the key up again.
-        shared.catalog.regions.begin_life(region, generation, RegionState::Reclaiming);
+        shared.catalog.regions.begin_generation(region, generation, RegionState::Reclaiming);
         let header = RegionHeader {
             generation,
             region_use: RegionUse::Free,
@@ -297,7 +300,7 @@ pub(in crate::store) fn is_unreadable(error: &StoreError) -> bool {
 pub(in crate::store) fn no_room(why: NoRoom) -> StoreError {
     match why {
         NoRoom::Epoch => StoreError::Busy("no sequences until the next epoch is durable"),
-        _ => StoreError::Busy("no region for kill records"),
+        _ => StoreError::Busy("no region for tombstones"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which region of the log of purges is emptied, and when: each group commit takes at least a block, so
 //! these regions fill with little in them. Owns the choice; `reclaim` empties them like others.
 
-use crate::format::{KILL_LEN, Kill, Sequence};
+use crate::format::{Sequence, TOMBSTONE_LEN, Tombstone};
 use crate::store::mutation::request::StoreError;
 use crate::store::reclaim::freeing::pause;
 use crate::store::reclaim::reclaimer::Reclaimer;
@@ -13,7 +13,7 @@ use crate::store::region::state::RegionState;
 /// footer included.
 const NEEDED_SHARE: u64 = 4;
 /// Bytes that a tombstone takes, in a slot and in the footer.
-const KILL_SPACE: u64 = 2 * KILL_LEN as u64;
+const TOMBSTONE_SPACE: u64 = 2 * TOMBSTONE_LEN as u64;
 
 impl Reclaimer {
     /// Empties a region of the log of purges where that gives room; true if one was. When no region
@@ -39,8 +39,8 @@ impl Reclaimer {
         let regions = &self.store.shared.catalog.regions;
         let oldest = regions.oldest_generation().unwrap_or_default();
         let now = self.store.shared.clock.now();
-        let kills_max = self.store.shared.layout.region_size / NEEDED_SHARE / KILL_SPACE;
-        let kills_max = usize::try_from(kills_max).unwrap_or(usize::MAX - 1);
+        let tombstones_max = self.store.shared.layout.region_size / NEEDED_SHARE / TOMBSTONE_SPACE;
+        let tombstones_max = usize::try_from(tombstones_max).unwrap_or(usize::MAX - 1);
         let mut waiting: Vec<u32> = regions.ranked(|ranking| ranking.purges().collect());
         waiting.retain(|region| {
             let row = regions.on_device(*region);
@@ -61,7 +61,8 @@ impl Reclaimer {
             }
             match self.store.read_contents(region, row.generation(), Effort::Little).await {
                 Ok(mut contents) if contents.hole.is_none() => {
-                    let spared_until = spared_until(&mut contents.footer.kills, kills_max);
+                    let spared_until =
+                        spared_until(&mut contents.footer.tombstones, tombstones_max);
                     if spared_until <= oldest {
                         return Some((region, RegionState::Sealed));
                     }
@@ -77,10 +78,11 @@ impl Reclaimer {
 
 /// How old the oldest entries may be at most, by the generation of their region, for no more than
 /// `count` of the tombstones to be needed.
-fn spared_until(kills: &mut [Kill], count: usize) -> Sequence {
-    let Some(last) = kills.len().checked_sub(count + 1) else { return Sequence(0) };
-    let (_, kill, _) = kills.select_nth_unstable_by_key(last, |kill| kill.sequence);
-    kill.sequence
+fn spared_until(tombstones: &mut [Tombstone], count: usize) -> Sequence {
+    let Some(last) = tombstones.len().checked_sub(count + 1) else { return Sequence(0) };
+    let (_, tombstone, _) =
+        tombstones.select_nth_unstable_by_key(last, |tombstone| tombstone.sequence);
+    tombstone.sequence
 }
 
 #[cfg(test)]
@@ -89,11 +91,11 @@ mod tests {
 
     #[test]
     fn a_region_is_spared_until_few_of_its_tombstones_are_needed() {
-        let all = [30, 10, 50, 20, 40].map(|n| Kill { key_hash: n, sequence: Sequence(n) });
+        let all = [30, 10, 50, 20, 40].map(|n| Tombstone { key_hash: n, sequence: Sequence(n) });
         for count in 0..6 {
             let until = spared_until(&mut all.clone(), count);
             for oldest in (0..60).map(Sequence) {
-                let needed = all.iter().filter(|kill| kill.sequence > oldest).count();
+                let needed = all.iter().filter(|tombstone| tombstone.sequence > oldest).count();
                 assert_eq!(needed <= count, until <= oldest, "{count} of those after {oldest:?}");
             }
         }

@@ -7,7 +7,7 @@ use crate::store::catalog::Bucket;
 use crate::store::counters::{add, count};
 use crate::store::entries::{Candidate, Tier};
 use crate::store::entry::Entry;
-use crate::store::index::word::Word;
+use crate::store::index::index_entry::IndexEntry;
 use crate::store::large::claims::Claim;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
@@ -59,11 +59,12 @@ impl Reclaimer {
             while row.is_pinned() {
                 self.store.shared.signals.unpinned.notified().await;
             }
-            let Some(word) = self.store.shared.catalog.lock(record.key_hash).get(place.location())
+            let Some(index_entry) =
+                self.store.shared.catalog.lock(record.key_hash).get(place.location())
             else {
                 return false;
             };
-            match self.reinsert(record, word, place, Reason::Claimed { just_stored }).await {
+            match self.reinsert(record, index_entry, place, Reason::Claimed { just_stored }).await {
                 Moved::Yes => return true,
                 Moved::NoRoom(why @ NoRoom::Epoch) => {
                     if self.store.wait_for_room(why, &mut patience).await.is_err() {
@@ -101,7 +102,7 @@ impl Reclaimer {
     pub(in crate::store) async fn reinsert(
         &self,
         record: &FooterRecord,
-        word: Word,
+        index_entry: IndexEntry,
         place: Place,
         reason: Reason,
     ) -> Moved {
@@ -110,7 +111,7 @@ impl Reclaimer {
             return Moved::No;
         }
         let row = shared.catalog.regions.on_device(place.region(&shared.layout));
-        let candidate = Candidate::at(place, word.class());
+        let candidate = Candidate::at(place, index_entry.class());
         let touches = row.touches();
         let Loaded::Entry(entry, tier) = self.store.peek(candidate, Extent::Whole).await else {
             return Moved::No;
@@ -127,7 +128,7 @@ impl Reclaimer {
             return Moved::No;
         }
         // A change killed the entry unseen: re-inserted, it would be newer than that change.
-        if self.store.was_killed_unseen(record.key_hash, &entry) {
+        if self.store.is_dead_unseen(record.key_hash, &entry) {
             return Moved::No;
         }
         let of_key = (&slot, record.key_hash);
@@ -138,7 +139,7 @@ impl Reclaimer {
         let is_as_read = |bucket: &Bucket<'_>| {
             let changed =
                 !bucket.contains(place.location()) || row.is_pinned() || row.touches() != touches;
-            !changed || planted::is(Bug::RelocateUnchecked)
+            !changed || planted::is(Bug::ReinsertUnchecked)
         };
         let pointed = reserved.point(is_as_read, |_, bucket, _| {
             bucket.remove(place.location());

@@ -87,8 +87,8 @@ impl Reclaimer {
     /// supersede others too, but those never come near that.
     pub(in crate::store) fn is_full_of_tombstones(&self) -> bool {
         let layout = &self.store.shared.layout;
-        let kills = self.store.shared.catalog.regions.ranked(|ranking| ranking.kills());
-        kills > u64::from(layout.region_count) * layout.region_size / 4
+        let tombstones = self.store.shared.catalog.regions.ranked(|ranking| ranking.tombstones());
+        tombstones > u64::from(layout.region_count) * layout.region_size / 4
     }
 
     /// Gives up an unreadable region because of which no tombstone can be dropped, when there is no
@@ -155,7 +155,7 @@ impl Reclaimer {
         let rows = self.store.shared.catalog.regions.iter().filter(|(_, row)| {
             row.state() == RegionState::Sealed
                 && !row.holds_purges()
-                && row.kills() == 0
+                && row.tombstones() == 0
                 && row.claimed() == 0
                 && !row.is_set_aside(now)
         });

@@ -8,9 +8,9 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::clock::{Clock, Timestamp};
 use crate::device::{Effect, Fault, OperationKind, SimDevice};
-use crate::format::{Kill, Sequence};
+use crate::format::{Sequence, Tombstone};
 use crate::store::formatting::FormatOptions;
-use crate::store::log::slot::KILLS_PER_SLOT_MAX;
+use crate::store::log::slot::TOMBSTONES_PER_SLOT_MAX;
 use crate::store::lookup::sought::Stale;
 use crate::store::mutation::request::{Condition, Lifetime, Value};
 use crate::store::options::Options;
@@ -74,11 +74,11 @@ async fn overwritten(store: &Store) -> u32 {
 
 /// Uses up every region, down to the last place for a tombstone.
 fn use_up_all_room(store: &Store) {
-    for count in [KILLS_PER_SLOT_MAX, 1] {
-        let kills = vec![Kill { key_hash: 9, sequence: Sequence(1) }; count];
+    for count in [TOMBSTONES_PER_SLOT_MAX, 1] {
+        let tombstones = vec![Tombstone { key_hash: 9, sequence: Sequence(1) }; count];
         let mut log = store.shared.log.lock();
         while let Ok(at) = log.reserve_tombstones(count, Appender::Reclaim, START) {
-            log.fill_tombstones(at, &kills, START);
+            log.fill_tombstones(at, &tombstones, START);
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Owns the order; empties and frees nothing.
 
 use crate::format::Footer;
-use crate::store::index::word::Location;
+use crate::store::index::index_entry::Location;
 use crate::store::reclaim::reclaimer::{Hand, Reclaimer};
-use crate::store::region::ranking::{self, KILLS_SHARE, Moment, Ranking};
+use crate::store::region::ranking::{self, Moment, Ranking, TOMBSTONES_SHARE};
 use crate::store::shared::Store;
 
 /// A region is in use while its hit entries fill at least one part in this many of it, and
@@ -147,7 +147,7 @@ impl Reclaimer {
             }
             let region = region?;
             let row = self.store.shared.catalog.regions.on_device(region);
-            if region != oldest && self.is_impatient(row.kill_bytes(), oldest) {
+            if region != oldest && self.is_impatient(row.tombstone_bytes(), oldest) {
                 return Some(oldest);
             }
             let footer = match self.store.read_footer(region).await {
@@ -184,11 +184,11 @@ impl Reclaimer {
 
     /// Whether `kills` bytes of tombstones are too many to wait for the oldest region to go. The limit
     /// is higher if that region is full of claimed slices, which are expensive to move.
-    fn is_impatient(&self, kills: u64, oldest: u32) -> bool {
+    fn is_impatient(&self, tombstones: u64, oldest: u32) -> bool {
         let region_size = self.store.shared.layout.region_size;
         let is_cheap =
             self.is_worth_moving(self.store.shared.catalog.regions.on_device(oldest).claimed());
-        kills > region_size / if is_cheap { PATIENCE_SHARE } else { KILLS_SHARE }
+        tombstones > region_size / if is_cheap { PATIENCE_SHARE } else { TOMBSTONES_SHARE }
     }
 
     /// Whether moving `claimed` bytes of a region wins room for at least one slice. A smaller rest can
@@ -210,10 +210,12 @@ impl Reclaimer {
         for batch in footer.records.chunks(BATCH) {
             for record in batch {
                 let location = self.location(region, record.offset);
-                let word = self.store.shared.catalog.lock(record.key_hash).get(location);
-                let Some(word) = word.filter(|_| record.keep_until > now) else { continue };
+                let index_entry = self.store.shared.catalog.lock(record.key_hash).get(location);
+                let Some(index_entry) = index_entry.filter(|_| record.keep_until > now) else {
+                    continue;
+                };
                 alive += record.slot_len;
-                hit += if word.is_hit() { record.slot_len } else { 0 };
+                hit += if index_entry.is_hit() { record.slot_len } else { 0 };
             }
             tokio::task::yield_now().await;
         }

@@ -17,7 +17,7 @@ use crate::format::{
 };
 use crate::planted::{self, Bug};
 use crate::store::counters::count;
-use crate::store::index::word::Location;
+use crate::store::index::index_entry::Location;
 use crate::store::log::core::Incomplete;
 use crate::store::recovery::headers::{header_by, take_header};
 use crate::store::recovery::parallel::{PARALLEL, READ_ATTEMPTS, on_thread};
@@ -67,7 +67,7 @@ struct Summary {
     keep_until: Timestamp,
     /// The latest end of an expired entry.
     forgotten_until: Timestamp,
-    kills: usize,
+    tombstones: usize,
 }
 
 impl Recovery {
@@ -200,7 +200,7 @@ impl Recovery {
             return Ok(false);
         }
         if trailer.generation > row.generation() {
-            self.begin_life_by_trailer(number, &trailer);
+            self.begin_generation_by_trailer(number, &trailer);
         }
         self.store.shared.clock.anchor(trailer.stamp);
         let len = trailer
@@ -219,7 +219,7 @@ impl Recovery {
             return Ok(false);
         };
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { summary.keep_until });
-        row.add_kills(summary.kills);
+        row.add_tombstones(summary.tombstones);
         self.forgot(summary.forgotten_until);
         row.set_state(RegionState::Sealed);
         Ok(true)
@@ -227,7 +227,7 @@ impl Recovery {
 
     /// Takes the generation from a sound trailer if the header does not have it. Footers are written
     /// after headers, so the header was damaged later; whether an entry was touched is unknown.
-    fn begin_life_by_trailer(&self, number: u32, trailer: &Trailer) {
+    fn begin_generation_by_trailer(&self, number: u32, trailer: &Trailer) {
         take_header(&self.store.shared.catalog.regions, number, &header_by(trailer));
     }
 
@@ -249,10 +249,10 @@ impl Recovery {
         let expired = footer.records.iter().filter(|record| region.is_expired(record));
         self.forgot(expired.map(|record| record.keep_until).max().unwrap_or_default());
         let records = footer.records.iter().map(|record| region.version(record));
-        gathering.parts.add(records.chain(footer.kills.iter().map(Version::tombstone)));
+        gathering.parts.add(records.chain(footer.tombstones.iter().map(Version::tombstone)));
         let keep_until = footer.keep_until_max();
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
-        row.add_kills(footer.all_kills().count());
+        row.add_tombstones(footer.all_tombstones().count());
         if let Some(error) = contents.hole {
             // Write no footer, which would make the loss permanent: the blocks may become readable
             // again.
@@ -292,7 +292,7 @@ impl Region {
         parts: &Parts,
     ) -> Result<Summary, Damage> {
         let footer = EncodedFooter::verify(raw.block(), trailer)?;
-        let mut summary = Summary { kills: footer.kills().count(), ..Summary::default() };
+        let mut summary = Summary { tombstones: footer.tombstones().count(), ..Summary::default() };
         for record in footer.records() {
             let record = record?;
             if !is_possible(&self.layout, &record) {
@@ -302,10 +302,12 @@ impl Region {
             if self.is_expired(&record) {
                 summary.forgotten_until = summary.forgotten_until.max(record.keep_until);
             }
-            summary.kills += usize::from(record.supersedes);
+            summary.tombstones += usize::from(record.supersedes);
         }
         let records = footer.records().flatten().map(|record| self.version(&record));
-        parts.add(records.chain(footer.kills().map(|kill| Version::tombstone(&kill))));
+        parts.add(
+            records.chain(footer.tombstones().map(|tombstone| Version::tombstone(&tombstone))),
+        );
         Ok(summary)
     }
 
@@ -315,7 +317,7 @@ impl Region {
     }
 
     fn version(&self, record: &FooterRecord) -> Version {
-        if self.is_expired(record) || record.kind == Kind::Kills {
+        if self.is_expired(record) || record.kind == Kind::Tombstones {
             return Version::ended(record);
         }
         let location = Location::new(self.number, record.offset, &self.layout);

@@ -97,7 +97,7 @@ pub(super) fn take_header(regions: &RegionTable, region: u32, header: &RegionHea
         RegionUse::Log => RegionState::Unknown,
         RegionUse::Free | RegionUse::Snapshot => RegionState::Free,
     };
-    regions.begin_life(region, header.generation, state);
+    regions.begin_generation(region, header.generation, state);
     // Its tombstones, carried ones too, are of its epoch or earlier ones.
     let end = Sequence::first_of(header.generation.epoch().saturating_add(1));
     regions.on_device(region).set_log(header.log, end);

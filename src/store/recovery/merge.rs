@@ -116,7 +116,7 @@ impl Merging {
             let is_noted = changed.as_ref().is_some_and(|keys| keys.contains(key_hash));
             is_noted && !planted::is(Bug::IgnoreChangesDuringRecovery)
         };
-        let mut words = Vec::with_capacity(batch.len());
+        let mut index_entries = Vec::with_capacity(batch.len());
         for version in batch {
             let Some(location) = version.location() else { continue };
             if version.sequence < floor || is_changed(&version.key_hash) {
@@ -125,12 +125,12 @@ impl Merging {
             let class = version.class();
             let (region, _) = location.split(&shared.layout);
             shared.catalog.regions.on_device(region).add_live(class.len_max());
-            words.push(Fresh { key_hash: version.key_hash, location, class });
+            index_entries.push(Fresh { key_hash: version.key_hash, location, class });
         }
         // Changes of this part's keys wait for this lock until the entries are in the index.
-        shared.catalog.index.insert_many(shard, &words);
+        shared.catalog.index.insert_many(shard, &index_entries);
         drop(changed);
-        words.len() as u64
+        index_entries.len() as u64
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
     use crate::device::SimDevice;
     use crate::format::{FooterRecord, Kind, Sequence};
     use crate::store::formatting::FormatOptions;
-    use crate::store::index::word::Location;
+    use crate::store::index::index_entry::Location;
     use crate::store::options::Options;
     use crate::store::ram_tier::NotResident;
     use crate::store::recovery::versions::part_of;
@@ -194,7 +194,7 @@ mod tests {
             receive.recv_timeout(Duration::from_millis(100)).unwrap_err();
             drop(bucket);
             receive.recv().unwrap();
-            assert_eq!(receive.recv().unwrap(), 1, "it finds the word");
+            assert_eq!(receive.recv().unwrap(), 1, "it finds the index entry");
         });
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
-    Kill, ObjectHead, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer,
+    ObjectHead, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Tombstone, Trailer,
 };
 use crate::planted::{self, Bug};
 use crate::store::counters::count;
@@ -35,8 +35,8 @@ const KEY_LEN: usize = 256;
 enum Found {
     /// No entries: it is free.
     Nothing,
-    /// A life of it.
-    Life { header: RegionHeader, contents: Contents },
+    /// A generation of it.
+    Generation { header: RegionHeader, contents: Contents },
 }
 
 /// Whether an entry in the index is an older version of a key.
@@ -95,9 +95,9 @@ impl Recovery {
         let row = self.store.shared.catalog.regions.on_device(region);
         let generation = row.generation();
         let Ok(found) = self.find_again(region).await else { return false };
-        // Entries that were found in it at the start are of the life that it was in then.
+        // Entries that were found in it at the start are of the generation that it was in then.
         let state = match &found {
-            Found::Life { header, .. } if header.generation == generation => row.state(),
+            Found::Generation { header, .. } if header.generation == generation => row.state(),
             _ => RegionState::Unreadable,
         };
         let is_settled = matches!(state, RegionState::Unreadable | RegionState::Sealed);
@@ -115,7 +115,7 @@ impl Recovery {
                 self.store.shared.catalog.regions.note_read(region);
                 self.store.found_blank(region);
             }
-            Found::Life { header, contents } => {
+            Found::Generation { header, contents } => {
                 if !planted::is(Bug::IgnoreRereadVersions) {
                     self.take_out_older_versions(&contents).await;
                 }
@@ -124,7 +124,7 @@ impl Recovery {
                     row.set_state(state);
                     return false;
                 }
-                self.take_life(region, &header, &contents);
+                self.take_generation(region, &header, &contents);
             }
         }
         count(&self.store.shared.counters.regions_reread);
@@ -136,18 +136,19 @@ impl Recovery {
         let shared = &*self.store.shared;
         let start = shared.layout.region_offset(region);
         let bytes = shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
-        // The last block must be read too: it may tell of a later life.
+        // The last block must be read too: it may tell of a later generation.
         let trailer = self.store.reader().read_tail(region).await?.trailer.ok();
-        let Some(life) = self.life_by(region, &bytes, trailer.as_ref()) else {
+        let Some(generation) = self.generation_by(region, &bytes, trailer.as_ref()) else {
             return Ok(Found::Nothing);
         };
-        let contents = self.store.read_contents(region, life.generation, Effort::Whole).await?;
-        Ok(Found::Life { header: life, contents })
+        let contents =
+            self.store.read_contents(region, generation.generation, Effort::Whole).await?;
+        Ok(Found::Generation { header: generation, contents })
     }
 
-    /// The life that a region is in, by what can be read now and what was read at the start; `None` if
+    /// The generation that a region is in, by what can be read now and what was read at the start; `None` if
     /// it holds nothing.
-    fn life_by(
+    fn generation_by(
         &self,
         region: u32,
         block: &[u8],
@@ -175,7 +176,7 @@ impl Recovery {
     }
 
     /// Has a region, of which older versions are no longer in the index, emptied next.
-    fn take_life(&self, region: u32, header: &RegionHeader, contents: &Contents) {
+    fn take_generation(&self, region: u32, header: &RegionHeader, contents: &Contents) {
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
         if row.generation() != header.generation {
@@ -187,9 +188,9 @@ impl Recovery {
             shared.catalog.regions.note_indexed(region);
         }
         row.raise_keep_until(contents.footer.keep_until_max());
-        let kills = contents.footer.all_kills().count();
-        let counted = usize::try_from(row.kills()).unwrap_or(usize::MAX);
-        row.add_kills(kills.saturating_sub(counted));
+        let tombstones = contents.footer.all_tombstones().count();
+        let counted = usize::try_from(row.tombstones()).unwrap_or(usize::MAX);
+        row.add_tombstones(tombstones.saturating_sub(counted));
         row.forget_failures();
         row.condemn();
         row.set_state(RegionState::Sealed);
@@ -202,9 +203,9 @@ impl Recovery {
     async fn take_out_older_versions(&self, contents: &Contents) {
         let footer = &contents.footer;
         let records = footer.records.iter().map(|record| {
-            (Kill { key_hash: record.key_hash, sequence: record.sequence }, record.supersedes)
+            (Tombstone { key_hash: record.key_hash, sequence: record.sequence }, record.supersedes)
         });
-        let tombstones = footer.kills.iter().map(|kill| (*kill, true));
+        let tombstones = footer.tombstones.iter().map(|tombstone| (*tombstone, true));
         for (n, (newer, is_tombstone)) in records.chain(tombstones).enumerate() {
             if self.store.shared.is_stopping() {
                 return;
@@ -216,7 +217,7 @@ impl Recovery {
         }
     }
 
-    async fn take_out_older(&self, newer: Kill, is_tombstone: bool) {
+    async fn take_out_older(&self, newer: Tombstone, is_tombstone: bool) {
         for _ in 0..READ_ATTEMPTS {
             let mut moved = false;
             for candidate in self.store.candidates(newer.key_hash) {
@@ -236,8 +237,8 @@ impl Recovery {
                 };
                 if !is_tombstone || is_older == Older::Maybe {
                     // Its death is not on record, or it is another key's: it must not pass for gone.
-                    let (life, _) = place.split(&self.store.shared.layout);
-                    self.store.shared.log.lock().note_unindexed_in(life);
+                    let (generation, _) = place.split(&self.store.shared.layout);
+                    self.store.shared.log.lock().note_unindexed_in(generation);
                 }
                 if !self.store.forget(newer.key_hash, place) {
                     // Taken out by others, or where reclaim wrote it again.
@@ -253,7 +254,7 @@ impl Recovery {
     }
 
     /// Whether an entry is an older version of a key.
-    async fn is_older(&self, candidate: Candidate, newer: Kill) -> Older {
+    async fn is_older(&self, candidate: Candidate, newer: Tombstone) -> Older {
         if candidate.place().generation() > newer.sequence {
             return Older::No;
         }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
-use crate::format::{FooterRecord, GRANULE, Kill, Sequence};
-use crate::store::index::word::{LOCATION_BITS, Location, SLOT_LEN_MAX, SizeClass};
+use crate::format::{FooterRecord, GRANULE, Sequence, Tombstone};
+use crate::store::index::index_entry::{LOCATION_BITS, Location, SLOT_LEN_MAX, SizeClass};
 
 /// Versions in one chunk of memory of a part, once the part is that large.
 const CHUNK_LEN_MAX: usize = 1024;
@@ -41,7 +41,7 @@ const LEN_SHIFT: u32 = LOCATION_BITS;
 const LEN_BITS: u32 = 20;
 const _: () = assert!(SLOT_LEN_MAX / GRANULE < 1 << LEN_BITS);
 /// Flag: older versions of the key hash are dead.
-const KILLS_OLDER: u64 = 1 << 62;
+const HIDES_OLDER: u64 = 1 << 62;
 /// Flag: the version is alive, as far as its record tells.
 const IS_LIVE: u64 = 1 << 63;
 
@@ -55,13 +55,13 @@ pub(crate) fn settle(versions: &mut Vec<Version>, mut dropped: impl FnMut(&Versi
         let equal = || a.location().is_none().cmp(&b.location().is_none());
         a.rank().cmp(&b.rank()).then_with(equal)
     });
-    let mut is_dead = versions.first().is_some_and(Version::kills_older);
+    let mut is_dead = versions.first().is_some_and(Version::hides_older);
     versions.dedup_by(|older, newest| {
         let is_older = older.key_hash == newest.key_hash;
         if is_older && !is_dead && older.rest & IS_LIVE != 0 {
             dropped(older);
         }
-        is_dead = older.kills_older() || (is_older && is_dead);
+        is_dead = older.hides_older() || (is_older && is_dead);
         is_older
     });
 }
@@ -72,7 +72,7 @@ impl Version {
         let granules = record.slot_len.div_ceil(GRANULE);
         let mut rest = location.0 | granules << LEN_SHIFT;
         if record.supersedes {
-            rest |= KILLS_OLDER;
+            rest |= HIDES_OLDER;
         }
         if record.keep_until > now {
             rest |= IS_LIVE;
@@ -82,13 +82,13 @@ impl Version {
 
     /// An ended version. It still hides older ones of its key.
     pub fn ended(record: &FooterRecord) -> Version {
-        let rest = if record.supersedes { KILLS_OLDER } else { 0 };
+        let rest = if record.supersedes { HIDES_OLDER } else { 0 };
         Version { key_hash: record.key_hash, sequence: record.sequence, rest }
     }
 
     /// A tombstone.
-    pub fn tombstone(kill: &Kill) -> Version {
-        Version { key_hash: kill.key_hash, sequence: kill.sequence, rest: KILLS_OLDER }
+    pub fn tombstone(tombstone: &Tombstone) -> Version {
+        Version { key_hash: tombstone.key_hash, sequence: tombstone.sequence, rest: HIDES_OLDER }
     }
 
     /// Location of its slot, if it has one.
@@ -102,8 +102,8 @@ impl Version {
         SizeClass::of((self.rest >> LEN_SHIFT & ((1 << LEN_BITS) - 1)) * GRANULE)
     }
 
-    fn kills_older(&self) -> bool {
-        self.rest & KILLS_OLDER != 0
+    fn hides_older(&self) -> bool {
+        self.rest & HIDES_OLDER != 0
     }
 
     /// Sorts by key, then newest first. One number, so that comparing takes no branch.
@@ -274,7 +274,7 @@ mod tests {
 
     fn version(key_hash: u64, sequence: u64, location: u64) -> Version {
         if location == 0 {
-            return Version::tombstone(&Kill { key_hash, sequence: Sequence(sequence) });
+            return Version::tombstone(&Tombstone { key_hash, sequence: Sequence(sequence) });
         }
         Version::of(&record(key_hash, sequence), Location(location), NOW)
     }
@@ -288,7 +288,7 @@ mod tests {
                 let version = Version::of(&record, last, NOW);
                 assert_eq!(version.location(), Some(last));
                 assert_eq!(version.class(), SizeClass::of(slot_len));
-                assert_eq!(version.kills_older(), supersedes);
+                assert_eq!(version.hides_older(), supersedes);
                 assert_eq!(Version::ended(&record).location(), None);
             }
         }
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_version_wins_and_a_kill_record_only_against_older_ones() {
+    fn the_newest_version_wins_and_a_tombstone_only_against_older_ones() {
         let mut versions = vec![
             version(1, 5, 50),
             version(1, 7, 70),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Regions that changed.
 #[derive(Debug)]
 pub struct Changes {
-    /// A bit for each word of `regions` that is not zero.
-    words: Box<[AtomicU64]>,
+    /// A bit for each index entry of `regions` that is not zero.
+    index_entries: Box<[AtomicU64]>,
     /// A bit for each region.
     regions: Box<[AtomicU64]>,
 }
@@ -20,38 +20,41 @@ impl Changes {
     /// No change in any of `count` regions.
     pub fn new(count: u32) -> Changes {
         let regions = zeros(count as usize);
-        Changes { words: zeros(regions.len()), regions }
+        Changes { index_entries: zeros(regions.len()), regions }
     }
 
     /// Flags a region as changed: the next [`Changes::take`] gives it.
     pub fn mark(&self, region: u32) {
-        let word = region as usize / 64;
-        set(&self.regions[word], region as usize);
-        set(&self.words[word / 64], word);
+        let index_entry = region as usize / 64;
+        set(&self.regions[index_entry], region as usize);
+        set(&self.index_entries[index_entry / 64], index_entry);
     }
 
     /// Gives each changed region once, and clears its flag.
     pub fn take(&self, mut changed: impl FnMut(u32)) {
-        for (group, words) in self.words.iter().enumerate() {
-            for word in bits_of(words) {
-                let word = group * 64 + word;
-                for region in bits_of(&self.regions[word]) {
-                    changed(u32::try_from(word * 64 + region).unwrap_or(u32::MAX));
+        for (group, index_entries) in self.index_entries.iter().enumerate() {
+            for index_entry in bits_of(index_entries) {
+                let index_entry = group * 64 + index_entry;
+                for region in bits_of(&self.regions[index_entry]) {
+                    changed(u32::try_from(index_entry * 64 + region).unwrap_or(u32::MAX));
                 }
             }
         }
     }
 }
 
-fn set(word: &AtomicU64, number: usize) {
+fn set(index_entry: &AtomicU64, number: usize) {
     // Even if the bit is set: whoever takes it must see what the caller changed.
-    word.fetch_or(1 << (number % 64), Ordering::SeqCst);
+    index_entry.fetch_or(1 << (number % 64), Ordering::SeqCst);
 }
 
-/// Takes the set bits of a word and clears them.
-fn bits_of(word: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
-    let mut bits =
-        if word.load(Ordering::SeqCst) == 0 { 0 } else { word.swap(0, Ordering::SeqCst) };
+/// Takes the set bits of an index entry and clears them.
+fn bits_of(index_entry: &AtomicU64) -> impl Iterator<Item = usize> + use<> {
+    let mut bits = if index_entry.load(Ordering::SeqCst) == 0 {
+        0
+    } else {
+        index_entry.swap(0, Ordering::SeqCst)
+    };
     std::iter::from_fn(move || {
         let first = (bits != 0).then_some(bits.trailing_zeros() as usize)?;
         bits &= bits - 1;

@@ -4,10 +4,10 @@
 use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, Device, DeviceError};
 use crate::format::{
-    Damage, ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kill, Kind, Layout, Seed,
-    Sequence, TRAILER_LEN, Trailer, Uuid, round_up,
+    Damage, ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kind, Layout, Seed,
+    Sequence, TRAILER_LEN, Tombstone, Trailer, Uuid, round_up,
 };
-use crate::store::index::word::SLOT_LEN_MAX;
+use crate::store::index::index_entry::SLOT_LEN_MAX;
 use crate::store::shared::Store;
 
 /// Bytes read at the end of a region: enough for most footers.
@@ -357,8 +357,8 @@ impl Contents {
             return;
         }
         self.stamp = self.stamp.max(header.stored_at);
-        if header.kind == Kind::Kills {
-            self.footer.kills.extend(Kill::decode_all(&slot[header.metadata_range()]));
+        if header.kind == Kind::Tombstones {
+            self.footer.tombstones.extend(Tombstone::decode_all(&slot[header.metadata_range()]));
         } else {
             self.footer.records.push(FooterRecord {
                 key_hash: hash_of(header.kind, &slot[header.key_range()]),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::clock::Timestamp;
-use crate::format::{KILL_LEN, LogKind, Sequence};
+use crate::format::{LogKind, Sequence, TOMBSTONE_LEN};
 use crate::store::region::changes::Changes;
 use crate::store::region::ranking::{Facts, MOSTLY_DEAD};
 use crate::store::region::state::RegionState;
@@ -20,7 +20,7 @@ pub struct Region {
     pub(in crate::store) generation: AtomicU64,
     live: AtomicU64,
     pub(in crate::store) keep_until: AtomicU32,
-    pub(in crate::store) kills: AtomicU64,
+    pub(in crate::store) tombstones: AtomicU64,
     pins: AtomicU32,
     touches: AtomicU32,
     pub(in crate::store) touches_before: AtomicU32,
@@ -52,7 +52,7 @@ impl Region {
             generation: AtomicU64::default(),
             live: AtomicU64::default(),
             keep_until: AtomicU32::default(),
-            kills: AtomicU64::default(),
+            tombstones: AtomicU64::default(),
             pins: AtomicU32::default(),
             touches: AtomicU32::default(),
             touches_before: AtomicU32::default(),
@@ -91,7 +91,7 @@ impl Region {
             holds_purges: self.holds_purges(),
             live: self.live.load(Ordering::SeqCst),
             keep_until: Timestamp(self.keep_until.load(Ordering::SeqCst)),
-            kills: self.kill_bytes(),
+            tombstones: self.tombstone_bytes(),
             failures: self.failures(),
             retry_at: Timestamp(self.retry_at.load(Ordering::Relaxed)),
             is_condemned: self.is_condemned(),
@@ -164,19 +164,19 @@ impl Region {
     }
 
     /// Tombstones in it, entries that supersede older versions included.
-    pub fn kills(&self) -> u64 {
-        self.kills.load(Ordering::Relaxed)
+    pub fn tombstones(&self) -> u64 {
+        self.tombstones.load(Ordering::Relaxed)
     }
 
     /// Bytes of the tombstones that may have to be carried to another region.
-    pub fn kill_bytes(&self) -> u64 {
-        self.kills() * KILL_LEN as u64
+    pub fn tombstone_bytes(&self) -> u64 {
+        self.tombstones() * TOMBSTONE_LEN as u64
     }
 
     /// Counts tombstones.
-    pub fn add_kills(&self, count: usize) {
+    pub fn add_tombstones(&self, count: usize) {
         if count > 0 {
-            self.kills.fetch_add(count as u64, Ordering::Relaxed);
+            self.tombstones.fetch_add(count as u64, Ordering::Relaxed);
             self.changed();
         }
     }

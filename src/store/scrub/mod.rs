@@ -29,7 +29,7 @@ use crate::format::{
 };
 use crate::store::counters::{add, count};
 use crate::store::lookup::load::{Extent, Loaded};
-use crate::store::place::Life;
+use crate::store::place::Generation;
 use crate::store::region::state::RegionState;
 use crate::store::shared::Store;
 use walk::Walk;
@@ -65,7 +65,7 @@ pub struct Scrubber {
 
 /// The region that is being walked, and its generation.
 struct Current {
-    life: Life,
+    generation: Generation,
     walk: Walk,
 }
 
@@ -84,7 +84,7 @@ enum Part {
     Superblock,
     Header,
     Footer,
-    Kills,
+    Tombstones,
     Entry,
 }
 
@@ -232,16 +232,19 @@ impl Scrubber {
             let region = self.region % self.store.shared.layout.region_count;
             self.region = region + 1;
             let row = self.store.shared.catalog.regions.on_device(region);
-            let life = self.store.shared.catalog.regions.life(region);
+            let generation = self.store.shared.catalog.regions.generation_of(region);
             match row.state() {
                 _ if row.is_condemned() => {}
-                RegionState::Sealed => return self.scrub_sealed(life).await,
+                RegionState::Sealed => return self.scrub_sealed(generation).await,
                 RegionState::Open => {
                     let records = self.written_records(region);
                     if !records.is_empty() {
-                        let seed = self.store.shared.catalog.regions.seed_of(life);
+                        let seed = self.store.shared.catalog.regions.seed_of(generation);
                         let block = self.store.shared.layout.alignment;
-                        return Some(Current { life, walk: Walk::written(seed, records, block) });
+                        return Some(Current {
+                            generation,
+                            walk: Walk::written(seed, records, block),
+                        });
                     }
                 }
                 RegionState::Unreadable => count(&self.store.shared.counters.scrub_unreadable),
@@ -266,36 +269,36 @@ impl Scrubber {
     }
 
     /// Verifies header and footer; returns the walk over the slots unless the region is condemned.
-    async fn scrub_sealed(&mut self, life: Life) -> Option<Current> {
+    async fn scrub_sealed(&mut self, generation: Generation) -> Option<Current> {
         let layout = self.store.shared.layout;
-        let seed = self.store.shared.catalog.regions.seed_of(life);
-        let header = self.twice(life, Part::Header).await;
-        let footer = self.twice(life, Part::Footer).await;
+        let seed = self.store.shared.catalog.regions.seed_of(generation);
+        let header = self.twice(generation, Part::Header).await;
+        let footer = self.twice(generation, Part::Footer).await;
         let damaged = match (header, footer) {
             (Verdict::Damaged, _) => Part::Header,
             (_, Verdict::Damaged) => Part::Footer,
             (_, Verdict::Sound(Some((footer, end)))) => {
                 let walk = Walk::sealed(seed, footer, layout.alignment, end);
-                return Some(Current { life, walk });
+                return Some(Current { generation, walk });
             }
             _ => return None,
         };
-        if self.is_sealed_life(life) {
-            self.condemn(life, damaged).await;
+        if self.is_sealed_generation(generation) {
+            self.condemn(generation, damaged).await;
         }
         None
     }
 
     /// Verifies a part of a region; reads it twice before it counts as damaged.
-    async fn twice(&mut self, life: Life, part: Part) -> Verdict {
+    async fn twice(&mut self, generation: Generation, part: Part) -> Verdict {
         let mut verdict = Verdict::Unreadable;
         for _ in 0..2 {
             let read = match part {
-                Part::Header => self.scrub_header(life).await,
-                _ => self.scrub_footer(life).await,
+                Part::Header => self.scrub_header(generation).await,
+                _ => self.scrub_footer(generation).await,
             };
             verdict = read.unwrap_or_else(|error| {
-                self.report_unreadable(Some(life.region()), &error);
+                self.report_unreadable(Some(generation.region()), &error);
                 Verdict::Unreadable
             });
             if !matches!(verdict, Verdict::Damaged) {
@@ -305,32 +308,33 @@ impl Scrubber {
         verdict
     }
 
-    async fn scrub_header(&mut self, life: Life) -> Result<Verdict, DeviceError> {
-        let start = self.store.shared.layout.region_offset(life.region());
+    async fn scrub_header(&mut self, generation: Generation) -> Result<Verdict, DeviceError> {
+        let start = self.store.shared.layout.region_offset(generation.region());
         let range = start..start + u64::from(self.store.shared.layout.alignment);
         let block = self.scrub_read(range).await?;
-        let header = RegionHeader::decode(&block, self.store.shared.uuid, life.region());
+        let header = RegionHeader::decode(&block, self.store.shared.uuid, generation.region());
         let is_sound = header.is_ok_and(|header| {
-            header.generation == life.generation() && header.region_use == RegionUse::Log
+            header.generation == generation.sequence() && header.region_use == RegionUse::Log
         });
         Ok(if is_sound { Verdict::Sound(None) } else { Verdict::Damaged })
     }
 
-    async fn scrub_footer(&mut self, life: Life) -> Result<Verdict, DeviceError> {
+    async fn scrub_footer(&mut self, generation: Generation) -> Result<Verdict, DeviceError> {
         let layout = self.store.shared.layout;
         let regions = Arc::clone(&self.store.shared.catalog.regions);
-        let seed_of = |generation| regions.seed_of(regions.life_of(life.region(), generation));
+        let seed_of =
+            |sequence| regions.seed_of(regions.generation_at(generation.region(), sequence));
         let end = layout.region_size;
         let block = u64::from(layout.alignment);
-        let last = self.scrub_region(life.region(), end - block..end).await?;
+        let last = self.scrub_region(generation.region(), end - block..end).await?;
         let trailer = match Trailer::decode(&last, seed_of) {
-            Ok(trailer) if trailer.generation == life.generation() => trailer,
+            Ok(trailer) if trailer.generation == generation.sequence() => trailer,
             _ => return Ok(Verdict::Damaged),
         };
         let Some(start) = end.checked_sub(trailer.footer_len(layout.alignment)) else {
             return Ok(Verdict::Damaged);
         };
-        let bytes = self.scrub_region(life.region(), start..end).await?;
+        let bytes = self.scrub_region(generation.region(), start..end).await?;
         Ok(match Footer::decode(&bytes, &trailer) {
             Ok(footer) => Verdict::Sound(Some((footer, start))),
             Err(_) => Verdict::Damaged,
@@ -341,35 +345,35 @@ impl Scrubber {
 
     /// Verifies the next chunk of slots; returns the walk unless it has ended.
     async fn scrub_slots(&mut self, mut current: Current) -> Option<Current> {
-        let Current { life, walk } = &mut current;
+        let Current { generation, walk } = &mut current;
         let Some(range) = walk.wants(CHUNK) else {
-            if !walk.kills_are_sound() && self.is_sealed_life(*life) {
-                self.condemn(*life, Part::Kills).await;
+            if !walk.tombstones_are_sound() && self.is_sealed_generation(*generation) {
+                self.condemn(*generation, Part::Tombstones).await;
             }
             return None;
         };
-        let start = self.store.shared.layout.region_offset(life.region());
+        let start = self.store.shared.layout.region_offset(generation.region());
         let suspects = match self.scrub_read(start + range.start..start + range.end).await {
             Ok(bytes) => walk.take(&bytes),
             Err(error) => {
-                self.report_unreadable(Some(life.region()), &error);
+                self.report_unreadable(Some(generation.region()), &error);
                 walk.skip(range.end);
                 Vec::new()
             }
         };
-        if !self.store.shared.catalog.regions.is_in(*life) {
+        if !self.store.shared.catalog.regions.is_in(*generation) {
             return None;
         }
         for record in suspects {
-            self.scrub_suspect(*life, &record).await;
+            self.scrub_suspect(*generation, &record).await;
         }
         Some(current)
     }
 
     /// Reads a slot that looked damaged once more, by itself, and drops its entry if it still does.
     /// Ignores slots that the index does not point to: they are dead.
-    async fn scrub_suspect(&mut self, life: Life, record: &FooterRecord) {
-        let place = life.place(record.offset, &self.store.shared.layout);
+    async fn scrub_suspect(&mut self, generation: Generation, record: &FooterRecord) {
+        let place = generation.place(record.offset, &self.store.shared.layout);
         let Some(candidate) = self.store.candidate_at(record.key_hash, place) else { return };
         self.bytes += 2 * candidate.class().len_max();
         self.give_way().await;
@@ -379,8 +383,9 @@ impl Scrubber {
                 count(&self.store.shared.counters.scrub_unreadable)
             }
             Loaded::Damaged => {
-                let offset = self.store.shared.layout.region_offset(life.region()) + record.offset;
-                self.report(Part::Entry, (Some(life.region()), offset));
+                let offset =
+                    self.store.shared.layout.region_offset(generation.region()) + record.offset;
+                self.report(Part::Entry, (Some(generation.region()), offset));
                 count(&self.store.shared.counters.scrub_entries);
                 if self.store.begin_mutation().await.is_ok()
                     && self.store.drop_damaged(record.key_hash, candidate)
@@ -394,26 +399,26 @@ impl Scrubber {
     // What becomes of damage.
 
     /// Has reclaim empty a region before all others.
-    async fn condemn(&mut self, life: Life, part: Part) {
-        let region = life.region();
+    async fn condemn(&mut self, generation: Generation, part: Part) {
+        let region = generation.region();
         let shared = Arc::clone(&self.store.shared);
         let counters = &shared.counters;
         count(match part {
             Part::Header => &counters.scrub_headers,
-            Part::Kills => &counters.scrub_kills,
+            Part::Tombstones => &counters.scrub_tombstones,
             _ => &counters.scrub_footers,
         });
         self.report(part, (Some(region), self.store.shared.layout.region_offset(region)));
-        if self.store.begin_mutation().await.is_ok() && self.is_sealed_life(life) {
+        if self.store.begin_mutation().await.is_ok() && self.is_sealed_generation(generation) {
             self.store.shared.catalog.regions.on_device(region).condemn();
             count(&counters.scrub_condemned);
             self.store.shared.signals.wake_reclaimer.notify_one();
         }
     }
 
-    fn is_sealed_life(&self, life: Life) -> bool {
-        let row = self.store.shared.catalog.regions.on_device(life.region());
-        self.store.shared.catalog.regions.is_in(life) && row.state() == RegionState::Sealed
+    fn is_sealed_generation(&self, generation: Generation) -> bool {
+        let row = self.store.shared.catalog.regions.on_device(generation.region());
+        self.store.shared.catalog.regions.is_in(generation) && row.state() == RegionState::Sealed
     }
 
     fn report(&mut self, part: Part, (region, offset): (Option<u32>, u64)) {

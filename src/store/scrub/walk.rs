@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::format::{
-    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kill, Kind, Seed, round_up,
+    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kind, Seed, Tombstone, round_up,
 };
 use crate::store::region::reader::sound_slot;
 
@@ -13,8 +13,8 @@ pub(super) struct Walk {
     seed: Seed,
     records: Vec<FooterRecord>,
     /// The tombstones that the slots must add up to, if there is a footer.
-    kills_expected: Option<Vec<Kill>>,
-    kills_found: Vec<Kill>,
+    tombstones_expected: Option<Vec<Tombstone>>,
+    tombstones_found: Vec<Tombstone>,
     /// Index of the next record.
     next: usize,
     /// Region offset of the next slot.
@@ -33,7 +33,7 @@ impl Walk {
     /// A walk over the slots of a sealed region; they end at `end`, where its footer begins.
     pub fn sealed(seed: Seed, footer: Footer, block: u32, end: u64) -> Walk {
         let mut walk = Walk::written(seed, footer.records, block);
-        walk.kills_expected = Some(footer.kills);
+        walk.tombstones_expected = Some(footer.tombstones);
         walk.end = end;
         walk
     }
@@ -45,8 +45,8 @@ impl Walk {
         Walk {
             seed,
             records,
-            kills_expected: None,
-            kills_found: Vec::new(),
+            tombstones_expected: None,
+            tombstones_found: Vec::new(),
             next: 0,
             at: start,
             end,
@@ -93,8 +93,12 @@ impl Walk {
 
     /// Whether the tombstones found are those of the footer. Call it at the end; always true if some
     /// bytes were unreadable.
-    pub fn kills_are_sound(&self) -> bool {
-        self.skipped || self.kills_expected.as_ref().is_none_or(|kills| *kills == self.kills_found)
+    pub fn tombstones_are_sound(&self) -> bool {
+        self.skipped
+            || self
+                .tombstones_expected
+                .as_ref()
+                .is_none_or(|tombstones| *tombstones == self.tombstones_found)
     }
 
     /// Examines the next slot; `None` if more bytes are needed, or nothing is left.
@@ -128,10 +132,10 @@ impl Walk {
         if !has(len) {
             return None;
         }
-        if header.kind != Kind::Kills || header.check_meta(slot).is_err() {
+        if header.kind != Kind::Tombstones || header.check_meta(slot).is_err() {
             return Some(GRANULE);
         }
-        self.kills_found.extend(Kill::decode_all(&slot[header.metadata_range()]));
+        self.tombstones_found.extend(Tombstone::decode_all(&slot[header.metadata_range()]));
         Some(len)
     }
 }
@@ -157,18 +161,19 @@ mod tests {
     const SEED: Seed = Seed(77);
     const BLOCK: u32 = 512;
     const END: u64 = 20 * 512;
-    const KILL: Kill = Kill { key_hash: 1, sequence: Sequence(5) };
+    const TOMBSTONE: Tombstone = Tombstone { key_hash: 1, sequence: Sequence(5) };
 
     /// An entry of 300 bytes, a tombstone, an entry of 5000 bytes.
     fn region() -> (Vec<u8>, Footer) {
         let mut bytes = vec![0; index(END)];
-        let mut footer = Footer { records: Vec::new(), kills: vec![KILL] };
+        let mut footer = Footer { records: Vec::new(), tombstones: vec![TOMBSTONE] };
         let now = Timestamp(9);
         let lifetime = Lifetime { stored_at: now, fresh_until: now, keep_until: now };
-        let kills = Slot::encode_kills(&[KILL]);
+        let tombstones = Slot::encode_tombstones(&[TOMBSTONE]);
         let bodies = [vec![1; 300], vec![2; 5000]];
         let entry = |n: usize| Slot::new(Kind::Object, b"k", (&[], &bodies[n]), lifetime);
-        let slots = [(512, entry(0)), (1024, Slot::of_kills(&kills, now)), (1536, entry(1))];
+        let slots =
+            [(512, entry(0)), (1024, Slot::of_tombstones(&tombstones, now)), (1536, entry(1))];
         for (offset, slot) in slots {
             let range = index(offset)..index(offset + slot.len());
             let header = slot.header(Sequence(offset), false);
@@ -196,7 +201,7 @@ mod tests {
             let found = walk.take(&bytes[index(range.start)..index(range.end)]);
             suspects.extend(found.iter().map(|record| record.offset));
         }
-        (suspects, walk.kills_are_sound())
+        (suspects, walk.tombstones_are_sound())
     }
 
     #[test]
@@ -218,8 +223,8 @@ mod tests {
                 expected.extend(within(record.offset, len).then_some(record.offset));
             }
             // Header and one record.
-            let kills_sound = !within(1024, 48 + 16);
-            assert_eq!(walked(&bytes, 1024), (expected, kills_sound), "byte {at}");
+            let tombstones_sound = !within(1024, 48 + 16);
+            assert_eq!(walked(&bytes, 1024), (expected, tombstones_sound), "byte {at}");
         }
     }
 
@@ -232,6 +237,6 @@ mod tests {
         assert_eq!(walk.wants(u64::MAX / 2), Some(1024..END));
         let suspects = walk.take(&bytes[1024..]);
         assert_eq!(suspects.iter().map(|record| record.offset).collect::<Vec<_>>(), [1536]);
-        assert!(walk.kills_are_sound(), "there is no telling");
+        assert!(walk.tombstones_are_sound(), "there is no telling");
     }
 }

@@ -1,7 +1,7 @@
 //! The dumps of a group of shards, one after another. Owns where each ends and which entries are in it;
 //! the index decides whether they are sound.
 
-use crate::store::index::word::Word;
+use crate::store::index::index_entry::IndexEntry;
 
 /// Bytes of the entry count at the start of a shard's dump.
 pub const COUNT_LEN: usize = 4;
@@ -13,14 +13,14 @@ const WORD_LEN: usize = 8;
 /// Splits off the dump of the first shard; `None` if it is cut off.
 pub fn split(dumps: &[u8]) -> Option<(&[u8], &[u8])> {
     let (count, _) = dumps.split_first_chunk::<COUNT_LEN>()?;
-    let words = usize::try_from(u32::from_le_bytes(*count)).ok()?;
-    dumps.split_at_checked(words.checked_mul(ENTRY_LEN)?.checked_add(COUNT_LEN)?)
+    let index_entries = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+    dumps.split_at_checked(index_entries.checked_mul(ENTRY_LEN)?.checked_add(COUNT_LEN)?)
 }
 
 /// The entries in the dump of one shard.
-pub fn words(dump: &[u8]) -> impl Iterator<Item = Word> + use<'_> {
+pub fn index_entries(dump: &[u8]) -> impl Iterator<Item = IndexEntry> + use<'_> {
     let entries = dump.get(COUNT_LEN..).unwrap_or_default();
-    let (words, _) = entries.as_chunks::<WORD_LEN>();
-    let words = &words[..entries.len() / ENTRY_LEN];
-    words.iter().map(|word| Word(u64::from_le_bytes(*word)))
+    let (index_entries, _) = entries.as_chunks::<WORD_LEN>();
+    let index_entries = &index_entries[..entries.len() / ENTRY_LEN];
+    index_entries.iter().map(|index_entry| IndexEntry(u64::from_le_bytes(*index_entry)))
 }

@@ -86,7 +86,7 @@ impl Store {
         let rows = self.load_rows(&snapshot).await?;
         let live = Mutex::new(vec![0; rows.len()]);
         let loading = Arc::new(Loading { store: self.clone(), rows, live });
-        let words = self.load_shards(&snapshot, &loading, threads).await?;
+        let index_entries = self.load_shards(&snapshot, &loading, threads).await?;
         let live = std::mem::take(&mut *loading.live.lock());
         if loading.rows.iter().map(|row| row.live_bytes).ne(live) {
             return Err(Doubt::Wrong("index and region table differ"));
@@ -95,14 +95,14 @@ impl Store {
         for ((region, row), saved) in self.shared.catalog.regions.iter().zip(&loading.rows) {
             if saved.sealed {
                 row.raise_keep_until(saved.keep_until);
-                row.add_kills(usize::try_from(saved.kills).unwrap_or(usize::MAX));
+                row.add_tombstones(usize::try_from(saved.tombstones).unwrap_or(usize::MAX));
                 row.add_live(saved.live_bytes);
                 row.set_state(RegionState::Sealed);
             } else if row.state() == RegionState::Unknown {
                 self.found_blank(region);
             }
         }
-        Ok(Some(words))
+        Ok(Some(index_entries))
     }
 
     /// Finds the snapshot of the device's epoch; `None` if no region has a part of one.
@@ -136,8 +136,11 @@ impl Store {
         }
         let mut pieces: BTreeMap<_, Vec<Placed>> = BTreeMap::new();
         for (region, directory) in parts.into_values() {
-            let seed =
-                self.shared.catalog.regions.seed_of(self.shared.catalog.regions.life(region));
+            let seed = self
+                .shared
+                .catalog
+                .regions
+                .seed_of(self.shared.catalog.regions.generation_of(region));
             for piece in directory.pieces {
                 pieces.entry(piece.of).or_default().push((region, seed, piece));
             }
@@ -150,7 +153,8 @@ impl Store {
         let start = layout.region_offset(region) + u64::from(layout.alignment);
         let range = start..start + SNAPSHOT_DIRECTORY_LEN as u64;
         let bytes = self.shared.device.read_exact(range).await?;
-        let seed = self.shared.catalog.regions.seed_of(self.shared.catalog.regions.life(region));
+        let seed =
+            self.shared.catalog.regions.seed_of(self.shared.catalog.regions.generation_of(region));
         Ok(SnapshotDirectory::decode(&bytes, seed).ok())
     }
 
@@ -166,14 +170,14 @@ impl Store {
         let bytes = joined(&self.read_pieces(pieces).await?).map_err(damaged)?;
         let rows = SnapshotRow::decode_all(&bytes, count).map_err(damaged)?;
         for ((_, row), saved) in self.shared.catalog.regions.iter().zip(&rows) {
-            let same_life = row.generation() == saved.generation;
+            let same_generation = row.generation() == saved.generation;
             let is_as_saved = match row.state() {
                 RegionState::Free => !saved.sealed,
                 RegionState::Unknown if saved.sealed => {
-                    same_life && row.is_touched() == saved.touched
+                    same_generation && row.is_touched() == saved.touched
                 }
                 // Never used: has no header.
-                RegionState::Unknown => same_life && saved.generation == Sequence(0),
+                RegionState::Unknown => same_generation && saved.generation == Sequence(0),
                 _ => false,
             };
             if !is_as_saved {
@@ -208,7 +212,7 @@ impl Store {
         progress.parts_total.store(u64::from(SNAPSHOT_GROUPS), Ordering::Relaxed);
         let mut waiting = 0..SNAPSHOT_GROUPS;
         let mut running = FuturesUnordered::new();
-        let mut words = 0;
+        let mut index_entries = 0;
         loop {
             while running.len() < PARALLEL
                 && let Some(group) = waiting.next()
@@ -216,10 +220,10 @@ impl Store {
                 let pieces = &snapshot.pieces[&SnapshotPart::Shards(group)];
                 running.push(self.load_group(group, pieces, loading, &limits));
             }
-            let Some(loaded) = running.next().await else { return Ok(words) };
-            words += loaded?;
+            let Some(loaded) = running.next().await else { return Ok(index_entries) };
+            index_entries += loaded?;
             progress.parts_done.fetch_add(1, Ordering::Relaxed);
-            progress.found.store(words, Ordering::Relaxed);
+            progress.found.store(index_entries, Ordering::Relaxed);
             if self.shared.is_stopping() {
                 return Err(Doubt::Stopped);
             }
@@ -281,30 +285,30 @@ impl Loading {
         let mut live = vec![0; self.rows.len()];
         let index = &self.store.shared.catalog.index;
         let in_group = index.shard_count() / SNAPSHOT_GROUPS as usize;
-        let mut words = 0;
+        let mut index_entries = 0;
         for shard in group as usize * in_group..(group as usize + 1) * in_group {
             let dumped;
             (dumped, dumps) = dump::split(dumps).ok_or(Doubt::Wrong("a shard is cut off"))?;
             self.count_live(dumped, &mut live)?;
-            words += index.load_shard(shard, dumped).map_err(damaged)? as u64;
+            index_entries += index.load_shard(shard, dumped).map_err(damaged)? as u64;
         }
         if !dumps.is_empty() {
-            return Err(Doubt::Wrong("there are more words than shards"));
+            return Err(Doubt::Wrong("there are index entries beyond the last shard"));
         }
         for (sum, live) in self.live.lock().iter_mut().zip(live) {
             *sum += live;
         }
-        Ok(words)
+        Ok(index_entries)
     }
 
     /// Adds up the live bytes of a shard's entries; fails unless all are in sealed regions.
     fn count_live(&self, dumped: &[u8], live: &mut [u64]) -> Result<(), Doubt> {
         let layout = &self.store.shared.layout;
-        for word in dump::words(dumped) {
-            let (region, _) = word.location().split(layout);
+        for index_entry in dump::index_entries(dumped) {
+            let (region, _) = index_entry.location().split(layout);
             match self.rows.get(region as usize) {
-                Some(row) if row.sealed => live[region as usize] += word.class().len_max(),
-                _ => return Err(Doubt::Wrong("an index word points to nothing")),
+                Some(row) if row.sealed => live[region as usize] += index_entry.class().len_max(),
+                _ => return Err(Doubt::Wrong("an index entry points to nothing")),
             }
         }
         Ok(())

@@ -140,7 +140,7 @@ fn row_of(row: &Region) -> SnapshotRow {
         touched: row.is_touched(),
         log: row.log(),
         keep_until: row.keep_until(),
-        kills: row.kills(),
+        tombstones: row.tombstones(),
         live_bytes: row.live(),
     }
 }
@@ -179,7 +179,7 @@ impl Writer<'_> {
         let region = self.free.pop_front().expect("enough free regions were counted");
         let generation = self.store.shared.log.lock().draw();
         let regions = &self.store.shared.catalog.regions;
-        let seed = regions.seed_of(regions.life_of(region, generation));
+        let seed = regions.seed_of(regions.generation_at(region, generation));
         self.parts.push(Part { region, generation, seed, pieces: Vec::new() });
         self.start = first_piece_offset(self.store.shared.layout.alignment);
         self.at = self.start;

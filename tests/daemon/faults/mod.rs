@@ -6,11 +6,11 @@
 mod clock;
 mod frozen;
 mod gone;
-mod kills;
 mod ledger;
 mod limits;
 mod old_copy;
 mod read_only;
+mod sigkills;
 mod space;
 mod stopped;
 mod twice;

@@ -172,7 +172,7 @@ pub async fn disk_commands(seen: &mut Seen) {
     let path = directory.path().join("socket");
     let listener =
         Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
-    let options = Options { staging_len_max: 1, ..Options::default() };
+    let options = Options { input_bytes_max: 1, ..Options::default() };
     let server = Server::new(options, cache.clone());
     let counters = server.counters().clone();
     metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();

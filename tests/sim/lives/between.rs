@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::device::{FaultKind, SimDevice};
 use rawcached::format::{
-    FOOTER_RECORD_LEN, KILL_LEN, RegionHeader, Seed, Sequence, Superblock, Trailer, Uuid,
+    FOOTER_RECORD_LEN, RegionHeader, Seed, Sequence, Superblock, TOMBSTONE_LEN, Trailer, Uuid,
 };
 
 use super::{Run, runtime};
@@ -109,7 +109,7 @@ fn footer_of(device: &SimDevice, scenario: &Scenario, region: u32) -> Option<std
     let trailer = trailer_of(device, scenario, region)?;
     let start = end - trailer.footer_len(scenario.alignment);
     let records = trailer.record_count as usize * FOOTER_RECORD_LEN;
-    let len = records + trailer.kill_count as usize * KILL_LEN;
+    let len = records + trailer.tombstone_count as usize * TOMBSTONE_LEN;
     (len > 0).then(|| start..start + len as u64)
 }
 

@@ -73,7 +73,7 @@ impl Run {
             }
         }
         cache.device_store().check_accounting();
-        self.check_rest("staging", cache.stats().staging_bytes, born);
+        self.check_rest("write buffer", cache.stats().write_buffer_bytes, born);
         if let Err(error) = cache.shutdown().await {
             self.world.history(born).violate(format!("the last shutdown failed: {error}"));
         }

@@ -171,7 +171,7 @@ impl Scenario {
             sizes: Sizes::Halves,
             ram_bytes: one_of(rng, &[0, 0, 1 << 20]),
             hash_mask: u64::MAX,
-            staging_bytes: 16 << 20,
+            write_buffer_bytes: 16 << 20,
             delay_turns: one_of(rng, &[0, 2, 20]),
             slow: Duration::from_millis(10),
             trouble: one_of(rng, &[Trouble::None, Trouble::Hiccups]),

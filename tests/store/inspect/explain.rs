@@ -14,7 +14,7 @@ async fn a_key_is_explained() {
         ("key-50", "hit", "fresh", "is fresh for 7"),
         ("odd\\\\ \\x00\\xff", "hit", "fresh", "is fresh for"),
         ("key-1", "hit", "fresh", "is fresh for 7"),
-        ("key-25", "miss", "killed", "the newest version was killed by sequence"),
+        ("key-25", "miss", "removed", "the newest version was removed by sequence"),
     ] {
         let report = explain(key);
         assert_eq!(
@@ -77,7 +77,7 @@ async fn a_region_is_explained() {
         assert_eq!(entries, explained.survey.entries);
         assert_eq!(explained.live.count + explained.dead.count + explained.expired.count, entries);
         assert_eq!(explained.map.len() as u64 * explained.page, layout().region_size);
-        kills += explained.kill_slots.count;
+        kills += explained.tombstone_slots.count;
     }
     assert_eq!(kills, 40, "two for each removed key");
     let image = Image::of(&filled);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use rawcached::cache::Condition;
 use rawcached::device::{Device, OpenOptions};
 use rawcached::format::{
-    Footer, Kill, Kind, RegionHeader, Seed, Sequence, Superblock, Trailer, Uuid,
+    Footer, Kind, RegionHeader, Seed, Sequence, Superblock, Tombstone, Trailer, Uuid,
 };
 use rawcached::inspect::{Condition as State, Inspection, ListedState};
 use rawcached::store::{FormatOptions, OpenError, Store};
@@ -81,7 +81,7 @@ async fn a_sound_device_passes_the_check_after_a_stop_a_crash_and_a_recovery() {
         let (summary, findings) = check(&filled).await;
         assert!(contents(&filled) == before, "a check writes nothing");
         assert_eq!(findings, [], "crash: {crash}");
-        assert!(summary.entries > 300 && summary.kills >= 20, "{summary:?}");
+        assert!(summary.entries > 300 && summary.tombstones >= 20, "{summary:?}");
         assert_eq!(summary.slices, 16, "{summary:?}");
         assert_eq!(summary.incomplete_objects, 0);
         // A change seals what the crash left open.
@@ -189,7 +189,7 @@ async fn a_damaged_region_header_or_footer_is_named() {
         if survey.condition == State::Sealed {
             let trailer = findings_of(&filled, region, end - 64 + 13).await;
             expect_one(&trailer, region, end - 64, "footer trailer: checksum mismatch");
-            let len = (survey.entries * 24 + survey.kills * 16 + 64).next_multiple_of(512);
+            let len = (survey.entries * 24 + survey.tombstones * 16 + 64).next_multiple_of(512);
             let records = findings_of(&filled, region, end - len + 1).await;
             expect_one(&records, region, end - len, "footer records: checksum mismatch");
         }
@@ -257,10 +257,10 @@ async fn the_command_line_lists_inspects_and_checks() {
             "regions_unused",
             "regions_snapshot",
             "snapshot",
-            "snapshot_words",
+            "snapshot_entries",
             "entries",
             "slices",
-            "kill_records",
+            "tombstones",
             "incomplete_objects",
             "verified_bytes",
             "superblocks_outdated",
@@ -322,7 +322,7 @@ fn forge_footer(filled: &Filled, region: u32, change: impl FnOnce(&mut Footer)) 
     let at = layout().region_size - len;
     let mut footer = Footer::decode(&bytes[usize::try_from(at).unwrap()..], &trailer).unwrap();
     change(&mut footer);
-    let len = Footer::len_for(footer.records.len(), footer.kills.len(), 512);
+    let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), 512);
     let mut block = vec![0; usize::try_from(len).unwrap()];
     footer.encode_into(&mut block, (header.generation, header.log), seed, trailer.stamp);
     filled.device.overwrite(start + layout().region_size - len, &block);
@@ -356,8 +356,8 @@ async fn a_footer_that_contradicts_the_slots_or_itself_is_named() {
         ("differ in lifetime", Box::new(|f| f.records[3].keep_until.0 -= 1)),
         ("entries that overlap", Box::new(|f| f.records[3].slot_len += 4096)),
         ("sequences that do not rise", Box::new(|f| f.records[4].sequence = f.records[3].sequence)),
-        ("kill records, sound slots have", Box::new(|f| f.kills.push(KILL))),
-        ("a kill record of a later epoch", Box::new(|f| f.kills.push(KILL))),
+        ("tombstones, sound slots have", Box::new(|f| f.tombstones.push(TOMBSTONE))),
+        ("a tombstone of a later epoch", Box::new(|f| f.tombstones.push(TOMBSTONE))),
     ];
     for (what, change) in changes {
         // A touch leaves region 0's footer behind the truth on purpose.
@@ -366,7 +366,7 @@ async fn a_footer_that_contradicts_the_slots_or_itself_is_named() {
     }
 }
 
-const KILL: Kill = Kill { key_hash: 1, sequence: Sequence(u64::MAX) };
+const TOMBSTONE: Tombstone = Tombstone { key_hash: 1, sequence: Sequence(u64::MAX) };
 
 #[tokio::test]
 async fn superblock_copies_that_disagree_are_told_apart() {

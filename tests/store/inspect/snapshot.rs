@@ -49,7 +49,7 @@ async fn a_sound_snapshot_is_verified_and_shown() {
     assert_eq!((regions, summary.regions_snapshot), (layout().region_count.into(), 1));
     let cache = open(&filled.device, &filled.clock).await;
     assert_eq!(cache.stats().store.counters.snapshots_loaded, 1);
-    assert_eq!(summary.snapshot_words, cache.stats().store.entries);
+    assert_eq!(summary.snapshot_entries, cache.stats().store.entries);
     cache.shutdown().await.unwrap();
 
     let inspection = inspection(&filled).await;
@@ -231,7 +231,7 @@ async fn large() -> Filled {
 async fn state_of(filled: &Filled) -> (SnapshotState, u64) {
     let inspection = Inspection::open(filled.device.open()).await.unwrap();
     let summary = inspection.check(|_: CheckEvent<'_>| std::ops::ControlFlow::Continue(())).await;
-    (summary.snapshot, summary.snapshot_words)
+    (summary.snapshot, summary.snapshot_entries)
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ fn what_is_asked_for_in_every_region_does_not_hold_up_stores() {
 }
 
 #[test]
-fn kill_records_do_not_pile_up_behind_a_region_in_use() {
+fn tombstones_do_not_pile_up_behind_a_region_in_use() {
     let rig = with_hot_region();
     for round in 0..120 {
         hot_hits(&rig);
@@ -79,8 +79,8 @@ fn kill_records_do_not_pile_up_behind_a_region_in_use() {
     }
     let counters = rig.stats().store.counters;
     assert!(counters.regions_freed > 100, "{} regions freed", counters.regions_freed);
-    let each = counters.kills_carried / counters.regions_freed;
-    assert!(each < 300, "{each} kill records carried for each region freed");
+    let each = counters.tombstones_carried / counters.regions_freed;
+    assert!(each < 300, "{each} tombstones carried for each region freed");
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn a_region_is_not_free_when_a_flush_failed_between_the_writes_that_free_it() {
             if rig.stats().store.counters.regions_freed >= 2 {
                 break;
             }
-            assert!(n < 20, "the region of the kill record is freed");
+            assert!(n < 20, "the region of the tombstone is freed");
             let _ = rig.put(format!("last-{n}").as_bytes(), &body(n, QUARTER), &for_secs(100_000));
             rig.sleep(millis(1500));
         }

@@ -277,7 +277,7 @@ fn an_upload_that_takes_turns_of_the_log_is_stored_and_whole() {
 }
 
 #[test]
-fn an_upload_that_stalls_does_not_hold_kill_records_for_ever() {
+fn an_upload_that_stalls_does_not_hold_tombstones_for_ever() {
     let rig = Rig::with(DISK, plain());
     let large = share(&rig, 1, 40);
     let half = large.len() / 2;
@@ -291,8 +291,8 @@ fn an_upload_that_stalls_does_not_hold_kill_records_for_ever() {
         rig.sleep(millis(50));
     }
     let counters = rig.stats().store.counters;
-    let each = counters.kills_carried / counters.regions_freed.max(1);
-    assert!(each < 3000, "{each} kill records carried for each region freed");
+    let each = counters.tombstones_carried / counters.regions_freed.max(1);
+    assert!(each < 3000, "{each} tombstones carried for each region freed");
     rig.run(writer.write_chunk(&large[half..])).unwrap();
     rig.run(writer.finalize(Condition::Always)).unwrap();
     assert!(rig.get(b"large") == Some(large.to_vec()));

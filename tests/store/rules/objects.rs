@@ -89,7 +89,7 @@ fn a_dropped_writer_leaves_the_old_object_and_no_orphans() {
         });
         assert_eq!(rig.get(b"key").unwrap(), body(1, LARGE));
         assert_eq!(rig.stats().store.entries, before);
-        assert_eq!(rig.stats().staging_bytes, 0);
+        assert_eq!(rig.stats().write_buffer_bytes, 0);
     }
 }
 
@@ -137,7 +137,7 @@ fn a_touched_object_keeps_its_slices_as_long_as_its_head() {
 
 #[test]
 fn a_writer_that_failed_cannot_be_finalized() {
-    let rig = Rig::with(SMALL, options!(CacheOptions { staging_bytes: 64 << 10, ..plain() }));
+    let rig = Rig::with(SMALL, options!(CacheOptions { write_buffer_bytes: 64 << 10, ..plain() }));
     for goes_on in [true, false] {
         let stored = rig.run(async {
             let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
@@ -169,7 +169,7 @@ fn a_stream_whose_slices_cannot_be_written_is_not_acknowledged_as_flushed() {
 fn writers_that_use_up_the_memory_do_not_wait_for_each_other_in_a_circle() {
     let disk = Disk { regions: 20, region_size: 2 << 20, alignment: 4096 };
     let slice = disk.region_size / 4;
-    let rig = Rig::with(disk, options!(CacheOptions { staging_bytes: 4 * slice, ..plain() }));
+    let rig = Rig::with(disk, options!(CacheOptions { write_buffer_bytes: 4 * slice, ..plain() }));
     rig.run(async {
         let whole = usize::try_from(slice + 1000).unwrap();
         let part = whole * 3 / 4;
@@ -233,7 +233,7 @@ fn stores_in_progress_hold_up_no_flush_and_no_region() {
 fn stores_that_take_long_do_not_hold_up_others() {
     let disk = Disk { regions: 20, region_size: 2 << 20, alignment: 4096 };
     let slice = disk.region_size / 4;
-    let rig = Rig::with(disk, options!(CacheOptions { staging_bytes: 4 * slice, ..plain() }));
+    let rig = Rig::with(disk, options!(CacheOptions { write_buffer_bytes: 4 * slice, ..plain() }));
     let part = usize::try_from(slice).unwrap() - 100_000;
     let body = |number: u8| body(number.into(), part + 1000);
     rig.run(async {
@@ -244,7 +244,11 @@ fn stores_that_take_long_do_not_hold_up_others() {
             slow.push(writer);
             tokio::time::sleep(secs(1)).await;
         }
-        assert_eq!(rig.cache().stats().staging_bytes, 4 * slice, "all of it, with the reserve");
+        assert_eq!(
+            rig.cache().stats().write_buffer_bytes,
+            4 * slice,
+            "all of it, with the reserve"
+        );
         let begun = tokio::time::Instant::now();
         for number in 100..103u8 {
             let mut writer = rig.cache().store(&[number], for_secs(1000)).unwrap();
@@ -265,7 +269,7 @@ fn stores_that_take_long_do_not_hold_up_others() {
                 writer.finalize(Condition::Always).await.unwrap();
             }
         }
-        assert_eq!(rig.cache().stats().staging_bytes, 0);
+        assert_eq!(rig.cache().stats().write_buffer_bytes, 0);
     });
     assert_eq!(rig.get(&[0]), None);
     (1..4).for_each(|number| assert_eq!(rig.get(&[number]).unwrap(), body(number)));
@@ -277,7 +281,7 @@ fn the_store_that_has_the_reserve_does_not_keep_it_from_all_others() {
     let disk = Disk { regions: 20, region_size: 2 << 20, alignment: 4096 };
     let slice = usize::try_from(disk.region_size / 4).unwrap();
     let rig =
-        Rig::with(disk, options!(CacheOptions { staging_bytes: 2 * slice as u64, ..plain() }));
+        Rig::with(disk, options!(CacheOptions { write_buffer_bytes: 2 * slice as u64, ..plain() }));
     rig.run(async {
         let mut writers = Vec::new();
         for number in 0..3u8 {

@@ -115,7 +115,7 @@ fn a_region_of_purges_that_can_be_read_again_is_known_by_its_trailer() {
     rig.sleep(secs(10));
     let counters = rig.stats().store.counters;
     assert_eq!((counters.regions_reread, counters.regions_freed), (1, 1));
-    assert!(counters.kills_carried > 0);
+    assert!(counters.tombstones_carried > 0);
     assert_eq!(regions_of(&rig, LogKind::Purges).len(), 1, "carried on in their own log");
 }
 
@@ -146,7 +146,7 @@ fn copies_that_were_carried_on_are_in_two_regions_still() {
         rig.sleep(secs(2));
     }
     let counters = rig.stats().store.counters;
-    assert!(counters.regions_freed > 30 && counters.kills_carried > 100, "{counters:?}");
+    assert!(counters.regions_freed > 30 && counters.tombstones_carried > 100, "{counters:?}");
     assert!(rig.get(b"beside-0").is_some(), "the region of what was purged is there");
     rig.stop();
     let in_use = [regions_of(&rig, LogKind::Data), regions_of(&rig, LogKind::Purges)];

@@ -126,7 +126,7 @@ fn a_purge_that_waits_does_not_outlive_a_newer_version() {
 }
 
 #[test]
-fn a_purge_whose_kill_record_was_lost_does_not_outlive_a_newer_version_either() {
+fn a_purge_whose_tombstone_was_lost_does_not_outlive_a_newer_version_either() {
     let mut rig = Rig::new();
     rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
     rig.sleep(secs(2));
@@ -433,7 +433,7 @@ fn a_stop_writes_the_purges_that_wait_or_says_that_it_could_not() {
 }
 
 #[test]
-fn a_snapshot_is_not_written_without_the_kill_records_of_all_removals() {
+fn a_snapshot_is_not_written_without_the_tombstones_of_all_removals() {
     let mut rig = with_failing_writes();
     rig.remove(b"key").unwrap_err();
     let _ = rig.run(rig.cache().shutdown());

@@ -35,7 +35,7 @@ fn any_sequence_of_chunks_gives_the_exact_body() {
 #[test]
 fn an_object_of_several_hundred_mebibytes_is_streamed_through_bounded_memory() {
     let disk = Disk { regions: 40, region_size: 32 << 20, alignment: 4096 };
-    let rig = Rig::with(disk, options!(CacheOptions { staging_bytes: 4 << 20, ..plain() }));
+    let rig = Rig::with(disk, options!(CacheOptions { write_buffer_bytes: 4 << 20, ..plain() }));
     let piece = body(5, 777_777);
     let len = 300 << 20;
     rig.run(async {
@@ -62,7 +62,7 @@ fn an_object_of_several_hundred_mebibytes_is_streamed_through_bounded_memory() {
         }
         assert_eq!(read, len);
     });
-    assert_eq!(rig.stats().staging_bytes, 0);
+    assert_eq!(rig.stats().write_buffer_bytes, 0);
 }
 
 #[test]

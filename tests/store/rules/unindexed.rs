@@ -127,7 +127,7 @@ fn doubt_ends_when_all_regions_of_a_start_that_could_not_be_flushed_are_freed() 
 
 /// Purges "victim", loses the tombstone with the region that it is in, and purges again.
 #[test]
-fn a_purge_holds_whose_kill_record_was_lost_with_its_region() {
+fn a_purge_holds_whose_tombstone_was_lost_with_its_region() {
     let mut rig = Rig::new();
     rig.put(b"victim", &body(1, QUARTER), &for_secs(100_000)).unwrap();
     rig.fill("beside-victim", 3, 100_000);

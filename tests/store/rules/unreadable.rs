@@ -248,13 +248,13 @@ fn a_region_that_can_neither_be_read_nor_freed_keeps_no_tombstones_for_ever() {
         }
         let after = rig.stats().store.counters;
         let freed = after.regions_freed - before.regions_freed;
-        (after.kills_carried - before.kills_carried) / freed.max(1)
+        (after.tombstones_carried - before.tombstones_carried) / freed.max(1)
     };
     turn(&rig, "first");
     rig.remove(b"key").unwrap();
     for round in 0..6 {
         let each = turn(&rig, &format!("more-{round}"));
-        assert!(each < 200, "{each} kill records carried for each region freed, round {round}");
+        assert!(each < 200, "{each} tombstones carried for each region freed, round {round}");
     }
     assert_eq!(rig.stats().store.regions_set_aside, 1);
     rig.sim.clear_faults();

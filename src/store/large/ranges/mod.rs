@@ -22,7 +22,7 @@ use crate::store::counters::{add, count};
 use crate::store::large::slice_place::{SlicePlace, checked_part};
 use crate::store::large::slices::SliceReader;
 use crate::store::lookup::bodies::TruncatedBody;
-use crate::store::place::Life;
+use crate::store::place::Generation;
 use crate::store::shared::Store;
 use options::RangeOptions;
 use plan::{Plan, Want};
@@ -227,10 +227,10 @@ impl RangeReader {
         while end < checked.end && end - checked.start < GIVEN_LEN_MAX {
             let piece = end..(end + BODY_CHUNK).min(checked.end);
             let bytes = place.body(piece.clone());
-            if end > checked.start && !self.window.has(place.life, &bytes) {
+            if end > checked.start && !self.window.has(place.generation, &bytes) {
                 break;
             }
-            let pieces = match self.wait_for(place.life, bytes).await {
+            let pieces = match self.wait_for(place.generation, bytes).await {
                 Ok(pieces) if checks.is_sound(piece.start / BODY_CHUNK, &pieces) => pieces,
                 Err(Unavailable::TimedOut) => return Err(Unavailable::TimedOut),
                 // What was given so far is sound; the rest is read once more, by itself.
@@ -263,12 +263,16 @@ impl RangeReader {
         }
     }
 
-    async fn wait_for(&mut self, life: Life, bytes: Range<u64>) -> Result<Pieces, Unavailable> {
+    async fn wait_for(
+        &mut self,
+        generation: Generation,
+        bytes: Range<u64>,
+    ) -> Result<Pieces, Unavailable> {
         loop {
             self.read_ahead();
-            if let Some(pieces) = self.window.gather(life, &bytes)? {
-                // What was read in another life of the region is not looked at.
-                let is_present = self.store.shared.catalog.regions.is_in(life);
+            if let Some(pieces) = self.window.gather(generation, &bytes)? {
+                // What was read in another generation of the region is not looked at.
+                let is_present = self.store.shared.catalog.regions.is_in(generation);
                 return if is_present { Ok(pieces) } else { Err(Unavailable::Missing) };
             }
             self.window.arrive().await?;
@@ -281,8 +285,8 @@ impl RangeReader {
         place: &SlicePlace,
         number: u32,
     ) -> Result<Checks, Unavailable> {
-        let meta = self.wait_for(place.life, place.meta()).await?.concat();
-        let seed = self.store.shared.catalog.regions.seed_of(place.life);
+        let meta = self.wait_for(place.generation, place.meta()).await?.concat();
+        let seed = self.store.shared.catalog.regions.seed_of(place.generation);
         let header = EntryHeader::decode(&meta, seed, place.offset);
         let header = header.map_err(|_| Unavailable::Missing)?;
         let key = SliceKey { object: self.head.object, number }.encode();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::store::large::slice_place::{SlicePlace, checked_part};
-use crate::store::place::Life;
+use crate::store::place::Generation;
 
 /// The wanted part of one slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +18,10 @@ pub(super) struct Want {
     pub at: Option<SlicePlace>,
 }
 
-/// Whole blocks of one region, one after another, as they are in one life of it.
+/// Whole blocks of one region, one after another, as they are in one generation of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    pub life: Life,
+    pub generation: Generation,
     pub blocks: Range<u64>,
 }
 
@@ -42,30 +42,31 @@ impl Plan {
     /// Adds the blocks needed for the bytes `within` of a slice's body, less those that were
     /// planned for the slice before it.
     pub fn add(&mut self, place: &SlicePlace, within: &Range<usize>) {
-        self.add_bytes(place.life, place.meta());
-        self.add_bytes(place.life, place.body(checked_part(within, place.body_len)));
+        self.add_bytes(place.generation, place.meta());
+        self.add_bytes(place.generation, place.body(checked_part(within, place.body_len)));
     }
 
-    fn add_bytes(&mut self, life: Life, bytes: Range<u64>) {
+    fn add_bytes(&mut self, generation: Generation, bytes: Range<u64>) {
         let mut start = bytes.start / self.alignment * self.alignment;
         let end = bytes.end.next_multiple_of(self.alignment);
         match &mut self.tail {
             Some(tail)
-                if tail.life == life && (tail.blocks.start..=tail.blocks.end).contains(&start) =>
+                if tail.generation == generation
+                    && (tail.blocks.start..=tail.blocks.end).contains(&start) =>
             {
                 start = tail.blocks.end;
                 tail.blocks.end = end.max(start);
             }
-            tail => *tail = Some(Extent { life, blocks: start..end }),
+            tail => *tail = Some(Extent { generation, blocks: start..end }),
         }
         if start >= end {
             return;
         }
         match self.extents.back_mut() {
-            Some(last) if last.life == life && last.blocks.end == start => {
+            Some(last) if last.generation == generation && last.blocks.end == start => {
                 last.blocks.end = end;
             }
-            _ => self.extents.push_back(Extent { life, blocks: start..end }),
+            _ => self.extents.push_back(Extent { generation, blocks: start..end }),
         }
     }
 
@@ -84,7 +85,7 @@ impl Plan {
         let front = self.extents.front_mut()?;
         let len = (len as u64 / self.alignment).max(1) * self.alignment;
         let split = front.blocks.start.saturating_add(len).min(front.blocks.end);
-        let taken = Extent { life: front.life, blocks: front.blocks.start..split };
+        let taken = Extent { generation: front.generation, blocks: front.blocks.start..split };
         front.blocks.start = split;
         if front.blocks.is_empty() {
             self.extents.pop_front();
@@ -102,12 +103,12 @@ mod tests {
 
     const SLICE: usize = 256 << 10;
 
-    fn life(region: u32) -> Life {
-        Life::new(DeviceNumber(0), region, Sequence(7))
+    fn generation_of(region: u32) -> Generation {
+        Generation::new(DeviceNumber(0), region, Sequence(7))
     }
 
     fn place(region: u32, offset: u64) -> SlicePlace {
-        SlicePlace { life: life(region), offset, body_len: SLICE }
+        SlicePlace { generation: generation_of(region), offset, body_len: SLICE }
     }
 
     fn drain(plan: &mut Plan, len: usize) -> Vec<Extent> {
@@ -125,7 +126,10 @@ mod tests {
         plan.add(&first, &(0..SLICE));
         plan.add(&second, &(0..SLICE));
         let end = second.body(0..SLICE).end.next_multiple_of(4096);
-        assert_eq!(drain(&mut plan, usize::MAX), [Extent { life: life(3), blocks: 4096..end }]);
+        assert_eq!(
+            drain(&mut plan, usize::MAX),
+            [Extent { generation: generation_of(3), blocks: 4096..end }]
+        );
     }
 
     #[test]
@@ -133,10 +137,10 @@ mod tests {
         let mut plan = Plan::new(512);
         plan.add(&place(1, 0), &(130_000..131_073));
         let extents = drain(&mut plan, usize::MAX);
-        assert_eq!(extents[0], Extent { life: life(1), blocks: 0..512 });
+        assert_eq!(extents[0], Extent { generation: generation_of(1), blocks: 0..512 });
         let body = place(1, 0).body(65_536..196_608);
         let blocks = body.start / 512 * 512..body.end.next_multiple_of(512);
-        assert_eq!(extents[1..], [Extent { life: life(1), blocks }]);
+        assert_eq!(extents[1..], [Extent { generation: generation_of(1), blocks }]);
     }
 
     #[test]
@@ -146,14 +150,16 @@ mod tests {
         plan.add(&place(4, 4096), &(0..10));
         plan.add(&place(4, 0), &(0..10));
         let regions: Vec<u32> =
-            drain(&mut plan, usize::MAX).iter().map(|extent| extent.life.region()).collect();
+            drain(&mut plan, usize::MAX).iter().map(|extent| extent.generation.region()).collect();
         assert_eq!(regions, [3, 4, 4]);
     }
 
     #[test]
     fn blocks_of_another_life_are_not_the_same_blocks() {
-        let later =
-            SlicePlace { life: Life::new(DeviceNumber(0), 3, Sequence(8)), ..place(3, 4096) };
+        let later = SlicePlace {
+            generation: Generation::new(DeviceNumber(0), 3, Sequence(8)),
+            ..place(3, 4096)
+        };
         let mut plan = Plan::new(4096);
         plan.add(&place(3, 4096), &(0..SLICE));
         plan.add(&later, &(0..SLICE));

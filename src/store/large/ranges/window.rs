@@ -21,7 +21,7 @@ use crate::format::BODY_CHUNK;
 use crate::store::counters::count;
 use crate::store::large::ranges::options::RangeOptions;
 use crate::store::large::ranges::plan::{Extent, Plan};
-use crate::store::place::Life;
+use crate::store::place::Generation;
 use crate::store::shared::Shared;
 
 /// Length of the first read of a range.
@@ -35,8 +35,8 @@ struct Arrived {
 }
 
 impl Arrived {
-    fn covers(&self, life: Life, at: u64) -> bool {
-        self.extent.life == life && self.extent.blocks.contains(&at)
+    fn covers(&self, generation: Generation, at: u64) -> bool {
+        self.extent.generation == generation && self.extent.blocks.contains(&at)
     }
 }
 
@@ -108,7 +108,8 @@ impl Window {
             if let Some(permit) = permit {
                 buf.charge(permit);
             }
-            let offset = shared.layout.region_offset(extent.life.region()) + extent.blocks.start;
+            let offset =
+                shared.layout.region_offset(extent.generation.region()) + extent.blocks.start;
             let watch = Stopwatch::start();
             // Nothing is taken from a slice that a touch may change, so the page cache will do.
             let read = shared.device.read_adaptive_within(timeout, offset, buf).await;
@@ -131,12 +132,12 @@ impl Window {
         }
     }
 
-    /// Whether `bytes` of a region, as they are in one life of it, are here.
-    pub fn has(&self, life: Life, bytes: &Range<u64>) -> bool {
+    /// Whether `bytes` of a region, as they are in one generation of it, are here.
+    pub fn has(&self, generation: Generation, bytes: &Range<u64>) -> bool {
         let mut at = bytes.start;
-        let before = |arrived: &&Arrived| !arrived.covers(life, bytes.start);
+        let before = |arrived: &&Arrived| !arrived.covers(generation, bytes.start);
         for arrived in self.arrived.iter().skip_while(before) {
-            if !arrived.covers(life, at) || arrived.bytes.is_none() {
+            if !arrived.covers(generation, at) || arrived.bytes.is_none() {
                 return false;
             }
             at = arrived.extent.blocks.end;
@@ -166,10 +167,10 @@ impl Window {
     /// given back: bytes are asked for in the order of the plan.
     pub fn gather(
         &mut self,
-        life: Life,
+        generation: Generation,
         bytes: &Range<u64>,
     ) -> Result<Option<Pieces>, Unavailable> {
-        while self.arrived.front().is_some_and(|front| !front.covers(life, bytes.start)) {
+        while self.arrived.front().is_some_and(|front| !front.covers(generation, bytes.start)) {
             self.arrived.pop_front();
         }
         let mut pieces = Pieces::new();

@@ -12,18 +12,18 @@ pub(super) struct Ages {
 }
 
 impl Ages {
-    pub(in crate::store) fn insert(&mut self, life: Age) {
-        let is_young = self.young.first().is_some_and(|first| life > *first);
+    pub(in crate::store) fn insert(&mut self, age: Age) {
+        let is_young = self.young.first().is_some_and(|first| age > *first);
         if is_young {
-            self.young.insert(life)
+            self.young.insert(age)
         } else {
-            self.old.insert(life)
+            self.old.insert(age)
         };
         self.balance();
     }
 
-    pub(in crate::store) fn remove(&mut self, life: Age) {
-        if self.old.remove(&life) || self.young.remove(&life) {
+    pub(in crate::store) fn remove(&mut self, age: Age) {
+        if self.old.remove(&age) || self.young.remove(&age) {
             self.balance();
         }
     }

@@ -17,7 +17,7 @@ use crate::store::region::state::RegionState;
 /// A region with less than one part in this many alive is emptied before the oldest one.
 pub const MOSTLY_DEAD: u64 = 8;
 /// A region is not emptied out of turn if its tombstones fill more than one part in this many.
-pub const KILLS_SHARE: u64 = 8;
+pub const TOMBSTONES_SHARE: u64 = 8;
 /// Claimed slices of up to one part in this many of a region are ignored: to move them costs little.
 /// Claimed are slices of large objects that are being stored or just were: reclaim must keep them.
 pub const FEW_CLAIMED: u64 = 8;
@@ -36,7 +36,7 @@ pub struct Facts {
     pub live: u64,
     pub keep_until: Timestamp,
     /// Bytes of the tombstones that may have to be carried to another region.
-    pub kills: u64,
+    pub tombstones: u64,
     pub failures: u32,
     /// When to try again, after failures.
     pub retry_at: Timestamp,
@@ -102,7 +102,7 @@ pub struct Ranking {
     now: Timestamp,
     counts: [usize; STATES],
     /// Bytes of the tombstones in all regions that are not free.
-    kills: u64,
+    tombstones: u64,
     /// Regions that could not be read or freed.
     stuck: usize,
     /// Regions with entries that are not free.
@@ -131,7 +131,7 @@ impl Ranking {
             holds_purges: false,
             live: 0,
             keep_until: Timestamp(0),
-            kills: 0,
+            tombstones: 0,
             failures: 0,
             retry_at: Timestamp(0),
             is_condemned: false,
@@ -145,7 +145,7 @@ impl Ranking {
             facts: vec![unknown; count as usize],
             now: Timestamp(0),
             counts,
-            kills: 0,
+            tombstones: 0,
             stuck: 0,
             holding: (0..count).map(|region| (Sequence(0), region)).collect(),
             purges: BTreeSet::new(),
@@ -178,16 +178,16 @@ impl Ranking {
         if facts.state == RegionState::Free {
             return;
         }
-        let life = (facts.generation, region);
-        self.kills -= facts.kills;
+        let age = (facts.generation, region);
+        self.tombstones -= facts.tombstones;
         if facts.holds_purges {
-            self.purges.remove(&life);
+            self.purges.remove(&age);
             return;
         }
-        self.holding.remove(&life);
+        self.holding.remove(&age);
         self.aside_until.remove(&(facts.retry_at, region));
         if self.is_unclaimed(facts) {
-            self.ages.remove(life);
+            self.ages.remove(age);
         }
     }
 
@@ -197,18 +197,18 @@ impl Ranking {
         if facts.state == RegionState::Free {
             return;
         }
-        let life = (facts.generation, region);
-        self.kills += facts.kills;
+        let age = (facts.generation, region);
+        self.tombstones += facts.tombstones;
         if facts.holds_purges {
-            self.purges.insert(life);
+            self.purges.insert(age);
             return;
         }
-        self.holding.insert(life);
+        self.holding.insert(age);
         if facts.failures > 0 && facts.retry_at > self.now {
             self.aside_until.insert((facts.retry_at, region));
         }
         if self.is_unclaimed(facts) {
-            self.ages.insert(life);
+            self.ages.insert(age);
         }
     }
 
@@ -219,21 +219,21 @@ impl Ranking {
         let target = self.group_of(&facts).map(|group| (group, (facts.generation, region)));
         let at = std::mem::replace(&mut self.places[region as usize], target);
         if at == target {
-            if let Some((group, life)) = at {
+            if let Some((group, age)) = at {
                 let root = self.groups.get(&group).copied().flatten();
-                self.trees.change(root, life, own);
+                self.trees.change(root, age, own);
             }
             return;
         }
-        if let Some((group, life)) = at {
+        if let Some((group, age)) = at {
             let root = self.groups.entry(group).or_default();
-            self.trees.remove(root, life);
+            self.trees.remove(root, age);
             if root.is_none() {
                 self.groups.remove(&group);
             }
         }
-        if let Some((group, life)) = target {
-            self.trees.insert(self.groups.entry(group).or_default(), life, own);
+        if let Some((group, age)) = target {
+            self.trees.insert(self.groups.entry(group).or_default(), age, own);
         }
     }
 
@@ -253,15 +253,16 @@ impl Ranking {
     fn least_of(&self, region: u32, facts: &Facts) -> Least {
         // If little is won, the oldest region is better: no other region needs its tombstones, so
         // freeing it frees most.
-        let is_cheap = facts.kills <= self.region_size / KILLS_SHARE && facts.under_way == 0;
-        let (spared_life, spared_round) = self.spared[region as usize];
-        let spared = if spared_life == facts.generation { spared_round } else { 0 };
+        let is_cheap =
+            facts.tombstones <= self.region_size / TOMBSTONES_SHARE && facts.under_way == 0;
+        let (spared_generation, spared_round) = self.spared[region as usize];
+        let spared = if spared_generation == facts.generation { spared_round } else { 0 };
         let is_much = facts.under_way > self.few_claimed();
         Least {
             keep_until: if is_cheap { facts.keep_until } else { Timestamp::MAX },
             cheap: if is_cheap { (facts.generation, region) } else { NEWEST },
             live: if is_cheap { facts.live } else { u64::MAX },
-            to_move: facts.under_way + facts.kills,
+            to_move: facts.under_way + facts.tombstones,
             under_way: facts.under_way,
             much_under_way: if is_much { facts.under_way } else { 0 },
             claimed: facts.claimed,
@@ -298,8 +299,8 @@ impl Ranking {
     }
 
     /// Bytes of the tombstones in all regions that are not free.
-    pub fn kills(&self) -> u64 {
-        self.kills
+    pub fn tombstones(&self) -> u64 {
+        self.tombstones
     }
 
     /// Number of regions that could not be read or freed.
@@ -315,20 +316,20 @@ impl Ranking {
     /// The oldest region that may hold entries, other than `except`. Regions with a generation below
     /// `dead_below` hold none.
     pub fn oldest_holding(&self, dead_below: Sequence, except: u32) -> Option<Age> {
-        let mut lives = self.holding.range((dead_below, 0)..);
-        lives.find(|(_, region)| *region != except).copied()
+        let mut ages = self.holding.range((dead_below, 0)..);
+        ages.find(|(_, region)| *region != except).copied()
     }
 
     /// A region of unknown age that may hold entries, other than `except`.
     pub fn first_unknown(&self, except: u32) -> Option<Age> {
-        let mut lives = self.holding.range(..(Sequence(1), 0));
-        lives.find(|(_, region)| *region != except).copied()
+        let mut ages = self.holding.range(..(Sequence(1), 0));
+        ages.find(|(_, region)| *region != except).copied()
     }
 
     /// The unreadable regions that may hold entries, with a generation below `end`.
     pub fn unreadable_below(&self, end: Sequence) -> impl Iterator<Item = u32> + '_ {
-        let lives = self.holding.range(..(end, 0)).map(|(_, region)| *region);
-        lives.filter(|region| self.facts[*region as usize].state == RegionState::Unreadable)
+        let ages = self.holding.range(..(end, 0)).map(|(_, region)| *region);
+        ages.filter(|region| self.facts[*region as usize].state == RegionState::Unreadable)
     }
 
     /// Whether a region of entries waits to be emptied and is not left alone for now.
@@ -382,7 +383,7 @@ impl Ranking {
         let is_nothing = |least: &Least| {
             least.keep_until <= now || least.cheap.0 < purge_floor || least.live == 0
         };
-        let find = |worth, life: Option<Age>| life.map(|(_, region)| (worth, region));
+        let find = |worth, age: Option<Age>| age.map(|(_, region)| (worth, region));
         find(Worth::Nothing, self.first_of(groups, prefer, is_nothing))
             .or_else(|| {
                 find(Worth::Little, self.first_of(groups, prefer, |least| least.live < most))
@@ -402,8 +403,8 @@ impl Ranking {
             aside @ Group::Aside { .. } => std::slice::from_ref(aside),
         };
         if in_doubt {
-            let (_, life) = self.min_of(groups, Prefer::Newest, |least| least.under_way)?;
-            return Some(life.1);
+            let (_, age) = self.min_of(groups, Prefer::Newest, |least| least.under_way)?;
+            return Some(age.1);
         }
         let least = self.min_of(groups, Prefer::Oldest, |least| least.to_move);
         let group_of_oldest = self.places[oldest as usize].map(|(group, _)| group);
@@ -486,8 +487,8 @@ impl Ranking {
         let roots = groups.iter().filter_map(|group| self.groups.get(group));
         let leasts = roots.filter_map(|root| self.trees.least(*root));
         let least = leasts.map(|least| what(&least)).min()?;
-        let life = self.first_of(groups, prefer, |other| what(other) <= least)?;
-        Some((least, life))
+        let age = self.first_of(groups, prefer, |other| what(other) <= least)?;
+        Some((least, age))
     }
 }
 

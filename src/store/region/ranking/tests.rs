@@ -14,7 +14,7 @@ fn plain(generation: u64) -> Facts {
         holds_purges: false,
         live: REGION_SIZE * 9 / 10,
         keep_until: Timestamp(u32::MAX),
-        kills: 0,
+        tombstones: 0,
         failures: 0,
         retry_at: Timestamp(0),
         is_condemned: false,
@@ -41,7 +41,7 @@ fn drawn(rng: &mut fastrand::Rng, generation: u64, now: u32) -> Facts {
         holds_purges: rare(rng),
         live: if rare(rng) { 0 } else { rng.u64(0..REGION_SIZE) },
         keep_until: Timestamp(if rare(rng) { now } else { rng.u32(now + 20..now + 200) }),
-        kills: if rare(rng) { REGION_SIZE / 4 } else { rng.u64(0..REGION_SIZE / 16) },
+        tombstones: if rare(rng) { REGION_SIZE / 4 } else { rng.u64(0..REGION_SIZE / 16) },
         failures: if rng.u8(0..8) == 0 { rng.u32(1..4) } else { 0 },
         retry_at: Timestamp(rng.u32(now..now + 30)),
         is_condemned: rare(rng),
@@ -73,7 +73,7 @@ impl Walk {
         let (region, (failures, is_sound, worth, _)) = self
             .sealed()
             .map(|(region, row)| {
-                let is_dear = row.kills > REGION_SIZE / KILLS_SHARE || row.under_way > 0;
+                let is_dear = row.tombstones > REGION_SIZE / TOMBSTONES_SHARE || row.under_way > 0;
                 let is_dead =
                     row.keep_until <= now || row.generation < purge_floor || row.live == 0;
                 let worth = if is_dear {
@@ -103,10 +103,10 @@ impl Walk {
         let oldest = self.sealed().map(|(_, row)| row.generation).min()?;
         let order = |row: &Facts| {
             let age = row.generation;
-            let kills = if age == oldest || in_doubt { 0 } else { row.kills };
+            let tombstones = if age == oldest || in_doubt { 0 } else { row.tombstones };
             let age = if in_doubt { u64::MAX - age.0 } else { age.0 };
             let failures = if Walk::is_aside(row, now) { row.failures } else { 0 };
-            (failures, !row.is_condemned, row.under_way + kills, age)
+            (failures, !row.is_condemned, row.under_way + tombstones, age)
         };
         self.sealed().min_by_key(|(_, row)| order(row)).map(|(region, _)| region)
     }
@@ -128,22 +128,22 @@ impl Walk {
 
     fn first_young(&self) -> Option<Age> {
         let unclaimed = self.sealed().filter(|(_, row)| row.claimed <= FEW);
-        let mut lives: Vec<Age> = unclaimed.map(|(region, row)| (row.generation, region)).collect();
-        lives.sort_unstable();
-        lives.get(lives.len() - lives.len() / YOUNG).copied()
+        let mut ages: Vec<Age> = unclaimed.map(|(region, row)| (row.generation, region)).collect();
+        ages.sort_unstable();
+        ages.get(ages.len() - ages.len() / YOUNG).copied()
     }
 
     fn next(&mut self, now: Timestamp, young: Option<Age>) -> (Option<u32>, bool) {
         let young = young.map_or(Sequence(u64::MAX), |(generation, _)| generation);
         let judged = self.tried(now);
         let judged = judged.filter(|(_, row)| row.claimed <= FEW && row.generation < young);
-        let mut lives: Vec<Age> = judged.map(|(region, row)| (row.generation, region)).collect();
-        lives.sort_unstable();
-        match lives.iter().find(|life| !self.spared.contains(life)) {
+        let mut ages: Vec<Age> = judged.map(|(region, row)| (row.generation, region)).collect();
+        ages.sort_unstable();
+        match ages.iter().find(|age| !self.spared.contains(age)) {
             Some((_, region)) => (Some(*region), false),
             None => {
                 self.spared.clear();
-                (lives.first().map(|(_, region)| *region), true)
+                (ages.first().map(|(_, region)| *region), true)
             }
         }
     }
@@ -164,7 +164,7 @@ impl Walk {
         let mut tried = sealed.clone().filter(|row| !Walk::is_aside(row, now));
         (
             sealed.count(),
-            used.map(|row| row.kills).sum(),
+            used.map(|row| row.tombstones).sum(),
             self.regions.iter().filter(|row| is_stuck(row)).count(),
             tried.clone().any(|row| !row.holds_purges),
             tried.any(|row| row.is_condemned),
@@ -193,7 +193,7 @@ fn compare(ranking: &mut Ranking, walk: &mut Walk, moment: &Moment) -> Option<u3
         let oldest = ranking.oldest_holding(moment.purge_floor, except);
         assert_eq!(oldest, walk.oldest_holding(moment.purge_floor, except));
     }
-    let sums = (ranking.count(RegionState::Sealed), ranking.kills(), ranking.stuck());
+    let sums = (ranking.count(RegionState::Sealed), ranking.tombstones(), ranking.stuck());
     let waits = (ranking.has_untried(now), ranking.has_condemned(now));
     assert_eq!((sums.0, sums.1, sums.2, waits.0, waits.1), walk.sums(now));
     match choice? {

@@ -63,7 +63,7 @@ pub(super) type Root = Option<u32>;
 
 #[derive(Clone, Debug)]
 struct Node {
-    life: Age,
+    age: Age,
     own: Least,
     all: Least,
     older: Root,
@@ -90,22 +90,22 @@ impl Trees {
     }
 
     /// Adds a region that is in no tree.
-    pub fn insert(&mut self, root: &mut Root, life: Age, own: Least) {
-        let (_, region) = life;
-        self.nodes[region as usize] = Some(Node { life, own, all: own, older: None, newer: None });
+    pub fn insert(&mut self, root: &mut Root, age: Age, own: Least) {
+        let (_, region) = age;
+        self.nodes[region as usize] = Some(Node { age, own, all: own, older: None, newer: None });
         *root = Some(self.inserted(*root, region));
     }
 
     /// Takes a region out of the tree that it is in.
-    pub fn remove(&mut self, root: &mut Root, life: Age) {
-        *root = self.removed(*root, life);
-        self.nodes[life.1 as usize] = None;
+    pub fn remove(&mut self, root: &mut Root, age: Age) {
+        *root = self.removed(*root, age);
+        self.nodes[age.1 as usize] = None;
     }
 
     /// Changes the facts of a region in this tree.
-    pub fn change(&mut self, root: Root, life: Age, own: Least) {
-        self.node_mut(life.1).own = own;
-        self.sum_up_to(root, life);
+    pub fn change(&mut self, root: Root, age: Age, own: Least) {
+        self.node_mut(age.1).own = own;
+        self.sum_up_to(root, age);
     }
 
     /// The oldest or newest region of which `holds` is true. It must be true of a node's summary
@@ -120,7 +120,7 @@ impl Trees {
             };
             match first.filter(|first| holds(&self.node(*first).all)) {
                 Some(first) => at = first,
-                None if holds(&node.own) => return Some(node.life),
+                None if holds(&node.own) => return Some(node.age),
                 None => at = last?,
             }
         }
@@ -133,15 +133,15 @@ impl Trees {
 
     fn inserted(&mut self, root: Root, region: u32) -> u32 {
         let Some(root) = root else { return region };
-        let life = self.node(region).life;
+        let age = self.node(region).age;
         if weight(region) > weight(root) {
-            let (older, newer) = self.split(Some(root), life);
+            let (older, newer) = self.split(Some(root), age);
             let node = self.node_mut(region);
             (node.older, node.newer) = (older, newer);
             self.sum_up(region);
             return region;
         }
-        if life < self.node(root).life {
+        if age < self.node(root).age {
             let older = self.inserted(self.node(root).older, region);
             self.node_mut(root).older = Some(older);
         } else {
@@ -152,33 +152,33 @@ impl Trees {
         root
     }
 
-    fn removed(&mut self, root: Root, life: Age) -> Root {
-        let root = root.unwrap_or_else(|| panic!("region {} is in the tree", life.1));
+    fn removed(&mut self, root: Root, age: Age) -> Root {
+        let root = root.unwrap_or_else(|| panic!("region {} is in the tree", age.1));
         let node = self.node(root);
-        let (own_life, older, newer) = (node.life, node.older, node.newer);
-        if life == own_life {
+        let (own_life, older, newer) = (node.age, node.older, node.newer);
+        if age == own_life {
             return self.joined(older, newer);
         }
-        if life < own_life {
-            self.node_mut(root).older = self.removed(older, life);
+        if age < own_life {
+            self.node_mut(root).older = self.removed(older, age);
         } else {
-            self.node_mut(root).newer = self.removed(newer, life);
+            self.node_mut(root).newer = self.removed(newer, age);
         }
         self.sum_up(root);
         Some(root)
     }
 
-    /// Splits a tree into the regions older than `life`, and the rest.
-    fn split(&mut self, root: Root, life: Age) -> (Root, Root) {
+    /// Splits a tree into the regions older than `generation`, and the rest.
+    fn split(&mut self, root: Root, age: Age) -> (Root, Root) {
         let Some(root) = root else { return (None, None) };
         let node = self.node(root);
-        let (own_life, older, newer) = (node.life, node.older, node.newer);
-        let parts = if own_life < life {
-            let (between, rest) = self.split(newer, life);
+        let (own_life, older, newer) = (node.age, node.older, node.newer);
+        let parts = if own_life < age {
+            let (between, rest) = self.split(newer, age);
             self.node_mut(root).newer = between;
             (Some(root), rest)
         } else {
-            let (rest, between) = self.split(older, life);
+            let (rest, between) = self.split(older, age);
             self.node_mut(root).older = between;
             (rest, Some(root))
         };
@@ -202,12 +202,12 @@ impl Trees {
         Some(root)
     }
 
-    fn sum_up_to(&mut self, root: Root, life: Age) {
-        let root = root.unwrap_or_else(|| panic!("region {} is in the tree", life.1));
+    fn sum_up_to(&mut self, root: Root, age: Age) {
+        let root = root.unwrap_or_else(|| panic!("region {} is in the tree", age.1));
         let node = self.node(root);
-        if life != node.life {
-            let below = if life < node.life { node.older } else { node.newer };
-            self.sum_up_to(below, life);
+        if age != node.age {
+            let below = if age < node.age { node.older } else { node.newer };
+            self.sum_up_to(below, age);
         }
         self.sum_up(root);
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::format::{DeviceSeed, Layout, LogKind, Seed, Sequence, Uuid};
-use crate::store::place::{DeviceNumber, Life};
+use crate::store::place::{DeviceNumber, Generation};
 use crate::store::region::changes::Changes;
 use crate::store::region::ranking::Ranking;
 use crate::store::region::state::RegionState;
@@ -101,11 +101,11 @@ impl RegionTable {
     }
 
     /// Begins a new generation of a region: entries of earlier ones fail its checks from here on.
-    pub fn begin_life(&self, region: u32, generation: Sequence, state: RegionState) {
+    pub fn begin_generation(&self, region: u32, generation: Sequence, state: RegionState) {
         let row = self.on_device(region);
         row.generation.store(generation.0, Ordering::Release);
         row.keep_until.store(0, Ordering::Relaxed);
-        row.kills.store(0, Ordering::Relaxed);
+        row.tombstones.store(0, Ordering::Relaxed);
         row.touched.store(false, Ordering::Release);
         row.condemned.store(false, Ordering::Release);
         // Last: whoever sees the state sees the new generation too.
@@ -128,9 +128,9 @@ impl RegionTable {
 
     /// As [`RegionTable::note_unindexed`], but nothing if the region has another generation by now: its
     /// old entries are gone then. Whoever fails to free a region notes it itself.
-    pub(in crate::store) fn note_unindexed_in(&self, life: Life) {
-        if self.is_in(life) {
-            self.note_unindexed(life.region());
+    pub(in crate::store) fn note_unindexed_in(&self, generation: Generation) {
+        if self.is_in(generation) {
+            self.note_unindexed(generation.region());
         }
     }
 
@@ -166,14 +166,14 @@ impl RegionTable {
     /// # Panics
     /// Panics if there is no such region.
     #[must_use]
-    pub(in crate::store) fn life(&self, region: u32) -> Life {
-        self.life_of(region, self.on_device(region).generation())
+    pub(in crate::store) fn generation_of(&self, region: u32) -> Generation {
+        self.generation_at(region, self.on_device(region).generation())
     }
 
     /// The given generation of a region.
     #[must_use]
-    pub(in crate::store) fn life_of(&self, region: u32, generation: Sequence) -> Life {
-        Life::new(self.device, region, generation)
+    pub(in crate::store) fn generation_at(&self, region: u32, generation: Sequence) -> Generation {
+        Generation::new(self.device, region, generation)
     }
 
     /// The device's number.
@@ -184,15 +184,15 @@ impl RegionTable {
 
     /// Whether a region on the device is still in this generation.
     #[must_use]
-    pub(in crate::store) fn is_in(&self, life: Life) -> bool {
-        self.get(life.region()).is_some_and(|row| row.generation() == life.generation())
+    pub(in crate::store) fn is_in(&self, generation: Generation) -> bool {
+        self.get(generation.region()).is_some_and(|row| row.generation() == generation.sequence())
     }
 
     /// The checksum seed of a generation. Computed each time: a stored seed could be read together with
     /// another generation.
     #[must_use]
-    pub(in crate::store) fn seed_of(&self, life: Life) -> Seed {
-        life.seed(self.seed)
+    pub(in crate::store) fn seed_of(&self, generation: Generation) -> Seed {
+        generation.seed(self.seed)
     }
 
     /// Number of regions in a state.

@@ -18,13 +18,13 @@ fn at(epoch: u32, counter: u64) -> Sequence {
 #[test]
 fn what_is_noted_of_a_life_is_not_noted_of_the_next() {
     let regions = table();
-    regions.begin_life(3, at(1, 5), RegionState::Sealed);
-    let life = regions.life(3);
+    regions.begin_generation(3, at(1, 5), RegionState::Sealed);
+    let generation = regions.generation_of(3);
     regions.set_free(3);
-    regions.begin_life(3, at(2, 5), RegionState::Open);
-    regions.note_unindexed_in(life);
+    regions.begin_generation(3, at(2, 5), RegionState::Open);
+    regions.note_unindexed_in(generation);
     assert_eq!(regions.unindexed_count(), 0, "nothing of that life is left");
-    regions.note_unindexed_in(regions.life(3));
+    regions.note_unindexed_in(regions.generation_of(3));
     assert_eq!(regions.unindexed_count(), 1);
 }
 
@@ -32,7 +32,7 @@ fn what_is_noted_of_a_life_is_not_noted_of_the_next() {
 fn regions_without_entries_are_never_in_doubt() {
     let regions = table();
     for region in 0..2 {
-        regions.begin_life(region, at(1, 5), RegionState::Sealed);
+        regions.begin_generation(region, at(1, 5), RegionState::Sealed);
     }
     regions.on_device(1).set_log(LogKind::Purges, at(1, 9));
     regions.note_all_unindexed();
@@ -46,9 +46,9 @@ fn what_is_dead_holds_nothing_and_is_in_doubt_no_more() {
     let regions = table();
     for (region, generation) in [(0, at(0, 0)), (1, at(1, 5)), (2, at(1, 50)), (3, at(2, 5))] {
         let state = if region < 2 { RegionState::Unreadable } else { RegionState::Sealed };
-        regions.begin_life(region, generation, state);
+        regions.begin_generation(region, generation, state);
     }
-    regions.begin_life(0, Sequence(0), RegionState::Unreadable);
+    regions.begin_generation(0, Sequence(0), RegionState::Unreadable);
     for region in [0, 1] {
         regions.note_unread(region);
     }
@@ -70,8 +70,8 @@ fn what_is_dead_holds_nothing_and_is_in_doubt_no_more() {
 fn what_was_purged_before_the_start_is_in_doubt_no_more() {
     let layout = Layout::plan(10 << 20, 4096, Some(256 << 10)).unwrap();
     let regions = RegionTable::new((DeviceNumber(0), Uuid([1; 16])), &layout, (2, at(1, 7)));
-    regions.begin_life(0, at(1, 5), RegionState::Sealed);
-    regions.begin_life(1, at(1, 8), RegionState::Sealed);
+    regions.begin_generation(0, at(1, 5), RegionState::Sealed);
+    regions.begin_generation(1, at(1, 8), RegionState::Sealed);
     assert!(regions.is_dead(0) && !regions.is_dead(1));
     assert!(!regions.is_dead(2), "nobody knows how old it is");
     for region in 0..3 {
@@ -90,7 +90,7 @@ fn doubt_of_what_was_purged_ends_when_its_age_is_known() {
     regions.note_all_unindexed();
     assert_eq!(regions.unindexed_count(), layout.region_count as usize);
     for region in 0..layout.region_count {
-        regions.begin_life(region, at(1, 5), RegionState::Sealed);
+        regions.begin_generation(region, at(1, 5), RegionState::Sealed);
     }
     // The next superblock write, with the same floor.
     regions.forget_below(at(1, 7));

@@ -28,7 +28,7 @@ const TOO_SLOW: StoreError =
 /// - Against slow clients: waiting stores take the memory of the store that has been longest at its
 ///   slice, once that is a third of the longest wait, unless it waits itself. That store fails.
 #[derive(Clone)]
-pub(super) struct Staging {
+pub(super) struct WriteBuffer {
     free: Arc<Semaphore>,
     /// One permit for the whole reserve; none while it is in use, or if there is no reserve.
     reserve: Arc<Semaphore>,
@@ -68,19 +68,19 @@ struct Share {
 
 /// A store's share of the budget. Dropping it releases all.
 pub(super) struct Held {
-    staging: Staging,
+    write_buffer: WriteBuffer,
     number: u64,
     share: Arc<Mutex<Share>>,
 }
 
-impl Staging {
+impl WriteBuffer {
     /// A budget of `bytes` for slices of `slice_size`. Stores wait for at most `wait_max` at a time.
-    pub fn new(bytes: u64, slice_size: usize, wait_max: Duration) -> Staging {
+    pub fn new(bytes: u64, slice_size: usize, wait_max: Duration) -> WriteBuffer {
         let limit = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let reserve_len = slice_size.next_multiple_of(STEP as usize);
         // A small budget has no reserve: too little would be left to share.
         let reserve_len = if limit >= 2 * reserve_len { reserve_len } else { 0 };
-        Staging {
+        WriteBuffer {
             free: Arc::new(Semaphore::new(limit - reserve_len)),
             reserve: Arc::new(Semaphore::new(usize::from(reserve_len > 0))),
             reserve_len,
@@ -114,7 +114,7 @@ impl Staging {
         let share = Arc::new(Mutex::new(share));
         let number = self.holders.next.fetch_add(1, Ordering::Relaxed);
         self.holders.table.lock().shares.insert(number, Arc::clone(&share));
-        Held { staging: self.clone(), number, share }
+        Held { write_buffer: self.clone(), number, share }
     }
 
     /// Takes the memory of the store that has been longest at its slice, if it is slow. Takes it from at
@@ -173,7 +173,7 @@ impl Held {
                     share.staged.extend_from_slice(bytes);
                     return Ok(());
                 }
-                if let Ok(step) = Arc::clone(&self.staging.free).try_acquire_many_owned(STEP) {
+                if let Ok(step) = Arc::clone(&self.write_buffer.free).try_acquire_many_owned(STEP) {
                     share.begin();
                     share.steps.push(step);
                     continue;
@@ -185,13 +185,13 @@ impl Held {
 
     /// Waits for one step or the reserve.
     async fn wait(&self) -> Result<(), StoreError> {
-        let staging = &self.staging;
-        let give_up = Instant::now() + staging.wait_max;
+        let write_buffer = &self.write_buffer;
+        let give_up = Instant::now() + write_buffer.wait_max;
         let _busy = Busy::begin(&self.share);
-        let mut step = pin!(Arc::clone(&staging.free).acquire_many_owned(STEP));
-        let mut reserve = pin!(Arc::clone(&staging.reserve).acquire_owned());
+        let mut step = pin!(Arc::clone(&write_buffer.free).acquire_many_owned(STEP));
+        let mut reserve = pin!(Arc::clone(&write_buffer.reserve).acquire_owned());
         loop {
-            let look_again = Instant::now() + staging.look_interval();
+            let look_again = Instant::now() + write_buffer.look_interval();
             tokio::select! {
                 biased;
                 step = &mut step => {
@@ -210,7 +210,7 @@ impl Held {
                     if Instant::now() >= give_up {
                         return Err(USED_UP);
                     }
-                    staging.take_from_slowest();
+                    write_buffer.take_from_slowest();
                 }
             }
         }
@@ -246,7 +246,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.staging.holders.table.lock().shares.remove(&self.number);
+        self.write_buffer.holders.table.lock().shares.remove(&self.number);
     }
 }
 

@@ -103,14 +103,16 @@ impl SizeClass {
 
 /// One index entry: location, size class, hit flag, and 16 bits of the key's hash. Zero is no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Word(pub u64);
+pub struct IndexEntry(pub u64);
 
-impl Word {
+impl IndexEntry {
     /// Packs an entry that has not been hit.
     #[must_use]
-    pub fn new(location: Location, class: SizeClass, hash_bits: u16) -> Word {
+    pub fn new(location: Location, class: SizeClass, hash_bits: u16) -> IndexEntry {
         debug_assert!(location.0 > 0 && location.0 >> LOCATION_BITS == 0);
-        Word(location.0 | u64::from(class.0) << LOCATION_BITS | u64::from(hash_bits) << HASH_SHIFT)
+        IndexEntry(
+            location.0 | u64::from(class.0) << LOCATION_BITS | u64::from(hash_bits) << HASH_SHIFT,
+        )
     }
 
     /// Where the slot is.
@@ -139,14 +141,14 @@ impl Word {
 
     /// The same entry with the hit flag set.
     #[must_use]
-    pub fn hit(self) -> Word {
-        Word(self.0 | HIT_BIT)
+    pub fn hit(self) -> IndexEntry {
+        IndexEntry(self.0 | HIT_BIT)
     }
 
     /// The same entry with the hit flag cleared.
     #[must_use]
-    pub fn not_hit(self) -> Word {
-        Word(self.0 & !HIT_BIT)
+    pub fn not_hit(self) -> IndexEntry {
+        IndexEntry(self.0 & !HIT_BIT)
     }
 
     /// Whether these bits can be an entry; false for damaged ones.
@@ -171,11 +173,11 @@ mod tests {
         #[test]
         fn words_give_back_what_was_packed(location in 1u64..1 << 40, len in 1..SLOT_LEN_MAX, bits: u16) {
             let class = SizeClass::of(len);
-            let word = Word::new(Location(location), class, bits).hit();
-            prop_assert_eq!(word.location(), Location(location));
-            prop_assert_eq!(word.class(), class);
-            prop_assert_eq!(word.hash_bits(), bits);
-            prop_assert!(word.is_hit() && !word.is_empty());
+            let entry = IndexEntry::new(Location(location), class, bits).hit();
+            prop_assert_eq!(entry.location(), Location(location));
+            prop_assert_eq!(entry.class(), class);
+            prop_assert_eq!(entry.hash_bits(), bits);
+            prop_assert!(entry.is_hit() && !entry.is_empty());
         }
 
         #[test]

@@ -20,7 +20,7 @@ fn outlived(kill: impl Fn(&Rig)) -> Rig {
         round += 1;
         assert!(round < 60, "reclaim never ran");
     }
-    assert!(rig.stats().store.counters.kills_carried > 0, "the kill record had to move");
+    assert!(rig.stats().store.counters.tombstones_carried > 0, "the tombstone had to move");
     assert!(rig.get(b"beside-victim-0").is_some(), "the victim's region is still there");
     rig.kill();
     rig
@@ -45,7 +45,7 @@ fn an_overwrite_outlives_what_it_replaced() {
 }
 
 #[test]
-fn a_carried_kill_record_is_carried_again() {
+fn a_carried_tombstone_is_carried_again() {
     let mut rig = outlived(|rig| assert!(rig.remove(b"victim").unwrap()));
     for round in 0..3 {
         rig.fill(&format!("short-{round}"), 6, 20);
@@ -58,13 +58,13 @@ fn a_carried_kill_record_is_carried_again() {
 }
 
 #[test]
-fn kill_records_end_with_their_victims() {
+fn tombstones_end_with_their_victims() {
     let rig = Rig::new();
     for round in 0..30 {
         rig.fill("same", 4, 1000);
         rig.sleep(millis(200));
         let _ = round;
     }
-    let carried = rig.stats().store.counters.kills_carried;
-    assert!(carried < 200, "{carried} kill records carried: they pile up");
+    let carried = rig.stats().store.counters.tombstones_carried;
+    assert!(carried < 200, "{carried} tombstones carried: they pile up");
 }

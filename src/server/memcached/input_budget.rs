@@ -6,35 +6,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The budget, in bytes.
 #[derive(Debug)]
-pub(in crate::server) struct Staging {
+pub(in crate::server) struct InputBudget {
     free_len: AtomicU64,
 }
 
 /// A part of the budget; dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Share {
-    staging: Arc<Staging>,
+    input_budget: Arc<InputBudget>,
     len: u64,
 }
 
-impl Staging {
+impl InputBudget {
     /// A budget of `len` bytes.
-    pub(in crate::server) fn new(len: u64) -> Staging {
-        Staging { free_len: AtomicU64::new(len) }
+    pub(in crate::server) fn new(len: u64) -> InputBudget {
+        InputBudget { free_len: AtomicU64::new(len) }
     }
 
     /// Takes `len` bytes of the budget, if that much is free.
-    pub(super) fn take(self: &Arc<Staging>, len: u64) -> Option<Share> {
+    pub(super) fn take(self: &Arc<InputBudget>, len: u64) -> Option<Share> {
         self.free_len
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(len))
             .ok()
-            .map(|_| Share { staging: self.clone(), len })
+            .map(|_| Share { input_budget: self.clone(), len })
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.staging.free_len.fetch_add(self.len, Ordering::Relaxed);
+        self.input_budget.free_len.fetch_add(self.len, Ordering::Relaxed);
     }
 }
 
@@ -44,12 +44,12 @@ mod tests {
 
     #[test]
     fn shares_never_exceed_the_budget_and_come_back() {
-        let staging = Arc::new(Staging::new(10));
-        let first = staging.take(7);
+        let input_budget = Arc::new(InputBudget::new(10));
+        let first = input_budget.take(7);
         assert!(first.is_some());
-        assert!(staging.take(4).is_none());
-        assert!(staging.take(3).is_some());
+        assert!(input_budget.take(4).is_none());
+        assert!(input_budget.take(3).is_some());
         drop(first);
-        assert!(staging.take(10).is_some());
+        assert!(input_budget.take(10).is_some());
     }
 }
