@@ -44,9 +44,9 @@ pub struct StoreStats {
     /// Removals whose tombstones are not written yet.
     pub removals_waiting: u64,
     /// Bytes of the device reserved by large objects being stored.
-    pub room_bytes: u64,
+    pub reserved_bytes: u64,
     /// Most bytes that they may reserve together.
-    pub room_bytes_max: u64,
+    pub reserved_bytes_max: u64,
     /// Parallel range reads.
     pub ranges: RangeStats,
 }
@@ -101,8 +101,8 @@ impl Store {
             index_bytes: shared.catalog.index.bytes() as u64,
             backlog_bytes,
             removals_waiting,
-            room_bytes: shared.large.claims.lock().reserved(),
-            room_bytes_max: layout.object_len_max(),
+            reserved_bytes: shared.large.claims.lock().reserved(),
+            reserved_bytes_max: layout.object_len_max(),
             ranges: RangeStats {
                 buffer_bytes: shared.reading.bodies.used(),
                 buffer_bytes_max: shared.reading.bodies.limit(),

@@ -8,7 +8,7 @@ use crate::store::index::bucket::Print;
 use crate::store::index::index_entry::IndexEntry;
 
 const COUNT_LEN: usize = 4;
-const WORD_LEN: usize = 8;
+const INDEX_ENTRY_LEN: usize = 8;
 const REST_LEN: usize = 2;
 
 impl Index {
@@ -20,7 +20,7 @@ impl Index {
     pub fn dump_shard(&self, shard: usize, out: &mut Vec<u8>) {
         let locked = self.shards[shard].0.lock();
         let count = u32::try_from(locked.len()).expect("a shard has less than 2^32 entries");
-        out.reserve(COUNT_LEN + locked.len() * (WORD_LEN + REST_LEN));
+        out.reserve(COUNT_LEN + locked.len() * (INDEX_ENTRY_LEN + REST_LEN));
         out.extend_from_slice(&count.to_le_bytes());
         for (_, entry) in locked.iter() {
             out.extend_from_slice(&entry.0.to_le_bytes());
@@ -38,11 +38,11 @@ impl Index {
     pub fn load_shard(&self, shard: usize, bytes: &[u8]) -> Result<usize, Damage> {
         let (head, body) = bytes.split_first_chunk::<COUNT_LEN>().ok_or(Damage::Short)?;
         let count = u32::from_le_bytes(*head) as usize;
-        if body.len() != count * (WORD_LEN + REST_LEN) {
+        if body.len() != count * (INDEX_ENTRY_LEN + REST_LEN) {
             return Err(Damage::Field("number of index entries"));
         }
-        let (entries, rests) = body.split_at(count * WORD_LEN);
-        let (entries, _) = entries.as_chunks::<WORD_LEN>();
+        let (entries, rests) = body.split_at(count * INDEX_ENTRY_LEN);
+        let (entries, _) = entries.as_chunks::<INDEX_ENTRY_LEN>();
         let (rests, _) = rests.as_chunks::<REST_LEN>();
         let entries = entries.iter().zip(rests).map(|(entry, rest)| {
             let entry = IndexEntry(u64::from_le_bytes(*entry));

@@ -1,4 +1,4 @@
-//! The 64-bit index entry (`Word`) and its parts. Pure values.
+//! The 64-bit index entry (`IndexEntry`) and its parts. Pure values.
 
 use crate::format::{LOCATIONS_MAX, Layout};
 

@@ -48,6 +48,7 @@ impl Unverified {
         if changes.len() >= CHANGES_MAX {
             let oldest = oldest().unwrap_or(Sequence(u64::MAX));
             changes.retain(|_, change| *change > oldest);
+            self.any.store(!changes.is_empty(), Ordering::Release);
         }
         changes.len() < CHANGES_MAX
     }

@@ -160,9 +160,15 @@ impl Store {
             return;
         }
         let oldest = || shared.catalog.regions.oldest_generation_but(u32::MAX);
-        // What a snapshot may still bring cannot be taken out: for so long there is no limit.
-        let is_kept = !shared.recovery.snapshot_settled.load(Ordering::Acquire)
-            || shared.dead.unverified.has_room(oldest);
+        let has_room = shared.dead.unverified.has_room(oldest);
+        let is_settled = shared.recovery.snapshot_settled.load(Ordering::Acquire);
+        if !has_room && !is_settled && !for_purge {
+            // Clients give these up as fast as they ask.
+            return;
+        }
+        // What a snapshot may still bring cannot be taken out. Purges are kept without limit for so long:
+        // each waits for 30 s before it is given up.
+        let is_kept = has_room || !is_settled;
         shared.recovery.changed.note(key_hash);
         let mut taken_out: SmallVec<[Place; 2]> = SmallVec::new();
         let removed = |bucket: &mut Bucket<'_>, log: &mut Log| {
@@ -321,12 +327,16 @@ impl Store {
         removal
     }
 
-    /// Whether a key without a word has none for good, as seen under the append lock: nothing is
+    /// Whether a key without an index entry has none for good, as seen under the append lock: nothing is
     /// half published and no older version may hide.
     fn absence_of(&self, key_hash: u64) -> Option<Absence> {
-        let log = self.shared.log.lock();
+        let mut log = self.shared.log.lock();
         let is_absent = !log.may_hide_older(key_hash)
             && self.shared.catalog.lock(key_hash).candidates().is_empty();
+        if is_absent && log.appended() <= self.shared.durability.failed.load(Ordering::Acquire) {
+            // Everything that failed was written again since: a flush of now covers it.
+            log.note_modified();
+        }
         // Whoever forgot an entry of the key noted its end before.
         let forgotten_until = Timestamp(self.shared.ages.forgotten_until.load(Ordering::Acquire));
         let is_dated = log.superblock().0.time.cache >= forgotten_until;
@@ -459,6 +469,10 @@ mod tests {
             tokio::time::timeout(given_up, store.purge(b"first")).await.unwrap_err();
             fill_up(&store);
             tokio::time::timeout(given_up, store.purge(b"second")).await.unwrap_err();
+            if at_the_start {
+                // Who does not wait may ask as often as he likes: that is not kept without limit.
+                store.remove(b"kept").await.unwrap_err();
+            }
             sim.set_delay(Delay::None);
             store.recovered().await;
             let loaded = store.stats().counters.snapshots_loaded;

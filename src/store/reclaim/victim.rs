@@ -182,7 +182,7 @@ impl Reclaimer {
         None
     }
 
-    /// Whether `kills` bytes of tombstones are too many to wait for the oldest region to go. The limit
+    /// Whether `tombstones` bytes of tombstones are too many to wait for the oldest region to go. The limit
     /// is higher if that region is full of claimed slices, which are expensive to move.
     fn is_impatient(&self, tombstones: u64, oldest: u32) -> bool {
         let region_size = self.store.shared.layout.region_size;

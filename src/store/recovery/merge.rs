@@ -92,8 +92,9 @@ impl Merging {
         merged
     }
 
-    /// Notes the region of a live version that gets no index entry, because another key has the same
-    /// hash: a later change of its key would not find it.
+    /// Notes the region of a live version that gets no index entry, as another key may have the same
+    /// hash: a later change of its key would not find it. As a rule it is one that reclaim had just
+    /// written again when the process ended: its region goes soon.
     fn drop_undead(&self, version: &Version) {
         let shared = &*self.store.shared;
         if let Some(location) = version.location()

@@ -14,7 +14,9 @@ use crate::store::superblock::write_superblock;
 #[non_exhaustive]
 pub enum OpenError {
     /// Neither superblock copy is sound.
-    #[error("no superblock found ({0}): format the device first with `rawcached format`")]
+    #[error(
+        "no superblock found ({0}): look whether it is the right device; `rawcached format` makes a new one of it"
+    )]
     NotFormatted(Damage),
     /// Both copies carry our magic number but are damaged.
     #[error(

@@ -116,10 +116,9 @@ impl Recovery {
                 self.store.found_blank(region);
             }
             Found::Generation { header, contents } => {
-                if !planted::is(Bug::IgnoreRereadVersions) {
-                    self.take_out_older_versions(&contents).await;
-                }
-                if self.store.shared.is_stopping() {
+                let are_out = planted::is(Bug::IgnoreRereadVersions)
+                    || self.take_out_older_versions(&contents).await;
+                if !are_out || self.store.shared.is_stopping() {
                     // Some may have stayed: what is in the region is not known then.
                     row.set_state(state);
                     return false;
@@ -199,8 +198,8 @@ impl Recovery {
     }
 
     /// Takes every entry of an earlier start out of the index that a record of a region prevails over,
-    /// unless the store stops: then nothing goes from the index.
-    async fn take_out_older_versions(&self, contents: &Contents) {
+    /// unless the store stops: then nothing goes from the index. False if one may have stayed.
+    async fn take_out_older_versions(&self, contents: &Contents) -> bool {
         let footer = &contents.footer;
         let records = footer.records.iter().map(|record| {
             (Tombstone { key_hash: record.key_hash, sequence: record.sequence }, record.supersedes)
@@ -208,16 +207,20 @@ impl Recovery {
         let tombstones = footer.tombstones.iter().map(|tombstone| (*tombstone, true));
         for (n, (newer, is_tombstone)) in records.chain(tombstones).enumerate() {
             if self.store.shared.is_stopping() {
-                return;
+                return false;
             }
             if n % BATCH == BATCH - 1 {
                 tokio::task::yield_now().await;
             }
-            self.take_out_older(newer, is_tombstone).await;
+            if !self.take_out_older(newer, is_tombstone).await {
+                return false;
+            }
         }
+        true
     }
 
-    async fn take_out_older(&self, newer: Tombstone, is_tombstone: bool) {
+    /// False if an entry moved each time it was looked at.
+    async fn take_out_older(&self, newer: Tombstone, is_tombstone: bool) -> bool {
         for _ in 0..READ_ATTEMPTS {
             let mut moved = false;
             for candidate in self.store.candidates(newer.key_hash) {
@@ -248,9 +251,10 @@ impl Recovery {
                 }
             }
             if !moved {
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Whether an entry is an older version of a key.

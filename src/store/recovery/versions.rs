@@ -49,7 +49,8 @@ const IS_LIVE: u64 = 1 << 63;
 /// have the same sequence, the version stays: the tombstone was made from it.
 ///
 /// Calls `dropped` with each live version removed although nothing newer killed it: it belongs to
-/// another key with the same hash.
+/// another key with the same hash, or was written again by reclaim. One that a touch prolonged beyond
+/// the end in its record does not count as live.
 pub(crate) fn settle(versions: &mut Vec<Version>, mut dropped: impl FnMut(&Version)) {
     versions.sort_unstable_by(|a, b| {
         let equal = || a.location().is_none().cmp(&b.location().is_none());

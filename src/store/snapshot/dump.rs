@@ -8,7 +8,7 @@ pub const COUNT_LEN: usize = 4;
 /// Bytes of an entry and its further hash bits.
 pub const ENTRY_LEN: usize = 10;
 /// Bytes of an entry alone.
-const WORD_LEN: usize = 8;
+const INDEX_ENTRY_LEN: usize = 8;
 
 /// Splits off the dump of the first shard; `None` if it is cut off.
 pub fn split(dumps: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -20,7 +20,7 @@ pub fn split(dumps: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The entries in the dump of one shard.
 pub fn index_entries(dump: &[u8]) -> impl Iterator<Item = IndexEntry> + use<'_> {
     let entries = dump.get(COUNT_LEN..).unwrap_or_default();
-    let (index_entries, _) = entries.as_chunks::<WORD_LEN>();
+    let (index_entries, _) = entries.as_chunks::<INDEX_ENTRY_LEN>();
     let index_entries = &index_entries[..entries.len() / ENTRY_LEN];
     index_entries.iter().map(|index_entry| IndexEntry(u64::from_le_bytes(*index_entry)))
 }

@@ -351,7 +351,7 @@ async fn a_footer_that_contradicts_the_slots_or_itself_is_named() {
         ),
         ("differ in kind", Box::new(|f| f.records[3].kind = Kind::Head)),
         ("differ in key", Box::new(|f| f.records[3].key_hash ^= 1)),
-        ("differ in the superseding mark", Box::new(|f| f.records[3].supersedes ^= true)),
+        ("differ in whether it supersedes", Box::new(|f| f.records[3].supersedes ^= true)),
         ("differ in length", Box::new(|f| f.records[3].slot_len += 16)),
         ("differ in lifetime", Box::new(|f| f.records[3].keep_until.0 -= 1)),
         ("entries that overlap", Box::new(|f| f.records[3].slot_len += 4096)),

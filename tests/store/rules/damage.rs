@@ -1,4 +1,4 @@
-//! Superblocks and damage (V3, V4, T3). Any doubt is a miss and a counter, never wrong bytes.
+//! Superblocks and damage. Any doubt is a miss and a counter, never wrong bytes.
 
 use rawcached::cache::OpenError;
 use rawcached::device::{Effect, Fault, OperationKind, SimDevice};

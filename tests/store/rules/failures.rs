@@ -1,4 +1,4 @@
-//! Devices that fail (D11): no panic, no false success, nothing comes back that was purged.
+//! Devices that fail: no panic, no false success, nothing comes back that was purged.
 
 use rawcached::cache::{Condition, StoreError, StoreOptions};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};

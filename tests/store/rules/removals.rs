@@ -464,3 +464,12 @@ fn purges_leave_room_for_reclaim() {
         assert_eq!(rig.get(key.as_bytes()), None);
     }
 }
+
+#[test]
+fn a_key_that_is_not_there_is_purged_once_what_failed_is_written() {
+    let rig = Rig::new();
+    rig.sim.inject(failing(OperationKind::Write));
+    assert!(rig.run(rig.cache().purge_all()).is_err());
+    rig.sleep(secs(5));
+    assert!(!rig.remove(b"never there").unwrap());
+}

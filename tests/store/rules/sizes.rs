@@ -1,4 +1,4 @@
-//! What fits and what it costs (T1, T2, T6, S1): any size, any key, any alignment, no leak.
+//! What fits and what it costs: any size, any key, any alignment, no leak.
 
 use bytes::Bytes;
 use rawcached::cache::{CacheOptions, Condition, StoreError, StoreOptions};
