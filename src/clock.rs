@@ -90,6 +90,7 @@ impl Clock {
     /// A clock that stands at `start` until a test moves it. Its wall clock stands as many seconds
     /// after the Unix epoch, and is not synchronised.
     #[must_use]
+    #[doc(hidden)]
     pub fn manual(start: Timestamp) -> Clock {
         Clock::of(Source::Manual {
             now_ms: AtomicI64::new(start.millis()),
@@ -132,6 +133,7 @@ impl Clock {
     ///
     /// Called with the newest stamp found on a device: at least that much time has passed. If the wall
     /// clock said less, it was set back, and the time down is unknown.
+    #[doc(hidden)]
     pub fn anchor(&self, stamp: Timestamp) {
         let behind_ms = stamp.millis().saturating_sub(self.now_ms());
         if behind_ms <= 0 {
@@ -199,6 +201,7 @@ impl Clock {
 
     /// Continues from the pair of readings found on a device: at the pair's cache time, plus the
     /// difference of wall clocks if that is credible.
+    #[doc(hidden)]
     pub fn resume(&self, found: TimePair) -> TimeDown {
         let mut resumed = self.0.resumed.lock();
         self.move_by(found.cache.millis().saturating_sub(self.now_ms()).max(0));
@@ -245,6 +248,7 @@ impl Clock {
     /// While the time down is unknown, the pair keeps the difference between the clocks of the pair
     /// found, so that the next start can still learn the whole time.
     #[must_use]
+    #[doc(hidden)]
     pub fn pair(&self) -> TimePair {
         match *self.0.resumed.lock() {
             Some(Resumed { found, is_unknown: true }) => found.at(self.now()),
@@ -255,6 +259,7 @@ impl Clock {
     /// Whether a start that finds `stored` would continue at a wrong time, because the wall clock was
     /// set since.
     #[must_use]
+    #[doc(hidden)]
     pub fn has_left(&self, stored: TimePair) -> bool {
         !self.is_unknown() && stored.is_off(self.now_ms(), self.wall_ms())
     }
@@ -265,6 +270,7 @@ impl Clock {
     ///
     /// # Panics
     /// Panics on a system clock: only tests move time.
+    #[doc(hidden)]
     pub fn advance(&self, duration: Duration) {
         let (now_ms, wall_ms, _) = self.of_test();
         now_ms.fetch_add(millis(duration), Ordering::Relaxed);
@@ -275,6 +281,7 @@ impl Clock {
     ///
     /// # Panics
     /// Panics on a system clock.
+    #[doc(hidden)]
     pub fn set_wall(&self, secs: i64) {
         self.of_test().1.store(secs.saturating_mul(1000), Ordering::Relaxed);
     }
@@ -283,6 +290,7 @@ impl Clock {
     ///
     /// # Panics
     /// Panics on a system clock.
+    #[doc(hidden)]
     pub fn set_synchronised(&self, synchronised: bool) {
         self.of_test().2.store(synchronised, Ordering::Relaxed);
     }

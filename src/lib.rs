@@ -78,8 +78,8 @@ pub mod units;
 #[doc(inline)]
 pub use cache::{
     Ack, BodyReader, Cache, CacheError, CacheOptions, CacheStats, Condition, Hit, KEY_LEN_MAX,
-    Lifetime, METADATA_LEN_MAX, RangeOptions, StoreError, StoreOptions, Stored, Tier,
-    TruncatedBody, Writer, ZeroRangeOption,
+    Lifetime, METADATA_LEN_MAX, RangeOptions, RangeStats, RecoveryStats, StoreError, StoreOptions,
+    StoreStats, Stored, Tier, TruncatedBody, Writer, ZeroRangeOption,
 };
 #[doc(inline)]
 pub use clock::{Clock, Timestamp};
@@ -89,4 +89,4 @@ pub use device::{
     OpenOptions as DeviceOptions,
 };
 #[doc(inline)]
-pub use store::{FormatError, FormatOptions, OpenError, Store};
+pub use store::{CountersSnapshot, FormatError, FormatOptions, OpenError};

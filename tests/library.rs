@@ -12,7 +12,7 @@ use futures_util::TryStreamExt as _;
 use rawcached::clock::Stopwatch;
 use rawcached::{
     Cache, CacheError, CacheOptions, Clock, Condition, Device, DeviceOptions, EngineKind,
-    FormatError, FormatOptions, Lifetime, Store, StoreOptions,
+    FormatError, FormatOptions, Lifetime, StoreOptions,
 };
 use tokio::io::AsyncReadExt as _;
 
@@ -165,7 +165,7 @@ async fn options_are_made_by_default_and_changed_field_by_field() {
     let device = Device::open(&device).unwrap();
     let mut format = FormatOptions::default();
     format.size = Some(32 << 20);
-    Store::format(&device, &format, &Clock::system()).await.unwrap();
+    Cache::format_device(&device, &format, &Clock::system()).await.unwrap();
 
     let mut options = CacheOptions::default();
     options.ram_bytes = 0;
@@ -225,7 +225,7 @@ async fn no_error_says_what_its_cause_says() {
 
 async fn format_image(path: &Path, options: &FormatOptions) -> Result<(), FormatError> {
     let device = Device::open(&DeviceOptions::new(path)).unwrap();
-    Store::format(&device, options, &Clock::system()).await.map(drop)
+    Cache::format_device(&device, options, &Clock::system()).await
 }
 
 #[test]
@@ -237,8 +237,12 @@ fn every_type_can_be_shown_and_errors_are_errors() {
     shown::<(StoreOptions, rawcached::Stored, rawcached::Tier, rawcached::Writer)>();
     shown::<(rawcached::Clock, rawcached::Timestamp, rawcached::Device, rawcached::DeviceOptions)>(
     );
-    shown::<(rawcached::EngineKind, rawcached::IoMode, rawcached::FormatOptions, rawcached::Store)>(
-    );
+    shown::<(
+        rawcached::EngineKind,
+        rawcached::IoMode,
+        rawcached::FormatOptions,
+        rawcached::StoreStats,
+    )>();
     error::<CacheError>();
     error::<rawcached::StoreError>();
     error::<rawcached::TruncatedBody>();

@@ -1,5 +1,5 @@
-//! The index by itself, from 1 k to 50 M words: bytes an entry, time of each operation, longest
-//! operation, false positives. Prints rows; fails only if a word is lost.
+//! The index by itself, from 1 k to 50 M entries: bytes an entry, time of each operation, longest
+//! operation, false positives. Prints rows; fails only if an entry is lost.
 //!
 //! `cargo bench --bench index [-- --quick]`
 
@@ -17,7 +17,7 @@ const SIZES: [u64; 10] = [
     50_000_000,
 ];
 const QUICK_SIZE_MAX: u64 = 5_000_000;
-/// Sizes from which the bytes of a word count for the maximum.
+/// Sizes from which the bytes of an entry count for the maximum.
 const COUNTED_FROM: u64 = 1_000_000;
 /// Looks at the memory between two rows.
 const SAMPLES: u64 = 200;
@@ -26,7 +26,7 @@ const LOOKUPS: u64 = 1_000_000;
 /// Measures the index.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Up to 5 M words, for a first look
+    /// Up to 5 M entries, for a first look
     #[arg(long)]
     quick: bool,
     /// Given by cargo
@@ -53,33 +53,33 @@ fn remove(index: &Index, n: u64, mask: u64) {
 }
 
 fn has(index: &Index, n: u64, mask: u64) -> bool {
-    index.lock(hash(n) & mask).candidates().iter().any(|word| word.location() == Location(n + 1))
+    index.lock(hash(n) & mask).candidates().iter().any(|entry| entry.location() == Location(n + 1))
 }
 
-fn bytes_per_entry(index: &Index, words: u64) -> f64 {
-    ratio(index.bytes() as u64, words)
+fn bytes_per_entry(index: &Index, entries: u64) -> f64 {
+    ratio(index.bytes() as u64, entries)
 }
 
-/// Changes the size from `source` to `target` words; gives the cost and the most bytes an entry.
+/// Changes the size from `source` to `target` entries; gives the cost and the most bytes an entry.
 fn resize(index: &Index, source: u64, target: u64) -> (Cost, f64) {
     let mut cost = Cost::default();
     let mut worst: f64 = 0.0;
     let step = (source.abs_diff(target) / SAMPLES).max(1);
-    let mut words = source;
-    while words != target {
+    let mut entries = source;
+    while entries != target {
         let next = if target > source {
-            (words + step).min(target)
+            (entries + step).min(target)
         } else {
-            words.saturating_sub(step).max(target)
+            entries.saturating_sub(step).max(target)
         };
         cost = cost.and(if target > source {
-            Cost::of(words..next, |n| insert(index, n, u64::MAX))
+            Cost::of(entries..next, |n| insert(index, n, u64::MAX))
         } else {
-            Cost::of(next..words, |n| remove(index, n, u64::MAX))
+            Cost::of(next..entries, |n| remove(index, n, u64::MAX))
         });
-        words = next;
-        if words > 0 {
-            worst = worst.max(bytes_per_entry(index, words));
+        entries = next;
+        if entries > 0 {
+            worst = worst.max(bytes_per_entry(index, entries));
         }
     }
     (cost, worst)
@@ -92,7 +92,7 @@ fn sizes(sizes: &[u64]) -> f64 {
     println!("empty index: {} KiB", index.bytes() / 1024);
     println!(
         "{:>10} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7} {:>12} {:>12}",
-        "words", "B max", "B", "RSS B", "op ns", "hit ns", "miss ns", "false pos", "longest us"
+        "entries", "B max", "B", "RSS B", "op ns", "hit ns", "miss ns", "false pos", "longest us"
     );
     let mut worst: f64 = 0.0;
     let mut before = 0;
@@ -106,7 +106,7 @@ fn sizes(sizes: &[u64]) -> f64 {
         remove(&index, n, u64::MAX);
         insert(&index, n, u64::MAX);
     });
-    println!("remove and insert at {before} words: {:.0} ns", churned.ns());
+    println!("remove and insert at {before} entries: {:.0} ns", churned.ns());
     sweep(&index);
     dump(&index);
     println!("removing:");
@@ -126,7 +126,7 @@ fn print_row(index: &Index, (size, base): (u64, u64), cost: &Cost, worst: f64) {
     } else {
         Cost::of(0..LOOKUPS, |n| lost += u64::from(!has(index, pick(n, size), u64::MAX)))
     };
-    assert_eq!(lost, 0, "words are lost");
+    assert_eq!(lost, 0, "entries are lost");
     let mut false_positives = 0;
     let misses = Cost::of(0..LOOKUPS, |n| {
         false_positives += index.lock(hash(u64::MAX - n)).candidates().len() as u64;
@@ -144,65 +144,68 @@ fn print_row(index: &Index, (size, base): (u64, u64), cost: &Cost, worst: f64) {
     );
 }
 
-/// What freeing a region would cost if it looked at every word.
+/// What freeing a region would cost if it looked at every entry.
 fn sweep(index: &Index) {
     let mut seen = 0;
     let cost = Cost::of(0..index.shard_count() as u64, |shard| {
-        index.sweep_shard(usize::try_from(shard).unwrap_or(0), |word| {
-            seen += u64::from(word.location().0 > 0);
+        index.sweep_shard(usize::try_from(shard).unwrap_or(0), |entry| {
+            seen += u64::from(entry.location().0 > 0);
             false
         });
     });
-    assert_eq!(seen, index.len() as u64, "words are lost");
-    println!("sweep: {:.2} ms for a million words", cost.cpu.as_secs_f64() * 1e9 / ratio(seen, 1));
+    assert_eq!(seen, index.len() as u64, "entries are lost");
+    println!(
+        "sweep: {:.2} ms for a million entries",
+        cost.cpu.as_secs_f64() * 1e9 / ratio(seen, 1)
+    );
 }
 
 /// Dumps every shard and loads it into another index.
 fn dump(index: &Index) {
     let copy = Index::new();
     let mut bytes = Vec::new();
-    let (mut words, mut dumping, mut loading) = (0, 0.0, 0.0);
+    let (mut entries, mut dumping, mut loading) = (0, 0.0, 0.0);
     for shard in 0..index.shard_count() {
         bytes.clear();
         let before = meter::cpu_time();
         index.dump_shard(shard, &mut bytes);
         let dumped = meter::cpu_time();
-        words += copy.load_shard(shard, &bytes).expect("a dump loads") as u64;
+        entries += copy.load_shard(shard, &bytes).expect("a dump loads") as u64;
         dumping += (dumped - before).as_secs_f64();
         loading += (meter::cpu_time() - dumped).as_secs_f64();
     }
-    assert_eq!(words, index.len() as u64, "words are lost");
-    let rate = |seconds: f64| ratio(words, 1) / seconds / 1e6;
+    assert_eq!(entries, index.len() as u64, "entries are lost");
+    let rate = |seconds: f64| ratio(entries, 1) / seconds / 1e6;
     println!(
-        "dump {:.1}, load {:.1} million words/s on one core; {:.2} B a word loaded",
+        "dump {:.1}, load {:.1} million entries/s on one core; {:.2} B an entry loaded",
         rate(dumping),
         rate(loading),
-        bytes_per_entry(&copy, words)
+        bytes_per_entry(&copy, entries)
     );
 }
 
-/// Inserts ten million words shard by shard, `batch` of a shard at a time.
+/// Inserts ten million entries shard by shard, `batch` of a shard at a time.
 fn bulk(batch: u64) {
     let index = Index::new();
     let shards = index.shard_count() as u64;
     let per_shard = 10_000_000 / shards;
-    let mut words = Vec::new();
+    let mut entries = Vec::new();
     let mut seconds = 0.0;
     for first in (0..per_shard).step_by(usize::try_from(batch).unwrap_or(1)) {
         for shard in 0..shards {
-            words.clear();
-            words.extend((first..(first + batch).min(per_shard)).map(|n| Fresh {
+            entries.clear();
+            entries.extend((first..(first + batch).min(per_shard)).map(|n| Fresh {
                 key_hash: hash(shard << 32 | n) / shards * shards + shard,
                 location: Location(shard * per_shard + n + 1),
                 class: SizeClass::of(500),
             }));
             let before = meter::cpu_time();
-            index.insert_many(usize::try_from(shard).unwrap_or(0), &words);
+            index.insert_many(usize::try_from(shard).unwrap_or(0), &entries);
             seconds += (meter::cpu_time() - before).as_secs_f64();
         }
     }
     let rate = ratio(index.len() as u64, 1) / seconds / 1e6;
-    println!("bulk insert, {batch} of a shard at a time: {rate:.1} million words/s on one core");
+    println!("bulk insert, {batch} of a shard at a time: {rate:.1} million entries/s on one core");
 }
 
 fn collisions(name: &str, count: u64, mask: u64) {
@@ -212,12 +215,12 @@ fn collisions(name: &str, count: u64, mask: u64) {
     let bytes = bytes_per_entry(&index, count);
     let removed = Cost::of(0..count, |n| remove(&index, n, mask));
     println!(
-        "{name}: {found} of {count} found, {} left after removal, {bytes:.1} B a word, insert {:.0} ns, remove {:.0} ns",
+        "{name}: {found} of {count} found, {} left after removal, {bytes:.1} B an entry, insert {:.0} ns, remove {:.0} ns",
         index.len(),
         inserted.ns(),
         removed.ns()
     );
-    assert_eq!(found as u64, count, "words are lost");
+    assert_eq!(found as u64, count, "entries are lost");
 }
 
 fn main() {

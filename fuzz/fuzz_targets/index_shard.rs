@@ -7,7 +7,7 @@ use rawcached::store::index::Index;
 
 const SHARD: usize = 7;
 const COUNT_LEN: usize = 4;
-/// A word and the hash bits that it does not hold.
+/// An index entry and the hash bits that it does not hold.
 const ENTRY_LEN: usize = 8 + 2;
 
 fuzz_target!(|data: &[u8]| {
@@ -36,8 +36,8 @@ fn load(bytes: &[u8]) {
 /// Words and the rest of their hashes, sorted.
 fn entries(bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     let body = &bytes[COUNT_LEN..];
-    let (words, rests) = body.split_at(body.len() / ENTRY_LEN * 8);
-    let mut entries: Vec<_> = words.chunks_exact(8).zip(rests.chunks_exact(2)).collect();
+    let (entries, rests) = body.split_at(body.len() / ENTRY_LEN * 8);
+    let mut entries: Vec<_> = entries.chunks_exact(8).zip(rests.chunks_exact(2)).collect();
     entries.sort_unstable();
     entries
 }

@@ -29,8 +29,8 @@ use crate::clock::Clock;
 use crate::device::Device;
 use crate::planted::{self, Bug};
 use crate::store::{
-    DeviceNumber, NotResident, Options as DeviceOptions, Resident, SCRUB_BYTES_PER_SEC, Stale,
-    Store, TestKnobs, Ticket,
+    DeviceNumber, FormatError, FormatOptions, NotResident, Options as DeviceOptions, Resident,
+    SCRUB_BYTES_PER_SEC, Stale, Store, TestKnobs, Ticket,
 };
 use ram::RamTier;
 use write_buffer::WriteBuffer;
@@ -169,6 +169,18 @@ impl Drop for Inner {
 }
 
 impl Cache {
+    /// Makes an empty cache of a device, whatever it holds, for [`Cache::open_device`].
+    ///
+    /// # Errors
+    /// The options do not fit the device, or it failed.
+    pub async fn format_device(
+        device: &Device,
+        options: &FormatOptions,
+        clock: &Clock,
+    ) -> Result<(), FormatError> {
+        Store::format(device, options, clock).await.map(drop)
+    }
+
     /// Opens a formatted device as a cache. Recovery goes on in the background; see [`Cache::is_ready`].
     ///
     /// # Errors
@@ -211,6 +223,7 @@ impl Cache {
     }
 
     /// The store on the device.
+    #[doc(hidden)]
     #[must_use]
     pub fn device_store(&self) -> &Store {
         &self.inner.store

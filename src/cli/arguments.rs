@@ -157,7 +157,12 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) entry: EntryArgs,
     /// Only these bytes, such as 0-99, 100- or -100 for the last 100
-    #[arg(long, value_name = "FIRST-LAST", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "FIRST-LAST",
+        allow_hyphen_values = true,
+        value_parser = parse_range
+    )]
     pub(super) range: Option<String>,
     /// A header of the request, such as 'Cache-Control: max-stale'; may be given again
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = super::http_client::parse_header)]
@@ -176,6 +181,22 @@ pub(super) struct PutArgs {
     pub(super) ttl: Option<crate::units::Period>,
 }
 
+/// A server ignores a range that it does not understand and gives all of the object: so it is refused here.
+fn parse_range(text: &str) -> Result<String, String> {
+    let number = |digits: &str| digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
+    let is_range =
+        text.split_once('-').is_some_and(|(first, last)| match (number(first), number(last)) {
+            (Some(first), Some(last)) => first <= last,
+            (Some(_), None) => last.is_empty(),
+            (None, Some(count)) => first.is_empty() && count > 0,
+            (None, None) => false,
+        });
+    match is_range {
+        true => Ok(text.to_owned()),
+        false => Err("write FIRST-LAST, FIRST- or -COUNT".to_owned()),
+    }
+}
+
 pub(super) fn parse_alignment(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(bytes) if bytes.is_power_of_two() && (512..=65_536).contains(&bytes) => Ok(bytes),
@@ -192,6 +213,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_range_is_one_that_a_server_understands() {
+        for range in ["0-0", "0-99", "100-", "-100", "5-5"] {
+            assert_eq!(parse_range(range).as_deref(), Ok(range));
+        }
+        for text in ["", "-", "x", "5", "5-2", "-0", "a-b", "0-1,3-4", "+1-2", " 1-2", "1--2"] {
+            parse_range(text).unwrap_err();
+        }
     }
 
     #[test]

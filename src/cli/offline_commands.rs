@@ -99,7 +99,7 @@ pub fn inspect(arguments: &InspectArgs) -> anyhow::Result<bool> {
 fn region_table(rows: &[RegionRow]) -> String {
     let mut text = format!(
         "\n{:>8} {:<12} {:>20} {:>10} {:>10} {:>14} {:>10}\n",
-        "region", "state", "generation", "entries", "kills", "entry bytes", "stamp"
+        "region", "state", "generation", "entries", "tombstones", "entry bytes", "stamp"
     );
     for row in rows {
         let RegionRow { region, state, generation, entries, .. } = row;

@@ -51,7 +51,10 @@ impl File {
     fn refuse(&self, error: &toml::de::Error) -> ConfigError {
         let span = error.span().unwrap_or(0..0);
         let origin = self.origin(span.start);
-        let reason = error.message().trim_end().replace('\n', ", ");
+        let mut reason = error.message().trim_end().replace('\n', ", ");
+        if let Some(advice) = advice(&reason) {
+            reason = format!("{reason}: {advice}");
+        }
         match self.key_at(&span) {
             Some(key) => ConfigError::Setting { origin, key, reason },
             None => ConfigError::Syntax { origin, reason },
@@ -75,6 +78,21 @@ impl File {
         let before = &self.text.as_bytes()[..at.min(self.text.len())];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         Origin::File { path: self.path.clone(), line }
+    }
+}
+
+/// What to write in place of a value of the wrong type, by what serde says of it.
+fn advice(reason: &str) -> Option<&'static str> {
+    let (found, expected) = reason.strip_prefix("invalid type: ")?.split_once(", expected ")?;
+    match expected {
+        "a sequence" if found == "map" => {
+            Some("write its name in two brackets, such as [[device]]")
+        }
+        "a sequence" => Some("write a list, such as [\"unix:/run/rawcached/socket\"]"),
+        "a string" | "path string" => Some("write it in quotes"),
+        "a boolean" => Some("write true or false"),
+        number if number.starts_with(['u', 'i']) => Some("write a whole number"),
+        _ => None,
     }
 }
 
@@ -129,6 +147,22 @@ mod tests {
         assert!(message.starts_with("c.toml:2: server.workers: "), "{message}");
         let message = refused("[server]\nmemcached = [\n \"unix:/a\",\n \"nowhere\",\n]");
         assert!(message.starts_with("c.toml:2: server.memcached: \"nowhere\""), "{message}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_comes_with_what_to_write() {
+        for (text, advice) in [
+            (
+                "[device]\npath = \"/x\"",
+                "device: invalid type: map, expected a sequence: write its name in two",
+            ),
+            ("[server]\nmemcached = \"unix:/a\"", "expected a sequence: write a list"),
+            ("[server]\nworkers = \"x\"", ": write a whole number"),
+            ("[[device]]\npath = 1", ": write it in quotes"),
+        ] {
+            let message = refused(text);
+            assert!(message.contains(advice), "{message}");
+        }
     }
 
     #[test]

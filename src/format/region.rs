@@ -124,7 +124,7 @@ impl RegionHeader {
         let touched = match bytes.u32_at(36) {
             0 => false,
             1 => true,
-            _ => return Err(Damage::Field("touch mark")),
+            _ => return Err(Damage::Field("touched flag")),
         };
         let log = LogKind::from_number(bytes.u32_at(40)).ok_or(Damage::Field("log number"))?;
         let reserved = bytes[44..UUID_AT].iter().chain(&bytes[UUID_AT + 16..]);

@@ -326,7 +326,7 @@ impl Inspection {
         } else if record.sequence != header.sequence {
             Some("sequence")
         } else if record.supersedes != header.supersedes {
-            Some("the superseding mark")
+            Some("whether it supersedes")
         } else if record.slot_len != slot_len {
             Some("length")
         } else if record.keep_until < header.keep_until && !touched {

@@ -22,12 +22,12 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
         (
             "rawcached_uploads_reserved_bytes",
             "Bytes of the device set aside for large objects being stored.",
-            stats.store.room_bytes,
+            stats.store.reserved_bytes,
         ),
         (
             "rawcached_uploads_reserved_max_bytes",
             "Most bytes set aside for large objects being stored; what is beyond is refused.",
-            stats.store.room_bytes_max,
+            stats.store.reserved_bytes_max,
         ),
     ] {
         page.gauge(name, help, &[], value);

@@ -22,6 +22,7 @@ macro_rules! counters {
 
         /// A store's counters at one moment.
         #[derive(Clone, Copy, Debug, Default)]
+        #[non_exhaustive]
         pub struct CountersSnapshot {
             $($(#[$doc])* pub $name: u64,)*
         }

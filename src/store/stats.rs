@@ -11,6 +11,7 @@ use crate::store::shared::Store;
 
 /// The state of a store at one moment.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct StoreStats {
     /// Counters since it was opened.
     pub counters: CountersSnapshot,

@@ -120,6 +120,21 @@ fn no_file_is_longer_than_500_lines() {
     }
 }
 
+/// What a user of the library sees of it at first.
+#[test]
+fn the_root_shows_at_most_60_names() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let text = std::fs::read_to_string(root).unwrap();
+    let shown = text.split("\npub use ").skip(1).map(|rest| rest.split(';').next().unwrap());
+    let names = shown.flat_map(|list| {
+        let names = list.split_once('{').map_or(list, |(_, names)| names.trim_end_matches('}'));
+        names.split(',').filter(|name| !name.trim().is_empty())
+    });
+    let count = names.count();
+    println!("{count} names at the root");
+    assert!((20..=60).contains(&count), "{count} names");
+}
+
 #[test]
 fn the_finder_sees_every_form_of_import() {
     let text = "use crate::store::{a, b};\nuse crate::{cache::{x, y}, units};\n\

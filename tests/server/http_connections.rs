@@ -362,12 +362,12 @@ fn too_many_connections_are_told_so() {
 
 #[test]
 fn a_store_whose_memory_others_waited_for_is_503() {
-    let staging = options!(CacheOptions {
+    let cache_options = options!(CacheOptions {
         write_buffer_bytes: 64 << 10,
         write_buffer_wait: SOON,
         ..CacheOptions::default()
     });
-    let server = HttpServer::of_cache(options(), staging);
+    let server = HttpServer::of_cache(options(), cache_options);
     let mut slow = server.open();
     slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
     let staged = || server.cache.stats().write_buffer_bytes > 0;

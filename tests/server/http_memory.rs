@@ -139,9 +139,9 @@ fn an_object_replaced_while_it_is_read_in_small_pieces_is_read_to_its_end() {
 
 #[test]
 fn a_store_waits_for_the_memory_that_another_one_gives_back() {
-    let staging =
+    let cache_options =
         options!(CacheOptions { write_buffer_bytes: 64 << 10, ..CacheOptions::default() });
-    let server = HttpServer::of_cache(options(), staging);
+    let server = HttpServer::of_cache(options(), cache_options);
     let mut slow = server.open();
     slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
     eventually("bytes are staged", || server.cache.stats().write_buffer_bytes > 0);

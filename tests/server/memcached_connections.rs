@@ -202,7 +202,7 @@ fn a_drain_ends_at_its_deadline() {
 }
 
 #[test]
-fn values_go_on_when_the_staging_memory_is_used_up() {
+fn values_go_on_when_the_input_budget_is_used_up() {
     let server = TestServer::with(Options { input_bytes_max: 1000, ..options() });
     let mut holder = server.connect();
     holder.ask("verbosity 1\r\nset held 0 0 900\r\nx", "OK\r\n");
@@ -255,7 +255,7 @@ fn hundreds_of_connections_are_served_side_by_side() {
 }
 
 #[test]
-fn a_long_line_is_refused_when_the_staging_memory_is_used_up() {
+fn a_long_line_is_refused_when_the_input_budget_is_used_up() {
     let server = TestServer::with(Options { input_bytes_max: 100_000, ..options() });
     let mut client = server.connect();
     client.ask(format!("get {}\r\n", "k ".repeat(15_000)), "END\r\n");

@@ -19,6 +19,7 @@ pub(in crate::store) struct Progress {
 
 /// Progress of recovery at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecoveryStats {
     /// Region headers to be read.
     pub headers_total: u64,

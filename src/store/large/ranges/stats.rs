@@ -19,6 +19,7 @@ pub(in crate::store) struct RangeCounters {
 
 /// What parallel range reads did so far.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct RangeStats {
     /// Ranges begun.
     pub ranges: u64,
