@@ -1,6 +1,5 @@
-//! Goal: no wrong byte, no resurrection, no leak. Method: a million random operations with
-//! restarts, kills and power cuts on a simulated device, checked against a model that knows
-//! for each key every state that the promises allow.
+//! Goal: no wrong byte, no resurrection, no leak. Method: a million random operations with restarts, kills and
+//! power cuts on a simulated device, checked against a model of every state that the promises allow.
 //!
 //! A failure prints its seed; `RAWCACHED_TEST_SEED=n cargo test --test store model::` replays it.
 

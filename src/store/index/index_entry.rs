@@ -171,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_give_back_what_was_packed(location in 1u64..1 << 40, len in 1..SLOT_LEN_MAX, bits: u16) {
+        fn entries_give_back_what_was_packed(location in 1u64..1 << 40, len in 1..SLOT_LEN_MAX, bits: u16) {
             let class = SizeClass::of(len);
             let entry = IndexEntry::new(Location(location), class, bits).hit();
             prop_assert_eq!(entry.location(), Location(location));

@@ -26,7 +26,7 @@ impl Log {
         Tombstone { key_hash, sequence }
     }
 
-    /// Appends a tombstone; if `asked`, to the log of purges too. Gives the ticket with which it is
+    /// Appends a tombstone; if it is `for_purge`, to the log of purges too. Gives the ticket with which it is
     /// durable.
     ///
     /// # Errors

@@ -114,7 +114,7 @@ impl Store {
         let (generation, offset) = let_go.place().split(&self.shared.layout);
         let in_slot = let_go.range_in_slot(chunks);
         let mut log = self.shared.log.lock();
-        // Under the append lock, under which regions begin the lives that they are written in.
+        // Under the append lock, under which regions begin the generation that they are written in.
         if !self.shared.catalog.regions.is_in(generation) {
             return FromLog::Elsewhere;
         }
@@ -169,8 +169,8 @@ impl Store {
         None
     }
 
-    /// The copy in the RAM tier of an entry found earlier. By its place alone it could be another
-    /// one's: places of entries in RAM only are given again.
+    /// The copy in the RAM tier of an entry found earlier. Its place says which it is; the
+    /// sequence is compared as a second safeguard.
     pub(in crate::store) fn resident_version(
         &self,
         place: Place,

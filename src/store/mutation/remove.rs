@@ -254,7 +254,7 @@ impl Store {
     }
 
     /// Takes what was found of a key out of the index, with its tombstone if that can be written
-    /// now; `None` if the index entries changed since they were verified. `asked` if somebody waits for
+    /// now; `None` if the index entries changed since they were verified. `for_purge` if somebody waits for
     /// it to be durable.
     fn take_out(
         &self,

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_another_life_are_not_the_same_blocks() {
+    fn blocks_of_another_generation_are_not_the_same_blocks() {
         let later = SlicePlace {
             generation: Generation::new(DeviceNumber(0), 3, Sequence(8)),
             ..place(3, 4096)
