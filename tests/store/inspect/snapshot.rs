@@ -182,7 +182,11 @@ async fn a_snapshot_that_contradicts_the_regions_or_itself_is_named() {
         (rows, |rows| rows[28] = 7, "region table: impossible row"),
         (rows, |rows| rows[8] ^= 16, "region table: it and the index differ in the bytes alive"),
         (SnapshotPart::Shards(0), |shard| shard[0] += 1, "shards of group "),
-        (SnapshotPart::Shards(0), |dumps| point_behind_the_end(dumps), "an index entry points into"),
+        (
+            SnapshotPart::Shards(0),
+            |dumps| point_behind_the_end(dumps),
+            "an index entry points into",
+        ),
     ];
     for (of, change, what) in wrong {
         let filled = filled(false).await;
