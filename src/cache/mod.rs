@@ -400,6 +400,7 @@ impl Cache {
 
     /// Acknowledges what was published. A failed store removes the old entry, which the caller meant to
     /// replace; one with a condition says nothing of the entry before it is published.
+    #[inline]
     async fn end_store(
         &self,
         key: &[u8],

@@ -141,7 +141,7 @@ impl Device {
     pub fn is_degraded(&self) -> bool {
         let inner = &*self.inner;
         inner.pace.is_degraded(|| inner.opened.elapsed())
-            || (inner.silence.lasts(inner.opened.elapsed()) && inner.has_requests())
+            || (inner.silence.lasts(|| inner.opened.elapsed()) && inner.has_requests())
     }
 
     /// Whether so many reads for clients are overdue that no other is made.

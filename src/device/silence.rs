@@ -28,10 +28,11 @@ impl Silence {
         self.asked.store(0, Ordering::Relaxed);
     }
 
-    /// Whether nothing that was asked for has been answered for half a minute `now`.
-    pub fn lasts(&self, now: Duration) -> bool {
+    /// Whether nothing that was asked for has been answered for half a minute `now`, which is read only if
+    /// something was asked for: each store asks this.
+    pub fn lasts(&self, now: impl FnOnce() -> Duration) -> bool {
         let asked = self.asked.load(Ordering::Relaxed);
-        asked > 0 && millis(now).saturating_sub(asked - 1) >= millis(SILENT_AFTER)
+        asked > 0 && millis(now()).saturating_sub(asked - 1) >= millis(SILENT_AFTER)
     }
 }
 
@@ -47,14 +48,14 @@ mod tests {
     fn half_a_minute_without_an_answer_is_silence() {
         let at = Duration::from_secs;
         let silence = Silence::default();
-        assert!(!silence.lasts(at(1000)), "nothing was asked");
+        assert!(!silence.lasts(|| at(1000)), "nothing was asked");
         silence.begin(false, at(100));
         silence.begin(true, at(120));
-        assert!(!silence.lasts(at(129)) && silence.lasts(at(130)));
+        assert!(!silence.lasts(|| at(129)) && silence.lasts(|| at(130)));
         silence.end();
-        assert!(!silence.lasts(at(1000)));
+        assert!(!silence.lasts(|| at(1000)));
         silence.begin(true, at(200));
         silence.begin(false, at(250));
-        assert!(!silence.lasts(at(279)) && silence.lasts(at(280)), "the other was given up");
+        assert!(!silence.lasts(|| at(279)) && silence.lasts(|| at(280)), "the other was given up");
     }
 }
