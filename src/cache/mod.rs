@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, ready};
 
 pub use body::BodyReader;
 pub use hit::Hit;
@@ -291,8 +292,8 @@ impl Cache {
         let fresh_until = moment.after(ttl.min(ttl_max));
         let keep_until = moment.after(ttl.saturating_add(grace).min(ttl_max));
         let touched = self.inner.store.touch(key, fresh_until, keep_until).await?;
-        if touched.is_some() {
-            self.acknowledge(self.inner.store.last_ticket(), ack).await?;
+        if touched.is_some() && self.is_flushed(ack) {
+            self.inner.store.flush_through(self.inner.store.last_ticket()).await?;
         }
         Ok(touched)
     }
@@ -390,35 +391,50 @@ impl Cache {
             && (body_len as u64) < limits.ram_bytes / 8
     }
 
-    async fn acknowledge(&self, ticket: Ticket, ack: Option<Ack>) -> Result<(), StoreError> {
-        match ack.unwrap_or(self.inner.options.ack) {
-            Ack::Flushed if planted::is(Bug::AcknowledgeFlushEarly) => Ok(()),
-            Ack::Flushed if ticket > 0 => self.inner.store.flush_through(ticket).await,
-            _ => Ok(()),
-        }
+    /// Whether a change is acknowledged once it is durable.
+    #[inline]
+    fn is_flushed(&self, ack: Option<Ack>) -> bool {
+        ack.unwrap_or(self.inner.options.ack) == Ack::Flushed
+            && !planted::is(Bug::AcknowledgeFlushEarly)
     }
 
     /// Acknowledges what was published. A failed store removes the old entry, which the caller meant to
     /// replace; one with a condition says nothing of the entry before it is published.
     #[inline]
-    async fn end_store(
+    fn end_store<'a>(
+        &'a self,
+        key: &'a [u8],
+        (condition, ack): (Condition, Option<Ack>),
+        published: Result<(Stored, Ticket), StoreError>,
+    ) -> impl Future<Output = Result<Stored, StoreError>> + use<'a> {
+        match published {
+            // As a rule nobody waits.
+            Ok((stored, ticket)) if ticket == 0 || !self.is_flushed(ack) => {
+                Either::Left(ready(Ok(stored)))
+            }
+            published => Either::Right(self.settle_store(key, condition, published)),
+        }
+    }
+
+    /// Waits until a published store is durable, or removes what a failed one leaves.
+    async fn settle_store(
         &self,
         key: &[u8],
-        (condition, ack): (Condition, Option<Ack>),
+        condition: Condition,
         published: Result<(Stored, Ticket), StoreError>,
     ) -> Result<Stored, StoreError> {
         let replaces = condition == Condition::Always || published.is_ok();
-        let result = match published {
-            Ok((stored, ticket)) => self.acknowledge(ticket, ack).await.map(|()| stored),
+        let settled = match published {
+            Ok((stored, ticket)) => self.inner.store.flush_through(ticket).await.map(|()| stored),
             Err(error) => Err(error),
         };
-        if let Err(error) = &result
+        if let Err(error) = &settled
             && replaces
             && !matches!(error, StoreError::Purged)
         {
             self.drop_failed(key).await;
         }
-        result
+        settled
     }
 
     /// Removes the entry of a store that failed.
