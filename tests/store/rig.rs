@@ -7,11 +7,13 @@ use bytes::Bytes;
 use rawcached::cache::{
     Ack, Cache, CacheOptions, CacheStats, Condition, StoreError, StoreOptions, Stored,
 };
-use rawcached::clock::{Clock, Timestamp};
+use rawcached::clock::{Clock, TimePair, Timestamp};
 use rawcached::device::SimDevice;
 use rawcached::format::{Secret, Uuid};
 use rawcached::store::{FormatOptions, Store, TestKnobs};
 use tokio::runtime::Runtime;
+
+use crate::fill::Fill;
 
 pub const REGION: u64 = 256 << 10;
 pub const UUID: Uuid = Uuid([7; 16]);
@@ -65,6 +67,22 @@ pub fn secs(n: u64) -> Duration {
 
 pub fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
+}
+
+/// A device of `regions` regions with `entries` entries of 8 bytes, which is not open.
+pub fn filled(entries: u64, regions: u64) -> Rig {
+    let mut rig = Rig::with(Disk { regions, ..SMALL }, plain());
+    rig.stop();
+    let fill = Fill {
+        entries,
+        body_len: 8,
+        region_size: Some(REGION),
+        alignment: 4096,
+        time: TimePair { cache: START, wall: WALL },
+        keep_until: START.plus(secs(1000)),
+    };
+    runtime().block_on(fill.write(&rig.sim.open())).unwrap();
+    rig
 }
 
 /// Bytes that differ from those of any other seed.

@@ -8,7 +8,6 @@ pub(super) mod object;
 pub(super) mod ranges;
 pub(super) mod slice_place;
 pub(super) mod slices;
-mod space;
 pub(super) mod upload;
 
 use std::collections::VecDeque;

@@ -17,9 +17,8 @@ use crate::store::shared::Store;
 /// whatever becomes of the object; they may be evicted.
 #[derive(Clone)]
 pub struct LargeObject {
-    store: Store,
+    hold: Arc<Hold>,
     head: ObjectHead,
-    _hold: Arc<Hold>,
 }
 
 /// Holds off the discarding of an object's slices.
@@ -56,7 +55,7 @@ impl Store {
     pub fn large_object(&self, head: ObjectHead) -> LargeObject {
         self.shared.large.begin_reading(head.object);
         let hold = Hold { store: self.clone(), object: head.object };
-        LargeObject { store: self.clone(), head, _hold: Arc::new(hold) }
+        LargeObject { hold: Arc::new(hold), head }
     }
 }
 
@@ -69,7 +68,7 @@ impl LargeObject {
 
     /// Whether all pieces of a range of the body are there, as far as the index knows.
     pub async fn has(&self, range: Range<u64>) -> bool {
-        self.store.has_slices(&self.head, range).await
+        self.hold.store.has_slices(&self.head, range).await
     }
 
     /// Begins to read a range of the body; its first piece is verified when this returns.
@@ -86,7 +85,7 @@ impl LargeObject {
             return Err(TruncatedBody);
         }
         let source = if options.parallel && len > 0 && len >= options.threshold {
-            let of_object = (&self.store, self.head);
+            let of_object = (&self.hold.store, self.head);
             Source::Parallel(Box::new(RangeReader::open(of_object, range, *options).await?))
         } else {
             let mut slices = Sequential { current: None, left: range, first: None };
@@ -118,7 +117,7 @@ impl Sequential {
         if self.left.is_empty() {
             return Ok(None);
         }
-        let LargeObject { store, head, .. } = object;
+        let (store, head) = (&object.hold.store, &object.head);
         let slice_size = u64::from(head.slice_size);
         let number = self.left.start / slice_size;
         let start = number * slice_size;

@@ -4,7 +4,6 @@
 use crate::format::{Kind, ObjectHead, Sequence, SliceKey};
 use crate::store::counters::add;
 use crate::store::entries::Tier;
-use crate::store::large::space::SpaceReservation;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
@@ -18,7 +17,8 @@ use crate::store::transaction::Transaction;
 pub struct Upload {
     store: Store,
     lifetime: Lifetime,
-    space: SpaceReservation,
+    /// Bytes of the device that are set aside for it: all uploads together may take half.
+    reserved: u64,
     /// Drawn with the first slice.
     name: Option<Sequence>,
     slices: u32,
@@ -36,20 +36,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Crowded`]: there is no space for a body so long.
     pub fn begin_upload(&self, lifetime: Lifetime, len: Option<u64>) -> Result<Upload, StoreError> {
-        let mut space = SpaceReservation::new(self);
-        if let Some(len) = len.filter(|len| *len > u64::from(self.shared.layout.slice_size)) {
-            space.grow_to(len)?;
-        }
-        Ok(Upload {
+        let mut upload = Upload {
             store: self.clone(),
             lifetime,
-            space,
+            reserved: 0,
             name: None,
             slices: 0,
             len: 0,
             is_lost: false,
             is_published: false,
-        })
+        };
+        if let Some(len) = len.filter(|len| *len > u64::from(self.shared.layout.slice_size)) {
+            upload.reserve(len)?;
+        }
+        Ok(upload)
     }
 }
 
@@ -66,7 +66,7 @@ impl Upload {
     /// See [`StoreError`]. That another slice is gone already is for [`Upload::publish`] to tell.
     pub async fn append(&mut self, slice: &[u8]) -> Result<(), StoreError> {
         let len = self.len + slice.len() as u64;
-        self.space.grow_to(len)?;
+        self.reserve(len)?;
         let object = match self.name {
             Some(name) => name,
             None => self.draw_name().await?,
@@ -111,6 +111,19 @@ impl Upload {
         // Whatever happens from here on, the slices belong to the object.
         self.is_published |= matches!(published, (Stored::Yes(_), _));
         Ok(published)
+    }
+
+    /// Sees to it that `bytes` are set aside.
+    fn reserve(&mut self, bytes: u64) -> Result<(), StoreError> {
+        let more = bytes.saturating_sub(self.reserved);
+        if more > 0 {
+            let mut claims = self.store.shared.large.claims.lock();
+            if !claims.reserve(more) {
+                return Err(StoreError::Crowded { limit: claims.limit() });
+            }
+            self.reserved += more;
+        }
+        Ok(())
     }
 
     /// Draws the name of the object. Its slices are kept from here on.
@@ -178,6 +191,9 @@ impl Drop for Upload {
             && !self.is_published
         {
             self.store.discard(object, self.slices);
+        }
+        if self.reserved > 0 {
+            self.store.shared.large.claims.lock().release(self.reserved);
         }
     }
 }

@@ -31,15 +31,6 @@ struct Absence {
     is_dated: bool,
 }
 
-/// What a removal is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// A caller wants the key to be gone for good.
-    Purge,
-    /// A store that failed was to replace the entry.
-    Displacement,
-}
-
 /// Removals that are completed later, at most; what more there are stays dead in the index.
 const UNSEEN_MAX: usize = 4096;
 
@@ -65,7 +56,7 @@ impl Store {
     /// # Errors
     /// As those of [`Store::purge`].
     pub fn remove(&self, key: &[u8]) -> impl Future<Output = Result<bool, StoreError>> {
-        self.remove_for(key, Purpose::Displacement)
+        self.remove_as(key, false)
     }
 
     /// As [`Store::remove`]; is durable before it returns, and fails stores in progress of the key.
@@ -75,11 +66,10 @@ impl Store {
     /// 1 s even where the device does not answer, and
     /// what keeps it from coming back after a crash is written as soon as that can be.
     pub fn purge(&self, key: &[u8]) -> impl Future<Output = Result<bool, StoreError>> {
-        self.remove_for(key, Purpose::Purge)
+        self.remove_as(key, true)
     }
 
-    async fn remove_for(&self, key: &[u8], purpose: Purpose) -> Result<bool, StoreError> {
-        let purge = purpose == Purpose::Purge;
+    async fn remove_as(&self, key: &[u8], purge: bool) -> Result<bool, StoreError> {
         let key_hash = self.key_hash(key);
         if purge {
             self.shared.fills.purge(key_hash);

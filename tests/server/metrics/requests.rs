@@ -2,13 +2,16 @@
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::config::ListenAddress;
 use rawcached::metrics::{Metrics, ProcessStart};
 use rawcached::server::listener::{Listener, Permissions, Protocol};
-use rawcached::server::{Options, Server, write_server};
+use rawcached::server::{Options, RunError, Server, write_server};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::{Seen, clock, open, put, sim, without_ram};
 use crate::support::http::Connection;
@@ -63,6 +66,36 @@ fn http(path: &Path, request: &str, status: &str) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer} to {request}");
 }
 
+/// A server on a socket, whose counters the metrics show.
+struct Served {
+    path: PathBuf,
+    _directory: TempDir,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<Result<(), RunError>>,
+}
+
+impl Served {
+    fn start(protocol: Protocol, options: Options, cache: &Cache, metrics: &Metrics) -> Served {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let address = ListenAddress::Unix(path.clone());
+        let listener = Listener::bind(&address, &Permissions::default()).unwrap();
+        let server = Server::new(options, cache.clone());
+        let counters = server.counters().clone();
+        metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(vec![listener.speaking(protocol)], async {
+            stopped.await.ok();
+        }));
+        Served { path, _directory: directory, stop, running }
+    }
+
+    async fn stop(self) {
+        drop(self.stop);
+        self.running.await.unwrap().unwrap();
+    }
+}
+
 /// HTTP requests of every operation and tier, one of them in progress.
 pub async fn http_requests(seen: &mut Seen) {
     let device = sim(16 << 20).await;
@@ -70,17 +103,8 @@ pub async fn http_requests(seen: &mut Seen) {
     put(&cache, "disk", 10).await;
     cache.shutdown().await.unwrap();
     let (cache, metrics) = open(device.open(), CacheOptions::default(), &clock()).await;
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("http");
-    let listener =
-        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
-    let server = Server::new(Options::default(), cache.clone());
-    let counters = server.counters().clone();
-    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(server.run(vec![listener.speaking(Protocol::Http)], async {
-        stopped.await.ok();
-    }));
+    let served = Served::start(Protocol::Http, Options::default(), &cache, &metrics);
+    let path = served.path.clone();
     let (mut mine, shown, closing) = (std::mem::take(seen), metrics.clone(), cache.clone());
     *seen = tokio::task::spawn_blocking(move || {
         let key = "/v1/objects/k";
@@ -126,8 +150,7 @@ pub async fn http_requests(seen: &mut Seen) {
     })
     .await
     .unwrap();
-    drop(stop);
-    running.await.unwrap().unwrap();
+    served.stop().await;
 }
 
 /// A server with all that a scrape of the daemon shows.
@@ -135,18 +158,9 @@ pub async fn commands(seen: &mut Seen) {
     let device = sim(16 << 20).await;
     let (cache, metrics) = open(device.open(), CacheOptions::default(), &clock()).await;
     ProcessStart::now().add_to(&metrics).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("socket");
-    let listener =
-        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
     let options = Options { connections_max: 2, value_len_max: 5000, ..Options::default() };
-    let server = Server::new(options, cache.clone());
-    let counters = server.counters().clone();
-    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(server.run(vec![listener], async {
-        stopped.await.ok();
-    }));
+    let served = Served::start(Protocol::Memcached, options, &cache, &metrics);
+    let path = served.path.clone();
     let mut mine = std::mem::take(seen);
     let (work, shown) = (cache.clone(), metrics.clone());
     *seen = tokio::task::spawn_blocking(move || {
@@ -155,8 +169,7 @@ pub async fn commands(seen: &mut Seen) {
     })
     .await
     .unwrap();
-    drop(stop);
-    running.await.unwrap().unwrap();
+    served.stop().await;
 }
 
 /// Disk hits, values cut short and stores refused for lack of memory, through a server.
@@ -168,18 +181,9 @@ pub async fn disk_commands(seen: &mut Seen) {
     cache.shutdown().await.unwrap();
     drop((cache, metrics));
     let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("socket");
-    let listener =
-        Listener::bind(&ListenAddress::Unix(path.clone()), &Permissions::default()).unwrap();
     let options = Options { input_bytes_max: 1, ..Options::default() };
-    let server = Server::new(options, cache.clone());
-    let counters = server.counters().clone();
-    metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(server.run(vec![listener], async {
-        stopped.await.ok();
-    }));
+    let served = Served::start(Protocol::Memcached, options, &cache, &metrics);
+    let path = served.path.clone();
     // The middle of the large value goes bad; its head, written last, and its first slices stay.
     let middle = 1 << 20;
     let work = tokio::task::spawn_blocking(move || {
@@ -198,7 +202,6 @@ pub async fn disk_commands(seen: &mut Seen) {
     });
     work.await.unwrap();
     seen.scrape(&metrics);
-    drop(stop);
-    running.await.unwrap().unwrap();
+    served.stop().await;
     cache.shutdown().await.unwrap();
 }

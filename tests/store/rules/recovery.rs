@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use rawcached::cache::Lifetime;
-use rawcached::clock::TimePair;
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
-use crate::fill::{Fill, body_of, key_of};
+use crate::fill::{body_of, key_of};
 use crate::rig::*;
 
 /// A device with "old" and more on it, and a slow start in progress.
@@ -117,17 +116,7 @@ fn a_touched_lifetime_survives_a_restart() {
 #[test]
 fn what_is_in_the_index_already_is_not_found_before_recovery_is_complete() {
     let entries = 20_000;
-    let mut rig = Rig::with(Disk { regions: 40, ..SMALL }, plain());
-    rig.stop();
-    let fill = Fill {
-        entries,
-        body_len: 8,
-        region_size: Some(REGION),
-        alignment: 4096,
-        time: TimePair { cache: START, wall: WALL },
-        keep_until: START.plus(secs(1000)),
-    };
-    runtime().block_on(fill.write(&rig.sim.open())).unwrap();
+    let mut rig = filled(entries, 40);
     rig.begin().unwrap();
     let cache = rig.cache().clone();
     let in_index = rig.run(async {

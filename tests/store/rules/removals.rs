@@ -15,6 +15,17 @@ fn failing(kind: OperationKind) -> Fault {
     Fault::new(Effect::Fail(libc::EIO)).on(kind)
 }
 
+/// With "key" on a device that refuses all writes from now on.
+fn refusing(restarted: bool) -> Rig {
+    let mut rig = Rig::new();
+    rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
+    if restarted {
+        rig.kill();
+    }
+    rig.sim.inject(failing(OperationKind::Write).always());
+    rig
+}
+
 fn waiting(rig: &Rig) -> u64 {
     rig.stats().store.removals_waiting
 }
@@ -320,12 +331,7 @@ fn what_is_stored_after_a_purge_of_all_that_failed_stays() {
 #[test]
 fn a_store_that_is_refused_takes_the_old_version_with_it_at_once() {
     for restarted in [false, true] {
-        let mut rig = Rig::new();
-        rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
-        if restarted {
-            rig.kill();
-        }
-        rig.sim.inject(failing(OperationKind::Write).always());
+        let mut rig = refusing(restarted);
         for _ in 0..3 {
             let _ = rig.put(b"trigger", &body(2, 100), &flushed());
         }
@@ -363,12 +369,7 @@ fn one_store_that_is_refused_as_busy_leaves_no_doubt_behind() {
 #[test]
 fn a_touch_to_an_end_in_the_past_holds_on_a_device_that_refuses_it() {
     for restarted in [false, true] {
-        let mut rig = Rig::new();
-        rig.put(b"key", &body(1, 3000), &flushed()).unwrap();
-        if restarted {
-            rig.kill();
-        }
-        rig.sim.inject(failing(OperationKind::Write).always());
+        let mut rig = refusing(restarted);
         let _ = rig.run(rig.cache().touch(b"key", secs(0)));
         assert_eq!(rig.get(b"key"), None);
         rig.sim.clear_faults();

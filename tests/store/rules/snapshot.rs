@@ -8,7 +8,6 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use rawcached::cache::Lifetime;
-use rawcached::clock::TimePair;
 use rawcached::device::{Effect, Fault, OperationKind};
 use rawcached::format::{
     REGION_HEADER_LEN, RegionHeader, RegionUse, SNAPSHOT_DIRECTORY_LEN, Seed, SnapshotDirectory,
@@ -16,7 +15,7 @@ use rawcached::format::{
 };
 use rawcached::inspect::{CheckEvent, Inspection};
 
-use crate::fill::{Fill, body_of, key_of};
+use crate::fill::{body_of, key_of};
 use crate::rig::*;
 
 const DISK: Disk = Disk { regions: 24, ..SMALL };
@@ -103,17 +102,7 @@ const RIG_UUID: Uuid = Uuid([7; 16]);
 
 /// A store of `entries` small entries whose index takes more than one region.
 fn large(entries: u64, regions: u64) -> Rig {
-    let mut rig = Rig::with(Disk { regions, ..SMALL }, plain());
-    rig.stop();
-    let fill = Fill {
-        entries,
-        body_len: 8,
-        region_size: Some(REGION),
-        alignment: 4096,
-        time: TimePair { cache: START, wall: WALL },
-        keep_until: START.plus(secs(1000)),
-    };
-    runtime().block_on(fill.write(&rig.sim.open())).unwrap();
+    let mut rig = filled(entries, regions);
     rig.open();
     rig.put(b"new", &Bytes::from_static(b"new"), &flushed()).unwrap();
     rig
