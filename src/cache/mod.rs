@@ -68,6 +68,14 @@ pub struct CacheOptions {
     /// Bytes of memory that bodies of more than 64 KiB share on their way to clients. A reader that
     /// gets no share of it goes on with one small piece at a time.
     pub range_buffer_bytes: u64,
+    /// Most bytes of the index, with what is kept of the region that is being filled; an entry takes up to
+    /// 12. When they are used up, whole regions are freed.
+    pub index_bytes_max: u64,
+    /// Most bytes that recovery takes at a start, besides the index. With fewer it reads what is known of
+    /// regions several times.
+    pub recovery_bytes_max: u64,
+    /// Bytes accepted and not yet on the device from which on stores wait.
+    pub backlog_bytes_max: u64,
     pub(crate) knobs: TestKnobs,
 }
 
@@ -82,6 +90,7 @@ impl CacheOptions {
 
 impl Default for CacheOptions {
     fn default() -> Self {
+        let device = DeviceOptions::default();
         CacheOptions {
             ram_bytes: 256 << 20,
             ttl_default: Duration::from_secs(3600),
@@ -94,6 +103,9 @@ impl Default for CacheOptions {
             write_buffer_wait: Duration::from_secs(30),
             range: RangeOptions::default(),
             range_buffer_bytes: 64 << 20,
+            index_bytes_max: device.index_bytes_max,
+            recovery_bytes_max: device.recovery_bytes_max,
+            backlog_bytes_max: device.backlog_bytes_max,
             knobs: TestKnobs::default(),
         }
     }
@@ -202,6 +214,9 @@ impl Cache {
             scrub_bytes_per_sec: options.scrub_bytes_per_sec,
             device_number: DeviceNumber(0),
             range_buffer_bytes: options.range_buffer_bytes,
+            index_bytes_max: options.index_bytes_max,
+            recovery_bytes_max: options.recovery_bytes_max,
+            backlog_bytes_max: options.backlog_bytes_max,
             knobs: options.knobs,
         };
         let store = Store::open(device, device_options, clock.clone(), resident).await?;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::format::Layout;
 use crate::store::entry::Entry;
 use crate::store::index::index_entry::{IndexEntry, Location, SizeClass};
+use crate::store::index::limit::IndexLimit;
 use crate::store::index::{Index, Locked};
 use crate::store::place::{DeviceNumber, Place};
 use crate::store::ram_tier::Resident;
@@ -18,6 +19,8 @@ use crate::store::region::table::RegionTable;
 pub(super) struct Catalog {
     /// To be read. Recovery alone fills it by itself, and the accounts beside it.
     pub(super) index: Index,
+    /// What the index may grow to.
+    pub(super) limit: IndexLimit,
     pub(super) regions: Arc<RegionTable>,
     pub(super) resident: Arc<dyn Resident>,
     layout: Layout,
@@ -34,16 +37,31 @@ pub(super) struct Bucket<'a> {
 
 impl Catalog {
     /// Without entries.
-    pub fn new(regions: Arc<RegionTable>, resident: Arc<dyn Resident>, layout: Layout) -> Catalog {
+    pub fn new(
+        regions: Arc<RegionTable>,
+        resident: Arc<dyn Resident>,
+        (layout, limit): (Layout, IndexLimit),
+    ) -> Catalog {
         let device = regions.device();
         let last_in_ram = AtomicU64::new(0);
-        Catalog { index: Index::new(), regions, resident, layout, device, last_in_ram }
+        Catalog { index: Index::new(), limit, regions, resident, layout, device, last_in_ram }
     }
 
     /// Locks the bucket of a key; see [`Index::lock`].
     #[inline]
     pub fn lock(&self, key_hash: u64) -> Bucket<'_> {
         Bucket { entries: self.index.lock(key_hash), catalog: self }
+    }
+
+    /// Whether the index takes no more entries.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.limit.is_full(self.index.len())
+    }
+
+    /// Whether the index is nearly full: regions must be freed.
+    pub fn is_short(&self) -> bool {
+        self.limit.is_short(self.index.len())
     }
 
     /// Removes every index entry of a shard that points into `region`; gives their number.

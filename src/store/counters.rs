@@ -79,6 +79,10 @@ counters! {
     touched,
     /// Entries found by recovery.
     recovered,
+    /// Passes over the regions that recovery took: more than one if its part of memory is small.
+    recovery_passes,
+    /// Regions that recovery left out, because the index was at its part of memory.
+    regions_left_out,
     /// Microseconds recovery took.
     recovery_us,
     /// Index snapshots written at a clean stop.

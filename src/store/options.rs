@@ -9,6 +9,14 @@ use crate::store::place::DeviceNumber;
 /// hundredths of the throughput of an NVMe or SATA disk, a tenth of a slow hard disk's.
 pub const SCRUB_BYTES_PER_SEC: u64 = 16 << 20;
 
+/// Default bytes of the index: 70 million entries.
+pub const INDEX_BYTES_MAX: u64 = 1 << 30;
+/// Default bytes of recovery: 14 million versions at a time.
+pub const RECOVERY_BYTES_MAX: u64 = 512 << 20;
+/// Default bytes that wait to be written: the buffers of a busy disk are full, and a slow one is a second
+/// behind.
+pub const BACKLOG_BYTES_MAX: u64 = 64 << 20;
+
 /// How a store behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -20,6 +28,14 @@ pub struct Options {
     pub device_number: DeviceNumber,
     /// Bytes of memory shared by bodies on their way to clients.
     pub range_buffer_bytes: u64,
+    /// Most bytes of the index, with the records of the open region. When they are used up, whole regions
+    /// are freed.
+    pub index_bytes_max: u64,
+    /// Most bytes that recovery takes besides the index: for versions of entries, footers, and the keys
+    /// that are changed meanwhile. With less, it reads the footers several times.
+    pub recovery_bytes_max: u64,
+    /// Bytes accepted and not yet on the device from which on stores wait.
+    pub backlog_bytes_max: u64,
     /// Settings for tests.
     pub knobs: TestKnobs,
 }
@@ -40,6 +56,9 @@ impl Default for Options {
             scrub_bytes_per_sec: SCRUB_BYTES_PER_SEC,
             device_number: DeviceNumber::default(),
             range_buffer_bytes: 64 << 20,
+            index_bytes_max: INDEX_BYTES_MAX,
+            recovery_bytes_max: RECOVERY_BYTES_MAX,
+            backlog_bytes_max: BACKLOG_BYTES_MAX,
             knobs: TestKnobs::default(),
         }
     }

@@ -17,11 +17,13 @@ use crate::format::{Kind, Layout, Sequence, Superblock, Uuid};
 use crate::store::catalog::Catalog;
 use crate::store::counters::Counters;
 use crate::store::index::key_hash::KeyHasher;
+use crate::store::index::limit::IndexLimit;
 use crate::store::index::unverified::Unverified;
 use crate::store::large::Large;
 use crate::store::large::ranges::stats::RangeCounters;
 use crate::store::log::core::Log;
 use crate::store::log::health::Health;
+use crate::store::log::room::LogLimits;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::write::Waiter;
 use crate::store::lookup::budget::Budget;
@@ -47,8 +49,13 @@ pub(super) const PURGE_WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Most bytes that lookups read at one time, counting reads of more than 64 KiB: enough for any device,
-/// and what many clients together can demand of it.
-pub(super) const READING_LEN_MAX: u32 = 32 << 20;
+/// and what many clients together can demand of it. Half of what their bodies share, if that is less, but
+/// room for a slice.
+pub(super) fn reading_len_max(options: &Options) -> u32 {
+    const ENOUGH: u32 = 32 << 20;
+    const LEAST: u32 = 2 << 20;
+    u32::try_from(options.range_buffer_bytes / 2).unwrap_or(ENOUGH).clamp(LEAST, ENOUGH)
+}
 
 /// Locks that order copies into the RAM tier against touches.
 pub(super) const FILL_LOCKS: usize = 64;
@@ -243,7 +250,9 @@ impl Shared {
             Arc::new(RegionTable::new((options.device_number, superblock.uuid), &layout, earlier));
         let memory_alignment = device.geometry().memory_alignment as usize;
         let sequences = Sequences::new(options.knobs.sequences_per_epoch);
-        let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences));
+        let index_limit = IndexLimit::of(options.index_bytes_max);
+        let limits = LogLimits { backlog: options.backlog_bytes_max, records: index_limit.records };
+        let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences, limits));
         Shared {
             device,
             layout,
@@ -257,10 +266,10 @@ impl Shared {
             deadlines: Deadlines::new(),
             epoch: OnceCell::new(),
             large: Large::new(&layout, Arc::clone(&regions)),
-            catalog: Catalog::new(regions, resident, layout),
+            catalog: Catalog::new(regions, resident, (layout, index_limit)),
             reading: Reading {
                 scans: Semaphore::new(1),
-                lookups: Semaphore::new(READING_LEN_MAX as usize),
+                lookups: Semaphore::new(reading_len_max(&options) as usize),
                 bodies: Budget::new(options.range_buffer_bytes),
                 ranges: RangeCounters::default(),
             },
@@ -275,7 +284,7 @@ impl Shared {
                 forgotten_until: AtomicU32::new(0),
             },
             recovery: RecoveryState {
-                changed: Changed::new(),
+                changed: Changed::new(options.recovery_bytes_max),
                 progress: Progress::default(),
                 recovered: AtomicBool::new(false),
                 snapshot_settled: AtomicBool::new(false),

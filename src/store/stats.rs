@@ -38,10 +38,16 @@ pub struct StoreStats {
     pub regions_set_aside: u64,
     /// Indexed entries, slices counted one by one.
     pub entries: u64,
-    /// Memory of the index in bytes.
+    /// Memory of the index in bytes, with the records of the region that is being filled.
     pub index_bytes: u64,
+    /// Most of it.
+    pub index_bytes_max: u64,
+    /// Entries that have room in it for certain: beyond that, regions are freed.
+    pub entries_max: u64,
     /// Bytes accepted but not yet on the device.
     pub backlog_bytes: u64,
+    /// Bytes from which on stores wait for the device.
+    pub backlog_bytes_max: u64,
     /// Removals whose tombstones are not written yet.
     pub removals_waiting: u64,
     /// Bytes of the device reserved by large objects being stored.
@@ -76,9 +82,9 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let shared = &*self.shared;
         let layout = &shared.layout;
-        let (backlog_bytes, removals_waiting) = {
+        let (backlog_bytes, removals_waiting, records_bytes) = {
             let log = shared.log.lock();
-            (log.backlog(), log.removals_waiting() as u64)
+            (log.backlog(), log.removals_waiting() as u64, log.records_bytes())
         };
         let (mut live_bytes, mut regions_unreadable) = (0, 0);
         for (_, row) in shared.catalog.regions.iter() {
@@ -99,8 +105,11 @@ impl Store {
             regions_unreadable,
             regions_set_aside: self.set_aside_regions(),
             entries: shared.catalog.index.len() as u64,
-            index_bytes: shared.catalog.index.bytes() as u64,
+            index_bytes: shared.catalog.index.bytes() as u64 + records_bytes,
+            index_bytes_max: shared.catalog.limit.bytes(),
+            entries_max: shared.catalog.limit.entries as u64,
             backlog_bytes,
+            backlog_bytes_max: shared.options.backlog_bytes_max,
             removals_waiting,
             reserved_bytes: shared.large.claims.lock().reserved(),
             reserved_bytes_max: layout.object_len_max(),

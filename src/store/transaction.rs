@@ -83,8 +83,20 @@ impl<'a> Transaction<'a> {
         (slot, key_hash): (&'a Slot<'a>, u64),
         appender: Appender,
     ) -> Result<Reserved<'a>, NoRoom> {
+        if appender == Appender::Client {
+            self.check_index()?;
+        }
         let at = self.log.reserve(slot.size(), appender, self.store.shared.clock.now())?;
         Ok(Reserved { transaction: self, slot, key_hash, at })
+    }
+
+    /// Whether the index takes one more entry of a client.
+    ///
+    /// # Errors
+    /// It is at its part of memory.
+    #[inline]
+    pub fn check_index(&self) -> Result<(), NoRoom> {
+        if self.store.shared.catalog.is_full() { Err(NoRoom::Index) } else { Ok(()) }
     }
 
     /// Changes the index entries of a key in one step, and gives what `change` gave; `None` if `verify`

@@ -2,6 +2,8 @@
 //! each the hash bits that the entry does not hold (u16), all little-endian. Owns the encoding; neither
 //! checksums nor writes it.
 
+use std::sync::atomic::Ordering;
+
 use crate::format::Damage;
 use crate::store::index::Index;
 use crate::store::index::bucket::Print;
@@ -59,6 +61,7 @@ impl Index {
             }
             locked.insert(print, entry);
         }
+        self.len.fetch_add(count, Ordering::Relaxed);
         Ok(count)
     }
 }

@@ -8,11 +8,14 @@ mod bucket;
 mod dump;
 pub(super) mod index_entry;
 pub(super) mod key_hash;
+pub(super) mod limit;
 mod shard;
 mod table;
 #[cfg(test)]
 mod tests;
 pub(super) mod unverified;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -47,30 +50,37 @@ pub struct Fresh {
 /// The index of one device.
 pub struct Index {
     shards: Box<[Slot]>,
+    /// Entries in all shards.
+    len: AtomicUsize,
 }
 
 /// One locked shard: a decision under this lock is atomic for every key in the shard.
 pub struct Locked<'a> {
     shard: MutexGuard<'a, Shard>,
     key_hash: u64,
+    len: &'a AtomicUsize,
 }
 
 impl Index {
     /// An empty index of 256 KiB.
     #[must_use]
     pub fn new() -> Index {
-        Index { shards: (0..1 << SHARD_BITS).map(|_| Slot::default()).collect() }
+        let shards = (0..1 << SHARD_BITS).map(|_| Slot::default()).collect();
+        Index { shards, len: AtomicUsize::new(0) }
     }
 
     /// Locks the shard of a key. Hold it for a few cache lines' work, never across I/O.
     #[must_use]
     pub fn lock(&self, key_hash: u64) -> Locked<'_> {
-        Locked { shard: self.shards[Index::shard_of(key_hash)].0.lock(), key_hash }
+        let shard = self.shards[Index::shard_of(key_hash)].0.lock();
+        Locked { shard, key_hash, len: &self.len }
     }
 
     /// Removes every entry of one shard for which `drop` is true; gives their number.
     pub fn sweep_shard(&self, shard: usize, mut drop: impl FnMut(IndexEntry) -> bool) -> usize {
-        self.shards[shard].0.lock().retain(|entry| !drop(entry))
+        let dropped = self.shards[shard].0.lock().retain(|entry| !drop(entry));
+        self.len.fetch_sub(dropped, Ordering::Relaxed);
+        dropped
     }
 
     /// The shard of a key.
@@ -92,6 +102,7 @@ impl Index {
             let print = print_of(fresh.key_hash);
             locked.insert(print, IndexEntry::new(fresh.location, fresh.class, print.entry_bits()));
         }
+        self.len.fetch_add(entries.len(), Ordering::Relaxed);
     }
 
     /// Number of shards, for [`Index::sweep_shard`].
@@ -103,7 +114,7 @@ impl Index {
     /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.lock().len()).sum()
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Whether there is no entry.
@@ -158,12 +169,15 @@ impl Locked<'_> {
     pub fn insert(&mut self, location: Location, class: SizeClass) {
         let print = self.print();
         self.shard.insert(print, IndexEntry::new(location, class, print.entry_bits()));
+        self.len.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes the entry with exactly this location.
     pub fn remove(&mut self, location: Location) -> Option<IndexEntry> {
         let print = self.print();
-        self.shard.remove(print, location)
+        let removed = self.shard.remove(print, location)?;
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        Some(removed)
     }
 
     /// Sets the hit flag of the entry with this location.

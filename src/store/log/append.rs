@@ -7,7 +7,7 @@ use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::chunks::COPY_LEN_MAX;
 use crate::store::log::core::{Log, OpenRegion};
 use crate::store::log::placement;
-use crate::store::log::room::{BACKLOG_MAX, FREE_RESERVE, REMOVALS_BACKLOG_MAX, REMOVALS_SHARE};
+use crate::store::log::room::{FREE_RESERVE, REMOVALS_BACKLOG_MAX, REMOVALS_SHARE};
 use crate::store::log::slot::{Slot, SlotSize};
 use crate::store::log::write::Ticket;
 use crate::store::place::Place;
@@ -55,8 +55,8 @@ impl Log {
         let slot_len = size.len;
         self.check_epoch(appender)?;
         let backlog_max = match appender {
-            Appender::Client => BACKLOG_MAX,
-            Appender::Removal => BACKLOG_MAX + REMOVALS_BACKLOG_MAX,
+            Appender::Client => self.limits.backlog,
+            Appender::Removal => self.limits.backlog + REMOVALS_BACKLOG_MAX,
             Appender::Reclaim => u64::MAX,
         };
         if self.chunks.backlog() > backlog_max {

@@ -19,6 +19,8 @@ pub enum NoRoom {
     Regions,
     /// No free region for the second copy of a purge's tombstone.
     Purges,
+    /// The index is at its part of memory; reclaim frees regions.
+    Index,
     /// Too many bytes wait to be written.
     Backlog,
     /// The epoch's sequence numbers are running out, and the next epoch is not durable yet.

@@ -8,6 +8,7 @@ use crate::format::{Footer, Layout, Seed, Sequence, Superblock};
 use crate::store::log::chunks::{Chunks, InMemory};
 use crate::store::log::purges::PurgeLog;
 use crate::store::log::removals::Removals;
+use crate::store::log::room::LogLimits;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::write::Ticket;
 use crate::store::region::table::RegionTable;
@@ -33,6 +34,7 @@ pub struct Incomplete {
 /// The log of one device.
 pub struct Log {
     pub(super) layout: Layout,
+    pub(super) limits: LogLimits,
     pub(super) regions: Arc<RegionTable>,
     pub(super) sequences: Sequences,
     pub(super) open: Option<OpenRegion>,
@@ -69,10 +71,11 @@ impl Log {
     pub fn new(
         superblock: Superblock,
         regions: Arc<RegionTable>,
-        (memory_alignment, sequences): (usize, Sequences),
+        (memory_alignment, sequences, limits): (usize, Sequences, LogLimits),
     ) -> Log {
         Log {
             layout: superblock.layout,
+            limits,
             regions,
             sequences,
             open: None,

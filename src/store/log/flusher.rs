@@ -134,7 +134,7 @@ impl Flusher {
         let is_blocked = log.is_blocked();
         let short_of_regions = log.is_short_of_regions();
         drop(log);
-        if short_of_regions {
+        if short_of_regions || self.store.shared.catalog.is_short() {
             self.store.shared.signals.wake_reclaimer.notify_one();
         }
         if ok {

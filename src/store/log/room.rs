@@ -1,14 +1,20 @@
 //! Room in the log: what is free, and how much each kind of appender may take. Owns the limits.
 
-use crate::format::{Footer, Layout, round_up};
+use crate::format::{Footer, FooterRecord, Layout, round_up};
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::{Log, OpenRegion};
 use crate::store::log::slot::SlotSize;
 
-/// Bytes waiting to be written from which on stores have to wait.
-pub const BACKLOG_MAX: u64 = 64 << 20;
+/// How much the log may keep in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// Bytes waiting to be written from which on stores have to wait.
+    pub backlog: u64,
+    /// Entries of one region: their records are kept until it is sealed.
+    pub records: usize,
+}
 
-/// Bytes beyond [`BACKLOG_MAX`] from which on removals have to wait.
+/// Bytes beyond [`LogLimits::backlog`] from which on removals have to wait.
 pub const REMOVALS_BACKLOG_MAX: u64 = 4 << 20;
 
 /// Free regions that stores may not use: reclaim needs room to move entries to.
@@ -34,6 +40,9 @@ impl Log {
     }
 
     pub(super) fn fits(&self, open: &OpenRegion, slot: SlotSize, offset: u64) -> bool {
+        if open.footer.records.len() >= self.limits.records {
+            return false;
+        }
         let tombstones = open.footer.tombstones.len() + slot.tombstones;
         let alignment = self.layout.alignment;
         let footer = Footer::len_for(open.footer.records.len() + 1, tombstones, alignment);
@@ -51,7 +60,9 @@ impl Log {
             NoRoom::Purges => {
                 self.purges.has_room(1) || self.has_region_for_purges(Appender::Removal)
             }
-            NoRoom::Backlog => self.chunks.backlog() <= BACKLOG_MAX,
+            NoRoom::Backlog => self.chunks.backlog() <= self.limits.backlog,
+            // Not the log's to say.
+            NoRoom::Index => true,
             NoRoom::Epoch => self.sequences.has_room(Appender::Client),
         }
     }
@@ -103,6 +114,12 @@ impl Log {
     /// The credit to re-insert, in bytes.
     pub fn reinsert_credit(&self) -> u64 {
         self.reinsert_credit
+    }
+
+    /// Memory of the open region's records, in bytes.
+    pub fn records_bytes(&self) -> u64 {
+        let records = self.open.as_ref().map_or(0, |open| open.footer.records.len());
+        (records * size_of::<FooterRecord>()) as u64
     }
 
     /// Bytes that wait to be written.

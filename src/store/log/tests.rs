@@ -9,6 +9,7 @@ use crate::format::{
 use crate::store::log::appender::Appender;
 use crate::store::log::core::{Incomplete, Log};
 use crate::store::log::removals::OwedTombstone;
+use crate::store::log::room::LogLimits;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::slot::Slot;
 use crate::store::place::DeviceNumber;
@@ -16,6 +17,8 @@ use crate::store::region::table::RegionTable;
 
 const NOW: Timestamp = Timestamp(10);
 const NOW_AND_WALL: TimePair = TimePair { cache: NOW, wall: 1000 };
+
+const LIMITS: LogLimits = LogLimits { backlog: 64 << 20, records: usize::MAX };
 
 /// The log of a device with this many free regions, in its first epoch of 64 sequences.
 fn log(regions: u64) -> Log {
@@ -34,7 +37,7 @@ fn log(regions: u64) -> Log {
         unknown_age: 0,
     };
     let table = RegionTable::new((DeviceNumber(0), uuid), &layout, (1, Sequence(0)));
-    let mut log = Log::new(superblock, Arc::new(table), (4096, Sequences::new(64)));
+    let mut log = Log::new(superblock, Arc::new(table), (4096, Sequences::new(64), LIMITS));
     log.add_vacant((0..layout.region_count).collect());
     log.recovered(Incomplete::default(), NOW);
     log.raise_epoch(NOW_AND_WALL);

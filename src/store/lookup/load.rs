@@ -19,7 +19,7 @@ use crate::store::log::placement::{PAGE, SMALL_SLOT_MAX};
 use crate::store::lookup::budget::UNSHARED_LEN_MAX;
 use crate::store::place::Place;
 use crate::store::region::state::RegionState;
-use crate::store::shared::{READING_LEN_MAX, Store};
+use crate::store::shared::{Store, reading_len_max};
 
 /// What is at a candidate's place.
 pub(in crate::store) enum Loaded {
@@ -259,7 +259,7 @@ impl Store {
         if len <= UNSHARED_LEN_MAX as u64 {
             return None;
         }
-        let len = u32::try_from(len).unwrap_or(u32::MAX).min(READING_LEN_MAX);
+        let len = u32::try_from(len).unwrap_or(u32::MAX).min(reading_len_max(&self.shared.options));
         self.shared.reading.lookups.acquire_many(len).await.ok()
     }
 

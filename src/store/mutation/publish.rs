@@ -43,6 +43,7 @@ impl Store {
         let (slot, key_hash) = (change.slot, change.key_hash);
         let transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
+        self.check_recovery()?;
         let reserved = match transaction.reserve((slot, key_hash), Appender::Client) {
             Ok(reserved) => reserved,
             Err(why) => return Ok(Attempt::NoRoom(why)),
@@ -79,10 +80,13 @@ impl Store {
         let bytes = SlotBytes::of(slot);
         let mut transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
-        let reserved = match found.may_supersede(transaction.log(), key_hash) {
-            true => transaction.reserve_tombstone(Appender::Client).map(Some),
-            false => transaction.log().check_epoch(Appender::Client).map(|()| None),
-        };
+        self.check_recovery()?;
+        let reserved = transaction.check_index().and_then(|()| {
+            match found.may_supersede(transaction.log(), key_hash) {
+                true => transaction.reserve_tombstone(Appender::Client).map(Some),
+                false => transaction.log().check_epoch(Appender::Client).map(|()| None),
+            }
+        });
         let tombstone_at = match reserved {
             Ok(tombstone_at) => tombstone_at,
             Err(why) => return Ok(Attempt::NoRoom(why)),
@@ -123,6 +127,15 @@ impl Store {
         let purged = fill.is_some_and(Fill::is_purged);
         if purged && !planted::is(Bug::FillIgnoresPurge) {
             return Err(StoreError::Purged);
+        }
+        Ok(())
+    }
+
+    /// While recovery goes on, it must remember each key that is changed.
+    #[inline]
+    fn check_recovery(&self) -> Result<(), StoreError> {
+        if self.shared.recovery.changed.is_full() {
+            return Err(StoreError::Busy("more keys were stored than recovery can remember"));
         }
         Ok(())
     }

@@ -33,10 +33,16 @@ impl Store {
         let deadline = patience.deadline(&self.shared.counters);
         let changed = self.shared.signals.changes.notified();
         match why {
-            NoRoom::Regions | NoRoom::Purges => self.shared.signals.wake_reclaimer.notify_one(),
+            NoRoom::Regions | NoRoom::Purges | NoRoom::Index => {
+                self.shared.signals.wake_reclaimer.notify_one()
+            }
             NoRoom::Backlog | NoRoom::Epoch => self.shared.signals.wake_flusher.notify_one(),
         }
-        if self.shared.log.lock().has_room(why) {
+        let has_room = match why {
+            NoRoom::Index => !self.shared.catalog.is_full(),
+            why => self.shared.log.lock().has_room(why),
+        };
+        if has_room {
             return Ok(());
         }
         self.wait_until(deadline, changed).await

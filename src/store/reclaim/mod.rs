@@ -54,7 +54,9 @@ impl Reclaimer {
             // Emptying would fail and evict entries that can still be read.
             || self.store.shared.durability.health.is_refusing()
             || self.store.shared.log.lock().check_epoch(Appender::Reclaim).is_err()
-            || (!self.store.shared.log.lock().is_short_of_regions() && !self.has_condemned())
+            || (!self.store.shared.log.lock().is_short_of_regions()
+                && !self.store.shared.catalog.is_short()
+                && !self.has_condemned())
         {
             return Ok(false);
         }

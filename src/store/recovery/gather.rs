@@ -20,31 +20,34 @@ use crate::store::counters::count;
 use crate::store::index::index_entry::Location;
 use crate::store::log::core::Incomplete;
 use crate::store::recovery::headers::{header_by, take_header};
+use crate::store::recovery::memory::Shares;
 use crate::store::recovery::parallel::{PARALLEL, READ_ATTEMPTS, on_thread};
+use crate::store::recovery::parts::Parts;
 use crate::store::recovery::progress::ProgressLog;
-use crate::store::recovery::versions::{Parts, Version};
+use crate::store::recovery::versions::Version;
 use crate::store::recovery::work::Recovery;
-use crate::store::region::reader::{Contents, Effort, RawFooter, is_possible};
+use crate::store::region::reader::{Contents, Effort, RawFooter, Tail, is_possible};
 use crate::store::region::state::RegionState;
 
-/// Memory for footers being read and decoded, in KiB; a longer footer takes all of it.
-const FOOTERS_KIB_MAX: u32 = 32 << 10;
 /// A footer of at most this many records is decoded without an extra thread, which would cost more.
 const INLINE_RECORDS_MAX: u32 = 4096;
 
 /// Most unreadable regions that are logged one by one; the rest is only counted.
 const UNREADABLE_NAMED_MAX: u64 = 5;
 
-/// Result of reading all regions.
+/// What the first pass over all regions shows, besides versions.
 pub(super) struct Gathered {
-    pub parts: Arc<Parts>,
     pub incomplete: Incomplete,
+    /// Regions that hold entries, in the generation that was read: later passes read them again.
+    pub regions: Vec<(u32, Sequence)>,
 }
 
 /// Shared by the readers of single regions.
 struct Gathering {
     parts: Arc<Parts>,
+    /// In KiB, for footers being read and decoded; a longer footer takes all of it.
     memory: Semaphore,
+    memory_kib: u32,
     threads: Semaphore,
     headerless: Mutex<Vec<u32>>,
     /// Regions that could not be read.
@@ -71,22 +74,30 @@ struct Summary {
 }
 
 impl Recovery {
-    /// Reads what every region holds that may hold anything. Ends early if the store stops.
-    pub(super) async fn gather(&self, threads: usize) -> Gathered {
-        let progress = &self.store.shared.recovery.progress;
-        let gathering = Gathering {
-            parts: Arc::new(Parts::new()),
-            memory: Semaphore::new(FOOTERS_KIB_MAX as usize),
+    fn gathering(&self, parts: &Arc<Parts>, threads: usize) -> Gathering {
+        let footers = Shares::of(self.store.shared.options.recovery_bytes_max).footers;
+        let memory_kib = u32::try_from(footers >> 10).unwrap_or(u32::MAX).max(1);
+        Gathering {
+            parts: Arc::clone(parts),
+            memory: Semaphore::new(memory_kib as usize),
+            memory_kib,
             threads: Semaphore::new(threads),
             headerless: Mutex::default(),
             unreadable: AtomicU64::new(0),
-        };
+        }
+    }
+
+    /// Reads what every region holds that may hold anything, in the first pass. Ends early if the store
+    /// stops.
+    pub(super) async fn gather(&self, parts: &Arc<Parts>, threads: usize) -> Gathered {
+        let progress = &self.store.shared.recovery.progress;
+        let gathering = self.gathering(parts, threads);
         let unknown = |row: &crate::store::region::row::Region| row.state() == RegionState::Unknown;
-        let regions = self.store.shared.catalog.regions.iter().filter(|(_, row)| unknown(row));
-        let mut waiting = regions.map(|(region, _)| region).collect::<Vec<_>>().into_iter();
+        let found = self.store.shared.catalog.regions.iter().filter(|(_, row)| unknown(row));
+        let mut waiting = found.map(|(region, _)| region).collect::<Vec<_>>().into_iter();
         progress.regions_total.store(waiting.len() as u64, Ordering::Relaxed);
         let mut log = ProgressLog::start();
-        let mut unsealed = HashMap::new();
+        let (mut unsealed, mut regions) = (HashMap::new(), Vec::new());
         let mut reading = FuturesUnordered::new();
         loop {
             while reading.len() < PARALLEL
@@ -97,6 +108,10 @@ impl Recovery {
             }
             let Some((region, footer)) = reading.next().await else { break };
             unsealed.extend(footer.map(|footer| (region, footer)));
+            let row = self.store.shared.catalog.regions.on_device(region);
+            if matches!(row.state(), RegionState::Sealed | RegionState::Open) {
+                regions.push((region, row.generation()));
+            }
             progress.regions_done.fetch_add(1, Ordering::Relaxed);
             progress.found.store(gathering.parts.len(), Ordering::Relaxed);
             log.tell(&progress.snapshot());
@@ -109,7 +124,85 @@ impl Recovery {
             tracing::error!(regions = unreadable, "{why}");
         }
         let headerless = gathering.headerless.into_inner();
-        Gathered { parts: gathering.parts, incomplete: Incomplete { unsealed, headerless } }
+        Gathered { incomplete: Incomplete { unsealed, headerless }, regions }
+    }
+
+    /// Reads regions again, for versions of the parts that an earlier pass had no memory for. Ends early
+    /// if the store stops.
+    pub(super) async fn gather_again(
+        &self,
+        regions: &[(u32, Sequence)],
+        parts: &Arc<Parts>,
+        threads: usize,
+    ) {
+        let progress = &self.store.shared.recovery.progress;
+        let gathering = self.gathering(parts, threads);
+        let found_before = progress.found.load(Ordering::Relaxed);
+        progress.regions_total.fetch_add(regions.len() as u64, Ordering::Relaxed);
+        let mut waiting = regions.iter().copied();
+        let mut log = ProgressLog::start();
+        let mut reading = FuturesUnordered::new();
+        loop {
+            while reading.len() < PARALLEL
+                && !self.store.shared.is_stopping()
+                && let Some(region) = waiting.next()
+            {
+                reading.push(self.gather_region_again(region, &gathering));
+            }
+            let Some(()) = reading.next().await else { break };
+            progress.regions_done.fetch_add(1, Ordering::Relaxed);
+            progress.found.store(found_before + gathering.parts.len(), Ordering::Relaxed);
+            log.tell(&progress.snapshot());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn gather_region_again(&self, (region, generation): (u32, Sequence), to: &Gathering) {
+        let row = self.store.shared.catalog.regions.on_device(region);
+        let mut attempt = 1;
+        while row.generation() == generation {
+            match self.try_gather_again(region, generation, to).await {
+                Ok(()) => return,
+                Err(_) if attempt < READ_ATTEMPTS => attempt += 1,
+                Err(error) => {
+                    // The rest of what it holds stays unknown, as if a part of it could not be read.
+                    self.store.shared.log.lock().note_unindexed(region);
+                    self.store.shared.catalog.regions.note_unread(region);
+                    count(&self.store.shared.counters.read_errors);
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(region, error, "a region that was read is unreadable now");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn try_gather_again(
+        &self,
+        number: u32,
+        generation: Sequence,
+        gathering: &Gathering,
+    ) -> Result<(), DeviceError> {
+        let region = self.region(number);
+        let tail = self.store.reader().read_tail(number).await?;
+        if let Ok(trailer) = tail.trailer
+            && trailer.generation == generation
+            && self.gather_records(region, (tail, trailer), gathering).await?.is_some()
+        {
+            return Ok(());
+        }
+        let contents = self.store.read_contents(number, generation, Effort::All).await?;
+        gathering.parts.add(region.versions(&contents.footer));
+        Ok(())
+    }
+
+    fn region(&self, number: u32) -> Region {
+        Region {
+            number,
+            layout: self.store.shared.layout,
+            touched: self.store.shared.catalog.regions.on_device(number).is_touched(),
+            now: self.store.shared.clock.now(),
+        }
     }
 
     /// Reads what a region holds, from its footer, else from header and slots; gives the footer to
@@ -193,8 +286,7 @@ impl Recovery {
     /// False if there is no sound footer of the present or a later generation.
     async fn gather_footer(&self, number: u32, gathering: &Gathering) -> Result<bool, DeviceError> {
         let row = self.store.shared.catalog.regions.on_device(number);
-        let reader = self.store.reader();
-        let tail = reader.read_tail(number).await?;
+        let tail = self.store.reader().read_tail(number).await?;
         let Ok(trailer) = tail.trailer else { return Ok(false) };
         if trailer.generation < row.generation() {
             return Ok(false);
@@ -203,19 +295,8 @@ impl Recovery {
             self.begin_generation_by_trailer(number, &trailer);
         }
         self.store.shared.clock.anchor(trailer.stamp);
-        let len = trailer
-            .footer_len(self.store.shared.layout.alignment)
-            .min(self.store.shared.layout.region_size);
-        let kib = u32::try_from(len >> 10).unwrap_or(u32::MAX).min(FOOTERS_KIB_MAX);
-        let _memory = gathering.memory.acquire_many(kib).await;
-        let Ok(raw) = reader.read_records(number, tail, &trailer).await? else { return Ok(false) };
-        let region = Region {
-            number,
-            layout: self.store.shared.layout,
-            touched: row.is_touched(),
-            now: self.store.shared.clock.now(),
-        };
-        let Ok(summary) = take_footer(region, raw, trailer, gathering).await else {
+        let region = self.region(number);
+        let Some(summary) = self.gather_records(region, (tail, trailer), gathering).await? else {
             return Ok(false);
         };
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { summary.keep_until });
@@ -223,6 +304,22 @@ impl Recovery {
         self.forgot(summary.forgotten_until);
         row.set_state(RegionState::Sealed);
         Ok(true)
+    }
+
+    /// Adds the versions in a footer to the parts; `None` if it is damaged.
+    async fn gather_records(
+        &self,
+        region: Region,
+        (tail, trailer): (Tail, Trailer),
+        gathering: &Gathering,
+    ) -> Result<Option<Summary>, DeviceError> {
+        let layout = &self.store.shared.layout;
+        let len = trailer.footer_len(layout.alignment).min(layout.region_size);
+        let kib = u32::try_from(len >> 10).unwrap_or(u32::MAX).min(gathering.memory_kib);
+        let _memory = gathering.memory.acquire_many(kib).await;
+        let raw = self.store.reader().read_records(region.number, tail, &trailer).await?;
+        let Ok(raw) = raw else { return Ok(None) };
+        Ok(take_footer(region, raw, trailer, gathering).await.ok())
     }
 
     /// Takes the generation from a sound trailer if the header does not have it. Footers are written
@@ -239,17 +336,11 @@ impl Recovery {
     ) -> Option<Footer> {
         let row = self.store.shared.catalog.regions.on_device(number);
         self.store.shared.clock.anchor(contents.stamp);
-        let region = Region {
-            number,
-            layout: self.store.shared.layout,
-            touched: row.is_touched(),
-            now: self.store.shared.clock.now(),
-        };
+        let region = self.region(number);
         let footer = contents.footer;
         let expired = footer.records.iter().filter(|record| region.is_expired(record));
         self.forgot(expired.map(|record| record.keep_until).max().unwrap_or_default());
-        let records = footer.records.iter().map(|record| region.version(record));
-        gathering.parts.add(records.chain(footer.tombstones.iter().map(Version::tombstone)));
+        gathering.parts.add(region.versions(&footer));
         let keep_until = footer.keep_until_max();
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
         row.add_tombstones(footer.all_tombstones().count());
@@ -309,6 +400,12 @@ impl Region {
             records.chain(footer.tombstones().map(|tombstone| Version::tombstone(&tombstone))),
         );
         Ok(summary)
+    }
+
+    /// All that a footer records.
+    fn versions(&self, footer: &Footer) -> impl Iterator<Item = Version> {
+        let records = footer.records.iter().map(|record| self.version(record));
+        records.chain(footer.tombstones.iter().map(Version::tombstone))
     }
 
     fn is_expired(&self, record: &FooterRecord) -> bool {

@@ -10,9 +10,12 @@ use tokio::sync::Semaphore;
 use crate::device::release_freed_memory;
 use crate::planted::{self, Bug};
 use crate::store::index::{Fresh, Index};
+use crate::store::recovery::changed::Change;
+use crate::store::recovery::left_out::LeftOut;
 use crate::store::recovery::parallel::on_thread;
+use crate::store::recovery::parts::Parts;
 use crate::store::recovery::progress::ProgressLog;
-use crate::store::recovery::versions::{Parts, Version, settle};
+use crate::store::recovery::versions::{PARTS, Version, settle};
 use crate::store::recovery::work::Recovery;
 use crate::store::shared::Store;
 
@@ -25,25 +28,32 @@ const INLINE_VERSIONS_MAX: u64 = 64 << 10;
 struct Merging {
     store: Store,
     parts: Arc<Parts>,
+    left_out: Arc<LeftOut>,
     next: AtomicUsize,
 }
 
 impl Recovery {
     /// Puts the newest version of each key into the index, unless the key was changed since the device
     /// was opened; gives the number of entries, or `None` if the store stopped meanwhile.
-    pub(super) async fn merge(&self, parts: Arc<Parts>, threads: usize) -> Option<u64> {
+    pub(super) async fn merge(
+        &self,
+        parts: &Arc<Parts>,
+        left_out: &Arc<LeftOut>,
+        threads: usize,
+    ) -> Option<u64> {
         let progress = &self.store.shared.recovery.progress;
-        progress.parts_total.store(parts.count() as u64, Ordering::Relaxed);
+        progress.parts_total.store(PARTS as u64, Ordering::Relaxed);
         let few = parts.len() <= INLINE_VERSIONS_MAX;
         let merging = Arc::new(Merging {
             store: self.store.clone(),
-            parts: Arc::clone(&parts),
-            next: 0.into(),
+            parts: Arc::clone(parts),
+            left_out: Arc::clone(left_out),
+            next: parts.kept().start.into(),
         });
         let limit = Semaphore::new(threads);
         let mut log = ProgressLog::start();
         let mut merged = 0;
-        while merging.next.load(Ordering::Relaxed) < parts.count() {
+        while merging.next.load(Ordering::Relaxed) < parts.kept().end {
             if self.store.shared.is_stopping() {
                 return None;
             }
@@ -62,7 +72,7 @@ impl Recovery {
             log.tell(&progress.snapshot());
             tokio::task::yield_now().await;
         }
-        progress.scratch_peak_bytes.store(parts.peak_bytes(), Ordering::Relaxed);
+        progress.scratch_peak_bytes.fetch_max(parts.peak_bytes(), Ordering::Relaxed);
         if !few {
             // The allocator would keep this memory for ever.
             on_thread(&limit, release_freed_memory).await?;
@@ -75,11 +85,11 @@ impl Merging {
     /// Merges the next part, if there is one.
     fn merge_next(&self) -> u64 {
         let part = self.next.fetch_add(1, Ordering::Relaxed);
-        if part >= self.parts.count() {
+        if part >= self.parts.kept().end {
             return 0;
         }
         let merged = self.parts.take(part, |versions| {
-            settle(versions, |version| self.drop_undead(version));
+            settle(versions, |version| self.store.drop_undead(version));
             let same_shard = |a: &Version, b: &Version| {
                 Index::shard_of(a.key_hash) == Index::shard_of(b.key_hash)
             };
@@ -87,22 +97,9 @@ impl Merging {
             batches.map(|batch| self.merge_batch(part, batch)).sum()
         });
         // Later changes find the entries of this part in the index.
-        *self.store.shared.recovery.changed.part(part) = None;
+        self.store.shared.recovery.changed.forget(part);
         self.store.shared.recovery.progress.parts_done.fetch_add(1, Ordering::Relaxed);
         merged
-    }
-
-    /// Notes the region of a live version that gets no index entry, as another key may have the same
-    /// hash: a later change of its key would not find it. As a rule it is one that reclaim had just
-    /// written again when the process ended: its region goes soon.
-    fn drop_undead(&self, version: &Version) {
-        let shared = &*self.store.shared;
-        if let Some(location) = version.location()
-            && version.sequence >= shared.purge_floor()
-        {
-            let (region, _) = location.split(&shared.layout);
-            shared.log.lock().note_unindexed(region);
-        }
     }
 
     /// Merges versions of one shard.
@@ -113,25 +110,55 @@ impl Merging {
         let shared = &*self.store.shared;
         let floor = shared.purge_floor();
         let changed = shared.recovery.changed.part(part);
-        let is_changed = |key_hash| {
-            let is_noted = changed.as_ref().is_some_and(|keys| keys.contains(key_hash));
-            is_noted && !planted::is(Bug::IgnoreChangesDuringRecovery)
+        let change_of = |key_hash| match changed.as_ref() {
+            Some(keys) if !planted::is(Bug::IgnoreChangesDuringRecovery) => keys.find(key_hash),
+            _ => Change::No,
         };
         let mut index_entries = Vec::with_capacity(batch.len());
+        let mut unindexed = Vec::new();
         for version in batch {
             let Some(location) = version.location() else { continue };
-            if version.sequence < floor || is_changed(&version.key_hash) {
+            if version.sequence < floor {
                 continue;
             }
-            let class = version.class();
             let (region, _) = location.split(&shared.layout);
+            match change_of(version.key_hash) {
+                Change::Yes => continue,
+                // If another key was changed, nothing on the device says that this entry is dead.
+                Change::Maybe => {
+                    unindexed.push(region);
+                    continue;
+                }
+                Change::No if self.left_out.has(region) => continue,
+                Change::No => {}
+            }
+            let class = version.class();
             shared.catalog.regions.on_device(region).add_live(class.len_max());
             index_entries.push(Fresh { key_hash: version.key_hash, location, class });
         }
         // Changes of this part's keys wait for this lock until the entries are in the index.
         shared.catalog.index.insert_many(shard, &index_entries);
         drop(changed);
+        if !unindexed.is_empty() {
+            let mut log = shared.log.lock();
+            unindexed.into_iter().for_each(|region| log.note_unindexed(region));
+        }
         index_entries.len() as u64
+    }
+}
+
+impl Store {
+    /// Notes the region of a live version that gets no index entry, as another key may have the same
+    /// hash: a later change of its key would not find it. As a rule it is one that reclaim had just
+    /// written again when the process ended: its region goes soon.
+    pub(super) fn drop_undead(&self, version: &Version) {
+        let shared = &*self.shared;
+        if let Some(location) = version.location()
+            && version.sequence >= shared.purge_floor()
+        {
+            let (region, _) = location.split(&shared.layout);
+            shared.log.lock().note_unindexed(region);
+        }
     }
 }
 
@@ -173,11 +200,12 @@ mod tests {
             supersedes: false,
             keep_until: Timestamp(2_000_000),
         };
-        let parts = Parts::new();
+        let parts = Parts::new(u64::MAX, 1);
         let location = Location::new(2, 4096, &layout);
         parts.add([Version::of(&record, location, Timestamp(1_000_000))].into_iter());
         let (part, parts) = (part_of(key_hash), Arc::new(parts));
-        let merging = Merging { store: store.clone(), parts, next: part.into() };
+        let left_out = Arc::default();
+        let merging = Merging { store: store.clone(), parts, left_out, next: part.into() };
         thread::scope(|threads| {
             // The merge reaches the index, and blocks.
             let bucket = store.shared.catalog.lock(key_hash);

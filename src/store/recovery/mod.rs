@@ -5,8 +5,11 @@
 pub(in crate::store) mod changed;
 mod gather;
 mod headers;
+mod left_out;
+pub(in crate::store) mod memory;
 mod merge;
 pub(super) mod parallel;
+mod parts;
 pub(in crate::store) mod progress;
 pub(in crate::store) mod superblock;
 mod unread;
@@ -15,12 +18,15 @@ pub(super) mod work;
 
 use crate::store::recovery::work::Recovery;
 use crate::store::timekeeper::Timekeeper;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Stopwatch;
 use crate::store::counters::add;
 use crate::store::log::core::Incomplete;
+use crate::store::recovery::memory::Shares;
 use crate::store::recovery::parallel::threads;
+use crate::store::recovery::parts::Parts;
 
 pub use progress::RecoveryStats;
 pub use superblock::{OpenError, Superblocks, read_superblocks};
@@ -51,15 +57,39 @@ impl Recovery {
             self.finish_recovery(Incomplete::default());
             return self.tell_recovered(entries, &watch);
         }
-        let gathered = self.gather(threads).await;
-        if self.store.shared.is_stopping() {
+        let Some((incomplete, recovered)) = self.recover_from_regions(threads).await else {
             // The store stops: the next start does the work.
             return;
-        }
-        let Some(recovered) = self.merge(gathered.parts, threads).await else { return };
-        self.finish_recovery(gathered.incomplete);
+        };
+        self.finish_recovery(incomplete);
         self.tell_recovered(recovered, &watch);
         self.read_unread_regions().await;
+    }
+
+    /// Fills the index by what regions hold, in as many passes over them as memory requires. Gives what is
+    /// to be written, and the number of entries; `None` if the store stops.
+    async fn recover_from_regions(&self, threads: usize) -> Option<(Incomplete, u64)> {
+        let shared = &*self.store.shared;
+        let versions = Shares::of(shared.options.recovery_bytes_max).versions;
+        let mut parts = Arc::new(Parts::new(versions, threads));
+        let gathered = self.gather(&parts, threads).await;
+        let left_out = match shared.is_stopping() {
+            true => return None,
+            false => Arc::new(self.choose_left_out(&parts).await?),
+        };
+        let mut recovered = 0;
+        loop {
+            add(&shared.counters.recovery_passes, 1);
+            recovered += self.merge(&parts, &left_out, threads).await?;
+            let Some(next) = parts.next() else { break };
+            parts = Arc::new(next);
+            self.gather_again(&gathered.regions, &parts, threads).await;
+            if shared.is_stopping() {
+                return None;
+            }
+        }
+        self.free_left_out(&left_out);
+        Some((gathered.incomplete, recovered))
     }
 
     /// Makes the regions of a snapshot free like others.
@@ -75,7 +105,8 @@ impl Recovery {
         let took_us = u64::try_from(watch.elapsed().as_micros()).unwrap_or(u64::MAX);
         add(&self.store.shared.counters.recovered, entries);
         add(&self.store.shared.counters.recovery_us, took_us);
-        tracing::info!(entries, millis = took_us / 1000, "recovery complete");
+        let passes = self.store.counters().recovery_passes;
+        tracing::info!(entries, passes, millis = took_us / 1000, "recovery complete");
     }
 
     fn finish_recovery(&self, incomplete: Incomplete) {

@@ -1,20 +1,10 @@
-//! Versions of keys as recovery gathers them, 24 bytes each. Owns which version of a key wins, and the
-//! memory of all until then; knows no device.
-
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
+//! Versions of keys as recovery gathers them, 24 bytes each. Owns which version of a key wins; knows no
+//! device.
 
 use crate::clock::Timestamp;
 use crate::format::{FooterRecord, GRANULE, Sequence, Tombstone};
 use crate::store::index::index_entry::{LOCATION_BITS, Location, SLOT_LEN_MAX, SizeClass};
 
-/// Versions in one chunk of memory of a part, once the part is that large.
-const CHUNK_LEN_MAX: usize = 1024;
-const CHUNK_LEN_MIN: usize = 8;
-/// Versions sorted to their parts at a time.
-const TILE_LEN: usize = 4096;
-const VERSION_LEN: usize = size_of::<Version>();
 /// Parts into which versions are divided; each is settled on its own. All keys of an index shard are in
 /// one part: both use the low hash bits, and the index has at least as many shards.
 pub(super) const PARTS: usize = 256;
@@ -113,147 +103,6 @@ impl Version {
     }
 }
 
-/// Versions gathered from all regions, divided by the low bits of their key hash. Memory is taken in
-/// small chunks: little more than 24 bytes a version.
-pub(super) struct Parts {
-    parts: Box<[Mutex<Part>]>,
-    len: AtomicU64,
-    bytes: AtomicU64,
-    peak_bytes: AtomicU64,
-}
-
-#[derive(Default)]
-struct Part {
-    chunks: Vec<Vec<Version>>,
-    len: usize,
-}
-
-impl Parts {
-    pub fn new() -> Parts {
-        Parts {
-            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
-            len: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            peak_bytes: AtomicU64::new(0),
-        }
-    }
-
-    pub fn count(&self) -> usize {
-        self.parts.len()
-    }
-
-    /// Versions in all parts.
-    pub fn len(&self) -> u64 {
-        self.len.load(Ordering::Relaxed)
-    }
-
-    /// Most memory taken by versions so far, in bytes.
-    pub fn peak_bytes(&self) -> u64 {
-        self.peak_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Adds versions of any keys.
-    pub fn add(&self, versions: impl Iterator<Item = Version>) {
-        let mut tile = Tile::new(self.parts.len());
-        for version in versions {
-            tile.versions.push(version);
-            if tile.versions.len() == TILE_LEN {
-                self.add_tile(&mut tile);
-            }
-        }
-        self.add_tile(&mut tile);
-    }
-
-    fn add_tile(&self, tile: &mut Tile) {
-        tile.sort();
-        for (part, range) in tile.runs() {
-            self.add_run(part, &tile.sorted[range]);
-        }
-        self.len.fetch_add(tile.versions.len() as u64, Ordering::Relaxed);
-        tile.versions.clear();
-    }
-
-    fn add_run(&self, part: usize, mut run: &[Version]) {
-        let mut part = self.parts[part].lock();
-        part.len += run.len();
-        while !run.is_empty() {
-            let room = part.chunks.last().map_or(0, |chunk| chunk.capacity() - chunk.len());
-            if room == 0 {
-                let len = part.len.clamp(CHUNK_LEN_MIN, CHUNK_LEN_MAX);
-                self.account(len, 0);
-                part.chunks.push(Vec::with_capacity(len));
-                continue;
-            }
-            let (now, later) = run.split_at(room.min(run.len()));
-            if let Some(chunk) = part.chunks.last_mut() {
-                chunk.extend_from_slice(now);
-            }
-            run = later;
-        }
-    }
-
-    /// Takes a part out as one piece and hands it to `work`.
-    pub fn take<T>(&self, part: usize, work: impl FnOnce(&mut Vec<Version>) -> T) -> T {
-        let Part { chunks, len } = std::mem::take(&mut *self.parts[part].lock());
-        let mut versions = Vec::with_capacity(len);
-        self.account(len, 0);
-        for chunk in chunks {
-            versions.extend_from_slice(&chunk);
-            self.account(0, chunk.capacity());
-        }
-        let done = work(&mut versions);
-        drop(versions);
-        self.account(0, len);
-        done
-    }
-
-    fn account(&self, more: usize, less: usize) {
-        let more = (more * VERSION_LEN) as u64;
-        let bytes = self.bytes.fetch_add(more, Ordering::Relaxed) + more;
-        self.peak_bytes.fetch_max(bytes, Ordering::Relaxed);
-        self.bytes.fetch_sub((less * VERSION_LEN) as u64, Ordering::Relaxed);
-    }
-}
-
-/// A few versions on their way to the parts, sorted by part: each part is locked once for many.
-struct Tile {
-    versions: Vec<Version>,
-    sorted: Vec<Version>,
-    /// Where each part's run of versions ends.
-    ends: Vec<usize>,
-}
-
-impl Tile {
-    fn new(parts: usize) -> Tile {
-        Tile { versions: Vec::new(), sorted: Vec::new(), ends: vec![0; parts] }
-    }
-
-    /// Counting sort by part.
-    fn sort(&mut self) {
-        self.ends.fill(0);
-        for version in &self.versions {
-            self.ends[part_of(version.key_hash)] += 1;
-        }
-        let mut start = 0;
-        for end in &mut self.ends {
-            start += std::mem::replace(end, start);
-        }
-        self.sorted.clone_from(&self.versions);
-        for version in &self.versions {
-            let at = &mut self.ends[part_of(version.key_hash)];
-            self.sorted[*at] = *version;
-            *at += 1;
-        }
-    }
-
-    /// Each part with a run, and where the run is.
-    fn runs(&self) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        let runs = starts.zip(self.ends.iter().copied()).map(|(start, end)| start..end);
-        runs.enumerate().filter(|(_, run)| !run.is_empty())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,32 +181,5 @@ mod tests {
         settle(&mut versions, |_| {});
         let left: Vec<u64> = versions.iter().map(|v| v.location().map_or(0, |at| at.0)).collect();
         assert_eq!(left, [70, 0, 40]);
-    }
-
-    #[test]
-    fn parts_keep_every_version_in_24_bytes_and_little_more() {
-        let parts = Parts::new();
-        let mut random = fastrand::Rng::with_seed(1);
-        let total = 2_000_000;
-        let hashes: Vec<u64> = (0..total).map(|_| random.u64(..)).collect();
-        for some in hashes.chunks(77_777) {
-            parts.add(some.iter().map(|hash| version(*hash, 1, 9)));
-        }
-        assert_eq!(parts.len(), total);
-        let mut found = Vec::new();
-        for part in 0..parts.count() {
-            parts.take(part, |versions| {
-                assert!(versions.iter().all(|v| part_of(v.key_hash) == part));
-                found.extend(versions.iter().map(|v| v.key_hash));
-            });
-        }
-        let mut expected = hashes;
-        found.sort_unstable();
-        expected.sort_unstable();
-        assert!(found == expected);
-        assert_eq!(parts.bytes.load(Ordering::Relaxed), 0, "all memory is given back");
-        let chunk = (CHUNK_LEN_MAX * VERSION_LEN) as u64;
-        assert!(parts.peak_bytes() >= total * 24);
-        assert!(parts.peak_bytes() <= total * 24 + 256 * chunk + total * 24 / 128);
     }
 }

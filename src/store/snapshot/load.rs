@@ -200,6 +200,12 @@ impl Store {
         if groups.ne(0..SNAPSHOT_GROUPS) {
             return Err(Doubt::Wrong("a part of the index is missing"));
         }
+        let of_shards = snapshot.pieces.iter().filter(|(of, _)| **of != SnapshotPart::Regions);
+        let entries =
+            of_shards.map(|(_, pieces)| length(pieces)).sum::<u64>() / dump::ENTRY_LEN as u64;
+        if entries > self.shared.catalog.limit.entries_loaded_max() {
+            return Err(Doubt::Wrong("its index is larger than the index's part of memory"));
+        }
         if snapshot.directory.shard_count as usize != self.shared.catalog.index.shard_count() {
             return Err(Doubt::Wrong("its index is divided in another way"));
         }

@@ -13,6 +13,7 @@ mod freeing;
 mod half_broken;
 mod keys;
 mod large_stores;
+mod memory;
 mod objects;
 mod order;
 mod purges;

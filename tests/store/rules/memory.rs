@@ -1,0 +1,236 @@
+//! The index and recovery keep to their parts of memory: whole regions go, never single entries, and what
+//! goes does not come back wrong.
+
+use futures_util::future::join_all;
+use rawcached::cache::{CacheOptions, StoreError};
+use rawcached::device::Delay;
+
+use crate::fill::{body_of, key_of};
+use crate::rig::*;
+
+/// For 10 922 entries.
+const INDEX: u64 = 1 << 20;
+const ENTRIES_MAX: u64 = 10_922;
+/// Far more than the index has room for.
+const ENTRIES: u64 = 60_000;
+const REGIONS: u64 = 40;
+
+fn with_index(bytes: u64) -> CacheOptions {
+    options!(CacheOptions { index_bytes_max: bytes, ..plain() })
+}
+
+fn with_recovery(bytes: u64) -> CacheOptions {
+    options!(CacheOptions { recovery_bytes_max: bytes, ..plain() })
+}
+
+/// Whether an entry that [`filled`] made is there, and right.
+fn has(rig: &Rig, n: u64) -> bool {
+    rig.get(&key_of(n)).is_some_and(|found| {
+        assert_eq!(found, body_of(n, 8), "entry {n}");
+        true
+    })
+}
+
+fn check_index(rig: &Rig) {
+    let stats = rig.stats().store;
+    assert!(stats.entries <= ENTRIES_MAX, "{} entries", stats.entries);
+    assert!(stats.index_bytes <= INDEX, "{} bytes", stats.index_bytes);
+    rig.cache().device_store().check_accounting();
+}
+
+#[test]
+fn an_index_at_its_part_takes_every_store_and_frees_the_oldest_regions() {
+    for (regions, region_size) in [(REGIONS, REGION), (REGIONS / 4, 4 * REGION)] {
+        fill_index(Disk { regions, region_size, ..SMALL });
+    }
+}
+
+fn fill_index(disk: Disk) {
+    let rig = Rig::with(disk, with_index(INDEX));
+    let tiny = body(1, 8);
+    for n in 0..5 * ENTRIES_MAX {
+        rig.put(&key_of(n), &tiny, &for_secs(3000)).unwrap();
+        if n % 500 == 0 {
+            check_index(&rig);
+        }
+    }
+    rig.sleep(secs(1));
+    check_index(&rig);
+    let stats = rig.stats().store;
+    assert!(stats.regions_free > disk.regions / 2, "{} regions free", stats.regions_free);
+    assert_eq!(stats.counters.refused, 0);
+    assert!(stats.entries > ENTRIES_MAX / 2, "{} entries", stats.entries);
+    // The newest half of what fits, and nothing of the first half of all.
+    let newest = 5 * ENTRIES_MAX - ENTRIES_MAX / 2..5 * ENTRIES_MAX;
+    assert!(newest.clone().all(|n| rig.get(&key_of(n)).is_some()));
+    assert!((0..newest.start / 2).step_by(97).all(|n| rig.get(&key_of(n)).is_none()));
+}
+
+#[test]
+fn with_little_memory_recovery_takes_several_passes_and_finds_everything() {
+    for bytes in [64 << 10, 256 << 10, 1 << 20, 64 << 20] {
+        let mut rig = filled(ENTRIES, REGIONS);
+        rig.options = with_recovery(bytes);
+        rig.open();
+        let stats = rig.stats().store;
+        let (passes, peak) = (stats.counters.recovery_passes, stats.recovery.scratch_peak_bytes);
+        println!("{bytes} bytes: {passes} passes, {peak} bytes of versions at most");
+        assert_eq!(stats.entries, ENTRIES);
+        assert!((0..ENTRIES).step_by(7).all(|n| has(&rig, n)));
+        assert_eq!(passes > 1, bytes < ENTRIES * 24, "{bytes} bytes");
+        // Versions that are sorted to their parts are not counted, nor that one part is always kept.
+        assert!(peak <= bytes.max(256 << 10), "{peak} of {bytes} bytes");
+        rig.cache().device_store().check_accounting();
+    }
+}
+
+#[test]
+fn changes_between_two_passes_of_recovery_count() {
+    let mut rig = filled(ENTRIES, REGIONS);
+    rig.options = with_recovery(256 << 10);
+    rig.begin().unwrap();
+    // Each change takes a while too.
+    rig.sim.set_delay(Delay::Sleep(millis(50)));
+    let new = body(9, 100);
+    let mut n = 0;
+    while !rig.cache().is_ready() {
+        rig.put(&key_of(n), &new, &for_secs(3000)).unwrap();
+        rig.remove(&key_of(n + 1)).unwrap();
+        n += 2;
+    }
+    rig.sim.set_delay(Delay::None);
+    assert!(n > 10, "{n} changes while it recovered");
+    assert!(rig.stats().store.counters.recovery_passes > 1);
+    for _ in 0..2 {
+        for n in (0..n).step_by(2) {
+            assert_eq!(rig.get(&key_of(n)).unwrap(), new, "entry {n}");
+            assert_eq!(rig.get(&key_of(n + 1)), None, "entry {}", n + 1);
+        }
+        assert!((n..ENTRIES).step_by(101).all(|n| has(&rig, n)));
+        rig.sleep(secs(2));
+        rig.kill();
+    }
+}
+
+#[test]
+fn regions_that_the_index_has_no_room_for_are_left_out_and_nothing_in_them_comes_back_wrong() {
+    let mut rig = filled(ENTRIES, REGIONS);
+    rig.options = with_index(INDEX);
+    rig.open();
+    check_index(&rig);
+    let stats = rig.stats().store;
+    assert!(stats.counters.regions_left_out > 10, "{:?}", stats.counters);
+    assert!(stats.entries > ENTRIES_MAX / 4 * 3, "{} entries", stats.entries);
+    assert!((ENTRIES - ENTRIES_MAX / 2..ENTRIES).step_by(11).all(|n| has(&rig, n)));
+    assert!((0..ENTRIES / 2).step_by(97).all(|n| !has(&rig, n)));
+    // Changes of keys that are on the device but not in the index.
+    let new = body(9, 100);
+    let changed: Vec<u64> = (0..ENTRIES - ENTRIES_MAX).step_by(2500).collect();
+    for &n in &changed {
+        rig.put(&key_of(n), &new, &flushed()).unwrap();
+        rig.remove(&key_of(n + 1)).unwrap();
+    }
+    let waiting = rig.stats().store.regions_unindexed;
+    assert!(waiting > 0, "all were freed already");
+    // With memory for all: what was left out and not freed yet is found again.
+    rig.stop();
+    rig.options = plain();
+    rig.open();
+    for n in changed {
+        assert_eq!(rig.get(&key_of(n)).unwrap(), new, "entry {n}");
+        assert_eq!(rig.get(&key_of(n + 1)), None, "entry {}", n + 1);
+    }
+    let unchanged = (0..ENTRIES - ENTRIES_MAX).step_by(7).filter(|n| n % 2500 > 1);
+    let came_back = unchanged.filter(|n| has(&rig, *n)).count();
+    println!("{waiting} regions waited to be freed; {came_back} entries in them are found again");
+    assert!(came_back > 0);
+    rig.cache().device_store().check_accounting();
+}
+
+#[test]
+fn regions_that_were_left_out_are_freed() {
+    let mut rig = filled(ENTRIES, REGIONS);
+    rig.options = with_index(INDEX);
+    rig.open();
+    let left_out = rig.stats().store.counters.regions_left_out;
+    // Nothing is written to a device before the first change.
+    rig.put(b"first", &body(1, 9), &for_secs(3000)).unwrap();
+    rig.sleep(secs(10));
+    let stats = rig.stats().store;
+    assert!(stats.counters.regions_freed >= left_out, "{:?}", stats.counters);
+    assert_eq!(stats.regions_unindexed, 0);
+    check_index(&rig);
+    rig.kill();
+    assert_eq!(rig.stats().store.counters.regions_left_out, 0);
+    assert!((ENTRIES - ENTRIES_MAX / 2..ENTRIES).step_by(11).all(|n| has(&rig, n)));
+}
+
+#[test]
+fn a_snapshot_that_the_index_has_no_room_for_is_not_loaded() {
+    let mut rig = filled(ENTRIES, REGIONS);
+    rig.options = plain();
+    rig.open();
+    rig.put(b"first", &body(1, 9), &for_secs(3000)).unwrap();
+    rig.restart();
+    assert_eq!(rig.stats().store.counters.snapshots_loaded, 1);
+    rig.options = with_index(INDEX);
+    rig.restart();
+    let counters = rig.stats().store.counters;
+    assert_eq!((counters.snapshots_loaded, counters.snapshots_refused), (0, 1));
+    check_index(&rig);
+    assert!((ENTRIES - ENTRIES_MAX / 2..ENTRIES).step_by(11).all(|n| has(&rig, n)));
+    rig.put(b"second", &body(1, 9), &for_secs(3000)).unwrap();
+    rig.sleep(secs(10));
+    rig.restart();
+    assert_eq!(rig.stats().store.counters.snapshots_loaded, 1, "this one has room");
+    check_index(&rig);
+}
+
+#[test]
+fn when_recovery_can_remember_no_more_keys_stores_are_refused_and_purges_count() {
+    let mut rig = filled(1000, 400);
+    rig.options = with_recovery(64 << 10);
+    rig.begin().unwrap();
+    rig.sim.set_delay(Delay::Sleep(millis(500)));
+    let new = body(9, 100);
+    let stored: Vec<u64> = (0..1000)
+        .take_while(|n| match rig.put(&key_of(1_000_000 + n), &new, &for_secs(3000)) {
+            Ok(_) => true,
+            Err(StoreError::Busy(why)) => {
+                println!("after {n} stores: {why}");
+                false
+            }
+            Err(error) => panic!("{error:?}"),
+        })
+        .collect();
+    assert!((100..1000).contains(&stored.len()), "{} stores", stored.len());
+    // All at once: each waits for the device.
+    let cache = rig.cache();
+    let removals = (0..100).map(|n| async move { cache.remove(&key_of(n)).await });
+    let removed = rig.run(join_all(removals));
+    assert!(removed.iter().all(Result::is_ok), "{removed:?}");
+    assert!(!rig.cache().is_ready());
+    rig.run(rig.cache().ready());
+    rig.sim.set_delay(Delay::None);
+    rig.put(b"later", &new, &for_secs(3000)).unwrap();
+    let mut purged = Vec::new();
+    for _ in 0..2 {
+        assert!((0..100).all(|n| !has(&rig, n)));
+        // Some entries share a bit with one of those; most do not.
+        let found = (100..1000).filter(|n| has(&rig, *n)).count();
+        assert!(found > 600, "{found} of 900");
+        assert!(stored.iter().all(|n| rig.get(&key_of(1_000_000 + n)).is_some()));
+        rig.cache().device_store().check_accounting();
+        // Those are on the device: a purge of one is a purge of what a start would find.
+        for n in 100..1000 {
+            if !has(&rig, n) {
+                rig.remove(&key_of(n)).unwrap();
+                purged.push(n);
+            }
+        }
+        rig.sleep(secs(2));
+        rig.kill();
+        assert!(purged.iter().all(|n| !has(&rig, *n)));
+    }
+    assert!(!purged.is_empty());
+}
