@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::arguments::ServeArgs;
 use super::exit::{EXIT_NEGATIVE, EXIT_UNUSABLE, fail};
 use super::output;
-use crate::config::{Config, ConfigError, KEYS, LogLevel, Sources};
+use crate::config::{Config, ConfigError, KEYS, LogLevel, MemoryPlan, Sources};
 use crate::daemon;
 
 /// Serves, or only checks the configuration.
@@ -18,13 +18,17 @@ pub fn run(arguments: ServeArgs) -> ExitCode {
         // Starting again would not help: see RestartPreventExitStatus in the unit.
         Err(error) => return fail(&error.into(), EXIT_UNUSABLE),
     };
+    let memory = match sources.plan_memory(&config, daemon::available()) {
+        Ok(memory) => memory,
+        Err(error) => return fail(&error.into(), EXIT_UNUSABLE),
+    };
     if check_only {
-        return match output::print(&report(&config, verbose)) {
+        return match output::print(&report(&config, &memory, verbose)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(EXIT_UNUSABLE),
         };
     }
-    match daemon::run(config, &|| sources.load()) {
+    match daemon::run(config, memory, &|| sources.load()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, EXIT_NEGATIVE),
     }
@@ -52,12 +56,13 @@ fn verbosity(count: u8) -> Option<LogLevel> {
     }
 }
 
-fn report(config: &Config, verbose: bool) -> String {
+fn report(config: &Config, memory: &MemoryPlan, verbose: bool) -> String {
     let mut text = String::new();
     if verbose {
         for (key, value) in config.entries() {
             text += &format!("{} = {value:?}\n", key.path());
         }
+        text += &format!("memory: {memory}\n");
     }
     text + "the configuration is valid\n"
 }

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Config, RegionSize};
+use super::memory::MAX_MIN;
+use super::{AutoSize, Config};
 use crate::clock::LIFETIME_MAX;
 use crate::units::{ByteSize, Period};
 
@@ -42,7 +43,9 @@ const RANGE_CHUNK_SIZE: RangeInclusive<u64> = 64 << 10..=64 << 20;
 const RANGE_CONCURRENCY_MAX: u32 = 1024;
 const RANGE_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const RANGE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
-const RANGE_BUFFER_SIZE: RangeInclusive<u64> = 1 << 20..=1 << 40;
+const MEMORY_MAX: RangeInclusive<u64> = MAX_MIN..=64 << 40;
+/// A slice and some more.
+const MEMORY_PART: RangeInclusive<u64> = 4 << 20..=64 << 40;
 /// Below this rate a pass over a small disk takes years.
 const SCRUB_RATE: RangeInclusive<u64> = 64 << 10..=16 << 30;
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
@@ -53,6 +56,7 @@ pub fn check(config: &Config) -> Check {
     listeners(config)?;
     limits(config)?;
     device(config)?;
+    memory(config)?;
     lifetimes(config)?;
     ranges(config)?;
     store(config)
@@ -122,16 +126,7 @@ fn limits(config: &Config) -> Check {
         let fits = (HTTP_TIMEOUT_MIN..=DAY).contains(&period.0);
         require(fits, key, format!("{period} is out of range: write 1s to 1d"))?;
     }
-    let ram = config.ram.size;
-    require(
-        ram.0 == 0 || (RAM_SIZE_MIN..=RAM_SIZE_MAX).contains(&ram.0),
-        "ram.size",
-        format!(
-            "{ram} is out of range: write 0 (no RAM tier) or {} to {}",
-            ByteSize(RAM_SIZE_MIN),
-            ByteSize(RAM_SIZE_MAX)
-        ),
-    )
+    Ok(())
 }
 
 fn device(config: &Config) -> Check {
@@ -204,8 +199,35 @@ fn ranges(config: &Config) -> Check {
             Period(RANGE_TIMEOUT_MIN),
             Period(RANGE_TIMEOUT_MAX)
         ),
-    )?;
-    size_in(range.buffer_size, &RANGE_BUFFER_SIZE, "range.buffer_size")
+    )
+}
+
+fn memory(config: &Config) -> Check {
+    let memory = &config.memory;
+    for (size, range, key) in [
+        (memory.max, &MEMORY_MAX, "memory.max"),
+        (memory.index, &MEMORY_PART, "memory.index"),
+        (memory.recovery, &MEMORY_PART, "memory.recovery"),
+        (memory.write_buffers, &MEMORY_PART, "memory.write_buffers"),
+        (memory.read_buffers, &MEMORY_PART, "memory.read_buffers"),
+        (memory.backlog, &MEMORY_PART, "memory.backlog"),
+        (memory.connections, &MEMORY_PART, "memory.connections"),
+        (memory.socket_buffers, &MEMORY_PART, "memory.socket_buffers"),
+    ] {
+        if let AutoSize::Fixed(size) = size {
+            size_in(size, range, key)?;
+        }
+    }
+    let AutoSize::Fixed(ram) = config.ram.size else { return Ok(()) };
+    require(
+        ram.0 == 0 || (RAM_SIZE_MIN..=RAM_SIZE_MAX).contains(&ram.0),
+        "ram.size",
+        format!(
+            "{ram} is out of range: write 0 (no RAM tier) or {} to {}",
+            ByteSize(RAM_SIZE_MIN),
+            ByteSize(RAM_SIZE_MAX)
+        ),
+    )
 }
 
 fn store(config: &Config) -> Check {
@@ -229,7 +251,7 @@ fn store(config: &Config) -> Check {
             ByteSize(*SCRUB_RATE.end())
         ),
     )?;
-    let RegionSize::Fixed(size) = config.store.region_size else { return Ok(()) };
+    let AutoSize::Fixed(size) = config.store.region_size else { return Ok(()) };
     size_in(size, &REGION_SIZE, "store.region_size")?;
     require(size.0.is_power_of_two(), "store.region_size", format!("{size} is not a power of two"))
 }
@@ -285,7 +307,14 @@ mod tests {
             ("[range]\nchunk_size = \"0\"", "range.chunk_size"),
             ("[range]\nconcurrency = 0", "range.concurrency"),
             ("[range]\ntimeout = \"0s\"", "range.timeout"),
-            ("[range]\nbuffer_size = \"0\"", "range.buffer_size"),
+            ("[memory]\nmax = \"1MiB\"", "memory.max"),
+            ("[memory]\nindex = \"0\"", "memory.index"),
+            ("[memory]\nrecovery = \"1MiB\"", "memory.recovery"),
+            ("[memory]\nwrite_buffers = \"0\"", "memory.write_buffers"),
+            ("[memory]\nread_buffers = \"0\"", "memory.read_buffers"),
+            ("[memory]\nbacklog = \"0\"", "memory.backlog"),
+            ("[memory]\nconnections = \"0\"", "memory.connections"),
+            ("[memory]\nsocket_buffers = \"0\"", "memory.socket_buffers"),
             ("[store]\nflush_interval = \"0ms\"", "store.flush_interval"),
             ("[store]\nflush_interval = \"1h\"", "store.flush_interval"),
             ("[store]\nscrub_rate = \"1KiB\"", "store.scrub_rate"),

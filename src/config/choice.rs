@@ -154,31 +154,31 @@ impl fmt::Display for AckMode {
     }
 }
 
-/// How large the regions of a newly formatted device are.
+/// A size, or one that is chosen by what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RegionSize {
-    /// Chosen from the size of the device.
+pub enum AutoSize {
+    /// Chosen by what there is.
     Auto,
     /// This many bytes.
     Fixed(ByteSize),
 }
 
-impl FromStr for RegionSize {
+impl FromStr for AutoSize {
     type Err = crate::units::ParseUnitError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
-            "auto" => Ok(RegionSize::Auto),
-            size => size.parse().map(RegionSize::Fixed),
+            "auto" => Ok(AutoSize::Auto),
+            size => size.parse().map(AutoSize::Fixed),
         }
     }
 }
 
-impl fmt::Display for RegionSize {
+impl fmt::Display for AutoSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RegionSize::Auto => f.write_str("auto"),
-            RegionSize::Fixed(size) => size.fmt(f),
+            AutoSize::Auto => f.write_str("auto"),
+            AutoSize::Fixed(size) => size.fmt(f),
         }
     }
 }
@@ -302,7 +302,7 @@ mod tests {
         prints_back::<IoMode>(&["auto", "direct", "buffered", "adaptive"]);
         prints_back::<EngineChoice>(&["auto", "io_uring", "threads"]);
         prints_back::<AckMode>(&["buffered", "flushed"]);
-        prints_back::<RegionSize>(&["auto", "16MiB"]);
+        prints_back::<AutoSize>(&["auto", "16MiB"]);
         prints_back::<LogLevel>(&["error", "warn", "info", "debug", "trace"]);
         prints_back::<LogFormat>(&["text", "json"]);
         prints_back::<SocketMode>(&["0660", "0600", "0777"]);

@@ -29,7 +29,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 31] = [
+pub const KEYS: [Key; 38] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
     key("server", "http", Kind::List, "Listeners of the HTTP protocol"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
@@ -45,7 +45,15 @@ pub const KEYS: [Key; 31] = [
     key("device", "engine", Kind::Text, "auto, io_uring or threads"),
     key("device", "read_deadline", Kind::Text, "A lookup's read that takes longer is a miss"),
     key("device", "size", Kind::Text, "Size of an image file that is to be made"),
-    key("ram", "size", Kind::Text, "Memory for the RAM tier; 0 turns it off"),
+    key("ram", "size", Kind::Text, "Memory for the RAM tier: auto or a size; 0 turns it off"),
+    key("memory", "max", Kind::Text, "Memory for everything: auto or a size"),
+    key("memory", "index", Kind::Text, "Memory for the index"),
+    key("memory", "recovery", Kind::Text, "Memory for recovery, besides the index"),
+    key("memory", "write_buffers", Kind::Text, "Memory for stores in progress"),
+    key("memory", "read_buffers", Kind::Text, "Memory for bodies being read"),
+    key("memory", "backlog", Kind::Text, "Bytes that may wait to be written to the device"),
+    key("memory", "connections", Kind::Text, "Memory for requests that have not arrived whole"),
+    key("memory", "socket_buffers", Kind::Text, "Kernel memory for clients that do not read"),
     key("ttl", "default", Kind::Text, "Lifetime of entries stored without one"),
     key("ttl", "max", Kind::Text, "Longest lifetime an entry may have"),
     key("ttl", "min_to_disk", Kind::Text, "Shorter lifetimes stay in memory"),
@@ -63,7 +71,6 @@ pub const KEYS: [Key; 31] = [
     key("range", "chunk_size", Kind::Text, "Most bytes of one parallel read"),
     key("range", "concurrency", Kind::Integer, "Parallel reads of one range"),
     key("range", "timeout", Kind::Text, "Longest time for one parallel read"),
-    key("range", "buffer_size", Kind::Text, "Memory that bodies being read share"),
     key("log", "level", Kind::Text, "error, warn, info, debug or trace"),
     key("log", "format", Kind::Text, "text or json"),
 ];

@@ -10,6 +10,7 @@ mod choice;
 mod error;
 mod file;
 mod key;
+mod memory;
 mod sources;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,11 +23,12 @@ use serde::{Deserialize, Deserializer};
 
 pub use address::{ListenAddress, ParseAddressError, UNIX_PATH_LEN_MAX};
 pub use choice::{
-    AckMode, EngineChoice, IoMode, LogFormat, LogLevel, ParseChoiceError, ParseModeError,
-    RegionSize, SocketMode, Switch,
+    AckMode, AutoSize, EngineChoice, IoMode, LogFormat, LogLevel, ParseChoiceError, ParseModeError,
+    SocketMode, Switch,
 };
 pub use error::{ConfigError, Origin};
 pub use key::{FILE_VARIABLE, KEYS, Key, Kind};
+pub use memory::{Available, MemoryPlan, Reason};
 pub use sources::{Override, Sources};
 
 use crate::units::{ByteSize, Period};
@@ -53,6 +55,8 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// `[ram]`: the tier in front of the device.
     pub ram: RamConfig,
+    /// `[memory]`: how much is used for what.
+    pub memory: MemoryConfig,
     /// `[ttl]`: how long entries live.
     pub ttl: TtlConfig,
     /// `[store]`: how the device is written.
@@ -120,7 +124,38 @@ pub struct DeviceConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct RamConfig {
     /// Memory for entries; 0 turns the tier off.
-    pub size: ByteSize,
+    #[serde(deserialize_with = "text")]
+    pub size: AutoSize,
+}
+
+/// `[memory]`. See [`MemoryPlan`] for what `auto` is.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// All of it, the RAM tier included.
+    #[serde(deserialize_with = "text")]
+    pub max: AutoSize,
+    /// The index, with the records of the region that is being filled.
+    #[serde(deserialize_with = "text")]
+    pub index: AutoSize,
+    /// Recovery, besides the index.
+    #[serde(deserialize_with = "text")]
+    pub recovery: AutoSize,
+    /// Stores in progress.
+    #[serde(deserialize_with = "text")]
+    pub write_buffers: AutoSize,
+    /// Bodies on their way to clients, and reads of the device.
+    #[serde(deserialize_with = "text")]
+    pub read_buffers: AutoSize,
+    /// What is accepted and not yet on the device.
+    #[serde(deserialize_with = "text")]
+    pub backlog: AutoSize,
+    /// Requests that have not arrived whole.
+    #[serde(deserialize_with = "text")]
+    pub connections: AutoSize,
+    /// What the kernel keeps for clients that have not read it.
+    #[serde(deserialize_with = "text")]
+    pub socket_buffers: AutoSize,
 }
 
 /// `[ttl]`.
@@ -148,7 +183,7 @@ pub struct StoreConfig {
     pub scrub_rate: ByteSize,
     /// Region size of an image that `serve` makes.
     #[serde(deserialize_with = "text")]
-    pub region_size: RegionSize,
+    pub region_size: AutoSize,
 }
 
 /// `[range]`.
@@ -166,8 +201,6 @@ pub struct RangeConfig {
     pub concurrency: u32,
     /// Longest time for one read.
     pub timeout: Period,
-    /// Memory that all ranges share.
-    pub buffer_size: ByteSize,
 }
 
 /// `[log]`.
@@ -213,7 +246,22 @@ impl Default for DeviceConfig {
 
 impl Default for RamConfig {
     fn default() -> Self {
-        RamConfig { size: ByteSize(256 << 20) }
+        RamConfig { size: AutoSize::Auto }
+    }
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        MemoryConfig {
+            max: AutoSize::Auto,
+            index: AutoSize::Auto,
+            recovery: AutoSize::Auto,
+            write_buffers: AutoSize::Auto,
+            read_buffers: AutoSize::Auto,
+            backlog: AutoSize::Auto,
+            connections: AutoSize::Auto,
+            socket_buffers: AutoSize::Auto,
+        }
     }
 }
 
@@ -233,7 +281,7 @@ impl Default for StoreConfig {
             ack: AckMode::Buffered,
             flush_interval: Period(Duration::from_millis(100)),
             scrub_rate: ByteSize(16 << 20),
-            region_size: RegionSize::Auto,
+            region_size: AutoSize::Auto,
         }
     }
 }
@@ -246,7 +294,6 @@ impl Default for RangeConfig {
             chunk_size: ByteSize(1 << 20),
             concurrency: 16,
             timeout: Period(Duration::from_secs(30)),
-            buffer_size: ByteSize(64 << 20),
         }
     }
 }
@@ -272,7 +319,7 @@ impl Config {
     #[must_use]
     pub fn entries(&self) -> [(&'static Key, String); KEYS.len()] {
         let (server, ttl, store, log) = (&self.server, &self.ttl, &self.store, &self.log);
-        let range = &self.range;
+        let (range, memory) = (&self.range, &self.memory);
         let unset = DeviceConfig::default();
         let device = self.devices.first().unwrap_or(&unset);
         let values = [
@@ -292,6 +339,14 @@ impl Config {
             device.read_deadline.to_string(),
             or_empty(device.size.as_ref()),
             self.ram.size.to_string(),
+            memory.max.to_string(),
+            memory.index.to_string(),
+            memory.recovery.to_string(),
+            memory.write_buffers.to_string(),
+            memory.read_buffers.to_string(),
+            memory.backlog.to_string(),
+            memory.connections.to_string(),
+            memory.socket_buffers.to_string(),
             ttl.default.to_string(),
             ttl.max.to_string(),
             ttl.min_to_disk.to_string(),
@@ -304,7 +359,6 @@ impl Config {
             range.chunk_size.to_string(),
             range.concurrency.to_string(),
             range.timeout.to_string(),
-            range.buffer_size.to_string(),
             log.level.to_string(),
             log.format.to_string(),
         ];
@@ -352,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_list_of_keys_is_what_the_file_takes() {
-        for section in ["server", "device", "ram", "ttl", "store", "log"] {
+        for section in ["server", "device", "ram", "memory", "ttl", "store", "range", "log"] {
             let keys: Vec<&str> =
                 KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect();
             assert_eq!(fields_of(section), keys, "[{section}]");
@@ -373,6 +427,7 @@ mod tests {
         let read: Config = table.try_into().unwrap();
         assert_eq!(read.server, config.server);
         assert_eq!((read.ram, read.ttl), (config.ram, config.ttl));
+        assert_eq!((read.memory, read.range), (config.memory, config.range));
         assert_eq!((read.store, read.log), (config.store, config.log));
     }
 }

@@ -4,10 +4,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::check::check;
+use super::check::{Broken, check};
 use super::file::File;
 use super::key::{TEST_VARIABLE_PREFIX, VARIABLE_PREFIX};
-use super::{Config, ConfigError, FILE_VARIABLE, KEYS, Key, Origin};
+use super::{Available, Config, ConfigError, FILE_VARIABLE, KEYS, Key, MemoryPlan, Origin};
 
 /// What `serve` uses when no file is named.
 const EMBEDDED: &str = r#"
@@ -96,12 +96,29 @@ impl Sources {
             ConfigError::Syntax { origin: Origin::Default, reason: error.message().to_owned() }
         })?;
         config.embedded = self.is_embedded();
-        check(&config).map_err(|broken| ConfigError::Setting {
-            origin: self.blame(broken.key, file.as_ref()),
+        check(&config).map_err(|broken| self.refuse(broken, file.as_ref()))?;
+        Ok(config)
+    }
+
+    /// Divides the memory that is available as `config`, which these sources gave, says.
+    ///
+    /// # Errors
+    /// The parts that are set do not fit.
+    pub fn plan_memory(
+        &self,
+        config: &Config,
+        available: Available,
+    ) -> Result<MemoryPlan, ConfigError> {
+        let file = self.file.as_deref().map(File::read).transpose()?;
+        MemoryPlan::of(config, available).map_err(|broken| self.refuse(broken, file.as_ref()))
+    }
+
+    fn refuse(&self, broken: Broken, file: Option<&File>) -> ConfigError {
+        ConfigError::Setting {
+            origin: self.blame(broken.key, file),
             key: broken.key.to_owned(),
             reason: broken.reason,
-        })?;
-        Ok(config)
+        }
     }
 
     fn overrides_key(&self, path: &str) -> bool {
@@ -181,6 +198,7 @@ fn unknown_variable(name: &str) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AutoSize;
     use crate::units::ByteSize;
 
     fn variables(pairs: &[(&str, &str)]) -> Result<Sources, ConfigError> {
@@ -213,9 +231,9 @@ mod tests {
         std::fs::write(&path, "[ram]\nsize = \"1MiB\"\n[[device]]\npath = \"/dev/x\"\n").unwrap();
         let mut sources = variables(&[("RAWCACHED_RAM_SIZE", "2MiB")]).unwrap();
         sources.set_file(path);
-        assert_eq!(sources.load().unwrap().ram.size, ByteSize(2 << 20));
+        assert_eq!(sources.load().unwrap().ram.size, AutoSize::Fixed(ByteSize(2 << 20)));
         sources.set_flag(key("ram.size"), "3MiB".into(), "--ram-size".into());
-        assert_eq!(sources.load().unwrap().ram.size, ByteSize(3 << 20));
+        assert_eq!(sources.load().unwrap().ram.size, AutoSize::Fixed(ByteSize(3 << 20)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The running daemon. Owns the order of start and stop, signals and messages to systemd; never
 //! looks at an entry.
 
+mod available_memory;
 mod image;
 mod logging;
 mod progress;
@@ -20,11 +21,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 
+pub use available_memory::available;
 pub use image::{ImageError, create_sparse};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, MemoryPlan};
 use crate::metrics::{Metrics, ProcessStart};
 use crate::server::admin::{Admin, Readiness};
 use crate::server::listener::Protocol;
@@ -47,7 +49,7 @@ pub use reload::Reload;
 ///
 /// # Errors
 /// The daemon cannot start, a part of it failed while it ran, or it could not drain cleanly.
-pub fn run(config: Config, reload: Reload<'_>) -> anyhow::Result<()> {
+pub fn run(config: Config, memory: MemoryPlan, reload: Reload<'_>) -> anyhow::Result<()> {
     let start = ProcessStart::now();
     // Image files, directories and sockets are private until their mode is set.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
@@ -59,7 +61,9 @@ pub fn run(config: Config, reload: Reload<'_>) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
-        let Some(daemon) = Daemon::start(config, inherited, start).await? else { return Ok(()) };
+        let Some(daemon) = Daemon::start((config, memory), inherited, start).await? else {
+            return Ok(());
+        };
         daemon.run(reload, &logging).await
     });
     runtime.shutdown_background();
@@ -79,14 +83,15 @@ struct Daemon {
 impl Daemon {
     /// Opens the cache and the listeners; `None` if a signal came first.
     async fn start(
-        config: Config,
+        (config, memory): (Config, MemoryPlan),
         inherited: Inherited,
         start: ProcessStart,
     ) -> anyhow::Result<Option<Daemon>> {
         let mut signals = Signals::install().context("cannot install signal handlers")?;
+        tracing::info!("memory: {memory}");
         notify(&[NotifyState::Status("opening the device")]);
         let opened = tokio::select! {
-            opened = wiring::open_cache(&config, Clock::system()) => opened,
+            opened = wiring::open_cache(&config, &memory, Clock::system()) => opened,
             signal = signals.stop() => {
                 tracing::info!(%signal, "stopped before the device was open");
                 return Ok(None);
@@ -95,7 +100,7 @@ impl Daemon {
         // We hold the device from here on. A second daemon has failed already, before it could
         // take over our sockets.
         let cache = opened?;
-        let started = Daemon::listen(config, cache.clone(), signals, inherited, start);
+        let started = Daemon::listen((config, memory), cache.clone(), signals, inherited, start);
         if started.is_err()
             && let Err(error) = cache.shutdown().await
         {
@@ -106,7 +111,7 @@ impl Daemon {
 
     /// Opens the listeners of an open cache and starts what serves them.
     fn listen(
-        config: Config,
+        (config, memory): (Config, MemoryPlan),
         cache: Cache,
         signals: Signals,
         inherited: Inherited,
@@ -116,6 +121,7 @@ impl Daemon {
         let metrics = Metrics::new();
         start.add_to(&metrics)?;
         wiring::add_metrics(&metrics, &cache)?;
+        wiring::add_memory(&metrics, memory)?;
         add_readiness(&metrics, &cache, &stopping)?;
 
         let Inherited { memcached, http, admin } = inherited;
@@ -129,7 +135,7 @@ impl Daemon {
             }
         }
         let admin_listener = sockets::open_admin(&config.server, admin)?;
-        let serving = wiring::start_server(&config, &cache, listeners, &metrics)?;
+        let serving = wiring::start_server((&config, &memory), &cache, listeners, &metrics)?;
         let shown = Admin::new(metrics, readiness_of(&cache, &stopping));
         let admin = AdminTask::start(shown, admin_listener)?;
         Ok(Daemon { config, cache, signals, serving, admin, stopping })

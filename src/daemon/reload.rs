@@ -65,6 +65,7 @@ fn difference(old: &Config, new: &Config) -> Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AutoSize;
     use crate::units::ByteSize;
 
     #[test]
@@ -72,7 +73,7 @@ mod tests {
         let old = Config::default();
         let mut new = old.clone();
         new.log.level = LogLevel::Debug;
-        new.ram.size = ByteSize(0);
+        new.ram.size = AutoSize::Fixed(ByteSize(0));
         let found = difference(&old, &new);
         assert_eq!(found.live, ["log.level"]);
         assert_eq!(found.needs_restart, ["ram.size"]);

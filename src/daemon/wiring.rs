@@ -13,8 +13,8 @@ use super::image;
 use crate::cache::{Ack, Cache, CacheOptions, RangeOptions};
 use crate::clock::Clock;
 use crate::config::{
-    AckMode, Config, EngineChoice, IoMode, ListenAddress, RangeConfig, RegionSize, ServerConfig,
-    Switch,
+    AckMode, AutoSize, Config, EngineChoice, IoMode, ListenAddress, MemoryPlan, RangeConfig,
+    ServerConfig, Switch,
 };
 use crate::device::{self, Device, EngineKind, OpenOptions};
 use crate::metrics::{Metrics, write_cache, write_device};
@@ -26,10 +26,14 @@ use crate::store::{FormatOptions, OpenError, Store};
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Opens the cache on the configured device; recovery may still run when it returns.
-pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> {
+pub async fn open_cache(
+    config: &Config,
+    memory: &MemoryPlan,
+    clock: Clock,
+) -> anyhow::Result<Cache> {
     let region_size = match config.store.region_size {
-        RegionSize::Auto => None,
-        RegionSize::Fixed(size) => Some(size.0),
+        AutoSize::Auto => None,
+        AutoSize::Fixed(size) => Some(size.0),
     };
     image::prepare(config, async |path| {
         let device = Device::open(&OpenOptions::new(path))?;
@@ -57,7 +61,7 @@ pub async fn open_cache(config: &Config, clock: Clock) -> anyhow::Result<Cache> 
     };
     // Opening may wait for seconds.
     let device = spawn_blocking(move || Device::open(&options)).await??;
-    let opened = match Cache::open_device(device, cache_options(config), clock).await {
+    let opened = match Cache::open_device(device, cache_options(config, memory), clock).await {
         Err(OpenError::NotFormatted(_)) => Err(unformatted(path)),
         opened => opened.map_err(anyhow::Error::from),
     };
@@ -82,9 +86,13 @@ fn unformatted(path: &Path) -> anyhow::Error {
     }
 }
 
-fn cache_options(config: &Config) -> CacheOptions {
+fn cache_options(config: &Config, memory: &MemoryPlan) -> CacheOptions {
     CacheOptions {
-        ram_bytes: config.ram.size.0,
+        ram_bytes: memory.ram,
+        index_bytes_max: memory.index,
+        recovery_bytes_max: memory.recovery,
+        backlog_bytes_max: memory.backlog,
+        write_buffer_bytes: memory.write_buffers,
         ttl_default: config.ttl.default.0,
         ttl_max: config.ttl.max.0,
         min_to_disk: config.ttl.min_to_disk.0,
@@ -94,7 +102,8 @@ fn cache_options(config: &Config) -> CacheOptions {
         },
         flush_interval: config.store.flush_interval.0,
         range: range_options(&config.range),
-        range_buffer_bytes: config.range.buffer_size.0,
+        // The device is read into the last third.
+        range_buffer_bytes: memory.read_buffers / 3 * 2,
         scrub_bytes_per_sec: config.store.scrub_rate.0,
         ..CacheOptions::default()
     }
@@ -117,6 +126,19 @@ pub fn add_metrics(metrics: &Metrics, cache: &Cache) -> anyhow::Result<()> {
         write_cache(page, &cache.stats());
         let device = cache.device_store().device();
         write_device(page, device.info(), &device.stats());
+    })?;
+    Ok(())
+}
+
+/// Adds how the memory is divided.
+pub fn add_memory(metrics: &Metrics, memory: MemoryPlan) -> anyhow::Result<()> {
+    metrics.add(move |page| {
+        let help = "Memory that all parts take at most together; see memory.max.";
+        page.gauge("rawcached_memory_max_bytes", help, &[], memory.max);
+        let help = "Memory that a part takes at most, by its setting.";
+        for (setting, bytes) in memory.parts() {
+            page.gauge("rawcached_memory_part_max_bytes", help, &[("setting", setting)], bytes);
+        }
     })?;
     Ok(())
 }
@@ -154,12 +176,12 @@ pub struct Serving {
 
 /// Starts the workers on `listeners` and adds what they count.
 pub fn start_server(
-    config: &Config,
+    (config, memory): (&Config, &MemoryPlan),
     cache: &Cache,
     listeners: Vec<Listener>,
     metrics: &Metrics,
 ) -> anyhow::Result<Serving> {
-    let options = options_of(config);
+    let options = options_of(config, memory);
     let (connections_max, drain_timeout) = (options.connections_max, options.drain_timeout);
     let server = Server::new(options, cache.clone());
     let counters = server.counters().clone();
@@ -171,7 +193,7 @@ pub fn start_server(
     Ok(Serving { task, stop, drain_timeout })
 }
 
-fn options_of(config: &Config) -> Options {
+fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
     let server = &config.server;
     let workers = usize::try_from(server.workers).ok().and_then(NonZeroUsize::new);
     let defaults = Options::default();
@@ -180,6 +202,7 @@ fn options_of(config: &Config) -> Options {
         connections_max: usize::try_from(server.max_connections).unwrap_or(usize::MAX),
         drain_timeout: DRAIN_DEADLINE,
         value_len_max: server.max_object_size.0,
+        input_bytes_max: memory.connections,
         ttl_max: config.ttl.max.0,
         http_idle_timeout: server.http_idle_timeout.0,
         http_stall_timeout: server.http_stall_timeout.0,

@@ -16,7 +16,7 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
         ("rawcached_write_buffer_bytes", "Bytes of stores in progress.", stats.write_buffer_bytes),
         (
             "rawcached_write_buffer_max_bytes",
-            "Most bytes of stores in progress; what is beyond waits and is refused after 30 s at most.",
+            "Most bytes of stores in progress, see memory.write_buffers; what is beyond waits.",
             stats.write_buffer_bytes_max,
         ),
         (
@@ -72,7 +72,7 @@ fn write_ranges(page: &mut Page, ranges: &RangeStats) {
     );
     page.gauge(
         "rawcached_range_buffer_max_bytes",
-        "Memory for bodies on their way to clients; see range.buffer_size.",
+        "Memory for bodies on their way to clients; see memory.read_buffers.",
         &[],
         ranges.buffer_bytes_max,
     );
@@ -125,9 +125,24 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
         ("rawcached_index_entries", "Indexed entries, slices one by one.", store.entries),
         ("rawcached_index_bytes", "Memory of the index.", store.index_bytes),
         (
+            "rawcached_index_max_bytes",
+            "Most memory of the index; see memory.index.",
+            store.index_bytes_max,
+        ),
+        (
+            "rawcached_index_max_entries",
+            "Entries that the index has room for; regions are freed before there are more.",
+            store.entries_max,
+        ),
+        (
             "rawcached_store_backlog_bytes",
             "Bytes accepted but not yet on the device.",
             store.backlog_bytes,
+        ),
+        (
+            "rawcached_store_backlog_max_bytes",
+            "Bytes not yet on the device from which on stores wait; see memory.backlog.",
+            store.backlog_bytes_max,
         ),
     ] {
         page.gauge(name, help, &[], value);
@@ -152,6 +167,16 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
             "rawcached_recovery_scratch_peak_bytes",
             "Most memory that recovery took for what it found.",
             store.recovery.scratch_peak_bytes,
+        ),
+        (
+            "rawcached_recovery_passes",
+            "Passes over the regions that recovery took; more than one if memory.recovery is small.",
+            store.counters.recovery_passes,
+        ),
+        (
+            "rawcached_recovery_left_out_regions",
+            "Regions that recovery left out, because the index was at its part of memory.",
+            store.counters.regions_left_out,
         ),
     ] {
         page.gauge(name, help, &[], value);

@@ -270,3 +270,23 @@ pub async fn scrub(seen: &mut Seen) {
     Scrubber::starting_at(cache.device_store().clone(), 0).step().await;
     seen.scrape(&metrics);
 }
+
+/// An index that is full, and recovery with little memory.
+pub async fn memory(seen: &mut Seen) {
+    let device = sim(8 << 20).await;
+    let clock = clock();
+    // For 10 922 entries, then for 4096.
+    let (enough, little) = (1 << 20, 939_863);
+    let with = |index_bytes_max| {
+        options!(CacheOptions { index_bytes_max, recovery_bytes_max: 256 << 10, ..without_ram() })
+    };
+    let (cache, metrics) = open(device.open(), with(enough), &clock).await;
+    for n in 0..10_000 {
+        put(&cache, &format!("key-{n}"), 8).await;
+    }
+    seen.scrape(&metrics);
+    device.kill();
+    let (cache, metrics) = open(device.open(), with(little), &clock).await;
+    assert!(cache.stats().store.counters.regions_left_out > 0);
+    seen.scrape(&metrics);
+}
