@@ -2,6 +2,7 @@
 //! speaks the memcached protocol or HTTP on them. Owns sockets and threads; never touches a device.
 
 pub mod admin;
+pub mod codec;
 pub mod counters;
 pub mod http;
 pub mod listener;

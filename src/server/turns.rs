@@ -1,6 +1,7 @@
 //! Takes turns: a connection writes its answers after the other connections that are ready have
 //! been read.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -26,6 +27,19 @@ enum Turn {
     Awaited,
     /// Writes go on, until something is read.
     Taken,
+}
+
+/// Waits until the tasks that are ready have run. Not `yield_now`, which polls for new events first.
+pub(super) async fn turn() {
+    let mut is_taken = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut is_taken, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl<S> Turns<S> {
@@ -163,7 +177,7 @@ mod tests {
         let events = Arc::new(Mutex::new(String::new()));
         let mut socket = Turns::new(Noted(Arc::clone(&events)));
         let mut byte = [0];
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             assert!(Pin::new(&mut socket).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_ready());
             Pin::new(&mut socket).poll_write(cx, b"!").map(drop)
         })

@@ -239,11 +239,11 @@ async fn serve_http(arrival: Arrival, service: Arc<http::Service>, gate: Arc<Gat
     let _ticket = arrival.ticket;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => return http::serve(Turns::new(stream), service, gate).await,
+            Ok(stream) => return http::serve(stream, service, gate).await,
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return http::serve(Turns::new(stream), service, gate).await,
+            Ok(stream) => return http::serve(stream, service, gate).await,
             Err(error) => error,
         },
     };

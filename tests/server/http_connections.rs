@@ -199,49 +199,6 @@ fn requests_that_are_too_large_or_wrong_are_refused() {
 }
 
 #[test]
-fn a_request_with_two_readings_is_not_taken_for_two() {
-    let server = HttpServer::start();
-    server.put("k", "", b"old").expect(201);
-    let evil = "DELETE /v1/objects/k HTTP/1.1\r\nHost: x\r\n\r\n";
-    let (length, chunked) =
-        (format!("Content-Length: {}\r\n", 5 + evil.len()), "Transfer-Encoding: chunked\r\n");
-    let put = |headers: &str, body: &str| {
-        format!("PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\n{headers}\r\n{body}")
-    };
-    let inner = format!("0\r\n\r\n{evil}");
-    let refused = [
-        put("Content-Length: 3\r\nContent-Length: 4\r\n", "abcd"),
-        put("Content-Length: 3, 4\r\n", "abcd"),
-        put("Content-Length: +3\r\n", "abc"),
-        put("Content-Length: -1\r\n", "abc"),
-        put("Transfer-Encoding: gzip\r\n", "abc"),
-        put("Transfer-Encoding: chunked, gzip\r\n", "abc"),
-        put("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
-        put(chunked, "xyz\r\n"),
-        put(chunked, "-1\r\nabc\r\n0\r\n\r\n"),
-        put(chunked, "ffffffffffffffffff\r\nabc\r\n0\r\n\r\n"),
-        put(chunked, "3\r\nabcd\r\n0\r\n\r\n"),
-    ];
-    for request in refused {
-        let mut connection = server.open();
-        connection.send(&request);
-        connection.half_close();
-        let statuses = statuses(&connection.rest());
-        assert!(statuses.is_empty() || statuses == ["400"], "{statuses:?} to {request}");
-        server.get("k", "").expect_body(200, b"old");
-    }
-    // The encoding overrides the length: the request ends with its last chunk. Bytes after it are
-    // not taken for a request, since another server may have used the length.
-    for headers in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
-        let mut connection = server.open();
-        connection.send(put(&headers, &inner));
-        connection.half_close();
-        assert_eq!(statuses(&connection.rest()), ["201"], "{headers}");
-        server.get("k", "").expect_body(200, b"");
-    }
-}
-
-#[test]
 fn http_1_0_clients_are_answered_and_let_go() {
     let server = HttpServer::start();
     server.put("k", "", b"hello").expect(201);
@@ -341,7 +298,7 @@ fn a_drain_finishes_what_is_going_on_and_closes_the_rest() {
     idle.ask("PUT", &target("k"), "", b"x").expect(201);
     let mut busy = server.open();
     busy.send("PUT /v1/objects/w HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na");
-    server.wait_until(|now| now.http.requests_started == now.http.requests_ended + 1);
+    server.wait_until(|now| (now.http.requests_started, now.http.requests_ended) == (2, 1));
     server.begin_shutdown();
     assert!(idle.rest().is_empty());
     busy.send("bc");

@@ -3,38 +3,40 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
-use hyper::body::{Body, Frame, SizeHint};
 
-use super::running::Running;
 use crate::cache::{BodyReader, Hit, TruncatedBody};
 
-/// The body of an answer. Dropping it ends the request and its reads.
+/// The body of an answer. Dropping it ends its reads.
 pub(super) struct AnswerBody {
     content: Content,
-    running: Option<Running>,
+    /// Bytes that have not been given out.
+    left: u64,
 }
 
 enum Content {
+    /// The length alone is told.
+    Absent,
     Memory(Bytes),
-    Pieces { pieces: Pieces, left: u64 },
+    Parts(Box<Parts>),
 }
-
-type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, TruncatedBody>> + Send>>;
 
 impl AnswerBody {
     /// No bytes.
     pub(super) fn empty() -> AnswerBody {
-        AnswerBody::memory(Bytes::new())
+        AnswerBody::absent(0)
+    }
+
+    /// The body of `len` bytes that a HEAD is told of.
+    pub(super) fn absent(len: u64) -> AnswerBody {
+        AnswerBody { content: Content::Absent, left: len }
     }
 
     /// Bytes in memory.
     pub(super) fn memory(bytes: Bytes) -> AnswerBody {
-        AnswerBody { content: Content::Memory(bytes), running: None }
+        let left = bytes.len() as u64;
+        AnswerBody { content: Content::Memory(bytes), left }
     }
 
     /// `steps` of `hit`, read as they are sent. The first piece is verified when this returns.
@@ -47,52 +49,30 @@ impl AnswerBody {
     ) -> Result<AnswerBody, TruncatedBody> {
         let left = steps.iter().map(Step::len).sum();
         let parts = Parts::begin(hit, steps).await?;
-        let pieces = stream::try_unfold(parts, |mut parts| async move {
-            Ok(parts.next().await?.map(|piece| (piece, parts)))
-        });
-        let content = Content::Pieces { pieces: Box::pin(pieces), left };
-        Ok(AnswerBody { content, running: None })
+        Ok(AnswerBody { content: Content::Parts(Box::new(parts)), left })
     }
 
-    /// The same body; drops `running` when it has been sent or given up.
-    pub(super) fn ending(self, running: Running) -> AnswerBody {
-        AnswerBody { running: Some(running), ..self }
+    /// Bytes that are still to come, or are only told of.
+    pub(super) fn len(&self) -> u64 {
+        self.left
     }
-}
 
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = TruncatedBody;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, TruncatedBody>>> {
-        let this = self.get_mut();
-        match &mut this.content {
-            Content::Memory(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Content::Memory(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Content::Pieces { left: 0, .. } => Poll::Ready(None),
-            Content::Pieces { pieces, left } => {
-                let piece = ready!(pieces.as_mut().poll_next(cx)).unwrap_or(Err(TruncatedBody));
-                match &piece {
-                    Ok(piece) => *left -= piece.len() as u64,
-                    Err(_) => this.running.iter().for_each(Running::count_truncated),
-                }
-                Poll::Ready(Some(piece.map(Frame::data)))
-            }
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// The object is gone or damaged from here on.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
+        if self.left == 0 {
+            return Ok(None);
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.size_hint().exact() == Some(0)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match &self.content {
-            Content::Memory(bytes) => bytes.len() as u64,
-            Content::Pieces { left, .. } => *left,
-        })
+        let piece = match &mut self.content {
+            Content::Absent => return Ok(None),
+            Content::Memory(bytes) => std::mem::take(bytes),
+            Content::Parts(parts) => parts.next().await?.ok_or(TruncatedBody)?,
+        };
+        // Never more than the answer's head promised.
+        self.left = self.left.checked_sub(piece.len() as u64).ok_or(TruncatedBody)?;
+        Ok(Some(piece))
     }
 }
 

@@ -1,27 +1,32 @@
-//! One HTTP connection: hyper reads requests and writes answers; this adds time limits.
+//! One HTTP connection: requests one after the other, their answers, and how it ends.
 
-use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::pin;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
-use super::running::{Activity, Running};
-use super::service::Service;
-use super::socket::CountedSocket;
+use super::body::AnswerBody;
+use super::refusal::Refusal;
+use super::request_body::{Remainder, RequestBody};
+use super::running::Running;
+use super::service::{Answer, Service, plain};
+use super::wire::{Socket, Wire};
+use crate::cache::TruncatedBody;
+use crate::server::codec::AnswerHead;
+use crate::server::codec::fault::Fault;
+use crate::server::codec::head::RequestHead;
+use crate::server::codec::head_reader::{Found, HeadReader};
 use crate::server::counters::Shard;
 use crate::server::gate::Gate;
 
-/// Longest head of a request, and longest read, in bytes: room for a key and headers of their
-/// greatest lengths. hyper's own limit of 100 header lines stays: with any other, hyper allocates a
-/// table for each request.
-const BUFFER_LEN_MAX: usize = 128 << 10;
+/// What a peer may still send behind its last answer, for how long, and how long it may be silent:
+/// the answer reaches those only that can send all they have, and a close in between may destroy it.
+const LINGER_LEN_MAX: u64 = 256 << 20;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+const LINGER_SILENCE: Duration = Duration::from_secs(1);
+/// Shorter bodies leave together with their head: to copy them costs less than another slice.
+const COPIED_LEN_MAX: usize = 8 << 10;
 
 /// Counts one connection while it lives.
 struct Opened(Arc<Shard>);
@@ -39,53 +44,188 @@ impl Drop for Opened {
     }
 }
 
+/// How a connection ends.
+enum End {
+    /// Nothing was asked for since the last answer.
+    Quiet,
+    /// The peer may still be sending.
+    Linger,
+}
+
+/// A request, or why there is none.
+enum Asked {
+    Head(RequestHead),
+    Refused(Fault),
+    Nothing,
+}
+
 /// Serves one connection until either side ends it.
-pub(in crate::server) async fn serve<S>(stream: S, service: Arc<Service>, gate: Arc<Gate>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>, gate: Arc<Gate>) {
     let _opened = Opened::count(&service.shard);
-    let activity = Arc::new(Activity::default());
-    let socket = CountedSocket { stream, shard: service.shard.clone(), activity: activity.clone() };
-    let answer = service_fn(|request: Request<Incoming>| {
-        let running = Running::begin(&activity, &service.shard);
-        let service = service.clone();
-        async move {
-            let answer = service.answer(request).await;
-            Ok::<_, Infallible>(answer.map(|body| body.ending(running)))
-        }
-    });
-    let connection = http1::Builder::new()
-        .half_close(true)
-        .timer(TokioTimer::new())
-        .header_read_timeout(service.idle_timeout)
-        .max_buf_size(BUFFER_LEN_MAX)
-        .serve_connection(TokioIo::new(socket), answer);
-    let mut connection = pin!(connection);
-    let mut stalled = pin!(activity.stalled(service.stall_timeout));
-    let served = tokio::select! {
-        biased;
-        served = connection.as_mut() => served,
-        () = poll_fn(|cx| gate.poll_closed(cx)) => {
-            // Finishes the answer in progress, then ends the connection.
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                served = connection.as_mut() => served,
-                () = stalled.as_mut() => Ok(()),
-            }
-        }
-        () = stalled.as_mut() => Ok(()),
+    let mut wire = Wire::new(stream, service);
+    let ended = match converse(&mut wire, &gate).await {
+        Ok(End::Linger) => linger(&mut wire).await,
+        Ok(End::Quiet) => Ok(()),
+        Err(error) => Err(error),
     };
-    if let Err(error) = served {
-        count_refused(&service.shard, &error);
+    if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
+    }
+    wire.release();
+}
+
+async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate) -> io::Result<End> {
+    let service = wire.service.clone();
+    let mut heads = HeadReader::default();
+    loop {
+        let head = match next_head(wire, &mut heads, gate).await? {
+            Asked::Head(head) => head,
+            Asked::Refused(fault) => {
+                service.shard.protocol_errors.bump();
+                send_refusal(wire, fault).await?;
+                return Ok(End::Linger);
+            }
+            Asked::Nothing => return Ok(End::Quiet),
+        };
+        let running = Running::begin(&service.shard);
+        let mut body = RequestBody::new(wire, &head);
+        let answer = service.answer(&head, &mut body).await;
+        let remainder = body.end()?;
+        service.shard.http.count_request(&head.method, answer.status());
+        let keeps_alive = head.keeps_alive && remainder != Remainder::Unknown && !gate.is_closed();
+        if !send(wire, &head, answer, keeps_alive).await? {
+            return Ok(End::Linger);
+        }
+        drop(running);
+        if !keeps_alive {
+            let is_last = !head.keeps_alive && remainder == Remainder::Skip(0);
+            let is_quiet = is_last && wire.unread().is_empty();
+            return Ok(if is_quiet { End::Quiet } else { End::Linger });
+        }
+        if let Remainder::Skip(len) = remainder {
+            skip(wire, len).await?;
+        }
     }
 }
 
-/// Requests that hyper answers itself, with 400, 414 or 431, are never seen by the service.
-fn count_refused(shard: &Shard, error: &hyper::Error) {
-    if error.is_parse() {
-        shard.protocol_errors.bump();
+async fn next_head<S: Socket>(
+    wire: &mut Wire<S>,
+    heads: &mut HeadReader,
+    gate: &Gate,
+) -> io::Result<Asked> {
+    wire.begin_head();
+    loop {
+        match heads.find(wire.unread()) {
+            Ok(Found::Head(head, len)) => {
+                wire.consume(len);
+                return Ok(Asked::Head(head));
+            }
+            Ok(Found::Nothing(done)) => wire.consume(done),
+            Err(fault) => return Ok(Asked::Refused(fault)),
+        }
+        let is_begun = !wire.unread().is_empty();
+        if wire.read_head(gate, is_begun).await? == 0 {
+            return Ok(if is_begun { Asked::Refused(Fault::HEAD_CUT) } else { Asked::Nothing });
+        }
     }
 }
+
+/// Reads and drops bytes of a body.
+async fn skip<S: Socket>(wire: &mut Wire<S>, mut len: u64) -> io::Result<()> {
+    loop {
+        let skipped = wire.unread().len().min(usize::try_from(len).unwrap_or(usize::MAX));
+        wire.consume(skipped);
+        len -= skipped as u64;
+        if len == 0 {
+            return Ok(());
+        }
+        if wire.read().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Sends an answer; false if its body breaks off.
+async fn send<S: Socket>(
+    wire: &mut Wire<S>,
+    request: &RequestHead,
+    answer: Answer,
+    keeps_alive: bool,
+) -> io::Result<bool> {
+    let (parts, body) = answer.into_parts();
+    let head = AnswerHead {
+        status: parts.status,
+        headers: &parts.headers,
+        len: body.len(),
+        keeps_alive,
+        is_http_1_0: request.is_http_1_0,
+    };
+    let body = if head.sends_body(&request.method) { body } else { AnswerBody::empty() };
+    send_parts(wire, &head, body).await
+}
+
+/// Sends the answer to what is no request. The connection ends with it.
+async fn send_refusal<S: Socket>(wire: &mut Wire<S>, fault: Fault) -> io::Result<()> {
+    let (parts, body) = plain(Refusal::from(fault)).into_parts();
+    let head = AnswerHead {
+        status: parts.status,
+        headers: &parts.headers,
+        len: body.len(),
+        keeps_alive: false,
+        is_http_1_0: false,
+    };
+    send_parts(wire, &head, body).await.map(drop)
+}
+
+async fn send_parts<S: Socket>(
+    wire: &mut Wire<S>,
+    head: &AnswerHead<'_>,
+    mut body: AnswerBody,
+) -> io::Result<bool> {
+    // The head leaves together with the first piece.
+    let mut piece = body.next().await;
+    let first = piece.as_ref().ok().and_then(Option::as_deref).unwrap_or_default();
+    let mut output = wire.service.buffers.take_output();
+    head.write(&mut output, wire.service.cache.clock());
+    if first.len() <= COPIED_LEN_MAX {
+        output.extend_from_slice(first);
+        wire.write(&output, &[]).await?;
+    } else {
+        wire.write(&output, first).await?;
+    }
+    wire.service.buffers.give_output(output);
+    loop {
+        match piece {
+            Ok(Some(sent)) => drop(sent),
+            Ok(None) => return Ok(true),
+            Err(TruncatedBody) => {
+                wire.service.shard.values_truncated.bump();
+                return Ok(false);
+            }
+        }
+        piece = body.next().await;
+        if let Ok(Some(next)) = &piece {
+            wire.write(next, &[]).await?;
+        }
+    }
+}
+
+/// Lets the peer read the last answer before the connection is closed.
+async fn linger<S: Socket>(wire: &mut Wire<S>) -> io::Result<()> {
+    wire.shut_down().await?;
+    let end = Instant::now() + LINGER_TIMEOUT;
+    let mut dropped = 0;
+    while dropped < LINGER_LEN_MAX && Instant::now() < end {
+        let unread = wire.unread().len();
+        wire.consume(unread);
+        match wire.read_within(LINGER_SILENCE).await? {
+            0 => break,
+            len => dropped += len as u64,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! What the HTTP server counts. Bytes and refused stores are counted together with those of the
 //! memcached protocol.
 
-use hyper::{Method, StatusCode};
+use http::{Method, StatusCode};
 
 use crate::cache::Tier;
 use crate::histogram::{Histogram, HistogramSnapshot};

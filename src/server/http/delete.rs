@@ -1,6 +1,6 @@
 //! DELETE and its other name, PURGE.
 
-use hyper::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::body::AnswerBody;
 use super::counts::HttpOperation;

@@ -5,10 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
-};
-use hyper::{HeaderMap, Response, StatusCode};
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::body::{AnswerBody, Step};
 use super::cache_control::CacheControl;
@@ -55,7 +53,7 @@ impl Service {
         let Some(hit) = hit else { return plain(Refusal::NOT_FOUND) };
         let representation = self.representation(&hit);
         let refused = self.refused_by_conditions(request, &representation);
-        let described = || self.describe(&representation, AnswerBody::empty(), hit.len());
+        let described = || self.describe(&representation, AnswerBody::absent(hit.len()));
         refused.unwrap_or_else(described)
     }
 
@@ -124,7 +122,7 @@ impl Service {
     ) -> Result<Answer, TruncatedBody> {
         let len = hit.len();
         let body = part(hit, 0..len).await?;
-        Ok(self.describe(representation, body, len))
+        Ok(self.describe(representation, body))
     }
 
     async fn one_part(
@@ -134,8 +132,7 @@ impl Service {
         range: Range<u64>,
     ) -> Result<Answer, TruncatedBody> {
         let content_range = content_range(&range, hit.len());
-        let len = range.end - range.start;
-        let mut answer = self.describe(representation, part(hit, range).await?, len);
+        let mut answer = self.describe(representation, part(hit, range).await?);
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
         answer.headers_mut().insert(CONTENT_RANGE, header(&content_range));
         Ok(answer)
@@ -147,7 +144,7 @@ impl Service {
         representation: &Representation,
         parts: &[Range<u64>],
     ) -> Result<Answer, TruncatedBody> {
-        let mut answer = self.describe(representation, AnswerBody::empty(), 0);
+        let mut answer = self.describe(representation, AnswerBody::empty());
         let boundary = format!("{:016x}{:016x}", self.tags.make(), self.tags.make());
         let content_type = answer
             .headers_mut()
@@ -165,19 +162,15 @@ impl Service {
             steps.push_back(Step::Object(part.clone()));
         }
         steps.push_back(Step::Text(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
-        let body = AnswerBody::parts(hit, steps).await?;
-        let len = hyper::body::Body::size_hint(&body).lower();
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
-        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
-        *answer.body_mut() = body;
+        *answer.body_mut() = AnswerBody::parts(hit, steps).await?;
         Ok(answer)
     }
 
-    fn describe(&self, representation: &Representation, body: AnswerBody, len: u64) -> Answer {
+    fn describe(&self, representation: &Representation, body: AnswerBody) -> Answer {
         let mut answer = Response::new(body);
         let headers = answer.headers_mut();
         headers.reserve(HEADERS_OFTEN);
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
         headers.insert(ACCEPT_RANGES, BYTES);
         representation.describe(headers, self.cache.clock().now());
         answer

@@ -1,6 +1,6 @@
 //! HTTP/1.1 over one cache: objects under `/v1/objects/<key>`, streamed in and out, by ranges and
-//! with preconditions. Owns the meaning of requests; hyper owns the protocol, the server owns
-//! sockets and threads. `docs/http.md` says what clients can rely on.
+//! with preconditions. Owns connections and the meaning of requests; the codec owns their form, the
+//! server sockets and threads. `docs/http.md` says what clients can rely on.
 
 mod body;
 mod cache_control;
@@ -14,13 +14,15 @@ mod get;
 mod key;
 mod lifetime;
 mod patch;
+mod patience;
 mod put;
 mod range;
 mod refusal;
 mod representation;
+mod request_body;
 mod running;
 mod service;
-mod socket;
+mod wire;
 
 pub(super) use connection::serve;
 pub(super) use counts::HttpShard;

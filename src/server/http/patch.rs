@@ -1,8 +1,7 @@
 //! PATCH: a new lifetime in place, or new headers with a copy of the body.
 
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderName, LAST_MODIFIED};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use http::header::{HeaderName, LAST_MODIFIED};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::body::AnswerBody;
 use super::conditional::{Access, Verdict, evaluate, is_conditional};
@@ -20,16 +19,9 @@ use crate::server::metadata::{Fields, Metadata, ObjectMetadata};
 const ATTEMPTS_MAX: u32 = 16;
 
 impl Service {
-    pub(super) async fn patch(
-        &self,
-        key: &[u8],
-        request: &Request<Incoming>,
-    ) -> Result<Answer, Refusal> {
-        if !request.body().is_end_stream() {
-            return Err(Refusal::PATCH_BODY);
-        }
+    pub(super) async fn patch(&self, key: &[u8], headers: &HeaderMap) -> Result<Answer, Refusal> {
         let watch = Stopwatch::start();
-        let patched = self.change(key, request.headers()).await;
+        let patched = self.change(key, headers).await;
         self.shard.http.record(HttpOperation::Patch, watch.elapsed());
         patched?;
         let mut answer = Response::new(AnswerBody::empty());

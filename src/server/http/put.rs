@@ -1,9 +1,7 @@
 //! PUT: a body of any length streams from the socket into the cache.
 
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_RANGE, ETAG, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use http::header::{CONTENT_RANGE, ETAG, HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::body::AnswerBody;
 use super::conditional::{Access, Verdict, evaluate, is_conditional};
@@ -11,9 +9,13 @@ use super::counts::HttpOperation;
 use super::lifetime::{self, Lifetimes};
 use super::refusal::Refusal;
 use super::representation::kept;
+use super::request_body::RequestBody;
 use super::service::{Answer, Service};
+use super::wire::Socket;
 use crate::cache::{Ack, Condition, StoreError, StoreOptions, Stored, Writer};
 use crate::clock::Stopwatch;
+use crate::server::codec::Framing;
+use crate::server::codec::head::RequestHead;
 use crate::server::metadata::ObjectMetadata;
 
 /// When a change is acknowledged: `flushed` or `buffered`.
@@ -26,21 +28,26 @@ pub(super) struct Checked {
 }
 
 impl Service {
-    pub(super) async fn put(
+    pub(super) async fn put<S: Socket>(
         &self,
         key: &[u8],
-        request: &mut Request<Incoming>,
+        head: &RequestHead,
+        body: &mut RequestBody<'_, S>,
     ) -> Result<Answer, Refusal> {
         self.shard.cmd_set.bump();
-        let headers = request.headers();
+        // A client that means to send a body until it closes would lose it, and the old object.
+        if head.framing == Framing::None {
+            return Err(Refusal::NO_LENGTH);
+        }
+        let headers = &head.headers;
         if headers.contains_key(CONTENT_RANGE) {
             return Err(Refusal::CONTENT_RANGE);
         }
-        let (options, tag) = self.store_options(headers, request.body().size_hint().exact())?;
+        let (options, tag) = self.store_options(headers, body.len())?;
         let checked = self.check(key, headers).await?;
         let given_tag = headers.get(ETAG).cloned();
         let writer = self.cache.store(key, options).map_err(|error| self.store_failed(&error))?;
-        let writer = self.receive(writer, request.body_mut()).await?;
+        let writer = self.receive(writer, body).await?;
         let watch = Stopwatch::start();
         let stored = writer.finalize(checked.condition).await;
         self.shard.http.record(HttpOperation::Put, watch.elapsed());
@@ -101,12 +108,13 @@ impl Service {
         Ok(Checked { condition, replaces: fresh.is_some() })
     }
 
-    async fn receive(&self, mut writer: Writer, body: &mut Incoming) -> Result<Writer, Refusal> {
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return Err(Refusal::BODY_CUT) };
-            // Trailers are not kept.
-            let Ok(data) = frame.into_data() else { continue };
-            writer.write_chunk(&data).await.map_err(|error| self.store_failed(&error))?;
+    async fn receive<S: Socket>(
+        &self,
+        mut writer: Writer,
+        body: &mut RequestBody<'_, S>,
+    ) -> Result<Writer, Refusal> {
+        while let Some(bytes) = body.next().await? {
+            writer.write_chunk(bytes).await.map_err(|error| self.store_failed(&error))?;
         }
         Ok(writer)
     }

@@ -1,9 +1,11 @@
 //! Answers to refused requests.
 
-use hyper::StatusCode;
+use http::StatusCode;
 
 use super::key::NoKey;
+use super::request_body::BodyError;
 use crate::cache::StoreError;
+use crate::server::codec::fault::Fault;
 
 /// Why a request is refused: its status and a line for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +45,16 @@ impl Refusal {
         refusal(StatusCode::BAD_REQUEST, "an entity tag stands in double quotes\n");
     pub(super) const CONTENT_RANGE: Refusal =
         refusal(StatusCode::BAD_REQUEST, "partial PUT is not supported\n");
-    pub(super) const HOST: Refusal =
-        refusal(StatusCode::BAD_REQUEST, "a request has one Host header (RFC 9112, section 3.2)\n");
     pub(super) const PATCH_BODY: Refusal =
         refusal(StatusCode::BAD_REQUEST, "PATCH changes headers and lifetime; it has no body\n");
     pub(super) const PATCH_NOTHING: Refusal =
         refusal(StatusCode::BAD_REQUEST, "PATCH names no header or lifetime to change\n");
     pub(super) const BODY_CUT: Refusal =
         refusal(StatusCode::BAD_REQUEST, "the body ended before its end\n");
+    pub(super) const NO_LENGTH: Refusal = refusal(
+        StatusCode::LENGTH_REQUIRED,
+        "PUT has a Content-Length, or comes in chunks; 0 stores an empty object\n",
+    );
     pub(super) const HEADERS_TOO_LARGE: Refusal = refusal(
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         "the headers to be kept are longer than 64 KiB\n",
@@ -63,6 +67,22 @@ impl Refusal {
     /// Whether the client should try again soon.
     pub(super) fn is_temporary(self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal { status: fault.status, text: fault.text }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Refusal {
+        match error {
+            BodyError::Malformed(fault) => Refusal::from(fault),
+            // Nobody gets the answer if the connection is lost.
+            BodyError::Cut | BodyError::Lost => Refusal::BODY_CUT,
+        }
     }
 }
 

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::Response;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::body::AnswerBody;
 use super::refusal::Refusal;
 use crate::cache::{Cache, StoreError};
 use crate::server::Server;
+use crate::server::buffers::Buffers;
 use crate::server::counters::Shard;
 
 /// How long a refused client should wait before it tries again, in seconds.
@@ -45,6 +46,7 @@ pub(in crate::server) struct Service {
     pub(super) cache: Cache,
     pub(super) shard: Arc<Shard>,
     pub(super) tags: Arc<Tags>,
+    pub(super) buffers: Buffers,
     pub(super) idle_timeout: Duration,
     pub(super) stall_timeout: Duration,
 }
@@ -56,6 +58,7 @@ impl Service {
             cache: server.cache.clone(),
             shard: server.counters.worker(index),
             tags: shared.tags.clone(),
+            buffers: Buffers::default(),
             idle_timeout: server.options.http_idle_timeout,
             stall_timeout: server.options.http_stall_timeout,
         }

@@ -1,0 +1,51 @@
+//! Why bytes are no request that is answered as it asks.
+
+use http::StatusCode;
+
+/// Why a request is refused by its form alone. The connection ends with the answer, since nobody
+/// knows what comes next on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// A line for people.
+    pub text: &'static str,
+}
+
+const fn fault(status: StatusCode, text: &'static str) -> Fault {
+    Fault { status, text }
+}
+
+const fn bad(text: &'static str) -> Fault {
+    fault(StatusCode::BAD_REQUEST, text)
+}
+
+impl Fault {
+    pub(super) const REQUEST_LINE: Fault = bad("the request line is malformed\n");
+    pub(super) const FRAGMENT: Fault = bad("a # is no part of a target: write it as %23\n");
+    pub(super) const TARGET: Fault = bad("the target is malformed\n");
+    pub(super) const LINE_END: Fault = bad("a line ends with CR LF\n");
+    pub(super) const FIELD: Fault = bad("a header line is malformed\n");
+    pub(super) const HOST: Fault =
+        bad("a request has one valid Host header (RFC 9112, section 3.2)\n");
+    pub(super) const LENGTH: Fault = bad("Content-Length is one decimal number\n");
+    pub(super) const TWO_LENGTHS: Fault =
+        bad("a request has Content-Length or Transfer-Encoding, not both\n");
+    pub(super) const CODING_OF_1_0: Fault = bad("HTTP/1.0 has no Transfer-Encoding\n");
+    pub(super) const CHUNK: Fault = bad("a chunk of the body is malformed\n");
+    pub(super) const TRAILER: Fault = bad("a trailer of the body is malformed\n");
+    /// The connection ended within a head.
+    pub const HEAD_CUT: Fault = bad("the request ended before its head was whole\n");
+    pub(super) const TARGET_LEN: Fault =
+        fault(StatusCode::URI_TOO_LONG, "the target is longer than 64 KiB\n");
+    pub(super) const EXPECTATION: Fault =
+        fault(StatusCode::EXPECTATION_FAILED, "Expect takes 100-continue only\n");
+    pub(super) const HEAD_LEN: Fault = fault(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "the head has more than 128 KiB or 100 header lines\n",
+    );
+    pub(super) const CODING: Fault =
+        fault(StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked, once\n");
+    pub(super) const VERSION: Fault =
+        fault(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "this is HTTP/1.0 and HTTP/1.1 only\n");
+}

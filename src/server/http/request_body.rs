@@ -1,0 +1,173 @@
+//! The body of a request, read from the wire as its handler asks for it.
+
+use std::io;
+
+use super::wire::{Socket, Wire};
+use crate::server::codec::chunks::{Chunks, Next};
+use crate::server::codec::fault::Fault;
+use crate::server::codec::head::RequestHead;
+use crate::server::codec::{CONTINUE, Framing};
+
+/// Longest rest of a body that is read and dropped so that the connection can go on: less than a new
+/// connection costs.
+const DROPPED_LEN_MAX: u64 = 64 << 10;
+
+/// The body of a request. What it has read last stays in the wire's buffer until the next call.
+pub(super) struct RequestBody<'a, S> {
+    wire: &'a mut Wire<S>,
+    rest: Rest,
+    /// Bytes in the buffer that were given out.
+    given: usize,
+    /// The client waits for leave to send.
+    waits: bool,
+}
+
+/// What has not been read.
+enum Rest {
+    /// So many bytes.
+    Length(u64),
+    Chunked(Chunks),
+    /// Nobody knows: the body broke off.
+    Broken,
+    /// The connection failed.
+    Lost(io::Error),
+}
+
+/// Why a body ends early.
+#[derive(Debug)]
+pub(super) enum BodyError {
+    /// The client has sent all that it will.
+    Cut,
+    /// These are no chunks.
+    Malformed(Fault),
+    /// The connection failed, or stood still for too long.
+    Lost,
+}
+
+/// What becomes of the connection after the answer, as far as the body is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remainder {
+    /// The next request begins after so many bytes.
+    Skip(u64),
+    /// The connection ends: what follows may still be this body.
+    Unknown,
+}
+
+impl<'a, S: Socket> RequestBody<'a, S> {
+    pub(super) fn new(wire: &'a mut Wire<S>, head: &RequestHead) -> RequestBody<'a, S> {
+        let rest = match head.framing {
+            Framing::None => Rest::Length(0),
+            Framing::Length(len) => Rest::Length(len),
+            Framing::Chunked => Rest::Chunked(Chunks::default()),
+        };
+        let waits = head.waits && !matches!(rest, Rest::Length(0));
+        RequestBody { wire, rest, given: 0, waits }
+    }
+
+    /// The next bytes; `None` at the end. The client is given leave to send, if it waits for it.
+    pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, BodyError> {
+        self.wire.consume(std::mem::take(&mut self.given));
+        let read = self.read().await;
+        self.given = read.map_err(|failed| self.broken(failed))?;
+        Ok(Some(&self.wire.unread()[..self.given]).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// Has the next bytes of the content at the beginning of the unread ones; 0 at the end.
+    async fn read(&mut self) -> Result<usize, Failed> {
+        if std::mem::take(&mut self.waits) {
+            self.wire.write(CONTINUE, &[]).await?;
+        }
+        loop {
+            let unread = self.wire.unread();
+            match &mut self.rest {
+                Rest::Length(0) => return Ok(0),
+                Rest::Length(left) if !unread.is_empty() => {
+                    let len = usize::try_from(*left).unwrap_or(usize::MAX).min(unread.len());
+                    *left -= len as u64;
+                    return Ok(len);
+                }
+                Rest::Length(_) => {}
+                Rest::Chunked(chunks) => {
+                    let (done, next) = chunks.read(unread)?;
+                    self.wire.consume(done);
+                    match next {
+                        Next::Data(len) => return Ok(len),
+                        Next::End => {
+                            self.rest = Rest::Length(0);
+                            return Ok(0);
+                        }
+                        Next::Incomplete => {}
+                    }
+                }
+                Rest::Broken => return Err(Failed::Cut),
+                Rest::Lost(error) => return Err(Failed::Lost(error.kind().into())),
+            }
+            if self.wire.read().await? == 0 {
+                return Err(Failed::Cut);
+            }
+        }
+    }
+
+    fn broken(&mut self, failed: Failed) -> BodyError {
+        self.rest = Rest::Broken;
+        match failed {
+            Failed::Cut => BodyError::Cut,
+            Failed::Malformed(fault) => {
+                self.wire.service.shard.protocol_errors.bump();
+                BodyError::Malformed(fault)
+            }
+            Failed::Lost(error) => {
+                self.rest = Rest::Lost(error);
+                BodyError::Lost
+            }
+        }
+    }
+
+    /// Whether the head says that there is no content.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// Bytes left, if they are known.
+    pub(super) fn len(&self) -> Option<u64> {
+        match self.rest {
+            Rest::Length(len) => Some(len),
+            Rest::Chunked(_) | Rest::Broken | Rest::Lost(_) => None,
+        }
+    }
+
+    /// What is left of the body, of which nobody asks for more.
+    ///
+    /// # Errors
+    /// The connection failed on the way; no answer can be sent.
+    pub(super) fn end(self) -> io::Result<Remainder> {
+        self.wire.consume(self.given);
+        Ok(match self.rest {
+            Rest::Length(0) => Remainder::Skip(0),
+            // The client may send it or not, now that it has an answer.
+            Rest::Length(_) if self.waits => Remainder::Unknown,
+            Rest::Length(left @ ..=DROPPED_LEN_MAX) => Remainder::Skip(left),
+            Rest::Lost(error) => return Err(error),
+            _ => Remainder::Unknown,
+        })
+    }
+}
+
+/// Why reading failed.
+enum Failed {
+    Cut,
+    Malformed(Fault),
+    Lost(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        Failed::Lost(error)
+    }
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Failed {
+        Failed::Malformed(fault)
+    }
+}

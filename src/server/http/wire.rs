@@ -1,0 +1,198 @@
+//! The bytes of one connection: reads and writes them, counts them, and bounds how long it waits.
+//! Knows nothing of requests. Holds no buffer while nothing is unread.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+use super::patience::Patience;
+use super::service::Service;
+use crate::server::codec::head_reader::HEAD_LEN_MAX;
+use crate::server::gate::Gate;
+use crate::server::turns;
+
+/// Longest buffer for what was read, in bytes: any head fits, and a large body is read in few system
+/// calls.
+const INPUT_LEN_MAX: usize = HEAD_LEN_MAX;
+/// How long a request may take to come whole, once the server drains.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// A stream socket.
+pub(in crate::server) trait Socket:
+    AsyncRead + AsyncWrite + Unpin + Send
+{
+}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
+
+pub(super) struct Wire<S> {
+    stream: S,
+    pub(super) service: Arc<Service>,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// The last read left no room: more may wait than the buffer holds.
+    was_full: bool,
+    /// Other tasks that are ready run before the next write.
+    is_turn_due: bool,
+    patience: Patience,
+}
+
+impl<S: Socket> Wire<S> {
+    pub(super) fn new(stream: S, service: Arc<Service>) -> Wire<S> {
+        let patience = Patience::new(service.idle_timeout);
+        Wire {
+            stream,
+            service,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            was_full: false,
+            is_turn_due: true,
+            patience,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn buffer_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    pub(super) fn consume(&mut self, len: usize) {
+        self.start += len;
+        assert!(self.start <= self.end, "consumed more than was read");
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// The wait for a head begins.
+    pub(super) fn begin_head(&mut self) {
+        self.patience.rest();
+    }
+
+    /// Reads more of a head, for which the client has the idle timeout since [`Wire::begin_head`]; 0
+    /// at its end. A closed gate ends the wait at once if nothing `is_begun`, else soon.
+    pub(super) async fn read_head(&mut self, gate: &Gate, is_begun: bool) -> io::Result<usize> {
+        let limit = self.service.idle_timeout;
+        let mut is_last = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = self.poll_read(cx) {
+                return Poll::Ready(read);
+            }
+            if !is_last && gate.poll_closed(cx).is_ready() {
+                if !is_begun {
+                    return Poll::Ready(Ok(0));
+                }
+                is_last = true;
+                self.patience.shorten(LAST_WAIT);
+            }
+            self.patience.poll_end(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
+    }
+
+    /// Reads more of what was asked for, within the stall timeout; 0 at its end.
+    pub(super) async fn read(&mut self) -> io::Result<usize> {
+        self.read_within(self.service.stall_timeout).await
+    }
+
+    /// Reads more within `limit`; 0 at the end.
+    pub(super) async fn read_within(&mut self, limit: Duration) -> io::Result<usize> {
+        self.patience.rest();
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = self.poll_read(cx) {
+                return Poll::Ready(read);
+            }
+            self.patience.poll_end(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.make_room();
+        let mut target = ReadBuf::new(&mut self.buffer[self.end..]);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut target);
+        let (len, is_full) = (target.filled().len(), target.remaining() == 0);
+        if polled.is_pending() && self.end == 0 {
+            self.release();
+        }
+        ready!(polled)?;
+        self.end += len;
+        self.was_full = is_full;
+        self.is_turn_due = true;
+        self.service.shard.bytes_read.add(len as u64);
+        Poll::Ready(Ok(len))
+    }
+
+    fn make_room(&mut self) {
+        let is_short = self.was_full && self.buffer.len() < INPUT_LEN_MAX;
+        if self.buffer.is_empty() {
+            self.buffer = self.service.buffers.take_input();
+        } else if self.end == 0 && is_short {
+            let grown_len = 2 * self.buffer.len();
+            self.service.buffers.give_input(std::mem::take(&mut self.buffer));
+            self.buffer = vec![0; grown_len];
+        } else if self.end == self.buffer.len() && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        } else if self.end == self.buffer.len() {
+            // Readers of heads and of chunks refuse what does not fit.
+            assert!(is_short, "a head outgrew its limit");
+            self.buffer.resize(2 * self.end, 0);
+        }
+        self.was_full = false;
+    }
+
+    /// Gives the buffer back. Unread bytes are lost.
+    pub(super) fn release(&mut self) {
+        (self.start, self.end) = (0, 0);
+        self.service.buffers.give_input(std::mem::take(&mut self.buffer));
+    }
+
+    /// Writes `first` and `second`, in one system call if the peer has room, and waits at most for
+    /// the stall timeout while it takes nothing.
+    pub(super) async fn write(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
+        if std::mem::take(&mut self.is_turn_due) {
+            turns::turn().await;
+        }
+        let limit = self.service.stall_timeout;
+        let mut slices = [IoSlice::new(first), IoSlice::new(second)];
+        let mut slices = if second.is_empty() { &mut slices[..1] } else { &mut slices[..] };
+        while !slices.is_empty() {
+            self.patience.rest();
+            let (stream, patience) = (&mut self.stream, &mut self.patience);
+            let written = poll_fn(|cx| {
+                let mut stream = Pin::new(&mut *stream);
+                let polled = match &*slices {
+                    [slice] => stream.as_mut().poll_write(cx, slice),
+                    slices => stream.as_mut().poll_write_vectored(cx, slices),
+                };
+                if polled.is_ready() {
+                    return polled;
+                }
+                patience.poll_end(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            })
+            .await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.service.shard.bytes_written.add(written as u64);
+            IoSlice::advance_slices(&mut slices, written);
+        }
+        Ok(())
+    }
+
+    /// Sends nothing more.
+    pub(super) async fn shut_down(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+}
