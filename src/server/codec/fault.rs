@@ -46,6 +46,8 @@ impl Fault {
     );
     pub(super) const CODING: Fault =
         fault(StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked, once\n");
-    pub(super) const VERSION: Fault =
-        fault(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "this is HTTP/1.0 and HTTP/1.1 only\n");
+    pub(super) const VERSION: Fault = fault(
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        "the versions of HTTP here are 1.0 and 1.1\n",
+    );
 }

@@ -37,6 +37,7 @@ impl Service {
         self.shard.cmd_set.bump();
         // A client that means to send a body until it closes would lose it, and the old object.
         if head.framing == Framing::None {
+            body.doubt();
             return Err(Refusal::NO_LENGTH);
         }
         let headers = &head.headers;

@@ -27,7 +27,7 @@ enum Rest {
     /// So many bytes.
     Length(u64),
     Chunked(Chunks),
-    /// Nobody knows: the body broke off.
+    /// Nobody knows: the body broke off, or the head said nothing of it.
     Broken,
     /// The connection failed.
     Lost(io::Error),
@@ -134,6 +134,11 @@ impl<'a, S: Socket> RequestBody<'a, S> {
             Rest::Length(len) => Some(len),
             Rest::Chunked(_) | Rest::Broken | Rest::Lost(_) => None,
         }
+    }
+
+    /// What follows may be a body although the head says nothing of one.
+    pub(super) fn doubt(&mut self) {
+        self.rest = Rest::Broken;
     }
 
     /// What is left of the body, of which nobody asks for more.
