@@ -25,6 +25,7 @@ fn main() {
     footers();
     records();
     memcached();
+    http();
     index_shard();
     snapshots();
     let shipped = include_bytes!("../../config/rawcached.toml");
@@ -145,6 +146,26 @@ fn memcached() {
     ] {
         let cuts_len = [u8::try_from(cuts.len()).expect("few cuts")];
         write("memcached", name, &[&cuts_len[..], cuts, stream.as_bytes()].concat());
+    }
+}
+
+fn http() {
+    let put = "PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\n";
+    let get =
+        "GET http://[::1]:80/v1/objects/%6b?a HTTP/1.1\r\nHost: x:80\r\nRange: bytes=0-\r\n\r\n";
+    let length = "Content-Length: 3\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    let chunks = "4;a=\"b\"\r\nabcd\r\n0A\r\n0123456789\r\n0\r\nT: x\r\n\r\n";
+    let many = "Connection: close, x\r\nX:\r\n".repeat(50);
+    for (name, cuts, stream) in [
+        ("length", &[][..], format!("{put}{length}Expect: 100-continue\r\n\r\nabc{get}")),
+        ("chunks", &[1, 7, 2][..], format!("{put}{chunked}{chunks}{get}")),
+        ("old", &[5][..], format!("\r\n{}{get}", get.replace("1.1", "1.0"))),
+        ("many", &[200][..], format!("{put}{many}\r\n")),
+        ("both", &[][..], format!("{put}{length}{chunked}")),
+    ] {
+        let cuts_len = [u8::try_from(cuts.len()).expect("few cuts")];
+        write("http", name, &[&cuts_len[..], cuts, stream.as_bytes()].concat());
     }
 }
 

@@ -149,12 +149,8 @@ fn start_proxy(command: &mut Command, port: u16, log: &Path) -> Process {
     process
 }
 
-#[test]
-fn nginx_passes_objects_ranges_and_304() {
-    if require(command("nginx", &[&"-v"])).is_none() {
-        return;
-    }
-    let rig = Rig::start();
+/// nginx with the block of the document, on a port.
+fn start_nginx(rig: &Rig) -> (Process, u16) {
     let port = free_port();
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -169,8 +165,51 @@ fn nginx_passes_objects_ranges_and_304() {
     fs::write(rig.path("nginx.conf"), text).unwrap();
     let mut nginx = Command::new("nginx");
     nginx.args(["-c", "nginx.conf", "-e", "error.log", "-p"]).arg(rig.directory.path());
-    let _nginx = start_proxy(&mut nginx, port, &rig.path("nginx.log"));
+    (start_proxy(&mut nginx, port, &rig.path("nginx.log")), port)
+}
+
+#[test]
+fn nginx_passes_objects_ranges_and_304() {
+    if require(command("nginx", &[&"-v"])).is_none() {
+        return;
+    }
+    let rig = Rig::start();
+    let (_nginx, port) = start_nginx(&rig);
     expect_objects(&rig, port, "/objects/");
+}
+
+#[test]
+fn nginx_passes_uploads_and_their_refusals() {
+    if require(command("nginx", &[&"-v"])).is_none() {
+        return;
+    }
+    let rig = Rig::start();
+    let (_nginx, port) = start_nginx(&rig);
+    let sent = body(24 << 20);
+    // A client that waits for 100, as curl does for large bodies, would hide what the others see.
+    let put = |key: &str, headers: &str, sent: &[u8]| {
+        let mut connection = Connection::open_tcp(("127.0.0.1", port)).unwrap();
+        connection.ask("PUT", &format!("/objects/{key}"), headers, sent).status
+    };
+    for len in [1000, 1 << 20, 24 << 20] {
+        for _ in 0..6 {
+            let refused = put("k", "Cache-Control: no-store\r\n", &sent[..len]);
+            assert_eq!(
+                refused,
+                422,
+                "{len}: {}",
+                fs::read_to_string(rig.path("error.log")).unwrap()
+            );
+            assert_eq!(put("k", "If-Match: *\r\n", &sent[..len]), 412, "{len}");
+            assert_eq!(put("%23", "X-Rawcached-TTL: soon\r\n", &sent[..len]), 400, "{len}");
+        }
+    }
+    assert_eq!(put("k", "", &sent), 201);
+    assert!(get(port, "/objects/k", "").1 == sent);
+    // nginx decodes a # and encodes it again.
+    assert_eq!(put("k%231", "", b"escaped"), 201);
+    assert!(get(port, "/objects/k", "").1 == sent);
+    assert!(get(port, "/objects/k%231", "").1 == b"escaped");
 }
 
 #[test]

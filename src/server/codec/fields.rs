@@ -23,13 +23,15 @@ pub(super) struct ConnectionFields<'a> {
     pub(super) keeps_alive: bool,
 }
 
-/// Sorts the header lines of `head`, whose bytes are those of the lines.
+/// Sorts the header lines in `head`.
 pub(super) fn sort<'a>(
     lines: &[Header<'a>],
-    head: &Bytes,
+    head: &[u8],
 ) -> Result<(ConnectionFields<'a>, HeaderMap), Fault> {
     let mut fields = ConnectionFields::default();
     let mut rest = HeaderMap::new();
+    // One copy, shared by all values.
+    let mut copy = None;
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Fault::FIELD)?;
         let value = line.value.trim_ascii();
@@ -39,9 +41,15 @@ pub(super) fn sort<'a>(
             TRANSFER_ENCODING => fields.codings.push(value),
             EXPECT => fields.expectations.push(value),
             CONNECTION => fields.add_connection(value),
+            name if value.is_empty() => {
+                rest.append(name, HeaderValue::from_static(""));
+            }
             name => {
-                let value = HeaderValue::from_maybe_shared(head.slice_ref(value));
-                rest.append(name, value.map_err(|_| Fault::FIELD)?);
+                let copy = copy.get_or_insert_with(|| Bytes::copy_from_slice(head));
+                let start = value.as_ptr().addr() - head.as_ptr().addr();
+                let value = copy.slice(start..start + value.len());
+                let value = HeaderValue::from_maybe_shared(value).map_err(|_| Fault::FIELD)?;
+                rest.append(name, value);
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::Bytes;
 use http::{HeaderMap, Method};
 use httparse::{Error, Header, Request, Status};
 use smallvec::SmallVec;
@@ -41,16 +40,15 @@ impl RequestHead {
     /// Reads a whole head: `bytes` end with its empty line.
     pub(super) fn parse(bytes: &[u8]) -> Result<RequestHead, Fault> {
         let mut lines = [const { MaybeUninit::<Header<'_>>::uninit() }; LINES_MAX];
-        let head = Bytes::copy_from_slice(bytes);
         let mut request = Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(&head, &mut lines);
+        let parsed = request.parse_with_uninit_headers(bytes, &mut lines);
         match parsed {
             Ok(Status::Complete(len)) if len == bytes.len() => {}
             Ok(_) => return Err(Fault::FIELD),
             Err(error) => return Err(fault_of(error)),
         }
         let (method, target, is_http_1_0) = line_of(&request)?;
-        let (fields, headers) = sort(request.headers, &head)?;
+        let (fields, headers) = sort(request.headers, bytes)?;
         check_host(&fields, is_http_1_0)?;
         let framing = Framing::of(&fields, is_http_1_0)?;
         let keeps_alive = !fields.closes && (fields.keeps_alive || !is_http_1_0);

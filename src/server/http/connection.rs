@@ -102,8 +102,10 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate) -> io::Result<End>
             let is_quiet = is_last && wire.unread().is_empty();
             return Ok(if is_quiet { End::Quiet } else { End::Linger });
         }
-        if let Remainder::Skip(len) = remainder {
-            skip(wire, len).await?;
+        if let Remainder::Skip(len) = remainder
+            && !skip(wire, len, gate).await?
+        {
+            return Ok(End::Linger);
         }
     }
 }
@@ -130,17 +132,17 @@ async fn next_head<S: Socket>(
     }
 }
 
-/// Reads and drops bytes of a body.
-async fn skip<S: Socket>(wire: &mut Wire<S>, mut len: u64) -> io::Result<()> {
+/// Reads and drops bytes of a body; false if they do not come before the end of the connection.
+async fn skip<S: Socket>(wire: &mut Wire<S>, mut len: u64, gate: &Gate) -> io::Result<bool> {
     loop {
         let skipped = wire.unread().len().min(usize::try_from(len).unwrap_or(usize::MAX));
         wire.consume(skipped);
         len -= skipped as u64;
         if len == 0 {
-            return Ok(());
+            return Ok(true);
         }
-        if wire.read().await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        if wire.read_unneeded(gate).await? == 0 {
+            return Ok(false);
         }
     }
 }

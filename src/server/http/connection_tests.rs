@@ -204,3 +204,11 @@ async fn a_large_body_is_read_in_few_pieces_and_a_quiet_connection_holds_no_buff
     assert!(waited.is_err());
     assert_eq!(wire.buffer_len(), 0);
 }
+
+#[tokio::test]
+async fn a_connection_is_small() {
+    let service = service().await;
+    let peer = Peer { says: VecDeque::new(), writes: Arc::default() };
+    let size = std::mem::size_of_val(&serve(peer, service, Arc::default()));
+    assert!(size <= 8 << 10, "{size} B");
+}

@@ -95,7 +95,7 @@ impl<S: Socket> Wire<S> {
                 is_last = true;
                 self.patience.shorten(LAST_WAIT);
             }
-            self.patience.poll_end(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            self.poll_timeout(limit, cx)
         })
         .await
     }
@@ -105,16 +105,34 @@ impl<S: Socket> Wire<S> {
         self.read_within(self.service.stall_timeout).await
     }
 
-    /// Reads more within `limit`; 0 at the end.
-    pub(super) async fn read_within(&mut self, limit: Duration) -> io::Result<usize> {
+    /// Reads more of what is not needed, as [`Wire::read`] does; 0 also when the gate is closed.
+    pub(super) async fn read_unneeded(&mut self, gate: &Gate) -> io::Result<usize> {
+        let limit = self.service.stall_timeout;
         self.patience.rest();
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.poll_read(cx) {
                 return Poll::Ready(read);
             }
-            self.patience.poll_end(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            if gate.poll_closed(cx).is_ready() {
+                return Poll::Ready(Ok(0));
+            }
+            self.poll_timeout(limit, cx)
         })
         .await
+    }
+
+    /// Reads more within `limit`; 0 at the end.
+    pub(super) async fn read_within(&mut self, limit: Duration) -> io::Result<usize> {
+        self.patience.rest();
+        poll_fn(|cx| match self.poll_read(cx) {
+            Poll::Pending => self.poll_timeout(limit, cx),
+            read => read,
+        })
+        .await
+    }
+
+    fn poll_timeout(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.patience.poll_end(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
