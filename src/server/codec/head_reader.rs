@@ -122,3 +122,7 @@ fn beginning(unread: &[u8]) -> &[u8] {
 fn too_long(unread: &[u8]) -> Fault {
     check_beginning(beginning(unread)).err().unwrap_or(Fault::TARGET_LEN)
 }
+
+#[cfg(test)]
+#[path = "head_reader_tests.rs"]
+mod tests;
