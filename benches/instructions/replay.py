@@ -8,8 +8,9 @@ and by itself, for the CPU time that the kernel takes for it (user and system, o
 microseconds). `serving` are the instructions of the thread that serves the connection, in the best of
 some batches: how often it parks, at 500 each, depends on when the client runs. `all` are those of all
 threads, with what the store does in the background meanwhile, which depends on how long a run takes. From
-the second binary on the ratio of `serving` to the first binary's is printed. One worker, one connection,
-memcached text; I/O by threads, since valgrind knows no io_uring. Needs valgrind and python3 only.
+the second binary on the ratio of `serving` to the first binary's is printed. One worker, one connection
+of memcached text and one of HTTP; I/O by threads, since valgrind knows no io_uring. Needs valgrind and
+python3 only.
 """
 
 import os
@@ -24,6 +25,7 @@ import time
 CONFIG = """
 [server]
 memcached = ["unix:{directory}/socket"]
+http = ["unix:{directory}/http"]
 admin = ""
 workers = 1
 socket_mode = "0600"
@@ -41,7 +43,7 @@ scrub_rate = "0"
 """
 
 # Entries that the RAM tier has room for, and entries that it has not.
-SMALL, LARGE, FEW, MANY = 100, 4000, 500, 8000
+SMALL, LARGE, FEW, MANY, PAGES = 100, 4000, 500, 8000, 100
 COUNTED, BATCHES, TIMED = 1000, 5, 20000
 
 
@@ -76,7 +78,37 @@ class Client:
         assert answer == expected, answer
 
 
-def operations(client):
+class HttpClient:
+    # What a proxy passes on of a browser's request.
+    HEADERS = (
+        b"Host: www.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0)\r\n"
+        b"Accept: text/html,application/xhtml+xml\r\nAccept-Language: en\r\nAccept-Encoding: gzip, br\r\n\r\n"
+    )
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rb", 1 << 16)
+
+    def ask(self, request, status):
+        self.socket.sendall(request)
+        answer = self.file.readline()
+        assert answer.split()[1] == status, answer
+        length = 0
+        while (line := self.file.readline()) != b"\r\n":
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        self.file.read(length)
+
+    def get(self, name, status=b"200", headers=HEADERS):
+        self.ask(b"GET /v1/objects/%s HTTP/1.1\r\n%s" % (name, headers), status)
+
+    def put(self, name, length):
+        head = b"PUT /v1/objects/%s HTTP/1.1\r\nContent-Length: %d\r\n%s" % (name, length, self.HEADERS)
+        self.ask(head + b"x" * length, b"201")
+
+
+def operations(client, http):
     """Names of operations, and what does the n-th of each."""
     order = random.Random(7)
     return {
@@ -89,6 +121,11 @@ def operations(client):
         "set, new, 4 KB": lambda n: client.set(key(b"large", n), LARGE),
         "delete, hit": lambda n: client.delete(key(b"new", n), b"DELETED\r\n"),
         "delete, miss": lambda n: client.delete(key(b"none", n), b"NOT_FOUND\r\n"),
+        "HTTP GET, hit in RAM, 100 B": lambda n: http.get(key(b"few", n % FEW)),
+        "HTTP GET, the same, few headers": lambda n: http.get(key(b"few", n % FEW), headers=b"Host: x\r\n\r\n"),
+        "HTTP GET, hit in RAM, 4 KB": lambda n: http.get(key(b"page", n % PAGES)),
+        "HTTP GET, miss": lambda n: http.get(key(b"none", n), b"404"),
+        "HTTP PUT, new, 4 KB": lambda n: http.put(key(b"put", n), LARGE),
     }
 
 
@@ -107,10 +144,10 @@ class Server:
             out = "--callgrind-out-file=" + os.path.join(directory, "counts")
             command = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes", out, *command]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        path = os.path.join(directory, "socket")
         for _ in range(600):
             try:
-                self.client = Client(path)
+                self.client = Client(os.path.join(directory, "socket"))
+                self.http = HttpClient(os.path.join(directory, "http"))
                 break
             except OSError:
                 assert self.process.poll() is None, "the server ended"
@@ -151,9 +188,11 @@ def replay(binary, counted):
             for kind, number, length in ((b"many", MANY, LARGE), (b"few", FEW, SMALL)):
                 for n in range(number):
                     server.client.set(key(kind, n), length)
+            for n in range(PAGES):
+                server.http.put(key(b"page", n), LARGE)
             time.sleep(2)
             found = {}
-            for name, operation in operations(server.client).items():
+            for name, operation in operations(server.client, server.http).items():
                 # So that what is needed once is there, and entries are in RAM.
                 if not name.startswith("delete"):
                     for n in range(FEW):
@@ -181,13 +220,13 @@ def main():
     if not binaries:
         sys.exit(__doc__)
     results = [(replay(binary, True), replay(binary, False)) for binary in binaries]
-    print(f"{'operation':32}" + "".join(f"{'serving':>10}{'ratio':>8}{'all':>9}{'CPU us':>8}" for _ in binaries))
+    print(f"{'operation':34}" + "".join(f"{'serving':>10}{'ratio':>8}{'all':>9}{'CPU us':>8}" for _ in binaries))
     for name, (first, _) in results[0][0].items():
         cells = []
         for counts, times in results:
             serving, all_threads = counts[name]
             cells.append(f"{serving:10.0f}{serving / first:8.3f}{all_threads:9.0f}{times[name]:8.1f}")
-        print(f"{name:32}" + "".join(cells))
+        print(f"{name:34}" + "".join(cells))
 
 
 main()

@@ -51,11 +51,13 @@ impl AnswerHead<'_> {
             output.extend_from_slice(value.as_bytes());
             output.extend_from_slice(b"\r\n");
         }
-        // Writing to memory does not fail.
         if !has_no_content(self.status) {
-            let _ = write!(output, "content-length: {}\r\n", self.len);
+            output.extend_from_slice(b"content-length: ");
+            output.extend_from_slice(itoa::Buffer::new().format(self.len).as_bytes());
+            output.extend_from_slice(b"\r\n");
         }
         if !self.headers.contains_key(DATE) {
+            // Writing to memory does not fail.
             let _ = write!(output, "date: {}\r\n", date(clock.wall()));
         }
         match (self.keeps_alive, self.is_http_1_0) {

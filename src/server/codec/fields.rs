@@ -45,7 +45,10 @@ pub(super) fn sort<'a>(
                 rest.append(name, HeaderValue::from_static(""));
             }
             name => {
-                let copy = copy.get_or_insert_with(|| Bytes::copy_from_slice(head));
+                let copy = copy.get_or_insert_with(|| {
+                    rest.reserve(lines.len());
+                    Bytes::copy_from_slice(head)
+                });
                 let start = value.as_ptr().addr() - head.as_ptr().addr();
                 let value = copy.slice(start..start + value.len());
                 let value = HeaderValue::from_maybe_shared(value).map_err(|_| Fault::FIELD)?;

@@ -27,14 +27,28 @@ fn is_port(text: &str) -> bool {
 
 fn is_registered_name(name: &[u8]) -> bool {
     let is_hex = |at: usize| name.get(at).is_some_and(u8::is_ascii_hexdigit);
-    let is_allowed = |(at, byte): (usize, &u8)| match byte {
-        b'%' => is_hex(at + 1) && is_hex(at + 2),
-        b'-' | b'.' | b'_' | b'~' => true,
-        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => true,
-        byte => byte.is_ascii_alphanumeric(),
+    let is_allowed = |(at, byte): (usize, &u8)| {
+        OF_NAMES[usize::from(*byte)] && (*byte != b'%' || (is_hex(at + 1) && is_hex(at + 2)))
     };
     !name.is_empty() && name.iter().enumerate().all(is_allowed)
 }
+
+/// Bytes that may stand in a name.
+const OF_NAMES: [bool; 256] = {
+    let marks = b"-._~!$&'()*+,;=%";
+    let mut of_names = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        of_names[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut mark = 0;
+    while mark < marks.len() {
+        of_names[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    of_names
+};
 
 #[cfg(test)]
 mod tests {

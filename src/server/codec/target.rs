@@ -1,5 +1,7 @@
 //! Targets of requests (RFC 9112, section 3.2), from the bytes as they came.
 
+use memchr::memchr;
+
 use super::fault::Fault;
 use super::host::is_host;
 
@@ -19,18 +21,15 @@ impl Target {
         if text.len() > TARGET_LEN_MAX {
             return Err(Fault::TARGET_LEN);
         }
-        if text.contains('#') {
-            return Err(Fault::FRAGMENT);
-        }
-        if !text.bytes().all(is_allowed) {
-            return Err(Fault::TARGET);
+        if !text.bytes().all(|byte| ALLOWED[usize::from(byte)]) {
+            return Err(if text.contains('#') { Fault::FRAGMENT } else { Fault::TARGET });
         }
         let text = match text.as_bytes().first() {
             Some(b'/') => text,
             _ if text == "*" => text,
             _ => behind_authority(text).ok_or(Fault::TARGET)?,
         };
-        let path_len = text.find('?').unwrap_or(text.len());
+        let path_len = memchr(b'?', text.as_bytes()).unwrap_or(text.len());
         // An absolute target without a path names the root.
         let (text, path_len) = match path_len {
             0 => (format!("/{text}").into_boxed_str(), 1),
@@ -54,9 +53,15 @@ impl Target {
 
 /// Bytes that may stand in a target. RFC 3986 has fewer; browsers and proxies send `|`, `{`, `"` and
 /// others as they are, and no reader takes them for anything else.
-fn is_allowed(byte: u8) -> bool {
-    matches!(byte, b'!'..=b'~') && !matches!(byte, b'#' | b'<' | b'>' | b'`')
-}
+const ALLOWED: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        allowed[byte as usize] = !matches!(byte, b'#' | b'<' | b'>' | b'`');
+        byte += 1;
+    }
+    allowed
+};
 
 /// What follows scheme and authority of a target in absolute form.
 fn behind_authority(text: &str) -> Option<&str> {
