@@ -308,6 +308,34 @@ fn a_drain_finishes_what_is_going_on_and_closes_the_rest() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_what_nobody_needs() {
+    let mut server =
+        HttpServer::with(Options { drain_timeout: Duration::from_secs(60), ..options() });
+    let begun = std::time::Instant::now();
+    // Answered; its body never comes.
+    let mut unneeded = server.open();
+    unneeded.send("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
+    unneeded.answer("GET").expect(404);
+    // The rest of its head never comes.
+    let mut late = server.open();
+    late.send("GET /v1/objects/k HT");
+    // The rest of its head comes.
+    let mut last = server.open();
+    last.send(&GET[..20]);
+    let sent = 67 + 3 + 20 + 20;
+    server.wait_until(|now| now.counts.bytes_read >= sent);
+    server.begin_shutdown();
+    last.send(&GET[20..]);
+    let answer = last.answer("GET").expect(404);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(unneeded.rest().is_empty() && last.rest().is_empty());
+    assert!(statuses(&late.rest()).is_empty());
+    drop((unneeded, last, late));
+    server.join();
+    assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
 fn too_many_connections_are_told_so() {
     let server = HttpServer::with(Options { connections_max: 1, ..options() });
     let mut first = server.open();
