@@ -37,9 +37,9 @@ fn is_registered_name(name: &[u8]) -> bool {
 const OF_NAMES: [bool; 256] = {
     let marks = b"-._~!$&'()*+,;=%";
     let mut of_names = [false; 256];
-    let mut byte = 0;
+    let mut byte = 0u8;
     while byte < 128 {
-        of_names[byte] = (byte as u8).is_ascii_alphanumeric();
+        of_names[byte as usize] = byte.is_ascii_alphanumeric();
         byte += 1;
     }
     let mut mark = 0;

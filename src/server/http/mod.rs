@@ -3,6 +3,7 @@
 //! server sockets and threads. `docs/http.md` says what clients can rely on.
 
 mod body;
+mod body_error;
 mod cache_control;
 mod conditional;
 mod connection;

@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 
+use super::body_error::BodyError;
 use super::key::NoKey;
-use super::request_body::BodyError;
 use crate::cache::StoreError;
 use crate::server::codec::fault::Fault;
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::body_error::BodyError;
 use super::wire::{Socket, Wire};
 use crate::server::codec::chunks::{Chunks, Next};
 use crate::server::codec::fault::Fault;
@@ -31,17 +32,6 @@ enum Rest {
     Broken,
     /// The connection failed.
     Lost(io::Error),
-}
-
-/// Why a body ends early.
-#[derive(Debug)]
-pub(super) enum BodyError {
-    /// The client has sent all that it will.
-    Cut,
-    /// These are no chunks.
-    Malformed(Fault),
-    /// The connection failed, or stood still for too long.
-    Lost,
 }
 
 /// What becomes of the connection after the answer, as far as the body is concerned.
