@@ -8,9 +8,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// Longest path of a Unix socket in bytes: `sun_path` has 108, the last is NUL (unix(7)), and the
-/// socket is made under a name with `.new` at its end.
-pub const UNIX_PATH_LEN_MAX: usize = 103;
+/// Longest path of a Unix socket in bytes: `sun_path` has 108, the last is NUL (unix(7)).
+pub const UNIX_PATH_LEN_MAX: usize = 107;
 
 /// The address of a data listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]

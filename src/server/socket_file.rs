@@ -1,20 +1,27 @@
 //! The file of a Unix socket: made with its permissions before anyone can connect, replaced only if
 //! no server answers on it, removed at the end unless another process has replaced it.
+//!
+//! Others may be able to write to its directory. So the file gets its permissions in a directory where
+//! nobody else can put another file in its place, and directories are held open: no name is followed
+//! that somebody could have swapped meanwhile.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
-use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Gid, Group, chown};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, mkdirat};
+use nix::unistd::{Gid, Group, UnlinkatFlags, fchownat, geteuid, unlinkat};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
+
+/// Longest name that fits into a socket address behind `/proc/self/fd/` and a number.
+const BOUND_NAME_LEN_MAX: usize = 80;
 
 /// Who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,100 +63,185 @@ pub enum SocketFileError {
     },
 }
 
+/// A name in a directory that is held open: the directory's own path may lead elsewhere by now.
+#[derive(Debug)]
+struct Name {
+    directory: OwnedFd,
+    name: OsString,
+}
+
 /// Removes the file when dropped, if it is still the same file.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    at: Name,
+    identity: (u64, u64),
 }
 
 impl SocketFile {
-    /// Makes a listening socket at `path`. The file appears there complete: it is made under
-    /// another name, given its permissions, and renamed.
+    /// Makes a listening socket at `path`. The file appears there complete: it is made in a directory
+    /// of its own, given its permissions, and renamed. Never waits for another process.
     pub(super) fn bind(
         path: &Path,
         permissions: &Permissions,
     ) -> Result<(UnixListener, SocketFile), SocketFileError> {
         let group = permissions.group.as_deref().map(find_group).transpose()?;
-        refuse_live(path)?;
-        let mut hidden = OsString::from(path);
-        hidden.push(".new");
-        let hidden = PathBuf::from(hidden);
         let failed = |operation| {
-            move |source| SocketFileError::System { operation, path: path.to_owned(), source }
-        };
-        if let Err(error) = fs::remove_file(&hidden)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(failed("remove a left-over file")(error));
-        }
-        let listener = listen(&hidden, permissions.mode).map_err(failed("listen"))?;
-        let settle = || {
-            chown(&hidden, None, group)?;
-            // Again: the process's umask may have cleared bits.
-            fs::set_permissions(&hidden, fs::Permissions::from_mode(permissions.mode))?;
-            let made = fs::symlink_metadata(&hidden)?;
-            fs::rename(&hidden, path)?;
-            Ok(SocketFile { path: path.to_owned(), device: made.dev(), inode: made.ino() })
-        };
-        match settle() {
-            Ok(file) => Ok((listener, file)),
-            Err(error) => {
-                // The first error is the one to report.
-                let _ = fs::remove_file(&hidden);
-                Err(failed("set the permissions")(error))
+            move |source: io::Error| {
+                let path = path.to_owned();
+                SocketFileError::System { operation, path, source }
             }
-        }
+        };
+        let at = Name::of(path).map_err(failed("open the directory"))?;
+        refuse_live(path, &at)?;
+        let private = Private::make(&at).map_err(failed("make a private directory"))?;
+        let mode = Mode::from_bits_truncate(permissions.mode);
+        let listener = private.listen().map_err(failed("listen"))?;
+        let identity = private.settle(mode, group).map_err(failed("set the permissions"))?;
+        private.give_to(&at).map_err(failed("rename"))?;
+        drop(private);
+        Ok((listener, SocketFile { path: path.to_owned(), at, identity }))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        let ours = self.at.stat().is_ok_and(|found| identity(&found) == self.identity);
+        if ours && let Err(error) = self.at.unlink() {
             tracing::warn!(%error, path = %self.path.display(), "cannot remove the socket file");
         }
     }
 }
 
-/// An error if something at `path` must not be replaced.
-fn refuse_live(path: &Path) -> Result<(), SocketFileError> {
-    let found = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => {
-            let path = path.to_owned();
-            return Err(SocketFileError::System { operation: "look", path, source });
-        }
-        Ok(found) => found,
-    };
-    if !found.file_type().is_socket() {
-        return Err(SocketFileError::NotASocket(path.to_owned()));
+impl Name {
+    fn of(path: &Path) -> io::Result<Name> {
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
+        let directory = path.parent().filter(|directory| *directory != Path::new(""));
+        let directory = open_directory(directory.unwrap_or(Path::new(".")))?;
+        Ok(Name { directory, name })
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Ok(_) => Err(SocketFileError::InUse(path.to_owned())),
-        Err(source) => {
-            let path = path.to_owned();
-            Err(SocketFileError::System { operation: "see whether anyone answers", path, source })
+
+    fn stat(&self) -> nix::Result<FileStat> {
+        fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
+    fn unlink(&self) -> nix::Result<()> {
+        unlinkat(&self.directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+    }
+
+    /// The address of a socket of this name, in this very directory: binding takes a path only.
+    fn address(&self) -> nix::Result<UnixAddr> {
+        let directory = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        UnixAddr::new(&Path::new(&directory).join(&self.name))
+    }
+}
+
+/// A directory that only this user can write to, in the directory where the socket is to be. Dropping
+/// it removes it, with what is left in it.
+struct Private<'a> {
+    /// Where it is, and its name there.
+    outside: &'a OwnedFd,
+    own_name: OsString,
+    /// The socket in it.
+    socket: Name,
+}
+
+impl<'a> Private<'a> {
+    fn make(at: &'a Name) -> io::Result<Private<'a>> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let own_name = OsString::from(format!(".rawcached-{:016x}", u64::from_ne_bytes(random)));
+        mkdirat(&at.directory, own_name.as_os_str(), Mode::S_IRWXU)?;
+        let flags = directory_flags() | OFlag::O_NOFOLLOW;
+        let directory = openat(&at.directory, own_name.as_os_str(), flags, Mode::empty())?;
+        let found = fstat(&directory)?;
+        let others = Mode::S_IRWXG | Mode::S_IRWXO;
+        // Somebody may have put another one there.
+        if found.st_uid != geteuid().as_raw() || found.st_mode & others.bits() != 0 {
+            return Err(io::Error::other("another process has replaced it"));
+        }
+        // The name that it is bound to is what `ss` shows for ever.
+        let fits = at.name.len() <= BOUND_NAME_LEN_MAX;
+        let name = if fits { at.name.clone() } else { OsString::from("socket") };
+        let socket = Name { directory, name };
+        Ok(Private { outside: &at.directory, own_name, socket })
+    }
+
+    fn listen(&self) -> io::Result<UnixListener> {
+        let socket = stream_socket()?;
+        socket::bind(socket.as_raw_fd(), &self.socket.address()?)?;
+        socket::listen(&socket, Backlog::new(BACKLOG)?)?;
+        Ok(UnixListener::from(socket))
+    }
+
+    /// Sets the permissions of the socket; gives its identity.
+    fn settle(&self, mode: Mode, group: Option<Gid>) -> io::Result<(u64, u64)> {
+        let Name { directory, name } = &self.socket;
+        let name = name.as_os_str();
+        fchownat(directory, name, None, group, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        // Nobody else can have made it a link.
+        fchmodat(directory, name, mode, FchmodatFlags::FollowSymlink)?;
+        Ok(identity(&self.socket.stat()?))
+    }
+
+    /// Moves the socket to where clients look for it, in place of a stale one.
+    fn give_to(&self, at: &Name) -> io::Result<()> {
+        let (from, to) = (self.socket.name.as_os_str(), at.name.as_os_str());
+        Ok(renameat(&self.socket.directory, from, &at.directory, to)?)
+    }
+}
+
+impl Drop for Private<'_> {
+    fn drop(&mut self) {
+        // There is no socket in it any more, unless something failed.
+        let _ = self.socket.unlink();
+        let own_name = self.own_name.as_os_str();
+        if let Err(error) = unlinkat(self.outside, own_name, UnlinkatFlags::RemoveDir) {
+            tracing::warn!(%error, directory = ?own_name, "cannot remove a directory");
         }
     }
 }
 
-/// Listens at `path` with at most `mode` from the first moment on.
-fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let socket = socket::socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )?;
-    // Linux gives the file of a socket the mode of the socket, less the umask.
-    fchmod(&socket, Mode::from_bits_truncate(mode))?;
-    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    socket::listen(&socket, Backlog::new(BACKLOG)?)?;
-    Ok(UnixListener::from(socket))
+/// An error if something at `path` must not be replaced.
+fn refuse_live(path: &Path, at: &Name) -> Result<(), SocketFileError> {
+    let failed = |operation, error: Errno| {
+        let path = path.to_owned();
+        SocketFileError::System { operation, path, source: error.into() }
+    };
+    let found = match at.stat() {
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(error) => return Err(failed("look", error)),
+        Ok(found) => found,
+    };
+    if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFSOCK {
+        return Err(SocketFileError::NotASocket(path.to_owned()));
+    }
+    // Does not block: a server that has stopped accepting must not hold up this one.
+    let connected = stream_socket()
+        .and_then(|socket| socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?));
+    match connected {
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(()),
+        // Its backlog is full: somebody listens.
+        Ok(()) | Err(Errno::EAGAIN) => Err(SocketFileError::InUse(path.to_owned())),
+        Err(error) => Err(failed("see whether anyone answers", error)),
+    }
+}
+
+fn stream_socket() -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)
+}
+
+fn directory_flags() -> OFlag {
+    OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC
+}
+
+fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    open(path, directory_flags(), Mode::empty())
+}
+
+fn identity(found: &FileStat) -> (u64, u64) {
+    (found.st_dev, found.st_ino)
 }
 
 fn find_group(name: &str) -> Result<Gid, SocketFileError> {
@@ -162,6 +254,11 @@ fn find_group(name: &str) -> Result<Gid, SocketFileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::config::UNIX_PATH_LEN_MAX;
 
@@ -198,6 +295,77 @@ mod tests {
         assert!(matches!(bind(&path), Err(SocketFileError::InUse(_))));
         UnixStream::connect(&path).unwrap();
         drop(live);
+    }
+
+    #[test]
+    fn a_live_server_whose_backlog_is_full_is_neither_waited_for_nor_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let server = stream_socket().unwrap();
+        socket::bind(server.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        socket::listen(&server, Backlog::new(0).unwrap()).unwrap();
+        let connect = || {
+            let client = stream_socket().unwrap();
+            let connected = socket::connect(client.as_raw_fd(), &UnixAddr::new(&path).unwrap());
+            connected.map(|()| client)
+        };
+        let clients: Vec<OwnedFd> = std::iter::from_fn(|| connect().ok()).collect();
+        assert_eq!(connect().unwrap_err(), Errno::EAGAIN, "{} clients", clients.len());
+        assert!(matches!(bind(&path), Err(SocketFileError::InUse(_))));
+    }
+
+    /// Somebody who can write to the directory puts links in the place of what appears there.
+    #[test]
+    fn links_that_others_make_in_the_directory_lead_nowhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, victim) = (directory.path().join("s"), directory.path().join("victim"));
+        fs::write(&victim, "").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).unwrap();
+        let moved = directory.path().join("moved");
+        let swap = |found: &Path| {
+            if fs::rename(found, &moved).is_ok() {
+                let _ = symlink(&victim, found);
+                std::thread::yield_now();
+                let _ = fs::remove_file(found);
+                let _ = fs::rename(&moved, found);
+            }
+        };
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    // A name that can be guessed is swapped sooner than one that has to be seen.
+                    (0..100).for_each(|_| swap(&directory.path().join("s.new")));
+                    let found = fs::read_dir(directory.path()).unwrap().flatten();
+                    let found = found.map(|found| found.path());
+                    found.filter(|at| ![&victim, &path].contains(&at)).for_each(|at| swap(&at));
+                }
+            });
+            for _ in 0..3000 {
+                // It may fail, since what it makes comes and goes.
+                drop(SocketFile::bind(&path, &Permissions { mode: 0o666, group: None }));
+                let mode = fs::metadata(&victim).unwrap().permissions().mode() & 0o777;
+                if mode != 0o600 {
+                    stop.store(true, Ordering::Relaxed);
+                    panic!("another file has mode {mode:o}");
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn a_directory_that_was_swapped_is_left_alone_at_the_end() {
+        let outer = tempfile::tempdir().unwrap();
+        let (one, two) = (outer.path().join("one"), outer.path().join("two"));
+        fs::create_dir(&one).unwrap();
+        let bound = bind(&one.join("s")).unwrap();
+        fs::rename(&one, &two).unwrap();
+        fs::create_dir(&one).unwrap();
+        fs::hard_link(two.join("s"), one.join("s")).unwrap();
+        drop(bound);
+        assert!(one.join("s").symlink_metadata().is_ok(), "another directory's");
+        assert!(two.join("s").symlink_metadata().is_err(), "its own");
     }
 
     #[test]
