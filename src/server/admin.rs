@@ -16,14 +16,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
+use super::accept_errors::AcceptErrors;
+use super::admin_peer::{AdminSocket, LastMoved, is_for_this_host};
 use crate::metrics::{self, Metrics};
 
-/// Connections served at one time; further ones wait in the backlog.
-const CONNECTIONS_MAX: usize = 32;
+/// Connections open at one time. For a further one the one is cut on which nothing has moved for
+/// longest, so that nobody keeps others from looking.
+pub const CONNECTIONS_MAX: usize = 32;
 /// Longest wait for a request's head; also how long a connection may be idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest life of a connection: ends readers that take nothing.
@@ -85,9 +89,10 @@ impl Admin {
         }
         let admin = Arc::new(self);
         let (stop, stopped) = watch::channel(());
+        let port = address.port();
         let mut connections = JoinSet::new();
         tokio::select! {
-            () = admin.accept(&listener, &mut connections, &stopped) => {}
+            () = admin.accept((&listener, port), &mut connections, &stopped) => {}
             () = shutdown => {}
         }
         drop(listener);
@@ -100,28 +105,34 @@ impl Admin {
 
     async fn accept(
         self: &Arc<Self>,
-        listener: &TcpListener,
+        (listener, port): (&TcpListener, u16),
         connections: &mut JoinSet<()>,
         stopped: &watch::Receiver<()>,
     ) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut errors = AcceptErrors::default();
+        let mut open: Vec<Open> = Vec::new();
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let accepted = listener.accept().await;
             while let Some(ended) = connections.try_join_next() {
-                if let Err(error) = ended {
+                if let Err(error) = ended
+                    && error.is_panic()
+                {
                     tracing::error!(%error, "an admin connection failed");
                 }
             }
-            match listener.accept().await {
+            match accepted {
                 Ok((stream, _)) => {
+                    make_room(&mut open);
                     let (admin, stopped) = (Arc::clone(self), stopped.clone());
-                    connections.spawn(async move {
-                        admin.serve_connection(stream, stopped).await;
-                        drop(slot);
-                    });
+                    let last_moved = Arc::new(LastMoved::now());
+                    let socket = AdminSocket { stream, last_moved: Arc::clone(&last_moved) };
+                    let serves = admin.serve_connection(socket, port, stopped);
+                    open.push(Open { task: connections.spawn(serves), last_moved });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "an admin connection could not be accepted");
+                    if let Some(count) = errors.count(Instant::now()) {
+                        tracing::warn!(%error, count, "cannot accept an admin connection");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -130,11 +141,15 @@ impl Admin {
 
     async fn serve_connection(
         self: Arc<Self>,
-        stream: TcpStream,
+        stream: AdminSocket,
+        port: u16,
         mut stopped: watch::Receiver<()>,
     ) {
         let service = service_fn(move |request: Request<Incoming>| {
-            let response = self.answer(request.method(), request.uri().path());
+            let response = match is_for_this_host(&request, port) {
+                true => self.answer(request.method(), request.uri().path()),
+                false => respond(StatusCode::MISDIRECTED_REQUEST, TEXT, ANOTHER_HOST),
+            };
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
@@ -158,7 +173,6 @@ impl Admin {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        const TEXT: &str = "text/plain; charset=utf-8";
         const HTML: &str = "text/html; charset=utf-8";
         if !matches!(*method, Method::GET | Method::HEAD) {
             let text = "this listener is read-only: use GET or HEAD\n";
@@ -183,6 +197,31 @@ impl Admin {
             "/" => respond(StatusCode::OK, HTML, INDEX),
             _ => respond(StatusCode::NOT_FOUND, TEXT, "not found: try /\n"),
         }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The answer to a request whose `Host` is not this one.
+const ANOTHER_HOST: &str = "this listener is for this host: name localhost, 127.0.0.1 or [::1] and \
+    the port\n";
+
+/// An open connection.
+struct Open {
+    task: AbortHandle,
+    last_moved: Arc<LastMoved>,
+}
+
+/// Cuts the connection that has stood still for longest, if there are too many.
+fn make_room(open: &mut Vec<Open>) {
+    open.retain(|connection| !connection.task.is_finished());
+    if open.len() < CONNECTIONS_MAX {
+        return;
+    }
+    let idlest = (0..open.len()).min_by_key(|&index| open[index].last_moved.get());
+    if let Some(index) = idlest {
+        open.swap_remove(index).task.abort();
+        tracing::debug!("an admin connection is cut to make room for another");
     }
 }
 

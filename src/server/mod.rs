@@ -10,6 +10,7 @@ pub mod memcached;
 
 mod accept_errors;
 mod acceptor;
+mod admin_peer;
 mod buffers;
 mod count;
 mod exposition;

@@ -241,9 +241,11 @@ impl Machine {
 
     fn is_ready(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(&self.admin) else { return false };
-        let request = b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let host = format!("Host: {}\r\nConnection: close\r\n", self.admin);
+        let request = format!("GET /readyz HTTP/1.1\r\n{host}\r\n");
         let mut answer = String::new();
-        let asked = stream.write_all(request).and_then(|()| stream.read_to_string(&mut answer));
+        let asked =
+            stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
         asked.is_ok() && answer.starts_with("HTTP/1.1 200 ")
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rawcached::metrics::Metrics;
-use rawcached::server::admin::{Admin, Readiness};
+use rawcached::server::admin::{Admin, CONNECTIONS_MAX, Readiness};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -53,7 +53,9 @@ async fn exchange(running: &Running, request: &str) -> String {
 }
 
 async fn get(running: &Running, path: &str) -> String {
-    exchange(running, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await
+    let host = running.address;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    exchange(running, &head).await
 }
 
 #[tokio::test]
@@ -79,8 +81,9 @@ async fn alive_and_ready_are_told_apart() {
 #[tokio::test]
 async fn head_has_the_length_but_no_body() {
     let running = start().await;
-    let request = "HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let response = exchange(&running, request).await;
+    let host = running.address;
+    let request = format!("HEAD /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let response = exchange(&running, &request).await;
     assert!(response.contains("content-length: 6\r\n"), "{response}");
     assert!(response.ends_with("\r\n\r\n"), "{response}");
 }
@@ -91,7 +94,8 @@ async fn anything_else_is_refused() {
     assert!(get(&running, "/").await.contains("<a href=\"/metrics\">"));
     assert!(get(&running, "/nothing").await.starts_with("HTTP/1.1 404 "));
     for method in ["POST", "PUT", "DELETE", "PURGE"] {
-        let request = format!("{method} /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let host = format!("Host: {}\r\nConnection: close\r\n", running.address);
+        let request = format!("{method} /metrics HTTP/1.1\r\n{host}\r\n");
         let response = exchange(&running, &request).await;
         assert!(response.starts_with("HTTP/1.1 405 "), "{response}");
         assert!(response.contains("allow: GET, HEAD\r\n"), "{response}");
@@ -109,29 +113,64 @@ async fn garbage_and_oversized_heads_are_answered_and_closed() {
     assert!(get(&running, "/healthz").await.starts_with("HTTP/1.1 200 "));
 }
 
-#[tokio::test(start_paused = true)]
-async fn silent_connections_are_closed_and_make_room() {
+/// More clients than there is room for, which send nothing, send half a request, or never read.
+#[tokio::test]
+async fn clients_that_stand_still_make_room_for_others() {
     let running = start().await;
-    let mut silent = Vec::new();
-    for _ in 0..40 {
-        silent.push(TcpStream::connect(running.address).await.unwrap());
+    let metrics = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", running.address);
+    let requests = metrics.repeat(2000);
+    for opening in ["", "GET /met", &requests] {
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            // It takes no more once it waits for its answers to be read.
+            let write = stream.write_all(opening.as_bytes());
+            let _ = tokio::time::timeout(Duration::from_millis(20), write).await;
+            silent.push(stream);
+        }
+        let asked = tokio::time::Instant::now();
+        assert!(get(&running, "/healthz").await.starts_with("HTTP/1.1 200 "));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     }
-    // More connections than slots: the answer comes once silent ones have timed out.
-    let mut stream = TcpStream::connect(running.address).await.unwrap();
-    stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await.unwrap();
-    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+}
+
+/// A page of another site, whose name resolves to 127.0.0.1 by now, sends its own name.
+#[tokio::test]
+async fn requests_that_name_another_host_are_refused() {
+    let running = start().await;
+    let port = running.address.port();
+    let last = "Connection: close\r\n\r\n";
+    let ask = |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\n{host}{last}");
+    for host in [
+        format!("Host: attacker.example:{port}\r\n"),
+        "Host: 127.0.0.1:1\r\n".to_owned(),
+        "Host: \r\n".to_owned(),
+        String::new(),
+        format!("Host: 127.0.0.1:{port}\r\nHost: 127.0.0.1:{port}\r\n"),
+    ] {
+        for path in ["/metrics", "/healthz", "/"] {
+            let response = exchange(&running, &ask(path, &host)).await;
+            assert!(response.starts_with("HTTP/1.1 421 "), "{host}{response}");
+        }
+    }
+    let absolute = format!("http://attacker.example:{port}/metrics");
+    let host = format!("Host: 127.0.0.1:{port}\r\n");
+    let response = exchange(&running, &ask(&absolute, &host)).await;
+    assert!(response.starts_with("HTTP/1.1 421 "), "{response}");
+    for host in [format!("Host: LOCALHOST:{port}\r\n"), format!("Host: [::1]:{port}\r\n")] {
+        let response = exchange(&running, &ask("/metrics", &host)).await;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{host}{response}");
+    }
+    let response = exchange(&running, "GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.0 200 "), "{response}");
 }
 
 #[tokio::test]
 async fn shutdown_ends_idle_connections() {
     let running = start().await;
     let mut idle = TcpStream::connect(running.address).await.unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {}\r\n\r\n", running.address);
+    idle.write_all(request.as_bytes()).await.unwrap();
     let mut start_of_answer = [0; 12];
     idle.read_exact(&mut start_of_answer).await.unwrap();
     running.stop.send(()).unwrap();

@@ -54,7 +54,8 @@ impl Answer {
 /// The whole answer to a GET as it came, `None` if nobody answers.
 pub fn get(address: &str, path: &str) -> Option<String> {
     let mut connection = Connection::open_tcp(address).ok()?;
-    write!(connection.0, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let host = format!("Host: {address}\r\nConnection: close\r\n");
+    write!(connection.0, "GET {path} HTTP/1.1\r\n{host}\r\n").ok()?;
     let mut answer = String::new();
     connection.0.read_to_string(&mut answer).ok()?;
     Some(answer)

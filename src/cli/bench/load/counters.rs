@@ -74,14 +74,21 @@ fn settle(metrics: &Address) -> anyhow::Result<()> {
 /// # Errors
 /// Nobody answers, or there is no such metric.
 pub fn metric(address: &Address, name: &str) -> anyhow::Result<u64> {
-    let page = page(address.connect()?).with_context(|| format!("the metrics at {address}"))?;
+    // An admin listener answers only those who name it.
+    let host = match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(_) => "localhost".to_owned(),
+    };
+    let page =
+        page(address.connect()?, &host).with_context(|| format!("the metrics at {address}"))?;
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let value = value.with_context(|| format!("{address} has no metric {name}"))?;
     value.trim().parse().with_context(|| format!("{name} is {value}"))
 }
 
-fn page(mut stream: Stream) -> anyhow::Result<String> {
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+fn page(mut stream: Stream, host: &str) -> anyhow::Result<String> {
+    let head = format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
     let mut page = String::new();
     stream.take(PAGE_LEN_MAX).read_to_string(&mut page)?;
     let head = page.lines().next().unwrap_or_default();
