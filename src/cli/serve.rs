@@ -1,6 +1,7 @@
 //! `rawcached serve`: from flags to a configuration, and from there to the daemon.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::arguments::ServeArgs;
 use super::exit::{EXIT_NEGATIVE, EXIT_UNUSABLE, fail};
@@ -28,7 +29,7 @@ pub fn run(arguments: ServeArgs) -> ExitCode {
             Err(_) => ExitCode::from(EXIT_UNUSABLE),
         };
     }
-    match daemon::run(config, memory, &|| sources.load()) {
+    match daemon::run(config, memory, Arc::new(move || sources.load())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, EXIT_NEGATIVE),
     }

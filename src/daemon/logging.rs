@@ -1,27 +1,37 @@
-//! Log output. Owns the subscriber and the one setting that changes while the daemon runs.
+//! Log output. Owns the subscriber and the one setting that changes while the daemon runs. Nobody who
+//! logs, or panics, waits for whoever reads standard error.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
+use super::log_queue::LogQueue;
 use crate::config::{LogConfig, LogFormat, LogLevel};
+use crate::metrics::{AddError, Metrics};
 
 /// The environment variable with filter directives that outranks the configured level.
 const DIRECTIVES_VARIABLE: &str = "RUST_LOG";
 /// Set by systemd where standard error goes to the journal, which has its own timestamps.
 const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
-/// The running log.
+/// How long the end of the daemon waits for its last lines to be written.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// The running log. Dropping it writes out what waits, within [`FLUSH_LIMIT`].
 pub struct Logging {
+    queue: LogQueue,
     filter: reload::Handle<EnvFilter, Registry>,
     directives: Option<String>,
 }
 
 impl Logging {
-    /// Sends messages of `config.level` and above to standard error.
+    /// Sends messages of `config.level` and above to standard error, panics among them.
     pub fn start(config: &LogConfig) -> anyhow::Result<Logging> {
         let directives = std::env::var(DIRECTIVES_VARIABLE).ok().filter(|text| !text.is_empty());
         let filter = match &directives {
@@ -30,7 +40,12 @@ impl Logging {
             None => filter_of(config.level),
         };
         let (filter, handle) = reload::Layer::new(filter);
-        let layer = fmt::layer().with_writer(std::io::stderr);
+        let queue = LogQueue::start(std::io::stderr(), |lost| {
+            tracing::error!(lost, "log lines were lost: standard error was not read");
+        })
+        .context("cannot start the thread that writes the log")?;
+        let writer = queue.clone();
+        let layer = fmt::layer().with_writer(move || writer.clone());
         let layer = match config.format {
             LogFormat::Json => layer.json().flatten_event(true).boxed(),
             LogFormat::Text => {
@@ -43,7 +58,26 @@ impl Logging {
             }
         };
         tracing_subscriber::registry().with(filter).with(layer).try_init()?;
-        Ok(Logging { filter: handle, directives })
+        std::panic::set_hook(Box::new(log_panic));
+        Ok(Logging { queue, filter: handle, directives })
+    }
+
+    /// What else goes to standard error goes here.
+    pub fn queue(&self) -> &LogQueue {
+        &self.queue
+    }
+
+    /// Adds the count of lost lines.
+    pub fn add_to(&self, metrics: &Metrics) -> Result<(), AddError> {
+        let queue = self.queue.clone();
+        metrics.add(move |page| {
+            page.counter(
+                "rawcached_log_lost_lines_total",
+                "Log lines that were lost because standard error was not read.",
+                &[],
+                queue.lost(),
+            );
+        })
     }
 
     /// Changes the level, unless `RUST_LOG` rules; tells whether it did.
@@ -60,6 +94,24 @@ impl Logging {
             }
         }
     }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.queue.flush(FLUSH_LIMIT);
+    }
+}
+
+/// The default hook writes to standard error itself, and would stop a worker where nobody reads it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let (thread, reason) = (thread.name().unwrap_or("?"), panic.payload_as_str().unwrap_or("?"));
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    // Of RUST_BACKTRACE in the environment.
+    let backtrace = Backtrace::capture();
+    let shown = backtrace.status() == BacktraceStatus::Captured;
+    let backtrace = shown.then(|| backtrace.to_string());
+    tracing::error!(thread, at, backtrace, "panicked: {reason}");
 }
 
 /// Libraries log at `info` at most: more would drown the messages of this program.

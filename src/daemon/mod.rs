@@ -3,7 +3,9 @@
 
 mod available_memory;
 mod image;
+mod log_queue;
 mod logging;
+mod notifier;
 mod progress;
 mod reload;
 mod signals;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval, timeout};
 
 pub use available_memory::available;
@@ -29,9 +31,11 @@ use crate::clock::Clock;
 use crate::config::{Config, MemoryPlan};
 use crate::metrics::{Metrics, ProcessStart};
 use crate::server::admin::{Admin, Readiness};
-use crate::server::listener::Protocol;
+use crate::server::listener::{Listener, Protocol};
 use logging::Logging;
+use notifier::Notifier;
 use progress::RecoveryProgress;
+use reload::Reading;
 use signals::{Signal, Signals};
 use sockets::Inherited;
 use wiring::Serving;
@@ -49,25 +53,40 @@ pub use reload::Reload;
 ///
 /// # Errors
 /// The daemon cannot start, a part of it failed while it ran, or it could not drain cleanly.
-pub fn run(config: Config, memory: MemoryPlan, reload: Reload<'_>) -> anyhow::Result<()> {
+pub fn run(config: Config, memory: MemoryPlan, reload: Reload) -> anyhow::Result<()> {
     let start = ProcessStart::now();
     // Image files, directories and sockets are private until their mode is set.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let logging = Logging::start(&config.log)?;
+    let notifier = Notifier::start().context("cannot start the thread of notifications")?;
     let inherited = Inherited::take().context("sockets from the service manager")?;
     sockets::raise_open_files_limit(config.server.max_connections)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    let outside = Outside { notifier, logging, reload };
     let ended = runtime.block_on(async {
-        let Some(daemon) = Daemon::start((config, memory), inherited, start).await? else {
-            return Ok(());
-        };
-        daemon.run(reload, &logging).await
+        let started = Daemon::start((config, memory), inherited, start, &outside).await?;
+        let Some(daemon) = started else { return Ok(()) };
+        daemon.run(&outside).await
     });
     runtime.shutdown_background();
     ended
+}
+
+/// What the daemon tells, and is told by. None of it makes the main thread wait.
+struct Outside {
+    notifier: Notifier,
+    /// Dropped after the notifier, which may have something to say.
+    logging: Logging,
+    reload: Reload,
+}
+
+/// What the daemon listens on.
+struct Sockets {
+    data: Vec<Listener>,
+    admin: Option<std::net::TcpListener>,
 }
 
 /// A daemon that serves.
@@ -86,10 +105,11 @@ impl Daemon {
         (config, memory): (Config, MemoryPlan),
         inherited: Inherited,
         start: ProcessStart,
+        outside: &Outside,
     ) -> anyhow::Result<Option<Daemon>> {
         let mut signals = Signals::install().context("cannot install signal handlers")?;
         tracing::info!("memory: {memory}");
-        notify(&[NotifyState::Status("opening the device")]);
+        outside.notifier.send(&[NotifyState::Status("opening the device")]);
         let opened = tokio::select! {
             opened = wiring::open_cache(&config, &memory, Clock::system()) => opened,
             signal = signals.stop() => {
@@ -100,33 +120,50 @@ impl Daemon {
         // We hold the device from here on. A second daemon has failed already, before it could
         // take over our sockets.
         let cache = opened?;
-        let started = Daemon::listen((config, memory), cache.clone(), signals, inherited, start);
-        if started.is_err()
-            && let Err(error) = cache.shutdown().await
-        {
-            tracing::error!(error = &error as &dyn std::error::Error, "the cache did not close");
+        let opened = tokio::select! {
+            opened = Sockets::open(&config, inherited) => opened.map(Some),
+            signal = signals.stop() => {
+                tracing::info!(%signal, "stopped before the listeners were open");
+                Ok(None)
+            }
+        };
+        let started = match opened {
+            Ok(Some(sockets)) => {
+                let config = (&config, memory);
+                Daemon::serve_on(sockets, config, cache.clone(), (start, outside)).map(Some)
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        if let Ok(Some((serving, admin, stopping))) = started {
+            return Ok(Some(Daemon { config, cache, signals, serving, admin, stopping }));
         }
-        started.map(Some)
+        tokio::select! {
+            closed = cache.shutdown() => if let Err(error) = closed {
+                tracing::error!(error = &error as &dyn std::error::Error, "the cache did not close");
+            },
+            signal = signals.stop() => tracing::error!(%signal, "stopped at once"),
+        }
+        started.map(|_| None)
     }
 
-    /// Opens the listeners of an open cache and starts what serves them.
-    fn listen(
-        (config, memory): (Config, MemoryPlan),
+    /// Starts what serves the listeners of an open cache.
+    fn serve_on(
+        sockets: Sockets,
+        (config, memory): (&Config, MemoryPlan),
         cache: Cache,
-        signals: Signals,
-        inherited: Inherited,
-        start: ProcessStart,
-    ) -> anyhow::Result<Daemon> {
+        (start, outside): (ProcessStart, &Outside),
+    ) -> anyhow::Result<(Serving, AdminTask, Arc<AtomicBool>)> {
         let stopping = Arc::new(AtomicBool::new(false));
         let metrics = Metrics::new();
         start.add_to(&metrics)?;
+        outside.logging.add_to(&metrics)?;
         wiring::add_metrics(&metrics, &cache)?;
         wiring::add_memory(&metrics, memory)?;
         add_readiness(&metrics, &cache, &stopping)?;
 
-        let Inherited { memcached, http, admin } = inherited;
-        let listeners = wiring::open_listeners(&config.server, memcached, http)?;
-        for listener in &listeners {
+        let Sockets { data, admin } = sockets;
+        for listener in &data {
             match listener.protocol() {
                 Protocol::Memcached => {
                     tracing::info!(address = %listener.address(), "memcached listener");
@@ -134,23 +171,22 @@ impl Daemon {
                 Protocol::Http => tracing::info!(address = %listener.address(), "HTTP listener"),
             }
         }
-        let admin_listener = sockets::open_admin(&config.server, admin)?;
-        let serving = wiring::start_server((&config, &memory), &cache, listeners, &metrics)?;
+        let serving = wiring::start_server((config, &memory), &cache, data, &metrics)?;
         let shown = Admin::new(metrics, readiness_of(&cache, &stopping));
-        let admin = AdminTask::start(shown, admin_listener)?;
-        Ok(Daemon { config, cache, signals, serving, admin, stopping })
+        let admin = AdminTask::start(shown, admin)?;
+        Ok((serving, admin, stopping))
     }
 
-    async fn run(mut self, reload: Reload<'_>, logging: &Logging) -> anyhow::Result<()> {
+    async fn run(mut self, outside: &Outside) -> anyhow::Result<()> {
         let recovering = !self.cache.is_ready();
         let status = if recovering { "recovering; already serving" } else { "serving" };
-        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+        outside.notifier.send(&[NotifyState::Ready, NotifyState::Status(status)]);
         tracing::info!(device = %self.config.device().path.display(), recovering, "serving");
         if self.config.embedded {
             welcome::print(&self.config, self.admin.address);
         }
-        let failed = self.serve(reload, logging).await;
-        let drained = self.drain().await;
+        let failed = self.serve(outside).await;
+        let drained = self.drain(&outside.notifier).await;
         match failed {
             Some(failed) => Err(failed),
             None => drained,
@@ -158,34 +194,35 @@ impl Daemon {
     }
 
     /// Runs until a signal (`None`) or until a part of the daemon fails.
-    async fn serve(&mut self, reload: Reload<'_>, logging: &Logging) -> Option<anyhow::Error> {
+    async fn serve(&mut self, outside: &Outside) -> Option<anyhow::Error> {
+        let Outside { logging, notifier, reload } = outside;
         let watchdog = sd_notify::watchdog_enabled();
         let mut watchdog_tick = interval(watchdog.map_or(NO_WATCHDOG, |limit| limit / 2));
         let mut recovering = !self.cache.is_ready();
-        let mut progress = RecoveryProgress::new();
+        let mut progress = RecoveryProgress::new(logging.queue());
+        let mut reading = Reading::default();
         loop {
             tokio::select! {
                 signal = self.signals.next() => match signal {
-                    Signal::Reload => {
-                        reload::apply(&mut self.config, reload, logging);
-                    }
+                    Signal::Reload => reading.begin(reload),
                     stop => {
                         tracing::info!(signal = %stop, "draining; a second signal stops at once");
                         return None;
                     }
                 },
+                loaded = reading.ended() => reload::apply(&mut self.config, loaded, logging),
                 _ = watchdog_tick.tick() => {
                     if watchdog.is_some() {
-                        notify(&[NotifyState::Watchdog]);
+                        notifier.send(&[NotifyState::Watchdog]);
                     }
                 }
                 stats = progress.next(&self.cache), if recovering => {
-                    notify(&[NotifyState::Status(&progress.show(&stats))]);
+                    notifier.send(&[NotifyState::Status(&progress.show(&stats))]);
                 }
                 () = self.cache.ready(), if recovering => {
                     recovering = false;
                     progress.end();
-                    notify(&[NotifyState::Status("serving")]);
+                    notifier.send(&[NotifyState::Status("serving")]);
                 }
                 failed = self.serving.failed() => return Some(failed),
                 failed = self.admin.failed() => return Some(failed),
@@ -193,9 +230,9 @@ impl Daemon {
         }
     }
 
-    async fn drain(mut self) -> anyhow::Result<()> {
+    async fn drain(mut self, notifier: &Notifier) -> anyhow::Result<()> {
         self.stopping.store(true, Ordering::Relaxed);
-        notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        notifier.send(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         let (cache, serving) = (self.cache, self.serving);
         let drained = async {
             serving.stop().await;
@@ -217,6 +254,19 @@ impl Daemon {
             tracing::info!("stopped");
         }
         ended
+    }
+}
+
+impl Sockets {
+    /// Opens what was not passed, in a thread of its own: looking up a group may take its time.
+    async fn open(config: &Config, inherited: Inherited) -> anyhow::Result<Sockets> {
+        let server = config.server.clone();
+        let open = move || {
+            let Inherited { memcached, http, admin } = inherited;
+            let data = wiring::open_listeners(&server, memcached, http)?;
+            Ok(Sockets { data, admin: sockets::open_admin(&server, admin)? })
+        };
+        spawn_blocking(open).await?
     }
 }
 
@@ -300,11 +350,4 @@ fn add_readiness(
         page.gauge("rawcached_ready", help, &[], ready);
     })?;
     Ok(())
-}
-
-/// Tells the service manager, if there is one.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "the service manager cannot be reached");
-    }
 }

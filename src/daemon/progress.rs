@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, interval};
 
+use super::log_queue::LogQueue;
 use crate::cache::{Cache, RecoveryStats};
 
 /// Time between two reports.
@@ -14,15 +15,18 @@ const BAR_LEN: usize = 30;
 /// Reports the progress of recovery, once a second.
 pub struct RecoveryProgress {
     ticks: Interval,
+    /// Where the bar is drawn: a terminal may be stopped.
+    output: LogQueue,
     shows_bar: bool,
     is_shown: bool,
 }
 
 impl RecoveryProgress {
-    pub fn new() -> RecoveryProgress {
+    pub fn new(output: &LogQueue) -> RecoveryProgress {
         let mut ticks = interval(INTERVAL);
         ticks.reset();
-        RecoveryProgress { ticks, shows_bar: io::stderr().is_terminal(), is_shown: false }
+        let (output, shows_bar) = (output.clone(), io::stderr().is_terminal());
+        RecoveryProgress { ticks, output, shows_bar, is_shown: false }
     }
 
     /// Waits until the next report is due.
@@ -34,7 +38,7 @@ impl RecoveryProgress {
     /// Draws the bar if there is a terminal; returns the text for the service manager.
     pub fn show(&mut self, stats: &RecoveryStats) -> String {
         if self.shows_bar {
-            eprint!("\r{}", bar(stats));
+            self.output.push(format!("\r{}", bar(stats)).as_bytes());
             self.is_shown = true;
         }
         let percent = stats.ratio() * 100.0;
@@ -44,7 +48,7 @@ impl RecoveryProgress {
     /// Completes the bar and ends its line.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.is_shown) {
-            eprintln!("\r{}", bar(&RecoveryStats::complete()));
+            self.output.push(format!("\r{}\n", bar(&RecoveryStats::complete())).as_bytes());
         }
     }
 }

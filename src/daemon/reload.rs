@@ -1,10 +1,40 @@
 //! What SIGHUP does. Owns the list of settings that change while the daemon runs.
 
+use std::sync::Arc;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
 use super::logging::Logging;
 use crate::config::{Config, ConfigError, LogLevel};
 
 /// Reads the configuration again, for SIGHUP.
-pub type Reload<'a> = &'a dyn Fn() -> Result<Config, ConfigError>;
+pub type Reload = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+type Loaded = anyhow::Result<Config>;
+
+/// A reading of the configuration under way, if there is one: a file may take its time.
+#[derive(Default)]
+pub struct Reading(Option<JoinHandle<Loaded>>);
+
+impl Reading {
+    /// Begins to read, unless a reading is under way.
+    pub fn begin(&mut self, reload: &Reload) {
+        if self.0.is_some() {
+            tracing::warn!("SIGHUP: the configuration is still being read");
+            return;
+        }
+        let reload = Arc::clone(reload);
+        self.0 = Some(spawn_blocking(move || Ok(reload()?)));
+    }
+
+    /// Waits for the end of the reading under way; for ever if there is none.
+    pub async fn ended(&mut self) -> Loaded {
+        let Some(reading) = &mut self.0 else { return std::future::pending().await };
+        let loaded = reading.await;
+        self.0 = None;
+        loaded.map_err(anyhow::Error::from)?
+    }
+}
 
 /// Settings that take effect without a restart.
 const LIVE: [&str; 1] = ["log.level"];
@@ -16,13 +46,12 @@ struct Difference {
     needs_restart: Vec<String>,
 }
 
-/// Reads the configuration again, applies what can change and names what cannot. A
-/// configuration that is refused changes nothing.
-pub fn apply(config: &mut Config, reload: Reload<'_>, logging: &Logging) {
-    let new = match reload() {
+/// Applies what can change of the configuration that was read and names what cannot. One that is
+/// refused changes nothing.
+pub fn apply(config: &mut Config, loaded: Loaded, logging: &Logging) {
+    let new = match loaded {
         Ok(new) => new,
         Err(error) => {
-            let error = anyhow::Error::from(error);
             tracing::error!("SIGHUP: nothing is changed: {error:#}");
             return;
         }

@@ -2,16 +2,20 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::thread;
 
 use crate::config::{Config, ListenAddress};
 
-/// Prints the commands to standard output.
+/// Prints the commands to standard output, from a thread of its own: perhaps nobody reads them.
 pub fn print(config: &Config, admin: Option<SocketAddr>) {
     let program = std::env::args().next().unwrap_or_else(|| "rawcached".to_owned());
     let text = text(&program, config, admin);
-    let mut output = std::io::stdout().lock();
-    // Errors are ignored: the daemon serves even if nobody reads this.
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    let print = move || {
+        let mut output = std::io::stdout().lock();
+        output.write_all(text.as_bytes()).and_then(|()| output.flush())
+    };
+    // Errors are ignored: the daemon serves even without this.
+    let _ = thread::Builder::new().name("welcome".to_owned()).spawn(print);
 }
 
 fn text(program: &str, config: &Config, admin: Option<SocketAddr>) -> String {

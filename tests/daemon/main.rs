@@ -7,6 +7,7 @@ mod bad_input;
 mod faults;
 mod http_interop;
 mod io_uring;
+mod main_thread;
 mod nginx;
 mod oracles;
 #[path = "../support/mod.rs"]
