@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::memory::MAX_MIN;
-use super::{AutoSize, Config};
+use super::{AutoSize, Config, ListenAddress, ListenerConfig};
 use crate::clock::LIFETIME_MAX;
 use crate::units::{ByteSize, Period};
 
@@ -86,17 +86,42 @@ fn listeners(config: &Config) -> Check {
         format!("{listeners} listeners: name at most {LISTENERS_MAX}"),
     )?;
     let mut seen = HashSet::new();
-    for (key, addresses) in [("server.memcached", &server.memcached), ("server.http", &server.http)]
+    for (key, listeners) in [("server.memcached", &server.memcached), ("server.http", &server.http)]
     {
-        for address in addresses {
+        for listener in listeners {
+            let address = &listener.address;
             require(seen.insert(address), key, format!("{address} is listed twice"))?;
+            rules(listener, key)?;
         }
     }
+    let no_flush = server.http.iter().find(|listener| !listener.flush_all);
+    require(
+        no_flush.is_none(),
+        "server.http",
+        "flush_all is a command of the memcached protocol: leave it out",
+    )?;
     let loopback = server.admin.is_none_or(|address| address.ip().is_loopback());
     require(
         loopback,
         "server.admin",
         "not a loopback address: metrics are served on this host only; use 127.0.0.1:PORT",
+    )
+}
+
+fn rules(listener: &ListenerConfig, key: &'static str) -> Check {
+    let address = &listener.address;
+    let connections = listener.max_connections.unwrap_or(1);
+    require(
+        (1..=CONNECTIONS_MAX).contains(&connections),
+        key,
+        format!("{address}: {connections} connections: write 1 to {CONNECTIONS_MAX}"),
+    )?;
+    require(
+        !listener.names_peers() || matches!(address, ListenAddress::Unix(_)),
+        key,
+        format!(
+            "{address}: allow_users and allow_groups need a Unix socket, which tells who connects"
+        ),
     )
 }
 
@@ -285,6 +310,12 @@ mod tests {
             ("[server]\nmemcached = [\"unix:/a\", \"unix:/a\"]", "server.memcached"),
             ("[server]\nhttp = [\"unix:/a\", \"unix:/a\"]", "server.http"),
             ("[server]\nmemcached = [\"unix:/a\"]\nhttp = [\"unix:/a\"]", "server.http"),
+            ("[server]\nhttp = [{ address = \"unix:/a\", max_connections = 0 }]", "server.http"),
+            ("[server]\nhttp = [{ address = \"unix:/a\", flush_all = false }]", "server.http"),
+            (
+                "[server]\nmemcached = [{ address = \"tcp:127.0.0.1:1\", allow_users = [\"x\"] }]",
+                "server.memcached",
+            ),
             ("[server]\nhttp_idle_timeout = \"0s\"", "server.http_idle_timeout"),
             ("[server]\nhttp_stall_timeout = \"2d\"", "server.http_stall_timeout"),
             ("[server]\nadmin = \"0.0.0.0:9180\"", "server.admin"),
@@ -331,7 +362,8 @@ mod tests {
             "[ram]\nsize = \"0\"",
             "[range]\nparallel = \"off\"",
             "[server]\nadmin = \"\"",
-            "[server]\nhttp = [\"unix:/x\", \"tcp:127.0.0.1:1\"]",
+            "[server]\nhttp = [\"unix:/x\", { address = \"tcp:127.0.0.1:1\", read_only = true }]",
+            "[server]\nmemcached = [{ address = \"unix:/x\", allow_groups = [\"x\"], flush_all = false }]",
             "[server]\nworkers = 0",
             "[ttl]\nmin_to_disk = \"0s\"",
             "[store]\nscrub_rate = \"0\"",

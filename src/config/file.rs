@@ -146,7 +146,7 @@ mod tests {
         let message = refused("[server]\nworkers = -1");
         assert!(message.starts_with("c.toml:2: server.workers: "), "{message}");
         let message = refused("[server]\nmemcached = [\n \"unix:/a\",\n \"nowhere\",\n]");
-        assert!(message.starts_with("c.toml:2: server.memcached: \"nowhere\""), "{message}");
+        assert!(message.starts_with("c.toml:4: server.memcached: \"nowhere\""), "{message}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub const KEYS: [Key; 38] = [
     key("server", "workers", Kind::Integer, "Serving threads; 0 is one per core"),
     key("server", "socket_mode", Kind::Text, "Permission bits of Unix sockets, octal"),
     key("server", "socket_group", Kind::Text, "Group that owns Unix sockets"),
-    key("server", "max_connections", Kind::Integer, "Connections served at one time"),
+    key("server", "max_connections", Kind::Integer, "Connections of each listener"),
     key("server", "max_object_size", Kind::Text, "Largest value of the memcached protocol"),
     key("server", "http_idle_timeout", Kind::Text, "Longest wait for an HTTP request"),
     key("server", "http_stall_timeout", Kind::Text, "How long an HTTP body may stand still"),

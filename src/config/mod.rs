@@ -10,6 +10,7 @@ mod choice;
 mod error;
 mod file;
 mod key;
+mod listener;
 mod memory;
 mod sources;
 
@@ -28,6 +29,7 @@ pub use choice::{
 };
 pub use error::{ConfigError, Origin};
 pub use key::{FILE_VARIABLE, KEYS, Key, Kind};
+pub use listener::ListenerConfig;
 pub use memory::{Available, MemoryPlan, Reason};
 pub use sources::{Override, Sources};
 
@@ -75,9 +77,9 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Listeners of the memcached protocol; at least one.
-    pub memcached: Vec<ListenAddress>,
+    pub memcached: Vec<ListenerConfig>,
     /// Listeners of the HTTP protocol.
-    pub http: Vec<ListenAddress>,
+    pub http: Vec<ListenerConfig>,
     /// Loopback address of metrics and health; `None` (written `""`) turns it off.
     #[serde(deserialize_with = "optional")]
     pub admin: Option<SocketAddr>,
@@ -89,7 +91,8 @@ pub struct ServerConfig {
     /// Group that owns Unix sockets; `None` (written `""`) leaves the daemon's own.
     #[serde(deserialize_with = "optional")]
     pub socket_group: Option<String>,
-    /// Connections served at one time; further ones wait to be accepted.
+    /// Connections that each listener serves at one time, unless it has a limit of its own; further
+    /// ones are refused.
     pub max_connections: u32,
     /// Largest value that is stored by the memcached protocol.
     pub max_object_size: ByteSize,
@@ -218,7 +221,7 @@ pub struct LogConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         ServerConfig {
-            memcached: vec![ListenAddress::Unix(SERVICE_SOCKET.into())],
+            memcached: vec![ListenAddress::Unix(SERVICE_SOCKET.into()).into()],
             http: Vec::new(),
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),
             workers: 0,
@@ -367,8 +370,8 @@ impl Config {
     }
 }
 
-fn join(addresses: &[ListenAddress]) -> String {
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+fn join(listeners: &[ListenerConfig]) -> String {
+    listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn or_empty<T: ToString>(value: Option<&T>) -> String {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{
     Config, DeviceConfig, EMBEDDED_DIRECTORY, EMBEDDED_HTTP_SOCKET, EMBEDDED_SOCKET, ListenAddress,
+    ListenerConfig,
 };
 use crate::units::ByteSize;
 
@@ -91,8 +92,9 @@ pub async fn prepare(
 /// Makes the directory of the embedded default, if the image or the socket is to be there. All
 /// other directories are the operator's.
 fn make_embedded_directory(config: &Config) -> Result<(), ImageError> {
-    let is_there = |listeners: &[ListenAddress], socket: &str| {
-        listeners.contains(&ListenAddress::Unix(socket.into()))
+    let is_there = |listeners: &[ListenerConfig], socket: &str| {
+        let socket = ListenAddress::Unix(socket.into());
+        listeners.iter().any(|listener| listener.address == socket)
     };
     let server = &config.server;
     if !config.embedded

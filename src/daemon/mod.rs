@@ -3,9 +3,11 @@
 
 mod available_memory;
 mod image;
+mod listeners;
 mod log_queue;
 mod logging;
 mod notifier;
+mod open_files;
 mod progress;
 mod reload;
 mod signals;
@@ -34,6 +36,7 @@ use crate::server::admin::{Admin, Readiness};
 use crate::server::listener::{Listener, Protocol};
 use logging::Logging;
 use notifier::Notifier;
+use open_files::OpenFiles;
 use progress::RecoveryProgress;
 use reload::Reading;
 use signals::{Signal, Signals};
@@ -60,14 +63,16 @@ pub fn run(config: Config, memory: MemoryPlan, reload: Reload) -> anyhow::Result
     let logging = Logging::start(&config.log)?;
     let notifier = Notifier::start().context("cannot start the thread of notifications")?;
     let inherited = Inherited::take().context("sockets from the service manager")?;
-    sockets::raise_open_files_limit(config.server.max_connections)?;
+    let listeners = config.server.memcached.len() + config.server.http.len();
+    let files = OpenFiles::raise(wiring::workers(&config).get(), listeners)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let outside = Outside { notifier, logging, reload };
     let ended = runtime.block_on(async {
-        let started = Daemon::start((config, memory), inherited, start, &outside).await?;
+        let given = (inherited, files);
+        let started = Daemon::start((config, memory), given, start, &outside).await?;
         let Some(daemon) = started else { return Ok(()) };
         daemon.run(&outside).await
     });
@@ -103,7 +108,7 @@ impl Daemon {
     /// Opens the cache and the listeners; `None` if a signal came first.
     async fn start(
         (config, memory): (Config, MemoryPlan),
-        inherited: Inherited,
+        given: (Inherited, OpenFiles),
         start: ProcessStart,
         outside: &Outside,
     ) -> anyhow::Result<Option<Daemon>> {
@@ -121,7 +126,7 @@ impl Daemon {
         // take over our sockets.
         let cache = opened?;
         let opened = tokio::select! {
-            opened = Sockets::open(&config, inherited) => opened.map(Some),
+            opened = Sockets::open(&config, given) => opened.map(Some),
             signal = signals.stop() => {
                 tracing::info!(%signal, "stopped before the listeners were open");
                 Ok(None)
@@ -259,11 +264,14 @@ impl Daemon {
 
 impl Sockets {
     /// Opens what was not passed, in a thread of its own: looking up a group may take its time.
-    async fn open(config: &Config, inherited: Inherited) -> anyhow::Result<Sockets> {
+    async fn open(
+        config: &Config,
+        (inherited, files): (Inherited, OpenFiles),
+    ) -> anyhow::Result<Sockets> {
         let server = config.server.clone();
         let open = move || {
             let Inherited { memcached, http, admin } = inherited;
-            let data = wiring::open_listeners(&server, memcached, http)?;
+            let data = listeners::open(&server, (memcached, http), &files)?;
             Ok(Sockets { data, admin: sockets::open_admin(&server, admin)? })
         };
         spawn_blocking(open).await?

@@ -1,11 +1,10 @@
 //! Sockets that the daemon is given or opens besides the data listeners. Owns what systemd
-//! passes and the limit on open files; never accepts.
+//! passes; never accepts.
 
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::ServerConfig;
 use crate::server::listener::{Listener, Protocol};
@@ -16,10 +15,6 @@ const MEMCACHED_NAME: &str = "memcached";
 const HTTP_NAME: &str = "http";
 /// Name of an inherited admin socket.
 const ADMIN_NAME: &str = "admin";
-/// Descriptors needed besides one for each connection: devices, listeners, logs, admin.
-const OPEN_FILES_RESERVE: u64 = 128;
-/// Open files without which the daemon cannot even start.
-const OPEN_FILES_MIN: u64 = 64;
 
 /// Sockets that the service manager has opened for the daemon.
 #[derive(Debug, Default)]
@@ -95,31 +90,6 @@ fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Lets the process open as many files as the kernel allows it, and warns if that is not enough
-/// for `connections`.
-///
-/// # Errors
-/// The limit is too low even to start.
-pub fn raise_open_files_limit(connections: u32) -> anyhow::Result<()> {
-    let needed = u64::from(connections) + OPEN_FILES_RESERVE;
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
-    match raised {
-        Ok(limit) if limit < OPEN_FILES_MIN => bail!(
-            "Too many open files: the limit is {limit}, and {needed} are needed for \
-             server.max_connections: raise LimitNOFILE"
-        ),
-        Ok(limit) if limit < needed => tracing::warn!(
-            limit,
-            needed,
-            "the limit on open files is too low for server.max_connections: raise LimitNOFILE"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ fn text(program: &str, config: &Config, admin: Option<SocketAddr>) -> String {
         "rawcached serves {} without a configuration file. In another terminal, here:\n\n",
         device.path.display()
     );
-    if let Some(ListenAddress::Unix(path)) = config.server.http.first() {
+    if let Some(ListenAddress::Unix(path)) = config.server.http.first().map(|it| &it.address) {
         let socket = path.display();
         text += &format!(
             "  store   echo hello | {program} put greeting --ttl 10m --socket {socket}\n  \
@@ -32,7 +32,7 @@ fn text(program: &str, config: &Config, admin: Option<SocketAddr>) -> String {
                purge   {program} purge greeting --socket {socket}\n"
         );
     }
-    if let Some(ListenAddress::Unix(path)) = config.server.memcached.first() {
+    if let Some(ListenAddress::Unix(path)) = config.server.memcached.first().map(|it| &it.address) {
         text += &format!("  watch   {program} stats --socket {}\n", path.display());
     }
     if let Some(admin) = admin {

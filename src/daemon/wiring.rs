@@ -12,13 +12,17 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::image;
 use crate::cache::{Ack, Cache, CacheOptions, RangeOptions};
 use crate::clock::Clock;
+<<<<<<< HEAD
 use crate::config::{
     AckMode, AutoSize, Config, EngineChoice, IoMode, ListenAddress, MemoryPlan, RangeConfig,
     ServerConfig, Switch,
 };
+=======
+use crate::config::{AckMode, Config, EngineChoice, IoMode, RangeConfig, AutoSize, Switch};
+>>>>>>> 09ea749 (Give each listener a limit and rules of its own)
 use crate::device::{self, Device, EngineKind, OpenOptions};
 use crate::metrics::{Metrics, write_cache, write_device};
-use crate::server::listener::{Listener, Permissions, Protocol};
+use crate::server::listener::Listener;
 use crate::server::{Options, RunError, Server, write_server};
 use crate::store::{FormatOptions, OpenError, Store};
 
@@ -130,6 +134,7 @@ pub fn add_metrics(metrics: &Metrics, cache: &Cache) -> anyhow::Result<()> {
     Ok(())
 }
 
+<<<<<<< HEAD
 /// Adds how the memory is divided.
 pub fn add_memory(metrics: &Metrics, memory: MemoryPlan) -> anyhow::Result<()> {
     metrics.add(move |page| {
@@ -167,6 +172,8 @@ pub fn open_listeners(
     Ok(listeners)
 }
 
+=======
+>>>>>>> 09ea749 (Give each listener a limit and rules of its own)
 /// The running protocol server.
 pub struct Serving {
     task: JoinHandle<Result<(), RunError>>,
@@ -181,11 +188,16 @@ pub fn start_server(
     listeners: Vec<Listener>,
     metrics: &Metrics,
 ) -> anyhow::Result<Serving> {
+<<<<<<< HEAD
     let options = options_of(config, memory);
     let (connections_max, drain_timeout) = (options.connections_max, options.drain_timeout);
+=======
+    let options = options_of(config);
+    let drain_timeout = options.drain_timeout;
+>>>>>>> 09ea749 (Give each listener a limit and rules of its own)
     let server = Server::new(options, cache.clone());
     let counters = server.counters().clone();
-    metrics.add(move |page| write_server(page, &counters.snapshot(), connections_max))?;
+    metrics.add(move |page| write_server(page, &counters.snapshot(), &counters.listeners()))?;
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(server.run(listeners, async {
         let _ = stopped.await;
@@ -193,12 +205,21 @@ pub fn start_server(
     Ok(Serving { task, stop, drain_timeout })
 }
 
+<<<<<<< HEAD
 fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
+=======
+/// How many worker threads there will be.
+pub fn workers(config: &Config) -> NonZeroUsize {
+    let workers = usize::try_from(config.server.workers).ok().and_then(NonZeroUsize::new);
+    workers.unwrap_or(Options::default().workers)
+}
+
+fn options_of(config: &Config) -> Options {
+>>>>>>> 09ea749 (Give each listener a limit and rules of its own)
     let server = &config.server;
-    let workers = usize::try_from(server.workers).ok().and_then(NonZeroUsize::new);
     let defaults = Options::default();
     Options {
-        workers: workers.unwrap_or(defaults.workers),
+        workers: workers(config),
         connections_max: usize::try_from(server.max_connections).unwrap_or(usize::MAX),
         drain_timeout: DRAIN_DEADLINE,
         value_len_max: server.max_object_size.0,

@@ -13,19 +13,22 @@ use super::accept_errors::AcceptErrors;
 use super::counters::{Counters, Ticket};
 use super::http;
 use super::listener::{Listener, Protocol, Stream, WatchedListener};
+use super::listener_counts::ListenerCounts;
 use super::options::{Options, RunError};
 use super::workers::{Arrival, Workers};
 
 /// Pause after a failed accept: a lack of file descriptors does not pass at once.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 const REJECTION: &[u8] = b"SERVER_ERROR too many open connections\r\n";
+const NOT_ADMITTED: &[u8] = b"SERVER_ERROR this user may not connect here\r\n";
+const NOT_ADMITTED_HTTP: &[u8] = b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 31\r\n\r\nthis user may not connect here\n";
 
 pub(super) struct Acceptor {
-    listeners: Vec<WatchedListener>,
+    listeners: Vec<(WatchedListener, Arc<ListenerCounts>)>,
     /// The listener polled last: the next poll begins after it, so that none starves.
     turn: usize,
     counters: Arc<Counters>,
-    connections_max: usize,
 }
 
 impl Acceptor {
@@ -34,9 +37,15 @@ impl Acceptor {
         counters: Arc<Counters>,
         options: &Options,
     ) -> Result<Acceptor, RunError> {
-        let listeners = listeners.into_iter().map(Listener::watch).collect::<Result<_, _>>()?;
-        let connections_max = options.connections_max;
-        Ok(Acceptor { listeners, turn: 0, counters, connections_max })
+        let watch = |listener: Listener| {
+            let name = listener.address().to_string();
+            let connections_max = listener.rules().connections_max;
+            let connections_max = connections_max.unwrap_or(options.connections_max);
+            let counts = counters.add_listener(name, connections_max);
+            listener.watch().map(|listener| (listener, counts))
+        };
+        let listeners = listeners.into_iter().map(watch).collect::<Result<_, _>>()?;
+        Ok(Acceptor { listeners, turn: 0, counters })
     }
 
     /// Accepts until `shutdown` is ready.
@@ -50,7 +59,7 @@ impl Acceptor {
                 accepted = poll_fn(|cx| self.poll_accept(cx)) => accepted,
             };
             match accepted {
-                Ok((stream, protocol)) => self.admit(stream, protocol, workers),
+                Ok(stream) => self.admit(stream, workers),
                 Err(error) => {
                     self.counters.acceptor().accept_errors.bump();
                     if let Some(count) = errors.count(Instant::now()) {
@@ -62,30 +71,49 @@ impl Acceptor {
         }
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Protocol)>> {
+    /// A connection of the listener whose turn it was.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         for _ in 0..self.listeners.len() {
             self.turn = (self.turn + 1) % self.listeners.len();
-            let listener = &self.listeners[self.turn];
-            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                return Poll::Ready(accepted.map(|stream| (stream, listener.protocol)));
+            if let Poll::Ready(accepted) = self.listeners[self.turn].0.poll_accept(cx) {
+                return Poll::Ready(accepted);
             }
         }
         Poll::Pending
     }
 
-    fn admit(&self, stream: Stream, protocol: Protocol, workers: &Workers) {
-        let counts = self.counters.acceptor();
-        counts.connections_total.bump();
-        match Ticket::take(&self.counters, self.connections_max) {
+    fn admit(&self, stream: Stream, workers: &Workers) {
+        let (listener, counts) = &self.listeners[self.turn];
+        let protocol = listener.protocol;
+        self.counters.acceptor().connections_total.bump();
+        if !listener.admits(&stream) {
+            counts.refused_peer.bump();
+            return self.refuse(
+                &stream,
+                match protocol {
+                    Protocol::Memcached => NOT_ADMITTED,
+                    Protocol::Http => NOT_ADMITTED_HTTP,
+                },
+            );
+        }
+        match Ticket::take(&self.counters, counts) {
             Some(ticket) => workers.hand_over(Arrival { stream, protocol, ticket }),
             None => {
-                counts.connections_rejected.bump();
-                // A new socket has room for a line; if not, it is closed anyway.
-                let _ = (&stream).write(match protocol {
-                    Protocol::Memcached => REJECTION,
-                    Protocol::Http => http::REJECTION,
-                });
+                counts.refused_full.bump();
+                self.refuse(
+                    &stream,
+                    match protocol {
+                        Protocol::Memcached => REJECTION,
+                        Protocol::Http => http::REJECTION,
+                    },
+                );
             }
         }
+    }
+
+    fn refuse(&self, mut stream: &Stream, answer: &[u8]) {
+        self.counters.acceptor().connections_rejected.bump();
+        // A new socket has room for a line; if not, it is closed anyway.
+        let _ = stream.write(answer);
     }
 }

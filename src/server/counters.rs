@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::RwLock;
+
 use super::http::{HttpShard, HttpSnapshot};
+use super::listener_counts::{ListenerCounts, ListenerSnapshot};
 use crate::cache::Tier;
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::server::count::Count;
@@ -178,6 +181,7 @@ impl Shard {
 pub struct Counters {
     shards: Vec<Arc<Shard>>,
     connections_current: AtomicU64,
+    listeners: RwLock<Vec<Arc<ListenerCounts>>>,
 }
 
 /// The state of [`Counters`] at one moment.
@@ -197,7 +201,21 @@ impl Counters {
     /// Counters for `workers` workers and the acceptor.
     pub(super) fn new(workers: usize) -> Counters {
         let shards = (0..=workers).map(|_| Arc::default()).collect();
-        Counters { shards, connections_current: AtomicU64::new(0) }
+        Counters { shards, connections_current: AtomicU64::new(0), listeners: RwLock::default() }
+    }
+
+    /// Counts a listener's connections from now on.
+    pub(super) fn add_listener(&self, name: String, connections_max: usize) -> Arc<ListenerCounts> {
+        let connections_max = u64::try_from(connections_max).unwrap_or(u64::MAX);
+        let counts = Arc::new(ListenerCounts::new(name, connections_max));
+        self.listeners.write().push(Arc::clone(&counts));
+        counts
+    }
+
+    /// The state of each listener.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<ListenerSnapshot> {
+        self.listeners.read().iter().map(|counts| counts.snapshot()).collect()
     }
 
     /// The shard of worker `index`.
@@ -230,21 +248,25 @@ impl Counters {
 
 /// The right to keep one connection open; dropping it counts the connection out.
 #[derive(Debug)]
-pub(super) struct Ticket(Arc<Counters>);
+pub(super) struct Ticket {
+    counters: Arc<Counters>,
+    listener: Arc<ListenerCounts>,
+}
 
 impl Ticket {
-    /// Counts a connection in unless `connections_max` are open already.
-    pub(super) fn take(counters: &Arc<Counters>, connections_max: usize) -> Option<Ticket> {
-        let limit = u64::try_from(connections_max).unwrap_or(u64::MAX);
-        let taken = counters.connections_current.fetch_add(1, Ordering::Relaxed);
-        let ticket = Ticket(counters.clone());
-        (taken < limit).then_some(ticket)
+    /// Counts a connection in unless the listener has all that it may have.
+    pub(super) fn take(counters: &Arc<Counters>, listener: &Arc<ListenerCounts>) -> Option<Ticket> {
+        counters.connections_current.fetch_add(1, Ordering::Relaxed);
+        let taken = listener.connections.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket { counters: counters.clone(), listener: listener.clone() };
+        (taken < listener.connections_max).then_some(ticket)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.connections_current.fetch_sub(1, Ordering::Relaxed);
+        self.counters.connections_current.fetch_sub(1, Ordering::Relaxed);
+        self.listener.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -265,13 +287,18 @@ mod tests {
     }
 
     #[test]
-    fn tickets_run_out_and_come_back() {
+    fn tickets_run_out_for_each_listener_and_come_back() {
         let counters = Arc::new(Counters::new(1));
-        let first = Ticket::take(&counters, 1);
+        let one = counters.add_listener("one".to_owned(), 1);
+        let other = counters.add_listener("other".to_owned(), 1);
+        let first = Ticket::take(&counters, &one);
         assert!(first.is_some());
-        assert!(Ticket::take(&counters, 1).is_none());
+        assert!(Ticket::take(&counters, &one).is_none());
+        assert!(Ticket::take(&counters, &other).is_some());
+        let open: Vec<u64> = counters.listeners().iter().map(|it| it.connections).collect();
+        assert_eq!((open, counters.snapshot().connections_current), (vec![1, 0], 1));
         drop(first);
-        assert!(Ticket::take(&counters, 1).is_some());
+        assert!(Ticket::take(&counters, &one).is_some());
         assert_eq!(counters.snapshot().connections_current, 0);
     }
 }

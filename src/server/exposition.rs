@@ -2,11 +2,13 @@
 
 use super::counters::{Counts, Operation, Snapshot};
 use super::http::write_http;
+use super::listener_counts::ListenerSnapshot;
 use crate::metrics::Page;
 
-/// Writes a snapshot of a server that takes at most `connections_max` connections.
-pub fn write_server(page: &mut Page, snapshot: &Snapshot, connections_max: usize) {
-    write_connections(page, snapshot, connections_max);
+/// Writes a snapshot of a server and of its listeners.
+pub fn write_server(page: &mut Page, snapshot: &Snapshot, listeners: &[ListenerSnapshot]) {
+    write_connections(page, snapshot, listeners);
+    listeners.iter().for_each(|listener| write_listener(page, listener));
     write_commands(page, &snapshot.counts);
     write_failures(page, &snapshot.counts);
     for (operation, latency) in Operation::ALL.into_iter().zip(&snapshot.latencies) {
@@ -20,20 +22,20 @@ pub fn write_server(page: &mut Page, snapshot: &Snapshot, connections_max: usize
     write_http(page, &snapshot.http);
 }
 
-fn write_connections(page: &mut Page, snapshot: &Snapshot, connections_max: usize) {
+fn write_connections(page: &mut Page, snapshot: &Snapshot, listeners: &[ListenerSnapshot]) {
     let counts = &snapshot.counts;
     page.gauge("rawcached_connections", "Open connections.", &[], snapshot.connections_current);
     page.gauge(
         "rawcached_connections_max",
-        "Connections that may be open; see server.max_connections.",
+        "Connections that all listeners together may have open.",
         &[],
-        u64::try_from(connections_max).unwrap_or(u64::MAX),
+        listeners.iter().map(|listener| listener.connections_max).sum(),
     );
     for (name, help, value) in [
         ("rawcached_connections_accepted_total", "Connections accepted.", counts.connections_total),
         (
             "rawcached_connections_rejected_total",
-            "Connections refused because there were too many.",
+            "Connections refused because there were too many, or because of who connected.",
             counts.connections_rejected,
         ),
         (
@@ -50,6 +52,19 @@ fn write_connections(page: &mut Page, snapshot: &Snapshot, connections_max: usiz
         ("rawcached_sent_bytes_total", "Bytes written to clients.", counts.bytes_written),
     ] {
         page.counter(name, help, &[], value);
+    }
+}
+
+fn write_listener(page: &mut Page, listener: &ListenerSnapshot) {
+    let name = ("listener", listener.name.as_str());
+    let help = "Open connections of one listener.";
+    page.gauge("rawcached_listener_connections", help, &[name], listener.connections);
+    let help = "Connections that one listener may have open; further ones are refused.";
+    page.gauge("rawcached_listener_connections_max", help, &[name], listener.connections_max);
+    let help = "Connections that one listener refused, by reason.";
+    for (reason, value) in [("full", listener.refused_full), ("peer", listener.refused_peer)] {
+        let labels = [name, ("reason", reason)];
+        page.counter("rawcached_listener_refused_total", help, &labels, value);
     }
 }
 
@@ -142,11 +157,23 @@ mod tests {
         snapshot.counts.store_no_memory = 5;
         snapshot.latencies[Operation::GetDisk as usize].buckets[1] = 6;
         let metrics = Metrics::new();
-        metrics.add(move |page| write_server(page, &snapshot, 4096)).unwrap();
+        let listener = |name: &str, connections| ListenerSnapshot {
+            name: name.to_owned(),
+            connections_max: 2048,
+            connections,
+            refused_full: 7,
+            refused_peer: 8,
+        };
+        let listeners = [listener("unix:/a", 1), listener("unix:/b", 2)];
+        metrics.add(move |page| write_server(page, &snapshot, &listeners)).unwrap();
         let text = metrics.render();
         for line in [
             "rawcached_connections 3",
             "rawcached_connections_max 4096",
+            "rawcached_listener_connections{listener=\"unix:/b\"} 2",
+            "rawcached_listener_connections_max{listener=\"unix:/a\"} 2048",
+            "rawcached_listener_refused_total{listener=\"unix:/a\",reason=\"full\"} 7",
+            "rawcached_listener_refused_total{listener=\"unix:/b\",reason=\"peer\"} 8",
             "rawcached_command_keys_total{command=\"get\",result=\"hit\"} 4",
             "rawcached_stores_refused_total{reason=\"busy\"} 5",
             "rawcached_command_duration_seconds_count{operation=\"get\",tier=\"disk\"} 6",

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::peers::Peers;
 use super::socket_file::{SocketFile, SocketFileError};
 use crate::config::ListenAddress;
 
@@ -47,6 +48,16 @@ pub struct Listener {
     address: ListenAddress,
     file: Option<SocketFile>,
     protocol: Protocol,
+    rules: Rules,
+}
+
+/// What holds for the clients of one listener.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Connections open at one time; `None` is [`Options::connections_max`](super::Options).
+    pub connections_max: Option<usize>,
+    /// Who may connect; `None` is everybody who can open the socket.
+    pub peers: Option<Peers>,
 }
 
 /// The protocol of a connection.
@@ -124,6 +135,18 @@ impl Listener {
         Listener { protocol, ..self }
     }
 
+    /// The same listener with other rules for its clients.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Listener {
+        Listener { rules, ..self }
+    }
+
+    /// What holds for its clients.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// The protocol that its clients speak.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -146,7 +169,10 @@ impl Listener {
             Socket::Tcp(socket) => socket.set_nonblocking(true),
         };
         match set {
-            Ok(()) => Ok(Listener { socket, address, file, protocol: Protocol::Memcached }),
+            Ok(()) => {
+                let (protocol, rules) = (Protocol::Memcached, Rules::default());
+                Ok(Listener { socket, address, file, protocol, rules })
+            }
             Err(source) => Err(ListenError::System { address, source }),
         }
     }
@@ -158,7 +184,10 @@ impl Listener {
             Socket::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Watched::Tcp),
         };
         match socket {
-            Ok(socket) => Ok(WatchedListener { socket, protocol: self.protocol, _file: self.file }),
+            Ok(socket) => {
+                let (protocol, peers) = (self.protocol, self.rules.peers);
+                Ok(WatchedListener { socket, protocol, peers, _file: self.file })
+            }
             Err(source) => Err(ListenError::System { address: self.address, source }),
         }
     }
@@ -169,6 +198,7 @@ impl Listener {
 pub(super) struct WatchedListener {
     socket: Watched,
     pub(super) protocol: Protocol,
+    peers: Option<Peers>,
     _file: Option<SocketFile>,
 }
 
@@ -179,6 +209,16 @@ enum Watched {
 }
 
 impl WatchedListener {
+    /// Whether the peer of an accepted connection may connect.
+    pub(super) fn admits(&self, stream: &Stream) -> bool {
+        match (&self.peers, stream) {
+            (None, _) => true,
+            (Some(peers), Stream::Unix(stream)) => peers.admit(stream),
+            // TCP does not tell who connects.
+            (Some(_), Stream::Tcp(_)) => false,
+        }
+    }
+
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         match &self.socket {
             Watched::Unix(socket) => {

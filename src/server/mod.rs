@@ -6,7 +6,9 @@ pub mod codec;
 pub mod counters;
 pub mod http;
 pub mod listener;
+pub mod listener_counts;
 pub mod memcached;
+pub mod peers;
 
 mod accept_errors;
 mod acceptor;

@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Options {
     /// Worker threads; each serves its share of the connections.
     pub workers: NonZeroUsize,
-    /// Open connections at most; further ones get an error and are closed.
+    /// Open connections of each listener that has no limit of its own; further ones get an error and
+    /// are closed.
     pub connections_max: usize,
     /// How long a shutdown waits for commands in progress.
     pub drain_timeout: Duration,

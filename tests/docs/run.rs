@@ -41,6 +41,7 @@ const NO_COMMANDS: &[(&str, &str)] = &[
     ("docs/metrics.md", "rawcached_index_bytes /"),
     ("docs/operating.md", "SUBSYSTEM=="),
     ("docs/operating.md", "[Service]"),
+    ("docs/operating.md", "[server]"),
 ];
 
 /// With these begin the commands of `docs/measurements`; all other examples there are figures.

@@ -11,6 +11,7 @@ mod http_connections;
 mod http_letter;
 mod http_memory;
 mod http_reads;
+mod listeners;
 mod memcached;
 mod memcached_connections;
 mod memcached_oracle;

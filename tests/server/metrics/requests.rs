@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::config::ListenAddress;
 use rawcached::metrics::{Metrics, ProcessStart};
-use rawcached::server::listener::{Listener, Permissions, Protocol};
+use rawcached::server::listener::{Listener, Permissions, Protocol, Rules};
+use rawcached::server::peers::Peers;
 use rawcached::server::{Options, RunError, Server, write_server};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -69,6 +70,8 @@ fn http(path: &Path, request: &str, status: &str) {
 /// A server on a socket, whose counters the metrics show.
 struct Served {
     path: PathBuf,
+    /// The socket of a second listener, to which nobody may connect.
+    closed: PathBuf,
     _directory: TempDir,
     stop: oneshot::Sender<()>,
     running: JoinHandle<Result<(), RunError>>,
@@ -78,16 +81,23 @@ impl Served {
     fn start(protocol: Protocol, options: Options, cache: &Cache, metrics: &Metrics) -> Served {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let address = ListenAddress::Unix(path.clone());
-        let listener = Listener::bind(&address, &Permissions::default()).unwrap();
+        let closed = directory.path().join("closed");
+        let bind = |path: &Path| {
+            let address = ListenAddress::Unix(path.to_owned());
+            Listener::bind(&address, &Permissions::default()).unwrap().speaking(protocol)
+        };
+        let nobody = Rules { peers: Some(Peers::default()), ..Rules::default() };
+        let listeners = vec![bind(&path), bind(&closed).with_rules(nobody)];
         let server = Server::new(options, cache.clone());
         let counters = server.counters().clone();
-        metrics.add(move |page| write_server(page, &counters.snapshot(), 2)).unwrap();
+        metrics
+            .add(move |page| write_server(page, &counters.snapshot(), &counters.listeners()))
+            .unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(server.run(vec![listener.speaking(protocol)], async {
+        let running = tokio::spawn(server.run(listeners, async {
             stopped.await.ok();
         }));
-        Served { path, _directory: directory, stop, running }
+        Served { path, closed, _directory: directory, stop, running }
     }
 
     async fn stop(self) {
@@ -161,6 +171,7 @@ pub async fn commands(seen: &mut Seen) {
     let options = Options { connections_max: 2, value_len_max: 5000, ..Options::default() };
     let served = Served::start(Protocol::Memcached, options, &cache, &metrics);
     let path = served.path.clone();
+    assert!(Client::connect(&served.closed).rest().starts_with(b"SERVER_ERROR this user"));
     let mut mine = std::mem::take(seen);
     let (work, shown) = (cache.clone(), metrics.clone());
     *seen = tokio::task::spawn_blocking(move || {

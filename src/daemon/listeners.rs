@@ -1,0 +1,136 @@
+//! The data listeners: which are opened, the rules for their clients, and how many connections the
+//! limit on open files leaves to each.
+
+use anyhow::{Context as _, ensure};
+
+use super::open_files::OpenFiles;
+use crate::config::{ListenerConfig, ServerConfig};
+use crate::server::listener::{Listener, Permissions, Protocol, Rules};
+use crate::server::peers::Peers;
+
+/// Those that the service manager passed, and the configured ones of each protocol for which it passed
+/// none. May wait for a name service.
+pub fn open(
+    config: &ServerConfig,
+    (memcached, http): (Vec<Listener>, Vec<Listener>),
+    files: &OpenFiles,
+) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = open_all(config, memcached, &config.memcached, "server.memcached")?;
+    let http = open_all(config, http, &config.http, "server.http")?;
+    listeners.extend(http.into_iter().map(|listener| listener.speaking(Protocol::Http)));
+    let asked: Vec<u64> = listeners.iter().map(|it| connections_of(it, config)).collect();
+    let shares = files.shares(&asked)?;
+    let limited = |(listener, share): (Listener, u64)| {
+        let connections_max = usize::try_from(share).ok();
+        let rules = Rules { connections_max, ..listener.rules().clone() };
+        listener.with_rules(rules)
+    };
+    Ok(listeners.into_iter().zip(shares).map(limited).collect())
+}
+
+fn connections_of(listener: &Listener, config: &ServerConfig) -> u64 {
+    let own = listener.rules().connections_max.and_then(|own| u64::try_from(own).ok());
+    own.unwrap_or(config.max_connections.into())
+}
+
+fn open_all(
+    config: &ServerConfig,
+    passed: Vec<Listener>,
+    configured: &[ListenerConfig],
+    key: &str,
+) -> anyhow::Result<Vec<Listener>> {
+    if !passed.is_empty() {
+        tracing::info!(sockets = passed.len(), key, "listeners from the service manager");
+        return with_configured_rules(passed, configured).context(key.to_owned());
+    }
+    let permissions =
+        Permissions { mode: config.socket_mode.0, group: config.socket_group.clone() };
+    let bind = |configured: &ListenerConfig| {
+        let rules = rules(configured).context(key.to_owned())?;
+        let listener = Listener::bind(&configured.address, &permissions).context(key.to_owned())?;
+        Ok(listener.with_rules(rules))
+    };
+    configured.iter().map(bind).collect()
+}
+
+/// Gives passed sockets the rules that are configured for their addresses. Rules that would be for none
+/// of them are an error: somebody relies on them.
+fn with_configured_rules(
+    passed: Vec<Listener>,
+    configured: &[ListenerConfig],
+) -> anyhow::Result<Vec<Listener>> {
+    for listener in configured.iter().filter(|listener| listener.has_rules()) {
+        let address = &listener.address;
+        ensure!(
+            passed.iter().any(|passed| passed.address() == address),
+            "rules are set for {address}, but the service manager passed other sockets: name the \
+             address of its socket unit"
+        );
+    }
+    let of = |passed: Listener| {
+        let own = configured.iter().find(|listener| &listener.address == passed.address());
+        Ok(match own {
+            Some(own) => passed.with_rules(rules(own)?),
+            None => passed,
+        })
+    };
+    passed.into_iter().map(of).collect()
+}
+
+fn rules(listener: &ListenerConfig) -> anyhow::Result<Rules> {
+    let ListenerConfig { allow_users, allow_groups, .. } = listener;
+    let peers = listener.names_peers().then(|| Peers::find(allow_users, allow_groups));
+    Ok(Rules {
+        connections_max: listener.max_connections.and_then(|count| usize::try_from(count).ok()),
+        peers: peers.transpose().with_context(|| listener.address.to_string())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::ListenAddress;
+
+    fn configured(path: &Path, max_connections: Option<u32>) -> ListenerConfig {
+        let address = ListenAddress::Unix(path.to_owned());
+        ListenerConfig { max_connections, ..ListenerConfig::from(address) }
+    }
+
+    fn passed(path: &Path) -> Vec<Listener> {
+        vec![Listener::from_unix(UnixListener::bind(path).unwrap()).unwrap()]
+    }
+
+    #[test]
+    fn passed_sockets_have_the_rules_of_their_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let config = ServerConfig {
+            memcached: vec![configured(&path, Some(7))],
+            http: vec![],
+            ..ServerConfig::default()
+        };
+        let files = OpenFiles::unlimited();
+        let found = open(&config, (passed(&path), vec![]), &files).unwrap();
+        assert_eq!(found[0].rules().connections_max, Some(7));
+        let other = passed(&directory.path().join("other"));
+        let error = open(&config, (other, vec![]), &files).unwrap_err();
+        assert!(format!("{error:#}").contains("passed other sockets"), "{error:#}");
+    }
+
+    #[test]
+    fn an_unknown_user_is_named_with_its_listener() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let allow_users = vec!["no-such-user".to_owned()];
+        let listener = ListenerConfig { allow_users, ..configured(&path, None) };
+        let config = ServerConfig { memcached: vec![listener], ..ServerConfig::default() };
+        let error = open(&config, (vec![], vec![]), &OpenFiles::unlimited()).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.starts_with("server.memcached: unix:"), "{error}");
+        assert!(error.ends_with("allow_users: there is no user \"no-such-user\""), "{error}");
+        assert!(!path.exists());
+    }
+}

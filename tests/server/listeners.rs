@@ -1,0 +1,84 @@
+//! Goal: what is configured for one listener holds for its clients, and for nobody else. Method: servers
+//! with several listeners, each with rules of its own.
+
+use std::path::PathBuf;
+
+use rawcached::config::ListenAddress;
+use rawcached::server::listener::{Listener, Permissions, Protocol, Rules};
+use rawcached::server::listener_counts::ListenerSnapshot;
+use rawcached::server::peers::Peers;
+use tempfile::TempDir;
+
+use crate::support::http::{Connection, target};
+use crate::support::memcached::Client;
+use crate::support::server::{TestServer, options};
+
+/// A server with a further listener.
+struct Served {
+    server: TestServer,
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+fn serve(protocol: Protocol, rules: Rules) -> Served {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let address = ListenAddress::Unix(path.clone());
+    let listener = Listener::bind(&address, &Permissions::default()).unwrap();
+    let listeners = vec![listener.speaking(protocol).with_rules(rules)];
+    let server = TestServer::serving(options(), listeners);
+    Served { server, path, _directory: directory }
+}
+
+impl Served {
+    /// What is counted of the further listener.
+    fn counts(&self) -> ListenerSnapshot {
+        let name = format!("unix:{}", self.path.display());
+        let found = self.server.counters.listeners().into_iter().find(|it| it.name == name);
+        found.expect("it is counted")
+    }
+}
+
+#[test]
+fn a_full_listener_locks_nobody_out_of_another() {
+    let rules = Rules { connections_max: Some(2), ..Rules::default() };
+    let served = serve(Protocol::Http, rules);
+    // All that the memcached listener may have, as `options` says.
+    let mut idle: Vec<Client> = (0..64).map(|_| served.server.connect()).collect();
+    idle.iter_mut().for_each(Client::expect_alive);
+    assert_eq!(served.server.connect().rest(), b"SERVER_ERROR too many open connections\r\n");
+    let mut first = Connection::open(&served.path);
+    first.ask("PUT", &target("k"), "", b"x").expect(201);
+    let mut second = Connection::open(&served.path);
+    second.ask("GET", &target("k"), "", b"").expect(200);
+    Connection::open(&served.path).answer("GET").expect(503);
+    let counts = served.counts();
+    assert_eq!((counts.connections, counts.connections_max), (2, 2));
+    assert_eq!((counts.refused_full, counts.refused_peer), (1, 0));
+    assert_eq!(served.server.snapshot().counts.connections_rejected, 2);
+    assert_eq!(served.server.snapshot().connections_current, 66);
+}
+
+#[test]
+fn who_may_not_connect_is_told_so_and_counted() {
+    let nobody = || Rules { peers: Some(Peers::default()), ..Rules::default() };
+    let served = serve(Protocol::Memcached, nobody());
+    let mut refused = Client::connect(&served.path);
+    assert_eq!(refused.rest(), b"SERVER_ERROR this user may not connect here\r\n");
+    served.server.connect().expect_alive();
+    assert_eq!((served.counts().refused_peer, served.counts().refused_full), (1, 0));
+    let served = serve(Protocol::Http, nobody());
+    let answer = Connection::open(&served.path).answer("GET").expect(403);
+    assert_eq!(answer.body, b"this user may not connect here\n");
+    assert_eq!(served.counts().refused_peer, 1);
+    assert_eq!(served.counts().connections, 0);
+}
+
+#[test]
+fn who_is_named_may_connect() {
+    let user = nix::unistd::geteuid().to_string();
+    let peers = Peers::find(&[user], &[]).unwrap();
+    let served = serve(Protocol::Memcached, Rules { peers: Some(peers), ..Rules::default() });
+    Client::connect(&served.path).expect_alive();
+    assert_eq!(served.counts().refused_peer, 0);
+}
