@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::holder::{Holders, swap_paths};
-use super::loop_file;
+use super::{loop_file, overlay};
 
 /// All that is known to hold the image file.
 pub(super) fn of_file(path: &Path) -> Holders {
@@ -14,6 +14,16 @@ pub(super) fn of_file(path: &Path) -> Holders {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     if swap_paths(&swaps).contains(&canonical) {
         holders.names.push("in use as swap".to_owned());
+        holders.go_within = Duration::ZERO;
+    }
+    for point in overlay::points_over(&canonical) {
+        let point = point.display();
+        holders.names.push(format!("in the upper directory of the overlay mounted at {point}"));
+        holders.go_within = Duration::ZERO;
+    }
+    if let Some(file) = overlay::file_under(&canonical).filter(|file| loop_file::is_locked(file)) {
+        let name = format!("its file under the overlay, {}, is locked", file.display());
+        holders.names.push(name);
         holders.go_within = Duration::ZERO;
     }
     holders

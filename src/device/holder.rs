@@ -126,7 +126,7 @@ pub(super) fn swap_paths(swaps: &str) -> Vec<PathBuf> {
 }
 
 /// The kernel writes blanks and backslashes in paths as three octal digits.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -97,7 +97,7 @@ fn holders(names: Vec<String>, are_going: bool) -> Holders {
 }
 
 /// Whether a daemon serves the file itself: it holds a lock on it.
-fn is_locked(path: &Path) -> bool {
+pub(super) fn is_locked(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }

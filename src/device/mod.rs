@@ -26,6 +26,7 @@ mod memory;
 mod open;
 mod open_error;
 mod overdue;
+mod overlay;
 mod pace;
 mod page_cache;
 mod parts;

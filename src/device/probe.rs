@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -59,12 +59,17 @@ pub struct ProbeReport {
 /// It is absent, not readable, no device, or failing.
 pub fn probe(path: &Path) -> Result<ProbeReport, OpenError> {
     let failed = |source| OpenError::io(path, source);
-    let plain = File::open(path).map_err(failed)?;
+    let found = fs::metadata(path).map_err(failed)?.file_type();
+    // Opening anything else may wait for another process, or do what it stands for.
+    if !found.is_block_device() && !found.is_file() {
+        return Err(OpenError::NotADevice { path: path.to_owned() });
+    }
+    let open = |flags| fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let plain = open(libc::O_NONBLOCK).map_err(failed)?;
     let facts = Facts::ask(&plain)
         .map_err(failed)?
         .ok_or_else(|| OpenError::NotADevice { path: path.to_owned() })?;
-    let direct = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
-    let (verdict, working_alignments) = match direct {
+    let (verdict, working_alignments) = match open(libc::O_NONBLOCK | libc::O_DIRECT) {
         Ok(file) => match direct::judge(&file, &facts).map_err(failed)? {
             Verdict::Unavailable(reason) => (Verdict::Unavailable(reason), Vec::new()),
             works => (works, direct::working_alignments(&file, facts.size).map_err(failed)?),

@@ -233,3 +233,40 @@ fn a_swap_area_in_use_is_refused_as_such() {
     assert_eq!(busy_holders(disk.path()), "in use as swap");
     assert_eq!(probe(disk.path()).unwrap().held_by, ["in use as swap"]);
 }
+
+/// What is seen through an overlay is another inode than the file in its upper directory.
+#[test]
+fn a_file_of_an_overlay_and_its_upper_file_are_one() {
+    let Some(place) = require(MountedImage::create("tmpfs", 16 * MIB)) else { return };
+    let of = |name: &str| place.path().join(name);
+    ["lower", "upper", "work", "merged"].iter().for_each(|name| fs::create_dir(of(name)).unwrap());
+    let (upper, merged) = (of("upper").join("image"), of("merged").join("image"));
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        of("lower").display(),
+        of("upper").display(),
+        of("work").display()
+    );
+    create_image(&upper, MIB).unwrap();
+    let earlier = Device::open(&OpenOptions::new(&upper)).unwrap();
+    let mount: [&dyn AsRef<OsStr>; 6] =
+        [&"-t", &"overlay", &"-o", &options, &"overlay", &of("merged")];
+    if require(command("mount", &mount)).is_none() {
+        return;
+    }
+    let point = of("merged");
+    let mounted = Undo("umount", vec![&point]);
+    // First by the upper path, before it was mounted.
+    let holders = busy_holders(&merged);
+    assert!(holders.contains("under the overlay"), "{holders}");
+    drop(earlier);
+    let first = Device::open(&OpenOptions::new(&merged)).unwrap();
+    let holders = busy_holders(&upper);
+    let expected = format!("overlay mounted at {}", of("merged").display());
+    assert!(holders.contains(&expected), "{holders}");
+    assert_eq!(probe(&upper).unwrap().held_by.len(), 1);
+    drop(first);
+    drop(reopen(&merged));
+    drop(mounted);
+    drop(reopen(&upper));
+}
