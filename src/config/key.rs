@@ -29,7 +29,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 38] = [
+pub const KEYS: [Key; 39] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
     key("server", "http", Kind::List, "Listeners of the HTTP protocol"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
@@ -45,6 +45,7 @@ pub const KEYS: [Key; 38] = [
     key("device", "engine", Kind::Text, "auto, io_uring or threads"),
     key("device", "read_deadline", Kind::Text, "A lookup's read that takes longer is a miss"),
     key("device", "size", Kind::Text, "Size of an image file that is to be made"),
+    key("device", "uuid", Kind::Text, "The store that has to be on the device"),
     key("ram", "size", Kind::Text, "Memory for the RAM tier: auto or a size; 0 turns it off"),
     key("memory", "max", Kind::Text, "Memory for everything: auto or a size"),
     key("memory", "index", Kind::Text, "Memory for the index"),

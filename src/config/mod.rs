@@ -33,6 +33,7 @@ pub use listener::ListenerConfig;
 pub use memory::{Available, MemoryPlan, Reason};
 pub use sources::{Override, Sources};
 
+use crate::format::Uuid;
 use crate::units::{ByteSize, Period};
 
 /// Where the packaged service puts its memcached socket.
@@ -120,6 +121,9 @@ pub struct DeviceConfig {
     /// never makes one.
     #[serde(deserialize_with = "optional")]
     pub size: Option<ByteSize>,
+    /// The store that has to be on it; `None` (written `""`) takes whichever is.
+    #[serde(deserialize_with = "optional")]
+    pub uuid: Option<Uuid>,
 }
 
 /// `[ram]`.
@@ -243,6 +247,7 @@ impl Default for DeviceConfig {
             engine: EngineChoice::Auto,
             read_deadline: Period(Duration::from_secs(1)),
             size: None,
+            uuid: None,
         }
     }
 }
@@ -341,6 +346,7 @@ impl Config {
             device.engine.to_string(),
             device.read_deadline.to_string(),
             or_empty(device.size.as_ref()),
+            or_empty(device.uuid.as_ref()),
             self.ram.size.to_string(),
             memory.max.to_string(),
             memory.index.to_string(),

@@ -186,7 +186,9 @@ impl Daemon {
         let recovering = !self.cache.is_ready();
         let status = if recovering { "recovering; already serving" } else { "serving" };
         outside.notifier.send(&[NotifyState::Ready, NotifyState::Status(status)]);
-        tracing::info!(device = %self.config.device().path.display(), recovering, "serving");
+        let (device, uuid) =
+            (self.config.device().path.display(), self.cache.device_store().uuid());
+        tracing::info!(%device, %uuid, recovering, "serving");
         if self.config.embedded {
             welcome::print(&self.config, self.admin.address);
         }

@@ -12,19 +12,15 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::image;
 use crate::cache::{Ack, Cache, CacheOptions, RangeOptions};
 use crate::clock::Clock;
-<<<<<<< HEAD
 use crate::config::{
-    AckMode, AutoSize, Config, EngineChoice, IoMode, ListenAddress, MemoryPlan, RangeConfig,
-    ServerConfig, Switch,
+    AckMode, AutoSize, Config, EngineChoice, IoMode, MemoryPlan, RangeConfig, Switch,
 };
-=======
-use crate::config::{AckMode, Config, EngineChoice, IoMode, RangeConfig, AutoSize, Switch};
->>>>>>> 09ea749 (Give each listener a limit and rules of its own)
 use crate::device::{self, Device, EngineKind, OpenOptions};
+use crate::format::Uuid;
 use crate::metrics::{Metrics, write_cache, write_device};
 use crate::server::listener::Listener;
 use crate::server::{Options, RunError, Server, write_server};
-use crate::store::{FormatOptions, OpenError, Store};
+use crate::store::{FormatOptions, OpenError, Store, read_superblocks};
 
 /// Time beyond the drain's own limit after which a server that does not end is given up.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -64,12 +60,29 @@ pub async fn open_cache(
         ..OpenOptions::new(path)
     };
     // Opening may wait for seconds.
+    let wanted = device.uuid;
     let device = spawn_blocking(move || Device::open(&options)).await??;
+    refuse_another(wanted, path, &device).await?;
     let opened = match Cache::open_device(device, cache_options(config, memory), clock).await {
         Err(OpenError::NotFormatted(_)) => Err(unformatted(path)),
         opened => opened.map_err(anyhow::Error::from),
     };
     opened.with_context(|| named(path))
+}
+
+/// An error if `wanted` names another store than the one on the device. Any other trouble with it shows
+/// when it is opened.
+async fn refuse_another(wanted: Option<Uuid>, path: &Path, device: &Device) -> anyhow::Result<()> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    match read_superblocks(device).await {
+        Ok(found) if found.best.uuid != wanted => Err(anyhow!(
+            "{} has the store {}, and device.uuid wants {wanted}: nothing was changed. Were disks \
+             swapped? If the store is the right one, change device.uuid",
+            path.display(),
+            found.best.uuid
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Context for an error that does not name its device.
@@ -125,16 +138,17 @@ fn range_options(range: &RangeConfig) -> RangeOptions {
 
 /// Adds the snapshots of cache, store and device.
 pub fn add_metrics(metrics: &Metrics, cache: &Cache) -> anyhow::Result<()> {
-    let cache = cache.clone();
+    let (cache, uuid) = (cache.clone(), cache.device_store().uuid().to_string());
     metrics.add(move |page| {
         write_cache(page, &cache.stats());
         let device = cache.device_store().device();
         write_device(page, device.info(), &device.stats());
+        let (help, uuid) = ("Always 1; the store is in the label.", uuid.as_str());
+        page.gauge("rawcached_store_info", help, &[("uuid", uuid)], 1);
     })?;
     Ok(())
 }
 
-<<<<<<< HEAD
 /// Adds how the memory is divided.
 pub fn add_memory(metrics: &Metrics, memory: MemoryPlan) -> anyhow::Result<()> {
     metrics.add(move |page| {
@@ -148,32 +162,6 @@ pub fn add_memory(metrics: &Metrics, memory: MemoryPlan) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The data listeners: those that the service manager passed, and the configured ones of each
-/// protocol for which it passed none.
-pub fn open_listeners(
-    config: &ServerConfig,
-    memcached: Vec<Listener>,
-    http: Vec<Listener>,
-) -> anyhow::Result<Vec<Listener>> {
-    let permissions =
-        Permissions { mode: config.socket_mode.0, group: config.socket_group.clone() };
-    let open = |passed: Vec<Listener>, addresses: &[ListenAddress], key: &str| {
-        if !passed.is_empty() {
-            tracing::info!(sockets = passed.len(), key, "listeners from the service manager");
-            return Ok(passed);
-        }
-        let bind =
-            |address: &ListenAddress| Listener::bind(address, &permissions).context(key.to_owned());
-        addresses.iter().map(bind).collect()
-    };
-    let mut listeners = open(memcached, &config.memcached, "server.memcached")?;
-    let http = open(http, &config.http, "server.http")?;
-    listeners.extend(http.into_iter().map(|listener| listener.speaking(Protocol::Http)));
-    Ok(listeners)
-}
-
-=======
->>>>>>> 09ea749 (Give each listener a limit and rules of its own)
 /// The running protocol server.
 pub struct Serving {
     task: JoinHandle<Result<(), RunError>>,
@@ -188,13 +176,8 @@ pub fn start_server(
     listeners: Vec<Listener>,
     metrics: &Metrics,
 ) -> anyhow::Result<Serving> {
-<<<<<<< HEAD
     let options = options_of(config, memory);
-    let (connections_max, drain_timeout) = (options.connections_max, options.drain_timeout);
-=======
-    let options = options_of(config);
     let drain_timeout = options.drain_timeout;
->>>>>>> 09ea749 (Give each listener a limit and rules of its own)
     let server = Server::new(options, cache.clone());
     let counters = server.counters().clone();
     metrics.add(move |page| write_server(page, &counters.snapshot(), &counters.listeners()))?;
@@ -205,17 +188,13 @@ pub fn start_server(
     Ok(Serving { task, stop, drain_timeout })
 }
 
-<<<<<<< HEAD
-fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
-=======
 /// How many worker threads there will be.
 pub fn workers(config: &Config) -> NonZeroUsize {
     let workers = usize::try_from(config.server.workers).ok().and_then(NonZeroUsize::new);
     workers.unwrap_or(Options::default().workers)
 }
 
-fn options_of(config: &Config) -> Options {
->>>>>>> 09ea749 (Give each listener a limit and rules of its own)
+fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
     let server = &config.server;
     let defaults = Options::default();
     Options {

@@ -53,6 +53,23 @@ impl std::fmt::Display for Uuid {
     }
 }
 
+/// A text that is no UUID.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a UUID: write it as `rawcached inspect` shows it")]
+pub struct ParseUuidError(String);
+
+/// As it is displayed; upper case too.
+impl std::str::FromStr for Uuid {
+    type Err = ParseUuidError;
+
+    fn from_str(text: &str) -> Result<Uuid, ParseUuidError> {
+        let digits: String = text.chars().filter(|character| *character != '-').collect();
+        let number = u128::from_str_radix(&digits, 16).map(|number| Uuid(number.to_be_bytes()));
+        let found = number.ok().filter(|uuid| uuid.to_string().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| ParseUuidError(text.to_owned()))
+    }
+}
+
 /// Position in the order of all mutations of a device. Never repeats, not even after a crash: the epoch
 /// in the high bits is raised on the device first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -213,6 +213,12 @@ impl Store {
         &self.shared.layout
     }
 
+    /// What the format of the device was given, to be known by.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.shared.uuid
+    }
+
     /// The device.
     #[must_use]
     pub fn device(&self) -> &Device {

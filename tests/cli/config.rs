@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rawcached::config::{Config, KEYS, Sources};
 
+use crate::support::machine::{command, require};
+
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rawcached.toml")
 }
@@ -58,4 +60,34 @@ fn the_shipped_units_and_the_configuration_agree_on_the_file_and_socket() {
     let listener = load(shipped()).server.memcached[0].to_string();
     let path = listener.strip_prefix("unix:").unwrap();
     assert!(socket.contains(&format!("ListenStream={path}\n")), "{path}");
+}
+
+/// A disk that appears late must not make systemd give up.
+#[test]
+fn the_shipped_units_are_understood_and_start_again_for_ever() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let service = std::fs::read_to_string(root.join("systemd/rawcached.service")).unwrap();
+    let setting = |name: &str| {
+        let line = service.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+        line.unwrap_or_else(|| panic!("{name}"))
+    };
+    assert_eq!((setting("StartLimitIntervalSec"), setting("Restart")), ("0", "on-failure"));
+    if require(command("systemd-analyze", &[&"--version"])).is_none() {
+        return;
+    }
+    // What the unit runs has to exist where it is verified.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rawcached.service");
+    std::fs::write(&path, service.replace("/usr/bin/rawcached", "/bin/true")).unwrap();
+    let socket = directory.path().join("rawcached.socket");
+    std::fs::copy(root.join("systemd/rawcached.socket"), &socket).unwrap();
+    let verified = std::process::Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args([&path, &socket])
+        .output()
+        .unwrap();
+    let complaints = String::from_utf8_lossy(&verified.stderr);
+    // Of other units of this machine nothing is claimed.
+    let own: Vec<_> = complaints.lines().filter(|line| line.contains("rawcached")).collect();
+    assert!(own.is_empty(), "{own:#?}");
 }

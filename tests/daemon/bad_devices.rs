@@ -430,3 +430,38 @@ fn a_start_that_is_killed_while_it_makes_an_image_can_be_repeated() {
         fs::remove_file(&image).unwrap();
     }
 }
+
+/// Two disks that trade places: each has a store that opens.
+#[test]
+fn a_store_that_is_not_the_wanted_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let of = |name: &str| directory.path().join(name);
+    let [one, other] = ["one", "other"].map(of);
+    for image in [&one, &other] {
+        assert!(run(&[&"format", image, &"--size", &"64MiB"]).status.success());
+    }
+    let mut daemon = Daemon::start(&one);
+    let page = daemon.metrics();
+    let info = page.lines().find_map(|line| line.strip_prefix("rawcached_store_info{uuid=\""));
+    let uuid = info.expect("the metrics name the store").strip_suffix("\"} 1").unwrap().to_owned();
+    assert!(daemon.log().contains(&format!("uuid={uuid}")), "{}", daemon.log());
+    let text = fs::read_to_string(daemon.config()).unwrap();
+    let pinned = text + &format!("uuid = \"{}\"\n", uuid.to_uppercase());
+    assert!(daemon.stop().success());
+    daemon.configure(&pinned);
+    daemon.restart();
+    set(&daemon, "k", b"of one");
+    assert!(daemon.stop().success());
+    fs::rename(&one, of("away")).unwrap();
+    fs::rename(&other, &one).unwrap();
+    let before = hash(&one);
+    daemon.spawn();
+    let (status, log) = daemon.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains(&format!("device.uuid wants {uuid}")), "{log}");
+    assert_eq!(hash(&one), before, "it was changed");
+    fs::rename(of("away"), &one).unwrap();
+    daemon.restart();
+    expect(&daemon, "k", b"of one");
+    assert!(daemon.stop().success());
+}
