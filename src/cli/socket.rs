@@ -4,19 +4,26 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::config::ListenAddress;
+use crate::config::{EMBEDDED_DIRECTORY, ListenAddress};
+use crate::daemon::check_ownership;
 
 /// The address that `named` stands for (a path, `unix:PATH` or `tcp:IP:PORT`), else the first of
-/// the `usual` paths at which something is.
+/// the `usual` paths at which something is. The first of these is in the working directory, where others
+/// may have put it: it has to be this user's or root's.
 pub fn address(named: Option<&str>, usual: [&str; 2]) -> anyhow::Result<ListenAddress> {
     match named {
         Some(text) if text.starts_with("unix:") || text.starts_with("tcp:") => Ok(text.parse()?),
         Some(path) => Ok(ListenAddress::Unix(path.into())),
         None => {
-            let found = usual.into_iter().find(|path| Path::new(path).exists());
+            let found = usual.into_iter().find(|path| Path::new(path).symlink_metadata().is_ok());
             let [near, far] = usual;
             let path = found
                 .with_context(|| format!("no socket at {near} or {far}: name one with --socket"))?;
+            if path == near {
+                for path in [EMBEDDED_DIRECTORY, near] {
+                    check_ownership(Path::new(path)).context("name the socket with --socket")?;
+                }
+            }
             Ok(ListenAddress::Unix(path.into()))
         }
     }

@@ -5,10 +5,15 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::ownership;
 use crate::config::{
     Config, DeviceConfig, EMBEDDED_DIRECTORY, EMBEDDED_HTTP_SOCKET, EMBEDDED_SOCKET, ListenAddress,
     ListenerConfig,
 };
+use crate::format::Uuid;
 use crate::units::ByteSize;
 
 /// An image file could not be made or is missing.
@@ -23,6 +28,33 @@ pub enum ImageError {
         path = .0.display()
     )]
     Missing(PathBuf),
+    /// The path is a symbolic link to nothing.
+    #[error(
+        "{path} is a symbolic link to {target}, which does not exist: mount what it is on, or remove \
+         the link",
+        path = path.display(),
+        target = target.display()
+    )]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// The path does not exist, and a certain store is wanted.
+    #[error(
+        "{path} does not exist, and device.uuid wants the store {uuid}: a new image would be another one",
+        path = path.display()
+    )]
+    Pinned {
+        /// The missing path.
+        path: PathBuf,
+        /// The store that is wanted.
+        uuid: Uuid,
+    },
+    /// The directory of the embedded default is somebody else's.
+    #[error(transparent)]
+    Foreign(#[from] ownership::Foreign),
     /// The operating system refused.
     #[error("cannot {operation} {path}", path = path.display())]
     Io {
@@ -64,13 +96,26 @@ pub async fn prepare(
     format: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     make_embedded_directory(config)?;
-    let DeviceConfig { path, size, .. } = config.device();
+    let DeviceConfig { path, size, uuid, .. } = config.device();
     let refuse = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| ImageError::Io { operation, path, source }
     };
-    if path.try_exists().map_err(refuse("look for", path))? {
-        return Ok(());
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => {
+            // A link that leads nowhere is no room for an image: it says where one should be.
+            if !path.try_exists().map_err(refuse("look for", path))? {
+                let target = fs::read_link(path).unwrap_or_default();
+                return Err(ImageError::Dangling { path: path.clone(), target }.into());
+            }
+            return Ok(());
+        }
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(refuse("look for", path)(error).into()),
+    }
+    if let Some(uuid) = uuid {
+        return Err(ImageError::Pinned { path: path.clone(), uuid: *uuid }.into());
     }
     let Some(size) = *size else { return Err(ImageError::Missing(path.clone()).into()) };
     let mut unfinished = path.clone().into_os_string();
@@ -84,9 +129,17 @@ pub async fn prepare(
     }
     create_sparse(&unfinished, size)?;
     format(&unfinished).await?;
-    fs::rename(&unfinished, path).map_err(refuse("rename", &unfinished))?;
+    rename_new(&unfinished, path).map_err(refuse("rename", &unfinished))?;
     tracing::info!(path = %path.display(), %size, "made a new image file");
     Ok(())
+}
+
+/// Renames without replacing what came there meanwhile, where the file system can do that.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Err(Errno::EINVAL) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
 }
 
 /// Makes the directory of the embedded default, if the image or the socket is to be there. All
@@ -106,14 +159,15 @@ fn make_embedded_directory(config: &Config) -> Result<(), ImageError> {
     let path = PathBuf::from(EMBEDDED_DIRECTORY);
     fs::create_dir_all(&path).map_err(|source| ImageError::Io {
         operation: "create the directory",
-        path,
+        path: path.clone(),
         source,
-    })
+    })?;
+    Ok(ownership::check(&path)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
 
     use super::*;
 
@@ -143,6 +197,52 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leads_nowhere_is_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, target) = (directory.path().join("link"), directory.path().join("away/image"));
+        symlink(&target, &path).unwrap();
+        let config = config(path.clone(), Some(ByteSize(1 << 20)));
+        let error = prepare(&config, async |_| panic!("formats")).await.unwrap_err().to_string();
+        let expected = format!("is a symbolic link to {}", target.display());
+        assert!(error.contains(&expected), "{error}");
+        assert_eq!(fs::read_link(&path).unwrap(), target);
+        // Once there is something, it is used.
+        fs::create_dir(directory.path().join("away")).unwrap();
+        fs::write(&target, "mine").unwrap();
+        prepare(&config, async |_| panic!("formats")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_link_in_the_place_of_the_unfinished_image_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, victim) = (directory.path().join("image"), directory.path().join("victim"));
+        fs::write(&victim, "mine").unwrap();
+        symlink(&victim, directory.path().join("image.new")).unwrap();
+        prepare(&config(path.clone(), Some(ByteSize(1 << 20))), async |_| Ok(())).await.unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+        assert!(path.symlink_metadata().unwrap().is_file());
+    }
+
+    #[tokio::test]
+    async fn what_came_meanwhile_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        let config = config(path.clone(), Some(ByteSize(1 << 20)));
+        let format = async |_: &Path| Ok(fs::write(&path, "mine")?);
+        prepare(&config, format).await.unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[tokio::test]
+    async fn no_new_image_stands_in_for_a_certain_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = config(directory.path().join("image"), Some(ByteSize(1 << 20)));
+        config.devices[0].uuid = Some(Uuid([7; 16]));
+        let error = prepare(&config, async |_| panic!("formats")).await.unwrap_err().to_string();
+        assert!(error.contains("device.uuid wants the store 07070707-"), "{error}");
     }
 
     #[tokio::test]

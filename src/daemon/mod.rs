@@ -8,6 +8,7 @@ mod log_queue;
 mod logging;
 mod notifier;
 mod open_files;
+mod ownership;
 mod progress;
 mod reload;
 mod signals;
@@ -27,6 +28,7 @@ use tokio::time::{interval, timeout};
 
 pub use available_memory::available;
 pub use image::{ImageError, create_sparse};
+pub use ownership::{Foreign, check as check_ownership};
 
 use crate::cache::Cache;
 use crate::clock::Clock;

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -32,6 +33,77 @@ fn a_missing_device_names_the_command_to_run() {
         rawcached(directory.path()).args(["serve", "--device-path", "none.img"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("rawcached format none.img --size"), "{}", stderr(&output));
+}
+
+/// Opening some of these would wait for another process.
+#[test]
+fn what_is_no_device_is_refused_at_once_by_every_command() {
+    let directory = directory();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    nix::unistd::mkfifo(at("fifo").as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir(at("folder")).unwrap();
+    std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
+    let _listener = UnixListener::bind(at("socket")).unwrap();
+    let others = ["fifo", "folder", "link", "socket"].map(at);
+    for path in others.iter().map(String::as_str).chain(["/dev/null", "/dev/zero"]) {
+        for (command, code) in [
+            (["probe", path, "--json"].as_slice(), 2),
+            (&["format", path, "--yes"], 2),
+            (&["inspect", path], 2),
+            (&["check", path], 2),
+            (&["ls", path], 2),
+            (&["bench", "device", path], 2),
+            (&["serve", "--server-admin", "", "--device-path", path], 1),
+        ] {
+            let output = rawcached(directory.path()).args(command).output().unwrap();
+            let message = stderr(&output);
+            assert_eq!(output.status.code(), Some(code), "{command:?}: {message}");
+            let reason = format!("{path} is neither a block device nor a regular file");
+            assert!(message.contains(&reason), "{command:?}: {message}");
+        }
+    }
+}
+
+/// The working directory may be anybody's: what is in it is not trusted because it is there.
+#[test]
+fn a_socket_that_others_have_put_here_is_not_used() {
+    let directory = directory();
+    let data = directory.path().join("rawcached-data");
+    std::fs::create_dir(&data).unwrap();
+    let _http = UnixListener::bind(data.join("http.sock")).unwrap();
+    let _memcached = UnixListener::bind(data.join("memcached.sock")).unwrap();
+    let refused = |arguments: &[&str]| {
+        let output = rawcached(directory.path()).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let all: [&[&str]; 5] = [
+        &["stats"],
+        &["get", "k"],
+        &["put", "k"],
+        &["purge", "k"],
+        &["serve", "--server-admin", ""],
+    ];
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).unwrap();
+    for arguments in &all[..4] {
+        let message = refused(arguments);
+        assert!(message.contains("others can write to rawcached-data (mode 0777)"), "{message}");
+        assert!(message.contains("--socket"), "{message}");
+    }
+    let output = rawcached(directory.path()).args(all[4]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("others can write to rawcached-data"), "{}", stderr(&output));
+    assert!(!data.join("cache.img").exists());
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let other = Some(nix::unistd::Uid::from_raw(54321));
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    nix::unistd::chown(&data.join("http.sock"), other, None).unwrap();
+    let expected = "rawcached-data/http.sock belongs to another user (54321)";
+    assert!(refused(all[1]).contains(expected), "{}", refused(all[1]));
+    nix::unistd::chown(&data, other, None).unwrap();
+    assert!(refused(all[0]).contains("rawcached-data belongs to another user (54321)"));
 }
 
 #[test]
