@@ -5,6 +5,7 @@ use anyhow::{Context as _, ensure};
 
 use super::open_files::OpenFiles;
 use crate::config::{ListenerConfig, ServerConfig};
+use crate::server::access::Access;
 use crate::server::listener::{Listener, Permissions, Protocol, Rules};
 use crate::server::peers::Peers;
 
@@ -83,6 +84,7 @@ fn rules(listener: &ListenerConfig) -> anyhow::Result<Rules> {
     Ok(Rules {
         connections_max: listener.max_connections.and_then(|count| usize::try_from(count).ok()),
         peers: peers.transpose().with_context(|| listener.address.to_string())?,
+        access: Access { read_only: listener.read_only, flush_all: listener.flush_all },
     })
 }
 

@@ -84,7 +84,7 @@ impl Acceptor {
 
     fn admit(&self, stream: Stream, workers: &Workers) {
         let (listener, counts) = &self.listeners[self.turn];
-        let protocol = listener.protocol;
+        let (protocol, access) = (listener.protocol, listener.access);
         self.counters.acceptor().connections_total.bump();
         if !listener.admits(&stream) {
             counts.refused_peer.bump();
@@ -97,7 +97,7 @@ impl Acceptor {
             );
         }
         match Ticket::take(&self.counters, counts) {
-            Some(ticket) => workers.hand_over(Arrival { stream, protocol, ticket }),
+            Some(ticket) => workers.hand_over(Arrival { stream, protocol, access, ticket }),
             None => {
                 counts.refused_full.bump();
                 self.refuse(

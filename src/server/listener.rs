@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::access::Access;
 use super::peers::Peers;
 use super::socket_file::{SocketFile, SocketFileError};
 use crate::config::ListenAddress;
@@ -58,6 +59,8 @@ pub struct Rules {
     pub connections_max: Option<usize>,
     /// Who may connect; `None` is everybody who can open the socket.
     pub peers: Option<Peers>,
+    /// What they may do.
+    pub access: Access,
 }
 
 /// The protocol of a connection.
@@ -185,8 +188,8 @@ impl Listener {
         };
         match socket {
             Ok(socket) => {
-                let (protocol, peers) = (self.protocol, self.rules.peers);
-                Ok(WatchedListener { socket, protocol, peers, _file: self.file })
+                let (protocol, Rules { peers, access, .. }) = (self.protocol, self.rules);
+                Ok(WatchedListener { socket, protocol, peers, access, _file: self.file })
             }
             Err(source) => Err(ListenError::System { address: self.address, source }),
         }
@@ -199,6 +202,7 @@ pub(super) struct WatchedListener {
     socket: Watched,
     pub(super) protocol: Protocol,
     peers: Option<Peers>,
+    pub(super) access: Access,
     _file: Option<SocketFile>,
 }
 

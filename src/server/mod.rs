@@ -1,6 +1,7 @@
 //! The server: takes connections on its listeners, spreads them over worker threads and
 //! speaks the memcached protocol or HTTP on them. Owns sockets and threads; never touches a device.
 
+pub mod access;
 pub mod admin;
 pub mod codec;
 pub mod counters;

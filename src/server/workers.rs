@@ -12,6 +12,7 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{self, JoinError, JoinSet};
 
+use super::access::Access;
 use super::counters::Ticket;
 use super::gate::Gate;
 use super::listener::{Protocol, Stream};
@@ -30,6 +31,7 @@ const TASKS_BETWEEN_WOKEN: u32 = 4;
 pub(super) struct Arrival {
     pub(super) stream: Stream,
     pub(super) protocol: Protocol,
+    pub(super) access: Access,
     pub(super) ticket: Ticket,
 }
 
@@ -221,13 +223,14 @@ async fn hearing_from_the_device(connection: impl Future<Output = ()>) {
 async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
     // Dropped last, after the socket is closed.
     let _ticket = arrival.ticket;
+    let access = arrival.access;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => return memcached::serve(Turns::new(stream), service, gate).await,
+            Ok(stream) => return memcached::serve(Turns::new(stream), service, gate, access).await,
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return memcached::serve(Turns::new(stream), service, gate).await,
+            Ok(stream) => return memcached::serve(Turns::new(stream), service, gate, access).await,
             Err(error) => error,
         },
     };

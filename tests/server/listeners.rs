@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use rawcached::config::ListenAddress;
+use rawcached::server::access::Access;
 use rawcached::server::listener::{Listener, Permissions, Protocol, Rules};
 use rawcached::server::listener_counts::ListenerSnapshot;
 use rawcached::server::peers::Peers;
@@ -72,6 +73,51 @@ fn who_may_not_connect_is_told_so_and_counted() {
     assert_eq!(answer.body, b"this user may not connect here\n");
     assert_eq!(served.counts().refused_peer, 1);
     assert_eq!(served.counts().connections, 0);
+}
+
+#[test]
+fn a_read_only_listener_serves_lookups_only() {
+    let access = Access { read_only: true, flush_all: true };
+    let served = serve(Protocol::Memcached, Rules { access, ..Rules::default() });
+    let mut full = served.server.connect();
+    full.ask("set k 0 0 1\r\n1\r\n", "STORED\r\n");
+    let mut reader = Client::connect(&served.path);
+    let refused = "CLIENT_ERROR this listener is read-only\r\n";
+    for command in [
+        "set k 0 0 8\r\nget none\r\n",
+        "add k2 0 0 1\r\nx\r\n",
+        "append k 0 0 1\r\nx\r\n",
+        "cas k 0 0 1 1\r\nx\r\n",
+        "delete k\r\n",
+        "incr k 1\r\n",
+        "touch k 1\r\n",
+        "gat 1 k\r\n",
+        "flush_all\r\n",
+    ] {
+        reader.ask(command, refused);
+    }
+    // Larger than what may be stored at all, which takes the old value with it elsewhere.
+    let large = "x".repeat(5 << 20);
+    reader.ask(format!("set k 0 0 {}\r\n{large}\r\n", large.len()), refused);
+    reader.send("set k 0 0 8 noreply\r\nget none\r\ndelete k noreply\r\n");
+    reader.ask("get k k2\r\n", "VALUE k 0 1\r\n1\r\nEND\r\n");
+    reader.ask("gets none\r\n", "END\r\n");
+    reader.expect_alive();
+    full.ask("incr k 1\r\n", "2\r\n");
+}
+
+#[test]
+fn flush_all_can_be_switched_off_for_one_listener() {
+    let access = Access { read_only: false, flush_all: false };
+    let served = serve(Protocol::Memcached, Rules { access, ..Rules::default() });
+    let mut client = Client::connect(&served.path);
+    client.ask("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+    client.ask("flush_all\r\n", "CLIENT_ERROR flush_all not allowed\r\n");
+    client.ask("flush_all 10\r\n", "CLIENT_ERROR flush_all not allowed\r\n");
+    client.send("flush_all noreply\r\n");
+    client.ask("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+    served.server.connect().ask("flush_all\r\n", "OK\r\n");
+    client.ask("get k\r\n", "END\r\n");
 }
 
 #[test]

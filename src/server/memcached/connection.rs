@@ -15,8 +15,10 @@ use super::command::{Command, KeyBuf, Store};
 use super::input::Input;
 use super::parse::{Parsed, parse};
 use super::peer::{Peer, Socket};
+use super::permitted::{Refused, refusal};
 use super::retrieval;
 use super::service::Service;
+use crate::server::access::Access;
 use crate::server::gate::Gate;
 use crate::server::memcached::closed::Closed;
 
@@ -41,6 +43,7 @@ const LAST_READS: u8 = 16;
 
 struct Connection<S> {
     peer: Peer<S>,
+    access: Access,
     input: Input,
     /// How much of the first unread line was searched for its end.
     searched: usize,
@@ -49,10 +52,15 @@ struct Connection<S> {
 }
 
 /// Serves one connection until either side ends it.
-pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>, gate: Arc<Gate>) {
+pub(in crate::server) async fn serve<S: Socket>(
+    stream: S,
+    service: Arc<Service>,
+    gate: Arc<Gate>,
+    access: Access,
+) {
     let peer = Peer::new(stream, service);
-    let mut connection =
-        Connection { peer, input: Input::default(), searched: 0, last_reads: LAST_READS };
+    let input = Input::default();
+    let mut connection = Connection { peer, access, input, searched: 0, last_reads: LAST_READS };
     let Err(closed) = connection.run(&gate).await;
     match closed {
         Closed::Normally => {}
@@ -110,9 +118,19 @@ impl<S: Socket> Connection<S> {
     /// Executes every command that is complete. Each counts against the budget that a task has
     /// before others get their turn.
     async fn process(&mut self) -> Result<(), Closed> {
-        let Connection { peer, input, searched, .. } = self;
+        let Connection { peer, access, input, searched, .. } = self;
         loop {
-            match parse(input.unread(), searched) {
+            let parsed = parse(input.unread(), searched);
+            if let Parsed::Command { command, line_len } = &parsed
+                && let Some(refused) = refusal(command, *access)
+            {
+                let line_len = *line_len;
+                input.consume(line_len);
+                refuse(peer, input, refused).await?;
+                consume_budget().await;
+                continue;
+            }
+            match parsed {
                 Parsed::Incomplete => return Ok(()),
                 Parsed::TooLong(reply) => {
                     peer.service.shard.protocol_errors.bump();
@@ -171,6 +189,20 @@ impl<S: Socket> Connection<S> {
         // The connection is closed next in any case.
         let _ = tokio::time::timeout(LINGER_TIMEOUT, drop_what_comes).await;
     }
+}
+
+/// Answers a command that is not permitted here, and drops its value.
+async fn refuse<S: Socket>(
+    peer: &mut Peer<S>,
+    input: &mut Input,
+    refused: Refused,
+) -> io::Result<()> {
+    peer.service.shard.protocol_errors.bump();
+    answer(peer, refused.reply, refused.noreply);
+    let Some(body_len) = refused.body_len else { return peer.relieve().await };
+    // Sends the refusal at once: the client may stop sending.
+    peer.flush().await?;
+    swallow(peer, input, body_len).await
 }
 
 /// The value of `store` with its line end, if all of it follows the line.

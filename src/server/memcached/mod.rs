@@ -13,6 +13,7 @@ mod input_budget;
 mod number;
 pub mod parse;
 mod peer;
+mod permitted;
 mod retrieval;
 mod service;
 mod stats;

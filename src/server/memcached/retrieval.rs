@@ -140,6 +140,7 @@ mod tests {
     use super::super::{Service, Shared, serve};
     use crate::cache::{Cache, Condition, StoreOptions};
     use crate::clock::Clock;
+    use crate::server::access::Access;
     use crate::server::{Options, Server};
 
     /// A peer that sends `says`, then closes, and records each write to it.
@@ -205,7 +206,7 @@ mod tests {
             let writes = Arc::default();
             let says = Bytes::from_static(b"get key\r\n");
             let peer = Peer { says, writes: Arc::clone(&writes) };
-            serve(peer, Arc::clone(&service), Arc::default()).await;
+            serve(peer, Arc::clone(&service), Arc::default(), Access::default()).await;
             let mut expected = format!("VALUE key 0 {len}\r\n").into_bytes();
             expected.extend_from_slice(&body);
             expected.extend_from_slice(b"\r\nEND\r\n");
@@ -221,7 +222,7 @@ mod tests {
         let stored = server.cache.put(b"key", b"value", Condition::Always, &options);
         stored.await.unwrap();
         let peer = Peer { says: what.into(), writes: Arc::default() };
-        let mut connection = pin!(serve(peer, service, Arc::default()));
+        let mut connection = pin!(serve(peer, service, Arc::default(), Access::default()));
         let mut turns = 0;
         poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
