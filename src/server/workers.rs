@@ -240,13 +240,14 @@ async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
 async fn serve_http(arrival: Arrival, service: Arc<http::Service>, gate: Arc<Gate>) {
     // Dropped last, after the socket is closed.
     let _ticket = arrival.ticket;
+    let access = arrival.access;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => return http::serve(stream, service, gate).await,
+            Ok(stream) => return http::serve(stream, service, gate, access).await,
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return http::serve(stream, service, gate).await,
+            Ok(stream) => return http::serve(stream, service, gate, access).await,
             Err(error) => error,
         },
     };

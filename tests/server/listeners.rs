@@ -107,6 +107,22 @@ fn a_read_only_listener_serves_lookups_only() {
 }
 
 #[test]
+fn a_read_only_http_listener_serves_get_and_head_only() {
+    let access = Access { read_only: true, flush_all: true };
+    let served = serve(Protocol::Http, Rules { access, ..Rules::default() });
+    served.server.connect().ask("set k 0 0 1\r\n1\r\n", "STORED\r\n");
+    for method in ["PUT", "PATCH", "DELETE", "PURGE", "POST"] {
+        let body = if method == "PUT" { &b"other"[..] } else { b"" };
+        let mut reader = Connection::open(&served.path);
+        let answer = reader.ask(method, &target("k"), "X-Rawcached-TTL: 1\r\n", body).expect(403);
+        assert_eq!(answer.body, b"this listener is read-only\n");
+    }
+    let mut reader = Connection::open(&served.path);
+    reader.ask("HEAD", &target("k"), "", b"").expect(200);
+    reader.ask("GET", &target("k"), "", b"").expect_body(200, b"1");
+}
+
+#[test]
 fn flush_all_can_be_switched_off_for_one_listener() {
     let access = Access { read_only: false, flush_all: false };
     let served = serve(Protocol::Memcached, Rules { access, ..Rules::default() });

@@ -13,6 +13,7 @@ use super::running::Running;
 use super::service::{Answer, Service, plain};
 use super::wire::{Socket, Wire};
 use crate::cache::TruncatedBody;
+use crate::server::access::Access;
 use crate::server::codec::AnswerHead;
 use crate::server::codec::fault::Fault;
 use crate::server::codec::head::RequestHead;
@@ -60,10 +61,15 @@ enum Asked {
 }
 
 /// Serves one connection until either side ends it.
-pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>, gate: Arc<Gate>) {
+pub(in crate::server) async fn serve<S: Socket>(
+    stream: S,
+    service: Arc<Service>,
+    gate: Arc<Gate>,
+    access: Access,
+) {
     let _opened = Opened::count(&service.shard);
     let mut wire = Wire::new(stream, service);
-    let ended = match converse(&mut wire, &gate).await {
+    let ended = match converse(&mut wire, &gate, access).await {
         Ok(End::Linger) => linger(&mut wire).await,
         Ok(End::Quiet) => Ok(()),
         Err(error) => Err(error),
@@ -74,7 +80,11 @@ pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>
     wire.release();
 }
 
-async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate) -> io::Result<End> {
+async fn converse<S: Socket>(
+    wire: &mut Wire<S>,
+    gate: &Gate,
+    access: Access,
+) -> io::Result<End> {
     let service = wire.service.clone();
     let mut heads = HeadReader::default();
     loop {
@@ -89,7 +99,7 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate) -> io::Result<End>
         };
         let running = Running::begin(&service.shard);
         let mut body = RequestBody::new(wire, &head);
-        let answer = service.answer(&head, &mut body).await;
+        let answer = service.answer(&head, &mut body, access).await;
         let remainder = body.end()?;
         service.shard.http.count_request(&head.method, answer.status());
         let keeps_alive = head.keeps_alive && remainder != Remainder::Unknown && !gate.is_closed();

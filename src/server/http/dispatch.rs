@@ -8,6 +8,7 @@ use super::refusal::Refusal;
 use super::request_body::RequestBody;
 use super::service::{Answer, Service, plain};
 use super::wire::Socket;
+use crate::server::access::Access;
 use crate::server::codec::head::RequestHead;
 
 impl Service {
@@ -16,8 +17,9 @@ impl Service {
         &self,
         head: &RequestHead,
         body: &mut RequestBody<'_, S>,
+        access: Access,
     ) -> Answer {
-        self.dispatch(head, body).await.unwrap_or_else(|refusal| {
+        self.dispatch(head, body, access).await.unwrap_or_else(|refusal| {
             let mut answer = plain(refusal);
             if refusal == Refusal::METHOD {
                 let allowed = HeaderValue::from_static("GET, HEAD, PUT, PATCH, DELETE, PURGE");
@@ -31,11 +33,13 @@ impl Service {
         &self,
         head: &RequestHead,
         body: &mut RequestBody<'_, S>,
+        access: Access,
     ) -> Result<Answer, Refusal> {
         let key = key(head.target.path(), head.target.query())?;
         match head.method {
             Method::GET => Ok(self.get(&key, &head.headers).await),
             Method::HEAD => Ok(self.head(&key, &head.headers).await),
+            _ if access.read_only => Err(Refusal::READ_ONLY),
             Method::PUT => self.put(&key, head, body).await,
             Method::PATCH if !body.is_empty() => Err(Refusal::PATCH_BODY),
             Method::PATCH => self.patch(&key, &head.headers).await,

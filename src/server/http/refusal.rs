@@ -25,6 +25,8 @@ impl Refusal {
         StatusCode::METHOD_NOT_ALLOWED,
         "objects take GET, HEAD, PUT, PATCH, DELETE and PURGE\n",
     );
+    pub(super) const READ_ONLY: Refusal =
+        refusal(StatusCode::FORBIDDEN, "this listener is read-only\n");
     pub(super) const PRECONDITION: Refusal =
         refusal(StatusCode::PRECONDITION_FAILED, "a precondition of the request does not hold\n");
     pub(super) const RANGE: Refusal = refusal(
