@@ -196,7 +196,6 @@ pub fn workers(config: &Config) -> NonZeroUsize {
 
 fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
     let server = &config.server;
-    let defaults = Options::default();
     Options {
         workers: workers(config),
         connections_max: usize::try_from(server.max_connections).unwrap_or(usize::MAX),

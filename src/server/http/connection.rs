@@ -80,11 +80,7 @@ pub(in crate::server) async fn serve<S: Socket>(
     wire.release();
 }
 
-async fn converse<S: Socket>(
-    wire: &mut Wire<S>,
-    gate: &Gate,
-    access: Access,
-) -> io::Result<End> {
+async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) -> io::Result<End> {
     let service = wire.service.clone();
     let mut heads = HeadReader::default();
     loop {

@@ -11,6 +11,7 @@ use super::super::{Service, Shared};
 use super::*;
 use crate::cache::{Cache, Condition, StoreOptions};
 use crate::clock::{Clock, Timestamp};
+use crate::server::access::Access;
 use crate::server::{Options, Server};
 
 /// A peer whose bytes come in these pieces, and that then has no more to send. Records each write to
@@ -82,7 +83,7 @@ async fn writes(service: &Arc<Service>, pieces: &[&[u8]]) -> Vec<Vec<u8>> {
     let says = says.map(|piece| Bytes::copy_from_slice(piece)).collect();
     let writes = Arc::default();
     let peer = Peer { says, writes: Arc::clone(&writes) };
-    serve(peer, Arc::clone(service), Arc::default()).await;
+    serve(peer, Arc::clone(service), Arc::default(), Access::default()).await;
     let mut writes = writes.lock();
     std::mem::take(&mut writes)
 }
@@ -209,6 +210,6 @@ async fn a_large_body_is_read_in_few_pieces_and_a_quiet_connection_holds_no_buff
 async fn a_connection_is_small() {
     let service = service().await;
     let peer = Peer { says: VecDeque::new(), writes: Arc::default() };
-    let size = std::mem::size_of_val(&serve(peer, service, Arc::default()));
+    let size = std::mem::size_of_val(&serve(peer, service, Arc::default(), Access::default()));
     assert!(size <= 8 << 10, "{size} B");
 }
