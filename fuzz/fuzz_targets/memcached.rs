@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rawcached::server::memcached::command::{Command, KEY_LEN_MAX};
-use rawcached::server::memcached::parse::{LINE_LEN_MAX, Parsed, RETRIEVAL_LEN_MAX, parse};
+use rawcached::server::memcached::parse::{LINE_LEN_MAX, Next, Parsed, RETRIEVAL_LEN_MAX, parse};
 
 fuzz_target!(|data: &[u8]| {
     let Some((cuts, stream)) = data.split_first() else { return };
@@ -44,8 +44,13 @@ fn commands(stream: &[u8], pieces: impl Iterator<Item = usize>) -> Vec<String> {
                     seen.push(format!("{command:?}"));
                     line_len
                 }
-                Parsed::Refused { reply, line_len } => {
-                    seen.push(format!("refused: {reply:?}"));
+                Parsed::Refused { reply, line_len, next } => {
+                    seen.push(format!("refused: {reply:?}, {next:?}"));
+                    match next {
+                        Next::Command => {}
+                        Next::Value(len) => skip = len.checked_add(2).unwrap(),
+                        Next::Unknown => return seen,
+                    }
                     line_len
                 }
                 Parsed::TooLong(reply) => {
@@ -66,7 +71,7 @@ fn commands(stream: &[u8], pieces: impl Iterator<Item = usize>) -> Vec<String> {
 fn check(command: &Command<'_>) {
     let is_key = |key: &[u8]| {
         (1..=KEY_LEN_MAX).contains(&key.len())
-            && key.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+            && !key.iter().any(|byte| matches!(byte, b' ' | b'\n'))
     };
     match command {
         Command::Get(retrieval) => assert!(retrieval.keys.iter().all(|key| is_key(&key))),

@@ -338,3 +338,58 @@ fn a_client_that_leaves_does_not_lose_the_store() {
     nginx.expect_body(path, 3_000_000);
     assert_eq!(origin.requests(), 2, "what was purged is fetched again");
 }
+
+/// An origin whose every answer has this body.
+fn origin_of(body: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|len| len > 2) {}
+            let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nConnection: close";
+            let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let _ = reader.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+/// Pages under the keys that a careless configuration makes of what a client asks for.
+#[test]
+fn what_an_origin_says_is_no_command_whatever_key_a_client_makes_nginx_send() {
+    const EVIL: &str = "\r\nset /held 0 60 4\r\nEVIL\r\nset /held 0 60 4\r\nEVIL\r\n";
+    if require(nginx_is_installed()).is_none() {
+        return;
+    }
+    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
+    crate::support::binary::format(disk.path());
+    let daemon = Daemon::start(disk.path());
+    let port = origin_of(EVIL);
+    let http =
+        format!("upstream rawcached {{ server unix:{}; keepalive 1; }}", daemon.socket().display());
+    let server = format!(
+        "location / {{ set $key $uri; srcache_fetch GET /_cache $key; srcache_store PUT /_cache $key;
+         proxy_pass http://127.0.0.1:{port}; }}
+         location = /_cache {{ internal; set_unescape_uri $memc_key $args; set $memc_exptime 60;
+         memc_pass rawcached; }}"
+    );
+    let nginx = Nginx::start(&server, &http);
+    assert_eq!(daemon.connect().set("/held", b"good"), "STORED");
+    let refused = || daemon.metric("rawcached_protocol_errors_total");
+    for key in ["k".repeat(300), "k".repeat(1500), format!("{}%20b", "k".repeat(250))] {
+        let before = refused();
+        for _ in 0..3 {
+            assert_eq!(nginx.get(&format!("/{key}")).1, EVIL.as_bytes(), "{}", nginx.log());
+        }
+        // The lookups and the stores are refused.
+        assert!(eventually(|| refused() >= before + 6), "{}", nginx.log());
+        assert_eq!(daemon.connect().get("/held").unwrap(), b"good", "{}", nginx.log());
+    }
+    // The connection that nginx keeps is in step: a page that may be stored is.
+    assert_eq!(nginx.get("/page").1, EVIL.as_bytes());
+    let stored = eventually(|| daemon.connect().get("/page").is_some());
+    assert!(stored, "{}", nginx.log());
+    assert_eq!(nginx.get("/page").1, EVIL.as_bytes(), "{}", nginx.log());
+}

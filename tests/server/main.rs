@@ -15,4 +15,5 @@ mod listeners;
 mod memcached;
 mod memcached_connections;
 mod memcached_oracle;
+mod memcached_refused;
 mod metrics;

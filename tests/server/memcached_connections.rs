@@ -16,10 +16,10 @@ const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 fn oversized_keys_are_refused_and_the_connection_goes_on() {
     let server = TestServer::start();
     let mut client = server.connect();
-    for len in [251, 3000, 7000] {
+    for len in [251, 1900] {
         let key = "k".repeat(len);
         client.ask(format!("get {key}\r\n"), BAD_FORMAT);
-        client.ask(format!("set {key} 0 0 1\r\n"), BAD_FORMAT);
+        client.ask(format!("set {key} 0 0 7\r\nversion\r\n"), BAD_FORMAT);
         client.ask(format!("get a {key} b\r\n"), BAD_FORMAT);
         client.ask(format!("delete {key}\r\n"), BAD_FORMAT);
         client.ask(format!("touch {key} 0 noreply\r\nincr {key} 1\r\n"), BAD_FORMAT);
@@ -32,10 +32,10 @@ fn oversized_keys_are_refused_and_the_connection_goes_on() {
 #[test]
 fn lines_that_never_end_close_the_connection() {
     let server = TestServer::start();
-    for (start, len) in [("", 100 << 10), ("set ", 100 << 10), ("get ", 3 << 20)] {
+    for (start, len) in [("", 2049), ("incr", 2052), ("set ", 100 << 10), ("get ", 3 << 20)] {
         let mut client = server.connect();
         let mut line = start.as_bytes().to_vec();
-        line.resize(len, b'x');
+        line.resize(len, if start == "incr" { b' ' } else { b'x' });
         // The server may close before it has read everything.
         let _ = client.try_send(&line);
         client.expect("CLIENT_ERROR line too long\r\n");

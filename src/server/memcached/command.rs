@@ -3,10 +3,12 @@
 use std::fmt;
 use std::ops::Deref;
 
+use memchr::memrchr;
+
 /// Longest key in bytes, as memcached has it.
 pub const KEY_LEN_MAX: usize = 250;
 
-/// A key: 1 to [`KEY_LEN_MAX`] bytes, none of them a space or a control character.
+/// A key: 1 to [`KEY_LEN_MAX`] bytes, none of them a space or a line feed, as memcached has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key<'a>(&'a [u8]);
 
@@ -15,7 +17,7 @@ impl<'a> Key<'a> {
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Key<'a>> {
         let valid = (1..=KEY_LEN_MAX).contains(&bytes.len())
-            && bytes.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
+            && !bytes.iter().any(|byte| matches!(byte, b' ' | b'\n'));
         valid.then_some(Key(bytes))
     }
 }
@@ -57,14 +59,16 @@ impl From<Key<'_>> for KeyBuf {
 pub struct Keys<'a>(&'a [u8]);
 
 impl<'a> Keys<'a> {
-    /// Checks every key in `text`; spaces separate keys.
+    /// Checks every key in `text`, which is of one line; spaces separate keys.
     #[must_use]
     pub fn new(text: &'a [u8]) -> Option<Keys<'a>> {
-        // No branch for each byte, so that many are checked at once.
-        let is_text = text.iter().fold(true, |is, byte| is & (*byte >= b' ') & (*byte != 0x7f));
-        let is_long = |token: &[u8]| token.len() > KEY_LEN_MAX;
-        let has_long = text.len() > KEY_LEN_MAX && tokens(text).any(is_long);
-        (is_text && !has_long).then_some(Keys(text))
+        let mut rest = text;
+        // From one space to the last that a key's length allows: few steps in a line of many keys, so
+        // that it can be checked at once.
+        while let Some(reach) = rest.get(..=KEY_LEN_MAX) {
+            rest = &rest[memrchr(b' ', reach)? + 1..];
+        }
+        Some(Keys(text))
     }
 
     /// The keys in order.
@@ -192,4 +196,20 @@ pub enum Direction {
     Up,
     /// Down, stopping at zero.
     Down,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_checked_as_if_one_by_one(lens in proptest::collection::vec(0..260_usize, 0..20)) {
+            let words: Vec<String> = lens.iter().map(|len| "k".repeat(*len)).collect();
+            let text = words.join(" ");
+            let valid = lens.iter().all(|len| *len <= KEY_LEN_MAX);
+            prop_assert_eq!(Keys::new(text.as_bytes()).is_some(), valid);
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::arithmetic::Changed;
 use super::body::{store_arriving, store_received, swallow};
 use super::command::{Command, KeyBuf, Store};
 use super::input::Input;
-use super::parse::{Parsed, parse};
+use super::parse::{BAD_FORMAT, Next, Parsed, parse};
 use super::peer::{Peer, Socket};
 use super::permitted::{Refused, refusal};
 use super::retrieval;
@@ -24,6 +24,8 @@ use crate::server::memcached::closed::Closed;
 
 /// Requests of the binary protocol begin with this byte.
 const BINARY_MAGIC: u8 = 0x80;
+/// TLS begins with this byte. A client's first message holds names that others choose, line ends and all.
+const TLS_HANDSHAKE: u8 = 0x16;
 const BINARY_REFUSED: &str =
     "CLIENT_ERROR the binary protocol is not supported, use the text protocol";
 
@@ -74,10 +76,13 @@ pub(in crate::server) async fn serve<S: Socket>(
 impl<S: Socket> Connection<S> {
     async fn run(&mut self, gate: &Gate) -> Result<std::convert::Infallible, Closed> {
         self.fill(gate).await?;
-        if self.input.unread().first() == Some(&BINARY_MAGIC) {
+        if let Some(first @ (&BINARY_MAGIC | &TLS_HANDSHAKE)) = self.input.unread().first() {
+            let is_binary = *first == BINARY_MAGIC;
             self.peer.service.shard.protocol_errors.bump();
-            self.peer.push_line(BINARY_REFUSED);
-            self.peer.flush().await?;
+            if is_binary {
+                self.peer.push_line(BINARY_REFUSED);
+                self.peer.flush().await?;
+            }
             return Err(Closed::Refused);
         }
         loop {
@@ -137,12 +142,28 @@ impl<S: Socket> Connection<S> {
                     peer.push_line(reply);
                     return Err(Closed::Refused);
                 }
-                Parsed::Refused { reply, line_len } => {
+                Parsed::Refused { reply, line_len, next } => {
                     peer.service.shard.protocol_errors.bump();
                     if let Some(reply) = reply {
                         peer.push_line(reply);
                     }
                     input.consume(line_len);
+                    match next {
+                        Next::Command => {}
+                        Next::Value(len) if !peer.service.is_malformed(len) => {
+                            // Sends the refusal at once: the client may stop sending.
+                            peer.flush().await?;
+                            swallow(peer, input, len).await?;
+                        }
+                        Next::Value(_) | Next::Unknown => return Err(Closed::Refused),
+                    }
+                }
+                Parsed::Command { command: Command::Store(store), .. }
+                    if peer.service.is_malformed(store.body_len) =>
+                {
+                    peer.service.shard.protocol_errors.bump();
+                    answer(peer, BAD_FORMAT, store.noreply);
+                    return Err(Closed::Refused);
                 }
                 Parsed::Command { command: Command::Store(store), line_len } => {
                     peer.service.shard.cmd_set.bump();

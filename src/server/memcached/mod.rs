@@ -1,4 +1,4 @@
-//! The memcached text protocol over one cache: the commands of memcached 1.6.18, values as large as
+//! The memcached text protocol over one cache: the classic commands of memcached, values as large as
 //! the cache takes. Owns the bytes on a connection; never opens sockets or threads.
 
 mod arithmetic;

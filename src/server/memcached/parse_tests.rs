@@ -15,8 +15,8 @@ fn parse_all(mut input: &[u8]) -> Vec<String> {
                 seen.push(format!("{command:?}"));
                 input = &input[line_len..];
             }
-            Parsed::Refused { reply, line_len } => {
-                seen.push(format!("{reply:?}"));
+            Parsed::Refused { reply, line_len, next } => {
+                seen.push(format!("{reply:?}, {next:?}"));
                 input = &input[line_len..];
             }
         }
@@ -41,8 +41,8 @@ fn parse_in_pieces(input: &[u8], piece_lens: &[usize]) -> Vec<String> {
                     seen.push(format!("{command:?}"));
                     start += line_len;
                 }
-                Parsed::Refused { reply, line_len } => {
-                    seen.push(format!("{reply:?}"));
+                Parsed::Refused { reply, line_len, next } => {
+                    seen.push(format!("{reply:?}, {next:?}"));
                     start += line_len;
                 }
             }
@@ -70,15 +70,45 @@ fn a_storage_line_gives_its_fields() {
     assert!(store.noreply);
 }
 
+/// What is said to follow a line that is refused.
+fn next(line: &str) -> Option<Next> {
+    match parse(line.as_bytes(), &mut 0) {
+        Parsed::Refused { next, .. } => Some(next),
+        _ => None,
+    }
+}
+
 #[test]
-fn keys_end_at_250_bytes_and_hold_no_control_characters() {
+fn keys_end_at_250_bytes_and_hold_any_others_but_spaces() {
     assert_eq!(refusal(&format!("get {}\r\n", "k".repeat(250))), None);
     assert_eq!(refusal(&format!("get a {}\r\n", "k".repeat(251))), Some(BAD_FORMAT));
-    for key in ["a\0b", "a\tb", "a\rb", "\x7f"] {
-        assert_eq!(refusal(&format!("get {key}\r\n")), Some(BAD_FORMAT), "{key:?}");
-        assert_eq!(refusal(&format!("incr {key} 1 noreply\r\n")), Some(""), "{key:?}");
+    assert_eq!(refusal(&format!("incr {} 1 noreply\r\n", "k".repeat(251))), Some(""));
+    for key in ["a\0b", "a\tb", "a\rb", "\x7f", "\x01", "schl\u{fc}ssel"] {
+        for line in [format!("get {key} x\r\n"), format!("set {key} 0 0 1\r\n")] {
+            let Parsed::Command { command, .. } = parse(line.as_bytes(), &mut 0) else {
+                panic!("{line:?}");
+            };
+            let found = match command {
+                Command::Get(retrieval) => retrieval.keys.iter().next().unwrap(),
+                Command::Store(store) => store.key,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(&*found, key.as_bytes());
+        }
     }
-    assert_eq!(refusal("get schl\u{fc}ssel\r\n"), None);
+}
+
+#[test]
+fn flags_keep_their_lower_32_bits() {
+    for (flags, kept) in [("4294967296", 0), ("4294967299", 3), ("18446744073709551615", u32::MAX)]
+    {
+        let line = format!("set k {flags} 0 1\r\n");
+        let parsed = parse(line.as_bytes(), &mut 0);
+        let Parsed::Command { command: Command::Store(store), .. } = parsed else {
+            panic!("{parsed:?}");
+        };
+        assert_eq!(store.flags, kept, "{flags}");
+    }
 }
 
 #[test]
@@ -89,14 +119,19 @@ fn bad_lines_get_the_errors_of_memcached() {
         ("get\r\n", ERROR),
         ("gat\r\n", ERROR),
         ("gat x k\r\n", BAD_EXPTIME),
-        ("set k 0 0\r\n", ERROR),
-        ("set k 0 0 1 2 3\r\n", ERROR),
+        ("set k 0 0\r\n", BAD_FORMAT),
+        ("set k 0 0 1 2 3\r\n", BAD_FORMAT),
         ("set k -1 0 1\r\n", BAD_FORMAT),
         ("set k 0 0 -1\r\n", BAD_FORMAT),
-        ("set k 4294967296 0 1\r\n", BAD_FORMAT),
+        ("set k 18446744073709551616 0 1\r\n", BAD_FORMAT),
         ("set k 0 0 x noreply\r\n", ""),
-        ("cas k 0 0 1\r\n", ERROR),
+        ("cas k 0 0 1\r\n", BAD_FORMAT),
+        ("cas k 0 0 1 \r\n", BAD_FORMAT),
         ("cas k 0 0 1 x\r\n", BAD_FORMAT),
+        ("cas k 0 0 1 noreply\r\n", ""),
+        ("SET k 0 0 1\r\n", ERROR),
+        ("ms k 1\r\n", ERROR),
+        ("mg k v\r\n", ERROR),
         ("delete\r\n", ERROR),
         ("delete k 1\r\n", BAD_DELETE),
         ("delete k 1 noreply\r\n", ""),
@@ -107,10 +142,90 @@ fn bad_lines_get_the_errors_of_memcached() {
         ("flush_all 1 2 3\r\n", ERROR),
         ("verbosity\r\n", ERROR),
         ("verbosity x\r\n", BAD_FORMAT),
+        ("slabs\r\n", ERROR),
+        ("slabs automove\r\n", ERROR),
+        ("slabs automove x\r\n", BAD_FORMAT),
+        ("slabs automove 3\r\n", ERROR),
+        ("slabs reassign 1 2\r\n", "CLIENT_ERROR slab reassignment disabled"),
         ("version\r\r\n", ERROR),
     ];
     for (line, reply) in cases {
         assert_eq!(refusal(line), Some(reply), "{line:?}");
+    }
+    assert_eq!(refusal("slabs automove 1\r\n"), None);
+}
+
+#[test]
+fn the_value_behind_a_refused_line_is_known_or_the_connection_ends() {
+    let long = "k".repeat(251);
+    let values = [
+        format!("set {long} 0 0 7\r\n"),
+        format!("prepend {long} 0 0 7 noreply\r\n"),
+        "set k -1 0 7\r\n".to_owned(),
+        "add k 18446744073709551616 0 7\r\n".to_owned(),
+        "replace k 0 0.5 7\r\n".to_owned(),
+        "append k x 0 7 noreply\r\n".to_owned(),
+        "cas k 0 0 7 \r\n".to_owned(),
+        "cas k 0 0 7 x\r\n".to_owned(),
+        "cas k 0 0 7 noreply\r\n".to_owned(),
+        "cas k 0 0 7 -1 noreply\r\n".to_owned(),
+        "SET k 0 0 7\r\n".to_owned(),
+        "Cas k 0 0 7 1\r\n".to_owned(),
+        "ms k 7\r\n".to_owned(),
+        "ms k 7 T0 q\r\n".to_owned(),
+    ];
+    for line in &values {
+        assert_eq!(next(line), Some(Next::Value(7)), "{line:?}");
+    }
+    let unknown = [
+        "set\r\n",
+        "set k 0 0\r\n",
+        "set k 0 0 -1\r\n",
+        "set k 0 0 x\r\n",
+        "set k 0 0 0x7\r\n",
+        "set k 0 0 7\t\r\n",
+        "set k 0 0 18446744073709551616\r\n",
+        "set k 0 0 9223372036854775808\r\n",
+        "set k 0 0 noreply\r\n",
+        // A key with a space in it: the length is the last word.
+        "set k k 0 0 7\r\n",
+        "set k 0 0 60 7\r\n",
+        "set k 0 0 60 7 noreply\r\n",
+        "set k 0 0 0 60 7\r\n",
+        "cas k k 0 0 7 1\r\n",
+        "cas k 0 0 60 7 1\r\n",
+        "SET k 0 0\r\n",
+        "ms k\r\n",
+        "ms k S7\r\n",
+        "ms k 0 7\r\n",
+    ];
+    for line in unknown {
+        assert_eq!(next(line), Some(Next::Unknown), "{line:?}");
+    }
+    for line in ["get\r\n", "mg k v\r\n", "nonsense 1 2 3 4\r\n", "GET k\r\n", "touch k x\r\n"] {
+        assert_eq!(next(line), Some(Next::Command), "{line:?}");
+    }
+}
+
+#[test]
+fn a_request_of_http_ends_the_connection_without_an_answer() {
+    let requests = [
+        "GET / HTTP/1.0\r\n",
+        "POST /set HTTP/1.1\n",
+        "  POST   /a b   HTTP/1.1  \r\n",
+        "DELETE HTTP/1.1\r\n",
+        "PRI * HTTP/2.0\r\n",
+        "M-SEARCH * HTTP/1.1\r\n",
+        "GET /\r\n",
+        "POST /x y\r\n",
+        "OPTIONS *\r\n",
+        "PUT http://a/\r\n",
+    ];
+    for line in requests {
+        let parsed = parse(line.as_bytes(), &mut 0);
+        let Parsed::Refused { reply: None, next: Next::Unknown, .. } = parsed else {
+            panic!("{line:?}: {parsed:?}");
+        };
     }
 }
 

@@ -13,6 +13,9 @@ use super::service::{Service, TOO_LARGE};
 /// Values up to this length are gathered in memory, longer ones are streamed; in bytes.
 pub(super) const WHOLE_LEN_MAX: u64 = 1 << 20;
 
+/// The longest value that a line of memcached can name, in bytes: with its line end 2^31 - 1.
+const LEN_MAX: u64 = (1 << 31) - 3;
+
 /// Attempts at a change before giving up because other clients change the same key.
 pub(super) const ATTEMPTS_MAX: u32 = 256;
 
@@ -40,6 +43,12 @@ impl Service {
     pub(super) fn is_too_large(&self, store: &Store<'_>) -> bool {
         let limit = if store.verb.extends() { WHOLE_LEN_MAX } else { u64::MAX };
         store.body_len > limit.min(self.options.value_len_max)
+    }
+
+    /// True for a length that is neither one of memcached's, which ends at 31 bits, nor one that may be
+    /// stored here: the line is taken for malformed, and nobody waits for so many bytes.
+    pub(super) fn is_malformed(&self, body_len: u64) -> bool {
+        body_len > LEN_MAX.max(self.options.value_len_max)
     }
 
     /// Refuses a value for its length. As in memcached, only `set` also removes the old value.
