@@ -202,6 +202,7 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
         drain_timeout: DRAIN_DEADLINE,
         value_len_max: server.max_object_size.0,
         input_bytes_max: memory.connections,
+        ttl_default: config.ttl.default.0,
         ttl_max: config.ttl.max.0,
         http_idle_timeout: server.http_idle_timeout.0,
         http_stall_timeout: server.http_stall_timeout.0,

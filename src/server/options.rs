@@ -19,7 +19,9 @@ pub struct Options {
     /// in bytes. When it is used up, values go to the cache piece by piece and long lines are
     /// refused.
     pub input_bytes_max: u64,
-    /// Lifetime of entries that are to live for ever; longer lifetimes are cut to it.
+    /// Lifetime of entries that memcached clients store without one (`exptime` 0).
+    pub ttl_default: Duration,
+    /// Longest lifetime; longer ones are cut to it.
     pub ttl_max: Duration,
     /// Longest wait for the head of an HTTP request, counted from the end of the previous request.
     pub http_idle_timeout: Duration,
@@ -35,6 +37,7 @@ impl Default for Options {
             drain_timeout: Duration::from_secs(10),
             value_len_max: 64 << 20,
             input_bytes_max: 64 << 20,
+            ttl_default: Duration::from_secs(60 * 60),
             ttl_max: Duration::from_secs(365 * 24 * 60 * 60),
             http_idle_timeout: Duration::from_secs(60),
             http_stall_timeout: Duration::from_secs(300),

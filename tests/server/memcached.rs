@@ -132,22 +132,47 @@ fn delete_takes_the_value_and_an_old_hold_time() {
 }
 
 #[test]
-fn lifetimes_are_relative_absolute_negative_or_endless() {
-    let server = TestServer::start();
+fn lifetimes_are_relative_absolute_negative_or_the_default() {
+    let ttl_default = Duration::from_secs(100);
+    let server = TestServer::with(Options { ttl_default, ..options() });
     let mut client = server.connect();
     client.ask("set rel 0 10 1\r\nx\r\nset abs 0 1800000020 1\r\nx\r\n", "STORED\r\nSTORED\r\n");
     client.ask("set neg 0 -1 1\r\nx\r\nset past 0 1700000000 1\r\nx\r\n", "STORED\r\nSTORED\r\n");
-    client.ask("set ever 0 0 1\r\nx\r\n", "STORED\r\n");
+    client.ask("set none 0 0 1\r\nx\r\nset max 0 2000000000 1\r\nx\r\n", "STORED\r\nSTORED\r\n");
     client.ask("get neg past\r\n", "END\r\n");
     let value = |key: &str| format!("VALUE {key} 0 1\r\nx\r\n");
-    let all = [value("rel"), value("abs"), value("ever"), "END\r\n".to_owned()];
-    client.ask("get rel abs ever\r\n", all.concat());
+    let all = [value("rel"), value("abs"), value("none"), value("max"), "END\r\n".to_owned()];
+    let get = "get rel abs none max\r\n";
+    client.ask(get, all.concat());
     server.clock.advance(Duration::from_secs(10));
-    client.ask("get rel abs ever\r\n", all[1..].concat());
+    client.ask(get, all[1..].concat());
     server.clock.advance(Duration::from_secs(10));
-    client.ask("get rel abs ever\r\n", all[2..].concat());
+    client.ask(get, all[2..].concat());
+    server.clock.advance(Duration::from_secs(80));
+    client.ask(get, all[3..].concat());
     server.clock.advance(Duration::from_secs(300 * 86_400));
-    client.ask("get rel abs ever\r\n", all[2..].concat());
+    client.ask(get, all[3..].concat());
+    server.clock.advance(Duration::from_secs(65 * 86_400));
+    client.ask(get, "END\r\n");
+}
+
+#[test]
+fn a_touch_without_a_lifetime_gives_the_default() {
+    let ttl_default = Duration::from_secs(100);
+    let server = TestServer::with(Options { ttl_default, ..options() });
+    let value = "VALUE a 0 1\r\nx\r\nEND\r\n";
+    for touch in
+        ["touch a 0 noreply\r\nget a\r\n", "gat 0 a\r\n", "add a 0 0 1 noreply\r\nx\r\nget a\r\n"]
+    {
+        let mut client = server.connect();
+        let lifetime = if touch.starts_with("add") { "-1" } else { "5000" };
+        client.ask(format!("set a 0 {lifetime} 1\r\nx\r\n"), "STORED\r\n");
+        client.ask(touch, value);
+        server.clock.advance(Duration::from_secs(99));
+        client.ask("get a\r\n", value);
+        server.clock.advance(Duration::from_secs(1));
+        client.ask("get a\r\n", "END\r\n");
+    }
 }
 
 #[test]

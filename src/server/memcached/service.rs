@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::command::Key;
-use super::expiry;
+use super::expiry::{self, Lifetimes};
 use super::flush::FlushSchedule;
 use super::input_budget::InputBudget;
 use crate::cache::{Cache, StoreError, StoreOptions};
@@ -68,7 +68,8 @@ impl Service {
 
     /// The lifetime that a client's `exptime` asks for.
     pub(super) fn lifetime(&self, exptime: i64) -> Duration {
-        expiry::lifetime(exptime, self.cache.clock(), self.options.ttl_max)
+        let (default, max) = (self.options.ttl_default, self.options.ttl_max);
+        expiry::lifetime(exptime, self.cache.clock(), Lifetimes { default, max })
     }
 
     /// How to store an entry with a client's `flags` and `exptime`.
