@@ -30,7 +30,7 @@ const LISTENERS_MAX: usize = 16;
 const READ_DEADLINE: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(3600);
 /// The shortest timeout that a client of a busy machine can keep.
-const HTTP_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
 const RAM_SIZE_MIN: u64 = 1 << 20;
 const RAM_SIZE_MAX: u64 = 64 << 40;
@@ -144,11 +144,18 @@ fn limits(config: &Config) -> Check {
         format!("{} connections: write 1 to {CONNECTIONS_MAX}", server.max_connections),
     )?;
     size_in(server.max_object_size, &OBJECT_SIZE, "server.max_object_size")?;
+    let idle = server.memcached_idle_timeout;
+    require(
+        idle.0.is_zero() || (TIMEOUT_MIN..=DAY).contains(&idle.0),
+        "server.memcached_idle_timeout",
+        format!("{idle} is out of range: write 0s (no limit) or 1s to 1d"),
+    )?;
     for (period, key) in [
+        (server.memcached_stall_timeout, "server.memcached_stall_timeout"),
         (server.http_idle_timeout, "server.http_idle_timeout"),
         (server.http_stall_timeout, "server.http_stall_timeout"),
     ] {
-        let fits = (HTTP_TIMEOUT_MIN..=DAY).contains(&period.0);
+        let fits = (TIMEOUT_MIN..=DAY).contains(&period.0);
         require(fits, key, format!("{period} is out of range: write 1s to 1d"))?;
     }
     Ok(())
@@ -316,6 +323,8 @@ mod tests {
                 "[server]\nmemcached = [{ address = \"tcp:127.0.0.1:1\", allow_users = [\"x\"] }]",
                 "server.memcached",
             ),
+            ("[server]\nmemcached_idle_timeout = \"2d\"", "server.memcached_idle_timeout"),
+            ("[server]\nmemcached_stall_timeout = \"0s\"", "server.memcached_stall_timeout"),
             ("[server]\nhttp_idle_timeout = \"0s\"", "server.http_idle_timeout"),
             ("[server]\nhttp_stall_timeout = \"2d\"", "server.http_stall_timeout"),
             ("[server]\nadmin = \"0.0.0.0:9180\"", "server.admin"),
@@ -365,6 +374,7 @@ mod tests {
             "[server]\nhttp = [\"unix:/x\", { address = \"tcp:127.0.0.1:1\", read_only = true }]",
             "[server]\nmemcached = [{ address = \"unix:/x\", allow_groups = [\"x\"], flush_all = false }]",
             "[server]\nworkers = 0",
+            "[server]\nmemcached_idle_timeout = \"0s\"",
             "[ttl]\nmin_to_disk = \"0s\"",
             "[store]\nscrub_rate = \"0\"",
             "[store]\nregion_size = \"16MiB\"",

@@ -29,7 +29,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 39] = [
+pub const KEYS: [Key; 41] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
     key("server", "http", Kind::List, "Listeners of the HTTP protocol"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
@@ -38,6 +38,13 @@ pub const KEYS: [Key; 39] = [
     key("server", "socket_group", Kind::Text, "Group that owns Unix sockets"),
     key("server", "max_connections", Kind::Integer, "Connections of each listener"),
     key("server", "max_object_size", Kind::Text, "Largest value of the memcached protocol"),
+    key(
+        "server",
+        "memcached_idle_timeout",
+        Kind::Text,
+        "Longest rest between commands; 0s is no limit",
+    ),
+    key("server", "memcached_stall_timeout", Kind::Text, "How long a command may stand still"),
     key("server", "http_idle_timeout", Kind::Text, "Longest wait for an HTTP request"),
     key("server", "http_stall_timeout", Kind::Text, "How long an HTTP body may stand still"),
     key("device", "path", Kind::Text, "Block device or image file"),

@@ -97,6 +97,10 @@ pub struct ServerConfig {
     pub max_connections: u32,
     /// Largest value that is stored by the memcached protocol.
     pub max_object_size: ByteSize,
+    /// How long a memcached connection may rest between commands; 0 is for ever.
+    pub memcached_idle_timeout: Period,
+    /// How long no byte may move within a memcached command or its answer.
+    pub memcached_stall_timeout: Period,
     /// Longest wait for an HTTP request to be complete up to its body.
     pub http_idle_timeout: Period,
     /// How long an HTTP client may neither send nor take a byte of a body.
@@ -233,6 +237,8 @@ impl Default for ServerConfig {
             socket_group: None,
             max_connections: 4096,
             max_object_size: ByteSize(64 << 20),
+            memcached_idle_timeout: Period(Duration::ZERO),
+            memcached_stall_timeout: Period(Duration::from_secs(300)),
             http_idle_timeout: Period(Duration::from_secs(60)),
             http_stall_timeout: Period(Duration::from_secs(300)),
         }
@@ -339,6 +345,8 @@ impl Config {
             or_empty(server.socket_group.as_ref()),
             server.max_connections.to_string(),
             server.max_object_size.to_string(),
+            server.memcached_idle_timeout.to_string(),
+            server.memcached_stall_timeout.to_string(),
             server.http_idle_timeout.to_string(),
             server.http_stall_timeout.to_string(),
             device.path.display().to_string(),

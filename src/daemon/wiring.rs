@@ -204,6 +204,9 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
         input_bytes_max: memory.connections,
         ttl_default: config.ttl.default.0,
         ttl_max: config.ttl.max.0,
+        memcached_idle_timeout: Some(server.memcached_idle_timeout.0)
+            .filter(|idle| !idle.is_zero()),
+        memcached_stall_timeout: server.memcached_stall_timeout.0,
         http_idle_timeout: server.http_idle_timeout.0,
         http_stall_timeout: server.http_stall_timeout.0,
         ..defaults

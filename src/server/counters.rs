@@ -60,6 +60,12 @@ define_counts! {
     accept_errors,
     /// Connections that ended by a bug in this program.
     connection_panics,
+    /// memcached connections closed because no command came for too long.
+    idle_timeouts,
+    /// memcached connections closed because no byte moved within a command or an answer for too long.
+    stall_timeouts,
+    /// Times that a memcached connection gave way to others within what it had been sent.
+    yields,
     /// Bytes read from clients.
     bytes_read,
     /// Bytes written to clients.

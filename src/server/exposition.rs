@@ -53,6 +53,10 @@ fn write_connections(page: &mut Page, snapshot: &Snapshot, listeners: &[Listener
     ] {
         page.counter(name, help, &[], value);
     }
+    let help = "memcached connections closed because no byte moved for too long.";
+    for (wait, value) in [("idle", counts.idle_timeouts), ("stalled", counts.stall_timeouts)] {
+        page.counter("rawcached_memcached_timeouts_total", help, &[("wait", wait)], value);
+    }
 }
 
 fn write_listener(page: &mut Page, listener: &ListenerSnapshot) {

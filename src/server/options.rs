@@ -23,6 +23,11 @@ pub struct Options {
     pub ttl_default: Duration,
     /// Longest lifetime; longer ones are cut to it.
     pub ttl_max: Duration,
+    /// How long a memcached connection may rest between commands; `None` is for ever.
+    pub memcached_idle_timeout: Option<Duration>,
+    /// How long no byte may move within a command of a memcached connection, or while its answer is
+    /// not taken.
+    pub memcached_stall_timeout: Duration,
     /// Longest wait for the head of an HTTP request, counted from the end of the previous request.
     pub http_idle_timeout: Duration,
     /// How long an HTTP client may neither send nor take a byte while its request is answered.
@@ -39,6 +44,8 @@ impl Default for Options {
             input_bytes_max: 64 << 20,
             ttl_default: Duration::from_secs(60 * 60),
             ttl_max: Duration::from_secs(365 * 24 * 60 * 60),
+            memcached_idle_timeout: None,
+            memcached_stall_timeout: Duration::from_secs(300),
             http_idle_timeout: Duration::from_secs(60),
             http_stall_timeout: Duration::from_secs(300),
         }

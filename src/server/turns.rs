@@ -47,6 +47,14 @@ impl<S> Turns<S> {
         Turns { stream, turn: Turn::Due }
     }
 
+    pub(super) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    pub(super) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Pending once after each read: the task runs again after all that are ready.
     fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
         if self.turn != Turn::Due {

@@ -226,11 +226,11 @@ async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
     let access = arrival.access;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => return memcached::serve(Turns::new(stream), service, gate, access).await,
+            Ok(stream) => return memcached::serve(stream, service, gate, access).await,
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return memcached::serve(Turns::new(stream), service, gate, access).await,
+            Ok(stream) => return memcached::serve(stream, service, gate, access).await,
             Err(error) => error,
         },
     };

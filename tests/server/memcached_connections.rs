@@ -298,3 +298,63 @@ fn clients_that_never_pause_do_not_hold_up_a_drain() {
         server.join();
     });
 }
+
+/// Longer than [`SOON`] even on a busy machine.
+const LATER: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(300);
+
+#[test]
+fn a_command_that_stands_still_is_cut_and_a_connection_that_rests_is_not() {
+    let server = TestServer::with(Options { memcached_stall_timeout: SOON, ..options() });
+    let mut resting = server.connect();
+    resting.expect_alive();
+    let mut after_half = server.connect();
+    after_half.send("verbosi");
+    server.wait_until(|now| now.counts.bytes_read >= 20);
+    after_half.ask("ty 1\r\n", "OK\r\n");
+    let begun = ["set a 0 0 5\r\nab", "set a 0 0 3000000\r\nab", "get a", "set a -1 0 9999\r\nx"];
+    for (cut, text) in (1..).zip(begun) {
+        let mut client = server.connect();
+        client.send(text);
+        let _ = client.rest();
+        server.wait_until(|now| now.counts.stall_timeouts == cut);
+    }
+    std::thread::sleep(LATER);
+    resting.expect_alive();
+    after_half.expect_alive();
+    assert_eq!(server.snapshot().counts.idle_timeouts, 0);
+}
+
+#[test]
+fn an_answer_that_nobody_takes_is_cut() {
+    let server = TestServer::with(Options { memcached_stall_timeout: SOON, ..options() });
+    let mut client = server.connect();
+    assert_eq!(client.set("a", &vec![b'v'; 4 << 20]), "STORED");
+    let mut deaf = server.connect();
+    deaf.send("get a a\r\n");
+    server.wait_until(|now| now.counts.stall_timeouts == 1 && now.connections_current == 1);
+    client.expect_alive();
+}
+
+#[test]
+fn a_client_that_is_slow_but_moves_is_not_cut() {
+    let server = TestServer::with(Options { memcached_stall_timeout: LATER, ..options() });
+    let mut client = server.connect();
+    for byte in b"set a 0 0 5\r\nabcde\r\n" {
+        client.send([*byte]);
+        std::thread::sleep(LATER / 8);
+    }
+    client.expect("STORED\r\n");
+    assert_eq!(server.snapshot().counts.stall_timeouts, 0);
+}
+
+#[test]
+fn a_connection_that_rests_too_long_is_closed_where_that_is_asked_for() {
+    let server = TestServer::with(Options { memcached_idle_timeout: Some(SOON), ..options() });
+    let mut silent = server.connect();
+    let mut rested = server.connect();
+    rested.expect_alive();
+    assert_eq!((silent.rest(), rested.rest()), (vec![], vec![]));
+    server.wait_until(|now| now.counts.idle_timeouts == 2 && now.connections_current == 0);
+    assert_eq!(server.snapshot().counts.stall_timeouts, 0);
+}

@@ -19,8 +19,10 @@ use super::permitted::{Refused, refusal};
 use super::retrieval;
 use super::service::Service;
 use crate::server::access::Access;
+use super::timed::{Limits, Timed, Wait};
 use crate::server::gate::Gate;
 use crate::server::memcached::closed::Closed;
+use crate::server::turns::Turns;
 
 /// Requests of the binary protocol begin with this byte.
 const BINARY_MAGIC: u8 = 0x80;
@@ -44,7 +46,7 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LAST_READS: u8 = 16;
 
 struct Connection<S> {
-    peer: Peer<S>,
+    peer: Peer<Turns<Timed<S>>>,
     access: Access,
     input: Input,
     /// How much of the first unread line was searched for its end.
@@ -60,7 +62,10 @@ pub(in crate::server) async fn serve<S: Socket>(
     gate: Arc<Gate>,
     access: Access,
 ) {
-    let peer = Peer::new(stream, service);
+    let options = &service.options;
+    let limits =
+        Limits { idle: options.memcached_idle_timeout, stall: options.memcached_stall_timeout };
+    let peer = Peer::new(Turns::new(Timed::new(stream, limits)), service);
     let input = Input::default();
     let mut connection = Connection { peer, access, input, searched: 0, last_reads: LAST_READS };
     let Err(closed) = connection.run(&gate).await;
@@ -68,7 +73,7 @@ pub(in crate::server) async fn serve<S: Socket>(
         Closed::Normally => {}
         Closed::Refused => connection.linger().await,
         Closed::Truncated => connection.peer.service.shard.values_truncated.bump(),
-        Closed::Failed(error) => tracing::debug!(%error, "connection lost"),
+        Closed::Failed(error) => connection.count_lost(&error),
     }
     connection.input.release(&connection.peer.service.buffers);
 }
@@ -103,11 +108,13 @@ impl<S: Socket> Connection<S> {
             *last_reads = last_reads.checked_sub(1).ok_or(Closed::Normally)?;
         }
         let Peer { stream, service, .. } = peer;
+        stream.get_mut().set_idle(input.unread().is_empty());
         let read = poll_fn(|cx| match input.poll_fill(cx, stream, service) {
             Poll::Pending if input.unread().is_empty() => gate.poll_closed(cx).map(|()| Ok(0)),
             polled => polled,
         })
         .await;
+        stream.get_mut().set_idle(false);
         let read = match read {
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                 peer.push_line(NO_MEMORY_READING);
@@ -190,6 +197,16 @@ impl<S: Socket> Connection<S> {
             consume_budget().await;
             peer.relieve().await?;
         }
+    }
+
+    fn count_lost(&self, error: &io::Error) {
+        let shard = &self.peer.service.shard;
+        match self.peer.stream.get_ref().ended() {
+            Some(Wait::Idle) => shard.idle_timeouts.bump(),
+            Some(Wait::Stalled) => shard.stall_timeouts.bump(),
+            None => {}
+        }
+        tracing::debug!(%error, "connection lost");
     }
 
     /// Lets the peer read the error before the connection is closed: closing while the peer still

@@ -18,6 +18,7 @@ mod retrieval;
 mod service;
 mod stats;
 mod storage;
+mod timed;
 
 pub(super) use connection::serve;
 pub(super) use service::{Service, Shared};

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rawcached::cache::{Cache, CacheOptions};
 use rawcached::config::ListenAddress;
@@ -214,5 +215,30 @@ pub async fn disk_commands(seen: &mut Seen) {
     work.await.unwrap();
     seen.scrape(&metrics);
     served.stop().await;
+    cache.shutdown().await.unwrap();
+}
+
+/// Connections that rest, and such that stand still in a command, for too long.
+pub async fn timeouts(seen: &mut Seen) {
+    let device = sim(16 << 20).await;
+    let (cache, metrics) = open(device.open(), without_ram(), &clock()).await;
+    let short = Duration::from_millis(50);
+    let options = Options {
+        memcached_idle_timeout: Some(short),
+        memcached_stall_timeout: short,
+        ..Options::default()
+    };
+    let served = Served::start(Protocol::Memcached, options, &cache, &metrics);
+    let path = served.path.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        for begun in ["", "set a 0 0 5\r\nab"] {
+            let mut client = Client::connect(&path);
+            client.send(begun);
+            assert_eq!(client.rest(), b"");
+        }
+    });
+    work.await.unwrap();
+    served.stop().await;
+    seen.scrape(&metrics);
     cache.shutdown().await.unwrap();
 }
