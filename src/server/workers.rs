@@ -23,7 +23,7 @@ use super::{Server, http};
 use crate::device::{Device, ThreadRing, look_soon};
 
 /// Most tasks that a busy worker runs before it polls its sockets, and before it takes tasks that
-/// other threads woke. A task runs for 128 commands at most.
+/// other threads woke. A task runs for 128 commands, or 64 keys of one, at most.
 const TASKS_BETWEEN_EVENTS: u32 = 31;
 const TASKS_BETWEEN_WOKEN: u32 = 4;
 

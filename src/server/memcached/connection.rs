@@ -7,10 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::coop::consume_budget;
 
 use super::arithmetic::Changed;
 use super::body::{store_arriving, store_received, swallow};
+use super::budget::{COMMAND_COST, spend};
 use super::command::{Command, KeyBuf, Store};
 use super::input::Input;
 use super::parse::{BAD_FORMAT, Next, Parsed, parse};
@@ -194,7 +194,7 @@ impl<S: Socket> Connection<S> {
                     input.consume(line_len);
                 }
             }
-            consume_budget().await;
+            spend(COMMAND_COST, &peer.service.shard).await;
             peer.relieve().await?;
         }
     }

@@ -3,6 +3,7 @@
 
 mod arithmetic;
 mod body;
+mod budget;
 mod closed;
 pub mod command;
 mod connection;

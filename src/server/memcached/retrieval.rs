@@ -1,7 +1,6 @@
 //! Executes `get`, `gets`, `gat` and `gats`.
 
-use tokio::task::coop::consume_budget;
-
+use super::budget::{KEY_COST, spend};
 use super::closed::Closed;
 use super::command::{Key, Retrieval};
 use super::number::push_decimal;
@@ -18,8 +17,8 @@ pub(super) async fn get<S: Socket>(
 ) -> Result<(), Closed> {
     for (n, key) in retrieval.keys.iter().enumerate() {
         if n > 0 {
-            // Each key counts against the task's budget; the first one with the command.
-            consume_budget().await;
+            // The first one is paid for with the command.
+            spend(KEY_COST, &peer.service.shard).await;
         }
         peer.relieve().await?;
         let watch = Stopwatch::start();
@@ -214,8 +213,9 @@ mod tests {
         }
     }
 
-    /// How often a connection that sends `what` yields to other tasks before it ends.
-    async fn turns_of_others(what: Vec<u8>) -> usize {
+    /// How often a connection that sends `what` gives way to others before it ends, and the most keys
+    /// that it looks up without giving way.
+    async fn turns_of_others(what: Vec<u8>) -> (usize, u64) {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
         let options = StoreOptions::default();
@@ -223,30 +223,35 @@ mod tests {
         stored.await.unwrap();
         let peer = Peer { says: what.into(), writes: Arc::default() };
         let mut connection = pin!(serve(peer, service, Arc::default(), Access::default()));
-        let mut turns = 0;
+        let (mut turns, mut keys_max) = (0, 0);
         poll_fn(|cx| {
+            let keys = || server.counters.snapshot().counts.cmd_get;
+            let before = keys();
             let polled = connection.as_mut().poll(cx);
             turns += usize::from(polled.is_pending());
+            keys_max = keys_max.max(keys() - before);
             polled
         })
         .await;
-        turns
+        (turns, keys_max)
     }
 
     #[tokio::test]
     async fn many_keys_and_many_commands_give_way_to_others() {
-        // A task's budget is 128 operations.
+        // A task's budget is 128 units.
         let keys = 5000;
         for key in ["key", "absent"] {
             let line = format!("get{}\r\n", format!(" {key}").repeat(keys));
-            let turns = turns_of_others(line.into_bytes()).await;
-            assert!(turns >= keys / 128, "{turns} turns of others in a line of {keys} keys");
+            let (turns, keys_max) = turns_of_others(line.into_bytes()).await;
+            assert!(turns >= keys / 64, "{turns} turns of others in a line of {keys} keys");
+            assert!(keys_max <= 65, "{keys_max} keys in one turn");
             let commands = format!("get {key}\r\n").repeat(keys);
-            let turns = turns_of_others(commands.into_bytes()).await;
+            let (turns, keys_max) = turns_of_others(commands.into_bytes()).await;
             assert!(turns >= keys / 128, "{turns} turns of others in {keys} commands");
+            assert!(keys_max <= 129, "{keys_max} commands in one turn");
         }
         let silent = "delete absent noreply\r\n".repeat(keys);
-        let turns = turns_of_others(silent.into_bytes()).await;
+        let (turns, _) = turns_of_others(silent.into_bytes()).await;
         assert!(turns >= keys / 128, "{turns} turns of others in {keys} commands without answers");
     }
 }
