@@ -72,8 +72,12 @@ define_counts! {
     bytes_written,
     /// Keys looked up by `get` and `gets`.
     cmd_get,
-    /// Values asked to be stored, by any of the storage commands.
+    /// Values asked to be stored, by any of the storage commands or over HTTP.
     cmd_set,
+    /// Of those, by the memcached protocol.
+    memcached_sets,
+    /// Values stored by the memcached protocol.
+    memcached_stored,
     /// Keys touched by `touch`, `gat` and `gats`.
     cmd_touch,
     /// `flush_all` commands.

@@ -42,6 +42,8 @@ counters! {
     crowded,
     /// Entries found expired or purged by a lookup.
     expired,
+    /// Of those, entries found purged with everything else.
+    flushed,
     /// Entries whose bytes on the device were not what was written.
     damaged,
     /// Failed reads of entries.
@@ -58,6 +60,8 @@ counters! {
     regions_freed,
     /// Indexed entries dropped with their region.
     evicted,
+    /// Of those, entries of regions in which everything had expired or was purged.
+    evicted_ended,
     /// Hits on entries stored before the start while not all regions could be read.
     doubtful_hits,
     /// Entries evicted although worth keeping, because not all regions could be read.

@@ -2,10 +2,11 @@
 //! every error answers as memcached does (docs/memcached.md). Method: bytes in, bytes out; time is moved,
 //! not waited for.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::support::memcached::Client;
-use crate::support::server::{TestServer, options};
+use crate::support::server::{HttpServer, TestServer, options};
 use rawcached::server::Options;
 
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
@@ -307,8 +308,7 @@ fn flush_all_works_now_or_later() {
 fn administrative_commands_answer() {
     let server = TestServer::start();
     let mut client = server.connect();
-    client.send("version\r\n");
-    assert!(client.read_until("\r\n").starts_with("VERSION "));
+    client.ask("version\r\n", "VERSION 1.6.40\r\n");
     client.ask("verbosity 1\r\nverbosity 1 noreply\r\nverbosity\r\n", "OK\r\nERROR\r\n");
     client.ask("cache_memlimit 64\r\n", "OK\r\n");
     client.ask("shutdown\r\n", "ERROR: shutdown not enabled\r\n");
@@ -357,6 +357,114 @@ fn stats_count_what_happened_and_can_be_reset() {
     client.ask("stats nonsense\r\n", "ERROR\r\n");
 }
 
+/// The answer to `stats` with these words, by name.
+fn stats(client: &mut Client, words: &str) -> HashMap<String, String> {
+    client.send(format!("stats{words}\r\n"));
+    let text = client.read_until("END\r\n");
+    let line = |line: &str| {
+        let (name, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[test]
+fn stats_have_what_exporters_read() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let stats = |client: &mut Client, words| stats(client, words);
+    let general = "pid uptime time version pointer_size rusage_user rusage_system max_connections \
+        curr_connections total_connections rejected_connections connection_structures cmd_get cmd_set \
+        cmd_flush cmd_touch cmd_meta get_hits get_misses get_expired get_flushed delete_misses \
+        delete_hits incr_misses incr_hits decr_misses decr_hits cas_misses cas_hits cas_badval \
+        touch_hits touch_misses store_too_large store_no_memory auth_cmds auth_errors idle_kicks \
+        bytes_read bytes_written limit_maxbytes accepting_conns listen_disabled_num \
+        time_in_listen_disabled_us threads conn_yields hash_bytes bytes curr_items total_items \
+        evictions reclaimed rawcached_version";
+    let settings = "maxbytes maxconns udpport verbosity evictions num_threads item_size_max \
+        idle_timeout cas_enabled auth_enabled_sasl lru_crawler lru_maintainer_thread flush_enabled";
+    for (words, names) in [("", general), (" settings", settings)] {
+        let found = stats(&mut client, words);
+        for name in names.split_whitespace() {
+            assert!(found.contains_key(name), "{name} of stats{words}: {found:?}");
+        }
+    }
+    let found = stats(&mut client, "");
+    let numbers = found["version"].split('.').map(|part| part.parse::<u32>().unwrap());
+    assert_eq!(numbers.count(), 3);
+    assert_eq!(found["rawcached_version"], env!("CARGO_PKG_VERSION"));
+    assert!(found["rusage_user"].parse::<f64>().unwrap() >= 0.0);
+}
+
+#[test]
+fn stats_of_the_store_are_true() {
+    let server = HttpServer::start();
+    let mut client = server.connect();
+    server.put("h", "", b"over HTTP").expect(201);
+    client.ask("set a 0 10 1\r\nx\r\nset b 0 0 1\r\nx\r\n", "STORED\r\nSTORED\r\n");
+    client.ask("append b 0 0 1\r\ny\r\nadd a 0 0 1\r\nx\r\n", "STORED\r\nNOT_STORED\r\n");
+    let found = stats(&mut client, "");
+    let is = |found: &HashMap<String, String>, name: &str, value: u64| {
+        assert_eq!(found[name], value.to_string(), "{name} in {found:?}");
+    };
+    for (name, value) in [
+        ("cmd_set", 4),
+        ("total_items", 3),
+        ("curr_items", 3),
+        ("curr_connections", 1),
+        ("total_connections", 1),
+        ("get_expired", 0),
+        ("get_flushed", 0),
+        ("limit_maxbytes", server.cache.stats().store.capacity_bytes),
+        ("bytes", server.cache.stats().store.live_bytes),
+        ("evictions", 0),
+        ("accepting_conns", 1),
+    ] {
+        is(&found, name, value);
+    }
+    server.clock.advance(Duration::from_secs(20));
+    client.ask("get a a\r\n", "END\r\n");
+    let found = stats(&mut client, "");
+    is(&found, "get_expired", 1);
+    is(&found, "get_flushed", 0);
+    client.ask("flush_all\r\nget b b\r\n", "OK\r\nEND\r\n");
+    let found = stats(&mut client, "");
+    is(&found, "get_expired", 1);
+    is(&found, "get_flushed", 1);
+    is(&found, "curr_items", 1);
+    client.ask("stats reset\r\n", "RESET\r\n");
+    let found = stats(&mut client, "");
+    is(&found, "get_expired", 0);
+    is(&found, "get_flushed", 0);
+    is(&found, "total_items", 0);
+}
+
+#[test]
+fn what_expired_before_its_region_is_freed_is_reclaimed_and_not_evicted() {
+    let server = TestServer::start();
+    let mut client = server.connect();
+    let value = "v".repeat(4 << 20);
+    let fill = |client: &mut Client, exptime: &str, count: usize| {
+        for n in 0..count {
+            let request = format!("set {exptime}-{n} 0 {exptime} {}\r\n{value}\r\n", value.len());
+            client.ask(request, "STORED\r\n");
+        }
+    };
+    fill(&mut client, "10", 25);
+    server.clock.advance(Duration::from_secs(20));
+    // 128 MiB are full before the last of these.
+    fill(&mut client, "5000", 12);
+    let dropped = |client: &mut Client| {
+        let found = stats(client, "");
+        ["reclaimed", "evictions"].map(|name| found[name].parse::<u64>().unwrap())
+    };
+    // The region in which the ones meet the others may be among what was freed.
+    let [reclaimed, evicted] = dropped(&mut client);
+    assert!(reclaimed > 2 * evicted, "{reclaimed} reclaimed, {evicted} evicted");
+    fill(&mut client, "4000", 40);
+    let [reclaimed, evicted] = dropped(&mut client);
+    assert!(evicted > reclaimed, "{reclaimed} reclaimed, {evicted} evicted");
+}
 #[test]
 fn a_value_of_the_wrong_length_is_refused_and_the_old_one_stays() {
     let server = TestServer::start();

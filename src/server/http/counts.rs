@@ -102,6 +102,11 @@ impl HttpShard {
 }
 
 impl HttpSnapshot {
+    /// Connections that are open.
+    pub(in crate::server) fn connections(&self) -> u64 {
+        self.connections_opened.saturating_sub(self.connections_closed)
+    }
+
     /// Adds what one worker has counted.
     pub(in crate::server) fn merge(&mut self, shard: &HttpShard) {
         for (sums, counts) in self.requests.iter_mut().zip(&shard.requests) {

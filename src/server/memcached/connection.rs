@@ -18,6 +18,7 @@ use super::peer::{Peer, Socket};
 use super::permitted::{Refused, refusal};
 use super::retrieval;
 use super::service::Service;
+use super::stats::VERSION;
 use crate::server::access::Access;
 use super::timed::{Limits, Timed, Wait};
 use crate::server::gate::Gate;
@@ -32,9 +33,6 @@ const BINARY_REFUSED: &str =
     "CLIENT_ERROR the binary protocol is not supported, use the text protocol";
 
 const NO_MEMORY_READING: &str = "SERVER_ERROR out of memory reading request";
-
-/// Names the memcached version that this server behaves like: clients and tests adapt to it.
-const VERSION: &str = concat!("VERSION 1.6.18-rawcached-", env!("CARGO_PKG_VERSION"));
 
 /// How many bytes a refused peer may still send, and for how long, before its connection is cut:
 /// time for the error to reach it.
@@ -174,6 +172,7 @@ impl<S: Socket> Connection<S> {
                 }
                 Parsed::Command { command: Command::Store(store), line_len } => {
                     peer.service.shard.cmd_set.bump();
+                    peer.service.shard.memcached_sets.bump();
                     let received = received(input, &store, line_len);
                     if let Some(received) = received.filter(|_| !peer.service.is_too_large(&store))
                     {
@@ -298,7 +297,10 @@ async fn execute<S: Socket>(peer: &mut Peer<S>, command: Command<'_>) -> Result<
             let text = peer.service.stats(words);
             peer.push(text.as_bytes());
         }
-        Command::Version => peer.push_line(VERSION),
+        Command::Version => {
+            peer.push(b"VERSION ");
+            peer.push_line(VERSION);
+        }
         Command::Accepted { noreply } => answer(peer, "OK", noreply),
         Command::Quit => return Err(Closed::Normally),
     }

@@ -15,6 +15,7 @@ use crate::server::buffers::Buffers;
 use crate::server::counters::{Counters, Counts, Operation, Shard};
 use crate::server::metadata::Metadata;
 use crate::server::{Options, Server};
+use crate::store::CountersSnapshot;
 
 /// What the connections of all workers share.
 pub(in crate::server) struct Shared {
@@ -186,6 +187,14 @@ impl Service {
 pub(super) const NO_MEMORY: &str = "SERVER_ERROR out of memory storing object";
 pub(super) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 
-/// The counts at the last `stats reset`; exported metrics are never reset.
+/// What was counted up to the last `stats reset`; exported metrics are never reset.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Baseline(pub(super) Mutex<Counts>);
+pub(in crate::server) struct Baseline(pub(super) Mutex<Before>);
+
+/// What was counted before a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Before {
+    pub(super) counts: Counts,
+    pub(super) http_connections: u64,
+    pub(super) store: CountersSnapshot,
+}

@@ -19,6 +19,8 @@ const LEN_MAX: u64 = (1 << 31) - 3;
 /// Attempts at a change before giving up because other clients change the same key.
 pub(super) const ATTEMPTS_MAX: u32 = 256;
 
+const STORED: &str = "STORED";
+
 pub(super) const CONTENDED: &str = "SERVER_ERROR too many clients change this key";
 
 impl Service {
@@ -26,7 +28,13 @@ impl Service {
     pub(super) async fn store(&self, store: Store<'_>, body: &[u8]) -> &'static str {
         let watch = Stopwatch::start();
         let reply = match store.verb {
-            Verb::Append | Verb::Prepend => self.extend(store, body).await,
+            Verb::Append | Verb::Prepend => {
+                let reply = self.extend(store, body).await;
+                if reply == STORED {
+                    self.shard.memcached_stored.bump();
+                }
+                reply
+            }
             verb => {
                 let options = self.store_options(store.flags, store.exptime);
                 let condition = condition(verb);
@@ -67,10 +75,11 @@ impl Service {
         let is_cas = matches!(verb, Verb::Cas(_));
         match result {
             Ok(Stored::Yes(_)) => {
+                self.shard.memcached_stored.bump();
                 if is_cas {
                     self.shard.cas_hits.bump();
                 }
-                "STORED"
+                STORED
             }
             Ok(Stored::Exists) if is_cas => {
                 self.shard.cas_badval.bump();
@@ -95,7 +104,7 @@ impl Service {
                 return "NOT_STORED";
             }
             match self.put_extended(store, hit, piece).await {
-                Ok(Stored::Yes(_)) => return "STORED",
+                Ok(Stored::Yes(_)) => return STORED,
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
                 Err(error) => return self.failure(&error),
             }
@@ -165,7 +174,7 @@ pub(super) fn condition(verb: Verb) -> Condition {
 /// succeeds, else as if just after it.
 fn purged(verb: Verb) -> &'static str {
     match verb {
-        Verb::Set | Verb::Add => "STORED",
+        Verb::Set | Verb::Add => STORED,
         Verb::Replace | Verb::Append | Verb::Prepend => "NOT_STORED",
         Verb::Cas(_) => "NOT_FOUND",
     }

@@ -78,6 +78,9 @@ impl Store {
                                 continue;
                             }
                             count(&self.shared.counters.expired);
+                            if entry.sequence() < self.shared.purge_floor() {
+                                count(&self.shared.counters.flushed);
+                            }
                             self.forget_ended(key_hash, &entry, touches);
                             return None;
                         }

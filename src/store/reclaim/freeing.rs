@@ -135,8 +135,8 @@ impl Reclaimer {
                     && self.reinsert(record, index_entry, place, Reason::Worth).await == Moved::Yes)
             {
                 moved = true;
-            } else {
-                self.evict(record.key_hash, place);
+            } else if self.evict(record.key_hash, place) && all_dead {
+                count(&shared.counters.evicted_ended);
             }
         }
         self.sweep_if_left(region).await;
@@ -164,13 +164,16 @@ impl Reclaimer {
         }
     }
 
-    pub(in crate::store) fn evict(&self, key_hash: u64, place: Place) {
+    /// True if the entry still had an index entry.
+    pub(in crate::store) fn evict(&self, key_hash: u64, place: Place) -> bool {
         let mut bucket = self.store.shared.catalog.lock(key_hash);
-        if bucket.remove(place.location()).is_some() {
+        let was_indexed = bucket.remove(place.location()).is_some();
+        if was_indexed {
             count(&self.store.shared.counters.evicted);
         }
         drop(bucket);
         self.store.shared.catalog.resident.remove(place);
+        was_indexed
     }
 
     /// Removes index entries that point to slots that a damaged region no longer names. Searches the
