@@ -1,5 +1,6 @@
-//! Goal: what other people wrote to test memcached passes against the daemon on a real device.
-//! Method: the scripts of tests/daemon/scripts, over a Unix socket and over loopback TCP.
+//! Goal: what other people wrote to use and to test memcached works with the daemon on a real device.
+//! Method: the scripts of tests/daemon/scripts, over a Unix socket and over loopback TCP: the tests that
+//! a client's package carries, and for clients whose package has none, programs of ours that use them.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -42,6 +43,35 @@ fn all_integration_tests_of_pymemcache_pass_over_the_unix_socket() {
     for bad in ["failed", "error", "skipped"] {
         assert!(!summary.contains(bad), "{printed}");
     }
+}
+
+#[test]
+fn all_tests_of_python_memcached_pass_over_the_unix_socket() {
+    let Some(disk) = require(LoopDevice::create(128 << 20, 4096)) else { return };
+    // One of the tests stores a value of 1 MiB, which memcached's limit of 1 MiB refuses: it counts key
+    // and header too.
+    let daemon = daemon(&disk, "max_object_size = \"1048575B\"");
+    let Some(printed) = script("python-memcached.sh", &[&daemon.socket()]) else { return };
+    let summary = printed.lines().rev().find(|line| line.contains(" passed")).unwrap();
+    for bad in ["failed", "error", "skipped"] {
+        assert!(!summary.contains(bad), "{printed}");
+    }
+}
+
+#[test]
+fn cache_memcached_of_perl_works_over_the_unix_socket() {
+    let Some(disk) = require(LoopDevice::create(128 << 20, 4096)) else { return };
+    let daemon = daemon(&disk, "max_object_size = \"1MiB\"");
+    let Some(printed) = script("cache-memcached.pl", &[&daemon.socket()]) else { return };
+    assert!(printed.contains("1..42\n") && !printed.contains("not ok"), "{printed}");
+}
+
+#[test]
+fn php_memcached_works_over_the_unix_socket() {
+    let Some(disk) = require(LoopDevice::create(128 << 20, 4096)) else { return };
+    let daemon = daemon(&disk, "max_object_size = \"1MiB\"");
+    let Some(printed) = script("php-memcached.sh", &[&daemon.socket()]) else { return };
+    assert!(printed.contains("all 56 checks passed"), "{printed}");
 }
 
 #[test]
