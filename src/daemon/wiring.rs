@@ -209,7 +209,6 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
         memcached_stall_timeout: server.memcached_stall_timeout.0,
         http_idle_timeout: server.http_idle_timeout.0,
         http_stall_timeout: server.http_stall_timeout.0,
-        ..defaults
     }
 }
 

@@ -18,7 +18,6 @@ use super::gate::Gate;
 use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
 use super::options::RunError;
-use super::turns::Turns;
 use super::{Server, http};
 use crate::device::{Device, ThreadRing, look_soon};
 

@@ -19,8 +19,8 @@ use super::permitted::{Refused, refusal};
 use super::retrieval;
 use super::service::Service;
 use super::stats::VERSION;
-use crate::server::access::Access;
 use super::timed::{Limits, Timed, Wait};
+use crate::server::access::Access;
 use crate::server::gate::Gate;
 use crate::server::memcached::closed::Closed;
 use crate::server::turns::Turns;
@@ -137,7 +137,7 @@ impl<S: Socket> Connection<S> {
                 let line_len = *line_len;
                 input.consume(line_len);
                 refuse(peer, input, refused).await?;
-                consume_budget().await;
+                spend(COMMAND_COST, &peer.service.shard).await;
                 continue;
             }
             match parsed {
