@@ -303,10 +303,33 @@ impl Cache {
         grace: Duration,
         ack: Option<Ack>,
     ) -> Result<Option<Lifetime>, StoreError> {
-        let (moment, ttl_max) = (self.inner.clock.moment(), self.inner.options.ttl_max);
-        let fresh_until = moment.after(ttl.min(ttl_max));
-        let keep_until = moment.after(ttl.saturating_add(grace).min(ttl_max));
-        let touched = self.inner.store.touch(key, fresh_until, keep_until).await?;
+        self.touch_entry(key, None, self.lifetime(Some(ttl), grace), ack).await
+    }
+
+    /// As [`Cache::touch_with_grace`], if the live entry has this CAS value; `lifetime` says when it is
+    /// to end. `None` if it has not.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn touch_version(
+        &self,
+        key: &[u8],
+        cas: u64,
+        lifetime: Lifetime,
+        ack: Option<Ack>,
+    ) -> Result<Option<Lifetime>, StoreError> {
+        self.touch_entry(key, Some(cas), self.capped(lifetime), ack).await
+    }
+
+    async fn touch_entry(
+        &self,
+        key: &[u8],
+        cas: Option<u64>,
+        lifetime: Lifetime,
+        ack: Option<Ack>,
+    ) -> Result<Option<Lifetime>, StoreError> {
+        let Lifetime { fresh_until, keep_until, .. } = lifetime;
+        let touched = self.inner.store.touch_version(key, cas, fresh_until, keep_until).await?;
         if touched.is_some() && self.is_flushed(ack) {
             self.inner.store.flush_through(self.inner.store.last_ticket()).await?;
         }
@@ -389,10 +412,16 @@ impl Cache {
     }
 
     fn lifetime_of(&self, options: &StoreOptions) -> Lifetime {
-        let Some(Lifetime { stored_at, fresh_until, keep_until }) = options.lifetime else {
-            return self.lifetime(options.ttl, options.grace);
-        };
+        match options.lifetime {
+            Some(lifetime) => self.capped(lifetime),
+            None => self.lifetime(options.ttl, options.grace),
+        }
+    }
+
+    /// A lifetime that was settled before, cut to the configured maximum.
+    fn capped(&self, lifetime: Lifetime) -> Lifetime {
         let latest = self.inner.clock.after(self.inner.options.ttl_max);
+        let Lifetime { stored_at, fresh_until, keep_until } = lifetime;
         let (fresh_until, keep_until) = (fresh_until.min(latest), keep_until.min(latest));
         Lifetime { stored_at, fresh_until, keep_until }
     }

@@ -10,6 +10,8 @@ use crate::clock::Timestamp;
 
 /// Kind byte of an HTTP object.
 const KIND_OBJECT: u8 = 1;
+/// In the byte after the kind of an HTTP object: its `Last-Modified` is weak.
+const WEAK_DATE: u8 = 1;
 /// Bytes before the first field of an HTTP object.
 const FIXED_LEN: usize = 16;
 /// Bytes of a field besides name and value.
@@ -33,6 +35,8 @@ pub(super) struct ObjectMetadata {
     pub(super) date: Timestamp,
     /// The made-up entity tag, used if `fields` have no ETag. Never the same for two bodies.
     pub(super) tag: u64,
+    /// Another version may have the same `Last-Modified` (RFC 9110, section 8.8.2.2).
+    pub(super) has_weak_date: bool,
     fields: Bytes,
 }
 
@@ -63,8 +67,13 @@ impl Fields {
 }
 
 impl ObjectMetadata {
-    pub(super) fn new(date: Timestamp, tag: u64, fields: Fields) -> ObjectMetadata {
-        ObjectMetadata { date, tag, fields: fields.0.freeze() }
+    pub(super) fn new(
+        date: Timestamp,
+        tag: u64,
+        has_weak_date: bool,
+        fields: Fields,
+    ) -> ObjectMetadata {
+        ObjectMetadata { date, tag, has_weak_date, fields: fields.0.freeze() }
     }
 
     /// The headers, names in lower case; ends early at malformed bytes.
@@ -92,7 +101,8 @@ impl ObjectMetadata {
     pub(super) fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(FIXED_LEN + self.fields.len());
         bytes.put_u8(KIND_OBJECT);
-        bytes.put_bytes(0, 3);
+        bytes.put_u8(if self.has_weak_date { WEAK_DATE } else { 0 });
+        bytes.put_bytes(0, 2);
         bytes.put_u32_le(self.date.0);
         bytes.put_u64_le(self.tag);
         bytes.put_slice(&self.fields);
@@ -105,7 +115,7 @@ impl Metadata {
         match bytes {
             [] => Metadata::Flags(0),
             &[a, b, c, d] => Metadata::Flags(u32::from_le_bytes([a, b, c, d])),
-            [KIND_OBJECT, 0, 0, 0, rest @ ..] => {
+            [KIND_OBJECT, weak @ 0..=WEAK_DATE, 0, 0, rest @ ..] => {
                 let Some((date, rest)) = rest.split_first_chunk() else { return Metadata::Foreign };
                 let Some((tag, fields)) = rest.split_first_chunk() else {
                     return Metadata::Foreign;
@@ -113,6 +123,7 @@ impl Metadata {
                 Metadata::Object(ObjectMetadata {
                     date: Timestamp(u32::from_le_bytes(*date)),
                     tag: u64::from_le_bytes(*tag),
+                    has_weak_date: *weak == WEAK_DATE,
                     fields: Bytes::copy_from_slice(fields),
                 })
             }
@@ -145,7 +156,7 @@ mod tests {
         let mut fields = Fields::default();
         fields.push(b"content-type", b"text/plain").unwrap();
         fields.push(b"x", b"").unwrap();
-        ObjectMetadata::new(Timestamp(0x0102_0304), 0x1122_3344_5566_7788, fields)
+        ObjectMetadata::new(Timestamp(0x0102_0304), 0x1122_3344_5566_7788, false, fields)
     }
 
     #[test]
@@ -158,6 +169,12 @@ mod tests {
         let fields: Vec<_> = object().fields().collect();
         assert_eq!(fields.len(), 2);
         assert_eq!(object().field("content-type").unwrap(), "text/plain");
+        expected[1] = 1;
+        let weak = ObjectMetadata { has_weak_date: true, ..object() };
+        assert_eq!(weak.encode(), expected);
+        assert_eq!(Metadata::decode(&expected), Metadata::Object(weak));
+        expected[1] = 2;
+        assert_eq!(Metadata::decode(&expected), Metadata::Foreign);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod support;
 mod admin;
 mod http;
 mod http_connections;
+mod http_heads;
 mod http_letter;
 mod http_memory;
 mod http_reads;

@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use hyper::HeaderMap;
-use hyper::header::{
+use http::HeaderMap;
+use http::header::{
     HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE,
 };
@@ -26,7 +26,8 @@ pub(super) enum DateKind {
     Strong,
     /// Another version may have this date, but no older version has a later one.
     Weak,
-    /// From this host's wall clock, which may be set: a newer version may have an earlier date.
+    /// The second of the store, by this host's wall clock: several versions may have been stored in
+    /// one, and the clock may be set. It says nothing of which version a client has.
     MadeUp,
 }
 
@@ -67,11 +68,12 @@ pub(super) fn evaluate(
     access: Access,
 ) -> Verdict {
     let modified = present.and_then(|present| present.modified);
-    let is_made_up = present.is_some_and(|present| present.kind == DateKind::MadeUp);
-    // Whether the present version differs from the one that a client with the date `limit` has.
-    let is_since = |limit: SystemTime, modified: SystemTime| match is_made_up {
-        true => modified != limit,
-        false => modified > limit,
+    let kind = present.map_or(DateKind::Strong, |present| present.kind);
+    // Whether the present version may differ from the one that a client with the date `limit` has.
+    let is_since = |limit: SystemTime, modified: SystemTime| match kind {
+        DateKind::Strong => modified > limit,
+        DateKind::Weak => modified >= limit,
+        DateKind::MadeUp => true,
     };
     if headers.contains_key(IF_MATCH) {
         if !matches(headers, &IF_MATCH, present, strong_match) {
@@ -208,16 +210,24 @@ mod tests {
     }
 
     #[test]
-    fn a_date_made_up_here_is_of_one_version_only() {
-        let there = Validators { kind: DateKind::MadeUp, ..object("\"a\"") };
-        let ask = |name, date| evaluate(&headers(&[(name, date)]), Some(&there), Access::Read);
-        assert_eq!(ask(IF_MODIFIED_SINCE, AT), Verdict::NotModified);
-        assert_eq!(ask(IF_UNMODIFIED_SINCE, AT), Verdict::Proceed);
-        // The clock was set back or forward before this version was stored.
-        for date in [BEFORE, AFTER] {
-            assert_eq!(ask(IF_MODIFIED_SINCE, date), Verdict::Proceed);
-            assert_eq!(ask(IF_UNMODIFIED_SINCE, date), Verdict::Failed);
+    fn a_date_that_another_version_may_have_is_no_proof() {
+        let there = |kind| Validators { kind, ..object("\"a\"") };
+        let ask = |kind, name, date| {
+            evaluate(&headers(&[(name, date)]), Some(&there(kind)), Access::Read)
+        };
+        for (kind, date) in [
+            (DateKind::Weak, BEFORE),
+            (DateKind::Weak, AT),
+            (DateKind::MadeUp, BEFORE),
+            (DateKind::MadeUp, AT),
+            (DateKind::MadeUp, AFTER),
+        ] {
+            assert_eq!(ask(kind, IF_MODIFIED_SINCE, date), Verdict::Proceed, "{kind:?} {date}");
+            assert_eq!(ask(kind, IF_UNMODIFIED_SINCE, date), Verdict::Failed, "{kind:?} {date}");
         }
+        // All versions of that second were stored before.
+        assert_eq!(ask(DateKind::Weak, IF_MODIFIED_SINCE, AFTER), Verdict::NotModified);
+        assert_eq!(ask(DateKind::Weak, IF_UNMODIFIED_SINCE, AFTER), Verdict::Proceed);
     }
 
     #[test]

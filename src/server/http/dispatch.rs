@@ -5,6 +5,7 @@ use http::header::{ALLOW, HeaderValue};
 
 use super::key::key;
 use super::refusal::Refusal;
+use super::repeated;
 use super::request_body::RequestBody;
 use super::service::{Answer, Service, plain};
 use super::wire::Socket;
@@ -35,6 +36,7 @@ impl Service {
         body: &mut RequestBody<'_, S>,
         access: Access,
     ) -> Result<Answer, Refusal> {
+        repeated::check(&head.headers)?;
         let key = key(head.target.path(), head.target.query())?;
         match head.method {
             Method::GET => Ok(self.get(&key, &head.headers).await),

@@ -1,11 +1,11 @@
-//! How long an object lives, by the headers that it is stored with.
+//! How long an object lives, by its head and by the headers of the request that stores or changes it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper::HeaderMap;
-use hyper::header::{DATE, EXPIRES, HeaderName};
+use http::HeaderMap;
+use http::header::HeaderName;
 
-use super::cache_control::CacheControl;
+use super::head::Head;
 use super::refusal::Refusal;
 use crate::clock::Clock;
 
@@ -14,30 +14,35 @@ pub(super) const TTL: HeaderName = HeaderName::from_static("x-rawcached-ttl");
 /// Seconds after the fresh lifetime in which readers that allow stale objects still get this one.
 pub(super) const GRACE: HeaderName = HeaderName::from_static("x-rawcached-grace");
 
-/// What a request says about lifetimes.
+/// What is said about lifetimes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lifetimes {
-    /// Fresh lifetime; `None` if the request names none.
+    /// Fresh lifetime; `None` if nothing is said.
     pub(super) ttl: Option<Duration>,
-    /// Grace after the fresh lifetime; `None` if the request names none.
+    /// Grace after the fresh lifetime, zero if stale use is forbidden; `None` if nothing is said.
     pub(super) grace: Option<Duration>,
 }
 
-/// The lifetimes that a store asks for; `clock` is for `Expires` without `Date`.
-pub(super) fn of_store(headers: &HeaderMap, clock: &Clock) -> Result<Lifetimes, Refusal> {
-    let explicit = explicit(headers)?;
-    let control = CacheControl::of(headers);
-    if control.forbids_storing && explicit.ttl.is_none() {
-        return Err(Refusal::NOT_STORABLE);
+impl Lifetimes {
+    /// These, and `others` where nothing is said.
+    pub(super) fn or(self, others: Lifetimes) -> Lifetimes {
+        Lifetimes { ttl: self.ttl.or(others.ttl), grace: self.grace.or(others.grace) }
     }
+}
+
+/// The lifetimes that the whole of a head gives; `clock` is for `Expires` without `Date`.
+pub(super) fn of_head(head: &Head, clock: &Clock) -> Lifetimes {
+    let control = &head.control;
     let ttl = if control.no_cache {
         Some(Duration::ZERO)
     } else {
-        control.s_maxage.or(control.max_age).or_else(|| until_expires(headers, clock))
+        control.s_maxage.or(control.max_age).or_else(|| until_expires(head, clock))
     };
-    let stale = control.stale_while_revalidate.max(control.stale_if_error);
-    let grace = stale.filter(|_| !control.must_revalidate);
-    Ok(Lifetimes { ttl: explicit.ttl.or(ttl), grace: explicit.grace.or(grace) })
+    let grace = match control.forbids_stale {
+        true => Some(Duration::ZERO),
+        false => control.stale_while_revalidate.max(control.stale_if_error),
+    };
+    Lifetimes { ttl, grace }
 }
 
 /// The lifetimes in this daemon's own headers.
@@ -55,14 +60,9 @@ fn seconds(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Duration>, R
 }
 
 /// `Expires` minus `Date` (RFC 9111, section 4.2.1), or minus the wall clock if there is no `Date`.
-/// An `Expires` that cannot be read is in the past.
-fn until_expires(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
-    let expires = headers.get(EXPIRES)?;
-    let date = |value: &hyper::header::HeaderValue| {
-        value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok())
-    };
-    let Some(expires) = date(expires) else { return Some(Duration::ZERO) };
-    Some(match headers.get(DATE).and_then(date) {
+fn until_expires(head: &Head, clock: &Clock) -> Option<Duration> {
+    let expires = head.expires()?;
+    Some(match head.date() {
         Some(from) => expires.duration_since(from).unwrap_or_default(),
         None => clock.until_wall(unix_secs(expires)),
     })
@@ -78,6 +78,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
 
+    /// Lifetime and grace of a store with these headers.
     fn of(lines: &[(&str, &str)]) -> Result<(Option<u64>, Option<u64>), Refusal> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
@@ -86,20 +87,23 @@ mod tests {
         }
         let clock = Clock::manual(Timestamp(5));
         clock.set_wall(784_111_777);
-        let found = of_store(&headers, &clock)?;
+        let found = explicit(&headers)?.or(of_head(&Head::of(&headers)?, &clock));
         Ok((found.ttl.map(|ttl| ttl.as_secs()), found.grace.map(|grace| grace.as_secs())))
     }
 
     #[test]
     fn the_most_specific_lifetime_counts() {
-        let control = ("cache-control", "max-age=60, s-maxage=30, stale-while-revalidate=9");
+        let control = ("cache-control", "max-age=60, stale-while-revalidate=9");
+        let shared = ("cache-control", "max-age=60, s-maxage=30, stale-while-revalidate=9");
         let expires = ("expires", "Sun, 06 Nov 1994 08:49:47 GMT");
         assert_eq!(of(&[]).unwrap(), (None, None));
-        assert_eq!(of(&[control, expires]).unwrap(), (Some(30), Some(9)));
+        assert_eq!(of(&[control, expires]).unwrap(), (Some(60), Some(9)));
+        assert_eq!(of(&[shared, expires]).unwrap(), (Some(30), Some(0)));
         assert_eq!(of(&[("cache-control", "max-age=60"), expires]).unwrap(), (Some(60), None));
         assert_eq!(of(&[expires]).unwrap(), (Some(10), None));
         assert_eq!(of(&[control, ("x-rawcached-ttl", "5")]).unwrap(), (Some(5), Some(9)));
-        assert_eq!(of(&[control, ("x-rawcached-grace", "0")]).unwrap(), (Some(30), Some(0)));
+        assert_eq!(of(&[control, ("x-rawcached-grace", "0")]).unwrap(), (Some(60), Some(0)));
+        assert_eq!(of(&[shared, ("x-rawcached-grace", "7")]).unwrap(), (Some(30), Some(7)));
     }
 
     #[test]
@@ -111,21 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn stale_use_is_bounded_by_the_longer_promise_and_by_must_revalidate() {
+    fn stale_use_is_bounded_by_the_longer_promise_and_by_what_forbids_it() {
         let both = "max-age=1, stale-while-revalidate=3, stale-if-error=8";
         assert_eq!(of(&[("cache-control", both)]).unwrap().1, Some(8));
-        let strict = format!("{both}, must-revalidate");
-        assert_eq!(of(&[("cache-control", &strict)]).unwrap().1, None);
-        assert_eq!(of(&[("cache-control", "no-cache, max-age=9")]).unwrap().0, Some(0));
-    }
-
-    #[test]
-    fn what_must_not_be_stored_is_refused_unless_a_lifetime_is_given() {
-        for value in ["no-store", "private"] {
-            assert_eq!(of(&[("cache-control", value)]), Err(Refusal::NOT_STORABLE));
-            let given = ("x-rawcached-ttl", "5");
-            assert_eq!(of(&[("cache-control", value), given]).unwrap().0, Some(5));
+        for strict in ["must-revalidate", "proxy-revalidate", "s-maxage=1", "no-cache"] {
+            let strict = format!("{both}, {strict}");
+            assert_eq!(of(&[("cache-control", &strict)]).unwrap().1, Some(0), "{strict}");
         }
+        let in_part = format!("{both}, no-cache=\"set-cookie\"");
+        assert_eq!(of(&[("cache-control", &in_part)]).unwrap(), (Some(1), Some(8)));
+        assert_eq!(of(&[("cache-control", "no-cache, max-age=9")]).unwrap().0, Some(0));
     }
 
     #[test]

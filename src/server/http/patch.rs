@@ -1,22 +1,32 @@
 //! PATCH: a new lifetime in place, or new headers with a copy of the body.
 
-use http::header::{HeaderName, LAST_MODIFIED};
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, LAST_MODIFIED};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::AnswerBody;
 use super::conditional::{Access, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
+use super::head::Head;
 use super::lifetime::{self, Lifetimes};
 use super::put::ack;
 use super::refusal::Refusal;
-use super::representation::{KEPT, Representation, keep};
+use super::representation::{Representation, wall_date};
 use super::service::{Answer, Service};
-use crate::cache::{Ack, Condition, Hit, StoreError, StoreOptions, Stored};
+use crate::cache::{Ack, Condition, Hit, Lifetime, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
-use crate::server::metadata::{Fields, Metadata, ObjectMetadata};
+use crate::server::metadata::{Metadata, ObjectMetadata};
 
 /// Attempts at a change before giving up because other clients change the same key.
 const ATTEMPTS_MAX: u32 = 16;
+
+/// What a PATCH says.
+struct Patch<'a> {
+    headers: &'a HeaderMap,
+    explicit: Lifetimes,
+    ack: Option<Ack>,
+}
 
 impl Service {
     pub(super) async fn patch(&self, key: &[u8], headers: &HeaderMap) -> Result<Answer, Refusal> {
@@ -30,43 +40,76 @@ impl Service {
     }
 
     async fn change(&self, key: &[u8], headers: &HeaderMap) -> Result<(), Refusal> {
-        let (explicit, ack) = (lifetime::explicit(headers)?, ack(headers)?);
-        if KEPT.iter().any(|name| headers.contains_key(name)) {
-            return self.rewrite(key, headers, ack).await;
+        let patch = Patch { headers, explicit: lifetime::explicit(headers)?, ack: ack(headers)? };
+        if Head::is_named_in(headers) {
+            return self.rewrite(key, &patch).await;
         }
-        match explicit {
+        match patch.explicit {
             Lifetimes { ttl: None, grace: None } => Err(Refusal::PATCH_NOTHING),
-            // Not with preconditions: they must hold for the very entry that is changed.
             Lifetimes { ttl: Some(ttl), grace } if !is_conditional(headers, Access::Change) => {
                 let grace = grace.unwrap_or_default();
-                match self.cache.touch_with_grace(key, ttl, grace, ack).await {
+                match self.cache.touch_with_grace(key, ttl, grace, patch.ack).await {
                     Ok(Some(_)) => Ok(()),
                     Ok(None) => Err(Refusal::NOT_FOUND),
                     Err(error) => Err(self.store_failed(&error)),
                 }
             }
-            _ => self.rewrite(key, headers, ack).await,
+            _ => self.prolong(key, &patch).await,
         }
     }
 
-    async fn rewrite(
-        &self,
-        key: &[u8],
-        headers: &HeaderMap,
-        ack: Option<Ack>,
-    ) -> Result<(), Refusal> {
+    /// Gives the very version that the preconditions hold for another lifetime, in place.
+    async fn prolong(&self, key: &[u8], patch: &Patch<'_>) -> Result<(), Refusal> {
         for _ in 0..ATTEMPTS_MAX {
-            // Stale objects too: a revalidation refreshes them.
-            let Some(hit) = self.cache.lookup_stale(key).await else {
-                return Err(Refusal::NOT_FOUND);
+            let hit = self.present(key, patch).await?;
+            let Lifetimes { ttl, grace } = patch.explicit;
+            let lifetime = match ttl {
+                Some(_) => self.cache.lifetime(ttl, grace.unwrap_or_default()),
+                None => self.with_grace(&hit, grace).ok_or(Refusal::NOT_FOUND)?,
             };
-            let representation = self.representation(&hit);
-            let validators = representation.validators();
-            if evaluate(headers, Some(&validators), Access::Change) != Verdict::Proceed {
-                return Err(Refusal::PRECONDITION);
+            match self.cache.touch_version(key, hit.cas(), lifetime, patch.ack).await {
+                Ok(Some(_)) => return Ok(()),
+                // It is another version now, or is gone: the next lookup says which.
+                Ok(None) => {}
+                Err(error) => return Err(self.store_failed(&error)),
             }
-            let Some(options) = self.changed_options(&hit, &representation, headers, ack)? else {
-                return Err(Refusal::NOT_FOUND);
+        }
+        Err(Refusal::CONTENDED)
+    }
+
+    /// The present object, if the preconditions hold for it. Stale ones too: a revalidation
+    /// refreshes them.
+    async fn present(&self, key: &[u8], patch: &Patch<'_>) -> Result<Hit, Refusal> {
+        let hit = self.cache.lookup_stale_head(key).await.ok_or(Refusal::NOT_FOUND)?;
+        if !hit.is_complete().await {
+            return Err(Refusal::NOT_FOUND);
+        }
+        let validators = self.representation(&hit).validators();
+        match evaluate(patch.headers, Some(&validators), Access::Change) {
+            Verdict::Proceed => Ok(hit),
+            Verdict::NotModified | Verdict::Failed => Err(Refusal::PRECONDITION),
+        }
+    }
+
+    /// The present lifetime of `hit` with another grace, if one is given; `None` if it is stale.
+    fn with_grace(&self, hit: &Hit, grace: Option<Duration>) -> Option<Lifetime> {
+        let (old, stored_at) = (hit.lifetime(), self.cache.clock().now());
+        let keep_until = grace.map_or(old.keep_until, |grace| old.fresh_until.plus(grace));
+        let lifetime = Lifetime { stored_at, keep_until, ..old };
+        hit.is_fresh(stored_at).then_some(lifetime)
+    }
+
+    async fn rewrite(&self, key: &[u8], patch: &Patch<'_>) -> Result<(), Refusal> {
+        for _ in 0..ATTEMPTS_MAX {
+            let hit = self.present(key, patch).await?;
+            let options = match self.changed_options(&hit, patch) {
+                Err(refusal @ Refusal::WITHDRAWN) => {
+                    // The origin took back what allowed to keep it.
+                    let removed = self.cache.remove(key).await;
+                    removed.map_err(|error| Refusal::of_removal(&error))?;
+                    return Err(refusal);
+                }
+                options => options?,
             };
             match self.copy(key, hit, options).await {
                 Ok(Stored::Yes(_)) => return Ok(()),
@@ -77,43 +120,56 @@ impl Service {
         Err(Refusal::CONTENDED)
     }
 
-    /// The old lifetime and headers, changed by `headers`. `None` if a stale object gets no new
-    /// lifetime: other headers do not make it live longer.
-    fn changed_options(
-        &self,
-        hit: &Hit,
-        representation: &Representation,
-        headers: &HeaderMap,
-        ack: Option<Ack>,
-    ) -> Result<Option<StoreOptions>, Refusal> {
-        let said = lifetime::of_store(headers, self.cache.clock())?;
-        let old = hit.lifetime();
-        let grace = said.grace.unwrap_or_else(|| old.keep_until.since(old.fresh_until));
-        let mut lifetime = self.cache.lifetime(said.ttl, grace);
-        let mut date = lifetime.stored_at;
-        if said.ttl.is_none() {
-            if !hit.is_fresh(lifetime.stored_at) {
-                return Ok(None);
-            }
-            lifetime.fresh_until = old.fresh_until;
-            lifetime.keep_until = match said.grace {
-                Some(grace) => old.fresh_until.plus(grace),
-                None => old.keep_until,
-            };
-            date = representation.date();
+    /// How to store the object again: its headers merged with those of `patch`, and the lifetimes
+    /// that the whole then gives (RFC 9111, sections 3.2, 4.2.1 and 4.3.4).
+    fn changed_options(&self, hit: &Hit, patch: &Patch<'_>) -> Result<StoreOptions, Refusal> {
+        let (clock, old) = (self.cache.clock(), self.representation(hit));
+        let (now, explicit) = (clock.now(), patch.explicit);
+        let is_validation = explicit.ttl.is_some() || Head::is_validated_by(patch.headers);
+        let validated_after = is_validation.then(|| now.since(old.date()));
+        let head = Head::patched(&old.fields(), patch.headers, validated_after)?;
+        let has_control = patch.headers.contains_key(CACHE_CONTROL);
+        let is_forbidden = has_control && head.control.forbids_storing && explicit.ttl.is_none();
+        if is_forbidden || head.varies_always() {
+            return Err(Refusal::WITHDRAWN);
         }
-        let fields = merged(representation, headers)?;
-        let tag = match &representation.metadata {
+        let said = match is_validation {
+            true => explicit.or(lifetime::of_head(&head, clock)),
+            false => explicit,
+        };
+        let is_fresh_for = hit.lifetime().keep_until.since(hit.lifetime().fresh_until);
+        let (lifetime, date) = match said.ttl {
+            Some(ttl) => {
+                // A grace that the store gave by name stays as long as nothing takes it back.
+                let kept = if has_control { Duration::ZERO } else { is_fresh_for };
+                (self.cache.lifetime(Some(ttl), said.grace.unwrap_or(kept)), now)
+            }
+            None => {
+                let withdrawn = has_control.then_some(Duration::ZERO);
+                let lifetime = self.with_grace(hit, said.grace.or(withdrawn));
+                (lifetime.ok_or(Refusal::NOT_FOUND)?, old.date())
+            }
+        };
+        let is_weak = match patch.headers.contains_key(LAST_MODIFIED) {
+            true => head.has_weak_date(wall_date(clock, now)),
+            false => old.has_weak_date(),
+        };
+        let metadata = ObjectMetadata::new(date, self.tag_of(&old), is_weak, head.stored()?);
+        Ok(StoreOptions {
+            lifetime: Some(lifetime),
+            metadata: metadata.encode(),
+            len_hint: Some(hit.len()),
+            ack: patch.ack,
+            ..StoreOptions::default()
+        })
+    }
+
+    /// The number that the made-up entity tag is made of: the same as long as the body is.
+    fn tag_of(&self, object: &Representation) -> u64 {
+        match &object.metadata {
             Metadata::Object(object) => object.tag,
             Metadata::Flags(_) | Metadata::Foreign => self.tags.make(),
-        };
-        Ok(Some(StoreOptions {
-            lifetime: Some(lifetime),
-            metadata: ObjectMetadata::new(date, tag, fields).encode(),
-            len_hint: Some(hit.len()),
-            ack,
-            ..StoreOptions::default()
-        }))
+        }
     }
 
     /// Stores the body of `hit` again with `options`, if nothing else was stored meanwhile.
@@ -134,32 +190,4 @@ impl Service {
         }
         writer.finalize(Condition::Unchanged(hit.cas())).await
     }
-}
-
-/// The headers of `old`, with those that `new` names replaced, or removed if empty there. The old
-/// `Last-Modified` stays unless `new` names it.
-fn merged(old: &Representation, new: &HeaderMap) -> Result<Fields, Refusal> {
-    let mut fields = Fields::default();
-    if let Metadata::Object(object) = &old.metadata {
-        for (name, value) in object.fields() {
-            if let Ok(name) = HeaderName::from_bytes(&name)
-                && !new.contains_key(&name)
-            {
-                keep(&mut fields, &name, &value)?;
-            }
-        }
-    }
-    for name in &KEPT {
-        for value in new.get_all(name).iter().filter(|value| !value.is_empty()) {
-            keep(&mut fields, name, value.as_bytes())?;
-        }
-    }
-    if !new.contains_key(LAST_MODIFIED)
-        && !old.has_field(&LAST_MODIFIED)
-        && let Some(modified) = old.validators().modified
-    {
-        let modified = httpdate::fmt_http_date(modified);
-        keep(&mut fields, &LAST_MODIFIED, modified.as_bytes())?;
-    }
-    Ok(fields)
 }

@@ -6,9 +6,10 @@ use http::{HeaderMap, Response, StatusCode};
 use super::body::AnswerBody;
 use super::conditional::{Access, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
+use super::head::Head;
 use super::lifetime::{self, Lifetimes};
 use super::refusal::Refusal;
-use super::representation::kept;
+use super::representation::wall_date;
 use super::request_body::RequestBody;
 use super::service::{Answer, Service};
 use super::wire::Socket;
@@ -69,10 +70,19 @@ impl Service {
         headers: &HeaderMap,
         len: Option<u64>,
     ) -> Result<(StoreOptions, u64), Refusal> {
-        let Lifetimes { ttl, grace } = lifetime::of_store(headers, self.cache.clock())?;
+        let (explicit, head) = (lifetime::explicit(headers)?, Head::of(headers)?);
+        if head.varies_always() {
+            return Err(Refusal::VARIES_ALWAYS);
+        }
+        if head.control.forbids_storing && explicit.ttl.is_none() {
+            return Err(Refusal::NOT_STORABLE);
+        }
+        let clock = self.cache.clock();
+        let Lifetimes { ttl, grace } = explicit.or(lifetime::of_head(&head, clock));
         let lifetime = self.cache.lifetime(ttl, grace.unwrap_or_default());
-        let tag = self.tags.make();
-        let metadata = ObjectMetadata::new(lifetime.stored_at, tag, kept(headers)?).encode();
+        let (date, tag) = (lifetime.stored_at, self.tags.make());
+        let is_weak = head.has_weak_date(wall_date(clock, date));
+        let metadata = ObjectMetadata::new(date, tag, is_weak, head.stored()?).encode();
         let options = StoreOptions {
             lifetime: Some(lifetime),
             metadata,

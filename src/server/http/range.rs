@@ -21,6 +21,10 @@ pub(super) enum Selection {
 
 /// What `header` selects of an object of `len` bytes.
 pub(super) fn select(header: &[u8], len: u64) -> Selection {
+    // A suffix of nothing is all of it, and no `Content-Range` can say so (RFC 9110, section 14.1.2).
+    if len == 0 {
+        return Selection::Whole;
+    }
     let Some(specs) = std::str::from_utf8(header).ok().and_then(specs) else {
         return Selection::Whole;
     };
@@ -56,11 +60,8 @@ fn resolve(spec: &str, len: u64) -> Option<Range<u64>> {
         return Some(len.saturating_sub(number(last)?)..len);
     }
     let first = number(first)?;
-    let end = if last.is_empty() { len } else { number(last)?.saturating_add(1) };
-    if first >= end && !last.is_empty() {
-        return None;
-    }
-    Some(first.min(len)..end.min(len))
+    let last = if last.is_empty() { u64::MAX } else { number(last)? };
+    (first <= last).then(|| first.min(len)..last.saturating_add(1).min(len))
 }
 
 /// Digits only; a number that is too large becomes the largest.
@@ -112,8 +113,15 @@ mod tests {
         for header in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99-,-0"] {
             assert_eq!(select(header.as_bytes(), 10), Selection::Nothing, "{header}");
         }
-        for header in ["bytes=0-", "bytes=-1", "bytes=0-0"] {
-            assert_eq!(select(header.as_bytes(), 0), Selection::Nothing, "{header}");
+        let far = "99999999999999999999";
+        let header = format!("bytes={far}-{far}9");
+        assert_eq!(select(header.as_bytes(), 10), Selection::Nothing);
+    }
+
+    #[test]
+    fn all_ranges_of_an_empty_object_select_the_whole() {
+        for header in ["bytes=0-", "bytes=-1", "bytes=0-0", "bytes=-0", "bytes=5-9,-3", "x"] {
+            assert_eq!(select(header.as_bytes(), 0), Selection::Whole, "{header}");
         }
     }
 

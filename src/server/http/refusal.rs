@@ -37,6 +37,14 @@ impl Refusal {
         StatusCode::UNPROCESSABLE_ENTITY,
         "Cache-Control forbids a shared cache to store this; X-Rawcached-TTL overrides it\n",
     );
+    pub(super) const WITHDRAWN: Refusal = refusal(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "the object must not be kept any more, and is removed\n",
+    );
+    pub(super) const VARIES_ALWAYS: Refusal =
+        refusal(StatusCode::UNPROCESSABLE_ENTITY, "an object with Vary: * fits no request\n");
+    pub(super) const REPEATED: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "a header that may be there once is there twice\n");
     pub(super) const BAD_LIFETIME: Refusal = refusal(
         StatusCode::BAD_REQUEST,
         "X-Rawcached-TTL and X-Rawcached-Grace take whole seconds, once\n",

@@ -1,22 +1,22 @@
-//! Headers of objects: which ones of a store are kept, and which ones a reader gets.
+//! What a reader gets of an object besides its body: the headers that are kept with it, and those
+//! that are made up.
 
 use std::fmt;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use httpdate::HttpDate;
-use hyper::HeaderMap;
-use hyper::header::{
-    AGE, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION,
-    CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName, HeaderValue, LAST_MODIFIED,
+use http::HeaderMap;
+use http::header::{
+    AGE, CACHE_CONTROL, CONTENT_LOCATION, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName,
+    HeaderValue, LAST_MODIFIED, VARY,
 };
+use httpdate::HttpDate;
 
-use super::conditional::{DateKind, Validators, is_etag};
-use super::refusal::Refusal;
+use super::conditional::{DateKind, Validators};
 use super::service::Service;
-use crate::cache::{Hit, METADATA_LEN_MAX};
+use crate::cache::Hit;
 use crate::clock::{Clock, Timestamp};
-use crate::server::metadata::{Fields, Metadata};
+use crate::server::metadata::Metadata;
 
 /// The flags of an entry that was stored by the memcached protocol, if it has any.
 pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-rawcached-flags");
@@ -25,48 +25,10 @@ pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-rawcached-flags"
 const MADE_UP_LEN_MAX: usize = 32;
 /// The end of the year 9999, since the Unix epoch.
 const LAST_SECOND: u64 = 253_402_300_799;
-const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
-const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// Headers that are kept with an object and given back; all others belong to one message.
-pub(super) const KEPT: [HeaderName; 11] = [
-    CONTENT_TYPE,
-    CONTENT_ENCODING,
-    CONTENT_LANGUAGE,
-    CONTENT_DISPOSITION,
-    CONTENT_LOCATION,
-    ETAG,
-    LAST_MODIFIED,
-    CACHE_CONTROL,
-    EXPIRES,
-    CACHE_TAG,
-    SURROGATE_KEY,
-];
-
 /// Kept headers that a 304 carries (RFC 9110, section 15.4.5).
-const OF_VALIDATION: [HeaderName; 4] = [CACHE_CONTROL, CONTENT_LOCATION, ETAG, EXPIRES];
-
-/// Gathers the headers of a store that are kept.
-pub(super) fn kept(headers: &HeaderMap) -> Result<Fields, Refusal> {
-    let mut fields = Fields::default();
-    for name in &KEPT {
-        for value in headers.get_all(name) {
-            keep(&mut fields, name, value.as_bytes())?;
-        }
-    }
-    Ok(fields)
-}
-
-/// Adds one header to `fields`.
-pub(super) fn keep(fields: &mut Fields, name: &HeaderName, value: &[u8]) -> Result<(), Refusal> {
-    if name == ETAG && !is_etag(value) {
-        return Err(Refusal::BAD_ETAG);
-    }
-    let pushed = fields.push(name.as_str().as_bytes(), value);
-    let fits = pushed.is_ok() && fields.metadata_len() <= METADATA_LEN_MAX;
-    if fits { Ok(()) } else { Err(Refusal::HEADERS_TOO_LARGE) }
-}
+const OF_VALIDATION: [HeaderName; 6] = [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
 
 /// What is known of an object besides its body.
 #[derive(Clone, Debug)]
@@ -89,7 +51,7 @@ impl Representation {
         let metadata = Metadata::decode(hit.metadata());
         let stored_at = hit.lifetime().stored_at;
         let date = date_of(&metadata, stored_at);
-        let wall_date = system_time(clock.wall_at(date));
+        let wall_date = wall_date(clock, date);
         Representation { metadata, stored_at, wall_date, cas: hit.cas() }
     }
 
@@ -103,9 +65,16 @@ impl Representation {
         HeaderValue::from_maybe_shared(object.field(name.as_str())?).ok()
     }
 
-    /// Whether header `name` was stored.
-    pub(super) fn has_field(&self, name: &HeaderName) -> bool {
-        self.field(name).is_some()
+    /// The headers that were stored.
+    pub(super) fn fields(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        self.add_fields(&mut headers, |_| true);
+        headers
+    }
+
+    /// Whether the `Last-Modified` that was stored may be that of another version too.
+    pub(super) fn has_weak_date(&self) -> bool {
+        matches!(&self.metadata, Metadata::Object(object) if object.has_weak_date)
     }
 
     /// Entity tag and date: the stored ones, else made-up ones.
@@ -116,10 +85,7 @@ impl Representation {
             return Validators { etag, modified, kind };
         };
         let modified = text.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
-        let kind = match modified.is_some_and(|date| date < self.wall_date) {
-            true => DateKind::Strong,
-            false => DateKind::Weak,
-        };
+        let kind = if self.has_weak_date() { DateKind::Weak } else { DateKind::Strong };
         Validators { etag, modified, kind }
     }
 
@@ -172,8 +138,10 @@ impl Representation {
             let modified = self.field(&LAST_MODIFIED).unwrap_or_else(|| text.clone());
             headers.insert(LAST_MODIFIED, modified);
         }
-        // `Age` counts from `Date`, and so does the lifetime that `Expires` gives.
-        headers.insert(DATE, text);
+        // `Expires` is a distance from the `Date` that came with it.
+        if !headers.contains_key(DATE) {
+            headers.insert(DATE, text);
+        }
         headers.insert(AGE, HeaderValue::from(now.since(date).as_secs()));
     }
 }
@@ -195,6 +163,11 @@ fn date_of(metadata: &Metadata, stored_at: Timestamp) -> Timestamp {
         Metadata::Object(object) => object.date,
         Metadata::Flags(_) | Metadata::Foreign => stored_at,
     }
+}
+
+/// The calendar time of `stamp` by the present wall clock.
+pub(super) fn wall_date(clock: &Clock, stamp: Timestamp) -> SystemTime {
+    system_time(clock.wall_at(stamp))
 }
 
 /// Seconds since the Unix epoch, limited to dates that HTTP can write: the years 1970 to 9999.

@@ -29,9 +29,23 @@ impl Store {
     ///
     /// # Errors
     /// The device failed, or does not answer: then the lifetime may change all the same.
-    pub async fn touch(
+    pub fn touch(
         &self,
         key: &[u8],
+        fresh_until: Timestamp,
+        keep_until: Timestamp,
+    ) -> impl Future<Output = Result<Option<Lifetime>, StoreError>> {
+        self.touch_version(key, None, fresh_until, keep_until)
+    }
+
+    /// As [`Store::touch`], but of the entry with this CAS value only, if one is given.
+    ///
+    /// # Errors
+    /// As those of [`Store::touch`].
+    pub async fn touch_version(
+        &self,
+        key: &[u8],
+        cas: Option<u64>,
         fresh_until: Timestamp,
         keep_until: Timestamp,
     ) -> Result<Option<Lifetime>, StoreError> {
@@ -50,7 +64,10 @@ impl Store {
                 return Err(NO_ANSWER);
             }
             // How much longer the entry may live nobody can say without knowing how old it is.
-            let touched = |matched: &Match| matched.live && matched.age_known;
+            let is_asked_for = |sequence: u64| cas.is_none_or(|cas| cas == sequence);
+            let touched = |matched: &Match| {
+                matched.live && matched.age_known && is_asked_for(matched.sequence.0)
+            };
             let Some(matched) = found.matched.filter(touched) else {
                 return Ok(None);
             };
