@@ -10,11 +10,23 @@ impl Cache {
     /// # Errors
     /// See [`StoreError`]. After a failed store the old entry is gone too, unless it had a condition:
     /// then only what was published, and may not be durable, is gone.
-    pub async fn put(
+    pub fn put(
         &self,
         key: &[u8],
         body: impl AsRef<[u8]>,
         condition: Condition,
+        options: &StoreOptions,
+    ) -> impl Future<Output = Result<Stored, StoreError>> {
+        self.put_in_turn(key, body, (condition, ()), options)
+    }
+
+    /// As [`Cache::put`]; `turn` is dropped when the entry can be read, which may be long before the
+    /// store is acknowledged: who waits for it may change the entry again.
+    pub(crate) async fn put_in_turn<T>(
+        &self,
+        key: &[u8],
+        body: impl AsRef<[u8]>,
+        (condition, turn): (Condition, T),
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
         let body = body.as_ref();
@@ -26,6 +38,7 @@ impl Cache {
         let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
         let value = Value { metadata: &options.metadata, body, lifetime, ram_only };
         let published = self.inner.store.put(key, &value, condition, None).await;
+        drop(turn);
         self.end_store(key, (condition, options.ack), published).await
     }
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::memory::MAX_MIN;
-use super::{AutoSize, Config, ListenAddress, ListenerConfig};
+use super::{AutoSize, Config, ListenAddress, ListenerConfig, MAX_APPEND_COPY};
 use crate::clock::LIFETIME_MAX;
 use crate::units::{ByteSize, Period};
 
@@ -144,6 +144,9 @@ fn limits(config: &Config) -> Check {
         format!("{} connections: write 1 to {CONNECTIONS_MAX}", server.max_connections),
     )?;
     size_in(server.max_object_size, &OBJECT_SIZE, "server.max_object_size")?;
+    // The default fits whatever max_object_size says.
+    let copied = 0..=server.max_object_size.0.max(MAX_APPEND_COPY);
+    size_in(server.max_append_copy, &copied, "server.max_append_copy")?;
     let idle = server.memcached_idle_timeout;
     require(
         idle.0.is_zero() || (TIMEOUT_MIN..=DAY).contains(&idle.0),
@@ -332,6 +335,7 @@ mod tests {
             ("[server]\nsocket_mode = \"0066\"", "server.socket_mode"),
             ("[server]\nmax_connections = 0", "server.max_connections"),
             ("[server]\nmax_object_size = \"0\"", "server.max_object_size"),
+            ("[server]\nmax_append_copy = \"65MiB\"", "server.max_append_copy"),
             ("[[device]]\npath = \"\"", "device.path"),
             ("[[device]]\npath = \"/x\"\nread_deadline = \"0s\"", "device.read_deadline"),
             ("[[device]]\npath = \"/x\"\nread_deadline = \"2h\"", "device.read_deadline"),
@@ -375,6 +379,9 @@ mod tests {
             "[server]\nmemcached = [{ address = \"unix:/x\", allow_groups = [\"x\"], flush_all = false }]",
             "[server]\nworkers = 0",
             "[server]\nmemcached_idle_timeout = \"0s\"",
+            "[server]\nmax_append_copy = \"0\"",
+            "[server]\nmax_append_copy = \"64MiB\"",
+            "[server]\nmax_object_size = \"1KiB\"",
             "[ttl]\nmin_to_disk = \"0s\"",
             "[store]\nscrub_rate = \"0\"",
             "[store]\nregion_size = \"16MiB\"",

@@ -29,7 +29,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 41] = [
+pub const KEYS: [Key; 42] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
     key("server", "http", Kind::List, "Listeners of the HTTP protocol"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
@@ -38,6 +38,7 @@ pub const KEYS: [Key; 41] = [
     key("server", "socket_group", Kind::Text, "Group that owns Unix sockets"),
     key("server", "max_connections", Kind::Integer, "Connections of each listener"),
     key("server", "max_object_size", Kind::Text, "Largest value of the memcached protocol"),
+    key("server", "max_append_copy", Kind::Text, "Largest old value that a change copies"),
     key(
         "server",
         "memcached_idle_timeout",

@@ -36,6 +36,8 @@ pub use sources::{Override, Sources};
 use crate::format::Uuid;
 use crate::units::{ByteSize, Period};
 
+/// Default of `server.max_append_copy`, in bytes.
+const MAX_APPEND_COPY: u64 = 1 << 20;
 /// Where the packaged service puts its memcached socket.
 pub const SERVICE_SOCKET: &str = "/run/rawcached/memcached.sock";
 /// Where `serve` without any configuration keeps its image and socket.
@@ -97,6 +99,8 @@ pub struct ServerConfig {
     pub max_connections: u32,
     /// Largest value that is stored by the memcached protocol.
     pub max_object_size: ByteSize,
+    /// Largest old value that `append`, `prepend` and a PATCH of headers copy.
+    pub max_append_copy: ByteSize,
     /// How long a memcached connection may rest between commands; 0 is for ever.
     pub memcached_idle_timeout: Period,
     /// How long no byte may move within a memcached command or its answer.
@@ -237,6 +241,7 @@ impl Default for ServerConfig {
             socket_group: None,
             max_connections: 4096,
             max_object_size: ByteSize(64 << 20),
+            max_append_copy: ByteSize(MAX_APPEND_COPY),
             memcached_idle_timeout: Period(Duration::ZERO),
             memcached_stall_timeout: Period(Duration::from_secs(300)),
             http_idle_timeout: Period(Duration::from_secs(60)),
@@ -345,6 +350,7 @@ impl Config {
             or_empty(server.socket_group.as_ref()),
             server.max_connections.to_string(),
             server.max_object_size.to_string(),
+            server.max_append_copy.to_string(),
             server.memcached_idle_timeout.to_string(),
             server.memcached_stall_timeout.to_string(),
             server.http_idle_timeout.to_string(),

@@ -203,6 +203,7 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
         value_len_max: server.max_object_size.0,
         input_bytes_max: memory.connections,
         ttl_default: config.ttl.default.0,
+        copied_len_max: server.max_append_copy.0,
         ttl_max: config.ttl.max.0,
         memcached_idle_timeout: Some(server.memcached_idle_timeout.0)
             .filter(|idle| !idle.is_zero()),

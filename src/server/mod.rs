@@ -18,9 +18,11 @@ mod buffers;
 mod count;
 mod exposition;
 mod gate;
+mod key_locks;
 mod metadata;
 mod options;
 mod parts;
+mod presence;
 mod socket_file;
 mod turns;
 mod workers;
@@ -42,7 +44,7 @@ impl Server {
     #[must_use]
     pub fn new(options: Options, cache: Cache) -> Server {
         let counters = Arc::new(Counters::new(options.workers.get()));
-        Server { options, cache, counters }
+        Server { options, cache, counters, key_locks: Arc::default() }
     }
 
     /// What this server counts.

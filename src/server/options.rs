@@ -15,6 +15,9 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Largest value in bytes.
     pub value_len_max: u64,
+    /// Largest old value in bytes of which a change makes a copy: `append` and `prepend`, and a PATCH of
+    /// headers.
+    pub copied_len_max: u64,
     /// Memory for values and long lines that arrive in several pieces, over all connections,
     /// in bytes. When it is used up, values go to the cache piece by piece and long lines are
     /// refused.
@@ -41,6 +44,7 @@ impl Default for Options {
             connections_max: 4096,
             drain_timeout: Duration::from_secs(10),
             value_len_max: 64 << 20,
+            copied_len_max: 1 << 20,
             input_bytes_max: 64 << 20,
             ttl_default: Duration::from_secs(60 * 60),
             ttl_max: Duration::from_secs(365 * 24 * 60 * 60),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::counters::Counters;
+use super::key_locks::KeyLocks;
 use super::options::Options;
 use crate::cache::Cache;
 
@@ -12,4 +13,5 @@ pub struct Server {
     pub(super) options: Options,
     pub(super) cache: Cache,
     pub(super) counters: Arc<Counters>,
+    pub(super) key_locks: Arc<KeyLocks>,
 }

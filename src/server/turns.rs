@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::presence::Presence;
+
 /// A socket whose first write after a read waits until the tasks that are ready have run.
 ///
 /// Answers then leave one right after the other, and a client that has several connections is
@@ -111,6 +113,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Turns<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: Presence> Presence for Turns<S> {
+    fn is_gone(&self) -> bool {
+        self.stream.is_gone()
     }
 }
 

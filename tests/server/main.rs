@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 mod admin;
+mod changes;
 mod http;
 mod http_connections;
 mod http_heads;

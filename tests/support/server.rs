@@ -36,13 +36,14 @@ pub struct TestServer {
     _directory: tempfile::TempDir,
 }
 
-/// Two workers, values up to 4 MiB, and no long waits.
+/// Two workers, values up to 4 MiB, which changes may copy, and no long waits.
 pub fn options() -> Options {
     Options {
         workers: NonZeroUsize::new(2).unwrap(),
         connections_max: 64,
         drain_timeout: Duration::from_secs(5),
         value_len_max: 4 << 20,
+        copied_len_max: 4 << 20,
         ..Options::default()
     }
 }

@@ -12,6 +12,7 @@ use super::*;
 use crate::cache::{Cache, Condition, StoreOptions};
 use crate::clock::{Clock, Timestamp};
 use crate::server::access::Access;
+use crate::server::presence::Presence;
 use crate::server::{Options, Server};
 
 /// A peer whose bytes come in these pieces, and that then has no more to send. Records each write to
@@ -19,6 +20,12 @@ use crate::server::{Options, Server};
 struct Peer {
     says: VecDeque<Bytes>,
     writes: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Presence for Peer {
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 impl AsyncRead for Peer {

@@ -11,6 +11,7 @@ use super::service::{Answer, Service, plain};
 use super::wire::Socket;
 use crate::server::access::Access;
 use crate::server::codec::head::RequestHead;
+use crate::server::presence::while_there;
 
 impl Service {
     /// Answers one request. What the method does not need of the body is left in it.
@@ -44,7 +45,11 @@ impl Service {
             _ if access.read_only => Err(Refusal::READ_ONLY),
             Method::PUT => self.put(&key, head, body).await,
             Method::PATCH if !body.is_empty() => Err(Refusal::PATCH_BODY),
-            Method::PATCH => self.patch(&key, &head.headers).await,
+            Method::PATCH => {
+                // Rare, and larger than all the rest of a connection.
+                let mut patch = Box::pin(self.patch(&key, &head.headers));
+                while_there(body, patch.as_mut()).await.unwrap_or(Err(Refusal::GONE))
+            }
             Method::DELETE => self.delete(&key, &head.headers).await,
             _ if head.method.as_str() == "PURGE" => self.delete(&key, &head.headers).await,
             _ => Err(Refusal::METHOD),

@@ -100,6 +100,7 @@ impl Service {
     }
 
     async fn rewrite(&self, key: &[u8], patch: &Patch<'_>) -> Result<(), Refusal> {
+        let _turn = self.key_locks.lock(key).await.ok_or(Refusal::CONTENDED)?;
         for _ in 0..ATTEMPTS_MAX {
             let hit = self.present(key, patch).await?;
             let options = match self.changed_options(&hit, patch) {
@@ -111,6 +112,10 @@ impl Service {
                 }
                 options => options?,
             };
+            if hit.len() > self.copied_len_max {
+                self.shard.store_too_large.bump();
+                return Err(Refusal::COPY_TOO_LARGE);
+            }
             match self.copy(key, hit, options).await {
                 Ok(Stored::Yes(_)) => return Ok(()),
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}

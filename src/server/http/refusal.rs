@@ -61,6 +61,8 @@ impl Refusal {
         refusal(StatusCode::BAD_REQUEST, "PATCH names no header or lifetime to change\n");
     pub(super) const BODY_CUT: Refusal =
         refusal(StatusCode::BAD_REQUEST, "the body ended before its end\n");
+    /// Nobody reads this.
+    pub(super) const GONE: Refusal = refusal(StatusCode::BAD_REQUEST, "the client left\n");
     pub(super) const NO_LENGTH: Refusal = refusal(
         StatusCode::LENGTH_REQUIRED,
         "PUT has a Content-Length, or comes in chunks; 0 stores an empty object\n",
@@ -71,6 +73,10 @@ impl Refusal {
     );
     pub(super) const TOO_LARGE: Refusal =
         refusal(StatusCode::PAYLOAD_TOO_LARGE, "the object is larger than half of the device\n");
+    pub(super) const COPY_TOO_LARGE: Refusal = refusal(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "new headers mean a copy of the body, which is larger than server.max_append_copy\n",
+    );
     pub(super) const CONTENDED: Refusal =
         refusal(StatusCode::SERVICE_UNAVAILABLE, "too many clients change this object\n");
 

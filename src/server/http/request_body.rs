@@ -8,6 +8,7 @@ use crate::server::codec::chunks::{Chunks, Next};
 use crate::server::codec::fault::Fault;
 use crate::server::codec::head::RequestHead;
 use crate::server::codec::{CONTINUE, Framing};
+use crate::server::presence::Presence;
 
 /// Longest rest of a body that is read and dropped so that the connection can go on: less than a new
 /// connection costs.
@@ -41,6 +42,12 @@ pub(super) enum Remainder {
     Skip(u64),
     /// The connection ends: what follows may still be this body.
     Unknown,
+}
+
+impl<S: Socket> Presence for RequestBody<'_, S> {
+    fn is_gone(&self) -> bool {
+        self.wire.is_gone()
+    }
 }
 
 impl<'a, S: Socket> RequestBody<'a, S> {

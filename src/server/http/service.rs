@@ -15,6 +15,7 @@ use crate::cache::{Cache, StoreError};
 use crate::server::Server;
 use crate::server::buffers::Buffers;
 use crate::server::counters::Shard;
+use crate::server::key_locks::KeyLocks;
 
 /// How long a refused client should wait before it tries again, in seconds.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
@@ -47,6 +48,8 @@ pub(in crate::server) struct Service {
     pub(super) shard: Arc<Shard>,
     pub(super) tags: Arc<Tags>,
     pub(super) buffers: Buffers,
+    pub(super) key_locks: Arc<KeyLocks>,
+    pub(super) copied_len_max: u64,
     pub(super) idle_timeout: Duration,
     pub(super) stall_timeout: Duration,
 }
@@ -59,6 +62,8 @@ impl Service {
             shard: server.counters.worker(index),
             tags: shared.tags.clone(),
             buffers: Buffers::default(),
+            key_locks: server.key_locks.clone(),
+            copied_len_max: server.options.copied_len_max,
             idle_timeout: server.options.http_idle_timeout,
             stall_timeout: server.options.http_stall_timeout,
         }

@@ -14,6 +14,7 @@ use super::patience::Patience;
 use super::service::Service;
 use crate::server::codec::head_reader::HEAD_LEN_MAX;
 use crate::server::gate::Gate;
+use crate::server::presence::Presence;
 use crate::server::turns;
 
 /// Longest buffer for what was read, in bytes: any head fits, and a large body is read in few system
@@ -24,10 +25,10 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// A stream socket.
 pub(in crate::server) trait Socket:
-    AsyncRead + AsyncWrite + Unpin + Send
+    AsyncRead + AsyncWrite + Presence + Unpin + Send
 {
 }
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
+impl<S: AsyncRead + AsyncWrite + Presence + Unpin + Send> Socket for S {}
 
 pub(super) struct Wire<S> {
     stream: S,
@@ -40,6 +41,12 @@ pub(super) struct Wire<S> {
     /// Other tasks that are ready run before the next write.
     is_turn_due: bool,
     patience: Patience,
+}
+
+impl<S: Socket> Presence for Wire<S> {
+    fn is_gone(&self) -> bool {
+        self.stream.is_gone()
+    }
 }
 
 impl<S: Socket> Wire<S> {

@@ -39,6 +39,7 @@ impl Service {
 
     async fn try_change(&self, key: Key<'_>, direction: Direction, delta: u64) -> Changed {
         for _ in 0..ATTEMPTS_MAX {
+            let Some(turn) = self.key_locks.lock(&key).await else { break };
             let Some(hit) = self.cache.lookup(&key).await else {
                 return Changed::Not("NOT_FOUND");
             };
@@ -52,7 +53,8 @@ impl Service {
             };
             let options = self.kept_options(&hit);
             let unchanged = Condition::Unchanged(hit.cas());
-            match self.cache.put(&key, padded(new, old_len), unchanged, &options).await {
+            let (new_value, how) = (padded(new, old_len), (unchanged, turn));
+            match self.cache.put_in_turn(&key, new_value, how, &options).await {
                 Ok(Stored::Yes(_)) => return Changed::To(new),
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
                 Err(error) => return Changed::Not(self.failure(&error)),

@@ -13,7 +13,8 @@ use super::command::{Store, Verb};
 use super::input::Input;
 use super::peer::{Peer, Socket};
 use super::service::NO_MEMORY;
-use super::storage::{WHOLE_LEN_MAX, condition};
+use super::storage::{GONE, WHOLE_LEN_MAX, condition};
+use crate::server::presence::while_there;
 
 const LINE_END: &[u8] = b"\r\n";
 const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
@@ -27,7 +28,7 @@ pub(super) async fn store_received<S: Socket>(
     received: &[u8],
 ) -> &'static str {
     let (body, end) = received.split_at(received.len() - LINE_END.len());
-    if end == LINE_END { peer.service.store(store, body).await } else { refuse_unended(peer) }
+    if end == LINE_END { execute(peer, store, body).await } else { refuse_unended(peer) }
 }
 
 /// Executes a storage command whose value is not too large and begins in `input`.
@@ -57,7 +58,17 @@ pub(super) async fn store_arriving<S: Socket>(
         return Ok(refuse_unended(peer));
     }
     received.truncate(len - LINE_END.len());
-    Ok(peer.service.store(store, &received).await)
+    Ok(execute(peer, store, &received).await)
+}
+
+/// Executes a storage command. One that makes a new value of the old one stops with its client.
+async fn execute<S: Socket>(peer: &Peer<S>, store: Store<'_>, body: &[u8]) -> &'static str {
+    if !store.verb.extends() {
+        return peer.service.store(store, body).await;
+    }
+    // Rare, and no reason for all connections to be larger.
+    let mut extended = Box::pin(peer.service.store(store, body));
+    while_there(&peer.stream, extended.as_mut()).await.unwrap_or(GONE)
 }
 
 /// Reads and drops the value of a refused command.

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -19,10 +20,12 @@ use super::permitted::{Refused, refusal};
 use super::retrieval;
 use super::service::Service;
 use super::stats::VERSION;
+use super::storage::GONE;
 use super::timed::{Limits, Timed, Wait};
 use crate::server::access::Access;
 use crate::server::gate::Gate;
 use crate::server::memcached::closed::Closed;
+use crate::server::presence::while_there;
 use crate::server::turns::Turns;
 
 /// Requests of the binary protocol begin with this byte.
@@ -276,7 +279,11 @@ async fn execute<S: Socket>(peer: &mut Peer<S>, command: Command<'_>) -> Result<
             answer(peer, reply, noreply);
         }
         Command::Arithmetic { key, direction, delta, noreply } => {
-            match peer.service.change(key, direction, delta).await {
+            let changed = {
+                let change = pin!(peer.service.change(key, direction, delta));
+                while_there(&peer.stream, change).await
+            };
+            match changed.unwrap_or(Changed::Not(GONE)) {
                 Changed::To(_) if noreply => {}
                 Changed::To(number) => {
                     peer.push_decimal(number);

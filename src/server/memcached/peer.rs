@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::server::buffers::BUFFER_LEN;
+use crate::server::presence::Presence;
 
 use super::number::push_decimal;
 use super::service::Service;
@@ -23,10 +24,10 @@ const SLICES_MAX: usize = 16;
 
 /// A stream socket.
 pub(in crate::server) trait Socket:
-    AsyncRead + AsyncWrite + Unpin + Send
+    AsyncRead + AsyncWrite + Presence + Unpin + Send
 {
 }
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
+impl<S: AsyncRead + AsyncWrite + Presence + Unpin + Send> Socket for S {}
 
 pub(super) struct Peer<S> {
     pub(super) stream: S,

@@ -140,12 +140,19 @@ mod tests {
     use crate::cache::{Cache, Condition, StoreOptions};
     use crate::clock::Clock;
     use crate::server::access::Access;
+    use crate::server::presence::Presence;
     use crate::server::{Options, Server};
 
     /// A peer that sends `says`, then closes, and records each write to it.
     struct Peer {
         says: Bytes,
         writes: Arc<Mutex<Vec<Vec<u8>>>>,
+    }
+
+    impl Presence for Peer {
+        fn is_gone(&self) -> bool {
+            false
+        }
     }
 
     impl AsyncRead for Peer {

@@ -13,6 +13,7 @@ use crate::cache::{Cache, StoreError, StoreOptions};
 use crate::clock::Stopwatch;
 use crate::server::buffers::Buffers;
 use crate::server::counters::{Counters, Counts, Operation, Shard};
+use crate::server::key_locks::KeyLocks;
 use crate::server::metadata::Metadata;
 use crate::server::{Options, Server};
 use crate::store::CountersSnapshot;
@@ -46,6 +47,7 @@ pub(in crate::server) struct Service {
     /// Counters of all workers, for `stats`.
     pub(super) counters: Arc<Counters>,
     pub(super) buffers: Buffers,
+    pub(super) key_locks: Arc<KeyLocks>,
     pub(super) input_budget: Arc<InputBudget>,
     pub(super) baseline: Arc<Baseline>,
     pub(super) uptime: Stopwatch,
@@ -61,6 +63,7 @@ impl Service {
             shard: server.counters.worker(index),
             counters: server.counters.clone(),
             buffers: Buffers::default(),
+            key_locks: server.key_locks.clone(),
             input_budget: shared.input_budget.clone(),
             baseline: shared.baseline.clone(),
             uptime: shared.uptime,

@@ -1,6 +1,7 @@
 //! Executes the storage commands on a value that is in memory.
 
 use bytes::BytesMut;
+use tokio::sync::MutexGuard;
 
 use crate::cache::{Condition, Hit, Lifetime, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
@@ -20,6 +21,8 @@ const LEN_MAX: u64 = (1 << 31) - 3;
 pub(super) const ATTEMPTS_MAX: u32 = 256;
 
 const STORED: &str = "STORED";
+/// The answer to a change that stopped because its client left: nobody reads it.
+pub(super) const GONE: &str = "SERVER_ERROR the client left";
 
 pub(super) const CONTENDED: &str = "SERVER_ERROR too many clients change this key";
 
@@ -97,13 +100,16 @@ impl Service {
 
     async fn extend(&self, store: Store<'_>, piece: &[u8]) -> &'static str {
         for _ in 0..ATTEMPTS_MAX {
-            let Some(hit) = self.cache.lookup(&store.key).await else {
-                return "NOT_STORED";
-            };
+            let Some(turn) = self.key_locks.lock(&store.key).await else { break };
+            let Some(hit) = self.extendable(&store).await else { return "NOT_STORED" };
+            if hit.len() > self.options.copied_len_max {
+                self.shard.store_too_large.bump();
+                return TOO_LARGE;
+            }
             if hit.len().saturating_add(piece.len() as u64) > self.options.value_len_max {
                 return "NOT_STORED";
             }
-            match self.put_extended(store, hit, piece).await {
+            match self.put_extended(store, (hit, turn), piece).await {
                 Ok(Stored::Yes(_)) => return STORED,
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
                 Err(error) => return self.failure(&error),
@@ -112,11 +118,18 @@ impl Service {
         CONTENDED
     }
 
+    /// The old value, if there is one. Of one that is too large to be copied nothing is read.
+    async fn extendable(&self, store: &Store<'_>) -> Option<Hit> {
+        let hit = self.cache.lookup_head(&store.key).await?;
+        let is_read = hit.whole().is_some() || hit.len() > self.options.copied_len_max;
+        if is_read { Some(hit) } else { self.cache.lookup(&store.key).await }
+    }
+
     /// Stores the old value with `piece` at its end or its start, if it has not changed meanwhile.
     async fn put_extended(
         &self,
         store: Store<'_>,
-        mut hit: Hit,
+        (mut hit, turn): (Hit, MutexGuard<'_, ()>),
         piece: &[u8],
     ) -> Result<Stored, StoreError> {
         let condition = Condition::Unchanged(hit.cas());
@@ -128,7 +141,8 @@ impl Service {
             let (first, second) = if before { (piece, old) } else { (old, piece) };
             body.extend_from_slice(first);
             body.extend_from_slice(second);
-            return self.cache.put(&store.key, body.freeze(), condition, &options).await;
+            let body = body.freeze();
+            return self.cache.put_in_turn(&store.key, body, (condition, turn), &options).await;
         }
         let options = StoreOptions { len_hint: Some(total_len), ..options };
         let mut writer = self.cache.store(&store.key, options)?;

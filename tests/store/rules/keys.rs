@@ -168,3 +168,18 @@ fn a_touch_leaves_a_key_with_the_same_hash() {
         assert_eq!(rig.get(b"one"), None);
     });
 }
+
+#[test]
+fn a_touch_of_one_version_leaves_the_others() {
+    let rig = Rig::with(SMALL, plain());
+    rig.put(b"key", &body(1, 100), &for_secs(100)).unwrap();
+    let old = rig.run(rig.cache().lookup(b"key")).unwrap();
+    rig.put(b"key", &body(2, 100), &for_secs(100)).unwrap();
+    let new = rig.run(rig.cache().lookup(b"key")).unwrap();
+    let longer = rig.cache().lifetime(Some(secs(500)), secs(0));
+    let touch = |cas| rig.run(rig.cache().touch_version(b"key", cas, longer, None)).unwrap();
+    assert_eq!(touch(old.cas()), None);
+    assert!(touch(new.cas()).is_some());
+    rig.clock.advance(secs(499));
+    assert_eq!(rig.get(b"key").unwrap(), body(2, 100));
+}
