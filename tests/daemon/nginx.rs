@@ -57,7 +57,8 @@ fn body(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// An HTTP server that answers `/SIZE` with [`body`] and counts.
+/// An HTTP server that answers `/SIZE` with [`body`] and counts. Header lines that it is to answer with
+/// stand in the query, as in `/SIZE?Vary:Cookie&Set-Cookie:a=b`.
 struct Origin {
     port: u16,
     requests: Arc<AtomicU64>,
@@ -105,12 +106,27 @@ fn answer(mut stream: TcpStream, requests: &AtomicU64) -> std::io::Result<()> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut host = String::new();
+    let start = line.len();
     while reader.read_line(&mut line)? > 2 {}
+    for line in line[start..].lines() {
+        if let Some(("host", value)) = line.to_ascii_lowercase().split_once(": ") {
+            value.clone_into(&mut host);
+        }
+    }
     requests.fetch_add(1, Ordering::Relaxed);
-    let size = path.trim_start_matches('/').split('?').next().unwrap_or_default();
+    let (size, wanted) = path.trim_start_matches('/').split_once('?').unwrap_or((&path[1..], ""));
     let body = body(size.parse().unwrap_or(0));
+    let mut extra: String = wanted
+        .split('&')
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| format!("{name}: {}\r\n", value.replace("%20", " ")))
+        .collect();
+    if !extra.contains("Cache-Control") {
+        extra += "Cache-Control: max-age=3600\r\n";
+    }
     let head = format!(
-        "HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\nX-Size: {0}\r\n\
+        "HTTP/1.1 200 OK\r\n{extra}X-Host: {host}\r\nX-Size: {0}\r\n\
          Content-Length: {0}\r\nConnection: close\r\n\r\n",
         body.len()
     );
@@ -162,8 +178,22 @@ impl Nginx {
 
     /// Status line with headers, and body.
     fn get(&self, path: &str) -> (String, Vec<u8>) {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        self.ask(path, "Host: x\r\n")
+    }
+
+    fn ask(&self, path: &str, headers: &str) -> (String, Vec<u8>) {
+        let request = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
         Connection::open_tcp(("127.0.0.1", self.port)).unwrap().ask_last(request)
+    }
+
+    /// The key under which the recipe stores a path.
+    fn key_of(&self, path: &str) -> String {
+        let url = format!("http://x:{}{path}", self.port);
+        let sum = Command::new("sha1sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut sum = sum.unwrap();
+        sum.stdin.take().unwrap().write_all(url.as_bytes()).unwrap();
+        let output = sum.wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
     }
 
     #[track_caller]
@@ -190,31 +220,18 @@ fn nginx_is_installed() -> Result<(), Missing> {
     Ok(())
 }
 
-/// The recipe of README.md: the upstream in the text before it and the indented lines.
+/// The recipe of README.md: what stands in `server`, and what in `http`.
 fn recipe(socket: &Path, origin: u16) -> (String, String) {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
     let readme = readme.unwrap();
-    let section = readme.split("## nginx in ten lines").nth(1).unwrap();
+    let section = readme.split("\n## nginx\n").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
-    let upstream = section.split("`upstream ").nth(1).unwrap().split('`').next().unwrap();
-    let upstream = upstream.replace('\n', " ");
-    let upstream = upstream.replace("/run/rawcached/memcached.sock", &socket.display().to_string());
-    let lines: Vec<&str> = section.lines().filter(|line| line.starts_with("    ")).collect();
-    assert!(lines.len() <= 10, "{lines:#?}");
-    let http = format!("upstream {upstream}\nupstream origin {{ server 127.0.0.1:{origin}; }}");
-    (lines.join("\n"), http)
-}
-
-/// The key under which the recipe stores a path.
-fn key_of(path: &str) -> String {
-    let output =
-        Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().and_then(
-            |mut child| {
-                child.stdin.take().unwrap().write_all(path.as_bytes())?;
-                child.wait_with_output()
-            },
-        );
-    String::from_utf8(output.unwrap().stdout).unwrap().split(' ').next().unwrap().to_owned()
+    let lines = section.lines().filter(|line| line.starts_with("    "));
+    let recipe = lines.collect::<Vec<_>>().join("\n");
+    let recipe = recipe.replace("/run/rawcached/memcached.sock", &socket.display().to_string());
+    let (http, server) = recipe.split_at(recipe.find("    location").unwrap());
+    let http = format!("{http}\nupstream origin {{ server 127.0.0.1:{origin}; }}");
+    (server.to_owned(), http)
 }
 
 fn miss_store_hit_and_hit_again_after_a_kill(sector_size: u32) {
@@ -267,6 +284,62 @@ fn srcache_on_a_raw_device_with_4096_byte_sectors() {
 #[test]
 fn srcache_on_a_raw_device_with_512_byte_sectors() {
     miss_store_hit_and_hit_again_after_a_kill(512);
+}
+
+#[test]
+fn what_the_recipe_stores_is_for_every_reader_of_the_url() {
+    if require(nginx_is_installed()).is_none() {
+        return;
+    }
+    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
+    crate::support::binary::format(disk.path());
+    let daemon = Daemon::start(disk.path());
+    let origin = Origin::start();
+    let (recipe, http) = recipe(&daemon.socket(), origin.port);
+    let nginx = Nginx::start(&recipe, &http);
+    // Asked twice, the origin is asked so often: once if it is stored, which is after the answer.
+    let check = |path: &str, headers: &str, expected: u64| {
+        let (asked, stored) = (origin.requests(), daemon.metric(STORED));
+        nginx.ask(path, headers);
+        match expected {
+            1 => assert!(eventually(|| daemon.metric(STORED) > stored), "{path} is not stored"),
+            _ => std::thread::sleep(Duration::from_millis(200)),
+        }
+        nginx.ask(path, headers);
+        assert_eq!(origin.requests() - asked, expected, "{path}\n{headers}\n{}", nginx.log());
+    };
+    let host = "Host: x\r\n";
+    for (path, asked) in [
+        ("/100?Cache-Control:max-age=31536000", 1),
+        ("/101?Cache-Control:public,max-age=99999999999", 1),
+        ("/102?Expires:Wed,%2001%20Jan%202098%2000:00:00%20GMT&Cache-Control:public", 1),
+        ("/103?Vary:Accept-Encoding", 1),
+        ("/104?Set-Cookie:a=b", 2),
+        ("/105?Vary:Cookie", 2),
+        ("/106?Vary:Accept-Encoding,Cookie", 2),
+        ("/107?Vary:*", 2),
+        ("/108?Cache-Control:private", 2),
+        ("/109?Cache-Control:no-store", 2),
+        ("/110?Cache-Control:max-age=0", 2),
+    ] {
+        check(path, host, asked);
+    }
+    let long = format!("/111?{}", "x".repeat(3000));
+    check(&long, host, 1);
+    for credentials in ["Basic eDp5", "0"] {
+        let with = format!("{host}Authorization: {credentials}\r\n");
+        check("/112", &with, 2);
+    }
+    check("/112", host, 1);
+    let with = format!("{host}Authorization: Basic eDp5\r\n");
+    check("/112", &with, 2);
+    for (site, asked) in [("one.example", 1), ("two.example", 1), ("ONE.example", 0)] {
+        let headers = format!("Host: {site}\r\n");
+        check("/113", &headers, asked);
+        let (head, _) = nginx.ask("/113", &headers);
+        let own = format!("X-Host: {}\r\n", site.to_ascii_lowercase());
+        assert!(head.contains(&own), "{site}: {head}");
+    }
 }
 
 #[test]
@@ -334,7 +407,7 @@ fn a_client_that_leaves_does_not_lose_the_store() {
     assert!(stored, "not stored:\n{}", nginx.log());
     nginx.expect_body(path, 3_000_000);
     assert_eq!(origin.requests(), 1);
-    assert_eq!(daemon.connect().command(&format!("delete {}", key_of(path))), "DELETED");
+    assert_eq!(daemon.connect().command(&format!("delete {}", nginx.key_of(path))), "DELETED");
     nginx.expect_body(path, 3_000_000);
     assert_eq!(origin.requests(), 2, "what was purged is fetched again");
 }

@@ -24,7 +24,7 @@ const CONFIGURATION: &str = "etc/rawcached/rawcached.toml";
 
 /// Examples that are no commands, by document and the beginning of their first line.
 const NO_COMMANDS: &[(&str, &str)] = &[
-    ("README.md", "location / {"),
+    ("README.md", "upstream rawcached {"),
     ("README.md", "flowchart TD"),
     ("docs/ARCHITECTURE.md", "proxy ──unix socket──▶"),
     ("docs/benchmarking.md", "# what nginx is told"),
