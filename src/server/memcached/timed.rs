@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::server::presence::Presence;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -87,6 +88,12 @@ impl<S> Timed<S> {
             // It was set for an earlier wait.
             timer.as_mut().reset(due);
         }
+    }
+}
+
+impl<S: Presence> Presence for Timed<S> {
+    fn is_gone(&self) -> bool {
+        self.stream.is_gone()
     }
 }
 
