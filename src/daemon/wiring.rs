@@ -176,7 +176,9 @@ pub fn start_server(
     listeners: Vec<Listener>,
     metrics: &Metrics,
 ) -> anyhow::Result<Serving> {
-    let options = options_of(config, memory);
+    let mut options = options_of(config, memory);
+    let limit_of = |it: &Listener| it.rules().connections_max.unwrap_or(options.connections_max);
+    options.connections_all_max = listeners.iter().map(limit_of).sum();
     let drain_timeout = options.drain_timeout;
     let server = Server::new(options, cache.clone());
     let counters = server.counters().clone();
@@ -199,9 +201,13 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
     Options {
         workers: workers(config),
         connections_max: usize::try_from(server.max_connections).unwrap_or(usize::MAX),
+        connections_all_max: usize::MAX,
         drain_timeout: DRAIN_DEADLINE,
         value_len_max: server.max_object_size.0,
         input_bytes_max: memory.connections,
+        // What the kernel has taken of answers, and what waits for room in it.
+        socket_buffer_bytes_max: memory.socket_buffers / 3 * 2,
+        unsent_bytes_max: memory.socket_buffers / 3,
         ttl_default: config.ttl.default.0,
         copied_len_max: server.max_append_copy.0,
         ttl_max: config.ttl.max.0,

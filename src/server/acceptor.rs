@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use super::accept_errors::AcceptErrors;
 use super::counters::{Counters, Ticket};
+use super::ended::Ended;
 use super::http;
 use super::listener::{Listener, Protocol, Stream, WatchedListener};
 use super::listener_counts::ListenerCounts;
 use super::options::{Options, RunError};
+use super::standing::Standing;
 use super::workers::{Arrival, Workers};
 
 /// Pause after a failed accept: a lack of file descriptors does not pass at once.
@@ -29,23 +31,35 @@ pub(super) struct Acceptor {
     /// The listener polled last: the next poll begins after it, so that none starves.
     turn: usize,
     counters: Arc<Counters>,
+    ended: Arc<Ended>,
+    connections_all_max: usize,
+}
+
+/// A listener's share of `room` connections, of the `wanted` ones of all listeners: at least one.
+fn share(limit: usize, wanted: usize, room: usize) -> usize {
+    if wanted <= room { limit } else { (limit * room / wanted).max(1) }
 }
 
 impl Acceptor {
     pub(super) fn new(
         listeners: Vec<Listener>,
-        counters: Arc<Counters>,
+        standing: &Standing,
         options: &Options,
     ) -> Result<Acceptor, RunError> {
+        let (counters, ended) = (standing.counters.clone(), standing.ended.clone());
+        let connections_all_max = options.connections_all_max;
+        let limit_of = |listener: &Listener| {
+            listener.rules().connections_max.unwrap_or(options.connections_max)
+        };
+        let wanted: usize = listeners.iter().map(limit_of).sum();
         let watch = |listener: Listener| {
             let name = listener.address().to_string();
-            let connections_max = listener.rules().connections_max;
-            let connections_max = connections_max.unwrap_or(options.connections_max);
-            let counts = counters.add_listener(name, connections_max);
+            let limit = share(limit_of(&listener), wanted, connections_all_max);
+            let counts = counters.add_listener(name, limit);
             listener.watch().map(|listener| (listener, counts))
         };
         let listeners = listeners.into_iter().map(watch).collect::<Result<_, _>>()?;
-        Ok(Acceptor { listeners, turn: 0, counters })
+        Ok(Acceptor { listeners, turn: 0, counters, ended, connections_all_max })
     }
 
     /// Accepts until `shutdown` is ready.
@@ -82,6 +96,19 @@ impl Acceptor {
         Poll::Pending
     }
 
+    /// Connections that ended keep their place while the kernel keeps their bytes.
+    fn take_place(&self, counts: &Arc<ListenerCounts>) -> Option<Ticket> {
+        let is_full =
+            || self.counters.connections_current() + self.ended.count() >= self.connections_all_max;
+        if is_full() {
+            self.ended.close_read();
+            if is_full() {
+                return None;
+            }
+        }
+        Ticket::take(&self.counters, counts)
+    }
+
     fn admit(&self, stream: Stream, workers: &Workers) {
         let (listener, counts) = &self.listeners[self.turn];
         let (protocol, access) = (listener.protocol, listener.access);
@@ -96,7 +123,7 @@ impl Acceptor {
                 },
             );
         }
-        match Ticket::take(&self.counters, counts) {
+        match self.take_place(counts) {
             Some(ticket) => workers.hand_over(Arrival { stream, protocol, access, ticket }),
             None => {
                 counts.refused_full.bump();

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use super::http::{HttpShard, HttpSnapshot};
 use super::listener_counts::{ListenerCounts, ListenerSnapshot};
+use super::send_budget::SendBudget;
 use crate::cache::Tier;
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::server::count::Count;
@@ -58,6 +59,10 @@ define_counts! {
     connections_rejected,
     /// Failed attempts to accept a connection.
     accept_errors,
+    /// Connections cut because their clients did not read, to free the memory of their answers.
+    connections_cut_unsent,
+    /// Connections cut because their clients did not read, to free their send buffers.
+    connections_cut_buffer,
     /// Connections that ended by a bug in this program.
     connection_panics,
     /// memcached connections closed because no command came for too long.
@@ -192,6 +197,7 @@ pub struct Counters {
     shards: Vec<Arc<Shard>>,
     connections_current: AtomicU64,
     listeners: RwLock<Vec<Arc<ListenerCounts>>>,
+    send_budget: Arc<SendBudget>,
 }
 
 /// The state of [`Counters`] at one moment.
@@ -201,6 +207,14 @@ pub struct Snapshot {
     pub counts: Counts,
     /// Open connections.
     pub connections_current: u64,
+    /// Memory set aside for the kernel's send buffers, in bytes.
+    pub socket_buffer_bytes: u64,
+    /// The most of it.
+    pub socket_buffer_bytes_max: u64,
+    /// Bytes of answers that wait until their clients make room for them.
+    pub unsent_bytes: u64,
+    /// From how many of them on clients that stand still are cut.
+    pub unsent_bytes_max: u64,
     /// Latencies by operation, in the order of [`Operation::ALL`].
     pub latencies: [HistogramSnapshot; Operation::ALL.len()],
     /// What only the HTTP server counts.
@@ -208,10 +222,16 @@ pub struct Snapshot {
 }
 
 impl Counters {
-    /// Counters for `workers` workers and the acceptor.
-    pub(super) fn new(workers: usize) -> Counters {
+    /// Counters for `workers` workers and the acceptor, with what is counted of `send_budget`.
+    pub(super) fn new(workers: usize, send_budget: SendBudget) -> Counters {
         let shards = (0..=workers).map(|_| Arc::default()).collect();
-        Counters { shards, connections_current: AtomicU64::new(0), listeners: RwLock::default() }
+        let send_budget = Arc::new(send_budget);
+        Counters {
+            shards,
+            connections_current: AtomicU64::new(0),
+            listeners: RwLock::default(),
+            send_budget,
+        }
     }
 
     /// Counts a listener's connections from now on.
@@ -228,6 +248,16 @@ impl Counters {
         self.listeners.read().iter().map(|counts| counts.snapshot()).collect()
     }
 
+    /// Open connections.
+    pub(super) fn connections_current(&self) -> usize {
+        let current = self.connections_current.load(Ordering::Relaxed);
+        usize::try_from(current).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn send_budget(&self) -> &Arc<SendBudget> {
+        &self.send_budget
+    }
+
     /// The shard of worker `index`.
     pub(super) fn worker(&self, index: usize) -> Arc<Shard> {
         self.shards[index + 1].clone()
@@ -241,8 +271,13 @@ impl Counters {
     /// Adds up all shards.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        let connections_current = self.connections_current.load(Ordering::Relaxed);
         let mut total = Snapshot {
-            connections_current: self.connections_current.load(Ordering::Relaxed),
+            connections_current,
+            socket_buffer_bytes: self.send_budget.taken(connections_current),
+            socket_buffer_bytes_max: self.send_budget.bytes_max(),
+            unsent_bytes: self.send_budget.unsent(),
+            unsent_bytes_max: self.send_budget.unsent_max(),
             ..Snapshot::default()
         };
         for shard in &self.shards {
@@ -286,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_sums_the_shards_of_all_workers() {
-        let counters = Counters::new(2);
+        let counters = Counters::new(2, SendBudget::new(1 << 20, 1 << 20, 10));
         counters.worker(0).cmd_get.add(3);
         counters.worker(1).cmd_get.bump();
         counters.acceptor().connections_total.bump();
@@ -298,7 +333,7 @@ mod tests {
 
     #[test]
     fn tickets_run_out_for_each_listener_and_come_back() {
-        let counters = Arc::new(Counters::new(1));
+        let counters = Arc::new(Counters::new(1, SendBudget::new(1 << 20, 1 << 20, 10)));
         let one = counters.add_listener("one".to_owned(), 1);
         let other = counters.add_listener("other".to_owned(), 1);
         let first = Ticket::take(&counters, &one);

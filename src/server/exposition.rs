@@ -32,6 +32,36 @@ fn write_connections(page: &mut Page, snapshot: &Snapshot, listeners: &[Listener
         listeners.iter().map(|listener| listener.connections_max).sum(),
     );
     for (name, help, value) in [
+        (
+            "rawcached_socket_buffer_bytes",
+            "Memory set aside for the kernel's send buffers.",
+            snapshot.socket_buffer_bytes,
+        ),
+        (
+            "rawcached_socket_buffer_max_bytes",
+            "Most memory for the kernel's send buffers.",
+            snapshot.socket_buffer_bytes_max,
+        ),
+        (
+            "rawcached_unsent_bytes",
+            "Bytes of answers that wait until their clients read.",
+            snapshot.unsent_bytes,
+        ),
+        (
+            "rawcached_unsent_max_bytes",
+            "Bytes of waiting answers from which on clients that stand still are cut.",
+            snapshot.unsent_bytes_max,
+        ),
+    ] {
+        page.gauge(name, help, &[], value);
+    }
+    let help = "Connections cut because their clients did not read, by what it freed.";
+    for (reason, value) in
+        [("unsent", counts.connections_cut_unsent), ("buffer", counts.connections_cut_buffer)]
+    {
+        page.counter("rawcached_connections_cut_total", help, &[("reason", reason)], value);
+    }
+    for (name, help, value) in [
         ("rawcached_connections_accepted_total", "Connections accepted.", counts.connections_total),
         (
             "rawcached_connections_rejected_total",

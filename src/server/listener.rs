@@ -7,19 +7,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::task::{Context, Poll, ready};
 
-use nix::sys::socket::{setsockopt, sockopt};
-
 use super::access::Access;
 use super::peers::Peers;
 use super::socket_file::{SocketFile, SocketFileError};
 use crate::config::ListenAddress;
 
 pub use super::socket_file::Permissions;
-
-/// Send buffer asked for on Unix sockets in bytes; the kernel doubles it for its own bookkeeping. A
-/// piece of a body, at most 1 MiB, then leaves in one or two system calls, and its reader is woken
-/// less often.
-const SEND_BUFFER_LEN: usize = 512 << 10;
 
 /// Why a listener could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -227,10 +220,7 @@ impl WatchedListener {
         match &self.socket {
             Watched::Unix(socket) => {
                 let (stream, _) = ready!(socket.poll_accept(cx))?;
-                let stream = stream.into_std()?;
-                // The system may give less.
-                let _ = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER_LEN);
-                Poll::Ready(Ok(Stream::Unix(stream)))
+                Poll::Ready(stream.into_std().map(Stream::Unix))
             }
             Watched::Tcp(socket) => {
                 let (stream, _) = ready!(socket.poll_accept(cx))?;

@@ -14,8 +14,10 @@ pub mod peers;
 mod accept_errors;
 mod acceptor;
 mod admin_peer;
+mod bounded;
 mod buffers;
 mod count;
+mod ended;
 mod exposition;
 mod gate;
 mod key_locks;
@@ -23,12 +25,15 @@ mod metadata;
 mod options;
 mod parts;
 mod presence;
+mod send_budget;
 mod socket_file;
+mod standing;
 mod turns;
 mod workers;
 
 pub use options::{Options, RunError};
 pub use parts::Server;
+pub use send_budget::SendBudget;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -38,12 +43,25 @@ pub use exposition::write_server;
 use crate::cache::Cache;
 use counters::Counters;
 use listener::Listener;
+use standing::Standing;
 
 impl Server {
     /// A server for `cache`.
     #[must_use]
-    pub fn new(options: Options, cache: Cache) -> Server {
-        let counters = Arc::new(Counters::new(options.workers.get()));
+    pub fn new(mut options: Options, cache: Cache) -> Server {
+        let (bytes_max, wanted) = (options.socket_buffer_bytes_max, options.connections_all_max);
+        options.connections_all_max = SendBudget::connections_max(bytes_max, wanted);
+        if options.connections_all_max < wanted {
+            tracing::info!(
+                wanted,
+                connections_max = options.connections_all_max,
+                bytes_max,
+                "the memory for socket buffers has no room for all connections"
+            );
+        }
+        let connections_max = options.connections_all_max;
+        let send_budget = SendBudget::new(bytes_max, options.unsent_bytes_max, connections_max);
+        let counters = Arc::new(Counters::new(options.workers.get(), send_budget));
         Server { options, cache, counters, key_locks: Arc::default() }
     }
 
@@ -65,8 +83,9 @@ impl Server {
         listeners: Vec<Listener>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), RunError> {
-        let acceptor = acceptor::Acceptor::new(listeners, self.counters.clone(), &self.options)?;
-        let workers = workers::Workers::start(&self)?;
+        let standing = Arc::new(Standing::new(self.counters.clone()));
+        let acceptor = acceptor::Acceptor::new(listeners, &standing, &self.options)?;
+        let workers = workers::Workers::start(&self, &standing)?;
         acceptor.run(&workers, shutdown).await;
         workers.drain().await;
         Ok(())

@@ -11,6 +11,8 @@ pub struct Options {
     /// Open connections of each listener that has no limit of its own; further ones get an error and
     /// are closed.
     pub connections_max: usize,
+    /// Open connections of all listeners together. If listeners may have more, each gets a share.
+    pub connections_all_max: usize,
     /// How long a shutdown waits for commands in progress.
     pub drain_timeout: Duration,
     /// Largest value in bytes.
@@ -22,6 +24,11 @@ pub struct Options {
     /// in bytes. When it is used up, values go to the cache piece by piece and long lines are
     /// refused.
     pub input_bytes_max: u64,
+    /// Memory of the kernel for bytes that clients have not read, over all connections, in bytes. Fewer than
+    /// `connections_all_max` connections are taken if it has no room for all.
+    pub socket_buffer_bytes_max: u64,
+    /// From how many bytes on that wait in memory until clients read, clients that stand still are cut.
+    pub unsent_bytes_max: u64,
     /// Lifetime of entries that memcached clients store without one (`exptime` 0).
     pub ttl_default: Duration,
     /// Longest lifetime; longer ones are cut to it.
@@ -42,11 +49,14 @@ impl Default for Options {
         Options {
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             connections_max: 4096,
+            connections_all_max: 2 * 4096,
             drain_timeout: Duration::from_secs(10),
             value_len_max: 64 << 20,
             copied_len_max: 1 << 20,
             input_bytes_max: 64 << 20,
             ttl_default: Duration::from_secs(60 * 60),
+            socket_buffer_bytes_max: 64 << 20,
+            unsent_bytes_max: 64 << 20,
             ttl_max: Duration::from_secs(365 * 24 * 60 * 60),
             memcached_idle_timeout: None,
             memcached_stall_timeout: Duration::from_secs(300),

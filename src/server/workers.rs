@@ -13,11 +13,13 @@ use tokio::sync::mpsc;
 use tokio::task::{self, JoinError, JoinSet};
 
 use super::access::Access;
+use super::bounded::{Bounded, Family};
 use super::counters::Ticket;
 use super::gate::Gate;
 use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
 use super::options::RunError;
+use super::standing::Standing;
 use super::{Server, http};
 use crate::device::{Device, ThreadRing, look_soon};
 
@@ -41,14 +43,14 @@ pub(super) struct Workers {
 
 impl Workers {
     /// Starts all threads.
-    pub(super) fn start(server: &Server) -> Result<Workers, RunError> {
+    pub(super) fn start(server: &Server, standing: &Arc<Standing>) -> Result<Workers, RunError> {
         let shared = Shared::new(&server.options);
         let http_shared = http::Shared::default();
         let workers = (0..server.options.workers.get()).map(|index| {
             let http = http::Service::new(server, index, &http_shared);
             let device = server.cache.device_store().device().clone();
             let service = Service::new(server, index, &shared);
-            spawn(index, device, service, http).map_err(RunError::Worker)
+            spawn(index, device, service, http, standing.clone()).map_err(RunError::Worker)
         });
         Ok(Workers { workers: workers.collect::<Result<_, _>>()?, turn: AtomicUsize::new(0) })
     }
@@ -85,6 +87,7 @@ fn spawn(
     device: Device,
     service: Service,
     http: http::Service,
+    standing: Arc<Standing>,
 ) -> std::io::Result<(mpsc::UnboundedSender<Arrival>, JoinHandle<()>)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
@@ -98,6 +101,7 @@ fn spawn(
         leads: index == 0,
         service: Arc::new(service),
         http: Arc::new(http),
+        standing,
         connections: JoinSet::new(),
         gates: HashMap::new(),
     };
@@ -132,19 +136,24 @@ fn ring_of_thread(device: &Device, runtime: &runtime::Runtime) -> Option<ThreadR
 }
 
 struct Worker {
-    /// One worker also runs the scheduled flush.
+    /// One worker also runs the scheduled flush, and looks at clients that do not read.
     leads: bool,
     service: Arc<Service>,
     http: Arc<http::Service>,
+    standing: Arc<Standing>,
     connections: JoinSet<()>,
     gates: HashMap<task::Id, Arc<Gate>>,
 }
 
 impl Worker {
     async fn run(mut self, mut arrivals: mpsc::UnboundedReceiver<Arrival>) {
-        let flusher = self.leads.then(|| {
+        let background = self.leads.then(|| {
             let service = self.service.clone();
-            tokio::spawn(async move { service.flushes.run(&service.cache).await })
+            let standing = self.standing.clone();
+            [
+                tokio::spawn(async move { service.flushes.run(&service.cache).await }),
+                tokio::spawn(async move { standing.run().await }),
+            ]
         });
         loop {
             tokio::select! {
@@ -156,20 +165,20 @@ impl Worker {
             }
         }
         self.drain(self.service.options.drain_timeout).await;
-        if let Some(flusher) = flusher {
-            flusher.abort();
-        }
+        background.iter().flatten().for_each(task::JoinHandle::abort);
     }
 
     fn open(&mut self, arrival: Arrival) {
         let gate = Arc::new(Gate::default());
         let task = match arrival.protocol {
             Protocol::Memcached => {
-                let connection = serve(arrival, self.service.clone(), gate.clone());
+                let connection =
+                    serve(arrival, self.service.clone(), gate.clone(), self.standing.clone());
                 self.connections.spawn(hearing_from_the_device(connection))
             }
             Protocol::Http => {
-                let connection = serve_http(arrival, self.http.clone(), gate.clone());
+                let connection =
+                    serve_http(arrival, self.http.clone(), gate.clone(), self.standing.clone());
                 self.connections.spawn(hearing_from_the_device(connection))
             }
         };
@@ -219,34 +228,51 @@ async fn hearing_from_the_device(connection: impl Future<Output = ()>) {
     .await;
 }
 
-async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>) {
+async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>, standing: Arc<Standing>) {
     // Dropped last, after the socket is closed.
     let _ticket = arrival.ticket;
     let access = arrival.access;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => return memcached::serve(stream, service, gate, access).await,
+            Ok(stream) => {
+                let stream = Bounded::new(stream, Family::Unix, standing);
+                return memcached::serve(stream, service, gate, access).await;
+            }
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return memcached::serve(stream, service, gate, access).await,
+            Ok(stream) => {
+                let stream = Bounded::new(stream, Family::Tcp, standing);
+                return memcached::serve(stream, service, gate, access).await;
+            }
             Err(error) => error,
         },
     };
     tracing::warn!(%error, "a connection cannot be served");
 }
 
-async fn serve_http(arrival: Arrival, service: Arc<http::Service>, gate: Arc<Gate>) {
+async fn serve_http(
+    arrival: Arrival,
+    service: Arc<http::Service>,
+    gate: Arc<Gate>,
+    standing: Arc<Standing>,
+) {
     // Dropped last, after the socket is closed.
     let _ticket = arrival.ticket;
     let access = arrival.access;
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => return http::serve(stream, service, gate, access).await,
+            Ok(stream) => {
+                let stream = Bounded::new(stream, Family::Unix, standing);
+                return http::serve(stream, service, gate, access).await;
+            }
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => return http::serve(stream, service, gate, access).await,
+            Ok(stream) => {
+                let stream = Bounded::new(stream, Family::Tcp, standing);
+                return http::serve(stream, service, gate, access).await;
+            }
             Err(error) => error,
         },
     };
@@ -266,7 +292,8 @@ mod tests {
         let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
         let http = Arc::new(http::Service::new(&server, 0, &http::Shared::default()));
         let (connections, gates) = (JoinSet::new(), HashMap::new());
-        let mut worker = Worker { leads: false, service, http, connections, gates };
+        let standing = Arc::new(Standing::new(server.counters.clone()));
+        let mut worker = Worker { leads: false, service, http, standing, connections, gates };
         worker.connections.spawn(async { panic!("a bug") });
         worker.drain(Duration::from_secs(10)).await;
         assert_eq!(server.counters.snapshot().counts.connection_panics, 1);

@@ -19,3 +19,4 @@ mod memcached_connections;
 mod memcached_oracle;
 mod memcached_refused;
 mod metrics;
+mod standing;

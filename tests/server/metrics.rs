@@ -184,6 +184,7 @@ fn every_metric_that_can_be_moved_moves() {
         requests::disk_commands(&mut seen).await;
         requests::http_requests(&mut seen).await;
         requests::timeouts(&mut seen).await;
+        requests::standing(&mut seen).await;
         buffered(&mut seen).await;
         adaptive(&mut seen).await;
         adaptive_off(&mut seen).await;

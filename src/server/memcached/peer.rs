@@ -17,7 +17,8 @@ use super::service::Service;
 /// Bodies at least this long are sent without being copied: below that, copying costs less than
 /// another slice in the system call.
 pub(super) const SHARED_LEN_MIN: usize = 8 << 10;
-/// Pending bytes from which gathering waits until the peer has taken them.
+/// Pending bytes from which gathering waits until the peer has taken them. While much waits for peers
+/// that do not read, one piece is enough.
 const PENDING_LEN_MAX: usize = 256 << 10;
 /// Slices per system call.
 const SLICES_MAX: usize = 16;
@@ -79,7 +80,9 @@ impl<S: Socket> Peer<S> {
 
     /// Sends if much is gathered, so that a slow reader costs bounded memory.
     pub(super) async fn relieve(&mut self) -> io::Result<()> {
-        let much = self.copied.len() > BUFFER_LEN || self.shared_len > PENDING_LEN_MAX;
+        let much = self.copied.len() > BUFFER_LEN
+            || self.shared_len > PENDING_LEN_MAX
+            || (self.shared_len > 0 && self.service.is_unsent_much());
         if much { self.flush().await } else { Ok(()) }
     }
 

@@ -70,6 +70,12 @@ impl Service {
         }
     }
 
+    /// Whether a quarter of the memory for answers that clients do not take is in use.
+    pub(super) fn is_unsent_much(&self) -> bool {
+        let budget = self.counters.send_budget();
+        budget.unsent() > budget.unsent_max() / 4
+    }
+
     /// The lifetime that a client's `exptime` asks for.
     pub(super) fn lifetime(&self, exptime: i64) -> Duration {
         let (default, max) = (self.options.ttl_default, self.options.ttl_max);

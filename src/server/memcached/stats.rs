@@ -55,7 +55,7 @@ impl Service {
         stat("uptime", self.uptime.elapsed().as_secs());
         stat("time", u64::try_from(self.cache.clock().wall()).unwrap_or(0));
         stat("pointer_size", u64::from(usize::BITS));
-        stat("max_connections", self.options.connections_max as u64);
+        stat("max_connections", self.options.connections_all_max as u64);
         stat("curr_connections", connections);
         let opened = snapshot.http.connections_opened - then.http_connections;
         stat("total_connections", counts.connections_total.saturating_sub(opened));
@@ -142,7 +142,7 @@ impl Service {
         let mut text = String::with_capacity(1024);
         let mut setting = |name, value: &dyn Display| push(&mut text, name, value);
         setting("maxbytes", &self.cache.stats().store.capacity_bytes);
-        setting("maxconns", &options.connections_max);
+        setting("maxconns", &options.connections_all_max);
         setting("udpport", &0);
         setting("verbosity", &0);
         setting("evictions", &"on");

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::{Seen, clock, open, put, sim, without_ram};
 use crate::support::http::Connection;
 use crate::support::memcached::Client;
+use crate::support::waiting::eventually;
 
 /// Every command with every outcome.
 fn work_commands(path: &Path, cache: &Cache, seen: &mut Seen, metrics: &Metrics) {
@@ -182,6 +183,50 @@ pub async fn commands(seen: &mut Seen) {
     .await
     .unwrap();
     served.stop().await;
+}
+
+/// Clients that do not read beside one that does.
+pub async fn standing(seen: &mut Seen) {
+    let device = sim(32 << 20).await;
+    let (cache, metrics) = open(device.open(), CacheOptions::default(), &clock()).await;
+    put(&cache, "large", 4 << 20).await;
+    put(&cache, "some", 20_000).await;
+    // First buffers of 8 KiB, and a pool that does not reach for the longest one.
+    let options = Options {
+        connections_max: 100,
+        socket_buffer_bytes_max: 3 << 20,
+        unsent_bytes_max: 300_000,
+        ..Options::default()
+    };
+    let served = Served::start(Protocol::Memcached, options, &cache, &metrics);
+    let (path, shown) = (served.path.clone(), metrics.clone());
+    let mut mine = std::mem::take(seen);
+    *seen = tokio::task::spawn_blocking(move || {
+        let cut = |reason: &str| {
+            let line = format!("rawcached_connections_cut_total{{reason=\"{reason}\"}} 0\n");
+            !shown.render().contains(&line)
+        };
+        let mut standing = Client::connect(&path);
+        assert_eq!(standing.get("some").map(|value| value.len()), Some(20_000));
+        standing.send("get large\r\n");
+        let mut reading = Client::connect(&path);
+        let cut_for_reader = eventually(|| {
+            assert_eq!(reading.get("large").map(|value| value.len()), Some(4 << 20));
+            cut("buffer")
+        });
+        assert!(cut_for_reader, "{}", shown.render());
+        assert!(!cut("unsent"), "{}", shown.render());
+        assert!(standing.rest().len() < 4 << 20);
+        let mut crowd: Vec<Client> = (0..10).map(|_| Client::connect(&path)).collect();
+        crowd.iter_mut().for_each(|client| client.send("get large\r\n"));
+        assert!(eventually(|| cut("unsent")), "{}", shown.render());
+        mine.scrape(&shown);
+        mine
+    })
+    .await
+    .unwrap();
+    served.stop().await;
+    cache.shutdown().await.unwrap();
 }
 
 /// Disk hits, values cut short and stores refused for lack of memory, through a server.
