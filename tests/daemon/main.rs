@@ -10,5 +10,6 @@ mod io_uring;
 mod main_thread;
 mod nginx;
 mod oracles;
+mod standing_readers;
 #[path = "../support/mod.rs"]
 mod support;
