@@ -142,6 +142,7 @@ fn check(head: &RequestHead, bytes: &[u8]) {
         both => panic!("{both:?}"),
     }
     let own = ["host", "connection", "content-length", "transfer-encoding", "expect"];
-    let others = fields.iter().filter(|(name, _)| own.iter().all(|own| !own.eq_ignore_ascii_case(name)));
+    let others =
+        fields.iter().filter(|(name, _)| own.iter().all(|own| !own.eq_ignore_ascii_case(name)));
     assert_eq!(others.count(), head.headers.len());
 }
