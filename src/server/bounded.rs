@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 
+use super::presence::Presence;
 use super::send_budget::{Reason, SendBudget, Shares};
 use super::standing::{Ask, Standing, Watch};
 use crate::device::{has_unread, unread_by_peer};
@@ -44,6 +45,12 @@ pub(super) struct Bounded<S: AsFd> {
 pub(super) enum Family {
     Unix,
     Tcp,
+}
+
+impl<S: AsFd + Presence> Presence for Bounded<S> {
+    fn is_gone(&self) -> bool {
+        self.stream.is_gone()
+    }
 }
 
 impl<S: AsFd> Bounded<S> {

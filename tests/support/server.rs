@@ -86,6 +86,8 @@ impl TestServer {
         let path = directory.path().join("memcached.sock");
         let address = ListenAddress::Unix(path.clone());
         listeners.push(Listener::bind(&address, &Permissions::default()).unwrap());
+        let connections_all_max = options.connections_max * listeners.len();
+        let options = Options { connections_all_max, ..options };
         let (stop, stopped) = oneshot::channel();
         let (opened, opening) = std::sync::mpsc::channel();
         let cache_clock = clock.clone();
