@@ -4,19 +4,11 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::broken::Broken;
 use super::memory::MAX_MIN;
 use super::{AutoSize, Config, ListenAddress, ListenerConfig, MAX_APPEND_COPY};
 use crate::clock::LIFETIME_MAX;
 use crate::units::{ByteSize, Period};
-
-/// A rule that a configuration breaks.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// The key to change, as in `server.admin`.
-    pub key: &'static str,
-    /// Why, and what to write.
-    pub reason: String,
-}
 
 type Check = Result<(), Broken>;
 

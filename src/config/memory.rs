@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::check::Broken;
+use super::broken::Broken;
 use super::{AutoSize, Config};
 use crate::units::ByteSize;
 

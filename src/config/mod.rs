@@ -5,6 +5,7 @@
 //! else it has the default. See `config/rawcached.toml` for what each one does.
 
 mod address;
+mod broken;
 mod check;
 mod choice;
 mod error;

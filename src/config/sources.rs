@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::check::{Broken, check};
+use super::broken::Broken;
+use super::check::check;
 use super::file::File;
 use super::key::{TEST_VARIABLE_PREFIX, VARIABLE_PREFIX};
 use super::{Available, Config, ConfigError, FILE_VARIABLE, KEYS, Key, MemoryPlan, Origin};
