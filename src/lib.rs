@@ -38,7 +38,8 @@
 //!
 //! They import downwards only, in this order (see `docs/ARCHITECTURE.md`):
 //! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `inspect` → `store` →
-//! `format` → `device` → `clock`, `deadlines`, `histogram`, `units`, `planted`.
+//! `format` → `device` → `clock`, `deadlines`, `fair_memory`, `histogram`, `units`,
+//! `planted`.
 
 #[doc(hidden)]
 pub mod cache;
@@ -56,6 +57,7 @@ pub mod daemon;
 mod deadlines;
 #[doc(hidden)]
 pub mod device;
+mod fair_memory;
 #[doc(hidden)]
 pub mod format;
 #[doc(hidden)]

@@ -7,7 +7,6 @@ mod paths;
 mod put;
 mod ram;
 mod touch;
-mod write_buffer;
 mod writer;
 
 use std::fmt;
@@ -29,13 +28,13 @@ pub use crate::store::{
 
 use crate::clock::Clock;
 use crate::device::Device;
+use crate::fair_memory::FairMemory;
 use crate::planted::{self, Bug};
 use crate::store::{
     DeviceNumber, FormatError, FormatOptions, NotResident, Options as DeviceOptions, Resident,
     SCRUB_BYTES_PER_SEC, Stale, Store, TestKnobs, Ticket,
 };
 use ram::RamTier;
-use write_buffer::WriteBuffer;
 
 /// How a cache behaves. Made by default, then changed field by field:
 ///
@@ -60,7 +59,8 @@ pub struct CacheOptions {
     pub flush_interval: Duration,
     /// Bytes that are read each second at most to verify what is on the device; 0 does not.
     pub scrub_bytes_per_sec: u64,
-    /// Bytes of memory that all streamed stores in progress share.
+    /// Bytes of memory that all streamed stores in progress share. It is taken as bytes arrive; when it
+    /// is used up, the slowest stores fail, as many as the others need.
     pub write_buffer_bytes: u64,
     /// Longest time that a streamed store waits for a share of that memory before it is refused.
     pub write_buffer_wait: Duration,
@@ -144,9 +144,9 @@ pub struct CacheStats {
     pub ram_bytes_max: u64,
     /// Entries in the RAM tier.
     pub ram_entries: u64,
-    /// Bytes of stores in progress.
+    /// Bytes of memory for what was received of stores in progress.
     pub write_buffer_bytes: u64,
-    /// Most bytes of stores in progress.
+    /// Most bytes of these.
     pub write_buffer_bytes_max: u64,
 }
 
@@ -173,7 +173,8 @@ struct Inner {
     ram: Option<Arc<RamTier>>,
     options: CacheOptions,
     clock: Clock,
-    write_buffer: WriteBuffer,
+    /// With the received bytes of the slices of stores in progress.
+    write_buffer: FairMemory,
 }
 
 impl Drop for Inner {
@@ -223,7 +224,7 @@ impl Cache {
         let store = Store::open(device, device_options, clock.clone(), resident).await?;
         let slice_size = store.layout().slice_size as usize;
         let write_buffer =
-            WriteBuffer::new(options.write_buffer_bytes, slice_size, options.write_buffer_wait);
+            FairMemory::new(options.write_buffer_bytes, slice_size, options.write_buffer_wait);
         Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, write_buffer }) })
     }
 

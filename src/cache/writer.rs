@@ -2,11 +2,15 @@
 //! memory. The object appears with its head, or not at all.
 
 use std::fmt;
+use std::future::poll_fn;
+#[cfg(feature = "daemon")]
+use std::io;
 
-use bytes::BytesMut;
+#[cfg(feature = "daemon")]
+use tokio::io::AsyncRead;
 
-use super::write_buffer::Held;
 use super::{Cache, StoreOptions};
+use crate::fair_memory::{Held, Short};
 use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Upload, Value};
 
 /// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
@@ -43,7 +47,7 @@ impl Writer {
         let store = &cache.inner.store;
         let upload = store.begin_upload(lifetime, options.len_hint)?;
         let fill = store.begin_fill(key);
-        let held = cache.inner.write_buffer.hold();
+        let held = cache.inner.write_buffer.hold(expected(&options, 0));
         let (key, len, broken) = (key.to_vec(), 0, false);
         Ok(Writer { fill, upload, cache, key, options, lifetime, held, len, broken })
     }
@@ -64,31 +68,62 @@ impl Writer {
     }
 
     async fn take_chunk(&mut self, mut chunk: &[u8]) -> Result<(), StoreError> {
-        self.len += chunk.len() as u64;
         let limit = self.cache.object_len_max();
-        if self.len > limit {
+        if self.len + chunk.len() as u64 > limit {
             return Err(StoreError::TooLarge { limit });
         }
-        let slice_size = self.slice_size();
         while !chunk.is_empty() {
-            if self.held.len() == slice_size {
-                let staged = self.held.take()?;
-                self.append(staged).await?;
-            }
-            let take = chunk.len().min(slice_size - self.held.len());
+            self.end_slice().await?;
+            let take = chunk.len().min(self.slice_size() - self.held.len());
             self.held.stage(&chunk[..take]).await?;
+            self.len += take as u64;
             chunk = &chunk[take..];
         }
         Ok(())
+    }
+
+    /// Appends what `source` has at once or next, at most `len_max` bytes, without a copy on the way; gives
+    /// their number, or `None` if there is no memory yet for what may come: a chunk makes it.
+    ///
+    /// # Errors
+    /// Those of `source`, and inside of them [`StoreError::Busy`] as for [`Writer::write_chunk`].
+    #[cfg(feature = "daemon")]
+    pub(crate) async fn read_from<R: AsyncRead + Unpin>(
+        &mut self,
+        source: &mut R,
+        len_max: u64,
+    ) -> io::Result<Result<Option<usize>, StoreError>> {
+        let len_max = len_max.min(self.cache.object_len_max().saturating_sub(self.len));
+        let len_max = usize::try_from(len_max).unwrap_or(usize::MAX);
+        let read = poll_fn(|cx| self.held.poll_read(cx, source, len_max)).await?;
+        self.broken |= read.is_err();
+        let read = read.map_err(StoreError::from);
+        self.len += read.as_ref().ok().copied().flatten().unwrap_or(0) as u64;
+        Ok(read)
+    }
+
+    /// Waits until this store fails because it is slow and others need its memory, and gives the error that
+    /// its next call would give: for callers that wait for more bytes meanwhile.
+    pub async fn lost(&self) -> StoreError {
+        StoreError::from(poll_fn(|cx| self.held.poll_lost(cx)).await)
     }
 
     fn slice_size(&self) -> usize {
         self.cache.inner.store.layout().slice_size as usize
     }
 
-    async fn append(&mut self, staged: BytesMut) -> Result<(), StoreError> {
+    /// Stores the slice if it is whole.
+    async fn end_slice(&mut self) -> Result<(), StoreError> {
+        if self.held.len() == self.slice_size() {
+            let staged = self.held.take()?;
+            self.append(staged).await?;
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, staged: Vec<u8>) -> Result<(), StoreError> {
         self.upload.append(&staged).await?;
-        self.held.slice_ended(staged);
+        self.held.begin_anew(staged, expected(&self.options, self.len));
         Ok(())
     }
 
@@ -121,10 +156,25 @@ impl Writer {
             store.put(&self.key, &value, condition, Some(&self.fill)).await
         } else {
             if !staged.is_empty() {
-                self.append(staged).await?;
+                self.upload.append(&staged).await?;
             }
             let how = (condition, &self.fill);
             self.upload.publish(&self.key, &self.options.metadata, how).await
         }
+    }
+}
+
+/// Bytes that come after the first `len`, as far as is known.
+fn expected(options: &StoreOptions, len: u64) -> usize {
+    let rest = options.len_hint.map_or(u64::MAX, |hint| hint.saturating_sub(len));
+    usize::try_from(rest).unwrap_or(usize::MAX)
+}
+
+impl From<Short> for StoreError {
+    fn from(short: Short) -> StoreError {
+        StoreError::Busy(match short {
+            Short::UsedUp => "memory for stores in progress is used up",
+            Short::GaveWay => "memory for stores in progress is used up, and this one is slow",
+        })
     }
 }

@@ -13,10 +13,14 @@ pub fn write_cache(page: &mut Page, stats: &CacheStats) {
             stats.ram_bytes_max,
         ),
         ("rawcached_ram_entries", "Entries in the RAM tier.", stats.ram_entries),
-        ("rawcached_write_buffer_bytes", "Bytes of stores in progress.", stats.write_buffer_bytes),
+        (
+            "rawcached_write_buffer_bytes",
+            "Bytes of memory for what was received of stores in progress.",
+            stats.write_buffer_bytes,
+        ),
         (
             "rawcached_write_buffer_max_bytes",
-            "Most bytes of stores in progress, see memory.write_buffers; what is beyond waits.",
+            "Most bytes of memory for stores in progress, see memory.write_buffers; at the limit the slowest give way.",
             stats.write_buffer_bytes_max,
         ),
         (

@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 11] = [
     &["store"],
     &["format"],
     &["device"],
-    &["clock", "deadlines", "histogram", "units", "planted", "allocator"],
+    &["clock", "deadlines", "fair_memory", "histogram", "units", "planted", "allocator"],
 ];
 
 fn layer_of(module: &str) -> Option<usize> {

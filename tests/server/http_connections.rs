@@ -356,15 +356,16 @@ fn a_store_whose_memory_others_waited_for_is_503() {
     });
     let server = HttpServer::of_cache(options(), cache_options);
     let mut slow = server.open();
-    slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
-    let staged = || server.cache.stats().write_buffer_bytes > 0;
+    slow.send("PUT /v1/objects/s HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n");
+    slow.send(vec![b'x'; 49_999]);
+    let staged = || server.cache.stats().write_buffer_bytes > 49_000;
     assert!((0..20_000).any(|_| staged() || {
         std::thread::sleep(Duration::from_millis(1));
         false
     }));
-    server.put("k", "", b"x").expect(201);
+    server.put("k", "", &[b'x'; 20_000]).expect(201);
     assert_eq!(server.cache.stats().write_buffer_bytes, 0);
-    slow.send("defghi");
+    // At once: it does not have to send for that.
     let answer: Answer = slow.answer("PUT").expect(503);
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert_eq!(server.snapshot().counts.store_no_memory, 1);

@@ -124,10 +124,15 @@ impl Service {
         mut writer: Writer,
         body: &mut RequestBody<'_, S>,
     ) -> Result<Writer, Refusal> {
-        while let Some(bytes) = body.next().await? {
+        loop {
+            let bytes = tokio::select! {
+                biased;
+                bytes = body.next() => bytes?,
+                error = writer.lost() => return Err(self.store_failed(&error)),
+            };
+            let Some(bytes) = bytes else { return Ok(writer) };
             writer.write_chunk(bytes).await.map_err(|error| self.store_failed(&error))?;
         }
-        Ok(writer)
     }
 
     /// How a finished store is answered.

@@ -141,9 +141,9 @@ fn a_writer_that_failed_cannot_be_finalized() {
     for goes_on in [true, false] {
         let stored = rig.run(async {
             let mut writer = rig.cache().store(b"key", for_secs(1000)).unwrap();
-            writer.write_chunk(&body(1, 1000)).await.unwrap();
+            writer.write_chunk(&body(1, 40_000)).await.unwrap();
             let mut other = rig.cache().store(b"other", for_secs(1000)).unwrap();
-            other.write_chunk(&body(1, 1000)).await.unwrap();
+            other.write_chunk(&body(1, 40_000)).await.unwrap();
             if goes_on {
                 assert!(writer.write_chunk(&body(1, 1000)).await.is_err(), "its memory is gone");
             }
@@ -242,21 +242,19 @@ fn stores_that_take_long_do_not_hold_up_others() {
             let mut writer = rig.cache().store(&[number], for_secs(1000)).unwrap();
             writer.write_chunk(&body(number)[..part]).await.unwrap();
             slow.push(writer);
-            tokio::time::sleep(secs(1)).await;
+            tokio::time::sleep(millis(10)).await;
         }
-        assert_eq!(
-            rig.cache().stats().write_buffer_bytes,
-            4 * slice,
-            "all of it, with the reserve"
-        );
+        let stats = rig.cache().stats();
+        assert!(stats.write_buffer_bytes > 3 * slice, "the reserve is in use too: {stats:?}");
+        tokio::time::sleep(secs(9)).await;
         let begun = tokio::time::Instant::now();
         for number in 100..103u8 {
             let mut writer = rig.cache().store(&[number], for_secs(1000)).unwrap();
-            writer.write_chunk(&[number]).await.unwrap();
+            writer.write_chunk(&body(number)).await.unwrap();
             writer.finalize(Condition::Always).await.unwrap();
         }
         let waited = begun.elapsed();
-        assert!(waited > secs(5) && waited < secs(15), "{waited:?}");
+        assert!(waited < secs(1), "they wait for nobody: {waited:?}");
         for (number, mut writer) in (0..4u8).zip(slow) {
             let written = writer.write_chunk(&body(number)[part..]).await;
             if number == 0 {
@@ -273,7 +271,7 @@ fn stores_that_take_long_do_not_hold_up_others() {
     });
     assert_eq!(rig.get(&[0]), None);
     (1..4).for_each(|number| assert_eq!(rig.get(&[number]).unwrap(), body(number)));
-    (100..103).for_each(|number| assert_eq!(rig.get(&[number]).unwrap(), [number]));
+    (100..103).for_each(|number| assert_eq!(rig.get(&[number]).unwrap(), body(number)));
 }
 
 #[test]
@@ -298,7 +296,7 @@ fn the_store_that_has_the_reserve_does_not_keep_it_from_all_others() {
         });
         futures_util::future::join_all(rest).await;
         let waited = begun.elapsed();
-        assert!(waited > secs(5) && waited < secs(15), "{waited:?}");
+        assert!(waited < secs(1), "{waited:?}");
         assert!(matches!(stalled.write_chunk(b"x").await, Err(StoreError::Busy(_))));
     });
     (0..2u8).for_each(|n| assert_eq!(rig.get(&[n]).unwrap(), body(n.into(), slice)));
