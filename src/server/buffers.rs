@@ -1,7 +1,12 @@
 //! Spare connection buffers of one worker: a connection holds one only while it has
 //! bytes in it, so thousands of idle connections cost no buffer memory.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use parking_lot::Mutex;
+
+use super::counters::Shard;
 
 /// Length of an input buffer in bytes, and length of output from which a connection sends: long
 /// enough to make the cost of a system call small.
@@ -14,23 +19,31 @@ const OUTPUT_CAPACITY: usize = 2 * BUFFER_LEN;
 const SPARES_MAX: usize = 64;
 
 /// Buffers that no connection of this worker uses at the moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Buffers {
     inputs: Mutex<Vec<Vec<u8>>>,
     outputs: Mutex<Vec<Vec<u8>>>,
+    /// Counts the input buffers that are in use.
+    shard: Arc<Shard>,
 }
 
 impl Buffers {
+    /// No buffers yet.
+    pub(super) fn new(shard: &Arc<Shard>) -> Buffers {
+        Buffers { inputs: Mutex::default(), outputs: Mutex::default(), shard: shard.clone() }
+    }
+
     /// An input buffer: `BUFFER_LEN` bytes of any content.
     pub(super) fn take_input(&self) -> Vec<u8> {
+        self.shard.input_bytes.fetch_add(BUFFER_LEN as u64, Ordering::Relaxed);
         self.inputs.lock().pop().unwrap_or_else(|| vec![0; BUFFER_LEN])
     }
 
-    /// Takes an input buffer back; one that has grown is freed.
+    /// Takes an input buffer back.
     pub(super) fn give_input(&self, buffer: Vec<u8>) {
-        if buffer.len() == BUFFER_LEN {
-            give(&self.inputs, buffer);
-        }
+        assert!(buffer.len() == BUFFER_LEN, "an input buffer does not grow");
+        self.shard.input_bytes.fetch_sub(BUFFER_LEN as u64, Ordering::Relaxed);
+        give(&self.inputs, buffer);
     }
 
     /// An empty output buffer with room for `OUTPUT_CAPACITY` bytes.

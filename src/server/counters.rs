@@ -12,6 +12,7 @@ use super::http::{HttpShard, HttpSnapshot};
 use super::listener_counts::{ListenerCounts, ListenerSnapshot};
 use super::send_budget::SendBudget;
 use crate::cache::Tier;
+use crate::fair_memory::FairMemory;
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::server::count::Count;
 
@@ -24,6 +25,8 @@ macro_rules! define_counts {
             $(pub(super) $name: Count,)*
             latencies: [Histogram; Operation::ALL.len()],
             pub(super) http: HttpShard,
+            /// Bytes of input buffers in use.
+            pub(super) input_bytes: AtomicU64,
         }
 
         /// Everything counted, summed over all workers; see [`Counters::snapshot`].
@@ -195,6 +198,10 @@ impl Shard {
 #[derive(Debug)]
 pub struct Counters {
     shards: Vec<Arc<Shard>>,
+    /// Memory for what connections keep until more comes.
+    input_memory: FairMemory,
+    /// Bytes that input buffers in use take besides.
+    input_buffers_max: u64,
     connections_current: AtomicU64,
     listeners: RwLock<Vec<Arc<ListenerCounts>>>,
     send_budget: Arc<SendBudget>,
@@ -219,15 +226,26 @@ pub struct Snapshot {
     pub latencies: [HistogramSnapshot; Operation::ALL.len()],
     /// What only the HTTP server counts.
     pub http: HttpSnapshot,
+    /// Bytes received and not yet used: commands, and values that are appended.
+    pub input_bytes: u64,
+    /// Most bytes of these.
+    pub input_bytes_max: u64,
 }
 
 impl Counters {
-    /// Counters for `workers` workers and the acceptor, with what is counted of `send_budget`.
-    pub(super) fn new(workers: usize, send_budget: SendBudget) -> Counters {
+    /// Counters for `workers` workers and the acceptor, with what is counted of `send_budget` and of
+    /// input, which takes bytes besides its memory.
+    pub(super) fn new(
+        workers: usize,
+        send_budget: SendBudget,
+        (input_memory, input_buffers_max): (FairMemory, u64),
+    ) -> Counters {
         let shards = (0..=workers).map(|_| Arc::default()).collect();
         let send_budget = Arc::new(send_budget);
         Counters {
             shards,
+            input_memory,
+            input_buffers_max,
             connections_current: AtomicU64::new(0),
             listeners: RwLock::default(),
             send_budget,
@@ -258,6 +276,11 @@ impl Counters {
         &self.send_budget
     }
 
+    /// Memory for what connections keep until more comes.
+    pub(super) fn input_memory(&self) -> &FairMemory {
+        &self.input_memory
+    }
+
     /// The shard of worker `index`.
     pub(super) fn worker(&self, index: usize) -> Arc<Shard> {
         self.shards[index + 1].clone()
@@ -278,11 +301,14 @@ impl Counters {
             socket_buffer_bytes_max: self.send_budget.bytes_max(),
             unsent_bytes: self.send_budget.unsent(),
             unsent_bytes_max: self.send_budget.unsent_max(),
+            input_bytes: self.input_memory.used(),
+            input_bytes_max: self.input_memory.limit() + self.input_buffers_max,
             ..Snapshot::default()
         };
         for shard in &self.shards {
             total.counts = total.counts + shard.counts();
             total.http.merge(&shard.http);
+            total.input_bytes += shard.input_bytes.load(Ordering::Relaxed);
             for (sum, histogram) in total.latencies.iter_mut().zip(&shard.latencies) {
                 sum.merge(&histogram.snapshot());
             }
@@ -319,9 +345,14 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    fn counters(workers: usize) -> Counters {
+        let send_budget = SendBudget::new(1 << 20, 1 << 20, 10);
+        Counters::new(workers, send_budget, (FairMemory::new(1000, 100, Duration::ZERO), 10))
+    }
+
     #[test]
     fn a_snapshot_sums_the_shards_of_all_workers() {
-        let counters = Counters::new(2, SendBudget::new(1 << 20, 1 << 20, 10));
+        let counters = counters(2);
         counters.worker(0).cmd_get.add(3);
         counters.worker(1).cmd_get.bump();
         counters.acceptor().connections_total.bump();
@@ -333,7 +364,7 @@ mod tests {
 
     #[test]
     fn tickets_run_out_for_each_listener_and_come_back() {
-        let counters = Arc::new(Counters::new(1, SendBudget::new(1 << 20, 1 << 20, 10)));
+        let counters = Arc::new(counters(1));
         let one = counters.add_listener("one".to_owned(), 1);
         let other = counters.add_listener("other".to_owned(), 1);
         let first = Ticket::take(&counters, &one);

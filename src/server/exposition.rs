@@ -31,6 +31,18 @@ fn write_connections(page: &mut Page, snapshot: &Snapshot, listeners: &[Listener
         &[],
         listeners.iter().map(|listener| listener.connections_max).sum(),
     );
+    page.gauge(
+        "rawcached_input_bytes",
+        "Bytes of memory for what was received and is not yet used: commands, and values to append.",
+        &[],
+        snapshot.input_bytes,
+    );
+    page.gauge(
+        "rawcached_input_max_bytes",
+        "Most bytes of memory for what was received and is not yet used.",
+        &[],
+        snapshot.input_bytes_max,
+    );
     for (name, help, value) in [
         (
             "rawcached_socket_buffer_bytes",

@@ -41,6 +41,7 @@ use std::sync::Arc;
 pub use exposition::write_server;
 
 use crate::cache::Cache;
+use crate::fair_memory::FairMemory;
 use counters::Counters;
 use listener::Listener;
 use standing::Standing;
@@ -61,7 +62,14 @@ impl Server {
         }
         let connections_max = options.connections_all_max;
         let send_budget = SendBudget::new(bytes_max, options.unsent_bytes_max, connections_max);
-        let counters = Arc::new(Counters::new(options.workers.get(), send_budget));
+        let input_memory = FairMemory::new(
+            options.input_bytes_max,
+            memcached::KEPT_LEN_MAX,
+            cache.options().write_buffer_wait,
+        );
+        let input_buffers_max = connections_max as u64 * buffers::BUFFER_LEN as u64;
+        let input = (input_memory, input_buffers_max);
+        let counters = Arc::new(Counters::new(options.workers.get(), send_budget, input));
         Server { options, cache, counters, key_locks: Arc::default() }
     }
 

@@ -20,9 +20,8 @@ pub struct Options {
     /// Largest old value in bytes of which a change makes a copy: `append` and `prepend`, and a PATCH of
     /// headers.
     pub copied_len_max: u64,
-    /// Memory for values and long lines that arrive in several pieces, over all connections,
-    /// in bytes. When it is used up, values go to the cache piece by piece and long lines are
-    /// refused.
+    /// Memory for commands of which a part has arrived, and for values to append, over all connections, in
+    /// bytes. When it is used up, the slowest give way. Each connection at work uses 16 KiB besides.
     pub input_bytes_max: u64,
     /// Memory of the kernel for bytes that clients have not read, over all connections, in bytes. Fewer than
     /// `connections_all_max` connections are taken if it has no room for all.

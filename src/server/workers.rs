@@ -44,7 +44,7 @@ pub(super) struct Workers {
 impl Workers {
     /// Starts all threads.
     pub(super) fn start(server: &Server, standing: &Arc<Standing>) -> Result<Workers, RunError> {
-        let shared = Shared::new(&server.options);
+        let shared = Shared::new();
         let http_shared = http::Shared::default();
         let workers = (0..server.options.workers.get()).map(|index| {
             let http = http::Service::new(server, index, &http_shared);
@@ -289,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_connection_is_counted() {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
-        let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
+        let service = Arc::new(Service::new(&server, 0, &Shared::new()));
         let http = Arc::new(http::Service::new(&server, 0, &http::Shared::default()));
         let (connections, gates) = (JoinSet::new(), HashMap::new());
         let standing = Arc::new(Standing::new(server.counters.clone()));

@@ -4,6 +4,7 @@
 
 mod bad_devices;
 mod bad_input;
+mod crowds;
 mod faults;
 mod http_interop;
 mod io_uring;

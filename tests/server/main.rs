@@ -16,6 +16,7 @@ mod http_reads;
 mod listeners;
 mod memcached;
 mod memcached_connections;
+mod memcached_memory;
 mod memcached_oracle;
 mod memcached_refused;
 mod metrics;

@@ -1,25 +1,23 @@
-//! Receives the value of a storage command and hands it to the cache: whole if it is small, in
-//! pieces as they arrive if it is large. If a value does not arrive whole, the old one stays.
+//! Receives the value of a storage command and hands it to the cache as it arrives. If a value does
+//! not arrive whole, the old one stays.
 
+use std::future::poll_fn;
 use std::io;
-
-use bytes::BytesMut;
 
 use crate::cache::{StoreError, StoreOptions, Writer};
 use crate::clock::Stopwatch;
+use crate::fair_memory::Held;
+use crate::server::buffers::BUFFER_LEN;
 use crate::server::counters::Operation;
 
 use super::command::{Store, Verb};
 use super::input::Input;
 use super::peer::{Peer, Socket};
-use super::service::NO_MEMORY;
-use super::storage::{GONE, WHOLE_LEN_MAX, condition};
+use super::storage::{GONE, condition};
 use crate::server::presence::while_there;
 
 const LINE_END: &[u8] = b"\r\n";
 const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
-/// Bytes handed to the cache at once while a value is streamed.
-const PIECE_LEN: usize = 128 << 10;
 
 /// Executes a storage command whose value is in `received` already, with its line end.
 pub(super) async fn store_received<S: Socket>(
@@ -31,34 +29,47 @@ pub(super) async fn store_received<S: Socket>(
     if end == LINE_END { execute(peer, store, body).await } else { refuse_unended(peer) }
 }
 
-/// Executes a storage command whose value is not too large and begins in `input`.
+/// Executes a storage command whose value is not too large and of which a part is in `input`. `None` if it
+/// is answered already.
 pub(super) async fn store_arriving<S: Socket>(
     peer: &mut Peer<S>,
     input: &mut Input,
     store: Store<'_>,
-) -> io::Result<&'static str> {
-    let share = match store.body_len {
-        0..=WHOLE_LEN_MAX => peer.service.input_budget.take(store.body_len),
-        _ => None,
+) -> io::Result<Option<&'static str>> {
+    let mut missing = store.body_len;
+    let received = match begin(peer, &store) {
+        Ok(target) => receive(peer, input, target, &mut missing).await?,
+        Err(error) => Err(error),
     };
-    let Some(_share) = share else {
-        if store.verb.extends() {
-            peer.service.shard.store_no_memory.bump();
-            swallow(peer, input, store.body_len).await?;
-            return Ok(NO_MEMORY);
+    let target = match received {
+        Ok(target) => target,
+        Err(error) => {
+            refuse(peer, store, error).await?;
+            swallow(peer, input, missing).await?;
+            return Ok(None);
         }
-        return stream(peer, input, store).await;
     };
-    // At most WHOLE_LEN_MAX, so the conversion holds and the reservation is bounded.
-    let len = usize::try_from(store.body_len).unwrap_or(usize::MAX).saturating_add(2);
-    let mut received = BytesMut::with_capacity(len);
-    take(input, &mut received, len);
-    peer.read_into(&mut received, len).await?;
-    if !received.ends_with(LINE_END) {
-        return Ok(refuse_unended(peer));
+    while input.unread().len() < LINE_END.len() {
+        peer.read_more(input).await?;
     }
-    received.truncate(len - LINE_END.len());
-    Ok(execute(peer, store, &received).await)
+    let is_ended = input.unread().starts_with(LINE_END);
+    input.consume(LINE_END.len());
+    if !is_ended {
+        return Ok(Some(refuse_unended(peer)));
+    }
+    let writer = match target {
+        Target::Memory(held) => {
+            return Ok(Some(match held.take() {
+                Ok(body) => execute(peer, store, &body).await,
+                Err(short) => peer.service.failure(&short.into()),
+            }));
+        }
+        Target::Cache(writer) => *writer,
+    };
+    let watch = Stopwatch::start();
+    let result = writer.finalize(condition(store.verb)).await;
+    peer.service.shard.record(Operation::Store, watch.elapsed());
+    Ok(Some(peer.service.stored(store.verb, result)))
 }
 
 /// Executes a storage command. One that makes a new value of the old one stops with its client.
@@ -78,75 +89,131 @@ pub(super) async fn swallow<S: Socket>(
     body_len: u64,
 ) -> io::Result<()> {
     let mut missing = body_len + LINE_END.len() as u64;
-    let mut piece = BytesMut::new();
-    while missing > 0 {
-        missing -= next_piece(peer, input, &mut piece, missing).await?;
-    }
-    Ok(())
-}
-
-async fn stream<S: Socket>(
-    peer: &mut Peer<S>,
-    input: &mut Input,
-    store: Store<'_>,
-) -> io::Result<&'static str> {
-    let mut progress = begin(peer, store);
-    let mut missing = store.body_len;
-    let mut piece = BytesMut::new();
-    while missing > 0 {
-        missing -= next_piece(peer, input, &mut piece, missing).await?;
-        progress = match progress {
-            Ok(mut writer) => writer.write_chunk(&piece).await.map(|()| writer),
-            failed => failed,
-        };
-    }
-    let mut end = BytesMut::with_capacity(LINE_END.len());
-    take(input, &mut end, LINE_END.len());
-    peer.read_into(&mut end, LINE_END.len()).await?;
-    if end != LINE_END {
-        return Ok(refuse_unended(peer));
-    }
-    let watch = Stopwatch::start();
-    let result = match progress {
-        Ok(writer) => writer.finalize(condition(store.verb)).await,
-        Err(error) => {
-            // A refused set removes the old value, as memcached does.
-            if store.verb == Verb::Set {
-                let _ = peer.service.cache.remove(&store.key).await;
-            }
-            Err(error)
+    loop {
+        let dropped = take_len(input, missing);
+        input.consume(dropped);
+        missing -= dropped as u64;
+        if missing == 0 {
+            return Ok(());
         }
-    };
-    peer.service.shard.record(Operation::Store, watch.elapsed());
-    Ok(peer.service.stored(store.verb, result))
+        peer.read_more(input).await?;
+    }
 }
 
-fn begin<S: Socket>(peer: &Peer<S>, store: Store<'_>) -> Result<Writer, StoreError> {
+/// Where a value goes as it arrives.
+enum Target {
+    /// Into the cache.
+    Cache(Box<Writer>),
+    /// Into memory: the old value is needed with it.
+    Memory(Held),
+}
+
+fn begin<S: Socket>(peer: &Peer<S>, store: &Store<'_>) -> Result<Target, StoreError> {
+    if store.verb.extends() {
+        let len = usize::try_from(store.body_len).unwrap_or(usize::MAX);
+        return Ok(Target::Memory(peer.service.input_memory.hold(len)));
+    }
     let options = peer.service.store_options(store.flags, store.exptime);
     let options = StoreOptions { len_hint: Some(store.body_len), ..options };
-    peer.service.cache.store(&store.key, options)
+    let writer = peer.service.cache.store(&store.key, options)?;
+    Ok(Target::Cache(Box::new(writer)))
 }
 
-/// Fills `piece` with the next of the `missing` bytes of a value; returns their number.
-async fn next_piece<S: Socket>(
+/// Gives the `missing` bytes to `target` as they arrive: memory is taken for nothing else.
+async fn receive<S: Socket>(
     peer: &mut Peer<S>,
     input: &mut Input,
-    piece: &mut BytesMut,
-    missing: u64,
-) -> io::Result<u64> {
-    let len = usize::try_from(missing).unwrap_or(usize::MAX).min(PIECE_LEN);
-    piece.clear();
-    piece.reserve(len);
-    take(input, piece, len);
-    peer.read_into(piece, len).await?;
-    Ok(len as u64)
+    mut target: Target,
+    missing: &mut u64,
+) -> io::Result<Result<Target, StoreError>> {
+    loop {
+        let len = take_len(input, *missing);
+        if len > 0 {
+            let staged = target.write(&input.unread()[..len]).await;
+            input.consume(len);
+            *missing -= len as u64;
+            if let Err(error) = staged {
+                return Ok(Err(error));
+            }
+        }
+        if *missing == 0 {
+            return Ok(Ok(target));
+        }
+        // From here on nothing is unread.
+        input.release(&peer.service.buffers);
+        peer.flush().await?;
+        // A short rest comes with the line end and what follows.
+        if *missing >= BUFFER_LEN as u64 {
+            match target.read_from(&mut peer.stream, *missing).await? {
+                Err(error) => return Ok(Err(error)),
+                Ok(Some(len)) => {
+                    peer.count_read(len)?;
+                    *missing -= len as u64;
+                    continue;
+                }
+                Ok(None) => {}
+            }
+        }
+        tokio::select! {
+            biased;
+            read = peer.read_more(input) => read?,
+            error = target.lost() => return Ok(Err(error)),
+        }
+    }
 }
 
-/// Moves unread bytes to `target` until it holds `len` or none are left.
-fn take(input: &mut Input, target: &mut BytesMut, len: usize) {
-    let taken = input.unread().len().min(len - target.len());
-    target.extend_from_slice(&input.unread()[..taken]);
-    input.consume(taken);
+impl Target {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        match self {
+            Target::Cache(writer) => writer.write_chunk(bytes).await,
+            Target::Memory(held) => Ok(held.stage(bytes).await?),
+        }
+    }
+
+    async fn read_from<S: Socket>(
+        &mut self,
+        stream: &mut S,
+        len_max: u64,
+    ) -> io::Result<Result<Option<usize>, StoreError>> {
+        match self {
+            Target::Cache(writer) => writer.read_from(stream, len_max).await,
+            Target::Memory(held) => {
+                let len_max = usize::try_from(len_max).unwrap_or(usize::MAX);
+                let read = poll_fn(|cx| held.poll_read(cx, stream, len_max)).await?;
+                Ok(read.map_err(StoreError::from))
+            }
+        }
+    }
+
+    /// Waits until its memory is taken for others.
+    async fn lost(&self) -> StoreError {
+        match self {
+            Target::Cache(writer) => writer.lost().await,
+            Target::Memory(held) => poll_fn(|cx| held.poll_lost(cx)).await.into(),
+        }
+    }
+}
+
+/// Answers a store that failed before its value was there. As in memcached, a `set` removes the old value.
+async fn refuse<S: Socket>(
+    peer: &mut Peer<S>,
+    store: Store<'_>,
+    error: StoreError,
+) -> io::Result<()> {
+    if store.verb == Verb::Set {
+        let _ = peer.service.cache.remove(&store.key).await;
+    }
+    let reply = peer.service.stored(store.verb, Err(error));
+    if !store.noreply {
+        peer.push_line(reply);
+    }
+    // At once: the client may stop sending.
+    peer.flush().await
+}
+
+/// How many of the `missing` bytes are unread.
+fn take_len(input: &Input, missing: u64) -> usize {
+    input.unread().len().min(usize::try_from(missing).unwrap_or(usize::MAX))
 }
 
 fn refuse_unended<S: Socket>(peer: &Peer<S>) -> &'static str {

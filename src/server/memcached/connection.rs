@@ -23,6 +23,7 @@ use super::stats::VERSION;
 use super::storage::GONE;
 use super::timed::{Limits, Timed, Wait};
 use crate::server::access::Access;
+use crate::server::buffers::BUFFER_LEN;
 use crate::server::gate::Gate;
 use crate::server::memcached::closed::Closed;
 use crate::server::presence::while_there;
@@ -52,6 +53,8 @@ struct Connection<S> {
     input: Input,
     /// How much of the first unread line was searched for its end.
     searched: usize,
+    /// How many bytes there must be before there is anything to do.
+    needed: usize,
     /// How often it may still read for commands once its gate is closed.
     last_reads: u8,
 }
@@ -68,7 +71,14 @@ pub(in crate::server) async fn serve<S: Socket>(
         Limits { idle: options.memcached_idle_timeout, stall: options.memcached_stall_timeout };
     let peer = Peer::new(Turns::new(Timed::new(stream, limits)), service);
     let input = Input::default();
-    let mut connection = Connection { peer, access, input, searched: 0, last_reads: LAST_READS };
+    let mut connection = Connection {
+        peer,
+        access,
+        input,
+        searched: 0,
+        needed: 0,
+        last_reads: LAST_READS,
+    };
     let Err(closed) = connection.run(&gate).await;
     match closed {
         Closed::Normally => {}
@@ -109,9 +119,9 @@ impl<S: Socket> Connection<S> {
             *last_reads = last_reads.checked_sub(1).ok_or(Closed::Normally)?;
         }
         let Peer { stream, service, .. } = peer;
-        stream.get_mut().set_idle(input.unread().is_empty());
+        stream.get_mut().set_idle(input.is_empty());
         let read = poll_fn(|cx| match input.poll_fill(cx, stream, service) {
-            Poll::Pending if input.unread().is_empty() => gate.poll_closed(cx).map(|()| Ok(0)),
+            Poll::Pending if input.is_empty() => gate.poll_closed(cx).map(|()| Ok(0)),
             polled => polled,
         })
         .await;
@@ -131,7 +141,11 @@ impl<S: Socket> Connection<S> {
     /// Executes every command that is complete. Each counts against the budget that a task has
     /// before others get their turn.
     async fn process(&mut self) -> Result<(), Closed> {
-        let Connection { peer, access, input, searched, .. } = self;
+        let Connection { peer, access, input, searched, needed, .. } = self;
+        if input.unread().len() < *needed {
+            return Ok(());
+        }
+        *needed = 0;
         loop {
             let parsed = parse(input.unread(), searched);
             if let Parsed::Command { command, line_len } = &parsed
@@ -174,9 +188,17 @@ impl<S: Socket> Connection<S> {
                     return Err(Closed::Refused);
                 }
                 Parsed::Command { command: Command::Store(store), line_len } => {
+                    let whole_len = whole_len(&store, line_len);
+                    if input.unread().len() < whole_len
+                        && whole_len <= BUFFER_LEN
+                        && !peer.service.is_too_large(&store)
+                    {
+                        *needed = whole_len;
+                        return Ok(());
+                    }
                     peer.service.shard.cmd_set.bump();
                     peer.service.shard.memcached_sets.bump();
-                    let received = received(input, &store, line_len);
+                    let received = input.unread().get(line_len..whole_len);
                     if let Some(received) = received.filter(|_| !peer.service.is_too_large(&store))
                     {
                         let reply = store_received(peer, store, received).await;
@@ -245,11 +267,10 @@ async fn refuse<S: Socket>(
     swallow(peer, input, body_len).await
 }
 
-/// The value of `store` with its line end, if all of it follows the line.
-fn received<'a>(input: &'a Input, store: &Store<'_>, line_len: usize) -> Option<&'a [u8]> {
-    let value_len = usize::try_from(store.body_len).ok()?;
-    let end = line_len.checked_add(value_len)?.checked_add(2)?;
-    input.unread().get(line_len..end)
+/// Length of the line, the value and its line end.
+fn whole_len(store: &Store<'_>, line_len: usize) -> usize {
+    let value_len = usize::try_from(store.body_len).unwrap_or(usize::MAX);
+    line_len.saturating_add(value_len).saturating_add(2)
 }
 
 /// Executes a storage command whose value has not arrived whole.
@@ -259,8 +280,9 @@ async fn store_later<S: Socket>(
     store: Store<'_>,
 ) -> io::Result<()> {
     if !peer.service.is_too_large(&store) {
-        let reply = store_arriving(peer, input, store).await?;
-        answer(peer, reply, store.noreply);
+        if let Some(reply) = store_arriving(peer, input, store).await? {
+            answer(peer, reply, store.noreply);
+        }
         return Ok(());
     }
     let reply = peer.service.refuse_large(store).await;

@@ -10,7 +10,6 @@ mod connection;
 mod expiry;
 mod flush;
 mod input;
-mod input_budget;
 mod number;
 pub mod parse;
 mod peer;
@@ -22,4 +21,5 @@ mod storage;
 mod timed;
 
 pub(super) use connection::serve;
+pub(super) use input::KEPT_LEN_MAX;
 pub(super) use service::{Service, Shared};

@@ -1,16 +1,18 @@
 //! The other end of a connection: its socket and the bytes still to be sent to it. Small pieces are
 //! copied together, large ones are sent without a copy.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::server::buffers::BUFFER_LEN;
 use crate::server::presence::Presence;
 
+use super::input::Input;
 use super::number::push_decimal;
 use super::service::Service;
 
@@ -105,20 +107,23 @@ impl<S: Socket> Peer<S> {
         Ok(())
     }
 
-    /// Appends bytes from the socket to `target` until it holds `len` or the peer ends. Sends the
-    /// gathered bytes first: the peer may wait for them.
-    pub(super) async fn read_into(&mut self, target: &mut BytesMut, len: usize) -> io::Result<()> {
-        if target.len() < len {
-            self.flush().await?;
+    /// Reads more of a command into `input`. Sends the gathered bytes first: the peer may wait for them.
+    ///
+    /// # Errors
+    /// As [`Input::poll_fill`]; `UnexpectedEof` if the peer ends.
+    pub(super) async fn read_more(&mut self, input: &mut Input) -> io::Result<()> {
+        self.flush().await?;
+        let Peer { stream, service, .. } = self;
+        let read = poll_fn(|cx| input.poll_fill(cx, stream, service)).await?;
+        self.count_read(read)
+    }
+
+    /// Counts what was read within a command.
+    pub(super) fn count_read(&self, read: usize) -> io::Result<()> {
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        while target.len() < len {
-            let missing = len - target.len();
-            let read = self.stream.read_buf(&mut target.limit(missing)).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.service.shard.bytes_read.add(read as u64);
-        }
+        self.service.shard.bytes_read.add(read as u64);
         Ok(())
     }
 

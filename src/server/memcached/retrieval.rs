@@ -203,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn line_value_and_end_leave_in_one_write() {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
-        let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
+        let service = Arc::new(Service::new(&server, 0, &Shared::new()));
         for len in [0, 100, 4000, 8 << 10, 64 << 10, 200 << 10] {
             let options = StoreOptions::default();
             let body = vec![b'x'; len];
@@ -224,7 +224,7 @@ mod tests {
     /// that it looks up without giving way.
     async fn turns_of_others(what: Vec<u8>) -> (usize, u64) {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
-        let service = Arc::new(Service::new(&server, 0, &Shared::new(&server.options)));
+        let service = Arc::new(Service::new(&server, 0, &Shared::new()));
         let options = StoreOptions::default();
         let stored = server.cache.put(b"key", b"value", Condition::Always, &options);
         stored.await.unwrap();

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use super::command::Key;
 use super::expiry::{self, Lifetimes};
 use super::flush::FlushSchedule;
-use super::input_budget::InputBudget;
 use crate::cache::{Cache, StoreError, StoreOptions};
 use crate::clock::Stopwatch;
+use crate::fair_memory::FairMemory;
 use crate::server::buffers::Buffers;
 use crate::server::counters::{Counters, Counts, Operation, Shard};
 use crate::server::key_locks::KeyLocks;
@@ -20,20 +20,14 @@ use crate::store::CountersSnapshot;
 
 /// What the connections of all workers share.
 pub(in crate::server) struct Shared {
-    input_budget: Arc<InputBudget>,
     flushes: Arc<FlushSchedule>,
     baseline: Arc<Baseline>,
     uptime: Stopwatch,
 }
 
 impl Shared {
-    pub(in crate::server) fn new(options: &Options) -> Shared {
-        Shared {
-            input_budget: Arc::new(InputBudget::new(options.input_bytes_max)),
-            flushes: Arc::default(),
-            baseline: Arc::default(),
-            uptime: Stopwatch::start(),
-        }
+    pub(in crate::server) fn new() -> Shared {
+        Shared { flushes: Arc::default(), baseline: Arc::default(), uptime: Stopwatch::start() }
     }
 }
 
@@ -48,7 +42,8 @@ pub(in crate::server) struct Service {
     pub(super) counters: Arc<Counters>,
     pub(super) buffers: Buffers,
     pub(super) key_locks: Arc<KeyLocks>,
-    pub(super) input_budget: Arc<InputBudget>,
+    /// For what waits until more comes.
+    pub(super) input_memory: FairMemory,
     pub(super) baseline: Arc<Baseline>,
     pub(super) uptime: Stopwatch,
 }
@@ -56,15 +51,16 @@ pub(in crate::server) struct Service {
 impl Service {
     /// What the connections of worker `index` of `server` share.
     pub(in crate::server) fn new(server: &Server, index: usize, shared: &Shared) -> Service {
+        let shard = server.counters.worker(index);
         Service {
             cache: server.cache.clone(),
             options: server.options.clone(),
             flushes: shared.flushes.clone(),
-            shard: server.counters.worker(index),
             counters: server.counters.clone(),
-            buffers: Buffers::default(),
+            buffers: Buffers::new(&shard),
+            shard,
             key_locks: server.key_locks.clone(),
-            input_budget: shared.input_budget.clone(),
+            input_memory: server.counters.input_memory().clone(),
             baseline: shared.baseline.clone(),
             uptime: shared.uptime,
         }

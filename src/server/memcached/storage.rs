@@ -206,14 +206,14 @@ mod tests {
 
     async fn service() -> Service {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
-        Service::new(&server, 0, &Shared::new(&Options::default()))
+        Service::new(&server, 0, &Shared::new())
     }
 
     #[tokio::test]
     async fn a_second_that_begins_before_a_changed_value_is_stored_prolongs_no_life() {
         let clock = Clock::manual(Timestamp(5));
         let server = Server::new(Options::default(), Cache::simulated(clock.clone()).await);
-        let service = Service::new(&server, 0, &Shared::new(&Options::default()));
+        let service = Service::new(&server, 0, &Shared::new());
         let options = service.store_options(0, 50);
         let stored = service.cache.put(b"k", b"1", Condition::Always, &options).await;
         assert!(matches!(stored, Ok(Stored::Yes(_))));

@@ -241,6 +241,7 @@ pub async fn disk_commands(seen: &mut Seen) {
     let options = Options { input_bytes_max: 1, ..Options::default() };
     let served = Served::start(Protocol::Memcached, options, &cache, &metrics);
     let path = served.path.clone();
+    let (mut mine, shown) = (std::mem::take(seen), metrics.clone());
     // The middle of the large value goes bad; its head, written last, and its first slices stay.
     let middle = 1 << 20;
     let work = tokio::task::spawn_blocking(move || {
@@ -250,14 +251,19 @@ pub async fn disk_commands(seen: &mut Seen) {
         client.0.read_exact(&mut rest).unwrap();
         let large = "x".repeat(500_000);
         client.ask(format!("append disk 0 0 500000\r\n{large}\r\n"), "SERVER_ERROR");
+        let mut waiting = Client::connect(&path);
+        waiting.send("verbosity 1\r\nget half a");
+        waiting.expect("OK\r\n");
+        mine.scrape(&shown);
         let mut cut = Client::connect(&path);
         device.overwrite(middle, &vec![0; 1 << 20]);
         cut.send("get cut\r\n");
         let mut answer = Vec::new();
         cut.0.read_to_end(&mut answer).unwrap();
         assert!(answer.len() < 3 << 20);
+        mine
     });
-    work.await.unwrap();
+    *seen = work.await.unwrap();
     seen.scrape(&metrics);
     served.stop().await;
     cache.shutdown().await.unwrap();
