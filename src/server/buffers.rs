@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::counters::Shard;
+use super::counters::{Counters, Shard};
 
 /// Length of an input buffer in bytes, and length of output from which a connection sends: long
 /// enough to make the cost of a system call small.
@@ -25,12 +25,15 @@ pub(super) struct Buffers {
     outputs: Mutex<Vec<Vec<u8>>>,
     /// Counts the input buffers that are in use.
     shard: Arc<Shard>,
+    /// Has the memory for longer ones.
+    counters: Arc<Counters>,
 }
 
 impl Buffers {
     /// No buffers yet.
-    pub(super) fn new(shard: &Arc<Shard>) -> Buffers {
-        Buffers { inputs: Mutex::default(), outputs: Mutex::default(), shard: shard.clone() }
+    pub(super) fn new(counters: &Arc<Counters>, shard: &Arc<Shard>) -> Buffers {
+        let (counters, shard) = (counters.clone(), shard.clone());
+        Buffers { inputs: Mutex::default(), outputs: Mutex::default(), shard, counters }
     }
 
     /// An input buffer: `BUFFER_LEN` bytes of any content.
@@ -39,11 +42,28 @@ impl Buffers {
         self.inputs.lock().pop().unwrap_or_else(|| vec![0; BUFFER_LEN])
     }
 
-    /// Takes an input buffer back.
+    /// Doubles an input buffer; false, and no change, if the memory for long ones is used up.
+    pub(super) fn grow_input(&self, buffer: &mut Vec<u8>) -> bool {
+        let more = buffer.len();
+        let is_granted = self.counters.take_long_input(more as u64);
+        if is_granted {
+            self.shard.input_bytes.fetch_add(more as u64, Ordering::Relaxed);
+            buffer.resize(2 * more, 0);
+        }
+        is_granted
+    }
+
+    /// Takes an input buffer back, or none; one that has grown is freed.
     pub(super) fn give_input(&self, buffer: Vec<u8>) {
-        assert!(buffer.len() == BUFFER_LEN, "an input buffer does not grow");
-        self.shard.input_bytes.fetch_sub(BUFFER_LEN as u64, Ordering::Relaxed);
-        give(&self.inputs, buffer);
+        let len = buffer.len();
+        self.shard.input_bytes.fetch_sub(len as u64, Ordering::Relaxed);
+        match len.cmp(&BUFFER_LEN) {
+            std::cmp::Ordering::Equal => give(&self.inputs, buffer),
+            std::cmp::Ordering::Greater => {
+                self.counters.give_long_input((len - BUFFER_LEN) as u64);
+            }
+            std::cmp::Ordering::Less => {}
+        }
     }
 
     /// An empty output buffer with room for `OUTPUT_CAPACITY` bytes.

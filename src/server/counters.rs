@@ -202,6 +202,8 @@ pub struct Counters {
     input_memory: FairMemory,
     /// Bytes that input buffers in use take besides.
     input_buffers_max: u64,
+    /// Bytes by which input buffers have grown: at most as much as input memory.
+    long_inputs: AtomicU64,
     connections_current: AtomicU64,
     listeners: RwLock<Vec<Arc<ListenerCounts>>>,
     send_budget: Arc<SendBudget>,
@@ -246,6 +248,7 @@ impl Counters {
             shards,
             input_memory,
             input_buffers_max,
+            long_inputs: AtomicU64::new(0),
             connections_current: AtomicU64::new(0),
             listeners: RwLock::default(),
             send_budget,
@@ -276,6 +279,18 @@ impl Counters {
         &self.send_budget
     }
 
+    /// Takes bytes for a longer input buffer; false if they are used up.
+    pub(super) fn take_long_input(&self, bytes: u64) -> bool {
+        let limit = self.input_memory.limit();
+        let take = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= limit);
+        self.long_inputs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Gives back what a longer input buffer took.
+    pub(super) fn give_long_input(&self, bytes: u64) {
+        self.long_inputs.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Memory for what connections keep until more comes.
     pub(super) fn input_memory(&self) -> &FairMemory {
         &self.input_memory
@@ -302,7 +317,7 @@ impl Counters {
             unsent_bytes: self.send_budget.unsent(),
             unsent_bytes_max: self.send_budget.unsent_max(),
             input_bytes: self.input_memory.used(),
-            input_bytes_max: self.input_memory.limit() + self.input_buffers_max,
+            input_bytes_max: 2 * self.input_memory.limit() + self.input_buffers_max,
             ..Snapshot::default()
         };
         for shard in &self.shards {

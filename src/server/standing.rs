@@ -284,12 +284,15 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fair_memory::FairMemory;
     use crate::server::send_budget::{Reason, SendBudget, Shares};
 
     const MIB: u64 = 1 << 20;
 
     fn standing(unsent_max: u64) -> Standing {
-        Standing::new(Arc::new(Counters::new(1, SendBudget::new(8 * MIB, unsent_max, 100))))
+        let input = (FairMemory::new(1000, 100, Duration::ZERO), 10);
+        let budget = SendBudget::new(8 * MIB, unsent_max, 100);
+        Standing::new(Arc::new(Counters::new(1, budget, input)))
     }
 
     /// A blocked client that reads nothing from `since` on.

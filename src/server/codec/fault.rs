@@ -36,6 +36,9 @@ impl Fault {
     pub(super) const TRAILER: Fault = bad("a trailer of the body is malformed\n");
     /// The connection ended within a head.
     pub const HEAD_CUT: Fault = bad("the request ended before its head was whole\n");
+    /// Others have taken the memory for long heads.
+    pub const MEMORY: Fault =
+        fault(StatusCode::SERVICE_UNAVAILABLE, "memory for long requests is used up\n");
     pub(super) const TARGET_LEN: Fault =
         fault(StatusCode::URI_TOO_LONG, "the target is longer than 64 KiB\n");
     pub(super) const EXPECTATION: Fault =

@@ -132,7 +132,13 @@ async fn next_head<S: Socket>(
             Err(fault) => return Ok(Asked::Refused(fault)),
         }
         let is_begun = !wire.unread().is_empty();
-        if wire.read_head(gate, is_begun).await? == 0 {
+        let read = match wire.read_head(gate, is_begun).await {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                return Ok(Asked::Refused(Fault::MEMORY));
+            }
+            read => read?,
+        };
+        if read == 0 {
             return Ok(if is_begun { Asked::Refused(Fault::HEAD_CUT) } else { Asked::Nothing });
         }
     }

@@ -57,11 +57,12 @@ pub(in crate::server) struct Service {
 impl Service {
     /// What the connections of worker `index` of `server` share.
     pub(in crate::server) fn new(server: &Server, index: usize, shared: &Shared) -> Service {
+        let shard = server.counters.worker(index);
         Service {
             cache: server.cache.clone(),
-            shard: server.counters.worker(index),
             tags: shared.tags.clone(),
-            buffers: Buffers::default(),
+            buffers: Buffers::new(&server.counters, &shard),
+            shard,
             key_locks: server.key_locks.clone(),
             copied_len_max: server.options.copied_len_max,
             idle_timeout: server.options.http_idle_timeout,

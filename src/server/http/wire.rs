@@ -87,7 +87,7 @@ impl<S: Socket> Wire<S> {
     }
 
     /// Reads more of a head, for which the client has the idle timeout since [`Wire::begin_head`]; 0
-    /// at its end. A closed gate ends the wait at once if nothing `is_begun`, else soon.
+    /// at its end, [`io::ErrorKind::OutOfMemory`] if there is no room for a long one. A closed gate ends the wait at once if nothing `is_begun`, else soon.
     pub(super) async fn read_head(&mut self, gate: &Gate, is_begun: bool) -> io::Result<usize> {
         let limit = self.service.idle_timeout;
         let mut is_last = false;
@@ -143,7 +143,9 @@ impl<S: Socket> Wire<S> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.make_room();
+        if !self.make_room() {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        }
         let mut target = ReadBuf::new(&mut self.buffer[self.end..]);
         let polled = Pin::new(&mut self.stream).poll_read(cx, &mut target);
         let (len, is_full) = (target.filled().len(), target.remaining() == 0);
@@ -158,23 +160,26 @@ impl<S: Socket> Wire<S> {
         Poll::Ready(Ok(len))
     }
 
-    fn make_room(&mut self) {
+    /// False if a head needs a longer buffer, and there is no memory for one.
+    fn make_room(&mut self) -> bool {
         let is_short = self.was_full && self.buffer.len() < INPUT_LEN_MAX;
         if self.buffer.is_empty() {
             self.buffer = self.service.buffers.take_input();
         } else if self.end == 0 && is_short {
-            let grown_len = 2 * self.buffer.len();
-            self.service.buffers.give_input(std::mem::take(&mut self.buffer));
-            self.buffer = vec![0; grown_len];
+            // It goes on with a short one if there is no memory.
+            self.service.buffers.grow_input(&mut self.buffer);
         } else if self.end == self.buffer.len() && self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         } else if self.end == self.buffer.len() {
             // Readers of heads and of chunks refuse what does not fit.
             assert!(is_short, "a head outgrew its limit");
-            self.buffer.resize(2 * self.end, 0);
+            if !self.service.buffers.grow_input(&mut self.buffer) {
+                return false;
+            }
         }
         self.was_full = false;
+        true
     }
 
     /// Gives the buffer back. Unread bytes are lost.

@@ -71,14 +71,8 @@ pub(in crate::server) async fn serve<S: Socket>(
         Limits { idle: options.memcached_idle_timeout, stall: options.memcached_stall_timeout };
     let peer = Peer::new(Turns::new(Timed::new(stream, limits)), service);
     let input = Input::default();
-    let mut connection = Connection {
-        peer,
-        access,
-        input,
-        searched: 0,
-        needed: 0,
-        last_reads: LAST_READS,
-    };
+    let mut connection =
+        Connection { peer, access, input, searched: 0, needed: 0, last_reads: LAST_READS };
     let Err(closed) = connection.run(&gate).await;
     match closed {
         Closed::Normally => {}

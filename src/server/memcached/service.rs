@@ -57,7 +57,7 @@ impl Service {
             options: server.options.clone(),
             flushes: shared.flushes.clone(),
             counters: server.counters.clone(),
-            buffers: Buffers::new(&shard),
+            buffers: Buffers::new(&server.counters, &shard),
             shard,
             key_locks: server.key_locks.clone(),
             input_memory: server.counters.input_memory().clone(),
