@@ -15,7 +15,7 @@ impl Cache {
     }
 
     /// As [`Cache::touch`], with `grace` behind the fresh lifetime, in which only callers that
-    /// ask for stale entries get it. `ack` takes the place of [`CacheOptions::ack`].
+    /// ask for stale entries get it. `ack` takes the place of [`CacheOptions::ack`](super::CacheOptions::ack).
     ///
     /// # Errors
     /// The device failed.

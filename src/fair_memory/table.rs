@@ -181,6 +181,7 @@ impl Table {
     }
 
     /// As [`Table::ask`], but for at once or not at all.
+    #[cfg(feature = "daemon")]
     pub fn ask_at_once(&mut self, needed: usize, now: Instant, after: &mut Aftermath) -> bool {
         if needed > self.free.saturating_sub(self.needed) {
             self.needed += needed;
@@ -224,6 +225,7 @@ impl Table {
     }
 
     /// `share` gives back all but `held` bytes.
+    #[cfg(feature = "daemon")]
     pub fn shrink(&mut self, share: &mut Share, held: usize, after: &mut Aftermath) {
         assert!(!share.has_reserve, "who has the reserve gives back all");
         self.free += share.held - held;

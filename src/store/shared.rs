@@ -23,7 +23,7 @@ use crate::store::large::Large;
 use crate::store::large::ranges::stats::RangeCounters;
 use crate::store::log::core::Log;
 use crate::store::log::health::Health;
-use crate::store::log::room::LogLimits;
+use crate::store::log::limits::LogLimits;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::write::Waiter;
 use crate::store::lookup::budget::Budget;

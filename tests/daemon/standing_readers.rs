@@ -148,7 +148,7 @@ fn endure(speech: Speech, name: &str) {
     let config = fs::read_to_string(daemon.config()).unwrap();
     let listener = format!("[server]\nhttp = [\"unix:{}\"]\n", http.display());
     daemon.configure(&config.replace("[server]\n", &listener));
-    daemon.configure_more("[ram]\nsize = \"16MiB\"\n[range]\nbuffer_size = \"16MiB\"\n");
+    daemon.configure_more("[memory]\nsocket_buffers = \"48MiB\"\n");
     let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", cgroup.0.display());
     daemon.launch_with(&["sh", "-c", &enter, "sh"]);
     daemon.restart();

@@ -324,9 +324,12 @@ fn a_drain_does_not_wait_for_what_nobody_needs() {
     // The rest of its head comes.
     let mut last = server.open();
     last.send(&GET[..20]);
+    // They end when their workers, which take turns, begin to drain.
+    let idle = [server.open(), server.open()];
     let sent = request.len() as u64 + 40;
-    server.wait_until(|now| now.counts.bytes_read >= sent);
+    server.wait_until(|now| now.counts.bytes_read >= sent && now.connections_current == 5);
     server.begin_shutdown();
+    assert!(idle.into_iter().all(|mut connection| connection.rest().is_empty()));
     last.send(&GET[20..]);
     let answer = last.answer("GET").expect(404);
     assert_eq!(answer.header("connection"), Some("close"));

@@ -175,10 +175,12 @@ fn a_half_closed_reader_gets_all_with_the_least_memory() {
     let server = HttpServer::with(tight);
     let sent = body(4 * MIB);
     server.put("k", "", &sent).expect(201);
+    server.wait_until(|now| now.connections_current == 0);
     let mut client = server.connect();
     client.send("get k\r\n");
     client.half_close();
     assert!(client.rest() == answer_of(&sent), "other bytes");
+    server.wait_until(|now| now.connections_current == 0);
     server.get("k", "").expect_body(200, &sent);
     let refused = (server.connect(), server.connect());
     drop(refused);

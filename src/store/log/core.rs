@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::format::{Footer, Layout, Seed, Sequence, Superblock};
 use crate::store::log::chunks::{Chunks, InMemory};
+use crate::store::log::limits::LogLimits;
 use crate::store::log::purges::PurgeLog;
 use crate::store::log::removals::Removals;
-use crate::store::log::room::LogLimits;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::write::Ticket;
 use crate::store::region::table::RegionTable;

@@ -10,6 +10,7 @@ pub(super) mod flusher;
 pub(super) mod footers;
 pub(super) mod health;
 pub(super) mod hidden;
+pub(super) mod limits;
 pub(super) mod output;
 pub(super) mod placement;
 pub(super) mod purges;

@@ -5,16 +5,7 @@ use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::{Log, OpenRegion};
 use crate::store::log::slot::SlotSize;
 
-/// How much the log may keep in memory.
-#[derive(Clone, Copy, Debug)]
-pub struct LogLimits {
-    /// Bytes waiting to be written from which on stores have to wait.
-    pub backlog: u64,
-    /// Entries of one region: their records are kept until it is sealed.
-    pub records: usize,
-}
-
-/// Bytes beyond [`LogLimits::backlog`] from which on removals have to wait.
+/// Bytes beyond [`LogLimits::backlog`](super::limits::LogLimits) from which on removals have to wait.
 pub const REMOVALS_BACKLOG_MAX: u64 = 4 << 20;
 
 /// Free regions that stores may not use: reclaim needs room to move entries to.

@@ -8,8 +8,8 @@ use crate::format::{
 };
 use crate::store::log::appender::Appender;
 use crate::store::log::core::{Incomplete, Log};
+use crate::store::log::limits::LogLimits;
 use crate::store::log::removals::OwedTombstone;
-use crate::store::log::room::LogLimits;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::slot::Slot;
 use crate::store::place::DeviceNumber;

@@ -12,6 +12,7 @@ pub(super) mod parallel;
 mod parts;
 pub(in crate::store) mod progress;
 pub(in crate::store) mod superblock;
+mod undead;
 mod unread;
 mod versions;
 pub(super) mod work;

@@ -292,8 +292,7 @@ mod tests {
                 }
                 parts.change(parts.kept().start, |versions| versions.sort_by_key(|v| v.key_hash));
                 for part in parts.kept() {
-                    found
-                        .extend(parts.take(part, |v| std::mem::take(v)).iter().map(|v| v.key_hash));
+                    found.extend(parts.take(part, std::mem::take).iter().map(|v| v.key_hash));
                 }
                 (passes, peak) = (passes + 1, parts.peak_bytes().max(peak));
                 pass = parts.next();

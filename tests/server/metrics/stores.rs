@@ -275,8 +275,8 @@ pub async fn scrub(seen: &mut Seen) {
 pub async fn memory(seen: &mut Seen) {
     let device = sim(8 << 20).await;
     let clock = clock();
-    // For 10 922 entries, then for 4096.
-    let (enough, little) = (1 << 20, 939_863);
+    // For 10 922 entries, then for 1024.
+    let (enough, little) = (1 << 20, 890_197);
     let with = |index_bytes_max| {
         options!(CacheOptions { index_bytes_max, recovery_bytes_max: 256 << 10, ..without_ram() })
     };
@@ -285,8 +285,10 @@ pub async fn memory(seen: &mut Seen) {
         put(&cache, &format!("key-{n}"), 8).await;
     }
     seen.scrape(&metrics);
-    device.kill();
+    cache.shutdown().await.unwrap();
     let (cache, metrics) = open(device.open(), with(little), &clock).await;
-    assert!(cache.stats().store.counters.regions_left_out > 0);
+    cache.ready().await;
+    let stats = cache.stats().store;
+    assert!(stats.counters.regions_left_out > 0, "{stats:?}");
     seen.scrape(&metrics);
 }
