@@ -32,7 +32,6 @@ pub(super) struct Acceptor {
     turn: usize,
     counters: Arc<Counters>,
     ended: Arc<Ended>,
-    connections_all_max: usize,
 }
 
 /// A listener's share of `room` connections, of the `wanted` ones of all listeners: at least one.
@@ -59,7 +58,7 @@ impl Acceptor {
             listener.watch().map(|listener| (listener, counts))
         };
         let listeners = listeners.into_iter().map(watch).collect::<Result<_, _>>()?;
-        Ok(Acceptor { listeners, turn: 0, counters, ended, connections_all_max })
+        Ok(Acceptor { listeners, turn: 0, counters, ended })
     }
 
     /// Accepts until `shutdown` is ready.
@@ -98,15 +97,10 @@ impl Acceptor {
 
     /// Connections that ended keep their place while the kernel keeps their bytes.
     fn take_place(&self, counts: &Arc<ListenerCounts>) -> Option<Ticket> {
-        let is_full =
-            || self.counters.connections_current() + self.ended.count() >= self.connections_all_max;
-        if is_full() {
+        Ticket::take(&self.counters, counts).or_else(|| {
             self.ended.close_read();
-            if is_full() {
-                return None;
-            }
-        }
-        Ticket::take(&self.counters, counts)
+            Ticket::take(&self.counters, counts)
+        })
     }
 
     fn admit(&self, stream: Stream, workers: &Workers) {

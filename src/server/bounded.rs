@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 
+use super::counters::Ticket;
 use super::presence::Presence;
 use super::send_budget::{Reason, SendBudget, Shares};
 use super::standing::{Ask, Standing, Watch};
@@ -38,6 +39,8 @@ pub(super) struct Bounded<S: AsFd> {
     watch: Option<(u64, Arc<Watch>)>,
     budget: Arc<SendBudget>,
     standing: Arc<Standing>,
+    /// Given back after the socket is closed, and while it is kept for its client, not before.
+    ticket: Option<Ticket>,
 }
 
 /// Which family a socket is of.
@@ -54,7 +57,13 @@ impl<S: AsFd + Presence> Presence for Bounded<S> {
 }
 
 impl<S: AsFd> Bounded<S> {
-    pub(super) fn new(stream: S, family: Family, standing: Arc<Standing>) -> Bounded<S> {
+    pub(super) fn new(
+        stream: S,
+        family: Family,
+        standing: Arc<Standing>,
+        ticket: Ticket,
+    ) -> Bounded<S> {
+        let ticket = Some(ticket);
         let budget = standing.counters.send_budget().clone();
         let len = budget.first_len();
         let piece_len_max = match family {
@@ -62,8 +71,17 @@ impl<S: AsFd> Bounded<S> {
             Family::Tcp => Some(0),
         };
         let (shares, blocked_since, watch) = Default::default();
-        let mut bounded =
-            Bounded { stream, piece_len_max, len, shares, blocked_since, watch, budget, standing };
+        let mut bounded = Bounded {
+            stream,
+            piece_len_max,
+            len,
+            shares,
+            blocked_since,
+            watch,
+            budget,
+            standing,
+            ticket,
+        };
         bounded.set_len(len);
         bounded
     }
@@ -254,7 +272,7 @@ impl<S: AsFd> Drop for Bounded<S> {
         {
             // For the client as if it were closed. It may have closed before.
             let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&kept), Shutdown::Both);
-            self.standing.ended.keep(kept, std::mem::take(&mut self.shares));
+            self.standing.ended.keep(kept, std::mem::take(&mut self.shares), self.ticket.take());
             self.standing.begin_to_look();
         } else {
             self.budget.give_back(&mut self.shares, 0);

@@ -29,6 +29,19 @@ pub(super) struct Buffers {
     counters: Arc<Counters>,
 }
 
+/// What a request keeps of its head, until it is dropped.
+#[derive(Debug)]
+pub(super) struct KeptHead(Option<(Arc<Counters>, Arc<Shard>, u64)>);
+
+impl Drop for KeptHead {
+    fn drop(&mut self) {
+        if let Some((counters, shard, bytes)) = self.0.take() {
+            shard.input_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            counters.give_long_input(bytes);
+        }
+    }
+}
+
 impl Buffers {
     /// No buffers yet.
     pub(super) fn new(counters: &Arc<Counters>, shard: &Arc<Shard>) -> Buffers {
@@ -64,6 +77,19 @@ impl Buffers {
             }
             std::cmp::Ordering::Less => {}
         }
+    }
+
+    /// Counts what a request keeps of a head of `len` bytes until it is answered: a copy, and as much of
+    /// metadata. `None` if there is no memory for so long a head; a short one needs none of it.
+    pub(super) fn keep_head(&self, len: usize) -> Option<KeptHead> {
+        let bytes = 2 * len as u64;
+        if bytes <= BUFFER_LEN as u64 {
+            return Some(KeptHead(None));
+        }
+        self.counters.take_long_input(bytes).then(|| {
+            self.shard.input_bytes.fetch_add(bytes, Ordering::Relaxed);
+            KeptHead(Some((self.counters.clone(), self.shard.clone(), bytes)))
+        })
     }
 
     /// An empty output buffer with room for `OUTPUT_CAPACITY` bytes.

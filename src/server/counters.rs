@@ -269,12 +269,6 @@ impl Counters {
         self.listeners.read().iter().map(|counts| counts.snapshot()).collect()
     }
 
-    /// Open connections.
-    pub(super) fn connections_current(&self) -> usize {
-        let current = self.connections_current.load(Ordering::Relaxed);
-        usize::try_from(current).unwrap_or(usize::MAX)
-    }
-
     pub(super) fn send_budget(&self) -> &Arc<SendBudget> {
         &self.send_budget
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::counters::Ticket;
 use super::send_budget::{SendBudget, Shares};
 use crate::device::unread_by_peer;
 
@@ -18,9 +19,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 struct Socket {
     socket: OwnedFd,
     shares: Shares,
+    _ticket: Option<Ticket>,
 }
 
-/// Sockets of ended connections with unread bytes. Each counts as one connection.
+/// Sockets of ended connections with unread bytes. Each keeps its place among those of its listener.
 pub(super) struct Ended {
     budget: Arc<SendBudget>,
     sockets: Mutex<(Vec<Socket>, Instant)>,
@@ -34,9 +36,9 @@ impl Ended {
     }
 
     /// Keeps a socket that was shut down, with what it has of the pools.
-    pub(super) fn keep(&self, socket: OwnedFd, shares: Shares) {
+    pub(super) fn keep(&self, socket: OwnedFd, shares: Shares, ticket: Option<Ticket>) {
         let mut sockets = self.sockets.lock();
-        sockets.0.push(Socket { socket, shares });
+        sockets.0.push(Socket { socket, shares, _ticket: ticket });
         self.count.store(sockets.0.len(), Ordering::Relaxed);
     }
 

@@ -229,20 +229,18 @@ async fn hearing_from_the_device(connection: impl Future<Output = ()>) {
 }
 
 async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>, standing: Arc<Standing>) {
-    // Dropped last, after the socket is closed.
-    let _ticket = arrival.ticket;
-    let access = arrival.access;
+    let (access, ticket) = (arrival.access, arrival.ticket);
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
             Ok(stream) => {
-                let stream = Bounded::new(stream, Family::Unix, standing);
+                let stream = Bounded::new(stream, Family::Unix, standing, ticket);
                 return memcached::serve(stream, service, gate, access).await;
             }
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
             Ok(stream) => {
-                let stream = Bounded::new(stream, Family::Tcp, standing);
+                let stream = Bounded::new(stream, Family::Tcp, standing, ticket);
                 return memcached::serve(stream, service, gate, access).await;
             }
             Err(error) => error,
@@ -257,20 +255,18 @@ async fn serve_http(
     gate: Arc<Gate>,
     standing: Arc<Standing>,
 ) {
-    // Dropped last, after the socket is closed.
-    let _ticket = arrival.ticket;
-    let access = arrival.access;
+    let (access, ticket) = (arrival.access, arrival.ticket);
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
             Ok(stream) => {
-                let stream = Bounded::new(stream, Family::Unix, standing);
+                let stream = Bounded::new(stream, Family::Unix, standing, ticket);
                 return http::serve(stream, service, gate, access).await;
             }
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
             Ok(stream) => {
-                let stream = Bounded::new(stream, Family::Tcp, standing);
+                let stream = Bounded::new(stream, Family::Tcp, standing, ticket);
                 return http::serve(stream, service, gate, access).await;
             }
             Err(error) => error,

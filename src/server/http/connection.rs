@@ -14,6 +14,7 @@ use super::service::{Answer, Service, plain};
 use super::wire::{Socket, Wire};
 use crate::cache::TruncatedBody;
 use crate::server::access::Access;
+use crate::server::buffers::KeptHead;
 use crate::server::codec::AnswerHead;
 use crate::server::codec::fault::Fault;
 use crate::server::codec::head::RequestHead;
@@ -55,7 +56,7 @@ enum End {
 
 /// A request, or why there is none.
 enum Asked {
-    Head(RequestHead),
+    Head(RequestHead, KeptHead),
     Refused(Fault),
     Nothing,
 }
@@ -84,8 +85,8 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) ->
     let service = wire.service.clone();
     let mut heads = HeadReader::default();
     loop {
-        let head = match next_head(wire, &mut heads, gate).await? {
-            Asked::Head(head) => head,
+        let (head, _kept) = match next_head(wire, &mut heads, gate).await? {
+            Asked::Head(head, kept) => (head, kept),
             Asked::Refused(fault) => {
                 service.shard.protocol_errors.bump();
                 send_refusal(wire, fault).await?;
@@ -126,7 +127,8 @@ async fn next_head<S: Socket>(
         match heads.find(wire.unread()) {
             Ok(Found::Head(head, len)) => {
                 wire.consume(len);
-                return Ok(Asked::Head(head));
+                let kept = wire.service.buffers.keep_head(len);
+                return Ok(kept.map_or(Asked::Refused(Fault::MEMORY), |it| Asked::Head(head, it)));
             }
             Ok(Found::Nothing(done)) => wire.consume(done),
             Err(fault) => return Ok(Asked::Refused(fault)),

@@ -62,6 +62,10 @@ impl Service {
     async fn prolong(&self, key: &[u8], patch: &Patch<'_>) -> Result<(), Refusal> {
         for _ in 0..ATTEMPTS_MAX {
             let hit = self.present(key, patch).await?;
+            if hit.staleness(self.cache.clock().now()).is_none() {
+                // Nobody can say how much longer it may live.
+                return Err(Refusal::NOT_FOUND);
+            }
             let Lifetimes { ttl, grace } = patch.explicit;
             let lifetime = match ttl {
                 Some(_) => self.cache.lifetime(ttl, grace.unwrap_or_default()),
@@ -106,9 +110,15 @@ impl Service {
             let options = match self.changed_options(&hit, patch) {
                 Err(refusal @ Refusal::WITHDRAWN) => {
                     // The origin took back what allowed to keep it.
-                    let removed = self.cache.remove(key).await;
-                    removed.map_err(|error| Refusal::of_removal(&error))?;
-                    return Err(refusal);
+                    let now = self.cache.clock().now();
+                    let ended = Lifetime { stored_at: now, fresh_until: now, keep_until: now };
+                    let ack = Some(Ack::Flushed);
+                    match self.cache.touch_version(key, hit.cas(), ended, ack).await {
+                        Ok(Some(_)) => return Err(refusal),
+                        // It is another version now, or is gone.
+                        Ok(None) => continue,
+                        Err(error) => return Err(Refusal::of_removal(&error)),
+                    }
                 }
                 options => options?,
             };

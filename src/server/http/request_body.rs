@@ -71,8 +71,10 @@ impl<'a, S: Socket> RequestBody<'a, S> {
 
     /// Has the next bytes of the content at the beginning of the unread ones; 0 at the end.
     async fn read(&mut self) -> Result<usize, Failed> {
-        if std::mem::take(&mut self.waits) {
+        if self.waits {
             self.wire.write(CONTINUE, &[]).await?;
+            // Not before: a write that is given up may have sent a part of it.
+            self.waits = false;
         }
         loop {
             let unread = self.wire.unread();

@@ -112,6 +112,7 @@ const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <
 /// The words after a command's name. Those beyond `KEPT` are only counted: no command but a
 /// retrieval takes more.
 struct Words<'a> {
+    text: &'a [u8],
     words: [&'a [u8]; Words::KEPT],
     count: usize,
 }
@@ -120,7 +121,7 @@ impl<'a> Words<'a> {
     const KEPT: usize = 6;
 
     fn split(text: &'a [u8]) -> Words<'a> {
-        let mut split = Words { words: [b""; Words::KEPT], count: 0 };
+        let mut split = Words { text, words: [b""; Words::KEPT], count: 0 };
         for word in tokens(text).take(Words::KEPT + 1) {
             if let Some(kept) = split.words.get_mut(split.count) {
                 *kept = word;
@@ -137,10 +138,13 @@ impl<'a> Words<'a> {
 
     /// The length of the value after the line of a storage command that has `needed` words, or one
     /// more, `noreply`. With any other number of words the length may be another word than it seems, as
-    /// when a key has a space in it; but the last word of `cas` may be missing.
+    /// when a key has a space in it; but the last word of `cas` may be missing, if no other can be: an
+    /// empty one leaves two spaces.
     fn value_len(&self, needed: usize) -> Option<u64> {
-        let is_whole =
-            (4..=needed).contains(&self.count) || self.count == needed + 1 && self.noreply();
+        let has_gap = || self.text.trim_ascii_end().windows(2).any(|pair| pair == b"  ");
+        let is_whole = self.count == needed
+            || self.count == needed + 1 && self.noreply()
+            || (4..needed).contains(&self.count) && !has_gap();
         parse_body_len(self.words[3]).filter(|_| is_whole)
     }
 

@@ -45,8 +45,9 @@ impl Service {
     }
 
     fn general(&self) -> String {
-        let snapshot = self.counters.snapshot();
+        // In this order: a reset in between must not be ahead of the counts.
         let then = *self.baseline.0.lock();
+        let snapshot = self.counters.snapshot();
         let counts = snapshot.counts - then.counts;
         let connections = snapshot.connections_current.saturating_sub(snapshot.http.connections());
         let mut text = String::with_capacity(4096);

@@ -99,20 +99,27 @@ impl Store {
         Ok(found.matched.is_some_and(|matched| matched.live))
     }
 
-    /// Ends the life of a live entry now; gives the lifetime it had. Nobody finds it from here on,
-    /// whatever the device does.
+    /// Ends the life of a live entry now, of the version with this CAS value if one is given; gives the
+    /// lifetime it had. Nobody finds it from here on, whatever the device does.
     pub(in crate::store) async fn end_life(
         &self,
         key: &[u8],
+        cas: Option<u64>,
     ) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
-        let unseen = Unseen { store: self, key, key_hash, for_purge: true };
+        // Of one version only what was read is known to be it.
+        let is_any = cas.is_none();
+        let unseen = is_any.then(|| Unseen { store: self, key, key_hash, for_purge: true });
         self.snapshot_known(true).await?;
         let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
         let (found, taken) = loop {
             let found = self.find_by(key, key_hash, &mut deadline).await;
-            let is_live = found.matched.as_ref().is_some_and(|matched| matched.live);
-            if !is_live && found.suspects.is_empty() {
+            let is_asked_for = |sequence: u64| cas.is_none_or(|cas| cas == sequence);
+            let is_live = found
+                .matched
+                .as_ref()
+                .is_some_and(|matched| matched.live && is_asked_for(matched.sequence.0));
+            if !is_live && (found.suspects.is_empty() || !is_any) {
                 std::mem::forget(unseen);
                 return Ok(None);
             }

@@ -51,7 +51,7 @@ impl Store {
     ) -> Result<Option<Lifetime>, StoreError> {
         let key_hash = self.key_hash(key);
         if keep_until <= self.shared.clock.now() {
-            let Some(ended) = self.end_life(key).await? else { return Ok(None) };
+            let Some(ended) = self.end_life(key, cas).await? else { return Ok(None) };
             count(&self.shared.counters.touched);
             return Ok(Some(Lifetime { stored_at: ended.stored_at, fresh_until, keep_until }));
         }

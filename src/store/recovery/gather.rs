@@ -193,7 +193,8 @@ impl Recovery {
         }
         let contents = self.store.read_contents(number, generation, Effort::All).await?;
         gathering.parts.add(region.versions(&contents.footer));
-        Ok(())
+        // What a hole hides is unknown. To find a version twice does no harm.
+        contents.hole.map_or(Ok(()), Err)
     }
 
     fn region(&self, number: u32) -> Region {
