@@ -33,10 +33,8 @@ pub struct ListenerConfig {
 struct Table {
     address: ListenAddress,
     max_connections: Option<u32>,
-    #[serde(default)]
-    allow_users: Vec<String>,
-    #[serde(default)]
-    allow_groups: Vec<String>,
+    allow_users: Option<Vec<String>>,
+    allow_groups: Option<Vec<String>>,
     #[serde(default)]
     read_only: bool,
     #[serde(default = "yes")]
@@ -91,15 +89,18 @@ impl<'de> Deserialize<'de> for ListenerConfig {
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ListenerConfig, A::Error> {
                 let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-                let named = [&table.allow_users, &table.allow_groups];
-                if named.into_iter().flatten().any(String::is_empty) {
-                    return Err(A::Error::custom("an empty name in allow_users or allow_groups"));
+                for names in [&table.allow_users, &table.allow_groups].into_iter().flatten() {
+                    if names.is_empty() || names.iter().any(String::is_empty) {
+                        let reason = "an empty name or list in allow_users or allow_groups: name \
+                                      who may connect, or leave it out";
+                        return Err(A::Error::custom(reason));
+                    }
                 }
                 Ok(ListenerConfig {
                     address: table.address,
                     max_connections: table.max_connections,
-                    allow_users: table.allow_users,
-                    allow_groups: table.allow_groups,
+                    allow_users: table.allow_users.unwrap_or_default(),
+                    allow_groups: table.allow_groups.unwrap_or_default(),
                     read_only: table.read_only,
                     flush_all: table.flush_all,
                 })
@@ -172,6 +173,7 @@ mod tests {
             ("{ read_only = true }", "missing field `address`"),
             ("{ address = \"/s\" }", "is not an address"),
             ("{ address = \"unix:/s\", allow_users = [\"\"] }", "an empty name"),
+            ("{ address = \"unix:/s\", allow_users = [] }", "an empty name or list"),
             ("3", "expected an address, or a table with one"),
         ] {
             let message = read(text).unwrap_err().message().to_owned();

@@ -253,7 +253,7 @@ fn bodies_that_stand_still_are_let_go() {
     let mut writer = server.open();
     writer.send("PUT /v1/objects/w HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc");
     assert!(statuses(&writer.rest()).is_empty());
-    server.wait_until(|now| now.connections_current == 0);
+    server.wait_until(|now| now.http.connections() == 0);
     assert!(reader.rest().len() < 6 << 20);
     assert!(small_reader.rest().len() < 2 * 900_000);
     server.get("w", "").expect(404);

@@ -99,7 +99,9 @@ fn an_ended_connection_keeps_its_place_until_its_answers_are_read() {
     client.ask("set k 0 0 1000\r\n", "");
     client.ask(format!("{}\r\n", "v".repeat(1000)), "STORED\r\n");
     client.send("get k\r\nquit\r\n");
-    server.wait_until(|now| now.connections_current == 0);
+    server.wait_until(|now| now.counts.bytes_written >= 1000);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(server.snapshot().connections_current, 1, "it ended, and its bytes are unread");
     let refused = server.connect().rest();
     assert_eq!(refused, b"SERVER_ERROR too many open connections\r\n");
     assert_eq!(client.rest(), answer_of("v".repeat(1000).as_bytes()));

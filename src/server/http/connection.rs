@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::body::AnswerBody;
@@ -45,6 +46,9 @@ impl Drop for Opened {
         self.0.http.connections_closed.bump();
     }
 }
+
+/// Of the 128 units that tokio gives a task for one turn: a client may send many requests at once.
+const REQUEST_COST: u32 = 4;
 
 /// How a connection ends.
 enum End {
@@ -94,6 +98,9 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) ->
             }
             Asked::Nothing => return Ok(End::Quiet),
         };
+        for _ in 0..REQUEST_COST {
+            consume_budget().await;
+        }
         let running = Running::begin(&service.shard);
         let mut body = RequestBody::new(wire, &head);
         let answer = service.answer(&head, &mut body, access).await;

@@ -103,7 +103,8 @@ impl HttpShard {
 
 impl HttpSnapshot {
     /// Connections that are open.
-    pub(in crate::server) fn connections(&self) -> u64 {
+    #[must_use]
+    pub fn connections(&self) -> u64 {
         self.connections_opened.saturating_sub(self.connections_closed)
     }
 

@@ -3,6 +3,8 @@
 use http::header::{CONTENT_RANGE, ETAG, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
+use tokio::task::coop::consume_budget;
+
 use super::body::AnswerBody;
 use super::conditional::{Access, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
@@ -125,6 +127,8 @@ impl Service {
         body: &mut RequestBody<'_, S>,
     ) -> Result<Writer, Refusal> {
         loop {
+            // A body may come in pieces of one byte, all at once: others get their turn.
+            consume_budget().await;
             let bytes = tokio::select! {
                 biased;
                 bytes = body.next() => bytes?,
