@@ -128,6 +128,8 @@ impl Admin {
                     let socket = AdminSocket { stream, last_moved: Arc::clone(&last_moved) };
                     let serves = admin.serve_connection(socket, port, stopped);
                     open.push(Open { task: connections.spawn(serves), last_moved });
+                    // Of many that come at once each is looked at before it makes room for others.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     if let Some(count) = errors.count(Instant::now()) {

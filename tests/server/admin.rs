@@ -134,6 +134,28 @@ async fn clients_that_stand_still_make_room_for_others() {
     }
 }
 
+/// They connected and asked before the first was accepted.
+#[tokio::test]
+async fn more_clients_at_once_than_there_is_room_for_are_all_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut clients = Vec::new();
+    for _ in 0..3 * CONNECTIONS_MAX {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        clients.push(stream);
+    }
+    let admin = Admin::new(Metrics::new(), || Readiness::Ready);
+    let served = tokio::spawn(admin.serve(listener, std::future::pending()));
+    for (n, mut stream) in clients.into_iter().enumerate() {
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "client {n}: {read:?} {answer}");
+    }
+    served.abort();
+}
+
 /// A page of another site, whose name resolves to 127.0.0.1 by now, sends its own name.
 #[tokio::test]
 async fn requests_that_name_another_host_are_refused() {
