@@ -17,15 +17,19 @@ use tikv_jemalloc_sys::mallctl;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// At most one freed byte is kept per this many bytes in use.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// From so many bytes in use on one freed byte is kept per [`KEPT_ONE_IN`] of them.
+const LARGE: usize = 1 << 30;
 const KEPT_ONE_IN: usize = 4;
+/// The same below that, where what is kept would be much of what a small `memory.max` leaves.
+const KEPT_ONE_IN_SMALL: usize = 16;
 
 /// Starts a thread that bounds the freed memory that is kept. Without it all is kept.
 pub fn bound_freed_memory() {
     let look = || {
         while let Ok((freed, used)) = freed_and_used() {
-            if freed > used / KEPT_ONE_IN && give_back().is_err() {
+            let kept_one_in = if used < LARGE { KEPT_ONE_IN_SMALL } else { KEPT_ONE_IN };
+            if freed > used / kept_one_in && give_back().is_err() {
                 return;
             }
             thread::sleep(LOOK_INTERVAL);

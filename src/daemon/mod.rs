@@ -2,6 +2,7 @@
 //! looks at an entry.
 
 mod available_memory;
+mod huge_pages;
 mod image;
 mod listeners;
 mod log_queue;
@@ -63,6 +64,7 @@ pub fn run(config: Config, memory: MemoryPlan, reload: Reload) -> anyhow::Result
     // Image files, directories and sockets are private until their mode is set.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let logging = Logging::start(&config.log)?;
+    huge_pages::fit(memory.max);
     let notifier = Notifier::start().context("cannot start the thread of notifications")?;
     let inherited = Inherited::take().context("sockets from the service manager")?;
     let listeners = config.server.memcached.len() + config.server.http.len();
