@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::support::cgroup::Cgroup;
 use crate::support::daemon::Daemon;
 use crate::support::devices::LoopDevice;
 use crate::support::http::{Connection, body, target};
-use crate::support::machine::{Missing, require};
+use crate::support::machine::require;
 use crate::support::memcached::Client;
 use crate::support::waiting::{PATIENCE, eventually, now};
 
@@ -31,48 +32,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Both tests open hundreds of files.
 static TURN: Mutex<()> = Mutex::new(());
-
-/// A memory cgroup of our own (version 1), removed when dropped.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn create(name: &str, limit: u64) -> Result<Cgroup, Missing> {
-        let path = Path::new("/sys/fs/cgroup/memory")
-            .join(format!("rawcached-test-{name}-{}", std::process::id()));
-        let missing = |error| Missing(format!("a memory cgroup {}: {error}", path.display()));
-        if !path.parent().is_some_and(|root| root.join("memory.kmem.usage_in_bytes").exists()) {
-            return Err(Missing("memory cgroups of version 1 that count the kernel's".to_owned()));
-        }
-        fs::create_dir(&path).map_err(missing)?;
-        let cgroup = Cgroup(path.clone());
-        fs::write(path.join("memory.limit_in_bytes"), limit.to_string()).map_err(missing)?;
-        Ok(cgroup)
-    }
-
-    fn value(&self, file: &str) -> u64 {
-        fs::read_to_string(self.0.join(file)).unwrap().trim().parse().unwrap()
-    }
-
-    /// Memory of processes, without files that they have mapped.
-    fn own(&self) -> u64 {
-        let text = fs::read_to_string(self.0.join("memory.stat")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("rss "));
-        line.map_or(0, |bytes| bytes.parse().unwrap())
-    }
-
-    fn kills(&self) -> u64 {
-        let text = fs::read_to_string(self.0.join("memory.oom_control")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        line.map_or(0, |count| count.parse().unwrap())
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Its last process may still be ending.
-        eventually(|| fs::remove_dir(&self.0).is_ok());
-    }
-}
 
 fn key(n: usize) -> String {
     format!("big-{}", n % KEYS)
@@ -149,8 +108,7 @@ fn endure(speech: Speech, name: &str) {
     let listener = format!("[server]\nhttp = [\"unix:{}\"]\n", http.display());
     daemon.configure(&config.replace("[server]\n", &listener));
     daemon.configure_more("[memory]\nsocket_buffers = \"48MiB\"\n");
-    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", cgroup.0.display());
-    daemon.launch_with(&["sh", "-c", &enter, "sh"]);
+    daemon.launch_in(&cgroup);
     daemon.restart();
     for n in 0..KEYS {
         assert_eq!(daemon.connect().set(&key(n), &value(n)), "STORED");
@@ -173,7 +131,7 @@ fn endure(speech: Speech, name: &str) {
         let standing: Vec<_> = (0..STANDING).map(|n| stand(speech, &path, n)).collect();
         let (mut kernel, mut own) = (0, 0);
         while start.elapsed() < STAND && cgroup.kills() == 0 {
-            kernel = kernel.max(cgroup.value("memory.kmem.usage_in_bytes"));
+            kernel = kernel.max(cgroup.kernel());
             own = own.max(cgroup.own());
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -184,7 +142,7 @@ fn endure(speech: Speech, name: &str) {
              cgroup {} MiB of {} MiB; {rate_alone:.0} answers/s alone, {rate:.0} beside them",
             kernel / MIB,
             own / MIB,
-            cgroup.value("memory.max_usage_in_bytes") / MIB,
+            cgroup.peak() / MIB,
             LIMIT / MIB,
         );
         assert_eq!(kills, 0, "the kernel killed the daemon");

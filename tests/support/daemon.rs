@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use tempfile::TempDir;
 
 use super::binary::rawcached;
+use super::cgroup::Cgroup;
 use super::http;
 use super::memcached::Client;
 use super::process::Process;
@@ -70,6 +71,12 @@ impl Daemon {
     /// Starts it by a launcher that runs the command after its own arguments: `prlimit`.
     pub fn launch_with(&mut self, launcher: &[&str]) {
         self.launcher = launcher.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
+    /// Starts it in a memory cgroup.
+    pub fn launch_in(&mut self, cgroup: &Cgroup) {
+        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", cgroup.path().display());
+        self.launch_with(&["sh", "-c", &enter, "sh"]);
     }
 
     /// Adds a variable to its environment.

@@ -87,20 +87,36 @@ impl Connection {
 
     #[track_caller]
     pub fn ask(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
+        self.try_ask(method, target, headers, body).unwrap()
+    }
+
+    /// As [`Connection::ask`], for a connection that may end.
+    pub fn try_ask(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> io::Result<Answer> {
         let has_body = matches!(method, "PUT" | "POST") || !body.is_empty();
         let length =
             if has_body { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
         let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{length}{headers}\r\n");
-        self.send(head);
+        self.0.write_all(head.as_bytes())?;
         // A server that refuses may not take all of the body.
         let _ = self.0.write_all(body);
-        self.answer(method)
+        self.try_answer(method)
     }
 
     /// Reads one answer to a request of `method`.
     #[track_caller]
     pub fn answer(&mut self, method: &str) -> Answer {
-        let head = self.head();
+        self.try_answer(method).unwrap()
+    }
+
+    /// As [`Connection::answer`], for a connection that may end.
+    pub fn try_answer(&mut self, method: &str) -> io::Result<Answer> {
+        let head = self.try_head()?;
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines.filter(|line| !line.is_empty()).map(|line| {
@@ -112,24 +128,30 @@ impl Connection {
         let len = answer.header("content-length").map(|len| len.parse::<usize>().unwrap());
         if let Some(len) = len.filter(|_| !bodiless) {
             answer.body = vec![0; len];
-            self.0.read_exact(&mut answer.body).unwrap();
+            self.0.read_exact(&mut answer.body)?;
         } else if !bodiless {
             assert_eq!(answer.header("transfer-encoding"), None, "answers have a length");
         }
-        answer
+        Ok(answer)
     }
 
     /// Reads up to the empty line after the headers.
     #[track_caller]
     pub fn head(&mut self) -> String {
+        self.try_head().unwrap()
+    }
+
+    fn try_head(&mut self) -> io::Result<String> {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
-            let read = self.0.read(&mut byte).unwrap();
-            assert_eq!(read, 1, "the connection ended: {}", head.escape_ascii());
+            if self.0.read(&mut byte)? == 0 {
+                let got = format!("the connection ended: {}", head.escape_ascii());
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, got));
+            }
             head.push(byte[0]);
         }
-        String::from_utf8(head).unwrap()
+        Ok(String::from_utf8(head).unwrap())
     }
 
     /// Everything up to the end of the connection.

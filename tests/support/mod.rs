@@ -6,6 +6,7 @@
 mod options;
 
 pub mod binary;
+pub mod cgroup;
 pub mod daemon;
 pub mod devices;
 pub mod http;
