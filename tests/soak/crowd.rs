@@ -40,10 +40,8 @@ pub fn is_silent(mut stream: &UnixStream) -> bool {
 
 /// Whether it still takes these bytes, or would later.
 pub fn takes(mut stream: &UnixStream, bytes: &[u8]) -> bool {
-    match stream.write(bytes) {
-        Ok(_) => true,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-    }
+    let refused = stream.write_all(bytes).err();
+    refused.is_none_or(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Holds `count` connections until the arena closes. Every `pause` each is asked whether it `goes_on`.

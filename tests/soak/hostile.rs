@@ -311,9 +311,9 @@ fn unread_metrics(arena: &Arena) {
         Ok(stream)
     };
     // An empty line before a request is none.
-    hold(arena, 40, TURN, open, |mut stream| match stream.write(b"\r\n") {
-        Ok(_) => true,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    hold(arena, 40, TURN, open, |mut stream| {
+        let refused = stream.write_all(b"\r\n").err();
+        refused.is_none_or(|error| error.kind() == io::ErrorKind::WouldBlock)
     });
 }
 
