@@ -103,6 +103,8 @@ fn a_daemon_short_of_open_files_says_so_and_refuses_connections_beyond_them() {
     assert_eq!(first.get("late-3"), None);
     assert!(!daemon.log().contains("cannot accept"), "{}", daemon.log());
     drop((crowd, other));
+    // It takes a moment to see that they have gone.
+    assert!(eventually(|| daemon.metric("rawcached_connections") <= 1));
     ledger.check(&daemon, Allowed::Nothing);
     assert!(daemon.stop().success());
     daemon.launch_with(&[]);
