@@ -28,6 +28,8 @@ mod presence;
 mod send_budget;
 mod socket_file;
 mod standing;
+#[cfg(test)]
+mod test_peer;
 mod turns;
 mod workers;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::support::http::{Answer, Connection, body, target};
 use crate::support::server::{HttpServer, options};
 use rawcached::cache::CacheOptions;
+use rawcached::server::Options;
 
 /// In one slot, in several slices.
 const LENS: [usize; 2] = [250_000, 3_000_000];
@@ -158,4 +159,29 @@ fn a_store_waits_for_the_memory_that_another_one_gives_back() {
     let answer: Answer = second.answer("PUT");
     answer.expect(201);
     assert_eq!(server.snapshot().counts.store_no_memory, 0);
+}
+
+#[test]
+fn what_is_kept_of_a_long_head_counts_until_its_request_ends() {
+    let head = 100_000;
+    let tight = Options { input_bytes_max: 4 * head, ..options() };
+    let server = HttpServer::with(tight);
+    let field = format!("Cache-Tag: {}\r\n", "t".repeat(60_000));
+    let filler = format!("X-Other: {}\r\n", "o".repeat(39_000));
+    let start = format!("PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\n{field}{filler}");
+    let begin = || {
+        let mut upload = server.open();
+        upload.send(format!("{start}Content-Length: 2\r\n\r\na"));
+        upload
+    };
+    let mut first = begin();
+    eventually("the first head is kept", || server.snapshot().http.requests_started == 1);
+    eventually("and counted", || server.snapshot().input_bytes >= 19 * head / 10);
+    begin().answer("PUT").expect(503);
+    first.send("b");
+    first.answer("PUT").expect(201);
+    eventually("it is given back", || server.snapshot().input_bytes < head);
+    let mut later = begin();
+    later.send("b");
+    later.answer("PUT").expect(201);
 }

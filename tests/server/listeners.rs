@@ -2,6 +2,7 @@
 //! with several listeners, each with rules of its own.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rawcached::config::ListenAddress;
 use rawcached::server::access::Access;
@@ -58,6 +59,29 @@ fn a_full_listener_locks_nobody_out_of_another() {
     assert_eq!((counts.refused_full, counts.refused_peer), (1, 0));
     assert_eq!(served.server.snapshot().counts.connections_rejected, 2);
     assert_eq!(served.server.snapshot().connections_current, 66);
+}
+
+#[test]
+fn connections_that_ended_unread_take_no_place_of_another_listener() {
+    let served = serve(Protocol::Http, Rules::default());
+    let unread: Vec<Client> = (0..64)
+        .map(|_| {
+            let mut client = served.server.connect();
+            client.send("version\r\nquit\r\n");
+            client
+        })
+        .collect();
+    let answered = 64 * "VERSION 1.6.40\r\n".len() as u64;
+    served.server.wait_until(|now| now.counts.bytes_written >= answered);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(served.server.snapshot().connections_current, 64, "they have their places");
+    assert_eq!(served.server.connect().rest(), b"SERVER_ERROR too many open connections\r\n");
+    let mut others: Vec<Connection> = (0..64).map(|_| Connection::open(&served.path)).collect();
+    others.iter_mut().for_each(|other| drop(other.ask("GET", &target("k"), "", b"").expect(404)));
+    assert_eq!((served.counts().connections, served.counts().refused_full), (64, 0));
+    drop(unread);
+    std::thread::sleep(Duration::from_millis(50));
+    served.server.connect().expect_alive();
 }
 
 #[test]

@@ -1,81 +1,13 @@
-use std::collections::VecDeque;
-use std::io::IoSlice;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 
 use super::super::{Service, Shared};
 use super::*;
 use crate::cache::{Cache, Condition, StoreOptions};
 use crate::clock::{Clock, Timestamp};
 use crate::server::access::Access;
-use crate::server::presence::Presence;
+use crate::server::test_peer::TestPeer;
 use crate::server::{Options, Server};
-
-/// A peer whose bytes come in these pieces, and that then has no more to send. Records each write to
-/// it.
-struct Peer {
-    says: VecDeque<Bytes>,
-    writes: Arc<Mutex<Vec<Vec<u8>>>>,
-}
-
-impl Presence for Peer {
-    fn is_gone(&self) -> bool {
-        false
-    }
-}
-
-impl AsyncRead for Peer {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Some(piece) = self.says.front_mut() else { return Poll::Ready(Ok(())) };
-        let len = piece.len().min(buffer.remaining());
-        buffer.put_slice(&piece.split_to(len));
-        if piece.is_empty() {
-            self.says.pop_front();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Peer {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-        let len = bytes.len();
-        self.writes.lock().push(bytes);
-        Poll::Ready(Ok(len))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
 
 /// A service over an empty cache, with a clock that stands.
 async fn service() -> Arc<Service> {
@@ -86,10 +18,8 @@ async fn service() -> Arc<Service> {
 
 /// What is written to a peer that sends these pieces.
 async fn writes(service: &Arc<Service>, pieces: &[&[u8]]) -> Vec<Vec<u8>> {
-    let says = pieces.iter().filter(|piece| !piece.is_empty());
-    let says = says.map(|piece| Bytes::copy_from_slice(piece)).collect();
-    let writes = Arc::default();
-    let peer = Peer { says, writes: Arc::clone(&writes) };
+    let peer = TestPeer::saying(pieces);
+    let writes = peer.writes();
     serve(peer, Arc::clone(service), Arc::default(), Access::default()).await;
     let mut writes = writes.lock();
     std::mem::take(&mut writes)
@@ -216,7 +146,34 @@ async fn a_large_body_is_read_in_few_pieces_and_a_quiet_connection_holds_no_buff
 #[tokio::test]
 async fn a_connection_is_small() {
     let service = service().await;
-    let peer = Peer { says: VecDeque::new(), writes: Arc::default() };
+    let peer = TestPeer::saying(&[]);
     let size = std::mem::size_of_val(&serve(peer, service, Arc::default(), Access::default()));
     assert!(size <= 8 << 10, "{size} B");
+}
+
+/// How often a connection on which this comes all at once yields to other tasks before it ends.
+async fn turns_of_others(says: &[u8]) -> usize {
+    let peer = TestPeer::saying(&[says]);
+    let mut connection = pin!(serve(peer, service().await, Arc::default(), Access::default()));
+    let mut turns = 0;
+    poll_fn(|cx| {
+        let polled = connection.as_mut().poll(cx);
+        turns += usize::from(polled.is_pending());
+        polled
+    })
+    .await;
+    turns
+}
+
+#[tokio::test]
+async fn many_requests_and_many_pieces_of_a_body_give_way_to_others() {
+    // A task's budget is 128 units.
+    let count = 5000;
+    let get = "GET /v1/objects/absent HTTP/1.1\r\nHost: x\r\n\r\n".repeat(count);
+    let turns = turns_of_others(get.as_bytes()).await;
+    assert!(turns >= count * REQUEST_COST as usize / 128, "{turns} turns in {count} requests");
+    let head = "PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let put = format!("{head}{}0\r\n\r\n", "1\r\nx\r\n".repeat(count));
+    let turns = turns_of_others(put.as_bytes()).await;
+    assert!(turns >= count / 128, "{turns} turns in {count} chunks");
 }

@@ -127,78 +127,15 @@ fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas:
 #[cfg(test)]
 mod tests {
     use std::future::{Future, poll_fn};
-    use std::io::{self, IoSlice};
-    use std::pin::{Pin, pin};
+    use std::pin::pin;
     use std::sync::Arc;
-    use std::task::{Context, Poll};
-
-    use bytes::Bytes;
-    use parking_lot::Mutex;
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     use super::super::{Service, Shared, serve};
     use crate::cache::{Cache, Condition, StoreOptions};
     use crate::clock::Clock;
     use crate::server::access::Access;
-    use crate::server::presence::Presence;
+    use crate::server::test_peer::TestPeer;
     use crate::server::{Options, Server};
-
-    /// A peer that sends `says`, then closes, and records each write to it.
-    struct Peer {
-        says: Bytes,
-        writes: Arc<Mutex<Vec<Vec<u8>>>>,
-    }
-
-    impl Presence for Peer {
-        fn is_gone(&self) -> bool {
-            false
-        }
-    }
-
-    impl AsyncRead for Peer {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            let len = self.says.len().min(buffer.remaining());
-            buffer.put_slice(&self.says.split_to(len));
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl AsyncWrite for Peer {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-        }
-
-        fn poll_write_vectored(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            slices: &[IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
-            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-            let len = bytes.len();
-            self.writes.lock().push(bytes);
-            Poll::Ready(Ok(len))
-        }
-
-        fn is_write_vectored(&self) -> bool {
-            true
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
 
     #[tokio::test]
     async fn line_value_and_end_leave_in_one_write() {
@@ -209,9 +146,8 @@ mod tests {
             let body = vec![b'x'; len];
             let stored = server.cache.put(b"key", &body, Condition::Always, &options);
             stored.await.unwrap();
-            let writes = Arc::default();
-            let says = Bytes::from_static(b"get key\r\n");
-            let peer = Peer { says, writes: Arc::clone(&writes) };
+            let peer = TestPeer::saying(&[b"get key\r\n"]);
+            let writes = peer.writes();
             serve(peer, Arc::clone(&service), Arc::default(), Access::default()).await;
             let mut expected = format!("VALUE key 0 {len}\r\n").into_bytes();
             expected.extend_from_slice(&body);
@@ -228,7 +164,7 @@ mod tests {
         let options = StoreOptions::default();
         let stored = server.cache.put(b"key", b"value", Condition::Always, &options);
         stored.await.unwrap();
-        let peer = Peer { says: what.into(), writes: Arc::default() };
+        let peer = TestPeer::saying(&[&what]);
         let mut connection = pin!(serve(peer, service, Arc::default(), Access::default()));
         let (mut turns, mut keys_max) = (0, 0);
         poll_fn(|cx| {

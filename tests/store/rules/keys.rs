@@ -1,7 +1,7 @@
 //! Rule 1: verified operations. Keys with one hash live side by side, and however many there are, a
 //! lookup costs a few reads.
 
-use rawcached::cache::CacheOptions;
+use rawcached::cache::{Ack, CacheOptions};
 use rawcached::store::TestKnobs;
 
 use crate::rig::*;
@@ -182,4 +182,25 @@ fn a_touch_of_one_version_leaves_the_others() {
     assert!(touch(new.cas()).is_some());
     rig.clock.advance(secs(499));
     assert_eq!(rig.get(b"key").unwrap(), body(2, 100));
+}
+
+#[test]
+fn an_end_of_one_version_leaves_the_others() {
+    let mut rig = Rig::with(SMALL, plain());
+    rig.put(b"key", &body(1, 100), &for_secs(100)).unwrap();
+    let old = rig.run(rig.cache().lookup(b"key")).unwrap();
+    rig.put(b"key", &body(2, 100), &flushed()).unwrap();
+    let new = rig.run(rig.cache().lookup(b"key")).unwrap();
+    let over = rig.cache().lifetime(Some(secs(0)), secs(0));
+    let end = |rig: &Rig, cas| {
+        rig.run(rig.cache().touch_version(b"key", cas, over, Some(Ack::Flushed))).unwrap()
+    };
+    assert_eq!(end(&rig, old.cas()), None);
+    assert_eq!(rig.get(b"key").unwrap(), body(2, 100));
+    assert!(end(&rig, new.cas()).is_some());
+    drop((old, new));
+    for _ in 0..2 {
+        assert_eq!(rig.get(b"key"), None);
+        rig.power_cut();
+    }
 }
