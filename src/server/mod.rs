@@ -24,6 +24,7 @@ mod key_locks;
 mod metadata;
 mod options;
 mod parts;
+mod patience;
 mod presence;
 mod send_budget;
 mod socket_file;

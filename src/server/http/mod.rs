@@ -16,7 +16,6 @@ mod head;
 mod key;
 mod lifetime;
 mod patch;
-mod patience;
 mod put;
 mod range;
 mod refusal;

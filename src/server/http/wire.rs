@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use super::patience::Patience;
 use super::service::Service;
 use crate::server::codec::head_reader::HEAD_LEN_MAX;
 use crate::server::gate::Gate;
+use crate::server::patience::Patience;
 use crate::server::presence::Presence;
 use crate::server::turns;
 
@@ -51,7 +51,6 @@ impl<S: Socket> Presence for Wire<S> {
 
 impl<S: Socket> Wire<S> {
     pub(super) fn new(stream: S, service: Arc<Service>) -> Wire<S> {
-        let patience = Patience::new(service.idle_timeout);
         Wire {
             stream,
             service,
@@ -60,7 +59,7 @@ impl<S: Socket> Wire<S> {
             end: 0,
             was_full: false,
             is_turn_due: true,
-            patience,
+            patience: Patience::default(),
         }
     }
 
@@ -87,9 +86,10 @@ impl<S: Socket> Wire<S> {
     }
 
     /// Reads more of a head, for which the client has the idle timeout since [`Wire::begin_head`]; 0
-    /// at its end, [`io::ErrorKind::OutOfMemory`] if there is no room for a long one. A closed gate ends the wait at once if nothing `is_begun`, else soon.
+    /// at its end, [`io::ErrorKind::OutOfMemory`] if there is no room for a long one. A closed gate
+    /// ends the wait at once if nothing `is_begun`, else soon.
     pub(super) async fn read_head(&mut self, gate: &Gate, is_begun: bool) -> io::Result<usize> {
-        let limit = self.service.idle_timeout;
+        let mut limit = self.service.idle_timeout;
         let mut is_last = false;
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.poll_read(cx) {
@@ -100,7 +100,7 @@ impl<S: Socket> Wire<S> {
                     return Poll::Ready(Ok(0));
                 }
                 is_last = true;
-                self.patience.shorten(LAST_WAIT);
+                limit = limit.min(self.patience.waited() + LAST_WAIT);
             }
             self.poll_timeout(limit, cx)
         })

@@ -1,15 +1,15 @@
 //! A socket whose waits end: for the next command after one time, within a command or an answer after
 //! another. Has a timer only while it may have to end a wait.
 
-use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::server::presence::Presence;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::server::patience::Patience;
+use crate::server::presence::Presence;
 
 /// What a connection waited for until its time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +35,14 @@ pub(super) struct Timed<S> {
     stream: S,
     limits: Limits,
     is_idle: bool,
-    /// Since when no byte has moved that is waited for.
-    waiting_since: Option<Instant>,
-    /// Left as it is when a wait ends: the next one goes on with it. It may ring in vain, once.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// For a byte that moves.
+    patience: Patience,
     ended: Option<Wait>,
 }
 
 impl<S> Timed<S> {
     pub(super) fn new(stream: S, limits: Limits) -> Timed<S> {
-        Timed { stream, limits, is_idle: false, waiting_since: None, timer: None, ended: None }
+        Timed { stream, limits, is_idle: false, patience: Patience::default(), ended: None }
     }
 
     /// Says whether the next wait is for a new command.
@@ -64,30 +62,14 @@ impl<S> Timed<S> {
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.waiting_since = None;
+            self.patience.rest();
             return polled;
         }
-        ready!(self.poll_due(cx));
-        self.ended = Some(if self.is_idle { Wait::Idle } else { Wait::Stalled });
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = if self.is_idle { self.limits.idle } else { Some(self.limits.stall) };
         let Some(limit) = limit else { return Poll::Pending };
-        let due = *self.waiting_since.get_or_insert_with(Instant::now) + limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if timer.deadline() > due {
-            timer.as_mut().reset(due);
-        }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= due {
-                return Poll::Ready(());
-            }
-            // It was set for an earlier wait.
-            timer.as_mut().reset(due);
-        }
+        ready!(self.patience.poll_end(limit, cx));
+        self.ended = Some(if self.is_idle { Wait::Idle } else { Wait::Stalled });
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -146,6 +128,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::time::Instant;
 
     use super::*;
 
