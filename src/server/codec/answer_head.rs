@@ -1,7 +1,7 @@
 //! Heads of answers.
 
 use std::io::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
@@ -58,7 +58,7 @@ impl AnswerHead<'_> {
         }
         if !self.headers.contains_key(DATE) {
             // Writing to memory does not fail.
-            let _ = write!(output, "date: {}\r\n", date(clock.wall()));
+            let _ = write!(output, "date: {}\r\n", HttpDate::from(date(clock.wall())));
         }
         match (self.keeps_alive, self.is_http_1_0) {
             (false, _) => output.extend_from_slice(b"connection: close\r\n"),
@@ -80,9 +80,8 @@ fn has_no_content(status: StatusCode) -> bool {
 }
 
 /// `wall`, in seconds since the Unix epoch, as far as HTTP can write it: the years 1970 to 9999.
-fn date(wall: i64) -> HttpDate {
-    let secs = u64::try_from(wall).unwrap_or(0).min(LAST_SECOND);
-    HttpDate::from(UNIX_EPOCH + Duration::from_secs(secs))
+pub(in crate::server) fn date(wall: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(wall).unwrap_or(0).min(LAST_SECOND))
 }
 
 #[cfg(test)]

@@ -14,5 +14,5 @@ mod fields;
 mod framing;
 mod host;
 
-pub(super) use answer_head::{AnswerHead, CONTINUE};
+pub(super) use answer_head::{AnswerHead, CONTINUE, date};
 pub use framing::Framing;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::header::{
@@ -16,6 +16,7 @@ use super::conditional::{DateKind, Validators};
 use super::service::Service;
 use crate::cache::Hit;
 use crate::clock::{Clock, Timestamp};
+use crate::server::codec;
 use crate::server::metadata::Metadata;
 
 /// The flags of an entry that was stored by the memcached protocol, if it has any.
@@ -23,8 +24,6 @@ pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-rawcached-flags"
 
 /// A date has 29 characters, an entity tag 8 + 16 digits and three more.
 const MADE_UP_LEN_MAX: usize = 32;
-/// The end of the year 9999, since the Unix epoch.
-const LAST_SECOND: u64 = 253_402_300_799;
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// Kept headers that a 304 carries (RFC 9110, section 15.4.5).
@@ -167,10 +166,5 @@ fn date_of(metadata: &Metadata, stored_at: Timestamp) -> Timestamp {
 
 /// The calendar time of `stamp` by the present wall clock.
 pub(super) fn wall_date(clock: &Clock, stamp: Timestamp) -> SystemTime {
-    system_time(clock.wall_at(stamp))
-}
-
-/// Seconds since the Unix epoch, limited to dates that HTTP can write: the years 1970 to 9999.
-fn system_time(wall: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(u64::try_from(wall).unwrap_or(0).min(LAST_SECOND))
+    codec::date(clock.wall_at(stamp))
 }
