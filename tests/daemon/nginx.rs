@@ -234,19 +234,29 @@ fn recipe(socket: &Path, origin: u16) -> (String, String) {
     (server.to_owned(), http)
 }
 
-fn miss_store_hit_and_hit_again_after_a_kill(sector_size: u32) {
-    if require(nginx_is_installed()).is_none() {
-        return;
-    }
-    let Some(disk) = require(LoopDevice::create(512 << 20, sector_size)) else { return };
+/// A formatted disk for a test that needs nginx too, if both are there.
+fn disk(size: u64, sector_size: u32) -> Option<LoopDevice> {
+    require(nginx_is_installed())?;
+    let disk = require(LoopDevice::create(size, sector_size))?;
     crate::support::binary::format(disk.path());
+    Some(disk)
+}
+
+/// An origin, and nginx with the recipe between it and the daemon.
+fn start_recipe(daemon: &Daemon) -> (Origin, Nginx) {
+    let origin = Origin::start();
+    let (recipe, http) = recipe(&daemon.socket(), origin.port);
+    let nginx = Nginx::start(&recipe, &http);
+    (origin, nginx)
+}
+
+fn miss_store_hit_and_hit_again_after_a_kill(sector_size: u32) {
+    let Some(disk) = disk(512 << 20, sector_size) else { return };
     // Without memory every hit comes from the device.
     let mut daemon = Daemon::new(disk.path(), "");
     daemon.configure_more("[ram]\nsize = \"0\"\n");
     daemon.restart();
-    let origin = Origin::start();
-    let (recipe, http) = recipe(&daemon.socket(), origin.port);
-    let nginx = Nginx::start(&recipe, &http);
+    let (origin, nginx) = start_recipe(&daemon);
 
     for (stored, size) in (1..).zip(SIZES) {
         let path = format!("/{size}");
@@ -288,15 +298,9 @@ fn srcache_on_a_raw_device_with_512_byte_sectors() {
 
 #[test]
 fn what_the_recipe_stores_is_for_every_reader_of_the_url() {
-    if require(nginx_is_installed()).is_none() {
-        return;
-    }
-    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
-    crate::support::binary::format(disk.path());
+    let Some(disk) = disk(256 << 20, 4096) else { return };
     let daemon = Daemon::start(disk.path());
-    let origin = Origin::start();
-    let (recipe, http) = recipe(&daemon.socket(), origin.port);
-    let nginx = Nginx::start(&recipe, &http);
+    let (origin, nginx) = start_recipe(&daemon);
     // Asked twice, the origin is asked so often: once if it is stored, which is after the answer.
     let check = |path: &str, headers: &str, expected: u64| {
         let (asked, stored) = (origin.requests(), daemon.metric(STORED));
@@ -344,11 +348,7 @@ fn what_the_recipe_stores_is_for_every_reader_of_the_url() {
 
 #[test]
 fn stock_nginx_reads_by_memcached_pass() {
-    if require(nginx_is_installed()).is_none() {
-        return;
-    }
-    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
-    crate::support::binary::format(disk.path());
+    let Some(disk) = disk(256 << 20, 4096) else { return };
     let mut daemon = Daemon::start(disk.path());
     let store = |daemon: &Daemon| {
         let mut client = daemon.connect();
@@ -382,15 +382,9 @@ fn stock_nginx_reads_by_memcached_pass() {
 
 #[test]
 fn a_client_that_leaves_does_not_lose_the_store() {
-    if require(nginx_is_installed()).is_none() {
-        return;
-    }
-    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
-    crate::support::binary::format(disk.path());
+    let Some(disk) = disk(256 << 20, 4096) else { return };
     let daemon = Daemon::start(disk.path());
-    let origin = Origin::start();
-    let (recipe, http) = recipe(&daemon.socket(), origin.port);
-    let nginx = Nginx::start(&recipe, &http);
+    let (origin, nginx) = start_recipe(&daemon);
     let path = "/3000000";
     let mut connection = Connection::open_tcp(("127.0.0.1", nginx.port)).unwrap();
     connection.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
@@ -433,11 +427,7 @@ fn origin_of(body: &'static str) -> u16 {
 #[test]
 fn what_an_origin_says_is_no_command_whatever_key_a_client_makes_nginx_send() {
     const EVIL: &str = "\r\nset /held 0 60 4\r\nEVIL\r\nset /held 0 60 4\r\nEVIL\r\n";
-    if require(nginx_is_installed()).is_none() {
-        return;
-    }
-    let Some(disk) = require(LoopDevice::create(256 << 20, 4096)) else { return };
-    crate::support::binary::format(disk.path());
+    let Some(disk) = disk(256 << 20, 4096) else { return };
     let daemon = Daemon::start(disk.path());
     let port = origin_of(EVIL);
     let http =
