@@ -26,6 +26,14 @@ fn script(name: &str, arguments: &[&dyn AsRef<OsStr>]) -> Option<String> {
     (!printed.contains("SKIPPED: ")).then_some(printed)
 }
 
+/// Looks at the summary of pytest.
+fn expect_all_passed(printed: &str) {
+    let summary = printed.lines().rev().find(|line| line.contains(" passed")).unwrap();
+    for bad in ["failed", "error", "skipped"] {
+        assert!(!summary.contains(bad), "{printed}");
+    }
+}
+
 fn daemon(disk: &LoopDevice, server: &str) -> Daemon {
     crate::support::binary::format(disk.path());
     let mut daemon = Daemon::new(disk.path(), server);
@@ -39,10 +47,7 @@ fn all_integration_tests_of_pymemcache_pass_over_the_unix_socket() {
     // One of the tests stores a value that must exceed the limit, as with memcached's default.
     let daemon = daemon(&disk, "max_object_size = \"1MiB\"");
     let Some(printed) = script("pymemcache.sh", &[&daemon.socket()]) else { return };
-    let summary = printed.lines().rev().find(|line| line.contains(" passed")).unwrap();
-    for bad in ["failed", "error", "skipped"] {
-        assert!(!summary.contains(bad), "{printed}");
-    }
+    expect_all_passed(&printed);
 }
 
 #[test]
@@ -52,10 +57,7 @@ fn all_tests_of_python_memcached_pass_over_the_unix_socket() {
     // and header too.
     let daemon = daemon(&disk, "max_object_size = \"1048575B\"");
     let Some(printed) = script("python-memcached.sh", &[&daemon.socket()]) else { return };
-    let summary = printed.lines().rev().find(|line| line.contains(" passed")).unwrap();
-    for bad in ["failed", "error", "skipped"] {
-        assert!(!summary.contains(bad), "{printed}");
-    }
+    expect_all_passed(&printed);
 }
 
 #[test]
