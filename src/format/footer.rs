@@ -129,6 +129,33 @@ impl Trailer {
     pub fn footer_len(&self, alignment: u32) -> u64 {
         Footer::len_for(self.record_count as usize, self.tombstone_count as usize, alignment)
     }
+
+    /// Bytes of memory that the footer takes once it is decoded.
+    #[must_use]
+    pub fn footer_memory(&self) -> u64 {
+        memory_for(self.record_count as usize, self.tombstone_count as usize)
+    }
+
+    /// Bytes of the encoded records, which the encoded tombstones follow.
+    #[must_use]
+    pub fn records_len(&self) -> u64 {
+        u64::from(self.record_count) * FOOTER_RECORD_LEN as u64
+    }
+
+    /// Bytes of the encoded records and tombstones.
+    #[must_use]
+    pub fn payload_len(&self) -> u64 {
+        self.records_len() + u64::from(self.tombstone_count) * TOMBSTONE_LEN as u64
+    }
+
+    /// Whether records and tombstones with this checksum are those that the trailer belongs to.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn check_payload(&self, checksum: u32) -> Result<(), Damage> {
+        let sound = checksum == self.payload_checksum || planted::is(Bug::ForgetFooterChecksum);
+        if sound { Ok(()) } else { Err(Damage::Checksum) }
+    }
 }
 
 /// Contents of a sealed region's footer.
@@ -146,6 +173,18 @@ impl Footer {
     pub fn len_for(records: usize, tombstones: usize, alignment: u32) -> u64 {
         let len = records * FOOTER_RECORD_LEN + tombstones * TOMBSTONE_LEN + TRAILER_LEN;
         round_up(len as u64, u64::from(alignment))
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        memory_for(self.records.len(), self.tombstones.len())
+    }
+
+    /// Appends what another piece of the same footer has.
+    pub fn append(&mut self, piece: &Footer) {
+        self.records.extend_from_slice(&piece.records);
+        self.tombstones.extend_from_slice(&piece.tombstones);
     }
 
     /// Encodes into `block`, which must have exactly [`Footer::len_for`] zeroed bytes, for a
@@ -192,9 +231,7 @@ impl Footer {
     /// # Errors
     /// The payload does not match the trailer.
     pub fn decode(block: &[u8], trailer: &Trailer) -> Result<Footer, Damage> {
-        let encoded = EncodedFooter::verify(block, trailer)?;
-        let records = encoded.records().collect::<Result<_, _>>()?;
-        Ok(Footer { records, tombstones: encoded.tombstones().collect() })
+        EncodedFooter::verify(block, trailer)?.to_footer()
     }
 
     /// The latest `keep_until` of the entries.
@@ -228,15 +265,30 @@ impl<'a> EncodedFooter<'a> {
     /// # Errors
     /// The payload does not match the trailer.
     pub fn verify(block: &'a [u8], trailer: &Trailer) -> Result<EncodedFooter<'a>, Damage> {
-        let records_len = trailer.record_count as usize * FOOTER_RECORD_LEN;
-        let payload_len = records_len + trailer.tombstone_count as usize * TOMBSTONE_LEN;
-        let payload = block.get(..payload_len).ok_or(Damage::Short)?;
-        let sound = crc32fast::hash(payload) == trailer.payload_checksum;
-        if !sound && !planted::is(Bug::ForgetFooterChecksum) {
-            return Err(Damage::Checksum);
-        }
-        let (records, tombstones) = payload.split_at(records_len);
+        let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let payload = block.get(..len(trailer.payload_len())).ok_or(Damage::Short)?;
+        trailer.check_payload(crc32fast::hash(payload))?;
+        let (records, tombstones) = payload.split_at(len(trailer.records_len()));
         Ok(EncodedFooter { records, tombstones, generation: trailer.generation })
+    }
+
+    /// A piece of the footer that `trailer` belongs to, verified by the caller: whole records, or whole
+    /// tombstones.
+    #[must_use]
+    pub fn of_piece(
+        (records, tombstones): (&'a [u8], &'a [u8]),
+        trailer: &Trailer,
+    ) -> EncodedFooter<'a> {
+        EncodedFooter { records, tombstones, generation: trailer.generation }
+    }
+
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// A record is impossible.
+    pub fn to_footer(self) -> Result<Footer, Damage> {
+        let records = self.records().collect::<Result<_, _>>()?;
+        Ok(Footer { records, tombstones: self.tombstones().collect() })
     }
 
     /// The entries' records, in order of offset; an impossible one is an error.
@@ -250,6 +302,10 @@ impl<'a> EncodedFooter<'a> {
     pub fn tombstones(&self) -> impl Iterator<Item = Tombstone> + use<'a> {
         Tombstone::decode_all(self.tombstones)
     }
+}
+
+const fn memory_for(records: usize, tombstones: usize) -> u64 {
+    (records * size_of::<FooterRecord>() + tombstones * size_of::<Tombstone>()) as u64
 }
 
 #[expect(clippy::expect_used, reason = "a region has fewer than 2^32 records by its size")]

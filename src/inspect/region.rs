@@ -45,10 +45,13 @@ pub(super) async fn look(
     }
     if known && !sealed {
         let hash_of = |kind, key: &[u8]| hasher.of(kind, key);
-        let contents = reader.scan(region, sight.generation, hash_of).await?;
+        let mut contents = reader.scan(region, sight.generation, hash_of);
+        while let Some(piece) = contents.next().await {
+            sight.footer.append(piece);
+        }
+        let read = contents.end()?;
         sight.holds = Holds::Unsealed;
-        sight.stamp = sight.stamp.max(contents.stamp);
-        sight.footer = contents.footer;
+        sight.stamp = sight.stamp.max(read.stamp);
     }
     Ok(sight)
 }

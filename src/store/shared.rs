@@ -257,7 +257,7 @@ impl Shared {
         let memory_alignment = device.geometry().memory_alignment as usize;
         let sequences = Sequences::new(options.knobs.sequences_per_epoch);
         let index_limit = IndexLimit::of(options.index_bytes_max);
-        let limits = LogLimits { backlog: options.backlog_bytes_max, records: index_limit.records };
+        let limits = LogLimits { backlog: options.backlog_bytes_max, footer: index_limit.footer };
         let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences, limits));
         Shared {
             device,

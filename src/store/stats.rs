@@ -82,9 +82,9 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let shared = &*self.shared;
         let layout = &shared.layout;
-        let (backlog_bytes, removals_waiting, records_bytes) = {
+        let (backlog_bytes, removals_waiting, footer_bytes) = {
             let log = shared.log.lock();
-            (log.backlog(), log.removals_waiting() as u64, log.records_bytes())
+            (log.backlog(), log.removals_waiting() as u64, log.footer_bytes())
         };
         let (mut live_bytes, mut regions_unreadable) = (0, 0);
         for (_, row) in shared.catalog.regions.iter() {
@@ -105,7 +105,7 @@ impl Store {
             regions_unreadable,
             regions_set_aside: self.set_aside_regions(),
             entries: shared.catalog.index.len() as u64,
-            index_bytes: shared.catalog.index.bytes() as u64 + records_bytes,
+            index_bytes: shared.catalog.index.bytes() as u64 + footer_bytes,
             index_bytes_max: shared.catalog.limit.bytes(),
             entries_max: shared.catalog.limit.entries as u64,
             backlog_bytes,

@@ -8,10 +8,10 @@ const ENTRY_BYTES_MAX: u64 = 12;
 /// Bytes that a shard takes besides: a cache line for itself, another for the bucket that is not full, and
 /// where its pieces are.
 const SHARD_BYTES: u64 = 160;
-/// Bytes of a record in the open region, of which its footer is made.
-const RECORD_BYTES: u64 = size_of::<FooterRecord>() as u64;
-/// The open region's records take at most one part in this many; entries have the rest.
-const RECORDS_SHARE: u64 = 4;
+/// The open regions are two, of entries and of purges.
+const OPEN_REGIONS: u64 = 2;
+/// What the footer of each is made of takes at most one part in this many; entries have the rest.
+const FOOTER_SHARE: u64 = 8;
 /// Reclaim begins when less than one part in this many is left.
 const HEADROOM_SHARE: usize = 16;
 
@@ -21,23 +21,21 @@ pub struct IndexLimit {
     bytes: u64,
     /// Entries at most.
     pub entries: usize,
-    /// Records of one region at most.
-    pub records: usize,
+    /// Bytes of what the footer of one region is made of, at most.
+    pub footer: u64,
 }
 
 impl IndexLimit {
-    /// The limits for an index of `bytes` bytes, the records of the open region included.
+    /// The limits for an index of `bytes` bytes, what the open regions hold included.
     #[must_use]
     pub fn of(bytes: u64) -> IndexLimit {
         let count = |bytes: u64, of: u64| usize::try_from(bytes / of).unwrap_or(usize::MAX).max(1);
-        let records = bytes / RECORDS_SHARE;
+        let footer = bytes / FOOTER_SHARE;
+        let rest = bytes - OPEN_REGIONS * footer;
         IndexLimit {
             bytes,
-            entries: count(
-                (bytes - records).saturating_sub(SHARD_BYTES << super::SHARD_BITS),
-                ENTRY_BYTES_MAX,
-            ),
-            records: count(records, RECORD_BYTES),
+            entries: count(rest.saturating_sub(SHARD_BYTES << super::SHARD_BITS), ENTRY_BYTES_MAX),
+            footer: footer.max(size_of::<FooterRecord>() as u64),
         }
     }
 
@@ -96,7 +94,7 @@ mod tests {
                     assert!(index.lock(key_hash).remove(location).is_some());
                 }
             }
-            let total = worst + limit.records as u64 * RECORD_BYTES;
+            let total = worst + OPEN_REGIONS * limit.footer;
             println!("{total} of {bytes} bytes, {} entries", limit.entries);
             assert!(total <= bytes, "{total} of {bytes} bytes");
             assert!(total > bytes / 10 * 6, "{total} of {bytes} bytes");

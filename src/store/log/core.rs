@@ -80,7 +80,7 @@ impl Log {
             sequences,
             open: None,
             chunks: Chunks::new(superblock.layout, memory_alignment),
-            purges: PurgeLog::new(superblock.layout),
+            purges: PurgeLog::new(superblock.layout, limits.footer),
             taken: 0,
             tail_is_late: false,
             records_expected: 0,

@@ -5,6 +5,7 @@
 pub struct LogLimits {
     /// Bytes waiting to be written from which on stores have to wait.
     pub backlog: u64,
-    /// Entries of one region: their records are kept until it is sealed.
-    pub records: usize,
+    /// Bytes of records and tombstones from which on a region is sealed: they are kept until then. The
+    /// same for the region that takes entries and the one that takes purges.
+    pub footer: u64,
 }

@@ -34,6 +34,8 @@ struct Open {
 /// The log of purges of one device.
 pub struct PurgeLog {
     layout: Layout,
+    /// Bytes of tombstones from which on a region takes no more.
+    footer_max: u64,
     open: Option<Open>,
     queued: Vec<Tombstone>,
 }
@@ -49,9 +51,10 @@ pub struct PurgeBlocks {
 }
 
 impl PurgeLog {
-    /// A log without a region: the first purge opens one.
-    pub fn new(layout: Layout) -> PurgeLog {
-        PurgeLog { layout, open: None, queued: Vec::new() }
+    /// A log without a region: the first purge opens one. A region takes no more once its tombstones take
+    /// `footer_max` bytes.
+    pub fn new(layout: Layout, footer_max: u64) -> PurgeLog {
+        PurgeLog { layout, footer_max, open: None, queued: Vec::new() }
     }
 
     /// Whether the open region has room for `count` more tombstones besides those queued.
@@ -59,7 +62,16 @@ impl PurgeLog {
         self.open.as_ref().is_some_and(|open| !open.broken && self.fits(open, count))
     }
 
+    /// Memory of what the open region's footer will be made of, in bytes.
+    pub fn footer_bytes(&self) -> u64 {
+        let written = self.open.as_ref().map_or(0, |open| open.written.len());
+        ((written + self.queued.len()) * size_of::<Tombstone>()) as u64
+    }
+
     fn fits(&self, open: &Open, count: usize) -> bool {
+        if self.footer_bytes() >= self.footer_max {
+            return false;
+        }
         let queued = self.queued.len() + count;
         let end = slots_of(open.cursor, queued, self.layout.granule)
             .last()
@@ -178,7 +190,7 @@ mod tests {
     }
 
     fn begun() -> PurgeLog {
-        let mut log = PurgeLog::new(LAYOUT);
+        let mut log = PurgeLog::new(LAYOUT, u64::MAX);
         assert!(!log.has_room(1));
         log.begin(3, Sequence(1), SEED);
         log
@@ -234,6 +246,24 @@ mod tests {
             let next = 2 * each * TOMBSTONE_LEN + 3 * LAYOUT.alignment as usize;
             assert!(left < next as u64, "{total} by {each}, {left} bytes left");
         }
+    }
+
+    #[test]
+    fn a_region_takes_no_more_once_its_tombstones_fill_their_part_of_memory() {
+        let mut log = PurgeLog::new(LAYOUT, 100 * TOMBSTONE_LEN as u64);
+        log.begin(3, Sequence(1), SEED);
+        log.queue(&tombstones(10, 60));
+        assert!(log.take_blocks(4096, Timestamp(9)).is_some());
+        log.queue(&tombstones(100, 39));
+        assert_eq!(log.footer_bytes(), 99 * TOMBSTONE_LEN as u64);
+        assert!(log.has_room(1));
+        log.queue(&tombstones(200, 1));
+        assert!(!log.has_room(1));
+        assert!(log.take_blocks(4096, Timestamp(9)).is_some());
+        assert!(!log.has_room(1));
+        assert_eq!(log.end(Timestamp(9)).unwrap().footer.tombstones.len(), 100);
+        log.begin(4, Sequence(2), SEED);
+        assert!(log.has_room(1) && log.footer_bytes() == 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Room in the log: what is free, and how much each kind of appender may take. Owns the limits.
 
-use crate::format::{Footer, FooterRecord, Layout, round_up};
+use crate::format::{Footer, Layout, round_up};
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::{Log, OpenRegion};
 use crate::store::log::slot::SlotSize;
@@ -31,7 +31,7 @@ impl Log {
     }
 
     pub(super) fn fits(&self, open: &OpenRegion, slot: SlotSize, offset: u64) -> bool {
-        if open.footer.records.len() >= self.limits.records {
+        if open.footer.memory() >= self.limits.footer {
             return false;
         }
         let tombstones = open.footer.tombstones.len() + slot.tombstones;
@@ -107,10 +107,9 @@ impl Log {
         self.reinsert_credit
     }
 
-    /// Memory of the open region's records, in bytes.
-    pub fn records_bytes(&self) -> u64 {
-        let records = self.open.as_ref().map_or(0, |open| open.footer.records.len());
-        (records * size_of::<FooterRecord>()) as u64
+    /// Memory of what the footers of the open regions will be made of, in bytes.
+    pub fn footer_bytes(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.footer.memory()) + self.purges.footer_bytes()
     }
 
     /// Bytes that wait to be written.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::device::{AlignedBuf, WriteSlice};
+use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{Footer, FooterRecord, Kind, LogKind, RegionHeader, RegionUse, Tombstone};
 use crate::planted::{self, Bug};
 use crate::store::counters::{add, count};
@@ -16,8 +16,9 @@ use crate::store::place::Place;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::reinsert::{Moved, Reason};
 use crate::store::reclaim::victim::{BATCH, Victim};
+use crate::store::region::contents::{ContentsReader, Read};
 use crate::store::region::ranking::MOSTLY_DEAD;
-use crate::store::region::reader::{Contents, Effort};
+use crate::store::region::reader::Effort;
 use crate::store::region::state::RegionState;
 use crate::store::transaction::Transaction;
 
@@ -68,19 +69,28 @@ impl Reclaimer {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
-        let contents = self.contents_to_empty(region).await?;
-        let tombstones: Vec<Tombstone> = contents.footer.all_tombstones().collect();
+        let mut contents = self.contents_to_empty(region).await?;
+        let (mut carried, mut tombstones) = (false, 0);
         // First: without room for the tombstones the region stays, and its entries are served.
-        let carried = self.carry_tombstones(region, &tombstones)?;
+        while let Some(contents) = &mut contents
+            && let Some(piece) = contents.next().await
+        {
+            let of_piece: Vec<Tombstone> = piece.all_tombstones().collect();
+            tombstones += of_piece.len() as u64;
+            carried |= self.carry_tombstones(region, &of_piece)?;
+        }
+        if let Some(contents) = &mut contents {
+            self.check_read(region, contents.end())?;
+            contents.restart();
+        }
         if !row.holds_purges() {
             shared.log.lock().begin_freeing();
         }
-        if (tombstones.len() as u64) < row.tombstones() && !shared.catalog.regions.is_oldest(region)
-        {
+        if tombstones < row.tombstones() && !shared.catalog.regions.is_oldest(region) {
             // Damage took some tombstones: older versions may turn up after the next start.
             shared.log.lock().note_all_unindexed();
         }
-        let moved = self.empty(victim, &contents.footer).await;
+        let moved = self.empty(victim, contents).await;
         // Everything moved must be durable before the region is gone.
         if carried || moved {
             let ticket = shared.log.lock().appended();
@@ -94,7 +104,23 @@ impl Reclaimer {
 
     /// Re-inserts the entries of a region that are worth it, and evicts the others; true if any was
     /// re-inserted.
-    pub(in crate::store) async fn empty(&self, victim: Victim, footer: &Footer) -> bool {
+    pub(in crate::store) async fn empty(
+        &self,
+        victim: Victim,
+        mut contents: Option<ContentsReader<'_>>,
+    ) -> bool {
+        let mut moved = false;
+        while let Some(contents) = &mut contents
+            && let Some(piece) = contents.next().await
+        {
+            moved |= self.empty_piece(victim, piece).await;
+        }
+        self.sweep_if_left(victim.region).await;
+        self.store.shared.large.claims.lock().emptied(victim.region);
+        moved
+    }
+
+    async fn empty_piece(&self, victim: Victim, piece: &Footer) -> bool {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
@@ -109,7 +135,7 @@ impl Reclaimer {
         let has_claims = row.claimed() > 0;
         let mut moved = false;
         // Smallest first: so the credit for re-insertion keeps the most entries.
-        let mut records: Vec<&FooterRecord> = footer.records.iter().collect();
+        let mut records: Vec<&FooterRecord> = piece.records.iter().collect();
         records.sort_unstable_by_key(|record| (record.slot_len, record.offset));
         for (n, record) in records.into_iter().enumerate() {
             if n % BATCH == BATCH - 1 {
@@ -139,28 +165,33 @@ impl Reclaimer {
                 count(&shared.counters.evicted_ended);
             }
         }
-        self.sweep_if_left(region).await;
-        shared.large.claims.lock().emptied(region);
         moved
     }
 
-    /// What a victim holds. Unless all other regions are newer, all of it must be readable: a lost
-    /// tombstone would bring back entries in them.
-    pub(in crate::store) async fn contents_to_empty(
+    /// Reads what a victim holds; `None` if it cannot be read and may go unread.
+    async fn contents_to_empty(
         &self,
         region: u32,
-    ) -> Result<Contents, StoreError> {
+    ) -> Result<Option<ContentsReader<'_>>, StoreError> {
         let generation = self.store.shared.catalog.regions.on_device(region).generation();
-        let read = self.store.read_contents(region, generation, Effort::Little).await;
+        match self.store.read_contents(region, generation, Effort::Little).await {
+            Ok(contents) => Ok(Some(contents)),
+            Err(error) => self.check_read(region, Err(error)).map(|()| None),
+        }
+    }
+
+    /// Whether a victim may be emptied, by how it was read. Unless all other regions are newer, all of it
+    /// must be readable: a lost tombstone would bring back entries in them.
+    fn check_read(&self, region: u32, read: Result<Read, DeviceError>) -> Result<(), StoreError> {
         let is_oldest = self.store.shared.catalog.regions.is_oldest(region);
         match read {
-            Ok(Contents { hole: Some(error), .. }) if !is_oldest => Err(error.into()),
-            Err(error) if is_oldest => {
+            Ok(Read { hole: Some(error), .. }) | Err(error) if !is_oldest => Err(error.into()),
+            Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(region, error, "the oldest region is freed unread");
-                Ok(Contents::default())
+                Ok(())
             }
-            read => Ok(read?),
+            Ok(_) => Ok(()),
         }
     }
 

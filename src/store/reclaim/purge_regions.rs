@@ -59,20 +59,31 @@ impl Reclaimer {
             if row.state() == RegionState::Unreadable || oldest < row.spared_until() {
                 continue;
             }
-            match self.store.read_contents(region, row.generation(), Effort::Little).await {
-                Ok(mut contents) if contents.hole.is_none() => {
-                    let spared_until =
-                        spared_until(&mut contents.footer.tombstones, tombstones_max);
+            match self.read_purges(region).await {
+                Some(mut tombstones) => {
+                    let spared_until = spared_until(&mut tombstones, tombstones_max);
                     if spared_until <= oldest {
                         return Some((region, RegionState::Sealed));
                     }
                     row.spare_until(spared_until);
                 }
                 // It waits until it can be read, or is the oldest and may go unread.
-                _ => row.set_aside(now.plus(pause(row.failures()))),
+                None => row.set_aside(now.plus(pause(row.failures()))),
             }
         }
         None
+    }
+
+    /// The tombstones in a region of purges, if all of it can be read.
+    async fn read_purges(&self, region: u32) -> Option<Vec<Tombstone>> {
+        let generation = self.store.shared.catalog.regions.on_device(region).generation();
+        let read = self.store.read_contents(region, generation, Effort::Little).await;
+        let mut contents = read.ok()?;
+        let mut tombstones = Vec::new();
+        while let Some(piece) = contents.next().await {
+            tombstones.extend_from_slice(&piece.tombstones);
+        }
+        contents.end().ok().filter(|read| read.hole.is_none()).map(|_| tombstones)
     }
 }
 

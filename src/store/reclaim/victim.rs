@@ -150,10 +150,10 @@ impl Reclaimer {
             if region != oldest && self.is_impatient(row.tombstone_bytes(), oldest) {
                 return Some(oldest);
             }
-            let footer = match self.store.read_footer(region).await {
-                Ok(Some((trailer, footer))) if trailer.generation == row.generation() => footer,
+            let footer = match self.store.read_footer(region, row.generation()).await {
+                Ok(Some(footer)) => footer,
                 // Emptying the region will show what it holds.
-                _ => return Some(region),
+                Ok(None) | Err(_) => return Some(region),
             };
             let hit_bytes = self.bytes_in_use(region, &footer).await;
             if hit_bytes < region_size / IN_USE {

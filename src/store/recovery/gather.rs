@@ -26,7 +26,8 @@ use crate::store::recovery::parts::Parts;
 use crate::store::recovery::progress::ProgressLog;
 use crate::store::recovery::versions::Version;
 use crate::store::recovery::work::Recovery;
-use crate::store::region::reader::{Contents, Effort, RawFooter, Tail, is_possible};
+use crate::store::region::contents::{ContentsReader, FooterPieces, SCAN_MEMORY};
+use crate::store::region::reader::{Effort, RawFooter, Tail, is_possible};
 use crate::store::region::state::RegionState;
 
 /// A footer of at most this many records is decoded without an extra thread, which would cost more.
@@ -45,13 +46,21 @@ pub(super) struct Gathered {
 /// Shared by the readers of single regions.
 struct Gathering {
     parts: Arc<Parts>,
-    /// In KiB, for footers being read and decoded; a longer footer takes all of it.
+    /// In KiB, for footers being read and decoded, and for scans. Who needs more takes all of it: a longer
+    /// footer is read in pieces.
     memory: Semaphore,
     memory_kib: u32,
     threads: Semaphore,
     headerless: Mutex<Vec<u32>>,
     /// Regions that could not be read.
     unreadable: AtomicU64,
+}
+
+impl Gathering {
+    /// What `bytes` bytes take of the memory, in KiB.
+    fn kib(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes >> 10).unwrap_or(u32::MAX).min(self.memory_kib)
+    }
 }
 
 /// What decoding a footer needs, on any thread.
@@ -64,13 +73,15 @@ struct Region {
     now: Timestamp,
 }
 
-/// What is kept of a footer after its records are in the parts.
+/// What is kept of a region after its records are in the parts.
 #[derive(Default)]
 struct Summary {
     keep_until: Timestamp,
     /// The latest end of an expired entry.
     forgotten_until: Timestamp,
     tombstones: usize,
+    /// Why a part of it could not be read.
+    hole: Option<DeviceError>,
 }
 
 impl Recovery {
@@ -187,14 +198,15 @@ impl Recovery {
         let tail = self.store.reader().read_tail(number).await?;
         if let Ok(trailer) = tail.trailer
             && trailer.generation == generation
-            && self.gather_records(region, (tail, trailer), gathering).await?.is_some()
+            && let Some(summary) = self.gather_records(region, (tail, trailer), gathering).await?
         {
-            return Ok(());
+            return summary.hole.map_or(Ok(()), Err);
         }
-        let contents = self.store.read_contents(number, generation, Effort::All).await?;
-        gathering.parts.add(region.versions(&contents.footer));
+        let _memory = gathering.memory.acquire_many(gathering.kib(SCAN_MEMORY)).await;
+        let mut contents = self.store.read_contents(number, generation, Effort::All).await?;
+        let summary = region.take_pieces(&mut contents, &gathering.parts).await?;
         // What a hole hides is unknown. To find a version twice does no harm.
-        contents.hole.map_or(Ok(()), Err)
+        summary.hole.map_or(Ok(()), Err)
     }
 
     fn region(&self, number: u32) -> Region {
@@ -251,9 +263,10 @@ impl Recovery {
                 if !is_headerless {
                     *by_header = row.generation();
                 }
+                let _memory = gathering.memory.acquire_many(gathering.kib(SCAN_MEMORY)).await;
                 let contents =
                     self.store.read_contents(region, row.generation(), Effort::All).await?;
-                self.gather_contents(region, contents, gathering)
+                self.gather_contents(region, contents, gathering).await?
             }
         };
         // For a region not read whole, reuse writes a new header.
@@ -300,11 +313,27 @@ impl Recovery {
         let Some(summary) = self.gather_records(region, (tail, trailer), gathering).await? else {
             return Ok(false);
         };
+        self.note_summary(&region, &summary);
+        if let Some(error) = &summary.hole {
+            self.note_hole(number, error);
+        }
+        row.set_state(RegionState::Sealed);
+        Ok(true)
+    }
+
+    fn note_summary(&self, region: &Region, summary: &Summary) {
+        let row = self.store.shared.catalog.regions.on_device(region.number);
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { summary.keep_until });
         row.add_tombstones(summary.tombstones);
         self.forgot(summary.forgotten_until);
-        row.set_state(RegionState::Sealed);
-        Ok(true)
+    }
+
+    /// A part of a region is unreadable: what is in it is unknown.
+    fn note_hole(&self, number: u32, error: &DeviceError) {
+        let error = error as &dyn std::error::Error;
+        tracing::error!(region = number, error, "a part of a region is unreadable");
+        self.store.shared.log.lock().note_unindexed(number);
+        self.store.shared.catalog.regions.note_unread(number);
     }
 
     /// Adds the versions in a footer to the parts; `None` if it is damaged.
@@ -316,8 +345,15 @@ impl Recovery {
     ) -> Result<Option<Summary>, DeviceError> {
         let layout = &self.store.shared.layout;
         let len = trailer.footer_len(layout.alignment).min(layout.region_size);
-        let kib = u32::try_from(len >> 10).unwrap_or(u32::MAX).min(gathering.memory_kib);
-        let _memory = gathering.memory.acquire_many(kib).await;
+        let _memory = gathering.memory.acquire_many(gathering.kib(len)).await;
+        if len >> 10 > u64::from(gathering.memory_kib) {
+            drop(tail);
+            let reader = self.store.reader();
+            let pieces = FooterPieces::verify(reader, region.number, trailer).await?;
+            let Ok(pieces) = pieces else { return Ok(None) };
+            let mut contents = ContentsReader::of_pieces(pieces);
+            return region.take_pieces(&mut contents, &gathering.parts).await.map(Some);
+        }
         let raw = self.store.reader().read_records(region.number, tail, &trailer).await?;
         let Ok(raw) = raw else { return Ok(None) };
         Ok(take_footer(region, raw, trailer, gathering).await.ok())
@@ -329,34 +365,40 @@ impl Recovery {
         take_header(&self.store.shared.catalog.regions, number, &header_by(trailer));
     }
 
-    fn gather_contents(
+    async fn gather_contents(
         &self,
         number: u32,
-        contents: Contents,
+        mut contents: ContentsReader<'_>,
         gathering: &Gathering,
-    ) -> Option<Footer> {
+    ) -> Result<Option<Footer>, DeviceError> {
         let row = self.store.shared.catalog.regions.on_device(number);
-        self.store.shared.clock.anchor(contents.stamp);
         let region = self.region(number);
-        let footer = contents.footer;
-        let expired = footer.records.iter().filter(|record| region.is_expired(record));
-        self.forgot(expired.map(|record| record.keep_until).max().unwrap_or_default());
-        gathering.parts.add(region.versions(&footer));
-        let keep_until = footer.keep_until_max();
-        row.raise_keep_until(if region.touched { Timestamp::MAX } else { keep_until });
-        row.add_tombstones(footer.all_tombstones().count());
-        if let Some(error) = contents.hole {
+        let mut summary = Summary::default();
+        let is_sealed = contents.is_sealed();
+        let mut footer = (!is_sealed).then(Footer::default);
+        while let Some(piece) = contents.next().await {
+            region.take_piece(piece, &mut summary, &gathering.parts);
+            if let Some(footer) = &mut footer {
+                footer.append(piece);
+            }
+            let memory_max = self.store.shared.catalog.limit.footer;
+            footer = footer.filter(|footer| footer.memory() <= memory_max);
+        }
+        let read = contents.end()?;
+        self.store.shared.clock.anchor(read.stamp);
+        self.note_summary(&region, &summary);
+        if let Some(error) = &read.hole {
             // Write no footer, which would make the loss permanent: the blocks may become readable
             // again.
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(region = number, error, "a part of a region is unreadable");
-            self.store.shared.log.lock().note_unindexed(number);
-            self.store.shared.catalog.regions.note_unread(number);
-            row.set_state(RegionState::Sealed);
-            return None;
+            self.note_hole(number, error);
+            footer = None;
+        } else if footer.is_none() && !is_sealed {
+            // There is no memory for its footer. The next starts scan it too, until it is freed.
+            row.condemn();
         }
-        row.set_state(if contents.sealed { RegionState::Sealed } else { RegionState::Open });
-        (!contents.sealed).then_some(footer)
+        let state = if footer.is_some() { RegionState::Open } else { RegionState::Sealed };
+        row.set_state(state);
+        Ok(footer)
     }
 }
 
@@ -403,7 +445,31 @@ impl Region {
         Ok(summary)
     }
 
-    /// All that a footer records.
+    /// Adds the versions in what is left of a region to the parts.
+    async fn take_pieces(
+        &self,
+        contents: &mut ContentsReader<'_>,
+        parts: &Parts,
+    ) -> Result<Summary, DeviceError> {
+        let mut summary = Summary::default();
+        while let Some(piece) = contents.next().await {
+            self.take_piece(piece, &mut summary, parts);
+            tokio::task::yield_now().await;
+        }
+        summary.hole = contents.end()?.hole;
+        Ok(summary)
+    }
+
+    fn take_piece(&self, piece: &Footer, summary: &mut Summary, parts: &Parts) {
+        summary.keep_until = summary.keep_until.max(piece.keep_until_max());
+        let expired = piece.records.iter().filter(|record| self.is_expired(record));
+        let forgotten_until = expired.map(|record| record.keep_until).max().unwrap_or_default();
+        summary.forgotten_until = summary.forgotten_until.max(forgotten_until);
+        summary.tombstones += piece.all_tombstones().count();
+        parts.add(self.versions(piece));
+    }
+
+    /// All that a piece of a footer records.
     fn versions(&self, footer: &Footer) -> impl Iterator<Item = Version> {
         let records = footer.records.iter().map(|record| self.version(record));
         records.chain(footer.tombstones.iter().map(Version::tombstone))

@@ -8,7 +8,7 @@ const FOOTERS_MAX: u64 = 32 << 20;
 pub(in crate::store) struct Shares {
     /// Versions of entries, from which the newest of each key is chosen.
     pub versions: u64,
-    /// Footers being read and decoded. One that is longer is read by itself.
+    /// Footers being read and decoded. One that is longer is read by itself, in pieces.
     pub footers: u64,
     /// Keys that are changed meanwhile.
     pub changed: u64,

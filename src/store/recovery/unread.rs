@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
-    ObjectHead, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Tombstone, Trailer,
+    Footer, ObjectHead, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Tombstone, Trailer,
 };
 use crate::planted::{self, Bug};
 use crate::store::counters::count;
@@ -21,7 +21,8 @@ use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::recovery::headers::{header_by, take_header};
 use crate::store::recovery::parallel::READ_ATTEMPTS;
 use crate::store::recovery::work::Recovery;
-use crate::store::region::reader::{Contents, Effort};
+use crate::store::region::contents::ContentsReader;
+use crate::store::region::reader::Effort;
 use crate::store::region::state::RegionState;
 
 /// First and longest pause between two attempts.
@@ -32,11 +33,11 @@ const BATCH: usize = 256;
 const KEY_LEN: usize = 256;
 
 /// What is in a region that can be read after all.
-enum Found {
+enum Found<'a> {
     /// No entries: it is free.
     Nothing,
-    /// A generation of it.
-    Generation { header: RegionHeader, contents: Contents },
+    /// A generation of it. All of it was read once.
+    Generation { header: RegionHeader, contents: ContentsReader<'a> },
 }
 
 /// Whether an entry in the index is an older version of a key.
@@ -115,15 +116,22 @@ impl Recovery {
                 self.store.shared.catalog.regions.note_read(region);
                 self.store.found_blank(region);
             }
-            Found::Generation { header, contents } => {
-                let are_out = planted::is(Bug::IgnoreRereadVersions)
-                    || self.take_out_older_versions(&contents).await;
-                if !are_out || self.store.shared.is_stopping() {
+            Found::Generation { header, mut contents } => {
+                let (mut keep_until, mut tombstones) = (Timestamp::default(), 0);
+                let mut are_out = true;
+                while are_out && let Some(piece) = contents.next().await {
+                    keep_until = keep_until.max(piece.keep_until_max());
+                    tombstones += piece.all_tombstones().count();
+                    are_out = planted::is(Bug::IgnoreRereadVersions)
+                        || self.take_out_older_versions(piece).await;
+                }
+                let is_whole = contents.end().is_ok_and(|read| read.hole.is_none());
+                if !are_out || !is_whole || self.store.shared.is_stopping() {
                     // Some may have stayed: what is in the region is not known then.
                     row.set_state(state);
                     return false;
                 }
-                self.take_generation(region, &header, &contents);
+                self.take_generation(region, &header, (keep_until, tombstones));
             }
         }
         count(&self.store.shared.counters.regions_reread);
@@ -131,18 +139,23 @@ impl Recovery {
         true
     }
 
-    async fn find_again(&self, region: u32) -> Result<Found, DeviceError> {
+    async fn find_again(&self, region: u32) -> Result<Found<'_>, DeviceError> {
         let shared = &*self.store.shared;
         let start = shared.layout.region_offset(region);
         let bytes = shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
         // The last block must be read too: it may tell of a later generation.
         let trailer = self.store.reader().read_tail(region).await?.trailer.ok();
-        let Some(generation) = self.generation_by(region, &bytes, trailer.as_ref()) else {
+        let Some(header) = self.generation_by(region, &bytes, trailer.as_ref()) else {
             return Ok(Found::Nothing);
         };
-        let contents =
-            self.store.read_contents(region, generation.generation, Effort::Whole).await?;
-        Ok(Found::Generation { header: generation, contents })
+        let read = self.store.read_contents(region, header.generation, Effort::Whole).await;
+        let mut contents = read?;
+        while contents.next().await.is_some() {}
+        if let Some(error) = contents.end()?.hole {
+            return Err(error);
+        }
+        contents.restart();
+        Ok(Found::Generation { header, contents })
     }
 
     /// The generation that a region is in, by what can be read now and what was read at the start; `None` if
@@ -175,7 +188,12 @@ impl Recovery {
     }
 
     /// Has a region, of which older versions are no longer in the index, emptied next.
-    fn take_generation(&self, region: u32, header: &RegionHeader, contents: &Contents) {
+    fn take_generation(
+        &self,
+        region: u32,
+        header: &RegionHeader,
+        (keep_until, tombstones): (Timestamp, usize),
+    ) {
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
         if row.generation() != header.generation {
@@ -186,8 +204,7 @@ impl Recovery {
             let _log = shared.log.lock();
             shared.catalog.regions.note_indexed(region);
         }
-        row.raise_keep_until(contents.footer.keep_until_max());
-        let tombstones = contents.footer.all_tombstones().count();
+        row.raise_keep_until(keep_until);
         let counted = usize::try_from(row.tombstones()).unwrap_or(usize::MAX);
         row.add_tombstones(tombstones.saturating_sub(counted));
         row.forget_failures();
@@ -199,8 +216,7 @@ impl Recovery {
 
     /// Takes every entry of an earlier start out of the index that a record of a region prevails over,
     /// unless the store stops: then nothing goes from the index. False if one may have stayed.
-    async fn take_out_older_versions(&self, contents: &Contents) -> bool {
-        let footer = &contents.footer;
+    async fn take_out_older_versions(&self, footer: &Footer) -> bool {
         let records = footer.records.iter().map(|record| {
             (Tombstone { key_hash: record.key_hash, sequence: record.sequence }, record.supersedes)
         });

@@ -1,11 +1,10 @@
-//! What a region holds: read from its footer, or from its slots if a crash left no footer. Reads only;
-//! used by the store and by offline inspection.
+//! Reads the bytes of regions: footers, blocks that are readable, slots. Used by the store and by offline
+//! inspection; what a region holds is read piece by piece in `contents`.
 
-use crate::clock::Timestamp;
 use crate::device::{AlignedBuf, Device, DeviceError};
 use crate::format::{
-    Damage, ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kind, Layout, Seed,
-    Sequence, TRAILER_LEN, Tombstone, Trailer, Uuid, round_up,
+    Damage, ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Layout, Seed,
+    TRAILER_LEN, Trailer, Uuid, round_up,
 };
 use crate::store::index::index_entry::SLOT_LEN_MAX;
 use crate::store::shared::Store;
@@ -14,11 +13,9 @@ use crate::store::shared::Store;
 const FOOTER_GUESS: u64 = 64 << 10;
 /// Bytes of one read while slots are scanned.
 const SCAN_STEP: u64 = 1 << 20;
-/// Bytes of a region in memory while its slots are scanned: several times the longest slot.
-const SCAN_WINDOW: u64 = 8 << 20;
 
 /// Attempts to read a single block before it counts as lost.
-const BLOCK_ATTEMPTS: u32 = 3;
+pub(in crate::store) const BLOCK_ATTEMPTS: u32 = 3;
 /// Lost blocks after which the read of a region that can wait is given up: each may take a failing disk
 /// seconds, and others wait.
 const LOST_BLOCKS_MAX: u64 = 2;
@@ -35,25 +32,13 @@ pub(crate) enum Effort {
 }
 
 impl Effort {
-    fn lost_blocks_max(self) -> u64 {
+    pub(in crate::store) fn lost_blocks_max(self) -> u64 {
         match self {
             Effort::All => u64::MAX,
             Effort::Little => LOST_BLOCKS_MAX,
             Effort::Whole => 0,
         }
     }
-}
-
-/// What a region holds, and whether a footer said so.
-#[derive(Default)]
-pub(crate) struct Contents {
-    pub footer: Footer,
-    /// True if a sound footer said so, false if the slots were scanned.
-    pub sealed: bool,
-    /// Newest stamp seen.
-    pub stamp: Timestamp,
-    /// Why some blocks that may hold slots could not be read, if any.
-    pub hole: Option<DeviceError>,
 }
 
 /// What is at the end of a region.
@@ -119,29 +104,26 @@ impl RegionReader<'_> {
                 return Ok(FoundFooter::None(damage, bytes));
             }
         };
-        let footer = match self.read_records(region, tail, &trailer).await? {
-            Ok(raw) => Footer::decode(raw.block(), &trailer),
-            Err(damage) => Err(damage),
-        };
-        let checked = |footer: Footer| {
-            let possible = footer.records.iter().all(|record| is_possible(self.layout, record));
-            if possible { Ok(footer) } else { Err(Damage::Field("record")) }
-        };
-        Ok(match footer.and_then(checked) {
+        Ok(match self.read_rest(region, tail, &trailer).await? {
             Ok(footer) => FoundFooter::Sound(trailer, footer),
             Err(damage) => FoundFooter::BadRecords(trailer, damage),
         })
     }
 
-    /// The same, with retries after errors.
-    async fn read_footer_at_last(&self, region: u32) -> Result<FoundFooter, DeviceError> {
-        let mut attempt = 1;
-        loop {
-            match self.read_footer(region).await {
-                Err(_) if attempt < BLOCK_ATTEMPTS => attempt += 1,
-                found => return found,
-            }
-        }
+    /// Reads the rest of the footer that a sound trailer belongs to, and decodes it.
+    pub async fn read_rest(
+        &self,
+        region: u32,
+        tail: Tail,
+        trailer: &Trailer,
+    ) -> Result<Result<Footer, Damage>, DeviceError> {
+        let raw = self.read_records(region, tail, trailer).await?;
+        let footer = raw.and_then(|raw| Footer::decode(raw.block(), trailer));
+        let checked = |footer: Footer| {
+            let possible = footer.records.iter().all(|record| is_possible(self.layout, record));
+            if possible { Ok(footer) } else { Err(Damage::Field("record")) }
+        };
+        Ok(footer.and_then(checked))
     }
 
     /// Reads the last bytes of a region: most footers fit in them.
@@ -172,43 +154,6 @@ impl RegionReader<'_> {
         }))
     }
 
-    /// Scans the slots of this `generation` of a region.
-    pub async fn scan(
-        &self,
-        region: u32,
-        generation: Sequence,
-        hash_of: impl Fn(Kind, &[u8]) -> u64,
-    ) -> Result<Contents, DeviceError> {
-        let alignment = u64::from(self.layout.alignment);
-        // The last block is reserved for the footer, written or not: no slot reaches into it.
-        let size = self.layout.region_size - alignment;
-        let seed = Seed::new(self.uuid, region, generation);
-        let mut contents = Contents::default();
-        let (mut at, mut blank) = (alignment, true);
-        let (mut bytes, mut lost) = (Vec::new(), Lost::default());
-        while at < size {
-            let start = at / alignment * alignment;
-            let end = (start + SCAN_WINDOW).min(size);
-            bytes.clear();
-            self.read_readable(region, start..end, &mut bytes, &mut lost).await;
-            if let Some(error) = lost.beyond(self.lost_blocks_max) {
-                return Err(error);
-            }
-            blank = blank && bytes.iter().all(|byte| *byte == 0);
-            // A slot that may reach beyond this window is left to the next one.
-            let until = if end == size { size } else { end - SLOT_LEN_MAX };
-            let mut walk = SlotWalk { bytes: &bytes, start, at: at - start, seed };
-            while walk.offset() < until {
-                let Some(found) = walk.next() else {
-                    return finished(contents, blank, lost.last);
-                };
-                contents.take(found, &bytes, start, &hash_of);
-            }
-            at = walk.offset();
-        }
-        finished(contents, blank, lost.last)
-    }
-
     /// Reads all of a region. Unreadable blocks become zeros; fails if all are.
     pub async fn read_whole(&self, region: u32) -> Result<Vec<u8>, DeviceError> {
         let size = self.layout.region_size;
@@ -222,7 +167,7 @@ impl RegionReader<'_> {
     }
 
     /// Appends a range to `bytes`, with zeros for unreadable blocks.
-    async fn read_readable(
+    pub(in crate::store) async fn read_readable(
         &self,
         region: u32,
         range: std::ops::Range<u64>,
@@ -263,7 +208,7 @@ impl RegionReader<'_> {
     }
 
     /// Retries after errors: a lost block may have the only tombstone of an older version.
-    async fn read_block(
+    pub(in crate::store) async fn read_block(
         &self,
         region: u32,
         block: std::ops::Range<u64>,
@@ -288,103 +233,19 @@ impl Store {
             lost_blocks_max: u64::MAX,
         }
     }
-
-    /// Reads the footer of a region, if there is a sound one, of any generation.
-    pub(in crate::store) async fn read_footer(
-        &self,
-        region: u32,
-    ) -> Result<Option<(Trailer, Footer)>, DeviceError> {
-        Ok(match self.reader().read_footer(region).await? {
-            FoundFooter::Sound(trailer, footer) => Some((trailer, footer)),
-            FoundFooter::BadRecords(..) | FoundFooter::None(..) => None,
-        })
-    }
-
-    /// Reads what this `generation` of a region holds.
-    pub(in crate::store) async fn read_contents(
-        &self,
-        region: u32,
-        generation: Sequence,
-        effort: Effort,
-    ) -> Result<Contents, DeviceError> {
-        let reader = RegionReader { lost_blocks_max: effort.lost_blocks_max(), ..self.reader() };
-        match reader.read_footer_at_last(region).await {
-            Ok(FoundFooter::Sound(trailer, footer)) if trailer.generation == generation => {
-                let stamp = trailer.stamp;
-                return Ok(Contents { footer, sealed: true, stamp, hole: None });
-            }
-            // An unreadable footer is no loss: the slots say the same.
-            Err(error) if effort != Effort::All => {
-                // If the first block fails too, it is more than one bad spot.
-                let block = u64::from(self.shared.layout.alignment);
-                reader.read_block(region, 0..block).await.map_err(|_| error)?;
-            }
-            _ => {}
-        }
-        // One at a time: a region has up to 1 GiB.
-        let _turn = self.shared.reading.scans.acquire().await;
-        reader.scan(region, generation, |kind, key| self.hash_of(kind, key)).await
-    }
 }
 
 /// Blocks that could not be read.
 #[derive(Default)]
-struct Lost {
+pub(in crate::store) struct Lost {
     blocks: u64,
-    last: Option<DeviceError>,
+    pub last: Option<DeviceError>,
 }
 
 impl Lost {
     /// The last error, if more than `limit` blocks were lost.
-    fn beyond(&mut self, limit: u64) -> Option<DeviceError> {
+    pub fn beyond(&mut self, limit: u64) -> Option<DeviceError> {
         if self.blocks > limit { self.last.take() } else { None }
-    }
-}
-
-impl Contents {
-    /// Takes a slot found at an offset of the region; `bytes` begin at `start`.
-    fn take(
-        &mut self,
-        (offset, found): (u64, Result<EntryHeader, Damage>),
-        bytes: &[u8],
-        start: u64,
-        hash_of: impl Fn(Kind, &[u8]) -> u64,
-    ) {
-        let Ok(header) = found else { return };
-        let slot = &bytes[usize::try_from(offset - start).unwrap_or(usize::MAX)..];
-        // The write of this body was cut off: the previous version still counts.
-        if header.check_body(slot).is_err() {
-            return;
-        }
-        self.stamp = self.stamp.max(header.stored_at);
-        if header.kind == Kind::Tombstones {
-            self.footer.tombstones.extend(Tombstone::decode_all(&slot[header.metadata_range()]));
-        } else {
-            self.footer.records.push(FooterRecord {
-                key_hash: hash_of(header.kind, &slot[header.key_range()]),
-                sequence: header.sequence,
-                offset,
-                slot_len: round_up(header.slot_len() as u64, GRANULE),
-                kind: header.kind,
-                supersedes: header.supersedes,
-                keep_until: header.keep_until,
-            });
-        }
-    }
-}
-
-/// A region that reads as nothing but lost blocks is not known to be empty.
-fn finished(
-    mut contents: Contents,
-    blank: bool,
-    last_error: Option<DeviceError>,
-) -> Result<Contents, DeviceError> {
-    match last_error {
-        Some(error) if blank => Err(error),
-        hole => {
-            contents.hole = hole;
-            Ok(contents)
-        }
     }
 }
 
@@ -413,8 +274,18 @@ impl<'a> SlotWalk<'a> {
         SlotWalk { bytes, start: 0, at, seed }
     }
 
+    /// Walks a window of a region that begins at `start`, from region offset `at` on.
+    pub(in crate::store) fn of_window(
+        bytes: &'a [u8],
+        start: u64,
+        at: u64,
+        seed: Seed,
+    ) -> SlotWalk<'a> {
+        SlotWalk { bytes, start, at: at - start, seed }
+    }
+
     /// Region offset of the next step.
-    fn offset(&self) -> u64 {
+    pub(in crate::store) fn offset(&self) -> u64 {
         self.start.saturating_add(self.at)
     }
 }

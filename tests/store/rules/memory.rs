@@ -1,8 +1,9 @@
 //! The index and recovery keep to their parts of memory: whole regions go, never single entries, and what
 //! goes does not come back wrong.
 
+use bytes::Bytes;
 use futures_util::future::join_all;
-use rawcached::cache::{CacheOptions, StoreError};
+use rawcached::cache::{CacheOptions, Condition, StoreError};
 use rawcached::device::Delay;
 
 use crate::fill::{body_of, key_of};
@@ -233,4 +234,88 @@ fn when_recovery_can_remember_no_more_keys_stores_are_refused_and_purges_count()
         assert!(purged.iter().all(|n| !has(&rig, *n)));
     }
     assert!(!purged.is_empty());
+}
+
+/// Two versions of many keys, some of them removed, in regions that a run with much memory left behind.
+fn overwritten() -> Rig {
+    let disk = Disk { regions: 10, region_size: 16 * REGION, alignment: 512 };
+    let mut rig = Rig::with(disk, plain());
+    for version in 0..2 {
+        for n in 0..OVERWRITTEN {
+            rig.put(&key_of(n), &version_of(n, version), &for_secs(3000)).unwrap();
+        }
+    }
+    for n in (0..OVERWRITTEN).step_by(3) {
+        rig.remove(&key_of(n)).unwrap();
+    }
+    // At once, so that they lie close together, in a region that gets no footer.
+    let (cache, options) = (rig.cache(), &for_secs(3000));
+    let puts = (0..UNSEALED).map(|n| {
+        let (key, body) = (key_of(2_000_000 + n), version_of(n, 1));
+        async move { cache.put(&key, body, Condition::Always, options).await }
+    });
+    assert!(rig.run(join_all(puts)).iter().all(Result::is_ok));
+    rig.sleep(secs(2));
+    rig.stop();
+    rig
+}
+
+const UNSEALED: u64 = 6000;
+const OVERWRITTEN: u64 = 30_000;
+
+fn version_of(n: u64, version: u64) -> Bytes {
+    body(n * 2 + version, 20)
+}
+
+/// Checks that no older version and nothing removed is found; gives the number of entries.
+fn check_overwritten(rig: &Rig) -> u64 {
+    let mut found = 0;
+    for n in 0..OVERWRITTEN {
+        if let Some(bytes) = rig.get(&key_of(n)) {
+            assert!(n % 3 > 0, "entry {n} was removed");
+            assert_eq!(bytes, version_of(n, 1), "entry {n}");
+            found += 1;
+        }
+    }
+    rig.cache().device_store().check_accounting();
+    found
+}
+
+#[test]
+fn regions_too_long_for_little_memory_give_all_that_they_hold_and_hide_what_they_hid() {
+    // Room for all entries, but not for a footer or what a region without one would have in it.
+    let options = options!(CacheOptions {
+        index_bytes_max: 3 << 19,
+        recovery_bytes_max: 64 << 10,
+        ..plain()
+    });
+    let mut rig = overwritten();
+    rig.options = options;
+    rig.open();
+    assert!(rig.stats().store.counters.recovery_passes > 1);
+    assert_eq!(check_overwritten(&rig), OVERWRITTEN / 3 * 2);
+    let unsealed = |rig: &Rig| {
+        let found = (0..UNSEALED).filter_map(|n| Some((n, rig.get(&key_of(2_000_000 + n))?)));
+        found.inspect(|(n, bytes)| assert_eq!(*bytes, version_of(*n, 1))).count() as u64
+    };
+    assert_eq!(unsealed(&rig), UNSEALED);
+    // The region without a footer is emptied, since it cannot get one.
+    rig.kill();
+    rig.put(b"first", &body(1, 9), &for_secs(3000)).unwrap();
+    rig.sleep(secs(10));
+    assert!(rig.stats().store.counters.regions_freed > 0);
+    assert_eq!(unsealed(&rig), 0);
+    check_overwritten(&rig);
+    // New entries have all the others emptied, with whatever they hide.
+    for part in 0..3 {
+        for n in 0..400 {
+            let key = key_of(1_000_000 + 400 * part + n);
+            rig.put(&key, &body(n, QUARTER), &for_secs(3000)).unwrap();
+        }
+        assert!(rig.stats().store.counters.regions_freed > 3);
+        rig.kill();
+        check_overwritten(&rig);
+    }
+    rig.restart();
+    check_overwritten(&rig);
 }

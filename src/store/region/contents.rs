@@ -1,0 +1,432 @@
+//! What a region holds, piece by piece: a region may have millions of entries, and a piece takes little
+//! memory. Owns how long a piece is, and that every piece of a footer is one whose checksum was verified.
+
+use std::io;
+use std::ops::Range;
+
+use tokio::sync::SemaphorePermit;
+
+use crate::clock::Timestamp;
+use crate::device::DeviceError;
+use crate::format::{
+    Damage, EncodedFooter, EntryHeader, FOOTER_RECORD_LEN, Footer, FooterRecord, GRANULE, Kind,
+    Seed, Sequence, TOMBSTONE_LEN, Tombstone, Trailer, round_up,
+};
+use crate::store::index::index_entry::SLOT_LEN_MAX;
+use crate::store::region::reader::{
+    BLOCK_ATTEMPTS, Effort, Lost, RegionReader, SlotWalk, is_possible,
+};
+use crate::store::shared::Store;
+
+/// Bytes of one piece of a footer: whole records and whole tombstones.
+const PIECE_LEN: u64 = (FOOTER_RECORD_LEN * TOMBSTONE_LEN) as u64 * 512;
+/// Bytes of a region in memory while its slots are scanned: a few times the longest slot.
+const SCAN_WINDOW: u64 = 4 << 20;
+/// Bytes of memory that a scan takes, records of the smallest slots included.
+pub(in crate::store) const SCAN_MEMORY: u64 = 2 * SCAN_WINDOW;
+
+/// Gives the hash of the key of an entry.
+type HashOf<'a> = Box<dyn Fn(Kind, &[u8]) -> u64 + Send + Sync + 'a>;
+
+/// Reads what one generation of a region holds, from its footer or, if it has none, from its slots.
+pub(crate) struct ContentsReader<'a> {
+    source: Source<'a>,
+    /// The last piece.
+    piece: Option<Footer>,
+    /// Pieces so far.
+    count: usize,
+    /// The only piece comes once more.
+    is_again: bool,
+    read: Read,
+    /// Why reading was given up.
+    error: Option<DeviceError>,
+}
+
+/// How a region was read.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// True if a sound footer said what it holds, false if the slots were scanned.
+    pub is_sealed: bool,
+    /// Newest stamp seen.
+    pub stamp: Timestamp,
+    /// Why some blocks that may tell of entries could not be read, if any.
+    pub hole: Option<DeviceError>,
+}
+
+enum Source<'a> {
+    /// The only piece was read.
+    Whole,
+    Footer(FooterPieces<'a>),
+    Slots(Box<Scan<'a>>),
+}
+
+impl<'a> ContentsReader<'a> {
+    fn new(source: Source<'a>, read: Read) -> ContentsReader<'a> {
+        ContentsReader { source, piece: None, count: 0, is_again: false, read, error: None }
+    }
+
+    /// Of a footer that was read whole.
+    fn whole(trailer: &Trailer, footer: Footer) -> ContentsReader<'a> {
+        let read = Read { is_sealed: true, stamp: trailer.stamp, hole: None };
+        let new = ContentsReader::new(Source::Whole, read);
+        ContentsReader { piece: Some(footer), count: 1, is_again: true, ..new }
+    }
+
+    /// Of a footer that is read piece by piece.
+    pub fn of_pieces(pieces: FooterPieces<'a>) -> ContentsReader<'a> {
+        let read = Read { is_sealed: true, stamp: pieces.trailer.stamp, hole: None };
+        ContentsReader::new(Source::Footer(pieces), read)
+    }
+
+    /// The next piece, with some records and some tombstones; `None` at the end, and after an error.
+    pub async fn next(&mut self) -> Option<&Footer> {
+        if std::mem::take(&mut self.is_again) {
+            return self.piece.as_ref();
+        }
+        let piece = match &mut self.source {
+            Source::Whole => None,
+            Source::Footer(pieces) => pieces.next(&mut self.read.hole).await,
+            Source::Slots(scan) => match scan.next(&mut self.read).await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    self.error = Some(error);
+                    self.source = Source::Whole;
+                    None
+                }
+            },
+        };
+        let piece = piece?;
+        self.count += 1;
+        Some(self.piece.insert(piece))
+    }
+
+    /// Whether a sound footer says what it holds.
+    pub fn is_sealed(&self) -> bool {
+        self.read.is_sealed
+    }
+
+    /// Begins again with the first piece. The device is read again only if there were several.
+    pub fn restart(&mut self) {
+        self.is_again = self.count == 1;
+        match &mut self.source {
+            _ if self.count <= 1 => self.source = Source::Whole,
+            Source::Whole => {}
+            Source::Footer(pieces) => pieces.next = 0,
+            Source::Slots(scan) => scan.restart(),
+        }
+    }
+
+    /// How the region was read. Call it after the last piece.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn end(&mut self) -> Result<Read, DeviceError> {
+        match self.error.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut self.read)),
+        }
+    }
+}
+
+/// The records and tombstones of a footer whose checksum is verified, read from the device again piece by
+/// piece.
+pub(crate) struct FooterPieces<'a> {
+    reader: RegionReader<'a>,
+    region: u32,
+    trailer: Trailer,
+    piece_len: u64,
+    checksums: Vec<u32>,
+    next: usize,
+}
+
+impl<'a> FooterPieces<'a> {
+    /// Reads and verifies a footer.
+    pub async fn verify(
+        reader: RegionReader<'a>,
+        region: u32,
+        trailer: Trailer,
+    ) -> Result<Result<FooterPieces<'a>, Damage>, DeviceError> {
+        FooterPieces::verify_in(reader, (region, trailer), PIECE_LEN).await
+    }
+
+    async fn verify_in(
+        reader: RegionReader<'a>,
+        (region, trailer): (u32, Trailer),
+        piece_len: u64,
+    ) -> Result<Result<FooterPieces<'a>, Damage>, DeviceError> {
+        let checksums = Vec::new();
+        let mut pieces = FooterPieces { reader, region, trailer, piece_len, checksums, next: 0 };
+        if trailer.footer_len(reader.layout.alignment) > reader.layout.region_size {
+            return Ok(Err(Damage::Field("footer length")));
+        }
+        let mut all = crc32fast::Hasher::new();
+        while let Some(range) = pieces.range(pieces.checksums.len()) {
+            let bytes = pieces.read(&range).await?;
+            all.update(&bytes);
+            pieces.checksums.push(crc32fast::hash(&bytes));
+            if let Err(damage) = pieces.decode(&range, &bytes) {
+                return Ok(Err(damage));
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(trailer.check_payload(all.finalize()).map(|()| pieces))
+    }
+
+    /// Where a piece is among records and tombstones.
+    fn range(&self, number: usize) -> Option<Range<u64>> {
+        let (records, all) = (self.trailer.records_len(), self.trailer.payload_len());
+        let of_records = records.div_ceil(self.piece_len);
+        let (start, end) = match (number as u64).checked_sub(of_records) {
+            None => (number as u64 * self.piece_len, records),
+            Some(number) => (records + number * self.piece_len, all),
+        };
+        (start < end).then(|| start..end.min(start + self.piece_len))
+    }
+
+    async fn read(&self, range: &Range<u64>) -> Result<Vec<u8>, DeviceError> {
+        let layout = self.reader.layout;
+        let alignment = u64::from(layout.alignment);
+        let footer = layout.region_size - self.trailer.footer_len(layout.alignment);
+        let start = range.start / alignment * alignment;
+        let end = round_up(range.end, alignment);
+        let bytes = self.reader.read(self.region, footer + start..footer + end).await?;
+        Ok(bytes[index(range.start - start)..index(range.end - start)].to_vec())
+    }
+
+    fn decode(&self, range: &Range<u64>, bytes: &[u8]) -> Result<Footer, Damage> {
+        let is_of_records = range.end <= self.trailer.records_len();
+        let parts = if is_of_records { (bytes, &[][..]) } else { (&[][..], bytes) };
+        let piece = EncodedFooter::of_piece(parts, &self.trailer).to_footer()?;
+        let is_possible = |record| is_possible(self.reader.layout, record);
+        if piece.records.iter().all(is_possible) { Ok(piece) } else { Err(Damage::Field("record")) }
+    }
+
+    /// The next piece, unless it cannot be read any more: then the hole is noted.
+    async fn next(&mut self, hole: &mut Option<DeviceError>) -> Option<Footer> {
+        let range = self.range(self.next)?;
+        for _ in 0..BLOCK_ATTEMPTS {
+            match self.read_verified(&range).await {
+                Ok(piece) => {
+                    self.next += 1;
+                    return Some(piece);
+                }
+                Err(error) => *hole = Some(error),
+            }
+        }
+        None
+    }
+
+    async fn read_verified(&self, range: &Range<u64>) -> Result<Footer, DeviceError> {
+        let bytes = self.read(range).await?;
+        if crc32fast::hash(&bytes) == self.checksums[self.next]
+            && let Ok(piece) = self.decode(range, &bytes)
+        {
+            return Ok(piece);
+        }
+        let source = io::Error::new(io::ErrorKind::InvalidData, "two reads gave different bytes");
+        let offset = self.reader.layout.region_offset(self.region);
+        Err(DeviceError { operation: "read", offset, len: bytes.len(), source })
+    }
+}
+
+/// The slots of one generation of a region, window by window.
+struct Scan<'a> {
+    reader: RegionReader<'a>,
+    region: u32,
+    seed: Seed,
+    hash_of: HashOf<'a>,
+    /// Region offset of the next slot.
+    at: u64,
+    /// No byte so far but zeros.
+    blank: bool,
+    lost: Lost,
+    /// One scan at a time in a store.
+    _turn: Option<SemaphorePermit<'a>>,
+}
+
+impl Scan<'_> {
+    fn restart(&mut self) {
+        (self.at, self.blank) = (u64::from(self.reader.layout.alignment), true);
+        self.lost = Lost::default();
+    }
+
+    /// What the next window with any slots holds; `None` at the end.
+    async fn next(&mut self, read: &mut Read) -> Result<Option<Footer>, DeviceError> {
+        let alignment = u64::from(self.reader.layout.alignment);
+        // The last block is reserved for the footer, written or not: no slot reaches into it.
+        let size = self.reader.layout.region_size - alignment;
+        let mut bytes = Vec::new();
+        while self.at < size {
+            let start = self.at / alignment * alignment;
+            let end = (start + SCAN_WINDOW).min(size);
+            bytes.clear();
+            bytes.reserve_exact(index(end - start));
+            self.reader.read_readable(self.region, start..end, &mut bytes, &mut self.lost).await;
+            if let Some(error) = self.lost.beyond(self.reader.lost_blocks_max) {
+                return Err(error);
+            }
+            self.blank = self.blank && bytes.iter().all(|byte| *byte == 0);
+            // A slot that may reach beyond this window is left to the next one.
+            let until = if end == size { size } else { end - SLOT_LEN_MAX };
+            let mut walk = SlotWalk::of_window(&bytes, start, self.at, self.seed);
+            let mut piece = Footer::default();
+            while walk.offset() < until {
+                let Some(found) = walk.next() else { break };
+                self.take(found, (&bytes, start), &mut piece, &mut read.stamp);
+            }
+            // At the end of the region the walk may stop short.
+            self.at = if end == size { size } else { walk.offset() };
+            if piece != Footer::default() {
+                return Ok(Some(piece));
+            }
+        }
+        match self.lost.last.take() {
+            // A region that reads as nothing but lost blocks is not known to be empty.
+            Some(error) if self.blank => Err(error),
+            hole => {
+                read.hole = hole;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes a slot found at an offset of the region; `bytes` begin at `start`.
+    fn take(
+        &self,
+        (offset, found): (u64, Result<EntryHeader, Damage>),
+        (bytes, start): (&[u8], u64),
+        piece: &mut Footer,
+        stamp: &mut Timestamp,
+    ) {
+        let Ok(header) = found else { return };
+        let slot = &bytes[index(offset - start)..];
+        // The write of this body was cut off: the previous version still counts.
+        if header.check_body(slot).is_err() {
+            return;
+        }
+        *stamp = header.stored_at.max(*stamp);
+        if header.kind == Kind::Tombstones {
+            piece.tombstones.extend(Tombstone::decode_all(&slot[header.metadata_range()]));
+        } else {
+            piece.records.push(FooterRecord {
+                key_hash: (self.hash_of)(header.kind, &slot[header.key_range()]),
+                sequence: header.sequence,
+                offset,
+                slot_len: round_up(header.slot_len() as u64, GRANULE),
+                kind: header.kind,
+                supersedes: header.supersedes,
+                keep_until: header.keep_until,
+            });
+        }
+    }
+}
+
+impl<'a> RegionReader<'a> {
+    /// Scans the slots of this `generation` of a region.
+    pub fn scan(
+        self,
+        region: u32,
+        generation: Sequence,
+        hash_of: impl Fn(Kind, &[u8]) -> u64 + Send + Sync + 'a,
+    ) -> ContentsReader<'a> {
+        self.scan_in_turn((region, generation), Box::new(hash_of), None)
+    }
+
+    fn scan_in_turn(
+        self,
+        (region, generation): (u32, Sequence),
+        hash_of: HashOf<'a>,
+        turn: Option<SemaphorePermit<'a>>,
+    ) -> ContentsReader<'a> {
+        let scan = Scan {
+            reader: self,
+            region,
+            seed: Seed::new(self.uuid, region, generation),
+            hash_of,
+            at: u64::from(self.layout.alignment),
+            blank: true,
+            lost: Lost::default(),
+            _turn: turn,
+        };
+        ContentsReader::new(Source::Slots(Box::new(scan)), Read::default())
+    }
+
+    /// What the footer of this `generation` of a region says, if there is a sound one. One that takes more
+    /// than `memory_max` bytes of memory is read in pieces.
+    async fn by_footer(
+        self,
+        (region, generation): (u32, Sequence),
+        memory_max: u64,
+    ) -> Result<Option<ContentsReader<'a>>, DeviceError> {
+        let tail = self.read_tail(region).await?;
+        let Ok(trailer) = tail.trailer else { return Ok(None) };
+        if trailer.generation != generation {
+            return Ok(None);
+        }
+        if trailer.footer_memory() > memory_max {
+            let pieces = FooterPieces::verify(self, region, trailer).await?;
+            return Ok(pieces.ok().map(ContentsReader::of_pieces));
+        }
+        let footer = self.read_rest(region, tail, &trailer).await?;
+        Ok(footer.ok().map(|footer| ContentsReader::whole(&trailer, footer)))
+    }
+}
+
+impl Store {
+    /// Reads the footer of this `generation` of a region, if there is a sound one that is not too long for
+    /// what the store may keep in memory.
+    pub(in crate::store) async fn read_footer(
+        &self,
+        region: u32,
+        generation: Sequence,
+    ) -> Result<Option<Footer>, DeviceError> {
+        let tail = self.reader().read_tail(region).await?;
+        let memory_max = self.shared.catalog.limit.footer;
+        Ok(match tail.trailer {
+            Ok(trailer)
+                if trailer.generation == generation && trailer.footer_memory() <= memory_max =>
+            {
+                self.reader().read_rest(region, tail, &trailer).await?.ok()
+            }
+            _ => None,
+        })
+    }
+
+    /// Reads what this `generation` of a region holds.
+    pub(in crate::store) async fn read_contents(
+        &self,
+        region: u32,
+        generation: Sequence,
+        effort: Effort,
+    ) -> Result<ContentsReader<'_>, DeviceError> {
+        let reader = RegionReader { lost_blocks_max: effort.lost_blocks_max(), ..self.reader() };
+        let memory_max = self.shared.catalog.limit.footer;
+        let mut attempt = 1;
+        loop {
+            match reader.by_footer((region, generation), memory_max).await {
+                Ok(Some(contents)) => return Ok(contents),
+                Err(_) if attempt < BLOCK_ATTEMPTS => attempt += 1,
+                // An unreadable footer is no loss: the slots say the same.
+                Err(error) if effort != Effort::All => {
+                    // If the first block fails too, it is more than one bad spot.
+                    let block = u64::from(self.shared.layout.alignment);
+                    reader.read_block(region, 0..block).await.map_err(|_| error)?;
+                    break;
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        // One at a time: each needs memory.
+        let turn = self.shared.reading.scans.acquire().await.ok();
+        let hash_of: HashOf<'_> = Box::new(|kind, key| self.hash_of(kind, key));
+        Ok(reader.scan_in_turn((region, generation), hash_of, turn))
+    }
+}
+
+fn index(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+#[path = "contents_tests.rs"]
+mod tests;
