@@ -180,7 +180,7 @@ impl Held {
     }
 
     /// Reads what `source` has into the room that there is, at most `len_max` bytes; gives their number, or
-    /// `None` if there is no room.
+    /// `None` if there is no room. A long buffer that is full grows first if there is plenty of memory.
     #[cfg(feature = "daemon")]
     pub fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
@@ -192,6 +192,7 @@ impl Held {
         if share.is_lost {
             return Poll::Ready(Ok(Err(Short::GaveWay)));
         }
+        self.grow_of_plenty(&mut share);
         let room = share.spare().min(len_max);
         if room == 0 {
             return Poll::Ready(Ok(Ok(None)));
@@ -204,6 +205,19 @@ impl Held {
             share.tell(cx.waker());
         }
         polled.map(|len| Ok(Ok(Some(len))))
+    }
+
+    /// Grows a full buffer as if one more byte had come.
+    #[cfg(feature = "daemon")]
+    fn grow_of_plenty(&self, share: &mut Share) {
+        let (len, held) = (share.buffer.len(), share.held);
+        if len < DOUBLED_LEN_MAX || len < held || share.has_reserve {
+            return;
+        }
+        let wanted = ample(len).min(self.expected).max(held);
+        if self.memory.table.lock().take_of_plenty(wanted - held) {
+            share.grow(wanted);
+        }
     }
 
     /// Keeps `bytes` in the empty buffer if there is memory for them at once.

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 use super::share::{Share, Slowness, Ticket};
 
+/// At most this part of the free memory is given away only to spare the next asking.
+const SPARE_PART: usize = 8;
+
 /// What never changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -165,7 +168,8 @@ impl Table {
         let is_first = self.waiting.first_key_value().is_some_and(|(first, _)| *first == ticket);
         let answer = if is_first && ask.needed <= self.free {
             let spare = ask.wanted - ask.needed;
-            let is_plenty = spare <= (self.free - ask.needed) / 8 && self.waiting.len() == 1;
+            let is_plenty =
+                spare <= (self.free - ask.needed) / SPARE_PART && self.waiting.len() == 1;
             let bytes = if is_plenty { ask.wanted } else { ask.needed };
             self.free -= bytes;
             Answer::Bytes(bytes)
@@ -193,6 +197,16 @@ impl Table {
             self.free -= needed;
         }
         fits
+    }
+
+    /// Takes `bytes` that nobody will miss; false if there are none.
+    #[cfg(feature = "daemon")]
+    pub fn take_of_plenty(&mut self, bytes: usize) -> bool {
+        let is_plenty = bytes <= self.free / SPARE_PART && !self.is_short();
+        if is_plenty {
+            self.free -= bytes;
+        }
+        is_plenty
     }
 
     /// The holder of the reserve takes `bytes` of it.

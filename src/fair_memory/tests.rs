@@ -301,3 +301,36 @@ async fn honest_senders_beside_slow_ones_that_come_again_and_again_wait_for_a_bo
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_long_buffer_that_is_read_into_grows_while_there_is_plenty() {
+    let memory = memory(2 << 20);
+    let mut source = &[1; 400_000][..];
+    let mut read = async |held: &mut Held| {
+        let read = poll_fn(|cx| held.poll_read(cx, &mut source, usize::MAX)).await;
+        read.unwrap().unwrap()
+    };
+    let mut short = memory.hold(LEN_MAX);
+    assert_eq!(read(&mut short).await, None, "nothing for who has sent nothing");
+    short.stage(&[1; 1024]).await.unwrap();
+    assert_eq!(read(&mut short).await, None);
+    let mut long = memory.hold(200_000);
+    long.stage(&[1; 16 << 10]).await.unwrap();
+    assert_eq!(read(&mut long).await, Some(64 << 10));
+    let reads = [read(&mut long).await, read(&mut long).await];
+    assert_eq!((reads, long.len()), ([Some(80 << 10), Some(200_000 - (160 << 10))], 200_000));
+    assert_eq!(read(&mut long).await, None, "no more than comes");
+    assert_counted(&memory, &[short, long]);
+    let mut full = memory.hold(LEN_MAX);
+    full.stage(&[1; 600_000]).await.unwrap();
+    let mut late = memory.hold(LEN_MAX);
+    late.stage(&[1; 16 << 10]).await.unwrap();
+    assert_eq!(read(&mut late).await, None, "an eighth of what is free is less");
+    drop(full);
+    let _has_reserve = sender(&memory, LEN_MAX).await;
+    let mut waits = Box::pin(sender(&memory, LEN_MAX));
+    assert!(timeout(AT_ONCE, &mut waits).await.is_err());
+    assert_eq!(read(&mut late).await, None, "others wait");
+    drop(waits);
+    assert_eq!(read(&mut late).await, Some(64 << 10));
+}
