@@ -463,7 +463,12 @@ fn check_lengths(key: &[u8], metadata: &[u8]) -> Result<(), StoreError> {
 impl Cache {
     /// An empty cache on a simulated device of 16 MiB, for tests of the layers above.
     pub(crate) async fn simulated(clock: Clock) -> Cache {
-        let device = crate::device::SimDevice::new(16 << 20, 512).open();
+        Cache::simulated_on(16 << 20, clock).await
+    }
+
+    /// As [`Cache::simulated`], on a device of `size` bytes.
+    pub(crate) async fn simulated_on(size: u64, clock: Clock) -> Cache {
+        let device = crate::device::SimDevice::new(size, 512).open();
         let uuid = crate::format::Uuid([1; 16]);
         let options =
             crate::store::FormatOptions { uuid, ..crate::store::FormatOptions::default() };

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,9 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::presence::Presence;
 
-/// A peer whose bytes come in pieces, and that then has no more to send. Records each write to it.
+/// A peer whose bytes come in pieces, and that then has no more to send. Counts the reads from it, and
+/// records each write to it.
 pub(super) struct TestPeer {
     says: VecDeque<Bytes>,
+    reads: Arc<AtomicUsize>,
     writes: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
@@ -22,7 +25,12 @@ impl TestPeer {
     pub(super) fn saying(pieces: &[&[u8]]) -> TestPeer {
         let says = pieces.iter().filter(|piece| !piece.is_empty());
         let says = says.map(|piece| Bytes::copy_from_slice(piece)).collect();
-        TestPeer { says, writes: Arc::default() }
+        TestPeer { says, reads: Arc::default(), writes: Arc::default() }
+    }
+
+    /// How often it was read from.
+    pub(super) fn reads(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.reads)
     }
 
     /// What is written to it.
@@ -43,6 +51,7 @@ impl AsyncRead for TestPeer {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let Some(piece) = self.says.front_mut() else { return Poll::Ready(Ok(())) };
         let len = piece.len().min(buffer.remaining());
         buffer.put_slice(&piece.split_to(len));

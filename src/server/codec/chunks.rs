@@ -55,10 +55,7 @@ impl Chunks {
                 At::Data(_) if rest.is_empty() => return Ok((done, Next::Incomplete)),
                 At::Data(left) => {
                     let len = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
-                    self.at = match left - len as u64 {
-                        0 => At::DataEnd,
-                        left => At::Data(left),
-                    };
+                    self.skip(len as u64);
                     return Ok((done, Next::Data(len)));
                 }
                 At::DataEnd => match rest {
@@ -92,6 +89,21 @@ impl Chunks {
                     line.len() + 2
                 }
             };
+        }
+    }
+
+    /// Bytes of the present chunk that are not read: what comes next is content, if there are any.
+    #[must_use]
+    pub fn data_left(&self) -> u64 {
+        if let At::Data(left) = self.at { left } else { 0 }
+    }
+
+    /// So many bytes of the present chunk were read elsewhere, at most [`Chunks::data_left`].
+    pub fn skip(&mut self, len: u64) {
+        let left = self.data_left();
+        assert!(len <= left, "a chunk is not so long");
+        if len > 0 {
+            self.at = if len < left { At::Data(left - len) } else { At::DataEnd };
         }
     }
 }
@@ -187,6 +199,21 @@ mod tests {
             let found = read_all(stream.as_bytes()).unwrap();
             assert_eq!(found, (content.as_bytes().to_vec(), rest.as_bytes()), "{stream}");
         }
+    }
+
+    #[test]
+    fn content_may_be_read_elsewhere() {
+        let mut chunks = Chunks::default();
+        chunks.skip(0);
+        assert_eq!((chunks.data_left(), chunks.read(b"1")), (0, Ok((0, Next::Incomplete))));
+        assert_eq!(chunks.read(b"10\r\n"), Ok((4, Next::Incomplete)));
+        assert_eq!(chunks.data_left(), 16);
+        chunks.skip(9);
+        assert_eq!((chunks.data_left(), chunks.read(b"ab")), (7, Ok((0, Next::Data(2)))));
+        chunks.skip(0);
+        chunks.skip(5);
+        assert_eq!(chunks.data_left(), 0);
+        assert_eq!(chunks.read(b"\r\n0\r\n\r\nG"), Ok((7, Next::End)));
     }
 
     #[test]

@@ -1,5 +1,9 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::Ordering;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use super::super::{Service, Shared};
 use super::*;
@@ -11,7 +15,12 @@ use crate::server::{Options, Server};
 
 /// A service over an empty cache, with a clock that stands.
 async fn service() -> Arc<Service> {
-    let cache = Cache::simulated(Clock::manual(Timestamp(1_800_000_000))).await;
+    service_on(16 << 20).await
+}
+
+/// As [`service`], with a device of `size` bytes.
+async fn service_on(size: u64) -> Arc<Service> {
+    let cache = Cache::simulated_on(size, Clock::manual(Timestamp(1_800_000_000))).await;
     let server = Server::new(Options::default(), cache);
     Arc::new(Service::new(&server, 0, &Shared::default()))
 }
@@ -124,22 +133,108 @@ async fn head_and_body_leave_in_one_write() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_read_in_few_pieces_and_a_quiet_connection_holds_no_buffer() {
+async fn a_large_body_is_read_in_few_pieces() {
+    let body = "x".repeat(600_000);
+    let by_length = format!("Content-Length: 600000\r\n\r\n{body}");
+    let chunked = format!("Transfer-Encoding: chunked\r\n\r\n927c0\r\n{body}\r\n0\r\n\r\n");
+    for rest in [by_length, chunked] {
+        // Pieces of 1 MiB, as on any device of this size and more.
+        let service = service_on(256 << 20).await;
+        let head = "PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+        let peer = TestPeer::saying(&[format!("{head}{rest}").as_bytes()]);
+        let (reads, writes) = (peer.reads(), peer.writes());
+        serve(peer, Arc::clone(&service), Arc::default(), Access::default()).await;
+        assert!(writes.lock().concat().starts_with(b"HTTP/1.1 201 "));
+        assert!(stored(&service).await == body.as_bytes());
+        let reads = reads.load(Ordering::Relaxed);
+        assert!(reads <= 8, "{reads} reads");
+    }
+}
+
+/// The body of the object `k`.
+async fn stored(service: &Service) -> Vec<u8> {
+    let mut hit = service.cache.lookup(b"k").await.unwrap();
+    let mut body = Vec::new();
+    while let Some(piece) = hit.next_chunk().await.unwrap() {
+        body.extend_from_slice(&piece);
+    }
+    body
+}
+
+#[tokio::test]
+async fn a_large_body_is_stored_alike_however_it_is_cut() {
+    let body: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+    let put = "PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\n";
+    let by_length = [format!("{put}Content-Length: 300000\r\n\r\n").as_bytes(), &body].concat();
+    let mut chunked = format!("{put}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+    let mut rest = &body[..];
+    for len in [20_000, 16_384, 5, 16_383, 70_000, 0] {
+        let (chunk, more) = rest.split_at(if len > 0 { len } else { rest.len() });
+        chunked.extend(format!("{:x}\r\n", chunk.len()).bytes().chain(chunk.iter().copied()));
+        chunked.extend(b"\r\n");
+        rest = more;
+    }
+    chunked.extend(b"0\r\n\r\n");
+    for stream in [by_length, chunked] {
+        let stream =
+            [&stream, "GET /v1/objects/none HTTP/1.1\r\nHost: x\r\n\r\n".as_bytes()].concat();
+        for piece in [1000, 16_384, 16_385, 50_000, stream.len()] {
+            let service = service().await;
+            let answers = writes(&service, &stream.chunks(piece).collect::<Vec<_>>()).await;
+            let answers = String::from_utf8(answers.concat()).unwrap();
+            let statuses =
+                answers.matches("HTTP/1.1 201 ").count() + answers.matches(" 404 ").count();
+            assert_eq!(statuses, 2, "{piece}: {answers}");
+            assert!(stored(&service).await == body, "{piece}");
+            assert_eq!(service.shard.bytes_read.get(), stream.len() as u64);
+        }
+        // One that ends too early is not stored.
+        let service = service().await;
+        let answers = writes(&service, &[&stream[..250_000]]).await.concat();
+        assert!(answers.starts_with(b"HTTP/1.1 400 "), "{}", answers.escape_ascii());
+        assert!(service.cache.lookup(b"k").await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_goes_on_as_long_as_bytes_come_and_holds_no_buffer_while_it_waits() {
+    let service = service().await;
+    let head = "PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
+    for framing in ["Content-Length: 200000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n30d40\r\n"]
+    {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        tokio::spawn(serve(server, Arc::clone(&service), Arc::default(), Access::default()));
+        client.write_all(format!("{head}{framing}").as_bytes()).await.unwrap();
+        let mut answer = [0; 25];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+        for _ in 0..5 {
+            client.write_all(&[b'x'; 30_000]).await.unwrap();
+            tokio::time::sleep(service.stall_timeout * 2 / 3).await;
+            let buffers = service.shard.input_bytes.load(Ordering::Relaxed);
+            assert_eq!(buffers, 0);
+        }
+        let wait = timeout(service.stall_timeout / 4, client.read(&mut answer));
+        assert!(wait.await.is_err(), "it has stood still for less than the timeout");
+        let wait = timeout(service.stall_timeout / 4, client.read(&mut answer));
+        assert_eq!(wait.await.unwrap().unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_connection_holds_no_buffer() {
     let service = service().await;
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let mut wire = Wire::new(server, Arc::clone(&service));
     assert_eq!(wire.buffer_len(), 0);
-    tokio::io::AsyncWriteExt::write_all(&mut client, &[b'x'; 600_000]).await.unwrap();
-    let (mut reads, mut read) = (0, 0);
-    while read < 600_000 {
+    client.write_all(&[b'x'; 100_000]).await.unwrap();
+    let mut read = 0;
+    while read < 100_000 {
         read += wire.read().await.unwrap();
-        reads += 1;
         wire.consume(wire.unread().len());
     }
-    assert!(reads <= 8, "{reads} reads");
     let gate = Gate::default();
-    let waited = tokio::time::timeout(Duration::from_millis(1), wire.read_head(&gate, false)).await;
-    assert!(waited.is_err());
+    assert!(timeout(Duration::from_millis(1), wire.read_head(&gate, false)).await.is_err());
     assert_eq!(wire.buffer_len(), 0);
 }
 

@@ -129,6 +129,10 @@ impl Service {
         loop {
             // A body may come in pieces of one byte, all at once: others get their turn.
             consume_budget().await;
+            let read = body.read_into(&mut writer).await?;
+            if read.map_err(|error| self.store_failed(&error))? {
+                continue;
+            }
             let bytes = tokio::select! {
                 biased;
                 bytes = body.next() => bytes?,

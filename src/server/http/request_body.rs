@@ -4,6 +4,8 @@ use std::io;
 
 use super::body_error::BodyError;
 use super::wire::{Socket, Wire};
+use crate::cache::{StoreError, Writer};
+use crate::server::buffers::BUFFER_LEN;
 use crate::server::codec::chunks::{Chunks, Next};
 use crate::server::codec::fault::Fault;
 use crate::server::codec::head::RequestHead;
@@ -67,6 +69,40 @@ impl<'a, S: Socket> RequestBody<'a, S> {
         let read = self.read().await;
         self.given = read.map_err(|failed| self.broken(failed))?;
         Ok(Some(&self.wire.unread()[..self.given]).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// Reads what comes next straight into `writer`, where much is left; false if it does not: then
+    /// [`RequestBody::next`] has the next bytes.
+    ///
+    /// # Errors
+    /// Those of this body, and inside of them those of `writer`.
+    pub(super) async fn read_into(
+        &mut self,
+        writer: &mut Writer,
+    ) -> Result<Result<bool, StoreError>, BodyError> {
+        self.wire.consume(std::mem::take(&mut self.given));
+        let left = match &self.rest {
+            Rest::Length(left) => *left,
+            Rest::Chunked(chunks) => chunks.data_left(),
+            Rest::Broken | Rest::Lost(_) => 0,
+        };
+        // A short rest comes with what follows.
+        if left < BUFFER_LEN as u64 || self.waits || !self.wire.is_empty() {
+            return Ok(Ok(false));
+        }
+        let len = match self.wire.read_into(writer, left).await {
+            Ok(Ok(Some(0))) => return Err(self.broken(Failed::Cut)),
+            Ok(Ok(Some(len))) => len as u64,
+            Ok(Ok(None)) => return Ok(Ok(false)),
+            Ok(Err(error)) => return Ok(Err(error)),
+            Err(error) => return Err(self.broken(error.into())),
+        };
+        match &mut self.rest {
+            Rest::Length(left) => *left -= len,
+            Rest::Chunked(chunks) => chunks.skip(len),
+            Rest::Broken | Rest::Lost(_) => {}
+        }
+        Ok(Ok(true))
     }
 
     /// Has the next bytes of the content at the beginning of the unread ones; 0 at the end.

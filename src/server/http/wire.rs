@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::service::Service;
+use crate::cache::{StoreError, Writer};
 use crate::server::codec::head_reader::HEAD_LEN_MAX;
 use crate::server::gate::Gate;
 use crate::server::patience::Patience;
@@ -70,6 +71,11 @@ impl<S: Socket> Wire<S> {
 
     pub(super) fn unread(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
+    }
+
+    /// Whether no byte waits to be used.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unread().is_empty()
     }
 
     pub(super) fn consume(&mut self, len: usize) {
@@ -138,6 +144,33 @@ impl<S: Socket> Wire<S> {
         .await
     }
 
+    /// As [`Wire::read`], but at most `len_max` bytes and straight into `writer`; nothing may be unread. See
+    /// [`Writer::read_from`].
+    pub(super) async fn read_into(
+        &mut self,
+        writer: &mut Writer,
+        len_max: u64,
+    ) -> io::Result<Result<Option<usize>, StoreError>> {
+        assert!(self.is_empty(), "what is unread comes first");
+        self.release();
+        self.patience.rest();
+        let (limit, Wire { stream, patience, .. }) = (self.service.stall_timeout, &mut *self);
+        let read = {
+            let mut reading = pin!(writer.read_from(stream, len_max));
+            let within_limit = poll_fn(|cx| match reading.as_mut().poll(cx) {
+                Poll::Pending => {
+                    patience.poll_end(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+                }
+                read => read,
+            });
+            within_limit.await?
+        };
+        if let Ok(Some(len)) = read {
+            self.count_read(len);
+        }
+        Ok(read)
+    }
+
     fn poll_timeout(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.patience.poll_end(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -155,9 +188,13 @@ impl<S: Socket> Wire<S> {
         ready!(polled)?;
         self.end += len;
         self.was_full = is_full;
+        self.count_read(len);
+        Poll::Ready(Ok(len))
+    }
+
+    fn count_read(&mut self, len: usize) {
         self.is_turn_due = true;
         self.service.shard.bytes_read.add(len as u64);
-        Poll::Ready(Ok(len))
     }
 
     /// False if a head needs a longer buffer, and there is no memory for one.
