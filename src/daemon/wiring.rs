@@ -204,8 +204,7 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
         connections_all_max: usize::MAX,
         drain_timeout: DRAIN_DEADLINE,
         value_len_max: server.max_object_size.0,
-        // Half for what memcached connections keep, half for long heads and bodies over HTTP.
-        input_bytes_max: memory.connections / 2,
+        input_bytes_max: memory.connections,
         // What the kernel has taken of answers, and what waits for room in it.
         socket_buffer_bytes_max: memory.socket_buffers / 3 * 2,
         unsent_bytes_max: memory.socket_buffers / 3,

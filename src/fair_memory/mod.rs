@@ -132,7 +132,7 @@ impl Held {
                     return Poll::Ready(Ok(()));
                 }
             }
-            ready!(self.poll_room(cx, bytes.len()))?;
+            ready!(self.poll_room(cx, Need::Room(bytes.len())))?;
         }
     }
 
@@ -239,6 +239,20 @@ impl Held {
         kept
     }
 
+    /// Has `bytes` counted that came and that the owner keeps elsewhere, until this is dropped; waits for their
+    /// memory. Others cannot take it.
+    ///
+    /// # Errors
+    /// See [`Short`].
+    #[cfg(feature = "daemon")]
+    pub async fn charge(&mut self, bytes: usize) -> Result<(), Short> {
+        let asking = Asking(self);
+        poll_fn(|cx| asking.0.poll_room(cx, Need::Elsewhere(bytes))).await?;
+        let mut share = asking.0.share.lock();
+        share.is_away = true;
+        Ok(())
+    }
+
     /// Takes the bytes out and gives their memory back. The sender goes on, as slow as it was.
     ///
     /// # Errors
@@ -278,11 +292,11 @@ impl Held {
         after.settle();
     }
 
-    /// Has room for `more` bytes.
-    fn poll_room(&mut self, cx: &mut Context<'_>, more: usize) -> Poll<Result<(), Short>> {
+    /// Has the memory that it needs.
+    fn poll_room(&mut self, cx: &mut Context<'_>, need: Need) -> Poll<Result<(), Short>> {
         loop {
             let mut after = Aftermath::default();
-            let asked = self.ask(cx, more, &mut after);
+            let asked = self.ask(cx, need, &mut after);
             after.settle();
             let Poll::Pending = asked else {
                 self.timer = None;
@@ -296,23 +310,30 @@ impl Held {
     fn ask(
         &mut self,
         cx: &Context<'_>,
-        more: usize,
+        need: Need,
         after: &mut Aftermath,
     ) -> Poll<Result<(), Short>> {
         let mut share = self.share.lock();
         if share.is_lost {
             return Poll::Ready(Err(Short::GaveWay));
         }
-        let (held, len) = (share.held, share.buffer.len() + more);
+        let held = share.held;
+        let (len, needed, wanted, rank) = match need {
+            Need::Room(more) => {
+                let len = share.buffer.len() + more;
+                let needed = least(len).min(self.expected).max(len);
+                (len, needed, ample(len).min(self.expected).max(needed), held)
+            }
+            #[cfg(feature = "daemon")]
+            Need::Elsewhere(bytes) => (bytes, bytes, bytes, bytes),
+        };
         if len <= held {
             return Poll::Ready(Ok(()));
         }
-        let needed = least(len).min(self.expected).max(len);
-        let wanted = ample(len).min(self.expected).max(needed);
         let mut table = self.memory.table.lock();
         if share.has_reserve {
             table.take_of_reserve(wanted - held);
-            share.grow(wanted);
+            need.meet(&mut share, wanted);
             return Poll::Ready(Ok(()));
         }
         let now = Instant::now();
@@ -320,6 +341,7 @@ impl Held {
             number: self.number,
             ticket: share.ticket,
             held,
+            rank,
             needed: needed - held,
             wanted: wanted - held,
             slowness: share.pace(now, self.memory.limits.len_max, self.memory.limits.grace()),
@@ -349,7 +371,7 @@ impl Held {
             }
         };
         share.ticket = None;
-        share.grow(held + taken);
+        need.meet(&mut share, held + taken);
         Poll::Ready(Ok(()))
     }
 
@@ -374,6 +396,27 @@ impl Drop for Held {
             self.memory.table.lock().remove(self.number, &mut share, &mut after);
         }
         after.settle();
+    }
+}
+
+/// What memory is needed for.
+#[derive(Clone, Copy)]
+enum Need {
+    /// So many more bytes in the buffer.
+    Room(usize),
+    /// So many bytes that are kept elsewhere.
+    #[cfg(feature = "daemon")]
+    Elsewhere(usize),
+}
+
+impl Need {
+    /// There are `held` bytes of memory for it.
+    fn meet(self, share: &mut Share, held: usize) {
+        match self {
+            Need::Room(_) => share.grow(held),
+            #[cfg(feature = "daemon")]
+            Need::Elsewhere(_) => share.held = held,
+        }
     }
 }
 

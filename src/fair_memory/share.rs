@@ -20,7 +20,7 @@ const IDLE_WEIGHT: u32 = 5;
 pub(super) struct Share {
     /// The bytes.
     pub buffer: Vec<u8>,
-    /// Bytes of memory for them: the capacity of the buffer, also while that is away.
+    /// Bytes of memory: the capacity of the buffer, also while that is away, or what is kept elsewhere.
     pub held: usize,
     /// What it holds beyond its part of the budget is of the reserve.
     pub has_reserve: bool,

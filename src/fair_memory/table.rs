@@ -53,6 +53,8 @@ pub(super) struct Ask {
     pub ticket: Option<Ticket>,
     /// Bytes that it has.
     pub held: usize,
+    /// Of those that wait, the one with the most of this is served first.
+    pub rank: usize,
     /// Bytes that it must have besides.
     pub needed: usize,
     /// Bytes that spare it the next asking.
@@ -267,7 +269,7 @@ impl Table {
         self.short_since = short_since;
         let ticket = ask.ticket.unwrap_or_else(|| {
             self.numbers += 1;
-            (Reverse(ask.held), self.numbers)
+            (Reverse(ask.rank), self.numbers)
         });
         self.short_since.get_or_insert(now);
         let waiting =

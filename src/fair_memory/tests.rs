@@ -303,6 +303,47 @@ async fn honest_senders_beside_slow_ones_that_come_again_and_again_wait_for_a_bo
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_charged_waits_for_slow_ones_counts_until_it_is_dropped_and_takes_no_buffer() {
+    let memory = memory(100_000);
+    let mut slow = memory.hold(60_000);
+    slow.stage(&[1; 60_000]).await.unwrap();
+    let mut charged = memory.hold(50_000);
+    let begun = Instant::now();
+    charged.charge(50_000).await.unwrap();
+    assert!(begun.elapsed() > Duration::ZERO && begun.elapsed() < secs(2));
+    let mut all = [slow, charged];
+    assert_eq!((memory.used(), lost(&all)), (50_000, vec![0]));
+    assert_eq!(all[1].share.lock().buffer.capacity(), 0);
+    let mut refused = memory.hold(100_001);
+    assert_eq!(refused.charge(100_001).await, Err(Short::UsedUp), "there is never so much");
+    // It is at work, however long.
+    let begun = Instant::now();
+    assert_eq!(refused.charge(50_001).await, Err(Short::UsedUp));
+    assert_eq!(begun.elapsed(), WAIT_MAX);
+    refused.charge(50_000).await.unwrap();
+    assert_eq!(memory.used(), 100_000);
+    drop(refused);
+    assert_eq!(memory.used(), 50_000);
+    // The one with the most to keep will be done first.
+    let (told, mut order) = tokio::sync::mpsc::unbounded_channel();
+    let waiting = [60_000, 70_000].map(|bytes| {
+        let (memory, told) = (memory.clone(), told.clone());
+        tokio::spawn(async move {
+            let mut held = memory.hold(bytes);
+            held.charge(bytes).await.unwrap();
+            told.send(bytes).unwrap();
+        })
+    });
+    tokio::task::yield_now().await;
+    all[1] = memory.hold(0);
+    for waiting in waiting {
+        waiting.await.unwrap();
+    }
+    assert_eq!((order.recv().await, order.recv().await), (Some(70_000), Some(60_000)));
+    assert_eq!(memory.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_buffer_that_is_read_into_grows_while_there_is_plenty() {
     let memory = memory(2 << 20);
     let mut source = &[1; 400_000][..];

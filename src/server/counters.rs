@@ -198,12 +198,10 @@ impl Shard {
 #[derive(Debug)]
 pub struct Counters {
     shards: Vec<Arc<Shard>>,
-    /// Memory for what connections keep until more comes.
+    /// Memory for what connections keep until more comes, and for long heads.
     input_memory: FairMemory,
     /// Bytes that input buffers in use take besides.
     input_buffers_max: u64,
-    /// Bytes by which input buffers have grown: at most as much as input memory.
-    long_inputs: AtomicU64,
     connections_current: AtomicU64,
     listeners: RwLock<Vec<Arc<ListenerCounts>>>,
     send_budget: Arc<SendBudget>,
@@ -228,7 +226,7 @@ pub struct Snapshot {
     pub latencies: [HistogramSnapshot; Operation::ALL.len()],
     /// What only the HTTP server counts.
     pub http: HttpSnapshot,
-    /// Bytes received and not yet used: commands, and values that are appended.
+    /// Bytes received and not yet used: commands, heads of requests, and values that are appended.
     pub input_bytes: u64,
     /// Most bytes of these.
     pub input_bytes_max: u64,
@@ -248,7 +246,6 @@ impl Counters {
             shards,
             input_memory,
             input_buffers_max,
-            long_inputs: AtomicU64::new(0),
             connections_current: AtomicU64::new(0),
             listeners: RwLock::default(),
             send_budget,
@@ -271,18 +268,6 @@ impl Counters {
 
     pub(super) fn send_budget(&self) -> &Arc<SendBudget> {
         &self.send_budget
-    }
-
-    /// Takes bytes for a longer input buffer; false if they are used up.
-    pub(super) fn take_long_input(&self, bytes: u64) -> bool {
-        let limit = self.input_memory.limit();
-        let take = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= limit);
-        self.long_inputs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-    }
-
-    /// Gives back what a longer input buffer took.
-    pub(super) fn give_long_input(&self, bytes: u64) {
-        self.long_inputs.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Memory for what connections keep until more comes.
@@ -311,7 +296,7 @@ impl Counters {
             unsent_bytes: self.send_budget.unsent(),
             unsent_bytes_max: self.send_budget.unsent_max(),
             input_bytes: self.input_memory.used(),
-            input_bytes_max: 2 * self.input_memory.limit() + self.input_buffers_max,
+            input_bytes_max: self.input_memory.limit() + self.input_buffers_max,
             ..Snapshot::default()
         };
         for shard in &self.shards {
@@ -369,6 +354,7 @@ mod tests {
         let snapshot = counters.snapshot();
         assert_eq!((snapshot.counts.cmd_get, snapshot.counts.connections_total), (4, 1));
         assert_eq!(snapshot.latencies[Operation::Flush as usize].count(), 1);
+        assert_eq!(snapshot.input_bytes_max, 1000 + 10);
     }
 
     #[test]

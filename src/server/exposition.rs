@@ -33,7 +33,7 @@ fn write_connections(page: &mut Page, snapshot: &Snapshot, listeners: &[Listener
     );
     page.gauge(
         "rawcached_input_bytes",
-        "Bytes of memory for what was received and is not yet used: commands, and values to append.",
+        "Bytes of memory for what was received and is not yet used: commands, heads of requests, and values to append.",
         &[],
         snapshot.input_bytes,
     );

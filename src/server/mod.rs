@@ -20,6 +20,7 @@ mod count;
 mod ended;
 mod exposition;
 mod gate;
+mod input;
 mod key_locks;
 mod metadata;
 mod options;
@@ -45,8 +46,10 @@ pub use exposition::write_server;
 
 use crate::cache::Cache;
 use crate::fair_memory::FairMemory;
+use codec::head_reader::HEAD_LEN_MAX;
 use counters::Counters;
 use listener::Listener;
+use memcached::parse::RETRIEVAL_LEN_MAX;
 use standing::Standing;
 
 impl Server {
@@ -67,7 +70,7 @@ impl Server {
         let send_budget = SendBudget::new(bytes_max, options.unsent_bytes_max, connections_max);
         let input_memory = FairMemory::new(
             options.input_bytes_max,
-            memcached::KEPT_LEN_MAX,
+            input::kept_max(RETRIEVAL_LEN_MAX.max(HEAD_LEN_MAX)),
             cache.options().write_buffer_wait,
         );
         let input_buffers_max = connections_max as u64 * buffers::BUFFER_LEN as u64;

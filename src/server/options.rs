@@ -20,9 +20,9 @@ pub struct Options {
     /// Largest old value in bytes of which a change makes a copy: `append` and `prepend`, and a PATCH of
     /// headers.
     pub copied_len_max: u64,
-    /// Memory for commands of which a part has arrived, and for values to append, over all connections, in
-    /// bytes. When it is used up, the slowest give way. Each connection at work uses 16 KiB besides, and
-    /// long requests over HTTP as much as this again.
+    /// Memory for commands and heads of requests of which a part has arrived, for long heads until they are
+    /// answered and for values to append, over all connections, in bytes. When it is used up, the slowest
+    /// give way. Each connection at work uses 16 KiB besides.
     pub input_bytes_max: u64,
     /// Memory of the kernel for bytes that clients have not read, over all connections, in bytes. Fewer than
     /// `connections_all_max` connections are taken if it has no room for all.

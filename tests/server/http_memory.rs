@@ -177,11 +177,45 @@ fn what_is_kept_of_a_long_head_counts_until_its_request_ends() {
     let mut first = begin();
     eventually("the first head is kept", || server.snapshot().http.requests_started == 1);
     eventually("and counted", || server.snapshot().input_bytes >= 19 * head / 10);
-    begin().answer("PUT").expect(503);
+    let before = server.snapshot().counts.bytes_read;
+    let mut second = begin();
+    eventually("the second is read", || server.snapshot().counts.bytes_read > before + 99_000);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.snapshot().http.requests_started, 1, "there is no memory for another one");
     first.send("b");
     first.answer("PUT").expect(201);
-    eventually("it is given back", || server.snapshot().input_bytes < head);
-    let mut later = begin();
-    later.send("b");
-    later.answer("PUT").expect(201);
+    eventually("the second is begun", || server.snapshot().http.requests_started == 2);
+    assert!(server.snapshot().input_bytes < 4 * head);
+    second.send("b");
+    second.answer("PUT").expect(201);
+    eventually("all is given back", || server.snapshot().input_bytes == 0);
+}
+
+#[test]
+fn slow_long_heads_give_way_to_an_honest_one() {
+    // Who has sent nothing for a fifth of a second is slow.
+    let write_buffer_wait = Duration::from_secs(3);
+    let cache = options!(CacheOptions { write_buffer_wait, ..CacheOptions::default() });
+    let options = Options { input_bytes_max: 4 << 20, connections_max: 500, ..options() };
+    let server = HttpServer::of_cache(options, cache);
+    let filler = format!("X-Other: {}\r\n", "o".repeat(120_000));
+    let start = format!("PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\n{filler}");
+    let mut slow: Vec<Connection> = Vec::new();
+    for (len, count) in [(90_000, 60), (10_000, 300)] {
+        for _ in 0..count {
+            let mut half = server.open();
+            half.send(&start[..len]);
+            slow.push(half);
+        }
+        for _ in 0..3 {
+            let mut honest = server.open();
+            honest.send(format!("{start}Content-Length: 2\r\n\r\nab"));
+            assert!(matches!(honest.answer("PUT").status, 201 | 204));
+        }
+        let now = server.snapshot();
+        assert!(now.input_bytes <= now.input_bytes_max);
+    }
+    slow[0].answer("PUT").expect(503);
+    drop(slow);
+    eventually("all of it comes back", || server.snapshot().input_bytes == 0);
 }

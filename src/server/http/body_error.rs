@@ -7,7 +7,7 @@ use crate::server::codec::fault::Fault;
 pub(super) enum BodyError {
     /// The client has sent all that it will.
     Cut,
-    /// These are no chunks.
+    /// These are no chunks, or there is no memory for them.
     Malformed(Fault),
     /// The connection failed, or stood still for too long.
     Lost,

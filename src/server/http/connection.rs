@@ -14,8 +14,9 @@ use super::running::Running;
 use super::service::{Answer, Service, plain};
 use super::wire::{Socket, Wire};
 use crate::cache::TruncatedBody;
+use crate::fair_memory::Held;
 use crate::server::access::Access;
-use crate::server::buffers::KeptHead;
+use crate::server::buffers::BUFFER_LEN;
 use crate::server::codec::AnswerHead;
 use crate::server::codec::fault::Fault;
 use crate::server::codec::head::RequestHead;
@@ -60,7 +61,8 @@ enum End {
 
 /// A request, or why there is none.
 enum Asked {
-    Head(RequestHead, KeptHead),
+    /// With the memory for a long one.
+    Head(RequestHead, Option<Box<Held>>),
     Refused(Fault),
     Nothing,
 }
@@ -124,18 +126,35 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) ->
     }
 }
 
+/// Bytes that a request keeps of a head of `len` bytes until it is answered: a copy, and as much of metadata.
+/// Those of a short one are not counted.
+fn kept_len(len: usize) -> usize {
+    Some(2 * len).filter(|bytes| *bytes > BUFFER_LEN).unwrap_or(0)
+}
+
 async fn next_head<S: Socket>(
     wire: &mut Wire<S>,
     heads: &mut HeadReader,
     gate: &Gate,
 ) -> io::Result<Asked> {
     wire.begin_head();
+    let mut kept = None;
     loop {
         match heads.find(wire.unread()) {
             Ok(Found::Head(head, len)) => {
+                let bytes = kept_len(len);
+                if bytes > 0 && kept.is_none() {
+                    // It is read again when there is memory for what is made of it.
+                    drop(head);
+                    let mut memory = wire.service.buffers.memory().hold(bytes);
+                    if memory.charge(bytes).await.is_err() {
+                        return Ok(Asked::Refused(Fault::MEMORY));
+                    }
+                    kept = Some(Box::new(memory));
+                    continue;
+                }
                 wire.consume(len);
-                let kept = wire.service.buffers.keep_head(len);
-                return Ok(kept.map_or(Asked::Refused(Fault::MEMORY), |it| Asked::Head(head, it)));
+                return Ok(Asked::Head(head, kept));
             }
             Ok(Found::Nothing(done)) => wire.consume(done),
             Err(fault) => return Ok(Asked::Refused(fault)),

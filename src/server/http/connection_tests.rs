@@ -197,6 +197,37 @@ async fn a_large_body_is_stored_alike_however_it_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_long_head_gives_way_and_its_client_is_told() {
+    let cache = Cache::simulated(Clock::manual(Timestamp(1_800_000_000))).await;
+    let options = Options { input_bytes_max: 350_000, ..Options::default() };
+    let service = Arc::new(Service::new(&Server::new(options, cache), 0, &Shared::default()));
+    let open = || {
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let (service, gate) = (Arc::clone(&service), Arc::default());
+        tokio::spawn(serve(server, service, gate, Access::default()));
+        client
+    };
+    let filler = format!("X-Other: {}\r\n", "o".repeat(100_000));
+    let head = format!("DELETE /v1/objects/k HTTP/1.1\r\nHost: x\r\n{filler}\r\n");
+    let mut slow = open();
+    slow.write_all(&head.as_bytes()[..90_000]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut answer = [0; 13];
+    let mut honest = open();
+    honest.write_all(head.as_bytes()).await.unwrap();
+    honest.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404 ");
+    // What it goes on to send is dropped, so that it can read its answer.
+    slow.write_all(&head.as_bytes()[90_000..]).await.unwrap();
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 503 ");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    slow.write_all(b"more").await.unwrap();
+    assert_eq!(service.shard.bytes_read.get(), 2 * head.len() as u64);
+    assert_eq!(service.buffers.memory().used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_goes_on_as_long_as_bytes_come_and_holds_no_buffer_while_it_waits() {
     let service = service().await;
     let head = "PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
@@ -212,7 +243,7 @@ async fn an_upload_goes_on_as_long_as_bytes_come_and_holds_no_buffer_while_it_wa
             client.write_all(&[b'x'; 30_000]).await.unwrap();
             tokio::time::sleep(service.stall_timeout * 2 / 3).await;
             let buffers = service.shard.input_bytes.load(Ordering::Relaxed);
-            assert_eq!(buffers, 0);
+            assert_eq!((buffers, service.buffers.memory().used()), (0, 0));
         }
         let wait = timeout(service.stall_timeout / 4, client.read(&mut answer));
         assert!(wait.await.is_err(), "it has stood still for less than the timeout");
@@ -226,16 +257,32 @@ async fn a_quiet_connection_holds_no_buffer() {
     let service = service().await;
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let mut wire = Wire::new(server, Arc::clone(&service));
-    assert_eq!(wire.buffer_len(), 0);
-    client.write_all(&[b'x'; 100_000]).await.unwrap();
-    let mut read = 0;
-    while read < 100_000 {
-        read += wire.read().await.unwrap();
-        wire.consume(wire.unread().len());
-    }
+    let held = || {
+        let buffers = service.shard.input_bytes.load(Ordering::Relaxed);
+        (buffers, service.buffers.memory().used())
+    };
+    assert_eq!(held(), (0, 0));
     let gate = Gate::default();
-    assert!(timeout(Duration::from_millis(1), wire.read_head(&gate, false)).await.is_err());
-    assert_eq!(wire.buffer_len(), 0);
+    for len in [1, 100, 10_000, 100_000] {
+        client.write_all(&vec![b'x'; len]).await.unwrap();
+        let mut read = 0;
+        while read < len {
+            read += wire.read().await.unwrap();
+        }
+        assert_eq!(wire.unread().len(), len);
+        let wait = timeout(Duration::from_millis(1), wire.read_head(&gate, true));
+        assert!(wait.await.is_err());
+        let (buffers, kept) = held();
+        assert_eq!(buffers, 0, "{len} unread bytes are kept");
+        assert!((len as u64..=2 * len as u64 + (64 << 10)).contains(&kept), "{len}: {kept}");
+        client.write_all(b"y").await.unwrap();
+        wire.read().await.unwrap();
+        assert_eq!(wire.unread().len(), len + 1);
+        wire.consume(len + 1);
+        let wait = timeout(Duration::from_millis(1), wire.read_head(&gate, false));
+        assert!(wait.await.is_err());
+        assert_eq!(held(), (0, 0));
+    }
 }
 
 #[tokio::test]

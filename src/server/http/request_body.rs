@@ -202,7 +202,10 @@ enum Failed {
 
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Failed {
-        Failed::Lost(error)
+        match error.kind() {
+            io::ErrorKind::OutOfMemory => Failed::Malformed(Fault::MEMORY),
+            _ => Failed::Lost(error),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! The bytes of one connection: reads and writes them, counts them, and bounds how long it waits.
-//! Knows nothing of requests. Holds no buffer while nothing is unread.
+//! Knows nothing of requests. Holds no buffer while it waits.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -8,19 +8,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::service::Service;
 use crate::cache::{StoreError, Writer};
 use crate::server::codec::head_reader::HEAD_LEN_MAX;
 use crate::server::gate::Gate;
+use crate::server::input::Input;
 use crate::server::patience::Patience;
 use crate::server::presence::Presence;
 use crate::server::turns;
 
-/// Longest buffer for what was read, in bytes: any head fits, and a large body is read in few system
-/// calls.
-const INPUT_LEN_MAX: usize = HEAD_LEN_MAX;
 /// How long a request may take to come whole, once the server drains.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -34,11 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Presence + Unpin + Send> Socket for S {}
 pub(super) struct Wire<S> {
     stream: S,
     pub(super) service: Arc<Service>,
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    /// The last read left no room: more may wait than the buffer holds.
-    was_full: bool,
+    input: Input,
     /// Other tasks that are ready run before the next write.
     is_turn_due: bool,
     patience: Patience,
@@ -55,35 +49,23 @@ impl<S: Socket> Wire<S> {
         Wire {
             stream,
             service,
-            buffer: Vec::new(),
-            start: 0,
-            end: 0,
-            was_full: false,
+            input: Input::new(HEAD_LEN_MAX),
             is_turn_due: true,
             patience: Patience::default(),
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn buffer_len(&self) -> usize {
-        self.buffer.len()
-    }
-
     pub(super) fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        self.input.unread()
     }
 
     /// Whether no byte waits to be used.
     pub(super) fn is_empty(&self) -> bool {
-        self.unread().is_empty()
+        self.input.is_empty()
     }
 
     pub(super) fn consume(&mut self, len: usize) {
-        self.start += len;
-        assert!(self.start <= self.end, "consumed more than was read");
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        }
+        self.input.consume(len);
     }
 
     /// The wait for a head begins.
@@ -92,7 +74,7 @@ impl<S: Socket> Wire<S> {
     }
 
     /// Reads more of a head, for which the client has the idle timeout since [`Wire::begin_head`]; 0
-    /// at its end, [`io::ErrorKind::OutOfMemory`] if there is no room for a long one. A closed gate
+    /// at its end, [`io::ErrorKind::OutOfMemory`] if it has to give way to others. A closed gate
     /// ends the wait at once if nothing `is_begun`, else soon.
     pub(super) async fn read_head(&mut self, gate: &Gate, is_begun: bool) -> io::Result<usize> {
         let mut limit = self.service.idle_timeout;
@@ -176,20 +158,15 @@ impl<S: Socket> Wire<S> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.make_room() {
-            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        let polled = self.input.poll_fill(cx, &mut self.stream, &self.service.buffers);
+        let read = ready!(polled);
+        match &read {
+            Ok(len) => self.count_read(*len),
+            // What had come is lost. What still comes can be dropped.
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => self.release(),
+            Err(_) => {}
         }
-        let mut target = ReadBuf::new(&mut self.buffer[self.end..]);
-        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut target);
-        let (len, is_full) = (target.filled().len(), target.remaining() == 0);
-        if polled.is_pending() && self.end == 0 {
-            self.release();
-        }
-        ready!(polled)?;
-        self.end += len;
-        self.was_full = is_full;
-        self.count_read(len);
-        Poll::Ready(Ok(len))
+        Poll::Ready(read)
     }
 
     fn count_read(&mut self, len: usize) {
@@ -197,32 +174,9 @@ impl<S: Socket> Wire<S> {
         self.service.shard.bytes_read.add(len as u64);
     }
 
-    /// False if a head needs a longer buffer, and there is no memory for one.
-    fn make_room(&mut self) -> bool {
-        let is_short = self.was_full && self.buffer.len() < INPUT_LEN_MAX;
-        if self.buffer.is_empty() {
-            self.buffer = self.service.buffers.take_input();
-        } else if self.end == 0 && is_short {
-            // It goes on with a short one if there is no memory.
-            self.service.buffers.grow_input(&mut self.buffer);
-        } else if self.end == self.buffer.len() && self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        } else if self.end == self.buffer.len() {
-            // Readers of heads and of chunks refuse what does not fit.
-            assert!(is_short, "a head outgrew its limit");
-            if !self.service.buffers.grow_input(&mut self.buffer) {
-                return false;
-            }
-        }
-        self.was_full = false;
-        true
-    }
-
-    /// Gives the buffer back. Unread bytes are lost.
+    /// Gives all memory back. Unread bytes are lost.
     pub(super) fn release(&mut self) {
-        (self.start, self.end) = (0, 0);
-        self.service.buffers.give_input(std::mem::take(&mut self.buffer));
+        self.input.release(&self.service.buffers);
     }
 
     /// Writes `first` and `second`, in one system call if the peer has room, and waits at most for

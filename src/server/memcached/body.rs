@@ -9,9 +9,9 @@ use crate::clock::Stopwatch;
 use crate::fair_memory::Held;
 use crate::server::buffers::BUFFER_LEN;
 use crate::server::counters::Operation;
+use crate::server::input::Input;
 
 use super::command::{Store, Verb};
-use super::input::Input;
 use super::peer::{Peer, Socket};
 use super::storage::{GONE, condition};
 use crate::server::presence::while_there;
@@ -111,7 +111,7 @@ enum Target {
 fn begin<S: Socket>(peer: &Peer<S>, store: &Store<'_>) -> Result<Target, StoreError> {
     if store.verb.extends() {
         let len = usize::try_from(store.body_len).unwrap_or(usize::MAX);
-        return Ok(Target::Memory(peer.service.input_memory.hold(len)));
+        return Ok(Target::Memory(peer.service.buffers.memory().hold(len)));
     }
     let options = peer.service.store_options(store.flags, store.exptime);
     let options = StoreOptions { len_hint: Some(store.body_len), ..options };

@@ -13,8 +13,7 @@ use super::arithmetic::Changed;
 use super::body::{store_arriving, store_received, swallow};
 use super::budget::{COMMAND_COST, spend};
 use super::command::{Command, KeyBuf, Store};
-use super::input::Input;
-use super::parse::{BAD_FORMAT, Next, Parsed, parse};
+use super::parse::{BAD_FORMAT, Next, Parsed, RETRIEVAL_LEN_MAX, parse};
 use super::peer::{Peer, Socket};
 use super::permitted::{Refused, refusal};
 use super::retrieval;
@@ -25,6 +24,7 @@ use super::timed::{Limits, Timed, Wait};
 use crate::server::access::Access;
 use crate::server::buffers::BUFFER_LEN;
 use crate::server::gate::Gate;
+use crate::server::input::Input;
 use crate::server::memcached::closed::Closed;
 use crate::server::presence::while_there;
 use crate::server::turns::Turns;
@@ -70,7 +70,7 @@ pub(in crate::server) async fn serve<S: Socket>(
     let limits =
         Limits { idle: options.memcached_idle_timeout, stall: options.memcached_stall_timeout };
     let peer = Peer::new(Turns::new(Timed::new(stream, limits)), service);
-    let input = Input::default();
+    let input = Input::new(RETRIEVAL_LEN_MAX);
     let mut connection =
         Connection { peer, access, input, searched: 0, needed: 0, last_reads: LAST_READS };
     let Err(closed) = connection.run(&gate).await;
@@ -114,7 +114,7 @@ impl<S: Socket> Connection<S> {
         }
         let Peer { stream, service, .. } = peer;
         stream.get_mut().set_idle(input.is_empty());
-        let read = poll_fn(|cx| match input.poll_fill(cx, stream, service) {
+        let read = poll_fn(|cx| match input.poll_fill(cx, stream, &service.buffers) {
             Poll::Pending if input.is_empty() => gate.poll_closed(cx).map(|()| Ok(0)),
             polled => polled,
         })

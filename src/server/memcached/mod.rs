@@ -9,7 +9,6 @@ pub mod command;
 mod connection;
 mod expiry;
 mod flush;
-mod input;
 mod number;
 pub mod parse;
 mod peer;
@@ -21,5 +20,4 @@ mod storage;
 mod timed;
 
 pub(super) use connection::serve;
-pub(super) use input::KEPT_LEN_MAX;
 pub(super) use service::{Service, Shared};

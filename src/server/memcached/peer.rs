@@ -10,9 +10,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::server::buffers::BUFFER_LEN;
+use crate::server::input::Input;
 use crate::server::presence::Presence;
 
-use super::input::Input;
 use super::number::push_decimal;
 use super::service::Service;
 
@@ -114,7 +114,7 @@ impl<S: Socket> Peer<S> {
     pub(super) async fn read_more(&mut self, input: &mut Input) -> io::Result<()> {
         self.flush().await?;
         let Peer { stream, service, .. } = self;
-        let read = poll_fn(|cx| input.poll_fill(cx, stream, service)).await?;
+        let read = poll_fn(|cx| input.poll_fill(cx, stream, &service.buffers)).await?;
         self.count_read(read)
     }
 

@@ -10,7 +10,6 @@ use super::expiry::{self, Lifetimes};
 use super::flush::FlushSchedule;
 use crate::cache::{Cache, StoreError, StoreOptions};
 use crate::clock::Stopwatch;
-use crate::fair_memory::FairMemory;
 use crate::server::buffers::Buffers;
 use crate::server::counters::{Counters, Counts, Operation, Shard};
 use crate::server::key_locks::KeyLocks;
@@ -42,8 +41,6 @@ pub(in crate::server) struct Service {
     pub(super) counters: Arc<Counters>,
     pub(super) buffers: Buffers,
     pub(super) key_locks: Arc<KeyLocks>,
-    /// For what waits until more comes.
-    pub(super) input_memory: FairMemory,
     pub(super) baseline: Arc<Baseline>,
     pub(super) uptime: Stopwatch,
 }
@@ -60,7 +57,6 @@ impl Service {
             buffers: Buffers::new(&server.counters, &shard),
             shard,
             key_locks: server.key_locks.clone(),
-            input_memory: server.counters.input_memory().clone(),
             baseline: shared.baseline.clone(),
             uptime: shared.uptime,
         }

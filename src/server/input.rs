@@ -7,18 +7,18 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::buffers::{BUFFER_LEN, Buffers};
 use crate::fair_memory::{Held, Short};
-use crate::server::buffers::{BUFFER_LEN, Buffers};
 
-use super::parse::RETRIEVAL_LEN_MAX;
-use super::service::Service;
-
-/// Most bytes that are kept: the parser refuses a longer line.
-pub(in crate::server) const KEPT_LEN_MAX: usize = RETRIEVAL_LEN_MAX + BUFFER_LEN;
+/// Most bytes that are kept, where `len_max` unread ones are refused by the parser.
+pub(super) const fn kept_max(len_max: usize) -> usize {
+    len_max + BUFFER_LEN
+}
 
 /// The unread bytes of one connection.
-#[derive(Default)]
 pub(super) struct Input {
+    /// With so many unread bytes the parser does not ask for more.
+    len_max: usize,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -28,10 +28,9 @@ pub(super) struct Input {
 }
 
 /// Where the unread bytes are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// In `buffer`, which is one of the spare ones, if there is any.
-    #[default]
     Spare,
     /// In `kept`. `buffer` may be a spare one with the next bytes.
     Kept,
@@ -40,6 +39,11 @@ enum Place {
 }
 
 impl Input {
+    /// Nothing unread yet. A parser refuses what is incomplete with `len_max` bytes.
+    pub(super) const fn new(len_max: usize) -> Input {
+        Input { len_max, buffer: Vec::new(), start: 0, end: 0, place: Place::Spare, kept: None }
+    }
+
     pub(super) fn unread(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
@@ -54,6 +58,9 @@ impl Input {
         assert!(self.start <= self.end, "consumed more than was read");
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            if self.place == Place::Taken {
+                *self = Input::new(self.len_max);
+            }
         }
     }
 
@@ -66,14 +73,11 @@ impl Input {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut S,
-        service: &Service,
+        buffers: &Buffers,
     ) -> Poll<io::Result<usize>> {
-        if self.is_empty() && self.place == Place::Taken {
-            self.release(&service.buffers);
-        }
         if self.place != Place::Kept {
             if self.buffer.is_empty() {
-                self.buffer = service.buffers.take_input();
+                self.buffer = buffers.take_input();
             }
             if self.place == Place::Spare && self.end == BUFFER_LEN {
                 self.buffer.copy_within(self.start..self.end, 0);
@@ -82,44 +86,46 @@ impl Input {
             if self.end < self.buffer.len() {
                 let polled = poll_read(cx, stream, &mut self.buffer[self.end..]);
                 if polled.is_pending() {
-                    self.rest(cx, service);
+                    self.rest(cx, buffers);
                 }
                 let len = ready!(polled)?;
                 self.end += len;
                 return Poll::Ready(Ok(len));
             }
-            ready!(self.poll_keep(cx, service)).map_err(out_of_memory)?;
+            ready!(self.poll_keep(cx, buffers)).map_err(out_of_memory)?;
         }
-        self.poll_fill_kept(cx, stream, service)
+        self.poll_fill_kept(cx, stream, buffers)
     }
 
     /// Gives all memory back. Unread bytes are lost.
-    pub(super) fn release(&mut self, spares: &Buffers) {
+    pub(super) fn release(&mut self, buffers: &Buffers) {
         let buffer = std::mem::take(&mut self.buffer);
         if self.place != Place::Taken && !buffer.is_empty() {
-            spares.give_input(buffer);
+            buffers.give_input(buffer);
         }
-        *self = Input::default();
+        *self = Input::new(self.len_max);
     }
 
     /// Nothing has arrived: keeps as many bytes as are unread, or stays as it is if there is no memory.
-    fn rest(&mut self, cx: &mut Context<'_>, service: &Service) {
+    fn rest(&mut self, cx: &mut Context<'_>, buffers: &Buffers) {
         if self.is_empty() {
-            return self.release(&service.buffers);
+            return self.release(buffers);
         }
         let unread = &self.buffer[self.start..self.end];
-        let kept = self.kept.get_or_insert_with(|| service.input_memory.hold(KEPT_LEN_MAX));
+        let len_max = kept_max(self.len_max);
+        let kept = self.kept.get_or_insert_with(|| buffers.memory().hold(len_max));
         if kept.try_keep(unread) {
             // It was kept just now, so it is not lost yet.
             let _ = kept.poll_lost(cx);
-            service.buffers.give_input(std::mem::take(&mut self.buffer));
+            buffers.give_input(std::mem::take(&mut self.buffer));
             (self.start, self.end, self.place) = (0, 0, Place::Kept);
         }
     }
 
     /// Keeps a full buffer, to have room for more.
-    fn poll_keep(&mut self, cx: &mut Context<'_>, service: &Service) -> Poll<Result<(), Short>> {
-        let kept = self.kept.get_or_insert_with(|| service.input_memory.hold(KEPT_LEN_MAX));
+    fn poll_keep(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<Result<(), Short>> {
+        let len_max = kept_max(self.len_max);
+        let kept = self.kept.get_or_insert_with(|| buffers.memory().hold(len_max));
         if self.place == Place::Taken {
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.drain(..self.start);
@@ -137,23 +143,23 @@ impl Input {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut S,
-        service: &Service,
+        buffers: &Buffers,
     ) -> Poll<io::Result<usize>> {
         let Input { buffer, end, kept, .. } = self;
         let kept = kept.as_mut().expect("something is kept");
         if *end == 0 {
             let read = ready!(kept.poll_read(cx, stream, usize::MAX))?;
             if let Some(len) = read.map_err(out_of_memory)? {
-                return self.take_back(len, service);
+                return self.take_back(len, buffers);
             }
             if buffer.is_empty() {
-                *buffer = service.buffers.take_input();
+                *buffer = buffers.take_input();
             }
             // Few bytes go in front of the next ones.
             let start = Some(kept.len()).filter(|len| *len < BUFFER_LEN).unwrap_or(0);
             let polled = poll_read(cx, stream, &mut buffer[start..]);
             if polled.is_pending() {
-                service.buffers.give_input(std::mem::take(buffer));
+                buffers.give_input(std::mem::take(buffer));
                 if let Poll::Ready(short) = kept.poll_lost(cx) {
                     return Poll::Ready(Err(out_of_memory(short)));
                 }
@@ -169,13 +175,13 @@ impl Input {
         }
         let len = *end;
         ready!(kept.poll_stage(cx, &buffer[..len])).map_err(out_of_memory)?;
-        self.take_back(len, service)
+        self.take_back(len, buffers)
     }
 
     /// Takes the buffer with the `len` bytes that have just come.
-    fn take_back(&mut self, len: usize, service: &Service) -> Poll<io::Result<usize>> {
+    fn take_back(&mut self, len: usize, buffers: &Buffers) -> Poll<io::Result<usize>> {
         if !self.buffer.is_empty() {
-            service.buffers.give_input(std::mem::take(&mut self.buffer));
+            buffers.give_input(std::mem::take(&mut self.buffer));
         }
         let kept = self.kept.as_ref().expect("something is kept");
         self.buffer = kept.take().map_err(out_of_memory)?;
