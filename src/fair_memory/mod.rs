@@ -240,7 +240,7 @@ impl Held {
     }
 
     /// Has `bytes` counted that came and that the owner keeps elsewhere, until this is dropped; waits for their
-    /// memory. Others cannot take it.
+    /// memory. It is the owner's turn then.
     ///
     /// # Errors
     /// See [`Short`].
@@ -249,8 +249,27 @@ impl Held {
         let asking = Asking(self);
         poll_fn(|cx| asking.0.poll_room(cx, Need::Elsewhere(bytes))).await?;
         let mut share = asking.0.share.lock();
+        share.elsewhere = bytes;
         share.is_away = true;
         Ok(())
+    }
+
+    /// After [`Held::charge`], it is the sender's turn to send more: a slow one has to give way.
+    #[cfg(feature = "daemon")]
+    pub fn await_sender(&self) {
+        let mut share = self.share.lock();
+        share.is_away = false;
+        share.received(Instant::now());
+    }
+
+    /// `bytes` more have come and are used: it is the owner's turn.
+    #[cfg(feature = "daemon")]
+    pub fn sent(&self, bytes: usize) {
+        let (now, mut share) = (Instant::now(), self.share.lock());
+        share.elsewhere = share.elsewhere.saturating_add(bytes);
+        share.is_away = true;
+        share.received(now);
+        share.pause(now);
     }
 
     /// Takes the bytes out and gives their memory back. The sender goes on, as slow as it was.

@@ -20,6 +20,8 @@ const IDLE_WEIGHT: u32 = 5;
 pub(super) struct Share {
     /// The bytes.
     pub buffer: Vec<u8>,
+    /// Bytes that came and are not in the buffer: the owner keeps them elsewhere, or has used them.
+    pub elsewhere: usize,
     /// Bytes of memory: the capacity of the buffer, also while that is away, or what is kept elsewhere.
     pub held: usize,
     /// What it holds beyond its part of the budget is of the reserve.
@@ -45,6 +47,7 @@ impl Share {
     pub fn new() -> Share {
         Share {
             buffer: Vec::new(),
+            elsewhere: 0,
             held: 0,
             has_reserve: false,
             is_away: false,
@@ -55,6 +58,11 @@ impl Share {
             had_at_last: Duration::ZERO,
             since: None,
         }
+    }
+
+    /// Bytes that have come.
+    pub fn arrived(&self) -> usize {
+        self.buffer.len() + self.elsewhere
     }
 
     /// Bytes for which there is room.
@@ -102,7 +110,7 @@ impl Share {
         if self.is_away || self.is_lost || (self.held == 0 && !is_waiting) {
             return None;
         }
-        if self.buffer.is_empty() {
+        if self.arrived() == 0 {
             return (!is_waiting).then_some(Slowness::MAX);
         }
         Some(self.pace(now, len, grace)).filter(|slowness| !slowness.is_zero())
@@ -111,10 +119,10 @@ impl Share {
     /// How slow the sender has been for a buffer of `len` bytes; zero before it has had `grace`.
     pub fn pace(&self, now: Instant, len: usize, grace: Duration) -> Slowness {
         let had = self.had(now);
-        if had < grace || self.buffer.is_empty() {
+        if had < grace || self.arrived() == 0 {
             return Slowness::ZERO;
         }
-        let whole = had.as_micros() * len as u128 / self.buffer.len() as u128;
+        let whole = had.as_micros() * len as u128 / self.arrived() as u128;
         let at_pace = Duration::from_micros(u64::try_from(whole).unwrap_or(u64::MAX));
         at_pace.max((had - self.had_at_last).saturating_mul(IDLE_WEIGHT))
     }

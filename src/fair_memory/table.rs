@@ -343,7 +343,7 @@ impl Table {
         if slowness.is_none_or(|slowness| slowness <= bearable) {
             return;
         }
-        share.is_lost = !share.buffer.is_empty();
+        share.is_lost = share.arrived() > 0;
         if share.is_lost {
             after.wakers.extend(share.told.take());
             if let Some(waiting) = share.ticket.take().and_then(|ticket| self.leave(ticket)) {

@@ -344,6 +344,35 @@ async fn what_is_charged_waits_for_slow_ones_counts_until_it_is_dropped_and_take
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_charged_gives_way_only_while_its_sender_is_slow() {
+    let memory = memory(100_000);
+    let mut charged = memory.hold(50_000);
+    charged.charge(50_000).await.unwrap();
+    let all = [charged];
+    let other = |len| timeout(AT_ONCE, sender(&memory, len));
+    // Its sender is quick: 100 KB a second.
+    for _ in 0..300 {
+        all[0].await_sender();
+        advance(Duration::from_millis(100)).await;
+        all[0].sent(12_000);
+        advance(secs(1)).await;
+    }
+    all[0].await_sender();
+    advance(Duration::from_millis(500)).await;
+    assert!(other(60_000).await.is_err());
+    assert_eq!(lost(&all), [0; 0]);
+    // A trickle is not.
+    for _ in 0..300 {
+        advance(secs(1)).await;
+        all[0].sent(1);
+        all[0].await_sender();
+    }
+    other(60_000).await.expect("at once");
+    assert_eq!(lost(&all), [0]);
+    assert_eq!(poll_fn(|cx| all[0].poll_lost(cx)).await, Short::GaveWay);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_buffer_that_is_read_into_grows_while_there_is_plenty() {
     let memory = memory(2 << 20);
     let mut source = &[1; 400_000][..];

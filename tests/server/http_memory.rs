@@ -192,6 +192,41 @@ fn what_is_kept_of_a_long_head_counts_until_its_request_ends() {
 }
 
 #[test]
+fn a_client_that_does_not_read_keeps_nothing_of_its_long_head() {
+    let server = HttpServer::start();
+    server.put("k", "", &body(3_000_000)).expect(201);
+    let mut reader = server.open();
+    let filler = format!("X-Other: {}\r\n", "o".repeat(100_000));
+    reader.send(format!("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\n{filler}\r\n"));
+    let is_running = || {
+        let now = server.snapshot().http;
+        now.requests_started - now.requests_ended == 1
+    };
+    eventually("it is answered", || is_running() && server.snapshot().counts.bytes_written > 4096);
+    eventually("nothing is kept", || server.snapshot().input_bytes == 0);
+    assert!(is_running());
+    reader.answer("GET").expect_body(200, &body(3_000_000));
+}
+
+#[test]
+fn a_slow_upload_with_a_long_head_gives_way_to_an_honest_one() {
+    let write_buffer_wait = Duration::from_secs(3);
+    let cache = options!(CacheOptions { write_buffer_wait, ..CacheOptions::default() });
+    let server = HttpServer::of_cache(Options { input_bytes_max: 400_000, ..options() }, cache);
+    let filler = format!("X-Other: {}\r\n", "o".repeat(100_000));
+    let start = format!("PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\n{filler}");
+    for body in ["Content-Length: 100000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5"] {
+        let mut slow = server.open();
+        slow.send(format!("{start}{body}"));
+        eventually("its head is kept", || server.snapshot().input_bytes > 190_000);
+        let mut honest = server.open();
+        honest.send(format!("{start}Content-Length: 2\r\n\r\nab"));
+        assert!(matches!(honest.answer("PUT").status, 201 | 204));
+        slow.answer("PUT").expect(503);
+    }
+}
+
+#[test]
 fn slow_long_heads_give_way_to_an_honest_one() {
     // Who has sent nothing for a fifth of a second is slow.
     let write_buffer_wait = Duration::from_secs(3);

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
@@ -91,7 +92,7 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) ->
     let service = wire.service.clone();
     let mut heads = HeadReader::default();
     loop {
-        let (head, _kept) = match next_head(wire, &mut heads, gate).await? {
+        let (head, kept) = match next_head(wire, &mut heads, gate).await? {
             Asked::Head(head, kept) => (head, kept),
             Asked::Refused(fault) => {
                 service.shard.protocol_errors.bump();
@@ -104,17 +105,20 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) ->
             consume_budget().await;
         }
         let running = Running::begin(&service.shard);
-        let mut body = RequestBody::new(wire, &head);
+        let mut body = RequestBody::new(wire, &head, kept);
         let answer = service.answer(&head, &mut body, access).await;
         let remainder = body.end()?;
-        service.shard.http.count_request(&head.method, answer.status());
-        let keeps_alive = head.keeps_alive && remainder != Remainder::Unknown && !gate.is_closed();
-        if !send(wire, &head, answer, keeps_alive).await? {
+        // A client that does not read its answer keeps nothing long of its request.
+        let RequestHead { method, is_http_1_0, keeps_alive: may_go_on, headers, target, .. } = head;
+        drop((headers, target));
+        service.shard.http.count_request(&method, answer.status());
+        let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
+        if !send(wire, (&method, is_http_1_0), answer, keeps_alive).await? {
             return Ok(End::Linger);
         }
         drop(running);
         if !keeps_alive {
-            let is_last = !head.keeps_alive && remainder == Remainder::Skip(0);
+            let is_last = !may_go_on && remainder == Remainder::Skip(0);
             let is_quiet = is_last && wire.unread().is_empty();
             return Ok(if is_quiet { End::Quiet } else { End::Linger });
         }
@@ -190,7 +194,7 @@ async fn skip<S: Socket>(wire: &mut Wire<S>, mut len: u64, gate: &Gate) -> io::R
 /// Sends an answer; false if its body breaks off.
 async fn send<S: Socket>(
     wire: &mut Wire<S>,
-    request: &RequestHead,
+    (method, is_http_1_0): (&Method, bool),
     answer: Answer,
     keeps_alive: bool,
 ) -> io::Result<bool> {
@@ -200,9 +204,9 @@ async fn send<S: Socket>(
         headers: &parts.headers,
         len: body.len(),
         keeps_alive,
-        is_http_1_0: request.is_http_1_0,
+        is_http_1_0,
     };
-    let body = if head.sends_body(&request.method) { body } else { AnswerBody::empty() };
+    let body = if head.sends_body(method) { body } else { AnswerBody::empty() };
     send_parts(wire, &head, body).await
 }
 

@@ -49,7 +49,9 @@ impl Service {
         }
         let (options, tag) = self.store_options(headers, body.len())?;
         let checked = self.check(key, headers).await?;
-        let given_tag = headers.get(ETAG).cloned();
+        // A copy: a value of the head keeps all of it in memory.
+        let given_tag =
+            headers.get(ETAG).and_then(|tag| HeaderValue::from_bytes(tag.as_bytes()).ok());
         let writer = self.cache.store(key, options).map_err(|error| self.store_failed(&error))?;
         let writer = self.receive(writer, body).await?;
         let watch = Stopwatch::start();

@@ -1,10 +1,14 @@
 //! The body of a request, read from the wire as its handler asks for it.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 
 use super::body_error::BodyError;
 use super::wire::{Socket, Wire};
 use crate::cache::{StoreError, Writer};
+use crate::fair_memory::Held;
 use crate::server::buffers::BUFFER_LEN;
 use crate::server::codec::chunks::{Chunks, Next};
 use crate::server::codec::fault::Fault;
@@ -24,6 +28,8 @@ pub(super) struct RequestBody<'a, S> {
     given: usize,
     /// The client waits for leave to send.
     waits: bool,
+    /// What the request keeps of a long head. It gives way with the request while the client is slow.
+    kept: Option<Box<Held>>,
 }
 
 /// What has not been read.
@@ -53,14 +59,19 @@ impl<S: Socket> Presence for RequestBody<'_, S> {
 }
 
 impl<'a, S: Socket> RequestBody<'a, S> {
-    pub(super) fn new(wire: &'a mut Wire<S>, head: &RequestHead) -> RequestBody<'a, S> {
+    /// The body that follows `head`, of which so much is `kept`.
+    pub(super) fn new(
+        wire: &'a mut Wire<S>,
+        head: &RequestHead,
+        kept: Option<Box<Held>>,
+    ) -> RequestBody<'a, S> {
         let rest = match head.framing {
             Framing::None => Rest::Length(0),
             Framing::Length(len) => Rest::Length(len),
             Framing::Chunked => Rest::Chunked(Chunks::default()),
         };
         let waits = head.waits && !matches!(rest, Rest::Length(0));
-        RequestBody { wire, rest, given: 0, waits }
+        RequestBody { wire, rest, given: 0, waits, kept }
     }
 
     /// The next bytes; `None` at the end. The client is given leave to send, if it waits for it.
@@ -90,7 +101,9 @@ impl<'a, S: Socket> RequestBody<'a, S> {
         if left < BUFFER_LEN as u64 || self.waits || !self.wire.is_empty() {
             return Ok(Ok(false));
         }
-        let len = match self.wire.read_into(writer, left).await {
+        let reading = self.wire.read_into(writer, left);
+        let len_of = |read: &_| if let Ok(Some(len)) = read { *len } else { 0 };
+        let len = match arriving(self.kept.as_deref(), reading, len_of).await {
             Ok(Ok(Some(0))) => return Err(self.broken(Failed::Cut)),
             Ok(Ok(Some(len))) => len as u64,
             Ok(Ok(None)) => return Ok(Ok(false)),
@@ -137,7 +150,7 @@ impl<'a, S: Socket> RequestBody<'a, S> {
                 Rest::Broken => return Err(Failed::Cut),
                 Rest::Lost(error) => return Err(Failed::Lost(error.kind().into())),
             }
-            if self.wire.read().await? == 0 {
+            if arriving(self.kept.as_deref(), self.wire.read(), |len| *len).await? == 0 {
                 return Err(Failed::Cut);
             }
         }
@@ -191,6 +204,24 @@ impl<'a, S: Socket> RequestBody<'a, S> {
             _ => Remainder::Unknown,
         })
     }
+}
+
+/// Waits until a read ends, or until the client is so slow that others get the memory of what is `kept`.
+async fn arriving<T>(
+    kept: Option<&Held>,
+    reading: impl Future<Output = io::Result<T>>,
+    len_of: impl FnOnce(&T) -> usize,
+) -> io::Result<T> {
+    let Some(kept) = kept else { return reading.await };
+    let mut reading = pin!(reading);
+    kept.await_sender();
+    let read = poll_fn(|cx| match reading.as_mut().poll(cx) {
+        Poll::Pending => kept.poll_lost(cx).map(|_| Err(io::ErrorKind::OutOfMemory.into())),
+        read => read,
+    })
+    .await?;
+    kept.sent(len_of(&read));
+    Ok(read)
 }
 
 /// Why reading failed.
