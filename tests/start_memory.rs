@@ -170,7 +170,7 @@ fn a_start_with_little_memory_after_one_with_much_stays_within_it() {
     );
     assert!(passes > 1 && left_out > 0);
     assert!(stats.entries > UNSEALED, "a region with a long footer is in the index too");
-    let index = stats.index_bytes as usize;
+    let index = usize::try_from(stats.index_bytes).unwrap();
     assert!(peak < index + RECOVERY + OTHERS, "{peak} bytes, {index} of them for the index");
     // New entries fill the device: all of the old regions are emptied.
     let body = vec![7; MIB];

@@ -32,13 +32,8 @@ const BATCH: usize = 256;
 /// Bytes of a key that are read with a header: most keys are shorter.
 const KEY_LEN: usize = 256;
 
-/// What is in a region that can be read after all.
-enum Found<'a> {
-    /// No entries: it is free.
-    Nothing,
-    /// A generation of it. All of it was read once.
-    Generation { header: RegionHeader, contents: ContentsReader<'a> },
-}
+/// The generation of a region that can be read after all, and what it holds: all of that was read once.
+type Found<'a> = (RegionHeader, ContentsReader<'a>);
 
 /// Whether an entry in the index is an older version of a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,7 +93,7 @@ impl Recovery {
         let Ok(found) = self.find_again(region).await else { return false };
         // Entries that were found in it at the start are of the generation that it was in then.
         let state = match &found {
-            Found::Generation { header, .. } if header.generation == generation => row.state(),
+            Some((header, _)) if header.generation == generation => row.state(),
             _ => RegionState::Unreadable,
         };
         let is_settled = matches!(state, RegionState::Unreadable | RegionState::Sealed);
@@ -112,11 +107,11 @@ impl Recovery {
             return false;
         }
         match found {
-            Found::Nothing => {
+            None => {
                 self.store.shared.catalog.regions.note_read(region);
                 self.store.found_blank(region);
             }
-            Found::Generation { header, mut contents } => {
+            Some((header, mut contents)) => {
                 let (mut keep_until, mut tombstones) = (Timestamp::default(), 0);
                 let mut are_out = true;
                 while are_out && let Some(piece) = contents.next().await {
@@ -139,14 +134,15 @@ impl Recovery {
         true
     }
 
-    async fn find_again(&self, region: u32) -> Result<Found<'_>, DeviceError> {
+    /// Reads a region; `None` if it has no entries and is free.
+    async fn find_again(&self, region: u32) -> Result<Option<Found<'_>>, DeviceError> {
         let shared = &*self.store.shared;
         let start = shared.layout.region_offset(region);
         let bytes = shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
         // The last block must be read too: it may tell of a later generation.
         let trailer = self.store.reader().read_tail(region).await?.trailer.ok();
         let Some(header) = self.generation_by(region, &bytes, trailer.as_ref()) else {
-            return Ok(Found::Nothing);
+            return Ok(None);
         };
         let read = self.store.read_contents(region, header.generation, Effort::Whole).await;
         let mut contents = read?;
@@ -155,7 +151,7 @@ impl Recovery {
             return Err(error);
         }
         contents.restart();
-        Ok(Found::Generation { header, contents })
+        Ok(Some((header, contents)))
     }
 
     /// The generation that a region is in, by what can be read now and what was read at the start; `None` if

@@ -33,7 +33,7 @@ fn footer(records: u64, tombstones: u64) -> Footer {
         key_hash: n,
         sequence: Sequence(GENERATION.0 + n),
         offset: 4096 + 64 * n,
-        supersedes: n % 3 == 0,
+        supersedes: n.is_multiple_of(3),
         ..RECORD
     };
     let tombstone = |n: u64| Tombstone { key_hash: !n, sequence: Sequence(n) };
