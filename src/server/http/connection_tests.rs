@@ -319,3 +319,23 @@ async fn many_requests_and_many_pieces_of_a_body_give_way_to_others() {
     let turns = turns_of_others(put.as_bytes()).await;
     assert!(turns >= count / 128, "{turns} turns in {count} chunks");
 }
+
+#[tokio::test]
+async fn leave_to_send_that_is_given_up_half_way_ends_the_connection() {
+    for (room, ends) in [(10, true), (1000, false)] {
+        // A client that reads nothing.
+        let (_client, stream) = tokio::io::duplex(room);
+        let mut wire = Wire::new(stream, service().await);
+        let head = b"PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\
+                     Expect: 100-continue\r\n\r\n";
+        let Ok(Found::Head(head, _)) = HeadReader::default().find(head) else { panic!() };
+        let mut body = RequestBody::new(&mut wire, &head, None);
+        let given_up = timeout(Duration::from_millis(50), body.next()).await;
+        assert!(given_up.is_err(), "no body comes");
+        let Ok(Remainder::Unknown) = body.end() else {
+            assert!(!ends, "what follows {room} bytes of the leave is no answer");
+            continue;
+        };
+        assert!(ends);
+    }
+}

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rawcached::cache::{CacheOptions, Condition, StoreError};
-use rawcached::device::Delay;
+use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::fill::{body_of, key_of};
 use crate::rig::*;
@@ -318,4 +318,47 @@ fn regions_too_long_for_little_memory_give_all_that_they_hold_and_hide_what_they
     }
     rig.restart();
     check_overwritten(&rig);
+}
+
+#[test]
+fn a_region_that_cannot_be_read_in_a_later_pass_prevails_once_it_can() {
+    let mut rig = filled(ENTRIES, REGIONS);
+    rig.options = plain();
+    rig.open();
+    let new = body(9, 100);
+    for n in (0..200).step_by(2) {
+        rig.put(&key_of(n), &new, &for_secs(3000)).unwrap();
+        rig.remove(&key_of(n + 1)).unwrap();
+    }
+    rig.sleep(secs(2));
+    let start = rig.region_start(rig.find(&new));
+    rig.stop();
+    rig.options = with_recovery(256 << 10);
+    rig.begin().unwrap();
+    rig.sim.set_delay(Delay::Sleep(millis(5)));
+    while rig.stats().store.counters.recovery_passes == 0 {
+        rig.sleep(millis(1));
+    }
+    assert!(!rig.cache().is_ready());
+    let unreadable = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read);
+    rig.sim.inject(unreadable.within(start..start + REGION).always());
+    rig.run(rig.cache().ready());
+    let store = rig.stats().store;
+    assert!(store.counters.recovery_passes > 1);
+    assert_eq!(store.regions_unreadable, 1, "what it holds of the later parts is unknown");
+    assert!(store.regions_unindexed > 0);
+    rig.sim.set_delay(Delay::None);
+    rig.sim.clear_faults();
+    rig.put(b"later", &new, &flushed()).unwrap();
+    rig.sleep(secs(30));
+    let store = rig.stats().store;
+    assert_eq!((store.regions_unreadable, store.counters.regions_reread), (0, 1));
+    for _ in 0..2 {
+        for n in (0..200).step_by(2) {
+            assert!(rig.get(&key_of(n)).is_none_or(|found| found == new), "entry {n}");
+            assert_eq!(rig.get(&key_of(n + 1)), None, "entry {}", n + 1);
+        }
+        rig.cache().device_store().check_accounting();
+        rig.kill();
+    }
 }
