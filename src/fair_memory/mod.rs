@@ -247,11 +247,15 @@ impl Held {
     #[cfg(feature = "daemon")]
     pub async fn charge(&mut self, bytes: usize) -> Result<(), Short> {
         let asking = Asking(self);
-        poll_fn(|cx| asking.0.poll_room(cx, Need::Elsewhere(bytes))).await?;
-        let mut share = asking.0.share.lock();
-        share.elsewhere = bytes;
-        share.is_away = true;
-        Ok(())
+        poll_fn(|cx| asking.0.poll_room(cx, Need::Elsewhere(bytes))).await
+    }
+
+    /// What was taken is kept elsewhere from now on: its memory counts for the next [`Held::charge`].
+    #[cfg(feature = "daemon")]
+    pub fn keep_elsewhere(&self) {
+        let mut share = self.share.lock();
+        assert!(share.is_away, "it was taken");
+        share.elsewhere = share.held;
     }
 
     /// After [`Held::charge`], it is the sender's turn to send more: a slow one has to give way.
@@ -263,13 +267,20 @@ impl Held {
     }
 
     /// `bytes` more have come and are used: it is the owner's turn.
+    ///
+    /// # Errors
+    /// [`Short::GaveWay`].
     #[cfg(feature = "daemon")]
-    pub fn sent(&self, bytes: usize) {
+    pub fn sent(&self, bytes: usize) -> Result<(), Short> {
         let (now, mut share) = (Instant::now(), self.share.lock());
+        if share.is_lost {
+            return Err(Short::GaveWay);
+        }
         share.elsewhere = share.elsewhere.saturating_add(bytes);
         share.is_away = true;
         share.received(now);
         share.pause(now);
+        Ok(())
     }
 
     /// Takes the bytes out and gives their memory back. The sender goes on, as slow as it was.
@@ -344,9 +355,17 @@ impl Held {
                 (len, needed, ample(len).min(self.expected).max(needed), held)
             }
             #[cfg(feature = "daemon")]
-            Need::Elsewhere(bytes) => (bytes, bytes, bytes, bytes),
+            Need::Elsewhere(bytes) => (bytes, bytes, bytes, held.max(bytes)),
         };
         if len <= held {
+            #[cfg(feature = "daemon")]
+            if matches!(need, Need::Elsewhere(_)) {
+                if !share.has_reserve {
+                    self.memory.table.lock().shrink(&mut share, len, after);
+                }
+                let held = share.held;
+                need.meet(&mut share, held);
+            }
             return Poll::Ready(Ok(()));
         }
         let mut table = self.memory.table.lock();
@@ -434,7 +453,9 @@ impl Need {
         match self {
             Need::Room(_) => share.grow(held),
             #[cfg(feature = "daemon")]
-            Need::Elsewhere(_) => share.held = held,
+            Need::Elsewhere(bytes) => {
+                (share.held, share.elsewhere, share.is_away) = (held, bytes, true);
+            }
         }
     }
 }

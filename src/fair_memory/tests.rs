@@ -354,7 +354,7 @@ async fn what_is_charged_gives_way_only_while_its_sender_is_slow() {
     for _ in 0..300 {
         all[0].await_sender();
         advance(Duration::from_millis(100)).await;
-        all[0].sent(12_000);
+        all[0].sent(12_000).unwrap();
         advance(secs(1)).await;
     }
     all[0].await_sender();
@@ -364,7 +364,7 @@ async fn what_is_charged_gives_way_only_while_its_sender_is_slow() {
     // A trickle is not.
     for _ in 0..300 {
         advance(secs(1)).await;
-        all[0].sent(1);
+        all[0].sent(1).unwrap();
         all[0].await_sender();
     }
     other(60_000).await.expect("at once");
@@ -403,4 +403,15 @@ async fn a_long_buffer_that_is_read_into_grows_while_there_is_plenty() {
     assert_eq!(read(&mut late).await, None, "others wait");
     drop(waits);
     assert_eq!(read(&mut late).await, Some(64 << 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_charged_is_not_taken_at_the_moment_that_it_is_given() {
+    let memory = memory(100_000);
+    let mut charged = memory.hold(50_000);
+    // The first half of `charge`, after which the share is not locked for a moment.
+    poll_fn(|cx| charged.poll_room(cx, Need::Elsewhere(50_000))).await.unwrap();
+    let other = timeout(AT_ONCE, sender(&memory, 60_000)).await;
+    assert!(other.is_err(), "there is no memory for it: {} of {}", memory.used(), memory.limit());
+    assert_eq!(charged.share.lock().held, 50_000);
 }

@@ -133,7 +133,7 @@ impl Trailer {
     /// Bytes of memory that the footer takes once it is decoded.
     #[must_use]
     pub fn footer_memory(&self) -> u64 {
-        memory_for(self.record_count as usize, self.tombstone_count as usize)
+        Footer::memory_for(self.record_count as usize, self.tombstone_count as usize)
     }
 
     /// Bytes of the encoded records, which the encoded tombstones follow.
@@ -178,7 +178,13 @@ impl Footer {
     /// Bytes of memory that it takes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        memory_for(self.records.len(), self.tombstones.len())
+        Footer::memory_for(self.records.len(), self.tombstones.len())
+    }
+
+    /// Bytes of memory for so many records and tombstones.
+    #[must_use]
+    pub const fn memory_for(records: usize, tombstones: usize) -> u64 {
+        (records * size_of::<FooterRecord>() + tombstones * size_of::<Tombstone>()) as u64
     }
 
     /// Appends what another piece of the same footer has.
@@ -302,10 +308,6 @@ impl<'a> EncodedFooter<'a> {
     pub fn tombstones(&self) -> impl Iterator<Item = Tombstone> + use<'a> {
         Tombstone::decode_all(self.tombstones)
     }
-}
-
-const fn memory_for(records: usize, tombstones: usize) -> u64 {
-    (records * size_of::<FooterRecord>() + tombstones * size_of::<Tombstone>()) as u64
 }
 
 #[expect(clippy::expect_used, reason = "a region has fewer than 2^32 records by its size")]

@@ -64,6 +64,25 @@ impl Input {
         }
     }
 
+    /// Consumes the first `len` bytes, all that the parser asked for, which the caller has copied. Gives the
+    /// shared memory that they had: who asks for more and keeps that waits for itself.
+    pub(super) fn take_out(&mut self, len: usize, buffers: &Buffers) -> Held {
+        let Some(kept) = self.kept.take_if(|_| self.place == Place::Taken) else {
+            self.consume(len);
+            return buffers.memory().hold(0);
+        };
+        let rest = self.start + len..self.end;
+        let buffer = std::mem::replace(self, Input::new(self.len_max)).buffer;
+        if !rest.is_empty() {
+            // No more than came with the last read.
+            self.buffer = buffers.take_input();
+            self.end = rest.len();
+            self.buffer[..rest.len()].copy_from_slice(&buffer[rest]);
+        }
+        kept.keep_elsewhere();
+        kept
+    }
+
     /// Reads what the peer has sent; `Ok(0)` means that it closed. While nothing arrives, the buffer is with
     /// the spare ones.
     ///
@@ -148,7 +167,8 @@ impl Input {
         let Input { buffer, end, kept, .. } = self;
         let kept = kept.as_mut().expect("something is kept");
         if *end == 0 {
-            let read = ready!(kept.poll_read(cx, stream, usize::MAX))?;
+            // Little more than the end of a command or head: see `take_out`.
+            let read = ready!(kept.poll_read(cx, stream, BUFFER_LEN))?;
             if let Some(len) = read.map_err(out_of_memory)? {
                 return self.take_back(len, buffers);
             }

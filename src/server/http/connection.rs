@@ -96,6 +96,8 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) ->
             Asked::Head(head, kept) => (head, kept),
             Asked::Refused(fault) => {
                 service.shard.protocol_errors.bump();
+                // Its client may take its time.
+                wire.release();
                 send_refusal(wire, fault).await?;
                 return Ok(End::Linger);
             }
@@ -142,23 +144,19 @@ async fn next_head<S: Socket>(
     gate: &Gate,
 ) -> io::Result<Asked> {
     wire.begin_head();
-    let mut kept = None;
     loop {
         match heads.find(wire.unread()) {
             Ok(Found::Head(head, len)) => {
                 let bytes = kept_len(len);
-                if bytes > 0 && kept.is_none() {
-                    // It is read again when there is memory for what is made of it.
-                    drop(head);
-                    let mut memory = wire.service.buffers.memory().hold(bytes);
-                    if memory.charge(bytes).await.is_err() {
-                        return Ok(Asked::Refused(Fault::MEMORY));
-                    }
-                    kept = Some(Box::new(memory));
-                    continue;
+                if bytes == 0 {
+                    wire.consume(len);
+                    return Ok(Asked::Head(head, None));
                 }
-                wire.consume(len);
-                return Ok(Asked::Head(head, kept));
+                let mut memory = wire.take_out(len);
+                if memory.charge(bytes).await.is_err() {
+                    return Ok(Asked::Refused(Fault::MEMORY));
+                }
+                return Ok(Asked::Head(head, Some(Box::new(memory))));
             }
             Ok(Found::Nothing(done)) => wire.consume(done),
             Err(fault) => return Ok(Asked::Refused(fault)),

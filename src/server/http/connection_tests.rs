@@ -199,7 +199,7 @@ async fn a_large_body_is_stored_alike_however_it_is_cut() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_long_head_gives_way_and_its_client_is_told() {
     let cache = Cache::simulated(Clock::manual(Timestamp(1_800_000_000))).await;
-    let options = Options { input_bytes_max: 350_000, ..Options::default() };
+    let options = Options { input_bytes_max: 250_000, ..Options::default() };
     let service = Arc::new(Service::new(&Server::new(options, cache), 0, &Shared::default()));
     let open = || {
         let (client, server) = tokio::io::duplex(1 << 20);
@@ -338,4 +338,75 @@ async fn leave_to_send_that_is_given_up_half_way_ends_the_connection() {
         };
         assert!(ends);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_its_answer_keeps_nothing_of_a_long_head_with_more_behind_it() {
+    let service = service_on(256 << 20).await;
+    let body = vec![b'x'; 600_000];
+    service.cache.put(b"k", &body, Condition::Always, &StoreOptions::default()).await.unwrap();
+    for more in ["", "G"] {
+        let (mut client, server) = tokio::io::duplex(4 << 10);
+        let task =
+            tokio::spawn(serve(server, Arc::clone(&service), Arc::default(), Access::default()));
+        let filler = format!("X-Other: {}\r\n", "o".repeat(100_000));
+        let head = format!("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\n{filler}\r\n{more}");
+        client.write_all(head.as_bytes()).await.unwrap();
+        // It takes a byte from time to time.
+        let mut answer = [0; 1];
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            client.read_exact(&mut answer).await.unwrap();
+        }
+        assert_eq!(service.buffers.memory().used(), 0, "with {more:?} behind the head");
+        task.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn honest_clients_with_long_heads_at_once_are_all_served_without_delay() {
+    let cache = Cache::simulated(Clock::manual(Timestamp(1_800_000_000))).await;
+    for (input_bytes_max, head_len) in [(3 << 20, 120_000), (8 << 20, 120_000), (500_000, 20_000)] {
+        let options = Options { input_bytes_max, ..Options::default() };
+        let server = Server::new(options, cache.clone());
+        let service = Arc::new(Service::new(&server, 0, &Shared::default()));
+        let filler = format!("X-Other: {}\r\n", "o".repeat(head_len));
+        let head = format!(
+            "DELETE /v1/objects/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{filler}\r\n"
+        );
+        let clients = (0..100).map(|_| {
+            let (mut client, stream) = tokio::io::duplex(4 << 10);
+            let (service, head) = (Arc::clone(&service), head.clone());
+            tokio::spawn(serve(stream, service, Arc::default(), Access::default()));
+            tokio::spawn(async move {
+                for piece in head.as_bytes().chunks(8 << 10) {
+                    client.write_all(piece).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let mut answer = [0; 12];
+                client.read_exact(&mut answer).await.unwrap();
+                answer
+            })
+        });
+        let (clients, begun): (Vec<_>, _) = (clients.collect(), Instant::now());
+        for client in clients {
+            let answer = client.await.unwrap();
+            let after = begun.elapsed();
+            assert_eq!(&answer, b"HTTP/1.1 404", "with {input_bytes_max} after {after:?}");
+        }
+        // Before anybody has to give way.
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert_eq!(service.buffers.memory().used(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_long_head_is_given_up_before_its_answer_is_taken() {
+    let service = service_on(256 << 20).await;
+    let (mut client, server) = tokio::io::duplex(64);
+    tokio::spawn(serve(server, Arc::clone(&service), Arc::default(), Access::default()));
+    let head = format!("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\nX-Other: {}", "o".repeat(140_000));
+    let _ = timeout(Duration::from_secs(1), client.write_all(head.as_bytes())).await;
+    tokio::time::sleep(service.stall_timeout / 2).await;
+    assert_eq!(service.buffers.memory().used(), 0);
 }

@@ -220,7 +220,7 @@ async fn arriving<T>(
         read => read,
     })
     .await?;
-    kept.sent(len_of(&read));
+    kept.sent(len_of(&read)).map_err(|_| io::ErrorKind::OutOfMemory)?;
     Ok(read)
 }
 

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::service::Service;
 use crate::cache::{StoreError, Writer};
+use crate::fair_memory::Held;
 use crate::server::codec::head_reader::HEAD_LEN_MAX;
 use crate::server::gate::Gate;
 use crate::server::input::Input;
@@ -66,6 +67,11 @@ impl<S: Socket> Wire<S> {
 
     pub(super) fn consume(&mut self, len: usize) {
         self.input.consume(len);
+    }
+
+    /// Consumes a head that was copied; gives the memory that it had.
+    pub(super) fn take_out(&mut self, len: usize) -> Held {
+        self.input.take_out(len, &self.service.buffers)
     }
 
     /// The wait for a head begins.

@@ -69,10 +69,11 @@ impl PurgeLog {
     }
 
     fn fits(&self, open: &Open, count: usize) -> bool {
-        if self.footer_bytes() >= self.footer_max {
+        let queued = self.queued.len() + count;
+        let total = open.written.len() + queued;
+        if Footer::memory_for(0, total) > self.footer_max && total > count {
             return false;
         }
-        let queued = self.queued.len() + count;
         let end = slots_of(open.cursor, queued, self.layout.granule)
             .last()
             .map_or(open.cursor, |(_, range)| range.end);

@@ -31,10 +31,12 @@ impl Log {
     }
 
     pub(super) fn fits(&self, open: &OpenRegion, slot: SlotSize, offset: u64) -> bool {
-        if open.footer.memory() >= self.limits.footer {
+        let tombstones = open.footer.tombstones.len() + slot.tombstones;
+        let memory = Footer::memory_for(open.footer.records.len() + 1, tombstones);
+        // A start with the same memory can read it whole then.
+        if memory > self.limits.footer && open.footer != Footer::default() {
             return false;
         }
-        let tombstones = open.footer.tombstones.len() + slot.tombstones;
         let alignment = self.layout.alignment;
         let footer = Footer::len_for(open.footer.records.len() + 1, tombstones, alignment);
         round_up(offset + slot.len, u64::from(alignment)) + footer <= self.layout.region_size

@@ -71,6 +71,12 @@ impl Reclaimer {
         let row = shared.catalog.regions.on_device(region);
         let mut contents = self.contents_to_empty(region).await?;
         let (mut carried, mut tombstones) = (false, 0);
+        // Before anything is carried: it would be again with each attempt.
+        if let Some(contents) = &mut contents {
+            while contents.next().await.is_some() {}
+            self.check_read(region, contents.end())?;
+            contents.restart();
+        }
         // First: without room for the tombstones the region stays, and its entries are served.
         while let Some(contents) = &mut contents
             && let Some(piece) = contents.next().await
@@ -110,17 +116,19 @@ impl Reclaimer {
         mut contents: Option<ContentsReader<'_>>,
     ) -> bool {
         let mut moved = false;
+        let row = self.store.shared.catalog.regions.on_device(victim.region);
+        let keep_all = row.live() < self.store.shared.layout.region_size / MOSTLY_DEAD;
         while let Some(contents) = &mut contents
             && let Some(piece) = contents.next().await
         {
-            moved |= self.empty_piece(victim, piece).await;
+            moved |= self.empty_piece((victim, keep_all), piece).await;
         }
         self.sweep_if_left(victim.region).await;
         self.store.shared.large.claims.lock().emptied(victim.region);
         moved
     }
 
-    async fn empty_piece(&self, victim: Victim, piece: &Footer) -> bool {
+    async fn empty_piece(&self, (victim, keep_all): (Victim, bool), piece: &Footer) -> bool {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
@@ -131,7 +139,6 @@ impl Reclaimer {
             && generation.sequence().epoch() <= shared.recovery.opened_epoch;
         let all_dead =
             row.keep_until() <= shared.clock.now() || generation.sequence() < shared.purge_floor();
-        let keep_all = row.live() < shared.layout.region_size / MOSTLY_DEAD;
         let has_claims = row.claimed() > 0;
         let mut moved = false;
         // Smallest first: so the credit for re-insertion keeps the most entries.

@@ -40,7 +40,8 @@ impl Reclaimer {
         let oldest = regions.oldest_generation().unwrap_or_default();
         let now = self.store.shared.clock.now();
         let tombstones_max = self.store.shared.layout.region_size / NEEDED_SHARE / TOMBSTONE_SPACE;
-        let tombstones_max = usize::try_from(tombstones_max).unwrap_or(usize::MAX - 1);
+        let in_memory_max = self.store.shared.catalog.limit.footer / TOMBSTONE_LEN as u64;
+        let tombstones_max = usize::try_from(tombstones_max.min(in_memory_max)).unwrap_or(0);
         let mut waiting: Vec<u32> = regions.ranked(|ranking| ranking.purges().collect());
         waiting.retain(|region| {
             let row = regions.on_device(*region);
@@ -59,7 +60,7 @@ impl Reclaimer {
             if row.state() == RegionState::Unreadable || oldest < row.spared_until() {
                 continue;
             }
-            match self.read_purges(region).await {
+            match self.read_purges(region, tombstones_max + 1).await {
                 Some(mut tombstones) => {
                     let spared_until = spared_until(&mut tombstones, tombstones_max);
                     if spared_until <= oldest {
@@ -74,14 +75,19 @@ impl Reclaimer {
         None
     }
 
-    /// The tombstones in a region of purges, if all of it can be read.
-    async fn read_purges(&self, region: u32) -> Option<Vec<Tombstone>> {
+    /// The newest `count` tombstones in a region of purges, or some more, if all of it can be read.
+    async fn read_purges(&self, region: u32, count: usize) -> Option<Vec<Tombstone>> {
         let generation = self.store.shared.catalog.regions.on_device(region).generation();
         let read = self.store.read_contents(region, generation, Effort::Little).await;
         let mut contents = read.ok()?;
         let mut tombstones = Vec::new();
         while let Some(piece) = contents.next().await {
             tombstones.extend_from_slice(&piece.tombstones);
+            if tombstones.len() > 2 * count {
+                let older = tombstones.len() - count;
+                tombstones.select_nth_unstable_by_key(older, |tombstone| tombstone.sequence);
+                tombstones.drain(..older);
+            }
         }
         contents.end().ok().filter(|read| read.hole.is_none()).map(|_| tombstones)
     }

@@ -136,3 +136,34 @@ fn where_tombstones_find_no_room_the_oldest_region_without_any_goes() {
         assert!(!has(&store, "first-0").await && has(&store, "key").await);
     });
 }
+
+#[test]
+fn a_region_that_was_sealed_for_its_memory_can_be_read_with_that_memory() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let region_size = 4 << 20;
+    let (sim, clock) = (SimDevice::new(10 * region_size + (256 << 10), 4096), Clock::manual(START));
+    let format = FormatOptions { region_size: Some(region_size), ..FormatOptions::default() };
+    runtime.block_on(async {
+        Store::format(&sim.open(), &format, &clock).await.unwrap();
+        let options = Options { index_bytes_max: 1 << 20, ..Options::default() };
+        let store = Store::open(sim.open(), options, clock, Arc::new(NotResident)).await.unwrap();
+        store.recovered().await;
+        for n in 0..4000 {
+            put(&store, &format!("key-{n}"), 8).await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut sealed = 0;
+        for (region, row) in store.shared.catalog.regions.iter() {
+            if row.state() == RegionState::Sealed {
+                sealed += 1;
+                let footer = store.read_footer(region, row.generation()).await.unwrap();
+                assert!(footer.is_some(), "reclaim cannot see which of its entries were hit");
+            }
+        }
+        assert!(sealed > 0);
+    });
+}

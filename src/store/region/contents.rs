@@ -204,15 +204,17 @@ impl<'a> FooterPieces<'a> {
     /// The next piece, unless it cannot be read any more: then the hole is noted.
     async fn next(&mut self, hole: &mut Option<DeviceError>) -> Option<Footer> {
         let range = self.range(self.next)?;
+        let mut failed = None;
         for _ in 0..BLOCK_ATTEMPTS {
             match self.read_verified(&range).await {
                 Ok(piece) => {
                     self.next += 1;
                     return Some(piece);
                 }
-                Err(error) => *hole = Some(error),
+                Err(error) => failed = Some(error),
             }
         }
+        *hole = failed;
         None
     }
 

@@ -1,7 +1,7 @@
 //! What pieces add up to, and what becomes of damage, on a simulated device.
 
 use super::*;
-use crate::device::{Device, SimDevice};
+use crate::device::{Device, Effect, Fault, OperationKind, SimDevice};
 use crate::format::{Layout, LogKind, Uuid};
 use crate::store::log::slot::Slot;
 use crate::store::mutation::request::Lifetime;
@@ -183,4 +183,18 @@ async fn a_scan_of_several_windows_finds_each_slot_once_as_often_as_it_is_made()
     // A region of another generation has none of these.
     let mut other = reader(&device, &layout).scan(REGION, Sequence(1 << 33), |_, _| 0);
     assert_eq!(all(&mut other).await.1, 0);
+}
+
+#[tokio::test]
+async fn a_read_that_fails_once_is_no_hole() {
+    let layout = layout(256 << 10);
+    let expected = footer(20, 0);
+    let sim = device(&layout, &expected);
+    let device = sim.open();
+    let pieces = verified(&device, &layout, 96).await.unwrap();
+    let mut contents = ContentsReader::of_pieces(pieces);
+    sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).after(2));
+    let (found, _) = all(&mut contents).await;
+    assert_eq!(found, expected);
+    assert!(contents.end().unwrap().hole.is_none(), "all was read");
 }

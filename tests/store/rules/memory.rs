@@ -362,3 +362,24 @@ fn a_region_that_cannot_be_read_in_a_later_pass_prevails_once_it_can() {
         rig.kill();
     }
 }
+
+#[test]
+fn entries_that_nobody_asked_for_are_not_written_again_because_their_region_is_long() {
+    let disk = Disk { regions: 8, region_size: 32 * REGION, alignment: 512 };
+    for index_bytes_max in [64 << 20, 3 << 20] {
+        let mut rig = Rig::with(disk, plain());
+        for n in 0..100_000 {
+            rig.put(&key_of(n), &version_of(n, 1), &for_secs(3000)).unwrap();
+        }
+        rig.sleep(secs(2));
+        rig.stop();
+        rig.options = options!(CacheOptions { index_bytes_max, ..plain() });
+        rig.open();
+        for n in 0..1100 {
+            rig.put(&key_of(1_000_000 + n), &body(n, QUARTER), &for_secs(3000)).unwrap();
+        }
+        let counters = rig.stats().store.counters;
+        assert!(counters.regions_freed > 3);
+        assert_eq!(counters.reinserted, 0, "with {index_bytes_max} bytes for the index");
+    }
+}
