@@ -8,6 +8,7 @@ use crate::store::reclaim::freeing::{is_of_device, is_unreadable};
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::victim::Victim;
 use crate::store::recovery::work::Recovery;
+use crate::store::region::row::Region;
 use crate::store::region::state::RegionState;
 
 impl Reclaimer {
@@ -150,20 +151,30 @@ impl Reclaimer {
         }
     }
 
+    /// The oldest region without tombstones.
     pub(in crate::store) fn oldest_without_tombstones(&self) -> Option<u32> {
-        let now = self.store.shared.clock.now();
-        let rows = self.store.shared.catalog.regions.iter().filter(|(_, row)| {
-            row.state() == RegionState::Sealed
-                && !row.holds_purges()
-                && row.tombstones() == 0
-                && row.claimed() == 0
-                && !row.is_set_aside(now)
-        });
+        let regions = self.store.shared.catalog.regions.iter();
+        let rows = regions.filter(|(_, row)| row.tombstones() == 0 && self.may_go(row));
         rows.min_by_key(|(_, row)| row.generation()).map(|(region, _)| region)
     }
 
-    /// There is no room for the victim's tombstones: frees a region without any, or the one because of
-    /// which they are needed.
+    /// The oldest region, whose tombstones no other region needs.
+    fn oldest_of_all(&self) -> Option<u32> {
+        let regions = &self.store.shared.catalog.regions;
+        let region = regions.oldest().filter(|region| regions.is_oldest(*region))?;
+        self.may_go(regions.on_device(region)).then_some(region)
+    }
+
+    /// Whether a region may be emptied of all that it holds.
+    fn may_go(&self, row: &Region) -> bool {
+        row.state() == RegionState::Sealed
+            && !row.holds_purges()
+            && row.claimed() == 0
+            && !row.is_set_aside(self.store.shared.clock.now())
+    }
+
+    /// There is no room for the victim's tombstones: frees a region without any, the one because of which
+    /// they are needed, or the oldest.
     pub(in crate::store) async fn make_room_otherwise(
         &self,
         why: &'static str,
@@ -172,13 +183,22 @@ impl Reclaimer {
             // These tombstones need sequence numbers: wait for the next epoch.
             return Err(StoreError::Busy(why));
         }
-        if let Some(region) = self.oldest_without_tombstones() {
+        let free = async |region| {
             let victim = Victim { region, just_stored_stays: false };
-            return self.try_to_free(victim, RegionState::Sealed).await;
+            self.try_to_free(victim, RegionState::Sealed).await
+        };
+        if let Some(region) = self.oldest_without_tombstones() {
+            return free(region).await;
         }
-        match self.oldest_if_stuck() {
-            Some((region, state)) if self.is_in_need() => self.give_up(region, state).await,
-            _ => Err(StoreError::Busy(why)),
+        if !self.is_in_need() {
+            return Err(StoreError::Busy(why));
+        }
+        if let Some((region, state)) = self.oldest_if_stuck() {
+            return self.give_up(region, state).await;
+        }
+        match self.oldest_of_all() {
+            Some(region) => free(region).await,
+            None => Err(StoreError::Busy(why)),
         }
     }
 }

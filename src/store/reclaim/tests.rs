@@ -167,3 +167,30 @@ fn a_region_that_was_sealed_for_its_memory_can_be_read_with_that_memory() {
         assert!(sealed > 0);
     });
 }
+
+/// After a crash no region may be free, and none open: then nothing can be carried.
+#[test]
+fn a_condemned_region_whose_tombstones_find_no_room_does_not_keep_the_oldest_from_being_freed() {
+    let (runtime, _, store) = open();
+    runtime.block_on(async {
+        for len in [10, 20] {
+            put(&store, "twice in the oldest region", len).await;
+        }
+        let region = overwritten(&store).await;
+        let regions = &store.shared.catalog.regions;
+        let oldest = regions.oldest().unwrap();
+        assert!(regions.on_device(oldest).tombstones() > 0);
+        regions.on_device(region).condemn();
+        use_up_all_room(&store);
+        let mut reclaimer = Reclaimer::new(store.clone());
+        let freed = reclaimer.reclaim_one().await;
+        assert!(matches!(freed, Ok(true)), "{freed:?}");
+        assert_eq!(regions.on_device(oldest).state(), RegionState::Free);
+        assert!(has(&store, "key").await && has(&store, "second-0").await);
+        // There is room for tombstones again.
+        let freed = reclaimer.reclaim_one().await;
+        assert!(matches!(freed, Ok(true)), "{freed:?}");
+        assert!(!has(&store, "second-0").await, "the condemned one is next");
+        store.check_accounting();
+    });
+}
