@@ -257,7 +257,11 @@ impl Shared {
         let memory_alignment = device.geometry().memory_alignment as usize;
         let sequences = Sequences::new(options.knobs.sequences_per_epoch);
         let index_limit = IndexLimit::of(options.index_bytes_max);
-        let limits = LogLimits { backlog: options.backlog_bytes_max, footer: index_limit.footer };
+        let limits = LogLimits {
+            backlog: options.backlog_bytes_max,
+            footer: index_limit.footer,
+            records: index_limit.records,
+        };
         let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences, limits));
         Shared {
             device,

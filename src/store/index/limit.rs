@@ -12,6 +12,8 @@ const SHARD_BYTES: u64 = 160;
 const OPEN_REGIONS: u64 = 2;
 /// What the footer of each is made of takes at most one part in this many; entries have the rest.
 const FOOTER_SHARE: u64 = 8;
+/// Entries are in at least this many regions, the open one among them.
+const REGIONS_MIN: usize = 4;
 /// Reclaim begins when less than one part in this many is left.
 const HEADROOM_SHARE: usize = 16;
 
@@ -21,6 +23,8 @@ pub struct IndexLimit {
     bytes: u64,
     /// Entries at most.
     pub entries: usize,
+    /// Entries of one region at most.
+    pub records: usize,
     /// Bytes of what the footer of one region is made of, at most.
     pub footer: u64,
 }
@@ -32,9 +36,13 @@ impl IndexLimit {
         let count = |bytes: u64, of: u64| usize::try_from(bytes / of).unwrap_or(usize::MAX).max(1);
         let footer = bytes / FOOTER_SHARE;
         let rest = bytes - OPEN_REGIONS * footer;
+        let entries = count(rest.saturating_sub(SHARD_BYTES << super::SHARD_BITS), ENTRY_BYTES_MAX);
         IndexLimit {
             bytes,
-            entries: count(rest.saturating_sub(SHARD_BYTES << super::SHARD_BITS), ENTRY_BYTES_MAX),
+            entries,
+            // Only a small index has fewer entries than a region may hold. Were all of them in the open region,
+            // none could be freed.
+            records: entries.div_ceil(REGIONS_MIN),
             footer: footer.max(size_of::<FooterRecord>() as u64),
         }
     }

@@ -8,4 +8,6 @@ pub struct LogLimits {
     /// Bytes of records and tombstones from which on a region is sealed: they are kept until then. The
     /// same for the region that takes entries and the one that takes purges.
     pub footer: u64,
+    /// Entries of one region.
+    pub records: usize,
 }

@@ -34,7 +34,9 @@ impl Log {
         let tombstones = open.footer.tombstones.len() + slot.tombstones;
         let memory = Footer::memory_for(open.footer.records.len() + 1, tombstones);
         // A start with the same memory can read it whole then.
-        if memory > self.limits.footer && open.footer != Footer::default() {
+        let is_full =
+            memory > self.limits.footer || open.footer.records.len() >= self.limits.records;
+        if is_full && open.footer != Footer::default() {
             return false;
         }
         let alignment = self.layout.alignment;

@@ -18,7 +18,7 @@ use crate::store::region::table::RegionTable;
 const NOW: Timestamp = Timestamp(10);
 const NOW_AND_WALL: TimePair = TimePair { cache: NOW, wall: 1000 };
 
-const LIMITS: LogLimits = LogLimits { backlog: 64 << 20, footer: u64::MAX };
+const LIMITS: LogLimits = LogLimits { backlog: 64 << 20, footer: u64::MAX, records: usize::MAX };
 
 /// The log of a device with this many free regions, in its first epoch of 64 sequences.
 fn log(regions: u64) -> Log {

@@ -67,6 +67,22 @@ fn fill_index(disk: Disk) {
     assert!((0..newest.start / 2).step_by(97).all(|n| rig.get(&key_of(n)).is_none()));
 }
 
+/// All entries would be in the open region, which cannot be freed.
+#[test]
+fn an_index_for_fewer_entries_than_a_region_holds_takes_every_store() {
+    // A quarter is for records; 160 bytes a shard, and 12 for each of 20 entries.
+    let bytes = ((160_u64 << 12) + 20 * 12).div_ceil(3) * 4;
+    let rig = Rig::with(Disk { regions: REGIONS, ..SMALL }, with_index(bytes));
+    assert_eq!(rig.stats().store.entries_max, 20);
+    for n in 0..500 {
+        rig.put(&key_of(n), &body(1, 8), &for_secs(3000)).unwrap();
+        assert!(rig.get(&key_of(n)).is_some(), "entry {n}");
+        assert!(rig.stats().store.entries <= 20);
+    }
+    assert_eq!(rig.stats().store.counters.refused, 0);
+    assert!((493..500).all(|n| rig.get(&key_of(n)).is_some()));
+}
+
 #[test]
 fn with_little_memory_recovery_takes_several_passes_and_finds_everything() {
     for bytes in [64 << 10, 256 << 10, 1 << 20, 64 << 20] {
