@@ -85,6 +85,8 @@ impl Recovery {
             let Some(next) = parts.next() else { break };
             parts = Arc::new(next);
             self.gather_again(&gathered.regions, &parts, threads).await;
+            // Entries may have ended since the first pass, which are not indexed and whose ends it did not note.
+            shared.ages.forgotten_until.fetch_max(shared.clock.now().0, Ordering::AcqRel);
             if shared.is_stopping() {
                 return None;
             }

@@ -129,6 +129,31 @@ fn changes_between_two_passes_of_recovery_count() {
     }
 }
 
+/// As when recovery had memory for all, and saw that it had expired.
+#[test]
+fn a_purged_key_that_expired_between_two_passes_stays_gone_when_the_clock_is_set_back() {
+    // One key a run: what is learnt of the end of one counts for all. Most are in a later pass.
+    for n in [0, 7, 1000, 31_000] {
+        let mut rig = filled(ENTRIES, REGIONS);
+        rig.options = with_recovery(256 << 10);
+        rig.begin().unwrap();
+        rig.sim.set_delay(Delay::Sleep(millis(50)));
+        while rig.stats().store.recovery.parts_done == 0 {
+            rig.sleep(millis(10));
+        }
+        // All of them live for 1000 seconds.
+        rig.clock.advance(secs(2000));
+        rig.run(rig.cache().ready());
+        rig.sim.set_delay(Delay::None);
+        assert!(!rig.remove(&key_of(n)).unwrap());
+        rig.stop();
+        rig.boot_at(WALL + 10);
+        rig.options = plain();
+        rig.open();
+        assert!(!rig.has_stale(&key_of(n)), "entry {n} is back");
+    }
+}
+
 #[test]
 fn regions_that_the_index_has_no_room_for_are_left_out_and_nothing_in_them_comes_back_wrong() {
     let mut rig = filled(ENTRIES, REGIONS);
