@@ -43,8 +43,12 @@ impl Recovery {
         if in_all(parts.len()) <= room {
             return Some(LeftOut::default());
         }
-        let (recovery, parts) = (Recovery::new(self.store.clone()), Arc::clone(parts));
-        let counted = on_thread(&Semaphore::new(1), move || recovery.count_newest(&parts)).await?;
+        let counted = if parts.are_few() {
+            self.count_newest(parts)
+        } else {
+            let (recovery, parts) = (Recovery::new(self.store.clone()), Arc::clone(parts));
+            on_thread(&Semaphore::new(1), move || recovery.count_newest(&parts)).await?
+        };
         let mut regions: Vec<u32> = (0..).take(counted.len()).collect();
         regions.sort_by_key(|region| Reverse(catalog.regions.on_device(*region).generation()));
         let mut sum = 0;

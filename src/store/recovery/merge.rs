@@ -21,8 +21,6 @@ use crate::store::shared::Store;
 
 /// Entries put into the index in one go, while changes of their keys wait.
 const BATCH: usize = 4096;
-/// At most this many versions are merged without extra threads: they would cost more.
-const INLINE_VERSIONS_MAX: u64 = 64 << 10;
 
 /// Shared by all threads that merge.
 struct Merging {
@@ -43,7 +41,7 @@ impl Recovery {
     ) -> Option<u64> {
         let progress = &self.store.shared.recovery.progress;
         progress.parts_total.store(PARTS as u64, Ordering::Relaxed);
-        let few = parts.len() <= INLINE_VERSIONS_MAX;
+        let few = parts.are_few();
         let merging = Arc::new(Merging {
             store: self.store.clone(),
             parts: Arc::clone(parts),

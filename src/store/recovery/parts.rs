@@ -14,6 +14,8 @@ const CHUNK_LEN_MIN: usize = 8;
 /// Versions sorted to their parts at a time.
 const TILE_LEN: usize = 4096;
 const VERSION_LEN: usize = size_of::<Version>();
+/// At most this many versions are worked on without extra threads: they would cost more.
+const FEW_MAX: u64 = 64 << 10;
 
 /// The versions of one pass, divided by the low bits of their key hash. Memory is taken in small chunks:
 /// little more than 24 bytes a version.
@@ -83,6 +85,11 @@ impl Parts {
     /// Most memory taken by versions so far, in bytes.
     pub fn peak_bytes(&self) -> u64 {
         self.peak_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether one thread does all that is done with them.
+    pub fn are_few(&self) -> bool {
+        self.len() <= FEW_MAX
     }
 
     /// Adds versions of any keys.
@@ -158,7 +165,8 @@ impl Parts {
 
     /// Bytes that merging takes when `parts` parts have `bytes` bytes.
     fn bytes_needed(&self, bytes: u64, parts: usize) -> u64 {
-        bytes + bytes / parts as u64 * self.threads.min(parts) as u64
+        let threads = if self.are_few() { 1 } else { self.threads };
+        bytes + bytes / parts as u64 * threads.min(parts) as u64
     }
 
     /// Takes a part out as one piece and hands it to `work`.
