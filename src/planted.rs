@@ -30,6 +30,12 @@ pub enum Bug {
     FooterOutranksHeader,
     /// Recovery brings back keys that changed while it ran.
     IgnoreChangesDuringRecovery,
+    /// Recovery brings back keys that changed while it ran, if it had no memory to remember each.
+    ForgetCoarseChanges,
+    /// Changes of keys whose region recovery left out of the index leave no tombstones.
+    ForgetLeftOut,
+    /// Passes of recovery after the first read one region less.
+    SkipRegionLater,
     /// A copy read before a touch enters the RAM tier after it.
     SkipTouchCheck,
     /// Both superblock copies are written before the first is flushed.

@@ -222,6 +222,7 @@ impl Client {
     async fn purge(&mut self, key: Option<u32>) {
         let change = {
             let mut history = self.history();
+            self.world.note_change(&self.cache, 1);
             history.note(format_args!("purge {key:?}"));
             history.begin_purge(key)
         };

@@ -5,6 +5,7 @@ mod between;
 mod clocks;
 mod hidden;
 mod last;
+mod memory;
 mod rest;
 
 use std::cell::RefCell;
@@ -25,7 +26,7 @@ use tokio::time::Instant;
 use crate::clients::Client;
 use crate::history::Crash;
 use crate::report::Totals;
-use crate::scenario::{Scenario, Theme, Trouble};
+use crate::scenario::{Scenario, Theme, Trouble, index_bytes};
 use crate::world::World;
 use clocks::Misled;
 use hidden::Hidden;
@@ -79,6 +80,11 @@ struct Run {
     hidden: Option<Hidden>,
     /// Draws of later additions, so that the older draws of a seed stay the same.
     extra: Rng,
+    /// Entries for which the index of this life has room, if they are few.
+    index_entries: Option<u64>,
+    /// Draws it.
+    index_rng: Rng,
+    refills: u32,
 }
 
 /// Collects panics of threads that run seeds; other threads report theirs as usual.
@@ -138,6 +144,7 @@ impl Run {
         device.spoil_sectors(scenario.trouble == Trouble::Damage);
         let rng = Rng::with_seed(scenario.seed ^ 0x5117);
         let extra = Rng::with_seed(scenario.seed ^ 0xE87A);
+        let index_rng = Rng::with_seed(scenario.seed ^ 0x1DE7);
         Run {
             world: Arc::new(World::new(scenario, device, START)),
             rng,
@@ -149,6 +156,9 @@ impl Run {
             was_filled: false,
             hidden: None,
             extra,
+            index_entries: None,
+            index_rng,
+            refills: 0,
         }
     }
 
@@ -170,6 +180,8 @@ impl Run {
             ack: scenario.ack,
             range: scenario.strain.range,
             range_buffer_bytes: scenario.strain.range_buffer_bytes,
+            index_bytes_max: index_bytes(self.index_entries),
+            recovery_bytes_max: scenario.budgets.recovery_bytes(),
             ..CacheOptions::default().with_knobs(TestKnobs {
                 hash_mask: scenario.hash_mask,
                 sequences_per_epoch: scenario.sequences_per_epoch
@@ -190,6 +202,7 @@ impl Run {
             let theme = self.scenario().theme;
             history.note(format_args!("{theme:?}: a life begins at {}, ends {end:?}", self.wall));
         });
+        self.draw_memory();
         self.born_epoch = self.epoch();
         self.begin_refusing(&runtime);
         self.hide_region(&runtime);
@@ -273,6 +286,8 @@ impl Run {
         let mut totals = self.world.totals.lock();
         totals.regions_freed += counters.regions_freed;
         totals.reinserted += counters.reinserted;
+        totals.regions_left_out += counters.regions_left_out;
+        totals.later_passes += counters.recovery_passes.saturating_sub(1);
         if self.scenario().is_sound() && counters.damaged > 0 && !self.was_torn {
             let what = format!("{} entries are seen as damaged", counters.damaged);
             self.world.history(born).violate(what);
@@ -301,7 +316,9 @@ impl Run {
             let seed = self.rng.u64(..);
             tasks.push(tokio::spawn(Client::new(&self.world, cache, (seed, share), born).run()));
         }
-        let watcher = tokio::spawn(watch(Arc::clone(&self.world), cache.clone(), born));
+        let entries_max = self.entries_max();
+        let watched = watch(Arc::clone(&self.world), cache.clone(), entries_max, born);
+        let watcher = tokio::spawn(watched);
         for task in tasks {
             // A panic is among PANICS.
             let _ = task.await;
@@ -434,13 +451,14 @@ async fn ended(end: End) {
 }
 
 /// Looks at the invariants from time to time, and tells the history when recovery is complete.
-async fn watch(world: Arc<World>, cache: Cache, born: Instant) {
+async fn watch(world: Arc<World>, cache: Cache, entries_max: Option<u64>, born: Instant) {
     cache.ready().await;
     if cache.is_ready() {
         world.history(born).recovered();
     }
     loop {
         cache.device_store().check_accounting();
+        memory::check_index(&world, &cache, entries_max, born);
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }

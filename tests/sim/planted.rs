@@ -33,6 +33,9 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::RereadWhateverIsThere, 300),
     (Bug::EvictStoresUnderWay, 300),
     (Bug::TrustUnknownAge, 300),
+    (Bug::ForgetCoarseChanges, 3000),
+    (Bug::ForgetLeftOut, 3000),
+    (Bug::SkipRegionLater, 3000),
 ];
 
 /// Seeds needed to find the bug, and what was found; `None` if it was not within `seeds_max`.

@@ -17,6 +17,12 @@ pub struct Totals {
     pub purges: u64,
     pub regions_freed: u64,
     pub reinserted: u64,
+    /// Regions that a start left out of the index.
+    pub regions_left_out: u64,
+    /// Passes of recovery after the first.
+    pub later_passes: u64,
+    /// Stores refused because recovery could remember no more keys.
+    pub unremembered: u64,
     pub ends: BTreeMap<&'static str, u64>,
     pub faults: BTreeMap<&'static str, u64>,
     pub excused: u64,
@@ -55,6 +61,9 @@ impl Totals {
         self.purges += other.purges;
         self.regions_freed += other.regions_freed;
         self.reinserted += other.reinserted;
+        self.regions_left_out += other.regions_left_out;
+        self.later_passes += other.later_passes;
+        self.unremembered += other.unremembered;
         self.excused += other.excused;
         self.hidden += other.hidden;
         self.doubtful += other.doubtful;
@@ -102,6 +111,9 @@ impl fmt::Display for Totals {
             ("purges", self.purges),
             ("regions freed", self.regions_freed),
             ("entries re-inserted", self.reinserted),
+            ("regions left out of the index", self.regions_left_out),
+            ("passes of recovery after the first", self.later_passes),
+            ("stores refused as recovery remembers no more keys", self.unremembered),
         ];
         for (name, count) in rows {
             writeln!(f, "| {name} | {count} |")?;

@@ -1,6 +1,7 @@
 //! What one run is like, drawn from its seed. Each seed turns features on and off ("swarm testing":
 //! Groce and others, 2012), so that runs without a feature show bugs that it hides.
 
+mod budgets;
 mod strain;
 mod themes;
 
@@ -11,6 +12,7 @@ use fastrand::Rng;
 use rawcached::cache::Ack;
 use rawcached::device::{Delay, FaultKind, Rates};
 
+pub use budgets::{Budgets, RecoveryMemory, index_bytes};
 pub use strain::Strain;
 
 /// Bytes before the first region and after the last.
@@ -54,6 +56,8 @@ pub enum Theme {
     WrongClocks,
     /// Most entries are in RAM only, and there are too many of them.
     ShortLived,
+    /// Index or recovery have too little memory, on a slow device whose keys are removed often.
+    LittleMemory,
 }
 
 /// How a body's length is drawn.
@@ -149,6 +153,8 @@ pub struct Scenario {
     pub eager: bool,
     /// Other settings that make a run hard.
     pub strain: Strain,
+    /// Memory that runs out.
+    pub budgets: Budgets,
 }
 
 fn one_of<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -217,8 +223,9 @@ impl Scenario {
             kills: !power_cuts || rng.bool(),
             eager: rng.bool(),
             strain: Strain::draw(extra),
+            budgets: Budgets::of(seed),
         };
-        match (rng.u32(0..10), extra.u32(0..10)) {
+        let themed = match (rng.u32(0..10), extra.u32(0..10)) {
             (0, _) => drawn.churning(rng),
             (1 | 2, _) => drawn.touching(rng),
             (_, 0) => drawn.reading_slowly(extra),
@@ -227,7 +234,8 @@ impl Scenario {
             (_, 3) => drawn.storing_halves(extra),
             (_, 4) => drawn.with_wrong_clocks(extra),
             _ => drawn.aligned(extra),
-        }
+        };
+        themed.with_budgets(&mut Rng::with_seed(seed ^ 0xB0D6_E755))
     }
 
     /// Whether more entries may share a fingerprint than a lookup looks at (slices are entries too), or a

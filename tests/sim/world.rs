@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rawcached::cache::Cache;
 use rawcached::device::{FaultKind, SimDevice};
 use tokio::time::Instant;
 
@@ -29,6 +30,8 @@ pub struct World {
     pub truth: AtomicU32,
     /// A right wall clock minus `truth`, in seconds.
     pub wall_base: i64,
+    /// Keys that were changed in this life before recovery was complete, at most.
+    pub early_changes: AtomicU64,
     /// Scheduler time of the lives before.
     pub elapsed: Mutex<Duration>,
 }
@@ -63,6 +66,7 @@ impl World {
             history: Mutex::default(),
             totals: Mutex::default(),
             next_id: AtomicU64::new(1),
+            early_changes: AtomicU64::new(0),
             elapsed: Mutex::default(),
         }
     }
@@ -88,6 +92,20 @@ impl World {
     /// Keys of clients and of the entries that filled the device.
     pub fn keys_max(&self) -> u32 {
         self.scenario.keys + if self.scenario.prefilled { FILL_KEYS } else { 0 }
+    }
+
+    /// So many keys are about to be changed.
+    pub fn note_change(&self, cache: &Cache, keys: u64) {
+        if !cache.is_ready() {
+            self.early_changes.fetch_add(keys, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether recovery may have left entries out as it could not tell whether they were changed. The
+    /// cache tells of such.
+    pub fn may_have_forgotten(&self, cache: &Cache) -> bool {
+        self.early_changes.load(Ordering::Relaxed) > self.scenario.budgets.keys_remembered()
+            && cache.stats().store.regions_unindexed > 0
     }
 
     pub fn take_operation(&self) -> bool {

@@ -84,7 +84,8 @@ impl Client {
             return;
         }
         if scenario.roomy {
-            history.check_miss(lookup, recovered, self.now());
+            let has_all = recovered && !self.world.may_have_forgotten(&self.cache);
+            history.check_miss(lookup, has_all, self.now());
         }
         history.check_turn(lookup, self.now(), so_far);
         // A lookup may skip an entry behind too many with its fingerprint, and find it later.

@@ -95,6 +95,7 @@ impl Client {
     async fn put_version(&mut self, version: Version, options: StoreOptions, condition: Condition) {
         let body = body_of(version.id, version.len);
         let flushed = self.is_flushed(&options);
+        self.note_change(version);
         let sliced = version.len as u64 > self.world.scenario.region_size / 4;
         let change = {
             let mut history = self.history();
@@ -115,6 +116,7 @@ impl Client {
 
     pub(super) async fn stream(&mut self, key: u32) {
         let (version, options) = self.new_version(key);
+        self.note_change(version);
         let condition = self.condition();
         let flushed = self.is_flushed(&options);
         let fill_began = {
@@ -199,6 +201,12 @@ impl Client {
         }
     }
 
+    /// Besides its own key, each slice of a large body has one.
+    fn note_change(&self, version: Version) {
+        let slices = version.len as u64 / (self.world.scenario.region_size / 4);
+        self.world.note_change(&self.cache, 2 + slices);
+    }
+
     fn is_flushed(&self, options: &StoreOptions) -> bool {
         options.ack.unwrap_or(self.world.scenario.ack) == Ack::Flushed
     }
@@ -237,6 +245,9 @@ impl Client {
             }
             Some(Err(error)) => {
                 history.note(format_args!("store {id} failed: {error}"));
+                let is_unremembered =
+                    matches!(error, StoreError::Busy(why) if why.contains("remember"));
+                self.world.totals.lock().unremembered += u64::from(is_unremembered);
                 self.expect_error(&mut history, &error);
                 self.expect_stored(&mut history, (version, false), &error);
                 match error {

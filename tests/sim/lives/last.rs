@@ -23,6 +23,7 @@ impl Run {
         let device = self.world.device.clone();
         device.set_rates(Rates::default());
         device.set_delay(Delay::None);
+        self.draw_memory();
         let runtime = runtime();
         let clock = self.clock();
         runtime.block_on(async {
@@ -36,6 +37,7 @@ impl Run {
                 clients.look(key).await;
             }
             cache.device_store().check_accounting();
+            self.check_room(&cache, born).await;
             self.empty_out(&cache, born).await;
         });
         let broken = device.broken_rules();
@@ -53,12 +55,15 @@ impl Run {
         (0..regions).filter(is_readable).count() as u64
     }
 
+    /// Regions that cannot be read are not used again: too few may be left.
+    pub(super) fn is_cramped(&self) -> bool {
+        self.readable_regions() < REGIONS_MIN
+    }
+
     async fn empty_out(&self, cache: &Cache, born: Instant) {
         for key in 0..self.world.keys_max() {
             let removed = cache.remove(&key_bytes(key)).await;
-            // Regions that cannot be read are not used again: too few may be left.
-            let is_cramped = || self.readable_regions() < REGIONS_MIN;
-            if matches!(removed, Err(StoreError::Busy(_))) && is_cramped() {
+            if matches!(removed, Err(StoreError::Busy(_))) && self.is_cramped() {
                 self.world.totals.lock().cramped += 1;
                 return;
             }

@@ -70,7 +70,8 @@ impl Run {
     /// Whether the device and all on it are sound, as far as this life knows.
     fn is_undoubted(&self, cache: &Cache) -> bool {
         let damaged = cache.device_store().counters().damaged;
-        self.scenario().is_sound() && !self.was_torn && damaged == 0 && cache.is_ready()
+        let is_sound = self.scenario().is_sound() && !self.was_torn && damaged == 0;
+        is_sound && cache.is_ready() && !self.world.may_have_forgotten(cache)
     }
 
     /// The purge of a key that never existed writes nothing while nothing is in doubt.
