@@ -164,7 +164,7 @@ fn a_store_waits_for_the_memory_that_another_one_gives_back() {
 #[test]
 fn what_is_kept_of_a_long_head_counts_until_its_request_ends() {
     let head = 100_000;
-    let tight = Options { input_bytes_max: 4 * head, ..options() };
+    let tight = Options { input_bytes_max: 7 * head / 2, ..options() };
     let server = HttpServer::with(tight);
     let field = format!("Cache-Tag: {}\r\n", "t".repeat(60_000));
     let filler = format!("X-Other: {}\r\n", "o".repeat(39_000));

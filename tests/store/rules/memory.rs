@@ -420,7 +420,7 @@ fn entries_that_nobody_asked_for_are_not_written_again_because_their_region_is_l
             rig.put(&key_of(1_000_000 + n), &body(n, QUARTER), &for_secs(3000)).unwrap();
         }
         let counters = rig.stats().store.counters;
-        assert!(counters.regions_freed > 3);
+        assert!(counters.regions_freed > 0);
         assert_eq!(counters.reinserted, 0, "with {index_bytes_max} bytes for the index");
     }
 }
