@@ -302,6 +302,7 @@ async fn honest_senders_beside_slow_ones_that_come_again_and_again_wait_for_a_bo
     }
 }
 
+#[cfg(feature = "daemon")]
 #[tokio::test(start_paused = true)]
 async fn what_is_charged_waits_for_slow_ones_counts_until_it_is_dropped_and_takes_no_buffer() {
     let memory = memory(100_000);
@@ -343,6 +344,7 @@ async fn what_is_charged_waits_for_slow_ones_counts_until_it_is_dropped_and_take
     assert_eq!(memory.used(), 0);
 }
 
+#[cfg(feature = "daemon")]
 #[tokio::test(start_paused = true)]
 async fn what_is_charged_gives_way_only_while_its_sender_is_slow() {
     let memory = memory(100_000);
@@ -372,6 +374,7 @@ async fn what_is_charged_gives_way_only_while_its_sender_is_slow() {
     assert_eq!(poll_fn(|cx| all[0].poll_lost(cx)).await, Short::GaveWay);
 }
 
+#[cfg(feature = "daemon")]
 #[tokio::test(start_paused = true)]
 async fn a_long_buffer_that_is_read_into_grows_while_there_is_plenty() {
     let memory = memory(2 << 20);
@@ -405,6 +408,7 @@ async fn a_long_buffer_that_is_read_into_grows_while_there_is_plenty() {
     assert_eq!(read(&mut late).await, Some(64 << 10));
 }
 
+#[cfg(feature = "daemon")]
 #[tokio::test(start_paused = true)]
 async fn what_is_charged_is_not_taken_at_the_moment_that_it_is_given() {
     let memory = memory(100_000);
