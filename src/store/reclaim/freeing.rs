@@ -16,6 +16,7 @@ use crate::store::place::Place;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::reinsert::{Moved, Reason};
 use crate::store::reclaim::victim::{BATCH, Victim};
+use crate::store::recovery::work::Recovery;
 use crate::store::region::contents::{ContentsReader, Read};
 use crate::store::region::ranking::MOSTLY_DEAD;
 use crate::store::region::reader::Effort;
@@ -81,6 +82,11 @@ impl Reclaimer {
         while let Some(contents) = &mut contents
             && let Some(piece) = contents.next().await
         {
+            // Nobody looked for the older versions of what could not be read at the start.
+            let recovery = Recovery::new(self.store.clone());
+            if row.is_unread() && !recovery.take_out_older_versions(piece).await {
+                return Err(StoreError::Busy("older versions of what a region holds may be left"));
+            }
             let of_piece: Vec<Tombstone> = piece.all_tombstones().collect();
             tombstones += of_piece.len() as u64;
             carried |= self.carry_tombstones(region, &of_piece)?;

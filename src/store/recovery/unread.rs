@@ -212,7 +212,7 @@ impl Recovery {
 
     /// Takes every entry of an earlier start out of the index that a record of a region prevails over,
     /// unless the store stops: then nothing goes from the index. False if one may have stayed.
-    async fn take_out_older_versions(&self, footer: &Footer) -> bool {
+    pub(in crate::store) async fn take_out_older_versions(&self, footer: &Footer) -> bool {
         let records = footer.records.iter().map(|record| {
             (Tombstone { key_hash: record.key_hash, sequence: record.sequence }, record.supersedes)
         });
