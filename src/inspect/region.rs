@@ -49,9 +49,9 @@ pub(super) async fn look(
         while let Some(piece) = contents.next().await {
             sight.footer.append(piece);
         }
-        let read = contents.end()?;
+        contents.end()?;
         sight.holds = Holds::Unsealed;
-        sight.stamp = sight.stamp.max(read.stamp);
+        sight.stamp = sight.stamp.max(contents.stamp());
     }
     Ok(sight)
 }

@@ -17,7 +17,7 @@ use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::reinsert::{Moved, Reason};
 use crate::store::reclaim::victim::{BATCH, Victim};
 use crate::store::recovery::work::Recovery;
-use crate::store::region::contents::{ContentsReader, Read};
+use crate::store::region::contents::ContentsReader;
 use crate::store::region::ranking::MOSTLY_DEAD;
 use crate::store::region::reader::Effort;
 use crate::store::region::state::RegionState;
@@ -71,30 +71,26 @@ impl Reclaimer {
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
         let mut contents = self.contents_to_empty(region).await?;
-        let (mut carried, mut tombstones) = (false, 0);
         // Before anything is carried: it would be again with each attempt.
-        if let Some(contents) = &mut contents {
-            while contents.next().await.is_some() {}
-            self.check_read(region, contents.end())?;
-            contents.restart();
-        }
+        while contents.next().await.is_some() {}
+        self.check_read(region, contents.end())?;
+        contents.restart();
+        let (mut carried, mut tombstones) = (false, 0);
         // First: without room for the tombstones the region stays, and its entries are served.
-        while let Some(contents) = &mut contents
-            && let Some(piece) = contents.next().await
-        {
+        while let Some(piece) = contents.next().await {
             // Nobody looked for the older versions of what could not be read at the start.
-            let recovery = Recovery::new(self.store.clone());
-            if row.is_unread() && !recovery.take_out_older_versions(piece).await {
-                return Err(StoreError::Busy("older versions of what a region holds may be left"));
+            if row.is_unread() {
+                let recovery = Recovery::new(self.store.clone());
+                if !recovery.take_out_older_versions(piece).await {
+                    return Err(StoreError::Busy("an older version of an entry may be left"));
+                }
             }
             let of_piece: Vec<Tombstone> = piece.all_tombstones().collect();
             tombstones += of_piece.len() as u64;
             carried |= self.carry_tombstones(region, &of_piece)?;
         }
-        if let Some(contents) = &mut contents {
-            self.check_read(region, contents.end())?;
-            contents.restart();
-        }
+        self.check_read(region, contents.end())?;
+        contents.restart();
         if !row.holds_purges() {
             shared.log.lock().begin_freeing();
         }
@@ -119,14 +115,12 @@ impl Reclaimer {
     pub(in crate::store) async fn empty(
         &self,
         victim: Victim,
-        mut contents: Option<ContentsReader<'_>>,
+        mut contents: ContentsReader<'_>,
     ) -> bool {
         let mut moved = false;
         let row = self.store.shared.catalog.regions.on_device(victim.region);
         let keep_all = row.live() < self.store.shared.layout.region_size / MOSTLY_DEAD;
-        while let Some(contents) = &mut contents
-            && let Some(piece) = contents.next().await
-        {
+        while let Some(piece) = contents.next().await {
             moved |= self.empty_piece((victim, keep_all), piece).await;
         }
         self.sweep_if_left(victim.region).await;
@@ -181,24 +175,28 @@ impl Reclaimer {
         moved
     }
 
-    /// Reads what a victim holds; `None` if it cannot be read and may go unread.
-    async fn contents_to_empty(
-        &self,
-        region: u32,
-    ) -> Result<Option<ContentsReader<'_>>, StoreError> {
+    /// Reads what a victim holds: nothing if it cannot be read and may go unread.
+    async fn contents_to_empty(&self, region: u32) -> Result<ContentsReader<'_>, StoreError> {
         let generation = self.store.shared.catalog.regions.on_device(region).generation();
         match self.store.read_contents(region, generation, Effort::Little).await {
-            Ok(contents) => Ok(Some(contents)),
-            Err(error) => self.check_read(region, Err(error)).map(|()| None),
+            Ok(contents) => Ok(contents),
+            Err(error) => {
+                self.check_read(region, Err(error))?;
+                Ok(ContentsReader::nothing())
+            }
         }
     }
 
     /// Whether a victim may be emptied, by how it was read. Unless all other regions are newer, all of it
     /// must be readable: a lost tombstone would bring back entries in them.
-    fn check_read(&self, region: u32, read: Result<Read, DeviceError>) -> Result<(), StoreError> {
+    fn check_read(
+        &self,
+        region: u32,
+        end: Result<Option<DeviceError>, DeviceError>,
+    ) -> Result<(), StoreError> {
         let is_oldest = self.store.shared.catalog.regions.is_oldest(region);
-        match read {
-            Ok(Read { hole: Some(error), .. }) | Err(error) if !is_oldest => Err(error.into()),
+        match end {
+            Ok(Some(error)) | Err(error) if !is_oldest => Err(error.into()),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(region, error, "the oldest region is freed unread");

@@ -89,7 +89,7 @@ impl Reclaimer {
                 tombstones.drain(..older);
             }
         }
-        contents.end().ok().filter(|read| read.hole.is_none()).map(|_| tombstones)
+        matches!(contents.end(), Ok(None)).then_some(tombstones)
     }
 }
 

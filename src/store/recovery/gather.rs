@@ -84,6 +84,16 @@ struct Summary {
     hole: Option<DeviceError>,
 }
 
+impl Summary {
+    fn count(&mut self, record: &FooterRecord, region: &Region) {
+        self.keep_until = self.keep_until.max(record.keep_until);
+        if region.is_expired(record) {
+            self.forgotten_until = self.forgotten_until.max(record.keep_until);
+        }
+        self.tombstones += usize::from(record.supersedes);
+    }
+}
+
 impl Recovery {
     fn gathering(&self, parts: &Arc<Parts>, threads: usize) -> Gathering {
         let footers = Shares::of(self.store.shared.options.recovery_bytes_max).footers;
@@ -195,13 +205,15 @@ impl Recovery {
         gathering: &Gathering,
     ) -> Result<(), DeviceError> {
         let region = self.region(number);
-        let tail = self.store.reader().read_tail(number).await?;
-        if let Ok(trailer) = tail.trailer
+        if let Ok(tail) = self.store.reader().read_tail(number).await
+            && let Ok(trailer) = tail.trailer
             && trailer.generation == generation
-            && let Some(summary) = self.gather_records(region, (tail, trailer), gathering).await?
+            && let Ok(Some(Summary { hole: None, .. })) =
+                self.gather_records(region, (tail, trailer), gathering).await
         {
-            return summary.hole.map_or(Ok(()), Err);
+            return Ok(());
         }
+        // The slots say the same.
         let _memory = gathering.memory.acquire_many(gathering.kib(SCAN_MEMORY)).await;
         let mut contents = self.store.read_contents(number, generation, Effort::All).await?;
         let summary = region.take_pieces(&mut contents, &gathering.parts).await?;
@@ -374,8 +386,7 @@ impl Recovery {
         let row = self.store.shared.catalog.regions.on_device(number);
         let region = self.region(number);
         let mut summary = Summary::default();
-        let is_sealed = contents.is_sealed();
-        let mut footer = (!is_sealed).then(Footer::default);
+        let mut footer = (!contents.is_sealed()).then(Footer::default);
         while let Some(piece) = contents.next().await {
             region.take_piece(piece, &mut summary, &gathering.parts);
             if let Some(footer) = &mut footer {
@@ -384,15 +395,15 @@ impl Recovery {
             let memory_max = self.store.shared.catalog.limit.footer;
             footer = footer.filter(|footer| footer.memory() <= memory_max);
         }
-        let read = contents.end()?;
-        self.store.shared.clock.anchor(read.stamp);
+        let hole = contents.end()?;
+        self.store.shared.clock.anchor(contents.stamp());
         self.note_summary(&region, &summary);
-        if let Some(error) = &read.hole {
+        if let Some(error) = &hole {
             // Write no footer, which would make the loss permanent: the blocks may become readable
             // again.
             self.note_hole(number, error);
             footer = None;
-        } else if footer.is_none() && !is_sealed {
+        } else if footer.is_none() && !contents.is_sealed() {
             // There is no memory for its footer. The next starts scan it too, until it is freed.
             row.condemn();
         }
@@ -432,11 +443,7 @@ impl Region {
             if !is_possible(&self.layout, &record) {
                 return Err(Damage::Field("record"));
             }
-            summary.keep_until = summary.keep_until.max(record.keep_until);
-            if self.is_expired(&record) {
-                summary.forgotten_until = summary.forgotten_until.max(record.keep_until);
-            }
-            summary.tombstones += usize::from(record.supersedes);
+            summary.count(&record, self);
         }
         let records = footer.records().flatten().map(|record| self.version(&record));
         parts.add(
@@ -456,16 +463,13 @@ impl Region {
             self.take_piece(piece, &mut summary, parts);
             tokio::task::yield_now().await;
         }
-        summary.hole = contents.end()?.hole;
+        summary.hole = contents.end()?;
         Ok(summary)
     }
 
     fn take_piece(&self, piece: &Footer, summary: &mut Summary, parts: &Parts) {
-        summary.keep_until = summary.keep_until.max(piece.keep_until_max());
-        let expired = piece.records.iter().filter(|record| self.is_expired(record));
-        let forgotten_until = expired.map(|record| record.keep_until).max().unwrap_or_default();
-        summary.forgotten_until = summary.forgotten_until.max(forgotten_until);
-        summary.tombstones += piece.all_tombstones().count();
+        summary.tombstones += piece.tombstones.len();
+        piece.records.iter().for_each(|record| summary.count(record, self));
         parts.add(self.versions(piece));
     }
 

@@ -120,7 +120,7 @@ impl Recovery {
                     are_out = planted::is(Bug::IgnoreRereadVersions)
                         || self.take_out_older_versions(piece).await;
                 }
-                let is_whole = contents.end().is_ok_and(|read| read.hole.is_none());
+                let is_whole = matches!(contents.end(), Ok(None));
                 if !are_out || !is_whole || self.store.shared.is_stopping() {
                     // Some may have stayed: what is in the region is not known then.
                     row.set_state(state);
@@ -147,7 +147,7 @@ impl Recovery {
         let read = self.store.read_contents(region, header.generation, Effort::Whole).await;
         let mut contents = read?;
         while contents.next().await.is_some() {}
-        if let Some(error) = contents.end()?.hole {
+        if let Some(error) = contents.end()? {
             return Err(error);
         }
         contents.restart();

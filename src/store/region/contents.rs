@@ -37,45 +37,51 @@ pub(crate) struct ContentsReader<'a> {
     count: usize,
     /// The only piece comes once more.
     is_again: bool,
-    read: Read,
+    is_sealed: bool,
+    stamp: Timestamp,
+    /// Why some blocks that may tell of entries could not be read, if any.
+    hole: Option<DeviceError>,
     /// Why reading was given up.
     error: Option<DeviceError>,
 }
 
-/// How a region was read.
-#[derive(Debug, Default)]
-pub(crate) struct Read {
-    /// True if a sound footer said what it holds, false if the slots were scanned.
-    pub is_sealed: bool,
-    /// Newest stamp seen.
-    pub stamp: Timestamp,
-    /// Why some blocks that may tell of entries could not be read, if any.
-    pub hole: Option<DeviceError>,
-}
-
 enum Source<'a> {
-    /// The only piece was read.
-    Whole,
+    /// There is no more than what was read.
+    Nothing,
     Footer(FooterPieces<'a>),
     Slots(Box<Scan<'a>>),
 }
 
 impl<'a> ContentsReader<'a> {
-    fn new(source: Source<'a>, read: Read) -> ContentsReader<'a> {
-        ContentsReader { source, piece: None, count: 0, is_again: false, read, error: None }
+    /// Of what a trailer belongs to, or of what has none.
+    fn new(source: Source<'a>, trailer: Option<Trailer>) -> ContentsReader<'a> {
+        ContentsReader {
+            source,
+            piece: None,
+            count: 0,
+            is_again: false,
+            is_sealed: trailer.is_some(),
+            stamp: trailer.map_or_else(Timestamp::default, |trailer| trailer.stamp),
+            hole: None,
+            error: None,
+        }
+    }
+
+    /// Of a region of which nothing can be told.
+    pub fn nothing() -> ContentsReader<'a> {
+        ContentsReader::new(Source::Nothing, None)
     }
 
     /// Of a footer that was read whole.
-    fn whole(trailer: &Trailer, footer: Footer) -> ContentsReader<'a> {
-        let read = Read { is_sealed: true, stamp: trailer.stamp, hole: None };
-        let new = ContentsReader::new(Source::Whole, read);
+    fn whole(trailer: Trailer, footer: Footer) -> ContentsReader<'a> {
+        let new = ContentsReader::new(Source::Nothing, Some(trailer));
         ContentsReader { piece: Some(footer), count: 1, is_again: true, ..new }
     }
 
     /// Of a footer that is read piece by piece.
     pub fn of_pieces(pieces: FooterPieces<'a>) -> ContentsReader<'a> {
-        let read = Read { is_sealed: true, stamp: pieces.trailer.stamp, hole: None };
-        ContentsReader::new(Source::Footer(pieces), read)
+        let trailer = pieces.trailer;
+        ContentsReader::new(Source::Footer(pieces), Some(trailer))
     }
 
     /// The next piece, with some records and some tombstones; `None` at the end, and after an error.
@@ -84,13 +90,12 @@ impl<'a> ContentsReader<'a> {
             return self.piece.as_ref();
         }
         let piece = match &mut self.source {
-            Source::Whole => None,
-            Source::Footer(pieces) => pieces.next(&mut self.read.hole).await,
-            Source::Slots(scan) => match scan.next(&mut self.read).await {
+            Source::Nothing => None,
+            Source::Footer(pieces) => pieces.next(&mut self.hole).await,
+            Source::Slots(scan) => match scan.next(&mut self.stamp, &mut self.hole).await {
                 Ok(piece) => piece,
                 Err(error) => {
-                    self.error = Some(error);
-                    self.source = Source::Whole;
+                    (self.source, self.error) = (Source::Nothing, Some(error));
                     None
                 }
             },
@@ -100,31 +105,33 @@ impl<'a> ContentsReader<'a> {
         Some(self.piece.insert(piece))
     }
 
-    /// Whether a sound footer says what it holds.
+    /// Whether a sound footer says what it holds; else its slots do.
     pub fn is_sealed(&self) -> bool {
-        self.read.is_sealed
+        self.is_sealed
+    }
+
+    /// Newest stamp seen so far.
+    pub fn stamp(&self) -> Timestamp {
+        self.stamp
     }
 
     /// Begins again with the first piece. The device is read again only if there were several.
     pub fn restart(&mut self) {
         self.is_again = self.count == 1;
         match &mut self.source {
-            _ if self.count <= 1 => self.source = Source::Whole,
-            Source::Whole => {}
+            _ if self.count <= 1 => self.source = Source::Nothing,
+            Source::Nothing => {}
             Source::Footer(pieces) => pieces.next = 0,
             Source::Slots(scan) => scan.restart(),
         }
     }
 
-    /// How the region was read. Call it after the last piece.
+    /// Why some blocks that may tell of entries could not be read, if any. Call it after the last piece.
     ///
     /// # Errors
-    /// It could not be read.
-    pub fn end(&mut self) -> Result<Read, DeviceError> {
-        match self.error.take() {
-            Some(error) => Err(error),
-            None => Ok(std::mem::take(&mut self.read)),
-        }
+    /// The region could not be read.
+    pub fn end(&mut self) -> Result<Option<DeviceError>, DeviceError> {
+        self.error.take().map_or_else(|| Ok(self.hole.take()), Err)
     }
 }
 
@@ -253,7 +260,11 @@ impl Scan<'_> {
     }
 
     /// What the next window with any slots holds; `None` at the end.
-    async fn next(&mut self, read: &mut Read) -> Result<Option<Footer>, DeviceError> {
+    async fn next(
+        &mut self,
+        stamp: &mut Timestamp,
+        hole: &mut Option<DeviceError>,
+    ) -> Result<Option<Footer>, DeviceError> {
         let alignment = u64::from(self.reader.layout.alignment);
         // The last block is reserved for the footer, written or not: no slot reaches into it.
         let size = self.reader.layout.region_size - alignment;
@@ -274,7 +285,7 @@ impl Scan<'_> {
             let mut piece = Footer::default();
             while walk.offset() < until {
                 let Some(found) = walk.next() else { break };
-                self.take(found, (&bytes, start), &mut piece, &mut read.stamp);
+                self.take(found, (&bytes, start), &mut piece, stamp);
             }
             // At the end of the region the walk may stop short.
             self.at = if end == size { size } else { walk.offset() };
@@ -285,8 +296,8 @@ impl Scan<'_> {
         match self.lost.last.take() {
             // A region that reads as nothing but lost blocks is not known to be empty.
             Some(error) if self.blank => Err(error),
-            hole => {
-                read.hole = hole;
+            last => {
+                *hole = last;
                 Ok(None)
             }
         }
@@ -350,7 +361,7 @@ impl<'a> RegionReader<'a> {
             lost: Lost::default(),
             _turn: turn,
         };
-        ContentsReader::new(Source::Slots(Box::new(scan)), Read::default())
+        ContentsReader::new(Source::Slots(Box::new(scan)), None)
     }
 
     /// What the footer of this `generation` of a region says, if there is a sound one. One that takes more
@@ -370,7 +381,7 @@ impl<'a> RegionReader<'a> {
             return Ok(pieces.ok().map(ContentsReader::of_pieces));
         }
         let footer = self.read_rest(region, tail, &trailer).await?;
-        Ok(footer.ok().map(|footer| ContentsReader::whole(&trailer, footer)))
+        Ok(footer.ok().map(|footer| ContentsReader::whole(trailer, footer)))
     }
 }
 
