@@ -123,6 +123,28 @@ fn a_region_that_the_device_does_not_read_is_set_aside() {
 }
 
 #[test]
+fn nothing_is_carried_out_of_a_region_with_a_hole() {
+    let (runtime, sim, store) = open();
+    runtime.block_on(async {
+        let region = overwritten(&store).await;
+        let start = store.shared.layout.region_offset(region);
+        // Its slots are scanned, and one is lost.
+        sim.corrupt(start + REGION - 1, 1);
+        let fault = Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read);
+        sim.inject(fault.within(start + REGION / 2..start + REGION / 2 + 4096).always());
+        let reclaimer = Reclaimer::new(store.clone());
+        for attempt in 1..4 {
+            let freed = reclaimer.try_to_free(Victim::whole(region), RegionState::Sealed).await;
+            assert!(matches!(freed, Err(StoreError::Device(_))), "{freed:?}");
+            assert_eq!(store.counters().tombstones_carried, 0, "in attempt {attempt}");
+        }
+        sim.clear_faults();
+        reclaimer.try_to_free(Victim::whole(region), RegionState::Sealed).await.unwrap();
+        assert!(store.counters().tombstones_carried > 0);
+    });
+}
+
+#[test]
 fn where_tombstones_find_no_room_the_oldest_region_without_any_goes() {
     let (runtime, _, store) = open();
     runtime.block_on(async {
