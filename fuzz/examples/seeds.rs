@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rawcached::clock::{TimePair, Timestamp};
 use rawcached::format::{
-    EntryHeader, Features, Footer, FooterRecord, Kind, Layout, LogKind, ObjectHead, RegionHeader,
-    RegionUse, Secret, Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece,
+    EntryHeader, Features, Footer, FooterRecord, Kind, Layout, LogKind, ObjectHead, Records,
+    RegionHeader, RegionUse, Secret, Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece,
     SnapshotRow, Superblock, Tombstone, Uuid, body_checksums,
 };
 use rawcached::store::index::Index;
@@ -72,15 +72,19 @@ fn regions() {
 
 fn entry(kind: Kind, key: &[u8], body: &[u8]) -> Vec<u8> {
     let check = body_checksums(body);
-    let covered = [key, b"metadata", &check.table].concat();
+    let head_key = (kind == Kind::Slice).then_some(6);
+    let records = Records { head_key, ..Records::default() }.encode();
+    let covered = [key, &records, b"metadata", &check.table].concat();
     let header = EntryHeader {
         kind,
         supersedes: true,
         key_len: key.len() as u16,
+        records_len: records.len() as u16,
         metadata_len: 8,
         body_len: body.len() as u32,
         sequence: Sequence(77),
         stored_at: Timestamp(1),
+        age_secs: 4,
         fresh_until: Timestamp(2),
         keep_until: Timestamp(3),
         meta_checksum: crc32fast::hash(&covered),
@@ -133,6 +137,13 @@ fn records() {
     write("records", "kills", &tombstones);
     let head = ObjectHead { len: 3 << 20, object: Sequence(5), slice_size: 1 << 20 };
     write("records", "head", &head.encode());
+    let records = Records {
+        tags: vec![1, 2, 3],
+        version: Some(Sequence(9)),
+        is_stale: true,
+        head_key: Some(7),
+    };
+    write("records", "optional", &records.encode());
     write("records", "slice", &SliceKey { object: Sequence(5), number: 2 }.encode());
 }
 

@@ -11,7 +11,7 @@ use rawcached::format::{
 const SEED: Seed = Seed(0x5eed);
 /// The longest of each part of a slot.
 const SLOT_LEN_MAX: usize =
-    ENTRY_HEADER_LEN + 4096 + (64 << 10) + ((1 << 20) / BODY_CHUNK) * 4 + (1 << 20);
+    ENTRY_HEADER_LEN + 4096 + (64 << 10) + 65_535 + ((1 << 20) / BODY_CHUNK) * 4 + (1 << 20);
 
 fuzz_target!(|data: &[u8]| {
     let _ = EntryHeader::decode(data, SEED, 4096);
@@ -32,7 +32,8 @@ fuzz_target!(|data: &[u8]| {
     assert!(EntryHeader::decode(&encoded, Seed(SEED.0 ^ 1), offset).is_err());
 
     assert!(header.slot_len() <= SLOT_LEN_MAX);
-    assert_eq!(header.key_range().end, header.metadata_range().start);
+    assert_eq!(header.key_range().end, header.records_range().start);
+    assert_eq!(header.records_range().end, header.metadata_range().start);
     assert_eq!(header.metadata_range().end, header.table_range().start);
     assert_eq!(header.table_range().end, header.body_range().start);
     let mut slot = encoded.to_vec();
@@ -56,10 +57,12 @@ fn body(data: &[u8]) {
         kind: rawcached::format::Kind::Object,
         supersedes: false,
         key_len: 1,
+        records_len: 0,
         metadata_len: 0,
         body_len: body.len() as u32,
         sequence: Sequence(1),
         stored_at: Timestamp(1),
+        age_secs: 0,
         fresh_until: Timestamp(1),
         keep_until: Timestamp(1),
         meta_checksum: 0,

@@ -1,8 +1,8 @@
-//! Small records: tombstones, heads of objects, keys of slices.
+//! Small records: tombstones, heads of objects, keys of slices, optional records of slots.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rawcached::format::{ObjectHead, SliceKey, TOMBSTONE_LEN, Tombstone};
+use rawcached::format::{ObjectHead, Records, SliceKey, TAGS_MAX, TOMBSTONE_LEN, Tombstone};
 
 fuzz_target!(|data: &[u8]| {
     let tombstones: Vec<Tombstone> = Tombstone::decode_all(data).collect();
@@ -23,5 +23,9 @@ fuzz_target!(|data: &[u8]| {
     if let Some((key, _)) = data.split_first_chunk::<{ SliceKey::LEN }>() {
         let key = SliceKey::decode(key);
         assert_eq!(SliceKey::decode(&key.encode()), key);
+    }
+    if let Ok(records) = Records::decode(data) {
+        assert!(records.tags.len() <= TAGS_MAX);
+        assert_eq!(records.encode(), data);
     }
 });

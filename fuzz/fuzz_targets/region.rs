@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use rawcached::clock::Timestamp;
 use rawcached::format::{
-    ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, REGION_HEADER_LEN, RegionHeader, Seed, Sequence,
-    TRAILER_LEN, Trailer, Uuid, body_checksums, round_up,
+    ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, REGION_HEADER_LEN, Records, RegionHeader, Seed,
+    Sequence, TRAILER_LEN, Trailer, Uuid, body_checksums, round_up,
 };
 use rawcached::inspect::sound_slots;
 
@@ -105,7 +105,13 @@ fn push_slot(bytes: &mut Vec<u8>, input: &mut Input<'_>, (seed, kind, n): (Seed,
         Kind::Object | Kind::Head => (1 + input.number() % 300, input.number() % 3000),
     };
     let metadata_len = input.number() % 500;
-    let mut parts = vec![input.byte(); key_len + metadata_len];
+    let mut parts = vec![input.byte(); key_len];
+    let records = match kind {
+        Kind::Tombstones => Vec::new(),
+        _ => Records { head_key: Some(n).filter(|n| n % 3 == 0), ..Records::default() }.encode(),
+    };
+    parts.extend_from_slice(&records);
+    parts.resize(parts.len() + metadata_len, input.byte());
     let body = vec![input.byte(); body_len];
     let check = body_checksums(&body);
     parts.extend_from_slice(&check.table);
@@ -113,10 +119,12 @@ fn push_slot(bytes: &mut Vec<u8>, input: &mut Input<'_>, (seed, kind, n): (Seed,
         kind,
         supersedes: n % 2 == 0,
         key_len: key_len as u16,
+        records_len: records.len() as u16,
         metadata_len: metadata_len as u32,
         body_len: body_len as u32,
         sequence: Sequence(10 + n),
         stored_at: Timestamp(1),
+        age_secs: 0,
         fresh_until: Timestamp(2),
         keep_until: Timestamp(3),
         meta_checksum: crc32fast::hash(&parts),

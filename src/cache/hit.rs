@@ -111,10 +111,11 @@ impl Hit {
         self.entry.metadata()
     }
 
-    /// Unique to this version of the entry. It changes too when eviction moves the entry.
+    /// Unique to this version of the entry: each store and each update that copies has its own. It stays
+    /// when eviction moves the entry, and with new lifetimes.
     #[must_use]
     pub fn cas(&self) -> u64 {
-        self.entry.sequence().0
+        self.entry.version().0
     }
 
     /// When the entry was stored and when it ends.

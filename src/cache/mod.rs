@@ -357,7 +357,7 @@ impl Cache {
         let keep = ttl.saturating_add(grace).min(limits.ttl_max);
         let moment = self.inner.clock.moment();
         let (fresh_until, keep_until) = (moment.after(ttl), moment.after(keep));
-        Lifetime { stored_at: moment.now(), fresh_until, keep_until }
+        Lifetime { stored_at: moment.now(), age_secs: 0, fresh_until, keep_until }
     }
 
     fn lifetime_of(&self, options: &StoreOptions) -> Lifetime {
@@ -370,9 +370,9 @@ impl Cache {
     /// A lifetime that was settled before, cut to the configured maximum.
     fn capped(&self, lifetime: Lifetime) -> Lifetime {
         let latest = self.inner.clock.after(self.inner.options.ttl_max);
-        let Lifetime { stored_at, fresh_until, keep_until } = lifetime;
+        let Lifetime { fresh_until, keep_until, .. } = lifetime;
         let (fresh_until, keep_until) = (fresh_until.min(latest), keep_until.min(latest));
-        Lifetime { stored_at, fresh_until, keep_until }
+        Lifetime { fresh_until, keep_until, ..lifetime }
     }
 
     /// Whether an entry is too short-lived for the device: unless its store is to be durable, or

@@ -1,8 +1,8 @@
-//! A slot: entry header, key, metadata, checksum table, body.
+//! A slot: entry header, key, optional records, metadata, checksum table, body.
 
 use std::ops::Range;
 
-use super::{Damage, Fields, Seed, Sequence, put};
+use super::{Damage, Fields, Records, Seed, Sequence, put};
 use crate::clock::Timestamp;
 
 /// Length of the fixed header in bytes. It lies within one sector, so that an update in place is
@@ -70,6 +70,8 @@ pub struct EntryHeader {
     pub supersedes: bool,
     /// Key bytes, 1..=4096 (0 for tombstones).
     pub key_len: u16,
+    /// Bytes of the optional records: [`Records`].
+    pub records_len: u16,
     /// Metadata bytes, at most 64 KiB.
     pub metadata_len: u32,
     /// Body bytes in this slot.
@@ -78,11 +80,13 @@ pub struct EntryHeader {
     pub sequence: Sequence,
     /// When the object was stored.
     pub stored_at: Timestamp,
+    /// How old it was then, in seconds.
+    pub age_secs: u32,
     /// From this second on the entry is stale.
     pub fresh_until: Timestamp,
     /// From this second on the entry is never returned.
     pub keep_until: Timestamp,
-    /// CRC-32 of key, metadata and checksum table.
+    /// CRC-32 of key, optional records, metadata and checksum table.
     pub meta_checksum: u32,
     /// CRC-32 of the body when it fits one chunk, else 0 (the table has one per chunk).
     pub body_checksum: u32,
@@ -99,11 +103,13 @@ impl EntryHeader {
         put(&mut bytes, 8, &self.sequence.0.to_le_bytes());
         put(&mut bytes, 16, &self.metadata_len.to_le_bytes()[..3]);
         put(&mut bytes, 19, &self.body_len.to_le_bytes()[..3]);
+        put(&mut bytes, 22, &self.records_len.to_le_bytes());
         put(&mut bytes, 24, &self.stored_at.0.to_le_bytes());
         put(&mut bytes, 28, &self.fresh_until.0.to_le_bytes());
         put(&mut bytes, 32, &self.keep_until.0.to_le_bytes());
         put(&mut bytes, 36, &self.meta_checksum.to_le_bytes());
         put(&mut bytes, 40, &self.body_checksum.to_le_bytes());
+        put(&mut bytes, 44, &self.age_secs.to_le_bytes());
         let checksum = seed.checksum_at(offset, &[&bytes[4..]]);
         put(&mut bytes, 0, &checksum.to_le_bytes());
         bytes
@@ -122,18 +128,16 @@ impl EntryHeader {
             return Err(Damage::Checksum);
         }
         let (kind, supersedes) = Kind::from_tag(bytes[5]).ok_or(Damage::Field("kind"))?;
-        // Nonzero only with features that this program does not know.
-        if bytes.u16_at(22) != 0 || bytes.u32_at(44) != 0 {
-            return Err(Damage::Field("optional fields"));
-        }
         let header = EntryHeader {
             kind,
             supersedes,
             key_len: bytes.u16_at(6),
+            records_len: bytes.u16_at(22),
             metadata_len: bytes.u24_at(16),
             body_len: bytes.u24_at(19),
             sequence: Sequence(bytes.u64_at(8)),
             stored_at: Timestamp(bytes.u32_at(24)),
+            age_secs: bytes.u32_at(44),
             fresh_until: Timestamp(bytes.u32_at(28)),
             keep_until: Timestamp(bytes.u32_at(32)),
             meta_checksum: bytes.u32_at(36),
@@ -146,7 +150,7 @@ impl EntryHeader {
     fn check_fields(&self) -> Result<(), Damage> {
         let key_len = usize::from(self.key_len);
         match self.kind {
-            Kind::Tombstones if key_len != 0 || self.body_len != 0 => {
+            Kind::Tombstones if key_len != 0 || self.body_len != 0 || self.records_len != 0 => {
                 return Err(Damage::Field("tombstone"));
             }
             Kind::Slice if key_len != SliceKey::LEN => return Err(Damage::Field("slice key")),
@@ -164,16 +168,23 @@ impl EntryHeader {
         Ok(())
     }
 
-    /// Byte ranges within the slot, in this order: key, metadata, checksum table, body.
+    /// Byte ranges within the slot, in this order: key, records, metadata, checksum table, body.
     #[must_use]
     pub fn key_range(&self) -> std::ops::Range<usize> {
         ENTRY_HEADER_LEN..ENTRY_HEADER_LEN + usize::from(self.key_len)
     }
 
+    /// Where the optional records are within the slot.
+    #[must_use]
+    pub fn records_range(&self) -> std::ops::Range<usize> {
+        let start = self.key_range().end;
+        start..start + usize::from(self.records_len)
+    }
+
     /// Where the metadata is within the slot.
     #[must_use]
     pub fn metadata_range(&self) -> std::ops::Range<usize> {
-        let start = self.key_range().end;
+        let start = self.records_range().end;
         start..start + self.metadata_len as usize
     }
 
@@ -210,13 +221,16 @@ impl EntryHeader {
             && sequence.epoch() == generation.epoch()
     }
 
-    /// Verifies key, metadata and checksum table of `slot`, which must begin with this header.
+    /// Verifies key, records, metadata and checksum table of `slot`, which must begin with this header.
     ///
     /// # Errors
     /// The slot is too short or damaged.
     pub fn check_meta(&self, slot: &[u8]) -> Result<(), Damage> {
         let covered = slot.get(ENTRY_HEADER_LEN..self.table_range().end).ok_or(Damage::Short)?;
-        if crc32fast::hash(covered) == self.meta_checksum { Ok(()) } else { Err(Damage::Checksum) }
+        if crc32fast::hash(covered) != self.meta_checksum {
+            return Err(Damage::Checksum);
+        }
+        Records::decode(&slot[self.records_range()]).map(drop)
     }
 
     /// The checksum of the body's chunk `index`; `table` is the slot's checksum table.
@@ -385,10 +399,12 @@ mod tests {
             kind: Kind::Object,
             supersedes: true,
             key_len: 5,
+            records_len: 7,
             metadata_len: 4,
             body_len: 100,
             sequence: Sequence(77),
             stored_at: Timestamp(1),
+            age_secs: 6,
             fresh_until: Timestamp(2),
             keep_until: Timestamp(3),
             meta_checksum: 4,
@@ -407,7 +423,7 @@ mod tests {
         let bytes = sample().encode(SEED, 4096);
         assert_eq!(
             bytes[4..],
-            *b"\xC5\x81\x05\0\x4d\0\0\0\0\0\0\0\x04\0\0\x64\0\0\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05\0\0\0\0\0\0\0"
+            *b"\xC5\x81\x05\0\x4d\0\0\0\0\0\0\0\x04\0\0\x64\0\0\x07\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05\0\0\0\x06\0\0\0"
         );
     }
 
@@ -431,11 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn optional_fields_are_refused() {
-        for at in [22, 23, 44, 47] {
-            let decoded = EntryHeader::decode(&with(at, &[1]), SEED, 4096);
-            assert_eq!(decoded, Err(Damage::Field("optional fields")), "byte {at}");
-        }
+    fn kinds_that_no_version_wrote_are_refused() {
         assert_eq!(EntryHeader::decode(&with(5, &[5]), SEED, 4096), Err(Damage::Field("kind")));
     }
 
@@ -460,6 +472,7 @@ mod tests {
         let check = body_checksums(&body);
         let header = EntryHeader {
             key_len: 1,
+            records_len: 0,
             metadata_len: 0,
             body_len: u32::try_from(body.len()).unwrap(),
             body_checksum: check.single,

@@ -20,7 +20,7 @@ enum Class {
 
 use Class::{Compatible, Incompatible, ReadOnlyCompatible};
 
-/// Every feature that the byte map has room for. None is in use yet.
+/// Every feature that the byte map has room for.
 const NAMES: [(Class, u32, &str); 9] = [
     (Incompatible, 0, "members"),
     (Incompatible, 1, "two_logs"),
@@ -32,6 +32,9 @@ const NAMES: [(Class, u32, &str); 9] = [
     (Compatible, 0, "bad_regions"),
     (Compatible, 1, "weight"),
 ];
+
+/// The incompatible features of this program: a store that writes has all of them.
+const KNOWN: u64 = 1 << 2 | 1 << 5;
 
 /// The feature masks of a superblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +51,13 @@ impl Features {
     /// The features for which this program must refuse the device, if any.
     #[must_use]
     pub fn refused(self) -> Option<FeatureNames> {
-        FeatureNames::of(Incompatible, self.incompatible)
+        FeatureNames::of(Incompatible, self.incompatible & !KNOWN)
+    }
+
+    /// These, and those that this program may use once it writes.
+    #[must_use]
+    pub fn with_known(self) -> Features {
+        Features { incompatible: self.incompatible | KNOWN, ..self }
     }
 
     /// The features for which this program must not write to the device, if any.
@@ -122,6 +131,10 @@ mod tests {
         assert!(!features.has_nameless());
         assert!(Features { compatible: 1 << 63, ..features }.has_nameless());
         assert_eq!(Features::default().refused(), None);
+        let known = Features::default().with_known();
+        assert_eq!(known.refused(), None);
+        let names = FeatureNames::of(Incompatible, known.incompatible).unwrap().to_string();
+        assert_eq!(names, "slot_records, age_base");
         assert_eq!(Features::default().unwritable(), None);
     }
 

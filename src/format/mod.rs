@@ -6,6 +6,7 @@ mod features;
 mod footer;
 mod layout;
 mod locator;
+mod records;
 mod region;
 mod secret;
 mod snapshot;
@@ -22,6 +23,7 @@ pub use footer::{
 };
 pub use layout::{DEVICE_SIZE_MAX, LOCATIONS_MAX, Layout, LayoutError, SUPERBLOCK_SPACE};
 pub use locator::{LOCATOR_LEN, LOCATOR_OFFSET, Locator};
+pub use records::{Records, SLICE_RECORDS_LEN, TAGS_MAX};
 pub use region::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse};
 pub use secret::Secret;
 pub use snapshot::{

@@ -220,7 +220,7 @@ mod tests {
     async fn put(store: &Store, key: &str, body: &[u8], ram_only: bool) {
         let stored_at = Timestamp(1_000_000);
         let end = stored_at.plus(Duration::from_secs(1000));
-        let lifetime = Lifetime { stored_at, fresh_until: end, keep_until: end };
+        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
         let value = Value { metadata: b"", body, lifetime, ram_only };
         store.put(key.as_bytes(), &value, Condition::Always, None).await.unwrap();
     }

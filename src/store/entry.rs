@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, Sequence, SliceKey};
+use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, Records, Sequence, SliceKey};
 use crate::store::log::slot::Slot;
 use crate::store::mutation::request::Lifetime;
 use crate::store::place::Place;
@@ -99,6 +99,8 @@ impl Entry {
     /// The same entry with another lifetime.
     pub(super) fn with_lifetime(&self, lifetime: Lifetime) -> Entry {
         let mut entry = self.clone();
+        entry.header.stored_at = lifetime.stored_at;
+        entry.header.age_secs = lifetime.age_secs;
         entry.header.fresh_until = lifetime.fresh_until;
         entry.header.keep_until = lifetime.keep_until;
         entry
@@ -116,10 +118,38 @@ impl Entry {
         self.header.kind
     }
 
-    /// Position in the order of mutations; the CAS value.
+    /// Position in the order of mutations.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
         self.header.sequence
+    }
+
+    /// Version of the object: the CAS value. It stays when the entry is written again.
+    #[must_use]
+    pub fn version(&self) -> Sequence {
+        self.records().version.unwrap_or(self.header.sequence)
+    }
+
+    /// Whether it has optional records.
+    pub(super) fn has_records(&self) -> bool {
+        !self.header.records_range().is_empty()
+    }
+
+    /// Bytes of its slot before the body.
+    pub(super) fn meta_len(&self) -> usize {
+        self.header.table_range().end
+    }
+
+    /// The optional records that it keeps when it is written again.
+    pub(super) fn kept_records(&self) -> Records {
+        let version = (self.kind() != Kind::Slice).then(|| self.version());
+        Records { version, ..self.records() }
+    }
+
+    /// The optional records; none if they were not read.
+    pub(super) fn records(&self) -> Records {
+        let bytes = self.slot.get(self.header.records_range()).unwrap_or_default();
+        Records::decode(bytes).unwrap_or_default()
     }
 
     /// When it was stored and when it ends.
@@ -127,6 +157,7 @@ impl Entry {
     pub fn lifetime(&self) -> Lifetime {
         Lifetime {
             stored_at: self.header.stored_at,
+            age_secs: self.header.age_secs,
             fresh_until: self.header.fresh_until,
             keep_until: self.header.keep_until,
         }

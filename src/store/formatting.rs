@@ -129,7 +129,7 @@ impl Store {
             uuid: options.uuid,
             secret: options.secret,
             layout,
-            features: Features::default(),
+            features: Features::default().with_known(),
             epoch: Sequence::first_epoch(options.uuid),
             purge_floor: Sequence(0),
             formatted_at: clock.wall(),

@@ -111,7 +111,7 @@ impl Service {
                 Err(refusal @ Refusal::WITHDRAWN) => {
                     // The origin took back what allowed to keep it.
                     let now = self.cache.clock().now();
-                    let ended = Lifetime { stored_at: now, fresh_until: now, keep_until: now };
+                    let ended = Lifetime { fresh_until: now, keep_until: now, ..hit.lifetime() };
                     let ack = Some(Ack::Flushed);
                     match self.cache.touch_version(key, hit.cas(), ended, ack).await {
                         Ok(Some(_)) => return Err(refusal),

@@ -31,6 +31,8 @@ impl Log {
         if self.sequences.begin_raising() && !planted::is(Bug::ReuseSequences) {
             self.superblock.epoch += 1;
         }
+        // Durable with the epoch, and so before anything that uses them.
+        self.superblock.features = self.superblock.features.with_known();
     }
 
     /// Whether only a free region is missing for the next epoch to begin.

@@ -1,8 +1,8 @@
 //! A slot to be written: its parts and their checksums, computed before any lock is taken.
 
 use crate::format::{
-    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, ObjectHead, Seed, Sequence, SliceKey,
-    TOMBSTONE_LEN, Tombstone, body_checksums, round_up,
+    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, ObjectHead, Records, Seed, Sequence,
+    SliceKey, TOMBSTONE_LEN, Tombstone, body_checksums, round_up,
 };
 use crate::store::log::chunks::COPY_LEN_MAX;
 use crate::store::mutation::request::Lifetime;
@@ -11,6 +11,7 @@ use crate::store::mutation::request::Lifetime;
 pub struct Slot<'a> {
     kind: Kind,
     key: &'a [u8],
+    records: Vec<u8>,
     metadata: &'a [u8],
     body: &'a [u8],
     check: BodyCheck,
@@ -26,17 +27,30 @@ impl<'a> Slot<'a> {
         (metadata, body): (&'a [u8], &'a [u8]),
         lifetime: Lifetime,
     ) -> Slot<'a> {
-        let check = body_checksums(body);
+        let (check, records) = (body_checksums(body), Vec::new());
+        let slot = Slot { kind, key, records, metadata, body, check, meta_checksum: 0, lifetime };
+        Slot { meta_checksum: slot.checksum_meta(), ..slot }
+    }
+
+    /// The same slot with these optional records.
+    #[must_use]
+    pub fn with_records(self, records: &Records) -> Slot<'a> {
+        let slot = Slot { records: records.encode(), ..self };
+        Slot { meta_checksum: slot.checksum_meta(), ..slot }
+    }
+
+    fn checksum_meta(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
-        hasher.update(key);
-        hasher.update(metadata);
-        hasher.update(&check.table);
-        Slot { kind, key, metadata, body, check, meta_checksum: hasher.finalize(), lifetime }
+        for part in [self.key, &self.records, self.metadata, &self.check.table] {
+            hasher.update(part);
+        }
+        hasher.finalize()
     }
 
     /// A slot of tombstones, encoded by [`Slot::encode_tombstones`].
     pub fn of_tombstones(encoded: &'a [u8], stored_at: crate::clock::Timestamp) -> Slot<'a> {
-        let lifetime = Lifetime { stored_at, fresh_until: stored_at, keep_until: stored_at };
+        let (fresh_until, keep_until) = (stored_at, stored_at);
+        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until, keep_until };
         Slot::new(Kind::Tombstones, &[], (encoded, &[]), lifetime)
     }
 
@@ -58,6 +72,7 @@ impl<'a> Slot<'a> {
     pub fn len(&self) -> u64 {
         let len = ENTRY_HEADER_LEN
             + self.key.len()
+            + self.records.len()
             + self.metadata.len()
             + self.check.table.len()
             + self.body.len();
@@ -105,10 +120,12 @@ impl<'a> Slot<'a> {
             kind: self.kind,
             supersedes,
             key_len: u16::try_from(self.key.len()).expect("key within its limit"),
+            records_len: u16::try_from(self.records.len()).expect("records within their limit"),
             metadata_len: u32::try_from(self.metadata.len()).expect("metadata within its limit"),
             body_len: u32::try_from(self.body.len()).expect("body within a slice"),
             sequence,
             stored_at: self.lifetime.stored_at,
+            age_secs: self.lifetime.age_secs,
             fresh_until: self.lifetime.fresh_until,
             keep_until: self.lifetime.keep_until,
             meta_checksum: self.meta_checksum,
@@ -125,7 +142,7 @@ impl<'a> Slot<'a> {
     /// Writes all but the header, for an entry in memory, which keeps the header decoded.
     pub fn write_behind_header(&self, target: &mut [u8]) {
         let mut at = ENTRY_HEADER_LEN;
-        for part in [self.key, self.metadata, &self.check.table, self.body] {
+        for part in [self.key, &self.records, self.metadata, &self.check.table, self.body] {
             target[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }

@@ -25,6 +25,8 @@ pub enum TouchPlace {
 /// Replaces the lifetime in an encoded header in place; false if the header is not sound.
 pub fn rewrite_lifetime(header: &mut [u8], seed: Seed, offset: u64, lifetime: Lifetime) -> bool {
     let Ok(mut decoded) = EntryHeader::decode(header, seed, offset) else { return false };
+    decoded.stored_at = lifetime.stored_at;
+    decoded.age_secs = lifetime.age_secs;
     decoded.fresh_until = lifetime.fresh_until;
     decoded.keep_until = lifetime.keep_until;
     header[..ENTRY_HEADER_LEN].copy_from_slice(&decoded.encode(seed, offset));

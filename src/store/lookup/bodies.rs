@@ -267,7 +267,7 @@ mod tests {
     async fn put(store: &Store, key: &[u8], byte: u8) -> Entry {
         let now = store.shared.clock.now();
         let end = now.plus(Duration::from_secs(100));
-        let lifetime = Lifetime { stored_at: now, fresh_until: end, keep_until: end };
+        let lifetime = Lifetime { stored_at: now, age_secs: 0, fresh_until: end, keep_until: end };
         let body = vec![byte; LEN];
         let value = Value { metadata: b"", body: &body, lifetime, ram_only: true };
         store.put(key, &value, Condition::Always, None).await.unwrap();

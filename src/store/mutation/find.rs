@@ -60,6 +60,8 @@ pub(in crate::store) struct Match {
     pub place: Place,
     pub tier: Tier,
     pub sequence: Sequence,
+    /// The CAS value: it stays when reclaim writes the entry again.
+    pub version: Sequence,
     pub lifetime: Lifetime,
     /// Neither purged nor past its end. Says nothing of a large object's slices: for those ask
     /// [`Store::is_whole`], which takes time for each slice.
@@ -175,7 +177,8 @@ impl Store {
     }
 
     /// Reads what a change needs of an entry that is not in the RAM tier: the key, or the whole slot of
-    /// an object's head. Only a verified slot can prove that the key is another one.
+    /// an object's head. Only a verified slot can prove that the key is another one. Where there are
+    /// optional records they are read and verified too: they may tell the version.
     pub(in crate::store) async fn load_for_change(
         &self,
         candidate: Candidate,
@@ -188,6 +191,9 @@ impl Store {
             {
                 self.load(candidate, Extent::Whole).await
             }
+            Loaded::Entry(entry, Tier::Disk) if entry.has_records() => {
+                self.load(candidate, Extent::Meta { len: entry.meta_len() }).await
+            }
             loaded => loaded,
         }
     }
@@ -197,6 +203,7 @@ impl Store {
             place: entry.place(),
             tier,
             sequence: entry.sequence(),
+            version: entry.version(),
             lifetime: entry.lifetime(),
             age_known: self.knows_age(entry.sequence()),
             live: self.is_live(entry) && self.is_visible(entry.place()),

@@ -99,7 +99,7 @@ impl Store {
             (Condition::Absent, Some(live)) if live.age_known => Some(Stored::Exists),
             (Condition::Present, Some(live)) if !live.age_known => Some(Stored::Missing),
             (Condition::Present | Condition::Unchanged(_), None) => Some(Stored::Missing),
-            (Condition::Unchanged(cas), Some(matched)) if matched.sequence.0 != cas => {
+            (Condition::Unchanged(cas), Some(matched)) if matched.version.0 != cas => {
                 Some(Stored::Exists)
             }
             _ => None,

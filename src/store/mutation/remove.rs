@@ -114,11 +114,11 @@ impl Store {
         let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);
         let (found, taken) = loop {
             let found = self.find_by(key, key_hash, &mut deadline).await;
-            let is_asked_for = |sequence: u64| cas.is_none_or(|cas| cas == sequence);
+            let is_asked_for = |version: u64| cas.is_none_or(|cas| cas == version);
             let is_live = found
                 .matched
                 .as_ref()
-                .is_some_and(|matched| matched.live && is_asked_for(matched.sequence.0));
+                .is_some_and(|matched| matched.live && is_asked_for(matched.version.0));
             if !is_live && (found.suspects.is_empty() || !is_any) {
                 std::mem::forget(unseen);
                 return Ok(None);
@@ -446,8 +446,12 @@ mod tests {
             let mut store = open(&sim, &clock).await;
             store.recovered().await;
             let end = Timestamp(100_000);
-            let lifetime =
-                Lifetime { stored_at: Timestamp(1000), fresh_until: end, keep_until: end };
+            let lifetime = Lifetime {
+                stored_at: Timestamp(1000),
+                age_secs: 0,
+                fresh_until: end,
+                keep_until: end,
+            };
             let value = Value { metadata: b"", body: &[1; 5000], lifetime, ram_only: false };
             for key in [&b"first"[..], b"second", b"kept"] {
                 let stored = store.put(key, &value, Condition::Always, None).await.unwrap();

@@ -50,6 +50,8 @@ pub enum Stored {
 pub struct Lifetime {
     /// When the entry was stored.
     pub stored_at: Timestamp,
+    /// How old it was then, in seconds: the base of Age (RFC 9111, section 4.2.3).
+    pub age_secs: u32,
     /// From this second on only callers that ask for stale entries get it.
     pub fresh_until: Timestamp,
     /// From this second on nobody gets it.

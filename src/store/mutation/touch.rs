@@ -53,7 +53,7 @@ impl Store {
         if keep_until <= self.shared.clock.now() {
             let Some(ended) = self.end_life(key, cas).await? else { return Ok(None) };
             count(&self.shared.counters.touched);
-            return Ok(Some(Lifetime { stored_at: ended.stored_at, fresh_until, keep_until }));
+            return Ok(Some(Lifetime { fresh_until, keep_until, ..ended }));
         }
         self.begin_store().await?;
         let mut turn: Option<Turn> = None;
@@ -64,9 +64,9 @@ impl Store {
                 return Err(NO_ANSWER);
             }
             // How much longer the entry may live nobody can say without knowing how old it is.
-            let is_asked_for = |sequence: u64| cas.is_none_or(|cas| cas == sequence);
+            let is_asked_for = |version: u64| cas.is_none_or(|cas| cas == version);
             let touched = |matched: &Match| {
-                matched.live && matched.age_known && is_asked_for(matched.sequence.0)
+                matched.live && matched.age_known && is_asked_for(matched.version.0)
             };
             let Some(matched) = found.matched.filter(touched) else {
                 return Ok(None);
@@ -79,8 +79,7 @@ impl Store {
             if !self.is_whole(&matched).await {
                 return Ok(None);
             }
-            let lifetime =
-                Lifetime { stored_at: matched.lifetime.stored_at, fresh_until, keep_until };
+            let lifetime = Lifetime { fresh_until, keep_until, ..matched.lifetime };
             if let Some(head) = matched.head
                 && keep_until > matched.lifetime.keep_until
             {
@@ -198,7 +197,8 @@ impl Store {
         };
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(Kind::Object, key, parts, lifetime);
-        let condition = Condition::Unchanged(matched.sequence.0);
+        let slot = slot.with_records(&entry.kept_records());
+        let condition = Condition::Unchanged(matched.version.0);
         let stored = Box::pin(self.publish_if(key, &slot, condition, (None, Tier::Log))).await?;
         Ok(matches!(stored.0, Stored::Yes(_)))
     }

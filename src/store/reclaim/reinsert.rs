@@ -118,6 +118,7 @@ impl Reclaimer {
         };
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
+        let slot = slot.with_records(&entry.kept_records());
         let transaction = Transaction::begin(&self.store);
         // Under the same lock a purge of everything sets its floor.
         let wanted = match reason {

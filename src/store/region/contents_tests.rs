@@ -142,7 +142,7 @@ async fn a_scan_of_several_windows_finds_each_slot_once_as_often_as_it_is_made()
     let layout = layout(16 << 20);
     let sim = SimDevice::new(layout.device_size, layout.alignment);
     let now = Timestamp(7);
-    let lifetime = Lifetime { stored_at: now, fresh_until: now, keep_until: now };
+    let lifetime = Lifetime { stored_at: now, age_secs: 0, fresh_until: now, keep_until: now };
     let body = vec![5; 1 << 20];
     let mut random = fastrand::Rng::with_seed(5);
     let (mut expected, mut at) = (Footer::default(), 512);

@@ -168,7 +168,7 @@ mod tests {
         let mut bytes = vec![0; index(END)];
         let mut footer = Footer { records: Vec::new(), tombstones: vec![TOMBSTONE] };
         let now = Timestamp(9);
-        let lifetime = Lifetime { stored_at: now, fresh_until: now, keep_until: now };
+        let lifetime = Lifetime { stored_at: now, age_secs: 0, fresh_until: now, keep_until: now };
         let tombstones = Slot::encode_tombstones(&[TOMBSTONE]);
         let bodies = [vec![1; 300], vec![2; 5000]];
         let entry = |n: usize| Slot::new(Kind::Object, b"k", (&[], &bodies[n]), lifetime);

@@ -29,4 +29,5 @@ mod time;
 mod tombstones;
 mod unindexed;
 mod unreadable;
+mod updates;
 mod wall_clock;
