@@ -124,6 +124,14 @@ impl Hit {
         self.entry.lifetime()
     }
 
+    /// How old the object is at `now`: since it was stored, or an update made it fresh, and how old it was
+    /// then (RFC 9111, section 4.2.3).
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Duration {
+        let lifetime = self.lifetime();
+        now.since(lifetime.stored_at) + Duration::from_secs(lifetime.age_secs.into())
+    }
+
     /// How long the entry has been stale at `now`, zero if it is fresh; `None` if nobody knows,
     /// because the wall clock was wrong while the cache was down.
     #[must_use]

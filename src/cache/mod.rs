@@ -3,10 +3,12 @@
 
 mod body;
 mod hit;
+mod lease;
 mod paths;
 mod put;
 mod ram;
 mod touch;
+mod update;
 mod writer;
 
 use std::fmt;
@@ -18,7 +20,9 @@ use futures_util::future::{Either, ready};
 
 pub use body::BodyReader;
 pub use hit::Hit;
+pub use lease::{Found, Lease};
 pub use paths::CacheError;
+pub use update::UpdateOptions;
 pub use writer::Writer;
 
 pub use crate::store::{
@@ -34,6 +38,7 @@ use crate::store::{
     DeviceNumber, FormatError, FormatOptions, NotResident, Options as DeviceOptions, Resident,
     SCRUB_BYTES_PER_SEC, Stale, Store, TestKnobs, Ticket,
 };
+use lease::Leases;
 use ram::RamTier;
 
 /// How a cache behaves. Made by default, then changed field by field:
@@ -121,7 +126,9 @@ pub struct StoreOptions {
     pub ttl: Option<Duration>,
     /// Further time in which only callers that ask for stale entries get it.
     pub grace: Duration,
-    /// Lifetime that was settled before; `ttl` and `grace` do not count then. A distance from now
+    /// How old the object is already: the base of its Age (RFC 9111, section 4.2.3), in whole seconds.
+    pub age: Duration,
+    /// Lifetime that was settled before; `ttl`, `grace` and `age` do not count then. A distance from now
     /// that is taken twice, at different moments, would move the end. Capped like `ttl`.
     pub lifetime: Option<Lifetime>,
     /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`].
@@ -175,6 +182,8 @@ struct Inner {
     clock: Clock,
     /// With the received bytes of the slices of stores in progress.
     write_buffer: FairMemory,
+    /// Who fills which key.
+    leases: Arc<Leases>,
 }
 
 impl Drop for Inner {
@@ -225,7 +234,8 @@ impl Cache {
         let slice_size = store.layout().slice_size as usize;
         let write_buffer =
             FairMemory::new(options.write_buffer_bytes, slice_size, options.write_buffer_wait);
-        Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, write_buffer }) })
+        let leases = Arc::default();
+        Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, write_buffer, leases }) })
     }
 
     /// The clock by which entries expire.
@@ -363,7 +373,10 @@ impl Cache {
     fn lifetime_of(&self, options: &StoreOptions) -> Lifetime {
         match options.lifetime {
             Some(lifetime) => self.capped(lifetime),
-            None => self.lifetime(options.ttl, options.grace),
+            None => {
+                let age_secs = whole_secs(options.age);
+                Lifetime { age_secs, ..self.lifetime(options.ttl, options.grace) }
+            }
         }
     }
 
@@ -446,6 +459,10 @@ enum Part {
     Head,
     /// Also that its body begins.
     Whole,
+}
+
+fn whole_secs(age: Duration) -> u32 {
+    u32::try_from(age.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn check_lengths(key: &[u8], metadata: &[u8]) -> Result<(), StoreError> {

@@ -1,8 +1,9 @@
 //! Stores of whole bodies and of streams. Owns what a failed store leaves behind.
 
+use super::lease::Held;
 use super::writer::Writer;
 use super::{Cache, StoreOptions, check_lengths};
-use crate::store::{Condition, StoreError, Stored, Value};
+use crate::store::{Condition, Fill, StoreError, Stored, Value};
 
 impl Cache {
     /// Stores a body that is in memory, if `condition` holds of the present entry.
@@ -67,11 +68,21 @@ impl Cache {
     /// The key, the metadata or the announced length is out of bounds; [`StoreError::Crowded`] if stores
     /// under way would take more than half of the device together.
     pub fn store(&self, key: &[u8], options: StoreOptions) -> Result<Writer, StoreError> {
+        self.store_with(key, options, (None, None))
+    }
+
+    /// As [`Cache::store`], with what a lease brings: the moment from which purges count, and the lease.
+    pub(super) fn store_with(
+        &self,
+        key: &[u8],
+        options: StoreOptions,
+        of_lease: (Option<Fill>, Option<Held>),
+    ) -> Result<Writer, StoreError> {
         check_lengths(key, &options.metadata)?;
         let limit = self.object_len_max();
         if options.len_hint.is_some_and(|len| len > limit) {
             return Err(StoreError::TooLarge { limit });
         }
-        Writer::new(self.clone(), key, options)
+        Writer::new(self.clone(), key, options, of_lease)
     }
 }

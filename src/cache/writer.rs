@@ -9,8 +9,9 @@ use std::io;
 #[cfg(feature = "daemon")]
 use tokio::io::AsyncRead;
 
-use super::{Cache, StoreOptions};
+use super::{Cache, StoreOptions, lease};
 use crate::fair_memory::{Held, Short};
+use crate::format::Records;
 use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Upload, Value};
 
 /// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
@@ -27,6 +28,8 @@ pub struct Writer {
     len: u64,
     /// A chunk was not taken whole: what is here is not the body.
     broken: bool,
+    /// Others wait for what becomes of it.
+    lease: Option<lease::Held>,
 }
 
 impl fmt::Debug for Writer {
@@ -42,14 +45,15 @@ impl Writer {
         cache: Cache,
         key: &[u8],
         options: StoreOptions,
+        (fill, lease): (Option<Fill>, Option<lease::Held>),
     ) -> Result<Writer, StoreError> {
         let lifetime = cache.lifetime_of(&options);
         let store = &cache.inner.store;
-        let upload = store.begin_upload(lifetime, options.len_hint)?;
-        let fill = store.begin_fill(key);
+        let upload = store.begin_upload(key, lifetime, options.len_hint)?;
+        let fill = fill.unwrap_or_else(|| store.begin_fill(key));
         let held = cache.inner.write_buffer.hold(expected(&options, 0));
         let (key, len, broken) = (key.to_vec(), 0, false);
-        Ok(Writer { fill, upload, cache, key, options, lifetime, held, len, broken })
+        Ok(Writer { fill, upload, cache, key, options, lifetime, held, len, broken, lease })
     }
 
     /// Appends bytes of any length to the body.
@@ -136,6 +140,13 @@ impl Writer {
     /// not be durable.
     pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
         let published = self.publish(condition).await;
+        if let Ok((Stored::Yes(_), _)) = &published {
+            self.cache.clear_mark(&self.key);
+            // It can be read, which may be long before it is acknowledged.
+            if let Some(lease) = self.lease.take() {
+                lease.announce();
+            }
+        }
         self.cache.end_store(&self.key, (condition, self.options.ack), published).await
     }
 
@@ -159,7 +170,8 @@ impl Writer {
                 self.upload.append(&staged).await?;
             }
             let how = (condition, &self.fill);
-            self.upload.publish(&self.key, &self.options.metadata, how).await
+            let parts = (&self.options.metadata[..], &Records::default());
+            self.upload.publish(&self.key, parts, how).await
         }
     }
 }

@@ -38,7 +38,7 @@ pub const KEYS: [Key; 42] = [
     key("server", "socket_group", Kind::Text, "Group that owns Unix sockets"),
     key("server", "max_connections", Kind::Integer, "Connections of each listener"),
     key("server", "max_object_size", Kind::Text, "Largest value of the memcached protocol"),
-    key("server", "max_append_copy", Kind::Text, "Largest old value that a change copies"),
+    key("server", "max_append_copy", Kind::Text, "Largest old value that an append copies"),
     key(
         "server",
         "memcached_idle_timeout",

@@ -299,6 +299,16 @@ fn write_reclaim(page: &mut Page, store: &StoreStats) {
             "Entries given a new lifetime in place.",
             counters.touched,
         ),
+        (
+            "rawcached_updated_entries_total",
+            "Entries given new metadata or a new lifetime over the same body.",
+            counters.updated,
+        ),
+        (
+            "rawcached_updated_bytes_total",
+            "Bytes written again for new metadata: entries of up to 64 KiB, else heads.",
+            counters.updated_bytes,
+        ),
     ] {
         page.counter(name, help, &[], value);
     }

@@ -6,14 +6,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::clock::Timestamp;
-
 /// Kind byte of an HTTP object.
 const KIND_OBJECT: u8 = 1;
 /// In the byte after the kind of an HTTP object: its `Last-Modified` is weak.
 const WEAK_DATE: u8 = 1;
 /// Bytes before the first field of an HTTP object.
-const FIXED_LEN: usize = 16;
+const FIXED_LEN: usize = 12;
 /// Bytes of a field besides name and value.
 const FIELD_OVERHEAD: usize = 3;
 
@@ -31,8 +29,6 @@ pub(super) enum Metadata {
 /// What is kept with an HTTP object besides its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ObjectMetadata {
-    /// When the object was stored or last refreshed: its age counts from here.
-    pub(super) date: Timestamp,
     /// The made-up entity tag, used if `fields` have no ETag. Never the same for two bodies.
     pub(super) tag: u64,
     /// Another version may have the same `Last-Modified` (RFC 9110, section 8.8.2.2).
@@ -67,13 +63,8 @@ impl Fields {
 }
 
 impl ObjectMetadata {
-    pub(super) fn new(
-        date: Timestamp,
-        tag: u64,
-        has_weak_date: bool,
-        fields: Fields,
-    ) -> ObjectMetadata {
-        ObjectMetadata { date, tag, has_weak_date, fields: fields.0.freeze() }
+    pub(super) fn new(tag: u64, has_weak_date: bool, fields: Fields) -> ObjectMetadata {
+        ObjectMetadata { tag, has_weak_date, fields: fields.0.freeze() }
     }
 
     /// The headers, names in lower case; ends early at malformed bytes.
@@ -103,7 +94,6 @@ impl ObjectMetadata {
         bytes.put_u8(KIND_OBJECT);
         bytes.put_u8(if self.has_weak_date { WEAK_DATE } else { 0 });
         bytes.put_bytes(0, 2);
-        bytes.put_u32_le(self.date.0);
         bytes.put_u64_le(self.tag);
         bytes.put_slice(&self.fields);
         bytes.freeze()
@@ -116,12 +106,10 @@ impl Metadata {
             [] => Metadata::Flags(0),
             &[a, b, c, d] => Metadata::Flags(u32::from_le_bytes([a, b, c, d])),
             [KIND_OBJECT, weak @ 0..=WEAK_DATE, 0, 0, rest @ ..] => {
-                let Some((date, rest)) = rest.split_first_chunk() else { return Metadata::Foreign };
                 let Some((tag, fields)) = rest.split_first_chunk() else {
                     return Metadata::Foreign;
                 };
                 Metadata::Object(ObjectMetadata {
-                    date: Timestamp(u32::from_le_bytes(*date)),
                     tag: u64::from_le_bytes(*tag),
                     has_weak_date: *weak == WEAK_DATE,
                     fields: Bytes::copy_from_slice(fields),
@@ -156,12 +144,12 @@ mod tests {
         let mut fields = Fields::default();
         fields.push(b"content-type", b"text/plain").unwrap();
         fields.push(b"x", b"").unwrap();
-        ObjectMetadata::new(Timestamp(0x0102_0304), 0x1122_3344_5566_7788, false, fields)
+        ObjectMetadata::new(0x1122_3344_5566_7788, false, fields)
     }
 
     #[test]
     fn the_bytes_of_an_object_are_these() {
-        let mut expected = vec![1, 0, 0, 0, 4, 3, 2, 1];
+        let mut expected = vec![1, 0, 0, 0];
         expected.extend([0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         expected.extend(b"\x0c\x0a\x00content-typetext/plain\x01\x00\x00x");
         assert_eq!(object().encode(), expected);
@@ -192,7 +180,7 @@ mod tests {
     #[test]
     fn bytes_that_make_no_sense_are_nobodys() {
         let whole = object().encode();
-        for len in [1, 2, 3, 5, 15] {
+        for len in [1, 2, 3, 5, 11] {
             assert_eq!(Metadata::decode(&whole[..len]), Metadata::Foreign, "{len}");
         }
         for len in FIXED_LEN..whole.len() {

@@ -17,8 +17,7 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Largest value in bytes.
     pub value_len_max: u64,
-    /// Largest old value in bytes of which a change makes a copy: `append` and `prepend`, and a PATCH of
-    /// headers.
+    /// Largest old value in bytes of which `append` and `prepend` make a copy.
     pub copied_len_max: u64,
     /// Memory for commands and heads of requests of which a part has arrived, for long heads until they are
     /// answered and for values to append, over all connections, in bytes. When it is used up, the slowest

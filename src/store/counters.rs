@@ -81,6 +81,8 @@ counters! {
     tombstones_carried,
     /// Entries given a new lifetime in place.
     touched,
+    updated,
+    updated_bytes,
     /// Entries found by recovery.
     recovered,
     /// Passes over the regions that recovery took: more than one if its part of memory is small.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::format::{BODY_CHUNK, EntryHeader, Kind, ObjectHead, Records, Sequence, SliceKey};
+use crate::format::{
+    BODY_CHUNK, EntryHeader, GRANULE, Kind, ObjectHead, Records, Sequence, SliceKey, round_up,
+};
 use crate::store::log::slot::Slot;
 use crate::store::mutation::request::Lifetime;
 use crate::store::place::Place;
@@ -128,6 +130,11 @@ impl Entry {
     #[must_use]
     pub fn version(&self) -> Sequence {
         self.records().version.unwrap_or(self.header.sequence)
+    }
+
+    /// Bytes of its slot, padded to the granule.
+    pub(super) fn slot_len(&self) -> u64 {
+        round_up(self.header.slot_len() as u64, GRANULE)
     }
 
     /// Whether it has optional records.

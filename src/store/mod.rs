@@ -49,6 +49,7 @@ pub use mutation::fills::Fill;
 pub use mutation::request::{
     Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
 };
+pub use mutation::update::Update;
 pub use options::{Options, SCRUB_BYTES_PER_SEC, TestKnobs};
 pub use place::{DeviceNumber, Place};
 pub use ram_tier::{NotResident, Resident};

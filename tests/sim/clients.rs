@@ -4,6 +4,7 @@
 mod held;
 mod lookups;
 mod stores;
+mod updates;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -135,7 +136,11 @@ impl Client {
         } else if falls_in(weights.stream) {
             self.stream(key).await;
         } else if falls_in(weights.touch) {
-            self.touch(key).await;
+            let updates_one_in = self.world.scenario.strain.update_one_in;
+            match self.one_in(updates_one_in) {
+                true => self.update(key).await,
+                false => self.touch(key).await,
+            }
         } else if falls_in(weights.remove) {
             let is_absent = self.one_in(self.world.scenario.strain.absent_one_in);
             let absent = self.world.keys_max() + key;

@@ -67,6 +67,8 @@ pub struct History {
     purges: Vec<Change>,
     versions: HashMap<u64, Version>,
     cas: HashMap<u64, u64>,
+    /// The CAS value of each version that was seen.
+    cas_of: HashMap<u64, u64>,
     life: u32,
     /// Failed writes and flushes of the device so far.
     pub errors: u64,
@@ -79,6 +81,8 @@ pub struct History {
     pub believed_lag: u32,
     /// A flush failed: later flushes do not make its writes durable.
     pub flush_failed: bool,
+    /// Wall clocks may be wrong at a start.
+    pub ages_may_be_unknown: bool,
     /// Media damage struck: an older version may come back.
     pub damaged: bool,
     /// Until when a region stays unreadable that was so at the start of this life; 0 for none.
@@ -155,6 +159,11 @@ impl History {
         change.fill_began = fill_began;
         change.logged = !version.ram_only;
         self.push(Some(version.key), change)
+    }
+
+    /// The version that brought the body of this one.
+    pub fn body(&self, id: u64) -> u64 {
+        self.versions.get(&id).map_or(id, |version| version.body)
     }
 
     /// A removal of a key, or of all keys, begins.

@@ -33,6 +33,8 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::RereadWhateverIsThere, 300),
     (Bug::EvictStoresUnderWay, 300),
     (Bug::TrustUnknownAge, 300),
+    (Bug::ReclaimUnderHeads, 1500),
+    (Bug::UpdateDropsSlices, 300),
     (Bug::ForgetCoarseChanges, 3000),
     (Bug::ForgetLeftOut, 3000),
     (Bug::SkipRegionLater, 3000),

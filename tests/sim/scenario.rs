@@ -56,6 +56,8 @@ pub enum Theme {
     WrongClocks,
     /// Most entries are in RAM only, and there are too many of them.
     ShortLived,
+    /// Large objects with short lives that updates prolong, on a full device from which what has ended goes.
+    Updates,
     /// Index or recovery have too little memory, on a slow device whose keys are removed often.
     LittleMemory,
 }
@@ -233,6 +235,7 @@ impl Scenario {
             (_, 2) => drawn.hiding(extra),
             (_, 3) => drawn.storing_halves(extra),
             (_, 4) => drawn.with_wrong_clocks(extra),
+            (_, 5) => drawn.updating(extra),
             _ => drawn.aligned(extra),
         };
         themed.with_budgets(&mut Rng::with_seed(seed ^ 0xB0D6_E755))

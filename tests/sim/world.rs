@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::history::History;
 use crate::report::Totals;
-use crate::scenario::{Scenario, Trouble};
+use crate::scenario::{Scenario, Theme, Trouble};
 
 /// Keys that fill the device before clients begin.
 pub const FILL_KEYS: u32 = 100;
@@ -85,6 +85,8 @@ impl World {
         history.now = elapsed;
         history.errors = of(&[FaultKind::WriteError, FaultKind::NoSpace, FaultKind::FlushError]);
         history.flush_failed = struck.of(FaultKind::FlushError) > 0;
+        history.ages_may_be_unknown =
+            self.scenario.clock_jumps || self.scenario.theme == Theme::WrongClocks;
         history.damaged = self.scenario.trouble == Trouble::Damage && is_damaged(&struck);
         history
     }

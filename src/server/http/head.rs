@@ -180,12 +180,7 @@ mod tests {
 
     fn names(head: &Head) -> Vec<String> {
         let fields = head.stored().unwrap();
-        let object = crate::server::metadata::ObjectMetadata::new(
-            crate::clock::Timestamp(1),
-            1,
-            false,
-            fields,
-        );
+        let object = crate::server::metadata::ObjectMetadata::new(1, false, fields);
         object.fields().map(|(name, _)| String::from_utf8(name.to_vec()).unwrap()).collect()
     }
 

@@ -1,4 +1,4 @@
-//! PATCH: a new lifetime in place, or new headers with a copy of the body.
+//! PATCH: a new lifetime in place, or new headers over the same body.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::put::ack;
 use super::refusal::Refusal;
 use super::representation::{Representation, wall_date};
 use super::service::{Answer, Service};
-use crate::cache::{Ack, Condition, Hit, Lifetime, StoreError, StoreOptions, Stored};
+use crate::cache::{Ack, Condition, Hit, Lifetime, StoreError, Stored, UpdateOptions};
 use crate::clock::Stopwatch;
 use crate::server::metadata::{Metadata, ObjectMetadata};
 
@@ -97,17 +97,16 @@ impl Service {
 
     /// The present lifetime of `hit` with another grace, if one is given; `None` if it is stale.
     fn with_grace(&self, hit: &Hit, grace: Option<Duration>) -> Option<Lifetime> {
-        let (old, stored_at) = (hit.lifetime(), self.cache.clock().now());
+        let old = hit.lifetime();
         let keep_until = grace.map_or(old.keep_until, |grace| old.fresh_until.plus(grace));
-        let lifetime = Lifetime { stored_at, keep_until, ..old };
-        hit.is_fresh(stored_at).then_some(lifetime)
+        hit.is_fresh(self.cache.clock().now()).then_some(Lifetime { keep_until, ..old })
     }
 
     async fn rewrite(&self, key: &[u8], patch: &Patch<'_>) -> Result<(), Refusal> {
         let _turn = self.key_locks.lock(key).await.ok_or(Refusal::CONTENDED)?;
         for _ in 0..ATTEMPTS_MAX {
             let hit = self.present(key, patch).await?;
-            let options = match self.changed_options(&hit, patch) {
+            let options = match self.changes(&hit, patch) {
                 Err(refusal @ Refusal::WITHDRAWN) => {
                     // The origin took back what allowed to keep it.
                     let now = self.cache.clock().now();
@@ -122,11 +121,8 @@ impl Service {
                 }
                 options => options?,
             };
-            if hit.len() > self.copied_len_max {
-                self.shard.store_too_large.bump();
-                return Err(Refusal::COPY_TOO_LARGE);
-            }
-            match self.copy(key, hit, options).await {
+            let version = Condition::Unchanged(hit.cas());
+            match self.cache.update(key, version, &options).await {
                 Ok(Stored::Yes(_)) => return Ok(()),
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
                 Err(error) => return Err(self.store_failed(&error)),
@@ -135,9 +131,9 @@ impl Service {
         Err(Refusal::CONTENDED)
     }
 
-    /// How to store the object again: its headers merged with those of `patch`, and the lifetimes
-    /// that the whole then gives (RFC 9111, sections 3.2, 4.2.1 and 4.3.4).
-    fn changed_options(&self, hit: &Hit, patch: &Patch<'_>) -> Result<StoreOptions, Refusal> {
+    /// What becomes of the object: its headers merged with those of `patch`, and the lifetimes that the
+    /// whole then gives (RFC 9111, sections 3.2, 4.2.1 and 4.3.4).
+    fn changes(&self, hit: &Hit, patch: &Patch<'_>) -> Result<UpdateOptions, Refusal> {
         let (clock, old) = (self.cache.clock(), self.representation(hit));
         let (now, explicit) = (clock.now(), patch.explicit);
         let is_validation = explicit.ttl.is_some() || Head::is_validated_by(patch.headers);
@@ -153,29 +149,27 @@ impl Service {
             false => explicit,
         };
         let is_fresh_for = hit.lifetime().keep_until.since(hit.lifetime().fresh_until);
-        let (lifetime, date) = match said.ttl {
+        let lifetime = match said.ttl {
             Some(ttl) => {
                 // A grace that the store gave by name stays as long as nothing takes it back.
                 let kept = if has_control { Duration::ZERO } else { is_fresh_for };
-                (self.cache.lifetime(Some(ttl), said.grace.unwrap_or(kept)), now)
+                self.cache.lifetime(Some(ttl), said.grace.unwrap_or(kept))
             }
             None => {
                 let withdrawn = has_control.then_some(Duration::ZERO);
-                let lifetime = self.with_grace(hit, said.grace.or(withdrawn));
-                (lifetime.ok_or(Refusal::NOT_FOUND)?, old.date())
+                self.with_grace(hit, said.grace.or(withdrawn)).ok_or(Refusal::NOT_FOUND)?
             }
         };
         let is_weak = match patch.headers.contains_key(LAST_MODIFIED) {
             true => head.has_weak_date(wall_date(clock, now)),
             false => old.has_weak_date(),
         };
-        let metadata = ObjectMetadata::new(date, self.tag_of(&old), is_weak, head.stored()?);
-        Ok(StoreOptions {
+        let metadata = ObjectMetadata::new(self.tag_of(&old), is_weak, head.stored()?);
+        Ok(UpdateOptions {
             lifetime: Some(lifetime),
-            metadata: metadata.encode(),
-            len_hint: Some(hit.len()),
+            metadata: Some(metadata.encode()),
             ack: patch.ack,
-            ..StoreOptions::default()
+            ..UpdateOptions::default()
         })
     }
 
@@ -185,24 +179,5 @@ impl Service {
             Metadata::Object(object) => object.tag,
             Metadata::Flags(_) | Metadata::Foreign => self.tags.make(),
         }
-    }
-
-    /// Stores the body of `hit` again with `options`, if nothing else was stored meanwhile.
-    async fn copy(
-        &self,
-        key: &[u8],
-        mut hit: Hit,
-        options: StoreOptions,
-    ) -> Result<Stored, StoreError> {
-        let mut writer = self.cache.store(key, options)?;
-        loop {
-            match hit.next_chunk().await {
-                Ok(Some(chunk)) => writer.write_chunk(&chunk).await?,
-                Ok(None) => break,
-                // The old body is gone; the next lookup says so.
-                Err(_) => return Ok(Stored::Missing),
-            }
-        }
-        writer.finalize(Condition::Unchanged(hit.cas())).await
     }
 }

@@ -84,9 +84,9 @@ impl Service {
         let clock = self.cache.clock();
         let Lifetimes { ttl, grace } = explicit.or(lifetime::of_head(&head, clock));
         let lifetime = self.cache.lifetime(ttl, grace.unwrap_or_default());
-        let (date, tag) = (lifetime.stored_at, self.tags.make());
-        let is_weak = head.has_weak_date(wall_date(clock, date));
-        let metadata = ObjectMetadata::new(date, tag, is_weak, head.stored()?).encode();
+        let tag = self.tags.make();
+        let is_weak = head.has_weak_date(wall_date(clock, lifetime.stored_at));
+        let metadata = ObjectMetadata::new(tag, is_weak, head.stored()?).encode();
         let options = StoreOptions {
             lifetime: Some(lifetime),
             metadata,

@@ -73,10 +73,6 @@ impl Refusal {
     );
     pub(super) const TOO_LARGE: Refusal =
         refusal(StatusCode::PAYLOAD_TOO_LARGE, "the object is larger than half of the device\n");
-    pub(super) const COPY_TOO_LARGE: Refusal = refusal(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "new headers mean a copy of the body, which is larger than server.max_append_copy\n",
-    );
     pub(super) const CONTENDED: Refusal =
         refusal(StatusCode::SERVICE_UNAVAILABLE, "too many clients change this object\n");
 

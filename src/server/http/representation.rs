@@ -14,7 +14,7 @@ use httpdate::HttpDate;
 
 use super::conditional::{DateKind, Validators};
 use super::service::Service;
-use crate::cache::Hit;
+use crate::cache::{Hit, Lifetime};
 use crate::clock::{Clock, Timestamp};
 use crate::server::codec;
 use crate::server::metadata::Metadata;
@@ -34,6 +34,8 @@ const OF_VALIDATION: [HeaderName; 6] = [CACHE_CONTROL, CONTENT_LOCATION, DATE, E
 pub(super) struct Representation {
     pub(super) metadata: Metadata,
     stored_at: Timestamp,
+    /// How old it was then, in seconds.
+    age_secs: u32,
     /// When it was stored or last refreshed, by the present wall clock.
     wall_date: SystemTime,
     cas: u64,
@@ -48,15 +50,14 @@ impl Service {
 impl Representation {
     pub(super) fn of(hit: &Hit, clock: &Clock) -> Representation {
         let metadata = Metadata::decode(hit.metadata());
-        let stored_at = hit.lifetime().stored_at;
-        let date = date_of(&metadata, stored_at);
-        let wall_date = wall_date(clock, date);
-        Representation { metadata, stored_at, wall_date, cas: hit.cas() }
+        let Lifetime { stored_at, age_secs, .. } = hit.lifetime();
+        let wall_date = wall_date(clock, stored_at);
+        Representation { metadata, stored_at, age_secs, wall_date, cas: hit.cas() }
     }
 
     /// When it was stored or last refreshed.
     pub(super) fn date(&self) -> Timestamp {
-        date_of(&self.metadata, self.stored_at)
+        self.stored_at
     }
 
     fn field(&self, name: &HeaderName) -> Option<HeaderValue> {
@@ -91,8 +92,7 @@ impl Representation {
     fn made_up_etag(&self) -> HeaderValue {
         match &self.metadata {
             Metadata::Object(object) => header(format_args!("\"{:016x}\"", object.tag)),
-            // Moving an object on the device may change its tag; different bodies of this cache
-            // never share one.
+            // Different bodies of this cache never share one.
             _ => header(format_args!("\"{:x}-{:x}\"", self.stored_at.0, self.cas)),
         }
     }
@@ -131,7 +131,6 @@ impl Representation {
         if !headers.contains_key(ETAG) {
             headers.insert(ETAG, self.made_up_etag());
         }
-        let date = self.date();
         let text = header(format_args!("{}", HttpDate::from(self.wall_date)));
         if !headers.contains_key(LAST_MODIFIED) {
             let modified = self.field(&LAST_MODIFIED).unwrap_or_else(|| text.clone());
@@ -141,7 +140,8 @@ impl Representation {
         if !headers.contains_key(DATE) {
             headers.insert(DATE, text);
         }
-        headers.insert(AGE, HeaderValue::from(now.since(date).as_secs()));
+        let age = now.since(self.stored_at).as_secs() + u64::from(self.age_secs);
+        headers.insert(AGE, HeaderValue::from(age));
     }
 }
 
@@ -154,14 +154,6 @@ fn header(text: fmt::Arguments<'_>) -> HeaderValue {
     debug_assert!(written.is_ok(), "{text} is too long");
     let len = MADE_UP_LEN_MAX - rest.len();
     HeaderValue::from_bytes(&bytes[..len]).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
-}
-
-/// When an object was stored or last refreshed.
-fn date_of(metadata: &Metadata, stored_at: Timestamp) -> Timestamp {
-    match metadata {
-        Metadata::Object(object) => object.date,
-        Metadata::Flags(_) | Metadata::Foreign => stored_at,
-    }
 }
 
 /// The calendar time of `stamp` by the present wall clock.

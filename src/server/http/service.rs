@@ -49,7 +49,6 @@ pub(in crate::server) struct Service {
     pub(super) tags: Arc<Tags>,
     pub(super) buffers: Buffers,
     pub(super) key_locks: Arc<KeyLocks>,
-    pub(super) copied_len_max: u64,
     pub(super) idle_timeout: Duration,
     pub(super) stall_timeout: Duration,
 }
@@ -64,7 +63,6 @@ impl Service {
             buffers: Buffers::new(&server.counters, &shard),
             shard,
             key_locks: server.key_locks.clone(),
-            copied_len_max: server.options.copied_len_max,
             idle_timeout: server.options.http_idle_timeout,
             stall_timeout: server.options.http_stall_timeout,
         }

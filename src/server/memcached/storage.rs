@@ -167,7 +167,7 @@ impl Service {
     pub(super) fn kept_options(&self, hit: &Hit) -> StoreOptions {
         let stored_at = self.cache.clock().now();
         StoreOptions {
-            lifetime: Some(Lifetime { stored_at, ..hit.lifetime() }),
+            lifetime: Some(Lifetime { stored_at, age_secs: 0, ..hit.lifetime() }),
             metadata: Metadata::kept_with_new_body(hit.metadata()),
             ..StoreOptions::default()
         }

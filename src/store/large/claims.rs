@@ -129,6 +129,12 @@ impl Claims {
         self.add(object, to, bytes);
     }
 
+    /// The head of an object came in place of another one: as region and bytes.
+    pub fn replace_head(&mut self, object: Sequence, old: (u32, u64), new: (u32, u64)) {
+        self.take(object, old.0, old.1);
+        self.add(object, new.0, new.1);
+    }
+
     /// An object of `len` bytes is stored, when clients have stored `stored` bytes in all. Its head of
     /// `bytes` is in `region`.
     pub fn finish(
@@ -298,6 +304,8 @@ mod tests {
         assert!(large.is_broken(FIRST) && large.shares.is_empty(), "without it slices are nothing");
         large.begin(SECOND);
         large.finish((SECOND, 1 << 20), (3, 10), 0);
+        large.replace_head(SECOND, (3, 10), (5, 25));
+        assert_eq!((bytes(&large, 3), bytes(&large, 5)), ((0, 0), (0, 25)), "an update");
         large.end_claim(SECOND);
         assert!(large.shares.is_empty(), "replaced or removed");
     }

@@ -4,6 +4,7 @@
 
 pub(super) mod claims;
 mod discards;
+pub(super) mod heads;
 pub(super) mod object;
 pub(super) mod ranges;
 pub(super) mod slice_place;
@@ -24,9 +25,6 @@ use crate::store::region::table::RegionTable;
 /// reclaimed.
 const DISCARDS_MAX: usize = 1024;
 
-/// Locks that order touches of large objects.
-const TOUCH_LOCKS: u64 = 64;
-
 /// What a store knows of large objects.
 pub(super) struct Large {
     /// A leaf lock.
@@ -34,8 +32,6 @@ pub(super) struct Large {
     /// Number of readers of each: its slices are not discarded meanwhile.
     readers: DashMap<Sequence, usize>,
     discards: Mutex<VecDeque<Discard>>,
-    /// Touches of one large object run one after another: head and slices are many writes.
-    touch_locks: Box<[Arc<tokio::sync::Mutex<()>>]>,
 }
 
 /// Slices of an object that nobody can reach any more.
@@ -53,7 +49,6 @@ impl Large {
             claims: Mutex::new(Claims::new(layout, regions)),
             readers: DashMap::new(),
             discards: Mutex::default(),
-            touch_locks: (0..TOUCH_LOCKS).map(|_| Arc::default()).collect(),
         }
     }
 
@@ -83,7 +78,7 @@ impl Large {
     /// The next dead object that nobody reads.
     pub fn next_discard(&self) -> Option<Discard> {
         let mut discards = self.discards.lock();
-        let idle = |discard: &Discard| !self.readers.contains_key(&discard.object);
+        let idle = |discard: &Discard| !self.is_held(discard.object);
         discards.iter().position(idle).and_then(|n| discards.remove(n))
     }
 
@@ -92,9 +87,8 @@ impl Large {
         self.discards.lock().push_front(discard);
     }
 
-    /// The lock of touches of a large object with this key.
-    pub fn touch_lock(&self, key_hash: u64) -> &Arc<tokio::sync::Mutex<()>> {
-        let n = usize::try_from(key_hash % TOUCH_LOCKS).unwrap_or(0);
-        &self.touch_locks[n]
+    /// Whether somebody reads an object, or changes its head.
+    pub fn is_held(&self, object: Sequence) -> bool {
+        self.readers.contains_key(&object)
     }
 }

@@ -13,8 +13,8 @@ use crate::store::large::slices::SliceReader;
 use crate::store::lookup::bodies::TruncatedBody;
 use crate::store::shared::Store;
 
-/// A large object that is read. Its slices are not discarded as long as there is a clone of it,
-/// whatever becomes of the object; they may be evicted.
+/// A large object that is read, or whose head is changed. Its slices are not discarded as long as there is
+/// a clone of it, whatever becomes of the object; they may be evicted.
 #[derive(Clone)]
 pub struct LargeObject {
     hold: Arc<Hold>,
@@ -60,6 +60,12 @@ impl Store {
 }
 
 impl LargeObject {
+    /// Its name, which its slices carry.
+    #[must_use]
+    pub fn name(&self) -> Sequence {
+        self.head.object
+    }
+
     /// Length of its body in bytes.
     #[must_use]
     pub fn body_len(&self) -> u64 {

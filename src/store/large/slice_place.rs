@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::format::{BODY_CHUNK, ENTRY_HEADER_LEN, SliceKey, checksum_table_len};
+use crate::format::{
+    BODY_CHUNK, ENTRY_HEADER_LEN, SLICE_RECORDS_LEN, SliceKey, checksum_table_len,
+};
 use crate::store::place::Generation;
 
 /// A slice on the device.
@@ -17,7 +19,7 @@ pub(in crate::store) struct SlicePlace {
 }
 
 impl SlicePlace {
-    /// Bytes of the region with header, key and checksum table.
+    /// Bytes of the region with header, key, records and checksum table.
     pub fn meta(&self) -> Range<u64> {
         self.offset..self.offset + slice_meta_len(self.body_len) as u64
     }
@@ -31,7 +33,7 @@ impl SlicePlace {
 
 /// Bytes before the body in the slot of a slice.
 pub(in crate::store) fn slice_meta_len(body_len: usize) -> usize {
-    ENTRY_HEADER_LEN + SliceKey::LEN + checksum_table_len(body_len)
+    ENTRY_HEADER_LEN + SliceKey::LEN + SLICE_RECORDS_LEN + checksum_table_len(body_len)
 }
 
 /// `within` rounded out to what one checksum covers each.

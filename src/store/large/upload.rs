@@ -1,7 +1,7 @@
 //! A large object on its way into the log: first its slices, then the head that names them. Owns what was
 //! stored of it until the head is there.
 
-use crate::format::{Kind, ObjectHead, Sequence, SliceKey};
+use crate::format::{Kind, ObjectHead, Records, Sequence, SliceKey};
 use crate::store::counters::add;
 use crate::store::entries::Tier;
 use crate::store::log::appender::{Appender, NoRoom};
@@ -16,6 +16,8 @@ use crate::store::transaction::Transaction;
 /// A large object on its way into the log. Dropped before it is published, its slices are discarded.
 pub struct Upload {
     store: Store,
+    /// Of the key of its head: its slices lead there.
+    head_key: u64,
     lifetime: Lifetime,
     /// Bytes of the device that are set aside for it: all uploads together may take half.
     reserved: u64,
@@ -30,14 +32,20 @@ pub struct Upload {
 }
 
 impl Store {
-    /// Begins to store a body that may be longer than a slice. Space is set aside for `len` bytes if so
-    /// many are announced, else as they come.
+    /// Begins to store the body of a key, which may be longer than a slice. Space is set aside for `len`
+    /// bytes if so many are announced, else as they come.
     ///
     /// # Errors
     /// [`StoreError::Crowded`]: there is no space for a body so long.
-    pub fn begin_upload(&self, lifetime: Lifetime, len: Option<u64>) -> Result<Upload, StoreError> {
+    pub fn begin_upload(
+        &self,
+        key: &[u8],
+        lifetime: Lifetime,
+        len: Option<u64>,
+    ) -> Result<Upload, StoreError> {
         let mut upload = Upload {
             store: self.clone(),
+            head_key: self.key_hash(key),
             lifetime,
             reserved: 0,
             name: None,
@@ -90,7 +98,7 @@ impl Upload {
     pub async fn publish(
         &mut self,
         key: &[u8],
-        metadata: &[u8],
+        (metadata, records): (&[u8], &Records),
         (condition, fill): (Condition, &Fill),
     ) -> Result<(Stored, Ticket), StoreError> {
         if self.is_lost {
@@ -106,6 +114,7 @@ impl Upload {
         }
         let body = head.encode();
         let slot = Slot::new(Kind::Head, key, (metadata, &body), self.lifetime);
+        let slot = slot.with_records(records);
         let published =
             self.store.publish_if(key, &slot, condition, (Some(fill), Tier::Log)).await?;
         // Whatever happens from here on, the slices belong to the object.
@@ -150,6 +159,8 @@ impl Upload {
         add(&self.store.shared.counters.body_bytes, body.len() as u64);
         let encoded = key.encode();
         let slot = Slot::new(Kind::Slice, &encoded, (&[], body), self.lifetime);
+        let head_key = Some(self.head_key);
+        let slot = slot.with_records(&Records { head_key, ..Records::default() });
         let key_hash = self.store.slice_hash(&encoded);
         let mut patience = Patience::default();
         loop {

@@ -68,7 +68,18 @@ pub(in crate::store) struct Match {
     pub live: bool,
     /// Its age is known: it may be fresh.
     pub age_known: bool,
+    /// It is stale whatever its times say.
+    pub is_marked_stale: bool,
     pub head: Option<ObjectHead>,
+    /// Bytes of its slot, padded to the granule.
+    pub slot_len: u64,
+}
+
+impl Match {
+    /// Whether it is a head that names `object`.
+    pub fn names(&self, object: Sequence) -> bool {
+        self.head.is_some_and(|head| head.object == object)
+    }
 }
 
 /// The device has not answered for 5 s.
@@ -102,17 +113,6 @@ impl Store {
         deadline: &mut Deadline,
     ) -> impl Future<Output = Found> {
         self.find_among(Sought::object(key, key_hash), LOOKS_MAX, deadline)
-    }
-
-    /// As [`Store::find_by`], for the key of a slice. Verifies all its index entries: nobody can choose
-    /// slice keys, so few collide.
-    pub(in crate::store) fn find_slice(
-        &self,
-        key: &[u8],
-        key_hash: u64,
-        deadline: &mut Deadline,
-    ) -> impl Future<Output = Found> {
-        self.find_among(Sought::slice(key, key_hash), usize::MAX, deadline)
     }
 
     pub(in crate::store) async fn find_among(
@@ -206,8 +206,10 @@ impl Store {
             version: entry.version(),
             lifetime: entry.lifetime(),
             age_known: self.knows_age(entry.sequence()),
+            is_marked_stale: entry.records().is_stale,
             live: self.is_live(entry) && self.is_visible(entry.place()),
             head: entry.object_head(),
+            slot_len: entry.slot_len(),
         }
     }
 

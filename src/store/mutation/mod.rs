@@ -9,6 +9,7 @@ pub(super) mod remove;
 pub(super) mod request;
 pub(super) mod room;
 pub(super) mod touch;
+pub(super) mod update;
 
 use crate::format::Kind;
 use crate::store::counters::add;
@@ -28,6 +29,12 @@ impl Store {
     #[must_use]
     pub fn begin_fill(&self, key: &[u8]) -> Fill {
         self.shared.fills.begin(self.key_hash(key))
+    }
+
+    /// The keyed hash of a key. Two keys may share one.
+    #[must_use]
+    pub(crate) fn hash_of_key(&self, key: &[u8]) -> u64 {
+        self.key_hash(key)
     }
 
     /// Stores a value of at most one slice if `condition` holds of the present entry.
@@ -76,7 +83,7 @@ impl Store {
             };
             match attempt {
                 Attempt::Published(sequence, ticket) => {
-                    self.after_displacing(&found);
+                    self.after_displacing(&found, slot.object_head());
                     return Ok((Stored::Yes(sequence.0), ticket));
                 }
                 Attempt::Changed => {}

@@ -1,7 +1,7 @@
 //! Makes changes by clients visible: values, heads, and entries in RAM only. Owns what is verified and
 //! displaced with each; callers find the present entry and wait.
 
-use crate::format::{Sequence, Tombstone};
+use crate::format::{ObjectHead, Sequence, Tombstone};
 use crate::planted::{self, Bug};
 use crate::store::catalog::Bucket;
 use crate::store::entries::Tier;
@@ -59,8 +59,14 @@ impl Store {
             log.count_stored(slot.len());
             if let Some(head) = slot.object_head() {
                 // Under the append lock, so that the head is still where it was appended.
-                let at = (region, slot.len());
-                shared.large.claims.lock().finish((head.object, head.len), at, log.stored());
+                let (at, mut claims) = ((region, slot.len()), shared.large.claims.lock());
+                match found.matched.as_ref().filter(|matched| matched.names(head.object)) {
+                    Some(old) => {
+                        let from = (old.place.region(&shared.layout), old.slot_len);
+                        claims.replace_head(head.object, from, at);
+                    }
+                    None => claims.finish((head.object, head.len), at, log.stored()),
+                }
             }
         });
         if found.matched.as_ref().is_some_and(|matched| matched.tier == Tier::Ram) {
@@ -160,12 +166,17 @@ impl Store {
         }
     }
 
-    pub(in crate::store) fn after_displacing(&self, found: &Found) {
+    /// Drops what displaced versions leave: copies in RAM, and the slices that `head`, which came in their
+    /// place, does not name.
+    pub(in crate::store) fn after_displacing(&self, found: &Found, head: Option<ObjectHead>) {
         for place in found.displaced() {
             self.shared.catalog.resident.remove(place);
         }
-        if let Some(head) = found.matched.as_ref().and_then(|matched| matched.head) {
-            self.discard(head.object, head.slice_count());
+        let named = head.map(|head| head.object).filter(|_| !planted::is(Bug::UpdateDropsSlices));
+        if let Some(old) = found.matched.as_ref().and_then(|matched| matched.head)
+            && Some(old.object) != named
+        {
+            self.discard(old.object, old.slice_count());
         }
     }
 }

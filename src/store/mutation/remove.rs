@@ -92,7 +92,7 @@ impl Store {
             }
         };
         std::mem::forget(unseen);
-        self.after_displacing(&found);
+        self.after_displacing(&found, None);
         if purge && !planted::is(Bug::AcknowledgePurgeEarly) {
             self.in_time(pin!(self.settle_removal(taken))).await?;
         }
@@ -128,7 +128,7 @@ impl Store {
             }
         };
         std::mem::forget(unseen);
-        self.after_displacing(&found);
+        self.after_displacing(&found, None);
         if matches!(taken, TakenOut::Unrecorded { .. }) {
             self.in_time(pin!(self.settle_removal(taken))).await?;
         }

@@ -1,27 +1,19 @@
 //! Giving a live entry a new lifetime where it is: in memory, or by a read-modify-write of its
 //! header on the device. Owns the pin that keeps the region from being reused meanwhile.
 
-use std::sync::Arc;
-
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 use crate::clock::Timestamp;
-use crate::format::{
-    ENTRY_HEADER_LEN, Kind, ObjectHead, REGION_HEADER_LEN, RegionHeader, SliceKey,
-};
+use crate::format::{ENTRY_HEADER_LEN, Kind, REGION_HEADER_LEN, RegionHeader};
 use crate::store::counters::count;
 use crate::store::entries::Tier;
+use crate::store::large::object::LargeObject;
 use crate::store::log::slot::Slot;
 use crate::store::log::touches::{TouchPlace, rewrite_lifetime};
 use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
 use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored};
 use crate::store::place::Place;
 use crate::store::shared::{ROOM_WAIT_MAX, Store};
-
-/// Touches of one large object come one after the other: or a shorter lifetime could reach slices after a
-/// longer one reached the head. Kept until the last rewrite of a touch is done.
-type Turn = Arc<OwnedMutexGuard<()>>;
 
 impl Store {
     /// Gives a live entry a new lifetime without moving it, where it is on the device. One whose
@@ -56,7 +48,7 @@ impl Store {
             return Ok(Some(Lifetime { fresh_until, keep_until, ..ended }));
         }
         self.begin_store().await?;
-        let mut turn: Option<Turn> = None;
+        let mut held: Option<LargeObject> = None;
         loop {
             self.check_open(None)?;
             let found = self.find_by(key, key_hash, &mut Deadline::after(ROOM_WAIT_MAX)).await;
@@ -71,61 +63,41 @@ impl Store {
             let Some(matched) = found.matched.filter(touched) else {
                 return Ok(None);
             };
-            if matched.head.is_some() && turn.is_none() {
-                let lock = Arc::clone(self.shared.large.touch_lock(key_hash)).lock_owned();
-                turn = Some(Arc::new(timeout(ROOM_WAIT_MAX, lock).await.map_err(|_| NO_ANSWER)?));
+            if !self.is_held(&matched, &mut held) {
                 continue;
             }
             if !self.is_whole(&matched).await {
                 return Ok(None);
             }
             let lifetime = Lifetime { fresh_until, keep_until, ..matched.lifetime };
-            if let Some(head) = matched.head
-                && keep_until > matched.lifetime.keep_until
-            {
-                if !self.touch_slices(head, lifetime, turn.as_ref()).await? {
-                    return Ok(None);
-                }
-                // Or a power cut could keep the head's new end and lose that of a slice.
-                let durable = self.flush_through(self.last_ticket());
-                timeout(ROOM_WAIT_MAX, durable).await.map_err(|_| NO_ANSWER)??;
-            }
-            if self.touch_at((key, key_hash), &matched, lifetime, turn.as_ref()).await? {
+            if self.touch_at((key, key_hash), &matched, lifetime).await? {
                 count(&self.shared.counters.touched);
                 return Ok(Some(lifetime));
             }
         }
     }
 
-    /// The slices of an object must live as long as its head. False if one of them is not found.
-    async fn touch_slices(
+    /// Whether slices of a large object stay while its head is changed: if they are not held yet, they are
+    /// from here on, and the head is to be looked at once more. Its life may have ended just before.
+    pub(in crate::store) fn is_held(
         &self,
-        head: ObjectHead,
-        lifetime: Lifetime,
-        turn: Option<&Turn>,
-    ) -> Result<bool, StoreError> {
-        for number in 0..head.slice_count() {
-            let key = SliceKey { object: head.object, number }.encode();
-            let key_hash = self.slice_hash(&key);
-            loop {
-                let mut deadline = Deadline::after(ROOM_WAIT_MAX);
-                let found = self.find_slice(&key, key_hash, &mut deadline).await;
-                let Some(matched) = found.matched else { return Ok(false) };
-                if self.touch_at((&key, key_hash), &matched, lifetime, turn).await? {
-                    break;
-                }
-            }
+        matched: &Match,
+        held: &mut Option<LargeObject>,
+    ) -> bool {
+        let Some(head) = matched.head else { return true };
+        if held.as_ref().is_some_and(|held| held.name() == head.object) {
+            return true;
         }
-        Ok(true)
+        *held = Some(self.large_object(head));
+        false
     }
 
     /// False if the entry moved, is being copied or is on its way to the device: find it again.
-    async fn touch_at(
+    pub(in crate::store) async fn touch_at(
         &self,
         (key, key_hash): (&[u8], u64),
         matched: &Match,
         lifetime: Lifetime,
-        turn: Option<&Turn>,
     ) -> Result<bool, StoreError> {
         let place = matched.place;
         let (generation, offset) = place.split(&self.shared.layout);
@@ -154,7 +126,7 @@ impl Store {
                 return Ok(false);
             }
             TouchPlace::Device { mark_region } => {
-                let (store, turn) = (self.clone(), turn.cloned());
+                let store = self.clone();
                 // Once begun it must end before the pin does, even if the caller goes away.
                 let work = self.shared.background.runtime.spawn(async move {
                     let done = store.touch_on_device(place, lifetime, mark_region).await;
@@ -165,7 +137,7 @@ impl Store {
                         Err(_) => store.after_failed_touch(place),
                         Ok(false) => {}
                     }
-                    drop((pin, turn));
+                    drop(pin);
                     store.shared.signals.wake_flusher.notify_one();
                     done
                 });

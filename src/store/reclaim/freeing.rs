@@ -13,6 +13,7 @@ use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::slot::TOMBSTONES_PER_SLOT_MAX;
 use crate::store::mutation::request::StoreError;
 use crate::store::place::Place;
+use crate::store::reclaim::prolonged::End;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::reinsert::{Moved, Reason};
 use crate::store::reclaim::victim::{BATCH, Victim};
@@ -23,26 +24,38 @@ use crate::store::region::reader::Effort;
 use crate::store::region::state::RegionState;
 use crate::store::transaction::Transaction;
 
+/// Whether a region was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Freed {
+    Yes,
+    /// It had ended by its footer, but live heads name slices in it: it stays, and ends with them.
+    Prolonged,
+}
+
 impl Reclaimer {
-    /// Empties and frees a region in `state`; sets that state again on failure.
+    /// Empties and frees a region in `state`; sets that state again if it stays.
     pub(in crate::store) async fn try_to_free(
         &self,
         victim: Victim,
         state: RegionState,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Freed, StoreError> {
         let region = victim.region;
         let row = self.store.shared.catalog.regions.on_device(region);
         if !row.change_state(state, RegionState::Reclaiming) {
             // It is being read again right now.
-            return Ok(());
+            return Ok(Freed::Yes);
         }
         let generation = row.generation();
         let freed = if state == RegionState::Unreadable {
             self.store.shared.log.lock().begin_freeing();
-            self.free(region).await
+            self.free(region).await.map(|()| Freed::Yes)
         } else {
             self.reclaim(victim).await
         };
+        if freed.as_ref().is_ok_and(|freed| *freed == Freed::Prolonged) {
+            row.set_state(state);
+            return freed;
+        }
         if let Err(error) = &freed {
             if row.generation() != generation {
                 // On the device it keeps its generation: tombstones for it are still needed.
@@ -55,7 +68,7 @@ impl Reclaimer {
         }
         self.store.shared.log.lock().end_freeing(region, freed.is_ok());
         match &freed {
-            Ok(()) => self.store.note_success(),
+            Ok(_) => self.store.note_success(),
             Err(StoreError::Device(error)) if error.operation != "read" => {
                 self.store.note_failure(error);
                 // The flusher does not know of the failure yet, and is the one to try the device again.
@@ -66,13 +79,17 @@ impl Reclaimer {
         freed
     }
 
-    pub(in crate::store) async fn reclaim(&self, victim: Victim) -> Result<(), StoreError> {
+    pub(in crate::store) async fn reclaim(&self, victim: Victim) -> Result<Freed, StoreError> {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
         let mut contents = self.contents_to_empty(region).await?;
         // Before anything is carried: it would be again with each attempt.
-        while contents.next().await.is_some() {}
+        let is_over = match self.end_of(region, &mut contents).await {
+            End::Later => return Ok(Freed::Prolonged),
+            End::Ahead => false,
+            End::Passed => true,
+        };
         self.check_read(region, contents.end())?;
         contents.restart();
         let (mut carried, mut tombstones) = (false, 0);
@@ -98,7 +115,7 @@ impl Reclaimer {
             // Damage took some tombstones: older versions may turn up after the next start.
             shared.log.lock().note_all_unindexed();
         }
-        let moved = self.empty(victim, contents).await;
+        let moved = self.empty((victim, is_over), contents).await;
         // Everything moved must be durable before the region is gone.
         if carried || moved {
             let ticket = shared.log.lock().appended();
@@ -107,28 +124,32 @@ impl Reclaimer {
         while row.is_pinned() {
             shared.signals.unpinned.notified().await;
         }
-        self.free(region).await
+        self.free(region).await.map(|()| Freed::Yes)
     }
 
     /// Re-inserts the entries of a region that are worth it, and evicts the others; true if any was
     /// re-inserted.
     pub(in crate::store) async fn empty(
         &self,
-        victim: Victim,
+        (victim, is_over): (Victim, bool),
         mut contents: ContentsReader<'_>,
     ) -> bool {
         let mut moved = false;
         let row = self.store.shared.catalog.regions.on_device(victim.region);
         let keep_all = row.live() < self.store.shared.layout.region_size / MOSTLY_DEAD;
         while let Some(piece) = contents.next().await {
-            moved |= self.empty_piece((victim, keep_all), piece).await;
+            moved |= self.empty_piece((victim, keep_all, is_over), piece).await;
         }
         self.sweep_if_left(victim.region).await;
         self.store.shared.large.claims.lock().emptied(victim.region);
         moved
     }
 
-    async fn empty_piece(&self, (victim, keep_all): (Victim, bool), piece: &Footer) -> bool {
+    async fn empty_piece(
+        &self,
+        (victim, keep_all, is_over): (Victim, bool, bool),
+        piece: &Footer,
+    ) -> bool {
         let Victim { region, .. } = victim;
         let shared = &*self.store.shared;
         let row = shared.catalog.regions.on_device(region);
@@ -137,8 +158,8 @@ impl Reclaimer {
         // tombstone: re-inserted with a new sequence, the entry would hide those for good.
         let is_doubtful = shared.catalog.regions.unread_count() > 0
             && generation.sequence().epoch() <= shared.recovery.opened_epoch;
-        let all_dead =
-            row.keep_until() <= shared.clock.now() || generation.sequence() < shared.purge_floor();
+        let is_purged = generation.sequence() < shared.purge_floor();
+        let has_ended = row.keep_until() <= shared.clock.now();
         let has_claims = row.claimed() > 0;
         let mut moved = false;
         // Smallest first: so the credit for re-insertion keeps the most entries.
@@ -154,6 +175,9 @@ impl Reclaimer {
             else {
                 continue;
             };
+            // A slice ends with the head of its object.
+            let has_ended = if record.kind == Kind::Slice { is_over } else { has_ended };
+            let all_dead = is_purged || has_ended;
             // With a new sequence, an entry of unknown age would seem to be of this start.
             let may_stay = !all_dead && self.store.knows_age(row.generation());
             let worth = may_stay && (keep_all || index_entry.is_hit());

@@ -3,6 +3,7 @@
 
 pub(super) mod drop_slices;
 pub(super) mod freeing;
+mod prolonged;
 pub(super) mod purge_regions;
 pub(super) mod reclaimer;
 pub(super) mod reinsert;
@@ -79,7 +80,7 @@ impl Reclaimer {
             // It took the last free region: try the victim with the least to move.
             Err(StoreError::Busy(_)) if self.is_in_need() && !was_in_need => {}
             Err(StoreError::Busy(why)) => self.make_room_otherwise(why).await?,
-            freed => freed?,
+            freed => drop(freed?),
         }
         Ok(true)
     }

@@ -21,7 +21,7 @@ impl Reclaimer {
     pub(in crate::store) async fn empty_purge_region(&self) -> bool {
         let Some((region, state)) = self.purge_region_to_empty().await else { return false };
         match self.try_to_free(Victim::whole(region), state).await {
-            Ok(()) => true,
+            Ok(_) => true,
             Err(StoreError::Busy(why)) => {
                 // As long as room is short it is so in each round, until others are emptied.
                 tracing::debug!(region, why, "a region of purges cannot be emptied now");

@@ -1,7 +1,7 @@
 //! Re-inserts an entry that outlives its region. Owns the checks, under the locks of its publication,
 //! that the entry did not change since it was read.
 
-use crate::format::FooterRecord;
+use crate::format::{FooterRecord, Kind};
 use crate::planted::{self, Bug};
 use crate::store::catalog::Bucket;
 use crate::store::counters::{add, count};
@@ -9,10 +9,12 @@ use crate::store::entries::{Candidate, Tier};
 use crate::store::entry::Entry;
 use crate::store::index::index_entry::IndexEntry;
 use crate::store::large::claims::Claim;
+use crate::store::large::heads::HeadState;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
 use crate::store::log::slot::Slot;
 use crate::store::lookup::load::{Extent, Loaded};
+use crate::store::mutation::request::Lifetime;
 use crate::store::mutation::room::Patience;
 use crate::store::place::Place;
 use crate::store::reclaim::reclaimer::Reclaimer;
@@ -98,6 +100,18 @@ impl Reclaimer {
         }
     }
 
+    /// A slice that has ended by its own lifetime gets the end of its object's head.
+    async fn with_end_of_head(&self, entry: Entry) -> Entry {
+        let lifetime = entry.lifetime();
+        if entry.kind() == Kind::Slice
+            && lifetime.keep_until <= self.store.shared.clock.now()
+            && let HeadState::Live(keep_until) = self.store.head_of(&entry).await
+        {
+            return entry.with_lifetime(Lifetime { keep_until, ..lifetime });
+        }
+        entry
+    }
+
     /// Writes an entry to the open region.
     pub(in crate::store) async fn reinsert(
         &self,
@@ -116,6 +130,7 @@ impl Reclaimer {
         let Loaded::Entry(entry, tier) = self.store.peek(candidate, Extent::Whole).await else {
             return Moved::No;
         };
+        let entry = self.with_end_of_head(entry).await;
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
         let slot = slot.with_records(&entry.kept_records());

@@ -108,7 +108,7 @@ impl Reclaimer {
             // Without a header its age is unknown, and so is what its tombstones hide.
             self.forget_earlier_starts(region).await?;
         }
-        self.try_to_free(Victim::whole(region), state).await
+        self.try_to_free(Victim::whole(region), state).await.map(drop)
     }
 
     /// Makes everything stored before this start durably dead: the entries of region `lost`, and the
@@ -132,7 +132,7 @@ impl Reclaimer {
     }
 
     /// Whether a region was freed. If not, the failure is only logged: others may be emptied.
-    pub(in crate::store) fn is_freed(&self, freed: Result<(), StoreError>) -> bool {
+    pub(in crate::store) fn is_freed<T>(&self, freed: Result<T, StoreError>) -> bool {
         freed.inspect_err(|error| self.tell_failure(error)).is_ok()
     }
 
@@ -184,8 +184,7 @@ impl Reclaimer {
             return Err(StoreError::Busy(why));
         }
         let free = async |region| {
-            let victim = Victim { region, just_stored_stays: false };
-            self.try_to_free(victim, RegionState::Sealed).await
+            self.try_to_free(Victim::but_just_stored(region), RegionState::Sealed).await.map(drop)
         };
         if let Some(region) = self.oldest_without_tombstones() {
             return free(region).await;

@@ -2,7 +2,7 @@
 //! is not in use, and last those full of claimed slices (of large objects being stored or just stored).
 //! Owns the order; empties and frees nothing.
 
-use crate::format::Footer;
+use crate::format::{Footer, Kind};
 use crate::store::index::index_entry::Location;
 use crate::store::reclaim::reclaimer::{Hand, Reclaimer};
 use crate::store::region::ranking::{self, Moment, Ranking, TOMBSTONES_SHARE};
@@ -41,6 +41,11 @@ impl Victim {
     /// A region of which all claimed slices are moved.
     pub fn whole(region: u32) -> Victim {
         Victim { region, just_stored_stays: true }
+    }
+
+    /// A region of which only the slices of stores under way are moved.
+    pub fn but_just_stored(region: u32) -> Victim {
+        Victim { region, just_stored_stays: false }
     }
 }
 
@@ -91,7 +96,7 @@ impl Reclaimer {
         self.store.shared.catalog.regions.ranked(|ranking| {
             if free == 0 {
                 let region = ranking.least_to_move(now, in_doubt)?;
-                return Some(Choice::Victim(Victim { region, just_stored_stays: false }));
+                return Some(Choice::Victim(Victim::but_just_stored(region)));
             }
             let moment = Moment { now, purge_floor, credit, in_doubt };
             Some(match ranking.least_worth(&moment)? {
@@ -111,7 +116,7 @@ impl Reclaimer {
                 return Some(Victim::whole(region));
             }
             let region = ranking.least_under_way(now)?;
-            Some(Victim { region, just_stored_stays: false })
+            Some(Victim::but_just_stored(region))
         })
     }
 
@@ -211,9 +216,9 @@ impl Reclaimer {
             for record in batch {
                 let location = self.location(region, record.offset);
                 let index_entry = self.store.shared.catalog.lock(record.key_hash).get(location);
-                let Some(index_entry) = index_entry.filter(|_| record.keep_until > now) else {
-                    continue;
-                };
+                // Of slices their heads know the end.
+                let may_live = record.kind == Kind::Slice || record.keep_until > now;
+                let Some(index_entry) = index_entry.filter(|_| may_live) else { continue };
                 alive += record.slot_len;
                 hit += if index_entry.is_hit() { record.slot_len } else { 0 };
             }

@@ -479,9 +479,10 @@ impl Region {
         records.chain(footer.tombstones.iter().map(Version::tombstone))
     }
 
+    /// Whether a record says that its entry has ended. Slices end with the heads of their objects.
     fn is_expired(&self, record: &FooterRecord) -> bool {
         let touched = self.touched && !planted::is(Bug::FooterOutranksHeader);
-        record.keep_until <= self.now && !touched
+        record.keep_until <= self.now && !touched && record.kind != Kind::Slice
     }
 
     fn version(&self, record: &FooterRecord) -> Version {

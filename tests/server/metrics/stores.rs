@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rawcached::cache::{Cache, CacheOptions, Condition, RangeOptions, StoreOptions};
+use rawcached::cache::{Cache, CacheOptions, Condition, RangeOptions, StoreOptions, UpdateOptions};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 use rawcached::format::Layout;
 use rawcached::store::{Scrubber, TestKnobs};
@@ -38,6 +38,9 @@ pub async fn reclaim(seen: &mut Seen) {
         cache.lookup(b"hot").await;
     }
     cache.touch(b"key-190", Duration::from_secs(9)).await.unwrap();
+    let update =
+        options!(UpdateOptions { metadata: Some("new".into()), ..UpdateOptions::default() });
+    cache.update(b"hot", Condition::Present, &update).await.unwrap();
     clock.advance(Duration::from_secs(10));
     assert!(cache.lookup(b"key-190").await.is_none());
     let mut writer = cache.store(b"streamed", StoreOptions::default()).unwrap();

@@ -34,10 +34,10 @@ enum Reader {
 
 impl Held {
     /// The whole body of a version that a lookup gave.
-    pub fn whole(id: u64, hit: Hit) -> Held {
+    pub fn whole((id, body): (u64, u64), hit: Hit) -> Held {
         let len = usize::try_from(hit.len()).unwrap();
         let reader = Reader::Whole(Box::new(hit));
-        Held { id, expected: body_of(id, len), left: 0..len, reader, rest: 0 }
+        Held { id, expected: body_of(body, len), left: 0..len, reader, rest: 0 }
     }
 }
 
@@ -84,7 +84,8 @@ impl Client {
 
     /// Keeps an answer, or a range of it, to be read later.
     pub(super) async fn hold(&mut self, id: u64, hit: Hit) {
-        let mut held = Held::whole(id, hit);
+        let body = self.history().body(id);
+        let mut held = Held::whole((id, body), hit);
         if self.rng.bool() && !held.left.is_empty() {
             let start = self.rng.usize(0..held.left.end);
             let end = self.rng.usize(start..held.left.end) + 1;

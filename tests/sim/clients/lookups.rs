@@ -7,7 +7,7 @@ use super::{Client, for_turns};
 use crate::history::{Life, Lookup, Seen};
 use crate::world::key_bytes;
 
-fn life_of(lifetime: Lifetime) -> Life {
+pub(super) fn life_of(lifetime: Lifetime) -> Life {
     Life {
         stored_at: lifetime.stored_at.0,
         fresh_until: lifetime.fresh_until.0,
@@ -57,7 +57,7 @@ impl Client {
         self.cache.device_store().is_age_unknown()
     }
 
-    fn begin_lookup(&self, key: u32, stale_ok: bool) -> Lookup {
+    pub(super) fn begin_lookup(&self, key: u32, stale_ok: bool) -> Lookup {
         Lookup { key, stale_ok, began: self.history().tick(), now: self.now() }
     }
 
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// Judges what a lookup gave, but for its body; gives the version.
-    fn take_hit(&self, lookup: Lookup, hit: &Hit) -> Option<u64> {
+    pub(super) fn take_hit(&self, lookup: Lookup, hit: &Hit) -> Option<u64> {
         self.world.totals.lock().hits += 1;
         let life = life_of(hit.lifetime());
         let mut history = self.history();
@@ -111,7 +111,8 @@ impl Client {
 
     /// Reads the body, or its beginning, and compares each piece as it comes.
     async fn check_body(&self, id: u64, hit: Hit, partial: bool) {
-        let mut held = Held::whole(id, hit);
+        let body = self.history().body(id);
+        let mut held = Held::whole((id, body), hit);
         while self.take_piece(&mut held).await {
             if partial {
                 return;

@@ -75,7 +75,7 @@ impl Client {
             ack,
             ..StoreOptions::default()
         });
-        (Version { id, key, len, life, ram_only }, options)
+        (Version { id, key, len, life, body: id, ram_only }, options)
     }
 
     fn condition(&mut self) -> Condition {
@@ -222,7 +222,8 @@ impl Client {
         let (key, id) = (version.key, version.id);
         let is_stored = matches!(stored, Some(Ok(Stored::Yes(_))));
         let Scenario { theme, region_size, .. } = self.world.scenario;
-        let is_large = theme == Theme::Large && version.len as u64 >= region_size;
+        let are_kept = matches!(theme, Theme::Large | Theme::Updates);
+        let is_large = are_kept && version.len as u64 >= region_size;
         history.end_large(id, (is_stored && is_large).then_some(so_far));
         let how = match stored {
             None => {

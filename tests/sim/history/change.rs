@@ -20,6 +20,8 @@ pub struct Version {
     pub key: u32,
     pub len: usize,
     pub life: Life,
+    /// The version that brought its body: an update keeps that of another one.
+    pub body: u64,
     /// It never goes to the device.
     pub ram_only: bool,
 }

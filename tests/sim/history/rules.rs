@@ -27,6 +27,11 @@ impl History {
         if before != id {
             self.violate(format!("versions {before} and {id} have the same cas {cas:#x}"));
         }
+        let before = *self.cas_of.entry(id).or_insert(cas);
+        // What was of unknown age becomes another version when it is known again.
+        if before != cas && !self.ages_may_be_unknown {
+            self.violate(format!("version {id} has cas {cas:#x}, and had {before:#x}"));
+        }
     }
 
     /// A lookup gave a version.

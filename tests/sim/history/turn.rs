@@ -37,6 +37,16 @@ impl History {
         self.turn.stores.insert(id, Large { began, end: OPEN, len, published: None });
     }
 
+    /// An update of a large object is about to give its body to another version.
+    pub fn begin_update(&mut self, base: u64, id: u64) {
+        let (began, published) = match self.turn.stores.get(&base) {
+            Some(Large { began, published: Some(published), .. }) => (*began, *published),
+            _ => return,
+        };
+        let updated = Large { began, end: OPEN, len: 0, published: Some(published) };
+        self.turn.stores.insert(id, updated);
+    }
+
     /// The store of an object ended; with how much was stored so far, if it was.
     pub fn end_large(&mut self, id: u64, published: Option<Stored>) {
         let end = self.tick();

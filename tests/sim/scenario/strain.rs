@@ -19,6 +19,8 @@ pub struct Strain {
     pub hot_key_one_in: u32,
     /// One removal in so many is of a key that never existed; 0 for none.
     pub absent_one_in: u32,
+    /// One touch in so many is an update; 0 for none.
+    pub update_one_in: u32,
     /// In some lives the device refuses writes or flushes from the first moment on, for a while or
     /// to the end.
     pub refuses_writes: bool,
@@ -43,6 +45,7 @@ impl Strain {
             absent_one_in: one_of(rng, &[0, 0, 0, 4]),
             refuses_writes: rng.u32(0..16) == 0,
             hides_region: false,
+            update_one_in: one_of(rng, &[0, 1, 2]),
         }
     }
 }

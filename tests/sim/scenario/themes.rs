@@ -158,6 +158,30 @@ impl Scenario {
 
     /// For objects of up to half of the device: a store that begins succeeds, and its object is
     /// whole for a turn.
+    pub(super) fn updating(self, rng: &mut Rng) -> Scenario {
+        let large = self.storing_halves(rng);
+        Scenario {
+            theme: Theme::Updates,
+            clients: one_of(rng, &[1, 2, 3]),
+            keys: one_of(rng, &[3, 6]),
+            weights: Weights {
+                lookup: 30,
+                put: 15,
+                stream: 5,
+                touch: 30,
+                remove: 1,
+                purge_all: 0,
+                pause: 6,
+                advance: 8,
+            },
+            // Shorter than updates give.
+            ttl_secs: 3..20,
+            prefilled: true,
+            strain: Strain { update_one_in: 1, ..large.strain },
+            ..large
+        }
+    }
+
     pub(super) fn storing_halves(self, rng: &mut Rng) -> Scenario {
         Scenario {
             theme: Theme::Large,

@@ -298,14 +298,3 @@ fn a_change_with_a_condition_does_not_take_what_it_cannot_read_for_absent() {
     rig.sim.set_delay(Delay::None);
     assert_eq!(rig.get(b"key").unwrap(), body(1, 5000));
 }
-
-#[test]
-fn slices_have_their_new_end_durably_before_the_head_has() {
-    let rig = Rig::new();
-    rig.put(b"large", &body(9, 500_000), &for_secs(100)).unwrap();
-    rig.fill("filler", 9, 100_000);
-    rig.sleep(secs(2));
-    let before = rig.sim.counts().flushes;
-    assert!(rig.run(rig.cache().touch(b"large", secs(5000))).unwrap().is_some());
-    assert!(rig.sim.counts().flushes > before, "between them");
-}

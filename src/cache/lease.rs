@@ -1,0 +1,486 @@
+//! Leases: of those who miss a key at the same time one fills it, the others wait. Owns who holds the lease
+//! of a key, who is next, and which keys are not worth waiting for.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::writer::Writer;
+use super::{Cache, Hit, StoreOptions, UpdateOptions};
+use crate::planted::{self, Bug};
+use crate::store::{Condition, Fill, StoreError, Stored};
+
+/// Keys that are marked as not worth waiting for, at most; then the oldest mark goes.
+const MARKS_MAX: usize = 64 << 10;
+
+/// What [`Cache::lookup_or_fill`] gives.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Found {
+    /// A fresh entry.
+    Hit(Hit),
+    /// A stale entry in its grace. Who gets the lease too is to refresh it; nobody else is to.
+    Stale(Hit, Option<Lease>),
+    /// Nothing: the caller is to fill the key.
+    Lease(Lease),
+    /// Somebody else still fills the key.
+    Busy,
+}
+
+/// The right to fill a key, and the duty: others wait. Dropped, the next of them gets it. What is stored
+/// with it counts from the moment at which it was given: a purge that came since prevails.
+pub struct Lease {
+    cache: Cache,
+    key: Vec<u8>,
+    fill: Fill,
+    /// `None` if nobody waits for it.
+    held: Option<Held>,
+}
+
+/// A lease that others wait for.
+pub(super) struct Held {
+    /// Dropped first: it goes to the next who waits.
+    _permit: OwnedSemaphorePermit,
+    seat: Seat,
+}
+
+/// The lease of one key, as long as somebody holds it or waits for it.
+#[derive(Clone)]
+struct Place {
+    /// The lease, while nobody holds it; those who wait get it in their order.
+    free: Arc<Semaphore>,
+    /// All who wait are to look again.
+    changed: Arc<Notify>,
+}
+
+/// Somebody who holds the lease of a key or waits for it.
+struct Seat {
+    leases: Arc<Leases>,
+    key: Vec<u8>,
+    place: Place,
+}
+
+/// A place, and how many have a seat there.
+struct Taken {
+    place: Place,
+    seats: usize,
+}
+
+/// The leases of one cache, and the keys that need none.
+#[derive(Default)]
+pub(super) struct Leases {
+    places: DashMap<Vec<u8>, Taken>,
+    marks: Mutex<Marks>,
+    /// Number of marks: at 0 nobody looks for them.
+    marked: AtomicUsize,
+}
+
+/// Keys by their hash, and until when they are marked.
+#[derive(Default)]
+struct Marks {
+    until: HashMap<u64, Instant>,
+    /// In the order in which they came; a mark that was renewed or cleared has older ones here.
+    order: VecDeque<(u64, Instant)>,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key.escape_ascii().to_string();
+        f.debug_struct("Lease").field("key", &key).field("is_awaited", &self.is_awaited()).finish()
+    }
+}
+
+impl Cache {
+    /// Looks a key up, and gives the right to fill it to one caller at a time where there is no fresh entry.
+    /// The others get a stale entry if there is one, else they wait for at most `wait`: until the key is
+    /// stored, the lease comes to them, or it turns out that the key is not worth waiting for.
+    pub async fn lookup_or_fill(&self, key: &[u8], wait: Duration) -> Found {
+        let deadline = Instant::now() + wait;
+        let leases = &self.inner.leases;
+        let mut held: Option<Held> = None;
+        loop {
+            // After the lease is held: whoever held it before may have stored the key.
+            let fill = held.is_some().then(|| self.inner.store.begin_fill(key));
+            if let Some(hit) = self.lookup_stale(key).await {
+                if hit.is_fresh(self.inner.clock.now()) {
+                    return Found::Hit(hit);
+                }
+                let held = held.take().or_else(|| leases.try_hold(key));
+                return Found::Stale(hit, held.map(|held| self.lease(key, Some(held), fill)));
+            }
+            let is_marked = self.is_marked(key);
+            if is_marked || held.is_some() {
+                let held = held.filter(|_| !is_marked);
+                return Found::Lease(self.lease(key, held, fill));
+            }
+            match leases.hold(key, deadline).await {
+                Waited::Held(its) => held = Some(its),
+                Waited::Changed => {}
+                Waited::TooLong => return Found::Busy,
+            }
+        }
+    }
+
+    fn lease(&self, key: &[u8], held: Option<Held>, fill: Option<Fill>) -> Lease {
+        let fill = fill.unwrap_or_else(|| self.inner.store.begin_fill(key));
+        Lease { cache: self.clone(), key: key.to_vec(), fill, held }
+    }
+
+    fn is_marked(&self, key: &[u8]) -> bool {
+        let leases = &self.inner.leases;
+        leases.marked.load(Ordering::Acquire) > 0
+            && leases.marks.lock().is_marked(self.inner.store.hash_of_key(key), Instant::now())
+    }
+
+    /// The key was stored: it is worth waiting for.
+    pub(super) fn clear_mark(&self, key: &[u8]) {
+        let leases = &self.inner.leases;
+        if leases.marked.load(Ordering::Acquire) > 0 {
+            let mut marks = leases.marks.lock();
+            marks.until.remove(&self.inner.store.hash_of_key(key));
+            leases.marked.store(marks.until.len(), Ordering::Release);
+        }
+    }
+}
+
+impl Lease {
+    /// The key that is to be filled.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Whether others wait for it. Nobody does if the key is marked by [`Lease::refuse`].
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Begins a streamed store of the key. The writer holds the lease until it is finalized or dropped.
+    ///
+    /// # Errors
+    /// As those of [`Cache::store`].
+    pub fn store(self, options: StoreOptions) -> Result<Writer, StoreError> {
+        let Lease { cache, key, fill, held } = self;
+        let fill = if planted::is(Bug::LeaseForgetsPurges) { None } else { Some(fill) };
+        cache.store_with(&key, options, (fill, held))
+    }
+
+    /// Stores a body that is in memory.
+    ///
+    /// # Errors
+    /// As those of [`Cache::put`]; [`StoreError::Purged`] if the key was purged since the lease was given.
+    pub async fn put(
+        self,
+        body: impl AsRef<[u8]>,
+        options: StoreOptions,
+    ) -> Result<Stored, StoreError> {
+        let body = body.as_ref();
+        let options = StoreOptions { len_hint: Some(body.len() as u64), ..options };
+        let mut writer = self.store(options)?;
+        writer.write_chunk(body).await?;
+        writer.finalize(Condition::Always).await
+    }
+
+    /// Updates the stale entry, if it is the one with this CAS value still: what a validation brings.
+    ///
+    /// # Errors
+    /// As those of [`Cache::update`]; [`StoreError::Purged`] if the key was purged since the lease was given.
+    pub async fn update(self, cas: u64, options: &UpdateOptions) -> Result<Stored, StoreError> {
+        let Lease { cache, key, fill, held } = &self;
+        let updated = cache.update_with(key, Condition::Unchanged(cas), options, fill).await;
+        if let (Ok(Stored::Yes(_)), Some(held)) = (&updated, held) {
+            held.announce();
+        }
+        updated
+    }
+
+    /// Gives the lease up because what there is may not be stored: all who wait, and all who come within
+    /// `time`, get a lease at once that nobody waits for. At most 64 Ki keys are marked so; a store of the key
+    /// clears its mark.
+    pub fn refuse(self, time: Duration) {
+        let leases = &self.cache.inner.leases;
+        let mut marks = leases.marks.lock();
+        marks.mark(self.cache.inner.store.hash_of_key(&self.key), Instant::now(), time);
+        leases.marked.store(marks.until.len(), Ordering::Release);
+        drop(marks);
+        if let Some(held) = &self.held {
+            held.announce();
+        }
+    }
+}
+
+/// How waiting for a lease ended.
+enum Waited {
+    Held(Held),
+    /// Look again: the key may be there, or marked.
+    Changed,
+    TooLong,
+}
+
+impl Leases {
+    fn take_seat(self: &Arc<Self>, key: &[u8]) -> Seat {
+        let mut taken = self.places.entry(key.to_vec()).or_insert_with(|| {
+            let (free, changed) = (Arc::new(Semaphore::new(1)), Arc::new(Notify::new()));
+            Taken { place: Place { free, changed }, seats: 0 }
+        });
+        taken.seats += 1;
+        Seat { leases: Arc::clone(self), key: key.to_vec(), place: taken.place.clone() }
+    }
+
+    /// The lease of a key, if nobody has it.
+    fn try_hold(self: &Arc<Self>, key: &[u8]) -> Option<Held> {
+        let seat = self.take_seat(key);
+        let permit = Arc::clone(&seat.place.free).try_acquire_owned().ok()?;
+        Some(Held { _permit: permit, seat })
+    }
+
+    /// Waits for the lease of a key, or for news of it.
+    async fn hold(self: &Arc<Self>, key: &[u8], deadline: Instant) -> Waited {
+        let seat = self.take_seat(key);
+        let news = Arc::clone(&seat.place.changed);
+        let mut changed = pin!(news.notified());
+        changed.as_mut().enable();
+        let permit = Arc::clone(&seat.place.free).acquire_owned();
+        tokio::select! {
+            biased;
+            permit = permit => match permit {
+                Ok(permit) => Waited::Held(Held { _permit: permit, seat }),
+                Err(_) => unreachable!("a lease is never closed"),
+            },
+            () = changed => Waited::Changed,
+            () = tokio::time::sleep_until(deadline) => Waited::TooLong,
+        }
+    }
+}
+
+impl Held {
+    /// The key was stored, or is not worth waiting for: all who wait are to look again.
+    pub(super) fn announce(&self) {
+        self.seat.place.changed.notify_waiters();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.leases.places.remove_if_mut(&self.key, |_, taken| {
+            taken.seats -= 1;
+            taken.seats == 0
+        });
+    }
+}
+
+impl Marks {
+    fn is_marked(&self, key_hash: u64, now: Instant) -> bool {
+        self.until.get(&key_hash).is_some_and(|until| *until > now)
+    }
+
+    fn mark(&mut self, key_hash: u64, now: Instant, time: Duration) {
+        let until = now + time;
+        self.until.insert(key_hash, until);
+        self.order.push_back((key_hash, until));
+        // Those that are over, and as many of the oldest as there are too many.
+        while let Some((first, end)) = self.order.front().copied()
+            && (end <= now || self.until.len() > MARKS_MAX || self.order.len() > 2 * MARKS_MAX)
+        {
+            self.order.pop_front();
+            if self.until.get(&first) == Some(&end) {
+                self.until.remove(&first);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CacheOptions;
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::SimDevice;
+    use crate::store::FormatOptions;
+
+    async fn cache() -> Cache {
+        let clock = Clock::manual(Timestamp(1000));
+        let device = SimDevice::new(16 << 20, 512).open();
+        Cache::format_device(&device, &FormatOptions::default(), &clock).await.unwrap();
+        let cache = Cache::open_device(device, CacheOptions::default(), clock).await.unwrap();
+        cache.ready().await;
+        cache
+    }
+
+    fn for_secs(secs: u64) -> StoreOptions {
+        StoreOptions { ttl: Some(Duration::from_secs(secs)), ..StoreOptions::default() }
+    }
+
+    /// The answer to each of `count` callers that ask at once.
+    fn ask(cache: &Cache, count: usize, wait: Duration) -> Vec<tokio::task::JoinHandle<Found>> {
+        let ask = |_| {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.lookup_or_fill(b"key", wait).await })
+        };
+        (0..count).map(ask).collect()
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn lease(cache: &Cache) -> Lease {
+        match cache.lookup_or_fill(b"key", LONG).await {
+            Found::Lease(lease) => lease,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn body(found: Found) -> Vec<u8> {
+        match found {
+            Found::Hit(hit) => hit.bytes().await.unwrap().to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_fills_and_all_others_get_what_it_stored() {
+        let cache = cache().await;
+        let lease = lease(&cache).await;
+        assert!(lease.is_awaited() && lease.key() == b"key");
+        let others = ask(&cache, 50, LONG);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(others.iter().all(|other| !other.is_finished()));
+        lease.put(b"body", for_secs(10)).await.unwrap();
+        for other in others {
+            assert_eq!(body(other.await.unwrap()).await, b"body");
+        }
+        assert_eq!(cache.inner.leases.places.len(), 0, "nothing is left of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_dropped_goes_to_one_of_those_who_wait() {
+        let cache = cache().await;
+        let first = lease(&cache).await;
+        let mut others = ask(&cache, 3, LONG);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(first);
+        for left in (0..3).rev() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let done = others.iter().position(|other| other.is_finished()).unwrap();
+            let Found::Lease(next) = others.remove(done).await.unwrap() else { panic!() };
+            assert_eq!(others.iter().filter(|other| !other.is_finished()).count(), left);
+            let writer = next.store(for_secs(10)).unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(others.iter().all(|other| !other.is_finished()), "a writer has the lease");
+            // Its client is gone.
+            drop(writer);
+        }
+        assert_eq!(cache.inner.leases.places.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_or_gives_up_leaves_nothing() {
+        let cache = cache().await;
+        let held = lease(&cache).await;
+        let found = cache.lookup_or_fill(b"key", Duration::from_secs(2)).await;
+        assert!(matches!(found, Found::Busy), "{found:?}");
+        let given_up = ask(&cache, 1, LONG).remove(0);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        given_up.abort();
+        drop(given_up.await);
+        drop(held);
+        assert_eq!(cache.inner.leases.places.len(), 0);
+        lease(&cache).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stale_entry_is_given_to_all_and_the_lease_to_one() {
+        let cache = cache().await;
+        let options = StoreOptions { grace: LONG, ..for_secs(1) };
+        cache.put(b"key", b"old", Condition::Always, &options).await.unwrap();
+        cache.clock().advance(Duration::from_secs(2));
+        let Found::Stale(hit, Some(lease)) = cache.lookup_or_fill(b"key", LONG).await else {
+            panic!("it is stale")
+        };
+        let other = cache.lookup_or_fill(b"key", LONG).await;
+        assert!(matches!(other, Found::Stale(_, None)), "{other:?}");
+        let fresh = UpdateOptions { ttl: Some(LONG), ..UpdateOptions::default() };
+        assert!(matches!(lease.update(hit.cas(), &fresh).await.unwrap(), Stored::Yes(_)));
+        assert_eq!(body(cache.lookup_or_fill(b"key", LONG).await).await, b"old");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_purge_since_the_lease_prevails() {
+        let cache = cache().await;
+        for all in [false, true] {
+            let first = lease(&cache).await;
+            match all {
+                true => cache.purge_all().await.unwrap(),
+                false => drop(cache.remove(b"key").await.unwrap()),
+            }
+            let stored = first.put(b"old", for_secs(10)).await;
+            assert!(matches!(stored, Err(StoreError::Purged)), "{stored:?}");
+            let second = lease(&cache).await;
+            second.put(b"new", for_secs(10)).await.unwrap();
+            cache.remove(b"key").await.unwrap();
+        }
+        let options = StoreOptions { grace: LONG, ..for_secs(1) };
+        cache.put(b"key", b"old", Condition::Always, &options).await.unwrap();
+        cache.clock().advance(Duration::from_secs(2));
+        let Found::Stale(hit, Some(lease)) = cache.lookup_or_fill(b"key", LONG).await else {
+            panic!("it is stale")
+        };
+        cache.remove(b"key").await.unwrap();
+        // Somebody stores what he got before the purge, and it is stale too.
+        let fresh = UpdateOptions { ttl: Some(LONG), ..UpdateOptions::default() };
+        let updated = lease.update(hit.cas(), &fresh).await;
+        assert!(matches!(updated, Err(StoreError::Purged)), "{updated:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_key_makes_nobody_wait_until_it_is_stored() {
+        let cache = cache().await;
+        let first = lease(&cache).await;
+        let others = ask(&cache, 5, LONG);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        first.refuse(Duration::from_secs(10));
+        let mut shared = Vec::new();
+        for other in others {
+            let Found::Lease(lease) = other.await.unwrap() else { panic!() };
+            assert!(!lease.is_awaited());
+            shared.push(lease);
+        }
+        assert!(!lease(&cache).await.is_awaited());
+        // One of them has something to store after all.
+        shared.remove(0).put(b"body", for_secs(1)).await.unwrap();
+        cache.clock().advance(Duration::from_secs(2));
+        assert!(lease(&cache).await.is_awaited(), "the mark is cleared");
+        lease(&cache).await.refuse(Duration::from_secs(10));
+        assert!(!lease(&cache).await.is_awaited());
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert!(lease(&cache).await.is_awaited(), "the mark is over");
+    }
+
+    #[test]
+    fn marks_are_bounded_and_the_oldest_goes_first() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _in_it = runtime.enter();
+        let (mut marks, now, time) = (Marks::default(), Instant::now(), Duration::from_secs(10));
+        for key in 0..MARKS_MAX as u64 + 10 {
+            marks.mark(key, now, time);
+        }
+        assert_eq!(marks.until.len(), MARKS_MAX);
+        assert!(!marks.is_marked(9, now) && marks.is_marked(10, now));
+        for _ in 0..3 * MARKS_MAX {
+            marks.mark(7, now, time);
+        }
+        assert!(marks.order.len() <= 2 * MARKS_MAX + 1, "{}", marks.order.len());
+        let later = now + time;
+        assert!(!marks.is_marked(7, later));
+        marks.mark(1, later, time);
+        assert_eq!((marks.until.len(), marks.order.len()), (1, 1), "what is over goes");
+    }
+}

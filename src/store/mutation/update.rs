@@ -1,0 +1,191 @@
+//! Changes of an entry that keep its body: a new lifetime where it is, or a new head. Owns what is written
+//! again: nothing of a large object but its head.
+
+use crate::format::{BODY_CHUNK, Records};
+use crate::store::counters::{add, count};
+use crate::store::entry::Entry;
+use crate::store::log::slot::Slot;
+use crate::store::log::write::Ticket;
+use crate::store::lookup::load::{Extent, Loaded};
+use crate::store::mutation::fills::Fill;
+use crate::store::mutation::find::{Deadline, Found, Match, NO_ANSWER};
+use crate::store::mutation::publish::{Attempt, Change};
+use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored};
+use crate::store::mutation::room::Patience;
+use crate::store::shared::{ROOM_WAIT_MAX, Store};
+
+/// What becomes of an entry.
+pub struct Update<'a> {
+    /// New metadata; `None` keeps them.
+    pub metadata: Option<&'a [u8]>,
+    /// Gives the new lifetime for the present one.
+    pub lifetime: &'a (dyn Fn(Lifetime) -> Lifetime + Send + Sync),
+    /// A purge of the key since it began prevails.
+    pub fill: &'a Fill,
+}
+
+/// An update of one key.
+struct Attempted<'a> {
+    key: &'a [u8],
+    key_hash: u64,
+    update: &'a Update<'a>,
+}
+
+/// How one attempt at an update ended.
+enum Outcome {
+    Done(Stored, Ticket),
+    /// Something else changed the entry, or moved it: look at it again.
+    Again,
+}
+
+impl Store {
+    /// Changes metadata or lifetime of a live entry, stale or not, if `condition` holds of it. Where only the
+    /// lifetime changes, it is rewritten in place and keeps its version. Else the entry is written again if
+    /// its body has at most 64 KiB, and a new head if it has more; a body of more than 64 KiB that has no head
+    /// of its own yet becomes a slice, once.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::Purged`] if the key was purged meanwhile. The entry is as it was,
+    /// unless the device failed.
+    pub async fn update(
+        &self,
+        key: &[u8],
+        condition: Condition,
+        update: &Update<'_>,
+    ) -> Result<(Stored, Ticket), StoreError> {
+        let key_hash = self.key_hash(key);
+        let of_key = Attempted { key, key_hash, update };
+        self.begin_store().await?;
+        let (mut patience, mut held) = (Patience::default(), None);
+        loop {
+            self.check_open(Some(update.fill))?;
+            let found = self.find_by(key, key_hash, &mut Deadline::after(ROOM_WAIT_MAX)).await;
+            if found.is_unknown() {
+                return Err(NO_ANSWER);
+            }
+            let Some(matched) = found.matched.as_ref().filter(|matched| matched.live) else {
+                return Ok((Stored::Missing, 0));
+            };
+            if !self.is_held(matched, &mut held) {
+                continue;
+            }
+            if !self.is_whole(matched).await {
+                return Ok((Stored::Missing, 0));
+            }
+            let holds = match condition {
+                Condition::Always | Condition::Present => true,
+                Condition::Absent => false,
+                Condition::Unchanged(version) => matched.version.0 == version,
+            };
+            if !holds {
+                return Ok((Stored::Exists, 0));
+            }
+            match self.try_to_update(&of_key, (&found, matched), &mut patience).await? {
+                Outcome::Done(stored, ticket) => {
+                    count(&self.shared.counters.updated);
+                    return Ok((stored, ticket));
+                }
+                Outcome::Again => {}
+            }
+        }
+    }
+
+    async fn try_to_update(
+        &self,
+        of_key: &Attempted<'_>,
+        (found, matched): (&Found, &Match),
+        patience: &mut Patience,
+    ) -> Result<Outcome, StoreError> {
+        let &Attempted { key, key_hash, update, .. } = of_key;
+        let lifetime = (update.lifetime)(matched.lifetime);
+        if lifetime.keep_until <= self.shared.clock.now() {
+            let ended = self.end_life(key, Some(matched.version.0)).await?;
+            let is_done = |_| Outcome::Done(Stored::Yes(matched.version.0), self.last_ticket());
+            return Ok(ended.map_or(Outcome::Again, is_done));
+        }
+        // A mark goes, and an unknown age is known again, with a new sequence only.
+        let in_place = matched.age_known && !matched.is_marked_stale;
+        if update.metadata.is_none() && in_place {
+            return self.update_in_place((key, key_hash), matched, lifetime).await;
+        }
+        let Some(entry) = self.load_again(key_hash, matched).await? else {
+            return Ok(Outcome::Again);
+        };
+        let metadata = update.metadata.unwrap_or(entry.metadata());
+        if metadata == entry.metadata() && in_place {
+            return self.update_in_place((key, key_hash), matched, lifetime).await;
+        }
+        if matched.head.is_none() && entry.body_len() > BODY_CHUNK {
+            return self.split(of_key, &entry, (metadata, lifetime)).await;
+        }
+        let slot = Slot::new(entry.kind(), key, (metadata, entry.body()), lifetime);
+        let slot = slot.with_records(&of_update(&entry));
+        let change = Change { key_hash, slot: &slot, fill: Some(update.fill) };
+        match self.publish(&change, found)? {
+            Attempt::Published(sequence, ticket) => {
+                add(&self.shared.counters.updated_bytes, slot.len());
+                self.after_displacing(found, slot.object_head());
+                Ok(Outcome::Done(Stored::Yes(sequence.0), ticket))
+            }
+            Attempt::Changed => Ok(Outcome::Again),
+            Attempt::NoRoom(why) => {
+                self.wait_for_room(why, patience).await?;
+                Ok(Outcome::Again)
+            }
+        }
+    }
+
+    async fn update_in_place(
+        &self,
+        of_key: (&[u8], u64),
+        matched: &Match,
+        lifetime: Lifetime,
+    ) -> Result<Outcome, StoreError> {
+        let is_done = self.touch_at(of_key, matched, lifetime).await?;
+        let done = || Outcome::Done(Stored::Yes(matched.version.0), self.last_ticket());
+        Ok(if is_done { done() } else { Outcome::Again })
+    }
+
+    /// Reads all of the entry that was found; `None` if it is not there any more.
+    async fn load_again(
+        &self,
+        key_hash: u64,
+        matched: &Match,
+    ) -> Result<Option<Entry>, StoreError> {
+        let Some(candidate) = self.candidate_at(key_hash, matched.place) else { return Ok(None) };
+        match self.peek(candidate, Extent::Answer).await {
+            Loaded::Entry(entry, _) => Ok(Some(entry)),
+            Loaded::Moved => Ok(None),
+            Loaded::Damaged => {
+                self.drop_damaged(key_hash, candidate);
+                Ok(None)
+            }
+            Loaded::Unreadable | Loaded::Late => Err(NO_ANSWER),
+        }
+    }
+
+    /// Stores an entry as a slice and a head: then later updates write only the head.
+    async fn split(
+        &self,
+        of_key: &Attempted<'_>,
+        entry: &Entry,
+        (metadata, lifetime): (&[u8], Lifetime),
+    ) -> Result<Outcome, StoreError> {
+        let len = entry.body_len() as u64;
+        let mut upload = self.begin_upload(of_key.key, lifetime, Some(len))?;
+        upload.append(entry.body()).await?;
+        let how = (Condition::Unchanged(entry.version().0), of_key.update.fill);
+        Ok(match upload.publish(of_key.key, (metadata, &of_update(entry)), how).await? {
+            (stored @ Stored::Yes(_), ticket) => {
+                add(&self.shared.counters.updated_bytes, len);
+                Outcome::Done(stored, ticket)
+            }
+            (Stored::Missing | Stored::Exists, _) => Outcome::Again,
+        })
+    }
+}
+
+/// The optional records of an entry that is updated: it is a version of its own, and not marked.
+fn of_update(entry: &Entry) -> Records {
+    Records { version: None, is_stale: false, ..entry.records() }
+}
