@@ -79,9 +79,10 @@ pub mod units;
 
 #[doc(inline)]
 pub use cache::{
-    Ack, BodyReader, Cache, CacheError, CacheOptions, CacheStats, Condition, Hit, KEY_LEN_MAX,
-    Lifetime, METADATA_LEN_MAX, RangeOptions, RangeStats, RecoveryStats, StoreError, StoreOptions,
-    StoreStats, Stored, Tier, TruncatedBody, Writer, ZeroRangeOption,
+    Ack, BodyReader, Cache, CacheError, CacheOptions, CacheStats, Condition, Found, Hit,
+    KEY_LEN_MAX, Lease, Lifetime, METADATA_LEN_MAX, RangeOptions, RangeStats, RecoveryStats,
+    StoreError, StoreOptions, StoreStats, Stored, Tier, TruncatedBody, UpdateOptions, Writer,
+    ZeroRangeOption,
 };
 #[doc(inline)]
 pub use clock::{Clock, Timestamp};

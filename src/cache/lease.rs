@@ -45,6 +45,15 @@ pub struct Lease {
     held: Option<Held>,
 }
 
+/// What a store takes over of a lease.
+#[derive(Default)]
+pub(super) struct OfLease {
+    /// Purges since it began prevail; `None` if the store itself is the beginning.
+    pub fill: Option<Fill>,
+    /// Others wait for it.
+    pub held: Option<Held>,
+}
+
 /// A lease that others wait for.
 pub(super) struct Held {
     /// Dropped first: it goes to the next who waits.
@@ -140,8 +149,11 @@ impl Cache {
             && leases.marks.lock().is_marked(self.inner.store.hash_of_key(key), Instant::now())
     }
 
-    /// The key was stored: it is worth waiting for.
-    pub(super) fn clear_mark(&self, key: &[u8]) {
+    /// The key was stored: it is worth waiting for, and who waits for `held` is to look.
+    pub(super) fn note_stored(&self, key: &[u8], held: Option<Held>) {
+        if let Some(held) = held {
+            held.announce();
+        }
         let leases = &self.inner.leases;
         if leases.marked.load(Ordering::Acquire) > 0 {
             let mut marks = leases.marks.lock();
@@ -169,9 +181,8 @@ impl Lease {
     /// # Errors
     /// As those of [`Cache::store`].
     pub fn store(self, options: StoreOptions) -> Result<Writer, StoreError> {
-        let Lease { cache, key, fill, held } = self;
-        let fill = if planted::is(Bug::LeaseForgetsPurges) { None } else { Some(fill) };
-        cache.store_with(&key, options, (fill, held))
+        let (cache, key, of_lease) = self.into_parts();
+        cache.store_with(&key, options, of_lease)
     }
 
     /// Stores a body that is in memory.
@@ -181,13 +192,16 @@ impl Lease {
     pub async fn put(
         self,
         body: impl AsRef<[u8]>,
-        options: StoreOptions,
+        options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
-        let body = body.as_ref();
-        let options = StoreOptions { len_hint: Some(body.len() as u64), ..options };
-        let mut writer = self.store(options)?;
-        writer.write_chunk(body).await?;
-        writer.finalize(Condition::Always).await
+        let (cache, key, of_lease) = self.into_parts();
+        cache.put_with(&key, body.as_ref(), (Condition::Always, (), of_lease), options).await
+    }
+
+    fn into_parts(self) -> (Cache, Vec<u8>, OfLease) {
+        let Lease { cache, key, fill, held } = self;
+        let fill = Some(fill).filter(|_| !planted::is(Bug::LeaseForgetsPurges));
+        (cache, key, OfLease { fill, held })
     }
 
     /// Updates the stale entry, if it is the one with this CAS value still: what a validation brings.
@@ -353,7 +367,7 @@ mod tests {
         let others = ask(&cache, 50, LONG);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(others.iter().all(|other| !other.is_finished()));
-        lease.put(b"body", for_secs(10)).await.unwrap();
+        lease.put(b"body", &for_secs(10)).await.unwrap();
         for other in others {
             assert_eq!(body(other.await.unwrap()).await, b"body");
         }
@@ -421,10 +435,10 @@ mod tests {
                 true => cache.purge_all().await.unwrap(),
                 false => drop(cache.remove(b"key").await.unwrap()),
             }
-            let stored = first.put(b"old", for_secs(10)).await;
+            let stored = first.put(b"old", &for_secs(10)).await;
             assert!(matches!(stored, Err(StoreError::Purged)), "{stored:?}");
             let second = lease(&cache).await;
-            second.put(b"new", for_secs(10)).await.unwrap();
+            second.put(b"new", &for_secs(10)).await.unwrap();
             cache.remove(b"key").await.unwrap();
         }
         let options = StoreOptions { grace: LONG, ..for_secs(1) };
@@ -455,7 +469,7 @@ mod tests {
         }
         assert!(!lease(&cache).await.is_awaited());
         // One of them has something to store after all.
-        shared.remove(0).put(b"body", for_secs(1)).await.unwrap();
+        shared.remove(0).put(b"body", &for_secs(1)).await.unwrap();
         cache.clock().advance(Duration::from_secs(2));
         assert!(lease(&cache).await.is_awaited(), "the mark is cleared");
         lease(&cache).await.refuse(Duration::from_secs(10));

@@ -1,9 +1,9 @@
 //! Stores of whole bodies and of streams. Owns what a failed store leaves behind.
 
-use super::lease::Held;
+use super::lease::OfLease;
 use super::writer::Writer;
 use super::{Cache, StoreOptions, check_lengths};
-use crate::store::{Condition, Fill, StoreError, Stored, Value};
+use crate::store::{Condition, StoreError, Stored, Value};
 
 impl Cache {
     /// Stores a body that is in memory, if `condition` holds of the present entry.
@@ -30,15 +30,29 @@ impl Cache {
         (condition, turn): (Condition, T),
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
-        let body = body.as_ref();
+        self.put_with(key, body.as_ref(), (condition, turn, OfLease::default()), options).await
+    }
+
+    /// As [`Cache::put_in_turn`], with what a lease brings.
+    pub(super) async fn put_with<T>(
+        &self,
+        key: &[u8],
+        body: &[u8],
+        (condition, turn, of_lease): (Condition, T, OfLease),
+        options: &StoreOptions,
+    ) -> Result<Stored, StoreError> {
         check_lengths(key, &options.metadata)?;
         if body.len() > self.inner.store.layout().slice_size as usize {
-            return self.put_sliced(key, body, condition, options).await;
+            return self.put_sliced(key, body, (condition, of_lease), options).await;
         }
         let lifetime = self.lifetime_of(options);
         let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
         let value = Value { metadata: &options.metadata, body, lifetime, ram_only };
-        let published = self.inner.store.put(key, &value, condition, None).await;
+        let fill = of_lease.fill.as_ref();
+        let published = self.inner.store.put(key, &value, condition, fill).await;
+        if matches!(published, Ok((Stored::Yes(_), _))) {
+            self.note_stored(key, of_lease.held);
+        }
         drop(turn);
         self.end_store(key, (condition, options.ack), published).await
     }
@@ -47,11 +61,11 @@ impl Cache {
         &self,
         key: &[u8],
         body: &[u8],
-        condition: Condition,
+        (condition, of_lease): (Condition, OfLease),
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
         let announced = StoreOptions { len_hint: Some(body.len() as u64), ..options.clone() };
-        let written = match self.store(key, announced) {
+        let written = match self.store_with(key, announced, of_lease) {
             Ok(mut writer) => writer.write_chunk(body).await.map(|()| writer),
             Err(error) => Err(error),
         };
@@ -68,15 +82,15 @@ impl Cache {
     /// The key, the metadata or the announced length is out of bounds; [`StoreError::Crowded`] if stores
     /// under way would take more than half of the device together.
     pub fn store(&self, key: &[u8], options: StoreOptions) -> Result<Writer, StoreError> {
-        self.store_with(key, options, (None, None))
+        self.store_with(key, options, OfLease::default())
     }
 
-    /// As [`Cache::store`], with what a lease brings: the moment from which purges count, and the lease.
+    /// As [`Cache::store`], with what a lease brings.
     pub(super) fn store_with(
         &self,
         key: &[u8],
         options: StoreOptions,
-        of_lease: (Option<Fill>, Option<Held>),
+        of_lease: OfLease,
     ) -> Result<Writer, StoreError> {
         check_lengths(key, &options.metadata)?;
         let limit = self.object_len_max();

@@ -9,8 +9,9 @@ use std::io;
 #[cfg(feature = "daemon")]
 use tokio::io::AsyncRead;
 
-use super::{Cache, StoreOptions, lease};
-use crate::fair_memory::{Held, Short};
+use super::lease::{Held, OfLease};
+use super::{Cache, StoreOptions};
+use crate::fair_memory::{self, Short};
 use crate::format::Records;
 use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Upload, Value};
 
@@ -24,12 +25,12 @@ pub struct Writer {
     options: StoreOptions,
     lifetime: Lifetime,
     /// The slice so far.
-    held: Held,
+    held: fair_memory::Held,
     len: u64,
     /// A chunk was not taken whole: what is here is not the body.
     broken: bool,
     /// Others wait for what becomes of it.
-    lease: Option<lease::Held>,
+    lease: Option<Held>,
 }
 
 impl fmt::Debug for Writer {
@@ -45,15 +46,26 @@ impl Writer {
         cache: Cache,
         key: &[u8],
         options: StoreOptions,
-        (fill, lease): (Option<Fill>, Option<lease::Held>),
+        of_lease: OfLease,
     ) -> Result<Writer, StoreError> {
         let lifetime = cache.lifetime_of(&options);
         let store = &cache.inner.store;
         let upload = store.begin_upload(key, lifetime, options.len_hint)?;
-        let fill = fill.unwrap_or_else(|| store.begin_fill(key));
+        let fill = of_lease.fill.unwrap_or_else(|| store.begin_fill(key));
         let held = cache.inner.write_buffer.hold(expected(&options, 0));
         let (key, len, broken) = (key.to_vec(), 0, false);
-        Ok(Writer { fill, upload, cache, key, options, lifetime, held, len, broken, lease })
+        Ok(Writer {
+            fill,
+            upload,
+            cache,
+            key,
+            options,
+            lifetime,
+            held,
+            len,
+            broken,
+            lease: of_lease.held,
+        })
     }
 
     /// Appends bytes of any length to the body.
@@ -141,11 +153,8 @@ impl Writer {
     pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
         let published = self.publish(condition).await;
         if let Ok((Stored::Yes(_), _)) = &published {
-            self.cache.clear_mark(&self.key);
             // It can be read, which may be long before it is acknowledged.
-            if let Some(lease) = self.lease.take() {
-                lease.announce();
-            }
+            self.cache.note_stored(&self.key, self.lease.take());
         }
         self.cache.end_store(&self.key, (condition, self.options.ack), published).await
     }

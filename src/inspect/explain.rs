@@ -369,7 +369,9 @@ impl Inspection {
             _ => live.objects.binary_search(&location).is_ok(),
         };
         // The footer of a touched region understates lifetimes: only the entry's header knows.
-        let expired = record.keep_until <= now && !sight.touched;
+        // Slices end with the heads of their objects.
+        let has_end = record.kind != Kind::Slice;
+        let expired = has_end && record.keep_until <= now && !sight.touched;
         match (is_newest, expired) {
             (false, _) => explained.dead.add(len),
             (true, true) => explained.expired.add(len),

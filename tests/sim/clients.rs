@@ -2,6 +2,7 @@
 //! its answer in the history, and drops some operations half way.
 
 mod held;
+mod leases;
 mod lookups;
 mod stores;
 mod updates;
@@ -130,7 +131,11 @@ impl Client {
             hit
         };
         if falls_in(weights.lookup) {
-            self.lookup(key).await;
+            let leases_one_in = self.world.scenario.strain.lease_one_in;
+            match self.one_in(leases_one_in) {
+                true => self.lookup_or_fill(key).await,
+                false => self.lookup(key).await,
+            }
         } else if falls_in(weights.put) {
             self.put(key).await;
         } else if falls_in(weights.stream) {

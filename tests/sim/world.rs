@@ -1,6 +1,7 @@
 //! What all clients of a run share: the device, the history of what they did, the counts. Owns the
 //! bytes of keys and bodies.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct World {
     pub wall_base: i64,
     /// Keys that were changed in this life before recovery was complete, at most.
     pub early_changes: AtomicU64,
+    /// Keys whose leases are held in this life, by whom others wait for.
+    pub leased: Mutex<BTreeSet<u32>>,
     /// Scheduler time of the lives before.
     pub elapsed: Mutex<Duration>,
 }
@@ -67,6 +70,7 @@ impl World {
             totals: Mutex::default(),
             next_id: AtomicU64::new(1),
             early_changes: AtomicU64::new(0),
+            leased: Mutex::default(),
             elapsed: Mutex::default(),
         }
     }

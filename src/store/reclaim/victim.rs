@@ -107,16 +107,20 @@ impl Reclaimer {
     }
 
     /// For regions that all have many claimed slices: the one with the fewest, if moving them wins
-    /// room. Else objects just stored give way to new ones, the oldest first.
+    /// room. Else objects just stored give way to new ones, the oldest first. Where the index alone is short,
+    /// a region of nothing but slices of stores under way stays: moving them would win nothing, for ever.
     fn least_claimed(&self) -> Option<Victim> {
         let now = self.store.shared.clock.now();
+        let wants_region = self.store.shared.log.lock().is_short_of_regions();
         self.store.shared.catalog.regions.ranked(|ranking| {
             let (region, claimed) = ranking.least_claimed(now)?;
             if self.is_worth_moving(claimed) {
                 return Some(Victim::whole(region));
             }
             let region = ranking.least_under_way(now)?;
-            Some(Victim::but_just_stored(region))
+            let row = self.store.shared.catalog.regions.on_device(region);
+            let wins = wants_region || row.claimed() > row.under_way();
+            wins.then(|| Victim::but_just_stored(region))
         })
     }
 

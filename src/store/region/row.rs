@@ -261,6 +261,11 @@ impl Region {
         self.claimed.load(Ordering::Acquire)
     }
 
+    /// Bytes of these that are of stores under way.
+    pub fn under_way(&self) -> u64 {
+        self.under_way.load(Ordering::Acquire)
+    }
+
     /// Notes the bytes of claimed slices in it: those of stores under way, and of objects just stored.
     pub fn set_claims(&self, under_way: u64, just_stored: u64) {
         self.under_way.store(under_way, Ordering::Release);

@@ -110,7 +110,7 @@ impl Client {
     }
 
     /// Reads the body, or its beginning, and compares each piece as it comes.
-    async fn check_body(&self, id: u64, hit: Hit, partial: bool) {
+    pub(super) async fn check_body(&self, id: u64, hit: Hit, partial: bool) {
         let body = self.history().body(id);
         let mut held = Held::whole((id, body), hit);
         while self.take_piece(&mut held).await {

@@ -48,7 +48,7 @@ impl Client {
         self.put_version(Version { life, ..version }, options, Condition::Always).await;
     }
 
-    fn new_version(&mut self, key: u32) -> (Version, StoreOptions) {
+    pub(super) fn new_version(&mut self, key: u32) -> (Version, StoreOptions) {
         let scenario = &self.world.scenario;
         let id = self.world.next_id.fetch_add(1, Ordering::Relaxed);
         let len = scenario.body_len(&mut self.rng);
@@ -202,16 +202,16 @@ impl Client {
     }
 
     /// Besides its own key, each slice of a large body has one.
-    fn note_change(&self, version: Version) {
+    pub(super) fn note_change(&self, version: Version) {
         let slices = version.len as u64 / (self.world.scenario.region_size / 4);
         self.world.note_change(&self.cache, 2 + slices);
     }
 
-    fn is_flushed(&self, options: &StoreOptions) -> bool {
+    pub(super) fn is_flushed(&self, options: &StoreOptions) -> bool {
         options.ack.unwrap_or(self.world.scenario.ack) == Ack::Flushed
     }
 
-    fn end_store(
+    pub(super) fn end_store(
         &self,
         (change, version): (ChangeId, Version),
         (condition, stored): (Condition, Option<Result<Stored, StoreError>>),

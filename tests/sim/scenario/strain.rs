@@ -21,6 +21,8 @@ pub struct Strain {
     pub absent_one_in: u32,
     /// One touch in so many is an update; 0 for none.
     pub update_one_in: u32,
+    /// One lookup in so many is for a lease too; 0 for none.
+    pub lease_one_in: u32,
     /// In some lives the device refuses writes or flushes from the first moment on, for a while or
     /// to the end.
     pub refuses_writes: bool,
@@ -46,6 +48,7 @@ impl Strain {
             refuses_writes: rng.u32(0..16) == 0,
             hides_region: false,
             update_one_in: one_of(rng, &[0, 1, 2]),
+            lease_one_in: one_of(rng, &[0, 0, 3]),
         }
     }
 }
