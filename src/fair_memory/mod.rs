@@ -9,9 +9,13 @@
 //! - Nobody is slow while it waits for memory or for its buffer to be used, nor in the beginning.
 //! - Against deadlock: one at a time may complete its buffer with memory from a reserve. So there is always
 //!   one that completes its buffer, or is slow.
+//! - What nobody uses may keep bytes that are only good to have; they go before anybody waits or is cut.
 
+mod kept;
 mod share;
+mod spare;
 mod table;
+mod window;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -31,8 +35,10 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub(crate) use kept::Kept;
 use share::Share;
 use table::{Aftermath, Answer, Ask, Limits, Table};
+pub(crate) use window::{Seen, Window};
 
 /// Memory of the first bytes.
 const FIRST_STEP: usize = 256;

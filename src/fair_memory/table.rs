@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::share::{Share, Slowness, Ticket};
+use super::spare::{Slot, Spare};
 
 /// At most this part of the free memory is given away only to spare the next asking.
 const SPARE_PART: usize = 8;
@@ -80,12 +82,14 @@ pub(super) enum Answer {
 #[derive(Default)]
 pub(super) struct Aftermath {
     pub buffers: Vec<Vec<u8>>,
+    pub spare: Vec<Bytes>,
     pub wakers: Vec<Waker>,
 }
 
 impl Aftermath {
     pub fn settle(self) {
         drop(self.buffers);
+        drop(self.spare);
         self.wakers.into_iter().for_each(Waker::wake);
     }
 }
@@ -104,6 +108,8 @@ pub(super) struct Table {
     /// Bytes that the holder of the reserve has of it; `None` while nobody has it.
     reserve: Option<usize>,
     shares: HashMap<u64, Arc<Mutex<Share>>>,
+    /// Kept as long as nobody needs its memory.
+    spare: Spare,
     waiting: BTreeMap<Ticket, Waiting>,
     /// Since when somebody has been waiting.
     short_since: Option<Instant>,
@@ -122,6 +128,7 @@ impl Table {
             free: limits.common,
             reserve: None,
             shares: HashMap::new(),
+            spare: Spare::default(),
             waiting: BTreeMap::new(),
             short_since: None,
             needed: 0,
@@ -164,6 +171,7 @@ impl Table {
             return Answer::Never;
         }
         let ticket = self.enter(ask, waker, now);
+        self.let_spare_go(self.needed, after);
         if self.needed > self.free {
             self.make_room(Some(ask), now, after);
         }
@@ -189,6 +197,7 @@ impl Table {
     /// As [`Table::ask`], but for at once or not at all.
     #[cfg(feature = "daemon")]
     pub fn ask_at_once(&mut self, needed: usize, now: Instant, after: &mut Aftermath) -> bool {
+        self.let_spare_go(self.needed + needed, after);
         if needed > self.free.saturating_sub(self.needed) {
             self.needed += needed;
             self.make_room(None, now, after);
@@ -237,6 +246,37 @@ impl Table {
     pub fn empty(&mut self, share: &mut Share, after: &mut Aftermath) {
         if self.take_all(share, after) {
             self.wake_first(after);
+        }
+    }
+
+    /// Counts what is in `slot`, unless somebody waits, or it would be more than half of what nobody else uses.
+    pub fn keep(&mut self, slot: Arc<Slot>, len: usize) -> Option<u64> {
+        let unused = self.free + self.spare.bytes();
+        if self.is_short() || self.spare.bytes() + len > unused / 2 {
+            return None;
+        }
+        self.free -= len;
+        self.numbers += 1;
+        self.spare.add(self.numbers, slot, len);
+        Some(self.numbers)
+    }
+
+    /// What was kept is wanted no more.
+    pub fn give_up(&mut self, number: u64, after: &mut Aftermath) {
+        if let Some((len, bytes)) = self.spare.remove(number) {
+            self.free += len;
+            after.spare.extend(bytes);
+            self.wake_first(after);
+        }
+    }
+
+    /// Lets of what is kept as much go as is missing to `wanted` free bytes.
+    fn let_spare_go(&mut self, wanted: usize, after: &mut Aftermath) {
+        while wanted > self.free
+            && let Some((len, bytes)) = self.spare.remove_oldest()
+        {
+            self.free += len;
+            after.spare.extend(bytes);
         }
     }
 
