@@ -27,7 +27,8 @@
 //! ```
 //!
 //! Begin with [`Cache`]: [`Cache::create`] or [`Cache::open`] gives one by path. [`Cache::lookup`] gives
-//! a [`Hit`], [`Cache::store`] a [`Writer`] for streamed bodies. A cache needs a tokio runtime with I/O
+//! a [`Hit`], [`Cache::store`] a [`Writer`] for streamed bodies, [`Cache::follow`] a [`Follower`] of one that is still being
+//! stored. A cache needs a tokio runtime with I/O
 //! and time for its background work; dropping the last handle closes it.
 //!
 //! The daemon, its servers and its tools are behind the feature `daemon`, which is on by default:
@@ -79,10 +80,10 @@ pub mod units;
 
 #[doc(inline)]
 pub use cache::{
-    Ack, BodyReader, Cache, CacheError, CacheOptions, CacheStats, Condition, Found, Hit,
-    KEY_LEN_MAX, Lease, Lifetime, METADATA_LEN_MAX, RangeOptions, RangeStats, RecoveryStats,
-    StoreError, StoreOptions, StoreStats, Stored, Tier, TruncatedBody, UpdateOptions, Writer,
-    ZeroRangeOption,
+    Ack, BodyReader, Cache, CacheError, CacheOptions, CacheStats, Condition, FollowError, Follower,
+    Found, Hit, KEY_LEN_MAX, Lease, Lifetime, METADATA_LEN_MAX, RangeOptions, RangeStats,
+    RecoveryStats, StoreError, StoreOptions, StoreStats, Stored, Tier, TruncatedBody,
+    UpdateOptions, Writer, ZeroRangeOption,
 };
 #[doc(inline)]
 pub use clock::{Clock, Timestamp};

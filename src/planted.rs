@@ -58,6 +58,8 @@ pub enum Bug {
     LeaseForgetsPurges,
     /// Entries of unknown age count as fresh.
     TrustUnknownAge,
+    /// Who follows a store that fails is told that the body ended.
+    FollowerEndsEarly,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -128,6 +128,57 @@ async fn bodies_come_whole_as_streams_and_as_readers() {
     }
 }
 
+/// Wakes a thread that waits without a runtime.
+struct Unpark(std::thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(done) => return done,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_progress_is_followed_from_threads_with_and_without_a_runtime() {
+    let (_directory, path) = image();
+    let cache = create(&path).await;
+    let body = large();
+    let mut options = StoreOptions::default();
+    options.follow = true;
+    let mut writer = cache.store(b"key", options).unwrap();
+    let first = cache.follow(b"key").unwrap();
+    let second = writer.follower().unwrap();
+    let collected = std::thread::spawn(move || {
+        block_on(async move {
+            let pieces: Vec<_> = first.into_stream().try_collect().await.unwrap();
+            pieces.concat()
+        })
+    });
+    let late = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        second.into_stream().try_collect::<Vec<_>>().await.unwrap().concat()
+    });
+    for piece in body.chunks(30_000) {
+        writer.write_chunk(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    writer.finalize(Condition::Always).await.unwrap();
+    assert!(late.await.unwrap() == body);
+    let collected = tokio::task::spawn_blocking(move || collected.join().unwrap());
+    assert!(collected.await.unwrap() == body);
+}
+
 #[tokio::test]
 async fn what_is_there_is_left_as_it_is() {
     let (_directory, path) = image();
@@ -233,6 +284,7 @@ fn every_type_can_be_shown_and_errors_are_errors() {
     fn shown<T: std::fmt::Debug + Send>() {}
     fn error<T: std::error::Error + Send + Sync + 'static>() {}
     shown::<(rawcached::Ack, rawcached::BodyReader, Cache, CacheOptions, rawcached::CacheStats)>();
+    shown::<(rawcached::Follower, rawcached::FollowError)>();
     shown::<(Condition, rawcached::Hit, rawcached::Lifetime, rawcached::RangeOptions)>();
     shown::<(StoreOptions, rawcached::Stored, rawcached::Tier, rawcached::Writer)>();
     shown::<(rawcached::Clock, rawcached::Timestamp, rawcached::Device, rawcached::DeviceOptions)>(
@@ -244,6 +296,7 @@ fn every_type_can_be_shown_and_errors_are_errors() {
         rawcached::StoreStats,
     )>();
     error::<CacheError>();
+    error::<rawcached::FollowError>();
     error::<rawcached::StoreError>();
     error::<rawcached::TruncatedBody>();
     error::<rawcached::ZeroRangeOption>();

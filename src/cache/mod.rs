@@ -2,6 +2,7 @@
 //! lifetimes and acknowledgement; what is on the device is the store's.
 
 mod body;
+mod follow;
 mod hit;
 mod lease;
 mod paths;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, ready};
 
 pub use body::BodyReader;
+pub use follow::{FollowError, Follower};
 pub use hit::Hit;
 pub use lease::{Found, Lease};
 pub use paths::CacheError;
@@ -38,6 +40,7 @@ use crate::store::{
     DeviceNumber, FormatError, FormatOptions, NotResident, Options as DeviceOptions, Resident,
     SCRUB_BYTES_PER_SEC, Stale, Store, TestKnobs, Ticket,
 };
+use follow::feeds::Feeds;
 use lease::Leases;
 use ram::RamTier;
 
@@ -137,6 +140,8 @@ pub struct StoreOptions {
     pub len_hint: Option<u64>,
     /// When the store is acknowledged; `None` takes the configured mode.
     pub ack: Option<Ack>,
+    /// Whether others may follow a streamed store while it is in progress: [`Cache::follow`].
+    pub follow: bool,
 }
 
 /// What a cache is like at one moment.
@@ -161,8 +166,8 @@ pub struct CacheStats {
 /// background work runs in the runtime that opened it.
 ///
 /// With the last clone, and the last [`Writer`], the cache closes: what was accepted is made durable in the
-/// background, and the device is free for the next opener as soon as that is done and no [`Hit`] or
-/// [`BodyReader`] is left. That needs the runtime: where it ends at once, as at the end of `main`, what was
+/// background, and the device is free for the next opener as soon as that is done and no [`Hit`],
+/// [`Follower`] or [`BodyReader`] is left. That needs the runtime: where it ends at once, as at the end of `main`, what was
 /// not durable is lost as in a crash. [`Cache::shutdown`] waits, and says whether it went well.
 #[derive(Clone)]
 pub struct Cache {
@@ -184,6 +189,8 @@ struct Inner {
     write_buffer: FairMemory,
     /// Who fills which key.
     leases: Arc<Leases>,
+    /// The stores in progress that may be followed.
+    feeds: Arc<Feeds>,
 }
 
 impl Drop for Inner {
@@ -234,8 +241,16 @@ impl Cache {
         let slice_size = store.layout().slice_size as usize;
         let write_buffer =
             FairMemory::new(options.write_buffer_bytes, slice_size, options.write_buffer_wait);
-        let leases = Arc::default();
-        Ok(Cache { inner: Arc::new(Inner { store, ram, options, clock, write_buffer, leases }) })
+        let inner = Inner {
+            store,
+            ram,
+            options,
+            clock,
+            write_buffer,
+            leases: Arc::default(),
+            feeds: Arc::default(),
+        };
+        Ok(Cache { inner: Arc::new(inner) })
     }
 
     /// The clock by which entries expire.

@@ -5,10 +5,14 @@ use std::fmt;
 use std::future::poll_fn;
 #[cfg(feature = "daemon")]
 use std::io;
+use std::sync::Arc;
 
 #[cfg(feature = "daemon")]
 use tokio::io::AsyncRead;
 
+use super::follow::feed::{About, Feed};
+use super::follow::follower::Follower;
+use super::follow::leader::Leader;
 use super::lease::{Held, OfLease};
 use super::{Cache, StoreOptions};
 use crate::fair_memory::{self, Short};
@@ -17,7 +21,9 @@ use crate::store::{Condition, Fill, Lifetime, StoreError, Stored, Ticket, Upload
 
 /// A store in progress. Dropping it cancels the store and leaves the old entry as it is.
 pub struct Writer {
-    fill: Fill,
+    fill: Arc<Fill>,
+    /// Tells those who follow.
+    leader: Option<Leader>,
     /// The slices before the present one.
     upload: Upload,
     cache: Cache,
@@ -52,20 +58,28 @@ impl Writer {
         let store = &cache.inner.store;
         let upload = store.begin_upload(key, lifetime, options.len_hint)?;
         let fill = of_lease.fill.unwrap_or_else(|| store.begin_fill(key));
+        let fill = Arc::new(fill);
         let held = cache.inner.write_buffer.hold(expected(&options, 0));
+        let leader = options.follow.then(|| {
+            let StoreOptions { metadata, len_hint, .. } = options.clone();
+            let about = About { key: key.to_vec(), metadata, lifetime, len_hint };
+            let memory = (cache.inner.write_buffer.clone(), held.window());
+            Leader::begin(Feed::new(about, store.clone(), memory), &cache.inner.feeds, &fill)
+        });
         let (key, len, broken) = (key.to_vec(), 0, false);
-        Ok(Writer {
-            fill,
-            upload,
-            cache,
-            key,
-            options,
-            lifetime,
-            held,
-            len,
-            broken,
-            lease: of_lease.held,
-        })
+        let lease = of_lease.held;
+        if let Some(lease) = lease.as_ref().filter(|_| leader.is_some()) {
+            // Who waits may follow from now on.
+            lease.announce();
+        }
+        Ok(Writer { fill, leader, upload, cache, key, options, lifetime, held, len, broken, lease })
+    }
+
+    /// A reader that follows this store from the first byte of its body on: see [`Cache::follow`]. `None` if it was
+    /// not begun with [`StoreOptions::follow`], or its key was purged meanwhile.
+    #[must_use]
+    pub fn follower(&self) -> Option<Follower> {
+        self.leader.as_ref().and_then(Leader::follower)
     }
 
     /// Appends bytes of any length to the body.
@@ -78,9 +92,12 @@ impl Writer {
     pub async fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         // Stays so if this fails, or if the caller drops it half way.
         let was_broken = std::mem::replace(&mut self.broken, true);
-        self.take_chunk(chunk).await?;
-        self.broken = was_broken;
-        Ok(())
+        let taken = self.take_chunk(chunk).await;
+        if let (Err(error), Some(leader)) = (&taken, &self.leader) {
+            leader.fail(error);
+        }
+        self.broken = was_broken || taken.is_err();
+        taken
     }
 
     async fn take_chunk(&mut self, mut chunk: &[u8]) -> Result<(), StoreError> {
@@ -92,7 +109,7 @@ impl Writer {
             self.end_slice().await?;
             let take = chunk.len().min(self.slice_size() - self.held.len());
             self.held.stage(&chunk[..take]).await?;
-            self.len += take as u64;
+            self.grow(take as u64);
             chunk = &chunk[take..];
         }
         Ok(())
@@ -114,7 +131,10 @@ impl Writer {
         let read = poll_fn(|cx| self.held.poll_read(cx, source, len_max)).await?;
         self.broken |= read.is_err();
         let read = read.map_err(StoreError::from);
-        self.len += read.as_ref().ok().copied().flatten().unwrap_or(0) as u64;
+        match (&read, &self.leader) {
+            (Err(error), Some(leader)) => leader.fail(error),
+            _ => self.grow(read.as_ref().ok().copied().flatten().unwrap_or(0) as u64),
+        }
         Ok(read)
     }
 
@@ -137,9 +157,28 @@ impl Writer {
         Ok(())
     }
 
+    /// So many more bytes have come.
+    fn grow(&mut self, bytes: u64) {
+        self.len += bytes;
+        if let Some(leader) = &self.leader {
+            leader.grown(self.len);
+        }
+    }
+
     async fn append(&mut self, staged: Vec<u8>) -> Result<(), StoreError> {
-        self.upload.append(&staged).await?;
+        if let Some(leader) = &self.leader {
+            leader.taken(&staged);
+        }
+        self.append_slice(&staged).await?;
         self.held.begin_anew(staged, expected(&self.options, self.len));
+        Ok(())
+    }
+
+    async fn append_slice(&mut self, staged: &[u8]) -> Result<(), StoreError> {
+        self.upload.append(staged).await?;
+        if let Some(leader) = &self.leader {
+            leader.stored(&self.upload);
+        }
         Ok(())
     }
 
@@ -152,6 +191,9 @@ impl Writer {
     /// not be durable.
     pub async fn finalize(mut self, condition: Condition) -> Result<Stored, StoreError> {
         let published = self.publish(condition).await;
+        if let Some(leader) = self.leader.take() {
+            leader.settle(&published);
+        }
         if let Ok((Stored::Yes(_), _)) = &published {
             // It can be read, which may be long before it is acknowledged.
             self.cache.note_stored(&self.key, self.lease.take());
@@ -164,6 +206,9 @@ impl Writer {
             return Err(StoreError::Incomplete);
         }
         let staged = self.held.take()?;
+        if let Some(leader) = &self.leader {
+            leader.came_whole(&staged);
+        }
         let store = &self.cache.inner.store;
         if self.upload.is_empty() {
             let body = &staged[..];
@@ -176,9 +221,9 @@ impl Writer {
             store.put(&self.key, &value, condition, Some(&self.fill)).await
         } else {
             if !staged.is_empty() {
-                self.upload.append(&staged).await?;
+                self.append_slice(&staged).await?;
             }
-            let how = (condition, &self.fill);
+            let how = (condition, &*self.fill);
             let parts = (&self.options.metadata[..], &Records::default());
             self.upload.publish(&self.key, parts, how).await
         }

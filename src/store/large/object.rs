@@ -72,6 +72,12 @@ impl LargeObject {
         self.head.len
     }
 
+    /// The same object, of which the first `len` bytes are there: its store is under way.
+    #[must_use]
+    pub fn of_len(&self, len: u64) -> LargeObject {
+        LargeObject { hold: Arc::clone(&self.hold), head: ObjectHead { len, ..self.head } }
+    }
+
     /// Whether all pieces of a range of the body are there, as far as the index knows.
     pub async fn has(&self, range: Range<u64>) -> bool {
         self.hold.store.has_slices(&self.head, range).await

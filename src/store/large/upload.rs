@@ -4,6 +4,7 @@
 use crate::format::{Kind, ObjectHead, Records, Sequence, SliceKey};
 use crate::store::counters::add;
 use crate::store::entries::Tier;
+use crate::store::large::object::LargeObject;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
@@ -66,6 +67,14 @@ impl Upload {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.name.is_none()
+    }
+
+    /// The object of the slices so far, to be read; `None` before the first one.
+    #[must_use]
+    pub fn object(&self) -> Option<LargeObject> {
+        let slice_size = self.store.shared.layout.slice_size;
+        let head = ObjectHead { len: self.len, object: self.name?, slice_size };
+        Some(self.store.large_object(head))
     }
 
     /// Appends a slice. All but the last one are as long as the layout says.

@@ -55,6 +55,15 @@ impl Store {
         }
     }
 
+    /// Short bytes in memory of their own, for a reader that may take its time: at the cost of the budget of
+    /// such readers, as long as there is any.
+    pub(crate) fn cover(&self, bytes: Bytes) -> Bytes {
+        match self.shared.reading.bodies.share(bytes.len()) {
+            Some(share) => share.cover(bytes),
+            None => bytes,
+        }
+    }
+
     /// The right to hold an entry's body for a client, unless too many are held.
     fn body_share(&self, entry: &Entry) -> Option<BodyShare> {
         self.shared.reading.bodies.share(entry.weight())

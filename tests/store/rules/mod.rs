@@ -8,6 +8,7 @@ mod epoch;
 mod eviction;
 mod failures;
 mod flush;
+mod follow;
 mod formats;
 mod freeing;
 mod half_broken;

@@ -1,0 +1,53 @@
+//! The stores in progress that may be followed, by key. Owns who may attach to one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::feed::Feed;
+use crate::store::Fill;
+
+/// The stores in progress that may be followed. Its lock is a leaf.
+#[derive(Default)]
+pub(in crate::cache) struct Feeds {
+    /// Of each key the newest is last.
+    of_key: Mutex<HashMap<Vec<u8>, Vec<Open>>>,
+}
+
+struct Open {
+    feed: Arc<Feed>,
+    fill: Arc<Fill>,
+}
+
+impl Feeds {
+    /// A store begins.
+    pub fn add(&self, feed: &Arc<Feed>, fill: &Arc<Fill>) {
+        let open = Open { feed: Arc::clone(feed), fill: Arc::clone(fill) };
+        self.of_key.lock().entry(feed.about.key.clone()).or_default().push(open);
+    }
+
+    /// A store ended: nobody attaches to it any more.
+    pub fn remove(&self, feed: &Arc<Feed>) {
+        let mut of_key = self.of_key.lock();
+        let Some(open) = of_key.get_mut(&feed.about.key) else { return };
+        // Dropped after the lock is released: it may be the last to have the body's memory.
+        let at = open.iter().position(|open| Arc::ptr_eq(&open.feed, feed));
+        let removed = at.map(|at| open.remove(at));
+        if open.is_empty() {
+            of_key.remove(&feed.about.key);
+        }
+        drop(of_key);
+        drop(removed);
+    }
+
+    /// The newest store of a key, unless the key was purged since it began: then older ones are purged too.
+    pub fn newest(&self, key: &[u8]) -> Option<Arc<Feed>> {
+        let (feed, fill) = {
+            let of_key = self.of_key.lock();
+            let Open { feed, fill } = of_key.get(key)?.last()?;
+            (Arc::clone(feed), Arc::clone(fill))
+        };
+        (!fill.is_purged()).then_some(feed)
+    }
+}
