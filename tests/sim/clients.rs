@@ -1,6 +1,7 @@
 //! Clients of the cache under test: each does one random operation after the other, records it and
 //! its answer in the history, and drops some operations half way.
 
+mod follow;
 mod held;
 mod leases;
 mod lookups;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use rawcached::cache::{Cache, StoreError};
 use rawcached::clock::Clock;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::history::{History, PurgeEnd, Stored};
@@ -36,6 +38,10 @@ pub struct Client {
     left: u64,
     /// Answers that it has not read to their end.
     held: Vec<Held>,
+    /// Draws what is followed, so that the other draws of a seed stay the same.
+    following: Rng,
+    /// Followers that it began.
+    chases: Vec<JoinHandle<()>>,
 }
 
 /// Runs `future` for at most so many turns of the scheduler; `None` lets it end.
@@ -69,6 +75,8 @@ impl Client {
             born,
             left,
             held: Vec::new(),
+            following: Rng::with_seed(seed ^ 0xF0_1105),
+            chases: Vec::new(),
         }
     }
 
@@ -78,6 +86,7 @@ impl Client {
             self.left -= 1;
             self.world.totals.lock().operations += 1;
             let before = Instant::now();
+            self.follow_sometimes();
             self.operation().await;
             self.go_on_reading().await;
             if before.elapsed() > HUNG {
@@ -88,6 +97,7 @@ impl Client {
             }
         }
         self.read_to_the_end().await;
+        self.end_chases().await;
     }
 
     fn history(&self) -> parking_lot::MutexGuard<'_, History> {

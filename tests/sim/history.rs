@@ -258,6 +258,21 @@ impl History {
         }
     }
 
+    /// Somebody began at `attached` to follow a version whose store began at `began`.
+    pub fn check_attached(&mut self, (id, key): (u64, u32), (began, attached): (Tick, Tick)) {
+        let purged = |purge: &Change| {
+            purge.is_purge && purge.certain && purge.begin > began && purge.end < attached
+        };
+        if self.changes_of(key).any(purged) {
+            self.violate(format!("version {id} is followed after a purge of its key"));
+        }
+    }
+
+    /// Whether a purge of everything began after `began`.
+    pub fn was_all_purged_since(&self, began: Tick) -> bool {
+        self.purges.iter().any(|purge| purge.begin > began)
+    }
+
     /// A removal ended.
     pub fn end_purge(&mut self, id: ChangeId, how: PurgeEnd) {
         let (end, now) = (self.tick(), self.now);

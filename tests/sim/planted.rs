@@ -36,6 +36,7 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::ReclaimUnderHeads, 1500),
     (Bug::UpdateDropsSlices, 300),
     (Bug::LeaseForgetsPurges, 300),
+    (Bug::FollowerEndsEarly, 300),
     (Bug::ForgetCoarseChanges, 3000),
     (Bug::ForgetLeftOut, 3000),
     (Bug::SkipRegionLater, 3000),

@@ -15,6 +15,10 @@ pub struct Totals {
     pub hits: u64,
     pub stores: u64,
     pub purges: u64,
+    /// Followers of stores in progress, and how many of them were told of the end, or of an error.
+    pub followers: u64,
+    pub followed_whole: u64,
+    pub followed_short: u64,
     pub regions_freed: u64,
     pub reinserted: u64,
     /// Regions that a start left out of the index.
@@ -59,6 +63,9 @@ impl Totals {
         self.hits += other.hits;
         self.stores += other.stores;
         self.purges += other.purges;
+        self.followers += other.followers;
+        self.followed_whole += other.followed_whole;
+        self.followed_short += other.followed_short;
         self.regions_freed += other.regions_freed;
         self.reinserted += other.reinserted;
         self.regions_left_out += other.regions_left_out;
@@ -109,6 +116,9 @@ impl fmt::Display for Totals {
             ("hits", self.hits),
             ("stores acknowledged", self.stores),
             ("purges", self.purges),
+            ("followers of stores in progress", self.followers),
+            ("followers that came to the end", self.followed_whole),
+            ("followers that were told of an error", self.followed_short),
             ("regions freed", self.regions_freed),
             ("entries re-inserted", self.reinserted),
             ("regions left out of the index", self.regions_left_out),

@@ -136,6 +136,8 @@ pub struct Scenario {
     pub cancel_one_in: u32,
     /// One store in so many is acknowledged when flushed; 0 for none.
     pub flushed_one_in: u32,
+    /// One streamed store in so many is followed; 0 for none.
+    pub follow_one_in: u32,
     /// Lifetimes in seconds.
     pub ttl_secs: Range<u64>,
     pub grace: bool,
@@ -202,6 +204,7 @@ impl Scenario {
             min_to_disk: Duration::from_secs(one_of(rng, &[0, 2, 5])),
             // Not drawn, so that the other draws of a seed stay the same.
             sequences_per_epoch: if seed % 4 == 1 { 64 } else { u32::MAX },
+            follow_one_in: [0, 1, 1, 3][usize::try_from(seed / 4 % 4).unwrap()],
             hash_mask: if roomy { u64::MAX } else { one_of(rng, &[u64::MAX, u64::MAX, 3, 0]) },
             flush_interval: Duration::from_millis(one_of(rng, &[5, 30, 100])),
             write_buffer_bytes: one_of(rng, &[256 << 10, 2 << 20, 16 << 20]),

@@ -1,7 +1,7 @@
 //! What all clients of a run share: the device, the history of what they did, the counts. Owns the
 //! bytes of keys and bodies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rawcached::cache::Cache;
 use rawcached::device::{FaultKind, SimDevice};
 use tokio::time::Instant;
 
-use crate::history::History;
+use crate::history::{History, Tick};
 use crate::report::Totals;
 use crate::scenario::{Scenario, Theme, Trouble};
 
@@ -27,6 +27,8 @@ pub struct World {
     /// Operations left in this run.
     pub budget: AtomicU64,
     pub next_id: AtomicU64,
+    /// By version.
+    pub streams: Mutex<BTreeMap<u64, Stream>>,
     /// Seconds that have really passed, counted from where the wall clock began.
     pub truth: AtomicU32,
     /// A right wall clock minus `truth`, in seconds.
@@ -37,6 +39,31 @@ pub struct World {
     pub leased: Mutex<BTreeSet<u32>>,
     /// Scheduler time of the lives before.
     pub elapsed: Mutex<Duration>,
+}
+
+/// One streamed store that may be followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    pub key: u32,
+    /// Bytes of the whole body.
+    pub len: usize,
+    pub began: Tick,
+    /// When its life of the cache began.
+    pub born: Instant,
+    pub end: StreamEnd,
+}
+
+/// How far a streamed store has come.
+#[derive(Clone, Copy, Debug)]
+pub enum StreamEnd {
+    UnderWay,
+    /// All bytes were sent, and the writer is being finalized.
+    Finalizing,
+    /// It was over at this moment; whether its body had come whole for certain.
+    Over {
+        at: Tick,
+        is_whole: bool,
+    },
 }
 
 /// The bytes of a key.
@@ -69,6 +96,7 @@ impl World {
             history: Mutex::default(),
             totals: Mutex::default(),
             next_id: AtomicU64::new(1),
+            streams: Mutex::default(),
             early_changes: AtomicU64::new(0),
             leased: Mutex::default(),
             elapsed: Mutex::default(),

@@ -10,6 +10,7 @@
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
+mod followers;
 mod readers;
 mod values;
 mod writers;
@@ -85,6 +86,11 @@ fn side_by_side(shared: &Shared) {
             futures_util::future::join_all((0..READERS).map(reader)).await;
         }));
     }
+    run_for_a_while(shared, threads);
+}
+
+/// Lets threads run until the test is over.
+fn run_for_a_while(shared: &Shared, threads: Vec<JoinHandle<()>>) {
     let watch = Stopwatch::start();
     while watch.elapsed() < duration() && !threads.iter().any(JoinHandle::is_finished) {
         thread::sleep(Duration::from_millis(50));
@@ -138,6 +144,29 @@ fn run(open_device: impl Fn() -> Device, ram_bytes: u64) {
             background.block_on(shared.cache.shutdown()).unwrap();
             keys.all_is_durable();
         }
+    }
+}
+
+#[test]
+fn threads_follow_stores_to_their_end_or_are_told_of_an_error() {
+    let sim = SimDevice::new(DEVICE_LEN, 4096);
+    for ram_bytes in [0, 2 << 20] {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let background = runtime.unwrap();
+        let format = options!(FormatOptions {
+            alignment: Some(4096),
+            region_size: Some(REGION_LEN),
+            ..FormatOptions::default().with_uuid(Uuid([9; 16]))
+        });
+        let (device, clock) = (sim.open(), Clock::system());
+        background.block_on(Store::format(&device, &format, &clock)).unwrap();
+        let cache = open(sim.open(), ram_bytes, &background);
+        let shared = Shared { cache, keys: Arc::new(Keys::new()), stop: Arc::default() };
+        run_for_a_while(&shared, followers::works(&shared));
+        let stats = shared.cache.stats();
+        assert_eq!((stats.write_buffer_bytes, stats.store.counters.damaged), (0, 0));
+        shared.cache.device_store().check_accounting();
     }
 }
 

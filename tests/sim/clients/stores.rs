@@ -128,15 +128,20 @@ impl Client {
         };
         let is_announced = self.world.scenario.theme == Theme::Large && self.rng.bool();
         let len_hint = is_announced.then_some(version.len as u64);
-        let options = options!(StoreOptions { len_hint, ..options });
+        let follow = self.is_followed();
+        let options = options!(StoreOptions { len_hint, follow, ..options });
         let begun = self.cache.store(&key_bytes(key), options);
         let Ok(mut writer) = begun else {
             self.history().end_large(version.id, None);
             return;
         };
+        if follow {
+            self.begin_followed(version.id, (key, version.len), &writer);
+        }
         let abandoned = self.one_in(8);
         if !self.send(&mut writer, version, (is_announced, abandoned)).await {
             drop(writer);
+            self.end_followed(version.id, None);
             self.history().end_large(version.id, None);
             return;
         }
@@ -146,7 +151,9 @@ impl Client {
             history.begin_store(version, Some(fill_began))
         };
         let turns = self.patience();
+        self.finalize_followed(version.id);
         let stored = for_turns(turns, writer.finalize(condition)).await;
+        self.end_followed(version.id, stored.as_ref());
         self.end_store((change, version), (condition, stored), flushed);
     }
 
