@@ -14,7 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::writer::Writer;
-use super::{Cache, Hit, StoreOptions, UpdateOptions};
+use super::{Cache, Follower, Hit, StoreOptions, UpdateOptions};
 use crate::planted::{self, Bug};
 use crate::store::{Condition, Fill, StoreError, Stored};
 
@@ -29,6 +29,8 @@ pub enum Found {
     Hit(Hit),
     /// A stale entry in its grace. Who gets the lease too is to refresh it; nobody else is to.
     Stale(Hit, Option<Lease>),
+    /// Somebody stores the key and lets others follow: the body from its first byte on.
+    Follow(Follower),
     /// Nothing: the caller is to fill the key.
     Lease(Lease),
     /// Somebody else still fills the key.
@@ -110,7 +112,8 @@ impl fmt::Debug for Lease {
 impl Cache {
     /// Looks a key up, and gives the right to fill it to one caller at a time where there is no fresh entry.
     /// The others get a stale entry if there is one, else they wait for at most `wait`: until the key is
-    /// stored, the lease comes to them, or it turns out that the key is not worth waiting for.
+    /// stored, or a store of it that they may follow begins, the lease comes to them, or it turns out that
+    /// the key is not worth waiting for.
     pub async fn lookup_or_fill(&self, key: &[u8], wait: Duration) -> Found {
         let deadline = Instant::now() + wait;
         let leases = &self.inner.leases;
@@ -124,6 +127,9 @@ impl Cache {
                 }
                 let held = held.take().or_else(|| leases.try_hold(key));
                 return Found::Stale(hit, held.map(|held| self.lease(key, Some(held), fill)));
+            }
+            if let Some(follower) = self.follow(key) {
+                return Found::Follow(follower);
             }
             let is_marked = self.is_marked(key);
             if is_marked || held.is_some() {
@@ -372,6 +378,30 @@ mod tests {
             assert_eq!(body(other.await.unwrap()).await, b"body");
         }
         assert_eq!(cache.inner.leases.places.len(), 0, "nothing is left of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_follow_as_soon_as_the_store_begins() {
+        let cache = cache().await;
+        let lease = lease(&cache).await;
+        let others = ask(&cache, 20, LONG);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let options = StoreOptions { follow: true, ..for_secs(10) };
+        let mut writer = lease.store(options).unwrap();
+        writer.write_chunk(b"first").await.unwrap();
+        let mut followers = Vec::new();
+        for other in others {
+            let Found::Follow(mut follower) = other.await.unwrap() else { panic!() };
+            assert_eq!(follower.next_chunk().await.unwrap().unwrap(), "first");
+            followers.push(follower);
+        }
+        let later = cache.lookup_or_fill(b"key", LONG).await;
+        assert!(matches!(later, Found::Follow(_)), "{later:?}");
+        writer.finalize(Condition::Always).await.unwrap();
+        for mut follower in followers {
+            assert!(follower.next_chunk().await.unwrap().is_none());
+        }
+        assert_eq!(body(cache.lookup_or_fill(b"key", LONG).await).await, b"first");
     }
 
     #[tokio::test(start_paused = true)]

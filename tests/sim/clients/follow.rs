@@ -87,7 +87,13 @@ impl Client {
             None => self.following.u32(0..self.world.scenario.keys),
         };
         let asked = self.history().tick();
-        let Some(follower) = self.cache.follow(&key_bytes(key)) else { return };
+        if let Some(follower) = self.cache.follow(&key_bytes(key)) {
+            self.follow_found((key, asked), follower);
+        }
+    }
+
+    /// Follows what a lookup found to be under way.
+    pub(super) fn follow_found(&mut self, (key, asked): (u32, Tick), follower: Follower) {
         let id = u64::from_le_bytes(follower.metadata().try_into().unwrap());
         self.judge_attaching(id, key, asked);
         self.chase(id, follower);

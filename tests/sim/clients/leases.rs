@@ -38,6 +38,7 @@ impl Client {
                     self.fill_leased(key, (lease, given)).await;
                 }
             }
+            Some(Found::Follow(follower)) => self.follow_found((key, lookup.began), follower),
             Some(Found::Lease(lease)) => self.fill_leased(key, (lease, given)).await,
             Some(_) => self.history().note(format_args!("lease of {key} is held")),
         }
