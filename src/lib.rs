@@ -81,7 +81,7 @@ pub mod units;
 #[doc(inline)]
 pub use cache::{
     Ack, BodyReader, Cache, CacheError, CacheOptions, CacheStats, Condition, FollowError, Follower,
-    Found, Hit, KEY_LEN_MAX, Lease, Lifetime, METADATA_LEN_MAX, RangeOptions, RangeStats,
+    Found, Hit, KEY_LEN_MAX, Lease, Lifetime, METADATA_LEN_MAX, Purge, RangeOptions, RangeStats,
     RecoveryStats, StoreError, StoreOptions, StoreStats, Stored, Tier, TruncatedBody,
     UpdateOptions, Writer, ZeroRangeOption,
 };

@@ -60,6 +60,14 @@ pub enum Bug {
     TrustUnknownAge,
     /// Who follows a store that fails is told that the body ended.
     FollowerEndsEarly,
+    /// Recovery takes no record of hard purges by tags.
+    LoseTagRecord,
+    /// Reclaim moves an entry that a soft purge covers as a fresh one.
+    ReviveByReinsertion,
+    /// A touch notes at the copy in RAM that no purge covers it.
+    ReviveByTouch,
+    /// Recovery takes no record of soft purges.
+    ReviveAtCrash,
 }
 
 #[cfg(feature = "planted-bugs")]

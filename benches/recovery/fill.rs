@@ -95,6 +95,8 @@ impl Fill {
             features: Features::default(),
             epoch: 1,
             purge_floor: Sequence(0),
+            soft_floor: Sequence(0),
+            record_floor: Sequence(0),
             formatted_at: self.time.wall,
             time: self.time,
             unknown_age: 0,
@@ -172,15 +174,16 @@ impl<'a> Writer<'a> {
         for n in entries {
             let offset = place(cursor, slot_len);
             let end = offset + slot_len;
-            let footer = Footer::len_for(self.footer.records.len() + 1, 0, alignment);
-            if round_up(end, u64::from(alignment)) + footer > buf.len() as u64 {
+            let mut counts = self.footer.counts();
+            counts.records += 1;
+            if round_up(end, u64::from(alignment)) + counts.len(alignment) > buf.len() as u64 {
                 break;
             }
             let at = usize::try_from(offset).unwrap();
             self.put(n, seed, offset, &mut buf[at..]);
             cursor = end;
         }
-        let len = Footer::len_for(self.footer.records.len(), 0, alignment);
+        let len = self.footer.len(alignment);
         let at = buf.len() - usize::try_from(len).unwrap();
         self.footer.encode_into(&mut buf[at..], (generation, LogKind::Data), seed, stamp);
         buf

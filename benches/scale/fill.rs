@@ -38,6 +38,8 @@ pub async fn fill(
         features: Features::default(),
         epoch: 1,
         purge_floor: Sequence(0),
+        soft_floor: Sequence(0),
+        record_floor: Sequence(0),
         formatted_at: time.wall,
         time,
         unknown_age: 0,
@@ -104,7 +106,7 @@ async fn fill_region(device: &Device, superblock: &Superblock, region: u32) -> a
         supersedes: false,
         keep_until,
     };
-    let footer = Footer { records: vec![record], tombstones: Vec::new() };
+    let footer = Footer { records: vec![record], ..Footer::default() };
     let mut end = device.geometry().zeroed_buffer(BLOCK as usize);
     footer.encode_into(&mut end, (generation, LogKind::Data), seed, stamp);
     let at = start + layout.region_size - u64::from(BLOCK);

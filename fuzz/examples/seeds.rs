@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rawcached::clock::{TimePair, Timestamp};
 use rawcached::format::{
-    EntryHeader, Features, Footer, FooterRecord, Kind, Layout, LogKind, ObjectHead, Records,
-    RegionHeader, RegionUse, Secret, Seed, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece,
+    EntryHeader, Features, Footer, FooterRecord, Kind, Layout, LogKind, ObjectHead, PurgeRecord,
+    Records, RegionHeader, RegionUse, Secret, Seed, Selector, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece,
     SnapshotRow, Superblock, Tombstone, Uuid, body_checksums,
 };
 use rawcached::store::index::Index;
@@ -49,6 +49,8 @@ fn superblocks() {
             features: Features::default(),
             epoch: 3,
             purge_floor: Sequence(3 << 32),
+            soft_floor: Sequence(0),
+            record_floor: Sequence(0),
             formatted_at: 1_700_000_000,
             time: TimePair { cache: Timestamp(1), wall: 1_700_000_001 },
             unknown_age: 2,
@@ -113,11 +115,17 @@ fn footers() {
             keep_until: Timestamp(1_800_000_000),
         };
         let tombstone = |n: u64| Tombstone { key_hash: n, sequence: Sequence(n) };
+        let purge_record = |n: u64| PurgeRecord {
+            sequence: Sequence(n),
+            what: if n % 2 == 0 { Selector::Tag(n) } else { Selector::Prefix { len: 7, hash: n } },
+            is_soft: n % 3 == 0,
+        };
         let footer = Footer {
             records: (0..count).map(record).collect(),
             tombstones: (0..count / 2).map(tombstone).collect(),
+            purge_records: (0..count / 4).map(purge_record).collect(),
         };
-        let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), 512);
+        let len = footer.len(512);
         let mut block = vec![0; len as usize];
         footer.encode_into(
             &mut block,

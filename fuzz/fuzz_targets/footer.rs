@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
         / footer.records.len().max(1);
     assert!(memory <= 64 + 8 * block.len(), "{memory} bytes for {}", block.len());
 
-    let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), ALIGNMENT);
+    let len = footer.len(ALIGNMENT);
     assert_eq!(len, trailer.footer_len(ALIGNMENT));
     let mut again = vec![0; len as usize];
     footer.encode_into(&mut again, (trailer.generation, trailer.log), SEED, trailer.stamp);

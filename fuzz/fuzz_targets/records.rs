@@ -1,8 +1,10 @@
-//! Small records: tombstones, heads of objects, keys of slices, optional records of slots.
+//! Small records: tombstones, purge records, heads of objects, keys of slices, optional records of slots.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rawcached::format::{ObjectHead, Records, SliceKey, TAGS_MAX, TOMBSTONE_LEN, Tombstone};
+use rawcached::format::{
+    ObjectHead, PURGE_RECORD_LEN, PurgeRecord, Records, SliceKey, TAGS_MAX, TOMBSTONE_LEN, Tombstone,
+};
 
 fuzz_target!(|data: &[u8]| {
     let tombstones: Vec<Tombstone> = Tombstone::decode_all(data).collect();
@@ -12,6 +14,14 @@ fuzz_target!(|data: &[u8]| {
         tombstone.encode_into(&mut encoded);
     }
     assert_eq!(encoded, data[..tombstones.len() * TOMBSTONE_LEN]);
+
+    let records = PurgeRecord::decode_all(data).zip(data.chunks_exact(PURGE_RECORD_LEN));
+    for (record, bytes) in records {
+        let Ok(record) = record else { continue };
+        let mut encoded = Vec::new();
+        record.encode_into(&mut encoded);
+        assert_eq!(encoded, bytes);
+    }
 
     if let Ok(head) = ObjectHead::decode(data) {
         assert_eq!(ObjectHead::decode(&head.encode()), Ok(head));

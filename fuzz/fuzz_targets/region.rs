@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use rawcached::clock::Timestamp;
 use rawcached::format::{
-    ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, REGION_HEADER_LEN, Records, RegionHeader, Seed,
-    Sequence, TRAILER_LEN, Trailer, Uuid, body_checksums, round_up,
+    ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, PURGE_RECORD_LEN, REGION_HEADER_LEN, Records,
+    RegionHeader, Seed, Sequence, TRAILER_LEN, Trailer, Uuid, body_checksums, round_up,
 };
 use rawcached::inspect::sound_slots;
 
@@ -95,19 +95,23 @@ fn slots(data: &[u8]) {
 }
 
 fn kind(byte: u8) -> Kind {
-    [Kind::Object, Kind::Head, Kind::Slice, Kind::Tombstones][usize::from(byte) % 4]
+    let kinds = [Kind::Object, Kind::Head, Kind::Slice, Kind::Tombstones, Kind::PurgeRecords];
+    kinds[usize::from(byte) % kinds.len()]
 }
 
 fn push_slot(bytes: &mut Vec<u8>, input: &mut Input<'_>, (seed, kind, n): (Seed, Kind, u64)) {
     let (key_len, body_len) = match kind {
-        Kind::Tombstones => (0, 0),
+        Kind::Tombstones | Kind::PurgeRecords => (0, 0),
         Kind::Slice => (16, input.number() % 3000),
         Kind::Object | Kind::Head => (1 + input.number() % 300, input.number() % 3000),
     };
-    let metadata_len = input.number() % 500;
+    let mut metadata_len = input.number() % 500;
+    if kind == Kind::PurgeRecords {
+        metadata_len = metadata_len / PURGE_RECORD_LEN * PURGE_RECORD_LEN;
+    }
     let mut parts = vec![input.byte(); key_len];
     let records = match kind {
-        Kind::Tombstones => Vec::new(),
+        Kind::Tombstones | Kind::PurgeRecords => Vec::new(),
         _ => Records { head_key: Some(n).filter(|n| n % 3 == 0), ..Records::default() }.encode(),
     };
     parts.extend_from_slice(&records);

@@ -6,6 +6,7 @@ mod follow;
 mod hit;
 mod lease;
 mod paths;
+mod purge;
 mod put;
 mod ram;
 mod touch;
@@ -28,8 +29,9 @@ pub use update::UpdateOptions;
 pub use writer::Writer;
 
 pub use crate::store::{
-    Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, OpenError, RangeOptions, RangeStats,
-    RecoveryStats, StoreError, StoreStats, Stored, Tier, TruncatedBody, ZeroRangeOption,
+    Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, OpenError, Purge, RangeOptions,
+    RangeStats, RecoveryStats, StoreError, StoreStats, Stored, Tier, TruncatedBody,
+    ZeroRangeOption,
 };
 
 use crate::clock::Clock;
@@ -136,6 +138,9 @@ pub struct StoreOptions {
     pub lifetime: Option<Lifetime>,
     /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`].
     pub metadata: Bytes,
+    /// Names by which [`Cache::purge_tag`] finds the entry: at most 1000 of up to 1 KiB, 16 KiB together. Only
+    /// their keyed hashes are kept.
+    pub tags: Vec<Bytes>,
     /// The body's length if it is known: room for it is set aside at the start, or refused.
     pub len_hint: Option<u64>,
     /// When the store is acknowledged; `None` takes the configured mode.
@@ -308,24 +313,6 @@ impl Cache {
             }
         }
         None
-    }
-
-    /// Purges a key: gone at once and on every path, on the device before this returns, and a
-    /// store in progress of the key will fail. True if a live entry was there; of a large one pieces
-    /// may have been evicted, so that a lookup would have missed it.
-    ///
-    /// # Errors
-    /// The device failed: the entry is gone now, but may come back after a crash.
-    pub async fn remove(&self, key: &[u8]) -> Result<bool, StoreError> {
-        self.inner.store.purge(key).await
-    }
-
-    /// Purges everything stored so far, in constant time, on the device before it returns.
-    ///
-    /// # Errors
-    /// The device failed: entries are gone now, but may come back after a crash.
-    pub async fn purge_all(&self) -> Result<(), StoreError> {
-        self.inner.store.purge_all().await
     }
 
     /// Largest object in bytes: half of the device.

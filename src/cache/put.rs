@@ -47,7 +47,8 @@ impl Cache {
         }
         let lifetime = self.lifetime_of(options);
         let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
-        let value = Value { metadata: &options.metadata, body, lifetime, ram_only };
+        let tags = self.inner.store.tag_hashes(&options.tags)?;
+        let value = Value { metadata: &options.metadata, body, lifetime, tags: &tags, ram_only };
         let fill = of_lease.fill.as_ref();
         let published = self.inner.store.put(key, &value, condition, fill).await;
         if matches!(published, Ok((Stored::Yes(_), _))) {

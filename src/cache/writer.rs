@@ -29,6 +29,8 @@ pub struct Writer {
     cache: Cache,
     key: Vec<u8>,
     options: StoreOptions,
+    /// Hashes of the tags.
+    tags: Vec<u64>,
     lifetime: Lifetime,
     /// The slice so far.
     held: fair_memory::Held,
@@ -47,7 +49,8 @@ impl fmt::Debug for Writer {
 
 impl Writer {
     /// # Errors
-    /// [`StoreError::Crowded`]: there is no room for a body as long as was announced.
+    /// [`StoreError::Crowded`]: there is no room for a body as long as was announced. The tags are too many or
+    /// too long.
     pub(super) fn new(
         cache: Cache,
         key: &[u8],
@@ -56,6 +59,7 @@ impl Writer {
     ) -> Result<Writer, StoreError> {
         let lifetime = cache.lifetime_of(&options);
         let store = &cache.inner.store;
+        let tags = store.tag_hashes(&options.tags)?;
         let upload = store.begin_upload(key, lifetime, options.len_hint)?;
         let fill = of_lease.fill.unwrap_or_else(|| store.begin_fill(key));
         let fill = Arc::new(fill);
@@ -72,7 +76,20 @@ impl Writer {
             // Who waits may follow from now on.
             lease.announce();
         }
-        Ok(Writer { fill, leader, upload, cache, key, options, lifetime, held, len, broken, lease })
+        Ok(Writer {
+            fill,
+            leader,
+            upload,
+            cache,
+            key,
+            options,
+            tags,
+            lifetime,
+            held,
+            len,
+            broken,
+            lease,
+        })
     }
 
     /// A reader that follows this store from the first byte of its body on: see [`Cache::follow`]. `None` if it was
@@ -215,6 +232,7 @@ impl Writer {
             let value = Value {
                 metadata: &self.options.metadata,
                 lifetime: self.lifetime,
+                tags: &self.tags,
                 ram_only: self.cache.is_ram_only(&self.lifetime, self.options.ack, body.len()),
                 body,
             };
@@ -224,7 +242,8 @@ impl Writer {
                 self.append_slice(&staged).await?;
             }
             let how = (condition, &*self.fill);
-            let parts = (&self.options.metadata[..], &Records::default());
+            let records = Records { tags: self.tags.clone(), ..Records::default() };
+            let parts = (&self.options.metadata[..], &records);
             self.upload.publish(&self.key, parts, how).await
         }
     }

@@ -117,6 +117,9 @@ pub(super) struct InspectArgs {
 pub(super) struct ListArgs {
     /// Block device or image file
     pub(super) device: PathBuf,
+    /// Only entries with this tag
+    #[arg(long, value_name = "TAG")]
+    pub(super) tag: Option<String>,
     /// Stop after this many entries
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<u64>,

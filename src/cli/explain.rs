@@ -191,15 +191,15 @@ fn key_report(key: String, explained: &ExplainedKey, now: TimePair) -> KeyReport
 }
 
 fn is_answer(fate: &Fate) -> bool {
-    matches!(fate, Fate::Fresh | Fate::Stale | Fate::AgeUnknown)
+    matches!(fate, Fate::Fresh | Fate::Stale | Fate::SoftlyPurged | Fate::AgeUnknown)
 }
 
 fn state(fate: &Fate) -> &'static str {
     match fate {
         Fate::Fresh => "fresh",
-        Fate::Stale | Fate::AgeUnknown => "stale",
+        Fate::Stale | Fate::SoftlyPurged | Fate::AgeUnknown => "stale",
         Fate::Expired => "expired",
-        Fate::Purged { .. } => "purged",
+        Fate::Purged { .. } | Fate::PurgedBySelection => "purged",
         Fate::Hidden { by_version: true, .. } => "superseded",
         Fate::Hidden { by_version: false, .. } => "removed",
         Fate::Damaged(_) => "damaged",
@@ -217,6 +217,8 @@ fn why(version: &Explained, now: TimePair) -> String {
             format!("is fresh for {} s", left(until))
         }
         Fate::Stale => format!("is past its freshness and kept for {} s", left(ends)),
+        Fate::SoftlyPurged => "was purged softly: only an update makes it fresh".to_owned(),
+        Fate::PurgedBySelection => "came before a purge of a tag or a prefix".to_owned(),
         Fate::AgeUnknown => "is of unknown age: the wall clock was wrong".to_owned(),
         Fate::Expired if version.header.is_some() => {
             format!("expired at {}", date(now.wall_at(ends)))
@@ -260,6 +262,7 @@ fn version_report(version: &Explained, now: TimePair) -> VersionReport {
             Kind::Head => "head",
             Kind::Slice => "slice",
             Kind::Tombstones => "tombstones",
+            Kind::PurgeRecords => "purge records",
         }),
         size_bytes: header
             .map(|header| version.head.map_or(u64::from(header.body_len), |head| head.len)),

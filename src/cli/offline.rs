@@ -190,13 +190,14 @@ pub fn condition(condition: Condition) -> &'static str {
 /// Calls `each` with every entry until it gives false or fails.
 pub fn list(
     path: &Path,
+    tag: Option<&str>,
     each: &mut dyn FnMut(ListEntry) -> anyhow::Result<bool>,
 ) -> anyhow::Result<ListingSummary> {
     let clock = Clock::system();
     let mut failed = None;
     let summary = on_runtime(async {
         let inspection = open(path).await?;
-        let listed = inspection.list(&clock, |listed| {
+        let listed = inspection.list(&clock, tag.map(str::as_bytes), |listed| {
             match each(list_entry(&inspection, listed, clock.now())) {
                 Ok(true) => ControlFlow::Continue(()),
                 Ok(false) => ControlFlow::Break(()),

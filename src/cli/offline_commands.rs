@@ -119,7 +119,7 @@ pub fn list(arguments: &ListArgs) -> anyhow::Result<bool> {
     if !arguments.json && left > 0 {
         output::print(LIST_HEADING)?;
     }
-    let summary = offline::list(&arguments.device, &mut |entry| {
+    let summary = offline::list(&arguments.device, arguments.tag.as_deref(), &mut |entry| {
         if left == 0 {
             return Ok(false);
         }

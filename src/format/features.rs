@@ -34,7 +34,7 @@ const NAMES: [(Class, u32, &str); 9] = [
 ];
 
 /// The incompatible features of this program: a store that writes has all of them.
-const KNOWN: u64 = 1 << 2 | 1 << 5;
+const KNOWN: u64 = 1 << 2 | 1 << 3 | 1 << 5;
 
 /// The feature masks of a superblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,7 +134,7 @@ mod tests {
         let known = Features::default().with_known();
         assert_eq!(known.refused(), None);
         let names = FeatureNames::of(Incompatible, known.incompatible).unwrap().to_string();
-        assert_eq!(names, "slot_records, age_base");
+        assert_eq!(names, "slot_records, purge_records, age_base");
         assert_eq!(Features::default().unwritable(), None);
     }
 

@@ -2,7 +2,10 @@
 //! need not read bodies.
 
 use super::entry::Kind;
-use super::{Damage, FORMAT_VERSION, Fields, GRANULE, LogKind, Seed, Sequence, put, round_up};
+use super::{
+    Damage, FORMAT_VERSION, Fields, GRANULE, LogKind, PURGE_RECORD_LEN, PurgeRecord, Seed,
+    Sequence, put, round_up,
+};
 use crate::clock::Timestamp;
 use crate::planted::{self, Bug};
 
@@ -69,6 +72,8 @@ pub struct Trailer {
     pub record_count: u32,
     /// Number of tombstones.
     pub tombstone_count: u32,
+    /// Number of purge records.
+    pub purge_record_count: u32,
     /// When the footer was written.
     pub stamp: Timestamp,
     /// The log that the generation belongs to. The header says it too, but may be damaged.
@@ -99,8 +104,7 @@ impl Trailer {
         if version != FORMAT_VERSION {
             return Err(Damage::Version(version));
         }
-        // Byte 40: the number of purge records, which need a feature that this program does not know.
-        if bytes[40..44].iter().chain(&bytes[48..]).any(|byte| *byte != 0) {
+        if bytes[48..].iter().any(|byte| *byte != 0) {
             return Err(Damage::Field("reserved bytes"));
         }
         let log = LogKind::from_number(bytes.u32_at(44)).ok_or(Damage::Field("log number"))?;
@@ -108,6 +112,7 @@ impl Trailer {
             generation,
             record_count: bytes.u32_at(24),
             tombstone_count: bytes.u32_at(28),
+            purge_record_count: bytes.u32_at(40),
             stamp: Timestamp(bytes.u32_at(32)),
             log,
             payload_checksum: bytes.u32_at(36),
@@ -127,13 +132,21 @@ impl Trailer {
     /// Bytes of the whole footer, padded to `alignment`.
     #[must_use]
     pub fn footer_len(&self, alignment: u32) -> u64 {
-        Footer::len_for(self.record_count as usize, self.tombstone_count as usize, alignment)
+        self.counts().len(alignment)
     }
 
     /// Bytes of memory that the footer takes once it is decoded.
     #[must_use]
     pub fn footer_memory(&self) -> u64 {
-        Footer::memory_for(self.record_count as usize, self.tombstone_count as usize)
+        self.counts().memory()
+    }
+
+    fn counts(&self) -> FooterCounts {
+        FooterCounts {
+            records: self.record_count as usize,
+            tombstones: self.tombstone_count as usize,
+            purge_records: self.purge_record_count as usize,
+        }
     }
 
     /// Bytes of the encoded records, which the encoded tombstones follow.
@@ -142,19 +155,59 @@ impl Trailer {
         u64::from(self.record_count) * FOOTER_RECORD_LEN as u64
     }
 
-    /// Bytes of the encoded records and tombstones.
+    /// Bytes of the encoded tombstones, which the encoded purge records follow.
     #[must_use]
-    pub fn payload_len(&self) -> u64 {
-        self.records_len() + u64::from(self.tombstone_count) * TOMBSTONE_LEN as u64
+    pub fn tombstones_len(&self) -> u64 {
+        u64::from(self.tombstone_count) * TOMBSTONE_LEN as u64
     }
 
-    /// Whether records and tombstones with this checksum are those that the trailer belongs to.
+    /// Bytes of the encoded records, tombstones and purge records.
+    #[must_use]
+    pub fn payload_len(&self) -> u64 {
+        let purge_records = u64::from(self.purge_record_count) * PURGE_RECORD_LEN as u64;
+        self.records_len() + self.tombstones_len() + purge_records
+    }
+
+    /// Whether a payload with this checksum is the one that the trailer belongs to.
     ///
     /// # Errors
     /// They are not.
     pub fn check_payload(&self, checksum: u32) -> Result<(), Damage> {
         let sound = checksum == self.payload_checksum || planted::is(Bug::ForgetFooterChecksum);
         if sound { Ok(()) } else { Err(Damage::Checksum) }
+    }
+}
+
+/// How much a footer has of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FooterCounts {
+    /// Records of entries.
+    pub records: usize,
+    /// Tombstones, without those of entries.
+    pub tombstones: usize,
+    /// Purge records.
+    pub purge_records: usize,
+}
+
+impl FooterCounts {
+    /// Bytes of a footer of so many, padded to `alignment`.
+    #[must_use]
+    pub fn len(self, alignment: u32) -> u64 {
+        let FooterCounts { records, tombstones, purge_records } = self;
+        let payload = records * FOOTER_RECORD_LEN
+            + tombstones * TOMBSTONE_LEN
+            + purge_records * PURGE_RECORD_LEN;
+        round_up((payload + TRAILER_LEN) as u64, u64::from(alignment))
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub const fn memory(self) -> u64 {
+        let FooterCounts { records, tombstones, purge_records } = self;
+        let bytes = records * size_of::<FooterRecord>()
+            + tombstones * size_of::<Tombstone>()
+            + purge_records * size_of::<PurgeRecord>();
+        bytes as u64
     }
 }
 
@@ -165,35 +218,41 @@ pub struct Footer {
     pub records: Vec<FooterRecord>,
     /// Tombstones written in the region.
     pub tombstones: Vec<Tombstone>,
+    /// Purge records written in the region.
+    pub purge_records: Vec<PurgeRecord>,
 }
 
 impl Footer {
-    /// Bytes of a footer with this many records and tombstones, padded to `alignment`.
+    /// How much it has of each.
     #[must_use]
-    pub fn len_for(records: usize, tombstones: usize, alignment: u32) -> u64 {
-        let len = records * FOOTER_RECORD_LEN + tombstones * TOMBSTONE_LEN + TRAILER_LEN;
-        round_up(len as u64, u64::from(alignment))
+    pub fn counts(&self) -> FooterCounts {
+        FooterCounts {
+            records: self.records.len(),
+            tombstones: self.tombstones.len(),
+            purge_records: self.purge_records.len(),
+        }
+    }
+
+    /// Bytes that it takes on the device, padded to `alignment`.
+    #[must_use]
+    pub fn len(&self, alignment: u32) -> u64 {
+        self.counts().len(alignment)
     }
 
     /// Bytes of memory that it takes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        Footer::memory_for(self.records.len(), self.tombstones.len())
-    }
-
-    /// Bytes of memory for so many records and tombstones.
-    #[must_use]
-    pub const fn memory_for(records: usize, tombstones: usize) -> u64 {
-        (records * size_of::<FooterRecord>() + tombstones * size_of::<Tombstone>()) as u64
+        self.counts().memory()
     }
 
     /// Appends what another piece of the same footer has.
     pub fn append(&mut self, piece: &Footer) {
         self.records.extend_from_slice(&piece.records);
         self.tombstones.extend_from_slice(&piece.tombstones);
+        self.purge_records.extend_from_slice(&piece.purge_records);
     }
 
-    /// Encodes into `block`, which must have exactly [`Footer::len_for`] zeroed bytes, for a
+    /// Encodes into `block`, which must have exactly [`Footer::len`] zeroed bytes, for a
     /// `generation` of a region in `log`.
     ///
     /// # Panics
@@ -210,12 +269,13 @@ impl Footer {
             encode_record(record, generation, &mut block[at..at + FOOTER_RECORD_LEN]);
             at += FOOTER_RECORD_LEN;
         }
-        let mut tombstones = Vec::with_capacity(self.tombstones.len() * TOMBSTONE_LEN);
-        for tombstone in &self.tombstones {
-            tombstone.encode_into(&mut tombstones);
-        }
-        put(block, at, &tombstones);
-        at += tombstones.len();
+        let FooterCounts { tombstones, purge_records, .. } = self.counts();
+        let rest = tombstones * TOMBSTONE_LEN + purge_records * PURGE_RECORD_LEN;
+        let mut rest = Vec::with_capacity(rest);
+        self.tombstones.iter().for_each(|tombstone| tombstone.encode_into(&mut rest));
+        self.purge_records.iter().for_each(|record| record.encode_into(&mut rest));
+        put(block, at, &rest);
+        at += rest.len();
         assert!(at + TRAILER_LEN <= block.len(), "the footer block is as long as the footer");
         let payload_checksum = crc32fast::hash(&block[..at]);
         let end = block.len();
@@ -227,6 +287,7 @@ impl Footer {
         put(trailer, 28, &count(self.tombstones.len()).to_le_bytes());
         put(trailer, 32, &stamp.0.to_le_bytes());
         put(trailer, 36, &payload_checksum.to_le_bytes());
+        put(trailer, 40, &count(self.purge_records.len()).to_le_bytes());
         put(trailer, 44, &log.number().to_le_bytes());
         let checksum = seed.checksum_at(u64::MAX, &[trailer]);
         put(trailer, 12, &checksum.to_le_bytes());
@@ -262,6 +323,7 @@ impl Footer {
 pub struct EncodedFooter<'a> {
     records: &'a [u8],
     tombstones: &'a [u8],
+    purge_records: &'a [u8],
     generation: Sequence,
 }
 
@@ -274,18 +336,19 @@ impl<'a> EncodedFooter<'a> {
         let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let payload = block.get(..len(trailer.payload_len())).ok_or(Damage::Short)?;
         trailer.check_payload(crc32fast::hash(payload))?;
-        let (records, tombstones) = payload.split_at(len(trailer.records_len()));
-        Ok(EncodedFooter { records, tombstones, generation: trailer.generation })
+        let (records, rest) = payload.split_at(len(trailer.records_len()));
+        let (tombstones, purge_records) = rest.split_at(len(trailer.tombstones_len()));
+        Ok(EncodedFooter { records, tombstones, purge_records, generation: trailer.generation })
     }
 
-    /// A piece of the footer that `trailer` belongs to, verified by the caller: whole records, or whole
-    /// tombstones.
+    /// A piece of the footer that `trailer` belongs to, verified by the caller: whole records, whole
+    /// tombstones or whole purge records.
     #[must_use]
     pub fn of_piece(
-        (records, tombstones): (&'a [u8], &'a [u8]),
+        [records, tombstones, purge_records]: [&'a [u8]; 3],
         trailer: &Trailer,
     ) -> EncodedFooter<'a> {
-        EncodedFooter { records, tombstones, generation: trailer.generation }
+        EncodedFooter { records, tombstones, purge_records, generation: trailer.generation }
     }
 
     /// Decodes it.
@@ -294,7 +357,8 @@ impl<'a> EncodedFooter<'a> {
     /// A record is impossible.
     pub fn to_footer(self) -> Result<Footer, Damage> {
         let records = self.records().collect::<Result<_, _>>()?;
-        Ok(Footer { records, tombstones: self.tombstones().collect() })
+        let purge_records = self.purge_records().collect::<Result<_, _>>()?;
+        Ok(Footer { records, tombstones: self.tombstones().collect(), purge_records })
     }
 
     /// The entries' records, in order of offset; an impossible one is an error.
@@ -307,6 +371,11 @@ impl<'a> EncodedFooter<'a> {
     /// The explicit tombstones, without those of entries.
     pub fn tombstones(&self) -> impl Iterator<Item = Tombstone> + use<'a> {
         Tombstone::decode_all(self.tombstones)
+    }
+
+    /// The purge records; an impossible one is an error.
+    pub fn purge_records(&self) -> impl Iterator<Item = Result<PurgeRecord, Damage>> + use<'a> {
+        PurgeRecord::decode_all(self.purge_records)
     }
 }
 
@@ -344,92 +413,5 @@ fn decode_record(bytes: &[u8], generation: Sequence) -> Result<FooterRecord, Dam
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const GENERATION: Sequence = Sequence(1 << 32);
-    const SEED: Seed = Seed(5);
-
-    fn sample() -> Footer {
-        Footer {
-            records: vec![FooterRecord {
-                key_hash: 0x1122_3344_5566_7788,
-                sequence: Sequence(GENERATION.0 + 3),
-                offset: 4096,
-                slot_len: 112,
-                kind: Kind::Object,
-                supersedes: true,
-                keep_until: Timestamp(9),
-            }],
-            tombstones: vec![Tombstone { key_hash: 7, sequence: Sequence(8) }],
-        }
-    }
-
-    fn encoded(footer: &Footer) -> Vec<u8> {
-        encoded_in(LogKind::Data, footer)
-    }
-
-    fn encoded_in(log: LogKind, footer: &Footer) -> Vec<u8> {
-        let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), 512);
-        let mut block = vec![0; usize::try_from(len).unwrap()];
-        footer.encode_into(&mut block, (GENERATION, log), SEED, Timestamp(1));
-        block
-    }
-
-    fn decoded(block: &[u8]) -> Result<Footer, Damage> {
-        let trailer = Trailer::decode(block, |_| SEED)?;
-        Footer::decode(block, &trailer)
-    }
-
-    #[test]
-    fn a_footer_survives_encoding() {
-        assert_eq!(decoded(&encoded(&sample())), Ok(sample()));
-    }
-
-    #[test]
-    fn version_2_bytes_stay_as_they_are() {
-        let block = encoded(&sample());
-        assert_eq!(
-            block[..40],
-            *b"\x88\x77\x66\x55\x44\x33\x22\x11\x03\0\0\0\0\x01\0\0\x07\0\0\x81\x09\0\0\0\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0"
-        );
-        assert_eq!(block.len(), 512);
-        assert_eq!(block[448..456], *b"RCFOOTER");
-    }
-
-    #[test]
-    fn a_trailer_says_which_log_its_region_is_of() {
-        let tombstones = Footer { records: Vec::new(), ..sample() };
-        for (log, number) in [(LogKind::Data, 0), (LogKind::Purges, 1)] {
-            let block = encoded_in(log, &tombstones);
-            assert_eq!(block[448 + 40..], [&[0; 4][..], &[number, 0, 0, 0], &[0; 16]].concat());
-            assert_eq!(Trailer::decode(&block, |_| SEED).map(|trailer| trailer.log), Ok(log));
-        }
-        let mut block = encoded(&tombstones);
-        let trailer = &mut block[448..];
-        put(trailer, 44, &[2]);
-        put(trailer, 12, &[0; 4]);
-        let checksum = SEED.checksum_at(u64::MAX, &[trailer]);
-        put(trailer, 12, &checksum.to_le_bytes());
-        let refused = Trailer::decode(&block, |_| SEED);
-        assert_eq!(refused, Err(Damage::Field("log number")), "it needs a feature");
-    }
-
-    #[test]
-    fn every_flipped_bit_of_the_payload_is_noticed() {
-        let block = encoded(&sample());
-        for bit in (0..40 * 8).chain(448 * 8..512 * 8) {
-            let mut damaged = block.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(decoded(&damaged).is_err(), "bit {bit}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
-            let _ = decoded(&bytes);
-        }
-    }
-}
+#[path = "footer_tests.rs"]
+mod tests;

@@ -4,8 +4,10 @@
 mod entry;
 mod features;
 mod footer;
+mod large;
 mod layout;
 mod locator;
+mod purge_record;
 mod records;
 mod region;
 mod secret;
@@ -13,16 +15,17 @@ mod snapshot;
 mod superblock;
 
 pub use entry::{
-    BODY_CHUNK, BodyCheck, ENTRY_HEADER_LEN, EntryHeader, Kind, ObjectHead, SliceKey,
-    body_checksums, checksum_table_len,
+    BODY_CHUNK, BodyCheck, ENTRY_HEADER_LEN, EntryHeader, Kind, body_checksums, checksum_table_len,
 };
 pub use features::{FeatureNames, Features};
 pub use footer::{
-    EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterRecord, TOMBSTONE_LEN, TRAILER_LEN, Tombstone,
-    Trailer,
+    EncodedFooter, FOOTER_RECORD_LEN, Footer, FooterCounts, FooterRecord, TOMBSTONE_LEN,
+    TRAILER_LEN, Tombstone, Trailer,
 };
+pub use large::{ObjectHead, SliceKey};
 pub use layout::{DEVICE_SIZE_MAX, LOCATIONS_MAX, Layout, LayoutError, SUPERBLOCK_SPACE};
 pub use locator::{LOCATOR_LEN, LOCATOR_OFFSET, Locator};
+pub use purge_record::{PREFIX_LEN_MAX, PURGE_RECORD_LEN, PurgeRecord, Selector};
 pub use records::{Records, SLICE_RECORDS_LEN, TAGS_MAX};
 pub use region::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse};
 pub use secret::Secret;

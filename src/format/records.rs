@@ -53,6 +53,26 @@ impl Records {
         bytes
     }
 
+    /// The tags in records that were verified, without the rest. They come first.
+    pub fn tags_in(bytes: &[u8]) -> impl Iterator<Item = u64> + Clone + '_ {
+        let first = bytes.get(..HEADING).filter(|heading| heading.u16_at(0) == TAGS);
+        let end = HEADING + first.map_or(0, |heading| usize::from(heading.u16_at(2)));
+        let tags = bytes.get(HEADING..end).unwrap_or_default();
+        tags.chunks_exact(8).map(|tag| tag.u64_at(0))
+    }
+
+    /// Whether records that were verified say that the entry is stale.
+    #[must_use]
+    pub fn is_stale_in(mut bytes: &[u8]) -> bool {
+        while let Some(heading) = bytes.get(..HEADING) {
+            if heading.u16_at(0) == STALE {
+                return true;
+            }
+            bytes = bytes.get(HEADING + usize::from(heading.u16_at(2))..).unwrap_or_default();
+        }
+        false
+    }
+
     /// Reads the encoded form.
     ///
     /// # Errors
@@ -168,6 +188,7 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_is_refused_or_comes_back(bytes in proptest::collection::vec(0u8..12, 0..64)) {
+            let _ = (Records::tags_in(&bytes).count(), Records::is_stale_in(&bytes));
             if let Ok(records) = Records::decode(&bytes) {
                 prop_assert_eq!(records.encode(), bytes);
             }
@@ -182,7 +203,10 @@ mod tests {
         ) {
             let version = version.map(Sequence);
             let records = Records { tags: tags.into_iter().collect(), version, is_stale, head_key };
-            prop_assert_eq!(Records::decode(&records.encode()), Ok(records));
+            let bytes = records.encode();
+            prop_assert!(Records::tags_in(&bytes).eq(records.tags.iter().copied()));
+            prop_assert_eq!(Records::is_stale_in(&bytes), is_stale);
+            prop_assert_eq!(Records::decode(&bytes), Ok(records));
         }
     }
 }

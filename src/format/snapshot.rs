@@ -29,6 +29,8 @@ pub enum SnapshotPart {
     /// One group of index shards: an equal number of consecutive shards for each of
     /// [`SNAPSHOT_GROUPS`], dumped one after the other.
     Shards(u32),
+    /// All purge records, as in a slot.
+    PurgeRecords,
 }
 
 /// Some bytes in a region of a snapshot. The pieces of one [`SnapshotPart`] follow one another in the
@@ -118,6 +120,7 @@ impl SnapshotDirectory {
             let (kind, number) = match piece.of {
                 SnapshotPart::Regions => (1u32, 0),
                 SnapshotPart::Shards(group) => (2, group),
+                SnapshotPart::PurgeRecords => (3, 0),
             };
             put(&mut bytes, at, &kind.to_le_bytes());
             put(&mut bytes, at + 4, &number.to_le_bytes());
@@ -176,6 +179,7 @@ fn decode_piece(bytes: &[u8]) -> Result<SnapshotPiece, Damage> {
     let of = match (bytes.u32_at(0), bytes.u32_at(4)) {
         (1, 0) => SnapshotPart::Regions,
         (2, group) => SnapshotPart::Shards(group),
+        (3, 0) => SnapshotPart::PurgeRecords,
         _ => return Err(Damage::Field("kind of piece")),
     };
     if bytes.u32_at(20) != 0 {

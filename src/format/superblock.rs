@@ -12,10 +12,18 @@ pub const SUPERBLOCK_LEN: usize = 512;
 
 const MAGIC: [u8; 8] = *b"RAWCACHE";
 
-/// Bytes that must be zero unless a feature announces them, and the bits of the compatible features
-/// that do. A device with any other feature is refused before these are checked.
-const RESERVED: [(Range<usize>, u64); 5] =
-    [(56..72, 0), (152..184, 0), (184..188, WEIGHT), (192..256, 0), (256..512, BAD_REGIONS)];
+/// Bytes that must be zero unless a feature announces them, and the bits of the incompatible and of the
+/// compatible features that do. A device with any other feature is refused before these are checked.
+const RESERVED: [(Range<usize>, u64, u64); 7] = [
+    (56..72, 0, 0),
+    (152..176, 0, 0),
+    (176..184, PURGE_RECORDS, 0),
+    (184..188, 0, WEIGHT),
+    (192..200, PURGE_RECORDS, 0),
+    (200..256, 0, 0),
+    (256..512, 0, BAD_REGIONS),
+];
+const PURGE_RECORDS: u64 = 1 << 3;
 const BAD_REGIONS: u64 = 1 << 0;
 const WEIGHT: u64 = 1 << 1;
 
@@ -34,6 +42,11 @@ pub struct Superblock {
     pub epoch: u32,
     /// Entries with a sequence below this were purged.
     pub purge_floor: Sequence,
+    /// Entries with a sequence below this are stale.
+    pub soft_floor: Sequence,
+    /// Entries with a sequence below this are dead: hard purge records were folded into it. Unlike at the
+    /// purge floor no region ended there.
+    pub record_floor: Sequence,
     /// When the device was formatted, by the wall clock: seconds since the Unix epoch.
     pub formatted_at: i64,
     /// Cache time and wall clock when this copy was written.
@@ -65,6 +78,8 @@ impl Superblock {
         put(&mut bytes, 132, &self.time.cache.0.to_le_bytes());
         put(&mut bytes, 136, &self.time.wall.to_le_bytes());
         put(&mut bytes, 144, &self.formatted_at.to_le_bytes());
+        put(&mut bytes, 176, &self.soft_floor.0.to_le_bytes());
+        put(&mut bytes, 192, &self.record_floor.0.to_le_bytes());
         put(&mut bytes, 188, &self.unknown_age.to_le_bytes());
         let checksum = crc32fast::hash(&bytes);
         put(&mut bytes, 12, &checksum.to_le_bytes());
@@ -119,6 +134,8 @@ impl Superblock {
             features,
             epoch: bytes.u32_at(128),
             purge_floor: Sequence(bytes.u64_at(104)),
+            soft_floor: Sequence(bytes.u64_at(176)),
+            record_floor: Sequence(bytes.u64_at(192)),
             formatted_at: i64::from_le_bytes(bytes.bytes_at(144)),
             time: TimePair {
                 cache: Timestamp(bytes.u32_at(132)),
@@ -140,7 +157,10 @@ impl Superblock {
 fn has_reserved(bytes: &[u8], features: Features) -> bool {
     let used = |range: &Range<usize>| bytes[range.clone()].iter().any(|byte| *byte != 0);
     !features.has_nameless()
-        && RESERVED.iter().any(|(range, bit)| features.compatible & bit == 0 && used(range))
+        && RESERVED.iter().any(|(range, incompatible, compatible)| {
+            let announced = features.incompatible & incompatible | features.compatible & compatible;
+            announced == 0 && used(range)
+        })
 }
 
 #[cfg(test)]
@@ -155,6 +175,8 @@ mod tests {
             features: Features::default(),
             epoch: 7,
             purge_floor: Sequence(99),
+            soft_floor: Sequence(0),
+            record_floor: Sequence(0),
             formatted_at: 1_700_000_000,
             time: TimePair { cache: Timestamp(77), wall: 1_700_000_077 },
             unknown_age: 5,
@@ -204,6 +226,17 @@ mod tests {
         expected.extend_from_slice(&5u32.to_le_bytes());
         assert_eq!(bytes[..expected.len()], expected);
         assert!(bytes[expected.len()..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn floors_of_purge_records_have_their_places() {
+        let features = Features::default().with_known();
+        let soft_floor = Sequence(7);
+        let floors = Superblock { features, soft_floor, record_floor: Sequence(8), ..sample() };
+        let bytes = floors.encode();
+        assert_eq!(bytes[176..184], [7, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[192..200], [8, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Superblock::decode(&bytes), Ok(floors));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use crate::format::{
-    Damage, ENTRY_HEADER_LEN, EntryHeader, FooterRecord, GRANULE, Kind, ObjectHead, SUPERBLOCK_LEN,
-    Seed, Sequence, SliceKey, Superblock, Tombstone, round_up,
+    Damage, ENTRY_HEADER_LEN, EntryHeader, FooterRecord, GRANULE, Kind, ObjectHead, PurgeRecord,
+    SUPERBLOCK_LEN, Seed, Sequence, SliceKey, Superblock, Tombstone, round_up,
 };
 use crate::inspect::finding::{Finding, with_cause};
 use crate::inspect::inspection::Inspection;
@@ -83,9 +83,11 @@ struct Pieces {
 }
 
 /// The slots of a region whose header, key and metadata are sound, in order of offset.
+#[derive(Default)]
 struct Slots {
     sound: Vec<(u64, EntryHeader)>,
     tombstones: Vec<Tombstone>,
+    purge_records: Vec<PurgeRecord>,
 }
 
 impl Inspection {
@@ -247,7 +249,7 @@ impl Inspection {
     /// Finds the sound slots of a region. Without a footer to compare with, also reports what looks
     /// like a damaged slot.
     fn walk(&self, sight: &mut Sight, bytes: &[u8]) -> Slots {
-        let mut slots = Slots { sound: Vec::new(), tombstones: Vec::new() };
+        let mut slots = Slots::default();
         let start = u64::from(self.layout().alignment);
         let end = usize::try_from(sight.end).unwrap_or(usize::MAX).min(bytes.len());
         for (offset, found) in SlotWalk::new(&bytes[..end], start, sight.seed) {
@@ -255,6 +257,10 @@ impl Inspection {
             match found {
                 Ok(header) if header.kind == Kind::Tombstones => {
                     slots.tombstones.extend(Tombstone::decode_all(&slot[header.metadata_range()]));
+                }
+                Ok(header) if header.kind == Kind::PurgeRecords => {
+                    let records = PurgeRecord::decode_all(&slot[header.metadata_range()]);
+                    slots.purge_records.extend(records.flatten());
                 }
                 Ok(header) => slots.sound.push((offset, header)),
                 Err(Damage::Magic) => {}
@@ -304,6 +310,11 @@ impl Inspection {
         let (named, tombstones) = (sight.footer.tombstones.len(), slots.tombstones.len());
         if sight.footer.tombstones != slots.tombstones {
             let what = format!("the footer has {named} tombstones, sound slots have {tombstones}");
+            sight.add(&self.reader(), sight.end, what);
+        }
+        let (named, records) = (sight.footer.purge_records.len(), slots.purge_records.len());
+        if sight.footer.purge_records != slots.purge_records {
+            let what = format!("the footer has {named} purge records, sound slots have {records}");
             sight.add(&self.reader(), sight.end, what);
         }
     }
@@ -366,7 +377,7 @@ impl Inspection {
                 }
                 Err(damage) => sight.add(&self.reader(), offset, format!("object head: {damage}")),
             },
-            Kind::Object | Kind::Tombstones => {}
+            Kind::Object | Kind::Tombstones | Kind::PurgeRecords => {}
         }
     }
 

@@ -10,9 +10,10 @@ use crate::format::{
 use crate::inspect::finding::Finding;
 use crate::inspect::inspection::Inspection;
 use crate::inspect::listing::{Live, Versions};
+use crate::inspect::purged::PurgesSeen;
 use crate::inspect::sight::{Holds, RegionSurvey, Sight};
 use crate::inspect::snapshot::SnapshotPartSurvey;
-use crate::store::{Location, SlotWalk, first_piece_offset, sound_slot};
+use crate::store::{Location, SlotWalk, Verdict, first_piece_offset, sound_slot};
 
 /// What became of one version of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Fate {
     Fresh,
     /// Only a lookup that accepts stale entries returns it.
     Stale,
+    /// The same, because a soft purge covers it.
+    SoftlyPurged,
     /// The same, because its age is unknown.
     AgeUnknown,
     /// It is past its end.
@@ -30,6 +33,8 @@ pub enum Fate {
         /// Entries below this sequence are gone.
         floor: Sequence,
     },
+    /// A purge of one of its tags, or of a prefix of its key, came later.
+    PurgedBySelection,
     /// The key was removed or overwritten later.
     Hidden {
         /// The sequence of that change.
@@ -160,6 +165,7 @@ impl Share {
 /// What is gathered over all regions.
 struct Gathered {
     live: Live,
+    purges: PurgesSeen,
     records: Vec<(u32, Seed, FooterRecord)>,
     tombstones: Vec<(u32, Tombstone)>,
     unreadable_regions: u64,
@@ -193,13 +199,22 @@ impl Inspection {
                 newer = newer.or(Some((*region, record.sequence)));
                 continue;
             }
+            let verdict = match &found {
+                Ok(Ok((header, slot))) => gathered.purges.verdict(header, slot),
+                _ => Verdict::Live,
+            };
             let (header, head, sound) = parts(found);
             let fate = match self.death(record, newer, &gathered.tombstones) {
                 Some(dead) => dead,
+                None if verdict == Verdict::Dead => Fate::PurgedBySelection,
                 None => sound.clone().err().unwrap_or_else(|| {
                     let missing = head.map_or(0, |head| gathered.live.missing(&head, &self.hasher));
                     fate_by_time(header.as_ref(), record, (missing, clock.now(), unknown_age))
                 }),
+            };
+            let fate = match fate {
+                Fate::Fresh if verdict == Verdict::Stale => Fate::SoftlyPurged,
+                fate => fate,
             };
             newer = newer.or(Some((*region, record.sequence)));
             explained.versions.push(Explained {
@@ -256,6 +271,7 @@ impl Inspection {
     /// Gathers everything that decides which entries are live, and all versions of one key.
     async fn gather_for(&self, clock: &Clock, key_hash: Option<u64>) -> Gathered {
         let mut versions = Versions::default();
+        let purges = self.purges_seen();
         let (mut records, mut tombstones, mut unreadable_regions) = (Vec::new(), Vec::new(), 0);
         for region in 0..self.layout().region_count {
             let Ok(sight) = self.look(region).await else {
@@ -264,6 +280,7 @@ impl Inspection {
             };
             clock.anchor(sight.stamp);
             versions.gather(&sight, self.layout());
+            purges.gather(&sight);
             let named = sight.footer.records.iter();
             let named = named.filter(|record| {
                 Some(record.key_hash) == key_hash
@@ -275,7 +292,7 @@ impl Inspection {
             tombstones.extend(killed.map(|tombstone| (region, *tombstone)));
         }
         let live = versions.settle(self.superblocks.best.purge_floor);
-        Gathered { live, records, tombstones, unreadable_regions }
+        Gathered { live, purges, records, tombstones, unreadable_regions }
     }
 
     /// Tells all about a region. Looks at all other regions too, to know what is live.
@@ -326,7 +343,7 @@ impl Inspection {
             SlotWalk::new(&bytes[..end], u64::from(self.layout().alignment), sight.seed)
         {
             let Ok(header) = found else { continue };
-            if header.kind == Kind::Tombstones {
+            if matches!(header.kind, Kind::Tombstones | Kind::PurgeRecords) {
                 let len = round_up(header.slot_len() as u64, GRANULE);
                 explained.tombstone_slots.add(len);
                 drawn.fill(offset, offset + len, Filling::Tombstones);
@@ -358,7 +375,7 @@ impl Inspection {
             Kind::Object => explained.objects.add(len),
             Kind::Head => explained.heads.add(len),
             Kind::Slice => explained.slices.add(len),
-            Kind::Tombstones => {}
+            Kind::Tombstones | Kind::PurgeRecords => {}
         }
         let location = Location::new(sight.region, record.offset, self.layout());
         let is_newest = match record.kind {

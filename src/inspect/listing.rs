@@ -5,10 +5,13 @@ use std::ops::{ControlFlow, Range};
 
 use crate::clock::{Clock, Timestamp};
 use crate::device::{AlignedBuf, DeviceError};
-use crate::format::{ENTRY_HEADER_LEN, EntryHeader, Kind, Layout, ObjectHead, Seed, SliceKey};
+use crate::format::{
+    ENTRY_HEADER_LEN, EntryHeader, Kind, Layout, ObjectHead, Records, Seed, SliceKey,
+};
 use crate::inspect::inspection::Inspection;
+use crate::inspect::purged::PurgesSeen;
 use crate::inspect::sight::Sight;
-use crate::store::{KeyHasher, Location, RegionReader, Version, settle};
+use crate::store::{KeyHasher, Location, RegionReader, Verdict, Version, settle};
 
 /// Bytes of one read while the headers of a region are visited.
 const WINDOW: u64 = 32 << 10;
@@ -83,7 +86,7 @@ impl Versions {
             match record.kind {
                 Kind::Slice => self.slices.push(version),
                 Kind::Object | Kind::Head => self.objects.push(version),
-                Kind::Tombstones => {}
+                Kind::Tombstones | Kind::PurgeRecords => {}
             }
         }
         let tombstones = sight.footer.tombstones.iter();
@@ -117,20 +120,23 @@ impl Live {
 }
 
 impl Inspection {
-    /// Passes the newest version of each key to `each`, in device order, until that breaks. Omits
-    /// removed and purged keys; expired ones are passed and flagged. Sets `clock` to the time of the
-    /// device, as a start does.
+    /// Passes the newest version of each key to `each`, in device order, until that breaks; with a tag only
+    /// those that have it. Omits removed and purged keys; expired ones are passed and flagged. Sets `clock`
+    /// to the time of the device, as a start does.
     ///
     /// # Errors
     /// The device failed while an entry was read.
     pub async fn list(
         &self,
         clock: &Clock,
+        tag: Option<&[u8]>,
         mut each: impl FnMut(Listed) -> ControlFlow<()>,
     ) -> Result<ListingSummary, DeviceError> {
         let mut summary = ListingSummary::default();
         let down = clock.resume(self.superblocks.best.time);
-        let (versions, seeds) = self.gather(clock, &mut summary).await;
+        let tag = tag.map(|tag| self.hasher.tag(tag));
+        let purges = self.purges_seen();
+        let (versions, seeds) = self.gather(clock, &purges, &mut summary).await;
         let unknown_age = self.unknown_age(clock, down);
         let live = versions.settle(self.superblocks.best.purge_floor);
         let now = clock.now();
@@ -143,9 +149,22 @@ impl Inspection {
                 summary.damaged += 1;
                 continue;
             };
+            let verdict = purges.verdict(&header, &slot);
+            let records = slot.get(header.records_range()).unwrap_or_default();
+            let is_wanted = tag.is_none_or(|tag| Records::tags_in(records).any(|own| own == tag));
+            if verdict == Verdict::Dead || !is_wanted {
+                continue;
+            }
             let Some(listed) = self.listed(&header, &slot, (&live, now, unknown_age)) else {
                 summary.damaged += 1;
                 continue;
+            };
+            let listed = match (listed.state, verdict) {
+                (ListedState::Fresh, Verdict::Stale) => {
+                    let fresh_until = listed.fresh_until.min(now);
+                    Listed { state: ListedState::Stale, fresh_until, ..listed }
+                }
+                _ => listed,
             };
             summary.listed += 1;
             let offset = self.layout().region_offset(region) + offset;
@@ -157,7 +176,12 @@ impl Inspection {
     }
 
     /// All versions, and the seed of each region's present generation.
-    async fn gather(&self, clock: &Clock, summary: &mut ListingSummary) -> (Versions, Vec<Seed>) {
+    async fn gather(
+        &self,
+        clock: &Clock,
+        purges: &PurgesSeen,
+        summary: &mut ListingSummary,
+    ) -> (Versions, Vec<Seed>) {
         let mut versions = Versions::default();
         let mut seeds = Vec::with_capacity(self.layout().region_count as usize);
         for region in 0..self.layout().region_count {
@@ -165,6 +189,7 @@ impl Inspection {
                 Ok(sight) => {
                     clock.anchor(sight.stamp);
                     versions.gather(&sight, self.layout());
+                    purges.gather(&sight);
                     seeds.push(sight.seed);
                 }
                 Err(error) => {

@@ -6,6 +6,7 @@ mod explain;
 mod finding;
 mod inspection;
 mod listing;
+mod purged;
 mod region;
 mod sight;
 mod snapshot;

@@ -148,8 +148,17 @@ fn write_levels(page: &mut Page, store: &StoreStats) {
             "Bytes not yet on the device from which on stores wait; see memory.backlog.",
             store.backlog_bytes_max,
         ),
+        (
+            "rawcached_purge_max_records",
+            "Purges by tags and prefixes of each kind that are kept; the oldest half of more goes into a floor.",
+            store.purge_records_max,
+        ),
     ] {
         page.gauge(name, help, &[], value);
+    }
+    for (kind, value) in ["hard", "soft"].into_iter().zip(store.purge_records) {
+        let help = "Purges by tags and prefixes that may still cover something.";
+        page.gauge("rawcached_purge_records", help, &[("kind", kind)], value);
     }
     for (name, help, value) in [
         (
@@ -293,6 +302,32 @@ fn write_reclaim(page: &mut Page, store: &StoreStats) {
             "rawcached_carried_tombstones_total",
             "Tombstones carried to a newer region.",
             counters.tombstones_carried,
+        ),
+        (
+            "rawcached_carried_purge_records_total",
+            "Records of purges by tags and prefixes carried to a newer region.",
+            counters.purge_records_carried,
+        ),
+        (
+            "rawcached_selecting_purges_total",
+            "Purges by tags and prefixes.",
+            counters.purge_records,
+        ),
+        (
+            "rawcached_purge_folds_total",
+            "Times that there were too many purges by tags and prefixes: what is older than the oldest \
+             half of them was purged whole.",
+            counters.purge_folds,
+        ),
+        (
+            "rawcached_purge_folded_records_total",
+            "Purges by tags and prefixes that went into a floor.",
+            counters.purge_records_folded,
+        ),
+        (
+            "rawcached_selected_lookups_total",
+            "Entries found purged by a tag or a prefix by a lookup.",
+            counters.purged_by_record,
         ),
         (
             "rawcached_touched_entries_total",

@@ -221,7 +221,7 @@ mod tests {
         let stored_at = Timestamp(1_000_000);
         let end = stored_at.plus(Duration::from_secs(1000));
         let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
-        let value = Value { metadata: b"", body, lifetime, ram_only };
+        let value = Value { metadata: b"", body, lifetime, tags: &[], ram_only };
         store.put(key.as_bytes(), &value, Condition::Always, None).await.unwrap();
     }
 

@@ -44,6 +44,16 @@ counters! {
     expired,
     /// Of those, entries found purged with everything else.
     flushed,
+    /// Of the expired, entries found purged by a tag or a prefix.
+    purged_by_record,
+    /// Purges by a tag or a prefix.
+    purge_records,
+    /// Times that the oldest of their records went into a floor, because there were too many.
+    purge_folds,
+    /// Records that did.
+    purge_records_folded,
+    /// Purge records carried from region to region.
+    purge_records_carried,
     /// Entries whose bytes on the device were not what was written.
     damaged,
     /// Failed reads of entries.

@@ -13,6 +13,8 @@ use crate::store::entry::Entry;
 use crate::store::index::Locked;
 use crate::store::index::index_entry::{IndexEntry, Location, SizeClass};
 use crate::store::place::Place;
+use crate::store::purges::Verdict;
+use crate::store::purges::table::{Since, Subject};
 use crate::store::shared::Store;
 
 /// An entry to be read, usually one that the index has for a matching fingerprint.
@@ -134,11 +136,33 @@ impl Store {
         place.generation().epoch() <= self.shared.recovery.opened_epoch
     }
 
-    /// Whether an entry is neither purged nor past its end.
+    /// Whether an entry is neither purged nor past its end. All of it before the body must have been read.
     pub(super) fn is_live(&self, entry: &Entry) -> bool {
-        self.is_live_at(entry, self.shared.clock.now())
+        self.verdict(entry) != Verdict::Dead && self.is_live_at(entry, self.shared.clock.now())
     }
 
+    /// What purges by tags and prefixes, and soft ones of everything, say of an entry. All of it before the
+    /// body must have been read. Slices are never covered: their heads are.
+    pub(super) fn verdict(&self, entry: &Entry) -> Verdict {
+        self.checked_verdict(entry).0
+    }
+
+    /// The same, and the number of the last purge that was asked.
+    #[inline]
+    pub(super) fn checked_verdict(&self, entry: &Entry) -> (Verdict, Option<u64>) {
+        let by_itself = if entry.is_marked_stale() { Verdict::Stale } else { Verdict::Live };
+        if !self.shared.purges.may_cover(entry.sequence())
+            || entry.kind() == Kind::Slice
+            || entry.checked() >= self.shared.purges.last_number()
+        {
+            return (by_itself, None);
+        }
+        let of = Subject { key: entry.key(), tags: entry.tags() };
+        let (verdict, number) = self.shared.purges.verdict(Since::Sequence(entry.sequence()), of);
+        (verdict.max(by_itself), Some(number))
+    }
+
+    /// Whether an entry is not purged with everything else nor past its end.
     pub(super) fn is_live_at(&self, entry: &Entry, now: Timestamp) -> bool {
         entry.sequence() >= self.shared.purge_floor() && entry.lifetime().keep_until > now
     }

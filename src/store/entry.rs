@@ -2,9 +2,11 @@
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use crate::clock::Timestamp;
 use crate::format::{
     BODY_CHUNK, EntryHeader, GRANULE, Kind, ObjectHead, Records, Sequence, SliceKey, round_up,
 };
@@ -84,13 +86,15 @@ pub struct Entry {
     place: Place,
     /// Bytes of the buffer that the slot keeps allocated.
     footprint: usize,
+    /// Number of the last purge of which a copy in RAM knows that it does not cover it.
+    checked: Option<Arc<AtomicU64>>,
 }
 
 impl Entry {
     /// An entry whose `slot` was verified against `header`.
     pub(super) fn new(header: EntryHeader, slot: SlotBytes, place: Place) -> Entry {
         let footprint = slot.len();
-        Entry { header, slot, place, footprint }
+        Entry { header, slot, place, footprint, checked: None }
     }
 
     /// The same entry; its bytes keep a buffer of `footprint` bytes allocated.
@@ -106,6 +110,42 @@ impl Entry {
         entry.header.fresh_until = lifetime.fresh_until;
         entry.header.keep_until = lifetime.keep_until;
         entry
+    }
+
+    /// The same entry, stale from `now` on if it was not before.
+    pub(super) fn stale_from(&self, now: Timestamp) -> Entry {
+        let mut entry = self.clone();
+        entry.header.fresh_until = entry.header.fresh_until.min(now);
+        entry
+    }
+
+    /// The same entry; its clones share which purge was the last that was asked of it.
+    pub(super) fn with_memory(&self, checked: u64) -> Entry {
+        Entry { checked: Some(Arc::new(AtomicU64::new(checked))), ..self.clone() }
+    }
+
+    /// Number of the last purge of which it is known that it does not cover the entry.
+    pub(super) fn checked(&self) -> u64 {
+        self.checked.as_ref().map_or(0, |checked| checked.load(Ordering::Relaxed))
+    }
+
+    /// Notes that no purge up to `number` covers it; false if it cannot remember.
+    pub(super) fn note_checked(&self, number: u64) -> bool {
+        if let Some(checked) = &self.checked {
+            checked.fetch_max(number, Ordering::Relaxed);
+        }
+        self.checked.is_some()
+    }
+
+    /// Keyed hashes of its tags; none if they were not read.
+    pub(super) fn tags(&self) -> impl Iterator<Item = u64> + Clone + '_ {
+        Records::tags_in(self.slot.get(self.header.records_range()).unwrap_or_default())
+    }
+
+    /// Whether it is stale whatever its times say: a soft purge covered it when it was written again.
+    pub(super) fn is_marked_stale(&self) -> bool {
+        self.has_records()
+            && Records::is_stale_in(self.slot.get(self.header.records_range()).unwrap_or_default())
     }
 
     /// Where the entry is.

@@ -132,6 +132,8 @@ impl Store {
             features: Features::default().with_known(),
             epoch: Sequence::first_epoch(options.uuid),
             purge_floor: Sequence(0),
+            soft_floor: Sequence(0),
+            record_floor: Sequence(0),
             formatted_at: clock.wall(),
             time: clock.pair(),
             unknown_age: 0,

@@ -108,7 +108,7 @@ impl Store {
             let has_epoch = log.has_epoch();
             let ticket = match has_epoch {
                 true => Some(log.seal_for_stop(self.shared.clock.now())),
-                false if log.is_floor_durable() => None,
+                false if log.is_floor_durable() && log.are_floors_durable() => None,
                 false => Some(log.renew_superblock(self.shared.clock.pair())),
             };
             (ticket, has_epoch)
@@ -127,7 +127,7 @@ impl Store {
     fn check_nothing_is_owed(&self) -> Result<(), StoreError> {
         let (removals, floor_durable) = {
             let log = self.shared.log.lock();
-            (log.removals_owed(), log.is_floor_durable())
+            (log.removals_owed(), log.is_floor_durable() && log.are_floors_durable())
         };
         if removals == 0 && floor_durable {
             return Ok(());

@@ -18,6 +18,7 @@ mod lookup;
 mod mutation;
 mod options;
 mod place;
+pub mod purges;
 mod ram_tier;
 mod reclaim;
 mod recovery;
@@ -46,8 +47,10 @@ pub use lookup::bodies::TruncatedBody;
 pub use lookup::budget::BodyShare;
 pub use lookup::sought::Stale;
 pub use mutation::fills::Fill;
+pub use mutation::purge::Purge;
 pub use mutation::request::{
-    Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, Value,
+    Ack, Condition, KEY_LEN_MAX, Lifetime, METADATA_LEN_MAX, StoreError, Stored, TAG_LEN_MAX,
+    TAGS_LEN_MAX, Value,
 };
 pub use mutation::update::Update;
 pub use options::{Options, SCRUB_BYTES_PER_SEC, TestKnobs};
@@ -55,6 +58,8 @@ pub use place::{DeviceNumber, Place};
 pub use ram_tier::{NotResident, Resident};
 pub use recovery::{OpenError, RecoveryStats, Superblocks, read_superblocks};
 // Used by inspection too, which looks at a device without a store.
+pub(crate) use purges::table::{Since, Subject};
+pub(crate) use purges::{Floors, Purges, Verdict};
 pub(crate) use recovery::{Version, settle};
 pub(crate) use region::reader::{FoundFooter, RegionReader, SlotWalk, sound_slot};
 pub use scrub::{ScrubStep, Scrubber};

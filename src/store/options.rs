@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::store::log::sequences::PER_EPOCH;
 use crate::store::place::DeviceNumber;
+use crate::store::purges::table::RECORDS_MAX;
 
 /// Default bytes a second for the scrubber: 4 TB in three days, 16 TB in eleven. That is one to three
 /// hundredths of the throughput of an NVMe or SATA disk, a tenth of a slow hard disk's.
@@ -47,6 +48,8 @@ pub struct TestKnobs {
     pub hash_mask: u64,
     /// Sequence numbers in one epoch, by default the maximum; with fewer, epochs end soon.
     pub sequences_per_epoch: u32,
+    /// Purge records of each kind, by default as many as there may be; with fewer, they are folded soon.
+    pub purge_records_max: usize,
 }
 
 impl Default for Options {
@@ -66,6 +69,10 @@ impl Default for Options {
 
 impl Default for TestKnobs {
     fn default() -> Self {
-        TestKnobs { hash_mask: u64::MAX, sequences_per_epoch: PER_EPOCH }
+        TestKnobs {
+            hash_mask: u64::MAX,
+            sequences_per_epoch: PER_EPOCH,
+            purge_records_max: RECORDS_MAX,
+        }
     }
 }

@@ -31,6 +31,7 @@ use crate::store::mutation::fills::Fills;
 use crate::store::mutation::request::StoreError;
 use crate::store::options::Options;
 use crate::store::place::Place;
+use crate::store::purges::{Floors, Purges};
 use crate::store::ram_tier::Resident;
 use crate::store::recovery::changed::Changed;
 use crate::store::recovery::progress::Progress;
@@ -90,6 +91,7 @@ pub(super) struct Shared {
     pub(super) reading: Reading,
     pub(super) durability: Durability,
     pub(super) dead: Dead,
+    pub(super) purges: Purges,
     pub(super) ages: Ages,
     pub(super) recovery: RecoveryState,
     pub(super) signals: Signals,
@@ -263,11 +265,14 @@ impl Shared {
             records: index_limit.records,
         };
         let log = Log::new(superblock, Arc::clone(&regions), (memory_alignment, sequences, limits));
+        let hasher = KeyHasher::new(superblock.secret);
+        let floors = Floors { hard: superblock.record_floor, soft: superblock.soft_floor };
         Shared {
             device,
             layout,
             uuid: superblock.uuid,
-            hasher: KeyHasher::new(superblock.secret),
+            hasher,
+            purges: Purges::new(floors, options.knobs.purge_records_max, hasher.prefixes()),
             clock,
             options,
             log: Mutex::new(log),

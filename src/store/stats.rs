@@ -50,6 +50,10 @@ pub struct StoreStats {
     pub backlog_bytes_max: u64,
     /// Removals whose tombstones are not written yet.
     pub removals_waiting: u64,
+    /// Records of purges by tags and prefixes that still count: hard and soft ones.
+    pub purge_records: [u64; 2],
+    /// Most of each.
+    pub purge_records_max: u64,
     /// Bytes of the device reserved by large objects being stored.
     pub reserved_bytes: u64,
     /// Most bytes that they may reserve together.
@@ -111,6 +115,8 @@ impl Store {
             backlog_bytes,
             backlog_bytes_max: shared.options.backlog_bytes_max,
             removals_waiting,
+            purge_records_max: self.shared.options.knobs.purge_records_max as u64,
+            purge_records: self.shared.purges.counts().map(|count| count as u64),
             reserved_bytes: shared.large.claims.lock().reserved(),
             reserved_bytes_max: layout.object_len_max(),
             ranges: RangeStats {

@@ -251,7 +251,7 @@ impl Client {
         let purged = for_turns(turns, async {
             match key {
                 Some(key) => cache.remove(&key_bytes(key)).await,
-                None => cache.purge_all().await.map(|()| false),
+                None => cache.purge_all(rawcached::Purge::Hard).await.map(|()| false),
             }
         });
         let purged = purged.await;

@@ -184,7 +184,8 @@ impl Run {
             recovery_bytes_max: scenario.budgets.recovery_bytes(),
             ..CacheOptions::default().with_knobs(TestKnobs {
                 hash_mask: scenario.hash_mask,
-                sequences_per_epoch: scenario.sequences_per_epoch
+                sequences_per_epoch: scenario.sequences_per_epoch,
+                ..TestKnobs::default()
             })
         })
     }

@@ -304,7 +304,7 @@ impl Run {
     }
 
     fn purge_all(&mut self, life: &Life) {
-        life.runtime.block_on(life.cache.purge_all()).unwrap();
+        life.runtime.block_on(life.cache.purge_all(rawcached::Purge::Hard)).unwrap();
         for states in self.keys.values_mut() {
             *states = KeyStates::absent();
         }

@@ -330,7 +330,7 @@ fn a_purge_during_the_pass_is_no_damage_of_the_superblock() {
                     let store = rig.cache().device_store();
                     Scrubber::starting_at(store.clone(), 0).step().await;
                 },
-                async { rig.cache().purge_all().await.unwrap() }
+                async { rig.cache().purge_all(rawcached::Purge::Hard).await.unwrap() }
             );
         });
     }

@@ -138,7 +138,9 @@ impl From<&StoreError> for Refusal {
         const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
         match error {
             StoreError::TooLarge { .. } => Refusal::TOO_LARGE,
-            StoreError::MetadataLen(_) => Refusal::HEADERS_TOO_LARGE,
+            StoreError::MetadataLen(_) | StoreError::TagLen(_) | StoreError::Tags { .. } => {
+                Refusal::HEADERS_TOO_LARGE
+            }
             StoreError::KeyLen(_) => Refusal::from(NoKey::TooLong),
             StoreError::Busy(_) => refusal(BUSY, "the device cannot keep up\n"),
             StoreError::Evicted | StoreError::Incomplete => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Purge};
 use crate::clock::Timestamp;
 
 /// How often a pending flush looks at the clock.
@@ -43,7 +43,7 @@ impl FlushSchedule {
     }
 
     async fn purge(&self, cache: &Cache, due: Timestamp) {
-        if let Err(error) = cache.purge_all().await {
+        if let Err(error) = cache.purge_all(Purge::Hard).await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "a delayed flush_all failed and will be tried again"

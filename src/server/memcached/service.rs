@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::command::Key;
 use super::expiry::{self, Lifetimes};
 use super::flush::FlushSchedule;
-use crate::cache::{Cache, StoreError, StoreOptions};
+use crate::cache::{Cache, Purge, StoreError, StoreOptions};
 use crate::clock::Stopwatch;
 use crate::server::buffers::Buffers;
 use crate::server::counters::{Counters, Counts, Operation, Shard};
@@ -143,7 +143,7 @@ impl Service {
         }
         self.flushes.cancel();
         let watch = Stopwatch::start();
-        let purged = self.cache.purge_all().await;
+        let purged = self.cache.purge_all(Purge::Hard).await;
         self.shard.record(Operation::Flush, watch.elapsed());
         match purged {
             Ok(()) => "OK",
@@ -177,7 +177,10 @@ impl Service {
                 self.shard.store_failed.bump();
                 "SERVER_ERROR purged meanwhile"
             }
-            StoreError::KeyLen(_) | StoreError::MetadataLen(_) => {
+            StoreError::KeyLen(_)
+            | StoreError::MetadataLen(_)
+            | StoreError::TagLen(_)
+            | StoreError::Tags { .. } => {
                 self.shard.store_failed.bump();
                 "SERVER_ERROR key or metadata refused"
             }

@@ -1,5 +1,5 @@
-//! Hashes of keys, as stored in footers and tombstones. Pure functions of key and secret, the same on
-//! every machine.
+//! Hashes of keys, tags and prefixes, as stored in footers, tombstones and purge records. Pure functions of
+//! text and secret, the same on every machine.
 
 use siphasher::sip::SipHasher13;
 use siphasher::sip128;
@@ -10,6 +10,8 @@ use crate::format::{Kind, Secret};
 /// made to collide with slices.
 const OBJECTS: &[u8] = b"object key";
 const SLICES: &[u8] = b"slice key";
+const TAGS: &[u8] = b"tag";
+const PREFIXES: &[u8] = b"prefix";
 
 /// Hashes the keys of one cache by SipHash-1-3. Only someone who knows the secret can choose keys that
 /// collide.
@@ -17,6 +19,8 @@ const SLICES: &[u8] = b"slice key";
 pub struct KeyHasher {
     objects: SipHasher13,
     slices: SipHasher13,
+    tags: SipHasher13,
+    prefixes: SipHasher13,
 }
 
 impl KeyHasher {
@@ -27,7 +31,12 @@ impl KeyHasher {
             let key = sip128::SipHasher13::new_with_key(&secret.0).hash(domain);
             SipHasher13::new_with_keys(key.h1, key.h2)
         };
-        KeyHasher { objects: derived(OBJECTS), slices: derived(SLICES) }
+        KeyHasher {
+            objects: derived(OBJECTS),
+            slices: derived(SLICES),
+            tags: derived(TAGS),
+            prefixes: derived(PREFIXES),
+        }
     }
 
     /// The hash of an object's key.
@@ -40,6 +49,18 @@ impl KeyHasher {
     #[must_use]
     pub fn slice(&self, key: &[u8]) -> u64 {
         self.slices.hash(key)
+    }
+
+    /// The hash of a tag's name.
+    #[must_use]
+    pub fn tag(&self, name: &[u8]) -> u64 {
+        self.tags.hash(name)
+    }
+
+    /// What hashes the prefixes of keys: written a piece at a time, it gives the hash of each beginning.
+    #[must_use]
+    pub fn prefixes(&self) -> SipHasher13 {
+        self.prefixes
     }
 
     /// The hash of the key of an entry of this kind.
@@ -67,10 +88,26 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_hashed_in_pieces_as_at_once() {
+        let hasher = KeyHasher::new(Secret([3; 16])).prefixes();
+        let key: Vec<u8> = (0..100).collect();
+        for step in 1..20 {
+            let mut pieces = hasher;
+            for (n, piece) in key.chunks(step).enumerate() {
+                std::hash::Hasher::write(&mut pieces, piece);
+                let so_far = key.len().min((n + 1) * step);
+                assert_eq!(std::hash::Hasher::finish(&pieces), hasher.hash(&key[..so_far]));
+            }
+        }
+    }
+
+    #[test]
     fn another_secret_gives_other_hashes() {
         let (a, b) = (KeyHasher::new(Secret([1; 16])), KeyHasher::new(Secret([2; 16])));
         assert_ne!(a.object(b"key"), b.object(b"key"));
         assert_eq!(a.of(Kind::Head, b"key"), a.object(b"key"));
         assert_eq!(a.of(Kind::Slice, b"key"), a.slice(b"key"));
+        let of_each = [a.object(b"key"), a.slice(b"key"), a.tag(b"key"), a.prefixes().hash(b"key")];
+        assert!((0..4).all(|n| of_each[..n].iter().all(|hash| *hash != of_each[n])));
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::device::Part;
-use crate::format::{EntryHeader, Footer, FooterRecord, Kind, LogKind, Seed, Sequence, Tombstone};
+use crate::format::{
+    EntryHeader, Footer, FooterRecord, Kind, LogKind, PurgeRecord, Seed, Sequence, Tombstone,
+};
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::chunks::COPY_LEN_MAX;
 use crate::store::log::core::{Log, OpenRegion};
@@ -107,7 +109,7 @@ impl Log {
             // Growing it later would copy under the append lock.
             footer: Footer {
                 records: Vec::with_capacity(self.records_expected),
-                tombstones: Vec::new(),
+                ..Footer::default()
             },
             broken: false,
         });
@@ -138,24 +140,32 @@ impl Log {
             let target = self.chunks.append(range);
             slot.write_into(target, &header, open.seed, at.offset);
         }
-        if slot.kind() == Kind::Tombstones {
-            open.footer.tombstones.extend(Tombstone::decode_all(slot.metadata()));
-            self.regions.on_device(at.region).add_tombstones(slot.tombstone_count());
-        } else {
-            let epoch = open.generation.epoch();
-            assert_eq!(sequence.epoch(), epoch, "a region has entries of one epoch");
-            open.footer.records.push(FooterRecord {
-                key_hash,
-                sequence,
-                offset: at.offset,
-                slot_len: slot.len(),
-                kind: slot.kind(),
-                supersedes,
-                keep_until: slot.lifetime().keep_until,
-            });
-            let row = self.regions.on_device(at.region);
-            row.raise_keep_until(slot.lifetime().keep_until);
-            row.add_tombstones(usize::from(supersedes));
+        let row = self.regions.on_device(at.region);
+        match slot.kind() {
+            Kind::Tombstones => {
+                open.footer.tombstones.extend(Tombstone::decode_all(slot.metadata()));
+                row.add_tombstones(slot.tombstone_count());
+            }
+            Kind::PurgeRecords => {
+                let records = PurgeRecord::decode_all(slot.metadata()).flatten();
+                open.footer.purge_records.extend(records);
+                row.add_tombstones(slot.purge_record_count());
+            }
+            Kind::Object | Kind::Head | Kind::Slice => {
+                let epoch = open.generation.epoch();
+                assert_eq!(sequence.epoch(), epoch, "a region has entries of one epoch");
+                open.footer.records.push(FooterRecord {
+                    key_hash,
+                    sequence,
+                    offset: at.offset,
+                    slot_len: slot.len(),
+                    kind: slot.kind(),
+                    supersedes,
+                    keep_until: slot.lifetime().keep_until,
+                });
+                row.raise_keep_until(slot.lifetime().keep_until);
+                row.add_tombstones(usize::from(supersedes));
+            }
         }
         self.appended += 1;
         (self.appended, unfilled)

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use crate::format::{Footer, Layout, Seed, Sequence, Superblock};
 use crate::store::log::chunks::{Chunks, InMemory};
 use crate::store::log::limits::LogLimits;
+use crate::store::log::owed_records::OwedRecords;
 use crate::store::log::purges::PurgeLog;
 use crate::store::log::removals::Removals;
 use crate::store::log::sequences::Sequences;
 use crate::store::log::write::Ticket;
+use crate::store::purges::Floors;
 use crate::store::region::table::RegionTable;
 
 pub struct OpenRegion {
@@ -59,6 +61,10 @@ pub struct Log {
     pub(super) freeing: bool,
     /// Removals whose tombstones are not durable yet.
     pub(super) removals: Removals,
+    /// Purge records that are not durable yet.
+    pub(super) owed_records: OwedRecords,
+    /// The floors of purge records that the device has.
+    pub(super) durable_floors: Floors,
     pub(super) reinsert_credit: u64,
     /// Bytes that clients stored since the device was opened.
     pub(super) stored: u64,
@@ -93,6 +99,8 @@ impl Log {
             modified: false,
             freeing: false,
             removals: Removals::default(),
+            owed_records: OwedRecords::default(),
+            durable_floors: Floors { hard: superblock.record_floor, soft: superblock.soft_floor },
             reinsert_credit: 0,
             stored: 0,
             tail_is_due: false,

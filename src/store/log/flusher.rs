@@ -244,6 +244,7 @@ impl Flusher {
             }
         }
         while self.store.shared.log.lock().record_removals(self.store.shared.clock.now()) {}
+        while self.store.shared.log.lock().record_purges(self.store.shared.clock.now()) {}
         let mut log = self.store.shared.log.lock();
         let (superblock, dirty) = log.superblock();
         let modified = log.take_modified();

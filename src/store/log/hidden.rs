@@ -7,10 +7,16 @@ use crate::store::place::Generation;
 
 impl Log {
     /// Whether the device may hold older versions of the key that the index does not have: recovery
-    /// goes on, a region is being freed or may hold unindexed entries, or the tombstone of this key is
-    /// not written yet. Every change then leaves a tombstone.
+    /// goes on, a region is being freed or may hold unindexed entries, or the tombstone of this key, or the
+    /// record of a purge of many, is not written yet. Every change then leaves a tombstone.
     pub fn may_hide_older(&self, key_hash: u64) -> bool {
-        self.lacks_entries() || self.removals.of(key_hash) == Removal::Waiting
+        self.lacks_entries() || self.removals.of(key_hash) == Removal::Waiting || self.owes_purges()
+    }
+
+    /// Whether the device lacks a record, or a floor, by which entries may be dead that have no index entry
+    /// any more.
+    pub fn owes_purges(&self) -> bool {
+        self.owed_records.waiting_count() > 0 || !self.are_floors_durable()
     }
 
     /// Entries of a region will be dropped from the index before it is durably free.

@@ -80,6 +80,7 @@ impl Log {
     pub fn fail(&mut self) {
         self.regions.note_all_unindexed();
         self.removals.failed();
+        self.owed_records.failed();
         if let Some(open) = self.open.as_mut() {
             open.broken = true;
         }
@@ -102,6 +103,7 @@ impl Log {
     /// Seals the open regions for a clean stop; gives the ticket with which everything is durable.
     pub fn seal_for_stop(&mut self, now: Timestamp) -> Ticket {
         while self.record_removals(now) {}
+        while self.record_purges(now) {}
         self.seal(now);
         self.seal_purges(now);
         self.appended += 1;

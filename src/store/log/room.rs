@@ -1,6 +1,6 @@
 //! Room in the log: what is free, and how much each kind of appender may take. Owns the limits.
 
-use crate::format::{Footer, Layout, round_up};
+use crate::format::{Footer, FooterCounts, Layout, round_up};
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::{Log, OpenRegion};
 use crate::store::log::slot::SlotSize;
@@ -31,17 +31,20 @@ impl Log {
     }
 
     pub(super) fn fits(&self, open: &OpenRegion, slot: SlotSize, offset: u64) -> bool {
-        let tombstones = open.footer.tombstones.len() + slot.tombstones;
-        let memory = Footer::memory_for(open.footer.records.len() + 1, tombstones);
+        let counts = FooterCounts {
+            records: open.footer.records.len() + 1,
+            tombstones: open.footer.tombstones.len() + slot.tombstones,
+            purge_records: open.footer.purge_records.len() + slot.purge_records,
+        };
         // A start with the same memory can read it whole then.
-        let is_full =
-            memory > self.limits.footer || open.footer.records.len() >= self.limits.records;
+        let is_full = counts.memory() > self.limits.footer
+            || open.footer.records.len() >= self.limits.records;
         if is_full && open.footer != Footer::default() {
             return false;
         }
         let alignment = self.layout.alignment;
-        let footer = Footer::len_for(open.footer.records.len() + 1, tombstones, alignment);
-        round_up(offset + slot.len, u64::from(alignment)) + footer <= self.layout.region_size
+        round_up(offset + slot.len, u64::from(alignment)) + counts.len(alignment)
+            <= self.layout.region_size
     }
 
     pub(super) fn has_open_room(&self) -> bool {
@@ -53,7 +56,7 @@ impl Log {
         match why {
             NoRoom::Regions => self.free.len() > FREE_RESERVE || self.has_open_room(),
             NoRoom::Purges => {
-                self.purges.has_room(1) || self.has_region_for_purges(Appender::Removal)
+                self.purges.has_room(1, 1) || self.has_region_for_purges(Appender::Removal)
             }
             NoRoom::Backlog => self.chunks.backlog() <= self.limits.backlog,
             // Not the log's to say.

@@ -8,6 +8,7 @@ use crate::format::{Footer, LogKind, RegionHeader, RegionUse, Sequence, Superblo
 use crate::store::log::appender::Appender;
 use crate::store::log::core::{Incomplete, Log};
 use crate::store::log::write::{AfterWrite, SealedRegion, Ticket};
+use crate::store::purges::Floors;
 use crate::store::region::state::RegionState;
 
 impl Log {
@@ -129,6 +130,8 @@ impl Log {
             self.superblock_dirty = false;
         }
         self.regions.forget_below(written.purge_floor);
+        self.durable_floors = Floors { hard: written.record_floor, soft: written.soft_floor };
+        self.owed_records.floors_durable(self.durable_floors);
         if self.sequences.is_raising() && written.epoch == self.superblock.epoch {
             self.sequences.note_durable();
         }

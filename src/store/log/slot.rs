@@ -1,8 +1,9 @@
 //! A slot to be written: its parts and their checksums, computed before any lock is taken.
 
 use crate::format::{
-    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, ObjectHead, Records, Seed, Sequence,
-    SliceKey, TOMBSTONE_LEN, Tombstone, body_checksums, round_up,
+    BodyCheck, ENTRY_HEADER_LEN, EntryHeader, GRANULE, Kind, ObjectHead, PURGE_RECORD_LEN,
+    PurgeRecord, Records, Seed, Sequence, SliceKey, TOMBSTONE_LEN, Tombstone, body_checksums,
+    round_up,
 };
 use crate::store::log::chunks::COPY_LEN_MAX;
 use crate::store::mutation::request::Lifetime;
@@ -39,6 +40,15 @@ impl<'a> Slot<'a> {
         Slot { meta_checksum: slot.checksum_meta(), ..slot }
     }
 
+    /// The same slot with these tags: keyed hashes in rising order, without repetition.
+    #[must_use]
+    pub fn tagged(self, tags: &[u64]) -> Slot<'a> {
+        if tags.is_empty() {
+            return self;
+        }
+        self.with_records(&Records { tags: tags.to_vec(), ..Records::default() })
+    }
+
     fn checksum_meta(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         for part in [self.key, &self.records, self.metadata, &self.check.table] {
@@ -63,9 +73,45 @@ impl<'a> Slot<'a> {
         encoded
     }
 
+    /// A slot of purge records, encoded by [`Slot::encode_purge_records`].
+    pub fn of_purge_records(encoded: &'a [u8], stored_at: crate::clock::Timestamp) -> Slot<'a> {
+        Slot { kind: Kind::PurgeRecords, ..Slot::of_tombstones(encoded, stored_at) }
+    }
+
+    /// Encodes purge records as the metadata of a slot.
+    pub fn encode_purge_records(records: &[PurgeRecord]) -> Vec<u8> {
+        let mut encoded = Vec::with_capacity(records.len() * PURGE_RECORD_LEN);
+        records.iter().for_each(|record| record.encode_into(&mut encoded));
+        encoded
+    }
+
+    /// The same slot, stale whatever its times say.
+    pub fn marked_stale(&self) -> Slot<'a> {
+        let records = Records::decode(&self.records).unwrap_or_default();
+        let check = self.check.clone();
+        let same = Slot { records: Vec::new(), check, ..*self };
+        same.with_records(&Records { is_stale: true, ..records })
+    }
+
+    /// Whether it says that it is stale.
+    pub fn is_marked_stale(&self) -> bool {
+        Records::is_stale_in(&self.records)
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.key
+    }
+
+    /// Hashes of its tags.
+    pub fn tags(&self) -> impl Iterator<Item = u64> + Clone + '_ {
+        Records::tags_in(&self.records)
+    }
+
     /// The room that it takes in a region.
     pub fn size(&self) -> SlotSize {
-        SlotSize { len: self.len(), tombstones: self.tombstone_count() }
+        let (tombstones, purge_records) = (self.tombstone_count(), self.purge_record_count());
+        SlotSize { len: self.len(), tombstones, purge_records }
     }
 
     /// Length in bytes, padded to the granule.
@@ -108,7 +154,12 @@ impl<'a> Slot<'a> {
         if self.kind == Kind::Tombstones { self.metadata.len() / TOMBSTONE_LEN } else { 0 }
     }
 
-    /// The metadata; in a slot of tombstones they are encoded here.
+    /// Number of purge records it holds.
+    pub fn purge_record_count(&self) -> usize {
+        if self.kind == Kind::PurgeRecords { self.metadata.len() / PURGE_RECORD_LEN } else { 0 }
+    }
+
+    /// The metadata; tombstones and purge records are encoded here.
     pub fn metadata(&self) -> &[u8] {
         self.metadata
     }
@@ -157,16 +208,28 @@ pub struct SlotSize {
     pub len: u64,
     /// Tombstones, for the footer.
     pub tombstones: usize,
+    /// Purge records, for the footer.
+    pub purge_records: usize,
 }
 
 impl SlotSize {
     /// Size of a slot of `count` tombstones.
     pub fn of_tombstones(count: usize) -> SlotSize {
         let len = round_up((ENTRY_HEADER_LEN + count * TOMBSTONE_LEN) as u64, GRANULE);
-        SlotSize { len, tombstones: count }
+        SlotSize { len, tombstones: count, purge_records: 0 }
+    }
+
+    /// Size of a slot of `count` purge records.
+    pub fn of_purge_records(count: usize) -> SlotSize {
+        let len = round_up((ENTRY_HEADER_LEN + count * PURGE_RECORD_LEN) as u64, GRANULE);
+        SlotSize { len, tombstones: 0, purge_records: count }
     }
 }
 
 /// Most tombstones in one slot: it is copied under the append lock.
 pub const TOMBSTONES_PER_SLOT_MAX: usize = 500;
 const _: () = assert!(TOMBSTONES_PER_SLOT_MAX * TOMBSTONE_LEN + ENTRY_HEADER_LEN < COPY_LEN_MAX);
+/// Most purge records in one slot, for the same reason.
+pub const PURGE_RECORDS_PER_SLOT_MAX: usize = 300;
+const _: () =
+    assert!(PURGE_RECORDS_PER_SLOT_MAX * PURGE_RECORD_LEN + ENTRY_HEADER_LEN < COPY_LEN_MAX);

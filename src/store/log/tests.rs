@@ -32,6 +32,8 @@ fn log(regions: u64) -> Log {
         features: Features::default(),
         epoch: 1,
         purge_floor: Sequence(0),
+        soft_floor: Sequence(0),
+        record_floor: Sequence(0),
         formatted_at: 1000,
         time: NOW_AND_WALL,
         unknown_age: 0,

@@ -2,7 +2,7 @@
 //! `removals` remembers which there are.
 
 use crate::clock::Timestamp;
-use crate::format::{LogKind, Sequence, Tombstone};
+use crate::format::{LogKind, PurgeRecord, Sequence, Tombstone};
 use crate::planted::{self, Bug};
 use crate::store::log::append::Reservation;
 use crate::store::log::appender::{Appender, NoRoom};
@@ -18,12 +18,17 @@ impl Log {
     /// Draws a tombstone that kills all present versions of a key hash and none that comes later. Needs
     /// no epoch. Call it before anything newer of the key can be published.
     pub fn draw_tombstone(&mut self, key_hash: u64) -> Tombstone {
-        let sequence = match self.check_epoch(Appender::Removal) {
+        Tombstone { key_hash, sequence: self.draw_removal() }
+    }
+
+    /// Draws a sequence that is higher than those of all present entries and not higher than those of later
+    /// ones. Needs no epoch.
+    pub fn draw_removal(&mut self) -> Sequence {
+        match self.check_epoch(Appender::Removal) {
             Ok(()) => self.draw(),
             // Later versions are of the next epoch, whose first sequence is given to nothing else.
             Err(_) => Sequence::first_of(self.coming_epoch()),
-        };
-        Tombstone { key_hash, sequence }
+        }
     }
 
     /// Appends a tombstone; if it is `for_purge`, to the log of purges too. Gives the ticket with which it is
@@ -80,11 +85,11 @@ impl Log {
         let at = self.reserve_tombstones(tombstones.len(), Appender::Removal, now)?;
         if !purges.is_empty() {
             // After the first copy, whose reservation may hand what waits to the device.
-            self.reserve_purges(purges.len(), Appender::Removal, now)?;
+            self.reserve_purges((purges.len(), 0), Appender::Removal, now)?;
         }
         let mut ticket = self.fill_tombstones(at, &tombstones, now);
         if !purges.is_empty() {
-            ticket = self.append_purges(&purges);
+            ticket = self.append_purges(&purges, &[]);
         }
         for owed in all_owed {
             self.removals.log(*owed, ticket);
@@ -111,6 +116,7 @@ impl Log {
     /// All appends up to this ticket are durable.
     pub fn removals_flushed(&mut self, ticket: Ticket) {
         self.removals.flushed(ticket);
+        self.owed_records.flushed(ticket);
     }
 
     /// What is known of the removal of a key.
@@ -118,23 +124,27 @@ impl Log {
         self.removals.of(key_hash)
     }
 
-    /// Removals whose tombstones could not be appended yet.
+    /// Removals whose tombstones, and purges whose records, could not be appended yet.
     pub fn removals_waiting(&self) -> usize {
-        self.removals.waiting_count()
+        self.removals.waiting_count() + self.owed_records.waiting_count()
     }
 
     /// Removals whose tombstones should be in the log before the store stops. If this run changed
     /// nothing, only those that a caller asked for: damage is found again by the next run.
     pub fn removals_owed(&self) -> usize {
         match self.has_epoch() {
-            true => self.removals.waiting_count(),
-            false => self.removals.purge_count(),
+            true => self.removals_waiting(),
+            false => self.purges_waiting(),
         }
     }
 
     /// Whether a purge waits for the first epoch of this start.
     pub fn is_epoch_wanted(&self) -> bool {
-        !self.has_epoch() && self.removals.purge_count() > 0
+        !self.has_epoch() && self.purges_waiting() > 0
+    }
+
+    fn purges_waiting(&self) -> usize {
+        self.removals.purge_count() + self.owed_records.waiting_count()
     }
 
     /// Appends the waiting tombstone of a key hash, if there is one and room for it.
@@ -156,18 +166,18 @@ impl Log {
         self.removals.waiting_count() > 0
     }
 
-    /// Makes room for `count` more tombstones in the log of purges, valid until the append lock is
-    /// released or something else is reserved.
+    /// Makes room for so many more tombstones and purge records in the log of purges, valid until the append
+    /// lock is released or something else is reserved.
     ///
     /// # Errors
     /// There is no free region, or none that `appender` may take.
     pub fn reserve_purges(
         &mut self,
-        count: usize,
+        (tombstones, records): (usize, usize),
         appender: Appender,
         now: Timestamp,
     ) -> Result<(), NoRoom> {
-        if self.purges.has_room(count) {
+        if self.purges.has_room(tombstones, records) {
             return Ok(());
         }
         if !self.has_region_for_purges(appender) {
@@ -180,13 +190,13 @@ impl Log {
         Ok(())
     }
 
-    /// Writes tombstones, for which room was reserved, to the log of purges with the next group commit;
-    /// gives the ticket with which they are durable.
-    pub fn append_purges(&mut self, tombstones: &[Tombstone]) -> Ticket {
-        self.purges.queue(tombstones);
+    /// Writes what room was reserved for to the log of purges with the next group commit; gives the ticket
+    /// with which it is durable.
+    pub fn append_purges(&mut self, tombstones: &[Tombstone], records: &[PurgeRecord]) -> Ticket {
+        self.purges.queue(tombstones, records);
         if let Some(region) = self.purges.region() {
             let row = self.regions.on_device(region);
-            row.add_tombstones(tombstones.len());
+            row.add_tombstones(tombstones.len() + records.len());
             row.raise_purges_end(self.sequences.next().unwrap_or(Sequence(u64::MAX)));
         }
         self.appended += 1;

@@ -79,7 +79,7 @@ impl SealedRegion {
     /// for 100 000 entries: do not call it under the append lock.
     pub fn encode(self, layout: &Layout, memory_alignment: usize) -> PendingWrite {
         let SealedRegion { region, generation, log, seed, footer, stamp } = self;
-        let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), layout.alignment);
+        let len = footer.len(layout.alignment);
         let buf_len = usize::try_from(len).unwrap_or(usize::MAX);
         let mut block = AlignedBuf::zeroed(buf_len, memory_alignment);
         footer.encode_into(&mut block, (generation, log), seed, stamp);

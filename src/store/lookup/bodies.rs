@@ -278,7 +278,7 @@ mod tests {
         let end = now.plus(Duration::from_secs(100));
         let lifetime = Lifetime { stored_at: now, age_secs: 0, fresh_until: end, keep_until: end };
         let body = vec![byte; LEN];
-        let value = Value { metadata: b"", body: &body, lifetime, ram_only: true };
+        let value = Value { metadata: b"", body: &body, lifetime, tags: &[], ram_only: true };
         store.put(key, &value, Condition::Always, None).await.unwrap();
         store.lookup(key, Stale::Refuse).await.unwrap().0
     }

@@ -17,6 +17,7 @@ use crate::store::counters::count;
 use crate::store::entry::Entry;
 use crate::store::index::unverified::LOOKS_MAX;
 use crate::store::lookup::sought::{Sought, Stale};
+use crate::store::purges::Verdict;
 use crate::store::shared::Store;
 
 /// Attempts of a lookup whose entries keep moving; then it is a miss.
@@ -65,14 +66,24 @@ impl Store {
                         if unseen.covers(&entry) || self.is_dead_unseen(key_hash, &entry) {
                             continue;
                         }
+                        let (verdict, asked) = self.checked_verdict(&entry);
+                        if asked.is_some() && !self.is_present(entry.place()) {
+                            // Records are forgotten once the regions of all they cover are free.
+                            moved = true;
+                            continue;
+                        }
                         // In this order: once the age is known, so is the time learnt with it.
                         let age_known = self.knows_age(entry.sequence());
                         let now = self.shared.clock.now();
                         let ignores_end = sought.is_slice()
                             || (tier == Tier::Ram && planted::is(Bug::ServeExpired));
-                        if !self.is_live_at(&entry, now) && !ignores_end {
+                        let is_purged = verdict == Verdict::Dead;
+                        if (is_purged || !self.is_live_at(&entry, now)) && !ignores_end {
                             let place = entry.place();
-                            if self.touches_at(place) != touches && !self.is_pinned(place) {
+                            if !is_purged
+                                && self.touches_at(place) != touches
+                                && !self.is_pinned(place)
+                            {
                                 // A touch may have extended it since it was read.
                                 moved = true;
                                 continue;
@@ -81,14 +92,22 @@ impl Store {
                             if entry.sequence() < self.shared.purge_floor() {
                                 count(&self.shared.counters.flushed);
                             }
+                            if is_purged {
+                                count(&self.shared.counters.purged_by_record);
+                            }
                             self.forget_ended(key_hash, &entry, touches);
                             return None;
                         }
-                        let is_fresh = age_known && entry.lifetime().fresh_until > now;
+                        let is_stale = verdict == Verdict::Stale;
+                        let is_fresh = age_known && !is_stale && entry.lifetime().fresh_until > now;
                         if stale == Stale::Refuse && !is_fresh && !ignores_end {
                             return None;
                         }
                         self.count_hit(key_hash, candidate);
+                        if let (Verdict::Live, Some(number), Tier::Ram) = (verdict, asked, tier) {
+                            self.note_checked(&entry, number, touches);
+                        }
+                        let entry = if is_stale { entry.stale_from(now) } else { entry };
                         return Some((entry, tier));
                     }
                     Loaded::Entry(..) => count(&self.shared.counters.false_positives),
@@ -104,6 +123,14 @@ impl Store {
             }
         }
         None
+    }
+
+    /// Notes at a copy in RAM that no purge up to `number` covers it.
+    fn note_checked(&self, entry: &Entry, number: u64, touches: u32) {
+        if !entry.note_checked(number) && !entry.place().is_in_ram() {
+            // From here on its copies remember.
+            self.keep_resident(entry.with_memory(number), touches);
+        }
     }
 
     /// Notes that a candidate answered a lookup.

@@ -1,9 +1,11 @@
 //! Stores in progress: a purge that comes meanwhile must prevent their publication.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 #[derive(Default)]
 struct Running {
@@ -19,6 +21,8 @@ pub(in crate::store) struct Fills {
     count: AtomicUsize,
     purges: AtomicU64,
     all_purged_at: AtomicU64,
+    /// How many stores in progress began after the purge record of each number.
+    seen: Mutex<BTreeMap<u64, usize>>,
 }
 
 /// One store in progress; it ends when this is dropped.
@@ -26,16 +30,25 @@ pub struct Fill {
     fills: Arc<Fills>,
     key_hash: u64,
     began_at: u64,
+    /// Number of the last purge record before it.
+    seen: u64,
 }
 
 impl Fills {
-    /// Begins a store of the key.
-    pub fn begin(self: &Arc<Self>, key_hash: u64) -> Fill {
+    /// Begins a store of the key; `last_record` gives the number of the last purge record.
+    pub fn begin(self: &Arc<Self>, key_hash: u64, last_record: impl FnOnce() -> u64) -> Fill {
         self.count.fetch_add(1, Ordering::SeqCst);
+        let seen = {
+            let mut all_seen = self.seen.lock();
+            // Under the lock: no record after this is forgotten.
+            let seen = last_record();
+            *all_seen.entry(seen).or_default() += 1;
+            seen
+        };
         let mut running = self.running.entry(key_hash).or_default();
         running.count += 1;
         let began_at = self.purges.load(Ordering::SeqCst);
-        Fill { fills: Arc::clone(self), key_hash, began_at }
+        Fill { fills: Arc::clone(self), key_hash, began_at, seen }
     }
 
     /// Notes a purge of the key.
@@ -53,6 +66,11 @@ impl Fills {
         self.all_purged_at.fetch_max(now, Ordering::SeqCst);
     }
 
+    /// All stores in progress began after the purge record of this number.
+    pub fn oldest_seen(&self) -> u64 {
+        self.seen.lock().first_key_value().map_or(u64::MAX, |(seen, _)| *seen)
+    }
+
     /// Number of stores in progress.
     #[cfg(test)]
     pub fn len(&self) -> usize {
@@ -64,9 +82,14 @@ impl Fill {
     /// Whether a purge that covers the key came after the store began.
     #[must_use]
     pub fn is_purged(&self) -> bool {
-        let Fill { fills, key_hash, began_at } = self;
+        let Fill { fills, key_hash, began_at, .. } = self;
         let own = fills.running.get(key_hash).map_or(0, |running| running.purged_at);
         own.max(fills.all_purged_at.load(Ordering::SeqCst)) > *began_at
+    }
+
+    /// Number of the last purge record before it began.
+    pub(in crate::store) fn seen(&self) -> u64 {
+        self.seen
     }
 }
 
@@ -77,6 +100,13 @@ impl Drop for Fill {
             running.count == 0
         });
         self.fills.count.fetch_sub(1, Ordering::SeqCst);
+        let mut all_seen = self.fills.seen.lock();
+        if let Some(count) = all_seen.get_mut(&self.seen) {
+            *count -= 1;
+            if *count == 0 {
+                all_seen.remove(&self.seen);
+            }
+        }
     }
 }
 
@@ -87,14 +117,17 @@ mod tests {
     #[test]
     fn only_purges_after_the_beginning_count() {
         let fills = Arc::new(Fills::default());
-        let first = fills.begin(1);
+        let first = fills.begin(1, || 10);
         fills.purge(1);
-        let second = fills.begin(1);
+        let second = fills.begin(1, || 11);
+        assert_eq!(fills.oldest_seen(), 10);
         assert!(first.is_purged() && !second.is_purged());
         drop(first);
+        assert_eq!(fills.oldest_seen(), 11);
         fills.purge_all();
         assert!(second.is_purged());
         drop(second);
         assert_eq!((fills.len(), fills.count.load(Ordering::SeqCst)), (0, 0));
+        assert_eq!(fills.oldest_seen(), u64::MAX);
     }
 }

@@ -17,6 +17,7 @@ use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::lookup::sought::Sought;
 use crate::store::mutation::request::{Lifetime, StoreError};
 use crate::store::place::Place;
+use crate::store::purges::Verdict;
 use crate::store::shared::Store;
 
 /// The index entries of a key, verified on the device where a fingerprint matched.
@@ -66,10 +67,10 @@ pub(in crate::store) struct Match {
     /// Neither purged nor past its end. Says nothing of a large object's slices: for those ask
     /// [`Store::is_whole`], which takes time for each slice.
     pub live: bool,
+    /// A soft purge covers it: it is stale whatever its lifetime says.
+    pub is_stale: bool,
     /// Its age is known: it may be fresh.
     pub age_known: bool,
-    /// It is stale whatever its times say.
-    pub is_marked_stale: bool,
     pub head: Option<ObjectHead>,
     /// Bytes of its slot, padded to the granule.
     pub slot_len: u64,
@@ -199,6 +200,8 @@ impl Store {
     }
 
     pub(in crate::store) fn matched(&self, entry: &Entry, tier: Tier) -> Match {
+        let verdict = self.verdict(entry);
+        let is_live = verdict != Verdict::Dead && self.is_live_at(entry, self.shared.clock.now());
         Match {
             place: entry.place(),
             tier,
@@ -206,8 +209,8 @@ impl Store {
             version: entry.version(),
             lifetime: entry.lifetime(),
             age_known: self.knows_age(entry.sequence()),
-            is_marked_stale: entry.records().is_stale,
-            live: self.is_live(entry) && self.is_visible(entry.place()),
+            live: is_live && self.is_visible(entry.place()),
+            is_stale: verdict == Verdict::Stale,
             head: entry.object_head(),
             slot_len: entry.slot_len(),
         }

@@ -5,11 +5,14 @@ pub(super) mod epoch;
 pub(super) mod fills;
 pub(super) mod find;
 pub(super) mod publish;
+pub(super) mod purge;
 pub(super) mod remove;
 pub(super) mod request;
 pub(super) mod room;
 pub(super) mod touch;
 pub(super) mod update;
+
+use std::sync::OnceLock;
 
 use crate::format::Kind;
 use crate::store::counters::add;
@@ -20,6 +23,7 @@ use crate::store::mutation::fills::Fill;
 use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
 use crate::store::mutation::publish::{Attempt, Change};
 use crate::store::mutation::request::{Condition, StoreError, Stored, Value};
+use crate::store::purges::table::Since;
 use crate::store::shared::{ROOM_WAIT_MAX, Store};
 
 use crate::store::mutation::room::Patience;
@@ -28,7 +32,7 @@ impl Store {
     /// Begins a store of a key that takes a while; a later purge of the key makes its publication fail.
     #[must_use]
     pub fn begin_fill(&self, key: &[u8]) -> Fill {
-        self.shared.fills.begin(self.key_hash(key))
+        self.shared.fills.begin(self.key_hash(key), || self.shared.purges.last_number())
     }
 
     /// The keyed hash of a key. Two keys may share one.
@@ -50,6 +54,7 @@ impl Store {
     ) -> Result<(Stored, Ticket), StoreError> {
         add(&self.shared.counters.body_bytes, value.body.len() as u64);
         let slot = Slot::new(Kind::Object, key, (value.metadata, value.body), value.lifetime);
+        let slot = slot.tagged(value.tags);
         let ram_only = value.ram_only && self.shared.catalog.resident.is_on();
         let tier = if ram_only { Tier::Ram } else { Tier::Log };
         self.publish_if(key, &slot, condition, (fill, tier)).await
@@ -64,8 +69,22 @@ impl Store {
         condition: Condition,
         (fill, tier): (Option<&Fill>, Tier),
     ) -> Result<(Stored, Ticket), StoreError> {
+        let since = fill.map(|fill| Since::Number(fill.seen()));
+        self.publish_since(key, slot, condition, (fill, since, tier)).await
+    }
+
+    /// As [`Store::publish_if`]; purges by tags and prefixes later than `since` cover the slot too: a hard one
+    /// refuses it, a soft one has it stored as stale.
+    pub(in crate::store) async fn publish_since(
+        &self,
+        key: &[u8],
+        slot: &Slot<'_>,
+        condition: Condition,
+        (fill, since, tier): (Option<&Fill>, Option<Since>, Tier),
+    ) -> Result<(Stored, Ticket), StoreError> {
         self.begin_store().await?;
-        let change = Change { key_hash: self.key_hash(key), slot, fill };
+        let stale = OnceLock::new();
+        let mut change = Change { key_hash: self.key_hash(key), slot, fill, since };
         let mut patience = Patience::default();
         loop {
             let mut deadline = Deadline::after(ROOM_WAIT_MAX);
@@ -87,6 +106,9 @@ impl Store {
                     return Ok((Stored::Yes(sequence.0), ticket));
                 }
                 Attempt::Changed => {}
+                Attempt::Outdated => {
+                    change.slot = stale.get_or_init(|| slot.marked_stale());
+                }
                 Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
             }
         }

@@ -14,6 +14,8 @@ use crate::store::log::write::Ticket;
 use crate::store::mutation::fills::Fill;
 use crate::store::mutation::find::Found;
 use crate::store::mutation::request::StoreError;
+use crate::store::purges::Verdict;
+use crate::store::purges::table::{Since, Subject};
 use crate::store::shared::Store;
 use crate::store::transaction::{Transaction, Written};
 
@@ -22,6 +24,8 @@ pub(in crate::store) enum Attempt {
     Published(Sequence, Ticket),
     /// The key's index entries changed since they were verified.
     Changed,
+    /// A soft purge came since what is stored began: it must be stored as stale.
+    Outdated,
     NoRoom(NoRoom),
 }
 
@@ -30,6 +34,8 @@ pub(in crate::store) struct Change<'a> {
     pub(in crate::store) key_hash: u64,
     pub(in crate::store) slot: &'a Slot<'a>,
     pub(in crate::store) fill: Option<&'a Fill>,
+    /// Later purges by tags and prefixes cover it too.
+    pub(in crate::store) since: Option<Since>,
 }
 
 impl Store {
@@ -44,6 +50,9 @@ impl Store {
         let transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
         self.check_recovery()?;
+        if self.is_outdated(change)? {
+            return Ok(Attempt::Outdated);
+        }
         let reserved = match transaction.reserve((slot, key_hash), Appender::Client) {
             Ok(reserved) => reserved,
             Err(why) => return Ok(Attempt::NoRoom(why)),
@@ -87,6 +96,9 @@ impl Store {
         let mut transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
         self.check_recovery()?;
+        if self.is_outdated(change)? {
+            return Ok(Attempt::Outdated);
+        }
         let reserved = transaction.check_index().and_then(|()| {
             match found.may_supersede(transaction.log(), key_hash) {
                 true => transaction.reserve_tombstone(Appender::Client).map(Some),
@@ -104,6 +116,7 @@ impl Store {
             |bucket, log| {
                 let sequence = log.draw();
                 self.unlink(found, (key_hash, sequence), (bucket, log));
+                shared.purges.note_in_ram(sequence, slot.lifetime().keep_until);
                 let header = slot.header(sequence, false);
                 let entry_at = |place| Entry::new(header, bytes, place);
                 (sequence, bucket.insert_in_ram(SizeClass::of(slot.len()), entry_at))
@@ -135,6 +148,21 @@ impl Store {
             return Err(StoreError::Purged);
         }
         Ok(())
+    }
+
+    /// Whether a soft purge covers a change that does not say so yet. Ask under the append lock: purges are
+    /// made under it.
+    fn is_outdated(&self, change: &Change<'_>) -> Result<bool, StoreError> {
+        let Some(since) = change.since.filter(|_| !planted::is(Bug::FillIgnoresPurge)) else {
+            return Ok(false);
+        };
+        let slot = change.slot;
+        let of = Subject { key: slot.key(), tags: slot.tags() };
+        match self.shared.purges.verdict(since, of).0 {
+            Verdict::Dead => Err(StoreError::Purged),
+            Verdict::Stale => Ok(!slot.is_marked_stale()),
+            Verdict::Live => Ok(false),
+        }
     }
 
     /// While recovery goes on, it must remember each key that is changed.

@@ -1,4 +1,4 @@
-//! Taking entries out: removals, and purges of one key and of all. Owns that what was removed is not found
+//! Taking entries out: removals, and purges of one key. Owns that what was removed is not found
 //! from its first moment on, and who waits until that is durable.
 
 use std::pin::{Pin, pin};
@@ -280,11 +280,19 @@ impl Store {
             TakenOut::Logged(ticket) => return self.flush_through(ticket).await,
             TakenOut::Unrecorded { owed, is_remembered } => (owed, is_remembered),
         };
+        self.until_durable(|| self.advance_removal(owed, is_remembered)).await
+    }
+
+    /// Waits until what `advance` tries to append, and tells of, is durable.
+    pub(in crate::store) async fn until_durable(
+        &self,
+        advance: impl Fn() -> Removal,
+    ) -> Result<(), StoreError> {
         self.begin_mutation().await?;
         let mut patience = Patience::default();
         loop {
             let changed = self.shared.signals.changes.notified();
-            match self.advance_removal(owed, is_remembered) {
+            match advance() {
                 Removal::Logged(ticket) => return self.flush_through(ticket).await,
                 Removal::Done => return Ok(()),
                 Removal::Waiting if self.shared.durability.health.is_refusing() => {
@@ -367,31 +375,8 @@ impl Store {
         self.flush_through_if_needed(renewed).await
     }
 
-    /// Makes everything stored so far dead, at once and then durably. O(1): a floor in the superblock.
-    ///
-    /// # Errors
-    /// The device failed, or did not keep up for 30 s: entries are gone now, and the floor is written
-    /// as soon as that can be; before it is, they may come back after a crash.
-    pub async fn purge_all(&self) -> Result<(), StoreError> {
-        self.shared.fills.purge_all();
-        let ticket = {
-            let mut log = self.shared.log.lock();
-            self.check_open(None)?;
-            let (floor, ticket) = log.raise_purge_floor(self.shared.clock.pair());
-            self.shared.set_purge_floor(floor);
-            ticket
-        };
-        // Whether or not somebody waits: it is written.
-        self.shared.signals.wake_flusher.notify_one();
-        let settled = pin!(async {
-            self.begin_mutation().await?;
-            self.flush_through(ticket).await
-        });
-        self.in_time(settled).await
-    }
-
     /// Waits for a purge to be durable, but not for ever.
-    async fn in_time(
+    pub(in crate::store) async fn in_time(
         &self,
         settled: Pin<&mut impl Future<Output = Result<(), StoreError>>>,
     ) -> Result<(), StoreError> {
@@ -452,7 +437,8 @@ mod tests {
                 fresh_until: end,
                 keep_until: end,
             };
-            let value = Value { metadata: b"", body: &[1; 5000], lifetime, ram_only: false };
+            let value =
+                Value { metadata: b"", body: &[1; 5000], lifetime, tags: &[], ram_only: false };
             for key in [&b"first"[..], b"second", b"kept"] {
                 let stored = store.put(key, &value, Condition::Always, None).await.unwrap();
                 store.flush_through(stored.1).await.unwrap();

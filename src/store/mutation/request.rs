@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
+use crate::format::TAGS_MAX;
 
 /// Longest key in bytes.
 pub const KEY_LEN_MAX: usize = 4096;
 /// Largest caller metadata in bytes.
 pub const METADATA_LEN_MAX: usize = 64 << 10;
+/// Longest tag in bytes.
+pub const TAG_LEN_MAX: usize = 1 << 10;
+/// Most bytes of all tags of an entry.
+pub const TAGS_LEN_MAX: usize = 16 << 10;
 
 /// When a store is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +72,8 @@ pub struct Value<'a> {
     pub body: &'a [u8],
     /// When it was stored and when it ends.
     pub lifetime: Lifetime,
+    /// What [`Store::tag_hashes`](crate::store::Store::tag_hashes) gives for its tags.
+    pub tags: &'a [u64],
     /// Keep it in the RAM tier only: it expires too soon to be worth a write.
     pub ram_only: bool,
 }
@@ -82,6 +89,19 @@ pub enum StoreError {
     /// The metadata is longer than [`METADATA_LEN_MAX`].
     #[error("the metadata has {0} bytes; at most {METADATA_LEN_MAX} are kept")]
     MetadataLen(usize),
+    /// A tag is empty or longer than [`TAG_LEN_MAX`].
+    #[error("a tag has {0} bytes; it must have 1 to {TAG_LEN_MAX}")]
+    TagLen(usize),
+    /// There are too many tags, or they are too long together.
+    #[error(
+        "{count} tags of {bytes} bytes; at most {TAGS_MAX} of together {TAGS_LEN_MAX} bytes are kept"
+    )]
+    Tags {
+        /// How many there are.
+        count: usize,
+        /// Bytes of all of them.
+        bytes: usize,
+    },
     /// The object is larger than the cache accepts.
     #[error("the object is larger than {limit} bytes")]
     TooLarge {

@@ -5,6 +5,7 @@ use tokio::time::timeout;
 
 use crate::clock::Timestamp;
 use crate::format::{ENTRY_HEADER_LEN, Kind, REGION_HEADER_LEN, RegionHeader};
+use crate::planted::{self, Bug};
 use crate::store::counters::count;
 use crate::store::entries::Tier;
 use crate::store::large::object::LargeObject;
@@ -13,11 +14,13 @@ use crate::store::log::touches::{TouchPlace, rewrite_lifetime};
 use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
 use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored};
 use crate::store::place::Place;
+use crate::store::purges::table::Since;
 use crate::store::shared::{ROOM_WAIT_MAX, Store};
 
 impl Store {
     /// Gives a live entry a new lifetime without moving it, where it is on the device. One whose
-    /// end is not after now is removed.
+    /// end is not after now is removed. What a soft purge covers stays stale: the lifetime that is given back
+    /// says so.
     ///
     /// # Errors
     /// The device failed, or does not answer: then the lifetime may change all the same.
@@ -69,6 +72,11 @@ impl Store {
             if !self.is_whole(&matched).await {
                 return Ok(None);
             }
+            // What a soft purge covers only an update makes fresh.
+            let fresh_until = match matched.is_stale {
+                true => fresh_until.min(matched.lifetime.fresh_until).min(self.shared.clock.now()),
+                false => fresh_until,
+            };
             let lifetime = Lifetime { fresh_until, keep_until, ..matched.lifetime };
             if self.touch_at((key, key_hash), &matched, lifetime).await? {
                 count(&self.shared.counters.touched);
@@ -171,8 +179,14 @@ impl Store {
         let slot = Slot::new(Kind::Object, key, parts, lifetime);
         let slot = slot.with_records(&entry.kept_records());
         let condition = Condition::Unchanged(matched.version.0);
-        let stored = Box::pin(self.publish_if(key, &slot, condition, (None, Tier::Log))).await?;
-        Ok(matches!(stored.0, Stored::Yes(_)))
+        // With its new sequence no record of a purge will cover it.
+        let how = (None, Some(Since::Sequence(matched.sequence)), Tier::Log);
+        match Box::pin(self.publish_since(key, &slot, condition, how)).await {
+            Ok((stored, _)) => Ok(matches!(stored, Stored::Yes(_))),
+            // It is found dead next.
+            Err(StoreError::Purged) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn pin(&self, key_hash: u64, place: Place) -> Option<Pin> {
@@ -229,7 +243,13 @@ impl Store {
         row.raise_keep_until(lifetime.keep_until);
         let filling = self.shared.fill_lock(place).lock();
         let lost = match self.shared.catalog.resident.get(place) {
-            Some(entry) => self.shared.catalog.resident.insert(entry.with_lifetime(lifetime)),
+            Some(entry) => {
+                let mut touched = entry.with_lifetime(lifetime);
+                if planted::is(Bug::ReviveByTouch) {
+                    touched = touched.with_memory(u64::MAX);
+                }
+                self.shared.catalog.resident.insert(touched)
+            }
             None => Vec::new(),
         };
         // Behind the copy: who counts it does not find the one before.

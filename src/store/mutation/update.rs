@@ -12,6 +12,7 @@ use crate::store::mutation::find::{Deadline, Found, Match, NO_ANSWER};
 use crate::store::mutation::publish::{Attempt, Change};
 use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored};
 use crate::store::mutation::room::Patience;
+use crate::store::purges::table::Since;
 use crate::store::shared::{ROOM_WAIT_MAX, Store};
 
 /// What becomes of an entry.
@@ -104,7 +105,7 @@ impl Store {
             return Ok(ended.map_or(Outcome::Again, is_done));
         }
         // A mark goes, and an unknown age is known again, with a new sequence only.
-        let in_place = matched.age_known && !matched.is_marked_stale;
+        let in_place = matched.age_known && !matched.is_stale;
         if update.metadata.is_none() && in_place {
             return self.update_in_place((key, key_hash), matched, lifetime).await;
         }
@@ -120,14 +121,20 @@ impl Store {
         }
         let slot = Slot::new(entry.kind(), key, (metadata, entry.body()), lifetime);
         let slot = slot.with_records(&of_update(&entry));
-        let change = Change { key_hash, slot: &slot, fill: Some(update.fill) };
-        match self.publish(&change, found)? {
+        let since = Some(Since::Number(update.fill.seen()));
+        let change = Change { key_hash, slot: &slot, fill: Some(update.fill), since };
+        let mut attempt = self.publish(&change, found)?;
+        if matches!(attempt, Attempt::Outdated) {
+            let stale = slot.marked_stale();
+            attempt = self.publish(&Change { slot: &stale, ..change }, found)?;
+        }
+        match attempt {
             Attempt::Published(sequence, ticket) => {
                 add(&self.shared.counters.updated_bytes, slot.len());
                 self.after_displacing(found, slot.object_head());
                 Ok(Outcome::Done(Stored::Yes(sequence.0), ticket))
             }
-            Attempt::Changed => Ok(Outcome::Again),
+            Attempt::Changed | Attempt::Outdated => Ok(Outcome::Again),
             Attempt::NoRoom(why) => {
                 self.wait_for_room(why, patience).await?;
                 Ok(Outcome::Again)

@@ -9,11 +9,12 @@ use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{Footer, FooterRecord, Kind, LogKind, RegionHeader, RegionUse, Tombstone};
 use crate::planted::{self, Bug};
 use crate::store::counters::{add, count};
-use crate::store::log::appender::{Appender, NoRoom};
+use crate::store::log::appender::Appender;
 use crate::store::log::slot::TOMBSTONES_PER_SLOT_MAX;
 use crate::store::mutation::request::StoreError;
 use crate::store::place::Place;
 use crate::store::reclaim::prolonged::End;
+use crate::store::reclaim::purge_records::no_room;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::reclaim::reinsert::{Moved, Reason};
 use crate::store::reclaim::victim::{BATCH, Victim};
@@ -97,14 +98,16 @@ impl Reclaimer {
         while let Some(piece) = contents.next().await {
             // Nobody looked for the older versions of what could not be read at the start.
             if row.is_unread() {
+                self.store.take_late_purges(&piece.purge_records);
                 let recovery = Recovery::new(self.store.clone());
                 if !recovery.take_out_older_versions(piece).await {
                     return Err(StoreError::Busy("an older version of an entry may be left"));
                 }
             }
             let of_piece: Vec<Tombstone> = piece.all_tombstones().collect();
-            tombstones += of_piece.len() as u64;
+            tombstones += (of_piece.len() + piece.purge_records.len()) as u64;
             carried |= self.carry_tombstones(region, &of_piece)?;
+            carried |= self.carry_purge_records(region, &piece.purge_records)?;
         }
         self.check_read(region, contents.end())?;
         contents.restart();
@@ -281,8 +284,8 @@ impl Reclaimer {
             let log = transaction.log();
             if in_purges {
                 // Each log keeps its own: the two copies must not meet in one region.
-                log.reserve_purges(batch.len(), Appender::Reclaim, now).map_err(no_room)?;
-                log.append_purges(batch);
+                log.reserve_purges((batch.len(), 0), Appender::Reclaim, now).map_err(no_room)?;
+                log.append_purges(batch, &[]);
             } else {
                 let at = log.reserve_tombstones(batch.len(), Appender::Reclaim, now);
                 log.fill_tombstones(at.map_err(no_room)?, batch, now);
@@ -338,6 +341,7 @@ impl Reclaimer {
             shared.signals.wake_flusher.notify_one();
         }
         count(&shared.counters.regions_freed);
+        self.forget_purges();
         shared.signals.changes.notify_waiters();
         Ok(())
     }
@@ -363,14 +367,6 @@ pub(in crate::store) const SET_ASIDE: [Duration; 2] =
 /// Whether reclaim failed because the region could not be read: then nothing in it was lost.
 pub(in crate::store) fn is_unreadable(error: &StoreError) -> bool {
     matches!(error, StoreError::Device(error) if error.operation == "read")
-}
-
-/// The error for tombstones that found no room.
-pub(in crate::store) fn no_room(why: NoRoom) -> StoreError {
-    match why {
-        NoRoom::Epoch => StoreError::Busy("no sequences until the next epoch is durable"),
-        _ => StoreError::Busy("no region for tombstones"),
-    }
 }
 
 /// Whether the device is to blame. A mere lack of room leaves the region as good as before.

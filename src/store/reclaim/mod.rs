@@ -4,6 +4,7 @@
 pub(super) mod drop_slices;
 pub(super) mod freeing;
 mod prolonged;
+pub(super) mod purge_records;
 pub(super) mod purge_regions;
 pub(super) mod reclaimer;
 pub(super) mod reinsert;

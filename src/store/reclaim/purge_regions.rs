@@ -83,6 +83,9 @@ impl Reclaimer {
         let mut tombstones = Vec::new();
         while let Some(piece) = contents.next().await {
             tombstones.extend_from_slice(&piece.tombstones);
+            // Each as two: a purge record takes no more room than two tombstones.
+            let records = piece.purge_records.iter().flat_map(|record| [record.sequence; 2]);
+            tombstones.extend(records.map(|sequence| Tombstone { key_hash: 0, sequence }));
             if tombstones.len() > 2 * count {
                 let older = tombstones.len() - count;
                 tombstones.select_nth_unstable_by_key(older, |tombstone| tombstone.sequence);

@@ -1,7 +1,7 @@
 //! Re-inserts an entry that outlives its region. Owns the checks, under the locks of its publication,
 //! that the entry did not change since it was read.
 
-use crate::format::{FooterRecord, Kind};
+use crate::format::{FooterRecord, Kind, Records};
 use crate::planted::{self, Bug};
 use crate::store::catalog::Bucket;
 use crate::store::counters::{add, count};
@@ -17,6 +17,7 @@ use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::mutation::request::Lifetime;
 use crate::store::mutation::room::Patience;
 use crate::store::place::Place;
+use crate::store::purges::Verdict;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::transaction::Transaction;
 
@@ -133,8 +134,15 @@ impl Reclaimer {
         let entry = self.with_end_of_head(entry).await;
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), entry.key(), parts, entry.lifetime());
-        let slot = slot.with_records(&entry.kept_records());
+        let verdict = self.store.verdict(&entry);
+        // With its new sequence no record of a purge will cover it.
+        let is_stale = verdict == Verdict::Stale && !planted::is(Bug::ReviveByReinsertion);
+        let slot = slot.with_records(&Records { is_stale, ..entry.kept_records() });
         let transaction = Transaction::begin(&self.store);
+        // Under the append lock purges are made.
+        if self.store.verdict(&entry) != verdict {
+            return Moved::Changed;
+        }
         // Under the same lock a purge of everything sets its floor.
         let wanted = match reason {
             Reason::Worth => self.store.is_live(&entry) && !self.is_of_broken(&entry),

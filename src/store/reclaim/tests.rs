@@ -44,7 +44,7 @@ fn open() -> (Runtime, SimDevice, Store) {
 async fn put(store: &Store, key: &str, len: usize) {
     let end = START.plus(Duration::from_secs(1000));
     let lifetime = Lifetime { stored_at: START, age_secs: 0, fresh_until: end, keep_until: end };
-    let value = Value { metadata: b"", body: &vec![7; len], lifetime, ram_only: false };
+    let value = Value { metadata: b"", body: &vec![7; len], lifetime, tags: &[], ram_only: false };
     store.put(key.as_bytes(), &value, Condition::Always, None).await.unwrap();
 }
 

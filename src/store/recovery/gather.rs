@@ -19,6 +19,7 @@ use crate::planted::{self, Bug};
 use crate::store::counters::count;
 use crate::store::index::index_entry::Location;
 use crate::store::log::core::Incomplete;
+use crate::store::recovery::found_purges::FoundPurges;
 use crate::store::recovery::headers::{header_by, take_header};
 use crate::store::recovery::memory::Shares;
 use crate::store::recovery::parallel::{PARALLEL, READ_ATTEMPTS, on_thread};
@@ -41,6 +42,7 @@ pub(super) struct Gathered {
     pub incomplete: Incomplete,
     /// Regions that hold entries, in the generation that was read: later passes read them again.
     pub regions: Vec<(u32, Sequence)>,
+    pub purges: Arc<FoundPurges>,
 }
 
 /// Shared by the readers of single regions.
@@ -51,6 +53,7 @@ struct Gathering {
     memory: Semaphore,
     memory_kib: u32,
     threads: Semaphore,
+    purges: Arc<FoundPurges>,
     headerless: Mutex<Vec<u32>>,
     /// Regions that could not be read.
     unreadable: AtomicU64,
@@ -103,6 +106,7 @@ impl Recovery {
             memory: Semaphore::new(memory_kib as usize),
             memory_kib,
             threads: Semaphore::new(threads),
+            purges: Arc::default(),
             headerless: Mutex::default(),
             unreadable: AtomicU64::new(0),
         }
@@ -145,7 +149,8 @@ impl Recovery {
             tracing::error!(regions = unreadable, "{why}");
         }
         let headerless = gathering.headerless.into_inner();
-        Gathered { incomplete: Incomplete { unsealed, headerless }, regions }
+        let incomplete = Incomplete { unsealed, headerless };
+        Gathered { incomplete, regions, purges: gathering.purges }
     }
 
     /// Reads regions again, for versions of the parts that an earlier pass had no memory for. Ends early
@@ -216,7 +221,7 @@ impl Recovery {
         // The slots say the same.
         let _memory = gathering.memory.acquire_many(gathering.kib(SCAN_MEMORY)).await;
         let mut contents = self.store.read_contents(number, generation, Effort::All).await?;
-        let summary = region.take_pieces(&mut contents, &gathering.parts).await?;
+        let summary = region.take_pieces(&mut contents, gathering).await?;
         // What a hole hides is unknown. To find a version twice does no harm.
         summary.hole.map_or(Ok(()), Err)
     }
@@ -304,11 +309,6 @@ impl Recovery {
         Ok(false)
     }
 
-    /// Notes that entries that ended by `until` get no index entry.
-    fn forgot(&self, until: Timestamp) {
-        self.store.shared.ages.forgotten_until.fetch_max(until.0, Ordering::AcqRel);
-    }
-
     /// False if there is no sound footer of the present or a later generation.
     async fn gather_footer(&self, number: u32, gathering: &Gathering) -> Result<bool, DeviceError> {
         let row = self.store.shared.catalog.regions.on_device(number);
@@ -337,7 +337,9 @@ impl Recovery {
         let row = self.store.shared.catalog.regions.on_device(region.number);
         row.raise_keep_until(if region.touched { Timestamp::MAX } else { summary.keep_until });
         row.add_tombstones(summary.tombstones);
-        self.forgot(summary.forgotten_until);
+        // What ended gets no index entry.
+        let until = summary.forgotten_until.0;
+        self.store.shared.ages.forgotten_until.fetch_max(until, Ordering::AcqRel);
     }
 
     /// A part of a region is unreadable: what is in it is unknown.
@@ -364,7 +366,7 @@ impl Recovery {
             let pieces = FooterPieces::verify(reader, region.number, trailer).await?;
             let Ok(pieces) = pieces else { return Ok(None) };
             let mut contents = ContentsReader::of_pieces(pieces);
-            return region.take_pieces(&mut contents, &gathering.parts).await.map(Some);
+            return region.take_pieces(&mut contents, gathering).await.map(Some);
         }
         let raw = self.store.reader().read_records(region.number, tail, &trailer).await?;
         let Ok(raw) = raw else { return Ok(None) };
@@ -388,7 +390,7 @@ impl Recovery {
         let mut summary = Summary::default();
         let mut footer = (!contents.is_sealed()).then(Footer::default);
         while let Some(piece) = contents.next().await {
-            region.take_piece(piece, &mut summary, &gathering.parts);
+            region.take_piece(piece, &mut summary, gathering);
             if let Some(footer) = &mut footer {
                 footer.append(piece);
             }
@@ -420,11 +422,11 @@ async fn take_footer(
     trailer: Trailer,
     gathering: &Gathering,
 ) -> Result<Summary, Damage> {
-    let parts = Arc::clone(&gathering.parts);
+    let (parts, purges) = (Arc::clone(&gathering.parts), Arc::clone(&gathering.purges));
     if trailer.record_count <= INLINE_RECORDS_MAX {
-        return region.take_apart(&raw, &trailer, &parts);
+        return region.take_apart(&raw, &trailer, (&parts, &purges));
     }
-    let work = move || region.take_apart(&raw, &trailer, &parts);
+    let work = move || region.take_apart(&raw, &trailer, (&parts, &purges));
     on_thread(&gathering.threads, work).await.unwrap_or(Err(Damage::Short))
 }
 
@@ -434,10 +436,12 @@ impl Region {
         &self,
         raw: &RawFooter,
         trailer: &Trailer,
-        parts: &Parts,
+        (parts, purges): (&Parts, &FoundPurges),
     ) -> Result<Summary, Damage> {
         let footer = EncodedFooter::verify(raw.block(), trailer)?;
-        let mut summary = Summary { tombstones: footer.tombstones().count(), ..Summary::default() };
+        let purge_records = footer.purge_records().collect::<Result<Vec<_>, _>>()?;
+        let tombstones = footer.tombstones().count() + purge_records.len();
+        let mut summary = Summary { tombstones, ..Summary::default() };
         for record in footer.records() {
             let record = record?;
             if !is_possible(&self.layout, &record) {
@@ -446,6 +450,7 @@ impl Region {
             summary.count(&record, self);
         }
         let records = footer.records().flatten().map(|record| self.version(&record));
+        purges.add(purge_records.into_iter());
         parts.add(
             records.chain(footer.tombstones().map(|tombstone| Version::tombstone(&tombstone))),
         );
@@ -456,21 +461,22 @@ impl Region {
     async fn take_pieces(
         &self,
         contents: &mut ContentsReader<'_>,
-        parts: &Parts,
+        gathering: &Gathering,
     ) -> Result<Summary, DeviceError> {
         let mut summary = Summary::default();
         while let Some(piece) = contents.next().await {
-            self.take_piece(piece, &mut summary, parts);
+            self.take_piece(piece, &mut summary, gathering);
             tokio::task::yield_now().await;
         }
         summary.hole = contents.end()?;
         Ok(summary)
     }
 
-    fn take_piece(&self, piece: &Footer, summary: &mut Summary, parts: &Parts) {
-        summary.tombstones += piece.tombstones.len();
+    fn take_piece(&self, piece: &Footer, summary: &mut Summary, gathering: &Gathering) {
+        summary.tombstones += piece.tombstones.len() + piece.purge_records.len();
         piece.records.iter().for_each(|record| summary.count(record, self));
-        parts.add(self.versions(piece));
+        gathering.parts.add(self.versions(piece));
+        gathering.purges.add(piece.purge_records.iter().copied());
     }
 
     /// All that a piece of a footer records.

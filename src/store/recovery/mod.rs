@@ -3,6 +3,7 @@
 //! bodies of sealed regions; writes only to repair superblocks.
 
 pub(in crate::store) mod changed;
+mod found_purges;
 mod gather;
 mod headers;
 mod left_out;
@@ -75,6 +76,7 @@ impl Recovery {
         let versions = Shares::of(shared.options.recovery_bytes_max).versions;
         let mut parts = Arc::new(Parts::new(versions, threads));
         let gathered = self.gather(&parts, threads).await;
+        self.take_found_purges(&gathered.purges);
         let left_out = match shared.is_stopping() {
             true => return None,
             false => Arc::new(self.choose_left_out(&parts).await?),

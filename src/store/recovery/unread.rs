@@ -116,7 +116,8 @@ impl Recovery {
                 let mut are_out = true;
                 while are_out && let Some(piece) = contents.next().await {
                     keep_until = keep_until.max(piece.keep_until_max());
-                    tombstones += piece.all_tombstones().count();
+                    tombstones += piece.all_tombstones().count() + piece.purge_records.len();
+                    self.store.take_late_purges(&piece.purge_records);
                     are_out = planted::is(Bug::IgnoreRereadVersions)
                         || self.take_out_older_versions(piece).await;
                 }

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
     Damage, EncodedFooter, EntryHeader, FOOTER_RECORD_LEN, Footer, FooterRecord, GRANULE, Kind,
-    Seed, Sequence, TOMBSTONE_LEN, Tombstone, Trailer, round_up,
+    PURGE_RECORD_LEN, PurgeRecord, Seed, Sequence, TOMBSTONE_LEN, Tombstone, Trailer, round_up,
 };
 use crate::store::index::index_entry::SLOT_LEN_MAX;
 use crate::store::region::reader::{
@@ -18,8 +18,9 @@ use crate::store::region::reader::{
 };
 use crate::store::shared::Store;
 
-/// Bytes of one piece of a footer: whole records and whole tombstones.
+/// Bytes of one piece of a footer: whole records, whole tombstones or whole purge records.
 const PIECE_LEN: u64 = (FOOTER_RECORD_LEN * TOMBSTONE_LEN) as u64 * 512;
+const _: () = assert!(PURGE_RECORD_LEN == FOOTER_RECORD_LEN);
 /// Bytes of a region in memory while its slots are scanned: a few times the longest slot.
 const SCAN_WINDOW: u64 = 4 << 20;
 /// Bytes of memory that a scan takes, records of the smallest slots included.
@@ -84,7 +85,7 @@ impl<'a> ContentsReader<'a> {
         ContentsReader::new(Source::Footer(pieces), Some(trailer))
     }
 
-    /// The next piece, with some records and some tombstones; `None` at the end, and after an error.
+    /// The next piece, with some records, tombstones or purge records; `None` at the end, and after an error.
     pub async fn next(&mut self) -> Option<&Footer> {
         if std::mem::take(&mut self.is_again) {
             return self.piece.as_ref();
@@ -135,8 +136,7 @@ impl<'a> ContentsReader<'a> {
     }
 }
 
-/// The records and tombstones of a footer whose checksum is verified, read from the device again piece by
-/// piece.
+/// What a footer whose checksum is verified says, read from the device again piece by piece.
 pub(crate) struct FooterPieces<'a> {
     reader: RegionReader<'a>,
     region: u32,
@@ -179,15 +179,25 @@ impl<'a> FooterPieces<'a> {
         Ok(trailer.check_payload(all.finalize()).map(|()| pieces))
     }
 
-    /// Where a piece is among records and tombstones.
+    /// Where records, tombstones and purge records are in the footer.
+    fn sections(&self) -> [Range<u64>; 3] {
+        let records = self.trailer.records_len();
+        let tombstones = records + self.trailer.tombstones_len();
+        [0..records, records..tombstones, tombstones..self.trailer.payload_len()]
+    }
+
+    /// Where a piece is in the footer.
     fn range(&self, number: usize) -> Option<Range<u64>> {
-        let (records, all) = (self.trailer.records_len(), self.trailer.payload_len());
-        let of_records = records.div_ceil(self.piece_len);
-        let (start, end) = match (number as u64).checked_sub(of_records) {
-            None => (number as u64 * self.piece_len, records),
-            Some(number) => (records + number * self.piece_len, all),
-        };
-        (start < end).then(|| start..end.min(start + self.piece_len))
+        let mut number = number as u64;
+        for section in self.sections() {
+            let pieces = (section.end - section.start).div_ceil(self.piece_len);
+            if number < pieces {
+                let start = section.start + number * self.piece_len;
+                return Some(start..section.end.min(start + self.piece_len));
+            }
+            number -= pieces;
+        }
+        None
     }
 
     async fn read(&self, range: &Range<u64>) -> Result<Vec<u8>, DeviceError> {
@@ -201,8 +211,10 @@ impl<'a> FooterPieces<'a> {
     }
 
     fn decode(&self, range: &Range<u64>, bytes: &[u8]) -> Result<Footer, Damage> {
-        let is_of_records = range.end <= self.trailer.records_len();
-        let parts = if is_of_records { (bytes, &[][..]) } else { (&[][..], bytes) };
+        let parts = self.sections().map(|section| {
+            let is_of_it = section.start <= range.start && range.end <= section.end;
+            if is_of_it { bytes } else { &[] }
+        });
         let piece = EncodedFooter::of_piece(parts, &self.trailer).to_footer()?;
         let is_possible = |record| is_possible(self.reader.layout, record);
         if piece.records.iter().all(is_possible) { Ok(piece) } else { Err(Damage::Field("record")) }
@@ -318,10 +330,13 @@ impl Scan<'_> {
             return;
         }
         *stamp = header.stored_at.max(*stamp);
-        if header.kind == Kind::Tombstones {
-            piece.tombstones.extend(Tombstone::decode_all(&slot[header.metadata_range()]));
-        } else {
-            piece.records.push(FooterRecord {
+        let metadata = &slot[header.metadata_range()];
+        match header.kind {
+            Kind::Tombstones => piece.tombstones.extend(Tombstone::decode_all(metadata)),
+            Kind::PurgeRecords => {
+                piece.purge_records.extend(PurgeRecord::decode_all(metadata).flatten());
+            }
+            Kind::Object | Kind::Head | Kind::Slice => piece.records.push(FooterRecord {
                 key_hash: (self.hash_of)(header.kind, &slot[header.key_range()]),
                 sequence: header.sequence,
                 offset,
@@ -329,7 +344,7 @@ impl Scan<'_> {
                 kind: header.kind,
                 supersedes: header.supersedes,
                 keep_until: header.keep_until,
-            });
+            }),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::device::{Device, Effect, Fault, OperationKind, SimDevice};
-use crate::format::{Layout, LogKind, Uuid};
+use crate::format::{Layout, LogKind, Selector, Uuid};
 use crate::store::log::slot::Slot;
 use crate::store::mutation::request::Lifetime;
 
@@ -37,16 +37,22 @@ fn footer(records: u64, tombstones: u64) -> Footer {
         ..RECORD
     };
     let tombstone = |n: u64| Tombstone { key_hash: !n, sequence: Sequence(n) };
+    let purge_record = |n: u64| PurgeRecord {
+        sequence: Sequence(n),
+        what: Selector::Tag(!n),
+        is_soft: n.is_multiple_of(2),
+    };
     Footer {
         records: (0..records).map(record).collect(),
         tombstones: (0..tombstones).map(tombstone).collect(),
+        purge_records: (0..tombstones / 2).map(purge_record).collect(),
     }
 }
 
 /// A device with this footer in a region.
 fn device(layout: &Layout, footer: &Footer) -> SimDevice {
     let sim = SimDevice::new(layout.device_size, layout.alignment);
-    let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), layout.alignment);
+    let len = footer.len(layout.alignment);
     let mut block = vec![0; index(len)];
     footer.encode_into(&mut block, (GENERATION, LogKind::Data), seed(), Timestamp(1));
     sim.overwrite(layout.region_offset(REGION + 1) - len, &block);
@@ -88,7 +94,7 @@ async fn the_pieces_of_a_footer_add_up_to_it_as_often_as_they_are_read() {
         for piece_len in [48, 96, 480, 1 << 20] {
             let pieces = verified(&device, &layout, piece_len).await.unwrap();
             let of = |len: u64| usize::try_from(len.div_ceil(piece_len)).unwrap();
-            let count = of(records * 24) + of(tombstones * 16);
+            let count = of(records * 24) + of(tombstones * 16) + of(tombstones / 2 * 24);
             let mut contents = ContentsReader::of_pieces(pieces);
             for _ in 0..3 {
                 assert_eq!(all(&mut contents).await, (expected.clone(), count), "{piece_len}");
@@ -103,9 +109,9 @@ async fn the_pieces_of_a_footer_add_up_to_it_as_often_as_they_are_read() {
 async fn a_damaged_or_impossible_footer_is_refused_before_its_first_piece() {
     let layout = layout(256 << 10);
     let sound = footer(20, 20);
-    for at in (0..20 * 24 + 20 * 16).step_by(7) {
+    for at in (0..20 * 24 + 20 * 16 + 10 * 24).step_by(7) {
         let sim = device(&layout, &sound);
-        let footer = layout.region_offset(REGION + 1) - Footer::len_for(20, 20, layout.alignment);
+        let footer = layout.region_offset(REGION + 1) - sound.len(layout.alignment);
         sim.corrupt(footer + at, 1);
         let found = verified(&sim.open(), &layout, 96).await.map(drop);
         assert!(found.is_err(), "byte {at}");
@@ -127,7 +133,7 @@ async fn what_changes_after_a_footer_was_verified_is_a_hole_and_a_read_that_fail
         let mut contents = ContentsReader::of_pieces(pieces);
         sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Read).after(2));
         if changes {
-            let start = layout.region_offset(REGION + 1) - Footer::len_for(20, 0, layout.alignment);
+            let start = layout.region_offset(REGION + 1) - expected.len(layout.alignment);
             sim.corrupt(start + 3 * 96 + 5, 1);
         }
         let (found, count) = all(&mut contents).await;
@@ -147,11 +153,14 @@ async fn a_scan_of_several_windows_finds_each_slot_once_as_often_as_it_is_made()
     let mut random = fastrand::Rng::with_seed(5);
     let (mut expected, mut at) = (Footer::default(), 512);
     let tombstones = [Tombstone { key_hash: 8, sequence: GENERATION }];
+    let purge_record = PurgeRecord { sequence: GENERATION, what: Selector::Tag(9), is_soft: true };
+    let purge_records = Slot::encode_purge_records(&[purge_record]);
     loop {
         let encoded = Slot::encode_tombstones(&tombstones);
         let len = if random.bool() { random.usize(..100) } else { random.usize(..body.len()) };
-        let slot = match random.u8(..4) {
+        let slot = match random.u8(..5) {
             0 => Slot::of_tombstones(&encoded, now),
+            1 => Slot::of_purge_records(&purge_records, now),
             _ => Slot::new(Kind::Object, b"key", (&[], &body[..len]), lifetime),
         };
         if at + slot.len() > layout.region_size - 512 {
@@ -170,6 +179,8 @@ async fn a_scan_of_several_windows_finds_each_slot_once_as_often_as_it_is_made()
                 keep_until: now,
                 ..RECORD
             });
+        } else if slot.kind() == Kind::PurgeRecords {
+            expected.purge_records.push(purge_record);
         } else {
             expected.tombstones.extend(tombstones);
         }

@@ -4,17 +4,25 @@
 use std::ops::Range;
 
 use crate::format::{
-    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kind, Seed, Tombstone, round_up,
+    ENTRY_HEADER_LEN, EntryHeader, Footer, FooterRecord, GRANULE, Kind, PurgeRecord, Seed,
+    Tombstone, round_up,
 };
 use crate::store::region::reader::sound_slot;
+
+/// What a region has that makes other entries dead.
+#[derive(Default, PartialEq, Eq)]
+struct Killing {
+    tombstones: Vec<Tombstone>,
+    purge_records: Vec<PurgeRecord>,
+}
 
 /// A walk over the slots that a footer names.
 pub(super) struct Walk {
     seed: Seed,
     records: Vec<FooterRecord>,
-    /// The tombstones that the slots must add up to, if there is a footer.
-    tombstones_expected: Option<Vec<Tombstone>>,
-    tombstones_found: Vec<Tombstone>,
+    /// What the slots must add up to, if there is a footer.
+    expected: Option<Killing>,
+    found: Killing,
     /// Index of the next record.
     next: usize,
     /// Region offset of the next slot.
@@ -33,7 +41,8 @@ impl Walk {
     /// A walk over the slots of a sealed region; they end at `end`, where its footer begins.
     pub fn sealed(seed: Seed, footer: Footer, block: u32, end: u64) -> Walk {
         let mut walk = Walk::written(seed, footer.records, block);
-        walk.tombstones_expected = Some(footer.tombstones);
+        walk.expected =
+            Some(Killing { tombstones: footer.tombstones, purge_records: footer.purge_records });
         walk.end = end;
         walk
     }
@@ -45,8 +54,8 @@ impl Walk {
         Walk {
             seed,
             records,
-            tombstones_expected: None,
-            tombstones_found: Vec::new(),
+            expected: None,
+            found: Killing::default(),
             next: 0,
             at: start,
             end,
@@ -91,14 +100,10 @@ impl Walk {
         self.read_to = end;
     }
 
-    /// Whether the tombstones found are those of the footer. Call it at the end; always true if some
+    /// Whether the tombstones and purge records found are those of the footer. Call it at the end; always true if some
     /// bytes were unreadable.
     pub fn tombstones_are_sound(&self) -> bool {
-        self.skipped
-            || self
-                .tombstones_expected
-                .as_ref()
-                .is_none_or(|tombstones| *tombstones == self.tombstones_found)
+        self.skipped || self.expected.as_ref().is_none_or(|expected| *expected == self.found)
     }
 
     /// Examines the next slot; `None` if more bytes are needed, or nothing is left.
@@ -132,10 +137,17 @@ impl Walk {
         if !has(len) {
             return None;
         }
-        if header.kind != Kind::Tombstones || header.check_meta(slot).is_err() {
+        if header.check_meta(slot).is_err() {
             return Some(GRANULE);
         }
-        self.tombstones_found.extend(Tombstone::decode_all(&slot[header.metadata_range()]));
+        let metadata = &slot[header.metadata_range()];
+        match header.kind {
+            Kind::Tombstones => self.found.tombstones.extend(Tombstone::decode_all(metadata)),
+            Kind::PurgeRecords => {
+                self.found.purge_records.extend(PurgeRecord::decode_all(metadata).flatten());
+            }
+            Kind::Object | Kind::Head | Kind::Slice => return Some(GRANULE),
+        }
         Some(len)
     }
 }
@@ -166,7 +178,7 @@ mod tests {
     /// An entry of 300 bytes, a tombstone, an entry of 5000 bytes.
     fn region() -> (Vec<u8>, Footer) {
         let mut bytes = vec![0; index(END)];
-        let mut footer = Footer { records: Vec::new(), tombstones: vec![TOMBSTONE] };
+        let mut footer = Footer { tombstones: vec![TOMBSTONE], ..Footer::default() };
         let now = Timestamp(9);
         let lifetime = Lifetime { stored_at: now, age_secs: 0, fresh_until: now, keep_until: now };
         let tombstones = Slot::encode_tombstones(&[TOMBSTONE]);

@@ -12,10 +12,11 @@ use tokio::sync::Semaphore;
 
 use crate::device::ExactBytes;
 use crate::format::{
-    SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_GROUPS, SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory,
-    SnapshotPart, SnapshotPiece, SnapshotRow,
+    PURGE_RECORD_LEN, PurgeRecord, SNAPSHOT_DIRECTORY_LEN, SNAPSHOT_GROUPS, SNAPSHOT_ROW_LEN, Seed,
+    Sequence, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
 };
 use crate::store::counters::count;
+use crate::store::purges::table::RECORDS_MAX;
 use crate::store::recovery::parallel::on_thread;
 use crate::store::region::state::RegionState;
 use crate::store::shared::Store;
@@ -84,6 +85,7 @@ impl Store {
     ) -> Result<Option<u64>, Doubt> {
         let Some(snapshot) = self.find_snapshot(regions).await? else { return Ok(None) };
         let rows = self.load_rows(&snapshot).await?;
+        let purges = self.load_purge_records(&snapshot).await?;
         let live = Mutex::new(vec![0; rows.len()]);
         let loading = Arc::new(Loading { store: self.clone(), rows, live });
         let index_entries = self.load_shards(&snapshot, &loading, threads).await?;
@@ -102,6 +104,7 @@ impl Store {
                 self.found_blank(region);
             }
         }
+        self.load_purges(purges);
         Ok(Some(index_entries))
     }
 
@@ -187,6 +190,20 @@ impl Store {
         Ok(rows)
     }
 
+    /// The purge records; an older snapshot has none.
+    async fn load_purge_records(&self, snapshot: &Snapshot) -> Result<Vec<PurgeRecord>, Doubt> {
+        let Some(pieces) = snapshot.pieces.get(&SnapshotPart::PurgeRecords) else {
+            return Ok(Vec::new());
+        };
+        let (len, of_each) = (length(pieces), PURGE_RECORD_LEN as u64);
+        if len > 2 * RECORDS_MAX as u64 * of_each || !len.is_multiple_of(of_each) {
+            return Err(Doubt::Wrong("the purge records have the wrong length"));
+        }
+        let damaged = |damage| Doubt::Damaged("table of purge records", damage);
+        let bytes = joined(&self.read_pieces(pieces).await?).map_err(damaged)?;
+        PurgeRecord::decode_all(&bytes).collect::<Result<_, _>>().map_err(damaged)
+    }
+
     async fn load_shards(
         &self,
         snapshot: &Snapshot,
@@ -195,12 +212,13 @@ impl Store {
     ) -> Result<u64, Doubt> {
         let groups = snapshot.pieces.keys().filter_map(|of| match of {
             SnapshotPart::Shards(group) => Some(*group),
-            SnapshotPart::Regions => None,
+            SnapshotPart::Regions | SnapshotPart::PurgeRecords => None,
         });
         if groups.ne(0..SNAPSHOT_GROUPS) {
             return Err(Doubt::Wrong("a part of the index is missing"));
         }
-        let of_shards = snapshot.pieces.iter().filter(|(of, _)| **of != SnapshotPart::Regions);
+        let is_of_shards = |of: &SnapshotPart| matches!(of, SnapshotPart::Shards(_));
+        let of_shards = snapshot.pieces.iter().filter(|(of, _)| is_of_shards(of));
         let entries =
             of_shards.map(|(_, pieces)| length(pieces)).sum::<u64>() / dump::ENTRY_LEN as u64;
         if entries > self.shared.catalog.limit.entries_loaded_max() {

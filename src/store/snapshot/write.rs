@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::device::{AlignedBuf, DeviceError, WriteSlice};
 use crate::format::{
-    GRANULE, LogKind, RegionHeader, RegionUse, SNAPSHOT_GROUPS, SNAPSHOT_PIECE_LEN_MAX,
-    SNAPSHOT_PIECES_MAX, SNAPSHOT_ROW_LEN, Seed, Sequence, SnapshotDirectory, SnapshotPart,
-    SnapshotPiece, SnapshotRow, round_up,
+    GRANULE, LogKind, PURGE_RECORD_LEN, RegionHeader, RegionUse, SNAPSHOT_GROUPS,
+    SNAPSHOT_PIECE_LEN_MAX, SNAPSHOT_PIECES_MAX, SNAPSHOT_ROW_LEN, Seed, Sequence,
+    SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow, round_up,
 };
 use crate::store::counters::count;
 use crate::store::log::appender::Appender;
@@ -79,7 +79,7 @@ impl Store {
             // The index may have entries that a change killed unseen.
             return Err("keys that collide were changed");
         }
-        if !log.is_indexed() {
+        if !log.is_indexed() || log.owes_purges() {
             // The index lacks entries that recovery would find: only footers have all.
             return Err("the device failed or entries were damaged since the start");
         }
@@ -95,11 +95,13 @@ impl Store {
         let bytes = shards * dump::COUNT_LEN as u64
             + groups * GRANULE
             + (shared.catalog.index.len() * dump::ENTRY_LEN) as u64
-            + u64::from(layout.region_count) * SNAPSHOT_ROW_LEN as u64;
+            + u64::from(layout.region_count) * SNAPSHOT_ROW_LEN as u64
+            + GRANULE
+            + shared.purges.counts().iter().sum::<usize>() as u64 * PURGE_RECORD_LEN as u64;
         let usable = layout.region_size - first_piece_offset(layout.alignment);
         // Each region but the last is full, of bytes or of pieces.
         let full = bytes / usable;
-        let pieces = groups + bytes / u64::from(SNAPSHOT_PIECE_LEN_MAX) + full + 1;
+        let pieces = groups + 1 + bytes / u64::from(SNAPSHOT_PIECE_LEN_MAX) + full + 1;
         let needed = full + pieces / SNAPSHOT_PIECES_MAX as u64 + 1;
         Ok((log.free_regions().collect(), usize::try_from(needed).unwrap_or(usize::MAX)))
     }
@@ -129,6 +131,11 @@ impl Store {
             row_of(row).encode_into(&mut bytes);
         }
         writer.put(SnapshotPart::Regions, &bytes).await?;
+        bytes.clear();
+        for record in self.shared.purges.records() {
+            record.encode_into(&mut bytes);
+        }
+        writer.put(SnapshotPart::PurgeRecords, &bytes).await?;
         writer.finish().await
     }
 }

@@ -59,7 +59,7 @@ async fn a_key_that_expired_or_was_purged_is_explained() {
     assert_eq!(expired.versions[0].fate, Fate::Expired);
     assert!(!expired.is_hit());
     let cache = open(&filled.device, &filled.clock).await;
-    cache.purge_all().await.unwrap();
+    cache.purge_all(rawcached::Purge::Hard).await.unwrap();
     cache.shutdown().await.unwrap();
     let inspection = Inspection::open(filled.device.open()).await.unwrap();
     let purged = inspection.explain_key(&filled.clock, b"key-100").await;

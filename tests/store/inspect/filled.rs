@@ -103,7 +103,7 @@ pub async fn list(filled: &Filled) -> Vec<Listed> {
         listed.push(entry);
         ControlFlow::Continue(())
     };
-    let summary = inspection.list(&filled.clock, each).await.unwrap();
+    let summary = inspection.list(&filled.clock, None, each).await.unwrap();
     assert_eq!(summary.listed, listed.len() as u64);
     listed
 }

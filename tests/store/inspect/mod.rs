@@ -59,7 +59,7 @@ async fn a_listing_ends_when_it_is_told_to() {
         left -= 1;
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let summary = inspection(&filled).await.list(&filled.clock, each).await.unwrap();
+    let summary = inspection(&filled).await.list(&filled.clock, None, each).await.unwrap();
     assert_eq!(summary.listed, 3);
 }
 
@@ -67,7 +67,7 @@ async fn a_listing_ends_when_it_is_told_to() {
 async fn nothing_is_listed_after_a_purge_of_everything() {
     let filled = filled(false).await;
     let cache = open(&filled.device, &filled.clock).await;
-    cache.purge_all().await.unwrap();
+    cache.purge_all(rawcached::Purge::Hard).await.unwrap();
     cache.shutdown().await.unwrap();
     assert_eq!(list(&filled).await, []);
     assert_eq!(check(&filled).await.1, []);
@@ -322,7 +322,7 @@ fn forge_footer(filled: &Filled, region: u32, change: impl FnOnce(&mut Footer)) 
     let at = layout().region_size - len;
     let mut footer = Footer::decode(&bytes[usize::try_from(at).unwrap()..], &trailer).unwrap();
     change(&mut footer);
-    let len = Footer::len_for(footer.records.len(), footer.tombstones.len(), 512);
+    let len = footer.len(512);
     let mut block = vec![0; usize::try_from(len).unwrap()];
     footer.encode_into(&mut block, (header.generation, header.log), seed, trailer.stamp);
     filled.device.overwrite(start + layout().region_size - len, &block);

@@ -138,7 +138,7 @@ async fn a_snapshot_that_a_change_ended_is_left_over_and_cannot_be_damaged() {
     let (region, _, start, directory) = part(&filled);
     let cache = open(&filled.device, &filled.clock).await;
     // Writes superblocks only: the region is not used again.
-    cache.purge_all().await.unwrap();
+    cache.purge_all(rawcached::Purge::Hard).await.unwrap();
     filled.device.kill();
     for offset in [None, Some(DIRECTORY + 30), Some(directory.pieces[3].offset)] {
         if let Some(offset) = offset {

@@ -192,7 +192,7 @@ fn changes_wait_for_a_device_that_does_not_take_the_next_epoch() {
             assert_eq!(rig.get(&old(n)), None);
         }
     }
-    let _ = rig.run(rig.cache().purge_all());
+    let _ = rig.run(rig.cache().purge_all(rawcached::Purge::Hard));
     assert!(refused > 300, "{refused}");
     assert_eq!(epoch(&rig), begun);
     rig.sim.clear_faults();

@@ -95,7 +95,7 @@ fn an_acknowledged_purge_of_everything_survives_a_power_cut() {
     let mut rig = Rig::new();
     rig.fill("key", 6, 1000);
     rig.put(b"last", &body(1, 100), &flushed()).unwrap();
-    rig.run(rig.cache().purge_all()).unwrap();
+    rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap();
     rig.power_cut();
     assert_eq!(rig.get(b"last"), None);
     assert_eq!(rig.get(b"key-0"), None);
@@ -159,7 +159,7 @@ fn changes_after_a_stop_are_refused_and_end() {
         assert!(rig.put(b"late", &body(1, 400_000), &for_secs(1000)).is_err());
         let _ = rig.remove(b"late");
         let _ = rig.run(rig.cache().touch(b"key", secs(5)));
-        assert!(rig.run(rig.cache().purge_all()).is_err());
+        assert!(rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).is_err());
         assert_eq!(rig.get(b"key").is_some(), change_before);
     }
 }

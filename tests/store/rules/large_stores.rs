@@ -305,7 +305,7 @@ fn a_store_of_which_a_slice_is_gone_writes_no_more() {
     let (first, rest) = large.split_at(large.len() / 2);
     let mut writer = begin(&rig, b"large", large.len() as u64).unwrap();
     rig.run(writer.write_chunk(first)).unwrap();
-    rig.run(rig.cache().purge_all()).unwrap();
+    rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap();
     rig.fill("after", capacity(&rig) / QUARTER as u64, LONG);
     rig.sleep(secs(2));
     let before = rig.sim.counts().bytes_written;
@@ -323,7 +323,7 @@ fn a_purge_of_everything_ends_a_store_whose_slices_are_gone() {
     let large = share(&rig, 1, 30);
     let mut writer = begin(&rig, b"large", large.len() as u64).unwrap();
     rig.run(writer.write_chunk(&large)).unwrap();
-    rig.run(rig.cache().purge_all()).unwrap();
+    rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap();
     rig.fill("after", capacity(&rig) / QUARTER as u64, LONG);
     let stored = rig.run(writer.finalize(Condition::Always));
     assert!(matches!(stored, Err(StoreError::Purged)), "{stored:?}");

@@ -25,6 +25,7 @@ mod scale;
 mod sizes;
 mod slow;
 mod snapshot;
+mod tags;
 mod threads;
 mod time;
 mod tombstones;

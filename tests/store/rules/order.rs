@@ -136,7 +136,7 @@ fn a_store_in_progress_fails_when_everything_is_purged() {
     let stored = rig.run(async {
         let mut writer = rig.cache().store(b"key", for_secs(100)).unwrap();
         writer.write_chunk(&body(2, 100)).await.unwrap();
-        rig.cache().purge_all().await.unwrap();
+        rig.cache().purge_all(rawcached::Purge::Hard).await.unwrap();
         writer.finalize(Condition::Always).await
     });
     assert!(matches!(stored, Err(StoreError::Purged)), "{stored:?}");
@@ -175,7 +175,7 @@ fn a_stale_copy_in_ram_is_never_found() {
     assert!(rig.remove(b"key").unwrap());
     assert_eq!(rig.get(b"key"), None);
     rig.put(b"key", &body(3, 1000), &for_secs(1000)).unwrap();
-    rig.run(rig.cache().purge_all()).unwrap();
+    rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap();
     assert_eq!(rig.get(b"key"), None);
 }
 
@@ -203,7 +203,7 @@ fn a_reader_does_not_bring_an_old_copy_into_ram() {
 fn a_purge_of_all_during_reinsertion_holds() {
     for at in (0..400).step_by(10) {
         let mut rig = about_to_reclaim(plain());
-        rig.run(while_reclaiming(&rig, at, rig.cache().purge_all())).unwrap();
+        rig.run(while_reclaiming(&rig, at, rig.cache().purge_all(rawcached::Purge::Hard))).unwrap();
         assert_eq!(rig.get(b"hot"), None, "after {at} ms");
         rig.sim.set_delay(Delay::None);
         rig.kill();

@@ -333,7 +333,7 @@ fn a_body_that_was_begun_goes_on_after_its_end_whatever_its_size() {
             let first = rig.run(hit.next_chunk()).unwrap().unwrap();
             let mut reader = Reader { source: hit, given: first.to_vec() };
             match purged {
-                true => rig.run(rig.cache().purge_all()).unwrap(),
+                true => rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap(),
                 false => rig.clock.advance(secs(11)),
             }
             assert!(rig.run(rig.cache().lookup(b"long")).is_none(), "nobody begins it any more");

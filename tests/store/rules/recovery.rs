@@ -54,7 +54,7 @@ fn a_purge_during_recovery_applies_to_what_is_recovered() {
 #[test]
 fn a_purge_of_everything_during_recovery_applies_to_what_is_recovered() {
     let mut rig = recovering();
-    rig.run(rig.cache().purge_all()).unwrap();
+    rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap();
     rig.put(b"new", &body(3, 100), &for_secs(1000)).unwrap();
     finish(&rig);
     for _ in 0..2 {

@@ -292,7 +292,7 @@ fn a_purge_before_the_first_change_of_a_start_holds_on_a_device_that_refuses_it(
         assert!(rig.get(b"key").is_some());
         rig.sim.inject(failing(OperationKind::Write).always());
         if all {
-            rig.run(rig.cache().purge_all()).unwrap_err();
+            rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap_err();
         } else {
             rig.remove(b"key").unwrap_err();
         }
@@ -316,7 +316,7 @@ fn what_is_stored_after_a_purge_of_all_that_failed_stays() {
     rig.kill();
     rig.sim.inject(failing(OperationKind::Write).always());
     for _ in 0..3 {
-        rig.run(rig.cache().purge_all()).unwrap_err();
+        rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap_err();
     }
     rig.sim.clear_faults();
     rig.sleep(secs(40));
@@ -414,7 +414,7 @@ fn a_stop_writes_the_purges_that_wait_or_says_that_it_could_not() {
             }
             rig.sim.inject(failing(OperationKind::Write).always());
             match all {
-                true => rig.run(rig.cache().purge_all()).unwrap_err(),
+                true => rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap_err(),
                 false => rig.remove(b"key").map(|_| ()).unwrap_err(),
             };
             if works_again {
@@ -470,7 +470,7 @@ fn purges_leave_room_for_reclaim() {
 fn a_key_that_is_not_there_is_purged_once_what_failed_is_written() {
     let rig = Rig::new();
     rig.sim.inject(failing(OperationKind::Write));
-    assert!(rig.run(rig.cache().purge_all()).is_err());
+    assert!(rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).is_err());
     rig.sleep(secs(5));
     assert!(!rig.remove(b"never there").unwrap());
 }

@@ -248,7 +248,7 @@ fn a_failed_flush_at_a_start_after_a_purge_of_all_leaves_no_doubt() {
     let mut rig = Rig::new();
     rig.fill("filler", 20, 100_000);
     rig.sleep(secs(2));
-    rig.run(rig.cache().purge_all()).unwrap();
+    rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap();
     rig.sleep(secs(2));
     rig.stop();
     rig.sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Flush));

@@ -163,7 +163,7 @@ fn the_first_change_ends_the_snapshot() {
         |rig| assert!(rig.put(b"new", &body(3, 100), &flushed()).is_ok()),
         |rig| assert!(rig.remove(&key(59)).unwrap()),
         |rig| assert!(rig.run(rig.cache().touch(&key(59), secs(9999))).unwrap().is_some()),
-        |rig| rig.run(rig.cache().purge_all()).unwrap(),
+        |rig| rig.run(rig.cache().purge_all(rawcached::Purge::Hard)).unwrap(),
     ];
     for change in changes {
         let mut rig = with_a_past();

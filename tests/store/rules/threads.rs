@@ -199,7 +199,7 @@ fn a_lookup_that_found_the_copy_from_before_a_touch_does_not_end_the_entry() {
         let soon = START.plus(secs(100));
         let lifetime =
             Lifetime { stored_at: START, age_secs: 0, fresh_until: soon, keep_until: soon };
-        let value = Value { metadata: &[], body: &[1; 100], lifetime, ram_only: false };
+        let value = Value { metadata: &[], body: &[1; 100], lifetime, tags: &[], ram_only: false };
         store.put(b"key", &value, Condition::Always, None).await.unwrap();
         assert!(store.lookup(b"key", Stale::Refuse).await.is_some(), "the tier has a copy");
         store

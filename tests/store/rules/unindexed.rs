@@ -204,7 +204,7 @@ fn an_entry_that_the_ram_tier_just_put_out_is_no_damage() {
         let keep_until = START.plus(secs(1000));
         let lifetime =
             Lifetime { stored_at: START, age_secs: 0, fresh_until: keep_until, keep_until };
-        let short = Value { metadata: &[], body: &[1; 100], lifetime, ram_only: true };
+        let short = Value { metadata: &[], body: &[1; 100], lifetime, tags: &[], ram_only: true };
         store.put(b"key", &short, Condition::Always, None).await.unwrap();
         tokio::time::sleep(secs(2)).await;
         let before = sim.counts().writes;
