@@ -5,6 +5,7 @@ mod follow;
 mod held;
 mod leases;
 mod lookups;
+mod purges;
 mod stores;
 mod updates;
 
@@ -103,6 +104,7 @@ impl Client {
     fn history(&self) -> parking_lot::MutexGuard<'_, History> {
         let mut history = self.world.history(self.born);
         history.lag = self.truth().saturating_sub(self.now());
+        history.has_folded = self.world.has_folded.load(Ordering::Relaxed);
         history
     }
 
@@ -134,7 +136,8 @@ impl Client {
     async fn operation(&mut self) {
         let weights = self.world.scenario.weights;
         let key = self.rng.u32(0..self.world.scenario.keys);
-        let mut drawn = self.rng.u32(0..weights.total());
+        let purges = self.world.scenario.purges;
+        let mut drawn = self.rng.u32(0..weights.total() + purges.weight);
         let mut falls_in = |weight: u32| {
             let hit = drawn < weight;
             drawn = drawn.wrapping_sub(weight);
@@ -162,6 +165,8 @@ impl Client {
             self.purge(Some(if is_absent { absent } else { key })).await;
         } else if falls_in(weights.purge_all) {
             self.purge(None).await;
+        } else if falls_in(purges.weight) {
+            self.purge_many().await;
         } else if falls_in(weights.pause) {
             tokio::time::sleep(Duration::from_millis(self.rng.u64(1..400))).await;
         } else {

@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use change::{Change, KeyHistory, Origin, Touch};
-pub use change::{Crash, Life, PurgeEnd, StoreEnd, Version};
+pub use change::{Crash, Life, PurgeEnd, Selector, StoreEnd, Version};
 pub use turn::Stored;
 use turn::Turn;
 
@@ -83,6 +83,8 @@ pub struct History {
     pub flush_failed: bool,
     /// Wall clocks may be wrong at a start.
     pub ages_may_be_unknown: bool,
+    /// The cache may have purged more than it was asked to.
+    pub has_folded: bool,
     /// Media damage struck: an older version may come back.
     pub damaged: bool,
     /// Until when a region stays unreadable that was so at the start of this life; 0 for none.
@@ -174,6 +176,14 @@ impl History {
         self.push(key, change)
     }
 
+    /// A purge of many keys begins.
+    pub fn begin_purge_of(&mut self, selector: Selector, is_soft: bool) -> ChangeId {
+        let purge = self.begin_purge(None);
+        let change = self.change(purge);
+        (change.selector, change.is_soft) = (selector, is_soft);
+        purge
+    }
+
     fn push(&mut self, key: Option<u32>, change: Change) -> ChangeId {
         let changes = match key {
             Some(key) => &mut self.keys.entry(key).or_default().changes,
@@ -252,7 +262,7 @@ impl History {
             let purged = |purge: &Change| {
                 purge.is_purge && purge.certain && purge.begin > began && purge.end < change.begin
             };
-            if self.changes_of(id.key.unwrap_or_default()).any(purged) {
+            if self.changes_of(id.key.unwrap_or_default(), version).any(purged) {
                 self.violate(format!("version {version} was published after a purge of its key"));
             }
         }

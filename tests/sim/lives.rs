@@ -185,7 +185,7 @@ impl Run {
             ..CacheOptions::default().with_knobs(TestKnobs {
                 hash_mask: scenario.hash_mask,
                 sequences_per_epoch: scenario.sequences_per_epoch,
-                ..TestKnobs::default()
+                purge_records_max: scenario.purges.records_max,
             })
         })
     }
@@ -284,6 +284,10 @@ impl Run {
 
     fn look_at_counters(&self, cache: &Cache, born: Instant) {
         let counters = cache.device_store().counters();
+        if counters.purge_folds > 0 {
+            self.world.has_folded.store(true, Ordering::Relaxed);
+            self.world.history.lock().has_folded = true;
+        }
         let mut totals = self.world.totals.lock();
         totals.regions_freed += counters.regions_freed;
         totals.reinserted += counters.reinserted;

@@ -40,6 +40,10 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::ForgetCoarseChanges, 3000),
     (Bug::ForgetLeftOut, 3000),
     (Bug::SkipRegionLater, 3000),
+    (Bug::LoseTagRecord, 300),
+    (Bug::ReviveByReinsertion, 300),
+    (Bug::ReviveByTouch, 300),
+    (Bug::ReviveAtCrash, 300),
 ];
 
 /// Seeds needed to find the bug, and what was found; `None` if it was not within `seeds_max`.

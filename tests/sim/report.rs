@@ -19,6 +19,7 @@ pub struct Totals {
     pub followers: u64,
     pub followed_whole: u64,
     pub followed_short: u64,
+    pub purges_of_many: u64,
     pub regions_freed: u64,
     pub reinserted: u64,
     /// Regions that a start left out of the index.
@@ -66,6 +67,7 @@ impl Totals {
         self.followers += other.followers;
         self.followed_whole += other.followed_whole;
         self.followed_short += other.followed_short;
+        self.purges_of_many += other.purges_of_many;
         self.regions_freed += other.regions_freed;
         self.reinserted += other.reinserted;
         self.regions_left_out += other.regions_left_out;
@@ -119,6 +121,7 @@ impl fmt::Display for Totals {
             ("followers of stores in progress", self.followers),
             ("followers that came to the end", self.followed_whole),
             ("followers that were told of an error", self.followed_short),
+            ("purges of many", self.purges_of_many),
             ("regions freed", self.regions_freed),
             ("entries re-inserted", self.reinserted),
             ("regions left out of the index", self.regions_left_out),

@@ -2,6 +2,7 @@
 //! Groce and others, 2012), so that runs without a feature show bugs that it hides.
 
 mod budgets;
+mod purges;
 mod strain;
 mod themes;
 
@@ -13,6 +14,7 @@ use rawcached::cache::Ack;
 use rawcached::device::{Delay, FaultKind, Rates};
 
 pub use budgets::{Budgets, RecoveryMemory, index_bytes};
+pub use purges::Purges;
 pub use strain::Strain;
 
 /// Bytes before the first region and after the last.
@@ -60,6 +62,8 @@ pub enum Theme {
     Updates,
     /// Index or recovery have too little memory, on a slow device whose keys are removed often.
     LittleMemory,
+    /// Many keys are purged at once, hard and soft, by tag and prefix; they are asked for all the time.
+    Purges,
 }
 
 /// How a body's length is drawn.
@@ -159,6 +163,8 @@ pub struct Scenario {
     pub strain: Strain,
     /// Memory that runs out.
     pub budgets: Budgets,
+    /// Purges of many keys at once.
+    pub purges: Purges,
 }
 
 fn one_of<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
@@ -229,6 +235,7 @@ impl Scenario {
             eager: rng.bool(),
             strain: Strain::draw(extra),
             budgets: Budgets::of(seed),
+            purges: Purges::NONE,
         };
         let themed = match (rng.u32(0..10), extra.u32(0..10)) {
             (0, _) => drawn.churning(rng),
@@ -241,7 +248,8 @@ impl Scenario {
             (_, 5) => drawn.updating(extra),
             _ => drawn.aligned(extra),
         };
-        themed.with_budgets(&mut Rng::with_seed(seed ^ 0xB0D6_E755))
+        let limited = themed.with_budgets(&mut Rng::with_seed(seed ^ 0xB0D6_E755));
+        limited.with_purges(&mut Rng::with_seed(seed ^ 0x7A65_0015))
     }
 
     /// Whether more entries may share a fingerprint than a lookup looks at (slices are entries too), or a

@@ -2,7 +2,7 @@
 //! bytes of keys and bodies.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use rawcached::cache::Cache;
 use rawcached::device::{FaultKind, SimDevice};
 use tokio::time::Instant;
 
-use crate::history::{History, Tick};
+use crate::history::{History, Selector, Tick};
 use crate::report::Totals;
 use crate::scenario::{Scenario, Theme, Trouble};
 
@@ -37,6 +37,8 @@ pub struct World {
     pub early_changes: AtomicU64,
     /// Keys whose leases are held in this life, by whom others wait for.
     pub leased: Mutex<BTreeSet<u32>>,
+    /// The cache has put purge records into a floor: then more is purged than what was asked for.
+    pub has_folded: AtomicBool,
     /// Scheduler time of the lives before.
     pub elapsed: Mutex<Duration>,
 }
@@ -71,6 +73,16 @@ pub fn key_bytes(key: u32) -> Vec<u8> {
     format!("key-{key:03}").into_bytes()
 }
 
+/// What the names of ten keys begin with.
+pub fn prefix_bytes(tens: u32) -> Vec<u8> {
+    format!("key-{tens:02}").into_bytes()
+}
+
+/// The name of the tag that a selector is of.
+pub fn tag_bytes(what: Selector) -> Vec<u8> {
+    format!("{what:?}").into_bytes()
+}
+
 /// The body of a version.
 pub fn body_of(id: u64, len: usize) -> Bytes {
     let mut state = id.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -99,8 +111,19 @@ impl World {
             streams: Mutex::default(),
             early_changes: AtomicU64::new(0),
             leased: Mutex::default(),
+            has_folded: AtomicBool::new(false),
             elapsed: Mutex::default(),
         }
+    }
+
+    /// The tags of a version.
+    pub fn tags_of(&self, key: u32, id: u64) -> Vec<Bytes> {
+        if self.scenario.purges.weight == 0 {
+            return Vec::new();
+        }
+        let tags =
+            [Selector::KeyTag(key % Selector::KEY_TAGS), Selector::IdTag(id % Selector::ID_TAGS)];
+        tags.map(|tag| Bytes::from(tag_bytes(tag))).to_vec()
     }
 
     /// What a right wall clock shows.

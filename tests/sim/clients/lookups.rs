@@ -36,6 +36,7 @@ impl Client {
             }
         });
         let Some(found) = found.await else { return };
+        self.note_folds();
         self.world.totals.lock().lookups += 1;
         match found {
             Some(hit) => {
@@ -65,6 +66,7 @@ impl Client {
     pub async fn look(&self, key: u32) {
         let lookup = self.begin_lookup(key, true);
         self.world.totals.lock().lookups += 1;
+        self.note_folds();
         match self.cache.lookup_stale(&key_bytes(key)).await {
             Some(hit) => {
                 if let Some(id) = self.take_hit(lookup, &hit) {

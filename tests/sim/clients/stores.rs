@@ -73,6 +73,7 @@ impl Client {
             grace: Duration::from_secs(grace),
             metadata: Bytes::copy_from_slice(&id.to_le_bytes()),
             ack,
+            tags: self.world.tags_of(key, id),
             ..StoreOptions::default()
         });
         (Version { id, key, len, life, body: id, ram_only }, options)

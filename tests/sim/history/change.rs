@@ -26,6 +26,33 @@ pub struct Version {
     pub ram_only: bool,
 }
 
+/// What a purge of many keys selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selector {
+    All,
+    /// Ten keys whose names begin alike.
+    Keys(u32),
+    /// By a tag that all versions of some keys have.
+    KeyTag(u32),
+    /// By a tag that some versions of each key have.
+    IdTag(u64),
+}
+
+impl Selector {
+    pub const KEY_TAGS: u32 = 5;
+    pub const ID_TAGS: u64 = 3;
+
+    /// Whether it selects a version of a key.
+    pub fn selects(self, key: u32, id: u64) -> bool {
+        match self {
+            Selector::All => true,
+            Selector::Keys(tens) => key / 10 == tens,
+            Selector::KeyTag(tag) => key % Selector::KEY_TAGS == tag,
+            Selector::IdTag(tag) => id % Selector::ID_TAGS == tag,
+        }
+    }
+}
+
 /// How a store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreEnd {
@@ -74,6 +101,10 @@ pub struct Change {
     pub fill_began: Option<Tick>,
     /// A removal that streamed stores in progress must heed.
     pub is_purge: bool,
+    /// What a purge of many keys selects; of other changes everything.
+    pub selector: Selector,
+    /// A purge that makes stale and does not remove.
+    pub is_soft: bool,
     /// It is recorded in two regions or in the superblock.
     pub is_doubled: bool,
     pub certain: bool,
@@ -122,6 +153,8 @@ impl Change {
             end: OPEN,
             fill_began: None,
             is_purge: false,
+            selector: Selector::All,
+            is_soft: false,
             is_doubled: false,
             certain: false,
             durable: false,

@@ -4,15 +4,34 @@ use super::change::{Change, Touch};
 use super::{History, Life, Lookup, Seen, Tick, Version};
 
 impl History {
-    /// Every change that concerns a key.
-    pub(super) fn changes_of(&self, key: u32) -> impl Iterator<Item = &Change> {
+    /// Every change that may end the life of a version of a key.
+    pub(super) fn changes_of(&self, key: u32, id: u64) -> impl Iterator<Item = &Change> {
         let own = self.keys.get(&key).into_iter().flat_map(|key| &key.changes);
-        own.chain(&self.purges)
+        own.chain(self.purges_of(key, id).filter(|purge| !purge.is_soft))
+    }
+
+    /// The purges of many keys that select a version.
+    fn purges_of(&self, key: u32, id: u64) -> impl Iterator<Item = &Change> {
+        self.purges.iter().filter(move |purge| purge.selector.selects(key, id))
+    }
+
+    /// The soft purges that made a version stale before `at`, for certain.
+    fn stalers(&self, key: u32, version: &Change, at: Tick) -> impl Iterator<Item = &Change> {
+        self.purges_of(key, version.version.unwrap_or_default())
+            .filter(move |purge| purge.is_soft && purge.certain && purge.end < at)
+            .filter(move |purge| purge.is_after(version))
+    }
+
+    /// Whether a soft purge may have made a version stale.
+    fn may_be_stale(&self, key: u32, version: &Change) -> bool {
+        let mut soft =
+            self.purges_of(key, version.version.unwrap_or_default()).filter(|purge| purge.is_soft);
+        self.has_folded || soft.any(|purge| !version.is_after(purge))
     }
 
     /// The changes that ended the life of a version before `at`.
     fn killers(&self, key: u32, version: &Change, at: Tick) -> impl Iterator<Item = &Change> {
-        self.changes_of(key)
+        self.changes_of(key, version.version.unwrap_or_default())
             .filter(move |change| change.certain && change.end < at)
             .filter(move |change| change.is_after(version))
     }
@@ -68,6 +87,14 @@ impl History {
             let what = format!("key {key} gave version {id}, dead since {what}");
             self.violate_unless(are_hidden, what);
         }
+        if !stale_ok {
+            let stale_since = self.stalers(key, &change, began).next();
+            if let Some((begin, end)) = stale_since.map(|purge| (purge.begin, purge.end)) {
+                let what =
+                    format!("key {key} gave {id} as fresh, stale since ticks {begin}..{end}");
+                self.violate_unless(false, what);
+            }
+        }
         self.check_life(lookup, &version, &change, life);
         if self.missed.get(&id).is_some_and(|missed| *missed < began) {
             self.violate(format!("key {key} gave version {id}, which it had missed before"));
@@ -105,10 +132,16 @@ impl History {
         let history = &self.keys[&key];
         // With the cache clock's lag at that time, in seconds.
         let mut given_at: Vec<(Tick, u32)> = Vec::new();
-        if life == version.life {
+        // Stale from the moment of a soft purge, or of the lookup.
+        let cut = lookup.stale_ok && self.may_be_stale(key, stored);
+        let is_like = |fresh_until: u32| {
+            life.fresh_until == fresh_until || (cut && life.fresh_until < fresh_until)
+        };
+        let as_stored = Life { fresh_until: version.life.fresh_until, ..life };
+        if as_stored == version.life && is_like(version.life.fresh_until) {
             given_at.push((stored.end, stored.origin.lag));
         }
-        if life.stored_at == version.life.stored_at && life.fresh_until == life.keep_until {
+        if life.stored_at == version.life.stored_at && is_like(life.keep_until) {
             let same = |touch: &&Touch| touch.until == life.keep_until && touch.end > stored.begin;
             let touches = history.touches.iter().filter(same);
             given_at.extend(touches.map(|touch| (touch.end, touch.origin.lag)));
@@ -146,10 +179,13 @@ impl History {
     /// Whether a touch was of this version for certain.
     fn is_of(&self, touch: &Touch, key: u32, version: &Change) -> bool {
         version.end < touch.begin
-            && self.changes_of(key).filter(|other| other.version != version.version).all(|other| {
-                // A void store has neither version nor certainty.
-                other.end < version.begin || other.begin > touch.end
-            })
+            && self
+                .changes_of(key, version.version.unwrap_or_default())
+                .filter(|other| other.version != version.version)
+                .all(|other| {
+                    // A void store has neither version nor certainty.
+                    other.end < version.begin || other.begin > touch.end
+                })
     }
 
     /// A lookup gave nothing: a violation if a live version must have been found, on a device where
@@ -192,7 +228,7 @@ impl History {
     pub(super) fn is_last(&self, key: u32, version: &Change) -> bool {
         version.version.is_some()
             && self
-                .changes_of(key)
+                .changes_of(key, version.version.unwrap_or_default())
                 .filter(|other| other.version != version.version || other.is_purge)
                 .all(|other| {
                     version.is_after(other)
@@ -205,6 +241,9 @@ impl History {
         let Some(facts) = version.version.and_then(|id| self.versions.get(&id)) else {
             return false;
         };
+        if self.has_folded || (!lookup.stale_ok && self.may_be_stale(lookup.key, version)) {
+            return false;
+        }
         let touches = self.keys[&lookup.key].touches.iter();
         let given = touches
             .filter(|touch| touch.end > version.begin)

@@ -257,3 +257,60 @@ fn a_large_object_is_whole_for_a_turn_unless_there_are_too_many() {
     history.check_cut(2, 150, of(500));
     assert_eq!(history.violations().len(), 2, "whichever goes");
 }
+
+/// A purge of many by a tag that version 1 has, or has not.
+fn purged_by_tag(history: &mut History, selects: bool, is_soft: bool) {
+    let tag = if selects { 1 % Selector::ID_TAGS } else { 2 % Selector::ID_TAGS };
+    let purge = history.begin_purge_of(Selector::IdTag(tag), is_soft);
+    history.end_purge(purge, PurgeEnd::Acknowledged);
+}
+
+#[test]
+fn a_purge_of_many_ends_what_it_selects_and_nothing_else() {
+    for selects in [false, true] {
+        let mut history = History::default();
+        stored(&mut history, 1, true);
+        purged_by_tag(&mut history, selects, false);
+        history.crash(Crash::PowerCut, Duration::from_secs(1));
+        assert_eq!(hit(&mut history, 1), usize::from(selects));
+        let mut history = History::default();
+        stored(&mut history, 1, true);
+        purged_by_tag(&mut history, selects, false);
+        let now = lookup(&mut history);
+        history.check_miss(now, true, 150);
+        assert_eq!(history.violations().len(), usize::from(!selects));
+    }
+}
+
+#[test]
+fn what_a_soft_purge_selects_is_stale_and_there() {
+    let mut history = History::default();
+    stored(&mut history, 1, true);
+    purged_by_tag(&mut history, false, true);
+    assert_eq!(hit(&mut history, 1), 0, "it has another tag");
+    purged_by_tag(&mut history, true, true);
+    history.crash(Crash::PowerCut, Duration::from_secs(1));
+    let asked = Lookup { stale_ok: true, ..lookup(&mut history) };
+    let life = Life { fresh_until: 150, ..LIFE };
+    history.check_hit(asked, Seen { life, ..seen(1) });
+    assert_eq!(history.violations().len(), 0);
+    history.check_miss(Lookup { stale_ok: false, ..asked }, true, 150);
+    assert_eq!(history.violations().len(), 0, "it is not fresh");
+    history.check_miss(asked, true, 150);
+    assert_eq!(history.violations().len(), 1, "but there");
+    assert_eq!(hit(&mut history, 1), 2, "as fresh");
+    let longer = Life { fresh_until: 201, ..LIFE };
+    history.check_hit(asked, Seen { life: longer, ..seen(1) });
+    assert_eq!(history.violations().len(), 3, "nothing gave it a longer life");
+}
+
+#[test]
+fn a_soft_purge_during_a_streamed_store_makes_it_stale() {
+    let mut history = History::default();
+    let began = history.tick();
+    purged_by_tag(&mut history, true, true);
+    let change = history.begin_store(version(1), Some(began));
+    history.end_store(change, StoreEnd::Stored { sequence: 10, flushed: false });
+    assert_eq!(history.violations().len(), 0, "it may be stored");
+    assert_eq!(hit(&mut history, 1), 1, "but not as fresh");
+}
