@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::format::{PurgeRecord, Selector, Sequence};
 
-/// Most records of one kind. Both kinds take at most some 20 MiB of memory.
+/// Most records of one kind. A record takes up to some 120 bytes in map and order: both kinds at most 16 MiB.
 pub const RECORDS_MAX: usize = 64 << 10;
 
 /// A position in the order of purges, as far as is known here.
