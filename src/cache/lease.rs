@@ -1,7 +1,6 @@
 //! Leases: of those who miss a key at the same time one fills it, the others wait. Owns who holds the lease
 //! of a key, who is next, and which keys are not worth waiting for.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,13 +12,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::marks::Marks;
 use super::writer::Writer;
 use super::{Cache, Follower, Hit, StoreOptions, UpdateOptions};
 use crate::planted::{self, Bug};
 use crate::store::{Condition, Fill, StoreError, Stored};
-
-/// Keys that are marked as not worth waiting for, at most; then the oldest mark goes.
-const MARKS_MAX: usize = 64 << 10;
 
 /// What [`Cache::lookup_or_fill`] gives.
 #[derive(Debug)]
@@ -94,14 +91,6 @@ pub(super) struct Leases {
     marked: AtomicUsize,
 }
 
-/// Keys by their hash, and until when they are marked.
-#[derive(Default)]
-struct Marks {
-    until: HashMap<u64, Instant>,
-    /// In the order in which they came; a mark that was renewed or cleared has older ones here.
-    order: VecDeque<(u64, Instant)>,
-}
-
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key.escape_ascii().to_string();
@@ -163,8 +152,8 @@ impl Cache {
         let leases = &self.inner.leases;
         if leases.marked.load(Ordering::Acquire) > 0 {
             let mut marks = leases.marks.lock();
-            marks.until.remove(&self.inner.store.hash_of_key(key));
-            leases.marked.store(marks.until.len(), Ordering::Release);
+            marks.clear(self.inner.store.hash_of_key(key));
+            leases.marked.store(marks.len(), Ordering::Release);
         }
     }
 }
@@ -230,7 +219,7 @@ impl Lease {
         let leases = &self.cache.inner.leases;
         let mut marks = leases.marks.lock();
         marks.mark(self.cache.inner.store.hash_of_key(&self.key), Instant::now(), time);
-        leases.marked.store(marks.until.len(), Ordering::Release);
+        leases.marked.store(marks.len(), Ordering::Release);
         drop(marks);
         if let Some(held) = &self.held {
             held.announce();
@@ -298,31 +287,10 @@ impl Drop for Seat {
     }
 }
 
-impl Marks {
-    fn is_marked(&self, key_hash: u64, now: Instant) -> bool {
-        self.until.get(&key_hash).is_some_and(|until| *until > now)
-    }
-
-    fn mark(&mut self, key_hash: u64, now: Instant, time: Duration) {
-        let until = now + time;
-        self.until.insert(key_hash, until);
-        self.order.push_back((key_hash, until));
-        // Those that are over, and as many of the oldest as there are too many.
-        while let Some((first, end)) = self.order.front().copied()
-            && (end <= now || self.until.len() > MARKS_MAX || self.order.len() > 2 * MARKS_MAX)
-        {
-            self.order.pop_front();
-            if self.until.get(&first) == Some(&end) {
-                self.until.remove(&first);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::CacheOptions;
+    use crate::cache::{CacheOptions, Purge};
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
     use crate::store::FormatOptions;
@@ -462,7 +430,7 @@ mod tests {
         for all in [false, true] {
             let first = lease(&cache).await;
             match all {
-                true => cache.purge_all().await.unwrap(),
+                true => cache.purge_all(Purge::Hard).await.unwrap(),
                 false => drop(cache.remove(b"key").await.unwrap()),
             }
             let stored = first.put(b"old", &for_secs(10)).await;
@@ -506,25 +474,5 @@ mod tests {
         assert!(!lease(&cache).await.is_awaited());
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert!(lease(&cache).await.is_awaited(), "the mark is over");
-    }
-
-    #[test]
-    fn marks_are_bounded_and_the_oldest_goes_first() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let _in_it = runtime.enter();
-        let (mut marks, now, time) = (Marks::default(), Instant::now(), Duration::from_secs(10));
-        for key in 0..MARKS_MAX as u64 + 10 {
-            marks.mark(key, now, time);
-        }
-        assert_eq!(marks.until.len(), MARKS_MAX);
-        assert!(!marks.is_marked(9, now) && marks.is_marked(10, now));
-        for _ in 0..3 * MARKS_MAX {
-            marks.mark(7, now, time);
-        }
-        assert!(marks.order.len() <= 2 * MARKS_MAX + 1, "{}", marks.order.len());
-        let later = now + time;
-        assert!(!marks.is_marked(7, later));
-        marks.mark(1, later, time);
-        assert_eq!((marks.until.len(), marks.order.len()), (1, 1), "what is over goes");
     }
 }

@@ -5,6 +5,7 @@ mod body;
 mod follow;
 mod hit;
 mod lease;
+mod marks;
 mod paths;
 mod purge;
 mod put;
@@ -246,15 +247,8 @@ impl Cache {
         let slice_size = store.layout().slice_size as usize;
         let write_buffer =
             FairMemory::new(options.write_buffer_bytes, slice_size, options.write_buffer_wait);
-        let inner = Inner {
-            store,
-            ram,
-            options,
-            clock,
-            write_buffer,
-            leases: Arc::default(),
-            feeds: Arc::default(),
-        };
+        let (leases, feeds) = (Arc::default(), Arc::default());
+        let inner = Inner { store, ram, options, clock, write_buffer, leases, feeds };
         Ok(Cache { inner: Arc::new(inner) })
     }
 

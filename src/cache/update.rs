@@ -13,6 +13,8 @@ use crate::store::{Ack, Condition, Fill, Lifetime, StoreError, Stored, Update};
 pub struct UpdateOptions {
     /// New metadata, at most [`METADATA_LEN_MAX`](super::METADATA_LEN_MAX) bytes; `None` keeps them.
     pub metadata: Option<Bytes>,
+    /// New tags, as those of [`StoreOptions`](super::StoreOptions::tags); `None` keeps those that there are.
+    pub tags: Option<Vec<Bytes>>,
     /// Fresh lifetime from now on, capped at the configured maximum; `None` leaves what there is.
     pub ttl: Option<Duration>,
     /// Further time in which only callers that ask for stale entries get it; `None` keeps its length.
@@ -26,12 +28,12 @@ pub struct UpdateOptions {
 }
 
 impl Cache {
-    /// Gives a live entry, stale or not, new metadata or a new lifetime, if `condition` holds of it: what a
+    /// Gives a live entry, stale or not, new metadata, new tags or a new lifetime, if `condition` holds of it: what a
     /// validation of it brings (RFC 9111, section 4.3.4). Readers go on; a crash leaves the old entry or the
     /// new one.
     ///
-    /// A lifetime alone is rewritten in place, and the version of the entry stays. With other metadata an
-    /// entry of at most 64 KiB is written again, and of a larger one a head, at most 70 KiB: its body stays
+    /// A lifetime alone is rewritten in place, and the version of the entry stays. With other metadata or tags,
+    /// or if a soft purge covers it, an entry of at most 64 KiB is written again, and of a larger one a head, at most 70 KiB: its body stays
     /// where it is. Only the first such update of a body of 64 KiB to 1 MiB writes that once more. An entry
     /// that would end at once is removed.
     ///
@@ -61,7 +63,11 @@ impl Cache {
         let metadata = options.metadata.as_deref();
         check_lengths(key, metadata.unwrap_or_default())?;
         let lifetime = |present: Lifetime| self.updated(present, options);
-        let update = Update { metadata, lifetime: &lifetime, fill };
+        let tags = match &options.tags {
+            Some(tags) => Some(self.inner.store.tag_hashes(tags)?),
+            None => None,
+        };
+        let update = Update { metadata, tags: tags.as_deref(), lifetime: &lifetime, fill };
         self.settle_update(key, condition, &update, options.ack).await
     }
 
@@ -77,7 +83,7 @@ impl Cache {
             Lifetime { fresh_until, ..present }
         };
         let fill = &self.inner.store.begin_fill(key);
-        let update = Update { metadata: None, lifetime: &lifetime, fill };
+        let update = Update { metadata: None, tags: None, lifetime: &lifetime, fill };
         self.settle_update(key, condition, &update, None).await
     }
 

@@ -66,7 +66,8 @@ impl Writer {
         let held = cache.inner.write_buffer.hold(expected(&options, 0));
         let leader = options.follow.then(|| {
             let StoreOptions { metadata, len_hint, .. } = options.clone();
-            let about = About { key: key.to_vec(), metadata, lifetime, len_hint };
+            let (key, tags) = (key.to_vec(), tags.clone());
+            let about = About { key, metadata, tags, lifetime, len_hint };
             let memory = (cache.inner.write_buffer.clone(), held.window());
             Leader::begin(Feed::new(about, store.clone(), memory), &cache.inner.feeds, &fill)
         });

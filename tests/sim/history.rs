@@ -273,7 +273,7 @@ impl History {
         let purged = |purge: &Change| {
             purge.is_purge && purge.certain && purge.begin > began && purge.end < attached
         };
-        if self.changes_of(key).any(purged) {
+        if self.changes_of(key, id).any(purged) {
             self.violate(format!("version {id} is followed after a purge of its key"));
         }
     }

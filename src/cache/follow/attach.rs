@@ -36,6 +36,7 @@ mod tests {
         let about = About {
             key: b"key".to_vec(),
             metadata: Bytes::new(),
+            tags: Vec::new(),
             lifetime: cache.lifetime(None, Duration::ZERO),
             len_hint: None,
         };

@@ -18,7 +18,7 @@ use super::shelf::Shelf;
 use crate::fair_memory::{FairMemory, Seen, Short, Window};
 use crate::format::BODY_CHUNK;
 use crate::planted::{self, Bug};
-use crate::store::{LargeObject, Lifetime, RangeOptions, Store};
+use crate::store::{Fill, LargeObject, Lifetime, RangeOptions, Store};
 
 /// Longest piece that is copied out of the writer's buffer, in bytes.
 const COPIED_LEN_MAX: u64 = BODY_CHUNK as u64;
@@ -38,6 +38,8 @@ pub(in crate::cache) type SharedRead = Shared<BoxFuture<'static, Option<Bytes>>>
 pub(in crate::cache) struct About {
     pub key: Vec<u8>,
     pub metadata: Bytes,
+    /// Hashes of the tags.
+    pub tags: Vec<u64>,
     pub lifetime: Lifetime,
     pub len_hint: Option<u64>,
 }
@@ -132,6 +134,11 @@ impl Feed {
         let followers = AtomicUsize::new(0);
         let (state, changed) = (Mutex::new(state), Notify::new());
         Feed { about, store, memory, window, slice_size, followers, state, changed }
+    }
+
+    /// Whether a purge since the store began, hard or soft, covers what is being stored.
+    pub fn is_purged(&self, fill: &Fill) -> bool {
+        self.store.is_purged_since(fill, &self.about.key, &self.about.tags)
     }
 
     // What the writer tells.

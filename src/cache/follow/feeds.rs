@@ -48,6 +48,6 @@ impl Feeds {
             let Open { feed, fill } = of_key.get(key)?.last()?;
             (Arc::clone(feed), Arc::clone(fill))
         };
-        (!fill.is_purged()).then_some(feed)
+        (!feed.is_purged(&fill)).then_some(feed)
     }
 }

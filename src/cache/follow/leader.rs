@@ -25,7 +25,7 @@ impl Leader {
 
     /// One more follower, unless the key was purged.
     pub fn follower(&self) -> Option<Follower> {
-        (!self.fill.is_purged()).then(|| Follower::new(Arc::clone(&self.feed)))
+        (!self.feed.is_purged(&self.fill)).then(|| Follower::new(Arc::clone(&self.feed)))
     }
 
     /// So many bytes have come, and are in the buffer or in slices.

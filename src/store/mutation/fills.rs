@@ -80,8 +80,7 @@ impl Fills {
 
 impl Fill {
     /// Whether a purge that covers the key came after the store began.
-    #[must_use]
-    pub fn is_purged(&self) -> bool {
+    pub(in crate::store) fn is_purged(&self) -> bool {
         let Fill { fills, key_hash, began_at, .. } = self;
         let own = fills.running.get(key_hash).map_or(0, |running| running.purged_at);
         own.max(fills.all_purged_at.load(Ordering::SeqCst)) > *began_at

@@ -150,6 +150,13 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a purge since `fill` began, hard or soft, covers what is being stored.
+    pub(crate) fn is_purged_since(&self, fill: &Fill, key: &[u8], tags: &[u64]) -> bool {
+        let of = Subject { key, tags: tags.iter().copied() };
+        let verdict = self.shared.purges.verdict(Since::Number(fill.seen()), of).0;
+        fill.is_purged() || verdict != Verdict::Live
+    }
+
     /// Whether a soft purge covers a change that does not say so yet. Ask under the append lock: purges are
     /// made under it.
     fn is_outdated(&self, change: &Change<'_>) -> Result<bool, StoreError> {

@@ -19,6 +19,8 @@ use crate::store::shared::{ROOM_WAIT_MAX, Store};
 pub struct Update<'a> {
     /// New metadata; `None` keeps them.
     pub metadata: Option<&'a [u8]>,
+    /// Hashes of new tags, by [`Store::tag_hashes`]; `None` keeps those that there are.
+    pub tags: Option<&'a [u64]>,
     /// Gives the new lifetime for the present one.
     pub lifetime: &'a (dyn Fn(Lifetime) -> Lifetime + Send + Sync),
     /// A purge of the key since it began prevails.
@@ -106,21 +108,23 @@ impl Store {
         }
         // A mark goes, and an unknown age is known again, with a new sequence only.
         let in_place = matched.age_known && !matched.is_stale;
-        if update.metadata.is_none() && in_place {
+        if update.metadata.is_none() && update.tags.is_none() && in_place {
             return self.update_in_place((key, key_hash), matched, lifetime).await;
         }
         let Some(entry) = self.load_again(key_hash, matched).await? else {
             return Ok(Outcome::Again);
         };
         let metadata = update.metadata.unwrap_or(entry.metadata());
-        if metadata == entry.metadata() && in_place {
+        let records = of_update(&entry, update);
+        let is_same = metadata == entry.metadata() && records.tags == entry.records().tags;
+        if is_same && in_place {
             return self.update_in_place((key, key_hash), matched, lifetime).await;
         }
         if matched.head.is_none() && entry.body_len() > BODY_CHUNK {
-            return self.split(of_key, &entry, (metadata, lifetime)).await;
+            return self.split(of_key, &entry, (metadata, &records), lifetime).await;
         }
         let slot = Slot::new(entry.kind(), key, (metadata, entry.body()), lifetime);
-        let slot = slot.with_records(&of_update(&entry));
+        let slot = slot.with_records(&records);
         let since = Some(Since::Number(update.fill.seen()));
         let change = Change { key_hash, slot: &slot, fill: Some(update.fill), since };
         let mut attempt = self.publish(&change, found)?;
@@ -176,13 +180,14 @@ impl Store {
         &self,
         of_key: &Attempted<'_>,
         entry: &Entry,
-        (metadata, lifetime): (&[u8], Lifetime),
+        parts: (&[u8], &Records),
+        lifetime: Lifetime,
     ) -> Result<Outcome, StoreError> {
         let len = entry.body_len() as u64;
         let mut upload = self.begin_upload(of_key.key, lifetime, Some(len))?;
         upload.append(entry.body()).await?;
         let how = (Condition::Unchanged(entry.version().0), of_key.update.fill);
-        Ok(match upload.publish(of_key.key, (metadata, &of_update(entry)), how).await? {
+        Ok(match upload.publish(of_key.key, parts, how).await? {
             (stored @ Stored::Yes(_), ticket) => {
                 add(&self.shared.counters.updated_bytes, len);
                 Outcome::Done(stored, ticket)
@@ -193,6 +198,10 @@ impl Store {
 }
 
 /// The optional records of an entry that is updated: it is a version of its own, and not marked.
-fn of_update(entry: &Entry) -> Records {
-    Records { version: None, is_stale: false, ..entry.records() }
+fn of_update(entry: &Entry, update: &Update<'_>) -> Records {
+    let records = Records { version: None, is_stale: false, ..entry.records() };
+    match update.tags {
+        Some(tags) => Records { tags: tags.to_vec(), ..records },
+        None => records,
+    }
 }

@@ -48,8 +48,7 @@ pub(super) struct Gathered {
 /// Shared by the readers of single regions.
 struct Gathering {
     parts: Arc<Parts>,
-    /// In KiB, for footers being read and decoded, and for scans. Who needs more takes all of it: a longer
-    /// footer is read in pieces.
+    /// In KiB, for footers and scans. Who needs more takes all of it: a longer footer is read in pieces.
     memory: Semaphore,
     memory_kib: u32,
     threads: Semaphore,

@@ -36,8 +36,10 @@ impl Client {
         drop(hit);
         let ttl = if self.one_in(4) { self.rng.u64(1..30) } else { self.rng.u64(50..100_000) };
         let until = self.clock.now().plus(Duration::from_secs(ttl));
+        // A soft purge has an update write the entry again, which is no touch then.
+        let may_touch = self.world.scenario.purges.weight == 0;
         match self.rng.u32(0..3) {
-            0 => self.update_in_place(&base, until).await,
+            0 if may_touch => self.update_in_place(&base, until).await,
             _ => self.update_head(&base, until).await,
         }
     }
@@ -98,6 +100,7 @@ impl Client {
         self.world.note_change(&self.cache, 1);
         let options = options!(UpdateOptions {
             metadata: Some(Bytes::copy_from_slice(&id.to_le_bytes())),
+            tags: Some(self.world.tags_of(key, id)),
             lifetime: Some(lifetime),
             ack,
             ..UpdateOptions::default()

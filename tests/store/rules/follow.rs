@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use rawcached::cache::{
-    Cache, CacheOptions, Condition, FollowError, Follower, StoreError, StoreOptions, Stored, Writer,
+    Cache, CacheOptions, Condition, FollowError, Follower, Purge, StoreError, StoreOptions, Stored,
+    Writer,
 };
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
@@ -312,7 +313,7 @@ fn those_attached_get_all_of_a_body_whose_key_was_purged_and_nobody_new_attaches
     };
     let purge_all = async |cache: &Cache| {
         let writer = cache.store(b"other", followed()).unwrap();
-        cache.purge_all().await.unwrap();
+        cache.purge_all(Purge::Hard).await.unwrap();
         assert!(cache.follow(b"key").is_none() && cache.follow(b"other").is_none());
         assert!(writer.follower().is_none(), "not by its writer either");
     };
@@ -490,7 +491,7 @@ fn slices_stay_for_a_slow_follower_while_the_store_runs_and_may_be_evicted_after
         assert_eq!(slow.next_chunk().await.unwrap(), None);
     });
     // What was read is written again as it is evicted; what was purged is not.
-    rig.run(rig.cache().purge_all()).unwrap();
+    rig.run(rig.cache().purge_all(Purge::Hard)).unwrap();
     rig.fill("after", 2 * capacity / QUARTER as u64, LONG);
     let given = rig.run(collect_rest(&mut slower));
     assert!(matches!(given, Err(FollowError::Lost)), "{given:?}");
