@@ -1,18 +1,12 @@
-//! Leases: of those who miss a key at the same time one fills it, the others wait. Owns who holds the lease
-//! of a key, who is next, and which keys are not worth waiting for.
+//! Of those who miss a key at the same time one fills it, the others wait. Owns what each of them is given;
+//! who is next, `leases` says.
 
 use std::fmt;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::marks::Marks;
+use super::leases::{Held, OfLease, Waited};
 use super::writer::Writer;
 use super::{Cache, Follower, Hit, StoreOptions, UpdateOptions};
 use crate::planted::{self, Bug};
@@ -44,53 +38,6 @@ pub struct Lease {
     held: Option<Held>,
 }
 
-/// What a store takes over of a lease.
-#[derive(Default)]
-pub(super) struct OfLease {
-    /// Purges since it began prevail; `None` if the store itself is the beginning.
-    pub fill: Option<Fill>,
-    /// Others wait for it.
-    pub held: Option<Held>,
-}
-
-/// A lease that others wait for.
-pub(super) struct Held {
-    /// Dropped first: it goes to the next who waits.
-    _permit: OwnedSemaphorePermit,
-    seat: Seat,
-}
-
-/// The lease of one key, as long as somebody holds it or waits for it.
-#[derive(Clone)]
-struct Place {
-    /// The lease, while nobody holds it; those who wait get it in their order.
-    free: Arc<Semaphore>,
-    /// All who wait are to look again.
-    changed: Arc<Notify>,
-}
-
-/// Somebody who holds the lease of a key or waits for it.
-struct Seat {
-    leases: Arc<Leases>,
-    key: Vec<u8>,
-    place: Place,
-}
-
-/// A place, and how many have a seat there.
-struct Taken {
-    place: Place,
-    seats: usize,
-}
-
-/// The leases of one cache, and the keys that need none.
-#[derive(Default)]
-pub(super) struct Leases {
-    places: DashMap<Vec<u8>, Taken>,
-    marks: Mutex<Marks>,
-    /// Number of marks: at 0 nobody looks for them.
-    marked: AtomicUsize,
-}
-
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key.escape_ascii().to_string();
@@ -120,7 +67,7 @@ impl Cache {
             if let Some(follower) = self.follow(key) {
                 return Found::Follow(follower);
             }
-            let is_marked = self.is_marked(key);
+            let is_marked = leases.is_marked(|| self.inner.store.hash_of_key(key));
             if is_marked || held.is_some() {
                 let held = held.filter(|_| !is_marked);
                 return Found::Lease(self.lease(key, held, fill));
@@ -136,25 +83,6 @@ impl Cache {
     fn lease(&self, key: &[u8], held: Option<Held>, fill: Option<Fill>) -> Lease {
         let fill = fill.unwrap_or_else(|| self.inner.store.begin_fill(key));
         Lease { cache: self.clone(), key: key.to_vec(), fill, held }
-    }
-
-    fn is_marked(&self, key: &[u8]) -> bool {
-        let leases = &self.inner.leases;
-        leases.marked.load(Ordering::Acquire) > 0
-            && leases.marks.lock().is_marked(self.inner.store.hash_of_key(key), Instant::now())
-    }
-
-    /// The key was stored: it is worth waiting for, and who waits for `held` is to look.
-    pub(super) fn note_stored(&self, key: &[u8], held: Option<Held>) {
-        if let Some(held) = held {
-            held.announce();
-        }
-        let leases = &self.inner.leases;
-        if leases.marked.load(Ordering::Acquire) > 0 {
-            let mut marks = leases.marks.lock();
-            marks.clear(self.inner.store.hash_of_key(key));
-            leases.marked.store(marks.len(), Ordering::Release);
-        }
     }
 }
 
@@ -216,74 +144,11 @@ impl Lease {
     /// `time`, get a lease at once that nobody waits for. At most 64 Ki keys are marked so; a store of the key
     /// clears its mark.
     pub fn refuse(self, time: Duration) {
-        let leases = &self.cache.inner.leases;
-        let mut marks = leases.marks.lock();
-        marks.mark(self.cache.inner.store.hash_of_key(&self.key), Instant::now(), time);
-        leases.marked.store(marks.len(), Ordering::Release);
-        drop(marks);
+        let store = &self.cache.inner.store;
+        self.cache.inner.leases.mark(store.hash_of_key(&self.key), time);
         if let Some(held) = &self.held {
             held.announce();
         }
-    }
-}
-
-/// How waiting for a lease ended.
-enum Waited {
-    Held(Held),
-    /// Look again: the key may be there, or marked.
-    Changed,
-    TooLong,
-}
-
-impl Leases {
-    fn take_seat(self: &Arc<Self>, key: &[u8]) -> Seat {
-        let mut taken = self.places.entry(key.to_vec()).or_insert_with(|| {
-            let (free, changed) = (Arc::new(Semaphore::new(1)), Arc::new(Notify::new()));
-            Taken { place: Place { free, changed }, seats: 0 }
-        });
-        taken.seats += 1;
-        Seat { leases: Arc::clone(self), key: key.to_vec(), place: taken.place.clone() }
-    }
-
-    /// The lease of a key, if nobody has it.
-    fn try_hold(self: &Arc<Self>, key: &[u8]) -> Option<Held> {
-        let seat = self.take_seat(key);
-        let permit = Arc::clone(&seat.place.free).try_acquire_owned().ok()?;
-        Some(Held { _permit: permit, seat })
-    }
-
-    /// Waits for the lease of a key, or for news of it.
-    async fn hold(self: &Arc<Self>, key: &[u8], deadline: Instant) -> Waited {
-        let seat = self.take_seat(key);
-        let news = Arc::clone(&seat.place.changed);
-        let mut changed = pin!(news.notified());
-        changed.as_mut().enable();
-        let permit = Arc::clone(&seat.place.free).acquire_owned();
-        tokio::select! {
-            biased;
-            permit = permit => match permit {
-                Ok(permit) => Waited::Held(Held { _permit: permit, seat }),
-                Err(_) => unreachable!("a lease is never closed"),
-            },
-            () = changed => Waited::Changed,
-            () = tokio::time::sleep_until(deadline) => Waited::TooLong,
-        }
-    }
-}
-
-impl Held {
-    /// The key was stored, or is not worth waiting for: all who wait are to look again.
-    pub(super) fn announce(&self) {
-        self.seat.place.changed.notify_waiters();
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.leases.places.remove_if_mut(&self.key, |_, taken| {
-            taken.seats -= 1;
-            taken.seats == 0
-        });
     }
 }
 
@@ -345,7 +210,7 @@ mod tests {
         for other in others {
             assert_eq!(body(other.await.unwrap()).await, b"body");
         }
-        assert_eq!(cache.inner.leases.places.len(), 0, "nothing is left of it");
+        assert_eq!(cache.inner.leases.len(), 0, "nothing is left of it");
     }
 
     #[tokio::test(start_paused = true)]
@@ -390,7 +255,7 @@ mod tests {
             // Its client is gone.
             drop(writer);
         }
-        assert_eq!(cache.inner.leases.places.len(), 0);
+        assert_eq!(cache.inner.leases.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -404,7 +269,7 @@ mod tests {
         given_up.abort();
         drop(given_up.await);
         drop(held);
-        assert_eq!(cache.inner.leases.places.len(), 0);
+        assert_eq!(cache.inner.leases.len(), 0);
         lease(&cache).await;
     }
 

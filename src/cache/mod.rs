@@ -5,6 +5,7 @@ mod body;
 mod follow;
 mod hit;
 mod lease;
+mod leases;
 mod marks;
 mod paths;
 mod purge;
@@ -44,7 +45,7 @@ use crate::store::{
     SCRUB_BYTES_PER_SEC, Stale, Store, TestKnobs, Ticket,
 };
 use follow::feeds::Feeds;
-use lease::Leases;
+use leases::Leases;
 use ram::RamTier;
 
 /// How a cache behaves. Made by default, then changed field by field:

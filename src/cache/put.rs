@@ -1,6 +1,6 @@
 //! Stores of whole bodies and of streams. Owns what a failed store leaves behind.
 
-use super::lease::OfLease;
+use super::leases::OfLease;
 use super::writer::Writer;
 use super::{Cache, StoreOptions, check_lengths};
 use crate::store::{Condition, StoreError, Stored, Value};
@@ -52,7 +52,8 @@ impl Cache {
         let fill = of_lease.fill.as_ref();
         let published = self.inner.store.put(key, &value, condition, fill).await;
         if matches!(published, Ok((Stored::Yes(_), _))) {
-            self.note_stored(key, of_lease.held);
+            let hash = || self.inner.store.hash_of_key(key);
+            self.inner.leases.note_stored(hash, of_lease.held);
         }
         drop(turn);
         self.end_store(key, (condition, options.ack), published).await

@@ -13,7 +13,7 @@ use tokio::io::AsyncRead;
 use super::follow::feed::{About, Feed};
 use super::follow::follower::Follower;
 use super::follow::leader::Leader;
-use super::lease::{Held, OfLease};
+use super::leases::{Held, OfLease};
 use super::{Cache, StoreOptions};
 use crate::fair_memory::{self, Short};
 use crate::format::Records;
@@ -214,7 +214,9 @@ impl Writer {
         }
         if let Ok((Stored::Yes(_), _)) = &published {
             // It can be read, which may be long before it is acknowledged.
-            self.cache.note_stored(&self.key, self.lease.take());
+            let inner = &self.cache.inner;
+            let hash = || inner.store.hash_of_key(&self.key);
+            inner.leases.note_stored(hash, self.lease.take());
         }
         self.cache.end_store(&self.key, (condition, self.options.ack), published).await
     }
