@@ -57,12 +57,15 @@ impl Client {
         if is_awaited && !world.leased.lock().insert(key) {
             self.history().violate(format!("the lease of key {key} was given twice"));
         }
-        let _held = is_awaited.then(|| Held { world: &world, key });
+        let held = is_awaited.then(|| Held { world: &world, key });
         self.history().note(format_args!("lease of {key}, awaited: {is_awaited}"));
         // The origin takes its time, and purges come meanwhile.
         turns_of(self.rng.u32(0..30)).await;
         match self.rng.u32(0..8) {
-            0 => return drop(lease),
+            0 => {
+                drop(held);
+                return drop(lease);
+            }
             1 => return lease.refuse(Duration::from_millis(self.rng.u64(1..500))),
             _ => {}
         }
@@ -75,6 +78,8 @@ impl Client {
             history.begin_large(version.id, given, version.len as u64);
             history.begin_store(version, Some(given))
         };
+        // The store gives it back as soon as the version can be read, which may be before it ends.
+        drop(held);
         let turns = self.patience();
         let body = body_of(version.id, version.len);
         let stored = for_turns(turns, lease.put(body, &options)).await;

@@ -26,7 +26,9 @@ impl History {
     fn may_be_stale(&self, key: u32, version: &Change) -> bool {
         let mut soft =
             self.purges_of(key, version.version.unwrap_or_default()).filter(|purge| purge.is_soft);
-        self.has_folded || soft.any(|purge| !version.is_after(purge))
+        // What a store began with may be of before the purge.
+        let began = version.fill_began.unwrap_or(version.begin);
+        self.has_folded || soft.any(|purge| purge.end >= began || !version.is_after(purge))
     }
 
     /// The changes that ended the life of a version before `at`.
