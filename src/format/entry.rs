@@ -21,7 +21,7 @@ const SUPERSEDES: u8 = 0x80;
 pub enum Kind {
     /// A whole object: key, metadata and body.
     Object,
-    /// Key and metadata of an object whose body is in slices; the body is an [`ObjectHead`].
+    /// Key and metadata of an object whose body is in slices; the body is an [`ObjectHead`](super::ObjectHead).
     Head,
     /// One piece of an object's body; the key is a [`SliceKey`].
     Slice,

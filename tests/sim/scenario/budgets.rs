@@ -78,7 +78,7 @@ impl Scenario {
     /// Leaves memory to runs that count on it, and gives the others what uses it up.
     pub(super) fn with_budgets(self, rng: &mut Rng) -> Scenario {
         // A large object has as many entries as slices, and each is a key that is changed.
-        let is_large = self.theme == Theme::Large;
+        let is_large = matches!(self.theme, Theme::Large | Theme::Updates);
         let drawn = self.budgets;
         let little_index = drawn.little_index && !self.roomy && !is_large;
         let recovery = if is_large { RecoveryMemory::Enough } else { drawn.recovery };

@@ -83,6 +83,31 @@ fn an_index_for_fewer_entries_than_a_region_holds_takes_every_store() {
     assert!((493..500).all(|n| rig.get(&key_of(n)).is_some()));
 }
 
+/// Moving slices of stores under way wins no index entry: reclaim would go on for ever, and no time would pass.
+#[test]
+fn an_index_full_of_slices_of_stores_under_way_refuses_more_of_them() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let bytes = ((160_u64 << 12) + 20 * 12).div_ceil(3) * 4;
+        let rig = Rig::with(Disk { regions: REGIONS, ..SMALL }, with_index(bytes));
+        let mut writer = rig.cache().store(b"large", for_secs(3000)).unwrap();
+        let piece = body(1, 64 << 10);
+        let ended = rig.run(async {
+            for _ in 0..40 {
+                writer.write_chunk(&piece).await?;
+            }
+            Ok(())
+        });
+        assert!(matches!(ended, Err(StoreError::Busy(_))), "{ended:?}");
+        drop(writer);
+        rig.sleep(secs(10));
+        rig.put(b"small", &body(2, 100), &for_secs(3000)).unwrap();
+        assert!(rig.get(b"small").is_some());
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(std::time::Duration::from_secs(60)).expect("it goes on for ever");
+}
+
 #[test]
 fn with_little_memory_recovery_takes_several_passes_and_finds_everything() {
     for bytes in [64 << 10, 256 << 10, 1 << 20, 64 << 20] {
