@@ -24,8 +24,10 @@ use crate::store::{Fill, LargeObject, Lifetime, RangeOptions, Store};
 const COPIED_LEN_MAX: u64 = BODY_CHUNK as u64;
 /// Shorter ones are not shared: each follower copies them.
 const SHARED_LEN_MIN: usize = 4 << 10;
-/// Slices on the shelf of those that are near: the present one and two before it.
-const NEAR_SLICES: u64 = 3;
+/// Slices on the shelf of those that are near, at least: the present one and two before it.
+const NEAR_SLICES_MIN: u64 = 3;
+/// That shelf has this part of the memory of stores in progress, if that is more.
+const NEAR_PART: u64 = 4;
 /// Slices on the shelf of those that fell behind, at least.
 const BEHIND_SLICES_MIN: u64 = 2;
 /// That shelf has this part of the memory of stores in progress, if that is more.
@@ -126,7 +128,7 @@ impl Feed {
             object: None,
             present: Present::Filling,
             end: None,
-            near: Shelf::new(NEAR_SLICES * slice_size),
+            near: Shelf::new((memory.limit() / NEAR_PART).max(NEAR_SLICES_MIN * slice_size)),
             behind: Shelf::new((memory.limit() / BEHIND_PART).max(BEHIND_SLICES_MIN * slice_size)),
             reads: BTreeMap::new(),
             foremost: 0,
@@ -202,7 +204,7 @@ impl Feed {
     /// Whether a follower will want the present slice soon.
     fn has_near_followers(&self) -> bool {
         let state = self.state.lock();
-        let is_near = state.foremost + NEAR_SLICES * self.slice_size > state.stored;
+        let is_near = state.foremost + NEAR_SLICES_MIN * self.slice_size > state.stored;
         self.followers.load(Ordering::Relaxed) > 0 && is_near
     }
 
