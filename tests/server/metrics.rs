@@ -193,6 +193,7 @@ fn every_metric_that_can_be_moved_moves() {
     paused.enable_all().start_paused(true).build().unwrap().block_on(async {
         stores::reclaim(&mut seen).await;
         stores::trouble(&mut seen).await;
+        stores::purges(&mut seen).await;
         stores::memory(&mut seen).await;
         stores::stalls(&mut seen).await;
         stores::unreadable(&mut seen).await;

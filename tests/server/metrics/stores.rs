@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rawcached::cache::{Cache, CacheOptions, Condition, RangeOptions, StoreOptions, UpdateOptions};
+use rawcached::cache::{
+    Cache, CacheOptions, Condition, Purge, RangeOptions, StoreOptions, UpdateOptions,
+};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 use rawcached::format::Layout;
 use rawcached::store::{Scrubber, TestKnobs};
@@ -74,6 +76,41 @@ pub async fn reclaim(seen: &mut Seen) {
     cache.shutdown().await.unwrap();
     device.clear_faults();
     seen.scrape(&metrics);
+}
+
+/// Purges by tag, which go with their region to a newer one, and too many of them.
+pub async fn purges(seen: &mut Seen) {
+    let device = sim(4 << 20).await;
+    let clock = clock();
+    let knobs = TestKnobs { purge_records_max: 4, ..TestKnobs::default() };
+    let (cache, metrics) = open(device.open(), without_ram().with_knobs(knobs), &clock).await;
+    let tagged = options!(StoreOptions { tags: vec!["tag".into()], ..StoreOptions::default() });
+    cache.put(b"tagged", b"body", Condition::Always, &tagged).await.unwrap();
+    for n in 0..24 {
+        put(&cache, &format!("old-{n}"), 30_000).await;
+    }
+    // The region of the purges ends before the older ones do.
+    let soon = options!(StoreOptions { ttl: Some(Duration::from_secs(60)), ..flushed() });
+    for n in 0..24 {
+        let (key, body) = (format!("soon-{n}"), vec![2; 30_000]);
+        cache.put(key.as_bytes(), body, Condition::Always, &soon).await.unwrap();
+        if n == 12 {
+            cache.purge_tag("tag", Purge::Hard).await.unwrap();
+            cache.purge_prefix("other", Purge::Soft).await.unwrap();
+        }
+    }
+    assert!(cache.lookup(b"tagged").await.is_none());
+    seen.scrape(&metrics);
+    clock.advance(Duration::from_secs(61));
+    for n in 0..40 {
+        put(&cache, &format!("key-{n}"), 60_000).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for n in 0..10 {
+        cache.purge_tag(format!("tag-{n}"), Purge::Hard).await.unwrap();
+    }
+    seen.scrape(&metrics);
+    cache.shutdown().await.unwrap();
 }
 
 /// Stores keys until one shares its fingerprint with more than a lookup looks at.
