@@ -128,7 +128,9 @@ fn only_stores_that_allow_it_are_followed_the_newest_of_the_very_key() {
 
 #[test]
 fn a_follower_near_the_writer_is_served_from_memory_and_one_behind_from_the_device() {
-    let rig = Rig::with(Disk { region_size: MIB as u64, ..DISK }, plain());
+    // A quarter of it keeps what is near.
+    let options = options!(CacheOptions { write_buffer_bytes: 4 * MIB as u64, ..plain() });
+    let rig = Rig::with(Disk { region_size: MIB as u64, ..DISK }, options);
     let large = body(1, 8 * MIB);
     rig.run(async {
         let mut writer = rig.cache().store(b"key", followed()).unwrap();
