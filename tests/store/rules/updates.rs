@@ -2,7 +2,7 @@
 //! long as a live head names their object.
 
 use rawcached::cache::{
-    Ack, Cache, Condition, Hit, StoreError, StoreOptions, Stored, UpdateOptions,
+    Ack, Cache, Condition, Hit, Purge, StoreError, StoreOptions, Stored, UpdateOptions,
 };
 use rawcached::clock::Timestamp;
 
@@ -314,6 +314,32 @@ fn a_stale_entry_is_fresh_again_after_an_update_and_an_expired_one_is_kept_till_
             rig.run(rig.cache().expire(b"key", Condition::Always)).unwrap(),
             Stored::Missing
         );
+    }
+}
+
+#[test]
+fn an_update_makes_fresh_what_a_soft_purge_covers() {
+    let mut rig = Rig::new();
+    for len in [1000, LARGE] {
+        let options = options!(StoreOptions { tags: vec!["tag".into()], ..for_secs(500) });
+        let first = rig.put(b"key", &body(1, len), &options).unwrap();
+        rig.sleep(secs(2));
+        rig.run(rig.cache().purge_tag("tag", Purge::Soft)).unwrap();
+        assert_eq!(rig.get(b"key"), None);
+        let Stored::Yes(second) = update(&rig, b"key", &fresh_for(500)).unwrap() else { panic!() };
+        assert!(second > first, "with its old sequence the purge would cover it still");
+        assert_eq!(rig.get(b"key").unwrap(), body(1, len));
+        // The tag is still its own.
+        rig.run(rig.cache().purge_tag("tag", Purge::Soft)).unwrap();
+        assert_eq!(rig.get(b"key"), None);
+        let other = options!(UpdateOptions { tags: Some(vec!["other".into()]), ..fresh_for(500) });
+        update(&rig, b"key", &other).unwrap();
+        rig.run(rig.cache().purge_tag("tag", Purge::Hard)).unwrap();
+        rig.sleep(secs(2));
+        rig.kill();
+        assert_eq!(rig.get(b"key").unwrap(), body(1, len), "it has another tag now");
+        rig.run(rig.cache().purge_tag("other", Purge::Hard)).unwrap();
+        assert!(!rig.has_stale(b"key"));
     }
 }
 
