@@ -50,8 +50,6 @@ pub enum Bug {
     RereadWhateverIsThere,
     /// Reclaim drops the slices of stores in progress.
     EvictStoresUnderWay,
-    /// A region is freed when its end has passed, whether or not live heads name slices in it.
-    ReclaimUnderHeads,
     /// A new head over the slices of an old one has these dropped with the old one.
     UpdateDropsSlices,
     /// What is stored with a lease counts from the store on, not from the lease.

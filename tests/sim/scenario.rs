@@ -245,9 +245,9 @@ impl Scenario {
             (_, 2) => drawn.hiding(extra),
             (_, 3) => drawn.storing_halves(extra),
             (_, 4) => drawn.with_wrong_clocks(extra),
-            (_, 5) => drawn.updating(extra),
             _ => drawn.aligned(extra),
         };
+        let themed = themed.with_updates(&mut Rng::with_seed(seed ^ 0x0DA7_E5EE));
         let limited = themed.with_budgets(&mut Rng::with_seed(seed ^ 0xB0D6_E755));
         limited.with_purges(&mut Rng::with_seed(seed ^ 0x7A65_0015))
     }

@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use rawcached::cache::RangeOptions;
 
-use super::{Scenario, one_of};
+use super::{Scenario, Theme, one_of};
 
 /// What makes a run hard besides its trouble.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +47,30 @@ impl Strain {
             absent_one_in: one_of(rng, &[0, 0, 0, 4]),
             refuses_writes: rng.u32(0..16) == 0,
             hides_region: false,
-            update_one_in: one_of(rng, &[0, 1, 2]),
-            lease_one_in: one_of(rng, &[0, 0, 3]),
+            update_one_in: 0,
+            lease_one_in: 0,
         }
     }
 }
 
 impl Scenario {
+    /// Gives some runs updates and leases; leaves the others as they were drawn.
+    pub(super) fn with_updates(self, rng: &mut Rng) -> Scenario {
+        if rng.u32(0..4) > 0 {
+            return self;
+        }
+        let strain = Strain {
+            update_one_in: one_of(rng, &[0, 2, 4]),
+            lease_one_in: one_of(rng, &[0, 3]),
+            ..self.strain
+        };
+        let updated = Scenario { strain, ..self };
+        match updated.theme == Theme::Any && rng.bool() {
+            true => updated.updating(rng),
+            false => updated,
+        }
+    }
+
     /// Sometimes with a wide alignment, or a device that wants a wider one than most.
     pub(super) fn aligned(self, rng: &mut Rng) -> Scenario {
         if rng.u32(0..6) > 0 {
