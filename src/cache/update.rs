@@ -15,7 +15,8 @@ pub struct UpdateOptions {
     pub metadata: Option<Bytes>,
     /// New tags, as those of [`StoreOptions`](super::StoreOptions::tags); `None` keeps those that there are.
     pub tags: Option<Vec<Bytes>>,
-    /// Fresh lifetime from now on, capped at the configured maximum; `None` leaves what there is.
+    /// Fresh lifetime from now on, capped at the configured maximum; `None` leaves what there is: what a soft
+    /// purge covers, or is of unknown age, stays stale then.
     pub ttl: Option<Duration>,
     /// Further time in which only callers that ask for stale entries get it; `None` keeps its length.
     pub grace: Option<Duration>,
@@ -67,7 +68,9 @@ impl Cache {
             Some(tags) => Some(self.inner.store.tag_hashes(tags)?),
             None => None,
         };
-        let update = Update { metadata, tags: tags.as_deref(), lifetime: &lifetime, fill };
+        let validates = options.ttl.is_some() || options.lifetime.is_some();
+        let tags = tags.as_deref();
+        let update = Update { metadata, tags, lifetime: &lifetime, validates, fill };
         self.settle_update(key, condition, &update, options.ack).await
     }
 
@@ -83,7 +86,8 @@ impl Cache {
             Lifetime { fresh_until, ..present }
         };
         let fill = &self.inner.store.begin_fill(key);
-        let update = Update { metadata: None, tags: None, lifetime: &lifetime, fill };
+        let (metadata, tags, validates) = (None, None, false);
+        let update = Update { metadata, tags, lifetime: &lifetime, validates, fill };
         self.settle_update(key, condition, &update, None).await
     }
 

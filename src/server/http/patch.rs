@@ -149,15 +149,18 @@ impl Service {
             false => explicit,
         };
         let is_fresh_for = hit.lifetime().keep_until.since(hit.lifetime().fresh_until);
-        let lifetime = match said.ttl {
+        let (lifetime, grace) = match said.ttl {
             Some(ttl) => {
                 // A grace that the store gave by name stays as long as nothing takes it back.
                 let kept = if has_control { Duration::ZERO } else { is_fresh_for };
-                self.cache.lifetime(Some(ttl), said.grace.unwrap_or(kept))
+                (Some(self.cache.lifetime(Some(ttl), said.grace.unwrap_or(kept))), None)
             }
             None => {
                 let withdrawn = has_control.then_some(Duration::ZERO);
-                self.with_grace(hit, said.grace.or(withdrawn)).ok_or(Refusal::NOT_FOUND)?
+                if !hit.is_fresh(now) {
+                    return Err(Refusal::NOT_FOUND);
+                }
+                (None, said.grace.or(withdrawn))
             }
         };
         let is_weak = match patch.headers.contains_key(LAST_MODIFIED) {
@@ -166,7 +169,8 @@ impl Service {
         };
         let metadata = ObjectMetadata::new(self.tag_of(&old), is_weak, head.stored()?);
         Ok(UpdateOptions {
-            lifetime: Some(lifetime),
+            lifetime,
+            grace,
             metadata: Some(metadata.encode()),
             ack: patch.ack,
             ..UpdateOptions::default()

@@ -116,8 +116,7 @@ impl Upload {
         }
         // What was purged may have lost its slices: it is for the purge that it fails.
         self.store.check_open(Some(fill))?;
-        let slice_size = self.store.shared.layout.slice_size;
-        let head = ObjectHead { len: self.len, object: self.name.unwrap_or_default(), slice_size };
+        let head = self.head();
         if !self.store.has_slices(&head, 0..head.len).await {
             return Err(StoreError::Evicted);
         }
@@ -129,6 +128,29 @@ impl Upload {
         // Whatever happens from here on, the slices belong to the object.
         self.is_published |= matches!(published, (Stored::Yes(_), _));
         Ok(published)
+    }
+
+    /// Appends the only slice of an object whose head its caller publishes; gives that head too.
+    ///
+    /// # Errors
+    /// As those of [`Upload::append`].
+    pub(in crate::store) async fn with_slice(
+        mut self,
+        slice: &[u8],
+    ) -> Result<(Upload, ObjectHead), StoreError> {
+        self.append(slice).await?;
+        let head = self.head();
+        Ok((self, head))
+    }
+
+    /// Its head was published: the slices belong to the object.
+    pub(in crate::store) fn published(mut self) {
+        self.is_published = true;
+    }
+
+    fn head(&self) -> ObjectHead {
+        let slice_size = self.store.shared.layout.slice_size;
+        ObjectHead { len: self.len, object: self.name.unwrap_or_default(), slice_size }
     }
 
     /// Sees to it that `bytes` are set aside.

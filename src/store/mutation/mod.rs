@@ -84,7 +84,8 @@ impl Store {
     ) -> Result<(Stored, Ticket), StoreError> {
         self.begin_store().await?;
         let stale = OnceLock::new();
-        let mut change = Change { key_hash: self.key_hash(key), slot, fill, since };
+        let key_hash = self.key_hash(key);
+        let mut change = Change { key_hash, slot, fill, since, replaced: None };
         let mut patience = Patience::default();
         loop {
             let mut deadline = Deadline::after(ROOM_WAIT_MAX);

@@ -36,6 +36,8 @@ pub(in crate::store) struct Change<'a> {
     pub(in crate::store) fill: Option<&'a Fill>,
     /// Later purges by tags and prefixes cover it too.
     pub(in crate::store) since: Option<Since>,
+    /// The entry whose body it keeps: what purges that one by its tags purges both.
+    pub(in crate::store) replaced: Option<&'a Entry>,
 }
 
 impl Store {
@@ -165,7 +167,15 @@ impl Store {
         };
         let slot = change.slot;
         let of = Subject { key: slot.key(), tags: slot.tags() };
-        match self.shared.purges.verdict(since, of).0 {
+        let mut verdict = self.shared.purges.verdict(since, of).0;
+        if let Some(replaced) = change.replaced {
+            if self.verdict(replaced) == Verdict::Dead {
+                return Err(StoreError::Purged);
+            }
+            let of = Subject { key: slot.key(), tags: replaced.tags() };
+            verdict = verdict.max(self.shared.purges.verdict(since, of).0);
+        }
+        match verdict {
             Verdict::Dead => Err(StoreError::Purged),
             Verdict::Stale => Ok(!slot.is_marked_stale()),
             Verdict::Live => Ok(false),

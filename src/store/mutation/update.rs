@@ -1,7 +1,7 @@
 //! Changes of an entry that keep its body: a new lifetime where it is, or a new head. Owns what is written
 //! again: nothing of a large object but its head.
 
-use crate::format::{BODY_CHUNK, Records};
+use crate::format::{BODY_CHUNK, Kind, Records};
 use crate::store::counters::{add, count};
 use crate::store::entry::Entry;
 use crate::store::log::slot::Slot;
@@ -23,6 +23,9 @@ pub struct Update<'a> {
     pub tags: Option<&'a [u64]>,
     /// Gives the new lifetime for the present one.
     pub lifetime: &'a (dyn Fn(Lifetime) -> Lifetime + Send + Sync),
+    /// The lifetime is a new one, as after a validation. Else what is stale for another reason than its times,
+    /// or of unknown age, stays stale.
+    pub validates: bool,
     /// A purge of the key since it began prevails.
     pub fill: &'a Fill,
 }
@@ -106,8 +109,9 @@ impl Store {
             let is_done = |_| Outcome::Done(Stored::Yes(matched.version.0), self.last_ticket());
             return Ok(ended.map_or(Outcome::Again, is_done));
         }
-        // A mark goes, and an unknown age is known again, with a new sequence only.
-        let in_place = matched.age_known && !matched.is_stale;
+        // What makes it stale besides its times goes with a new sequence only.
+        let is_stale = matched.is_stale || !matched.age_known;
+        let in_place = !is_stale || !update.validates;
         if update.metadata.is_none() && update.tags.is_none() && in_place {
             return self.update_in_place((key, key_hash), matched, lifetime).await;
         }
@@ -115,18 +119,27 @@ impl Store {
             return Ok(Outcome::Again);
         };
         let metadata = update.metadata.unwrap_or(entry.metadata());
-        let records = of_update(&entry, update);
+        let records = of_update(&entry, update, is_stale);
         let is_same = metadata == entry.metadata() && records.tags == entry.records().tags;
         if is_same && in_place {
             return self.update_in_place((key, key_hash), matched, lifetime).await;
         }
+        let mut split = None;
         if matched.head.is_none() && entry.body_len() > BODY_CHUNK {
-            return self.split(of_key, &entry, (metadata, &records), lifetime).await;
+            // From here on updates write only a head.
+            let upload = self.begin_upload(key, lifetime, None)?;
+            split = Some(upload.with_slice(entry.body()).await?);
         }
-        let slot = Slot::new(entry.kind(), key, (metadata, entry.body()), lifetime);
+        let head = split.as_ref().map(|(_, head)| head.encode());
+        let (kind, body) = match &head {
+            Some(head) => (Kind::Head, &head[..]),
+            None => (entry.kind(), entry.body()),
+        };
+        let slot = Slot::new(kind, key, (metadata, body), lifetime);
         let slot = slot.with_records(&records);
         let since = Some(Since::Number(update.fill.seen()));
-        let change = Change { key_hash, slot: &slot, fill: Some(update.fill), since };
+        let (fill, replaced) = (Some(update.fill), Some(&entry));
+        let change = Change { key_hash, slot: &slot, fill, since, replaced };
         let mut attempt = self.publish(&change, found)?;
         if matches!(attempt, Attempt::Outdated) {
             let stale = slot.marked_stale();
@@ -135,6 +148,9 @@ impl Store {
         match attempt {
             Attempt::Published(sequence, ticket) => {
                 add(&self.shared.counters.updated_bytes, slot.len());
+                if let Some((upload, _)) = split {
+                    upload.published();
+                }
                 self.after_displacing(found, slot.object_head());
                 Ok(Outcome::Done(Stored::Yes(sequence.0), ticket))
             }
@@ -164,6 +180,10 @@ impl Store {
         matched: &Match,
     ) -> Result<Option<Entry>, StoreError> {
         let Some(candidate) = self.candidate_at(key_hash, matched.place) else { return Ok(None) };
+        if matched.place.is_in_ram() {
+            // Was it evicted, it is not found any more.
+            return Ok(self.in_ram(candidate));
+        }
         match self.peek(candidate, Extent::Answer).await {
             Loaded::Entry(entry, _) => Ok(Some(entry)),
             Loaded::Moved => Ok(None),
@@ -174,34 +194,62 @@ impl Store {
             Loaded::Unreadable | Loaded::Late => Err(NO_ANSWER),
         }
     }
-
-    /// Stores an entry as a slice and a head: then later updates write only the head.
-    async fn split(
-        &self,
-        of_key: &Attempted<'_>,
-        entry: &Entry,
-        parts: (&[u8], &Records),
-        lifetime: Lifetime,
-    ) -> Result<Outcome, StoreError> {
-        let len = entry.body_len() as u64;
-        let mut upload = self.begin_upload(of_key.key, lifetime, Some(len))?;
-        upload.append(entry.body()).await?;
-        let how = (Condition::Unchanged(entry.version().0), of_key.update.fill);
-        Ok(match upload.publish(of_key.key, parts, how).await? {
-            (stored @ Stored::Yes(_), ticket) => {
-                add(&self.shared.counters.updated_bytes, len);
-                Outcome::Done(stored, ticket)
-            }
-            (Stored::Missing | Stored::Exists, _) => Outcome::Again,
-        })
-    }
 }
 
-/// The optional records of an entry that is updated: it is a version of its own, and not marked.
-fn of_update(entry: &Entry, update: &Update<'_>) -> Records {
-    let records = Records { version: None, is_stale: false, ..entry.records() };
+/// The optional records of an entry that is updated: it is a version of its own.
+fn of_update(entry: &Entry, update: &Update<'_>, is_stale: bool) -> Records {
+    let is_stale = is_stale && !update.validates;
+    let records = Records { version: None, is_stale, ..entry.records() };
     match update.tags {
         Some(tags) => Records { tags: tags.to_vec(), ..records },
         None => records,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::SimDevice;
+    use crate::store::formatting::FormatOptions;
+    use crate::store::mutation::purge::Purge;
+    use crate::store::mutation::request::Value;
+    use crate::store::options::Options;
+    use crate::store::ram_tier::NotResident;
+
+    /// The purge comes between the look at the entry and the publication of what takes its place.
+    #[tokio::test(start_paused = true)]
+    async fn a_purge_by_a_tag_that_an_update_takes_away_prevails() {
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+        let format = FormatOptions { region_size: Some(256 << 10), ..FormatOptions::default() };
+        Store::format(&sim.open(), &format, &clock).await.unwrap();
+        let (options, tier) = (Options::default(), Arc::new(NotResident));
+        let store = Store::open(sim.open(), options, clock, tier).await.unwrap();
+        store.recovered().await;
+        let [old, new] = [b"old", b"new"].map(|tag| store.tag_hashes(&[tag]).unwrap());
+        let (stored_at, end) = (Timestamp(1000), Timestamp(5000));
+        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        for (how, is_purged) in [(Purge::Hard, true), (Purge::Soft, false)] {
+            let value =
+                Value { metadata: b"", body: b"body", lifetime, tags: &old, ram_only: false };
+            store.put(b"key", &value, Condition::Always, None).await.unwrap();
+            let (key_hash, fill) = (store.key_hash(b"key"), store.begin_fill(b"key"));
+            let mut deadline = Deadline::after(ROOM_WAIT_MAX);
+            let found = store.find_by(b"key", key_hash, &mut deadline).await;
+            let matched = found.matched.as_ref().unwrap();
+            let entry = store.load_again(key_hash, matched).await.unwrap().unwrap();
+            store.purge_tag(b"old", how).await.unwrap();
+            let slot = Slot::new(Kind::Object, b"key", (b"", b"body"), lifetime).tagged(&new);
+            let since = Some(Since::Number(fill.seen()));
+            let (fill, replaced) = (Some(&fill), Some(&entry));
+            let change = Change { key_hash, slot: &slot, fill, since, replaced };
+            match store.publish(&change, &found) {
+                Err(StoreError::Purged) => assert!(is_purged),
+                Ok(Attempt::Outdated) => assert!(!is_purged),
+                _ => panic!("it is published as it is"),
+            }
+        }
     }
 }

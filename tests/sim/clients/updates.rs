@@ -91,7 +91,7 @@ impl Client {
             let body = history.body(base.id);
             let len = usize::try_from(len).unwrap();
             let life = life_of(lifetime);
-            let version = Version { id, key, len, life, body, ram_only: false };
+            let version = Version { id, key, len, life, body, replaced: base.id, ram_only: false };
             history.note(format_args!("update {} to {version:?} flushed {flushed}", base.id));
             let began = history.tick();
             history.begin_update(base.id, id);

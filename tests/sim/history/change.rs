@@ -22,6 +22,8 @@ pub struct Version {
     pub life: Life,
     /// The version that brought its body: an update keeps that of another one.
     pub body: u64,
+    /// The version that an update took it from; else it is its own.
+    pub replaced: u64,
     /// It never goes to the device.
     pub ram_only: bool,
 }

@@ -24,8 +24,11 @@ impl History {
 
     /// Whether a soft purge may have made a version stale.
     fn may_be_stale(&self, key: u32, version: &Change) -> bool {
-        let mut soft =
-            self.purges_of(key, version.version.unwrap_or_default()).filter(|purge| purge.is_soft);
+        let id = version.version.unwrap_or_default();
+        // What covers an entry covers its update that is under way.
+        let replaced = self.versions.get(&id).map_or(id, |version| version.replaced);
+        let purges = self.purges_of(key, id).chain(self.purges_of(key, replaced));
+        let mut soft = purges.filter(|purge| purge.is_soft);
         // What a store began with may be of before the purge.
         let began = version.fill_began.unwrap_or(version.begin);
         self.has_folded || soft.any(|purge| purge.end >= began || !version.is_after(purge))

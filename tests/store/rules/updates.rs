@@ -329,6 +329,19 @@ fn an_update_makes_fresh_what_a_soft_purge_covers() {
         let Stored::Yes(second) = update(&rig, b"key", &fresh_for(500)).unwrap() else { panic!() };
         assert!(second > first, "with its old sequence the purge would cover it still");
         assert_eq!(rig.get(b"key").unwrap(), body(1, len));
+        // Who brings no new lifetime did not validate it.
+        rig.run(rig.cache().purge_tag("tag", Purge::Soft)).unwrap();
+        let only_metadata = options!(UpdateOptions {
+            metadata: Some(format!("of {len}").into()),
+            ..UpdateOptions::default()
+        });
+        update(&rig, b"key", &only_metadata).unwrap();
+        rig.sleep(secs(2));
+        rig.kill();
+        assert_eq!(rig.get(b"key"), None);
+        assert_eq!(hit(&rig, b"key").metadata(), format!("of {len}").as_bytes());
+        update(&rig, b"key", &fresh_for(500)).unwrap();
+        assert_eq!(rig.get(b"key").unwrap(), body(1, len));
         // The tag is still its own.
         rig.run(rig.cache().purge_tag("tag", Purge::Soft)).unwrap();
         assert_eq!(rig.get(b"key"), None);
