@@ -189,6 +189,20 @@ impl Rig {
         }
     }
 
+    /// More group commits than one region has blocks for, and then what fills a region and ends; `purge` does
+    /// one more thing before each.
+    pub fn turn(&self, round: u64, mut purge: impl FnMut(u64)) {
+        for n in 0..20 {
+            purge(n);
+            let key = format!("short-{round}-{n}");
+            self.put(key.as_bytes(), &body(n, 5000), &for_secs(5)).unwrap();
+            self.remove(key.as_bytes()).unwrap();
+        }
+        self.fill(&format!("short-{round}"), 4, 5);
+        self.clock.advance(secs(60));
+        self.sleep(secs(2));
+    }
+
     /// Ends this process without a shutdown; the storage keeps what a device would.
     pub fn stop(&mut self) {
         drop(self.life.take());

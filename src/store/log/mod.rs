@@ -3,6 +3,7 @@
 
 pub(super) mod append;
 pub(super) mod appender;
+pub(super) mod by_ticket;
 pub(super) mod chunks;
 pub(super) mod core;
 pub(super) mod epoch;

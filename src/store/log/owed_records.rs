@@ -1,9 +1,10 @@
 //! Purge records that are not durable yet. Owns which still have to be appended: those without room or
 //! epoch, and those that a failed write lost. Used under the append lock; appends nothing itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use crate::format::PurgeRecord;
+use crate::store::log::by_ticket::ByTicket;
 use crate::store::log::removals::Removal;
 use crate::store::log::write::Ticket;
 use crate::store::purges::Floors;
@@ -16,10 +17,8 @@ const OWED_MAX: usize = 64 << 10;
 pub struct OwedRecords {
     /// Records that are not in the log.
     waiting: BTreeSet<PurgeRecord>,
-    /// Records that are not durable yet, and their tickets.
-    logged: HashMap<PurgeRecord, Ticket>,
-    /// The same, ordered by ticket.
-    order: BTreeSet<(Ticket, PurgeRecord)>,
+    /// Records that are not durable yet.
+    logged: ByTicket<PurgeRecord, ()>,
 }
 
 impl OwedRecords {
@@ -36,28 +35,21 @@ impl OwedRecords {
     /// Notes that a record is in the log, durable with `ticket`.
     pub fn log(&mut self, record: PurgeRecord, ticket: Ticket) {
         self.waiting.remove(&record);
-        if let Some(before) = self.logged.remove(&record) {
-            self.order.remove(&(before, record));
-        }
+        self.logged.remove(&record);
         // Beyond the limit nothing is noted: the caller learns from its ticket whether it is durable.
         if self.waiting.len() + self.logged.len() < OWED_MAX {
-            self.logged.insert(record, ticket);
-            self.order.insert((ticket, record));
+            self.logged.insert(record, (ticket, ()));
         }
     }
 
     /// Everything up to `ticket` is durable.
     pub fn flushed(&mut self, ticket: Ticket) {
-        while let Some(first) = self.order.first().copied().filter(|(at, _)| *at <= ticket) {
-            self.order.remove(&first);
-            self.logged.remove(&first.1);
-        }
+        self.logged.flushed(ticket);
     }
 
     /// A write or flush failed: records that were not durable may be lost, and wait again.
     pub fn failed(&mut self) {
-        self.order.clear();
-        self.waiting.extend(std::mem::take(&mut self.logged).into_keys());
+        self.waiting.extend(self.logged.take_all().map(|(record, ())| record));
     }
 
     /// These floors are durable: they say what records up to them say.
@@ -73,7 +65,7 @@ impl OwedRecords {
     /// What is known of a record.
     pub fn of(&self, record: &PurgeRecord) -> Removal {
         match self.logged.get(record) {
-            Some(ticket) => Removal::Logged(*ticket),
+            Some((ticket, ())) => Removal::Logged(*ticket),
             None if self.waiting.contains(record) => Removal::Waiting,
             None => Removal::Done,
         }

@@ -5,9 +5,10 @@
 //! A tombstone gets its sequence at the moment of the removal, however late it is written: it kills
 //! what was stored before and nothing stored since.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use crate::format::Tombstone;
+use crate::store::log::by_ticket::ByTicket;
 use crate::store::log::write::Ticket;
 
 /// Most removals that are remembered, waiting or logged: some 6 MiB of memory.
@@ -40,10 +41,8 @@ pub struct OwedTombstone {
 pub struct Removals {
     /// Removals without a tombstone in the log.
     waiting: BTreeMap<u64, OwedTombstone>,
-    /// Removals with a tombstone that is not durable yet, and its ticket.
-    logged: HashMap<u64, (Ticket, OwedTombstone)>,
-    /// The same, ordered by ticket.
-    order: BTreeSet<(Ticket, u64)>,
+    /// Removals with a tombstone that is not durable yet.
+    logged: ByTicket<u64, OwedTombstone>,
 }
 
 impl Removals {
@@ -80,23 +79,17 @@ impl Removals {
         // Beyond the limit nothing is noted: the caller learns from its ticket whether it is durable.
         if before.is_some() || self.has_room(for_purge) {
             self.logged.insert(key_hash, (ticket, join(before, owed)));
-            self.order.insert((ticket, key_hash));
         }
     }
 
     /// Everything up to `ticket` is durable.
     pub fn flushed(&mut self, ticket: Ticket) {
-        while let Some(first) = self.order.first().copied().filter(|(at, _)| *at <= ticket) {
-            self.order.remove(&first);
-            self.logged.remove(&first.1);
-        }
+        self.logged.flushed(ticket);
     }
 
     /// A write or flush failed: tombstones that were not durable may be lost, and wait again.
     pub fn failed(&mut self) {
-        self.order.clear();
-        let lost = std::mem::take(&mut self.logged).into_iter();
-        self.waiting.extend(lost.map(|(key_hash, (_, owed))| (key_hash, owed)));
+        self.waiting.extend(self.logged.take_all());
     }
 
     /// Up to `count` of the waiting tombstones.
@@ -134,11 +127,7 @@ impl Removals {
     }
 
     fn take(&mut self, key_hash: u64) -> Option<OwedTombstone> {
-        if let Some((ticket, owed)) = self.logged.remove(&key_hash) {
-            self.order.remove(&(ticket, key_hash));
-            return Some(owed);
-        }
-        self.waiting.remove(&key_hash)
+        self.logged.remove(&key_hash).or_else(|| self.waiting.remove(&key_hash))
     }
 }
 
@@ -213,7 +202,7 @@ mod tests {
         }
         assert!(!removals.wait(owed(limit, 1, true)), "those on their way count");
         removals.log(owed(limit, 1, true), limit);
-        assert_eq!(removals.order.len(), REMOVALS_MAX - OTHERS_MAX);
+        assert_eq!(removals.logged.len(), REMOVALS_MAX - OTHERS_MAX);
         removals.failed();
         assert_eq!(removals.waiting_count(), REMOVALS_MAX, "each waits again");
         assert_eq!(removals.purge_count(), REMOVALS_MAX - OTHERS_MAX);
@@ -221,8 +210,8 @@ mod tests {
         for n in 0..2 * limit {
             removals.log(owed(n % 10, n, true), n);
         }
-        assert_eq!(removals.order.len(), 10);
+        assert_eq!(removals.logged.len(), 10);
         removals.flushed(2 * limit);
-        assert_eq!((removals.order.len(), removals.logged.len()), (0, 0));
+        assert_eq!(removals.logged.len(), 0);
     }
 }

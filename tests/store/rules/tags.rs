@@ -579,19 +579,12 @@ fn records_that_were_carried_on_are_in_two_regions_still() {
     rig.fill("beside", 3, LONG);
     let mut purged = 0;
     for round in 0..30u64 {
-        for n in 0..20 {
+        rig.turn(round, |n| {
             if n < 2 {
                 purge_tag(&rig, &format!("{purged}"), BOTH[purged % 2]);
                 purged += 1;
             }
-            // More group commits than one region has blocks for.
-            let key = format!("short-{round}-{n}");
-            rig.put(key.as_bytes(), &body(n, 5000), &for_secs(5)).unwrap();
-            rig.remove(key.as_bytes()).unwrap();
-        }
-        rig.fill(&format!("short-{round}"), 4, 5);
-        rig.clock.advance(secs(60));
-        rig.sleep(secs(2));
+        });
     }
     let counters = rig.stats().store.counters;
     assert!(counters.purge_records_carried > 50, "{counters:?}");
