@@ -6,10 +6,13 @@
 
 #[macro_use]
 mod support;
+#[path = "support/long_body.rs"]
+mod long_body;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use long_body::{LongBody, resident_peak};
 use rawcached::cache::{Cache, CacheOptions, Condition, StoreOptions, Stored};
 use rawcached::{Follower, clock::Stopwatch};
 
@@ -19,8 +22,6 @@ const OBJECT_MIB: u64 = 128;
 const FOLLOWERS: usize = 100;
 /// Bytes that the writer sends at a time.
 const PIECE_LEN: u64 = 64 << 10;
-/// Bytes after which the body repeats: no piece of the cache is as long.
-const PERIOD: usize = 1_000_003;
 /// Bytes that followers are behind the source, in the mean, when it waits: it is about as fast as they are.
 const BEHIND_MAX: u64 = 512 << 10;
 /// Bytes that followers have taken, all but the one that stands still.
@@ -28,35 +29,14 @@ static TAKEN: AtomicU64 = AtomicU64::new(0);
 /// Of all memory of the process.
 const RESIDENT_MAX: u64 = 256 * MIB;
 
-/// Bytes of the body from any position on can be compared with a part of this.
-fn pattern() -> Arc<[u8]> {
-    let mut bytes = vec![0; PERIOD];
-    fastrand::Rng::with_seed(7).fill(&mut bytes);
-    bytes.extend_from_within(..);
-    bytes.extend_from_within(..PERIOD);
-    bytes.into()
-}
-
-fn bytes_at(pattern: &[u8], at: u64, len: usize) -> &[u8] {
-    let start = usize::try_from(at % PERIOD as u64).unwrap();
-    &pattern[start..start + len]
-}
-
-async fn check(mut follower: Follower, pattern: Arc<[u8]>, (len, taken): (u64, &AtomicU64)) {
+async fn check(mut follower: Follower, body: Arc<LongBody>, (len, taken): (u64, &AtomicU64)) {
     let mut at = 0;
     while let Some(piece) = follower.next_chunk().await.unwrap() {
-        assert!(piece == bytes_at(&pattern, at, piece.len()), "wrong bytes from {at} on");
+        assert!(piece == body.at(at, piece.len()), "wrong bytes from {at} on");
         at += piece.len() as u64;
         taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
     assert_eq!(at, len);
-}
-
-/// The most memory that this process had, in bytes.
-fn resident_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
 #[test]
@@ -82,17 +62,17 @@ fn a_hundred_followers_get_every_byte_in_little_memory() {
             len_hint: Some(len),
             ..StoreOptions::default()
         });
-        let pattern = pattern();
+        let body = Arc::new(LongBody::new());
         let mut writer = cache.store(b"object", options).unwrap();
         let stalled = writer.follower().unwrap();
         let mut tasks = Vec::new();
         for _ in 1..FOLLOWERS {
             let follower = cache.follow(b"object").unwrap();
-            tasks.push(tokio::spawn(check(follower, Arc::clone(&pattern), (len, &TAKEN))));
+            tasks.push(tokio::spawn(check(follower, Arc::clone(&body), (len, &TAKEN))));
         }
         let watch = Stopwatch::start();
         for at in (0..len).step_by(usize::try_from(PIECE_LEN).unwrap()) {
-            let piece = bytes_at(&pattern, at, usize::try_from(PIECE_LEN.min(len - at)).unwrap());
+            let piece = body.at(at, usize::try_from(PIECE_LEN.min(len - at)).unwrap());
             writer.write_chunk(piece).await.unwrap();
             let others = FOLLOWERS as u64 - 1;
             while (TAKEN.load(Ordering::Relaxed) / others) + BEHIND_MAX < at {
@@ -107,7 +87,7 @@ fn a_hundred_followers_get_every_byte_in_little_memory() {
         }
         let near_ms = watch.elapsed().as_millis();
         let near = cache.device_store().device().stats().bytes_read;
-        check(stalled, pattern, (len, &AtomicU64::new(0))).await;
+        check(stalled, body, (len, &AtomicU64::new(0))).await;
         let read = cache.device_store().device().stats().bytes_read;
         let peak = resident_peak();
         println!(

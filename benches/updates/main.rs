@@ -6,19 +6,20 @@
 #[macro_use]
 #[path = "../../tests/support/options.rs"]
 mod options;
+#[path = "../../tests/support/long_body.rs"]
+mod long_body;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use long_body::{LongBody, resident_peak};
 use rawcached::clock::Stopwatch;
 use rawcached::{Ack, Cache, CacheOptions, Condition, Hit, StoreOptions, Stored, UpdateOptions};
 
 const KEY: &[u8] = b"object";
 const MIB: u64 = 1 << 20;
-/// Bytes after which the body repeats: no piece of the cache is as long.
-const PERIOD: usize = 1_000_003;
 /// Most bytes that an update may write, of whatever object.
 const WRITTEN_MAX: u64 = 128 << 10;
 /// Most memory of the process, in bytes.
@@ -56,7 +57,7 @@ async fn measure(arguments: &Arguments, path: &std::path::Path) -> anyhow::Resul
     let len = arguments.mib * MIB;
     let cache = Cache::create(path, Some(len / 2 * 5), options()).await?;
     cache.ready().await;
-    let pattern = pattern();
+    let body = LongBody::new();
 
     let watch = Stopwatch::start();
     let stored =
@@ -64,7 +65,7 @@ async fn measure(arguments: &Arguments, path: &std::path::Path) -> anyhow::Resul
     let mut writer = cache.store(KEY, stored)?;
     let mut at = 0;
     while at < len {
-        let piece = bytes_at(&pattern, at, usize::try_from(MIB.min(len - at))?);
+        let piece = body.at(at, usize::try_from(MIB.min(len - at))?);
         writer.write_chunk(piece).await?;
         at += piece.len() as u64;
     }
@@ -92,7 +93,7 @@ async fn measure(arguments: &Arguments, path: &std::path::Path) -> anyhow::Resul
         println!("{what}: {written} bytes written in {took:.1?}");
         ensure!(written < WRITTEN_MAX, "an update writes little");
     }
-    compare("a reader of the old head", old, (&pattern, len)).await?;
+    compare("a reader of the old head", old, (&body, len)).await?;
     cache.shutdown().await?;
     drop(cache);
 
@@ -100,44 +101,22 @@ async fn measure(arguments: &Arguments, path: &std::path::Path) -> anyhow::Resul
     cache.ready().await;
     let hit = cache.lookup(KEY).await.context("it is there after a start")?;
     ensure!(hit.metadata().len() == 60 << 10, "with its new head");
-    compare("a reader after a start", hit, (&pattern, len)).await?;
+    compare("a reader after a start", hit, (&body, len)).await?;
     cache.shutdown().await?;
-    let resident = resident_peak()?;
+    let resident = resident_peak();
     println!("memory at most: {} MiB", resident / MIB);
     ensure!(resident < RESIDENT_MAX, "in little memory");
     Ok(())
 }
 
-async fn compare(who: &str, mut hit: Hit, (pattern, len): (&[u8], u64)) -> anyhow::Result<()> {
+async fn compare(who: &str, mut hit: Hit, (body, len): (&LongBody, u64)) -> anyhow::Result<()> {
     let watch = Stopwatch::start();
     let mut at = 0;
     while let Some(piece) = hit.next_chunk().await? {
-        ensure!(piece == bytes_at(pattern, at, piece.len()), "wrong bytes from {at} on");
+        ensure!(piece == body.at(at, piece.len()), "wrong bytes from {at} on");
         at += piece.len() as u64;
     }
     ensure!(at == len, "{at} bytes of {len}");
     println!("{who}: {} MiB, all as they were stored, in {:.1?}", at / MIB, watch.elapsed());
     Ok(())
-}
-
-/// Bytes of the body from any position on can be compared with a part of this.
-fn pattern() -> Vec<u8> {
-    let mut bytes = vec![0; PERIOD];
-    fastrand::Rng::with_seed(7).fill(&mut bytes);
-    bytes.extend_from_within(..);
-    bytes.extend_from_within(..PERIOD);
-    bytes
-}
-
-fn bytes_at(pattern: &[u8], at: u64, len: usize) -> &[u8] {
-    let start = usize::try_from(at % PERIOD as u64).unwrap_or_default();
-    &pattern[start..start + len]
-}
-
-/// The most memory that this process had, in bytes.
-fn resident_peak() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-    let kib: u64 = line.split_whitespace().next().context("a number")?.parse()?;
-    Ok(kib * 1024)
 }
