@@ -169,9 +169,6 @@ impl Store {
         let of = Subject { key: slot.key(), tags: slot.tags() };
         let mut verdict = self.shared.purges.verdict(since, of).0;
         if let Some(replaced) = change.replaced {
-            if self.verdict(replaced) == Verdict::Dead {
-                return Err(StoreError::Purged);
-            }
             let of = Subject { key: slot.key(), tags: replaced.tags() };
             verdict = verdict.max(self.shared.purges.verdict(since, of).0);
         }

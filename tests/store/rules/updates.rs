@@ -357,6 +357,28 @@ fn an_update_makes_fresh_what_a_soft_purge_covers() {
 }
 
 #[test]
+fn an_entry_of_unknown_age_is_fresh_again_only_with_a_new_lifetime() {
+    for len in [1000, LARGE] {
+        let mut rig = Rig::new();
+        rig.put(b"key", &body(1, len), &for_secs(5000)).unwrap();
+        rig.sleep(secs(2));
+        // The wall clock went back: nobody knows how long it was down.
+        rig.kill_and_set(WALL - 1);
+        assert!(rig.get(b"key").is_none() && rig.has_stale(b"key"));
+        let only_metadata =
+            options!(UpdateOptions { metadata: Some("new".into()), ..UpdateOptions::default() });
+        assert!(matches!(update(&rig, b"key", &only_metadata).unwrap(), Stored::Yes(_)));
+        assert_eq!(rig.get(b"key"), None);
+        assert_eq!(hit(&rig, b"key").metadata(), b"new");
+        update(&rig, b"key", &fresh_for(500)).unwrap();
+        assert_eq!(rig.get(b"key").unwrap(), body(1, len));
+        rig.sleep(secs(2));
+        rig.kill();
+        assert!(rig.has_stale(b"key"));
+    }
+}
+
+#[test]
 fn an_update_that_ends_an_entry_removes_it() {
     let mut rig = Rig::new();
     rig.put(b"key", &body(1, LARGE), &flushed()).unwrap();
