@@ -53,24 +53,23 @@ impl Records {
         bytes
     }
 
-    /// The tags in records that were verified, without the rest. They come first.
+    /// The tags in records that were verified, without the rest.
     pub fn tags_in(bytes: &[u8]) -> impl Iterator<Item = u64> + Clone + '_ {
-        let first = bytes.get(..HEADING).filter(|heading| heading.u16_at(0) == TAGS);
-        let end = HEADING + first.map_or(0, |heading| usize::from(heading.u16_at(2)));
-        let tags = bytes.get(HEADING..end).unwrap_or_default();
+        let tags = content_of(bytes, TAGS).unwrap_or_default();
         tags.chunks_exact(8).map(|tag| tag.u64_at(0))
+    }
+
+    /// The version in records that were verified.
+    #[must_use]
+    pub fn version_in(bytes: &[u8]) -> Option<Sequence> {
+        let version = content_of(bytes, VERSION).filter(|version| version.len() == 8)?;
+        Some(Sequence(version.u64_at(0)))
     }
 
     /// Whether records that were verified say that the entry is stale.
     #[must_use]
-    pub fn is_stale_in(mut bytes: &[u8]) -> bool {
-        while let Some(heading) = bytes.get(..HEADING) {
-            if heading.u16_at(0) == STALE {
-                return true;
-            }
-            bytes = bytes.get(HEADING + usize::from(heading.u16_at(2))..).unwrap_or_default();
-        }
-        false
+    pub fn is_stale_in(bytes: &[u8]) -> bool {
+        content_of(bytes, STALE).is_some()
     }
 
     /// Reads the encoded form.
@@ -97,6 +96,18 @@ impl Records {
             bytes = &bytes[HEADING + len..];
         }
         Ok(records)
+    }
+}
+
+/// The content of the record of one type.
+fn content_of(mut bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    loop {
+        let heading = bytes.get(..HEADING)?;
+        let end = HEADING + usize::from(heading.u16_at(2));
+        if heading.u16_at(0) == kind {
+            return bytes.get(HEADING..end);
+        }
+        bytes = bytes.get(end..)?;
     }
 }
 

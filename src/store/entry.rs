@@ -139,13 +139,12 @@ impl Entry {
 
     /// Keyed hashes of its tags; none if they were not read.
     pub(super) fn tags(&self) -> impl Iterator<Item = u64> + Clone + '_ {
-        Records::tags_in(self.slot.get(self.header.records_range()).unwrap_or_default())
+        Records::tags_in(self.record_bytes())
     }
 
     /// Whether it is stale whatever its times say: a soft purge covered it when it was written again.
     pub(super) fn is_marked_stale(&self) -> bool {
-        self.has_records()
-            && Records::is_stale_in(self.slot.get(self.header.records_range()).unwrap_or_default())
+        Records::is_stale_in(self.record_bytes())
     }
 
     /// Where the entry is.
@@ -169,7 +168,7 @@ impl Entry {
     /// Version of the object: the CAS value. It stays when the entry is written again.
     #[must_use]
     pub fn version(&self) -> Sequence {
-        self.records().version.unwrap_or(self.header.sequence)
+        Records::version_in(self.record_bytes()).unwrap_or(self.header.sequence)
     }
 
     /// Bytes of its slot, padded to the granule.
@@ -195,8 +194,11 @@ impl Entry {
 
     /// The optional records; none if they were not read.
     pub(super) fn records(&self) -> Records {
-        let bytes = self.slot.get(self.header.records_range()).unwrap_or_default();
-        Records::decode(bytes).unwrap_or_default()
+        Records::decode(self.record_bytes()).unwrap_or_default()
+    }
+
+    fn record_bytes(&self) -> &[u8] {
+        self.slot.get(self.header.records_range()).unwrap_or_default()
     }
 
     /// When it was stored and when it ends.
