@@ -19,6 +19,17 @@ pub struct OwedRecords {
     waiting: BTreeSet<PurgeRecord>,
     /// Records that are not durable yet.
     logged: ByTicket<PurgeRecord, ()>,
+    /// Records up to this ticket are not remembered, because there were too many; 0 for none.
+    forgotten: Ticket,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It is remembered until it is durable.
+    Yes,
+    /// It is in the log, durable with the ticket, and not remembered: there are too many.
+    No(Ticket),
 }
 
 impl OwedRecords {
@@ -33,17 +44,27 @@ impl OwedRecords {
     }
 
     /// Notes that a record is in the log, durable with `ticket`.
-    pub fn log(&mut self, record: PurgeRecord, ticket: Ticket) {
+    pub fn log(&mut self, record: PurgeRecord, ticket: Ticket) -> Noted {
         self.waiting.remove(&record);
         self.logged.remove(&record);
-        // Beyond the limit nothing is noted: the caller learns from its ticket whether it is durable.
         if self.waiting.len() + self.logged.len() < OWED_MAX {
             self.logged.insert(record, (ticket, ()));
+            return Noted::Yes;
         }
+        self.forgotten = self.forgotten.max(ticket);
+        Noted::No(ticket)
+    }
+
+    /// Whether a record of which nothing is known is durable: none was forgotten that may not be.
+    pub fn knows_all(&self) -> bool {
+        self.forgotten == 0
     }
 
     /// Everything up to `ticket` is durable.
     pub fn flushed(&mut self, ticket: Ticket) {
+        if self.forgotten <= ticket {
+            self.forgotten = 0;
+        }
         self.logged.flushed(ticket);
     }
 
@@ -96,7 +117,7 @@ mod tests {
         let mut owed = OwedRecords::default();
         assert!(owed.wait(record(1, false)));
         for n in 1..5 {
-            owed.log(record(n, n == 4), 10 + n);
+            assert_eq!(owed.log(record(n, n == 4), 10 + n), Noted::Yes);
         }
         assert_eq!(owed.waiting_count(), 0);
         owed.flushed(12);
@@ -107,7 +128,7 @@ mod tests {
         assert_eq!(owed.of(&record(3, false)), Removal::Waiting);
         owed.floors_durable(Floors { hard: Sequence(3), soft: Sequence(3) });
         assert_eq!(owed.next_waiting(9), [record(4, true)]);
-        owed.log(record(4, true), 20);
+        assert_eq!(owed.log(record(4, true), 20), Noted::Yes);
         owed.log(record(4, true), 21);
         owed.flushed(20);
         assert_eq!(owed.of(&record(4, true)), Removal::Logged(21));
@@ -124,5 +145,19 @@ mod tests {
         assert!(!owed.wait(record(u64::MAX, false)), "those on their way count");
         owed.flushed(1);
         assert!(owed.wait(record(u64::MAX, false)));
+    }
+
+    #[test]
+    fn whoever_logs_one_too_many_learns_its_ticket() {
+        let mut owed = OwedRecords::default();
+        for n in 0..OWED_MAX as u64 {
+            assert_eq!(owed.log(record(n, false), 10), Noted::Yes);
+        }
+        assert!(!owed.wait(record(u64::MAX, false)) && owed.knows_all());
+        assert_eq!(owed.log(record(u64::MAX, false), 11), Noted::No(11));
+        owed.flushed(10);
+        assert!(!owed.knows_all(), "it may not be durable");
+        owed.flushed(11);
+        assert!(owed.knows_all());
     }
 }

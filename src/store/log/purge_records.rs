@@ -5,12 +5,12 @@ use crate::clock::Timestamp;
 use crate::format::PurgeRecord;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
+use crate::store::log::owed_records::Noted;
 use crate::store::log::removals::Removal;
 use crate::store::log::slot::{PURGE_RECORDS_PER_SLOT_MAX, Slot, SlotSize};
-use crate::store::log::write::Ticket;
 
 impl Log {
-    /// Appends records to both logs; gives the ticket with which they are durable. At most
+    /// Appends records to both logs; tells whether they are remembered until they are durable. At most
     /// [`PURGE_RECORDS_PER_SLOT_MAX`].
     ///
     /// # Errors
@@ -19,7 +19,7 @@ impl Log {
         &mut self,
         records: &[PurgeRecord],
         now: Timestamp,
-    ) -> Result<Ticket, NoRoom> {
+    ) -> Result<Noted, NoRoom> {
         let size = SlotSize::of_purge_records(records.len());
         let at = self.reserve(size, Appender::Removal, now)?;
         // After the first copy, whose reservation may hand what waits to the device.
@@ -30,10 +30,13 @@ impl Log {
         let (_, unfilled) = self.append(at, &slot, 0, (last, false));
         assert!(unfilled.is_none(), "a slot of purge records is short");
         let ticket = self.append_purges(&[], records);
+        let mut noted = Noted::Yes;
         for record in records {
-            self.owed_records.log(*record, ticket);
+            if let unnoted @ Noted::No(_) = self.owed_records.log(*record, ticket) {
+                noted = unnoted;
+            }
         }
-        Ok(ticket)
+        Ok(noted)
     }
 
     /// Carries records on, each in the log that it was in.
@@ -61,11 +64,18 @@ impl Log {
         Ok(())
     }
 
-    /// Appends a record if that can be now (`may_append`), else remembers it; false if neither: then a floor
+    /// Appends a record if that can be now (`may_append`), else remembers it; `None` if neither: then a floor
     /// must say what it says.
-    pub fn record_purge(&mut self, record: PurgeRecord, may_append: bool, now: Timestamp) -> bool {
-        let is_logged = may_append && self.append_purge_records(&[record], now).is_ok();
-        is_logged || self.owed_records.wait(record)
+    pub fn record_purge(
+        &mut self,
+        record: PurgeRecord,
+        may_append: bool,
+        now: Timestamp,
+    ) -> Option<Noted> {
+        if may_append && let Ok(noted) = self.append_purge_records(&[record], now) {
+            return Some(noted);
+        }
+        self.owed_records.wait(record).then_some(Noted::Yes)
     }
 
     /// Appends some waiting records; true if there are more, and room for them.
@@ -77,8 +87,13 @@ impl Log {
         self.owed_records.waiting_count() > 0
     }
 
-    /// What is known of a record.
+    /// What is known of a record that was noted.
     pub fn purge_record(&self, record: &PurgeRecord) -> Removal {
         self.owed_records.of(record)
+    }
+
+    /// Whether a record that was made, noted or not, is on the device for certain.
+    pub fn is_record_durable(&self, record: &PurgeRecord) -> bool {
+        self.owed_records.knows_all() && self.owed_records.of(record) == Removal::Done
     }
 }

@@ -5,7 +5,9 @@ use std::pin::pin;
 
 use crate::format::{PREFIX_LEN_MAX, PurgeRecord, Selector, TAGS_MAX};
 use crate::store::counters::{add, count};
+use crate::store::log::owed_records::Noted;
 use crate::store::log::removals::Removal;
+use crate::store::log::write::Ticket;
 use crate::store::mutation::request::{StoreError, TAG_LEN_MAX, TAGS_LEN_MAX};
 use crate::store::purges::Floors;
 use crate::store::purges::table::Folded;
@@ -96,7 +98,7 @@ impl Store {
     }
 
     async fn purge_selected(&self, what: Selector, how: Purge) -> Result<(), StoreError> {
-        let record = {
+        let (record, unnoted) = {
             let mut transaction = Transaction::begin(self);
             self.check_open(None)?;
             let log = transaction.log();
@@ -105,30 +107,43 @@ impl Store {
             // From here on it holds. Under the append lock: nothing is published or moved meanwhile.
             let folded = self.shared.purges.add(&record);
             let may_append = !self.shared.durability.health.is_refusing();
-            let is_kept = log.record_purge(record, may_append, self.shared.clock.now());
-            if !is_kept {
+            let noted = log.record_purge(record, may_append, self.shared.clock.now());
+            if noted.is_none() {
                 self.shared.purges.raise_floor(is_soft, record.sequence);
             }
-            if !is_kept || folded.is_some() {
-                self.write_floors(is_soft, folded, &mut transaction);
-            }
+            let floors = (noted.is_none() || folded.is_some())
+                .then(|| self.write_floors(is_soft, folded, &mut transaction));
             transaction.finish();
-            record
+            // Nothing but a ticket tells of what is not remembered: that of the log, or that of the floor.
+            let unnoted = match noted {
+                Some(Noted::Yes) => None,
+                Some(Noted::No(ticket)) => Some(ticket),
+                None => floors,
+            };
+            (record, unnoted)
         };
         count(&self.shared.counters.purge_records);
         self.shared.signals.wake_flusher.notify_one();
+        if let Some(ticket) = unnoted {
+            let settled = pin!(async {
+                self.begin_mutation().await?;
+                self.flush_through(ticket).await
+            });
+            return self.in_time(settled).await;
+        }
         self.in_time(pin!(self.until_durable(|| self.advance_purge(&record)))).await
     }
 
-    /// Has the floors of purge records written, into which some went.
+    /// Has the floors of purge records written, into which some went; gives the ticket with which they are
+    /// durable.
     fn write_floors(
         &self,
         is_soft: bool,
         folded: Option<Folded>,
         transaction: &mut Transaction<'_>,
-    ) {
+    ) -> Ticket {
         let floors = self.shared.purges.floors();
-        transaction.log().raise_floors(floors, self.shared.clock.pair());
+        let ticket = transaction.log().raise_floors(floors, self.shared.clock.pair());
         let records = folded.map_or(1, |folded| folded.count);
         count(&self.shared.counters.purge_folds);
         add(&self.shared.counters.purge_records_folded, records as u64);
@@ -138,6 +153,7 @@ impl Store {
             effect,
             "too many purges by tag or prefix: what is older than the oldest half of them is {effect} too"
         );
+        ticket
     }
 
     /// Appends a record if nobody did and that can be; tells where it is.

@@ -5,7 +5,6 @@ use crate::format::{PurgeRecord, Sequence};
 use crate::planted::{self, Bug};
 use crate::store::counters::add;
 use crate::store::log::appender::NoRoom;
-use crate::store::log::removals::Removal;
 use crate::store::log::slot::PURGE_RECORDS_PER_SLOT_MAX;
 use crate::store::mutation::request::StoreError;
 use crate::store::reclaim::reclaimer::Reclaimer;
@@ -31,7 +30,7 @@ impl Reclaimer {
                 oldest.is_some_and(|oldest| record.sequence > oldest)
                     && !log.is_below_floor(record)
                     // A later one that is on the device says the same.
-                    && later.is_none_or(|later| log.purge_record(&later) != Removal::Done)
+                    && later.is_none_or(|later| !log.is_record_durable(&later))
             };
             let needed: Vec<PurgeRecord> = batch.iter().filter(is_needed).copied().collect();
             if !needed.is_empty() {
