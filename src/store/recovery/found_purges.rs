@@ -7,38 +7,80 @@ use parking_lot::Mutex;
 use crate::format::{PurgeRecord, Selector, Sequence};
 use crate::planted::{self, Bug};
 use crate::store::counters::{add, count};
+use crate::store::log::owed_records::is_below;
+use crate::store::purges::Floors;
+use crate::store::purges::table::RECORDS_MAX;
 use crate::store::recovery::work::Recovery;
 use crate::store::shared::Store;
 
+/// Records gathered at most, some 20 MiB: then the oldest half goes into floors. The table of each kind has fewer.
+const FOUND_MAX: usize = 4 * RECORDS_MAX;
+
 /// The newest record of each selector and kind.
-#[derive(Default)]
 pub(super) struct FoundPurges {
-    last: Mutex<HashMap<(Selector, bool), Sequence>>,
+    found: Mutex<Found>,
+    /// What the superblock says anyway.
+    floors: Floors,
+}
+
+#[derive(Default)]
+struct Found {
+    last: HashMap<(Selector, bool), Sequence>,
+    /// Records that were too many.
+    folded: Floors,
+    folded_count: usize,
 }
 
 impl FoundPurges {
+    /// None yet.
+    pub fn new(floors: Floors) -> FoundPurges {
+        FoundPurges { found: Mutex::default(), floors }
+    }
+
     /// Adds some of a region.
     pub fn add(&self, records: impl Iterator<Item = PurgeRecord>) {
-        let mut records = records.peekable();
+        let mut records = records.filter(|record| !is_below(record, self.floors)).peekable();
         if records.peek().is_none() {
             return;
         }
-        let mut last = self.last.lock();
+        let mut found = self.found.lock();
         for PurgeRecord { sequence, what, is_soft } in records {
-            let last = last.entry((what, is_soft)).or_default();
+            let last = found.last.entry((what, is_soft)).or_default();
             *last = sequence.max(*last);
+        }
+        if found.last.len() > FOUND_MAX {
+            found.fold();
         }
     }
 
-    /// All of them, the oldest first.
-    fn take(&self) -> Vec<PurgeRecord> {
-        let last = std::mem::take(&mut *self.last.lock());
+    /// All of them, the oldest first, and the floors into which others went, with their number.
+    fn take(&self) -> (Vec<PurgeRecord>, (Floors, usize)) {
+        let Found { last, folded, folded_count } = std::mem::take(&mut *self.found.lock());
         let mut records: Vec<PurgeRecord> = last
             .into_iter()
             .map(|((what, is_soft), sequence)| PurgeRecord { sequence, what, is_soft })
             .collect();
         records.sort_unstable();
-        records
+        (records, (folded, folded_count))
+    }
+}
+
+impl Found {
+    fn fold(&mut self) {
+        let mut sequences: Vec<Sequence> = self.last.values().copied().collect();
+        let middle = sequences.len() / 2;
+        let (_, &mut until, _) = sequences.select_nth_unstable(middle);
+        let before = self.last.len();
+        let Found { last, folded, .. } = self;
+        last.retain(|(_, is_soft), sequence| {
+            let floor = if *is_soft { &mut folded.soft } else { &mut folded.hard };
+            if *sequence <= until {
+                *floor = (*floor).max(*sequence);
+            }
+            *sequence > until
+        });
+        last.shrink_to_fit();
+        self.folded_count += before - self.last.len();
     }
 }
 
@@ -58,13 +100,25 @@ impl Store {
     }
 
     /// Has purges of earlier starts count.
-    pub(in crate::store) fn load_purges(&self, mut records: Vec<PurgeRecord>) {
+    pub(in crate::store) fn load_purges(&self, records: Vec<PurgeRecord>) {
+        self.load_purges_and_floors(records, (Floors::default(), 0));
+    }
+
+    fn load_purges_and_floors(
+        &self,
+        mut records: Vec<PurgeRecord>,
+        (floors, mut folded): (Floors, usize),
+    ) {
         let shared = &*self.shared;
         // Under the append lock: purges of this start go on meanwhile.
         let mut log = shared.log.lock();
         let oldest = shared.catalog.regions.oldest_generation().unwrap_or(Sequence(u64::MAX));
         records.retain(|record| record.sequence > oldest && !log.is_below_floor(record));
-        let mut folded = 0;
+        for (is_soft, floor) in [(false, floors.hard), (true, floors.soft)] {
+            if floor > Sequence(0) {
+                shared.purges.raise_floor(is_soft, floor);
+            }
+        }
         for record in &records {
             let is_lost = match record.what {
                 Selector::Tag(_) => planted::is(Bug::LoseTagRecord) && !record.is_soft,
@@ -94,6 +148,32 @@ impl Recovery {
     /// Has the purges that were found count, but for those that can cover nothing any more: a region of
     /// purges may be much older than all entries. Before any entry of an earlier start is found.
     pub(super) fn take_found_purges(&self, found: &FoundPurges) {
-        self.store.load_purges(found.take());
+        let (records, floors) = found.take();
+        self.store.load_purges_and_floors(records, floors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gathered_is_bounded_and_the_oldest_become_floors() {
+        let floors = Floors { hard: Sequence(100), ..Floors::default() };
+        let found = FoundPurges::new(floors);
+        let of = |n: u64| PurgeRecord {
+            sequence: Sequence(n),
+            what: Selector::Tag(n),
+            is_soft: n.is_multiple_of(2),
+        };
+        let count = 2 * FOUND_MAX as u64;
+        found.add((1..=count).map(of));
+        let (records, (folded, folded_count)) = found.take();
+        assert!(records.len() <= FOUND_MAX + 1, "{}", records.len());
+        let oldest = records.first().unwrap().sequence;
+        assert!(folded.hard < oldest && folded.soft < oldest);
+        assert!(folded.hard.max(folded.soft).0 + 1 == oldest.0, "nothing is left out");
+        // Of 1 to 100 the hard ones are known.
+        assert_eq!((records.len() + folded_count) as u64, count - 50);
     }
 }

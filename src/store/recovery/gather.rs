@@ -105,7 +105,7 @@ impl Recovery {
             memory: Semaphore::new(memory_kib as usize),
             memory_kib,
             threads: Semaphore::new(threads),
-            purges: Arc::default(),
+            purges: Arc::new(FoundPurges::new(self.store.shared.log.lock().floors())),
             headerless: Mutex::default(),
             unreadable: AtomicU64::new(0),
         }
