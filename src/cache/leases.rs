@@ -91,15 +91,27 @@ impl Leases {
         self.marked.store(marks.len(), Ordering::Release);
     }
 
-    /// A key was stored: it is worth waiting for, and who waits for `held` is to look.
-    pub fn note_stored(&self, key_hash: impl FnOnce() -> u64, held: Option<Held>) {
-        if let Some(held) = held {
-            held.announce();
+    /// A key was stored: it is worth waiting for, and who waits for it is to look, whoever holds its lease.
+    pub fn note_stored(&self, key: &[u8], key_hash: impl FnOnce() -> u64, held: Option<Held>) {
+        match held {
+            Some(held) => held.announce(),
+            None => self.announce(key),
         }
         if self.marked.load(Ordering::Acquire) > 0 {
             let mut marks = self.marks.lock();
             marks.clear(key_hash());
             self.marked.store(marks.len(), Ordering::Release);
+        }
+    }
+
+    /// All who wait for a key are to look again.
+    pub fn announce(&self, key: &[u8]) {
+        if self.places.is_empty() {
+            return;
+        }
+        let changed = self.places.get(key).map(|taken| Arc::clone(&taken.place.changed));
+        if let Some(changed) = changed {
+            changed.notify_waiters();
         }
     }
 
@@ -116,12 +128,21 @@ impl Leases {
         Some(Held { _permit: permit, seat })
     }
 
-    /// Waits for the lease of a key, or for news of it.
-    pub async fn hold(self: &Arc<Self>, key: &[u8], deadline: Instant) -> Waited {
+    /// Waits for the lease of a key, or for news of it: if there is none yet by what `is_news` says.
+    pub async fn hold(
+        self: &Arc<Self>,
+        key: &[u8],
+        deadline: Instant,
+        is_news: impl FnOnce() -> bool,
+    ) -> Waited {
         let seat = self.take_seat(key);
         let news = Arc::clone(&seat.place.changed);
         let mut changed = pin!(news.notified());
         changed.as_mut().enable();
+        // After that: what was announced before is seen, and what comes later wakes.
+        if is_news() {
+            return Waited::Changed;
+        }
         let permit = Arc::clone(&seat.place.free).acquire_owned();
         tokio::select! {
             biased;

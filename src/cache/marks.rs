@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// Keys that are marked as not worth waiting for, at most; then the oldest mark goes.
 const MARKS_MAX: usize = 64 << 10;
 
+/// Longest time of a mark: a year, so that its end can be told.
+const TIME_MAX: Duration = Duration::from_secs(365 * 86_400);
+
 /// Keys by their hash, and until when they are marked.
 #[derive(Default)]
 pub(super) struct Marks {
@@ -24,7 +27,7 @@ impl Marks {
 
     /// Marks a key for so long.
     pub fn mark(&mut self, key_hash: u64, now: Instant, time: Duration) {
-        let until = now + time;
+        let until = now + time.min(TIME_MAX);
         self.until.insert(key_hash, until);
         self.order.push_back((key_hash, until));
         // Those that are over, and as many of the oldest as there are too many.

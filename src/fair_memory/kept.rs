@@ -22,7 +22,10 @@ impl FairMemory {
     /// is for all that is kept.
     pub fn keep(&self, bytes: &Bytes) -> Option<Kept> {
         let slot = Arc::new(Slot::new(Some(bytes.clone())));
-        let number = self.table.lock().keep(Arc::clone(&slot), bytes.len())?;
+        let mut after = Aftermath::default();
+        let number = self.table.lock().keep(Arc::clone(&slot), bytes.len(), &mut after);
+        after.settle();
+        let number = number?;
         Some(Kept { memory: self.clone(), number, len: bytes.len(), slot })
     }
 }
@@ -71,11 +74,11 @@ mod tests {
         let first = memory.keep(&piece(1)).unwrap();
         let second = memory.keep(&piece(2)).unwrap();
         assert_eq!((memory.used(), first.len()), (2 * LEN as u64, LEN));
-        assert!(memory.keep(&piece(3)).is_none(), "more than half");
-        drop(first);
         let third = memory.keep(&piece(3)).unwrap();
+        assert_eq!((first.bytes(), memory.used()), (None, 2 * LEN as u64), "no more than half");
         assert_eq!(second.bytes().unwrap()[0] + third.bytes().unwrap()[0], 5);
-        drop((second, third));
+        assert!(memory.keep(&Bytes::from(vec![4; 3 * LEN])).is_none());
+        drop((first, second, third));
         assert_eq!(memory.used(), 0);
     }
 

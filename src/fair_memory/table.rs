@@ -249,11 +249,18 @@ impl Table {
         }
     }
 
-    /// Counts what is in `slot`, unless somebody waits, or it would be more than half of what nobody else uses.
-    pub fn keep(&mut self, slot: Arc<Slot>, len: usize) -> Option<u64> {
+    /// Counts what is in `slot`, unless somebody waits, or it is more than half of what nobody else uses. What was
+    /// kept before goes as it must, the oldest first.
+    pub fn keep(&mut self, slot: Arc<Slot>, len: usize, after: &mut Aftermath) -> Option<u64> {
         let unused = self.free + self.spare.bytes();
-        if self.is_short() || self.spare.bytes() + len > unused / 2 {
+        if self.is_short() || len > unused / 2 {
             return None;
+        }
+        while self.spare.bytes() + len > unused / 2
+            && let Some((len, bytes)) = self.spare.remove_oldest()
+        {
+            self.free += len;
+            after.spare.extend(bytes);
         }
         self.free -= len;
         self.numbers += 1;

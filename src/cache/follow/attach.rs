@@ -47,7 +47,7 @@ mod tests {
         let Look::Present { start, piece } = feed.look(10) else { panic!("it is in the buffer") };
         assert!(feed.copy(start, &piece).is_some_and(|bytes| bytes[0] == 1));
         let buffer = held.take().unwrap();
-        feed.taken(&buffer);
+        feed.taken(&buffer, false);
         assert_eq!(feed.copy(start, &piece), None);
         feed.stored(|| None);
         held.begin_anew(buffer, slice);

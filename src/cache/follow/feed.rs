@@ -152,8 +152,10 @@ impl Feed {
     }
 
     /// The buffer was taken to be stored, with these bytes in it.
-    pub fn taken(&self, buffer: &[u8]) {
-        if self.has_near_followers() {
+    pub fn taken(&self, buffer: &[u8], is_last: bool) {
+        // A short body that is not published is nowhere else, and somebody may attach until that is known.
+        let is_all = is_last && self.state.lock().stored == 0;
+        if is_all || self.has_near_followers() {
             self.share(buffer);
         }
         let mut state = self.state.lock();
@@ -231,6 +233,11 @@ impl Feed {
 
     // What followers ask.
 
+    /// Whether all who follow are told of an error.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state.lock().end, Some(End::Failed(_)))
+    }
+
     /// One more follows.
     pub fn joined(&self) {
         self.followers.fetch_add(1, Ordering::Relaxed);
@@ -240,6 +247,10 @@ impl Feed {
     pub fn left(&self) {
         if self.followers.fetch_sub(1, Ordering::Relaxed) == 1 {
             let mut state = self.state.lock();
+            let is_all = matches!(state.end, Some(End::Whole { cas: None })) && state.stored == 0;
+            if is_all {
+                return;
+            }
             state.near.clear();
             state.behind.clear();
         }

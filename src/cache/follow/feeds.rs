@@ -41,13 +41,15 @@ impl Feeds {
         drop(removed);
     }
 
-    /// The newest store of a key, unless the key was purged since it began: then older ones are purged too.
+    /// The newest store of a key that goes on, and of which the key was not purged since it began.
     pub fn newest(&self, key: &[u8]) -> Option<Arc<Feed>> {
-        let (feed, fill) = {
+        let open: Vec<_> = {
             let of_key = self.of_key.lock();
-            let Open { feed, fill } = of_key.get(key)?.last()?;
-            (Arc::clone(feed), Arc::clone(fill))
+            let open = of_key.get(key)?.iter().rev();
+            open.map(|Open { feed, fill }| (Arc::clone(feed), Arc::clone(fill))).collect()
         };
-        (!feed.is_purged(&fill)).then_some(feed)
+        let goes_on =
+            |(feed, fill): &(Arc<Feed>, Arc<Fill>)| !feed.has_failed() && !feed.is_purged(fill);
+        open.into_iter().find(goes_on).map(|(feed, _)| feed)
     }
 }

@@ -145,7 +145,7 @@ impl Follower {
     async fn find_published(&self, cas: u64) -> Option<Box<Mutex<BodyReader>>> {
         let store = &self.feed.store;
         let (entry, tier) = store.lookup(&self.feed.about.key, Stale::Accept).await?;
-        if entry.sequence().0 != cas {
+        if entry.version().0 != cas {
             return None;
         }
         let hit = Hit::whole_body(store, entry, tier);

@@ -35,7 +35,7 @@ impl Leader {
 
     /// The buffer was taken to be stored, with these bytes in it.
     pub fn taken(&self, buffer: &[u8]) {
-        self.feed.taken(buffer);
+        self.feed.taken(buffer, false);
     }
 
     /// What was taken is a slice of the upload, and the buffer may be used again.
@@ -46,7 +46,7 @@ impl Leader {
     /// All bytes have come, and the rest of them was taken: whatever becomes of the entry, followers have the
     /// body.
     pub fn came_whole(&self, rest: &[u8]) {
-        self.feed.taken(rest);
+        self.feed.taken(rest, true);
         self.feed.came_whole();
     }
 

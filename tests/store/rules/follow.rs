@@ -539,3 +539,41 @@ fn a_body_that_came_whole_ends_cleanly_though_the_device_fails_to_keep_it() {
         assert!(found.unwrap() == large);
     });
 }
+
+#[test]
+fn after_a_chunk_that_was_refused_nothing_more_is_taken_or_given() {
+    let rig = Rig::with(DISK, plain());
+    let mut writer = begin(&rig, b"key");
+    let mut follower = writer.follower().unwrap();
+    rig.run(async {
+        writer.write_chunk(b"begin").await.unwrap();
+        assert_eq!(next(&mut follower).await, "begin");
+        let too_long = vec![0; usize::try_from(rig.cache().object_len_max()).unwrap()];
+        let refused = writer.write_chunk(&too_long).await;
+        assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
+        let later = writer.write_chunk(b"end").await;
+        assert!(matches!(later, Err(StoreError::Incomplete)), "its place is not known: {later:?}");
+        assert!(follower.next_chunk().await.is_err());
+    });
+    assert!(rig.cache().follow(b"key").is_none(), "nobody attaches to what has failed");
+}
+
+#[test]
+fn those_attached_get_all_of_a_large_body_after_a_purge_of_everything() {
+    let rig = Rig::with(DISK, plain());
+    let body = body(1, 20 * slice(&rig));
+    let mut writer = begin(&rig, b"key");
+    let mut follower = writer.follower().unwrap();
+    let (first, rest) = body.split_at(body.len() / 2);
+    rig.run(send(&mut writer, first, 50_000));
+    rig.run(rig.cache().purge_all(Purge::Hard)).unwrap();
+    // What was purged is reclaimed first.
+    for round in 0..6 {
+        rig.fill(&format!("after-{round}"), 30, LONG);
+        rig.sleep(secs(1));
+    }
+    rig.run(send(&mut writer, rest, 50_000));
+    let stored = rig.run(writer.finalize(Condition::Always));
+    assert!(matches!(stored, Err(StoreError::Purged)), "{stored:?}");
+    assert!(rig.run(collect(&mut follower)).unwrap() == body);
+}
