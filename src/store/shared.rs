@@ -1,5 +1,6 @@
 //! The state that all parts of a store share, in groups by purpose. Other files say who changes it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -145,6 +146,8 @@ pub(super) struct RecoveryState {
     pub(super) snapshot_settled: AtomicBool,
     /// The epoch on the device at open: entries of this start have a later one.
     pub(super) opened_epoch: u32,
+    /// Regions with live versions that got no index entry.
+    pub(super) undead: Mutex<BTreeSet<u32>>,
 }
 
 /// Wakes background tasks and waiting callers.
@@ -304,6 +307,7 @@ impl Shared {
                 recovered: AtomicBool::new(false),
                 snapshot_settled: AtomicBool::new(false),
                 opened_epoch: superblock.epoch,
+                undead: Mutex::default(),
             },
             signals: Signals::default(),
             background: Background {

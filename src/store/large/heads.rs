@@ -55,6 +55,8 @@ impl Store {
             match (has_moved, is_unknown) {
                 (true, _) => {}
                 (false, true) => return HeadState::Unknown,
+                // Who holds the object by now may be prolonging its head.
+                (false, false) if self.shared.large.is_held(object) => return HeadState::Unknown,
                 (false, false) => return HeadState::Dead,
             }
         }

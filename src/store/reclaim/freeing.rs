@@ -139,7 +139,8 @@ impl Reclaimer {
     ) -> bool {
         let mut moved = false;
         let row = self.store.shared.catalog.regions.on_device(victim.region);
-        let keep_all = row.live() < self.store.shared.layout.region_size / MOSTLY_DEAD;
+        let keep_all =
+            row.is_moved_whole() || row.live() < self.store.shared.layout.region_size / MOSTLY_DEAD;
         while let Some(piece) = contents.next().await {
             moved |= self.empty_piece((victim, keep_all, is_over), piece).await;
         }
@@ -164,6 +165,7 @@ impl Reclaimer {
         let is_purged = generation.sequence() < shared.purge_floor();
         let has_ended = row.keep_until() <= shared.clock.now();
         let has_claims = row.claimed() > 0;
+        let reason = if row.is_moved_whole() { Reason::Interrupted } else { Reason::Worth };
         let mut moved = false;
         // Smallest first: so the credit for re-insertion keeps the most entries.
         let mut records: Vec<&FooterRecord> = piece.records.iter().collect();
@@ -191,8 +193,7 @@ impl Reclaimer {
             // If an object loses a slice or its head here, the rest of it is worthless.
             let worth = worth && !is_doubtful && (!is_claimed || victim.just_stored_stays);
             if (is_claimed && self.move_claimed(record, place, victim.just_stored_stays).await)
-                || (worth
-                    && self.reinsert(record, index_entry, place, Reason::Worth).await == Moved::Yes)
+                || (worth && self.reinsert(record, index_entry, place, reason).await == Moved::Yes)
             {
                 moved = true;
             } else if self.evict(record.key_hash, place) && all_dead {

@@ -18,6 +18,7 @@ use crate::store::mutation::request::Lifetime;
 use crate::store::mutation::room::Patience;
 use crate::store::place::Place;
 use crate::store::purges::Verdict;
+use crate::store::reclaim::prolonged::PAUSE;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::transaction::Transaction;
 
@@ -29,6 +30,8 @@ const MOVES_MAX: usize = 64;
 pub(in crate::store) enum Reason {
     /// It was hit, or little else is alive: allowed within reclaim's credit.
     Worth,
+    /// It is left of a region that was being emptied when the last process ended.
+    Interrupted,
     /// It is a claimed slice or head.
     Claimed {
         /// Also if its object was just stored, not only while it is being stored.
@@ -92,8 +95,11 @@ impl Reclaimer {
         let Some(object) = entry.large_object() else { return false };
         match self.store.shared.large.claims.lock().claim(object) {
             // The object may expire before it is whole; that is for its store to find out.
+            // Slices that are held stay after a purge of everything too: somebody may follow their store.
             Some(Claim::UnderWay) => {
-                entry.sequence() >= self.store.shared.purge_floor()
+                let is_followed =
+                    entry.kind() == Kind::Slice && self.store.shared.large.is_held(object);
+                (is_followed || entry.sequence() >= self.store.shared.purge_floor())
                     && !planted::is(Bug::EvictStoresUnderWay)
             }
             Some(Claim::JustStored) => just_stored && self.store.is_live(entry),
@@ -101,16 +107,19 @@ impl Reclaimer {
         }
     }
 
-    /// A slice that has ended by its own lifetime gets the end of its object's head.
+    /// A slice that has ended by its own lifetime gets the end of its object's head; a later one than now where
+    /// that is not known, as of an object that is read at the moment.
     async fn with_end_of_head(&self, entry: Entry) -> Entry {
-        let lifetime = entry.lifetime();
-        if entry.kind() == Kind::Slice
-            && lifetime.keep_until <= self.store.shared.clock.now()
-            && let HeadState::Live(keep_until) = self.store.head_of(&entry).await
-        {
-            return entry.with_lifetime(Lifetime { keep_until, ..lifetime });
+        let (lifetime, clock) = (entry.lifetime(), &self.store.shared.clock);
+        if entry.kind() != Kind::Slice || lifetime.keep_until > clock.now() {
+            return entry;
         }
-        entry
+        let keep_until = match self.store.head_of(&entry).await {
+            HeadState::Live(keep_until) => keep_until,
+            HeadState::Unknown => clock.after(PAUSE),
+            HeadState::Dead => return entry,
+        };
+        entry.with_lifetime(Lifetime { keep_until, ..lifetime })
     }
 
     /// Writes an entry to the open region.
@@ -145,7 +154,9 @@ impl Reclaimer {
         }
         // Under the same lock a purge of everything sets its floor.
         let wanted = match reason {
-            Reason::Worth => self.store.is_live(&entry) && !self.is_of_broken(&entry),
+            Reason::Worth | Reason::Interrupted => {
+                self.store.is_live(&entry) && !self.is_of_broken(&entry)
+            }
             Reason::Claimed { just_stored } => self.is_claimed(&entry, just_stored),
         };
         if !wanted {
@@ -182,7 +193,7 @@ impl Reclaimer {
     fn note_moved(&self, log: &mut Log, slot: &Slot<'_>, (from, to): (Place, u32), reason: Reason) {
         let counters = &self.store.shared.counters;
         match reason {
-            Reason::Worth => {
+            Reason::Worth | Reason::Interrupted => {
                 log.spend_reinsert(slot.len());
                 count(&counters.reinserted);
                 add(&counters.reinserted_bytes, slot.len());

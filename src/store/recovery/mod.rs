@@ -99,6 +99,7 @@ impl Recovery {
             }
         }
         self.free_left_out(&left_out);
+        self.empty_on();
         Some((gathered.incomplete, recovered))
     }
 

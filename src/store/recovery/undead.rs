@@ -1,12 +1,14 @@
-//! Live versions that get no index entry although nothing killed them. Owns that their regions are noted.
+//! Live versions that get no index entry although nothing killed them. Owns that their regions are noted, and
+//! that one that was being emptied when the process ended is emptied on.
 
 use crate::store::recovery::versions::Version;
+use crate::store::recovery::work::Recovery;
 use crate::store::shared::Store;
 
 impl Store {
     /// Notes the region of a live version that gets no index entry, as another key may have the same
     /// hash: a later change of its key would not find it. As a rule it is one that reclaim had just
-    /// written again when the process ended: its region goes soon.
+    /// written again when the process ended.
     pub(super) fn drop_undead(&self, version: &Version) {
         let shared = &*self.shared;
         if let Some(location) = version.location()
@@ -14,6 +16,21 @@ impl Store {
         {
             let (region, _) = location.split(&shared.layout);
             shared.log.lock().note_unindexed(region);
+            shared.recovery.undead.lock().insert(region);
+        }
+    }
+}
+
+impl Recovery {
+    /// Has the region emptied on that was being emptied when the process ended, so that removals of keys that are
+    /// not there leave no tombstones any more. Reclaim empties one at a time: where there are several regions
+    /// with such versions, some are there for another reason, and all stay as they are. It may be that one too:
+    /// nothing of it is evicted. Call it before recovery is complete.
+    pub(super) fn empty_on(&self) {
+        let shared = &*self.store.shared;
+        let undead = std::mem::take(&mut *shared.recovery.undead.lock());
+        if let [region] = undead.into_iter().collect::<Vec<_>>()[..] {
+            shared.catalog.regions.on_device(region).empty_on();
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Region {
     failures: AtomicU32,
     retry_at: AtomicU32,
     pub(in crate::store) condemned: AtomicBool,
+    /// It was being emptied when the last process ended: what is left of it is moved, not evicted.
+    pub(in crate::store) interrupted: AtomicBool,
     pub(in crate::store) unindexed: AtomicBool,
     pub(in crate::store) unread: AtomicBool,
     holds_purges: AtomicBool,
@@ -61,6 +63,7 @@ impl Region {
             failures: AtomicU32::default(),
             retry_at: AtomicU32::default(),
             condemned: AtomicBool::default(),
+            interrupted: AtomicBool::default(),
             unindexed: AtomicBool::default(),
             unread: AtomicBool::default(),
             holds_purges: AtomicBool::default(),
@@ -251,6 +254,17 @@ impl Region {
     }
 
     /// Has it emptied before all others; ends with its present generation.
+    pub fn empty_on(&self) {
+        self.interrupted.store(true, Ordering::Release);
+        self.condemn();
+    }
+
+    /// Whether what is left of it is moved, whatever that costs.
+    pub fn is_moved_whole(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
+    }
+
+    /// Has it emptied next.
     pub fn condemn(&self) {
         self.condemned.store(true, Ordering::Release);
         self.changed();

@@ -108,6 +108,7 @@ impl RegionTable {
         row.tombstones.store(0, Ordering::Relaxed);
         row.touched.store(false, Ordering::Release);
         row.condemned.store(false, Ordering::Release);
+        row.interrupted.store(false, Ordering::Release);
         // Last: whoever sees the state sees the new generation too.
         row.touches_before.store(row.touches(), Ordering::Release);
         row.set_state(state);
