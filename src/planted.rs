@@ -52,6 +52,10 @@ pub enum Bug {
     EvictStoresUnderWay,
     /// A new head over the slices of an old one has these dropped with the old one.
     UpdateDropsSlices,
+    /// A part of an object counts as there before its bytes are.
+    CoverBeforeBytes,
+    /// Parts of versions with different validators become one object.
+    JoinValidators,
     /// What is stored with a lease counts from the store on, not from the lease.
     LeaseForgetsPurges,
     /// Entries of unknown age count as fresh.

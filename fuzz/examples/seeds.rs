@@ -99,7 +99,7 @@ fn entries() {
     write("entry", "object", &entry(Kind::Object, b"key", &[9; 300]));
     let head = ObjectHead { len: 3 << 20, object: Sequence(5), slice_size: 1 << 20 };
     write("entry", "head", &entry(Kind::Head, b"key", &head.encode()));
-    let key = SliceKey { object: Sequence(5), number: 2 };
+    let key = SliceKey::of_slice(Sequence(5), 2);
     write("entry", "slice", &entry(Kind::Slice, &key.encode(), &[1; 2000]));
 }
 
@@ -152,7 +152,7 @@ fn records() {
         head_key: Some(7),
     };
     write("records", "optional", &records.encode());
-    write("records", "slice", &SliceKey { object: Sequence(5), number: 2 }.encode());
+    write("records", "slice", &SliceKey::of_slice(Sequence(5), 2).encode());
 }
 
 /// First the number of cuts and the cuts, then the stream.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::body::BodyReader;
+use super::validator::Validator;
 use crate::clock::Timestamp;
 use crate::format::ObjectHead;
 use crate::store::{
@@ -83,8 +84,38 @@ impl Hit {
     pub async fn has(&self, range: Range<u64>) -> bool {
         match &self.rest {
             Rest::Here(_) | Rest::Elsewhere(_) => true,
+            Rest::Sliced(sliced) if self.is_partial() => sliced.object.lacks_nothing(range).await,
             Rest::Sliced(sliced) => sliced.object.has(range).await,
         }
+    }
+
+    /// The bytes of `range` that are not there, in order, of an object that is stored part by part
+    /// ([`Cache::declare`](super::Cache::declare)): not filled yet, or evicted. May read the header of each
+    /// 64 KiB, once. Where there are more than 1000 gaps, or 4096 pieces of 64 KiB with a gap, the last range goes
+    /// to the end of `range`. All other objects are whole, or [`Hit::is_complete`] says that they are not.
+    pub async fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        match &self.rest {
+            Rest::Sliced(sliced) if self.is_partial() => sliced.object.missing(range).await,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Hashes of its tags.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn tag_hashes(&self) -> Vec<u64> {
+        self.entry.tags().collect()
+    }
+
+    /// Whether the object is stored part by part: it may not be whole.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.entry.is_partial()
+    }
+
+    /// The validator of an object that is stored part by part.
+    #[must_use]
+    pub fn validator(&self) -> Option<Validator> {
+        self.entry.validator().map(Validator::stored)
     }
 
     /// Begins to read the body of a large object, so that a damaged first piece is a miss.

@@ -7,10 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::leases::{Held, OfLease, Waited};
+use super::parts::Parts;
+use super::validator::Validator;
 use super::writer::Writer;
 use super::{Cache, Follower, Hit, StoreOptions, UpdateOptions};
 use crate::planted::{self, Bug};
 use crate::store::{Condition, Fill, StoreError, Stored};
+
+/// Longest wait: a year, so that its end can be told.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// What [`Cache::lookup_or_fill`] gives.
 #[derive(Debug)]
@@ -51,7 +56,7 @@ impl Cache {
     /// stored, or a store of it that they may follow begins, the lease comes to them, or it turns out that
     /// the key is not worth waiting for.
     pub async fn lookup_or_fill(&self, key: &[u8], wait: Duration) -> Found {
-        let deadline = Instant::now() + wait;
+        let deadline = Instant::now() + wait.min(WAIT_MAX);
         let leases = &self.inner.leases;
         let mut held: Option<Held> = None;
         loop {
@@ -70,9 +75,11 @@ impl Cache {
             let is_marked = leases.is_marked(|| self.inner.store.hash_of_key(key));
             if is_marked || held.is_some() {
                 let held = held.filter(|_| !is_marked);
-                return Found::Lease(self.lease(key, held, fill));
+                // It begins now: a purge while the key was looked up is no reason to refuse what comes.
+                return Found::Lease(self.lease(key, held, None));
             }
-            match leases.hold(key, deadline).await {
+            let is_followed = || self.inner.feeds.newest(key).is_some();
+            match leases.hold(key, deadline, is_followed).await {
                 Waited::Held(its) => held = Some(its),
                 Waited::Changed => {}
                 Waited::TooLong => return Found::Busy,
@@ -119,6 +126,21 @@ impl Lease {
     ) -> Result<Stored, StoreError> {
         let (cache, key, of_lease) = self.into_parts();
         cache.put_with(&key, body.as_ref(), (Condition::Always, (), of_lease), options).await
+    }
+
+    /// Begins or goes on with an object that comes part by part: see [`Cache::declare`]. Purges since the lease
+    /// was given prevail over its parts. Who waits gets the lease next.
+    ///
+    /// # Errors
+    /// As those of [`Cache::declare`].
+    pub async fn declare(
+        self,
+        len: u64,
+        validator: &Validator,
+        options: &StoreOptions,
+    ) -> Result<Option<Parts>, StoreError> {
+        let (cache, key, of_lease) = self.into_parts();
+        cache.declare_with(&key, (len, validator), (Condition::Always, options), of_lease).await
     }
 
     fn into_parts(self) -> (Cache, Vec<u8>, OfLease) {
@@ -339,5 +361,31 @@ mod tests {
         assert!(!lease(&cache).await.is_awaited());
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert!(lease(&cache).await.is_awaited(), "the mark is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_without_the_lease_wakes_those_who_wait_too() {
+        let cache = cache().await;
+        let _held = lease(&cache).await;
+        let others = ask(&cache, 3, LONG);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cache.put(b"key", b"body", Condition::Always, &for_secs(10)).await.unwrap();
+        for other in others {
+            assert_eq!(body(other.await.unwrap()).await, b"body");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_purge_while_the_key_is_looked_up_does_not_spoil_the_lease() {
+        let cache = cache().await;
+        let first = lease(&cache).await;
+        let other = ask(&cache, 1, Duration::MAX).remove(0);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(first);
+        let Found::Lease(next) = other.await.unwrap() else { panic!() };
+        next.put(b"body", &for_secs(10)).await.unwrap();
+        cache.remove(b"key").await.unwrap();
+        lease(&cache).await.refuse(Duration::MAX);
+        assert!(!lease(&cache).await.is_awaited());
     }
 }

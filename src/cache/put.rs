@@ -3,7 +3,7 @@
 use super::leases::OfLease;
 use super::writer::Writer;
 use super::{Cache, StoreOptions, check_lengths};
-use crate::store::{Condition, StoreError, Stored, Value};
+use crate::store::{Condition, Fill, StoreError, Stored, Value};
 
 impl Cache {
     /// Stores a body that is in memory, if `condition` holds of the present entry.
@@ -18,19 +18,20 @@ impl Cache {
         condition: Condition,
         options: &StoreOptions,
     ) -> impl Future<Output = Result<Stored, StoreError>> {
-        self.put_in_turn(key, body, (condition, ()), options)
+        self.put_in_turn(key, body, (condition, (), None), options)
     }
 
     /// As [`Cache::put`]; `turn` is dropped when the entry can be read, which may be long before the
-    /// store is acknowledged: who waits for it may change the entry again.
+    /// store is acknowledged: who waits for it may change the entry again. Purges since `fill` began prevail.
     pub(crate) async fn put_in_turn<T>(
         &self,
         key: &[u8],
         body: impl AsRef<[u8]>,
-        (condition, turn): (Condition, T),
+        (condition, turn, fill): (Condition, T, Option<Fill>),
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
-        self.put_with(key, body.as_ref(), (condition, turn, OfLease::default()), options).await
+        let since = OfLease { fill, held: None };
+        self.put_with(key, body.as_ref(), (condition, turn, since), options).await
     }
 
     /// As [`Cache::put_in_turn`], with what a lease brings.
@@ -47,13 +48,13 @@ impl Cache {
         }
         let lifetime = self.lifetime_of(options);
         let ram_only = self.is_ram_only(&lifetime, options.ack, body.len());
-        let tags = self.inner.store.tag_hashes(&options.tags)?;
+        let tags = options.tag_hashes(&self.inner.store)?;
         let value = Value { metadata: &options.metadata, body, lifetime, tags: &tags, ram_only };
         let fill = of_lease.fill.as_ref();
         let published = self.inner.store.put(key, &value, condition, fill).await;
         if matches!(published, Ok((Stored::Yes(_), _))) {
             let hash = || self.inner.store.hash_of_key(key);
-            self.inner.leases.note_stored(hash, of_lease.held);
+            self.inner.leases.note_stored(key, hash, of_lease.held);
         }
         drop(turn);
         self.end_store(key, (condition, options.ack), published).await
@@ -85,6 +86,23 @@ impl Cache {
     /// under way would take more than half of the device together.
     pub fn store(&self, key: &[u8], options: StoreOptions) -> Result<Writer, StoreError> {
         self.store_with(key, options, OfLease::default())
+    }
+
+    /// As [`Cache::store`]; purges since `fill` began prevail.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn store_since(
+        &self,
+        key: &[u8],
+        options: StoreOptions,
+        fill: Fill,
+    ) -> Result<Writer, StoreError> {
+        self.store_with(key, options, OfLease { fill: Some(fill), held: None })
+    }
+
+    /// What is stored with this counts from now on: for changes that depend on what a lookup gives.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn begin_fill(&self, key: &[u8]) -> Fill {
+        self.inner.store.begin_fill(key)
     }
 
     /// As [`Cache::store`], with what a lease brings.

@@ -18,7 +18,8 @@ pub struct UpdateOptions {
     /// Fresh lifetime from now on, capped at the configured maximum; `None` leaves what there is: what a soft
     /// purge covers, or is of unknown age, stays stale then.
     pub ttl: Option<Duration>,
-    /// Further time in which only callers that ask for stale entries get it; `None` keeps its length.
+    /// Further time in which only callers that ask for stale entries get it; `None` keeps its length, which of an
+    /// entry that was made stale is all the rest of its life.
     pub grace: Option<Duration>,
     /// How old the object is already: the base of its Age, in whole seconds. It counts with a `ttl`.
     pub age: Duration,

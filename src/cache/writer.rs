@@ -59,7 +59,7 @@ impl Writer {
     ) -> Result<Writer, StoreError> {
         let lifetime = cache.lifetime_of(&options);
         let store = &cache.inner.store;
-        let tags = store.tag_hashes(&options.tags)?;
+        let tags = options.tag_hashes(store)?;
         let upload = store.begin_upload(key, lifetime, options.len_hint)?;
         let fill = of_lease.fill.unwrap_or_else(|| store.begin_fill(key));
         let fill = Arc::new(fill);
@@ -106,16 +106,30 @@ impl Writer {
     /// [`StoreError::TooLarge`]; [`StoreError::Crowded`] if the body is longer than was announced, or
     /// nothing was, and stores under way take half of the device; [`StoreError::Busy`] after a long
     /// wait for memory, or because others waited long for that of this store; or a failed device.
-    /// The store is over.
+    /// [`StoreError::Incomplete`] after a call that failed, or was dropped before it ended. The store is over.
     pub async fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        self.check_whole()?;
         // Stays so if this fails, or if the caller drops it half way.
-        let was_broken = std::mem::replace(&mut self.broken, true);
+        self.broken = true;
         let taken = self.take_chunk(chunk).await;
         if let (Err(error), Some(leader)) = (&taken, &self.leader) {
             leader.fail(error);
         }
-        self.broken = was_broken || taken.is_err();
+        self.broken = taken.is_err();
         taken
+    }
+
+    /// # Errors
+    /// [`StoreError::Incomplete`] if a chunk was not taken whole: what comes now has another place in the body
+    /// than those who follow would think.
+    fn check_whole(&self) -> Result<(), StoreError> {
+        if !self.broken {
+            return Ok(());
+        }
+        if let Some(leader) = &self.leader {
+            leader.fail(&StoreError::Incomplete);
+        }
+        Err(StoreError::Incomplete)
     }
 
     async fn take_chunk(&mut self, mut chunk: &[u8]) -> Result<(), StoreError> {
@@ -144,6 +158,9 @@ impl Writer {
         source: &mut R,
         len_max: u64,
     ) -> io::Result<Result<Option<usize>, StoreError>> {
+        if let Err(error) = self.check_whole() {
+            return Ok(Err(error));
+        }
         let len_max = len_max.min(self.cache.object_len_max().saturating_sub(self.len));
         let len_max = usize::try_from(len_max).unwrap_or(usize::MAX);
         let read = poll_fn(|cx| self.held.poll_read(cx, source, len_max)).await?;
@@ -216,9 +233,16 @@ impl Writer {
             // It can be read, which may be long before it is acknowledged.
             let inner = &self.cache.inner;
             let hash = || inner.store.hash_of_key(&self.key);
-            inner.leases.note_stored(hash, self.lease.take());
+            inner.leases.note_stored(&self.key, hash, self.lease.take());
         }
-        self.cache.end_store(&self.key, (condition, self.options.ack), published).await
+        let stored =
+            self.cache.end_store(&self.key, (condition, self.options.ack), published).await;
+        if matches!(stored, Ok(Stored::Yes(_))) && self.upload.is_at_risk() {
+            // Its head came after a write that failed, and its slices before.
+            self.cache.drop_failed(&self.key).await;
+            return Err(StoreError::NotDurable);
+        }
+        stored
     }
 
     async fn publish(&mut self, condition: Condition) -> Result<(Stored, Ticket), StoreError> {

@@ -34,7 +34,7 @@ const NAMES: [(Class, u32, &str); 9] = [
 ];
 
 /// The incompatible features of this program: a store that writes has all of them.
-const KNOWN: u64 = 1 << 2 | 1 << 3 | 1 << 5;
+const KNOWN: u64 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
 
 /// The feature masks of a superblock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,11 +122,11 @@ mod tests {
     #[test]
     fn features_are_named_and_others_are_counted() {
         let features = Features {
-            incompatible: 1 << 1 | 1 << 4 | 1 << 40,
+            incompatible: 1 << 0 | 1 << 1 | 1 << 40,
             read_only_compatible: 1,
             compatible: 1,
         };
-        assert_eq!(features.refused().unwrap().to_string(), "two_logs, parts, bit 40");
+        assert_eq!(features.refused().unwrap().to_string(), "members, two_logs, bit 40");
         assert_eq!(features.unwritable().unwrap().to_string(), "journal");
         assert!(!features.has_nameless());
         assert!(Features { compatible: 1 << 63, ..features }.has_nameless());
@@ -134,7 +134,7 @@ mod tests {
         let known = Features::default().with_known();
         assert_eq!(known.refused(), None);
         let names = FeatureNames::of(Incompatible, known.incompatible).unwrap().to_string();
-        assert_eq!(names, "slot_records, purge_records, age_base");
+        assert_eq!(names, "slot_records, purge_records, parts, age_base");
         assert_eq!(Features::default().unwritable(), None);
     }
 

@@ -4,18 +4,26 @@ use std::ops::Range;
 
 use super::{Damage, Fields, Sequence, put};
 
-/// The key of a slice: which object, which piece.
+/// The key of a slice, or of a fragment of one: which object, where in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceKey {
     /// Name of the object, drawn when its store began; never repeats.
     pub object: Sequence,
     /// Index of the slice in the body.
     pub number: u32,
+    /// Number of a fragment of the slice, from 1; 0 for the whole slice.
+    pub fragment: u32,
 }
 
 impl SliceKey {
     /// Encoded length in bytes.
     pub const LEN: usize = 16;
+
+    /// The key of a whole slice.
+    #[must_use]
+    pub fn of_slice(object: Sequence, number: u32) -> SliceKey {
+        SliceKey { object, number, fragment: 0 }
+    }
 
     /// The encoded form.
     #[must_use]
@@ -23,13 +31,15 @@ impl SliceKey {
         let mut bytes = [0; Self::LEN];
         put(&mut bytes, 0, &self.object.0.to_le_bytes());
         put(&mut bytes, 8, &self.number.to_le_bytes());
+        put(&mut bytes, 12, &self.fragment.to_le_bytes());
         bytes
     }
 
     /// Reads the encoded form.
     #[must_use]
     pub fn decode(bytes: &[u8; Self::LEN]) -> SliceKey {
-        SliceKey { object: Sequence(bytes.u64_at(0)), number: bytes.u32_at(8) }
+        let (object, number) = (Sequence(bytes.u64_at(0)), bytes.u32_at(8));
+        SliceKey { object, number, fragment: bytes.u32_at(12) }
     }
 }
 
@@ -81,6 +91,13 @@ impl ObjectHead {
     #[must_use]
     pub fn slice_count(&self) -> u32 {
         self.slices_of(0..self.len).end
+    }
+
+    /// Where a slice is in the body.
+    #[must_use]
+    pub fn range_of(&self, number: u32) -> Range<u64> {
+        let start = u64::from(number) * u64::from(self.slice_size);
+        start.min(self.len)..(start + u64::from(self.slice_size)).min(self.len)
     }
 
     /// Numbers of the slices that hold the bytes `range` of the body.

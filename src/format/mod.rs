@@ -26,7 +26,7 @@ pub use large::{ObjectHead, SliceKey};
 pub use layout::{DEVICE_SIZE_MAX, LOCATIONS_MAX, Layout, LayoutError, SUPERBLOCK_SPACE};
 pub use locator::{LOCATOR_LEN, LOCATOR_OFFSET, Locator};
 pub use purge_record::{PREFIX_LEN_MAX, PURGE_RECORD_LEN, PurgeRecord, Selector};
-pub use records::{Records, SLICE_RECORDS_LEN, TAGS_MAX};
+pub use records::{FRAGMENT_RECORDS_LEN, Records, SLICE_RECORDS_LEN, TAGS_MAX, VALIDATOR_LEN_MAX};
 pub use region::{LogKind, REGION_HEADER_LEN, RegionHeader, RegionUse};
 pub use secret::Secret;
 pub use snapshot::{

@@ -7,13 +7,19 @@ use super::{Damage, Fields, Sequence};
 pub const TAGS_MAX: usize = 1000;
 /// Bytes of the records of a slice, which has one: the hash of its head's key.
 pub const SLICE_RECORDS_LEN: usize = HEADING + 8;
+/// Bytes of the records of a fragment of a slice, which has two: also where it begins.
+pub const FRAGMENT_RECORDS_LEN: usize = SLICE_RECORDS_LEN + HEADING + 4;
+/// Longest validator of an object of parts, in bytes.
+pub const VALIDATOR_LEN_MAX: usize = 1025;
 
 /// Bytes before the content of a record: its type and its length, 2 each.
 const HEADING: usize = 4;
 const TAGS: u16 = 1;
 const VERSION: u16 = 3;
 const STALE: u16 = 4;
+const PARTS: u16 = 5;
 const HEAD_KEY: u16 = 6;
+const FRAGMENT: u16 = 7;
 
 /// The optional records of one slot. Without any they take no bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,15 +30,21 @@ pub struct Records {
     pub version: Option<Sequence>,
     /// It is stale whatever its times say.
     pub is_stale: bool,
+    /// Of a head whose slices may be there in part: the validator that all of them share, 1 to
+    /// [`VALIDATOR_LEN_MAX`] bytes.
+    pub validator: Option<Vec<u8>>,
     /// Of a slice: the hash of the key of its object's head.
     pub head_key: Option<u64>,
+    /// Of a fragment of a slice: where it begins in the slice.
+    pub fragment_start: Option<u32>,
 }
 
 impl Records {
     /// The encoded form.
     ///
     /// # Panics
-    /// Panics if there are more than [`TAGS_MAX`] tags, or they are not in rising order.
+    /// Panics if there are more than [`TAGS_MAX`] tags, they are not in rising order, or the validator is too
+    /// long.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         assert!(self.tags.len() <= TAGS_MAX, "the caller counted the tags");
@@ -47,8 +59,15 @@ impl Records {
         if self.is_stale {
             push(&mut bytes, STALE, []);
         }
+        if let Some(validator) = &self.validator {
+            assert!(is_validator(validator), "the caller checked the validator");
+            push(&mut bytes, PARTS, validator.iter().copied());
+        }
         if let Some(head_key) = self.head_key {
             push(&mut bytes, HEAD_KEY, head_key.to_le_bytes());
+        }
+        if let Some(start) = self.fragment_start {
+            push(&mut bytes, FRAGMENT, start.to_le_bytes());
         }
         bytes
     }
@@ -72,6 +91,12 @@ impl Records {
         content_of(bytes, STALE).is_some()
     }
 
+    /// Whether records that were verified say that slices may be missing.
+    #[must_use]
+    pub fn is_partial_in(bytes: &[u8]) -> bool {
+        content_of(bytes, PARTS).is_some()
+    }
+
     /// Reads the encoded form.
     ///
     /// # Errors
@@ -89,7 +114,9 @@ impl Records {
                 TAGS => records.tags = decode_tags(content)?,
                 VERSION => records.version = Some(Sequence(number(content)?)),
                 STALE if len == 0 => records.is_stale = true,
+                PARTS if is_validator(content) => records.validator = Some(content.to_vec()),
                 HEAD_KEY => records.head_key = Some(number(content)?),
+                FRAGMENT if len == 4 => records.fragment_start = Some(content.u32_at(0)),
                 _ => return Err(Damage::Field("record")),
             }
             last = kind;
@@ -97,6 +124,10 @@ impl Records {
         }
         Ok(records)
     }
+}
+
+fn is_validator(content: &[u8]) -> bool {
+    (1..=VALIDATOR_LEN_MAX).contains(&content.len())
 }
 
 /// The content of the record of one type.
@@ -111,7 +142,7 @@ fn content_of(mut bytes: &[u8], kind: u16) -> Option<&[u8]> {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a thousand tags are 8000 bytes, the other records 8")]
+#[expect(clippy::expect_used, reason = "a thousand tags are 8000 bytes, the other records less")]
 fn push(bytes: &mut Vec<u8>, kind: u16, content: impl IntoIterator<Item = u8>) {
     let start = bytes.len();
     bytes.extend_from_slice(&kind.to_le_bytes());
@@ -152,7 +183,9 @@ mod tests {
             tags: vec![0x0102_0304_0506_0708, u64::MAX],
             version: Some(Sequence(0x77)),
             is_stale: true,
+            validator: Some(b"E\"a\"".to_vec()),
             head_key: Some(0x99),
+            fragment_start: Some(0x1234),
         }
     }
 
@@ -160,13 +193,16 @@ mod tests {
     fn version_2_bytes_stay_as_they_are() {
         let expected =
             b"\x01\0\x10\0\x08\x07\x06\x05\x04\x03\x02\x01\xff\xff\xff\xff\xff\xff\xff\xff\
-            \x03\0\x08\0\x77\0\0\0\0\0\0\0\x04\0\0\0\x06\0\x08\0\x99\0\0\0\0\0\0\0";
+            \x03\0\x08\0\x77\0\0\0\0\0\0\0\x04\0\0\0\x05\0\x04\0E\"a\"\
+            \x06\0\x08\0\x99\0\0\0\0\0\0\0\x07\0\x04\0\x34\x12\0\0";
         assert_eq!(sample().encode(), expected);
         assert_eq!(Records::decode(expected), Ok(sample()));
         assert!(Records::default().encode().is_empty());
         assert_eq!(Records::decode(&[]), Ok(Records::default()));
         let of_slice = Records { head_key: Some(1), ..Records::default() };
         assert_eq!(of_slice.encode().len(), SLICE_RECORDS_LEN);
+        let of_fragment = Records { fragment_start: Some(2), ..of_slice };
+        assert_eq!(of_fragment.encode().len(), FRAGMENT_RECORDS_LEN);
     }
 
     #[test]
@@ -180,7 +216,9 @@ mod tests {
             (b"\x04\0\0\0\x03\0\x08\0\x01\0\0\0\0\0\0\0", field("order of records")),
             (b"\x02\0\x01\0\x01", field("record")),
             (b"\x04\0\x01\0\x01", field("record")),
+            (b"\x05\0\0\0", field("record")),
             (b"\x07\0\0\0", field("record")),
+            (b"\x08\0\0\0", field("record")),
             (b"\x03\0\x02\0\x01\0", field("record length")),
             (b"\x01\0\0\0", field("number of tags")),
             (b"\x01\0\x04\0\x01\0\0\0", field("number of tags")),
@@ -210,10 +248,12 @@ mod tests {
             tags in proptest::collection::btree_set(any::<u64>(), 0..20),
             version in proptest::option::of(any::<u64>()),
             is_stale in any::<bool>(),
+            validator in proptest::option::of(proptest::collection::vec(any::<u8>(), 1..40)),
             head_key in proptest::option::of(any::<u64>()),
+            fragment_start in proptest::option::of(any::<u32>()),
         ) {
-            let version = version.map(Sequence);
-            let records = Records { tags: tags.into_iter().collect(), version, is_stale, head_key };
+            let (tags, version) = (tags.into_iter().collect(), version.map(Sequence));
+            let records = Records { tags, version, is_stale, validator, head_key, fragment_start };
             let bytes = records.encode();
             prop_assert!(Records::tags_in(&bytes).eq(records.tags.iter().copied()));
             prop_assert_eq!(Records::is_stale_in(&bytes), is_stale);

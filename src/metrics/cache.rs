@@ -344,6 +344,16 @@ fn write_reclaim(page: &mut Page, store: &StoreStats) {
             "Bytes written again for new metadata: entries of up to 64 KiB, else heads.",
             counters.updated_bytes,
         ),
+        (
+            "rawcached_parts_objects_total",
+            "Objects begun that are stored part by part.",
+            counters.declared,
+        ),
+        (
+            "rawcached_parts_bytes_total",
+            "Bytes of slots written for parts of objects.",
+            counters.filled_bytes,
+        ),
     ] {
         page.counter(name, help, &[], value);
     }

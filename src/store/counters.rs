@@ -93,6 +93,10 @@ counters! {
     touched,
     updated,
     updated_bytes,
+    /// Objects begun that are stored part by part.
+    declared,
+    /// Bytes of slots written for parts.
+    filled_bytes,
     /// Entries found by recovery.
     recovered,
     /// Passes over the regions that recovery took: more than one if its part of memory is small.

@@ -40,6 +40,20 @@ impl Store {
         }
     }
 
+    /// Waits until all changes from `first` to `last` are durable.
+    ///
+    /// # Errors
+    /// The device failed meanwhile.
+    pub async fn flush_between(&self, first: Ticket, last: Ticket) -> Result<(), StoreError> {
+        self.flush_through(last).await?;
+        if self.has_failed_since(first) { Err(StoreError::NotDurable) } else { Ok(()) }
+    }
+
+    /// Whether a write failed that may have been of the change with this ticket, or of a later one.
+    pub(crate) fn has_failed_since(&self, first: Ticket) -> bool {
+        self.shared.durability.failed.load(Ordering::Acquire) >= first
+    }
+
     /// The ticket of the latest change.
     pub fn last_ticket(&self) -> Ticket {
         self.shared.log.lock().appended()

@@ -78,6 +78,15 @@ impl Store {
         candidates
     }
 
+    /// Counts a use of the key's entry at this place as a hit; false if the index does not have it there.
+    pub(super) fn count_use(&self, key_hash: u64, place: Place) -> bool {
+        let Some(candidate) = self.candidate_at(key_hash, place) else { return false };
+        if !candidate.is_hit {
+            self.shared.catalog.lock(key_hash).mark_hit(candidate.location());
+        }
+        true
+    }
+
     /// The key's index entry with exactly this place.
     pub(super) fn candidate_at(&self, key_hash: u64, place: Place) -> Option<Candidate> {
         let bucket = self.shared.catalog.lock(key_hash);

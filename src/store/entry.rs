@@ -138,7 +138,7 @@ impl Entry {
     }
 
     /// Keyed hashes of its tags; none if they were not read.
-    pub(super) fn tags(&self) -> impl Iterator<Item = u64> + Clone + '_ {
+    pub(crate) fn tags(&self) -> impl Iterator<Item = u64> + Clone + '_ {
         Records::tags_in(self.record_bytes())
     }
 
@@ -195,6 +195,18 @@ impl Entry {
     /// The optional records; none if they were not read.
     pub(super) fn records(&self) -> Records {
         Records::decode(self.record_bytes()).unwrap_or_default()
+    }
+
+    /// What all parts of an object share that is stored part by part, if this is the head of one.
+    #[must_use]
+    pub fn validator(&self) -> Option<Vec<u8>> {
+        self.is_partial().then(|| self.records().validator)?
+    }
+
+    /// Whether this is the head of an object that is stored part by part.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.header.kind == Kind::Head && Records::is_partial_in(self.record_bytes())
     }
 
     fn record_bytes(&self) -> &[u8] {

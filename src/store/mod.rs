@@ -38,6 +38,7 @@ pub use formatting::{FormatError, FormatOptions};
 pub use index::index_entry::{IndexEntry, Location, SizeClass};
 pub use index::key_hash::KeyHasher;
 pub use large::object::{LargeObject, ObjectBody};
+pub use large::parts::PartialObject;
 pub use large::ranges::options::{RangeOptions, ZeroRangeOption};
 pub use large::ranges::stats::RangeStats;
 pub use large::upload::Upload;
@@ -46,6 +47,7 @@ pub(crate) use lookup::bodies::HeldBody;
 pub use lookup::bodies::TruncatedBody;
 pub use lookup::budget::BodyShare;
 pub use lookup::sought::Stale;
+pub use mutation::declare::{Declaration, Declared};
 pub use mutation::fills::Fill;
 pub use mutation::purge::Purge;
 pub use mutation::request::{

@@ -3,9 +3,12 @@
 //! here say.
 
 pub(super) mod claims;
+pub(super) mod coverage;
 mod discards;
+pub(super) mod granules;
 pub(super) mod heads;
 pub(super) mod object;
+pub(super) mod parts;
 pub(super) mod ranges;
 pub(super) mod slice_place;
 pub(super) mod slices;
@@ -19,6 +22,7 @@ use parking_lot::Mutex;
 
 use crate::format::{Layout, Sequence};
 use crate::store::large::claims::Claims;
+use crate::store::large::granules::Granules;
 use crate::store::region::table::RegionTable;
 
 /// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is
@@ -32,6 +36,7 @@ pub(super) struct Large {
     /// Number of readers of each: its slices are not discarded meanwhile.
     readers: DashMap<Sequence, usize>,
     discards: Mutex<VecDeque<Discard>>,
+    pub granules: Granules,
 }
 
 /// Slices of an object that nobody can reach any more.
@@ -49,6 +54,7 @@ impl Large {
             claims: Mutex::new(Claims::new(layout, regions)),
             readers: DashMap::new(),
             discards: Mutex::default(),
+            granules: Granules::default(),
         }
     }
 

@@ -72,6 +72,21 @@ impl LargeObject {
         self.head.len
     }
 
+    /// Its head.
+    pub(in crate::store) fn head(&self) -> ObjectHead {
+        self.head
+    }
+
+    /// The ranges of `range` that are not there, in order and apart from each other.
+    pub async fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        self.hold.store.missing(&self.head, range).await
+    }
+
+    /// Whether nothing of `range` is missing.
+    pub async fn lacks_nothing(&self, range: Range<u64>) -> bool {
+        self.hold.store.lacks_nothing(&self.head, range).await
+    }
+
     /// The same object, of which the first `len` bytes are there: its store is under way.
     #[must_use]
     pub fn of_len(&self, len: u64) -> LargeObject {

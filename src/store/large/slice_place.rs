@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::format::{
-    BODY_CHUNK, ENTRY_HEADER_LEN, SLICE_RECORDS_LEN, SliceKey, checksum_table_len,
+    BODY_CHUNK, ENTRY_HEADER_LEN, FRAGMENT_RECORDS_LEN, SLICE_RECORDS_LEN, SliceKey,
+    checksum_table_len,
 };
 use crate::store::place::Generation;
 
@@ -34,6 +35,11 @@ impl SlicePlace {
 /// Bytes before the body in the slot of a slice.
 pub(in crate::store) fn slice_meta_len(body_len: usize) -> usize {
     ENTRY_HEADER_LEN + SliceKey::LEN + SLICE_RECORDS_LEN + checksum_table_len(body_len)
+}
+
+/// The same of the slot of a slice, or of a fragment of one, of at most `body_len` bytes.
+pub(in crate::store) fn slice_meta_len_max(body_len: usize) -> usize {
+    slice_meta_len(body_len) - SLICE_RECORDS_LEN + FRAGMENT_RECORDS_LEN
 }
 
 /// `within` rounded out to what one checksum covers each.

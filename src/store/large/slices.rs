@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use crate::format::{ObjectHead, SliceKey};
 use crate::store::entry::Entry;
+use crate::store::large::coverage::within_granule;
+use crate::store::large::granules::Granule;
 use crate::store::large::slice_place::{SlicePlace, slice_meta_len};
 use crate::store::lookup::budget::UNSHARED_LEN_MAX;
 use crate::store::lookup::load::Extent;
@@ -17,6 +19,7 @@ const SLICES_AT_ONCE: usize = 256;
 
 /// Reads one slice of an object, piece after piece.
 pub(in crate::store) struct SliceReader {
+    head: ObjectHead,
     key: SliceKey,
     body_len: usize,
     /// The slice without its body, once it was found.
@@ -26,10 +29,10 @@ pub(in crate::store) struct SliceReader {
 impl SliceReader {
     /// A reader of slice `number`.
     pub fn new(head: &ObjectHead, number: u32) -> SliceReader {
-        let slice_size = u64::from(head.slice_size);
-        let left = head.len.saturating_sub(u64::from(number) * slice_size);
-        let body_len = usize::try_from(left.min(slice_size)).unwrap_or(usize::MAX);
-        SliceReader { key: SliceKey { object: head.object, number }, body_len, let_go: None }
+        let range = head.range_of(number);
+        let body_len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let key = SliceKey::of_slice(head.object, number);
+        SliceReader { head: *head, key, body_len, let_go: None }
     }
 
     /// Index of the slice in the body.
@@ -50,7 +53,16 @@ impl SliceReader {
         }
         // For the first time, or once more where reclaim has moved it.
         let extent = store.extent_of_slice(self.body_len);
-        let (entry, _) = store.slice(self.key, extent).await?;
+        let mut found = store.slice(self.key, extent).await;
+        if found.is_none() {
+            let piece = store.fragment_piece(&self.head, self.key.number, within.clone()).await;
+            if piece.is_some() {
+                return piece;
+            }
+            // Retry once: its fragments may have been joined to a whole one meanwhile.
+            found = store.slice(self.key, extent).await;
+        }
+        let (entry, _) = found?;
         if entry.body_len() != self.body_len {
             return None;
         }
@@ -67,16 +79,50 @@ impl SliceReader {
 }
 
 impl Store {
-    /// Whether the index has an index entry for each slice that holds bytes `range` of an object. Lets others
-    /// run in between: there may be millions of them.
+    /// The first bytes `within` a slice that one of its fragments has; `None` if none has the first of them.
+    async fn fragment_piece(
+        &self,
+        head: &ObjectHead,
+        number: u32,
+        within: Range<usize>,
+    ) -> Option<Bytes> {
+        // Retry once: a fragment may have been joined with others since it was seen.
+        for _ in 0..2 {
+            let Granule::Fragments(fragments) = self.fragments(head, number).await else { break };
+            let has_first = |at: &Range<usize>| at.contains(&within.start);
+            if let Some(fragment) = fragments.iter().find(|one| has_first(&one.within)) {
+                let key = SliceKey { object: head.object, number, fragment: fragment.number };
+                if let Some((slot, _)) = self.slice(key, Extent::Answer).await
+                    && let Some(at) = within_granule(&slot).filter(has_first)
+                {
+                    let end = within.end.min(at.end);
+                    let piece = within.start - at.start..end - at.start;
+                    return Some(self.body_piece(&slot, piece));
+                }
+            }
+            self.shared.large.granules.forget((head.object, number));
+        }
+        None
+    }
+
+    /// Whether the index has an index entry for each slice that holds bytes `range` of an object, or there are
+    /// fragments that hold them. Lets others run in between: there may be millions of them.
     pub(in crate::store) async fn has_slices(&self, head: &ObjectHead, range: Range<u64>) -> bool {
-        for (n, number) in (0usize..).zip(head.slices_of(range)) {
+        for (n, number) in (0usize..).zip(head.slices_of(range.clone())) {
             if n > 0 && n.is_multiple_of(SLICES_AT_ONCE) {
                 tokio::task::yield_now().await;
             }
-            let key = SliceKey { object: head.object, number }.encode();
+            let key = SliceKey::of_slice(head.object, number).encode();
             if self.shared.catalog.lock(self.slice_hash(&key)).candidates().is_empty() {
-                return false;
+                let slice = head.range_of(number);
+                let within = |at: u64| {
+                    let at = at.clamp(slice.start, slice.end) - slice.start;
+                    usize::try_from(at).unwrap_or(usize::MAX)
+                };
+                let fragments = self.fragments(head, number).await;
+                if !fragments.gaps(within(range.start)..within(range.end)).is_empty() {
+                    return false;
+                }
             }
         }
         true

@@ -27,6 +27,8 @@ pub struct Upload {
     slices: u32,
     /// Bytes in slices.
     len: u64,
+    /// The ticket of the first slice.
+    first: Option<Ticket>,
     /// A slice was evicted, so nothing more of it is written.
     is_lost: bool,
     is_published: bool,
@@ -52,6 +54,7 @@ impl Store {
             name: None,
             slices: 0,
             len: 0,
+            first: None,
             is_lost: false,
             is_published: false,
         };
@@ -86,12 +89,15 @@ impl Upload {
         self.reserve(len)?;
         let object = match self.name {
             Some(name) => name,
-            None => self.draw_name().await?,
+            None => self.begin_object().await?,
         };
         if !self.is_lost {
-            match self.append_slice(SliceKey { object, number: self.slices }, slice).await {
+            match self.append_slice(SliceKey::of_slice(object, self.slices), slice).await {
                 Err(StoreError::Evicted) => self.is_lost = true,
-                appended => appended?,
+                appended => {
+                    let ticket = appended?;
+                    self.first.get_or_insert(ticket);
+                }
             }
         }
         self.slices += 1;
@@ -148,6 +154,13 @@ impl Upload {
         self.is_published = true;
     }
 
+    /// Whether a write failed that may have been of a slice: the object may not be whole on the device, although
+    /// its head is durable.
+    #[must_use]
+    pub fn is_at_risk(&self) -> bool {
+        self.first.is_some_and(|first| self.store.has_failed_since(first))
+    }
+
     fn head(&self) -> ObjectHead {
         let slice_size = self.store.shared.layout.slice_size;
         ObjectHead { len: self.len, object: self.name.unwrap_or_default(), slice_size }
@@ -167,25 +180,16 @@ impl Upload {
     }
 
     /// Draws the name of the object. Its slices are kept from here on.
-    async fn draw_name(&mut self) -> Result<Sequence, StoreError> {
+    async fn begin_object(&mut self) -> Result<Sequence, StoreError> {
         self.store.begin_store().await?;
-        let shared = &*self.store.shared;
-        let mut patience = Patience::default();
-        loop {
-            let name = shared.log.lock().draw_name();
-            match name {
-                Ok(name) => {
-                    shared.large.claims.lock().begin(name);
-                    self.name = Some(name);
-                    return Ok(name);
-                }
-                Err(why) => self.store.wait_for_room(why, &mut patience).await?,
-            }
-        }
+        let name = self.store.draw_object_name().await?;
+        self.store.shared.large.claims.lock().begin(name);
+        self.name = Some(name);
+        Ok(name)
     }
 
     /// Its key is new, so nothing is verified.
-    async fn append_slice(&self, key: SliceKey, body: &[u8]) -> Result<(), StoreError> {
+    async fn append_slice(&self, key: SliceKey, body: &[u8]) -> Result<Ticket, StoreError> {
         self.store.begin_store().await?;
         add(&self.store.shared.counters.body_bytes, body.len() as u64);
         let encoded = key.encode();
@@ -196,7 +200,7 @@ impl Upload {
         let mut patience = Patience::default();
         loop {
             match self.try_to_append(key.object, key_hash, &slot)? {
-                Ok(()) => return Ok(()),
+                Ok(ticket) => return Ok(ticket),
                 Err(why) => self.store.wait_for_room(why, &mut patience).await?,
             }
         }
@@ -208,7 +212,7 @@ impl Upload {
         object: Sequence,
         key_hash: u64,
         slot: &Slot<'_>,
-    ) -> Result<Result<(), NoRoom>, StoreError> {
+    ) -> Result<Result<Ticket, NoRoom>, StoreError> {
         let shared = &*self.store.shared;
         let transaction = Transaction::begin(&self.store);
         self.store.check_open(None)?;
@@ -219,11 +223,11 @@ impl Upload {
             Ok(reserved) => reserved,
             Err(why) => return Ok(Err(why)),
         };
-        reserved.point_new().append(false, |log, region| {
+        let written = reserved.point_new().append(false, |log, region| {
             log.count_stored(slot.len());
             shared.large.claims.lock().add(object, region, slot.len());
         });
-        Ok(Ok(()))
+        Ok(Ok(written.ticket))
     }
 }
 

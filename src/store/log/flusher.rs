@@ -97,6 +97,7 @@ impl Flusher {
         if let Err(error) = write_superblock(&self.store.shared.device, &superblock).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "the device still fails");
             // If the flush failed, earlier writes may be lost too.
+            self.store.shared.large.granules.distrust();
             self.store.shared.log.lock().fail();
             self.footers.failed();
             self.store.shared.durability.health.still_failing();
@@ -119,6 +120,7 @@ impl Flusher {
         let wrote = must_write || wrote_data;
         if !ok {
             self.footers.failed();
+            self.store.shared.large.granules.distrust();
         }
         let mut log = self.store.shared.log.lock();
         for write in done {

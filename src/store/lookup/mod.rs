@@ -95,7 +95,11 @@ impl Store {
                             if is_purged {
                                 count(&self.shared.counters.purged_by_record);
                             }
-                            self.forget_ended(key_hash, &entry, touches);
+                            // What a record covers is left for who stores the key again, which then supersedes
+                            // it, and drops its slices.
+                            if !is_purged || entry.sequence() < self.shared.purge_floor() {
+                                self.forget_ended(key_hash, &entry, touches);
+                            }
                             return None;
                         }
                         let is_stale = verdict == Verdict::Stale;

@@ -33,6 +33,15 @@ pub(in crate::store) struct Found {
     pub(in crate::store) is_partial: bool,
     /// A suspect was not read by the deadline.
     is_late: bool,
+    /// What was purged before it was looked for.
+    purged: Purged,
+}
+
+/// Which purges of many keys there were.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Purged {
+    floor: Sequence,
+    record: u64,
 }
 
 impl Found {
@@ -72,6 +81,10 @@ pub(in crate::store) struct Match {
     /// Its age is known: it may be fresh.
     pub age_known: bool,
     pub head: Option<ObjectHead>,
+    /// Of the head of an object that is stored part by part.
+    pub validator: Option<Vec<u8>>,
+    /// Hashes of the tags of such a head.
+    pub tags: Vec<u64>,
     /// Bytes of its slot, padded to the granule.
     pub slot_len: u64,
 }
@@ -105,6 +118,17 @@ impl Deadline {
 }
 
 impl Store {
+    /// Whether what was found to be live may be purged since, with many others. Ask under the append lock: purges
+    /// are made under it.
+    pub(in crate::store) fn may_be_purged_since(&self, found: &Found) -> bool {
+        found.matched.is_some() && found.purged != self.purged_so_far()
+    }
+
+    fn purged_so_far(&self) -> Purged {
+        let (floor, record) = (self.shared.purge_floor(), self.shared.purges.last_number());
+        Purged { floor, record }
+    }
+
     /// Verifies the index entries of an object's key. Reads the device only where a fingerprint
     /// matches. An entry not read by the deadline counts as unreadable.
     pub(in crate::store) fn find_by(
@@ -124,6 +148,7 @@ impl Store {
     ) -> Found {
         let key_hash = sought.hash();
         'again: loop {
+            let purged = self.purged_so_far();
             let unseen = self.dead_unseen(key_hash);
             let mut candidates = self.candidates(key_hash);
             let mut found = Found {
@@ -133,6 +158,7 @@ impl Store {
                 dead: SmallVec::new(),
                 is_partial: false,
                 is_late: false,
+                purged,
             };
             let oldest = || self.shared.catalog.regions.oldest_generation_but(u32::MAX);
             if candidates.len() > looks_max && self.shared.dead.unverified.has_room(oldest) {
@@ -212,6 +238,8 @@ impl Store {
             live: is_live && self.is_visible(entry.place()),
             is_stale: verdict == Verdict::Stale,
             head: entry.object_head(),
+            validator: entry.validator(),
+            tags: if entry.is_partial() { entry.tags().collect() } else { Vec::new() },
             slot_len: entry.slot_len(),
         }
     }

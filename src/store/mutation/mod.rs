@@ -1,6 +1,7 @@
 //! Changes by clients, from the condition to the acknowledgement. Owns what is retried and what is
 //! refused; `find` looks up the present entry, `publish` makes the new one visible.
 
+pub(super) mod declare;
 pub(super) mod epoch;
 pub(super) mod fills;
 pub(super) mod find;
@@ -85,7 +86,8 @@ impl Store {
         self.begin_store().await?;
         let stale = OnceLock::new();
         let key_hash = self.key_hash(key);
-        let mut change = Change { key_hash, slot, fill, since, replaced: None };
+        let is_conditional = condition != Condition::Always;
+        let mut change = Change { key_hash, slot, fill, since, replaced: None, is_conditional };
         let mut patience = Patience::default();
         loop {
             let mut deadline = Deadline::after(ROOM_WAIT_MAX);

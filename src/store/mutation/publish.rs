@@ -38,6 +38,8 @@ pub(in crate::store) struct Change<'a> {
     pub(in crate::store) since: Option<Since>,
     /// The entry whose body it keeps: what purges that one by its tags purges both.
     pub(in crate::store) replaced: Option<&'a Entry>,
+    /// It happens only if the present entry is live.
+    pub(in crate::store) is_conditional: bool,
 }
 
 impl Store {
@@ -52,6 +54,9 @@ impl Store {
         let transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
         self.check_recovery()?;
+        if change.is_conditional && self.may_be_purged_since(found) {
+            return Ok(Attempt::Changed);
+        }
         if self.is_outdated(change)? {
             return Ok(Attempt::Outdated);
         }
@@ -98,6 +103,9 @@ impl Store {
         let mut transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
         self.check_recovery()?;
+        if change.is_conditional && self.may_be_purged_since(found) {
+            return Ok(Attempt::Changed);
+        }
         if self.is_outdated(change)? {
             return Ok(Attempt::Outdated);
         }

@@ -123,6 +123,19 @@ pub enum StoreError {
     /// A piece of the object was evicted before the object was whole.
     #[error("a piece of the object was evicted before it was whole")]
     Evicted,
+    /// The object of which a part was to be stored is not there any more: it was replaced, was evicted, or has
+    /// ended.
+    #[error("the object is not there any more")]
+    Gone,
+    /// The bytes of a part go beyond the end of the object.
+    #[error("the object has {len} bytes, and the part goes beyond its end")]
+    Range {
+        /// Length of the object.
+        len: u64,
+    },
+    /// Parts of 64 KiB of the body are there in too many pieces that do not touch each other.
+    #[error("64 KiB of the object are in 16 pieces that do not touch each other")]
+    Fragmented,
     /// A part of the body was refused earlier.
     #[error("a part of the body was refused: the object is not whole")]
     Incomplete,

@@ -4,6 +4,7 @@ use std::pin::pin;
 
 use tokio::time::Instant;
 
+use crate::format::Sequence;
 use crate::store::counters::count;
 use crate::store::log::appender::NoRoom;
 use crate::store::mutation::request::StoreError;
@@ -25,6 +26,21 @@ impl Patience {
 }
 
 impl Store {
+    /// Draws the name of a new object of slices.
+    ///
+    /// # Errors
+    /// The next epoch is not durable in time.
+    pub(in crate::store) async fn draw_object_name(&self) -> Result<Sequence, StoreError> {
+        let mut patience = Patience::default();
+        loop {
+            let name = self.shared.log.lock().draw_name();
+            match name {
+                Ok(name) => return Ok(name),
+                Err(why) => self.wait_for_room(why, &mut patience).await?,
+            }
+        }
+    }
+
     pub(in crate::store) async fn wait_for_room(
         &self,
         why: NoRoom,

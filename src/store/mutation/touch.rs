@@ -69,7 +69,8 @@ impl Store {
             if !self.is_held(&matched, &mut held) {
                 continue;
             }
-            if !self.is_whole(&matched).await {
+            // A head of parts answers for those that are there.
+            if matched.validator.is_none() && !self.is_whole(&matched).await {
                 return Ok(None);
             }
             // What a soft purge covers only an update makes fresh.

@@ -75,7 +75,8 @@ impl Store {
             if !self.is_held(matched, &mut held) {
                 continue;
             }
-            if !self.is_whole(matched).await {
+            // A head of parts answers for those that are there.
+            if matched.validator.is_none() && !self.is_whole(matched).await {
                 return Ok((Stored::Missing, 0));
             }
             let holds = match condition {
@@ -129,6 +130,8 @@ impl Store {
             // From here on updates write only a head.
             let upload = self.begin_upload(key, lifetime, None)?;
             split = Some(upload.with_slice(entry.body()).await?);
+            // The head may not be on the device without it: both may be written at the same time.
+            self.flush_through(self.last_ticket()).await?;
         }
         let head = split.as_ref().map(|(_, head)| head.encode());
         let (kind, body) = match &head {
@@ -139,7 +142,8 @@ impl Store {
         let slot = slot.with_records(&records);
         let since = Some(Since::Number(update.fill.seen()));
         let (fill, replaced) = (Some(update.fill), Some(&entry));
-        let change = Change { key_hash, slot: &slot, fill, since, replaced };
+        let is_conditional = true;
+        let change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
         let mut attempt = self.publish(&change, found)?;
         if matches!(attempt, Attempt::Outdated) {
             let stale = slot.marked_stale();
@@ -244,12 +248,46 @@ mod tests {
             let slot = Slot::new(Kind::Object, b"key", (b"", b"body"), lifetime).tagged(&new);
             let since = Some(Since::Number(fill.seen()));
             let (fill, replaced) = (Some(&fill), Some(&entry));
-            let change = Change { key_hash, slot: &slot, fill, since, replaced };
+            let is_conditional = false;
+            let change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
             match store.publish(&change, &found) {
                 Err(StoreError::Purged) => assert!(is_purged),
                 Ok(Attempt::Outdated) => assert!(!is_purged),
                 _ => panic!("it is published as it is"),
             }
+        }
+    }
+
+    /// The purge comes between the look at the entry and the publication of what is stored only if it is live.
+    #[tokio::test(start_paused = true)]
+    async fn what_depends_on_an_entry_is_not_stored_after_a_purge_of_it() {
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+        let format = FormatOptions { region_size: Some(256 << 10), ..FormatOptions::default() };
+        Store::format(&sim.open(), &format, &clock).await.unwrap();
+        let (options, tier) = (Options::default(), Arc::new(NotResident));
+        let store = Store::open(sim.open(), options, clock, tier).await.unwrap();
+        store.recovered().await;
+        let (stored_at, end) = (Timestamp(1000), Timestamp(5000));
+        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        let tag = store.tag_hashes(&[b"tag"]).unwrap();
+        for how in 0..3 {
+            let value =
+                Value { metadata: b"", body: b"body", lifetime, tags: &tag, ram_only: false };
+            store.put(b"key", &value, Condition::Always, None).await.unwrap();
+            let key_hash = store.key_hash(b"key");
+            let mut deadline = Deadline::after(ROOM_WAIT_MAX);
+            let found = store.find_by(b"key", key_hash, &mut deadline).await;
+            match how {
+                0 => store.purge_all(Purge::Hard).await.unwrap(),
+                1 => store.purge_tag(b"tag", Purge::Hard).await.unwrap(),
+                _ => {}
+            }
+            let slot = Slot::new(Kind::Object, b"key", (b"", b"next"), lifetime);
+            let (fill, since, replaced, is_conditional) = (None, None, None, true);
+            let change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
+            let attempt = store.publish(&change, &found).unwrap();
+            let is_published = matches!(attempt, Attempt::Published(..));
+            assert_eq!(is_published, how == 2, "{how}");
         }
     }
 }

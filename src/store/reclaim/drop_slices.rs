@@ -1,8 +1,8 @@
 //! Dropping of the slices of dead objects. Owns one bounded step of it; which ones wait for it, `large`
 //! knows.
 
-use crate::format::{Kind, Sequence, SliceKey};
-use crate::store::lookup::load::{Extent, Loaded};
+use crate::format::{Sequence, SliceKey};
+use crate::store::large::granules::FRAGMENT_NUMBERS;
 use crate::store::reclaim::reclaimer::Reclaimer;
 
 /// Slices dropped in one step. Each may cost a read, and regions may be wanted meanwhile.
@@ -30,16 +30,13 @@ impl Reclaimer {
         true
     }
 
+    /// Drops a slice, or the fragments of it.
     async fn drop_slice(&self, object: Sequence, number: u32) {
-        let key = SliceKey { object, number }.encode();
-        let key_hash = self.store.slice_hash(&key);
-        for candidate in self.store.candidates(key_hash) {
-            let extent = Extent::Key { key_len: SliceKey::LEN };
-            if let Loaded::Entry(entry, _) = self.store.load(candidate, extent).await
-                && entry.kind() == Kind::Slice
-                && entry.key() == key
-            {
-                self.store.forget(key_hash, entry.place());
+        self.store.shared.large.granules.forget((object, number));
+        for fragment in FRAGMENT_NUMBERS.chain([0]) {
+            let key = SliceKey { object, number, fragment };
+            if self.store.is_indexed(key) {
+                self.store.drop_slot(key).await;
             }
         }
     }

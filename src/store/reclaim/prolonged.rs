@@ -8,14 +8,14 @@ use crate::clock::Timestamp;
 use crate::format::{FooterRecord, Kind};
 use crate::store::entries::Candidate;
 use crate::store::large::heads::HeadState;
-use crate::store::large::slice_place::slice_meta_len;
+use crate::store::large::slice_place::slice_meta_len_max;
 use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::place::Generation;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::region::contents::ContentsReader;
 
 /// Pause before a region is looked at again of which a head could not be read.
-const PAUSE: Duration = Duration::from_secs(10);
+pub(super) const PAUSE: Duration = Duration::from_secs(10);
 
 /// Whether all of a region has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Reclaimer {
         let place = generation.place(record.offset, &shared.layout);
         let index_entry = shared.catalog.lock(record.key_hash).get(place.location());
         let Some(index_entry) = index_entry else { return Timestamp::default() };
-        let len = slice_meta_len(shared.layout.slice_size as usize);
+        let len = slice_meta_len_max(shared.layout.slice_size as usize);
         let candidate = Candidate::at(place, index_entry.class());
         let slice = match self.store.peek(candidate, Extent::Meta { len }).await {
             Loaded::Entry(slice, _) => slice,

@@ -17,6 +17,7 @@ mod large_stores;
 mod memory;
 mod objects;
 mod order;
+mod parts;
 mod purges;
 mod readers;
 mod recovery;

@@ -603,3 +603,22 @@ fn records_that_were_carried_on_are_in_two_regions_still() {
         rig.stop();
     }
 }
+
+#[test]
+fn what_is_stored_again_after_a_purge_supersedes_what_was_purged() {
+    let mut rig = Rig::new();
+    for n in 0..20u64 {
+        rig.put(&n.to_be_bytes(), &body(n, 5000), &tagged(&["tag"])).unwrap();
+    }
+    rig.run(rig.cache().purge_tag(b"tag", Purge::Hard)).unwrap();
+    for n in 0..20u64 {
+        assert_eq!(rig.get(&n.to_be_bytes()), None);
+        rig.put(&n.to_be_bytes(), &body(n + 100, 5000), &for_secs(LONG)).unwrap();
+    }
+    rig.sleep(secs(2));
+    rig.kill();
+    assert_eq!(rig.stats().store.regions_unindexed, 0, "nothing hides an older version");
+    for n in 0..20u64 {
+        assert!(rig.get(&n.to_be_bytes()).unwrap() == body(n + 100, 5000));
+    }
+}

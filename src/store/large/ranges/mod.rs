@@ -206,7 +206,7 @@ impl RangeReader {
         let body_len = usize_of(slice_size.min(self.head.len - slice_start));
         let within = usize_of(self.unplanned.start - slice_start)..usize_of(end - slice_start);
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let at = self.store.slice_place(SliceKey { object: self.head.object, number }, body_len);
+        let at = self.store.slice_place(SliceKey::of_slice(self.head.object, number), body_len);
         if let Some(place) = &at {
             self.plan.add(place, &within);
         }
@@ -289,7 +289,7 @@ impl RangeReader {
         let seed = self.store.shared.catalog.regions.seed_of(place.generation);
         let header = EntryHeader::decode(&meta, seed, place.offset);
         let header = header.map_err(|_| Unavailable::Missing)?;
-        let key = SliceKey { object: self.head.object, number }.encode();
+        let key = SliceKey::of_slice(self.head.object, number).encode();
         let is_slice = header.kind == Kind::Slice
             && header.metadata_len == 0
             && header.body_len as usize == place.body_len
