@@ -12,6 +12,7 @@ mod http_connections;
 mod http_heads;
 mod http_letter;
 mod http_memory;
+mod http_parts;
 mod http_reads;
 mod listeners;
 mod memcached;

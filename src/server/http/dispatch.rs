@@ -1,7 +1,7 @@
 //! From a request to its answer. Owns which function answers a method.
 
 use http::Method;
-use http::header::{ALLOW, HeaderValue};
+use http::header::{ALLOW, CONTENT_RANGE, HeaderValue};
 
 use super::key::key;
 use super::refusal::Refusal;
@@ -43,6 +43,10 @@ impl Service {
             Method::GET => Ok(self.get(&key, &head.headers).await),
             Method::HEAD => Ok(self.head(&key, &head.headers).await),
             _ if access.read_only => Err(Refusal::READ_ONLY),
+            Method::PUT if head.headers.contains_key(CONTENT_RANGE) => {
+                // Rare, and larger than the rest.
+                Box::pin(self.put_part(&key, head, body)).await
+            }
             Method::PUT => self.put(&key, head, body).await,
             Method::PATCH if !body.is_empty() => Err(Refusal::PATCH_BODY),
             Method::PATCH => {

@@ -1,11 +1,12 @@
 //! GET and HEAD.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RANGE};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::{AnswerBody, Step};
@@ -22,6 +23,10 @@ use crate::clock::Stopwatch;
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Room reserved for header lines: few answers have more.
 const HEADERS_OFTEN: usize = 12;
+/// The ranges that are missing of an object that is stored part by part.
+const MISSING: HeaderName = HeaderName::from_static("x-rawcached-missing");
+/// Most ranges that it names.
+const MISSING_MAX: usize = 100;
 /// Most lookups for one answer.
 const LOOKUPS_MAX: usize = 2;
 
@@ -32,9 +37,16 @@ impl Service {
         for _ in 0..LOOKUPS_MAX {
             let Some(hit) = self.find(key, request).await else { break };
             let tier = hit.tier();
-            if let Ok(answer) = self.answer_with(hit, request).await {
-                self.count_lookup(Some(tier), &watch);
-                return answer;
+            match self.answer_with(hit, request).await {
+                Ok(answer) => {
+                    self.count_lookup(Some(tier), &watch);
+                    return answer;
+                }
+                Err(Lack::Parts(missing)) => {
+                    self.count_lookup(None, &watch);
+                    return incomplete(&missing);
+                }
+                Err(Lack::Body) => {}
             }
         }
         self.count_lookup(None, &watch);
@@ -44,7 +56,17 @@ impl Service {
     pub(super) async fn head(&self, key: &[u8], request: &HeaderMap) -> Answer {
         let watch = Stopwatch::start();
         let mut hit = self.find(key, request).await;
-        if let Some(found) = &hit
+        if let Some(found) = hit.as_ref().filter(|hit| hit.is_partial()) {
+            let refused = self.refused_by_conditions(request, &self.representation(found));
+            let missing = match &refused {
+                Some(_) => Vec::new(),
+                None => found.missing(0..found.len()).await,
+            };
+            if !missing.is_empty() {
+                self.count_lookup(None, &watch);
+                return incomplete(&missing);
+            }
+        } else if let Some(found) = &hit
             && !found.is_complete().await
         {
             hit = None;
@@ -97,22 +119,30 @@ impl Service {
         }
     }
 
-    /// The whole object or the ranges asked for. An error if the first piece cannot be read.
-    async fn answer_with(&self, hit: Hit, request: &HeaderMap) -> Result<Answer, TruncatedBody> {
+    /// The whole object or the ranges asked for.
+    async fn answer_with(&self, hit: Hit, request: &HeaderMap) -> Result<Answer, Lack> {
         let representation = self.representation(&hit);
         if let Some(refused) = self.refused_by_conditions(request, &representation) {
             return Ok(refused);
         }
         let asked = request.get(RANGE);
         let asked = asked.filter(|_| range_applies(request, &representation.validators()));
-        match asked.map_or(Selection::Whole, |range| select(range.as_bytes(), hit.len())) {
+        let selection = asked.map_or(Selection::Whole, |range| select(range.as_bytes(), hit.len()));
+        if hit.is_partial() {
+            let missing = missing_of(&hit, &selection).await;
+            if !missing.is_empty() {
+                return Err(Lack::Parts(missing));
+            }
+        }
+        let answer = match selection {
             Selection::Whole => self.whole(hit, &representation).await,
             Selection::Nothing => Ok(unsatisfiable(hit.len())),
             Selection::Parts(parts) if parts.len() == 1 => {
                 self.one_part(hit, &representation, parts[0].clone()).await
             }
             Selection::Parts(parts) => self.several_parts(hit, &representation, &parts).await,
-        }
+        };
+        answer.map_err(|TruncatedBody| Lack::Body)
     }
 
     async fn whole(
@@ -175,6 +205,46 @@ impl Service {
         representation.describe(headers, self.cache.clock().now());
         answer
     }
+}
+
+/// Why an object that was found cannot answer a request.
+enum Lack {
+    /// Its first piece cannot be read: look it up once more.
+    Body,
+    /// These bytes are not there yet, or were evicted.
+    Parts(Vec<Range<u64>>),
+}
+
+/// What is missing of the parts that are asked for.
+async fn missing_of(hit: &Hit, selection: &Selection) -> Vec<Range<u64>> {
+    match selection {
+        Selection::Nothing => Vec::new(),
+        Selection::Whole => hit.missing(0..hit.len()).await,
+        Selection::Parts(parts) => {
+            let mut missing = Vec::new();
+            for part in parts {
+                missing.extend(hit.missing(part.clone()).await);
+            }
+            missing
+        }
+    }
+}
+
+/// The answer where bytes are missing: it names them as a `Range` header would ask for them.
+fn incomplete(missing: &[Range<u64>]) -> Answer {
+    let named = missing.len().min(MISSING_MAX);
+    let mut text = String::from("bytes=");
+    for (n, range) in missing[..named].iter().enumerate() {
+        let is_last = n + 1 == named;
+        // The last one stands for all that follow.
+        let end =
+            if is_last { missing.last().map_or(range.end, |last| last.end) } else { range.end };
+        let separator = if n == 0 { "" } else { "," };
+        let _ = write!(text, "{separator}{}-{}", range.start, end - 1);
+    }
+    let mut answer = plain(Refusal::NOT_FOUND);
+    answer.headers_mut().insert(MISSING, header(&text));
+    answer
 }
 
 /// The bytes `range` of an object: at once if they are in memory.

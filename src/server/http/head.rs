@@ -121,11 +121,15 @@ impl Head {
         self.date
     }
 
+    /// `Last-Modified`.
+    pub(super) fn modified(&self) -> Option<SystemTime> {
+        date(&self.fields, &LAST_MODIFIED)
+    }
+
     /// Whether another version may have the same `Last-Modified`: one of that second (RFC 9110, section
     /// 8.8.2.2). `now` is when this came, which counts if the origin did not say when it sent it.
     pub(super) fn has_weak_date(&self, now: SystemTime) -> bool {
-        let modified = date(&self.fields, &LAST_MODIFIED);
-        modified.is_some_and(|modified| modified >= self.date.unwrap_or(now))
+        self.modified().is_some_and(|modified| modified >= self.date.unwrap_or(now))
     }
 
     /// The fields that readers get, as they are stored.

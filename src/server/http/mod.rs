@@ -17,6 +17,7 @@ mod key;
 mod lifetime;
 mod patch;
 mod put;
+mod put_part;
 mod range;
 mod refusal;
 mod repeated;

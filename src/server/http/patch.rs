@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, LAST_MODIFIED};
+use http::header::{CACHE_CONTROL, ETAG, LAST_MODIFIED};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::AnswerBody;
@@ -85,7 +85,7 @@ impl Service {
     /// refreshes them.
     async fn present(&self, key: &[u8], patch: &Patch<'_>) -> Result<Hit, Refusal> {
         let hit = self.cache.lookup_stale_head(key).await.ok_or(Refusal::NOT_FOUND)?;
-        if !hit.is_complete().await {
+        if !hit.is_partial() && !hit.is_complete().await {
             return Err(Refusal::NOT_FOUND);
         }
         let validators = self.representation(&hit).validators();
@@ -138,6 +138,10 @@ impl Service {
         let (now, explicit) = (clock.now(), patch.explicit);
         let is_validation = explicit.ttl.is_some() || Head::is_validated_by(patch.headers);
         let validated_after = is_validation.then(|| now.since(old.date()));
+        let renames = [ETAG, LAST_MODIFIED].iter().any(|name| patch.headers.contains_key(name));
+        if hit.is_partial() && renames {
+            return Err(Refusal::VALIDATOR_STAYS);
+        }
         let head = Head::patched(&old.fields(), patch.headers, validated_after)?;
         let has_control = patch.headers.contains_key(CACHE_CONTROL);
         let is_forbidden = has_control && head.control.forbids_storing && explicit.ttl.is_none();

@@ -1,6 +1,6 @@
 //! PUT: a body of any length streams from the socket into the cache.
 
-use http::header::{CONTENT_RANGE, ETAG, HeaderName, HeaderValue};
+use http::header::{ETAG, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use tokio::task::coop::consume_budget;
@@ -44,14 +44,9 @@ impl Service {
             return Err(Refusal::NO_LENGTH);
         }
         let headers = &head.headers;
-        if headers.contains_key(CONTENT_RANGE) {
-            return Err(Refusal::CONTENT_RANGE);
-        }
         let (options, tag) = self.store_options(headers, body.len())?;
         let checked = self.check(key, headers).await?;
-        // A copy: a value of the head keeps all of it in memory.
-        let given_tag =
-            headers.get(ETAG).and_then(|tag| HeaderValue::from_bytes(tag.as_bytes()).ok());
+        let given_tag = given_etag(headers);
         let writer = self.cache.store(key, options).map_err(|error| self.store_failed(&error))?;
         let writer = self.receive(writer, body).await?;
         let watch = Stopwatch::start();
@@ -69,7 +64,7 @@ impl Service {
     }
 
     /// How to store an object with `headers`, and the number that its entity tag is made of.
-    fn store_options(
+    pub(super) fn store_options(
         &self,
         headers: &HeaderMap,
         len: Option<u64>,
@@ -160,6 +155,11 @@ impl Service {
             Err(error) => Err(self.store_failed(&error)),
         }
     }
+}
+
+/// The entity tag of a store. A copy: a value of the head keeps all of it in memory.
+pub(super) fn given_etag(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(ETAG).and_then(|tag| HeaderValue::from_bytes(tag.as_bytes()).ok())
 }
 
 /// When the client wants its change acknowledged; `None` leaves it to the configuration.

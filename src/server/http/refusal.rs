@@ -53,8 +53,26 @@ impl Refusal {
         refusal(StatusCode::BAD_REQUEST, "X-Rawcached-Ack takes flushed or buffered\n");
     pub(super) const BAD_ETAG: Refusal =
         refusal(StatusCode::BAD_REQUEST, "an entity tag stands in double quotes\n");
-    pub(super) const CONTENT_RANGE: Refusal =
-        refusal(StatusCode::BAD_REQUEST, "partial PUT is not supported\n");
+    pub(super) const CONTENT_RANGE: Refusal = refusal(
+        StatusCode::BAD_REQUEST,
+        "Content-Range is bytes FIRST-LAST/LENGTH, and the body has just these bytes\n",
+    );
+    pub(super) const NO_VALIDATOR: Refusal = refusal(
+        StatusCode::BAD_REQUEST,
+        "a part has a strong ETag, or a Last-Modified that is a minute older than its Date\n",
+    );
+    pub(super) const VALIDATOR_STAYS: Refusal = refusal(
+        StatusCode::CONFLICT,
+        "the parts of an object share its ETag or Last-Modified: it stays\n",
+    );
+    pub(super) const NOT_NEWER: Refusal = refusal(
+        StatusCode::CONFLICT,
+        "there is a version that is not older, or the object has another length\n",
+    );
+    pub(super) const FRAGMENTED: Refusal = refusal(
+        StatusCode::CONFLICT,
+        "64 KiB of the object are in 16 pieces that do not touch each other\n",
+    );
     pub(super) const PATCH_BODY: Refusal =
         refusal(StatusCode::BAD_REQUEST, "PATCH changes headers and lifetime; it has no body\n");
     pub(super) const PATCH_NOTHING: Refusal =
@@ -146,6 +164,9 @@ impl From<&StoreError> for Refusal {
             StoreError::Evicted | StoreError::Incomplete => {
                 refusal(BUSY, "the object was evicted before it was whole\n")
             }
+            StoreError::Gone => refusal(BUSY, "the object was replaced or evicted meanwhile\n"),
+            StoreError::Range { .. } => Refusal::CONTENT_RANGE,
+            StoreError::Fragmented => Refusal::FRAGMENTED,
             StoreError::Crowded { .. } => {
                 refusal(BUSY, "uploads in progress take half of the device\n")
             }

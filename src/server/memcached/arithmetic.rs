@@ -40,6 +40,8 @@ impl Service {
     async fn try_change(&self, key: Key<'_>, direction: Direction, delta: u64) -> Changed {
         for _ in 0..ATTEMPTS_MAX {
             let Some(turn) = self.key_locks.lock(&key).await else { break };
+            // Before the lookup: a purge after it prevails over what comes of the old value.
+            let fill = self.cache.begin_fill(&key);
             let Some(hit) = self.cache.lookup(&key).await else {
                 return Changed::Not("NOT_FOUND");
             };
@@ -53,7 +55,7 @@ impl Service {
             };
             let options = self.kept_options(&hit);
             let unchanged = Condition::Unchanged(hit.cas());
-            let (new_value, how) = (padded(new, old_len), (unchanged, turn));
+            let (new_value, how) = (padded(new, old_len), (unchanged, turn, Some(fill)));
             match self.cache.put_in_turn(&key, new_value, how, &options).await {
                 Ok(Stored::Yes(_)) => return Changed::To(new),
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}

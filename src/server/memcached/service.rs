@@ -180,7 +180,11 @@ impl Service {
             StoreError::KeyLen(_)
             | StoreError::MetadataLen(_)
             | StoreError::TagLen(_)
-            | StoreError::Tags { .. } => {
+            | StoreError::Tags { .. }
+            // Nothing is stored in parts here.
+            | StoreError::Gone
+            | StoreError::Range { .. }
+            | StoreError::Fragmented => {
                 self.shard.store_failed.bump();
                 "SERVER_ERROR key or metadata refused"
             }

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use tokio::sync::MutexGuard;
 
-use crate::cache::{Condition, Hit, Lifetime, StoreError, StoreOptions, Stored};
+use crate::cache::{Condition, Fill, Hit, Lifetime, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
 use crate::server::counters::Operation;
 use crate::server::metadata::Metadata;
@@ -101,6 +101,8 @@ impl Service {
     async fn extend(&self, store: Store<'_>, piece: &[u8]) -> &'static str {
         for _ in 0..ATTEMPTS_MAX {
             let Some(turn) = self.key_locks.lock(&store.key).await else { break };
+            // Before the lookup: a purge after it prevails over what comes of the old value.
+            let fill = self.cache.begin_fill(&store.key);
             let Some(hit) = self.extendable(&store).await else { return "NOT_STORED" };
             if hit.len() > self.options.copied_len_max {
                 self.shard.store_too_large.bump();
@@ -109,7 +111,7 @@ impl Service {
             if hit.len().saturating_add(piece.len() as u64) > self.options.value_len_max {
                 return "NOT_STORED";
             }
-            match self.put_extended(store, (hit, turn), piece).await {
+            match self.put_extended(store, (hit, turn, fill), piece).await {
                 Ok(Stored::Yes(_)) => return STORED,
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
                 Err(error) => return self.failure(&error),
@@ -129,7 +131,7 @@ impl Service {
     async fn put_extended(
         &self,
         store: Store<'_>,
-        (mut hit, turn): (Hit, MutexGuard<'_, ()>),
+        (mut hit, turn, fill): (Hit, MutexGuard<'_, ()>, Fill),
         piece: &[u8],
     ) -> Result<Stored, StoreError> {
         let condition = Condition::Unchanged(hit.cas());
@@ -142,10 +144,11 @@ impl Service {
             body.extend_from_slice(first);
             body.extend_from_slice(second);
             let body = body.freeze();
-            return self.cache.put_in_turn(&store.key, body, (condition, turn), &options).await;
+            let how = (condition, turn, Some(fill));
+            return self.cache.put_in_turn(&store.key, body, how, &options).await;
         }
         let options = StoreOptions { len_hint: Some(total_len), ..options };
-        let mut writer = self.cache.store(&store.key, options)?;
+        let mut writer = self.cache.store_since(&store.key, options, fill)?;
         if before {
             writer.write_chunk(piece).await?;
         }
@@ -169,6 +172,7 @@ impl Service {
         StoreOptions {
             lifetime: Some(Lifetime { stored_at, age_secs: 0, ..hit.lifetime() }),
             metadata: Metadata::kept_with_new_body(hit.metadata()),
+            kept_tags: hit.tag_hashes(),
             ..StoreOptions::default()
         }
     }
@@ -197,7 +201,7 @@ fn purged(verb: Verb) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Cache;
+    use crate::cache::{Cache, Purge};
     use std::time::Duration;
 
     use crate::clock::{Clock, Timestamp};
@@ -223,6 +227,25 @@ mod tests {
         service.cache.put(b"k", b"2", Condition::Present, &options).await.unwrap();
         let changed = service.cache.lookup(b"k").await.unwrap();
         assert_eq!(changed.lifetime().keep_until, hit.lifetime().keep_until);
+    }
+
+    /// The purge comes between the look at the old value and the store of the new one.
+    #[tokio::test]
+    async fn a_purge_prevails_over_what_comes_of_an_old_value() {
+        let service = service().await;
+        let cache = &service.cache;
+        let options = StoreOptions { tags: vec!["tag".into()], ..service.store_options(0, 50) };
+        cache.put(b"k", b"1", Condition::Always, &options).await.unwrap();
+        let fill = cache.begin_fill(b"k");
+        let hit = cache.lookup(b"k").await.unwrap();
+        cache.purge_prefix(b"k", Purge::Soft).await.unwrap();
+        let how = (Condition::Unchanged(hit.cas()), (), Some(fill));
+        let kept = service.kept_options(&hit);
+        cache.put_in_turn(b"k", b"2", how, &kept).await.unwrap();
+        assert!(cache.lookup(b"k").await.is_none(), "it is stale");
+        assert!(cache.lookup_stale(b"k").await.is_some());
+        cache.purge_tag(b"tag", Purge::Hard).await.unwrap();
+        assert!(cache.lookup_stale(b"k").await.is_none(), "it kept its tags");
     }
 
     #[tokio::test]

@@ -1,0 +1,248 @@
+//! PUT of a part of an object: `Content-Range` says which bytes of how many.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use http::header::{CONTENT_RANGE, ETAG, HeaderValue, IF_MATCH};
+use http::{HeaderMap, Response, StatusCode};
+use tokio::task::coop::consume_budget;
+
+use super::body::AnswerBody;
+use super::conditional::{Access, Verdict, evaluate, is_conditional};
+use super::counts::HttpOperation;
+use super::head::Head;
+use super::put::given_etag;
+use super::refusal::Refusal;
+use super::representation::wall_date;
+use super::request_body::RequestBody;
+use super::service::{Answer, Service};
+use super::wire::Socket;
+use crate::cache::{
+    Condition, Hit, Lifetime, PartWriter, StoreError, StoreOptions, UpdateOptions, Validator,
+};
+use crate::clock::Stopwatch;
+use crate::server::codec::Framing;
+use crate::server::codec::head::RequestHead;
+
+/// What `Content-Range` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    range: Range<u64>,
+    /// Length of the whole object.
+    len: u64,
+}
+
+impl Service {
+    pub(super) async fn put_part<S: Socket>(
+        &self,
+        key: &[u8],
+        head: &RequestHead,
+        body: &mut RequestBody<'_, S>,
+    ) -> Result<Answer, Refusal> {
+        self.shard.cmd_set.bump();
+        if head.framing == Framing::None {
+            body.doubt();
+            return Err(Refusal::NO_LENGTH);
+        }
+        let headers = &head.headers;
+        let part = part(headers).ok_or(Refusal::CONTENT_RANGE)?;
+        let len = part.range.end - part.range.start;
+        if body.len().is_some_and(|announced| announced != len) {
+            return Err(Refusal::CONTENT_RANGE);
+        }
+        let (options, tag) = self.store_options(headers, None)?;
+        let present = self.cache.lookup_stale_head(key).await;
+        let condition = self.check_part(headers, present.as_ref())?;
+        let (date, validator) = self.version(headers, present.as_ref())?;
+        let is_fresh = present.as_ref().is_none_or(|hit| self.is_fresh(hit));
+        if let Some(whole) = present.as_ref().filter(|hit| !hit.is_partial())
+            && whole.is_complete().await
+            && validator.as_etag() == Some(self.representation(whole).validators().etag.as_bytes())
+        {
+            if whole.len() != part.len {
+                return Err(Refusal::NOT_NEWER);
+            }
+            // It is there, and the first bytes stay.
+            if !is_fresh {
+                self.validate(key, whole.cas(), &options).await?;
+            }
+            return Ok(answer(false, given_etag(headers), tag));
+        }
+        let options = self.dated(options, date);
+        let of = (part.len, &validator);
+        let declared = self.cache.declare_if(key, of, condition, &options).await;
+        let declared = declared.map_err(|error| self.store_failed(&error))?;
+        let refusal = match condition {
+            Condition::Always => Refusal::NOT_NEWER,
+            _ => Refusal::PRECONDITION,
+        };
+        let parts = declared.ok_or(refusal)?;
+        if !parts.is_new() && !is_fresh {
+            self.validate(key, parts.cas(), &options).await?;
+        }
+        let writer = parts.writer(part.range.start);
+        self.receive_part(writer, body, len).await?;
+        Ok(answer(parts.is_new(), given_etag(headers), tag))
+    }
+
+    /// When the version of a part was sent by its origin, as far as is known, and what tells it from others: of
+    /// what there is, where only `If-Match` names it.
+    fn version(
+        &self,
+        headers: &HeaderMap,
+        present: Option<&Hit>,
+    ) -> Result<(Option<SystemTime>, Validator), Refusal> {
+        let head = Head::of(headers)?;
+        let validator = match (headers.get(ETAG), head.modified()) {
+            (Some(etag), _) => Validator::etag(etag.as_bytes()),
+            (None, Some(modified)) => {
+                let clock = self.cache.clock();
+                let date = head.date().unwrap_or_else(|| wall_date(clock, clock.now()));
+                Validator::last_modified(modified, date)
+            }
+            (None, None) => {
+                let present = present.filter(|_| headers.contains_key(IF_MATCH));
+                present.and_then(|hit| hit.validator().or_else(|| self.whole_validator(hit)))
+            }
+        };
+        Ok((head.date(), validator.ok_or(Refusal::NO_VALIDATOR)?))
+    }
+
+    /// What tells a whole object from others.
+    fn whole_validator(&self, hit: &Hit) -> Option<Validator> {
+        Validator::etag(self.representation(hit).validators().etag.as_bytes())
+    }
+
+    /// The same options for a version that was sent at `date`.
+    fn dated(&self, options: StoreOptions, date: Option<SystemTime>) -> StoreOptions {
+        let Some((date, lifetime)) = date.zip(options.lifetime) else { return options };
+        let now = wall_date(self.cache.clock(), lifetime.stored_at);
+        let age = now.duration_since(date).unwrap_or_default().as_secs();
+        let age_secs = u32::try_from(age).unwrap_or(u32::MAX);
+        StoreOptions { lifetime: Some(Lifetime { age_secs, ..lifetime }), ..options }
+    }
+
+    fn is_fresh(&self, hit: &Hit) -> bool {
+        hit.is_fresh(self.cache.clock().now())
+    }
+
+    /// Evaluates the preconditions against what there is, whole or not, stale or not; gives what must still hold
+    /// when the part is stored.
+    fn check_part(&self, headers: &HeaderMap, present: Option<&Hit>) -> Result<Condition, Refusal> {
+        if !is_conditional(headers, Access::Change) {
+            return Ok(Condition::Always);
+        }
+        let validators = present.map(|hit| self.representation(hit).validators());
+        match evaluate(headers, validators.as_ref(), Access::Change) {
+            Verdict::Proceed => {
+                Ok(present.map_or(Condition::Absent, |hit| Condition::Unchanged(hit.cas())))
+            }
+            Verdict::NotModified | Verdict::Failed => Err(Refusal::PRECONDITION),
+        }
+    }
+
+    /// The origin sent a part of a stale object: it is that version still (RFC 9111, section 3.4).
+    async fn validate(&self, key: &[u8], cas: u64, options: &StoreOptions) -> Result<(), Refusal> {
+        let (lifetime, ack) = (options.lifetime, options.ack);
+        let validated = UpdateOptions { lifetime, ack, ..UpdateOptions::default() };
+        let updated = self.cache.update(key, Condition::Unchanged(cas), &validated).await;
+        updated.map(drop).map_err(|error| self.store_failed(&error))
+    }
+
+    /// Stores a body of `len` bytes. Of one that is cut, what came is stored.
+    async fn receive_part<S: Socket>(
+        &self,
+        mut writer: PartWriter,
+        body: &mut RequestBody<'_, S>,
+        len: u64,
+    ) -> Result<(), Refusal> {
+        let mut left = len;
+        let came = loop {
+            consume_budget().await;
+            let next = tokio::select! {
+                biased;
+                next = body.next() => next,
+                error = writer.lost() => return Err(self.part_failed(&error)),
+            };
+            let bytes = match next {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => break if left == 0 { Ok(()) } else { Err(Refusal::CONTENT_RANGE) },
+                Err(error) => break Err(error.into()),
+            };
+            if bytes.len() as u64 > left {
+                break Err(Refusal::CONTENT_RANGE);
+            }
+            left -= bytes.len() as u64;
+            writer.write_chunk(bytes).await.map_err(|error| self.part_failed(&error))?;
+        };
+        let watch = Stopwatch::start();
+        let stored = writer.finish().await;
+        self.shard.http.record(HttpOperation::Put, watch.elapsed());
+        came?;
+        stored.map_err(|error| self.part_failed(&error))
+    }
+
+    fn part_failed(&self, error: &StoreError) -> Refusal {
+        self.store_failed(error)
+    }
+}
+
+fn answer(is_new: bool, given: Option<HeaderValue>, tag: u64) -> Answer {
+    let mut answer = Response::new(AnswerBody::empty());
+    *answer.status_mut() = if is_new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
+    let made_up = || HeaderValue::from_str(&format!("\"{tag:016x}\"")).ok().filter(|_| is_new);
+    answer.headers_mut().extend(given.or_else(made_up).map(|tag| (ETAG, tag)));
+    answer
+}
+
+/// The part that `Content-Range: bytes first-last/length` names (RFC 9110, section 14.4); `None` for anything else.
+fn part(headers: &HeaderMap) -> Option<Part> {
+    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (unit, rest) = text.split_once(' ')?;
+    let (range, len) = rest.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, len) = (number(first)?, number(last)?, number(len)?);
+    let is_sound = unit.eq_ignore_ascii_case("bytes") && first <= last && last < len;
+    is_sound.then_some(Part { range: first..last + 1, len })
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_range_names_bytes_of_a_known_length() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_RANGE, text.parse().unwrap());
+            part(&headers).map(|part| (part.range, part.len))
+        };
+        assert_eq!(of("bytes 0-0/1"), Some((0..1, 1)));
+        assert_eq!(of("Bytes 10-19/1000"), Some((10..20, 1000)));
+        let most = u64::MAX;
+        assert_eq!(of(&format!("bytes 0-{}/{most}", most - 1)), Some((0..most, most)));
+        for text in [
+            "bytes 0-9/*",
+            "bytes */10",
+            "bytes 9-8/10",
+            "bytes 0-10/10",
+            "bytes=0-9/10",
+            "0-9/10",
+            "bytes 0-9",
+            "items 0-9/10",
+            "bytes +0-9/10",
+            "bytes -9/10",
+            "bytes 0-/10",
+            "bytes  0-9/10",
+            "bytes 0-9/99999999999999999999",
+            "bytes 0-9/10, bytes 0-9/10",
+            "",
+        ] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Goal: an object can be stored part by part over HTTP, and nobody is given a byte that is not there or is of
+//! another version. Method: bytes over a real socket to a server on a simulated device, with a clock that the
+//! test moves.
+
+use std::time::Duration;
+
+use crate::support::http::{Answer, Connection, body, target};
+use crate::support::server::HttpServer;
+
+const LEN: usize = 300_000;
+const TAG: &str = "ETag: \"v1\"\r\n";
+
+/// Stores the bytes `first..=last` of `whole` under the key `a`.
+fn put(server: &HttpServer, (first, last): (usize, usize), whole: &[u8], headers: &str) -> Answer {
+    let range = format!("Content-Range: bytes {first}-{last}/{}\r\n", whole.len());
+    server.put("a", &format!("{range}{headers}"), &whole[first..=last])
+}
+
+fn missing(answer: &Answer) -> Option<&str> {
+    answer.header("x-rawcached-missing")
+}
+
+#[test]
+fn what_is_there_is_206_and_what_is_not_is_named() {
+    let server = HttpServer::start();
+    let whole = body(LEN);
+    let fields = format!("{TAG}Content-Type: text/css\r\nCache-Control: max-age=100\r\n");
+    let stored = put(&server, (100_000, 199_999), &whole, &fields).expect(201);
+    assert_eq!(stored.header("etag"), Some("\"v1\""));
+    let part = server.get("a", "Range: bytes=150000-150099\r\n");
+    assert_eq!(part.header("content-range"), Some("bytes 150000-150099/300000"));
+    assert_eq!(part.header("content-type"), Some("text/css"));
+    part.expect_body(206, &whole[150_000..150_100]);
+    let lacking = server.get("a", "").expect(404);
+    assert_eq!(missing(&lacking), Some("bytes=0-99999,200000-299999"));
+    let lacking = server.ask("HEAD", &target("a"), "", b"").expect(404);
+    assert_eq!(missing(&lacking), Some("bytes=0-99999,200000-299999"));
+    let lacking = server.get("a", "Range: bytes=90000-210000\r\n").expect(404);
+    assert_eq!(missing(&lacking), Some("bytes=90000-99999,200000-210000"));
+    let lacking = server.get("a", "Range: bytes=0-9,150000-150009,-5\r\n").expect(404);
+    assert_eq!(missing(&lacking), Some("bytes=0-9,299995-299999"));
+    server.get("a", "If-None-Match: \"v1\"\r\n").expect(304);
+    put(&server, (200_000, LEN - 1), &whole, "If-Match: \"v1\"\r\n").expect(204);
+    server.get("a", "Range: bytes=-5\r\n").expect_body(206, &whole[LEN - 5..]);
+    put(&server, (0, 120_000), &whole, TAG).expect(204);
+    let answer = server.get("a", "").expect_body(200, &whole);
+    assert_eq!((answer.header("etag"), missing(&answer)), (Some("\"v1\""), None));
+    server.ask("HEAD", &target("a"), "", b"").expect(200);
+    assert_eq!(missing(&server.get("b", "").expect(404)), None, "nothing is known of it");
+}
+
+#[test]
+fn a_part_is_checked_against_what_is_stored() {
+    let server = HttpServer::start();
+    let (whole, other) = (body(LEN), vec![7; LEN]);
+    put(&server, (0, 9), &whole, "If-Match: \"v1\"\r\n").expect(412);
+    put(&server, (0, 9), &whole, TAG).expect(201);
+    put(&server, (10, 19), &other, "If-Match: \"v2\"\r\n").expect(412);
+    put(&server, (10, 19), &other, "If-None-Match: *\r\nETag: \"v1\"\r\n").expect(412);
+    put(&server, (10, 19), &other[..LEN - 1], TAG).expect(409);
+    let lacking = server.get("a", "Range: bytes=0-19\r\n").expect(404);
+    assert_eq!(missing(&lacking), Some("bytes=10-19"), "nothing was joined");
+    // Another version that is not older replaces it, an older one does not.
+    server.clock.advance(Duration::from_secs(5));
+    let older = "ETag: \"v0\"\r\nDate: Fri, 15 Jan 2027 07:59:50 GMT\r\n";
+    put(&server, (10, 19), &other, older).expect(409);
+    put(&server, (10, 19), &other, "ETag: \"v2\"\r\n").expect(201);
+    server.get("a", "Range: bytes=10-19\r\n").expect_body(206, &other[10..20]);
+    let lacking = server.get("a", "Range: bytes=0-19\r\n").expect(404);
+    assert_eq!(missing(&lacking), Some("bytes=0-9"), "nothing of the old one");
+    // A whole object of the same version stays, one of another does not.
+    let longer = server.put("a", "ETag: \"v2\"\r\nContent-Range: bytes 0-0/300001\r\n", b"x");
+    longer.expect(409);
+    server.put("a", "ETag: \"v3\"\r\n", &whole).expect(201);
+    put(&server, (0, 9), &other, "ETag: \"v3\"\r\n").expect(204);
+    put(&server, (0, 9), &other, "If-Match: \"v3\"\r\n").expect(204);
+    put(&server, (0, 9), &other[1..], "ETag: \"v3\"\r\n").expect(409);
+    server.get("a", "").expect_body(200, &whole);
+    put(&server, (0, 9), &other, "ETag: \"v4\"\r\n").expect(201);
+    server.get("a", "").expect(404);
+}
+
+#[test]
+fn weak_validators_and_wrong_ranges_are_refused() {
+    let server = HttpServer::start();
+    let minute = "Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nLast-Modified: Fri, 15 Jan 2027 07:59:";
+    for validator in [String::new(), "ETag: W/\"v\"\r\n".into(), format!("{minute}01 GMT\r\n")] {
+        put(&server, (0, 9), &body(10), &validator).expect(400);
+    }
+    put(&server, (0, 9), &body(20), &format!("{minute}00 GMT\r\n")).expect(201);
+    // The entity tag that was made up for it names it too.
+    let tag = server.get("a", "Range: bytes=0-9\r\n").header("etag").unwrap().to_owned();
+    put(&server, (10, 14), &body(20), &format!("If-Match: {tag}\r\n")).expect(204);
+    let both = format!("If-Match: {tag}\r\n{minute}00 GMT\r\n");
+    put(&server, (10, 19), &body(20), &both).expect(204);
+    server.get("a", "").expect_body(200, &body(20));
+    for range in ["bytes 0-9/*", "bytes 0-9/9", "bytes 0-8/20", "bytes 0-10/20", "lines 0-9/20"] {
+        let headers = format!("{TAG}Content-Range: {range}\r\n");
+        server.put("b", &headers, &body(10)).expect(400);
+    }
+    server.get("b", "").expect(404);
+}
+
+#[test]
+fn a_part_of_a_stale_object_validates_it() {
+    let server = HttpServer::start();
+    let whole = body(1000);
+    let fields = format!("{TAG}X-Rawcached-TTL: 10\r\nX-Rawcached-Grace: 1000\r\n");
+    put(&server, (0, 499), &whole, &fields).expect(201);
+    server.clock.advance(Duration::from_secs(20));
+    server.get("a", "Range: bytes=0-9\r\n").expect(404);
+    put(&server, (500, 999), &whole, &fields).expect(204);
+    let answer = server.get("a", "").expect_body(200, &whole);
+    assert_eq!(answer.header("age"), Some("0"));
+    // PATCH works on what is not whole, and keeps its parts.
+    put(&server, (0, 9), &body(2000), "ETag: \"v2\"\r\n").expect(201);
+    server.ask("PATCH", &target("a"), "ETag: \"v3\"\r\n", b"").expect(409);
+    for fields in ["X-Rawcached-TTL: 77\r\n", "Content-Type: text/html\r\n"] {
+        server.ask("PATCH", &target("a"), fields, b"").expect(204);
+        server.get("a", "Range: bytes=0-9\r\n").expect_body(206, &body(2000)[..10]);
+    }
+}
+
+#[test]
+fn of_a_part_that_is_cut_what_came_is_stored() {
+    let server = HttpServer::start();
+    let whole = body(LEN);
+    let mut connection = Connection::open(&server.http);
+    let path = target("a");
+    connection.send(format!(
+        "PUT {path} HTTP/1.1\r\nHost: x\r\n{TAG}Content-Range: bytes 1000-299999/{LEN}\r\n\
+         Content-Length: 299000\r\n\r\n"
+    ));
+    connection.send(&whole[1000..150_000]);
+    connection.half_close();
+    assert!(connection.head().starts_with("HTTP/1.1 400"));
+    let lacking = server.get("a", "").expect(404);
+    assert_eq!(missing(&lacking), Some("bytes=0-999,150000-299999"));
+    // Chunks that are more or fewer bytes than the range are a mistake.
+    for chunks in ["5\r\nabcde\r\n0\r\n\r\n", "b\r\nabcdefghijk\r\n0\r\n\r\n"] {
+        let mut connection = Connection::open(&server.http);
+        connection.send(format!(
+            "PUT {path} HTTP/1.1\r\nHost: x\r\n{TAG}Content-Range: bytes 0-9/{LEN}\r\n\
+             Transfer-Encoding: chunked\r\n\r\n{chunks}"
+        ));
+        assert!(connection.head().starts_with("HTTP/1.1 400"));
+    }
+}
+
+#[test]
+fn many_holes_are_named_up_to_a_limit() {
+    let server = HttpServer::start();
+    let whole = vec![1; 200 * (128 << 10)];
+    for n in 0..150 {
+        put(&server, (n * (128 << 10), n * (128 << 10) + 65535), &whole, TAG);
+    }
+    let lacking = server.get("a", "").expect(404);
+    let text = missing(&lacking).unwrap();
+    assert_eq!(text.split(',').count(), 100);
+    assert!(text.ends_with(&format!("-{}", whole.len() - 1)), "{text}");
+    let asked = format!("Range: {text}\r\n");
+    server.get("a", &asked).expect(404);
+}
