@@ -205,6 +205,7 @@ fn state(fate: &Fate) -> &'static str {
         Fate::Damaged(_) => "damaged",
         Fate::Unreadable => "unreadable",
         Fate::Incomplete { .. } => "incomplete",
+        Fate::Partial { .. } => "partial",
     }
 }
 
@@ -238,6 +239,10 @@ fn why(version: &Explained, now: TimePair) -> String {
         Fate::Incomplete { missing } => {
             let slices = version.head.map_or(0, |head| head.slice_count());
             format!("lacks {missing} of its {slices} slices, which were evicted")
+        }
+        Fate::Partial { missing } => {
+            let slices = version.head.map_or(0, |head| head.slice_count());
+            format!("comes part by part: {missing} of its {slices} slices are not there whole")
         }
     }
 }

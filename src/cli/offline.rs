@@ -222,6 +222,7 @@ fn list_entry(inspection: &Inspection, listed: Listed, now: Timestamp) -> ListEn
             ListedState::Stale => "stale",
             ListedState::Expired => "expired",
             ListedState::Incomplete => "incomplete",
+            ListedState::Partial => "partial",
         },
         ttl_left_seconds: listed.fresh_until.since(now).as_secs(),
         stored_at: inspection.wall_at(listed.stored_at),

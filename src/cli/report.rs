@@ -141,7 +141,7 @@ pub struct ListEntry {
     pub size_bytes: u64,
     /// Pieces that the body is in; 0 if it is in the entry itself.
     pub slices: u32,
-    /// `fresh`, `stale`, `expired`, or `incomplete` where pieces were evicted.
+    /// `fresh`, `stale`, `expired`, `incomplete` where pieces were evicted, or `partial` where not all have come.
     pub state: &'static str,
     /// Time until it is stale, 0 if that is past.
     pub ttl_left_seconds: u64,

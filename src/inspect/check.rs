@@ -10,7 +10,7 @@ use crate::format::{
 };
 use crate::inspect::finding::{Finding, with_cause};
 use crate::inspect::inspection::Inspection;
-use crate::inspect::listing::{Live, Versions};
+use crate::inspect::listing::{Live, Versions, is_partial};
 use crate::inspect::sight::{Holds, Sight};
 use crate::inspect::snapshot::{SnapshotSeen, SnapshotState};
 use crate::store::{KeyHasher, Location, SlotWalk, sound_slot};
@@ -74,7 +74,8 @@ pub struct CheckSummary {
 #[derive(Default)]
 struct Pieces {
     versions: Versions,
-    heads: Vec<(Location, ObjectHead)>,
+    /// With whether it comes part by part: it may lack slices then.
+    heads: Vec<(Location, ObjectHead, bool)>,
     /// The seed of each region's present generation.
     seeds: HashMap<u32, Seed>,
     /// Key hash and body length of each sound slice.
@@ -373,7 +374,8 @@ impl Inspection {
             }
             Kind::Head => match ObjectHead::decode(body) {
                 Ok(head) => {
-                    pieces.heads.push((Location::new(sight.region, offset, self.layout()), head));
+                    let location = Location::new(sight.region, offset, self.layout());
+                    pieces.heads.push((location, head, is_partial(header, slot)));
                 }
                 Err(damage) => sight.add(&self.reader(), offset, format!("object head: {damage}")),
             },
@@ -387,14 +389,14 @@ impl Inspection {
         let live: Live = versions.settle(self.superblocks.best.purge_floor);
         slices.sort_unstable();
         let (mut incomplete, mut findings) = (Vec::new(), Vec::new());
-        for (location, head) in heads {
+        for (location, head, is_partial) in heads {
             if live.objects.binary_search(&location).is_err() {
                 continue;
             }
             let (region, within) = location.split(self.layout());
             let offset = self.layout().region_offset(region) + within;
             let missing = live.missing(&head, &self.hasher);
-            if missing > 0 {
+            if missing > 0 && !is_partial {
                 let key = match seeds.get(&region) {
                     Some(seed) => self.key_at(region, within, *seed).await.unwrap_or_default(),
                     None => Vec::new(),
@@ -428,7 +430,7 @@ fn wrong_piece(head: &ObjectHead, slices: &[(u64, u32)], hasher: &KeyHasher) -> 
     let last = head.slice_count().checked_sub(1)?;
     let full = u64::from(head.slice_size);
     (0..=last).find(|number| {
-        let key = SliceKey { object: head.object, number: *number }.encode();
+        let key = SliceKey::of_slice(head.object, *number).encode();
         let key_hash = hasher.slice(&key);
         let expected = if *number == last { head.len - u64::from(last) * full } else { full };
         let first = slices.partition_point(|(hash, _)| *hash < key_hash);
@@ -452,8 +454,11 @@ fn part_of(slot: &[u8], sight: &Sight, offset: u64) -> &'static str {
 fn name_of(kind: Kind, key: &[u8]) -> String {
     match (kind, <[u8; SliceKey::LEN]>::try_from(key)) {
         (Kind::Slice, Ok(key)) => {
-            let SliceKey { object: Sequence(object), number } = SliceKey::decode(&key);
-            format!("slice {number} of object {object}")
+            let SliceKey { object: Sequence(object), number, fragment } = SliceKey::decode(&key);
+            match fragment {
+                0 => format!("slice {number} of object {object}"),
+                _ => format!("fragment {fragment} of slice {number} of object {object}"),
+            }
         }
         _ => format!("entry \"{}\"", key.escape_ascii()),
     }

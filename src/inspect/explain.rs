@@ -9,7 +9,7 @@ use crate::format::{
 };
 use crate::inspect::finding::Finding;
 use crate::inspect::inspection::Inspection;
-use crate::inspect::listing::{Live, Versions};
+use crate::inspect::listing::{Live, Versions, is_partial};
 use crate::inspect::purged::PurgesSeen;
 use crate::inspect::sight::{Holds, RegionSurvey, Sight};
 use crate::inspect::snapshot::SnapshotPartSurvey;
@@ -51,6 +51,11 @@ pub enum Fate {
     /// Pieces of its body were evicted.
     Incomplete {
         /// How many are missing.
+        missing: u32,
+    },
+    /// It comes part by part, and some slices are missing or in fragments.
+    Partial {
+        /// How many are not there whole.
         missing: u32,
     },
 }
@@ -203,13 +208,19 @@ impl Inspection {
                 Ok(Ok((header, slot))) => gathered.purges.verdict(header, slot),
                 _ => Verdict::Live,
             };
+            let is_partial = matches!(&found, Ok(Ok((header, slot))) if is_partial(header, slot));
             let (header, head, sound) = parts(found);
             let fate = match self.death(record, newer, &gathered.tombstones) {
                 Some(dead) => dead,
                 None if verdict == Verdict::Dead => Fate::PurgedBySelection,
                 None => sound.clone().err().unwrap_or_else(|| {
                     let missing = head.map_or(0, |head| gathered.live.missing(&head, &self.hasher));
-                    fate_by_time(header.as_ref(), record, (missing, clock.now(), unknown_age))
+                    let fate =
+                        fate_by_time(header.as_ref(), record, (missing, clock.now(), unknown_age));
+                    match fate {
+                        Fate::Incomplete { missing } if is_partial => Fate::Partial { missing },
+                        fate => fate,
+                    }
                 }),
             };
             let fate = match fate {

@@ -27,6 +27,9 @@ pub enum ListedState {
     Expired,
     /// No: pieces of its body were evicted.
     Incomplete,
+    /// It comes part by part, and not all of its slices are there whole: what is there is found, also what is
+    /// in fragments.
+    Partial,
 }
 
 /// One entry.
@@ -112,7 +115,7 @@ impl Live {
     /// Number of slices of an object that are not on the device.
     pub fn missing(&self, head: &ObjectHead, hasher: &KeyHasher) -> u32 {
         let is_missing = |number: &u32| {
-            let key = SliceKey { object: head.object, number: *number }.encode();
+            let key = SliceKey::of_slice(head.object, *number).encode();
             self.slices.binary_search(&hasher.slice(&key)).is_err()
         };
         u32::try_from((0..head.slice_count()).filter(is_missing).count()).unwrap_or(u32::MAX)
@@ -217,6 +220,8 @@ impl Inspection {
         }
         let state = if header.keep_until <= now {
             ListedState::Expired
+        } else if missing > 0 && is_partial(header, slot) {
+            ListedState::Partial
         } else if missing > 0 {
             ListedState::Incomplete
         } else if header.fresh_until <= now || header.sequence.epoch() <= unknown_age {
@@ -236,6 +241,12 @@ impl Inspection {
             offset: 0,
         })
     }
+}
+
+/// Whether a slot is the head of an object that comes part by part.
+pub(super) fn is_partial(header: &EntryHeader, slot: &[u8]) -> bool {
+    let records = slot.get(header.records_range()).unwrap_or_default();
+    header.kind == Kind::Head && Records::is_partial_in(records)
 }
 
 /// A window of a region's bytes in memory; moves on when later bytes are asked for.

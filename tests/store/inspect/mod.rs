@@ -413,3 +413,35 @@ async fn an_object_that_lacks_slices_is_listed_and_is_no_damage() {
         (&"miss".into(), &"incomplete".into())
     );
 }
+
+#[tokio::test]
+async fn objects_that_come_part_by_part_are_told_from_those_that_lost_some() {
+    let filled = filled(false).await;
+    let cache = open(&filled.device, &filled.clock).await;
+    let validator = rawcached::Validator::etag(b"\"v\"").unwrap();
+    let (len, options) = (200_000, with_ttl(3600));
+    let parts = cache.declare(b"part", len, &validator, &options).await.unwrap().unwrap();
+    parts.fill(0, &[7; 100_000]).await.unwrap();
+    let whole = cache.declare(b"all", len, &validator, &options).await.unwrap().unwrap();
+    whole.fill(0, &[7; 200_000]).await.unwrap();
+    cache.shutdown().await.unwrap();
+    drop((parts, whole, cache));
+    let state_of = |listed: &[rawcached::inspect::Listed], key: &[u8]| {
+        let entry = listed.iter().find(|entry| entry.key == key).unwrap();
+        (entry.state, entry.len, entry.slices)
+    };
+    let listed = list(&filled).await;
+    assert_eq!(state_of(&listed, b"part"), (ListedState::Partial, len, 4));
+    assert_eq!(state_of(&listed, b"all"), (ListedState::Fresh, len, 4));
+    let (summary, findings) = check(&filled).await;
+    assert_eq!((findings, summary.incomplete_objects), (vec![], 0));
+    let explained = inspection(&filled).await.explain_key(&filled.clock, b"part").await;
+    assert_eq!(explained.versions[0].fate, rawcached::inspect::Fate::Partial { missing: 3 });
+    let image = Image::of(&filled);
+    let report = image.json(&["inspect", "--json", "--key", "part"]);
+    assert_eq!(report["versions"][0]["state"], "partial");
+    assert_eq!(
+        report["why"],
+        "the newest version comes part by part: 3 of its 4 slices are not there whole"
+    );
+}
