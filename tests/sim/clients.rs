@@ -5,6 +5,7 @@ mod follow;
 mod held;
 mod leases;
 mod lookups;
+mod parts;
 mod purges;
 mod stores;
 mod updates;
@@ -24,6 +25,8 @@ use crate::history::{History, PurgeEnd, Stored};
 use crate::scenario::Scenario;
 use crate::world::{World, key_bytes};
 use held::Held;
+pub use parts::Acknowledged;
+use parts::Filled;
 
 /// How long an operation may take on the paused clock before it counts as hung.
 const HUNG: Duration = Duration::from_secs(3600);
@@ -39,6 +42,8 @@ pub struct Client {
     left: u64,
     /// Answers that it has not read to their end.
     held: Vec<Held>,
+    /// Objects that it fills.
+    filled: Vec<Filled>,
     /// Draws what is followed, so that the other draws of a seed stay the same.
     following: Rng,
     /// Followers that it began.
@@ -76,6 +81,7 @@ impl Client {
             born,
             left,
             held: Vec::new(),
+            filled: Vec::new(),
             following: Rng::with_seed(seed ^ 0xF0_1105),
             chases: Vec::new(),
         }
@@ -150,7 +156,11 @@ impl Client {
                 false => self.lookup(key).await,
             }
         } else if falls_in(weights.put) {
-            self.put(key).await;
+            let parts_one_in = self.world.scenario.strain.parts_one_in;
+            match self.one_in(parts_one_in) {
+                true => self.do_parts(key).await,
+                false => self.put(key).await,
+            }
         } else if falls_in(weights.stream) {
             self.stream(key).await;
         } else if falls_in(weights.touch) {

@@ -168,6 +168,16 @@ impl History {
         self.versions.get(&id).map_or(id, |version| version.body)
     }
 
+    /// Whether a version comes part by part.
+    pub fn is_partial(&self, id: u64) -> bool {
+        self.versions.get(&id).is_some_and(|version| version.is_partial)
+    }
+
+    /// The version with a CAS value, if it was seen or stored.
+    pub fn of_cas(&self, cas: u64) -> Option<u64> {
+        self.cas.get(&cas).copied()
+    }
+
     /// A removal of a key, or of all keys, begins.
     pub fn begin_purge(&mut self, key: Option<u32>) -> ChangeId {
         let begin = self.tick();

@@ -216,6 +216,7 @@ impl Run {
         let window = self.window(crash);
         runtime.block_on(async { world.history(born).crash(crash, window) });
         *world.elapsed.lock() += elapsed;
+        world.acknowledged.lock().end_life();
         drop(runtime);
         self.check_time(&clock);
         self.after_life();

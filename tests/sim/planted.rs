@@ -34,6 +34,8 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::EvictStoresUnderWay, 300),
     (Bug::TrustUnknownAge, 300),
     (Bug::UpdateDropsSlices, 300),
+    (Bug::CoverBeforeBytes, 300),
+    (Bug::JoinValidators, 300),
     (Bug::LeaseForgetsPurges, 300),
     (Bug::FollowerEndsEarly, 300),
     (Bug::ForgetCoarseChanges, 3000),

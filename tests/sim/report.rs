@@ -20,6 +20,10 @@ pub struct Totals {
     pub followed_whole: u64,
     pub followed_short: u64,
     pub purges_of_many: u64,
+    /// Declarations of objects that come part by part, and parts of them that were stored and read.
+    pub declared: u64,
+    pub parts: u64,
+    pub parts_read: u64,
     pub regions_freed: u64,
     pub reinserted: u64,
     /// Regions that a start left out of the index.
@@ -68,6 +72,9 @@ impl Totals {
         self.followed_whole += other.followed_whole;
         self.followed_short += other.followed_short;
         self.purges_of_many += other.purges_of_many;
+        self.declared += other.declared;
+        self.parts += other.parts;
+        self.parts_read += other.parts_read;
         self.regions_freed += other.regions_freed;
         self.reinserted += other.reinserted;
         self.regions_left_out += other.regions_left_out;
@@ -122,6 +129,9 @@ impl fmt::Display for Totals {
             ("followers that came to the end", self.followed_whole),
             ("followers that were told of an error", self.followed_short),
             ("purges of many", self.purges_of_many),
+            ("declarations of objects that come part by part", self.declared),
+            ("parts stored", self.parts),
+            ("parts read", self.parts_read),
             ("regions freed", self.regions_freed),
             ("entries re-inserted", self.reinserted),
             ("regions left out of the index", self.regions_left_out),

@@ -62,6 +62,8 @@ pub enum Theme {
     Updates,
     /// Index or recovery have too little memory, on a slow device whose keys are removed often.
     LittleMemory,
+    /// Objects come part by part, on a full device or on one that keeps all.
+    Parts,
     /// Many keys are purged at once, hard and soft, by tag and prefix; they are asked for all the time.
     Purges,
 }
@@ -249,7 +251,8 @@ impl Scenario {
         };
         let themed = themed.with_updates(&mut Rng::with_seed(seed ^ 0x0DA7_E5EE));
         let limited = themed.with_budgets(&mut Rng::with_seed(seed ^ 0xB0D6_E755));
-        limited.with_purges(&mut Rng::with_seed(seed ^ 0x7A65_0015))
+        let purged = limited.with_purges(&mut Rng::with_seed(seed ^ 0x7A65_0015));
+        purged.with_parts(&mut Rng::with_seed(seed ^ 0x9A27_5000))
     }
 
     /// Whether more entries may share a fingerprint than a lookup looks at (slices are entries too), or a

@@ -11,6 +11,7 @@ use rawcached::cache::Cache;
 use rawcached::device::{FaultKind, SimDevice};
 use tokio::time::Instant;
 
+use crate::clients::Acknowledged;
 use crate::history::{History, Selector, Tick};
 use crate::report::Totals;
 use crate::scenario::{Scenario, Theme, Trouble};
@@ -29,6 +30,8 @@ pub struct World {
     pub next_id: AtomicU64,
     /// By version.
     pub streams: Mutex<BTreeMap<u64, Stream>>,
+    /// Parts that clients stored.
+    pub acknowledged: Mutex<Acknowledged>,
     /// Seconds that have really passed, counted from where the wall clock began.
     pub truth: AtomicU32,
     /// A right wall clock minus `truth`, in seconds.
@@ -109,6 +112,7 @@ impl World {
             totals: Mutex::default(),
             next_id: AtomicU64::new(1),
             streams: Mutex::default(),
+            acknowledged: Mutex::default(),
             early_changes: AtomicU64::new(0),
             leased: Mutex::default(),
             has_folded: AtomicBool::new(false),

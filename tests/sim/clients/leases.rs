@@ -67,6 +67,11 @@ impl Client {
                 return drop(lease);
             }
             1 => return lease.refuse(Duration::from_millis(self.rng.u64(1..500))),
+            _ if self.world.scenario.strain.parts_one_in > 0 && self.rng.bool() => {
+                // Who waits gets the lease as soon as the object is declared.
+                drop(held);
+                return self.begin_parts(key, Some((lease, given))).await;
+            }
             _ => {}
         }
         let (version, options) = self.new_version(key);

@@ -76,7 +76,10 @@ impl Client {
             tags: self.world.tags_of(key, id),
             ..StoreOptions::default()
         });
-        (Version { id, key, len, life, body: id, replaced: id, ram_only }, options)
+        (
+            Version { id, key, len, life, body: id, replaced: id, ram_only, is_partial: false },
+            options,
+        )
     }
 
     fn condition(&mut self) -> Condition {

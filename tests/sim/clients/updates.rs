@@ -27,7 +27,7 @@ impl Client {
         let lookup = self.begin_lookup(key, true);
         let Some(hit) = self.cache.lookup_stale_head(&key_bytes(key)).await else { return };
         // A head alone is found though its slices are gone.
-        if !hit.is_complete().await {
+        if !hit.is_partial() && !hit.is_complete().await {
             return;
         }
         let Some(id) = self.take_hit(lookup, &hit) else { return };
@@ -91,7 +91,9 @@ impl Client {
             let body = history.body(base.id);
             let len = usize::try_from(len).unwrap();
             let life = life_of(lifetime);
-            let version = Version { id, key, len, life, body, replaced: base.id, ram_only: false };
+            let (replaced, is_partial) = (base.id, history.is_partial(base.id));
+            let ram_only = false;
+            let version = Version { id, key, len, life, body, replaced, ram_only, is_partial };
             history.note(format_args!("update {} to {version:?} flushed {flushed}", base.id));
             let began = history.tick();
             history.begin_update(base.id, id);

@@ -26,6 +26,8 @@ pub struct Version {
     pub replaced: u64,
     /// It never goes to the device.
     pub ram_only: bool,
+    /// It comes part by part: only its head must be found.
+    pub is_partial: bool,
 }
 
 /// What a purge of many keys selects.

@@ -246,6 +246,10 @@ impl History {
         let Some(facts) = version.version.and_then(|id| self.versions.get(&id)) else {
             return false;
         };
+        // Lookups find it when all parts are there.
+        if facts.is_partial {
+            return false;
+        }
         if self.has_folded || (!lookup.stale_ok && self.may_be_stale(lookup.key, version)) {
             return false;
         }

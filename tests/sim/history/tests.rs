@@ -5,7 +5,16 @@ use super::*;
 const LIFE: Life = Life { stored_at: 100, fresh_until: 200, keep_until: 300 };
 
 fn version(id: u64) -> Version {
-    Version { id, key: 1, len: 10, life: LIFE, body: id, replaced: id, ram_only: false }
+    Version {
+        id,
+        key: 1,
+        len: 10,
+        life: LIFE,
+        body: id,
+        replaced: id,
+        ram_only: false,
+        is_partial: false,
+    }
 }
 
 fn stored(history: &mut History, id: u64, flushed: bool) {

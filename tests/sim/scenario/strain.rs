@@ -23,6 +23,8 @@ pub struct Strain {
     pub update_one_in: u32,
     /// One lookup in so many is for a lease too; 0 for none.
     pub lease_one_in: u32,
+    /// One store in so many is of a part; 0 for none.
+    pub parts_one_in: u32,
     /// In some lives the device refuses writes or flushes from the first moment on, for a while or
     /// to the end.
     pub refuses_writes: bool,
@@ -49,6 +51,7 @@ impl Strain {
             hides_region: false,
             update_one_in: 0,
             lease_one_in: 0,
+            parts_one_in: 0,
         }
     }
 }
@@ -69,6 +72,19 @@ impl Scenario {
             true => updated.updating(rng),
             false => updated,
         }
+    }
+
+    /// Gives some runs objects that come part by part; leaves the others as they were drawn.
+    pub(super) fn with_parts(self, rng: &mut Rng) -> Scenario {
+        if rng.u32(0..6) > 0 {
+            return self;
+        }
+        if self.theme == Theme::Any && rng.bool() {
+            return self.parting(rng);
+        }
+        // With no more entries than fit.
+        let parts_one_in = if self.roomy { 0 } else { one_of(rng, &[2, 4]) };
+        Scenario { strain: Strain { parts_one_in, ..self.strain }, ..self }
     }
 
     /// Sometimes with a wide alignment, or a device that wants a wider one than most.

@@ -182,6 +182,52 @@ impl Scenario {
         }
     }
 
+    /// For objects that come part by part, from clients with different versions of few keys.
+    pub(super) fn parting(self, rng: &mut Rng) -> Scenario {
+        let roomy = rng.bool();
+        Scenario {
+            theme: Theme::Parts,
+            regions: if roomy { 64 } else { rng.u64(8..12) },
+            region_size: if roomy { 512 << 10 } else { 256 << 10 },
+            alignment: one_of(rng, &[512, 4096]),
+            device_alignment: 512,
+            clients: one_of(rng, &[1, 3, 6]),
+            operations: if roomy { 150 } else { 400 },
+            keys: one_of(rng, &[1, 2, 4]),
+            sizes: Sizes::Mixed,
+            ram_bytes: one_of(rng, &[0, 0, 1 << 20]),
+            hash_mask: if roomy { u64::MAX } else { one_of(rng, &[u64::MAX, u64::MAX, 15]) },
+            write_buffer_bytes: 16 << 20,
+            slow: Duration::from_millis(10),
+            trouble: one_of(
+                rng,
+                &[Trouble::None, Trouble::None, Trouble::Hiccups, Trouble::Damage],
+            ),
+            roomy,
+            weights: Weights {
+                lookup: 20,
+                put: 60,
+                stream: 0,
+                touch: one_of(rng, &[0, 4]),
+                remove: one_of(rng, &[0, 2]),
+                purge_all: 0,
+                pause: one_of(rng, &[2, 8]),
+                advance: 2,
+            },
+            ttl_secs: 1000..100_000,
+            life_operations: one_of(rng, &[30, 100]),
+            prefilled: !roomy && rng.bool(),
+            clock_jumps: false,
+            strain: Strain {
+                parts_one_in: 1,
+                update_one_in: one_of(rng, &[0, 2]),
+                lease_one_in: one_of(rng, &[0, 3]),
+                ..self.strain
+            },
+            ..self
+        }
+    }
+
     pub(super) fn storing_halves(self, rng: &mut Rng) -> Scenario {
         Scenario {
             theme: Theme::Large,
