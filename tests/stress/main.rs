@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 mod followers;
+mod parts;
 mod readers;
 mod values;
 mod writers;
@@ -42,6 +43,8 @@ struct Shared {
     cache: Cache,
     keys: Arc<Keys>,
     stop: Arc<AtomicBool>,
+    /// Objects that come part by part: whoever has nothing else to do stores some of them.
+    partial: parts::Pool,
 }
 
 impl Shared {
@@ -124,7 +127,12 @@ fn run(open_device: impl Fn() -> Device, ram_bytes: u64) {
             background.block_on(Store::format(&device, &format, &clock)).unwrap();
         }
         let cache = open(open_device(), ram_bytes, &background);
-        let shared = Shared { cache, keys: Arc::clone(&keys), stop: Arc::default() };
+        let shared = Shared {
+            cache,
+            keys: Arc::clone(&keys),
+            stop: Arc::default(),
+            partial: Arc::default(),
+        };
         let look_at_all = readers::look_at_all(&shared);
         println!("life {life} begins with {} entries", background.block_on(look_at_all));
         if life == 2 {
@@ -162,7 +170,12 @@ fn threads_follow_stores_to_their_end_or_are_told_of_an_error() {
         let (device, clock) = (sim.open(), Clock::system());
         background.block_on(Store::format(&device, &format, &clock)).unwrap();
         let cache = open(sim.open(), ram_bytes, &background);
-        let shared = Shared { cache, keys: Arc::new(Keys::new()), stop: Arc::default() };
+        let shared = Shared {
+            cache,
+            keys: Arc::new(Keys::new()),
+            stop: Arc::default(),
+            partial: Arc::default(),
+        };
         run_for_a_while(&shared, followers::works(&shared));
         let stats = shared.cache.stats();
         assert_eq!((stats.write_buffer_bytes, stats.store.counters.damaged), (0, 0));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use rawcached::cache::Hit;
 
-use super::Shared;
 use super::values::{KEYS, LABEL_LEN, name_of, value_of, version_of};
+use super::{Shared, parts};
 
 /// Keys that are read more often than others, so that several readers read one body at a time.
 const HOT_KEYS: usize = 30;
@@ -19,6 +19,8 @@ pub async fn read(shared: &Shared, reader: u64) {
         let keys = if random.bool() { HOT_KEYS } else { KEYS };
         let key = random.usize(0..keys);
         look_at(shared, key, Some(&mut random)).await;
+        let key = random.usize(0..keys);
+        parts::look_at(shared, key, &mut random).await;
     }
 }
 
@@ -42,10 +44,14 @@ async fn look_at(shared: &Shared, key: usize, mut random: Option<&mut Rng>) -> b
     let latest = shared.keys.latest(key);
     let mut bytes = Vec::new();
     let mut expected = Vec::new();
+    let mut at = 0;
     while let Some(piece) = next_piece(&mut hit).await {
-        let at = bytes.len();
         bytes.extend_from_slice(&piece);
-        if expected.is_empty() && bytes.len() >= LABEL_LEN {
+        if bytes.len() < LABEL_LEN {
+            // The first part of an object that came part by part may be short.
+            continue;
+        }
+        if expected.is_empty() {
             let version = version_of(&bytes).unwrap();
             assert!(version >= floor, "key {key}: version {version}, dead since {floor}");
             assert!(version <= latest, "key {key}: version {version}, which nobody stored");
@@ -56,6 +62,7 @@ async fn look_at(shared: &Shared, key: usize, mut random: Option<&mut Rng>) -> b
             expected.get(at..bytes.len()) == Some(&bytes[at..]),
             "key {key}: wrong bytes from {at} on"
         );
+        at = bytes.len();
         if let Some(random) = &mut random
             && random.u32(0..3) > 0
         {

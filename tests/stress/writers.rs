@@ -9,7 +9,7 @@ use rawcached::cache::{
 };
 
 use super::values::{KEYS, name_of, value_of};
-use super::{Shared, WRITERS};
+use super::{Shared, WRITERS, parts};
 
 /// Bytes that a streamed store sends at a time.
 const PIECE_LEN: usize = 30_000;
@@ -20,9 +20,12 @@ pub async fn write(shared: &Shared, writer: usize) {
     while !shared.is_over() {
         let key = random.usize(0..KEYS / WRITERS) * WRITERS + writer;
         match random.u32(0..20) {
-            0..9 => put(shared, key, &mut random).await,
+            0..8 => put(shared, key, &mut random).await,
+            8 => parts::store_some(shared, &mut random).await,
             9..11 => update(shared, key, &mut random).await,
-            11 => fill(shared, key, &mut random).await,
+            11 if random.bool() => fill(shared, key, &mut random).await,
+            11 if random.bool() => parts::declare(shared, key, &options(&mut random, writer)).await,
+            11 => parts::store_some(shared, &mut random).await,
             12..15 if random.u32(0..300) == 0 => remove_all(shared, writer).await,
             12..15 => remove(shared, key).await,
             15..18 => {
@@ -34,7 +37,7 @@ pub async fn write(shared: &Shared, writer: usize) {
     }
 }
 
-fn options(random: &mut Rng, writer: usize) -> StoreOptions {
+pub fn options(random: &mut Rng, writer: usize) -> StoreOptions {
     let ack = if random.u32(0..10) == 0 { Ack::Flushed } else { Ack::Buffered };
     // Some expire while the test runs, and some of these are in RAM only.
     let ttl = if random.u32(0..12) == 0 { random.u64(2..5) } else { 10_000 };
