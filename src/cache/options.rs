@@ -99,16 +99,16 @@ pub struct StoreOptions {
     /// Lifetime that was settled before; `ttl`, `grace` and `age` do not count then. A distance from now
     /// that is taken twice, at different moments, would move the end. Capped like `ttl`.
     pub lifetime: Option<Lifetime>,
-    /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`].
+    /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`](super::METADATA_LEN_MAX).
     pub metadata: Bytes,
-    /// Names by which [`Cache::purge_tag`] finds the entry: at most 1000 of up to 1 KiB, 16 KiB together. Only
+    /// Names by which [`Cache::purge_tag`](super::Cache::purge_tag) finds the entry: at most 1000 of up to 1 KiB, 16 KiB together. Only
     /// their keyed hashes are kept.
     pub tags: Vec<Bytes>,
     /// The body's length if it is known: room for it is set aside at the start, or refused.
     pub len_hint: Option<u64>,
     /// When the store is acknowledged; `None` takes the configured mode.
     pub ack: Option<Ack>,
-    /// Whether others may follow a streamed store while it is in progress: [`Cache::follow`].
+    /// Whether others may follow a streamed store while it is in progress: [`Cache::follow`](super::Cache::follow).
     pub follow: bool,
     /// Hashes of the tags of an entry that gets a new body, in place of `tags`.
     pub(crate) kept_tags: Vec<u64>,

@@ -20,17 +20,47 @@ pub enum TouchPlace {
     InFlight,
     /// In memory, but being copied; look again.
     InUse,
+    /// It has another lifetime by now; look again.
+    Changed,
 }
 
-/// Replaces the lifetime in an encoded header in place; false if the header is not sound.
-pub fn rewrite_lifetime(header: &mut [u8], seed: Seed, offset: u64, lifetime: Lifetime) -> bool {
-    let Ok(mut decoded) = EntryHeader::decode(header, seed, offset) else { return false };
-    decoded.stored_at = lifetime.stored_at;
-    decoded.age_secs = lifetime.age_secs;
-    decoded.fresh_until = lifetime.fresh_until;
-    decoded.keep_until = lifetime.keep_until;
+/// A lifetime that takes the place of another one.
+#[derive(Clone, Copy, Debug)]
+pub struct Replaced {
+    pub old: Lifetime,
+    pub new: Lifetime,
+}
+
+/// What became of a lifetime in an encoded header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewritten {
+    Yes,
+    /// It is not the one that was to be replaced: somebody else did.
+    Changed,
+    /// The header is not sound.
+    Damaged,
+}
+
+/// Replaces the lifetime in an encoded header in place.
+pub fn rewrite_lifetime(
+    header: &mut [u8],
+    seed: Seed,
+    offset: u64,
+    Replaced { old, new }: Replaced,
+) -> Rewritten {
+    let Ok(mut decoded) = EntryHeader::decode(header, seed, offset) else {
+        return Rewritten::Damaged;
+    };
+    let EntryHeader { stored_at, age_secs, fresh_until, keep_until, .. } = decoded;
+    if old != (Lifetime { stored_at, age_secs, fresh_until, keep_until }) {
+        return Rewritten::Changed;
+    }
+    decoded.stored_at = new.stored_at;
+    decoded.age_secs = new.age_secs;
+    decoded.fresh_until = new.fresh_until;
+    decoded.keep_until = new.keep_until;
     header[..ENTRY_HEADER_LEN].copy_from_slice(&decoded.encode(seed, offset));
-    true
+    Rewritten::Yes
 }
 
 pub fn set_keep_until(footer: &mut Footer, offset: u64, keep_until: Timestamp) {
@@ -41,7 +71,7 @@ pub fn set_keep_until(footer: &mut Footer, offset: u64, keep_until: Timestamp) {
 
 impl Log {
     /// Gives the entry at `offset` of `region` a new lifetime, as far as slot and footer are in memory.
-    pub fn touch(&mut self, region: u32, offset: u64, lifetime: Lifetime) -> TouchPlace {
+    pub fn touch(&mut self, region: u32, offset: u64, lifetime: Replaced) -> TouchPlace {
         let header = offset..offset + ENTRY_HEADER_LEN as u64;
         if self.chunks.is_frozen(region, offset) {
             return TouchPlace::InFlight;
@@ -54,11 +84,13 @@ impl Log {
             Found::InUse => return TouchPlace::InUse,
             Found::Written => TouchPlace::Device { mark_region: false },
             Found::Memory(header) => {
-                rewrite_lifetime(header, open.seed, offset, lifetime);
+                if rewrite_lifetime(header, open.seed, offset, lifetime) == Rewritten::Changed {
+                    return TouchPlace::Changed;
+                }
                 TouchPlace::Memory
             }
         };
-        set_keep_until(&mut open.footer, offset, lifetime.keep_until);
+        set_keep_until(&mut open.footer, offset, lifetime.new.keep_until);
         place
     }
 }

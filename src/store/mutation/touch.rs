@@ -1,6 +1,9 @@
 //! Giving a live entry a new lifetime where it is: in memory, or by a read-modify-write of its
 //! header on the device. Owns the pin that keeps the region from being reused meanwhile.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::time::timeout;
 
 use crate::clock::Timestamp;
@@ -10,7 +13,7 @@ use crate::store::counters::count;
 use crate::store::entries::Tier;
 use crate::store::large::object::LargeObject;
 use crate::store::log::slot::Slot;
-use crate::store::log::touches::{TouchPlace, rewrite_lifetime};
+use crate::store::log::touches::{Replaced, Rewritten, TouchPlace, rewrite_lifetime};
 use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
 use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored};
 use crate::store::place::Place;
@@ -119,10 +122,11 @@ impl Store {
         let touched = {
             let mut log = self.shared.log.lock();
             self.check_open(None)?;
-            log.touch(region, offset, lifetime)
+            log.touch(region, offset, Replaced { old: matched.lifetime, new: lifetime })
         };
         match touched {
             TouchPlace::Memory => {}
+            TouchPlace::Changed => return Ok(false),
             TouchPlace::InUse => {
                 drop(pin);
                 tokio::task::yield_now().await;
@@ -135,16 +139,19 @@ impl Store {
                 return Ok(false);
             }
             TouchPlace::Device { mark_region } => {
-                let store = self.clone();
+                let (store, old) = (self.clone(), matched.lifetime);
                 // Once begun it must end before the pin does, even if the caller goes away.
                 let work = self.shared.background.runtime.spawn(async move {
-                    let done = store.touch_on_device(place, lifetime, mark_region).await;
+                    let done = store
+                        .touch_on_device(place, Replaced { old, new: lifetime }, mark_region)
+                        .await;
                     // Even a failed write may have changed the device.
                     store.shared.log.lock().note_modified();
                     match done {
-                        Ok(true) => store.after_touch(place, lifetime),
-                        Err(_) => store.after_failed_touch(place),
-                        Ok(false) => {}
+                        Ok(Rewritten::Yes) => store.after_touch(place, lifetime),
+                        // Another one may be on its way to the copy in RAM.
+                        Ok(Rewritten::Changed) | Err(_) => store.after_failed_touch(place),
+                        Ok(Rewritten::Damaged) => {}
                     }
                     drop(pin);
                     store.shared.signals.wake_flusher.notify_one();
@@ -152,13 +159,13 @@ impl Store {
                 });
                 let done = timeout(ROOM_WAIT_MAX, work).await.map_err(|_| NO_ANSWER)?;
                 let done = done.map_err(|_| StoreError::ShuttingDown)??;
-                if !done {
+                if done == Rewritten::Damaged {
                     // The copy in the RAM tier may be whole, but it cannot be kept as it should.
                     if let Some(candidate) = self.candidate_at(key_hash, place) {
                         self.drop_damaged(key_hash, candidate);
                     }
                 }
-                return Ok(done);
+                return Ok(done == Rewritten::Yes);
             }
         }
         self.after_touch(place, lifetime);
@@ -208,9 +215,9 @@ impl Store {
     async fn touch_on_device(
         &self,
         place: Place,
-        lifetime: Lifetime,
+        lifetime: Replaced,
         mark_region: bool,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Rewritten, StoreError> {
         let shared = &*self.shared;
         let (generation, offset) = place.split(&shared.layout);
         let region = generation.region();
@@ -235,8 +242,19 @@ impl Store {
         }
         let at = start + offset;
         let seed = shared.catalog.regions.seed_of(generation);
-        let rewrite = move |bytes: &mut [u8]| rewrite_lifetime(bytes, seed, offset, lifetime);
-        Ok(shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?)
+        let is_changed = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&is_changed);
+        let rewrite = move |bytes: &mut [u8]| {
+            let rewritten = rewrite_lifetime(bytes, seed, offset, lifetime);
+            noted.store(rewritten == Rewritten::Changed, Ordering::Release);
+            rewritten == Rewritten::Yes
+        };
+        let is_done = shared.device.modify(at..at + ENTRY_HEADER_LEN as u64, rewrite).await?;
+        Ok(match (is_done, is_changed.load(Ordering::Acquire)) {
+            (true, _) => Rewritten::Yes,
+            (false, true) => Rewritten::Changed,
+            (false, false) => Rewritten::Damaged,
+        })
     }
 
     fn after_touch(&self, place: Place, lifetime: Lifetime) {

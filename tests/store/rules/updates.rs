@@ -5,6 +5,7 @@ use rawcached::cache::{
     Ack, Cache, Condition, Hit, Purge, StoreError, StoreOptions, Stored, UpdateOptions,
 };
 use rawcached::clock::Timestamp;
+use rawcached::device::Delay;
 
 use crate::rig::*;
 
@@ -427,4 +428,30 @@ fn a_condition_that_no_longer_holds_leaves_the_other_update() {
     assert!(done.iter().filter(|done| matches!(done, Stored::Yes(_))).count() == 1, "{done:?}");
     assert_eq!(rig.get(key).unwrap(), body(1, LARGE));
     assert_ne!(Timestamp(0), hit(&rig, key).lifetime().stored_at);
+}
+
+#[test]
+fn of_two_lifetimes_at_one_time_neither_undoes_the_other() {
+    for is_on_device in [false, true] {
+        let rig = Rig::with(WIDE, plain());
+        rig.sim.set_delay(Delay::Sleep(millis(20)));
+        for round in 0..4 {
+            let key = format!("key-{round}");
+            rig.put(key.as_bytes(), &body(1, 1000), &for_secs(50)).unwrap();
+            if is_on_device {
+                rig.sleep(secs(2));
+            }
+            rig.run(async {
+                let (cache, key) = (rig.cache(), key.as_bytes());
+                let fresh = options!(UpdateOptions { grace: Some(secs(0)), ..fresh_for(10_000) });
+                let validated = cache.update(key, Condition::Always, &fresh);
+                let (expired, validated) =
+                    tokio::join!(cache.expire(key, Condition::Always), validated);
+                assert!(matches!((expired, validated), (Ok(Stored::Yes(_)), Ok(Stored::Yes(_)))));
+            });
+            let lifetime = hit(&rig, key.as_bytes()).lifetime();
+            let end = lifetime.keep_until.since(lifetime.stored_at);
+            assert_eq!(end, secs(10_000), "what expires keeps the end that the other gave");
+        }
+    }
 }
