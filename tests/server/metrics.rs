@@ -112,6 +112,12 @@ fn flushed() -> StoreOptions {
     options!(StoreOptions { ack: Some(Ack::Flushed), ..StoreOptions::default() })
 }
 
+async fn put_part(cache: &Cache) {
+    let validator = rawcached::Validator::etag(b"\"v\"").unwrap();
+    let parts = cache.declare(b"part", 20, &validator, &flushed()).await.unwrap().unwrap();
+    parts.fill(10, b"0123456789").await.unwrap();
+}
+
 async fn put(cache: &Cache, key: &str, len: usize) {
     let body = Bytes::from(vec![1; len]);
     cache.put(key.as_bytes(), body, Condition::Always, &flushed()).await.unwrap();
@@ -156,6 +162,7 @@ async fn adaptive(seen: &mut Seen) {
     let device = sim.open_adaptive(options);
     let (cache, metrics) = open(device.clone(), without_ram(), &clock()).await;
     seen.scrape(&metrics);
+    put_part(&cache).await;
     put(&cache, "k", 10).await;
     for _ in 0..6 {
         put(&cache, "filler", 1 << 20).await;
