@@ -106,9 +106,6 @@ impl Leases {
 
     /// All who wait for a key are to look again.
     pub fn announce(&self, key: &[u8]) {
-        if self.places.is_empty() {
-            return;
-        }
         let changed = self.places.get(key).map(|taken| Arc::clone(&taken.place.changed));
         if let Some(changed) = changed {
             changed.notify_waiters();

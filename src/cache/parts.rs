@@ -10,6 +10,8 @@ use super::leases::OfLease;
 use super::validator::Validator;
 use super::{Cache, StoreOptions, check_lengths};
 use crate::fair_memory::Held;
+#[cfg(feature = "daemon")]
+use crate::store::Fill;
 use crate::store::{Ack, Condition, Declaration, Declared, PartialObject, StoreError, Ticket};
 
 /// An object of which parts can be stored, by [`Cache::declare`]. Clones share it. Its parts are not dropped as
@@ -71,16 +73,17 @@ impl Cache {
         self.declare_with(key, of, (condition, options), OfLease::default()).await
     }
 
-    /// As [`Cache::declare`], if `condition` holds of what there is, whole or not.
+    /// As [`Cache::declare`], if a condition holds of what there is, whole or not; purges since `fill` began prevail.
     #[cfg(feature = "daemon")]
     pub(crate) async fn declare_if(
         &self,
         key: &[u8],
         of: (u64, &Validator),
-        condition: Condition,
-        options: &StoreOptions,
+        how: (Condition, &StoreOptions),
+        fill: Fill,
     ) -> Result<Option<Parts>, StoreError> {
-        self.declare_with(key, of, (condition, options), OfLease::default()).await
+        let of_lease = OfLease { fill: Some(fill), held: None };
+        self.declare_with(key, of, how, of_lease).await
     }
 
     /// As [`Cache::declare`], with what a lease brings.
@@ -108,6 +111,7 @@ impl Cache {
         if self.is_flushed(options.ack) {
             store.flush_between(tickets.0, tickets.1).await?;
         }
+        self.inner.leases.note_stored(key, || store.hash_of_key(key), of_lease.held);
         let (cache, object, ack) = (self.clone(), Arc::new(object), options.ack);
         Ok(Some(Parts { cache, object, version, is_new, ack }))
     }

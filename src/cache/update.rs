@@ -55,7 +55,7 @@ impl Cache {
     }
 
     /// As [`Cache::update`], unless the key was purged since `fill` began.
-    pub(super) async fn update_with(
+    pub(crate) async fn update_with(
         &self,
         key: &[u8],
         condition: Condition,

@@ -90,6 +90,9 @@ fn weak_validators_and_wrong_ranges_are_refused() {
     put(&server, (0, 9), &body(20), &format!("{minute}00 GMT\r\n")).expect(201);
     // The entity tag that was made up for it names it too.
     let tag = server.get("a", "Range: bytes=0-9\r\n").header("etag").unwrap().to_owned();
+    put(&server, (10, 14), &body(20), "If-Match: *\r\n").expect(400);
+    let several = format!("If-Match: {tag}, \"other\"\r\n");
+    put(&server, (10, 14), &body(20), &several).expect(400);
     put(&server, (10, 14), &body(20), &format!("If-Match: {tag}\r\n")).expect(204);
     let both = format!("If-Match: {tag}\r\n{minute}00 GMT\r\n");
     put(&server, (10, 19), &body(20), &both).expect(204);

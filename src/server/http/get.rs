@@ -237,8 +237,8 @@ fn incomplete(missing: &[Range<u64>]) -> Answer {
     for (n, range) in missing[..named].iter().enumerate() {
         let is_last = n + 1 == named;
         // The last one stands for all that follow.
-        let end =
-            if is_last { missing.last().map_or(range.end, |last| last.end) } else { range.end };
+        let last = missing.iter().map(|range| range.end).max().unwrap_or(range.end);
+        let end = if is_last { last } else { range.end };
         let separator = if n == 0 { "" } else { "," };
         let _ = write!(text, "{separator}{}-{}", range.start, end - 1);
     }

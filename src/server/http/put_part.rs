@@ -18,7 +18,7 @@ use super::request_body::RequestBody;
 use super::service::{Answer, Service};
 use super::wire::Socket;
 use crate::cache::{
-    Condition, Hit, Lifetime, PartWriter, StoreError, StoreOptions, UpdateOptions, Validator,
+    Condition, Fill, Hit, Lifetime, PartWriter, StoreError, StoreOptions, UpdateOptions, Validator,
 };
 use crate::clock::Stopwatch;
 use crate::server::codec::Framing;
@@ -51,6 +51,8 @@ impl Service {
             return Err(Refusal::CONTENT_RANGE);
         }
         let (options, tag) = self.store_options(headers, None)?;
+        // Before the lookup: what is purged after it, hard or soft, is not what this part is of.
+        let fills = [self.cache.begin_fill(key), self.cache.begin_fill(key)];
         let present = self.cache.lookup_stale_head(key).await;
         let condition = self.check_part(headers, present.as_ref())?;
         let (date, validator) = self.version(headers, present.as_ref())?;
@@ -64,13 +66,14 @@ impl Service {
             }
             // It is there, and the first bytes stay.
             if !is_fresh {
-                self.validate(key, whole.cas(), &options).await?;
+                self.validate((key, whole.cas()), &options, &fills[0]).await?;
             }
             return Ok(answer(false, given_etag(headers), tag));
         }
         let options = self.dated(options, date);
         let of = (part.len, &validator);
-        let declared = self.cache.declare_if(key, of, condition, &options).await;
+        let [fill, since] = fills;
+        let declared = self.cache.declare_if(key, of, (condition, &options), fill).await;
         let declared = declared.map_err(|error| self.store_failed(&error))?;
         let refusal = match condition {
             Condition::Always => Refusal::NOT_NEWER,
@@ -78,7 +81,7 @@ impl Service {
         };
         let parts = declared.ok_or(refusal)?;
         if !parts.is_new() && !is_fresh {
-            self.validate(key, parts.cas(), &options).await?;
+            self.validate((key, parts.cas()), &options, &since).await?;
         }
         let writer = parts.writer(part.range.start);
         self.receive_part(writer, body, len).await?;
@@ -101,7 +104,12 @@ impl Service {
                 Validator::last_modified(modified, date)
             }
             (None, None) => {
-                let present = present.filter(|_| headers.contains_key(IF_MATCH));
+                // Of several, or of any, nobody says which one the bytes are of.
+                let mut named = headers.get_all(IF_MATCH).iter();
+                let is_one =
+                    named.next().is_some_and(|tag| Validator::etag(tag.as_bytes()).is_some())
+                        && named.next().is_none();
+                let present = present.filter(|_| is_one);
                 present.and_then(|hit| hit.validator().or_else(|| self.whole_validator(hit)))
             }
         };
@@ -142,10 +150,16 @@ impl Service {
     }
 
     /// The origin sent a part of a stale object: it is that version still (RFC 9111, section 3.4).
-    async fn validate(&self, key: &[u8], cas: u64, options: &StoreOptions) -> Result<(), Refusal> {
+    async fn validate(
+        &self,
+        (key, cas): (&[u8], u64),
+        options: &StoreOptions,
+        since: &Fill,
+    ) -> Result<(), Refusal> {
         let (lifetime, ack) = (options.lifetime, options.ack);
         let validated = UpdateOptions { lifetime, ack, ..UpdateOptions::default() };
-        let updated = self.cache.update(key, Condition::Unchanged(cas), &validated).await;
+        let condition = Condition::Unchanged(cas);
+        let updated = self.cache.update_with(key, condition, &validated, since).await;
         updated.map(drop).map_err(|error| self.store_failed(&error))
     }
 

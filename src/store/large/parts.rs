@@ -36,6 +36,8 @@ pub struct PartialObject {
     object: LargeObject,
     /// A purge of the key since then prevails.
     fill: Fill,
+    /// The head was in the log by then.
+    declared: Ticket,
     /// `None` until the first part is stored.
     seen: Mutex<Option<SeenHead>>,
 }
@@ -65,10 +67,11 @@ impl PartialObject {
         store: &Store,
         key: &[u8],
         object: LargeObject,
-        fill: Fill,
+        (fill, declared): (Fill, Ticket),
     ) -> PartialObject {
         let (key_hash, key) = (store.key_hash(key), key.into());
-        PartialObject { store: store.clone(), key, key_hash, object, fill, seen: Mutex::default() }
+        let (store, seen) = (store.clone(), Mutex::default());
+        PartialObject { store, key, key_hash, object, fill, declared, seen }
     }
 
     /// Length of the whole body in bytes.
@@ -116,12 +119,25 @@ impl PartialObject {
         let lifetime = self.check_head().await?;
         // What is seen to be there was appended before.
         let mut first = store.last_ticket();
-        let granule = store.granule(&head, number).await;
+        let mut granule = store.granule(&head, number).await;
         let all = start..start + bytes.len();
         let mut gaps = granule.gaps(all.clone());
-        if flushed && granules.is_distrusted() {
+        let is_again = flushed && granules.is_distrusted();
+        let mut old = None;
+        if is_again {
+            if store.has_failed_since(self.declared) {
+                // The head itself may be lost: it is to be declared again.
+                return Err(StoreError::NotDurable);
+            }
             // What can be read need not be durable after a failed flush: it is written once more.
             (first, gaps) = (first + 1, smallvec![all]);
+            if granule == Granule::Whole {
+                let key = SliceKey::of_slice(head.object, number);
+                if let Sighted::Slot(slot) = store.slot_of(key, Extent::Whole).await {
+                    old = Some((store.slice_hash(&key.encode()), slot.place()));
+                }
+                granule = store.fragments(&head, number).await;
+            }
         }
         if gaps.is_empty() {
             return Ok((first, first));
@@ -136,8 +152,13 @@ impl PartialObject {
             add(&store.shared.counters.body_bytes, bytes.len() as u64);
             let part = Part { head, number, within, bytes, lifetime };
             if bytes.len() as u64 == range.end - range.start {
-                self.append(&part, 0).await?;
+                self.append(&part, 0, is_again).await?;
                 granules.note_whole(of_granule);
+                if let Some((key_hash, place)) = old {
+                    // Not before the new one is durable.
+                    store.flush_through(store.last_ticket()).await?;
+                    store.forget(key_hash, place);
+                }
             } else {
                 self.add_fragment(&part, &mut fragments).await?;
             }
@@ -182,12 +203,12 @@ impl PartialObject {
         fragments: &mut Fragments,
     ) -> Result<(), StoreError> {
         while fragments.len() >= FRAGMENTS_MAX {
-            if self.join(part, fragments).await? {
+            if !self.drop_covered(part, fragments).await? && self.join(part, fragments).await? {
                 return Ok(());
             }
         }
-        let number = free_number(fragments);
-        self.append(part, number).await?;
+        let number = free_number(fragments).ok_or(StoreError::Fragmented)?;
+        self.append(part, number, is_used(number, fragments)).await?;
         fragments.push(Fragment { number, within: part.within.clone() });
         self.remember(part, fragments);
         Ok(())
@@ -197,6 +218,32 @@ impl PartialObject {
     fn remember(&self, part: &Part<'_>, fragments: &Fragments) {
         let of_granule = (part.head.object, part.number);
         self.store.shared.large.granules.set_fragments(of_granule, fragments.clone());
+    }
+
+    /// Drops fragments of which another one has all bytes: a start finds those again that were joined. False if
+    /// there are none.
+    async fn drop_covered(
+        &self,
+        part: &Part<'_>,
+        fragments: &mut Fragments,
+    ) -> Result<bool, StoreError> {
+        let covers = |one: &Fragment, other: &Fragment| {
+            let has_all =
+                one.within.start <= other.within.start && other.within.end <= one.within.end;
+            has_all && (one.within != other.within || one.number < other.number)
+        };
+        let is_covered = |fragment: &&Fragment| fragments.iter().any(|one| covers(one, fragment));
+        let covered: Vec<u32> = fragments.iter().filter(is_covered).map(|one| one.number).collect();
+        if covered.is_empty() {
+            return Ok(false);
+        }
+        self.store.flush_through(self.store.last_ticket()).await?;
+        for number in covered {
+            self.store.drop_slot(part.key(number)).await;
+            fragments.retain(|other| other.number != number);
+        }
+        self.remember(part, fragments);
+        Ok(true)
     }
 
     /// Writes fragments that touch each other once more, as one: that makes room for others. True if `part` is
@@ -211,21 +258,21 @@ impl PartialObject {
         else {
             return Err(StoreError::Fragmented);
         };
-        let key_of = |fragment| {
-            let &Part { head: ObjectHead { object, .. }, number, .. } = part;
-            SliceKey { object, number, fragment }
-        };
         let mut bytes = vec![0; within.len()];
         for &fragment in &joined {
             let (at, own) = if fragment == NEW {
                 (part.within.clone(), Bytes::copy_from_slice(part.bytes))
             } else {
-                match self.store.slot_of(key_of(fragment), Extent::Whole).await {
-                    Sighted::Slot(slot) => match within_granule(&slot) {
-                        Some(at) if within.start <= at.start && at.end <= within.end => {
-                            (at, slot.shared_body())
+                let known = fragments.iter().find(|one| one.number == fragment);
+                match self.store.slot_of(part.key(fragment), Extent::Whole).await {
+                    Sighted::Slot(slot) => match within_granule(&slot).zip(known) {
+                        Some((at, known)) if at == known.within => (at, slot.shared_body()),
+                        _ => {
+                            // It is another one by now: what is remembered is wrong.
+                            let of_granule = (part.head.object, part.number);
+                            self.store.shared.large.granules.forget(of_granule);
+                            return Err(NO_ANSWER);
                         }
-                        _ => return Err(NO_ANSWER),
                     },
                     // It was evicted: without it, there is room.
                     Sighted::Nothing => {
@@ -239,9 +286,12 @@ impl PartialObject {
             bytes[at.start - within.start..at.end - within.start].copy_from_slice(&own);
         }
         let (has_new, is_whole) = (joined.contains(&NEW), within == part.whole());
-        let number = if is_whole { 0 } else { free_number(fragments) };
+        let number = match is_whole {
+            true => 0,
+            false => free_number(fragments).ok_or(StoreError::Fragmented)?,
+        };
         let as_one = Part { within: within.clone(), bytes: &bytes, ..*part };
-        self.append(&as_one, number).await?;
+        self.append(&as_one, number, is_used(number, fragments)).await?;
         if is_whole {
             self.store.shared.large.granules.note_whole((part.head.object, part.number));
         } else {
@@ -250,7 +300,7 @@ impl PartialObject {
         self.remember(part, fragments);
         self.store.flush_through(self.store.last_ticket()).await?;
         for fragment in joined.into_iter().filter(|fragment| *fragment != NEW) {
-            self.store.drop_slot(key_of(fragment)).await;
+            self.store.drop_slot(part.key(fragment)).await;
             fragments.retain(|other| other.number != fragment);
         }
         self.remember(part, fragments);
@@ -258,20 +308,31 @@ impl PartialObject {
     }
 
     /// Appends the slot of a granule, or of a fragment of it.
-    async fn append(&self, part: &Part<'_>, fragment: u32) -> Result<(), StoreError> {
+    /// It supersedes another one with its number if there may be one on the device.
+    async fn append(
+        &self,
+        part: &Part<'_>,
+        fragment: u32,
+        supersedes: bool,
+    ) -> Result<(), StoreError> {
         if planted::is(Bug::CoverBeforeBytes) {
             let bytes = &vec![0; part.bytes.len()];
             let part = Part { bytes, within: part.within.clone(), ..*part };
-            self.append_slot(&part, fragment).await?;
+            self.append_slot(&part, fragment, supersedes).await?;
             tokio::task::yield_now().await;
         }
-        self.append_slot(part, fragment).await
+        self.append_slot(part, fragment, supersedes).await
     }
 
-    async fn append_slot(&self, part: &Part<'_>, fragment: u32) -> Result<(), StoreError> {
+    async fn append_slot(
+        &self,
+        part: &Part<'_>,
+        fragment: u32,
+        supersedes: bool,
+    ) -> Result<(), StoreError> {
         let store = &self.store;
-        let &Part { head, number, bytes, lifetime, .. } = part;
-        let key = SliceKey { object: head.object, number, fragment }.encode();
+        let &Part { bytes, lifetime, .. } = part;
+        let key = part.key(fragment).encode();
         let start = u32::try_from(part.within.start).unwrap_or(u32::MAX);
         let records = Records {
             head_key: Some(self.key_hash),
@@ -281,7 +342,7 @@ impl PartialObject {
         let slot = Slot::new(Kind::Slice, &key, (&[], bytes), lifetime).with_records(&records);
         let (key_hash, mut patience) = (store.slice_hash(&key), Patience::default());
         loop {
-            match self.try_to_append(&slot, key_hash)? {
+            match self.try_to_append((&slot, key_hash), supersedes)? {
                 Ok(()) => break,
                 Err(why) => store.wait_for_room(why, &mut patience).await?,
             }
@@ -292,8 +353,8 @@ impl PartialObject {
 
     fn try_to_append(
         &self,
-        slot: &Slot<'_>,
-        key_hash: u64,
+        (slot, key_hash): (&Slot<'_>, u64),
+        supersedes: bool,
     ) -> Result<Result<(), NoRoom>, StoreError> {
         let transaction = Transaction::begin(&self.store);
         self.store.check_open(Some(&self.fill))?;
@@ -301,12 +362,17 @@ impl PartialObject {
             Ok(reserved) => reserved,
             Err(why) => return Ok(Err(why)),
         };
-        reserved.point_new().append(false, |log, _| log.count_stored(slot.len()));
+        reserved.point_new().append(supersedes, |log, _| log.count_stored(slot.len()));
         Ok(Ok(()))
     }
 }
 
 impl Part<'_> {
+    /// The key of a fragment of the granule, or of the whole one.
+    fn key(&self, fragment: u32) -> SliceKey {
+        SliceKey { object: self.head.object, number: self.number, fragment }
+    }
+
     /// All of the granule.
     fn whole(&self) -> Range<usize> {
         let range = self.head.range_of(self.number);
@@ -314,11 +380,16 @@ impl Part<'_> {
     }
 }
 
-/// A number that no fragment has: there is one more than there may be fragments.
-fn free_number(fragments: &Fragments) -> u32 {
+/// A number that no fragment has, if there is one.
+fn free_number(fragments: &Fragments) -> Option<u32> {
     let is_free = |n: &u32| fragments.iter().all(|fragment| fragment.number != *n);
     let mut numbers = FRAGMENT_NUMBERS;
-    numbers.find(is_free).unwrap_or(*FRAGMENT_NUMBERS.end())
+    numbers.find(is_free)
+}
+
+/// Whether a free number, which is the least, was that of another fragment before: then there are later ones.
+fn is_used(number: u32, fragments: &Fragments) -> bool {
+    fragments.iter().any(|fragment| fragment.number > number)
 }
 
 fn to_usize(len: u64) -> usize {

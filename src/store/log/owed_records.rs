@@ -70,6 +70,10 @@ impl OwedRecords {
 
     /// A write or flush failed: records that were not durable may be lost, and wait again.
     pub fn failed(&mut self) {
+        if self.forgotten > 0 {
+            // Nobody writes it again: in this run it is not known any more.
+            self.forgotten = Ticket::MAX;
+        }
         self.waiting.extend(self.logged.take_all().map(|(record, ())| record));
     }
 
@@ -159,5 +163,12 @@ mod tests {
         assert!(!owed.knows_all(), "it may not be durable");
         owed.flushed(11);
         assert!(owed.knows_all());
+        assert_eq!(owed.log(record(u64::MAX, false), 12), Noted::Yes, "there is room again");
+        for n in 0..OWED_MAX as u64 {
+            owed.log(record(n, false), 13);
+        }
+        owed.failed();
+        owed.flushed(1000);
+        assert!(!owed.knows_all(), "what was lost is not written again");
     }
 }

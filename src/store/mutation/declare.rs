@@ -9,7 +9,7 @@ use crate::store::large::parts::PartialObject;
 use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
 use crate::store::mutation::fills::Fill;
-use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
+use crate::store::mutation::find::{Deadline, Found, Match, NO_ANSWER};
 use crate::store::mutation::publish::{Attempt, Change};
 use crate::store::mutation::request::{Condition, Lifetime, StoreError};
 use crate::store::mutation::room::Patience;
@@ -107,9 +107,18 @@ impl Store {
                     if !self.is_held(present, &mut held) {
                         continue;
                     }
+                    let mut tickets = (first, first);
+                    if self.shared.large.granules.is_distrusted() {
+                        // It may not be durable after a failed flush: it is written once more.
+                        let Some(ticket) = self.write_head_again((key, key_hash), &found).await?
+                        else {
+                            continue;
+                        };
+                        tickets = (ticket, ticket);
+                    }
                     let Some(held) = held else { continue };
-                    let object = PartialObject::new(self, key, held, fill);
-                    let (version, tickets) = (present.version.0, (first, first));
+                    let version = present.version.0;
+                    let object = PartialObject::new(self, key, held, (fill, tickets.0));
                     return Ok(Declared::Parts { object, version, tickets, is_new: false });
                 }
                 let is_usable = present.validator.is_some() || self.is_whole(present).await;
@@ -128,8 +137,43 @@ impl Store {
             }
         };
         count(&self.shared.counters.declared);
-        let object = PartialObject::new(self, key, held_new, fill);
+        let object = PartialObject::new(self, key, held_new, (fill, tickets.0));
         Ok(Declared::Parts { object, version: sequence.0, tickets, is_new: true })
+    }
+
+    /// Writes the head that was found to the log once more, as it is; gives the ticket with which it is durable, or
+    /// `None` if it has changed: look at it again.
+    async fn write_head_again(
+        &self,
+        (key, key_hash): (&[u8], u64),
+        found: &Found,
+    ) -> Result<Option<Ticket>, StoreError> {
+        let Some(matched) = &found.matched else { return Ok(None) };
+        let Some(entry) = self.load_again(key_hash, matched).await? else { return Ok(None) };
+        let parts = (entry.metadata(), entry.body());
+        let slot = Slot::new(entry.kind(), key, parts, entry.lifetime());
+        let slot = slot.with_records(&entry.kept_records());
+        let stale = slot.marked_stale();
+        // With its new sequence no record of a purge will cover it.
+        let since = Some(Since::Sequence(entry.sequence()));
+        let (fill, replaced, is_conditional) = (None, Some(&entry), false);
+        let mut change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
+        let mut attempt = self.publish(&change, found)?;
+        if matches!(attempt, Attempt::Outdated) {
+            change.slot = &stale;
+            attempt = self.publish(&change, found)?;
+        }
+        match attempt {
+            Attempt::Published(_, ticket) => {
+                self.after_displacing(found, slot.object_head());
+                Ok(Some(ticket))
+            }
+            Attempt::Changed | Attempt::Outdated => Ok(None),
+            Attempt::NoRoom(why) => {
+                self.wait_for_room(why, &mut Patience::default()).await?;
+                Ok(None)
+            }
+        }
     }
 
     /// # Errors

@@ -18,6 +18,7 @@ use crate::store::lookup::sought::Sought;
 use crate::store::mutation::request::{Lifetime, StoreError};
 use crate::store::place::Place;
 use crate::store::purges::Verdict;
+use crate::store::purges::table::{Since, Subject};
 use crate::store::shared::Store;
 
 /// The index entries of a key, verified on the device where a fingerprint matched.
@@ -83,7 +84,7 @@ pub(in crate::store) struct Match {
     pub head: Option<ObjectHead>,
     /// Of the head of an object that is stored part by part.
     pub validator: Option<Vec<u8>>,
-    /// Hashes of the tags of such a head.
+    /// Hashes of its tags.
     pub tags: Vec<u64>,
     /// Bytes of its slot, padded to the granule.
     pub slot_len: u64,
@@ -118,10 +119,16 @@ impl Deadline {
 }
 
 impl Store {
-    /// Whether what was found to be live may be purged since, with many others. Ask under the append lock: purges
-    /// are made under it.
-    pub(in crate::store) fn may_be_purged_since(&self, found: &Found) -> bool {
-        found.matched.is_some() && found.purged != self.purged_so_far()
+    /// Whether what was found of a key is purged since, with many others. Ask under the append lock: purges are
+    /// made under it.
+    pub(in crate::store) fn is_purged_since_found(&self, found: &Found, key: &[u8]) -> bool {
+        let Some(matched) = &found.matched else { return false };
+        if found.purged == self.purged_so_far() {
+            return false;
+        }
+        let of = Subject { key, tags: matched.tags.iter().copied() };
+        let verdict = self.shared.purges.verdict(Since::Number(found.purged.record), of).0;
+        matched.sequence < self.shared.purge_floor() || verdict != Verdict::Live
     }
 
     fn purged_so_far(&self) -> Purged {
@@ -239,7 +246,7 @@ impl Store {
             is_stale: verdict == Verdict::Stale,
             head: entry.object_head(),
             validator: entry.validator(),
-            tags: if entry.is_partial() { entry.tags().collect() } else { Vec::new() },
+            tags: entry.tags().collect(),
             slot_len: entry.slot_len(),
         }
     }

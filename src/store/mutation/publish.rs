@@ -54,7 +54,7 @@ impl Store {
         let transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
         self.check_recovery()?;
-        if change.is_conditional && self.may_be_purged_since(found) {
+        if change.is_conditional && self.is_purged_since_found(found, slot.key()) {
             return Ok(Attempt::Changed);
         }
         if self.is_outdated(change)? {
@@ -103,7 +103,7 @@ impl Store {
         let mut transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
         self.check_recovery()?;
-        if change.is_conditional && self.may_be_purged_since(found) {
+        if change.is_conditional && self.is_purged_since_found(found, slot.key()) {
             return Ok(Attempt::Changed);
         }
         if self.is_outdated(change)? {

@@ -129,9 +129,10 @@ impl Store {
         if matched.head.is_none() && entry.body_len() > BODY_CHUNK {
             // From here on updates write only a head.
             let upload = self.begin_upload(key, lifetime, None)?;
+            let before = self.last_ticket();
             split = Some(upload.with_slice(entry.body()).await?);
             // The head may not be on the device without it: both may be written at the same time.
-            self.flush_through(self.last_ticket()).await?;
+            self.flush_between(before + 1, self.last_ticket()).await?;
         }
         let head = split.as_ref().map(|(_, head)| head.encode());
         let (kind, body) = match &head {
@@ -142,7 +143,7 @@ impl Store {
         let slot = slot.with_records(&records);
         let since = Some(Since::Number(update.fill.seen()));
         let (fill, replaced) = (Some(update.fill), Some(&entry));
-        let is_conditional = true;
+        let is_conditional = false;
         let change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
         let mut attempt = self.publish(&change, found)?;
         if matches!(attempt, Attempt::Outdated) {
@@ -178,7 +179,7 @@ impl Store {
     }
 
     /// Reads all of the entry that was found; `None` if it is not there any more.
-    async fn load_again(
+    pub(in crate::store) async fn load_again(
         &self,
         key_hash: u64,
         matched: &Match,

@@ -138,6 +138,14 @@ impl Purges {
         self.publish(known);
     }
 
+    /// As [`Purges::raise_floor`], for purges of earlier starts: all stores in progress began after them.
+    pub fn raise_found_floor(&self, is_soft: bool, floor: Sequence) {
+        let mut tables = self.tables.write();
+        let known = Known { sequence: floor, number: 1 };
+        tables.of(is_soft).raise_floor(known);
+        self.publish(known);
+    }
+
     /// Forgets the records that nothing can need: all entries on the device have higher sequences than
     /// `oldest`, and all stores in progress began after number `seen`. Gives how many.
     pub fn compact(&self, oldest: Sequence, seen: impl FnOnce() -> u64, now: Timestamp) -> usize {

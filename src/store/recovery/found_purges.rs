@@ -116,7 +116,7 @@ impl Store {
         records.retain(|record| record.sequence > oldest && !log.is_below_floor(record));
         for (is_soft, floor) in [(false, floors.hard), (true, floors.soft)] {
             if floor > Sequence(0) {
-                shared.purges.raise_floor(is_soft, floor);
+                shared.purges.raise_found_floor(is_soft, floor);
             }
         }
         for record in &records {

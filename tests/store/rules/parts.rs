@@ -467,7 +467,8 @@ fn what_a_failed_flush_lost_is_stored_again() {
     let lost = rig.run(parts.fill(0, &whole[..200_000]));
     assert!(lost.is_err(), "a flush failed");
     rig.sleep(secs(20));
-    // What can still be read is not known to be durable.
+    // What can still be read, the head too, is not known to be durable.
+    let parts = try_declare(&rig, whole.len(), "v", &flushed()).unwrap();
     rig.run(parts.fill(0, &whole[..200_000])).unwrap();
     rig.power_cut();
     assert!(range(&rig, 0..200_000).unwrap() == whole[..200_000]);
@@ -519,4 +520,64 @@ fn what_is_missing_is_bounded() {
     let missing = missing(&rig);
     assert_eq!(missing.len(), 1000);
     assert_eq!(missing.last().unwrap().end, len as u64);
+}
+
+#[test]
+fn what_a_start_finds_of_joined_pieces_hides_nothing_that_came_later() {
+    let mut rig = Rig::with(WIDE, plain());
+    let whole = body(1, 65_536);
+    let parts = try_declare(&rig, whole.len(), "v", &flushed()).unwrap();
+    let apart = |n: usize| n * 3000..n * 3000 + 1000;
+    (0..16).for_each(|n| fill(&rig, &parts, &whole, apart(n)));
+    drop(parts);
+    let mut covered = vec![false; whole.len()];
+    (0..16).for_each(|n| covered[apart(n)].fill(true));
+    // Each joins two of them, and the start after it finds these again.
+    for n in 0..15 {
+        let parts = try_declare(&rig, whole.len(), "v", &flushed()).unwrap();
+        let between = apart(n).end..apart(n + 1).start;
+        let more = 48_000 + n * 1000..48_500 + n * 1000;
+        for part in [between, more] {
+            if rig.run(parts.fill(part.start as u64, &whole[part.clone()])).is_ok() {
+                covered[part].fill(true);
+            }
+        }
+        drop(parts);
+        rig.power_cut();
+        let expected: Vec<(u64, u64)> =
+            complement(&covered).iter().map(|gap| (gap.start, gap.end)).collect();
+        assert_eq!(gaps(&rig), expected, "after {n} joins");
+    }
+    let parts = declare(&rig, whole.len());
+    for gap in missing(&rig) {
+        fill(&rig, &parts, &whole, within(&gap));
+    }
+    assert!(rig.get(b"key").unwrap() == whole);
+}
+
+#[test]
+fn after_a_failed_flush_nothing_that_is_acknowledged_is_lost() {
+    let mut rig = Rig::with(WIDE, plain());
+    let whole = body(1, 300_000);
+    let parts = try_declare(&rig, whole.len(), "v", &flushed()).unwrap();
+    rig.sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Flush));
+    assert!(rig.run(parts.fill(0, &whole)).is_err(), "a flush failed");
+    rig.sleep(secs(20));
+    let late = rig.run(parts.fill(0, &whole[..10]));
+    assert!(matches!(late, Err(StoreError::NotDurable)), "the head may be lost too: {late:?}");
+    let parts = try_declare(&rig, whole.len(), "v", &flushed()).unwrap();
+    assert!(!parts.is_new());
+    for n in 0..40 {
+        // Much of it again and again: the index does not grow with it.
+        fill(&rig, &parts, &whole, 100..200);
+        fill(&rig, &parts, &whole, n * 1000..n * 1000 + 1000);
+        fill(&rig, &parts, &whole, 65_536..2 * 65_536);
+    }
+    assert!(rig.stats().store.entries < 80, "{} entries", rig.stats().store.entries);
+    rig.power_cut();
+    for n in 0..40 {
+        let part = n * 1000..n * 1000 + 1000;
+        assert!(range(&rig, part.start as u64..part.end as u64).unwrap() == whole[part]);
+    }
+    assert!(range(&rig, 65_536..2 * 65_536).unwrap() == whole[65_536..2 * 65_536]);
 }
