@@ -26,10 +26,11 @@
 //! # run.unwrap();
 //! ```
 //!
-//! Begin with [`Cache`]: [`Cache::create`] or [`Cache::open`] gives one by path. [`Cache::lookup`] gives
-//! a [`Hit`], [`Cache::store`] a [`Writer`] for streamed bodies, [`Cache::follow`] a [`Follower`] of one that is still being
-//! stored. A cache needs a tokio runtime with I/O
-//! and time for its background work; dropping the last handle closes it.
+//! Begin with [`Cache`]: [`Cache::create`] or [`Cache::open`] gives one by path. [`Cache::lookup`] gives a
+//! [`Hit`], [`Cache::store`] a [`Writer`] for streamed bodies, [`Cache::follow`] a [`Follower`] of one that is
+//! still being stored, [`Cache::declare`] the [`Parts`] of one that comes part by part, [`Cache::lookup_or_fill`]
+//! a [`Lease`] to one of those who miss a key. A cache needs a tokio runtime with I/O and time for its background
+//! work; dropping the last handle closes it.
 //!
 //! The daemon, its servers and its tools are behind the feature `daemon`, which is on by default:
 //! without it the library needs no HTTP, command line or allocator.

@@ -92,7 +92,8 @@ impl Hit {
     /// The bytes of `range` that are not there, in order, of an object that is stored part by part
     /// ([`Cache::declare`](super::Cache::declare)): not filled yet, or evicted. May read the header of each
     /// 64 KiB, once. Where there are more than 1000 gaps, or 4096 pieces of 64 KiB with a gap, the last range goes
-    /// to the end of `range`. All other objects are whole, or [`Hit::is_complete`] says that they are not.
+    /// to the end of `range`. Of other objects it gives nothing, even if pieces were evicted: ask
+    /// [`Hit::is_complete`].
     pub async fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         match &self.rest {
             Rest::Sliced(sliced) if self.is_partial() => sliced.object.missing(range).await,
@@ -106,7 +107,8 @@ impl Hit {
         self.entry.tags().collect()
     }
 
-    /// Whether the object is stored part by part: it may not be whole.
+    /// Whether the object is stored part by part. It stays so when all parts are there: [`Hit::is_complete`] says
+    /// that.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.entry.is_partial()

@@ -27,7 +27,8 @@ pub enum Found {
     Stale(Hit, Option<Lease>),
     /// Somebody stores the key and lets others follow: the body from its first byte on.
     Follow(Follower),
-    /// Nothing: the caller is to fill the key.
+    /// Nothing whole: the caller is to fill the key. Parts may be there: [`Cache::lookup_stale_head`] shows them, and
+    /// [`Lease::declare`] goes on with them.
     Lease(Lease),
     /// Somebody else still fills the key.
     Busy,
@@ -132,7 +133,8 @@ impl Lease {
     /// was given prevail over its parts. Who waits gets the lease next.
     ///
     /// # Errors
-    /// As those of [`Cache::declare`].
+    /// As those of [`Cache::declare`]; [`StoreError::Purged`] if a purge since, also a soft one, covers the parts that
+    /// are there.
     pub async fn declare(
         self,
         len: u64,

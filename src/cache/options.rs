@@ -101,8 +101,8 @@ pub struct StoreOptions {
     pub lifetime: Option<Lifetime>,
     /// Opaque bytes kept with the entry, at most [`METADATA_LEN_MAX`](super::METADATA_LEN_MAX).
     pub metadata: Bytes,
-    /// Names by which [`Cache::purge_tag`](super::Cache::purge_tag) finds the entry: at most 1000 of up to 1 KiB, 16 KiB together. Only
-    /// their keyed hashes are kept.
+    /// Names by which [`Cache::purge_tag`](super::Cache::purge_tag) finds the entry: at most 1000 of up to 1 KiB,
+    /// 16 KiB together. Only their keyed hashes are kept.
     pub tags: Vec<Bytes>,
     /// The body's length if it is known: room for it is set aside at the start, or refused.
     pub len_hint: Option<u64>,

@@ -14,8 +14,8 @@ use crate::fair_memory::Held;
 use crate::store::Fill;
 use crate::store::{Ack, Condition, Declaration, Declared, PartialObject, StoreError, Ticket};
 
-/// An object of which parts can be stored, by [`Cache::declare`]. Clones share it. Its parts are not dropped as
-/// long as it is there, unless they are evicted.
+/// An object of which parts can be stored, by [`Cache::declare`]. Clones share it. While one of them is held, parts
+/// that are there stay, unless they are evicted, even if the object is replaced.
 #[derive(Clone)]
 pub struct Parts {
     cache: Cache,
@@ -25,8 +25,8 @@ pub struct Parts {
     ack: Option<Ack>,
 }
 
-/// Stores bytes of an object from one position on. What it was given stays there when it is dropped, but for
-/// what it gathers: the beginning of the next 64 KiB.
+/// Stores bytes of an object from one position on. Dropped before [`PartWriter::finish`], it loses what it was
+/// given since the last multiple of 64 KiB.
 pub struct PartWriter {
     parts: Parts,
     held: Held,
@@ -53,15 +53,21 @@ impl fmt::Debug for PartWriter {
 impl Cache {
     /// Begins an object of `len` bytes that comes part by part, or goes on with one that was begun with the
     /// same validator and length: its metadata, tags and lifetime stay as they are then, as if they were not
-    /// given. Another version of the key, complete or not, is replaced if it is older: by when each was
-    /// stored, less its [`StoreOptions::age`]. `None` if it is not, or if this version has another length.
+    /// given. A stale one stays stale: [`Cache::update`] gives it a new lifetime. Another version of the key is
+    /// replaced unless it is younger by a second or more: by when each was stored or last validated, less its
+    /// [`StoreOptions::age`]. One that is not stored in parts is also replaced if it is stale or lacks pieces.
+    /// `None` if it is not replaced, or if this version has another length.
+    ///
+    /// What [`Cache::put`] and [`Cache::store`] stored has no validator, and is always another version: look first,
+    /// with [`Cache::lookup_stale_head`].
     ///
     /// Lookups find the object as soon as all of it is there; until then [`Cache::lookup_head`] gives it, and
     /// [`Hit::missing`](super::Hit::missing) names what is missing. What is evicted is missing again and can be
     /// stored again. `follow` and `len_hint` have no effect.
     ///
     /// # Errors
-    /// See [`StoreError`]. No error removes what there is.
+    /// See [`StoreError`]. An error before the object is begun leaves what there is; with [`Ack::Flushed`] the flush
+    /// may fail after an older version was replaced.
     pub async fn declare(
         &self,
         key: &[u8],
@@ -137,7 +143,8 @@ impl Parts {
         self.is_new
     }
 
-    /// The bytes of `range` that are not there, in order. May read the header of each 64 KiB, once.
+    /// The bytes of `range` that are not there, in order, with the limits of [`Hit::missing`](super::Hit::missing). May
+    /// read the header of each 64 KiB, once.
     pub async fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         self.object.missing(range).await
     }
@@ -148,8 +155,8 @@ impl Parts {
     /// # Errors
     /// [`StoreError::Gone`] if the object was replaced or evicted, or has ended, and [`StoreError::Purged`] if
     /// its key was purged; [`StoreError::Range`] if the bytes go beyond its end; [`StoreError::Fragmented`] if
-    /// they are the 17th piece of 64 KiB, and none touches another. Others as for all stores. What was stored
-    /// before stays.
+    /// they are the 17th piece of 64 KiB, and none touches another; [`StoreError::NotDurable`] if the device
+    /// failed since the declaration: declare the object again. Others as for all stores. What was stored before stays.
     pub async fn fill(&self, at: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let mut writer = self.writer(at);
         writer.write_chunk(bytes).await?;
@@ -174,7 +181,8 @@ impl PartWriter {
     /// Appends bytes of any length.
     ///
     /// # Errors
-    /// As those of [`Parts::fill`]; [`StoreError::Busy`] after a long wait for memory, or because others waited
+    /// As those of [`Parts::fill`]; [`StoreError::Incomplete`] after a call that failed or was dropped before it ended;
+    /// [`StoreError::Busy`] after a long wait for memory, or because others waited
     /// long for that of this writer. It is over then.
     pub async fn write_chunk(&mut self, mut chunk: &[u8]) -> Result<(), StoreError> {
         if self.broken {

@@ -30,7 +30,7 @@ const LOCKS: usize = 64;
 /// A part of a granule in a slot of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Fragment {
-    /// From 1 to [`FRAGMENTS_MAX`]: part of its key.
+    /// One of [`FRAGMENT_NUMBERS`]: part of its key.
     pub number: u32,
     /// Where it is in the granule. Fragments may overlap; their bytes are the same then.
     pub within: Range<usize>,

@@ -79,7 +79,7 @@ pub struct Value<'a> {
 }
 
 /// Why a store did not happen, or may not be durable. The older entry of the key is gone or going, unless the
-/// store had a condition and was not published: then it is as it was.
+/// store had a condition and was not published: then it is as it was. Of parts [`crate::Cache::declare`] tells.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -136,7 +136,7 @@ pub enum StoreError {
     /// Parts of 64 KiB of the body are there in too many pieces that do not touch each other.
     #[error("64 KiB of the object are in 16 pieces that do not touch each other")]
     Fragmented,
-    /// A part of the body was refused earlier.
+    /// A part of the body was refused earlier, or a call was dropped before it took it.
     #[error("a part of the body was refused: the object is not whole")]
     Incomplete,
     /// Nothing was tried: the device fails, or is much slower than it was; try later.
