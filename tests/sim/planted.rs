@@ -3,10 +3,16 @@
 //!
 //! `cargo test --features planted-bugs --test sim planted -- --nocapture` prints the seeds needed.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rawcached::planted::{Bug, plant};
 
 use crate::lives;
 
+/// Bugs that are searched for at a time.
+const THREADS: usize = 2;
 /// Where the search begins.
 const FIRST_SEED: u64 = 1;
 
@@ -68,8 +74,23 @@ fn planted_bugs_are_found() {
         Some(name) => TABLE.iter().filter(|(bug, _)| *name == format!("{bug:?}")).collect(),
     };
     assert!(!chosen.is_empty(), "no such bug: {wished:?}");
+    // A bug is planted in one thread.
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some((bug, seeds_max)) =
+                    chosen.get(next.fetch_add(1, Ordering::Relaxed)).copied()
+                {
+                    let result = search(*bug, *seeds_max);
+                    found.lock().unwrap().insert(format!("{bug:?}"), result);
+                }
+            });
+        }
+    });
+    let found = found.into_inner().unwrap();
     for (bug, seeds_max) in chosen {
-        match search(*bug, *seeds_max) {
+        match &found[&format!("{bug:?}")] {
             Some((needed, what)) => {
                 let what = what.split(['\n', ':']).next().unwrap_or_default();
                 println!("| {bug:?} | {needed} | {seeds_max} | {what} |");
