@@ -62,6 +62,20 @@ impl Client {
         Lookup { key, stale_ok, began: self.history().tick(), now: self.now() }
     }
 
+    /// Looks up the head of a key, stale or not; gives the version and the hit.
+    pub(super) async fn lookup_head(&self, key: u32) -> Option<(u64, Hit)> {
+        let lookup = self.begin_lookup(key, true);
+        let found = self.cache.lookup_stale_head(&key_bytes(key)).await;
+        self.note_folds();
+        let hit = found?;
+        // A head alone is found though its slices are gone, and a lookup of the whole has missed it.
+        if !hit.is_partial() && !hit.is_complete().await {
+            return None;
+        }
+        let id = self.take_hit(lookup, &hit)?;
+        Some((id, hit))
+    }
+
     /// Looks a key up to the end, stale or not.
     pub async fn look(&self, key: u32) {
         let lookup = self.begin_lookup(key, true);

@@ -82,9 +82,7 @@ impl Client {
 
     /// Declares the version that there is once more.
     async fn go_on_with_parts(&mut self, key: u32) {
-        let lookup = self.begin_lookup(key, true);
-        let Some(hit) = self.cache.lookup_stale_head(&key_bytes(key)).await else { return };
-        let Some(id) = self.take_hit(lookup, &hit) else { return };
+        let Some((id, hit)) = self.lookup_head(key).await else { return };
         let (is_partial, len) = (hit.is_partial(), usize::try_from(hit.len()).unwrap());
         drop(hit);
         if !is_partial {
@@ -198,11 +196,7 @@ impl Client {
     /// Reads what is there of an object, or of a range of it.
     async fn read_parts(&mut self, key: u32) {
         let recovered = self.cache.is_ready();
-        let lookup = self.begin_lookup(key, true);
-        let found = self.cache.lookup_stale_head(&key_bytes(key)).await;
-        self.note_folds();
-        let Some(hit) = found else { return };
-        let Some(id) = self.take_hit(lookup, &hit) else { return };
+        let Some((id, hit)) = self.lookup_head(key).await else { return };
         if !hit.is_partial() {
             return;
         }

@@ -24,13 +24,7 @@ struct Base {
 impl Client {
     /// Updates the version of a key that is there.
     pub(super) async fn update(&mut self, key: u32) {
-        let lookup = self.begin_lookup(key, true);
-        let Some(hit) = self.cache.lookup_stale_head(&key_bytes(key)).await else { return };
-        // A head alone is found though its slices are gone.
-        if !hit.is_partial() && !hit.is_complete().await {
-            return;
-        }
-        let Some(id) = self.take_hit(lookup, &hit) else { return };
+        let Some((id, hit)) = self.lookup_head(key).await else { return };
         let (cas, len, lifetime) = (hit.cas(), hit.len(), hit.lifetime());
         let base = Base { key, id, cas, len, lifetime };
         drop(hit);
