@@ -143,6 +143,12 @@ impl Parts {
         self.is_new
     }
 
+    /// When the declaration began: later purges prevail.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn since(&self) -> &Fill {
+        self.object.since()
+    }
+
     /// The bytes of `range` that are not there, in order, with the limits of [`Hit::missing`](super::Hit::missing). May
     /// read the header of each 64 KiB, once.
     pub async fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
@@ -234,10 +240,8 @@ impl PartWriter {
     async fn store(&mut self) -> Result<(), StoreError> {
         let staged = self.held.take()?;
         if !staged.is_empty() {
-            let (seen, last) = {
-                let flushed = self.parts.cache.is_flushed(self.parts.ack);
-                self.parts.object.fill(self.at, &staged, flushed).await?
-            };
+            let flushed = self.parts.cache.is_flushed(self.parts.ack);
+            let (seen, last) = self.parts.object.fill(self.at, &staged, flushed).await?;
             let first = self.tickets.map_or(seen, |(first, _)| first.min(seen));
             self.tickets = Some((first, last));
         }

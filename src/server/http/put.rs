@@ -38,11 +38,7 @@ impl Service {
         body: &mut RequestBody<'_, S>,
     ) -> Result<Answer, Refusal> {
         self.shard.cmd_set.bump();
-        // A client that means to send a body until it closes would lose it, and the old object.
-        if head.framing == Framing::None {
-            body.doubt();
-            return Err(Refusal::NO_LENGTH);
-        }
+        check_framing(head, body)?;
         let headers = &head.headers;
         let (options, tag) = self.store_options(headers, body.len())?;
         let checked = self.check(key, headers).await?;
@@ -155,6 +151,19 @@ impl Service {
             Err(error) => Err(self.store_failed(&error)),
         }
     }
+}
+
+/// Refuses a body whose end nothing announces: a client that means to send one until it closes would lose it,
+/// and the old object.
+pub(super) fn check_framing<S: Socket>(
+    head: &RequestHead,
+    body: &mut RequestBody<'_, S>,
+) -> Result<(), Refusal> {
+    if head.framing == Framing::None {
+        body.doubt();
+        return Err(Refusal::NO_LENGTH);
+    }
+    Ok(())
 }
 
 /// The entity tag of a store. A copy: a value of the head keeps all of it in memory.

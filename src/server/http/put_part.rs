@@ -11,17 +11,16 @@ use super::body::AnswerBody;
 use super::conditional::{Access, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
 use super::head::Head;
-use super::put::given_etag;
+use super::put::{check_framing, given_etag};
 use super::refusal::Refusal;
 use super::representation::wall_date;
 use super::request_body::RequestBody;
 use super::service::{Answer, Service};
 use super::wire::Socket;
 use crate::cache::{
-    Condition, Fill, Hit, Lifetime, PartWriter, StoreError, StoreOptions, UpdateOptions, Validator,
+    Condition, Fill, Hit, Lifetime, PartWriter, StoreOptions, UpdateOptions, Validator,
 };
 use crate::clock::Stopwatch;
-use crate::server::codec::Framing;
 use crate::server::codec::head::RequestHead;
 
 /// What `Content-Range` says.
@@ -40,10 +39,7 @@ impl Service {
         body: &mut RequestBody<'_, S>,
     ) -> Result<Answer, Refusal> {
         self.shard.cmd_set.bump();
-        if head.framing == Framing::None {
-            body.doubt();
-            return Err(Refusal::NO_LENGTH);
-        }
+        check_framing(head, body)?;
         let headers = &head.headers;
         let part = part(headers).ok_or(Refusal::CONTENT_RANGE)?;
         let len = part.range.end - part.range.start;
@@ -52,7 +48,7 @@ impl Service {
         }
         let (options, tag) = self.store_options(headers, None)?;
         // Before the lookup: what is purged after it, hard or soft, is not what this part is of.
-        let fills = [self.cache.begin_fill(key), self.cache.begin_fill(key)];
+        let fill = self.cache.begin_fill(key);
         let present = self.cache.lookup_stale_head(key).await;
         let condition = self.check_part(headers, present.as_ref())?;
         let (date, validator) = self.version(headers, present.as_ref())?;
@@ -66,13 +62,12 @@ impl Service {
             }
             // It is there, and the first bytes stay.
             if !is_fresh {
-                self.validate((key, whole.cas()), &options, &fills[0]).await?;
+                self.validate((key, whole.cas()), &options, &fill).await?;
             }
             return Ok(answer(false, given_etag(headers), tag));
         }
         let options = self.dated(options, date);
         let of = (part.len, &validator);
-        let [fill, since] = fills;
         let declared = self.cache.declare_if(key, of, (condition, &options), fill).await;
         let declared = declared.map_err(|error| self.store_failed(&error))?;
         let refusal = match condition {
@@ -81,7 +76,7 @@ impl Service {
         };
         let parts = declared.ok_or(refusal)?;
         if !parts.is_new() && !is_fresh {
-            self.validate((key, parts.cas()), &options, &since).await?;
+            self.validate((key, parts.cas()), &options, parts.since()).await?;
         }
         let writer = parts.writer(part.range.start);
         self.receive_part(writer, body, len).await?;
@@ -176,7 +171,7 @@ impl Service {
             let next = tokio::select! {
                 biased;
                 next = body.next() => next,
-                error = writer.lost() => return Err(self.part_failed(&error)),
+                error = writer.lost() => return Err(self.store_failed(&error)),
             };
             let bytes = match next {
                 Ok(Some(bytes)) => bytes,
@@ -187,17 +182,13 @@ impl Service {
                 break Err(Refusal::CONTENT_RANGE);
             }
             left -= bytes.len() as u64;
-            writer.write_chunk(bytes).await.map_err(|error| self.part_failed(&error))?;
+            writer.write_chunk(bytes).await.map_err(|error| self.store_failed(&error))?;
         };
         let watch = Stopwatch::start();
         let stored = writer.finish().await;
         self.shard.http.record(HttpOperation::Put, watch.elapsed());
         came?;
-        stored.map_err(|error| self.part_failed(&error))
-    }
-
-    fn part_failed(&self, error: &StoreError) -> Refusal {
-        self.store_failed(error)
+        stored.map_err(|error| self.store_failed(&error))
     }
 }
 

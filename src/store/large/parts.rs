@@ -80,6 +80,12 @@ impl PartialObject {
         self.object.body_len()
     }
 
+    /// When the declaration began: later purges prevail.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn since(&self) -> &Fill {
+        &self.fill
+    }
+
     /// The end of the granule that has the byte `at`: [`PartialObject::fill`] takes bytes up to there at most.
     #[must_use]
     pub fn granule_end(&self, at: u64) -> u64 {
