@@ -132,21 +132,14 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
-    use crate::store::formatting::FormatOptions;
-    use crate::store::options::Options;
-    use crate::store::ram_tier::NotResident;
+    use crate::store::testing;
 
     #[tokio::test(start_paused = true)]
     async fn what_failed_is_not_durable_because_something_later_is() {
         let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
-        Store::format(&sim.open(), &FormatOptions::default(), &clock).await.unwrap();
-        let open = Store::open(sim.open(), Options::default(), clock, Arc::new(NotResident));
-        let store = open.await.unwrap();
+        let store = testing::create(&sim, &clock).await;
         store.settle(false, None, 1_000_010);
         store.settle(true, Some(1_000_020), 1_000_020);
         assert!(!store.is_durable(1_000_007), "it was lost, and its caller told so");

@@ -28,6 +28,8 @@ mod shared;
 mod snapshot;
 mod stats;
 mod superblock;
+#[cfg(test)]
+mod testing;
 mod timekeeper;
 mod transaction;
 

@@ -72,10 +72,9 @@ impl Store {
         let (body, validator) = (head.encode(), Some(declaration.validator.to_vec()));
         let records = Records { tags: tags.to_vec(), validator, ..Records::default() };
         let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime).with_records(&records);
-        let stale = slot.marked_stale();
         let since = Some(Since::Number(fill.seen()));
         let (mut patience, mut held) = (Patience::default(), None);
-        let mut change = Change {
+        let change = Change {
             key_hash,
             slot: &slot,
             fill: Some(&fill),
@@ -95,13 +94,14 @@ impl Store {
                 self.wait_for_recovery().await?;
                 continue;
             }
-            if !declaration.holds(present) {
+            if !declaration.condition.holds(present.map(|present| present.version)) {
                 return Ok(Declared::Exists);
             }
             if let Some(present) = present {
                 if declaration.is_of(present) {
                     self.check_open(Some(&fill))?;
-                    if self.is_covered_since(&fill, key, present) {
+                    // What was asked for before a purge of what there is may not be a part of that.
+                    if self.is_purged_since(&fill, key, &present.tags) {
                         return Err(StoreError::Purged);
                     }
                     if !self.is_held(present, &mut held) {
@@ -132,7 +132,6 @@ impl Store {
                     break (sequence, (ticket, ticket));
                 }
                 Attempt::Changed => {}
-                Attempt::Outdated => change.slot = &stale,
                 Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
             }
         };
@@ -153,22 +152,16 @@ impl Store {
         let parts = (entry.metadata(), entry.body());
         let slot = Slot::new(entry.kind(), key, parts, entry.lifetime());
         let slot = slot.with_records(&entry.kept_records());
-        let stale = slot.marked_stale();
         // With its new sequence no record of a purge will cover it.
         let since = Some(Since::Sequence(entry.sequence()));
         let (fill, replaced, is_conditional) = (None, Some(&entry), false);
-        let mut change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
-        let mut attempt = self.publish(&change, found)?;
-        if matches!(attempt, Attempt::Outdated) {
-            change.slot = &stale;
-            attempt = self.publish(&change, found)?;
-        }
-        match attempt {
+        let change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
+        match self.publish(&change, found)? {
             Attempt::Published(_, ticket) => {
                 self.after_displacing(found, slot.object_head());
                 Ok(Some(ticket))
             }
-            Attempt::Changed | Attempt::Outdated => Ok(None),
+            Attempt::Changed => Ok(None),
             Attempt::NoRoom(why) => {
                 self.wait_for_room(why, &mut Patience::default()).await?;
                 Ok(None)
@@ -185,27 +178,9 @@ impl Store {
             Err(_) => Err(StoreError::Busy("recovery is not complete")),
         }
     }
-
-    /// Whether a purge by tag or prefix since `fill` began, hard or soft, covers what there is: what was asked for
-    /// before it may not be a part of that.
-    fn is_covered_since(&self, fill: &Fill, key: &[u8], present: &Match) -> bool {
-        self.is_purged_since(fill, key, &present.tags)
-    }
 }
 
 impl Declaration<'_> {
-    /// Whether the condition holds of the live entry.
-    fn holds(&self, present: Option<&Match>) -> bool {
-        match (self.condition, present) {
-            (Condition::Always, _) => true,
-            (Condition::Absent, present) => present.is_none(),
-            (Condition::Present, present) => present.is_some(),
-            (Condition::Unchanged(version), present) => {
-                present.is_some_and(|present| present.version.0 == version)
-            }
-        }
-    }
-
     /// Whether an entry is the head of this object.
     fn is_of(&self, present: &Match) -> bool {
         let Some(validator) = present.validator.as_deref() else { return false };

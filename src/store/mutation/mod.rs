@@ -13,8 +13,6 @@ pub(super) mod room;
 pub(super) mod touch;
 pub(super) mod update;
 
-use std::sync::OnceLock;
-
 use crate::format::Kind;
 use crate::store::counters::add;
 use crate::store::entries::Tier;
@@ -84,10 +82,9 @@ impl Store {
         (fill, since, tier): (Option<&Fill>, Option<Since>, Tier),
     ) -> Result<(Stored, Ticket), StoreError> {
         self.begin_store().await?;
-        let stale = OnceLock::new();
         let key_hash = self.key_hash(key);
         let is_conditional = condition != Condition::Always;
-        let mut change = Change { key_hash, slot, fill, since, replaced: None, is_conditional };
+        let change = Change { key_hash, slot, fill, since, replaced: None, is_conditional };
         let mut patience = Patience::default();
         loop {
             let mut deadline = Deadline::after(ROOM_WAIT_MAX);
@@ -109,9 +106,6 @@ impl Store {
                     return Ok((Stored::Yes(sequence.0), ticket));
                 }
                 Attempt::Changed => {}
-                Attempt::Outdated => {
-                    change.slot = stale.get_or_init(|| slot.marked_stale());
-                }
                 Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
             }
         }
@@ -126,15 +120,10 @@ impl Store {
             Some(matched) if matched.live && self.is_whole(matched).await => Some(matched),
             _ => None,
         };
-        match (condition, live) {
-            // An entry that only lookups for stale entries find counts as absent.
-            (Condition::Absent, Some(live)) if live.age_known => Some(Stored::Exists),
-            (Condition::Present, Some(live)) if !live.age_known => Some(Stored::Missing),
-            (Condition::Present | Condition::Unchanged(_), None) => Some(Stored::Missing),
-            (Condition::Unchanged(cas), Some(matched)) if matched.version.0 != cas => {
-                Some(Stored::Exists)
-            }
-            _ => None,
-        }
+        // An entry that only lookups for stale entries find counts as absent, unless its version is given.
+        let counts = |live: &&Match| live.age_known || matches!(condition, Condition::Unchanged(_));
+        let version = live.filter(counts).map(|live| live.version);
+        let refused = if version.is_some() { Stored::Exists } else { Stored::Missing };
+        (!condition.holds(version)).then_some(refused)
     }
 }

@@ -24,8 +24,6 @@ pub(in crate::store) enum Attempt {
     Published(Sequence, Ticket),
     /// The key's index entries changed since they were verified.
     Changed,
-    /// A soft purge came since what is stored began: it must be stored as stale.
-    Outdated,
     NoRoom(NoRoom),
 }
 
@@ -43,7 +41,8 @@ pub(in crate::store) struct Change<'a> {
 }
 
 impl Store {
-    /// Appends the slot to the log and points the index to it, unless the key's index entries changed.
+    /// Appends the slot to the log and points the index to it, unless the key's index entries changed. It is
+    /// marked as stale if a soft purge covers it.
     pub(in crate::store) fn publish(
         &self,
         change: &Change<'_>,
@@ -57,9 +56,8 @@ impl Store {
         if change.is_conditional && self.is_purged_since_found(found, slot.key()) {
             return Ok(Attempt::Changed);
         }
-        if self.is_outdated(change)? {
-            return Ok(Attempt::Outdated);
-        }
+        let marked = self.marked_by_purges(change)?;
+        let slot = marked.as_ref().unwrap_or(slot);
         let reserved = match transaction.reserve((slot, key_hash), Appender::Client) {
             Ok(reserved) => reserved,
             Err(why) => return Ok(Attempt::NoRoom(why)),
@@ -99,16 +97,18 @@ impl Store {
     ) -> Result<Attempt, StoreError> {
         let shared = &*self.shared;
         let (slot, key_hash) = (change.slot, change.key_hash);
-        let bytes = SlotBytes::of(slot);
+        let mut bytes = SlotBytes::of(slot);
         let mut transaction = Transaction::begin(self);
         self.check_open(change.fill)?;
         self.check_recovery()?;
         if change.is_conditional && self.is_purged_since_found(found, slot.key()) {
             return Ok(Attempt::Changed);
         }
-        if self.is_outdated(change)? {
-            return Ok(Attempt::Outdated);
+        let marked = self.marked_by_purges(change)?;
+        if let Some(slot) = &marked {
+            bytes = SlotBytes::of(slot);
         }
+        let slot = marked.as_ref().unwrap_or(slot);
         let reserved = transaction.check_index().and_then(|()| {
             match found.may_supersede(transaction.log(), key_hash) {
                 true => transaction.reserve_tombstone(Appender::Client).map(Some),
@@ -167,11 +167,14 @@ impl Store {
         fill.is_purged() || verdict != Verdict::Live
     }
 
-    /// Whether a soft purge covers a change that does not say so yet. Ask under the append lock: purges are
-    /// made under it.
-    fn is_outdated(&self, change: &Change<'_>) -> Result<bool, StoreError> {
+    /// The slot of a change marked as stale, if a soft purge covers it and it does not say so yet. Ask under
+    /// the append lock: purges are made under it.
+    ///
+    /// # Errors
+    /// A hard purge covers it.
+    fn marked_by_purges<'a>(&self, change: &Change<'a>) -> Result<Option<Slot<'a>>, StoreError> {
         let Some(since) = change.since.filter(|_| !planted::is(Bug::FillIgnoresPurge)) else {
-            return Ok(false);
+            return Ok(None);
         };
         let slot = change.slot;
         let of = Subject { key: slot.key(), tags: slot.tags() };
@@ -182,8 +185,8 @@ impl Store {
         }
         match verdict {
             Verdict::Dead => Err(StoreError::Purged),
-            Verdict::Stale => Ok(!slot.is_marked_stale()),
-            Verdict::Live => Ok(false),
+            Verdict::Stale if !slot.is_marked_stale() => Ok(Some(slot.marked_stale())),
+            Verdict::Stale | Verdict::Live => Ok(None),
         }
     }
 

@@ -388,23 +388,15 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use crate::clock::Clock;
     use crate::device::{Delay, SimDevice};
     use crate::format::Sequence;
-    use crate::store::formatting::FormatOptions;
     use crate::store::lookup::sought::Stale;
     use crate::store::mutation::request::{Condition, Value};
-    use crate::store::options::Options;
-    use crate::store::ram_tier::NotResident;
-
-    async fn open(sim: &SimDevice, clock: &Clock) -> Store {
-        let tier = Arc::new(NotResident);
-        Store::open(sim.open(), Options::default(), clock.clone(), tier).await.unwrap()
-    }
+    use crate::store::testing::{create, open};
 
     async fn get(store: &Store, key: &[u8]) -> bool {
         store.recovered().await;
@@ -426,10 +418,7 @@ mod tests {
     async fn a_purge_that_nobody_waits_for_holds_however_many_there_were() {
         for at_the_start in [false, true] {
             let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
-            let format = FormatOptions { region_size: Some(256 << 10), ..FormatOptions::default() };
-            Store::format(&sim.open(), &format, &clock).await.unwrap();
-            let mut store = open(&sim, &clock).await;
-            store.recovered().await;
+            let mut store = create(&sim, &clock).await;
             let end = Timestamp(100_000);
             let lifetime = Lifetime {
                 stored_at: Timestamp(1000),

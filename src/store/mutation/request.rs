@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
-use crate::format::TAGS_MAX;
+use crate::format::{Sequence, TAGS_MAX};
 
 /// Longest key in bytes.
 pub const KEY_LEN_MAX: usize = 4096;
@@ -36,6 +36,18 @@ pub enum Condition {
     Present,
     /// Store only if the live entry has this CAS value.
     Unchanged(u64),
+}
+
+impl Condition {
+    /// Whether it holds where the live entry, if there is one, has this version.
+    pub(in crate::store) fn holds(self, present: Option<Sequence>) -> bool {
+        match self {
+            Condition::Always => true,
+            Condition::Absent => present.is_none(),
+            Condition::Present => present.is_some(),
+            Condition::Unchanged(cas) => present == Some(Sequence(cas)),
+        }
+    }
 }
 
 /// Result of a conditional store.

@@ -79,12 +79,7 @@ impl Store {
             if matched.validator.is_none() && !self.is_whole(matched).await {
                 return Ok((Stored::Missing, 0));
             }
-            let holds = match condition {
-                Condition::Always | Condition::Present => true,
-                Condition::Absent => false,
-                Condition::Unchanged(version) => matched.version.0 == version,
-            };
-            if !holds {
+            if !condition.holds(Some(matched.version)) {
                 return Ok((Stored::Exists, 0));
             }
             match self.try_to_update(&of_key, (&found, matched), &mut patience).await? {
@@ -145,12 +140,7 @@ impl Store {
         let (fill, replaced) = (Some(update.fill), Some(&entry));
         let is_conditional = false;
         let change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
-        let mut attempt = self.publish(&change, found)?;
-        if matches!(attempt, Attempt::Outdated) {
-            let stale = slot.marked_stale();
-            attempt = self.publish(&Change { slot: &stale, ..change }, found)?;
-        }
-        match attempt {
+        match self.publish(&change, found)? {
             Attempt::Published(sequence, ticket) => {
                 add(&self.shared.counters.updated_bytes, slot.len());
                 if let Some((upload, _)) = split {
@@ -159,7 +149,7 @@ impl Store {
                 self.after_displacing(found, slot.object_head());
                 Ok(Outcome::Done(Stored::Yes(sequence.0), ticket))
             }
-            Attempt::Changed | Attempt::Outdated => Ok(Outcome::Again),
+            Attempt::Changed => Ok(Outcome::Again),
             Attempt::NoRoom(why) => {
                 self.wait_for_room(why, patience).await?;
                 Ok(Outcome::Again)
@@ -213,26 +203,19 @@ fn of_update(entry: &Entry, update: &Update<'_>, is_stale: bool) -> Records {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
-    use crate::store::formatting::FormatOptions;
+    use crate::store::lookup::sought::Stale;
     use crate::store::mutation::purge::Purge;
     use crate::store::mutation::request::Value;
-    use crate::store::options::Options;
-    use crate::store::ram_tier::NotResident;
+    use crate::store::testing;
 
     /// The purge comes between the look at the entry and the publication of what takes its place.
     #[tokio::test(start_paused = true)]
     async fn a_purge_by_a_tag_that_an_update_takes_away_prevails() {
         let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
-        let format = FormatOptions { region_size: Some(256 << 10), ..FormatOptions::default() };
-        Store::format(&sim.open(), &format, &clock).await.unwrap();
-        let (options, tier) = (Options::default(), Arc::new(NotResident));
-        let store = Store::open(sim.open(), options, clock, tier).await.unwrap();
-        store.recovered().await;
+        let store = testing::create(&sim, &clock).await;
         let [old, new] = [b"old", b"new"].map(|tag| store.tag_hashes(&[tag]).unwrap());
         let (stored_at, end) = (Timestamp(1000), Timestamp(5000));
         let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
@@ -253,8 +236,13 @@ mod tests {
             let change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
             match store.publish(&change, &found) {
                 Err(StoreError::Purged) => assert!(is_purged),
-                Ok(Attempt::Outdated) => assert!(!is_purged),
-                _ => panic!("it is published as it is"),
+                Ok(Attempt::Published(..)) if !is_purged => {
+                    let fresh = store.lookup(b"key", Stale::Refuse).await;
+                    assert!(fresh.is_none(), "it is published as it is");
+                    let (entry, _) = store.lookup(b"key", Stale::Accept).await.unwrap();
+                    assert!(entry.tags().eq(new.iter().copied()));
+                }
+                _ => panic!("it is published although it was purged"),
             }
         }
     }
@@ -263,11 +251,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_depends_on_an_entry_is_not_stored_after_a_purge_of_it() {
         let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
-        let format = FormatOptions { region_size: Some(256 << 10), ..FormatOptions::default() };
-        Store::format(&sim.open(), &format, &clock).await.unwrap();
-        let (options, tier) = (Options::default(), Arc::new(NotResident));
-        let store = Store::open(sim.open(), options, clock, tier).await.unwrap();
-        store.recovered().await;
+        let store = testing::create(&sim, &clock).await;
         let (stored_at, end) = (Timestamp(1000), Timestamp(5000));
         let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
         let tag = store.tag_hashes(&[b"tag"]).unwrap();

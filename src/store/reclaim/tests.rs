@@ -17,8 +17,8 @@ use crate::store::options::Options;
 use crate::store::ram_tier::NotResident;
 use crate::store::reclaim::victim::Victim;
 use crate::store::shared::Store;
+use crate::store::testing::{self, REGION};
 
-const REGION: u64 = 256 << 10;
 const START: Timestamp = Timestamp(1_000_000);
 
 /// An empty store of ten regions that only the test empties.
@@ -29,14 +29,7 @@ fn open() -> (Runtime, SimDevice, Store) {
         .build()
         .unwrap();
     let (sim, clock) = (SimDevice::new(10 * REGION + (256 << 10), 4096), Clock::manual(START));
-    let format = FormatOptions { region_size: Some(REGION), ..FormatOptions::default() };
-    let store = runtime.block_on(async {
-        Store::format(&sim.open(), &format, &clock).await.unwrap();
-        let open = Store::open(sim.open(), Options::default(), clock, Arc::new(NotResident));
-        let store = open.await.unwrap();
-        store.recovered().await;
-        store
-    });
+    let store = runtime.block_on(testing::create(&sim, &clock));
     store.shared.background.tasks.lock().as_ref().unwrap().reclaimer.abort();
     (runtime, sim, store)
 }

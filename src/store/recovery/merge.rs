@@ -155,24 +155,16 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
     use crate::format::{FooterRecord, Kind, Sequence};
-    use crate::store::formatting::FormatOptions;
     use crate::store::index::index_entry::Location;
-    use crate::store::options::Options;
-    use crate::store::ram_tier::NotResident;
     use crate::store::recovery::versions::part_of;
+    use crate::store::testing;
 
     /// Otherwise a purge could find no index entry, and the merge then add the one it purged.
     #[test]
     fn a_change_waits_from_the_look_at_what_is_changed_until_the_words_are_in() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1_000_000)));
-        let store = runtime.block_on(async {
-            Store::format(&sim.open(), &FormatOptions::default(), &clock).await.unwrap();
-            let open = Store::open(sim.open(), Options::default(), clock, Arc::new(NotResident));
-            let store = open.await.unwrap();
-            store.recovered().await;
-            store
-        });
+        let store = runtime.block_on(testing::create(&sim, &clock));
         let (key_hash, layout) = (77, store.shared.layout);
         let record = FooterRecord {
             key_hash,
