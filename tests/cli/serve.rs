@@ -2,7 +2,7 @@
 //! and ends, and says what happens. Method: run the built binary with what a user has: a directory,
 //! variables, flags, its output.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, Output, Stdio};
@@ -209,11 +209,15 @@ fn the_embedded_default_makes_its_files_and_prints_commands() {
         assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
     }
 
+    // Before it is stopped: they come from a thread that nobody waits for.
+    let mut output = BufReader::new(daemon.child.stdout.take().unwrap());
+    let mut printed = String::new();
+    while !printed.contains("Ctrl-C") {
+        assert_ne!(output.read_line(&mut printed).unwrap(), 0, "{printed}");
+    }
     daemon.signal("TERM");
     assert_eq!(daemon.wait(), Some(0));
     assert!(!socket.exists());
-    let mut printed = String::new();
-    daemon.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
     for part in [
         "put greeting --ttl 10m --socket rawcached-data/http.sock",
         "get greeting --socket rawcached-data/http.sock",
