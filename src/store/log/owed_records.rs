@@ -19,61 +19,33 @@ pub struct OwedRecords {
     waiting: BTreeSet<PurgeRecord>,
     /// Records that are not durable yet.
     logged: ByTicket<PurgeRecord, ()>,
-    /// Records up to this ticket are not remembered, because there were too many; 0 for none.
-    forgotten: Ticket,
-}
-
-/// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noted {
-    /// It is remembered until it is durable.
-    Yes,
-    /// It is in the log, durable with the ticket, and not remembered: there are too many.
-    No(Ticket),
 }
 
 impl OwedRecords {
-    /// Notes that a record is not in the log. False if too many are remembered already.
-    #[must_use]
-    pub fn wait(&mut self, record: PurgeRecord) -> bool {
-        let has_room = self.waiting.len() + self.logged.len() < OWED_MAX;
-        if has_room {
-            self.waiting.insert(record);
-        }
-        has_room
+    /// Whether one more may be owed.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() + self.logged.len() < OWED_MAX
     }
 
-    /// Notes that a record is in the log, durable with `ticket`.
-    pub fn log(&mut self, record: PurgeRecord, ticket: Ticket) -> Noted {
+    /// Notes that a record is not in the log. Ask for room first.
+    pub fn wait(&mut self, record: PurgeRecord) {
+        self.waiting.insert(record);
+    }
+
+    /// Notes that a record is in the log, durable with `ticket`. Ask for room first, unless it waited.
+    pub fn log(&mut self, record: PurgeRecord, ticket: Ticket) {
         self.waiting.remove(&record);
         self.logged.remove(&record);
-        if self.waiting.len() + self.logged.len() < OWED_MAX {
-            self.logged.insert(record, (ticket, ()));
-            return Noted::Yes;
-        }
-        self.forgotten = self.forgotten.max(ticket);
-        Noted::No(ticket)
-    }
-
-    /// Whether a record of which nothing is known is durable: none was forgotten that may not be.
-    pub fn knows_all(&self) -> bool {
-        self.forgotten == 0
+        self.logged.insert(record, (ticket, ()));
     }
 
     /// Everything up to `ticket` is durable.
     pub fn flushed(&mut self, ticket: Ticket) {
-        if self.forgotten <= ticket {
-            self.forgotten = 0;
-        }
         self.logged.flushed(ticket);
     }
 
     /// A write or flush failed: records that were not durable may be lost, and wait again.
     pub fn failed(&mut self) {
-        if self.forgotten > 0 {
-            // Nobody writes it again: in this run it is not known any more.
-            self.forgotten = Ticket::MAX;
-        }
         self.waiting.extend(self.logged.take_all().map(|(record, ())| record));
     }
 
@@ -119,9 +91,9 @@ mod tests {
     #[test]
     fn what_a_failed_write_took_waits_again_and_what_is_durable_does_not() {
         let mut owed = OwedRecords::default();
-        assert!(owed.wait(record(1, false)));
+        owed.wait(record(1, false));
         for n in 1..5 {
-            assert_eq!(owed.log(record(n, n == 4), 10 + n), Noted::Yes);
+            owed.log(record(n, n == 4), 10 + n);
         }
         assert_eq!(owed.waiting_count(), 0);
         owed.flushed(12);
@@ -132,7 +104,7 @@ mod tests {
         assert_eq!(owed.of(&record(3, false)), Removal::Waiting);
         owed.floors_durable(Floors { hard: Sequence(3), soft: Sequence(3) });
         assert_eq!(owed.next_waiting(9), [record(4, true)]);
-        assert_eq!(owed.log(record(4, true), 20), Noted::Yes);
+        owed.log(record(4, true), 20);
         owed.log(record(4, true), 21);
         owed.flushed(20);
         assert_eq!(owed.of(&record(4, true)), Removal::Logged(21));
@@ -141,34 +113,19 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_the_limit_are_remembered() {
+    fn there_is_room_for_as_many_as_the_limit_wherever_they_are() {
         let mut owed = OwedRecords::default();
-        assert!((0..OWED_MAX as u64).all(|n| owed.wait(record(n, false))));
-        assert!(!owed.wait(record(u64::MAX, false)));
+        for n in 0..OWED_MAX as u64 {
+            assert!(owed.has_room());
+            owed.wait(record(n, false));
+        }
+        assert!(!owed.has_room());
         owed.log(record(0, false), 1);
-        assert!(!owed.wait(record(u64::MAX, false)), "those on their way count");
-        owed.flushed(1);
-        assert!(owed.wait(record(u64::MAX, false)));
-    }
-
-    #[test]
-    fn whoever_logs_one_too_many_learns_its_ticket() {
-        let mut owed = OwedRecords::default();
-        for n in 0..OWED_MAX as u64 {
-            assert_eq!(owed.log(record(n, false), 10), Noted::Yes);
-        }
-        assert!(!owed.wait(record(u64::MAX, false)) && owed.knows_all());
-        assert_eq!(owed.log(record(u64::MAX, false), 11), Noted::No(11));
-        owed.flushed(10);
-        assert!(!owed.knows_all(), "it may not be durable");
-        owed.flushed(11);
-        assert!(owed.knows_all());
-        assert_eq!(owed.log(record(u64::MAX, false), 12), Noted::Yes, "there is room again");
-        for n in 0..OWED_MAX as u64 {
-            owed.log(record(n, false), 13);
-        }
+        assert!(!owed.has_room(), "those on their way count");
         owed.failed();
-        owed.flushed(1000);
-        assert!(!owed.knows_all(), "what was lost is not written again");
+        assert!(!owed.has_room());
+        owed.log(record(0, false), 2);
+        owed.flushed(2);
+        assert!(owed.has_room());
     }
 }

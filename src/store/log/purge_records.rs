@@ -3,40 +3,32 @@
 
 use crate::clock::Timestamp;
 use crate::format::PurgeRecord;
+use crate::store::log::append::Reservation;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
-use crate::store::log::owed_records::Noted;
 use crate::store::log::removals::Removal;
 use crate::store::log::slot::{PURGE_RECORDS_PER_SLOT_MAX, Slot, SlotSize};
 
 impl Log {
-    /// Appends records to both logs; tells whether they are remembered until they are durable. At most
+    /// Appends records to both logs: those that wait, or are new and have room among those owed. At most
     /// [`PURGE_RECORDS_PER_SLOT_MAX`].
     ///
     /// # Errors
     /// There is no room right now.
-    pub fn append_purge_records(
+    fn append_purge_records(
         &mut self,
         records: &[PurgeRecord],
         now: Timestamp,
-    ) -> Result<Noted, NoRoom> {
-        let size = SlotSize::of_purge_records(records.len());
-        let at = self.reserve(size, Appender::Removal, now)?;
+    ) -> Result<(), NoRoom> {
+        let at = self.reserve_purge_records(records, Appender::Removal, now)?;
         // After the first copy, whose reservation may hand what waits to the device.
         self.reserve_purges((0, records.len()), Appender::Removal, now)?;
-        let encoded = Slot::encode_purge_records(records);
-        let slot = Slot::of_purge_records(&encoded, now);
-        let last = records.iter().map(|record| record.sequence).max().unwrap_or_default();
-        let (_, unfilled) = self.append(at, &slot, 0, (last, false));
-        assert!(unfilled.is_none(), "a slot of purge records is short");
+        self.append_purge_slot(at, records, now);
         let ticket = self.append_purges(&[], records);
-        let mut noted = Noted::Yes;
         for record in records {
-            if let unnoted @ Noted::No(_) = self.owed_records.log(*record, ticket) {
-                noted = unnoted;
-            }
+            self.owed_records.log(*record, ticket);
         }
-        Ok(noted)
+        Ok(())
     }
 
     /// Carries records on, each in the log that it was in.
@@ -52,30 +44,41 @@ impl Log {
         if in_purges {
             self.reserve_purges((0, records.len()), Appender::Reclaim, now)?;
             self.append_purges(&[], records);
-            return Ok(());
+        } else {
+            let at = self.reserve_purge_records(records, Appender::Reclaim, now)?;
+            self.append_purge_slot(at, records, now);
         }
-        let size = SlotSize::of_purge_records(records.len());
-        let at = self.reserve(size, Appender::Reclaim, now)?;
+        Ok(())
+    }
+
+    fn reserve_purge_records(
+        &mut self,
+        records: &[PurgeRecord],
+        appender: Appender,
+        now: Timestamp,
+    ) -> Result<Reservation, NoRoom> {
+        self.reserve(SlotSize::of_purge_records(records.len()), appender, now)
+    }
+
+    fn append_purge_slot(&mut self, at: Reservation, records: &[PurgeRecord], now: Timestamp) {
         let encoded = Slot::encode_purge_records(records);
         let slot = Slot::of_purge_records(&encoded, now);
         let last = records.iter().map(|record| record.sequence).max().unwrap_or_default();
         let (_, unfilled) = self.append(at, &slot, 0, (last, false));
         assert!(unfilled.is_none(), "a slot of purge records is short");
-        Ok(())
     }
 
-    /// Appends a record if that can be now (`may_append`), else remembers it; `None` if neither: then a floor
-    /// must say what it says.
-    pub fn record_purge(
-        &mut self,
-        record: PurgeRecord,
-        may_append: bool,
-        now: Timestamp,
-    ) -> Option<Noted> {
-        if may_append && let Ok(noted) = self.append_purge_records(&[record], now) {
-            return Some(noted);
+    /// Appends a record if that can be now (`may_append`), else remembers it. False if too many are owed: then
+    /// a floor must say what it says.
+    #[must_use]
+    pub fn record_purge(&mut self, record: PurgeRecord, may_append: bool, now: Timestamp) -> bool {
+        if !self.owed_records.has_room() {
+            return false;
         }
-        self.owed_records.wait(record).then_some(Noted::Yes)
+        if !may_append || self.append_purge_records(&[record], now).is_err() {
+            self.owed_records.wait(record);
+        }
+        true
     }
 
     /// Appends some waiting records; true if there are more, and room for them.
@@ -94,6 +97,6 @@ impl Log {
 
     /// Whether a record that was made, noted or not, is on the device for certain.
     pub fn is_record_durable(&self, record: &PurgeRecord) -> bool {
-        self.owed_records.knows_all() && self.owed_records.of(record) == Removal::Done
+        self.owed_records.of(record) == Removal::Done
     }
 }

@@ -5,7 +5,6 @@ use std::pin::pin;
 
 use crate::format::{PREFIX_LEN_MAX, PurgeRecord, Selector, TAGS_MAX};
 use crate::store::counters::{add, count};
-use crate::store::log::owed_records::Noted;
 use crate::store::log::removals::Removal;
 use crate::store::log::write::Ticket;
 use crate::store::mutation::request::{StoreError, TAG_LEN_MAX, TAGS_LEN_MAX};
@@ -98,7 +97,7 @@ impl Store {
     }
 
     async fn purge_selected(&self, what: Selector, how: Purge) -> Result<(), StoreError> {
-        let (record, unnoted) = {
+        let (record, floor) = {
             let mut transaction = Transaction::begin(self);
             self.check_open(None)?;
             let log = transaction.log();
@@ -107,31 +106,27 @@ impl Store {
             // From here on it holds. Under the append lock: nothing is published or moved meanwhile.
             let folded = self.shared.purges.add(&record);
             let may_append = !self.shared.durability.health.is_refusing();
-            let noted = log.record_purge(record, may_append, self.shared.clock.now());
-            if noted.is_none() {
+            let is_owed = log.record_purge(record, may_append, self.shared.clock.now());
+            if !is_owed {
                 self.shared.purges.raise_floor(is_soft, record.sequence);
             }
-            let floors = (noted.is_none() || folded.is_some())
+            let floor = (!is_owed || folded.is_some())
                 .then(|| self.write_floors(is_soft, folded, &mut transaction));
             transaction.finish();
-            // Nothing but a ticket tells of what is not remembered: that of the log, or that of the floor.
-            let unnoted = match noted {
-                Some(Noted::Yes) => None,
-                Some(Noted::No(ticket)) => Some(ticket),
-                None => floors,
-            };
-            (record, unnoted)
+            (record, floor.filter(|_| !is_owed))
         };
         count(&self.shared.counters.purge_records);
         self.shared.signals.wake_flusher.notify_one();
-        if let Some(ticket) = unnoted {
-            let settled = pin!(async {
-                self.begin_mutation().await?;
-                self.flush_through(ticket).await
-            });
-            return self.in_time(settled).await;
+        match floor {
+            Some(ticket) => {
+                let settled = pin!(async {
+                    self.begin_mutation().await?;
+                    self.flush_through(ticket).await
+                });
+                self.in_time(settled).await
+            }
+            None => self.in_time(pin!(self.until_durable(|| self.advance_purge(&record)))).await,
         }
-        self.in_time(pin!(self.until_durable(|| self.advance_purge(&record)))).await
     }
 
     /// Has the floors of purge records written, into which some went; gives the ticket with which they are
