@@ -37,6 +37,9 @@ pub struct Floors {
     pub soft: Sequence,
 }
 
+/// Records forgotten under one lock.
+const COMPACTED_AT_ONCE: usize = 1024;
+
 /// The purges of one device that still count.
 pub struct Purges {
     /// No record, and neither floor, covers an entry with this sequence or a higher one.
@@ -146,15 +149,17 @@ impl Purges {
         self.publish(known);
     }
 
-    /// Forgets the records that nothing can need: all entries on the device have higher sequences than
-    /// `oldest`, and all stores in progress began after number `seen`. Gives how many.
-    pub fn compact(&self, oldest: Sequence, seen: impl FnOnce() -> u64, now: Timestamp) -> usize {
+    /// Forgets some of the records that nothing can need: all entries on the device have higher sequences than
+    /// `oldest`, and all stores in progress began after number `seen`. True if there may be more.
+    pub fn compact(&self, oldest: Sequence, seen: impl FnOnce() -> u64, now: Timestamp) -> bool {
         let first_in_ram = self.in_ram.lock().first(now);
         let oldest = first_in_ram.map_or(oldest, |first| first.min(oldest));
         let mut tables = self.tables.write();
         // Under the lock: stores that begin later have seen all.
         let seen = seen();
-        tables.hard.compact(oldest, seen) + tables.soft.compact(oldest, seen)
+        let count = tables.hard.compact((oldest, seen), COMPACTED_AT_ONCE);
+        let left = COMPACTED_AT_ONCE - count;
+        tables.soft.compact((oldest, seen), left) == left
     }
 
     /// Notes an entry in RAM only, under the append lock.

@@ -190,17 +190,21 @@ impl Table {
 
     /// Puts the oldest half into the floor.
     fn fold(&mut self) -> Folded {
-        let mut count = 0;
         let half = self.order.len() - self.records_max / 2;
-        while let Some(&(sequence, number, what)) = self.order.first() {
-            if count >= half && sequence > self.floor.sequence {
-                break;
-            }
-            self.drop_record((sequence, number, what));
-            self.raise(Known { sequence, number });
-            count += 1;
-        }
-        Folded { floor: self.floor.sequence, count }
+        let mut oldest = self.order.iter();
+        let until = oldest.by_ref().take(half).last().map_or(Sequence(0), |(until, ..)| *until);
+        let kept = oldest.find(|(sequence, ..)| *sequence > until).copied();
+        let kept = kept.map(|first| self.order.split_off(&first)).unwrap_or_default();
+        let folded = std::mem::replace(&mut self.order, kept);
+        // At once: one by one they cost ten times as much, under the append lock.
+        self.tags.retain(|_, known| known.sequence > until);
+        self.prefixes.retain(|_, of_len| {
+            of_len.retain(|_, known| known.sequence > until);
+            !of_len.is_empty()
+        });
+        let number = folded.iter().map(|(_, number, _)| *number).max().unwrap_or_default();
+        self.raise(Known { sequence: until, number });
+        Folded { floor: self.floor.sequence, count: folded.len() }
     }
 
     /// Covers everything up to here; the records that say no more than that go.
@@ -215,11 +219,12 @@ impl Table {
         }
     }
 
-    /// Forgets records that nothing can need: all entries have higher sequences than `oldest`, and all stores
-    /// in progress began after number `seen`. Gives how many.
-    pub fn compact(&mut self, oldest: Sequence, seen: u64) -> usize {
+    /// Forgets up to `limit` records that nothing can need: all entries have higher sequences than `oldest`, and
+    /// all stores in progress began after number `seen`. Gives how many.
+    pub fn compact(&mut self, (oldest, seen): (Sequence, u64), limit: usize) -> usize {
         let mut count = 0;
-        while let Some(&first) = self.order.first()
+        while count < limit
+            && let Some(&first) = self.order.first()
             && first.0 <= oldest
             && first.1 <= seen
         {

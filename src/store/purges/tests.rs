@@ -63,12 +63,14 @@ fn a_store_in_progress_is_told_of_what_came_since_it_began() {
     purge(&purges, 10, Selector::Tag(1), false);
     assert_eq!(ask(&[1]), Verdict::Dead, "the same purge again");
     assert_eq!(ask(&[3]), Verdict::Live);
-    assert_eq!(purges.compact(Sequence(99), || began, Timestamp(0)), 0, "it did not see them");
+    purges.compact(Sequence(99), || began, Timestamp(0));
+    assert_eq!(purges.counts(), [1, 1], "it did not see them");
     for n in 0..5 {
         purge(&purges, 20 + n, Selector::Tag(100 + n), false);
     }
     assert_eq!(ask(&[3]), Verdict::Dead, "what it did not see went into the floor");
-    assert!(purges.compact(Sequence(99), || purges.last_number(), Timestamp(0)) > 0);
+    assert!(purges.counts() > [0, 0]);
+    purges.compact(Sequence(99), || purges.last_number(), Timestamp(0));
     assert_eq!(purges.counts(), [0, 0]);
 }
 
@@ -95,9 +97,25 @@ fn what_entries_in_ram_may_need_is_kept() {
     let purges = Purges::new(Floors::default(), 8, hasher());
     purges.note_in_ram(Sequence(5), Timestamp(100));
     purge(&purges, 10, Selector::Tag(1), false);
-    let compact = |now| purges.compact(Sequence(50), || u64::MAX, Timestamp(now));
-    assert_eq!(compact(99), 0);
-    assert_eq!(compact(100), 1);
+    let left_at = |now| {
+        purges.compact(Sequence(50), || u64::MAX, Timestamp(now));
+        purges.counts()
+    };
+    assert_eq!(left_at(99), [1, 0]);
+    assert_eq!(left_at(100), [0, 0]);
+}
+
+#[test]
+fn what_nothing_needs_is_forgotten_in_steps() {
+    let purges = Purges::new(Floors::default(), 64 << 10, hasher());
+    for n in 0..1500 {
+        purge(&purges, 10 + n, Selector::Tag(n), n % 2 == 1);
+    }
+    let compact = || purges.compact(Sequence(10 + 1400), || u64::MAX, Timestamp(0));
+    assert!(compact(), "there is more");
+    assert!(purges.counts().iter().sum::<usize>() >= 1500 - 1024);
+    assert!(!compact());
+    assert_eq!(purges.counts(), [49, 50]);
 }
 
 #[derive(Clone, Debug)]

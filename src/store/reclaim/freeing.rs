@@ -342,7 +342,7 @@ impl Reclaimer {
             shared.signals.wake_flusher.notify_one();
         }
         count(&shared.counters.regions_freed);
-        self.forget_purges();
+        self.forget_purges().await;
         shared.signals.changes.notify_waiters();
         Ok(())
     }

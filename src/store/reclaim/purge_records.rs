@@ -45,14 +45,19 @@ impl Reclaimer {
     }
 
     /// Forgets records that cover nothing that is left.
-    pub(in crate::store) fn forget_purges(&self) {
+    pub(in crate::store) async fn forget_purges(&self) {
         let shared = &*self.store.shared;
         if shared.purges.counts() == [0, 0] {
             return;
         }
-        let _log = shared.log.lock();
-        let oldest = shared.catalog.regions.oldest_generation().unwrap_or(Sequence(u64::MAX));
-        shared.purges.compact(oldest, || shared.fills.oldest_seen(), shared.clock.now());
+        let forget_some = || {
+            let _log = shared.log.lock();
+            let oldest = shared.catalog.regions.oldest_generation().unwrap_or(Sequence(u64::MAX));
+            shared.purges.compact(oldest, || shared.fills.oldest_seen(), shared.clock.now())
+        };
+        while forget_some() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use crate::store::counters::{add, count};
 use crate::store::log::owed_records::is_below;
 use crate::store::purges::Floors;
 use crate::store::purges::table::RECORDS_MAX;
-use crate::store::recovery::work::Recovery;
 use crate::store::shared::Store;
 
 /// Records gathered at most, some 20 MiB: then the oldest half goes into floors. The table of each kind has fewer.
 const FOUND_MAX: usize = 4 * RECORDS_MAX;
+/// Records added under one lock.
+const ADDED_AT_ONCE: usize = 1024;
 
 /// The newest record of each selector and kind.
 pub(super) struct FoundPurges {
@@ -54,7 +55,7 @@ impl FoundPurges {
     }
 
     /// All of them, the oldest first, and the floors into which others went, with their number.
-    fn take(&self) -> (Vec<PurgeRecord>, (Floors, usize)) {
+    pub fn take(&self) -> (Vec<PurgeRecord>, (Floors, usize)) {
         let Found { last, folded, folded_count } = std::mem::take(&mut *self.found.lock());
         let mut records: Vec<PurgeRecord> = last
             .into_iter()
@@ -91,49 +92,42 @@ impl Store {
         if records.is_empty() {
             return;
         }
-        let mut log = self.shared.log.lock();
-        let needed = records.iter().filter(|record| !log.is_below_floor(record));
-        let folded = needed.filter_map(|record| self.shared.purges.add_found(record, false));
-        if folded.count() > 0 {
-            log.raise_floors(self.shared.purges.floors(), self.shared.clock.pair());
+        for some in records.chunks(ADDED_AT_ONCE) {
+            let mut log = self.shared.log.lock();
+            let needed = some.iter().filter(|record| !log.is_below_floor(record));
+            let folded = needed.filter_map(|record| self.shared.purges.add_found(record, false));
+            if folded.count() > 0 {
+                log.raise_floors(self.shared.purges.floors(), self.shared.clock.pair());
+            }
         }
     }
 
-    /// Has purges of earlier starts count.
-    pub(in crate::store) fn load_purges(&self, records: Vec<PurgeRecord>) {
-        self.load_purges_and_floors(records, (Floors::default(), 0));
-    }
-
-    fn load_purges_and_floors(
+    /// Has purges of earlier starts count, and floors into which some went with their number, but for those that can
+    /// cover nothing any more: a region of purges may be much older than all entries. Call it before any entry of
+    /// an earlier start is found.
+    pub(in crate::store) async fn load_purges(
         &self,
-        mut records: Vec<PurgeRecord>,
+        records: Vec<PurgeRecord>,
         (floors, mut folded): (Floors, usize),
     ) {
         let shared = &*self.shared;
-        // Under the append lock: purges of this start go on meanwhile.
-        let mut log = shared.log.lock();
-        let oldest = shared.catalog.regions.oldest_generation().unwrap_or(Sequence(u64::MAX));
-        records.retain(|record| record.sequence > oldest && !log.is_below_floor(record));
-        for (is_soft, floor) in [(false, floors.hard), (true, floors.soft)] {
-            if floor > Sequence(0) {
-                shared.purges.raise_found_floor(is_soft, floor);
+        {
+            let mut log = shared.log.lock();
+            for (is_soft, floor) in [(false, floors.hard), (true, floors.soft)] {
+                if floor > Sequence(0) {
+                    shared.purges.raise_found_floor(is_soft, floor);
+                }
+            }
+            if folded > 0 {
+                // Written with the next superblock: a start writes nothing.
+                log.note_floors(shared.purges.floors());
             }
         }
-        for record in &records {
-            let is_lost = match record.what {
-                Selector::Tag(_) => planted::is(Bug::LoseTagRecord) && !record.is_soft,
-                Selector::Prefix { .. } => false,
-            };
-            if is_lost || (record.is_soft && planted::is(Bug::ReviveAtCrash)) {
-                continue;
-            }
-            if let Some(more) = shared.purges.add_found(record, true) {
-                folded += more.count;
-            }
+        for some in records.chunks(ADDED_AT_ONCE) {
+            folded += self.load_some_purges(some);
+            tokio::task::yield_now().await;
         }
         if folded > 0 {
-            // Written with the next superblock: a start writes nothing.
-            log.note_floors(shared.purges.floors());
             count(&shared.counters.purge_folds);
             add(&shared.counters.purge_records_folded, folded as u64);
             tracing::warn!(
@@ -142,14 +136,30 @@ impl Store {
             );
         }
     }
-}
 
-impl Recovery {
-    /// Has the purges that were found count, but for those that can cover nothing any more: a region of
-    /// purges may be much older than all entries. Before any entry of an earlier start is found.
-    pub(super) fn take_found_purges(&self, found: &FoundPurges) {
-        let (records, floors) = found.take();
-        self.store.load_purges_and_floors(records, floors);
+    /// Gives how many went into a floor.
+    fn load_some_purges(&self, records: &[PurgeRecord]) -> usize {
+        let shared = &*self.shared;
+        // Under the append lock: purges of this start go on meanwhile.
+        let mut log = shared.log.lock();
+        let oldest = shared.catalog.regions.oldest_generation().unwrap_or(Sequence(u64::MAX));
+        let mut folded = 0;
+        for record in records {
+            let is_lost = match record.what {
+                Selector::Tag(_) => planted::is(Bug::LoseTagRecord) && !record.is_soft,
+                Selector::Prefix { .. } => false,
+            };
+            let is_needed = record.sequence > oldest && !log.is_below_floor(record);
+            if !is_needed || is_lost || (record.is_soft && planted::is(Bug::ReviveAtCrash)) {
+                continue;
+            }
+            let more = shared.purges.add_found(record, true);
+            folded += more.map_or(0, |more| more.count);
+        }
+        if folded > 0 {
+            log.note_floors(shared.purges.floors());
+        }
+        folded
     }
 }
 

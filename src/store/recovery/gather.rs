@@ -52,7 +52,8 @@ struct Gathering {
     memory: Semaphore,
     memory_kib: u32,
     threads: Semaphore,
-    purges: Arc<FoundPurges>,
+    /// Of the first pass only: it finds all of them.
+    purges: Option<Arc<FoundPurges>>,
     headerless: Mutex<Vec<u32>>,
     /// Regions that could not be read.
     unreadable: AtomicU64,
@@ -97,7 +98,12 @@ impl Summary {
 }
 
 impl Recovery {
-    fn gathering(&self, parts: &Arc<Parts>, threads: usize) -> Gathering {
+    fn gathering(
+        &self,
+        parts: &Arc<Parts>,
+        threads: usize,
+        purges: Option<&Arc<FoundPurges>>,
+    ) -> Gathering {
         let footers = Shares::of(self.store.shared.options.recovery_bytes_max).footers;
         let memory_kib = u32::try_from(footers >> 10).unwrap_or(u32::MAX).max(1);
         Gathering {
@@ -105,7 +111,7 @@ impl Recovery {
             memory: Semaphore::new(memory_kib as usize),
             memory_kib,
             threads: Semaphore::new(threads),
-            purges: Arc::new(FoundPurges::new(self.store.shared.log.lock().floors())),
+            purges: purges.cloned(),
             headerless: Mutex::default(),
             unreadable: AtomicU64::new(0),
         }
@@ -115,7 +121,8 @@ impl Recovery {
     /// stops.
     pub(super) async fn gather(&self, parts: &Arc<Parts>, threads: usize) -> Gathered {
         let progress = &self.store.shared.recovery.progress;
-        let gathering = self.gathering(parts, threads);
+        let purges = Arc::new(FoundPurges::new(self.store.shared.log.lock().floors()));
+        let gathering = self.gathering(parts, threads, Some(&purges));
         let unknown = |row: &crate::store::region::row::Region| row.state() == RegionState::Unknown;
         let found = self.store.shared.catalog.regions.iter().filter(|(_, row)| unknown(row));
         let mut waiting = found.map(|(region, _)| region).collect::<Vec<_>>().into_iter();
@@ -149,7 +156,7 @@ impl Recovery {
         }
         let headerless = gathering.headerless.into_inner();
         let incomplete = Incomplete { unsealed, headerless };
-        Gathered { incomplete, regions, purges: gathering.purges }
+        Gathered { incomplete, regions, purges }
     }
 
     /// Reads regions again, for versions of the parts that an earlier pass had no memory for. Ends early
@@ -161,7 +168,7 @@ impl Recovery {
         threads: usize,
     ) {
         let progress = &self.store.shared.recovery.progress;
-        let gathering = self.gathering(parts, threads);
+        let gathering = self.gathering(parts, threads, None);
         let found_before = progress.found.load(Ordering::Relaxed);
         progress.regions_total.fetch_add(regions.len() as u64, Ordering::Relaxed);
         let mut waiting = regions.iter().copied();
@@ -421,11 +428,11 @@ async fn take_footer(
     trailer: Trailer,
     gathering: &Gathering,
 ) -> Result<Summary, Damage> {
-    let (parts, purges) = (Arc::clone(&gathering.parts), Arc::clone(&gathering.purges));
+    let (parts, purges) = (Arc::clone(&gathering.parts), gathering.purges.clone());
+    let work = move || region.take_apart(&raw, &trailer, (&parts, purges.as_deref()));
     if trailer.record_count <= INLINE_RECORDS_MAX {
-        return region.take_apart(&raw, &trailer, (&parts, &purges));
+        return work();
     }
-    let work = move || region.take_apart(&raw, &trailer, (&parts, &purges));
     on_thread(&gathering.threads, work).await.unwrap_or(Err(Damage::Short))
 }
 
@@ -435,7 +442,7 @@ impl Region {
         &self,
         raw: &RawFooter,
         trailer: &Trailer,
-        (parts, purges): (&Parts, &FoundPurges),
+        (parts, purges): (&Parts, Option<&FoundPurges>),
     ) -> Result<Summary, Damage> {
         let footer = EncodedFooter::verify(raw.block(), trailer)?;
         let purge_records = footer.purge_records().collect::<Result<Vec<_>, _>>()?;
@@ -449,7 +456,9 @@ impl Region {
             summary.count(&record, self);
         }
         let records = footer.records().flatten().map(|record| self.version(&record));
-        purges.add(purge_records.into_iter());
+        if let Some(purges) = purges {
+            purges.add(purge_records.into_iter());
+        }
         parts.add(
             records.chain(footer.tombstones().map(|tombstone| Version::tombstone(&tombstone))),
         );
@@ -475,7 +484,9 @@ impl Region {
         summary.tombstones += piece.tombstones.len() + piece.purge_records.len();
         piece.records.iter().for_each(|record| summary.count(record, self));
         gathering.parts.add(self.versions(piece));
-        gathering.purges.add(piece.purge_records.iter().copied());
+        if let Some(purges) = &gathering.purges {
+            purges.add(piece.purge_records.iter().copied());
+        }
     }
 
     /// All that a piece of a footer records.

@@ -76,7 +76,8 @@ impl Recovery {
         let versions = Shares::of(shared.options.recovery_bytes_max).versions;
         let mut parts = Arc::new(Parts::new(versions, threads));
         let gathered = self.gather(&parts, threads).await;
-        self.take_found_purges(&gathered.purges);
+        let (records, floors) = gathered.purges.take();
+        self.store.load_purges(records, floors).await;
         let left_out = match shared.is_stopping() {
             true => return None,
             false => Arc::new(self.choose_left_out(&parts).await?),

@@ -24,8 +24,8 @@ impl Store {
 impl Recovery {
     /// Has the region emptied on that was being emptied when the process ended, so that removals of keys that are
     /// not there leave no tombstones any more. Reclaim empties one at a time: where there are several regions
-    /// with such versions, some are there for another reason, and all stay as they are. It may be that one too:
-    /// nothing of it is evicted. Call it before recovery is complete.
+    /// with such versions, nobody knows which it was, and all stay as they are. A single one may have them for
+    /// another reason: it is emptied for nothing then, and loses nothing. Call it before recovery is complete.
     pub(super) fn empty_on(&self) {
         let shared = &*self.store.shared;
         let undead = std::mem::take(&mut *shared.recovery.undead.lock());

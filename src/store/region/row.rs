@@ -248,12 +248,14 @@ impl Region {
         self.changed();
     }
 
-    /// Whether it must be emptied before all others, because a structure in it is damaged.
+    /// Whether it must be emptied before all others: a structure in it is damaged, or it was being emptied when the
+    /// last run ended.
     pub fn is_condemned(&self) -> bool {
         self.condemned.load(Ordering::Acquire)
     }
 
-    /// Has it emptied before all others; ends with its present generation.
+    /// Has it emptied before all others, whatever that costs, because it was being emptied when the last run
+    /// ended; ends with its present generation.
     pub fn empty_on(&self) {
         self.interrupted.store(true, Ordering::Release);
         self.condemn();
@@ -264,7 +266,7 @@ impl Region {
         self.interrupted.load(Ordering::Acquire)
     }
 
-    /// Has it emptied next.
+    /// Has it emptied before all others; ends with its present generation.
     pub fn condemn(&self) {
         self.condemned.store(true, Ordering::Release);
         self.changed();

@@ -16,6 +16,7 @@ use crate::format::{
     Sequence, SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow,
 };
 use crate::store::counters::count;
+use crate::store::purges::Floors;
 use crate::store::purges::table::RECORDS_MAX;
 use crate::store::recovery::parallel::on_thread;
 use crate::store::region::state::RegionState;
@@ -104,7 +105,7 @@ impl Store {
                 self.found_blank(region);
             }
         }
-        self.load_purges(purges);
+        self.load_purges(purges, (Floors::default(), 0)).await;
         Ok(Some(index_entries))
     }
 
