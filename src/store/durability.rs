@@ -45,7 +45,7 @@ impl Store {
     /// # Errors
     /// The device failed meanwhile.
     pub async fn flush_between(&self, first: Ticket, last: Ticket) -> Result<(), StoreError> {
-        self.flush_through(last).await?;
+        self.flush_through_if_needed(last).await?;
         if self.has_failed_since(first) { Err(StoreError::NotDurable) } else { Ok(()) }
     }
 

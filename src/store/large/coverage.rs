@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use crate::format::{ENTRY_HEADER_LEN, FRAGMENT_RECORDS_LEN, Kind, Layout, ObjectHead, SliceKey};
 use crate::store::entry::Entry;
-use crate::store::large::granules::{FRAGMENT_NUMBERS, Fragment, Fragments, Granule, Granules};
+use crate::store::large::granules::{FRAGMENT_NUMBERS, Fragment, Fragments, Granule};
 use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::lookup::sought::Sought;
 use crate::store::shared::Store;
@@ -108,9 +108,11 @@ impl Store {
         let key = SliceKey::of_slice(head.object, number);
         loop {
             let was_indexed = self.is_indexed(key);
-            match self.whole(head, number).await {
-                Granule::Fragments(_) => {}
-                granule => return granule,
+            if was_indexed {
+                match self.whole(head, number).await {
+                    Granule::Fragments(_) => {}
+                    granule => return granule,
+                }
             }
             let fragments = self.fragments(head, number).await;
             // They may have been joined to a whole one meanwhile.
@@ -120,18 +122,18 @@ impl Store {
         }
     }
 
-    /// Whether there is a slot of the whole granule; no fragments are looked for.
+    /// Whether what the index has is the slot of the whole granule; no fragments are looked for.
     async fn whole(&self, head: &ObjectHead, number: u32) -> Granule {
         let (of_granule, granules) = ((head.object, number), &self.shared.large.granules);
         let key = SliceKey::of_slice(head.object, number);
-        if !self.is_indexed(key) {
-            return Granule::Fragments(Fragments::new());
-        }
         if granules.is_whole(of_granule) {
             return Granule::Whole;
         }
         // Another key's index entry may look like its.
-        let extent = extent(granules, Extent::Key { key_len: SliceKey::LEN });
+        let extent = match granules.is_distrusted(head.object) {
+            true => Extent::Whole,
+            false => Extent::Key { key_len: SliceKey::LEN },
+        };
         let range = head.range_of(number);
         match self.slot_of(key, extent).await {
             Sighted::Slot(slot) if slot.body_len() as u64 == range.end - range.start => {
@@ -149,6 +151,10 @@ impl Store {
         let mut known = granules.known_fragments(of_granule);
         let range = head.range_of(number);
         let mut seen = Fragments::new();
+        let extent = match granules.is_distrusted(head.object) {
+            true => Extent::Whole,
+            false => Extent::Meta { len: FRAGMENT_META_LEN },
+        };
         for fragment in FRAGMENT_NUMBERS {
             let key = SliceKey { object: head.object, number, fragment };
             if !self.is_indexed(key) {
@@ -158,7 +164,6 @@ impl Store {
             if known.iter().any(|other| other.number == fragment) {
                 continue;
             }
-            let extent = extent(granules, Extent::Meta { len: FRAGMENT_META_LEN });
             let slot = match self.slot_of(key, extent).await {
                 Sighted::Slot(slot) => slot,
                 Sighted::Nothing => continue,
@@ -227,9 +232,4 @@ impl Store {
 pub(in crate::store) fn within_granule(slot: &Entry) -> Option<Range<usize>> {
     let start = slot.records().fragment_start? as usize;
     Some(start..start + slot.body_len())
-}
-
-/// How much of a slot is read before it counts as there.
-fn extent(granules: &Granules, header: Extent) -> Extent {
-    if granules.is_distrusted() { Extent::Whole } else { header }
 }

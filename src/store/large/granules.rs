@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::{Range, RangeInclusive};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use smallvec::SmallVec;
@@ -82,15 +82,16 @@ pub(in crate::store) struct Granules {
     whole: DashMap<(Sequence, u32), u64>,
     fragments: DashMap<(Sequence, u32), Fragments>,
     locks: [Mutex<()>; LOCKS],
-    /// A write failed in this run: slots that the index has may not be on the device.
-    has_failed: AtomicBool,
+    /// Of objects that were named before, a write may have failed in this run: slots that the index has may not be on
+    /// the device.
+    distrusted_until: AtomicU64,
 }
 
 impl Default for Granules {
     fn default() -> Granules {
         let locks = std::array::from_fn(|_| Mutex::default());
         let (whole, fragments) = (DashMap::new(), DashMap::new());
-        Granules { whole, fragments, locks, has_failed: AtomicBool::new(false) }
+        Granules { whole, fragments, locks, distrusted_until: AtomicU64::new(0) }
     }
 }
 
@@ -143,17 +144,18 @@ impl Granules {
         known.clone()
     }
 
-    /// A write failed: nothing that was seen in memory is known to be on the device. From here on slots are read
-    /// whole before they count. Call it before anybody is told of the failure.
-    pub fn distrust(&self) {
-        self.has_failed.store(true, Ordering::SeqCst);
+    /// A write failed: nothing that was seen in memory of objects named before `until` is known to be on the
+    /// device. From here on slots of theirs are read whole before they count. Call it before anybody is told of
+    /// the failure.
+    pub fn distrust(&self, until: Sequence) {
+        self.distrusted_until.fetch_max(until.0, Ordering::SeqCst);
         self.whole.clear();
         self.fragments.clear();
     }
 
-    /// Whether a write failed in this run: what is there may not be durable then.
-    pub fn is_distrusted(&self) -> bool {
-        self.has_failed.load(Ordering::SeqCst)
+    /// Whether a write failed in this run after the object got its name: what is there may not be durable then.
+    pub fn is_distrusted(&self, object: Sequence) -> bool {
+        object.0 < self.distrusted_until.load(Ordering::SeqCst)
     }
 
     /// What is remembered of a granule turned out to be wrong, or its object is dead.

@@ -38,17 +38,24 @@ pub struct PartialObject {
     fill: Fill,
     /// The head was in the log by then.
     declared: Ticket,
-    /// `None` until the first part is stored.
+    /// `None` of a new object until its first part is stored.
     seen: Mutex<Option<SeenHead>>,
 }
 
 /// The head as it was when it was last verified.
 #[derive(Clone, Copy)]
-struct SeenHead {
+pub(in crate::store) struct SeenHead {
     place: Place,
     lifetime: Lifetime,
     /// Number of the last purge by then.
     purges: u64,
+}
+
+impl SeenHead {
+    /// A head that was found after purge number `purges`.
+    pub(in crate::store) fn of(head: &Match, purges: u64) -> SeenHead {
+        SeenHead { place: head.place, lifetime: head.lifetime, purges }
+    }
 }
 
 /// A part of one granule that is to be stored.
@@ -62,15 +69,16 @@ struct Part<'a> {
 }
 
 impl PartialObject {
-    /// The object of a head that was found while it was held.
+    /// The object of a head that was found while it was held, or published just now (`seen` is `None`).
     pub(in crate::store) fn new(
         store: &Store,
         key: &[u8],
         object: LargeObject,
         (fill, declared): (Fill, Ticket),
+        seen: Option<SeenHead>,
     ) -> PartialObject {
         let (key_hash, key) = (store.key_hash(key), key.into());
-        let (store, seen) = (store.clone(), Mutex::default());
+        let (store, seen) = (store.clone(), Mutex::new(seen));
         PartialObject { store, key, key_hash, object, fill, declared, seen }
     }
 
@@ -128,7 +136,7 @@ impl PartialObject {
         let mut granule = store.granule(&head, number).await;
         let all = start..start + bytes.len();
         let mut gaps = granule.gaps(all.clone());
-        let is_again = flushed && granules.is_distrusted();
+        let is_again = flushed && granules.is_distrusted(head.object);
         let mut old = None;
         if is_again {
             if store.has_failed_since(self.declared) {
@@ -197,9 +205,8 @@ impl PartialObject {
             store.check_open(Some(&self.fill))?;
             return Err(StoreError::Gone);
         };
-        let (place, lifetime) = (head.place, head.lifetime);
-        *self.seen.lock() = Some(SeenHead { place, lifetime, purges });
-        Ok(lifetime)
+        *self.seen.lock() = Some(SeenHead::of(&head, purges));
+        Ok(head.lifetime)
     }
 
     /// Stores a part of a granule beside the `fragments` that there are.

@@ -97,8 +97,10 @@ impl Flusher {
         if let Err(error) = write_superblock(&self.store.shared.device, &superblock).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "the device still fails");
             // If the flush failed, earlier writes may be lost too.
-            self.store.shared.large.granules.distrust();
-            self.store.shared.log.lock().fail();
+            let mut log = self.store.shared.log.lock();
+            self.store.shared.large.granules.distrust(log.sequences_end());
+            log.fail();
+            drop(log);
             self.footers.failed();
             self.store.shared.durability.health.still_failing();
             return false;
@@ -120,13 +122,13 @@ impl Flusher {
         let wrote = must_write || wrote_data;
         if !ok {
             self.footers.failed();
-            self.store.shared.large.granules.distrust();
         }
         let mut log = self.store.shared.log.lock();
         for write in done {
             log.write_done(write);
         }
         if !ok {
+            self.store.shared.large.granules.distrust(log.sequences_end());
             log.fail();
         } else if sync {
             log.removals_flushed(complete);

@@ -5,7 +5,8 @@ use crate::clock::Timestamp;
 use crate::format::{Kind, ObjectHead, Records};
 use crate::planted::{self, Bug};
 use crate::store::counters::count;
-use crate::store::large::parts::PartialObject;
+use crate::store::large::object::LargeObject;
+use crate::store::large::parts::{PartialObject, SeenHead};
 use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
 use crate::store::mutation::fills::Fill;
@@ -54,7 +55,8 @@ impl Store {
     /// Finds the object with this validator and length, or begins it in place of whatever older there is.
     ///
     /// # Errors
-    /// See [`StoreError`]; [`StoreError::Purged`] if the key was purged since `fill` began.
+    /// See [`StoreError`]; [`StoreError::Purged`] if the key was purged since `fill` began, [`StoreError::Gone`]
+    /// if a new object would have ended already. The present entry stays.
     pub async fn declare(
         &self,
         key: &[u8],
@@ -62,28 +64,10 @@ impl Store {
         fill: Fill,
     ) -> Result<Declared, StoreError> {
         let key_hash = self.key_hash(key);
-        let &Declaration { len, metadata, tags, lifetime, .. } = declaration;
         self.begin_store().await?;
-        let object = self.draw_object_name().await?;
-        let slice_size = Store::granule_len(&self.shared.layout);
-        let head = ObjectHead { len, object, slice_size };
-        // Held before it can be found: whoever replaces it leaves its slices until its parts are stored.
-        let held_new = self.large_object(head);
-        let (body, validator) = (head.encode(), Some(declaration.validator.to_vec()));
-        let records = Records { tags: tags.to_vec(), validator, ..Records::default() };
-        let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime).with_records(&records);
-        let since = Some(Since::Number(fill.seen()));
-        let (mut patience, mut held) = (Patience::default(), None);
-        let change = Change {
-            key_hash,
-            slot: &slot,
-            fill: Some(&fill),
-            since,
-            replaced: None,
-            is_conditional: true,
-        };
-        let (sequence, tickets) = loop {
-            let first = self.last_ticket();
+        let (mut patience, mut held, mut drawn) = (Patience::default(), None, None);
+        loop {
+            let (first, purges) = (self.last_ticket(), self.shared.purges.last_number());
             let found = self.find_by(key, key_hash, &mut Deadline::after(ROOM_WAIT_MAX)).await;
             if found.is_unknown() {
                 return Err(NO_ANSWER);
@@ -97,6 +81,7 @@ impl Store {
             if !declaration.condition.holds(present.map(|present| present.version)) {
                 return Ok(Declared::Exists);
             }
+            let now = self.shared.clock.now();
             if let Some(present) = present {
                 if declaration.is_of(present) {
                     self.check_open(Some(&fill))?;
@@ -108,7 +93,8 @@ impl Store {
                         continue;
                     }
                     let mut tickets = (first, first);
-                    if self.shared.large.granules.is_distrusted() {
+                    let granules = &self.shared.large.granules;
+                    if present.head.is_some_and(|head| granules.is_distrusted(head.object)) {
                         // It may not be durable after a failed flush: it is written once more.
                         let Some(ticket) = self.write_head_again((key, key_hash), &found).await?
                         else {
@@ -117,27 +103,60 @@ impl Store {
                         tickets = (ticket, ticket);
                     }
                     let Some(held) = held else { continue };
-                    let version = present.version.0;
-                    let object = PartialObject::new(self, key, held, (fill, tickets.0));
+                    let (version, seen) = (present.version.0, SeenHead::of(present, purges));
+                    let object = PartialObject::new(self, key, held, (fill, tickets.0), Some(seen));
                     return Ok(Declared::Parts { object, version, tickets, is_new: false });
                 }
                 let is_usable = present.validator.is_some() || self.is_whole(present).await;
-                if is_usable && !declaration.is_newer_than(present, self.shared.clock.now()) {
+                if is_usable && !declaration.is_newer_than(present, now) {
                     return Ok(Declared::Exists);
                 }
             }
-            match self.publish(&change, &found)? {
+            if declaration.lifetime.keep_until <= now {
+                return Err(StoreError::Gone);
+            }
+            // Held before it can be found: whoever replaces it leaves its slices until its parts are stored.
+            let object = match drawn.take() {
+                Some(object) => object,
+                None => self.new_partial_object(declaration.len).await?,
+            };
+            match self.publish_declared((key, key_hash), declaration, (&object, &fill), &found)? {
                 Attempt::Published(sequence, ticket) => {
-                    self.after_displacing(&found, Some(head));
-                    break (sequence, (ticket, ticket));
+                    self.after_displacing(&found, Some(object.head()));
+                    count(&self.shared.counters.declared);
+                    let object = PartialObject::new(self, key, object, (fill, ticket), None);
+                    let (version, tickets) = (sequence.0, (ticket, ticket));
+                    return Ok(Declared::Parts { object, version, tickets, is_new: true });
                 }
                 Attempt::Changed => {}
                 Attempt::NoRoom(why) => self.wait_for_room(why, &mut patience).await?,
             }
-        };
-        count(&self.shared.counters.declared);
-        let object = PartialObject::new(self, key, held_new, (fill, tickets.0));
-        Ok(Declared::Parts { object, version: sequence.0, tickets, is_new: true })
+            drawn = Some(object);
+        }
+    }
+
+    async fn new_partial_object(&self, len: u64) -> Result<LargeObject, StoreError> {
+        let object = self.draw_object_name().await?;
+        let slice_size = Store::granule_len(&self.shared.layout);
+        Ok(self.large_object(ObjectHead { len, object, slice_size }))
+    }
+
+    /// Tries to put the head of a new object in the place of what was found.
+    fn publish_declared(
+        &self,
+        (key, key_hash): (&[u8], u64),
+        declaration: &Declaration<'_>,
+        (object, fill): (&LargeObject, &Fill),
+        found: &Found,
+    ) -> Result<Attempt, StoreError> {
+        let &Declaration { metadata, tags, lifetime, validator, .. } = declaration;
+        let (body, validator) = (object.head().encode(), Some(validator.to_vec()));
+        let records = Records { tags: tags.to_vec(), validator, ..Records::default() };
+        let slot = Slot::new(Kind::Head, key, (metadata, &body), lifetime).with_records(&records);
+        let (since, replaced, is_conditional) = (Some(Since::Number(fill.seen())), None, true);
+        let fill = Some(fill);
+        let change = Change { key_hash, slot: &slot, fill, since, replaced, is_conditional };
+        self.publish(&change, found)
     }
 
     /// Writes the head that was found to the log once more, as it is; gives the ticket with which it is durable, or
