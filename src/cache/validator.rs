@@ -42,6 +42,13 @@ impl Validator {
         self.0.strip_prefix(&[ETAG])
     }
 
+    /// The date, if it is a `Last-Modified`.
+    #[must_use]
+    pub fn as_date(&self) -> Option<SystemTime> {
+        let secs = self.0.strip_prefix(&[LAST_MODIFIED])?.try_into().ok()?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(u64::from_le_bytes(secs)))
+    }
+
     pub(super) fn stored(bytes: Vec<u8>) -> Validator {
         Validator(bytes)
     }
@@ -82,5 +89,7 @@ mod tests {
         assert_eq!(Validator::last_modified(at(1000), at(9000)), Some(strong.clone()));
         assert_ne!(Validator::last_modified(at(1001), at(9000)), Some(strong.clone()));
         assert_eq!((Validator::last_modified(at(1000), at(900)), strong.as_etag()), (None, None));
+        assert_eq!(strong.as_date(), Some(at(1000)));
+        assert_eq!(Validator::etag(b"\"12345678\"").unwrap().as_date(), None);
     }
 }

@@ -141,6 +141,9 @@ fn a_read_only_http_listener_serves_get_and_head_only() {
         let answer = reader.ask(method, &target("k"), "X-Rawcached-TTL: 1\r\n", body).expect(403);
         assert_eq!(answer.body, b"this listener is read-only\n");
     }
+    let part = "ETag: \"v\"\r\nContent-Range: bytes 0-4/5\r\n";
+    let mut reader = Connection::open(&served.path);
+    reader.ask("PUT", &target("k"), part, b"other").expect(403);
     let mut reader = Connection::open(&served.path);
     reader.ask("HEAD", &target("k"), "", b"").expect(200);
     reader.ask("GET", &target("k"), "", b"").expect_body(200, b"1");

@@ -233,12 +233,11 @@ async fn missing_of(hit: &Hit, selection: &Selection) -> Vec<Range<u64>> {
 /// The answer where bytes are missing: it names them as a `Range` header would ask for them.
 fn incomplete(missing: &[Range<u64>]) -> Answer {
     let named = missing.len().min(MISSING_MAX);
+    // The last one stands for all that follow.
+    let end_of_all = missing.iter().map(|range| range.end).max().unwrap_or_default();
     let mut text = String::from("bytes=");
     for (n, range) in missing[..named].iter().enumerate() {
-        let is_last = n + 1 == named;
-        // The last one stands for all that follow.
-        let last = missing.iter().map(|range| range.end).max().unwrap_or(range.end);
-        let end = if is_last { last } else { range.end };
+        let end = if n + 1 == named { end_of_all } else { range.end };
         let separator = if n == 0 { "" } else { "," };
         let _ = write!(text, "{separator}{}-{}", range.start, end - 1);
     }

@@ -11,7 +11,7 @@ use super::counts::HttpOperation;
 use super::head::Head;
 use super::lifetime::{self, Lifetimes};
 use super::refusal::Refusal;
-use super::representation::wall_date;
+use super::representation::{made_up_etag, wall_date};
 use super::request_body::RequestBody;
 use super::service::{Answer, Service};
 use super::wire::Socket;
@@ -49,14 +49,7 @@ impl Service {
         let stored = writer.finalize(checked.condition).await;
         self.shard.http.record(HttpOperation::Put, watch.elapsed());
         self.stored(stored, checked.condition)?;
-        let mut answer = Response::new(AnswerBody::empty());
-        *answer.status_mut() = match checked.replaces {
-            true => StatusCode::NO_CONTENT,
-            false => StatusCode::CREATED,
-        };
-        let tag = given_tag.or_else(|| HeaderValue::from_str(&format!("\"{tag:016x}\"")).ok());
-        answer.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
-        Ok(answer)
+        Ok(stored_answer(!checked.replaces, given_tag.or_else(|| Some(made_up_etag(tag)))))
     }
 
     /// How to store an object with `headers`, and the number that its entity tag is made of.
@@ -151,6 +144,14 @@ impl Service {
             Err(error) => Err(self.store_failed(&error)),
         }
     }
+}
+
+/// The answer to a store of an object that is new, or not; `etag` is its entity tag, if that is known.
+pub(super) fn stored_answer(is_new: bool, etag: Option<HeaderValue>) -> Answer {
+    let mut answer = Response::new(AnswerBody::empty());
+    *answer.status_mut() = if is_new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
+    answer.headers_mut().extend(etag.map(|etag| (ETAG, etag)));
+    answer
 }
 
 /// Refuses a body whose end nothing announces: a client that means to send one until it closes would lose it,

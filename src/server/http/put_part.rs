@@ -3,17 +3,16 @@
 use std::ops::Range;
 use std::time::SystemTime;
 
-use http::header::{CONTENT_RANGE, ETAG, HeaderValue, IF_MATCH};
-use http::{HeaderMap, Response, StatusCode};
+use http::HeaderMap;
+use http::header::{CONTENT_RANGE, ETAG, IF_MATCH};
 use tokio::task::coop::consume_budget;
 
-use super::body::AnswerBody;
-use super::conditional::{Access, Verdict, evaluate, is_conditional};
+use super::conditional::{Access, DateKind, Validators, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
 use super::head::Head;
-use super::put::{check_framing, given_etag};
+use super::put::{check_framing, given_etag, stored_answer};
 use super::refusal::Refusal;
-use super::representation::wall_date;
+use super::representation::{made_up_etag, wall_date};
 use super::request_body::RequestBody;
 use super::service::{Answer, Service};
 use super::wire::Socket;
@@ -47,6 +46,10 @@ impl Service {
             return Err(Refusal::CONTENT_RANGE);
         }
         let (options, tag) = self.store_options(headers, None)?;
+        let now = self.cache.clock().now();
+        if options.lifetime.is_some_and(|lifetime| lifetime.keep_until <= now) {
+            return Err(Refusal::ENDS_AT_ONCE);
+        }
         // Before the lookup: what is purged after it, hard or soft, is not what this part is of.
         let fill = self.cache.begin_fill(key);
         let present = self.cache.lookup_stale_head(key).await;
@@ -54,8 +57,8 @@ impl Service {
         let (date, validator) = self.version(headers, present.as_ref())?;
         let is_fresh = present.as_ref().is_none_or(|hit| self.is_fresh(hit));
         if let Some(whole) = present.as_ref().filter(|hit| !hit.is_partial())
+            && self.has_validator(whole, &validator)
             && whole.is_complete().await
-            && validator.as_etag() == Some(self.representation(whole).validators().etag.as_bytes())
         {
             if whole.len() != part.len {
                 return Err(Refusal::NOT_NEWER);
@@ -64,7 +67,7 @@ impl Service {
             if !is_fresh {
                 self.validate((key, whole.cas()), &options, &fill).await?;
             }
-            return Ok(answer(false, given_etag(headers), tag));
+            return Ok(stored_answer(false, given_etag(headers)));
         }
         let options = self.dated(options, date);
         let of = (part.len, &validator);
@@ -80,7 +83,8 @@ impl Service {
         }
         let writer = parts.writer(part.range.start);
         self.receive_part(writer, body, len).await?;
-        Ok(answer(parts.is_new(), given_etag(headers), tag))
+        let made_up = || parts.is_new().then(|| made_up_etag(tag));
+        Ok(stored_answer(parts.is_new(), given_etag(headers).or_else(made_up)))
     }
 
     /// When the version of a part was sent by its origin, as far as is known, and what tells it from others: of
@@ -109,6 +113,16 @@ impl Service {
             }
         };
         Ok((head.date(), validator.ok_or(Refusal::NO_VALIDATOR)?))
+    }
+
+    /// Whether a whole object is the version that `validator` names: by its entity tag, or by a date that no other
+    /// version has (RFC 9110, section 8.8.2.2).
+    fn has_validator(&self, whole: &Hit, validator: &Validator) -> bool {
+        let Validators { etag, modified, kind } = self.representation(whole).validators();
+        match validator.as_etag() {
+            Some(asked) => asked == etag.as_bytes(),
+            None => kind == DateKind::Strong && modified == validator.as_date(),
+        }
     }
 
     /// What tells a whole object from others.
@@ -190,14 +204,6 @@ impl Service {
         came?;
         stored.map_err(|error| self.store_failed(&error))
     }
-}
-
-fn answer(is_new: bool, given: Option<HeaderValue>, tag: u64) -> Answer {
-    let mut answer = Response::new(AnswerBody::empty());
-    *answer.status_mut() = if is_new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
-    let made_up = || HeaderValue::from_str(&format!("\"{tag:016x}\"")).ok().filter(|_| is_new);
-    answer.headers_mut().extend(given.or_else(made_up).map(|tag| (ETAG, tag)));
-    answer
 }
 
 /// The part that `Content-Range: bytes first-last/length` names (RFC 9110, section 14.4); `None` for anything else.

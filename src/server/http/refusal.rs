@@ -37,6 +37,10 @@ impl Refusal {
         StatusCode::UNPROCESSABLE_ENTITY,
         "Cache-Control forbids a shared cache to store this; X-Rawcached-TTL overrides it\n",
     );
+    pub(super) const ENDS_AT_ONCE: Refusal = refusal(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "what ends at once has no parts; X-Rawcached-TTL or X-Rawcached-Grace keeps it\n",
+    );
     pub(super) const WITHDRAWN: Refusal = refusal(
         StatusCode::UNPROCESSABLE_ENTITY,
         "the object must not be kept any more, and is removed\n",
@@ -164,7 +168,7 @@ impl From<&StoreError> for Refusal {
             StoreError::Evicted | StoreError::Incomplete => {
                 refusal(BUSY, "the object was evicted before it was whole\n")
             }
-            StoreError::Gone => refusal(BUSY, "the object was replaced or evicted meanwhile\n"),
+            StoreError::Gone => refusal(BUSY, "the object was replaced, evicted or has ended\n"),
             StoreError::Range { .. } => Refusal::CONTENT_RANGE,
             StoreError::Fragmented => Refusal::FRAGMENTED,
             StoreError::Crowded { .. } => {

@@ -91,7 +91,7 @@ impl Representation {
 
     fn made_up_etag(&self) -> HeaderValue {
         match &self.metadata {
-            Metadata::Object(object) => header(format_args!("\"{:016x}\"", object.tag)),
+            Metadata::Object(object) => made_up_etag(object.tag),
             // Different bodies of this cache never share one.
             _ => header(format_args!("\"{:x}-{:x}\"", self.stored_at.0, self.cas)),
         }
@@ -143,6 +143,11 @@ impl Representation {
         let age = now.since(self.stored_at).as_secs() + u64::from(self.age_secs);
         headers.insert(AGE, HeaderValue::from(age));
     }
+}
+
+/// The entity tag of an object that came without one, of the number that is kept with it.
+pub(super) fn made_up_etag(tag: u64) -> HeaderValue {
+    header(format_args!("\"{tag:016x}\""))
 }
 
 /// A header value of at most [`MADE_UP_LEN_MAX`] characters that every header may have. Made
