@@ -103,6 +103,11 @@ fn no_seed_makes_the_cache_lie() {
     println!("{totals}");
     failed.extend(more);
     assert!(failed.is_empty(), "{} seeds fail: {failed:?}", failed.len());
+    if wished().is_none() {
+        for (what, count) in totals.rows() {
+            assert!(count > 0, "nothing was seen of this: {what}");
+        }
+    }
 }
 
 #[test]

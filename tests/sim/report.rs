@@ -59,6 +59,32 @@ impl Totals {
         }
     }
 
+    /// What happened, and how often. Of many seeds none is 0.
+    pub fn rows(&self) -> [(&'static str, u64); 20] {
+        [
+            ("seeds", self.seeds),
+            ("lives of the cache", self.lives),
+            ("lives in which no entry may be damaged", self.lives_without_damage),
+            ("operations", self.operations),
+            ("lookups", self.lookups),
+            ("hits", self.hits),
+            ("stores acknowledged", self.stores),
+            ("purges", self.purges),
+            ("followers of stores in progress", self.followers),
+            ("followers that came to the end", self.followed_whole),
+            ("followers that were told of an error", self.followed_short),
+            ("purges of many", self.purges_of_many),
+            ("declarations of objects that come part by part", self.declared),
+            ("parts stored", self.parts),
+            ("parts read", self.parts_read),
+            ("regions freed", self.regions_freed),
+            ("entries re-inserted", self.reinserted),
+            ("regions left out of the index", self.regions_left_out),
+            ("passes of recovery after the first", self.later_passes),
+            ("stores refused as recovery remembers no more keys", self.unremembered),
+        ]
+    }
+
     /// Adds the counts of another run.
     pub fn add(&mut self, other: &Totals) {
         self.seeds += other.seeds;
@@ -116,29 +142,7 @@ fn name_of(kind: FaultKind) -> &'static str {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "| | count |\n|---|---:|")?;
-        let rows = [
-            ("seeds", self.seeds),
-            ("lives of the cache", self.lives),
-            ("lives in which no entry may be damaged", self.lives_without_damage),
-            ("operations", self.operations),
-            ("lookups", self.lookups),
-            ("hits", self.hits),
-            ("stores acknowledged", self.stores),
-            ("purges", self.purges),
-            ("followers of stores in progress", self.followers),
-            ("followers that came to the end", self.followed_whole),
-            ("followers that were told of an error", self.followed_short),
-            ("purges of many", self.purges_of_many),
-            ("declarations of objects that come part by part", self.declared),
-            ("parts stored", self.parts),
-            ("parts read", self.parts_read),
-            ("regions freed", self.regions_freed),
-            ("entries re-inserted", self.reinserted),
-            ("regions left out of the index", self.regions_left_out),
-            ("passes of recovery after the first", self.later_passes),
-            ("stores refused as recovery remembers no more keys", self.unremembered),
-        ];
-        for (name, count) in rows {
+        for (name, count) in self.rows() {
             writeln!(f, "| {name} | {count} |")?;
         }
         for (how, count) in &self.ends {

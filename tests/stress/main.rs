@@ -17,7 +17,7 @@ mod values;
 mod writers;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ struct Shared {
     stop: Arc<AtomicBool>,
     /// Objects that come part by part: whoever has nothing else to do stores some of them.
     partial: parts::Pool,
+    /// Ranges of objects that come part by part that were read and compared.
+    parts_read: Arc<AtomicU64>,
 }
 
 impl Shared {
@@ -132,6 +134,7 @@ fn run(open_device: impl Fn() -> Device, ram_bytes: u64) {
             keys: Arc::clone(&keys),
             stop: Arc::default(),
             partial: Arc::default(),
+            parts_read: Arc::default(),
         };
         let look_at_all = readers::look_at_all(&shared);
         println!("life {life} begins with {} entries", background.block_on(look_at_all));
@@ -143,6 +146,7 @@ fn run(open_device: impl Fn() -> Device, ram_bytes: u64) {
         println!("{counters:?}");
         assert_eq!(counters.damaged, 0, "a sound device");
         assert!(counters.regions_freed > 0, "regions were reclaimed");
+        assert!(shared.parts_read.load(Ordering::Relaxed) > 0, "parts were read");
         if is_killed {
             keys.forget_what_a_kill_may_undo();
             // Before the cache, which would close by itself.
@@ -175,6 +179,7 @@ fn threads_follow_stores_to_their_end_or_are_told_of_an_error() {
             keys: Arc::new(Keys::new()),
             stop: Arc::default(),
             partial: Arc::default(),
+            parts_read: Arc::default(),
         };
         run_for_a_while(&shared, followers::works(&shared));
         let stats = shared.cache.stats();

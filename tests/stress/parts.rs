@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fastrand::Rng;
 use parking_lot::Mutex;
@@ -94,6 +95,7 @@ pub async fn look_at(shared: &Shared, key: usize, random: &mut Rng) {
             let end = at + piece.len();
             assert!(value.get(at..end) == Some(&piece[..]), "key {key}: wrong bytes from {at}");
             at = end;
+            shared.parts_read.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
