@@ -257,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn only_objects_from_before_a_failed_write_are_distrusted() {
+        let granules = Granules::default();
+        assert!(!granules.is_distrusted(Sequence(0)));
+        granules.note_whole((Sequence(7), 1));
+        granules.distrust(Sequence(8));
+        assert!(granules.is_distrusted(Sequence(7)) && !granules.is_distrusted(Sequence(8)));
+        assert!(!granules.is_whole((Sequence(7), 1)), "it is looked at again");
+        granules.distrust(Sequence(5));
+        assert!(granules.is_distrusted(Sequence(7)));
+    }
+
+    #[test]
     fn what_was_learnt_by_a_change_outranks_what_was_seen_before_it() {
         let granules = Granules::default();
         let of_granule = (Sequence(7), 1);
