@@ -79,8 +79,10 @@ impl Cache {
                 // It begins now: a purge while the key was looked up is no reason to refuse what comes.
                 return Found::Lease(self.lease(key, held, None));
             }
-            let is_followed = || self.inner.feeds.newest(key).is_some();
-            match leases.hold(key, deadline, is_followed).await {
+            let is_news = async || {
+                self.inner.feeds.newest(key).is_some() || self.lookup_stale(key).await.is_some()
+            };
+            match leases.hold(key, deadline, is_news).await {
                 Waited::Held(its) => held = Some(its),
                 Waited::Changed => {}
                 Waited::TooLong => return Found::Busy,

@@ -125,19 +125,22 @@ impl Leases {
         Some(Held { _permit: permit, seat })
     }
 
-    /// Waits for the lease of a key, or for news of it: if there is none yet by what `is_news` says.
+    /// Waits for the lease of a key, or for news of it: if it is held, and there is none yet by what `is_news` says.
     pub async fn hold(
         self: &Arc<Self>,
         key: &[u8],
         deadline: Instant,
-        is_news: impl FnOnce() -> bool,
+        is_news: impl AsyncFnOnce() -> bool,
     ) -> Waited {
         let seat = self.take_seat(key);
+        if let Ok(permit) = Arc::clone(&seat.place.free).try_acquire_owned() {
+            return Waited::Held(Held { _permit: permit, seat });
+        }
         let news = Arc::clone(&seat.place.changed);
         let mut changed = pin!(news.notified());
         changed.as_mut().enable();
         // After that: what was announced before is seen, and what comes later wakes.
-        if is_news() {
+        if is_news().await {
             return Waited::Changed;
         }
         let permit = Arc::clone(&seat.place.free).acquire_owned();

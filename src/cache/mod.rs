@@ -311,6 +311,16 @@ impl Cache {
             && !planted::is(Bug::AcknowledgeFlushEarly)
     }
 
+    /// Acknowledges what is there already as `ack` says.
+    #[cfg(feature = "daemon")]
+    pub(crate) async fn settle(&self, ack: Option<Ack>) -> Result<(), StoreError> {
+        let store = &self.inner.store;
+        match self.is_flushed(ack) {
+            true => store.flush_through_if_needed(store.last_ticket()).await,
+            false => Ok(()),
+        }
+    }
+
     /// Acknowledges what was published. A failed store removes the old entry, which the caller meant to
     /// replace; one with a condition says nothing of the entry before it is published.
     #[inline]

@@ -125,7 +125,11 @@ impl Store {
             && ticket > durability.failed.load(Ordering::Acquire)
     }
 
-    pub(super) async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
+    /// As [`Store::flush_through`], at once if that is known.
+    ///
+    /// # Errors
+    /// The device failed meanwhile.
+    pub async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
         if self.is_durable(ticket) { Ok(()) } else { self.flush_through(ticket).await }
     }
 }

@@ -105,6 +105,8 @@ impl Service {
     async fn rewrite(&self, key: &[u8], patch: &Patch<'_>) -> Result<(), Refusal> {
         let _turn = self.key_locks.lock(key).await.ok_or(Refusal::CONTENDED)?;
         for _ in 0..ATTEMPTS_MAX {
+            // Before the lookup: what is purged after it, hard or soft, is not what the origin validated.
+            let fill = self.cache.begin_fill(key);
             let hit = self.present(key, patch).await?;
             let options = match self.changes(&hit, patch) {
                 Err(refusal @ Refusal::WITHDRAWN) => {
@@ -122,7 +124,7 @@ impl Service {
                 options => options?,
             };
             let version = Condition::Unchanged(hit.cas());
-            match self.cache.update(key, version, &options).await {
+            match self.cache.update_with(key, version, &options, &fill).await {
                 Ok(Stored::Yes(_)) => return Ok(()),
                 Ok(Stored::Exists | Stored::Missing) | Err(StoreError::Purged) => {}
                 Err(error) => return Err(self.store_failed(&error)),

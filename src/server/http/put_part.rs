@@ -67,6 +67,8 @@ impl Service {
             if !is_fresh {
                 self.validate((key, whole.cas()), &options, &fill).await?;
             }
+            let settled = self.cache.settle(options.ack).await;
+            settled.map_err(|error| self.store_failed(&error))?;
             return Ok(stored_answer(false, given_etag(headers)));
         }
         let options = self.dated(options, date);

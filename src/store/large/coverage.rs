@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use futures_util::stream::{self, StreamExt as _};
+use smallvec::SmallVec;
 
 use crate::format::{ENTRY_HEADER_LEN, FRAGMENT_RECORDS_LEN, Kind, Layout, ObjectHead, SliceKey};
 use crate::store::entry::Entry;
@@ -33,7 +34,7 @@ const ATTEMPTS_MAX: usize = 16;
 /// Bytes before the body in the slot of a fragment.
 const FRAGMENT_META_LEN: usize = ENTRY_HEADER_LEN + SliceKey::LEN + FRAGMENT_RECORDS_LEN;
 /// Longest granule in bytes: one checksum covers so many.
-const GRANULE_LEN_MAX: u32 = 64 << 10;
+pub(in crate::store) const GRANULE_LEN_MAX: u32 = 64 << 10;
 
 impl Store {
     /// Bytes of a granule on this device.
@@ -93,12 +94,17 @@ impl Store {
         // In steps: nothing is looked at after the first of them with a gap.
         let step = u64::from(head.slice_size) * LOOKS_AT_ONCE as u64;
         let (mut start, end) = (range.start, range.end.min(head.len));
+        let mut steps = 0usize;
         while start < end {
             let next = end.min((start / step + 1) * step);
             if !self.missing(head, start..next).await.is_empty() {
                 return false;
             }
             start = next;
+            steps += 1;
+            if steps.is_multiple_of(GRANULES_AT_ONCE / LOOKS_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
         }
         true
     }
@@ -129,6 +135,7 @@ impl Store {
         if granules.is_whole(of_granule) {
             return Granule::Whole;
         }
+        let failures = granules.failures();
         // Another key's index entry may look like its.
         let extent = match granules.is_distrusted(head.object) {
             true => Extent::Whole,
@@ -137,7 +144,7 @@ impl Store {
         let range = head.range_of(number);
         match self.slot_of(key, extent).await {
             Sighted::Slot(slot) if slot.body_len() as u64 == range.end - range.start => {
-                granules.note_whole(of_granule);
+                granules.note_whole(of_granule, failures);
                 Granule::Whole
             }
             Sighted::Slot(_) | Sighted::Nothing => Granule::Fragments(Fragments::new()),
@@ -148,9 +155,9 @@ impl Store {
     /// The fragments of a granule.
     pub(in crate::store) async fn fragments(&self, head: &ObjectHead, number: u32) -> Granule {
         let (of_granule, granules) = ((head.object, number), &self.shared.large.granules);
-        let mut known = granules.known_fragments(of_granule);
+        let (failures, known) = (granules.failures(), granules.known_fragments(of_granule));
         let range = head.range_of(number);
-        let mut seen = Fragments::new();
+        let (mut indexed, mut seen) = (SmallVec::<[u32; 17]>::new(), Fragments::new());
         let extent = match granules.is_distrusted(head.object) {
             true => Extent::Whole,
             false => Extent::Meta { len: FRAGMENT_META_LEN },
@@ -158,9 +165,9 @@ impl Store {
         for fragment in FRAGMENT_NUMBERS {
             let key = SliceKey { object: head.object, number, fragment };
             if !self.is_indexed(key) {
-                known.retain(|other| other.number != fragment);
                 continue;
             }
+            indexed.push(fragment);
             if known.iter().any(|other| other.number == fragment) {
                 continue;
             }
@@ -175,9 +182,11 @@ impl Store {
                 seen.push(Fragment { number: fragment, within });
             }
         }
-        if !seen.is_empty() {
-            known = granules.add_fragments(of_granule, seen);
-        }
+        let mut known = match seen.is_empty() {
+            true => known,
+            false => granules.add_fragments(of_granule, seen, failures),
+        };
+        known.retain(|fragment| indexed.contains(&fragment.number));
         Granule::Fragments(known)
     }
 
@@ -185,13 +194,20 @@ impl Store {
     pub(in crate::store) async fn drop_slot(&self, key: SliceKey) {
         let key = key.encode();
         let key_hash = self.slice_hash(&key);
-        for candidate in self.candidates(key_hash) {
-            let extent = Extent::Key { key_len: SliceKey::LEN };
-            if let Loaded::Entry(slot, _) = self.load(candidate, extent).await
-                && slot.kind() == Kind::Slice
-                && slot.key() == key
-            {
-                self.forget(key_hash, slot.place());
+        for _ in 0..ATTEMPTS_MAX {
+            let mut has_moved = false;
+            for candidate in self.candidates(key_hash) {
+                let extent = Extent::Key { key_len: SliceKey::LEN };
+                match self.load(candidate, extent).await {
+                    Loaded::Entry(slot, _) if slot.kind() == Kind::Slice && slot.key() == key => {
+                        has_moved |= !self.forget(key_hash, slot.place());
+                    }
+                    Loaded::Moved => has_moved = true,
+                    _ => {}
+                }
+            }
+            if !has_moved || self.shared.is_stopping() {
+                return;
             }
         }
     }
@@ -214,7 +230,9 @@ impl Store {
                 match self.peek(candidate, extent).await {
                     Loaded::Entry(slot, _) if sought.is_of(&slot) => return Sighted::Slot(slot),
                     Loaded::Moved => has_moved = true,
-                    Loaded::Entry(..) | Loaded::Damaged => {}
+                    Loaded::Entry(..) => {}
+                    // Its tombstone is to be older than what comes in its place.
+                    Loaded::Damaged => drop(self.drop_damaged(sought.hash(), candidate)),
                     Loaded::Unreadable | Loaded::Late => is_unknown = true,
                 }
             }
@@ -232,4 +250,62 @@ impl Store {
 pub(in crate::store) fn within_granule(slot: &Entry) -> Option<Range<usize>> {
     let start = slot.records().fragment_start? as usize;
     Some(start..start + slot.body_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::SimDevice;
+    use crate::format::{SliceKey, VALIDATOR_LEN_MAX};
+    use crate::store::lookup::sought::Stale;
+    use crate::store::mutation::declare::{Declaration, Declared};
+    use crate::store::mutation::request::{Condition, Lifetime, Value};
+    use crate::store::testing;
+
+    /// The header of a granule's slot is damaged, and the granule is stored once more.
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_the_place_of_a_damaged_slot_survives_a_start() {
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+        let store = testing::create(&sim, &clock).await;
+        let (stored_at, end) = (Timestamp(1000), Timestamp(50_000));
+        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        let declaration = Declaration {
+            len: 100_000,
+            validator: &[b'v'; VALIDATOR_LEN_MAX],
+            metadata: b"",
+            tags: &[],
+            lifetime,
+            condition: Condition::Always,
+        };
+        let declared = store.declare(b"key", &declaration, store.begin_fill(b"key")).await;
+        let Ok(Declared::Parts { object, .. }) = declared else { panic!("it is declared") };
+        let (first, last) = object.fill(0, &[7; 65_536], true).await.unwrap();
+        store.flush_between(first, last).await.unwrap();
+        // Then it is on the device only.
+        for n in 0..10u8 {
+            let body = &[n; 60_000];
+            let value = Value { metadata: b"", body, lifetime, tags: &[], ram_only: false };
+            let stored = store.put(&[n], &value, Condition::Always, None).await.unwrap();
+            store.flush_through(stored.1).await.unwrap();
+        }
+        let (entry, _) = store.lookup(b"key", Stale::Accept).await.unwrap();
+        let head = entry.object_head().unwrap();
+        let key = SliceKey::of_slice(head.object, 0);
+        let place = store.candidates(store.slice_hash(&key.encode()))[0].place();
+        let (generation, offset) = place.split(&store.shared.layout);
+        sim.corrupt(store.shared.layout.region_offset(generation.region()) + offset + 20, 0xff);
+        store.shared.large.granules.forget((head.object, 0));
+        assert_eq!(object.missing(0..65_536).await, [0..65_536]);
+        let (first, last) = object.fill(0, &[7; 65_536], true).await.unwrap();
+        store.flush_between(first, last).await.unwrap();
+        let mut body = store.large_object(head).read(0..65_536, &Default::default()).await.unwrap();
+        assert!(body.next_chunk().await.unwrap().is_some());
+        drop((object, body, store));
+        sim.kill();
+        let store = testing::open(&sim, &clock).await;
+        store.recovered().await;
+        let (entry, _) = store.lookup(b"key", Stale::Accept).await.unwrap();
+        let object = store.large_object(entry.object_head().unwrap());
+        assert_eq!(object.missing(0..65_536).await, [], "it was acknowledged");
+    }
 }

@@ -85,13 +85,21 @@ pub(in crate::store) struct Granules {
     /// Of objects that were named before, a write may have failed in this run: slots that the index has may not be on
     /// the device.
     distrusted_until: AtomicU64,
+    /// Writes that failed in this run. What was seen before the last of them is not remembered after it.
+    failures: AtomicU64,
 }
 
 impl Default for Granules {
     fn default() -> Granules {
         let locks = std::array::from_fn(|_| Mutex::default());
         let (whole, fragments) = (DashMap::new(), DashMap::new());
-        Granules { whole, fragments, locks, distrusted_until: AtomicU64::new(0) }
+        Granules {
+            whole,
+            fragments,
+            locks,
+            distrusted_until: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
     }
 }
 
@@ -108,20 +116,33 @@ impl Granules {
         row.is_some_and(|row| *row >> (number % 64) & 1 != 0)
     }
 
-    /// The slot of a granule was seen, or written.
-    pub fn note_whole(&self, (object, number): (Sequence, u32)) {
+    /// Writes that failed so far: ask before a look at slots, or a write, that is to be noted.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    /// The slot of a granule was seen, or written, after so many `failures`.
+    pub fn note_whole(&self, (object, number): (Sequence, u32), failures: u64) {
         if self.whole.len() >= ROWS_MAX {
             self.whole.clear();
         }
-        *self.whole.entry((object, number / 64)).or_default() |= 1 << (number % 64);
+        let mut row = self.whole.entry((object, number / 64)).or_default();
+        // Under the lock of the row, which `distrust` clears after it counted.
+        if self.failures() == failures {
+            *row |= 1 << (number % 64);
+        }
     }
 
-    /// These are the fragments of a granule: who says so has it locked.
-    pub fn set_fragments(&self, granule: (Sequence, u32), fragments: Fragments) {
+    /// These are the fragments of a granule, by looks and writes after so many `failures`: who says so has it
+    /// locked.
+    pub fn set_fragments(&self, granule: (Sequence, u32), fragments: Fragments, failures: u64) {
         if self.fragments.len() >= FRAGMENTED_MAX {
             self.fragments.clear();
         }
-        self.fragments.insert(granule, fragments);
+        let mut known = self.fragments.entry(granule).or_default();
+        if self.failures() == failures {
+            *known = fragments;
+        }
     }
 
     /// The fragments of a granule that were seen.
@@ -129,19 +150,29 @@ impl Granules {
         self.fragments.get(&granule).map(|known| known.clone()).unwrap_or_default()
     }
 
-    /// These fragments were seen. What was learnt of their numbers meanwhile is newer.
-    pub fn add_fragments(&self, granule: (Sequence, u32), seen: Fragments) -> Fragments {
+    /// These fragments were seen after so many `failures`; gives all that are known. What was learnt of their
+    /// numbers meanwhile is newer.
+    pub fn add_fragments(
+        &self,
+        granule: (Sequence, u32),
+        seen: Fragments,
+        failures: u64,
+    ) -> Fragments {
         if self.fragments.len() >= FRAGMENTED_MAX {
             self.fragments.clear();
         }
         let mut known = self.fragments.entry(granule).or_default();
+        let mut all = known.clone();
         for fragment in seen {
-            if known.iter().all(|other| other.number != fragment.number) {
-                known.push(fragment);
+            if all.iter().all(|other| other.number != fragment.number) {
+                all.push(fragment);
             }
         }
-        known.sort_unstable_by_key(|fragment| fragment.number);
-        known.clone()
+        all.sort_unstable_by_key(|fragment| fragment.number);
+        if self.failures() == failures {
+            known.clone_from(&all);
+        }
+        all
     }
 
     /// A write failed: nothing that was seen in memory of objects named before `until` is known to be on the
@@ -149,6 +180,7 @@ impl Granules {
     /// the failure.
     pub fn distrust(&self, until: Sequence) {
         self.distrusted_until.fetch_max(until.0, Ordering::SeqCst);
+        self.failures.fetch_add(1, Ordering::SeqCst);
         self.whole.clear();
         self.fragments.clear();
     }
@@ -242,14 +274,14 @@ mod tests {
     fn what_is_remembered_is_bounded_and_can_be_forgotten() {
         let granules = Granules::default();
         let object = Sequence(7);
-        granules.note_whole((object, 70));
+        granules.note_whole((object, 70), 0);
         assert!(granules.is_whole((object, 70)) && !granules.is_whole((object, 71)));
         granules.forget((object, 70));
         assert!(!granules.is_whole((object, 70)) && granules.whole.is_empty());
         let rows = 2 * u32::try_from(ROWS_MAX).unwrap();
         for n in 0..rows {
-            granules.note_whole((object, n * 64));
-            granules.set_fragments((object, n), fragments(&[(1, 0..1)]));
+            granules.note_whole((object, n * 64), 0);
+            granules.set_fragments((object, n), fragments(&[(1, 0..1)]), 0);
         }
         assert!(granules.whole.len() <= ROWS_MAX);
         assert!(granules.fragments.len() <= FRAGMENTED_MAX);
@@ -260,20 +292,28 @@ mod tests {
     fn only_objects_from_before_a_failed_write_are_distrusted() {
         let granules = Granules::default();
         assert!(!granules.is_distrusted(Sequence(0)));
-        granules.note_whole((Sequence(7), 1));
+        granules.note_whole((Sequence(7), 1), 0);
         granules.distrust(Sequence(8));
         assert!(granules.is_distrusted(Sequence(7)) && !granules.is_distrusted(Sequence(8)));
         assert!(!granules.is_whole((Sequence(7), 1)), "it is looked at again");
         granules.distrust(Sequence(5));
         assert!(granules.is_distrusted(Sequence(7)));
+        let (of_granule, failures) = ((Sequence(7), 1), granules.failures());
+        granules.note_whole(of_granule, failures - 1);
+        granules.set_fragments(of_granule, fragments(&[(1, 0..20)]), failures - 1);
+        let seen = granules.add_fragments(of_granule, fragments(&[(2, 30..40)]), failures - 1);
+        assert_eq!(seen, fragments(&[(2, 30..40)]));
+        let is_remembered =
+            granules.is_whole(of_granule) || !granules.known_fragments(of_granule).is_empty();
+        assert!(!is_remembered, "it was seen before the failure");
     }
 
     #[test]
     fn what_was_learnt_by_a_change_outranks_what_was_seen_before_it() {
         let granules = Granules::default();
         let of_granule = (Sequence(7), 1);
-        granules.set_fragments(of_granule, fragments(&[(1, 0..20)]));
-        let known = granules.add_fragments(of_granule, fragments(&[(1, 0..10), (2, 30..40)]));
+        granules.set_fragments(of_granule, fragments(&[(1, 0..20)]), 0);
+        let known = granules.add_fragments(of_granule, fragments(&[(1, 0..10), (2, 30..40)]), 0);
         assert_eq!(known, fragments(&[(1, 0..20), (2, 30..40)]));
     }
 }

@@ -28,6 +28,8 @@ use crate::store::region::table::RegionTable;
 /// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is
 /// reclaimed.
 const DISCARDS_MAX: usize = 1024;
+/// Slices of one of them: a declared object may have many more than were ever stored, and each costs a probe.
+const DISCARDED_SLICES_MAX: u32 = 1 << 20;
 
 /// What a store knows of large objects.
 pub(super) struct Large {
@@ -45,6 +47,8 @@ pub(super) struct Discard {
     /// The first one that is not dropped yet.
     pub next: u32,
     pub slice_count: u32,
+    /// There may be fragments of them.
+    pub may_be_partial: bool,
 }
 
 impl Large {
@@ -73,11 +77,11 @@ impl Large {
     }
 
     /// Queues the slices of a dead object to be dropped.
-    pub fn discard(&self, object: Sequence, slice_count: u32) {
+    pub fn discard(&self, object: Sequence, slice_count: u32, may_be_partial: bool) {
         self.claims.lock().end_claim(object);
         let mut discards = self.discards.lock();
-        if discards.len() < DISCARDS_MAX {
-            discards.push_back(Discard { object, next: 0, slice_count });
+        if discards.len() < DISCARDS_MAX && slice_count <= DISCARDED_SLICES_MAX {
+            discards.push_back(Discard { object, next: 0, slice_count, may_be_partial });
         }
     }
 
@@ -88,9 +92,9 @@ impl Large {
         discards.iter().position(idle).and_then(|n| discards.remove(n))
     }
 
-    /// Puts back one of which slices are left: it is the next.
+    /// Puts back one of which slices are left: others come first.
     pub fn put_back(&self, discard: Discard) {
-        self.discards.lock().push_front(discard);
+        self.discards.lock().push_back(discard);
     }
 
     /// Whether somebody reads an object, or changes its head.

@@ -66,6 +66,8 @@ struct Part<'a> {
     within: Range<usize>,
     bytes: &'a [u8],
     lifetime: Lifetime,
+    /// Writes that had failed when its granule was looked at.
+    failures: u64,
 }
 
 impl PartialObject {
@@ -130,7 +132,7 @@ impl PartialObject {
         let granules = &store.shared.large.granules;
         // Who fills the same granule waits: the first bytes stay.
         let _turn = granules.lock(of_granule).await;
-        let lifetime = self.check_head().await?;
+        let (lifetime, failures) = (self.check_head().await?, granules.failures());
         // What is seen to be there was appended before.
         let mut first = store.last_ticket();
         let mut granule = store.granule(&head, number).await;
@@ -164,13 +166,14 @@ impl PartialObject {
         for within in gaps {
             let bytes = &bytes[within.start - start..within.end - start];
             add(&store.shared.counters.body_bytes, bytes.len() as u64);
-            let part = Part { head, number, within, bytes, lifetime };
+            let part = Part { head, number, within, bytes, lifetime, failures };
             if bytes.len() as u64 == range.end - range.start {
+                let before = store.last_ticket();
                 self.append(&part, 0, is_again).await?;
-                granules.note_whole(of_granule);
+                granules.note_whole(of_granule, failures);
                 if let Some((key_hash, place)) = old {
                     // Not before the new one is durable.
-                    store.flush_through(store.last_ticket()).await?;
+                    store.flush_between(before + 1, store.last_ticket()).await?;
                     store.forget(key_hash, place);
                 }
             } else {
@@ -221,7 +224,7 @@ impl PartialObject {
             }
         }
         let number = free_number(fragments).ok_or(StoreError::Fragmented)?;
-        self.append(part, number, is_used(number, fragments)).await?;
+        self.append(part, number, !fragments.is_empty()).await?;
         fragments.push(Fragment { number, within: part.within.clone() });
         self.remember(part, fragments);
         Ok(())
@@ -230,7 +233,8 @@ impl PartialObject {
     /// Without an `.await` between this and what was changed: the caller may be dropped at each.
     fn remember(&self, part: &Part<'_>, fragments: &Fragments) {
         let of_granule = (part.head.object, part.number);
-        self.store.shared.large.granules.set_fragments(of_granule, fragments.clone());
+        let granules = &self.store.shared.large.granules;
+        granules.set_fragments(of_granule, fragments.clone(), part.failures);
     }
 
     /// Drops fragments of which another one has all bytes: a start finds those again that were joined. False if
@@ -304,14 +308,16 @@ impl PartialObject {
             false => free_number(fragments).ok_or(StoreError::Fragmented)?,
         };
         let as_one = Part { within: within.clone(), bytes: &bytes, ..*part };
-        self.append(&as_one, number, is_used(number, fragments)).await?;
+        let before = self.store.last_ticket();
+        self.append(&as_one, number, !fragments.is_empty()).await?;
         if is_whole {
-            self.store.shared.large.granules.note_whole((part.head.object, part.number));
+            let of_granule = (part.head.object, part.number);
+            self.store.shared.large.granules.note_whole(of_granule, part.failures);
         } else {
             fragments.push(Fragment { number, within });
         }
         self.remember(part, fragments);
-        self.store.flush_through(self.store.last_ticket()).await?;
+        self.store.flush_between(before + 1, self.store.last_ticket()).await?;
         for fragment in joined.into_iter().filter(|fragment| *fragment != NEW) {
             self.store.drop_slot(part.key(fragment)).await;
             fragments.retain(|other| other.number != fragment);
@@ -321,7 +327,7 @@ impl PartialObject {
     }
 
     /// Appends the slot of a granule, or of a fragment of it.
-    /// It supersedes another one with its number if there may be one on the device.
+    /// It supersedes another one with its number, which may still be on the device.
     async fn append(
         &self,
         part: &Part<'_>,
@@ -398,11 +404,6 @@ fn free_number(fragments: &Fragments) -> Option<u32> {
     let is_free = |n: &u32| fragments.iter().all(|fragment| fragment.number != *n);
     let mut numbers = FRAGMENT_NUMBERS;
     numbers.find(is_free)
-}
-
-/// Whether a free number, which is the least, was that of another fragment before: then there are later ones.
-fn is_used(number: u32, fragments: &Fragments) -> bool {
-    fragments.iter().any(|fragment| fragment.number > number)
 }
 
 fn to_usize(len: u64) -> usize {

@@ -236,7 +236,7 @@ impl Drop for Upload {
         if let Some(object) = self.name
             && !self.is_published
         {
-            self.store.discard(object, self.slices);
+            self.store.discard_slices(object, self.slices);
         }
         if self.reserved > 0 {
             self.store.shared.large.claims.lock().release(self.reserved);

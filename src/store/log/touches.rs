@@ -82,7 +82,12 @@ impl Log {
         };
         let place = match self.chunks.find(header) {
             Found::InUse => return TouchPlace::InUse,
-            Found::Written => TouchPlace::Device { mark_region: false },
+            Found::Written => {
+                // The header may have changed on the device, and stay as it is: the footer says the later end.
+                let end = lifetime.new.keep_until.max(lifetime.old.keep_until);
+                set_keep_until(&mut open.footer, offset, end);
+                return TouchPlace::Device { mark_region: false };
+            }
             Found::Memory(header) => {
                 if rewrite_lifetime(header, open.seed, offset, lifetime) == Rewritten::Changed {
                     return TouchPlace::Changed;

@@ -173,9 +173,14 @@ impl Store {
     /// # Errors
     /// A hard purge covers it.
     fn marked_by_purges<'a>(&self, change: &Change<'a>) -> Result<Option<Slot<'a>>, StoreError> {
-        let Some(since) = change.since.filter(|_| !planted::is(Bug::FillIgnoresPurge)) else {
+        if planted::is(Bug::FillIgnoresPurge) {
             return Ok(None);
-        };
+        }
+        let floor = self.shared.purge_floor();
+        if change.replaced.is_some_and(|replaced| replaced.sequence() < floor) {
+            return Err(StoreError::Purged);
+        }
+        let Some(since) = change.since else { return Ok(None) };
         let slot = change.slot;
         let of = Subject { key: slot.key(), tags: slot.tags() };
         let mut verdict = self.shared.purges.verdict(since, of).0;
@@ -229,7 +234,7 @@ impl Store {
         if let Some(old) = found.matched.as_ref().and_then(|matched| matched.head)
             && Some(old.object) != named
         {
-            self.discard(old.object, old.slice_count());
+            self.discard(old);
         }
     }
 }

@@ -71,11 +71,12 @@ impl Store {
     pub async fn purge_all(&self, how: Purge) -> Result<(), StoreError> {
         let ticket = match how {
             Purge::Hard => {
-                self.shared.fills.purge_all();
                 let mut log = self.shared.log.lock();
                 self.check_open(None)?;
                 let (floor, ticket) = log.raise_purge_floor(self.shared.clock.pair());
                 self.shared.set_purge_floor(floor);
+                // After the floor: a store that begins later has seen it.
+                self.shared.fills.purge_all();
                 ticket
             }
             Purge::Soft => {

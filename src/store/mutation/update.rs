@@ -275,4 +275,33 @@ mod tests {
             assert_eq!(is_published, how == 2, "{how}");
         }
     }
+
+    /// The update begins while the purge waits for the append lock.
+    #[tokio::test(start_paused = true)]
+    async fn an_update_that_began_before_all_is_purged_brings_nothing_back() {
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+        let store = testing::create(&sim, &clock).await;
+        let (stored_at, end) = (Timestamp(1000), Timestamp(5000));
+        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        let value = Value { metadata: b"", body: b"body", lifetime, tags: &[], ram_only: false };
+        store.put(b"key", &value, Condition::Always, None).await.unwrap();
+        let fill = store.begin_fill(b"key");
+        // After the update found the entry, and before it publishes.
+        let purge = |old: Lifetime| {
+            let mut log = store.shared.log.lock();
+            let (floor, _) = log.raise_purge_floor(store.shared.clock.pair());
+            store.shared.set_purge_floor(floor);
+            old
+        };
+        let update = Update {
+            metadata: Some(b"new"),
+            tags: None,
+            lifetime: &purge,
+            validates: true,
+            fill: &fill,
+        };
+        let updated = store.update(b"key", Condition::Always, &update).await;
+        assert!(matches!(updated, Err(StoreError::Purged)), "{updated:?}");
+        assert!(store.lookup(b"key", Stale::Accept).await.is_none());
+    }
 }

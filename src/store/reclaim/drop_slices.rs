@@ -1,7 +1,8 @@
 //! Dropping of the slices of dead objects. Owns one bounded step of it; which ones wait for it, `large`
 //! knows.
 
-use crate::format::{Sequence, SliceKey};
+use crate::format::SliceKey;
+use crate::store::large::Discard;
 use crate::store::large::granules::FRAGMENT_NUMBERS;
 use crate::store::reclaim::reclaimer::Reclaimer;
 
@@ -19,7 +20,7 @@ impl Reclaimer {
             if shared.is_stopping() {
                 return false;
             }
-            self.drop_slice(discard.object, discard.next).await;
+            self.drop_slice(&discard).await;
             discard.next += 1;
         }
         if end < discard.slice_count {
@@ -30,11 +31,14 @@ impl Reclaimer {
         true
     }
 
-    /// Drops a slice, or the fragments of it.
-    async fn drop_slice(&self, object: Sequence, number: u32) {
+    /// Drops the next slice of an object, or the fragments of it.
+    async fn drop_slice(&self, discard: &Discard) {
+        let &Discard { object, next: number, may_be_partial, .. } = discard;
         self.store.shared.large.granules.forget((object, number));
-        for fragment in FRAGMENT_NUMBERS.chain([0]) {
-            let key = SliceKey { object, number, fragment };
+        let whole = SliceKey::of_slice(object, number);
+        let fragments = FRAGMENT_NUMBERS.filter(|_| may_be_partial);
+        let fragments = fragments.map(|fragment| SliceKey { object, number, fragment });
+        for key in fragments.chain([whole]) {
             if self.store.is_indexed(key) {
                 self.store.drop_slot(key).await;
             }

@@ -260,7 +260,7 @@ impl Recovery {
                     // Taken out by others, or where reclaim wrote it again.
                     moved = true;
                 } else if let Some(head) = head {
-                    self.store.discard(head.object, head.slice_count());
+                    self.store.discard(head);
                 }
             }
             if !moved {
