@@ -8,8 +8,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use rawcached::cache::{Cache, CacheOptions, Condition, Purge, StoreOptions, UpdateOptions};
 
 use crate::{directory, rawcached, stderr, stdout};
 
@@ -177,6 +179,47 @@ fn the_secret_of_a_cache_is_not_shown() {
     for form in [&hex[..16], &hex[16..], &numbers[0], &numbers[1], list.trim_matches(['[', ']'])] {
         assert!(!shown.to_lowercase().contains(form), "{form} in {shown}");
     }
+}
+
+#[test]
+fn ls_lists_the_entries_with_a_tag() {
+    let directory = directory();
+    let path = directory.path().join("x.img");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let cache = Cache::create(&path, Some(64 << 20), CacheOptions::default()).await.unwrap();
+        cache.ready().await;
+        for (key, tags) in
+            [("a", &["red", "new"][..]), ("b", &["new"]), ("c", &[]), ("d", &["red"])]
+        {
+            let mut options = StoreOptions::default();
+            options.ttl = Some(Duration::from_secs(1000));
+            options.tags = tags.iter().map(|tag| (*tag).into()).collect();
+            cache.put(key.as_bytes(), b"body", Condition::Always, &options).await.unwrap();
+        }
+        cache.purge_tag(b"red", Purge::Soft).await.unwrap();
+        let mut options = UpdateOptions::default();
+        options.tags = Some(vec!["red".into()]);
+        cache.update(b"b", Condition::Always, &options).await.unwrap();
+        cache.shutdown().await.unwrap();
+    });
+    let keys = |tag: Option<&str>| -> Vec<String> {
+        let tag = tag.map(|tag| format!("--tag={tag}"));
+        let mut command = rawcached(directory.path());
+        let output = command.args(["ls", "x.img", "--json"]).args(tag).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let key = |line: &str| {
+            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+            entry["key"].as_str().unwrap().to_owned()
+        };
+        let mut keys: Vec<String> = stdout(&output).lines().map(key).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(None), ["a", "b", "c", "d"]);
+    // One that a soft purge covers is there; "b" has another tag by now.
+    assert_eq!(keys(Some("red")), ["a", "b", "d"]);
+    assert_eq!(keys(Some("new")), ["a"]);
+    assert!(keys(Some("blue")).is_empty());
 }
 
 #[test]

@@ -220,3 +220,93 @@ fn a_condition_of_a_range_is_judged_before_what_is_missing() {
     let lacking = server.get("a", &format!("{asked}\"v0\"\r\n")).expect(404);
     assert_eq!(missing(&lacking), Some("bytes=1000-299999"));
 }
+
+#[test]
+fn ranges_that_are_there_are_answered_whatever_lies_between_them() {
+    let server = HttpServer::start();
+    let whole = body(1000);
+    put(&server, (0, 9), &whole, TAG).expect(201);
+    put(&server, (20, 29), &whole, TAG).expect(204);
+    let answer = server.get("a", "Range: bytes=0-9,20-29\r\n").expect(206);
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(text.contains("bytes 0-9/1000") && text.contains("bytes 20-29/1000"), "{text}");
+    let lacking = server.get("a", "Range: bytes=0-10,20-29\r\n").expect(404);
+    assert_eq!(missing(&lacking), Some("bytes=10-10"));
+}
+
+#[test]
+fn a_part_of_a_whole_object_has_just_the_bytes_that_it_says() {
+    let server = HttpServer::start();
+    let whole = body(1000);
+    server.put("a", TAG, &whole).expect(201);
+    let path = target("a");
+    for chunks in ["5\r\nabcde\r\n0\r\n\r\n", "b\r\nabcdefghijk\r\n0\r\n\r\n", "ZZ\r\n"] {
+        let mut connection = Connection::open(&server.http);
+        connection.send(format!(
+            "PUT {path} HTTP/1.1\r\nHost: x\r\n{TAG}Content-Range: bytes 0-9/1000\r\n\
+             Transfer-Encoding: chunked\r\n\r\n{chunks}"
+        ));
+        assert!(connection.head().starts_with("HTTP/1.1 400"), "{chunks}");
+    }
+    put(&server, (0, 9), &whole, TAG).expect(204);
+    let longer = "If-Match: \"v1\"\r\nContent-Range: bytes 0-9/1001\r\n";
+    server.put("a", longer, &whole[..10]).expect(412);
+    server.put("a", &format!("{TAG}Content-Range: bytes 0-9/1001\r\n"), &whole[..10]).expect(409);
+    server.get("a", "").expect_body(200, &whole);
+}
+
+#[test]
+fn a_part_and_a_whole_store_of_one_version_at_a_time_leave_the_whole() {
+    let server = HttpServer::start();
+    let whole = body(1000);
+    for n in 0..200 {
+        let tag = format!("ETag: \"{n}\"\r\n");
+        std::thread::scope(|scope| {
+            let part = scope.spawn(|| put(&server, (0, 9), &whole, &tag));
+            server.put("a", &tag, &whole);
+            part.join().unwrap();
+        });
+        // Either the whole one came last, or the part was of a whole one.
+        server.get("a", "").expect_body(200, &whole);
+    }
+}
+
+#[test]
+fn a_part_names_the_version_by_its_etag_then_by_if_match_then_by_its_date() {
+    let server = HttpServer::start();
+    let whole = body(100);
+    put(&server, (0, 9), &whole, TAG).expect(201);
+    let dates =
+        "Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nLast-Modified: Fri, 15 Jan 2027 07:00:00 GMT\r\n";
+    put(&server, (10, 19), &whole, &format!("If-Match: \"v1\"\r\n{dates}")).expect(204);
+    server.get("a", "Range: bytes=0-19\r\n").expect_body(206, &whole[..20]);
+    // The validator may come again with an update.
+    let fields = format!("{TAG}Cache-Control: max-age=600\r\n");
+    server.ask("PATCH", &target("a"), &fields, b"").expect(204);
+    let answer = server.get("a", "Range: bytes=0-19\r\n").expect_body(206, &whole[..20]);
+    assert_eq!(answer.header("cache-control"), Some("max-age=600"));
+    put(&server, (0, 9), &whole, dates).expect(201);
+    server.ask("PATCH", &target("a"), dates, b"").expect(204);
+    let other = dates.replace("07:00", "07:01");
+    server.ask("PATCH", &target("a"), &other, b"").expect(409);
+}
+
+#[test]
+fn a_validation_without_a_lifetime_begins_the_age_anew() {
+    let server = HttpServer::start();
+    for (key, range) in [("a", ""), ("b", "Content-Range: bytes 0-9/10\r\n")] {
+        let headers = format!("{TAG}{range}X-Rawcached-TTL: 1000\r\n");
+        server.put(key, &headers, &body(10)).expect(201);
+    }
+    server.clock.advance(Duration::from_secs(300));
+    let date = "Date: Fri, 15 Jan 2027 08:05:00 GMT\r\n";
+    for key in ["a", "b"] {
+        assert_eq!(server.get(key, "").expect(200).header("age"), Some("300"));
+        server.ask("PATCH", &target(key), date, b"").expect(204);
+        assert_eq!(server.get(key, "").expect(200).header("age"), Some("0"), "{key}");
+    }
+    server.clock.advance(Duration::from_secs(699));
+    server.get("a", "").expect(200);
+    server.clock.advance(Duration::from_secs(2));
+    server.get("a", "").expect(404);
+}

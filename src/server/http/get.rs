@@ -13,7 +13,7 @@ use super::body::{AnswerBody, Step};
 use super::cache_control::CacheControl;
 use super::conditional::{Access, Verdict, evaluate, is_conditional, range_applies};
 use super::counts::HttpOperation;
-use super::range::{Selection, select};
+use super::range::{Selection, select, select_exactly};
 use super::refusal::Refusal;
 use super::representation::Representation;
 use super::service::{Answer, Service, plain};
@@ -127,6 +127,8 @@ impl Service {
         }
         let asked = request.get(RANGE);
         let asked = asked.filter(|_| range_applies(request, &representation.validators()));
+        // Between the ranges asked for, bytes may be missing.
+        let select = if hit.is_partial() { select_exactly } else { select };
         let selection = asked.map_or(Selection::Whole, |range| select(range.as_bytes(), hit.len()));
         if hit.is_partial() {
             let missing = missing_of(&hit, &selection).await;

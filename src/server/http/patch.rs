@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, ETAG, LAST_MODIFIED};
+use http::header::{CACHE_CONTROL, ETAG, HeaderName, HeaderValue, LAST_MODIFIED};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::AnswerBody;
@@ -140,8 +140,7 @@ impl Service {
         let (now, explicit) = (clock.now(), patch.explicit);
         let is_validation = explicit.ttl.is_some() || Head::is_validated_by(patch.headers);
         let validated_after = is_validation.then(|| now.since(old.date()));
-        let renames = [ETAG, LAST_MODIFIED].iter().any(|name| patch.headers.contains_key(name));
-        if hit.is_partial() && renames {
+        if hit.is_partial() && renames(patch.headers, &old) {
             return Err(Refusal::VALIDATOR_STAYS);
         }
         let head = Head::patched(&old.fields(), patch.headers, validated_after)?;
@@ -166,7 +165,16 @@ impl Service {
                 if !hit.is_fresh(now) {
                     return Err(Refusal::NOT_FOUND);
                 }
-                (None, said.grace.or(withdrawn))
+                // Validated, and nobody says for how long: its age begins anew, and its end stays.
+                let validated = Lifetime { stored_at: now, age_secs: 0, ..hit.lifetime() };
+                match (is_validation, said.grace.or(withdrawn)) {
+                    (true, Some(grace)) => {
+                        let keep_until = validated.fresh_until.plus(grace);
+                        (Some(Lifetime { keep_until, ..validated }), None)
+                    }
+                    (true, None) => (Some(validated), None),
+                    (false, grace) => (None, grace),
+                }
             }
         };
         let is_weak = match patch.headers.contains_key(LAST_MODIFIED) {
@@ -190,4 +198,14 @@ impl Service {
             Metadata::Flags(_) | Metadata::Foreign => self.tags.make(),
         }
     }
+}
+
+/// Whether `headers` give an object another validator.
+fn renames(headers: &HeaderMap, old: &Representation) -> bool {
+    let fields = old.fields();
+    let is_other = |name: HeaderName, kept: Option<&HeaderValue>| {
+        headers.get(name).is_some_and(|given| Some(given) != kept)
+    };
+    is_other(ETAG, Some(&old.validators().etag))
+        || is_other(LAST_MODIFIED, fields.get(LAST_MODIFIED))
 }

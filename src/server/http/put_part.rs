@@ -1,5 +1,6 @@
 //! PUT of a part of an object: `Content-Range` says which bytes of how many.
 
+use std::future::pending;
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -21,6 +22,9 @@ use crate::cache::{
 };
 use crate::clock::Stopwatch;
 use crate::server::codec::head::RequestHead;
+
+/// Looks at what there is before giving up because other clients change the same key.
+const ATTEMPTS_MAX: u32 = 16;
 
 /// What `Content-Range` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,43 +54,58 @@ impl Service {
         if options.lifetime.is_some_and(|lifetime| lifetime.keep_until <= now) {
             return Err(Refusal::ENDS_AT_ONCE);
         }
-        // Before the lookup: what is purged after it, hard or soft, is not what this part is of.
-        let fill = self.cache.begin_fill(key);
-        let present = self.cache.lookup_stale_head(key).await;
-        let condition = self.check_part(headers, present.as_ref())?;
-        let (date, validator) = self.version(headers, present.as_ref())?;
-        let is_fresh = present.as_ref().is_none_or(|hit| self.is_fresh(hit));
-        if let Some(whole) = present.as_ref().filter(|hit| !hit.is_partial())
-            && self.has_validator(whole, &validator)
-            && whole.is_complete().await
-        {
-            if whole.len() != part.len {
-                return Err(Refusal::NOT_NEWER);
-            }
-            // It is there, and the first bytes stay.
-            if !is_fresh {
-                self.validate((key, whole.cas()), &options, &fill).await?;
-            }
-            let settled = self.cache.settle(options.ack).await;
-            settled.map_err(|error| self.store_failed(&error))?;
-            return Ok(stored_answer(false, given_etag(headers)));
-        }
-        let options = self.dated(options, date);
-        let of = (part.len, &validator);
-        let declared = self.cache.declare_if(key, of, (condition, &options), fill).await;
-        let declared = declared.map_err(|error| self.store_failed(&error))?;
-        let refusal = match condition {
-            Condition::Always => Refusal::NOT_NEWER,
-            _ => Refusal::PRECONDITION,
+        let refusal = match is_conditional(headers, Access::Change) {
+            true => Refusal::PRECONDITION,
+            false => Refusal::NOT_NEWER,
         };
-        let parts = declared.ok_or(refusal)?;
-        if !parts.is_new() && !is_fresh {
-            self.validate((key, parts.cas()), &options, parts.since()).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            // Before the lookup: what is purged after it, hard or soft, is not what this part is of.
+            let fill = self.cache.begin_fill(key);
+            let present = self.cache.lookup_stale_head(key).await;
+            self.check_part(headers, present.as_ref())?;
+            let (date, validator) = self.version(headers, present.as_ref())?;
+            let is_fresh = present.as_ref().is_none_or(|hit| self.is_fresh(hit));
+            if let Some(whole) = present.as_ref().filter(|hit| !hit.is_partial())
+                && self.has_validator(whole, &validator)
+                && whole.is_complete().await
+            {
+                if whole.len() != part.len {
+                    return Err(refusal);
+                }
+                if !is_fresh {
+                    self.validate((key, whole.cas()), &options, &fill).await?;
+                }
+                // It is there, and the first bytes stay.
+                self.receive_part(None, body, len).await?;
+                let settled = self.cache.settle(options.ack).await;
+                settled.map_err(|error| self.store_failed(&error))?;
+                return Ok(stored_answer(false, given_etag(headers)));
+            }
+            let options = self.dated(options.clone(), date);
+            // What was looked at, so that a version that comes meanwhile is looked at too.
+            let seen = present.as_ref().map(Hit::cas);
+            let condition = seen.map_or(Condition::Absent, Condition::Unchanged);
+            let of = (part.len, &validator);
+            let declared = self.cache.declare_if(key, of, (condition, &options), fill).await;
+            match declared.map_err(|error| self.store_failed(&error))? {
+                Some(parts) => {
+                    if !parts.is_new() && !is_fresh {
+                        self.validate((key, parts.cas()), &options, parts.since()).await?;
+                    }
+                    let writer = parts.writer(part.range.start);
+                    self.receive_part(Some(writer), body, len).await?;
+                    let made_up = || parts.is_new().then(|| made_up_etag(tag));
+                    return Ok(stored_answer(parts.is_new(), given_etag(headers).or_else(made_up)));
+                }
+                None => {
+                    let again = self.cache.lookup_stale_head(key).await;
+                    if again.map(|hit| hit.cas()) == seen {
+                        return Err(refusal);
+                    }
+                }
+            }
         }
-        let writer = parts.writer(part.range.start);
-        self.receive_part(writer, body, len).await?;
-        let made_up = || parts.is_new().then(|| made_up_etag(tag));
-        Ok(stored_answer(parts.is_new(), given_etag(headers).or_else(made_up)))
+        Err(Refusal::CONTENDED)
     }
 
     /// When the version of a part was sent by its origin, as far as is known, and what tells it from others: of
@@ -97,22 +116,19 @@ impl Service {
         present: Option<&Hit>,
     ) -> Result<(Option<SystemTime>, Validator), Refusal> {
         let head = Head::of(headers)?;
-        let validator = match (headers.get(ETAG), head.modified()) {
-            (Some(etag), _) => Validator::etag(etag.as_bytes()),
-            (None, Some(modified)) => {
+        // Of several, or of any, nobody says which one the bytes are of.
+        let mut named = headers.get_all(IF_MATCH).iter();
+        let is_one = named.next().is_some_and(|tag| Validator::etag(tag.as_bytes()).is_some())
+            && named.next().is_none();
+        let validator = match (headers.get(ETAG), present.filter(|_| is_one), head.modified()) {
+            (Some(etag), ..) => Validator::etag(etag.as_bytes()),
+            (None, Some(hit), _) => hit.validator().or_else(|| self.whole_validator(hit)),
+            (None, None, Some(modified)) => {
                 let clock = self.cache.clock();
                 let date = head.date().unwrap_or_else(|| wall_date(clock, clock.now()));
                 Validator::last_modified(modified, date)
             }
-            (None, None) => {
-                // Of several, or of any, nobody says which one the bytes are of.
-                let mut named = headers.get_all(IF_MATCH).iter();
-                let is_one =
-                    named.next().is_some_and(|tag| Validator::etag(tag.as_bytes()).is_some())
-                        && named.next().is_none();
-                let present = present.filter(|_| is_one);
-                present.and_then(|hit| hit.validator().or_else(|| self.whole_validator(hit)))
-            }
+            (None, None, None) => None,
         };
         Ok((head.date(), validator.ok_or(Refusal::NO_VALIDATOR)?))
     }
@@ -145,17 +161,14 @@ impl Service {
         hit.is_fresh(self.cache.clock().now())
     }
 
-    /// Evaluates the preconditions against what there is, whole or not, stale or not; gives what must still hold
-    /// when the part is stored.
-    fn check_part(&self, headers: &HeaderMap, present: Option<&Hit>) -> Result<Condition, Refusal> {
+    /// Evaluates the preconditions against what there is, whole or not, stale or not.
+    fn check_part(&self, headers: &HeaderMap, present: Option<&Hit>) -> Result<(), Refusal> {
         if !is_conditional(headers, Access::Change) {
-            return Ok(Condition::Always);
+            return Ok(());
         }
         let validators = present.map(|hit| self.representation(hit).validators());
         match evaluate(headers, validators.as_ref(), Access::Change) {
-            Verdict::Proceed => {
-                Ok(present.map_or(Condition::Absent, |hit| Condition::Unchanged(hit.cas())))
-            }
+            Verdict::Proceed => Ok(()),
             Verdict::NotModified | Verdict::Failed => Err(Refusal::PRECONDITION),
         }
     }
@@ -174,20 +187,26 @@ impl Service {
         updated.map(drop).map_err(|error| self.store_failed(&error))
     }
 
-    /// Stores a body of `len` bytes. Of one that is cut, what came is stored.
+    /// Stores a body of `len` bytes, or only checks it. Of one that is cut, what came is stored.
     async fn receive_part<S: Socket>(
         &self,
-        mut writer: PartWriter,
+        mut writer: Option<PartWriter>,
         body: &mut RequestBody<'_, S>,
         len: u64,
     ) -> Result<(), Refusal> {
         let mut left = len;
         let came = loop {
             consume_budget().await;
+            let lost = async {
+                match &writer {
+                    Some(writer) => writer.lost().await,
+                    None => pending().await,
+                }
+            };
             let next = tokio::select! {
                 biased;
                 next = body.next() => next,
-                error = writer.lost() => return Err(self.store_failed(&error)),
+                error = lost => return Err(self.store_failed(&error)),
             };
             let bytes = match next {
                 Ok(Some(bytes)) => bytes,
@@ -198,8 +217,12 @@ impl Service {
                 break Err(Refusal::CONTENT_RANGE);
             }
             left -= bytes.len() as u64;
-            writer.write_chunk(bytes).await.map_err(|error| self.store_failed(&error))?;
+            if let Some(writer) = &mut writer {
+                let written = writer.write_chunk(bytes).await;
+                written.map_err(|error| self.store_failed(&error))?;
+            }
         };
+        let Some(writer) = writer else { return came };
         let watch = Stopwatch::start();
         let stored = writer.finish().await;
         self.shard.http.record(HttpOperation::Put, watch.elapsed());

@@ -21,6 +21,16 @@ pub(super) enum Selection {
 
 /// What `header` selects of an object of `len` bytes.
 pub(super) fn select(header: &[u8], len: u64) -> Selection {
+    select_apart(header, len, GAP_MIN)
+}
+
+/// As [`select`], without bytes between ranges that nobody asked for.
+pub(super) fn select_exactly(header: &[u8], len: u64) -> Selection {
+    select_apart(header, len, 1)
+}
+
+/// Ranges with a gap of less than `gap_min` bytes are joined.
+fn select_apart(header: &[u8], len: u64, gap_min: u64) -> Selection {
     // A suffix of nothing is all of it, and no `Content-Range` can say so (RFC 9110, section 14.1.2).
     if len == 0 {
         return Selection::Whole;
@@ -39,7 +49,7 @@ pub(super) fn select(header: &[u8], len: u64) -> Selection {
             Some(part) => parts.push(part),
         }
     }
-    if parts.is_empty() { Selection::Nothing } else { Selection::Parts(coalesce(parts)) }
+    if parts.is_empty() { Selection::Nothing } else { Selection::Parts(coalesce(parts, gap_min)) }
 }
 
 /// The text after `bytes=`.
@@ -70,12 +80,12 @@ fn number(text: &str) -> Option<u64> {
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-fn coalesce(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+fn coalesce(mut parts: Vec<Range<u64>>, gap_min: u64) -> Vec<Range<u64>> {
     parts.sort_unstable_by_key(|part| part.start);
     let mut apart: Vec<Range<u64>> = Vec::with_capacity(parts.len());
     for part in parts {
         match apart.last_mut() {
-            Some(before) if part.start < before.end.saturating_add(GAP_MIN) => {
+            Some(before) if part.start < before.end.saturating_add(gap_min) => {
                 before.end = before.end.max(part.end);
             }
             _ => apart.push(part),
@@ -106,6 +116,16 @@ mod tests {
         assert_eq!(parts("Bytes= 1-2 , ", 10), [(1, 3)]);
         assert_eq!(parts("bytes=5-6,20-30", 10), [(5, 7)]);
         assert_eq!(parts("bytes=0-18446744073709551615", 10), [(0, 10)]);
+    }
+
+    #[test]
+    fn no_byte_is_added_where_none_may_be() {
+        let parts = |header: &str| match select_exactly(header.as_bytes(), 1000) {
+            Selection::Parts(parts) => parts,
+            other => panic!("{header}: {other:?}"),
+        };
+        assert_eq!(parts("bytes=4-9,0-1,12-12"), [0..2, 4..10, 12..13]);
+        assert_eq!(parts("bytes=0-1,2-3,3-8"), vec![0..9; 1]);
     }
 
     #[test]

@@ -295,7 +295,7 @@ mod tests {
         let (generation, offset) = place.split(&store.shared.layout);
         sim.corrupt(store.shared.layout.region_offset(generation.region()) + offset + 20, 0xff);
         store.shared.large.granules.forget((head.object, 0));
-        assert_eq!(object.missing(0..65_536).await, [0..65_536]);
+        assert_eq!(object.missing(0..65_536).await, vec![0..65_536; 1]);
         let (first, last) = object.fill(0, &[7; 65_536], true).await.unwrap();
         store.flush_between(first, last).await.unwrap();
         let mut body = store.large_object(head).read(0..65_536, &Default::default()).await.unwrap();

@@ -29,7 +29,7 @@ use crate::store::region::table::RegionTable;
 /// reclaimed.
 const DISCARDS_MAX: usize = 1024;
 /// Slices of one of them: a declared object may have many more than were ever stored, and each costs a probe.
-const DISCARDED_SLICES_MAX: u32 = 1 << 20;
+const DISCARDED_SLICES_MAX: u32 = 256 << 10;
 
 /// What a store knows of large objects.
 pub(super) struct Large {

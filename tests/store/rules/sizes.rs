@@ -166,3 +166,22 @@ fn every_alignment_from_512_to_65536_works() {
         rig.cache().device_store().check_accounting();
     }
 }
+
+/// What optional records of an entry may not add to entries that have none.
+#[test]
+fn plain_entries_cost_what_their_slots_take() {
+    const COUNT: u64 = 20_000;
+    let rig = Rig::with(Disk { regions: 40, region_size: 1 << 20, alignment: 512 }, plain());
+    let bytes = body(1, 410);
+    for n in (0..COUNT).chain(0..COUNT / 3) {
+        rig.put(format!("key-{n:08}").as_bytes(), &bytes, &for_secs(1000)).unwrap();
+    }
+    rig.sleep(secs(5));
+    let stored = (COUNT + COUNT / 3) * bytes.len() as u64;
+    let written = rig.sim.counts().bytes_written as f64 / stored as f64;
+    let store = rig.stats().store;
+    let of_index = store.index_bytes as f64 / store.entries as f64;
+    println!("bytes written for each byte of 410-byte bodies: {written:.4}");
+    println!("bytes of the index for each of {} entries: {of_index:.3}", store.entries);
+    assert!(written < 1.3 && of_index < 20.0, "{written} {of_index}");
+}
