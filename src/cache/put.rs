@@ -68,13 +68,18 @@ impl Cache {
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
         let announced = StoreOptions { len_hint: Some(body.len() as u64), ..options.clone() };
-        let written = match self.store_with(key, announced, of_lease) {
-            Ok(mut writer) => writer.write_chunk(body).await.map(|()| writer),
-            Err(error) => Err(error),
+        let mut writer = match self.store_with(key, announced, of_lease) {
+            Ok(writer) => writer,
+            Err(error) => return self.end_store(key, (condition, options.ack), Err(error)).await,
         };
-        match written {
-            Ok(writer) => writer.finalize(condition).await,
-            Err(error) => self.end_store(key, (condition, options.ack), Err(error)).await,
+        match writer.write_chunk(body).await {
+            Ok(()) => writer.finalize(condition).await,
+            Err(error) => {
+                let ended = self.end_store(key, (condition, options.ack), Err(error)).await;
+                // With its lease: who gets that is not to find what was removed meanwhile.
+                drop(writer);
+                ended
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! Changes of an entry that keep its body: a new lifetime where it is, or a new head. Owns what is written
 //! again: nothing of a large object but its head.
 
-use crate::format::{BODY_CHUNK, Kind, Records};
+use crate::format::{BODY_CHUNK, Kind, ObjectHead, Records, Sequence};
 use crate::store::counters::{add, count};
 use crate::store::entry::Entry;
+use crate::store::large::upload::Upload;
 use crate::store::log::slot::Slot;
 use crate::store::log::write::Ticket;
 use crate::store::lookup::load::{Extent, Loaded};
@@ -37,6 +38,21 @@ struct Attempted<'a> {
     update: &'a Update<'a>,
 }
 
+/// What attempts at one update leave for the next.
+#[derive(Default)]
+struct Progress {
+    patience: Patience,
+    split: Option<Split>,
+}
+
+/// The body of an entry as the only slice of an object whose head is not published yet.
+struct Split {
+    /// Of the entry: another version has another body.
+    version: Sequence,
+    upload: Upload,
+    head: ObjectHead,
+}
+
 /// How one attempt at an update ended.
 enum Outcome {
     Done(Stored, Ticket),
@@ -62,7 +78,7 @@ impl Store {
         let key_hash = self.key_hash(key);
         let of_key = Attempted { key, key_hash, update };
         self.begin_store().await?;
-        let (mut patience, mut held) = (Patience::default(), None);
+        let (mut progress, mut held) = (Progress::default(), None);
         loop {
             self.check_open(Some(update.fill))?;
             let found = self.find_by(key, key_hash, &mut Deadline::after(ROOM_WAIT_MAX)).await;
@@ -82,7 +98,7 @@ impl Store {
             if !condition.holds(Some(matched.version)) {
                 return Ok((Stored::Exists, 0));
             }
-            match self.try_to_update(&of_key, (&found, matched), &mut patience).await? {
+            match self.try_to_update(&of_key, (&found, matched), &mut progress).await? {
                 Outcome::Done(stored, ticket) => {
                     count(&self.shared.counters.updated);
                     return Ok((stored, ticket));
@@ -96,7 +112,7 @@ impl Store {
         &self,
         of_key: &Attempted<'_>,
         (found, matched): (&Found, &Match),
-        patience: &mut Patience,
+        progress: &mut Progress,
     ) -> Result<Outcome, StoreError> {
         let &Attempted { key, key_hash, update, .. } = of_key;
         let lifetime = (update.lifetime)(matched.lifetime);
@@ -120,16 +136,17 @@ impl Store {
         if is_same && in_place {
             return self.update_in_place((key, key_hash), matched, lifetime).await;
         }
-        let mut split = None;
-        if matched.head.is_none() && entry.body_len() > BODY_CHUNK {
+        let mut split = progress.split.take().filter(|split| split.version == matched.version);
+        if split.is_none() && matched.head.is_none() && entry.body_len() > BODY_CHUNK {
             // From here on updates write only a head.
             let upload = self.begin_upload(key, lifetime, None)?;
             let before = self.last_ticket();
-            split = Some(upload.with_slice(entry.body()).await?);
+            let (upload, head) = upload.with_slice(entry.body()).await?;
             // The head may not be on the device without it: both may be written at the same time.
             self.flush_between(before + 1, self.last_ticket()).await?;
+            split = Some(Split { version: matched.version, upload, head });
         }
-        let head = split.as_ref().map(|(_, head)| head.encode());
+        let head = split.as_ref().map(|split| split.head.encode());
         let (kind, body) = match &head {
             Some(head) => (Kind::Head, &head[..]),
             None => (entry.kind(), entry.body()),
@@ -143,15 +160,19 @@ impl Store {
         match self.publish(&change, found)? {
             Attempt::Published(sequence, ticket) => {
                 add(&self.shared.counters.updated_bytes, slot.len());
-                if let Some((upload, _)) = split {
-                    upload.published();
+                if let Some(split) = split {
+                    split.upload.published();
                 }
                 self.after_displacing(found, slot.object_head());
                 Ok(Outcome::Done(Stored::Yes(sequence.0), ticket))
             }
-            Attempt::Changed => Ok(Outcome::Again),
+            Attempt::Changed => {
+                progress.split = split;
+                Ok(Outcome::Again)
+            }
             Attempt::NoRoom(why) => {
-                self.wait_for_room(why, patience).await?;
+                progress.split = split;
+                self.wait_for_room(why, &mut progress.patience).await?;
                 Ok(Outcome::Again)
             }
         }
