@@ -117,13 +117,19 @@ impl EntryHeader {
         bytes
     }
 
+    /// Whether a header may begin at the start of `bytes`: a look at one byte.
+    #[must_use]
+    pub fn may_begin(bytes: &[u8]) -> bool {
+        bytes.get(4) == Some(&MAGIC)
+    }
+
     /// Reads the header of the slot at byte `offset` of the region with `seed`.
     ///
     /// # Errors
     /// The bytes are not a sound header of this place and generation.
     pub fn decode(bytes: &[u8], seed: Seed, offset: u64) -> Result<EntryHeader, Damage> {
         let bytes = bytes.get(..ENTRY_HEADER_LEN).ok_or(Damage::Short)?;
-        if bytes[4] != MAGIC {
+        if !EntryHeader::may_begin(bytes) {
             return Err(Damage::Magic);
         }
         if seed.checksum_at(offset, &[&bytes[4..]]) != bytes.u32_at(0) {

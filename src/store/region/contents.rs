@@ -295,7 +295,11 @@ impl Scan<'_> {
             let until = if end == size { size } else { end - SLOT_LEN_MAX };
             let mut walk = SlotWalk::of_window(&bytes, start, self.at, self.seed);
             let mut piece = Footer::default();
-            while walk.offset() < until {
+            loop {
+                walk.skip_blank();
+                if walk.offset() >= until {
+                    break;
+                }
                 let Some(found) = walk.next() else { break };
                 self.take(found, (&bytes, start), &mut piece, stamp);
             }

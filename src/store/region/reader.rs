@@ -284,6 +284,17 @@ impl<'a> SlotWalk<'a> {
         SlotWalk { bytes, start, at: at - start, seed }
     }
 
+    /// Steps over granules at which no slot can begin.
+    pub(in crate::store) fn skip_blank(&mut self) {
+        while let Ok(at) = usize::try_from(self.at)
+            && let Some(rest) = self.bytes.get(at..)
+            && !rest.is_empty()
+            && !EntryHeader::may_begin(rest)
+        {
+            self.at += GRANULE;
+        }
+    }
+
     /// Region offset of the next step.
     pub(in crate::store) fn offset(&self) -> u64 {
         self.start.saturating_add(self.at)
