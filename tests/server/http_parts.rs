@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use rawcached::cache::CacheOptions;
+
 use crate::support::http::{Answer, Connection, body, target};
-use crate::support::server::HttpServer;
+use crate::support::server::{HttpServer, options};
 
 const LEN: usize = 300_000;
 const TAG: &str = "ETag: \"v1\"\r\n";
@@ -309,4 +311,19 @@ fn a_validation_without_a_lifetime_begins_the_age_anew() {
     server.get("a", "").expect(200);
     server.clock.advance(Duration::from_secs(2));
     server.get("a", "").expect(404);
+}
+
+#[test]
+fn a_part_that_is_there_is_flushed_if_that_is_asked_for() {
+    let hour = Duration::from_secs(3600);
+    let slow = options!(CacheOptions { flush_interval: hour, ..CacheOptions::default() });
+    let server = HttpServer::of_cache(options(), slow);
+    let whole = body(1000);
+    server.put("a", TAG, &whole).expect(201);
+    let before = server.device.counts();
+    put(&server, (0, 9), &whole, TAG).expect(204);
+    assert_eq!(server.device.counts().bytes_written, before.bytes_written, "it is in memory");
+    put(&server, (0, 9), &whole, &format!("{TAG}X-Rawcached-Ack: flushed\r\n")).expect(204);
+    let after = server.device.counts();
+    assert!(after.bytes_written > before.bytes_written && after.flushes > before.flushes);
 }
