@@ -59,7 +59,7 @@ impl Cache {
     pub async fn lookup_or_fill(&self, key: &[u8], wait: Duration) -> Found {
         let deadline = Instant::now() + wait.min(WAIT_MAX);
         let leases = &self.inner.leases;
-        let mut held: Option<Held> = None;
+        let (mut held, mut has_looked) = (None::<Held>, false);
         loop {
             // After the lease is held: whoever held it before may have stored the key.
             let fill = held.is_some().then(|| self.inner.store.begin_fill(key));
@@ -79,8 +79,11 @@ impl Cache {
                 // It begins now: a purge while the key was looked up is no reason to refuse what comes.
                 return Found::Lease(self.lease(key, held, None));
             }
+            // Once: somebody without the lease may have stored the key after the look.
+            let looks = !std::mem::replace(&mut has_looked, true);
             let is_news = async || {
-                self.inner.feeds.newest(key).is_some() || self.lookup_stale(key).await.is_some()
+                self.inner.feeds.newest(key).is_some()
+                    || looks && self.lookup_stale_head(key).await.is_some()
             };
             match leases.hold(key, deadline, is_news).await {
                 Waited::Held(its) => held = Some(its),
@@ -181,9 +184,9 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{CacheOptions, Purge};
+    use crate::cache::{Ack, CacheOptions, Purge};
     use crate::clock::{Clock, Timestamp};
-    use crate::device::SimDevice;
+    use crate::device::{Delay, SimDevice};
     use crate::store::FormatOptions;
 
     async fn cache() -> Cache {
@@ -391,5 +394,35 @@ mod tests {
         cache.remove(b"key").await.unwrap();
         lease(&cache).await.refuse(Duration::MAX);
         assert!(!lease(&cache).await.is_awaited());
+    }
+
+    /// A store without the lease comes while the key is looked up: that read takes long, and finds what has ended.
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_while_the_key_is_stored_does_not_wait_for_the_lease() {
+        let clock = Clock::manual(Timestamp(1000));
+        let sim = SimDevice::new(16 << 20, 512);
+        let device = sim.open();
+        Cache::format_device(&device, &FormatOptions::default(), &clock).await.unwrap();
+        let mut options = CacheOptions::default();
+        options.ram_bytes = 0;
+        let cache = Cache::open_device(device, options, clock.clone()).await.unwrap();
+        cache.ready().await;
+        let flushed = StoreOptions { ack: Some(Ack::Flushed), ..for_secs(10) };
+        cache.put(b"key", b"old", Condition::Always, &flushed).await.unwrap();
+        // Out of the memory of the log.
+        for n in 0..40u8 {
+            let body = vec![n; 60_000];
+            cache.put(&[n], &body, Condition::Always, &flushed).await.unwrap();
+        }
+        clock.advance(Duration::from_secs(20));
+        let held = lease(&cache).await;
+        sim.set_delay(Delay::Sleep(Duration::from_millis(100)));
+        let other = ask(&cache, 1, LONG).remove(0);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        cache.put(b"key", b"new", Condition::Always, &for_secs(100)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(other.is_finished(), "it waits for who holds the lease");
+        assert_eq!(body(other.await.unwrap()).await, b"new");
+        drop(held);
     }
 }

@@ -311,12 +311,14 @@ impl Cache {
             && !planted::is(Bug::AcknowledgeFlushEarly)
     }
 
-    /// Acknowledges what is there already as `ack` says.
+    /// Acknowledges an entry that is there already, as `ack` says.
+    ///
+    /// # Errors
+    /// The device failed, or did since the entry was stored: it is to be stored again.
     #[cfg(feature = "daemon")]
-    pub(crate) async fn settle(&self, ack: Option<Ack>) -> Result<(), StoreError> {
-        let store = &self.inner.store;
+    pub(crate) async fn settle(&self, hit: &Hit, ack: Option<Ack>) -> Result<(), StoreError> {
         match self.is_flushed(ack) {
-            true => store.flush_through_if_needed(store.last_ticket()).await,
+            true => self.inner.store.settle_version(hit.cas()).await,
             false => Ok(()),
         }
     }

@@ -68,16 +68,17 @@ impl Cache {
         options: &StoreOptions,
     ) -> Result<Stored, StoreError> {
         let announced = StoreOptions { len_hint: Some(body.len() as u64), ..options.clone() };
-        let mut writer = match self.store_with(key, announced, of_lease) {
-            Ok(writer) => writer,
-            Err(error) => return self.end_store(key, (condition, options.ack), Err(error)).await,
+        let OfLease { fill, held } = of_lease;
+        let written = match self.store_with(key, announced, OfLease { fill, held: None }) {
+            Ok(mut writer) => writer.write_chunk(body).await.map(|()| writer),
+            Err(error) => Err(error),
         };
-        match writer.write_chunk(body).await {
-            Ok(()) => writer.finalize(condition).await,
+        match written {
+            Ok(writer) => writer.holding(held).finalize(condition).await,
             Err(error) => {
                 let ended = self.end_store(key, (condition, options.ack), Err(error)).await;
-                // With its lease: who gets that is not to find what was removed meanwhile.
-                drop(writer);
+                // Not before: who gets the lease is not to lose what it stores to the removal.
+                drop(held);
                 ended
             }
         }

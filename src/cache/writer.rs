@@ -93,6 +93,12 @@ impl Writer {
         })
     }
 
+    /// The same writer with a lease that others wait for.
+    pub(super) fn holding(mut self, lease: Option<Held>) -> Writer {
+        self.lease = lease;
+        self
+    }
+
     /// A reader that follows this store from the first byte of its body on: see [`Cache::follow`]. `None` if it was
     /// not begun with [`StoreOptions::follow`], or its key was purged meanwhile.
     #[must_use]

@@ -7,6 +7,8 @@ use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 
 use crate::device::{AlignedBuf, DeviceError};
+#[cfg(feature = "daemon")]
+use crate::format::Sequence;
 use crate::store::log::core::Log;
 use crate::store::log::write::{Ticket, Waiter};
 use crate::store::mutation::request::StoreError;
@@ -125,11 +127,24 @@ impl Store {
             && ticket > durability.failed.load(Ordering::Acquire)
     }
 
-    /// As [`Store::flush_through`], at once if that is known.
+    /// Waits until a version that was found is durable.
     ///
     /// # Errors
-    /// The device failed meanwhile.
-    pub async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
+    /// The device failed meanwhile, or since the version was stored: it may be lost.
+    #[cfg(feature = "daemon")]
+    pub(crate) async fn settle_version(&self, version: u64) -> Result<(), StoreError> {
+        if self.shared.large.granules.is_distrusted(Sequence(version)) {
+            return Err(StoreError::NotDurable);
+        }
+        let ticket = {
+            let mut log = self.shared.log.lock();
+            // What failed before the version came is no failure of it.
+            if self.is_durable(log.appended()) { log.appended() } else { log.note_modified() }
+        };
+        self.flush_through_if_needed(ticket).await
+    }
+
+    pub(super) async fn flush_through_if_needed(&self, ticket: Ticket) -> Result<(), StoreError> {
         if self.is_durable(ticket) { Ok(()) } else { self.flush_through(ticket).await }
     }
 }

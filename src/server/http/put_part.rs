@@ -18,7 +18,7 @@ use super::request_body::RequestBody;
 use super::service::{Answer, Service};
 use super::wire::Socket;
 use crate::cache::{
-    Condition, Fill, Hit, Lifetime, PartWriter, StoreOptions, UpdateOptions, Validator,
+    Condition, Fill, Hit, Lifetime, PartWriter, StoreOptions, Stored, UpdateOptions, Validator,
 };
 use crate::clock::Stopwatch;
 use crate::server::codec::head::RequestHead;
@@ -72,12 +72,12 @@ impl Service {
                 if whole.len() != part.len {
                     return Err(refusal);
                 }
-                if !is_fresh {
-                    self.validate((key, whole.cas()), &options, &fill).await?;
-                }
                 // It is there, and the first bytes stay.
                 self.receive_part(None, body, len).await?;
-                let settled = self.cache.settle(options.ack).await;
+                if !is_fresh {
+                    self.validate((key, whole.cas()), &validator, &options, &fill).await?;
+                }
+                let settled = self.cache.settle(whole, options.ack).await;
                 settled.map_err(|error| self.store_failed(&error))?;
                 return Ok(stored_answer(false, given_etag(headers)));
             }
@@ -89,11 +89,12 @@ impl Service {
             let declared = self.cache.declare_if(key, of, (condition, &options), fill).await;
             match declared.map_err(|error| self.store_failed(&error))? {
                 Some(parts) => {
-                    if !parts.is_new() && !is_fresh {
-                        self.validate((key, parts.cas()), &options, parts.since()).await?;
-                    }
                     let writer = parts.writer(part.range.start);
                     self.receive_part(Some(writer), body, len).await?;
+                    if !parts.is_new() && !is_fresh {
+                        let of = (key, parts.cas());
+                        self.validate(of, &validator, &options, parts.since()).await?;
+                    }
                     let made_up = || parts.is_new().then(|| made_up_etag(tag));
                     return Ok(stored_answer(parts.is_new(), given_etag(headers).or_else(made_up)));
                 }
@@ -176,15 +177,33 @@ impl Service {
     /// The origin sent a part of a stale object: it is that version still (RFC 9111, section 3.4).
     async fn validate(
         &self,
-        (key, cas): (&[u8], u64),
+        (key, mut cas): (&[u8], u64),
+        validator: &Validator,
         options: &StoreOptions,
         since: &Fill,
     ) -> Result<(), Refusal> {
         let (lifetime, ack) = (options.lifetime, options.ack);
         let validated = UpdateOptions { lifetime, ack, ..UpdateOptions::default() };
-        let condition = Condition::Unchanged(cas);
-        let updated = self.cache.update_with(key, condition, &validated, since).await;
-        updated.map(drop).map_err(|error| self.store_failed(&error))
+        for _ in 0..ATTEMPTS_MAX {
+            let condition = Condition::Unchanged(cas);
+            let updated = self.cache.update_with(key, condition, &validated, since).await;
+            if updated.map_err(|error| self.store_failed(&error))? != Stored::Exists {
+                return Ok(());
+            }
+            // Somebody changed it meanwhile, perhaps its headers only.
+            match self.cache.lookup_stale_head(key).await {
+                Some(hit) if !self.is_fresh(&hit) && self.is_version(&hit, validator) => {
+                    cas = hit.cas();
+                }
+                _ => return Ok(()),
+            }
+        }
+        Err(Refusal::CONTENDED)
+    }
+
+    /// Whether an object, whole or not, is the version that `validator` names.
+    fn is_version(&self, hit: &Hit, validator: &Validator) -> bool {
+        hit.validator().map_or_else(|| self.has_validator(hit, validator), |own| own == *validator)
     }
 
     /// Stores a body of `len` bytes, or only checks it. Of one that is cut, what came is stored.

@@ -222,7 +222,7 @@ impl Store {
         let key = key.encode();
         let sought = Sought::slice(&key, self.slice_hash(&key));
         for _ in 0..ATTEMPTS_MAX {
-            let (mut has_moved, mut is_unknown) = (false, false);
+            let (mut has_moved, mut is_unknown, mut damaged) = (false, false, Vec::new());
             for candidate in self.candidates(sought.hash()) {
                 if !self.is_visible(candidate.place()) {
                     continue;
@@ -231,15 +231,20 @@ impl Store {
                     Loaded::Entry(slot, _) if sought.is_of(&slot) => return Sighted::Slot(slot),
                     Loaded::Moved => has_moved = true,
                     Loaded::Entry(..) => {}
-                    // Its tombstone is to be older than what comes in its place.
-                    Loaded::Damaged => drop(self.drop_damaged(sought.hash(), candidate)),
+                    Loaded::Damaged => damaged.push(candidate),
                     Loaded::Unreadable | Loaded::Late => is_unknown = true,
                 }
             }
             match (has_moved, is_unknown) {
                 (true, _) => {}
                 (false, true) => return Sighted::Unknown,
-                (false, false) => return Sighted::Nothing,
+                (false, false) => {
+                    // Its tombstone is to be older than what comes in its place.
+                    for candidate in damaged {
+                        self.drop_damaged(sought.hash(), candidate);
+                    }
+                    return Sighted::Nothing;
+                }
             }
         }
         Sighted::Unknown
@@ -256,40 +261,50 @@ pub(in crate::store) fn within_granule(slot: &Entry) -> Option<Range<usize>> {
 mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
-    use crate::format::{SliceKey, VALIDATOR_LEN_MAX};
+    use crate::format::{ObjectHead, SliceKey};
+    use crate::store::large::parts::PartialObject;
     use crate::store::lookup::sought::Stale;
     use crate::store::mutation::declare::{Declaration, Declared};
     use crate::store::mutation::request::{Condition, Lifetime, Value};
+    use crate::store::shared::Store;
     use crate::store::testing;
+
+    fn lifetime() -> Lifetime {
+        let (stored_at, end) = (Timestamp(1000), Timestamp(50_000));
+        Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end }
+    }
+
+    async fn declare(store: &Store) -> (PartialObject, ObjectHead) {
+        let declaration = Declaration {
+            len: 100_000,
+            validator: b"v",
+            metadata: b"",
+            tags: &[],
+            lifetime: lifetime(),
+            condition: Condition::Always,
+        };
+        let declared = store.declare(b"key", &declaration, store.begin_fill(b"key")).await;
+        let Ok(Declared::Parts { object, .. }) = declared else { panic!("it is declared") };
+        let (entry, _) = store.lookup(b"key", Stale::Accept).await.unwrap();
+        (object, entry.object_head().unwrap())
+    }
 
     /// The header of a granule's slot is damaged, and the granule is stored once more.
     #[tokio::test(start_paused = true)]
     async fn what_takes_the_place_of_a_damaged_slot_survives_a_start() {
         let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
         let store = testing::create(&sim, &clock).await;
-        let (stored_at, end) = (Timestamp(1000), Timestamp(50_000));
-        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
-        let declaration = Declaration {
-            len: 100_000,
-            validator: &[b'v'; VALIDATOR_LEN_MAX],
-            metadata: b"",
-            tags: &[],
-            lifetime,
-            condition: Condition::Always,
-        };
-        let declared = store.declare(b"key", &declaration, store.begin_fill(b"key")).await;
-        let Ok(Declared::Parts { object, .. }) = declared else { panic!("it is declared") };
+        let (object, head) = declare(&store).await;
         let (first, last) = object.fill(0, &[7; 65_536], true).await.unwrap();
         store.flush_between(first, last).await.unwrap();
         // Then it is on the device only.
         for n in 0..10u8 {
             let body = &[n; 60_000];
+            let lifetime = lifetime();
             let value = Value { metadata: b"", body, lifetime, tags: &[], ram_only: false };
             let stored = store.put(&[n], &value, Condition::Always, None).await.unwrap();
             store.flush_through(stored.1).await.unwrap();
         }
-        let (entry, _) = store.lookup(b"key", Stale::Accept).await.unwrap();
-        let head = entry.object_head().unwrap();
         let key = SliceKey::of_slice(head.object, 0);
         let place = store.candidates(store.slice_hash(&key.encode()))[0].place();
         let (generation, offset) = place.split(&store.shared.layout);
@@ -307,5 +322,21 @@ mod tests {
         let (entry, _) = store.lookup(b"key", Stale::Accept).await.unwrap();
         let object = store.large_object(entry.object_head().unwrap());
         assert_eq!(object.missing(0..65_536).await, [], "it was acknowledged");
+    }
+
+    /// Of two pieces of a granule, one goes, and the other is not remembered.
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_is_gone_does_not_come_back_with_one_that_is_seen() {
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+        let store = testing::create(&sim, &clock).await;
+        let (object, head) = declare(&store).await;
+        object.fill(0, &[1; 10], false).await.unwrap();
+        object.fill(20, &[2; 10], false).await.unwrap();
+        let (of_granule, granules) = ((head.object, 0), &store.shared.large.granules);
+        let known = granules.known_fragments(of_granule);
+        granules.set_fragments(of_granule, known[..1].into(), granules.failures());
+        let key = SliceKey { object: head.object, number: 0, fragment: known[0].number };
+        store.drop_slot(key).await;
+        assert_eq!(object.missing(0..30).await, [0..20]);
     }
 }

@@ -134,15 +134,13 @@ impl Granules {
     }
 
     /// These are the fragments of a granule, by looks and writes after so many `failures`: who says so has it
-    /// locked.
+    /// locked. After another failure none is known.
     pub fn set_fragments(&self, granule: (Sequence, u32), fragments: Fragments, failures: u64) {
         if self.fragments.len() >= FRAGMENTED_MAX {
             self.fragments.clear();
         }
         let mut known = self.fragments.entry(granule).or_default();
-        if self.failures() == failures {
-            *known = fragments;
-        }
+        *known = if self.failures() == failures { fragments } else { Fragments::new() };
     }
 
     /// The fragments of a granule that were seen.

@@ -28,8 +28,9 @@ use crate::store::region::table::RegionTable;
 /// Deaths of large objects whose slices wait to be dropped; beyond it they stay until their region is
 /// reclaimed.
 const DISCARDS_MAX: usize = 1024;
-/// Slices of one of them: a declared object may have many more than were ever stored, and each costs a probe.
-const DISCARDED_SLICES_MAX: u32 = 256 << 10;
+/// Most slices of one of them: an object of parts may have many more than were ever stored, and each costs up to 18
+/// probes of the index. 1 TiB of parts.
+const DISCARDED_SLICES_MAX: u32 = 16 << 20;
 
 /// What a store knows of large objects.
 pub(super) struct Large {

@@ -50,6 +50,12 @@ impl<K: Copy + Ord + Hash, V> ByTicket<K, V> {
         }
     }
 
+    /// Takes out what does not pass.
+    pub fn retain(&mut self, mut passes: impl FnMut(&K) -> bool) {
+        self.known.retain(|key, _| passes(key));
+        self.order.retain(|(_, key)| self.known.contains_key(key));
+    }
+
     /// Takes all out: a failed write may have lost it.
     pub fn take_all(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
         let all = std::mem::take(self);

@@ -8,9 +8,10 @@ use crate::store::log::by_ticket::ByTicket;
 use crate::store::log::removals::Removal;
 use crate::store::log::write::Ticket;
 use crate::store::purges::Floors;
+use crate::store::purges::table::RECORDS_MAX;
 
-/// Most records that are remembered, waiting or logged: some 10 MiB of memory.
-const OWED_MAX: usize = 64 << 10;
+/// Most records that are remembered, waiting or logged: as many as count of both kinds; some 20 MiB of memory.
+const OWED_MAX: usize = 2 * RECORDS_MAX;
 
 /// Purge records, each in one of two places.
 #[derive(Default)]
@@ -52,6 +53,12 @@ impl OwedRecords {
     /// These floors are durable: they say what records up to them say.
     pub fn floors_durable(&mut self, floors: Floors) {
         self.waiting.retain(|record| !is_below(record, floors));
+    }
+
+    /// Forgets the records that floors say, which the superblock is to have: who waits for one waits for that.
+    pub fn leave_to_floors(&mut self, floors: Floors) {
+        self.waiting.retain(|record| !is_below(record, floors));
+        self.logged.retain(|record| !is_below(record, floors));
     }
 
     /// Up to `count` of the waiting records.

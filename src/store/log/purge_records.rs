@@ -6,6 +6,7 @@ use crate::format::PurgeRecord;
 use crate::store::log::append::Reservation;
 use crate::store::log::appender::{Appender, NoRoom};
 use crate::store::log::core::Log;
+use crate::store::log::owed_records::is_below;
 use crate::store::log::removals::Removal;
 use crate::store::log::slot::{PURGE_RECORDS_PER_SLOT_MAX, Slot, SlotSize};
 
@@ -73,6 +74,9 @@ impl Log {
     #[must_use]
     pub fn record_purge(&mut self, record: PurgeRecord, may_append: bool, now: Timestamp) -> bool {
         if !self.owed_records.has_room() {
+            self.owed_records.leave_to_floors(self.floors());
+        }
+        if !self.owed_records.has_room() {
             return false;
         }
         if !may_append || self.append_purge_records(&[record], now).is_err() {
@@ -90,13 +94,17 @@ impl Log {
         self.owed_records.waiting_count() > 0
     }
 
-    /// What is known of a record that was noted.
+    /// What is known of a record that was made.
     pub fn purge_record(&self, record: &PurgeRecord) -> Removal {
-        self.owed_records.of(record)
+        match self.owed_records.of(record) {
+            _ if self.is_below_floor(record) => Removal::Done,
+            Removal::Done if is_below(record, self.floors()) => Removal::Waiting,
+            known => known,
+        }
     }
 
-    /// Whether a record that was made, noted or not, is on the device for certain.
+    /// Whether a record that was made is on the device for certain.
     pub fn is_record_durable(&self, record: &PurgeRecord) -> bool {
-        self.owed_records.of(record) == Removal::Done
+        self.purge_record(record) == Removal::Done
     }
 }

@@ -69,6 +69,13 @@ pub fn set_keep_until(footer: &mut Footer, offset: u64, keep_until: Timestamp) {
     }
 }
 
+fn raise_keep_until(footer: &mut Footer, offset: u64, keep_until: Timestamp) {
+    if let Ok(n) = footer.records.binary_search_by_key(&offset, |record| record.offset) {
+        let end = &mut footer.records[n].keep_until;
+        *end = keep_until.max(*end);
+    }
+}
+
 impl Log {
     /// Gives the entry at `offset` of `region` a new lifetime, as far as slot and footer are in memory.
     pub fn touch(&mut self, region: u32, offset: u64, lifetime: Replaced) -> TouchPlace {
@@ -83,9 +90,8 @@ impl Log {
         let place = match self.chunks.find(header) {
             Found::InUse => return TouchPlace::InUse,
             Found::Written => {
-                // The header may have changed on the device, and stay as it is: the footer says the later end.
-                let end = lifetime.new.keep_until.max(lifetime.old.keep_until);
-                set_keep_until(&mut open.footer, offset, end);
+                // Whether the header on the device changes is not known yet: the footer says the latest end.
+                raise_keep_until(&mut open.footer, offset, lifetime.new.keep_until);
                 return TouchPlace::Device { mark_region: false };
             }
             Found::Memory(header) => {

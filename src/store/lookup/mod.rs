@@ -95,12 +95,9 @@ impl Store {
                             if is_purged {
                                 count(&self.shared.counters.purged_by_record);
                             }
-                            // A head that a record covers is left for who stores the key again: that drops its
-                            // slices.
-                            if !is_purged
-                                || entry.object_head().is_none()
-                                || entry.sequence() < self.shared.purge_floor()
-                            {
+                            // What a record covers is left for who stores the key again, which then supersedes
+                            // it, and drops its slices.
+                            if !is_purged || entry.sequence() < self.shared.purge_floor() {
                                 self.forget_ended(key_hash, &entry, touches);
                             }
                             return None;

@@ -5,11 +5,11 @@ use std::pin::pin;
 
 use crate::format::{PREFIX_LEN_MAX, PurgeRecord, Selector, TAGS_MAX};
 use crate::store::counters::{add, count};
+use crate::store::log::owed_records::is_below;
 use crate::store::log::removals::Removal;
 use crate::store::log::write::Ticket;
 use crate::store::mutation::request::{StoreError, TAG_LEN_MAX, TAGS_LEN_MAX};
 use crate::store::purges::Floors;
-use crate::store::purges::table::Folded;
 use crate::store::shared::Store;
 use crate::store::transaction::Transaction;
 
@@ -105,16 +105,27 @@ impl Store {
             let is_soft = how == Purge::Soft;
             let record = PurgeRecord { sequence: log.draw_removal(), what, is_soft };
             // From here on it holds. Under the append lock: nothing is published or moved meanwhile.
-            let folded = self.shared.purges.add(&record);
-            let may_append = !self.shared.durability.health.is_refusing();
-            let is_owed = log.record_purge(record, may_append, self.shared.clock.now());
-            if !is_owed {
-                self.shared.purges.raise_floor(is_soft, record.sequence);
+            if let Some(folded) = self.shared.purges.add(&record) {
+                self.write_floors(folded.count, &mut transaction);
+                tracing::warn!(
+                    records = folded.count,
+                    is_soft,
+                    "too many purges by tag or prefix: what is older than the oldest half of them is purged too"
+                );
             }
-            let floor = (!is_owed || folded.is_some())
-                .then(|| self.write_floors(is_soft, folded, &mut transaction));
+            let may_append = !self.shared.durability.health.is_refusing();
+            let now = self.shared.clock.now();
+            let is_owed = transaction.log().record_purge(record, may_append, now);
+            let floor = (!is_owed).then(|| {
+                self.shared.purges.raise_floor(is_soft, record.sequence);
+                tracing::warn!(
+                    is_soft,
+                    "too many purges by tag or prefix wait for the device: all that is older is purged too"
+                );
+                self.write_floors(1, &mut transaction)
+            });
             transaction.finish();
-            (record, floor.filter(|_| !is_owed))
+            (record, floor)
         };
         count(&self.shared.counters.purge_records);
         self.shared.signals.wake_flusher.notify_one();
@@ -130,26 +141,13 @@ impl Store {
         }
     }
 
-    /// Has the floors of purge records written, into which some went; gives the ticket with which they are
+    /// Has the floors of purge records written, into which so many went; gives the ticket with which they are
     /// durable.
-    fn write_floors(
-        &self,
-        is_soft: bool,
-        folded: Option<Folded>,
-        transaction: &mut Transaction<'_>,
-    ) -> Ticket {
-        let floors = self.shared.purges.floors();
-        let ticket = transaction.log().raise_floors(floors, self.shared.clock.pair());
-        let records = folded.map_or(1, |folded| folded.count);
+    fn write_floors(&self, records: usize, transaction: &mut Transaction<'_>) -> Ticket {
         count(&self.shared.counters.purge_folds);
         add(&self.shared.counters.purge_records_folded, records as u64);
-        let effect = if is_soft { "stale" } else { "gone" };
-        tracing::warn!(
-            records,
-            effect,
-            "too many purges by tag or prefix: what is older than the oldest half of them is {effect} too"
-        );
-        ticket
+        let floors = self.shared.purges.floors();
+        transaction.log().raise_floors(floors, self.shared.clock.pair())
     }
 
     /// Appends a record if nobody did and that can be; tells where it is.
@@ -159,9 +157,12 @@ impl Store {
         if !self.shared.durability.health.is_refusing() {
             log.record_purges(self.shared.clock.now());
         }
-        let state = match log.is_below_floor(record) {
-            true => Removal::Done,
-            false => log.purge_record(record),
+        let state = match log.purge_record(record) {
+            // A floor says it, which comes with the next superblock.
+            Removal::Waiting if is_below(record, log.floors()) => {
+                Removal::Logged(log.note_modified())
+            }
+            state => state,
         };
         transaction.finish();
         state
@@ -170,4 +171,58 @@ impl Store {
 
 fn check_tag(len: usize) -> Result<(), StoreError> {
     if (1..=TAG_LEN_MAX).contains(&len) { Ok(()) } else { Err(StoreError::TagLen(len)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::{Delay, SimDevice};
+    use crate::store::lookup::sought::Stale;
+    use crate::store::mutation::request::{Condition, Lifetime, Value};
+    use crate::store::purges::table::RECORDS_MAX;
+    use crate::store::testing;
+
+    /// The callers are gone, and the device takes long: nothing of it is durable.
+    #[tokio::test(start_paused = true)]
+    async fn of_too_many_purges_that_wait_the_oldest_half_becomes_a_floor() {
+        let (sim, clock) = (SimDevice::new(64 << 20, 4096), Clock::manual(Timestamp(1000)));
+        let store = testing::create(&sim, &clock).await;
+        let (stored_at, end) = (Timestamp(1000), Timestamp(50_000));
+        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        let value = Value { metadata: b"", body: b"body", lifetime, tags: &[], ram_only: false };
+        let stored = store.put(b"old", &value, Condition::Always, None).await.unwrap();
+        store.flush_through(stored.1).await.unwrap();
+        sim.set_delay(Delay::Sleep(Duration::from_secs(100)));
+        let purge = |n: usize, how| {
+            let tag = n.to_le_bytes();
+            assert!(store.purge_tag(&tag, how).now_or_never().is_none(), "it waits");
+        };
+        // The table of soft ones stays full, so what is owed is beyond the limit as well.
+        (0..RECORDS_MAX).for_each(|n| purge(n, Purge::Soft));
+        for n in 0..2 * RECORDS_MAX {
+            if n == 2 * RECORDS_MAX - 500 {
+                let stored = store.put(b"new", &value, Condition::Always, None).now_or_never();
+                stored.expect("a store does not wait").unwrap();
+            }
+            purge(n, Purge::Hard);
+        }
+        assert!(store.lookup(b"old", Stale::Accept).await.is_none(), "the floor is above it");
+        assert!(store.lookup(b"new", Stale::Accept).await.is_some());
+        assert!(store.shared.purges.counts()[0] > RECORDS_MAX / 4);
+        sim.set_delay(Delay::None);
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        store.purge_tag(b"last", Purge::Hard).await.unwrap();
+        assert_eq!(store.shared.log.lock().removals_waiting(), 0);
+        drop(store);
+        sim.power_cut(1);
+        let store = testing::open(&sim, &clock).await;
+        store.recovered().await;
+        assert!(store.lookup(b"old", Stale::Accept).await.is_none());
+        assert!(store.lookup(b"new", Stale::Accept).await.is_some());
+    }
 }

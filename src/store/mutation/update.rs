@@ -136,7 +136,11 @@ impl Store {
         if is_same && in_place {
             return self.update_in_place((key, key_hash), matched, lifetime).await;
         }
-        let mut split = progress.split.take().filter(|split| split.version == matched.version);
+        let has_slice =
+            |split: &Split| self.shared.large.claims.lock().claim(split.head.object).is_some();
+        let mut split = progress.split.take();
+        // Without room its slice may have been evicted.
+        split = split.filter(|split| split.version == matched.version && has_slice(split));
         if split.is_none() && matched.head.is_none() && entry.body_len() > BODY_CHUNK {
             // From here on updates write only a head.
             let upload = self.begin_upload(key, lifetime, None)?;

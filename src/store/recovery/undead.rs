@@ -25,7 +25,7 @@ impl Recovery {
     /// Has the region emptied on that was being emptied when the process ended, so that removals of keys that are
     /// not there leave no tombstones any more. Reclaim empties one at a time: where there are several regions
     /// with such versions, nobody knows which it was, and all stay as they are. A single one may have them for
-    /// another reason: it is emptied for nothing then, and loses nothing. Call it before recovery is complete.
+    /// another reason: then it is moved for nothing, at the cost of its bytes. Call it before recovery is complete.
     pub(super) fn empty_on(&self) {
         let shared = &*self.store.shared;
         let undead = std::mem::take(&mut *shared.recovery.undead.lock());
