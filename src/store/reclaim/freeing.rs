@@ -192,9 +192,14 @@ impl Reclaimer {
             let is_claimed = has_claims && matches!(record.kind, Kind::Slice | Kind::Head);
             // If an object loses a slice or its head here, the rest of it is worthless.
             let worth = worth && !is_doubtful && (!is_claimed || victim.just_stored_stays);
-            if (is_claimed && self.move_claimed(record, place, victim.just_stored_stays).await)
-                || (worth && self.reinsert(record, index_entry, place, reason).await == Moved::Yes)
-            {
+            let claimed = Reason::Claimed { just_stored: victim.just_stored_stays };
+            let is_moved = is_claimed && self.move_on(record, place, claimed).await
+                || worth
+                    && match reason {
+                        Reason::Interrupted => self.move_on(record, place, reason).await,
+                        _ => self.reinsert(record, index_entry, place, reason).await == Moved::Yes,
+                    };
+            if is_moved {
                 moved = true;
             } else if self.evict(record.key_hash, place) && all_dead {
                 count(&shared.counters.evicted_ended);

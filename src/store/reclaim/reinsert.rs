@@ -22,7 +22,7 @@ use crate::store::reclaim::prolonged::PAUSE;
 use crate::store::reclaim::reclaimer::Reclaimer;
 use crate::store::transaction::Transaction;
 
-/// Attempts to move a claimed slice or head while its region is being changed.
+/// Attempts to move an entry that is being changed.
 const MOVES_MAX: usize = 64;
 
 /// Why an entry is re-inserted.
@@ -51,12 +51,13 @@ pub(in crate::store) enum Moved {
 }
 
 impl Reclaimer {
-    /// Moves a claimed slice or head; false if it is not claimed, or cannot be moved.
-    pub(in crate::store) async fn move_claimed(
+    /// Moves an entry for a reason other than its worth, however often it changes meanwhile; false if the reason
+    /// does not hold, or it cannot be moved.
+    pub(in crate::store) async fn move_on(
         &self,
         record: &FooterRecord,
         place: Place,
-        just_stored: bool,
+        reason: Reason,
     ) -> bool {
         let row =
             self.store.shared.catalog.regions.on_device(place.region(&self.store.shared.layout));
@@ -70,7 +71,7 @@ impl Reclaimer {
             else {
                 return false;
             };
-            match self.reinsert(record, index_entry, place, Reason::Claimed { just_stored }).await {
+            match self.reinsert(record, index_entry, place, reason).await {
                 Moved::Yes => return true,
                 Moved::NoRoom(why @ NoRoom::Epoch) => {
                     if self.store.wait_for_room(why, &mut patience).await.is_err() {

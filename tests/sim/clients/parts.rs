@@ -127,6 +127,10 @@ impl Client {
                 StoreEnd::Stored { sequence: parts.cas(), flushed }
             }
             Some(Ok(_)) | Some(Err(StoreError::Purged)) => StoreEnd::Void,
+            // It ended before there was room for it.
+            Some(Err(StoreError::Gone)) if version.life.keep_until <= self.clock.now().0 => {
+                StoreEnd::Void
+            }
             Some(Err(error)) => {
                 self.expect_error(&mut history, error);
                 // It may have been published, and not become durable.

@@ -475,6 +475,26 @@ fn what_a_failed_flush_lost_is_stored_again() {
     assert!(range(&rig, 0..200_000).unwrap() == whole[..200_000]);
 }
 
+/// Only what a failed write puts in doubt is written again.
+#[test]
+fn a_head_of_unknown_age_is_not_fresh_because_it_is_written_again() {
+    let mut rig = Rig::with(WIDE, plain());
+    let whole = body(1, 300_000);
+    let parts = try_declare(&rig, whole.len(), "v", &flushed()).unwrap();
+    fill(&rig, &parts, &whole, 0..whole.len());
+    drop(parts);
+    // The wall clock went back: nobody knows how long it was down.
+    rig.kill_and_set(WALL - 1);
+    assert!(rig.get(b"key").is_none() && rig.has_stale(b"key"));
+    rig.sim.inject(Fault::new(Effect::Fail(libc::EIO)).on(OperationKind::Flush));
+    assert!(rig.put(b"other", &body(2, 100), &flushed()).is_err(), "a flush failed");
+    rig.sleep(secs(20));
+    let written = rig.stats().store.counters.declared;
+    let parts = try_declare(&rig, whole.len(), "v", &flushed()).unwrap();
+    assert!(!parts.is_new() && rig.stats().store.counters.declared == written);
+    assert!(rig.get(b"key").is_none() && rig.has_stale(b"key"));
+}
+
 #[test]
 fn a_purge_by_tag_between_lease_and_going_on_prevails() {
     let rig = Rig::with(WIDE, plain());
