@@ -36,7 +36,7 @@ const SEEDS: Range<u64> = 1..401;
 /// a test of its own (`docs/reliability.md`).
 const REGRESSIONS: &[u64] = &[
     27, 51, 63, 92, 240, 276, 349, 373, 393, 421, 429, 1003, 1860, 1932, 2587, 3123, 3990, 10977,
-    3721, 8915, 21064, 26645, 28691, 34069, 34862, 45016, 139, 2423,
+    3721, 8915, 21064, 26645, 28691, 34069, 34862, 45016, 139, 2423, 971,
 ];
 
 /// The seeds that the environment names: one, a range, or none.
