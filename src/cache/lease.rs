@@ -403,8 +403,7 @@ mod tests {
         let sim = SimDevice::new(16 << 20, 512);
         let device = sim.open();
         Cache::format_device(&device, &FormatOptions::default(), &clock).await.unwrap();
-        let mut options = CacheOptions::default();
-        options.ram_bytes = 0;
+        let options = CacheOptions { ram_bytes: 0, ..CacheOptions::default() };
         let cache = Cache::open_device(device, options, clock.clone()).await.unwrap();
         cache.ready().await;
         let flushed = StoreOptions { ack: Some(Ack::Flushed), ..for_secs(10) };

@@ -12,12 +12,9 @@ use tokio::sync::Semaphore;
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
 use crate::format::{
-    Damage, EncodedFooter, Footer, FooterRecord, Kind, Layout, REGION_HEADER_LEN, RegionHeader,
-    RegionUse, Sequence, Trailer,
+    Damage, Footer, REGION_HEADER_LEN, RegionHeader, RegionUse, Sequence, Trailer,
 };
-use crate::planted::{self, Bug};
 use crate::store::counters::count;
-use crate::store::index::index_entry::Location;
 use crate::store::log::core::Incomplete;
 use crate::store::recovery::found_purges::FoundPurges;
 use crate::store::recovery::headers::{header_by, take_header};
@@ -25,10 +22,10 @@ use crate::store::recovery::memory::Shares;
 use crate::store::recovery::parallel::{PARALLEL, READ_ATTEMPTS, on_thread};
 use crate::store::recovery::parts::Parts;
 use crate::store::recovery::progress::ProgressLog;
-use crate::store::recovery::versions::Version;
+use crate::store::recovery::region_versions::{Region, Summary};
 use crate::store::recovery::work::Recovery;
 use crate::store::region::contents::{ContentsReader, FooterPieces, SCAN_MEMORY};
-use crate::store::region::reader::{Effort, RawFooter, Tail, is_possible};
+use crate::store::region::reader::{Effort, RawFooter, Tail};
 use crate::store::region::state::RegionState;
 
 /// A footer of at most this many records is decoded without an extra thread, which would cost more.
@@ -63,37 +60,6 @@ impl Gathering {
     /// What `bytes` bytes take of the memory, in KiB.
     fn kib(&self, bytes: u64) -> u32 {
         u32::try_from(bytes >> 10).unwrap_or(u32::MAX).min(self.memory_kib)
-    }
-}
-
-/// What decoding a footer needs, on any thread.
-#[derive(Clone, Copy)]
-struct Region {
-    number: u32,
-    layout: Layout,
-    /// Lifetimes in the footer may be too short.
-    touched: bool,
-    now: Timestamp,
-}
-
-/// What is kept of a region after its records are in the parts.
-#[derive(Default)]
-struct Summary {
-    keep_until: Timestamp,
-    /// The latest end of an expired entry.
-    forgotten_until: Timestamp,
-    tombstones: usize,
-    /// Why a part of it could not be read.
-    hole: Option<DeviceError>,
-}
-
-impl Summary {
-    fn count(&mut self, record: &FooterRecord, region: &Region) {
-        self.keep_until = self.keep_until.max(record.keep_until);
-        if region.is_expired(record) {
-            self.forgotten_until = self.forgotten_until.max(record.keep_until);
-        }
-        self.tombstones += usize::from(record.supersedes);
     }
 }
 
@@ -437,34 +403,6 @@ async fn take_footer(
 }
 
 impl Region {
-    /// Adds a footer's versions to the parts; adds none if any record is impossible.
-    fn take_apart(
-        &self,
-        raw: &RawFooter,
-        trailer: &Trailer,
-        (parts, purges): (&Parts, Option<&FoundPurges>),
-    ) -> Result<Summary, Damage> {
-        let footer = EncodedFooter::verify(raw.block(), trailer)?;
-        let purge_records = footer.purge_records().collect::<Result<Vec<_>, _>>()?;
-        let tombstones = footer.tombstones().count() + purge_records.len();
-        let mut summary = Summary { tombstones, ..Summary::default() };
-        for record in footer.records() {
-            let record = record?;
-            if !is_possible(&self.layout, &record) {
-                return Err(Damage::Field("record"));
-            }
-            summary.count(&record, self);
-        }
-        let records = footer.records().flatten().map(|record| self.version(&record));
-        if let Some(purges) = purges {
-            purges.add(purge_records.into_iter());
-        }
-        parts.add(
-            records.chain(footer.tombstones().map(|tombstone| Version::tombstone(&tombstone))),
-        );
-        Ok(summary)
-    }
-
     /// Adds the versions in what is left of a region to the parts.
     async fn take_pieces(
         &self,
@@ -487,25 +425,5 @@ impl Region {
         if let Some(purges) = &gathering.purges {
             purges.add(piece.purge_records.iter().copied());
         }
-    }
-
-    /// All that a piece of a footer records.
-    fn versions(&self, footer: &Footer) -> impl Iterator<Item = Version> {
-        let records = footer.records.iter().map(|record| self.version(record));
-        records.chain(footer.tombstones.iter().map(Version::tombstone))
-    }
-
-    /// Whether a record says that its entry has ended. Slices end with the heads of their objects.
-    fn is_expired(&self, record: &FooterRecord) -> bool {
-        let touched = self.touched && !planted::is(Bug::FooterOutranksHeader);
-        record.keep_until <= self.now && !touched && record.kind != Kind::Slice
-    }
-
-    fn version(&self, record: &FooterRecord) -> Version {
-        if self.is_expired(record) || record.kind == Kind::Tombstones {
-            return Version::ended(record);
-        }
-        let location = Location::new(self.number, record.offset, &self.layout);
-        Version::of(record, location, self.now)
     }
 }

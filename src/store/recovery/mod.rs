@@ -12,6 +12,7 @@ mod merge;
 pub(super) mod parallel;
 mod parts;
 pub(in crate::store) mod progress;
+mod region_versions;
 pub(in crate::store) mod superblock;
 mod undead;
 mod unread;
