@@ -50,8 +50,6 @@ pub enum Bug {
     RereadWhateverIsThere,
     /// Reclaim drops the slices of stores in progress.
     EvictStoresUnderWay,
-    /// Reclaim takes slices for ended whose own end has passed, whatever the end of the head that names them.
-    ReclaimUnderHeads,
     /// A new head over the slices of an old one has these dropped with the old one.
     UpdateDropsSlices,
     /// A part of an object counts as there before its bytes are.

@@ -39,7 +39,6 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::RereadWhateverIsThere, 300),
     (Bug::EvictStoresUnderWay, 300),
     (Bug::TrustUnknownAge, 300),
-    (Bug::ReclaimUnderHeads, 1500),
     (Bug::UpdateDropsSlices, 300),
     (Bug::CoverBeforeBytes, 300),
     (Bug::JoinValidators, 300),

@@ -30,7 +30,11 @@ impl Recovery {
         let shared = &*self.store.shared;
         let undead = std::mem::take(&mut *shared.recovery.undead.lock());
         if let [region] = undead.into_iter().collect::<Vec<_>>()[..] {
-            shared.catalog.regions.on_device(region).empty_on();
+            let row = shared.catalog.regions.on_device(region);
+            // Entries of unknown age are not moved.
+            if self.store.knows_age(row.generation()) {
+                row.empty_on();
+            }
         }
     }
 }

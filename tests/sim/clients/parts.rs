@@ -217,6 +217,8 @@ impl Client {
             && self.world.scenario.roomy
             && recovered
             && !self.world.may_have_forgotten(&self.cache)
+            // What took its place may have had its slices dropped before the lookup ended.
+            && self.history().is_current(key, id)
         {
             let known = Acknowledged(BTreeMap::from([(id, acknowledged)]));
             if let Some(part) = known.lost(id, &missing) {

@@ -241,6 +241,12 @@ impl History {
                 })
     }
 
+    /// Whether nothing can have come to a key after the change that made this version.
+    pub fn is_current(&self, key: u32, id: u64) -> bool {
+        let change = self.keys.get(&key).and_then(|key| key.of_version(id));
+        change.is_some_and(|change| self.is_last(key, change))
+    }
+
     /// Whether every lifetime that the version may have had goes on beyond `now`.
     pub(super) fn outlives(&self, lookup: Lookup, version: &Change, now: u32) -> bool {
         let Some(facts) = version.version.and_then(|id| self.versions.get(&id)) else {
