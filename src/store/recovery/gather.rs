@@ -267,18 +267,22 @@ impl Recovery {
 
     /// Retries a header that was unreadable or damaged at open; false if the region holds nothing.
     async fn find_header(&self, region: u32) -> Result<bool, DeviceError> {
-        let start = self.store.shared.layout.region_offset(region);
-        let bytes =
-            self.store.shared.device.read_exact(start..start + REGION_HEADER_LEN as u64).await?;
-        if let Ok(header) = RegionHeader::decode(&bytes, self.store.shared.uuid, region)
-            && header.region_use == RegionUse::Log
-        {
+        if let Some(header) = self.read_header(region).await? {
             take_header(&self.store.shared.catalog.regions, region, &header);
             self.store.shared.clock.anchor(header.stamp);
             return Ok(true);
         }
         self.store.found_blank(region);
         Ok(false)
+    }
+
+    /// The header of a region that holds entries or tombstones.
+    async fn read_header(&self, region: u32) -> Result<Option<RegionHeader>, DeviceError> {
+        let start = self.store.shared.layout.region_offset(region);
+        let range = start..start + REGION_HEADER_LEN as u64;
+        let bytes = self.store.shared.device.read_exact(range).await?;
+        let header = RegionHeader::decode(&bytes, self.store.shared.uuid, region).ok();
+        Ok(header.filter(|header| header.region_use == RegionUse::Log))
     }
 
     /// False if there is no sound footer of the present or a later generation.
@@ -290,7 +294,17 @@ impl Recovery {
             return Ok(false);
         }
         if trailer.generation > row.generation() {
-            self.begin_generation_by_trailer(number, &trailer);
+            // A header that cannot be read may be of a later generation, whose entries count.
+            let header = self.read_header(number).await?;
+            match header.filter(|header| header.generation >= trailer.generation) {
+                Some(header) => {
+                    take_header(&self.store.shared.catalog.regions, number, &header);
+                    if header.generation > trailer.generation {
+                        return Ok(false);
+                    }
+                }
+                None => self.begin_generation_by_trailer(number, &trailer),
+            }
         }
         self.store.shared.clock.anchor(trailer.stamp);
         let region = self.region(number);
