@@ -239,7 +239,7 @@ impl Recovery {
         gathering: &Gathering,
     ) -> Result<Option<Footer>, DeviceError> {
         let row = self.store.shared.catalog.regions.on_device(region);
-        let found = self.gather_footer(region, gathering).await;
+        let found = self.gather_footer(region, by_header, gathering).await;
         let is_headerless = row.generation() > *by_header;
         let unsealed = match found {
             Ok(true) => None,
@@ -286,7 +286,12 @@ impl Recovery {
     }
 
     /// False if there is no sound footer of the present or a later generation.
-    async fn gather_footer(&self, number: u32, gathering: &Gathering) -> Result<bool, DeviceError> {
+    async fn gather_footer(
+        &self,
+        number: u32,
+        by_header: &mut Sequence,
+        gathering: &Gathering,
+    ) -> Result<bool, DeviceError> {
         let row = self.store.shared.catalog.regions.on_device(number);
         let tail = self.store.reader().read_tail(number).await?;
         let Ok(trailer) = tail.trailer else { return Ok(false) };
@@ -299,6 +304,7 @@ impl Recovery {
             match header.filter(|header| header.generation >= trailer.generation) {
                 Some(header) => {
                     take_header(&self.store.shared.catalog.regions, number, &header);
+                    *by_header = header.generation;
                     if header.generation > trailer.generation {
                         return Ok(false);
                     }
