@@ -267,7 +267,8 @@ impl Recovery {
 
     /// Retries a header that was unreadable or damaged at open; false if the region holds nothing.
     async fn find_header(&self, region: u32) -> Result<bool, DeviceError> {
-        if let Some(header) = self.read_header(region).await? {
+        let header = self.read_header(region).await?;
+        if let Some(header) = header.filter(|header| header.region_use == RegionUse::Log) {
             take_header(&self.store.shared.catalog.regions, region, &header);
             self.store.shared.clock.anchor(header.stamp);
             return Ok(true);
@@ -276,13 +277,12 @@ impl Recovery {
         Ok(false)
     }
 
-    /// The header of a region that holds entries or tombstones.
+    /// The header of a region; `None` if it is damaged, or there is none.
     async fn read_header(&self, region: u32) -> Result<Option<RegionHeader>, DeviceError> {
         let start = self.store.shared.layout.region_offset(region);
         let range = start..start + REGION_HEADER_LEN as u64;
         let bytes = self.store.shared.device.read_exact(range).await?;
-        let header = RegionHeader::decode(&bytes, self.store.shared.uuid, region).ok();
-        Ok(header.filter(|header| header.region_use == RegionUse::Log))
+        Ok(RegionHeader::decode(&bytes, self.store.shared.uuid, region).ok())
     }
 
     /// False if there is no sound footer of the present or a later generation.
@@ -305,6 +305,11 @@ impl Recovery {
                 Some(header) => {
                     take_header(&self.store.shared.catalog.regions, number, &header);
                     *by_header = header.generation;
+                    if header.region_use != RegionUse::Log {
+                        // It was freed, and its footer was not overwritten yet.
+                        self.store.found_blank(number);
+                        return Ok(true);
+                    }
                     if header.generation > trailer.generation {
                         return Ok(false);
                     }
