@@ -7,7 +7,6 @@ use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 
 use crate::device::{AlignedBuf, DeviceError};
-#[cfg(feature = "daemon")]
 use crate::format::Sequence;
 use crate::store::log::core::Log;
 use crate::store::log::write::{Ticket, Waiter};
@@ -54,6 +53,20 @@ impl Store {
     /// Whether a write failed that may have been of the change with this ticket, or of a later one.
     pub(crate) fn has_failed_since(&self, first: Ticket) -> bool {
         self.shared.durability.failed.load(Ordering::Acquire) >= first
+    }
+
+    /// A write or flush failed: nothing that was seen in memory of what is named so far is known to be on the
+    /// device. Call it under the append lock, before anybody is told of the failure.
+    pub(super) fn doubt(&self, log: &Log) {
+        let named_so_far = log.sequences_end();
+        self.shared.durability.in_doubt_below.fetch_max(named_so_far.0, Ordering::SeqCst);
+        self.shared.large.granules.forget_all();
+    }
+
+    /// Whether a write failed in this run after an entry or a large object got its sequence: it may not be durable,
+    /// although it can be read.
+    pub(super) fn is_in_doubt(&self, sequence: Sequence) -> bool {
+        sequence.0 < self.shared.durability.in_doubt_below.load(Ordering::SeqCst)
     }
 
     /// The ticket of the latest change.
@@ -133,7 +146,7 @@ impl Store {
     /// The device failed meanwhile, or since the version was stored: it may be lost.
     #[cfg(feature = "daemon")]
     pub(crate) async fn settle_version(&self, version: u64) -> Result<(), StoreError> {
-        if self.shared.large.granules.is_distrusted(Sequence(version)) {
+        if self.is_in_doubt(Sequence(version)) {
             return Err(StoreError::NotDurable);
         }
         let ticket = {
@@ -154,6 +167,18 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
     use crate::store::testing;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_was_there_when_a_write_failed_is_in_doubt() {
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+        let store = testing::create(&sim, &clock).await;
+        store.begin_store().await.unwrap();
+        let before = store.draw_object_name().await.unwrap();
+        assert!(!store.is_in_doubt(before));
+        store.doubt(&store.shared.log.lock());
+        let after = store.draw_object_name().await.unwrap();
+        assert!(store.is_in_doubt(before) && !store.is_in_doubt(after));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_failed_is_not_durable_because_something_later_is() {

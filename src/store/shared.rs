@@ -118,6 +118,8 @@ pub(super) struct Durability {
     pub(super) durable: AtomicU64,
     /// Changes up to this ticket were at risk when a write last failed.
     pub(super) failed: AtomicU64,
+    /// What has a lower sequence was there when a write last failed.
+    pub(super) in_doubt_below: AtomicU64,
     pub(super) health: Health,
 }
 

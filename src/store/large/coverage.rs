@@ -137,7 +137,7 @@ impl Store {
         }
         let failures = granules.failures();
         // Another key's index entry may look like its.
-        let extent = match granules.is_distrusted(head.object) {
+        let extent = match self.is_in_doubt(head.object) {
             true => Extent::Whole,
             false => Extent::Key { key_len: SliceKey::LEN },
         };
@@ -158,7 +158,7 @@ impl Store {
         let (failures, known) = (granules.failures(), granules.known_fragments(of_granule));
         let range = head.range_of(number);
         let (mut indexed, mut seen) = (SmallVec::<[u32; 17]>::new(), Fragments::new());
-        let extent = match granules.is_distrusted(head.object) {
+        let extent = match self.is_in_doubt(head.object) {
             true => Extent::Whole,
             false => Extent::Meta { len: FRAGMENT_META_LEN },
         };
@@ -264,27 +264,11 @@ mod tests {
     use crate::format::{ObjectHead, SliceKey};
     use crate::store::large::parts::PartialObject;
     use crate::store::lookup::sought::Stale;
-    use crate::store::mutation::declare::{Declaration, Declared};
-    use crate::store::mutation::request::{Condition, Lifetime, Value};
     use crate::store::shared::Store;
     use crate::store::testing;
 
-    fn lifetime() -> Lifetime {
-        let (stored_at, end) = (Timestamp(1000), Timestamp(50_000));
-        Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end }
-    }
-
     async fn declare(store: &Store) -> (PartialObject, ObjectHead) {
-        let declaration = Declaration {
-            len: 100_000,
-            validator: b"v",
-            metadata: b"",
-            tags: &[],
-            lifetime: lifetime(),
-            condition: Condition::Always,
-        };
-        let declared = store.declare(b"key", &declaration, store.begin_fill(b"key")).await;
-        let Ok(Declared::Parts { object, .. }) = declared else { panic!("it is declared") };
+        let object = testing::declare(store, b"key", 100_000).await.unwrap();
         let (entry, _) = store.lookup(b"key", Stale::Accept).await.unwrap();
         (object, entry.object_head().unwrap())
     }
@@ -297,14 +281,7 @@ mod tests {
         let (object, head) = declare(&store).await;
         let (first, last) = object.fill(0, &[7; 65_536], true).await.unwrap();
         store.flush_between(first, last).await.unwrap();
-        // Then it is on the device only.
-        for n in 0..10u8 {
-            let body = &[n; 60_000];
-            let lifetime = lifetime();
-            let value = Value { metadata: b"", body, lifetime, tags: &[], ram_only: false };
-            let stored = store.put(&[n], &value, Condition::Always, None).await.unwrap();
-            store.flush_through(stored.1).await.unwrap();
-        }
+        testing::push_out_of_memory(&store).await;
         let key = SliceKey::of_slice(head.object, 0);
         let place = store.candidates(store.slice_hash(&key.encode()))[0].place();
         let (generation, offset) = place.split(&store.shared.layout);

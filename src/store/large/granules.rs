@@ -82,9 +82,6 @@ pub(in crate::store) struct Granules {
     whole: DashMap<(Sequence, u32), u64>,
     fragments: DashMap<(Sequence, u32), Fragments>,
     locks: [Mutex<()>; LOCKS],
-    /// Of objects that were named before, a write may have failed in this run: slots that the index has may not be on
-    /// the device.
-    distrusted_until: AtomicU64,
     /// Writes that failed in this run. What was seen before the last of them is not remembered after it.
     failures: AtomicU64,
 }
@@ -93,13 +90,7 @@ impl Default for Granules {
     fn default() -> Granules {
         let locks = std::array::from_fn(|_| Mutex::default());
         let (whole, fragments) = (DashMap::new(), DashMap::new());
-        Granules {
-            whole,
-            fragments,
-            locks,
-            distrusted_until: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-        }
+        Granules { whole, fragments, locks, failures: AtomicU64::new(0) }
     }
 }
 
@@ -127,7 +118,7 @@ impl Granules {
             self.whole.clear();
         }
         let mut row = self.whole.entry((object, number / 64)).or_default();
-        // Under the lock of the row, which `distrust` clears after it counted.
+        // Under the lock of the row, which `forget_all` clears after it counted.
         if self.failures() == failures {
             *row |= 1 << (number % 64);
         }
@@ -173,19 +164,11 @@ impl Granules {
         all
     }
 
-    /// A write failed: nothing that was seen in memory of objects named before `until` is known to be on the
-    /// device. From here on slots of theirs are read whole before they count. Call it before anybody is told of
-    /// the failure.
-    pub fn distrust(&self, until: Sequence) {
-        self.distrusted_until.fetch_max(until.0, Ordering::SeqCst);
+    /// A write failed: nothing that was seen before is known to be on the device.
+    pub fn forget_all(&self) {
         self.failures.fetch_add(1, Ordering::SeqCst);
         self.whole.clear();
         self.fragments.clear();
-    }
-
-    /// Whether a write failed in this run after the object got its name: what is there may not be durable then.
-    pub fn is_distrusted(&self, object: Sequence) -> bool {
-        object.0 < self.distrusted_until.load(Ordering::SeqCst)
     }
 
     /// What is remembered of a granule turned out to be wrong, or its object is dead.
@@ -287,23 +270,19 @@ mod tests {
     }
 
     #[test]
-    fn only_objects_from_before_a_failed_write_are_distrusted() {
+    fn what_was_seen_before_a_failed_write_is_not_remembered() {
         let granules = Granules::default();
-        assert!(!granules.is_distrusted(Sequence(0)));
-        granules.note_whole((Sequence(7), 1), 0);
-        granules.distrust(Sequence(8));
-        assert!(granules.is_distrusted(Sequence(7)) && !granules.is_distrusted(Sequence(8)));
-        assert!(!granules.is_whole((Sequence(7), 1)), "it is looked at again");
-        granules.distrust(Sequence(5));
-        assert!(granules.is_distrusted(Sequence(7)));
         let (of_granule, failures) = ((Sequence(7), 1), granules.failures());
-        granules.note_whole(of_granule, failures - 1);
-        granules.set_fragments(of_granule, fragments(&[(1, 0..20)]), failures - 1);
-        let seen = granules.add_fragments(of_granule, fragments(&[(2, 30..40)]), failures - 1);
+        granules.note_whole(of_granule, failures);
+        granules.forget_all();
+        assert!(!granules.is_whole(of_granule), "it is looked at again");
+        granules.note_whole(of_granule, failures);
+        granules.set_fragments(of_granule, fragments(&[(1, 0..20)]), failures);
+        let seen = granules.add_fragments(of_granule, fragments(&[(2, 30..40)]), failures);
         assert_eq!(seen, fragments(&[(2, 30..40)]));
         let is_remembered =
             granules.is_whole(of_granule) || !granules.known_fragments(of_granule).is_empty();
-        assert!(!is_remembered, "it was seen before the failure");
+        assert!(!is_remembered, "the looks began before the failure");
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl PartialObject {
         let mut granule = store.granule(&head, number).await;
         let all = start..start + bytes.len();
         let mut gaps = granule.gaps(all.clone());
-        let is_again = flushed && granules.is_distrusted(head.object);
+        let is_again = flushed && store.is_in_doubt(head.object);
         let mut old = None;
         if is_again {
             if store.has_failed_since(self.declared) {

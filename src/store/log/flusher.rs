@@ -98,7 +98,7 @@ impl Flusher {
             tracing::debug!(error = &error as &dyn std::error::Error, "the device still fails");
             // If the flush failed, earlier writes may be lost too.
             let mut log = self.store.shared.log.lock();
-            self.store.shared.large.granules.distrust(log.sequences_end());
+            self.store.doubt(&log);
             log.fail();
             drop(log);
             self.footers.failed();
@@ -128,7 +128,7 @@ impl Flusher {
             log.write_done(write);
         }
         if !ok {
-            self.store.shared.large.granules.distrust(log.sequences_end());
+            self.store.doubt(&log);
             log.fail();
         } else if sync {
             log.removals_flushed(complete);

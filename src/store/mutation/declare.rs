@@ -93,8 +93,7 @@ impl Store {
                         continue;
                     }
                     let mut tickets = (first, first);
-                    let granules = &self.shared.large.granules;
-                    if present.head.is_some_and(|head| granules.is_distrusted(head.object)) {
+                    if present.head.is_some_and(|head| self.is_in_doubt(head.object)) {
                         // It may not be durable after a failed flush: it is written once more.
                         let Some(ticket) = self.write_head_again((key, key_hash), &found).await?
                         else {
@@ -239,25 +238,9 @@ mod tests {
     use crate::device::{Delay, SimDevice};
     use crate::store::lookup::sought::Stale;
     use crate::store::mutation::purge::Purge;
-    use crate::store::mutation::request::Value;
     use crate::store::testing;
 
     const LEN: u64 = 100_000;
-
-    fn lifetime() -> Lifetime {
-        let (stored_at, end) = (Timestamp(1000), Timestamp(50_000));
-        Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end }
-    }
-
-    async fn declare(store: &Store) -> PartialObject {
-        let (condition, lifetime) = (Condition::Always, lifetime());
-        let (metadata, tags, validator) = (&b""[..], &[][..], &b"v"[..]);
-        let declaration = Declaration { len: LEN, validator, metadata, tags, lifetime, condition };
-        match store.declare(b"key", &declaration, store.begin_fill(b"key")).await {
-            Ok(Declared::Parts { object, .. }) => object,
-            _ => panic!("the key is not declared"),
-        }
-    }
 
     /// The purge comes at any moment while the head is read and written again.
     #[tokio::test(start_paused = true)]
@@ -266,30 +249,16 @@ mod tests {
         for tenths in 0..100 {
             let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
             let store = testing::create(&sim, &clock).await;
-            let object = declare(&store).await;
+            let object = testing::declare(&store, b"key", LEN).await.unwrap();
             let (first, last) = object.fill(0, &[7; 65_536], true).await.unwrap();
             store.flush_between(first, last).await.unwrap();
             drop(object);
-            // Then the head is on the device only.
-            for n in 0..10u8 {
-                let body = &[n; 60_000];
-                let value =
-                    Value { metadata: b"", body, lifetime: lifetime(), tags: &[], ram_only: false };
-                let stored = store.put(&[n], &value, Condition::Always, None).await.unwrap();
-                store.flush_through(stored.1).await.unwrap();
-            }
-            let named_so_far = store.shared.log.lock().sequences_end();
-            store.shared.large.granules.distrust(named_so_far);
+            testing::push_out_of_memory(&store).await;
+            store.doubt(&store.shared.log.lock());
             sim.set_delay(Delay::Sleep(Duration::from_millis(100)));
             let again = tokio::spawn({
                 let store = store.clone();
-                async move {
-                    let (condition, lifetime) = (Condition::Always, lifetime());
-                    let (metadata, tags, validator) = (&b""[..], &[][..], &b"v"[..]);
-                    let of =
-                        Declaration { len: LEN, validator, metadata, tags, lifetime, condition };
-                    store.declare(b"key", &of, store.begin_fill(b"key")).await.map(drop)
-                }
+                async move { testing::declare(&store, b"key", LEN).await.map(drop) }
             });
             tokio::time::sleep(Duration::from_millis(10 * tenths + 5)).await;
             if again.is_finished() {

@@ -183,7 +183,7 @@ mod tests {
     use crate::clock::{Clock, Timestamp};
     use crate::device::{Delay, SimDevice};
     use crate::store::lookup::sought::Stale;
-    use crate::store::mutation::request::{Condition, Lifetime, Value};
+    use crate::store::mutation::request::{Condition, Value};
     use crate::store::purges::table::RECORDS_MAX;
     use crate::store::testing;
 
@@ -192,8 +192,7 @@ mod tests {
     async fn of_too_many_purges_that_wait_the_oldest_half_becomes_a_floor() {
         let (sim, clock) = (SimDevice::new(64 << 20, 4096), Clock::manual(Timestamp(1000)));
         let store = testing::create(&sim, &clock).await;
-        let (stored_at, end) = (Timestamp(1000), Timestamp(50_000));
-        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        let lifetime = testing::lifetime();
         let value = Value { metadata: b"", body: b"body", lifetime, tags: &[], ram_only: false };
         let stored = store.put(b"old", &value, Condition::Always, None).await.unwrap();
         store.flush_through(stored.1).await.unwrap();

@@ -242,8 +242,7 @@ mod tests {
         let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
         let store = testing::create(&sim, &clock).await;
         let [old, new] = [b"old", b"new"].map(|tag| store.tag_hashes(&[tag]).unwrap());
-        let (stored_at, end) = (Timestamp(1000), Timestamp(5000));
-        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        let lifetime = testing::lifetime();
         for (how, is_purged) in [(Purge::Hard, true), (Purge::Soft, false)] {
             let value =
                 Value { metadata: b"", body: b"body", lifetime, tags: &old, ram_only: false };
@@ -277,8 +276,7 @@ mod tests {
     async fn what_depends_on_an_entry_is_not_stored_after_a_purge_of_it() {
         let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
         let store = testing::create(&sim, &clock).await;
-        let (stored_at, end) = (Timestamp(1000), Timestamp(5000));
-        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        let lifetime = testing::lifetime();
         let tag = store.tag_hashes(&[b"tag"]).unwrap();
         for how in 0..3 {
             let value =
@@ -306,8 +304,7 @@ mod tests {
     async fn an_update_that_began_before_all_is_purged_brings_nothing_back() {
         let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
         let store = testing::create(&sim, &clock).await;
-        let (stored_at, end) = (Timestamp(1000), Timestamp(5000));
-        let lifetime = Lifetime { stored_at, age_secs: 0, fresh_until: end, keep_until: end };
+        let lifetime = testing::lifetime();
         let value = Value { metadata: b"", body: b"body", lifetime, tags: &[], ram_only: false };
         store.put(b"key", &value, Condition::Always, None).await.unwrap();
         let fill = store.begin_fill(b"key");
