@@ -14,13 +14,21 @@ impl Log {
         Floors { hard: self.superblock.record_floor, soft: self.superblock.soft_floor }
     }
 
-    /// Has the floors of purge records written with the next superblock.
-    pub fn note_floors(&mut self, floors: Floors) {
+    fn note_floors(&mut self, floors: Floors) {
         let superblock = &mut self.superblock;
         // What announces them may come before the epoch.
         superblock.features = superblock.features.with_known();
         superblock.record_floor = superblock.record_floor.max(floors.hard);
         superblock.soft_floor = superblock.soft_floor.max(floors.soft);
+    }
+
+    /// Has floors of purge records written that a start found: with its first epoch, as a start writes nothing, or
+    /// now if the superblock of that may have gone without them.
+    pub fn raise_found_floors(&mut self, floors: Floors, now: TimePair) {
+        self.note_floors(floors);
+        if self.has_epoch() || self.sequences.is_raising() {
+            self.renew_superblock(now);
+        }
     }
 
     /// Raises the floors of purge records; gives the ticket with which they are durable.

@@ -119,8 +119,7 @@ impl Store {
                 }
             }
             if folded > 0 {
-                // Written with the next superblock: a start writes nothing.
-                log.note_floors(shared.purges.floors());
+                log.raise_found_floors(shared.purges.floors(), shared.clock.pair());
             }
         }
         for some in records.chunks(ADDED_AT_ONCE) {
@@ -128,6 +127,7 @@ impl Store {
             tokio::task::yield_now().await;
         }
         if folded > 0 {
+            shared.signals.wake_flusher.notify_one();
             count(&shared.counters.purge_folds);
             add(&shared.counters.purge_records_folded, folded as u64);
             tracing::warn!(
@@ -157,7 +157,7 @@ impl Store {
             folded += more.map_or(0, |more| more.count);
         }
         if folded > 0 {
-            log.note_floors(shared.purges.floors());
+            log.raise_found_floors(shared.purges.floors(), shared.clock.pair());
         }
         folded
     }
@@ -165,7 +165,12 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::SimDevice;
+    use crate::store::testing;
 
     #[test]
     fn what_is_gathered_is_bounded_and_the_oldest_become_floors() {
@@ -185,5 +190,26 @@ mod tests {
         assert!(folded.hard.max(folded.soft).0 + 1 == oldest.0, "nothing is left out");
         // Of 1 to 100 the hard ones are known.
         assert_eq!((records.len() + folded_count) as u64, count - 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn floors_that_a_start_found_are_written_once_this_run_writes() {
+        for writes_before in [false, true] {
+            let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+            let store = testing::create(&sim, &clock).await;
+            if writes_before {
+                store.begin_store().await.unwrap();
+            }
+            let written = sim.counts().writes;
+            store
+                .load_purges(Vec::new(), (Floors { hard: Sequence(3), soft: Sequence(0) }, 1))
+                .await;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            if !writes_before {
+                assert_eq!(sim.counts().writes, written, "a start writes nothing");
+                store.begin_store().await.unwrap();
+            }
+            assert!(!store.shared.log.lock().owes_purges(), "{writes_before}");
+        }
     }
 }
