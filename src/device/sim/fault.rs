@@ -12,7 +12,8 @@ pub enum Effect {
     Fail(i32),
     /// It transfers this many bytes, then fails with this errno.
     FailAfter(usize, i32),
-    /// It transfers this many bytes at most and reports that count.
+    /// It transfers this many bytes at most and reports that count. Of a sector that a write did not take whole
+    /// nothing is changed.
     Short(usize),
     /// The bits of the mask are flipped in the byte at this offset of the transfer.
     Corrupt(usize, u8),

@@ -13,7 +13,7 @@ use super::fault::{self, Delay, Effect, Fault};
 use super::page_cache::PageCache;
 use super::random::SplitMix;
 use super::rates::{FaultKind, Rates, Struck};
-use super::storage::Storage;
+use super::storage::{SECTOR_LEN, Storage};
 use crate::device::request::{Operation, Request};
 use crate::device::{Geometry, OperationKind, Way, WriteSlice};
 
@@ -187,7 +187,7 @@ impl State {
 
     /// Makes some sectors of a range unreadable until they are written again.
     fn spoil(&mut self, range: Range<u64>) {
-        let sector_len = super::storage::SECTOR_LEN as u64;
+        let sector_len = SECTOR_LEN as u64;
         for sector in range.start / sector_len..range.end / sector_len {
             self.spoil_one_in(4, sector);
         }
@@ -313,8 +313,9 @@ impl State {
             Operation::Write { slices, .. } => {
                 let mut bytes = joined(slices);
                 let taken = strike_bytes(&mut bytes, plan.effect.as_ref());
-                if !matches!(plan.effect, Some(Effect::Lost)) && taken > 0 {
-                    self.storage.write(offset, &bytes[..taken]);
+                let landed = landed(taken, plan.effect.as_ref());
+                if landed > 0 {
+                    self.storage.write(offset, &bytes[..landed]);
                     if let Some(writing) = self.writing.get_mut(&plan.ticket) {
                         writing.sequence = Some(self.storage.sequence());
                     }
@@ -343,6 +344,16 @@ fn strike_bytes(bytes: &mut [u8], effect: Option<&Effect>) -> usize {
         }
         Some(Effect::Short(len) | Effect::FailAfter(len, _)) => bytes.len().min(*len),
         _ => bytes.len(),
+    }
+}
+
+/// How many of the bytes that a write took change the medium. A device takes a sector whole or not at all, so a
+/// write that is merely cut short leaves the last one as it was; what a failed one does to it nobody knows.
+fn landed(taken: usize, effect: Option<&Effect>) -> usize {
+    match effect {
+        Some(Effect::Lost) => 0,
+        Some(Effect::Short(_)) => taken - taken % SECTOR_LEN,
+        _ => taken,
     }
 }
 

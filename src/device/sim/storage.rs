@@ -96,7 +96,7 @@ impl Storage {
         bytes
     }
 
-    /// Writes `bytes`, visible at once and volatile. If they end within a sector (a transfer cut short),
+    /// Writes `bytes`, visible at once and volatile. If they end within a sector (a transfer that failed),
     /// its rest is unchanged.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.live.write(offset, bytes);

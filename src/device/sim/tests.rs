@@ -50,6 +50,31 @@ fn a_power_cut_keeps_flushed_writes_and_any_subset_of_the_sectors_after() {
     assert_eq!(seen, every.collect(), "each sector is durable, older or newest, independently");
 }
 
+/// A header that is rewritten in place lies in one sector: nothing else may tear it.
+#[test]
+fn a_write_that_is_cut_short_tears_no_sector() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..400 {
+        let sim = SimDevice::new(4096, 1024);
+        let device = sim.open();
+        run(async {
+            device.write(0, block(&device, 1)).await.unwrap();
+            device.flush().await.unwrap();
+            sim.inject(Fault::new(Effect::Short(700)).on(OperationKind::Write));
+            device.write(0, block(&device, 2)).await.unwrap();
+        });
+        assert_eq!(sim.contents(0..1024), [2; 1024], "it was continued");
+        sim.power_cut(seed);
+        let contents = sim.contents(0..1024);
+        for sector in contents.chunks(512) {
+            assert!(sector.iter().all(|byte| *byte == sector[0]), "a sector is torn");
+        }
+        seen.insert((contents[0], contents[512]));
+    }
+    let every = (1..=2).flat_map(|first| (1..=2).map(move |second| (first, second)));
+    assert_eq!(seen, every.collect());
+}
+
 #[test]
 fn a_power_cut_is_the_same_for_the_same_seed() {
     let contents = |seed| {
