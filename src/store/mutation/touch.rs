@@ -14,6 +14,7 @@ use crate::store::entries::Tier;
 use crate::store::large::object::LargeObject;
 use crate::store::log::slot::Slot;
 use crate::store::log::touches::{Replaced, Rewritten, TouchPlace, rewrite_lifetime};
+use crate::store::lookup::load::{Extent, Loaded};
 use crate::store::mutation::find::{Deadline, Match, NO_ANSWER};
 use crate::store::mutation::request::{Condition, Lifetime, StoreError, Stored};
 use crate::store::place::Place;
@@ -153,6 +154,9 @@ impl Store {
                         Ok(Rewritten::Changed) | Err(_) => store.after_failed_touch(place),
                         Ok(Rewritten::Damaged) => {}
                     }
+                    if done.is_err() {
+                        store.drop_if_torn(key_hash, place).await;
+                    }
                     drop(pin);
                     store.shared.signals.wake_flusher.notify_one();
                     done
@@ -285,6 +289,16 @@ impl Store {
         self.shared.catalog.resident.remove(place);
         row.count_touch();
     }
+
+    /// Looks whether a write that failed has torn the slot, and takes the entry out then, with a tombstone. As
+    /// long as no footer tells of it, a start would take the version before it for the newest.
+    async fn drop_if_torn(&self, key_hash: u64, place: Place) {
+        let Some(candidate) = self.candidate_at(key_hash, place) else { return };
+        let loaded = self.peek_elsewhere(candidate, Extent::Key { key_len: 0 }).await;
+        if matches!(loaded, Loaded::Damaged) {
+            self.drop_damaged(key_hash, candidate);
+        }
+    }
 }
 
 /// Holds off reuse of a region.
@@ -297,5 +311,44 @@ impl Drop for Pin {
     fn drop(&mut self) {
         self.store.shared.catalog.regions.on_device(self.region).unpin();
         self.store.shared.signals.unpinned.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::{Clock, Timestamp};
+    use crate::device::{Effect, Fault, OperationKind, SimDevice};
+    use crate::store::lookup::sought::Stale;
+    use crate::store::mutation::request::{Condition, Value};
+    use crate::store::testing;
+
+    /// Its region has no footer that tells of the version, so what is in the slot decides at the next start.
+    #[tokio::test(start_paused = true)]
+    async fn a_version_that_a_failed_touch_tore_hides_the_one_before() {
+        let (sim, clock) = (SimDevice::new(4 << 20, 4096), Clock::manual(Timestamp(1000)));
+        let store = testing::create(&sim, &clock).await;
+        for body in [b"old", b"new"] {
+            let lifetime = testing::lifetime();
+            let value = Value { metadata: b"", body, lifetime, tags: &[], ram_only: false };
+            let (_, ticket) = store.put(b"key", &value, Condition::Always, None).await.unwrap();
+            store.flush_through(ticket).await.unwrap();
+        }
+        let layout = store.shared.layout;
+        let (generation, offset) =
+            store.candidates(store.key_hash(b"key"))[0].place().split(&layout);
+        let at = layout.region_offset(generation.region()) + offset;
+        // The new checksum is on the device, the times that it is of are not.
+        let torn = usize::try_from(at % 4096).unwrap() + 4;
+        let fault = Fault::new(Effect::FailAfter(torn, libc::EIO)).on(OperationKind::Write);
+        sim.inject(fault.within(at..at + 48));
+        let end = Timestamp(60_000);
+        store.touch(b"key", end, end).await.unwrap_err();
+        assert_eq!(sim.counts().faults, 1);
+        let ticket = store.shared.log.lock().appended();
+        store.flush_through(ticket).await.unwrap();
+        sim.power_cut(1);
+        let store = testing::open(&sim, &clock).await;
+        store.recovered().await;
+        assert!(store.lookup(b"key", Stale::Accept).await.is_none(), "the new one is lost");
     }
 }
