@@ -39,7 +39,7 @@
 //! change at any time.
 //!
 //! They import downwards only, in this order (see `docs/ARCHITECTURE.md`):
-//! `cli` → `daemon` → `server` → `metrics` → `config` → `cache` → `inspect` → `store` →
+//! `cli` → `daemon` → `server` → `metrics` → `config` → `http_cache` → `cache` → `inspect` → `store` →
 //! `format` → `device` → `clock`, `deadlines`, `fair_memory`, `histogram`, `units`,
 //! `planted`.
 
@@ -64,6 +64,9 @@ mod fair_memory;
 pub mod format;
 #[doc(hidden)]
 pub mod histogram;
+#[cfg(feature = "daemon")]
+#[doc(hidden)]
+pub mod http_cache;
 #[doc(hidden)]
 pub mod inspect;
 #[cfg(feature = "daemon")]

@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 use sources::{Source, identifier};
 
 /// Top to bottom. A module may import modules of later rows, but none of its own row.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["cli"],
     &["daemon"],
     &["server"],
     &["metrics"],
     &["config"],
+    &["http_cache"],
     &["cache"],
     &["inspect"],
     &["store"],

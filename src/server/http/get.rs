@@ -10,15 +10,15 @@ use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderName, Heade
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::{AnswerBody, Step};
-use super::cache_control::CacheControl;
-use super::conditional::{Access, Verdict, evaluate, is_conditional, range_applies};
 use super::counts::HttpOperation;
-use super::range::{Selection, select, select_exactly};
 use super::refusal::Refusal;
 use super::representation::Representation;
 use super::service::{Answer, Service, plain};
 use crate::cache::{Hit, Tier, TruncatedBody};
 use crate::clock::Stopwatch;
+use crate::http_cache::cache_control::CacheControl;
+use crate::http_cache::conditional::{Access, Verdict, evaluate, is_conditional, range_applies};
+use crate::http_cache::range::{Selection, select, select_exactly};
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Room reserved for header lines: few answers have more.

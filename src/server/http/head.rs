@@ -9,10 +9,11 @@ use http::header::{
     CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderName, LAST_MODIFIED, VARY,
 };
 
-use super::cache_control::CacheControl;
-use super::conditional::is_etag;
 use super::refusal::Refusal;
 use crate::cache::METADATA_LEN_MAX;
+use crate::http_cache::cache_control::CacheControl;
+use crate::http_cache::conditional::is_etag;
+use crate::http_cache::date::date;
 use crate::server::metadata::Fields;
 
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
@@ -157,10 +158,6 @@ fn keep(fields: &mut Fields, name: &HeaderName, value: &[u8]) -> Result<(), Refu
     let pushed = fields.push(name.as_str().as_bytes(), value);
     let fits = pushed.is_ok() && fields.metadata_len() <= METADATA_LEN_MAX;
     if fits { Ok(()) } else { Err(Refusal::HEADERS_TOO_LARGE) }
-}
-
-fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
 }
 
 #[cfg(test)]

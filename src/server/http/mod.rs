@@ -4,8 +4,6 @@
 
 mod body;
 mod body_error;
-mod cache_control;
-mod conditional;
 mod connection;
 mod counts;
 mod delete;
@@ -18,7 +16,6 @@ mod lifetime;
 mod patch;
 mod put;
 mod put_part;
-mod range;
 mod refusal;
 mod repeated;
 mod representation;

@@ -6,7 +6,6 @@ use http::header::{CACHE_CONTROL, ETAG, HeaderName, HeaderValue, LAST_MODIFIED};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::AnswerBody;
-use super::conditional::{Access, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
 use super::head::Head;
 use super::lifetime::{self, Lifetimes};
@@ -16,6 +15,7 @@ use super::representation::{Representation, wall_date};
 use super::service::{Answer, Service};
 use crate::cache::{Ack, Condition, Hit, Lifetime, StoreError, Stored, UpdateOptions};
 use crate::clock::Stopwatch;
+use crate::http_cache::conditional::{Access, Verdict, evaluate, is_conditional};
 use crate::server::metadata::{Metadata, ObjectMetadata};
 
 /// Attempts at a change before giving up because other clients change the same key.

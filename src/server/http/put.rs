@@ -6,7 +6,6 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::task::coop::consume_budget;
 
 use super::body::AnswerBody;
-use super::conditional::{Access, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
 use super::head::Head;
 use super::lifetime::{self, Lifetimes};
@@ -17,6 +16,7 @@ use super::service::{Answer, Service};
 use super::wire::Socket;
 use crate::cache::{Ack, Condition, StoreError, StoreOptions, Stored, Writer};
 use crate::clock::Stopwatch;
+use crate::http_cache::conditional::{Access, Verdict, evaluate, is_conditional};
 use crate::server::codec::Framing;
 use crate::server::codec::head::RequestHead;
 use crate::server::metadata::ObjectMetadata;

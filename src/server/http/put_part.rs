@@ -1,14 +1,12 @@
 //! PUT of a part of an object: `Content-Range` says which bytes of how many.
 
 use std::future::pending;
-use std::ops::Range;
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use http::header::{CONTENT_RANGE, ETAG, IF_MATCH};
+use http::header::{ETAG, IF_MATCH};
 use tokio::task::coop::consume_budget;
 
-use super::conditional::{Access, DateKind, Validators, Verdict, evaluate, is_conditional};
 use super::counts::HttpOperation;
 use super::head::Head;
 use super::put::{check_framing, given_etag, stored_answer};
@@ -21,18 +19,14 @@ use crate::cache::{
     Condition, Fill, Hit, Lifetime, PartWriter, StoreOptions, Stored, UpdateOptions, Validator,
 };
 use crate::clock::Stopwatch;
+use crate::http_cache::conditional::{
+    Access, DateKind, Validators, Verdict, evaluate, is_conditional,
+};
+use crate::http_cache::range::part;
 use crate::server::codec::head::RequestHead;
 
 /// Looks at what there is before giving up because other clients change the same key.
 const ATTEMPTS_MAX: u32 = 16;
-
-/// What `Content-Range` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Part {
-    range: Range<u64>,
-    /// Length of the whole object.
-    len: u64,
-}
 
 impl Service {
     pub(super) async fn put_part<S: Socket>(
@@ -247,57 +241,5 @@ impl Service {
         self.shard.http.record(HttpOperation::Put, watch.elapsed());
         came?;
         stored.map_err(|error| self.store_failed(&error))
-    }
-}
-
-/// The part that `Content-Range: bytes first-last/length` names (RFC 9110, section 14.4); `None` for anything else.
-fn part(headers: &HeaderMap) -> Option<Part> {
-    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
-    let (unit, rest) = text.split_once(' ')?;
-    let (range, len) = rest.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (first, last, len) = (number(first)?, number(last)?, number(len)?);
-    let is_sound = unit.eq_ignore_ascii_case("bytes") && first <= last && last < len;
-    is_sound.then_some(Part { range: first..last + 1, len })
-}
-
-fn number(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_range_names_bytes_of_a_known_length() {
-        let of = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_RANGE, text.parse().unwrap());
-            part(&headers).map(|part| (part.range, part.len))
-        };
-        assert_eq!(of("bytes 0-0/1"), Some((0..1, 1)));
-        assert_eq!(of("Bytes 10-19/1000"), Some((10..20, 1000)));
-        let most = u64::MAX;
-        assert_eq!(of(&format!("bytes 0-{}/{most}", most - 1)), Some((0..most, most)));
-        for text in [
-            "bytes 0-9/*",
-            "bytes */10",
-            "bytes 9-8/10",
-            "bytes 0-10/10",
-            "bytes=0-9/10",
-            "0-9/10",
-            "bytes 0-9",
-            "items 0-9/10",
-            "bytes +0-9/10",
-            "bytes -9/10",
-            "bytes 0-/10",
-            "bytes  0-9/10",
-            "bytes 0-9/99999999999999999999",
-            "bytes 0-9/10, bytes 0-9/10",
-            "",
-        ] {
-            assert_eq!(of(text), None, "{text}");
-        }
     }
 }

@@ -1,29 +1,11 @@
 //! Fields that a request may have once. Two of them mean two things to two readers. Pure.
 
 use http::HeaderMap;
-use http::header::{
-    AGE, CONTENT_DISPOSITION, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, EXPIRES,
-    HeaderName, IF_MODIFIED_SINCE, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
-};
+use http::header::HeaderName;
 
 use super::refusal::Refusal;
+use crate::http_cache::single::{SINGLE, is_repeated};
 
-/// Fields of one value (RFC 9110, section 5.3) that are not the codec's.
-const SINGLE: [HeaderName; 13] = [
-    AGE,
-    CONTENT_DISPOSITION,
-    CONTENT_LOCATION,
-    CONTENT_RANGE,
-    CONTENT_TYPE,
-    DATE,
-    ETAG,
-    EXPIRES,
-    IF_MODIFIED_SINCE,
-    IF_RANGE,
-    IF_UNMODIFIED_SINCE,
-    LAST_MODIFIED,
-    RANGE,
-];
 /// What the names of this daemon's own fields begin with; each has one value.
 const OWN: &str = "x-rawcached-";
 
@@ -35,8 +17,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
         return Ok(());
     }
     let is_single = |name: &HeaderName| SINGLE.contains(name) || name.as_str().starts_with(OWN);
-    let is_repeated = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
-    match headers.keys().any(|name| is_single(name) && is_repeated(name)) {
+    match headers.keys().any(|name| is_single(name) && is_repeated(headers, name)) {
         true => Err(Refusal::REPEATED),
         false => Ok(()),
     }

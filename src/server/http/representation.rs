@@ -12,10 +12,10 @@ use http::header::{
 };
 use httpdate::HttpDate;
 
-use super::conditional::{DateKind, Validators};
 use super::service::Service;
 use crate::cache::{Hit, Lifetime};
 use crate::clock::{Clock, Timestamp};
+use crate::http_cache::conditional::{DateKind, Validators};
 use crate::server::codec;
 use crate::server::metadata::Metadata;
 

@@ -1,6 +1,10 @@
-//! The `Range` header (RFC 9110, section 14): which bytes of an object a client asks for. Pure.
+//! The `Range` and `Content-Range` headers (RFC 9110, section 14): which bytes of an object a client
+//! asks for, and which ones came. Pure.
 
 use std::ops::Range;
+
+use http::HeaderMap;
+use http::header::CONTENT_RANGE;
 
 /// Most ranges that are served; a request with more gets the whole object. Clients have no use for
 /// many, and each costs a part header.
@@ -10,7 +14,7 @@ const GAP_MIN: u64 = 96;
 
 /// What to answer to a `Range` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Selection {
+pub enum Selection {
     /// The whole object: the header is not understood, or asks for too much.
     Whole,
     /// These bytes: at least one range, ascending, apart from each other, none of them empty.
@@ -20,12 +24,14 @@ pub(super) enum Selection {
 }
 
 /// What `header` selects of an object of `len` bytes.
-pub(super) fn select(header: &[u8], len: u64) -> Selection {
+#[must_use]
+pub fn select(header: &[u8], len: u64) -> Selection {
     select_apart(header, len, GAP_MIN)
 }
 
 /// As [`select`], without bytes between ranges that nobody asked for.
-pub(super) fn select_exactly(header: &[u8], len: u64) -> Selection {
+#[must_use]
+pub fn select_exactly(header: &[u8], len: u64) -> Selection {
     select_apart(header, len, 1)
 }
 
@@ -72,6 +78,32 @@ fn resolve(spec: &str, len: u64) -> Option<Range<u64>> {
     let first = number(first)?;
     let last = if last.is_empty() { u64::MAX } else { number(last)? };
     (first <= last).then(|| first.min(len)..last.saturating_add(1).min(len))
+}
+
+/// What `Content-Range` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The bytes that come.
+    pub range: Range<u64>,
+    /// Length of the whole object.
+    pub len: u64,
+}
+
+/// The part that `Content-Range: bytes first-last/length` names (RFC 9110, section 14.4); `None` for
+/// anything else.
+#[must_use]
+pub fn part(headers: &HeaderMap) -> Option<Part> {
+    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (unit, rest) = text.split_once(' ')?;
+    let (range, len) = rest.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, len) = (exact_number(first)?, exact_number(last)?, exact_number(len)?);
+    let is_sound = unit.eq_ignore_ascii_case("bytes") && first <= last && last < len;
+    is_sound.then_some(Part { range: first..last + 1, len })
+}
+
+fn exact_number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Digits only; a number that is too large becomes the largest.
@@ -184,5 +216,37 @@ mod tests {
         };
         assert_eq!(parts(&many(32), 100_000).len(), 32);
         assert_eq!(select(many(33).as_bytes(), 100_000), Selection::Whole);
+    }
+
+    #[test]
+    fn content_range_names_bytes_of_a_known_length() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_RANGE, text.parse().unwrap());
+            part(&headers).map(|part| (part.range, part.len))
+        };
+        assert_eq!(of("bytes 0-0/1"), Some((0..1, 1)));
+        assert_eq!(of("Bytes 10-19/1000"), Some((10..20, 1000)));
+        let most = u64::MAX;
+        assert_eq!(of(&format!("bytes 0-{}/{most}", most - 1)), Some((0..most, most)));
+        for text in [
+            "bytes 0-9/*",
+            "bytes */10",
+            "bytes 9-8/10",
+            "bytes 0-10/10",
+            "bytes=0-9/10",
+            "0-9/10",
+            "bytes 0-9",
+            "items 0-9/10",
+            "bytes +0-9/10",
+            "bytes -9/10",
+            "bytes 0-/10",
+            "bytes  0-9/10",
+            "bytes 0-9/99999999999999999999",
+            "bytes 0-9/10, bytes 0-9/10",
+            "",
+        ] {
+            assert_eq!(of(text), None, "{text}");
+        }
     }
 }

@@ -8,20 +8,22 @@ use http::header::{
     IF_UNMODIFIED_SINCE,
 };
 
+use super::date::date;
+
 /// What identifies a version of an object.
 #[derive(Clone, Debug)]
-pub(super) struct Validators {
+pub struct Validators {
     /// Entity tag as it is sent, quotes and `W/` included.
-    pub(super) etag: HeaderValue,
+    pub etag: HeaderValue,
     /// `None` if the stored date cannot be read.
-    pub(super) modified: Option<SystemTime>,
+    pub modified: Option<SystemTime>,
     /// How far `modified` can be trusted.
-    pub(super) kind: DateKind,
+    pub kind: DateKind,
 }
 
 /// How far the date of a version can be trusted (RFC 9110, section 8.8.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DateKind {
+pub enum DateKind {
     /// No other version has this date.
     Strong,
     /// Another version may have this date, but no older version has a later one.
@@ -33,7 +35,7 @@ pub(super) enum DateKind {
 
 /// What a request does with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub enum Access {
     /// GET, HEAD.
     Read,
     /// PUT, PATCH, DELETE.
@@ -42,7 +44,7 @@ pub(super) enum Access {
 
 /// What the preconditions of a request say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Do what is asked.
     Proceed,
     /// The reader has this version: 304.
@@ -52,7 +54,8 @@ pub(super) enum Verdict {
 }
 
 /// True if a request has preconditions.
-pub(super) fn is_conditional(headers: &HeaderMap, access: Access) -> bool {
+#[must_use]
+pub fn is_conditional(headers: &HeaderMap, access: Access) -> bool {
     let has = |name: HeaderName| headers.contains_key(name);
     has(IF_MATCH)
         || has(IF_NONE_MATCH)
@@ -62,11 +65,8 @@ pub(super) fn is_conditional(headers: &HeaderMap, access: Access) -> bool {
 
 /// Evaluates the preconditions in the order of RFC 9110, section 13.2.2, against the present
 /// object, if any.
-pub(super) fn evaluate(
-    headers: &HeaderMap,
-    present: Option<&Validators>,
-    access: Access,
-) -> Verdict {
+#[must_use]
+pub fn evaluate(headers: &HeaderMap, present: Option<&Validators>, access: Access) -> Verdict {
     let modified = present.and_then(|present| present.modified);
     let kind = present.map_or(DateKind::Strong, |present| present.kind);
     // Whether the present version may differ from the one that a client with the date `limit` has.
@@ -101,7 +101,8 @@ pub(super) fn evaluate(
 }
 
 /// Whether the `Range` of the request applies to this version (RFC 9110, section 13.1.5).
-pub(super) fn range_applies(headers: &HeaderMap, present: &Validators) -> bool {
+#[must_use]
+pub fn range_applies(headers: &HeaderMap, present: &Validators) -> bool {
     let Some(condition) = headers.get(IF_RANGE) else { return true };
     let condition = condition.as_bytes();
     if condition.starts_with(b"\"") || condition.starts_with(b"W/") {
@@ -112,17 +113,22 @@ pub(super) fn range_applies(headers: &HeaderMap, present: &Validators) -> bool {
 }
 
 /// Whether `text` is an entity tag (RFC 9110, section 8.8.3).
-pub(super) fn is_etag(text: &[u8]) -> bool {
+#[must_use]
+pub fn is_etag(text: &[u8]) -> bool {
     let opaque = text.strip_prefix(b"W/").unwrap_or(text);
     let inner = opaque.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
     inner.is_some_and(|inner| inner.iter().all(|byte| !matches!(byte, 0..=b' ' | b'"' | 0x7f)))
 }
 
-fn strong_match(asked: &[u8], present: &[u8]) -> bool {
+/// Strong comparison (RFC 9110, section 8.8.3.2).
+#[must_use]
+pub fn strong_match(asked: &[u8], present: &[u8]) -> bool {
     asked == present && !asked.starts_with(b"W/")
 }
 
-fn weak_match(asked: &[u8], present: &[u8]) -> bool {
+/// Weak comparison (RFC 9110, section 8.8.3.2).
+#[must_use]
+pub fn weak_match(asked: &[u8], present: &[u8]) -> bool {
     let opaque = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
     opaque(asked) == opaque(present)
 }
@@ -149,10 +155,6 @@ fn tags(line: &[u8]) -> impl Iterator<Item = &[u8]> {
         *byte == b',' && !quoted
     })
     .map(<[u8]>::trim_ascii)
-}
-
-fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
 }
 
 #[cfg(test)]

@@ -8,33 +8,57 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, DATE, EXPIRES, HeaderName, VARY};
 
+use super::list::{closing_quote, is_token, is_token_char, members};
+
 /// Fields without which an object cannot be given out rightly: a directive that names one of them
 /// means all of the object.
 const NEEDED: [HeaderName; 4] = [CACHE_CONTROL, DATE, EXPIRES, VARY];
 
-/// The directives that matter here, from all lines of the header.
+/// The directives that matter here, from all lines of the header. Those of requests and of responses
+/// have different names but for `max-age`, `no-cache`, `no-store` and `stale-if-error`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct CacheControl {
-    /// A shared cache must not keep it: `no-store`, or `private` for all of it.
-    pub(super) forbids_storing: bool,
+pub struct CacheControl {
+    /// A shared cache must not keep it: `no-store`, or `private` for all of it. Says nothing of
+    /// `must_understand`, which may set `no-store` aside.
+    pub forbids_storing: bool,
+    /// `private` for all of it (RFC 9111, section 5.2.2.7).
+    pub private: bool,
+    /// `must-understand` (RFC 9111, section 5.2.2.3).
+    pub must_understand: bool,
+    /// `public` (RFC 9111, section 5.2.2.9).
+    pub public: bool,
+    /// `must-revalidate` by name: `forbids_stale` has other reasons too.
+    pub must_revalidate: bool,
     /// It must be validated before every use: `no-cache` for all of it.
-    pub(super) no_cache: bool,
+    pub no_cache: bool,
     /// It must not be used when stale: `must-revalidate`, `proxy-revalidate`, `no-cache`, or
     /// `s-maxage`, which is `proxy-revalidate` too (RFC 9111, sections 4.2.4 and 5.2.2.10).
-    pub(super) forbids_stale: bool,
+    pub forbids_stale: bool,
+    /// `immutable` (RFC 8246).
+    pub immutable: bool,
     /// Fields that no reader gets: `private` and `no-cache` with field names. Who never asks the
     /// origin never validates either, so both mean the same.
-    pub(super) withheld: Vec<HeaderName>,
-    pub(super) max_age: Option<Duration>,
-    pub(super) s_maxage: Option<Duration>,
-    pub(super) stale_while_revalidate: Option<Duration>,
-    pub(super) stale_if_error: Option<Duration>,
+    pub withheld: Vec<HeaderName>,
+    /// `max-age`.
+    pub max_age: Option<Duration>,
+    /// `s-maxage`.
+    pub s_maxage: Option<Duration>,
+    /// `stale-while-revalidate` (RFC 5861, section 3).
+    pub stale_while_revalidate: Option<Duration>,
+    /// `stale-if-error` (RFC 5861, section 4).
+    pub stale_if_error: Option<Duration>,
     /// In requests: how stale an answer may be; without a number, any staleness.
-    pub(super) max_stale: Option<Duration>,
+    pub max_stale: Option<Duration>,
+    /// In requests: how long an answer must stay fresh at least.
+    pub min_fresh: Option<Duration>,
+    /// In requests: a stored response or none (RFC 9111, section 5.2.1.7).
+    pub only_if_cached: bool,
 }
 
 impl CacheControl {
-    pub(super) fn of(headers: &HeaderMap) -> CacheControl {
+    /// The directives in field `Cache-Control` of `headers`.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> CacheControl {
         let mut found = CacheControl::default();
         for line in headers.get_all(CACHE_CONTROL) {
             for member in members(&String::from_utf8_lossy(line.as_bytes())) {
@@ -47,19 +71,31 @@ impl CacheControl {
         found
     }
 
-    fn add(&mut self, name: &str, argument: Option<&str>) {
+    /// Whether a response to a request with `Authorization` may be kept (RFC 9111, section 3.5).
+    #[must_use]
+    pub fn permits_authorized(&self) -> bool {
+        self.public || self.must_revalidate || self.s_maxage.is_some()
+    }
+
+    /// Adds a directive; names are in any case.
+    pub(super) fn add(&mut self, name: &str, argument: Option<&str>) {
         let seconds = || argument.map(seconds_of).unwrap_or_default();
         match name.to_ascii_lowercase().as_str() {
             "no-store" => self.forbids_storing = true,
             "private" => match argument.and_then(field_names) {
                 Some(mut names) => self.withheld.append(&mut names),
-                None => self.forbids_storing = true,
+                None => (self.forbids_storing, self.private) = (true, true),
             },
+            "public" => self.public = true,
+            "must-understand" => self.must_understand = true,
+            "immutable" => self.immutable = true,
+            "only-if-cached" => self.only_if_cached = true,
             "no-cache" => match argument.and_then(field_names) {
                 Some(mut names) => self.withheld.append(&mut names),
                 None => (self.no_cache, self.forbids_stale) = (true, true),
             },
-            "must-revalidate" | "proxy-revalidate" => self.forbids_stale = true,
+            "must-revalidate" => (self.must_revalidate, self.forbids_stale) = (true, true),
+            "proxy-revalidate" => self.forbids_stale = true,
             "max-age" => once(&mut self.max_age, seconds()),
             "s-maxage" => {
                 self.forbids_stale = true;
@@ -67,6 +103,7 @@ impl CacheControl {
             }
             "stale-while-revalidate" => least(&mut self.stale_while_revalidate, seconds()),
             "stale-if-error" => least(&mut self.stale_if_error, seconds()),
+            "min-fresh" => most(&mut self.min_fresh, argument.map_or(Duration::MAX, min_fresh_of)),
             "max-stale" => least(&mut self.max_stale, argument.map_or(Duration::MAX, seconds_of)),
             _ => {}
         }
@@ -95,45 +132,9 @@ fn least(known: &mut Option<Duration>, new: Duration) {
     *known = Some(known.map_or(new, |known| known.min(new)));
 }
 
-/// The members of the list `line`, none of them empty. A quote that is not closed takes the rest.
-fn members(line: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(line);
-    let members = std::iter::from_fn(move || {
-        let text = rest?;
-        let end = member_end(text.as_bytes());
-        rest = text.get(end + 1..);
-        Some(text[..end].trim_matches([' ', '\t']))
-    });
-    members.filter(|member| !member.is_empty())
-}
-
-/// Where the first member of a list ends: at a comma outside of quotes.
-fn member_end(text: &[u8]) -> usize {
-    let mut at = 0;
-    while at < text.len() {
-        match text[at] {
-            b',' => return at,
-            b'"' => match closing_quote(text, at) {
-                Some(end) => at = end + 1,
-                None => return text.len(),
-            },
-            _ => at += 1,
-        }
-    }
-    at
-}
-
-/// The quote that closes the one at `open` (RFC 9110, section 5.6.4).
-fn closing_quote(text: &[u8], open: usize) -> Option<usize> {
-    let mut at = open + 1;
-    while at < text.len() {
-        match text[at] {
-            b'"' => return Some(at),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-    None
+/// Of two demands the larger one counts.
+fn most(known: &mut Option<Duration>, new: Duration) {
+    *known = (*known).max(Some(new));
 }
 
 /// Name and argument of a member: `name`, `name=token` or `name="text"`; `None` of any other.
@@ -173,14 +174,6 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c| !is_token_char(c))
 }
 
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(is_token_char)
-}
-
-fn is_token_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
-}
-
 /// The field names in an argument of `private` or `no-cache`. `None` if the directive means all of
 /// the object: because of one of [`NEEDED`], or of what is no list of names.
 fn field_names(argument: &str) -> Option<Vec<HeaderName>> {
@@ -196,6 +189,12 @@ fn seconds_of(text: &str) -> Duration {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let secs = if digits { text.parse().unwrap_or(u64::MAX) } else { 0 };
     Duration::from_secs(secs)
+}
+
+/// A demand that cannot be read is one that nothing meets.
+fn min_fresh_of(text: &str) -> Duration {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { seconds_of(text) } else { Duration::MAX }
 }
 
 #[cfg(test)]
@@ -323,6 +322,33 @@ mod tests {
         assert_eq!(parse(&["max-stale=3"]).max_stale, secs(3));
         assert_eq!(parse(&["max-stale=x"]).max_stale, secs(0));
         assert_eq!(parse(&["stale-if-error"]).stale_if_error, secs(0));
+    }
+
+    #[test]
+    fn directives_of_requests_are_found() {
+        let found = parse(&["only-if-cached, min-fresh=5, min-fresh=9"]);
+        assert_eq!((found.only_if_cached, found.min_fresh), (true, secs(9)));
+        assert_eq!(parse(&["min-fresh"]).min_fresh, Some(Duration::MAX));
+        assert_eq!(parse(&["min-fresh=x"]).min_fresh, Some(Duration::MAX));
+    }
+
+    #[test]
+    fn what_permits_is_found_in_the_grammar_only() {
+        let found = parse(&["public, must-understand, immutable, must-revalidate"]);
+        assert!(found.public && found.must_understand && found.immutable && found.must_revalidate);
+        let found = parse(&["(public), x must-understand, \"immutable\", x; public"]);
+        assert!(!found.public && !found.must_understand && !found.immutable);
+        assert!(!parse(&["proxy-revalidate, no-cache"]).must_revalidate);
+    }
+
+    #[test]
+    fn some_directives_permit_to_keep_what_was_authorized() {
+        for line in ["public", "must-revalidate", "s-maxage=0"] {
+            assert!(parse(&[line]).permits_authorized(), "{line}");
+        }
+        for line in ["max-age=9", "proxy-revalidate", "no-cache", "immutable", "(s-maxage)x"] {
+            assert!(!parse(&[line]).permits_authorized(), "{line}");
+        }
     }
 
     #[test]

@@ -1,0 +1,167 @@
+//! Heads of messages as the core sees them: what was asked, what came, what is stored, and when.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{AUTHORIZATION, COOKIE, DATE};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::date::date;
+use super::freshness::Terms;
+use super::target::Target;
+use crate::clock::Timestamp;
+
+/// The head of a request.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// What to do.
+    pub method: Method,
+    /// With what: the URI that the cache's key is made of.
+    pub target: Target,
+    /// All fields but those that frame the message.
+    pub headers: HeaderMap,
+    /// Whether a body follows, even an empty one that is announced by its length.
+    pub has_body: bool,
+}
+
+impl RequestHead {
+    /// Whether the response may be for one user only: no lifetime is guessed then.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.headers.contains_key(AUTHORIZATION) || self.headers.contains_key(COOKIE)
+    }
+}
+
+/// The head of a response as it came from the origin.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    /// Never an interim one (1xx).
+    pub status: StatusCode,
+    /// All fields.
+    pub headers: HeaderMap,
+    /// Whether nothing but the end of the connection ends the body (RFC 9112, section 6.3): one that was
+    /// cut off looks whole.
+    pub ends_with_connection: bool,
+}
+
+/// When a response was asked for and came.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    /// When the request left.
+    pub requested_at: Timestamp,
+    /// When the head of the response was there.
+    pub received_at: Timestamp,
+    /// The same by the wall clock.
+    pub received_date: SystemTime,
+}
+
+/// The head of a stored response.
+#[derive(Clone, Debug)]
+pub struct StoredHead {
+    /// Status of the response.
+    pub status: StatusCode,
+    /// The fields that readers get, without `Age`, always with a `Date`.
+    pub headers: HeaderMap,
+    /// When it came, or was validated last.
+    pub received_at: Timestamp,
+    /// How old it was then (RFC 9111, section 4.2.3: `corrected_initial_age`), in whole seconds.
+    pub initial_age: Duration,
+    /// What was said of its use.
+    pub terms: Terms,
+    /// When it was made stale before its time, by a soft purge say.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl StoredHead {
+    /// Its age (RFC 9111, section 4.2.3: `current_age`). Never falls as `now` rises.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Duration {
+        self.initial_age.saturating_add(now.since(self.received_at))
+    }
+
+    /// How long it is fresh from `now` on; zero if it is stale.
+    #[must_use]
+    pub fn fresh_for(&self, now: Timestamp) -> Duration {
+        match self.ended_at {
+            Some(ended) if ended <= now => Duration::ZERO,
+            _ => self.terms.lifetime.saturating_sub(self.age(now)),
+        }
+    }
+
+    /// Whether it is fresh (RFC 9111, section 4.2). A stored response is stale when its age has come to
+    /// its lifetime.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        !self.fresh_for(now).is_zero()
+    }
+
+    /// For how long it has been stale; zero if it is fresh.
+    #[must_use]
+    pub fn staleness(&self, now: Timestamp) -> Duration {
+        let natural = self.age(now).saturating_sub(self.terms.lifetime);
+        match self.ended_at {
+            Some(ended) => natural.max(now.since(ended)),
+            None => natural,
+        }
+    }
+
+    /// `Date`, by the origin's clock.
+    #[must_use]
+    pub fn date(&self) -> Option<SystemTime> {
+        date(&self.headers, &DATE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http_cache::testing::secs;
+
+    fn stored(received_at: u32, initial_age: u64, lifetime: u64, ended: Option<u32>) -> StoredHead {
+        StoredHead {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            received_at: Timestamp(received_at),
+            initial_age: secs(initial_age),
+            terms: Terms { lifetime: secs(lifetime), ..Terms::default() },
+            ended_at: ended.map(Timestamp),
+        }
+    }
+
+    #[test]
+    fn freshness_ends_when_the_age_has_come_to_the_lifetime() {
+        let stored = stored(100, 10, 30, None);
+        assert_eq!(
+            (stored.age(Timestamp(110)), stored.fresh_for(Timestamp(110))),
+            (secs(20), secs(10))
+        );
+        assert!(stored.is_fresh(Timestamp(119)) && !stored.is_fresh(Timestamp(120)));
+        assert_eq!(stored.staleness(Timestamp(120)), secs(0));
+        assert_eq!(stored.staleness(Timestamp(125)), secs(5));
+    }
+
+    #[test]
+    fn what_was_ended_is_stale_from_then_on() {
+        let stored = stored(100, 0, 50, Some(110));
+        assert!(stored.is_fresh(Timestamp(109)) && !stored.is_fresh(Timestamp(110)));
+        assert_eq!(stored.staleness(Timestamp(115)), secs(5));
+        assert_eq!(stored.staleness(Timestamp(300)), secs(190));
+    }
+
+    proptest! {
+        #[test]
+        fn age_never_falls(received: u32, initial: u64, lifetime: u64, first: u32, second: u32,
+                           ended: Option<u32>) {
+            let stored = stored(received, initial, lifetime, ended);
+            let (first, second) = (Timestamp(first.min(second)), Timestamp(first.max(second)));
+            prop_assert!(stored.age(first) <= stored.age(second));
+            prop_assert!(stored.age(first) >= secs(initial));
+            prop_assert!(stored.fresh_for(first) >= stored.fresh_for(second));
+            prop_assert!(stored.staleness(first) <= stored.staleness(second));
+            prop_assert!(!(stored.is_fresh(first) && !stored.staleness(first).is_zero()));
+            // What is stale never becomes fresh again.
+            prop_assert!(stored.is_fresh(first) || !stored.is_fresh(second));
+        }
+    }
+}

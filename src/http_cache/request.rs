@@ -1,0 +1,272 @@
+//! Which requests may be answered from the store (RFC 9111, section 4), and what is asked of the origin
+//! on behalf of all clients.
+
+use http::header::{
+    CACHE_CONTROL, EXPECT, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, PRAGMA, RANGE, UPGRADE,
+};
+use http::{HeaderMap, Method};
+
+use super::cache_control::CacheControl;
+use super::head::RequestHead;
+use super::hop_by_hop::remove_hop_by_hop;
+use super::settings::{ClientDirectives, Settings};
+use super::single::is_request_ambiguous;
+
+/// Fields that change what a request is about for some frameworks. The key does not have them, so what
+/// they lead to would be given to others.
+const OVERRIDES: [HeaderName; 5] = [
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
+
+/// Fields that are of one client's copy, not of the object.
+const OF_ONE_CLIENT: [HeaderName; 6] =
+    [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+
+/// What to do with a request.
+#[derive(Clone, Debug)]
+pub enum Class {
+    /// Look it up.
+    Lookup(Asked),
+    /// Pass it to the origin; what comes is not stored, but for a POST (see
+    /// [`storing`](super::storing)).
+    Pass(Pass),
+}
+
+/// Why a request is passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Not GET or HEAD.
+    Method,
+    /// A GET or HEAD with a body.
+    Body,
+    /// A field names another target or method.
+    Override,
+    /// A precondition that only the origin may evaluate (RFC 9111, section 4.3.2).
+    Precondition,
+    /// A field of one value is there twice.
+    Ambiguous,
+    /// It means to change the protocol.
+    Upgrade,
+}
+
+/// What a request that is looked up wants.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// HEAD, not GET. One that misses is passed and stores nothing.
+    pub is_head: bool,
+    /// A stored response or none (RFC 9111, section 5.2.1.7).
+    pub only_if_cached: bool,
+    /// The directives that have an effect.
+    pub control: CacheControl,
+}
+
+/// What to do with a request for which nothing is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// Fetch the object for all who want it.
+    Fill,
+    /// Pass the request: a HEAD.
+    Pass,
+    /// 504 (RFC 9111, section 5.2.1.7).
+    GatewayTimeout,
+}
+
+impl Asked {
+    /// What to do if nothing is stored.
+    #[must_use]
+    pub fn missed(&self) -> Missed {
+        match self {
+            Asked { only_if_cached: true, .. } => Missed::GatewayTimeout,
+            Asked { is_head: true, .. } => Missed::Pass,
+            _ => Missed::Fill,
+        }
+    }
+}
+
+/// What to do with `request`.
+#[must_use]
+pub fn classify(request: &RequestHead, settings: &Settings) -> Class {
+    let headers = &request.headers;
+    let is_head = request.method == Method::HEAD;
+    let pass = if !is_head && request.method != Method::GET {
+        Some(Pass::Method)
+    } else if request.has_body {
+        Some(Pass::Body)
+    } else if OVERRIDES.iter().any(|name| headers.contains_key(name)) {
+        Some(Pass::Override)
+    } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+        Some(Pass::Precondition)
+    } else if is_request_ambiguous(headers) {
+        Some(Pass::Ambiguous)
+    } else if headers.contains_key(UPGRADE) {
+        Some(Pass::Upgrade)
+    } else {
+        None
+    };
+    match pass {
+        Some(pass) => Class::Pass(pass),
+        None => Class::Lookup(asked(headers, is_head, settings)),
+    }
+}
+
+fn asked(headers: &HeaderMap, is_head: bool, settings: &Settings) -> Asked {
+    let mut control = CacheControl::of(headers);
+    let only_if_cached = control.only_if_cached;
+    match settings.client_directives {
+        ClientDirectives::Ignore => control = CacheControl::default(),
+        ClientDirectives::Honor => control.no_cache |= has_pragma_no_cache(headers),
+    }
+    Asked { is_head, only_if_cached, control }
+}
+
+/// `Pragma: no-cache` in a request without `Cache-Control` (RFC 9111, section 5.4).
+fn has_pragma_no_cache(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(PRAGMA).iter().filter_map(|line| line.to_str().ok());
+    !headers.contains_key(CACHE_CONTROL)
+        && lines
+            .any(|line| line.split(',').any(|name| name.trim().eq_ignore_ascii_case("no-cache")))
+}
+
+/// The fields of a request that fetches an object for all: those of the client's request without its
+/// preconditions, its range and what is for its connection. Its directives go too where they have no
+/// effect here, so that no other cache on the way obeys them.
+#[must_use]
+pub fn fill_headers(request: &RequestHead, settings: &Settings) -> HeaderMap {
+    let mut headers = request.headers.clone();
+    remove_hop_by_hop(&mut headers);
+    headers.remove(EXPECT);
+    for name in &OF_ONE_CLIENT {
+        headers.remove(name);
+    }
+    if settings.client_directives == ClientDirectives::Ignore {
+        headers.remove(CACHE_CONTROL);
+        headers.remove(PRAGMA);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http_cache::testing::{get, request};
+
+    fn honor() -> Settings {
+        Settings { client_directives: ClientDirectives::Honor, ..Settings::default() }
+    }
+
+    fn passed(request: &RequestHead) -> Option<Pass> {
+        match classify(request, &Settings::default()) {
+            Class::Pass(pass) => Some(pass),
+            Class::Lookup(_) => None,
+        }
+    }
+
+    fn lookup(lines: &[(&str, &str)], settings: &Settings) -> Asked {
+        match classify(&get(lines), settings) {
+            Class::Lookup(asked) => asked,
+            Class::Pass(pass) => panic!("{pass:?}"),
+        }
+    }
+
+    /// RFC 9111, section 4; RFC 9110, section 9.2.3.
+    #[test]
+    fn only_get_and_head_are_looked_up() {
+        assert_eq!(passed(&get(&[])), None);
+        assert_eq!(passed(&request(Method::HEAD, &[])), None);
+        let extension = Method::from_bytes(b"M-SEARCH").unwrap();
+        for method in [
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+            Method::PATCH,
+            Method::OPTIONS,
+            Method::TRACE,
+            Method::CONNECT,
+            extension,
+            Method::from_bytes(b"get").unwrap(),
+        ] {
+            assert_eq!(passed(&request(method.clone(), &[])), Some(Pass::Method), "{method}");
+        }
+    }
+
+    #[test]
+    fn what_the_key_does_not_say_is_passed() {
+        assert_eq!(passed(&RequestHead { has_body: true, ..get(&[]) }), Some(Pass::Body));
+        for name in ["X-Original-URL", "X-Rewrite-URL", "X-HTTP-Method-Override"] {
+            assert_eq!(passed(&get(&[(name, "")])), Some(Pass::Override), "{name}");
+        }
+        assert_eq!(passed(&get(&[("upgrade", "h2c")])), Some(Pass::Upgrade));
+        let twice = [("range", "bytes=0-1"), ("range", "bytes=2-3")];
+        assert_eq!(passed(&get(&twice)), Some(Pass::Ambiguous));
+    }
+
+    /// RFC 9111, section 4.3.2.
+    #[test]
+    fn preconditions_for_the_origin_are_passed() {
+        assert_eq!(passed(&get(&[("if-match", "*")])), Some(Pass::Precondition));
+        assert_eq!(passed(&get(&[("if-unmodified-since", "x")])), Some(Pass::Precondition));
+        assert_eq!(passed(&get(&[("if-none-match", "*"), ("if-modified-since", "x")])), None);
+        assert_eq!(passed(&get(&[("range", "bytes=0-1"), ("if-range", "\"a\"")])), None);
+    }
+
+    /// RFC 9111, section 5.2.1.
+    #[test]
+    fn directives_of_clients_have_an_effect_if_they_are_honored() {
+        let line = ("cache-control", "no-cache, max-age=0, only-if-cached");
+        let asked = lookup(&[line], &Settings::default());
+        assert_eq!((asked.only_if_cached, asked.control), (true, CacheControl::default()));
+        let asked = lookup(&[line], &honor());
+        assert!(asked.only_if_cached && asked.control.no_cache && asked.control.max_age.is_some());
+    }
+
+    /// RFC 9111, section 5.4.
+    #[test]
+    fn pragma_counts_without_cache_control() {
+        let no_cache = |lines: &[(&str, &str)]| lookup(lines, &honor()).control.no_cache;
+        assert!(no_cache(&[("pragma", "x, No-Cache")]));
+        assert!(!no_cache(&[("pragma", "no-cache"), ("cache-control", "max-age=1")]));
+        assert!(!no_cache(&[("pragma", "foo")]));
+        let ignored = lookup(&[("pragma", "no-cache")], &Settings::default());
+        assert!(!ignored.control.no_cache);
+    }
+
+    /// RFC 9111, section 5.2.1.7.
+    #[test]
+    fn a_miss_is_filled_passed_or_refused() {
+        let missed = |lines: &[(&str, &str)]| lookup(lines, &Settings::default()).missed();
+        assert_eq!(missed(&[]), Missed::Fill);
+        assert_eq!(missed(&[("cache-control", "only-if-cached")]), Missed::GatewayTimeout);
+        let head = classify(&request(Method::HEAD, &[]), &Settings::default());
+        assert!(matches!(head, Class::Lookup(asked) if asked.missed() == Missed::Pass));
+    }
+
+    #[test]
+    fn a_fill_asks_for_what_all_can_use() {
+        let request = get(&[
+            ("if-none-match", "\"a\""),
+            ("if-modified-since", "x"),
+            ("if-range", "\"a\""),
+            ("range", "bytes=0-1"),
+            ("expect", "100-continue"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("cache-control", "no-cache"),
+            ("pragma", "no-cache"),
+            ("accept", "a/b"),
+            ("authorization", "x"),
+        ]);
+        let names = |settings: &Settings| {
+            let headers = fill_headers(&request, settings);
+            let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names(&Settings::default()), ["accept", "authorization"]);
+        assert_eq!(names(&honor()), ["accept", "authorization", "cache-control", "pragma"]);
+    }
+}

@@ -1,0 +1,301 @@
+//! Whether a response is stored, and what of it (RFC 9111, section 3).
+
+use http::header::{
+    AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, DATE, ETAG, EXPIRES,
+    HeaderName, HeaderValue, LAST_MODIFIED, SET_COOKIE,
+};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::age::initial_age;
+use super::cache_control::CacheControl;
+use super::conditional::is_etag;
+use super::date::date;
+use super::freshness::{Circumstances, Source, Terms, control, is_explicit, is_heuristic, terms};
+use super::head::{Exchange, RequestHead, ResponseHead, StoredHead};
+use super::hop_by_hop::remove_hop_by_hop;
+use super::range::{Part, part};
+use super::request::{Class, Pass, classify};
+use super::settings::{ClientDirectives, SetCookie, Settings};
+use super::single;
+use super::vary::{Names, Vary};
+use crate::cache::Validator;
+
+const SET_COOKIE2: HeaderName = HeaderName::from_static("set-cookie2");
+
+/// What becomes of a response.
+#[derive(Clone, Debug)]
+pub enum Storing {
+    /// It is stored whole, in place of what is there of the same variant.
+    Whole(Box<Kept>),
+    /// It is a part of an object (RFC 9111, section 3.3). The head is that of the whole.
+    Part {
+        /// What is kept.
+        kept: Box<Kept>,
+        /// The bytes that come.
+        part: Part,
+        /// What it may be combined by with other parts (RFC 9111, section 3.4); with none it stays alone.
+        validator: Option<Validator>,
+    },
+    /// It is not stored.
+    No(Refused),
+}
+
+/// What is stored of a response besides its body.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The head.
+    pub head: StoredHead,
+    /// The fields of requests that it depends on.
+    pub vary: Names,
+}
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Nothing that comes for such a request is stored.
+    Request,
+    /// The client does not want it stored (RFC 9111, section 5.2.1.5).
+    RequestNoStore,
+    /// A status that is not stored: 304, or 206 that is no single range of a GET.
+    Status,
+    /// `must-understand` with a status that is not understood (RFC 9111, section 5.2.2.3).
+    NotUnderstood,
+    /// `no-store`.
+    NoStore,
+    /// `private`.
+    Private,
+    /// The request had `Authorization`, and nothing permits to store it (RFC 9111, section 3.5).
+    Authorization,
+    /// It sets cookies.
+    SetCookie,
+    /// `Vary: *`, or more than is kept.
+    Varies,
+    /// A field of one value is there with two.
+    Ambiguous,
+    /// Nothing says that it may be stored (RFC 9111, section 3, last item).
+    NotMarked,
+    /// It is stale, and nothing could make it fresh again.
+    Useless,
+    /// Only the end of the connection ends it.
+    UntilClose,
+}
+
+impl Refused {
+    /// Whether the next request for the same is likely to meet the same: others need not wait for it.
+    /// An error of the origin says nothing of what comes next.
+    #[must_use]
+    pub fn marks_key(self, status: StatusCode) -> bool {
+        let is_of_request = matches!(
+            self,
+            Refused::Request | Refused::RequestNoStore | Refused::Authorization | Refused::Status
+        );
+        !is_of_request && !status.is_server_error()
+    }
+}
+
+/// What becomes of `response`, which answers `request` or a fill on its behalf.
+#[must_use]
+pub fn store(
+    request: &RequestHead,
+    response: &ResponseHead,
+    exchange: &Exchange,
+    settings: &Settings,
+) -> Storing {
+    match decide(request, response, exchange, settings) {
+        Ok(storing) => storing,
+        Err(refused) => Storing::No(refused),
+    }
+}
+
+fn decide(
+    request: &RequestHead,
+    response: &ResponseHead,
+    exchange: &Exchange,
+    settings: &Settings,
+) -> Result<Storing, Refused> {
+    check_request(request, settings)?;
+    let part = check_status(request, response)?;
+    if single::ambiguous(&response.headers).is_some() {
+        return Err(Refused::Ambiguous);
+    }
+    if response.ends_with_connection && !settings.stores_until_close {
+        return Err(Refused::UntilClose);
+    }
+    let (control, _) = control(&response.headers, settings);
+    if let Some(refused) = forbidden(&control, response.status) {
+        return Err(refused);
+    }
+    if request.headers.contains_key(AUTHORIZATION) && !control.permits_authorized() {
+        return Err(Refused::Authorization);
+    }
+    let of = Circumstances {
+        status: response.status,
+        received_date: exchange.received_date,
+        has_credentials: request.has_credentials(),
+        settings,
+    };
+    let terms = terms(&response.headers, of);
+    check_marked(request, response, &control, &terms)?;
+    let vary = vary_of(&response.headers, settings)?;
+    let mut head = StoredHead {
+        // A part is of a whole object, which is what is described.
+        status: if part.is_some() { StatusCode::OK } else { response.status },
+        headers: kept_headers(&response.headers, &control, exchange),
+        received_at: exchange.received_at,
+        initial_age: initial_age(&response.headers, exchange),
+        terms,
+        ended_at: None,
+    };
+    apply_set_cookie(&mut head.headers, settings)?;
+    check_use(&head)?;
+    let validator = part.as_ref().and_then(|_| validator(&head));
+    let kept = Box::new(Kept { head, vary });
+    Ok(match part {
+        None => Storing::Whole(kept),
+        Some(part) => Storing::Part { kept, part, validator },
+    })
+}
+
+fn check_request(request: &RequestHead, settings: &Settings) -> Result<(), Refused> {
+    match classify(request, settings) {
+        Class::Lookup(asked) if asked.is_head => return Err(Refused::Request),
+        Class::Lookup(_) => {}
+        Class::Pass(Pass::Method) if request.method == Method::POST => {}
+        Class::Pass(_) => return Err(Refused::Request),
+    }
+    let honors = settings.client_directives == ClientDirectives::Honor;
+    let control = honors.then(|| CacheControl::of(&request.headers));
+    match control {
+        Some(control) if control.forbids_storing => Err(Refused::RequestNoStore),
+        _ => Ok(()),
+    }
+}
+
+/// The part that comes, if it is one.
+fn check_status(request: &RequestHead, response: &ResponseHead) -> Result<Option<Part>, Refused> {
+    match response.status {
+        status if status.is_informational() => Err(Refused::Status),
+        StatusCode::NOT_MODIFIED => Err(Refused::Status),
+        // One without `Content-Range` has several ranges, each with its own.
+        StatusCode::PARTIAL_CONTENT if request.method == Method::GET => {
+            part(&response.headers).map(Some).ok_or(Refused::Status)
+        }
+        StatusCode::PARTIAL_CONTENT => Err(Refused::Status),
+        // What is said of a range is not said of the object.
+        StatusCode::RANGE_NOT_SATISFIABLE => Err(Refused::Status),
+        _ => Ok(None),
+    }
+}
+
+/// Why the directives of a response forbid to store it, if they do.
+#[must_use]
+pub fn forbidden(control: &CacheControl, status: StatusCode) -> Option<Refused> {
+    if control.private {
+        return Some(Refused::Private);
+    }
+    match (control.must_understand, is_understood(status)) {
+        // `no-store` is for caches that do not know `must-understand` (RFC 9111, section 5.2.2.3).
+        (true, true) => None,
+        (true, false) => Some(Refused::NotUnderstood),
+        (false, _) => control.forbids_storing.then_some(Refused::NoStore),
+    }
+}
+
+/// Statuses whose meaning for caches is known and followed here (RFC 9110, section 15).
+fn is_understood(status: StatusCode) -> bool {
+    let others = [302, 303, 307, 400, 403, 451, 500, 502, 503, 504];
+    is_heuristic(status) || others.contains(&status.as_u16())
+}
+
+/// RFC 9111, section 3, last item; RFC 9110, section 9.3.3, for POST.
+fn check_marked(
+    request: &RequestHead,
+    response: &ResponseHead,
+    control: &CacheControl,
+    terms: &Terms,
+) -> Result<(), Refused> {
+    let is_marked = control.public
+        || control.max_age.is_some()
+        || control.s_maxage.is_some()
+        || is_heuristic(response.status)
+        || matches!(terms.source, Source::Explicit | Source::Default)
+        // A targeted field may have put it aside: it marks nevertheless.
+        || response.headers.contains_key(EXPIRES);
+    if !is_marked {
+        return Err(Refused::NotMarked);
+    }
+    if request.method == Method::POST {
+        let location = response.headers.get(CONTENT_LOCATION).and_then(|text| text.to_str().ok());
+        let of = location.and_then(|text| request.target.resolve(text));
+        let is_own = of.is_some_and(|of| of == request.target);
+        if !is_own || !response.status.is_success() || !is_explicit(terms) {
+            return Err(Refused::Request);
+        }
+    }
+    Ok(())
+}
+
+fn vary_of(headers: &HeaderMap, settings: &Settings) -> Result<Names, Refused> {
+    if settings.ignores_vary {
+        return Ok(Names::default());
+    }
+    match Vary::of(headers) {
+        Vary::Names(names) => Ok(names),
+        Vary::Always => Err(Refused::Varies),
+    }
+}
+
+/// What readers get of `headers`.
+fn kept_headers(headers: &HeaderMap, control: &CacheControl, exchange: &Exchange) -> HeaderMap {
+    let mut kept = headers.clone();
+    remove_hop_by_hop(&mut kept);
+    single::merge(&mut kept);
+    for name in [AGE, CONTENT_LENGTH, CONTENT_RANGE].iter().chain(&control.withheld) {
+        kept.remove(name);
+    }
+    // RFC 9110, section 6.6.1.
+    if date(&kept, &DATE).is_none() {
+        let text = httpdate::fmt_http_date(exchange.received_date);
+        if let Ok(value) = HeaderValue::try_from(text) {
+            kept.insert(DATE, value);
+        }
+    }
+    kept
+}
+
+fn apply_set_cookie(kept: &mut HeaderMap, settings: &Settings) -> Result<(), Refused> {
+    let has_cookies = kept.contains_key(SET_COOKIE) || kept.contains_key(SET_COOKIE2);
+    match settings.set_cookie {
+        SetCookie::Never if has_cookies => return Err(Refused::SetCookie),
+        SetCookie::Strip => {
+            kept.remove(SET_COOKIE);
+            kept.remove(SET_COOKIE2);
+        }
+        SetCookie::Never | SetCookie::Store => {}
+    }
+    Ok(())
+}
+
+/// A response that is stale from the start, has no validator and may not be used when stale would never
+/// be used.
+fn check_use(head: &StoredHead) -> Result<(), Refused> {
+    let is_stale = head.terms.no_cache || head.initial_age >= head.terms.lifetime;
+    match is_stale && !can_be_validated(&head.headers) && head.terms.grace().is_zero() {
+        true => Err(Refused::Useless),
+        false => Ok(()),
+    }
+}
+
+/// Whether the origin can be asked for changes only (RFC 9111, section 4.3.1).
+#[must_use]
+pub fn can_be_validated(headers: &HeaderMap) -> bool {
+    headers.get(ETAG).is_some_and(|tag| is_etag(tag.as_bytes()))
+        || date(headers, &LAST_MODIFIED).is_some()
+}
+
+fn validator(head: &StoredHead) -> Option<Validator> {
+    match head.headers.get(ETAG) {
+        Some(tag) => Validator::etag(tag.as_bytes()),
+        None => Validator::last_modified(date(&head.headers, &LAST_MODIFIED)?, head.date()?),
+    }
+}
