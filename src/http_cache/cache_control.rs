@@ -27,8 +27,9 @@ pub struct CacheControl {
     pub must_understand: bool,
     /// `public` (RFC 9111, section 5.2.2.9).
     pub public: bool,
-    /// `must-revalidate` by name: `forbids_stale` has other reasons too.
-    pub must_revalidate: bool,
+    /// A response to a request with `Authorization` may be kept: `public`, `must-revalidate` or
+    /// `s-maxage` (RFC 9111, section 3.5).
+    pub permits_authorized: bool,
     /// It must be validated before every use: `no-cache` for all of it.
     pub no_cache: bool,
     /// It must not be used when stale: `must-revalidate`, `proxy-revalidate`, `no-cache`, or
@@ -71,12 +72,6 @@ impl CacheControl {
         found
     }
 
-    /// Whether a response to a request with `Authorization` may be kept (RFC 9111, section 3.5).
-    #[must_use]
-    pub fn permits_authorized(&self) -> bool {
-        self.public || self.must_revalidate || self.s_maxage.is_some()
-    }
-
     /// Adds a directive; names are in any case.
     pub(super) fn add(&mut self, name: &str, argument: Option<&str>) {
         let seconds = || argument.map(seconds_of).unwrap_or_default();
@@ -86,7 +81,7 @@ impl CacheControl {
                 Some(mut names) => self.withheld.append(&mut names),
                 None => (self.forbids_storing, self.private) = (true, true),
             },
-            "public" => self.public = true,
+            "public" => (self.public, self.permits_authorized) = (true, true),
             "must-understand" => self.must_understand = true,
             "immutable" => self.immutable = true,
             "only-if-cached" => self.only_if_cached = true,
@@ -94,11 +89,14 @@ impl CacheControl {
                 Some(mut names) => self.withheld.append(&mut names),
                 None => (self.no_cache, self.forbids_stale) = (true, true),
             },
-            "must-revalidate" => (self.must_revalidate, self.forbids_stale) = (true, true),
+            "must-revalidate" => {
+                (self.forbids_stale, self.permits_authorized) = (true, true);
+            }
             "proxy-revalidate" => self.forbids_stale = true,
             "max-age" => once(&mut self.max_age, seconds()),
             "s-maxage" => {
                 self.forbids_stale = true;
+                self.permits_authorized |= argument.is_some_and(is_number);
                 once(&mut self.s_maxage, seconds());
             }
             "stale-while-revalidate" => least(&mut self.stale_while_revalidate, seconds()),
@@ -109,12 +107,14 @@ impl CacheControl {
         }
     }
 
-    /// A word of something that is no directive.
-    fn add_doubtful(&mut self, word: &str) {
+    /// A word of something that is no directive: it counts for what it may forbid.
+    pub(super) fn add_doubtful(&mut self, word: &str) {
         let forbids = ["no-store", "private", "no-cache", "must-revalidate", "proxy-revalidate"];
         let ends = ["max-age", "s-maxage"];
         if forbids.iter().chain(&ends).any(|name| word.eq_ignore_ascii_case(name)) {
+            let permits_authorized = self.permits_authorized;
             self.add(word, None);
+            self.permits_authorized = permits_authorized;
         }
     }
 }
@@ -186,15 +186,17 @@ fn field_names(argument: &str) -> Option<Vec<HeaderName>> {
 /// A number that cannot be read means "already over" (RFC 9111, section 4.2.1); one that is too
 /// large means a very long time.
 fn seconds_of(text: &str) -> Duration {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let secs = if digits { text.parse().unwrap_or(u64::MAX) } else { 0 };
+    let secs = if is_number(text) { text.parse().unwrap_or(u64::MAX) } else { 0 };
     Duration::from_secs(secs)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A demand that cannot be read is one that nothing meets.
 fn min_fresh_of(text: &str) -> Duration {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { seconds_of(text) } else { Duration::MAX }
+    if is_number(text) { seconds_of(text) } else { Duration::MAX }
 }
 
 #[cfg(test)]
@@ -335,19 +337,23 @@ mod tests {
     #[test]
     fn what_permits_is_found_in_the_grammar_only() {
         let found = parse(&["public, must-understand, immutable, must-revalidate"]);
-        assert!(found.public && found.must_understand && found.immutable && found.must_revalidate);
+        assert!(found.public && found.must_understand && found.immutable);
         let found = parse(&["(public), x must-understand, \"immutable\", x; public"]);
         assert!(!found.public && !found.must_understand && !found.immutable);
-        assert!(!parse(&["proxy-revalidate, no-cache"]).must_revalidate);
     }
 
     #[test]
     fn some_directives_permit_to_keep_what_was_authorized() {
         for line in ["public", "must-revalidate", "s-maxage=0"] {
-            assert!(parse(&[line]).permits_authorized(), "{line}");
+            assert!(parse(&[line]).permits_authorized, "{line}");
         }
-        for line in ["max-age=9", "proxy-revalidate", "no-cache", "immutable", "(s-maxage)x"] {
-            assert!(!parse(&[line]).permits_authorized(), "{line}");
+        for line in
+            ["max-age=9", "proxy-revalidate", "no-cache", "immutable", "s-maxage", "s-maxage=x"]
+        {
+            assert!(!parse(&[line]).permits_authorized, "{line}");
+        }
+        for line in ["(s-maxage=5)", "(must-revalidate)", "x public", "\"s-maxage=9\""] {
+            assert!(!parse(&[line]).permits_authorized, "{line}");
         }
     }
 

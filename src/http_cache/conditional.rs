@@ -155,6 +155,7 @@ fn tags(line: &[u8]) -> impl Iterator<Item = &[u8]> {
         *byte == b',' && !quoted
     })
     .map(<[u8]>::trim_ascii)
+    .filter(|tag| !tag.is_empty())
 }
 
 #[cfg(test)]

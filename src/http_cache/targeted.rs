@@ -43,17 +43,14 @@ fn add(found: &mut CacheControl, name: &str, member: &ListEntry) {
     let is_number =
         matches!(name, "max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error");
     let names_fields = matches!(name, "private" | "no-cache");
-    let permits = matches!(name, "public" | "must-understand" | "immutable");
     match item {
         Some(BareItem::Integer(secs)) if is_number => {
             found.add(name, Some(&i64::from(*secs).to_string()));
         }
-        _ if is_number => found.add(name, Some("")),
-        Some(BareItem::Boolean(true)) => found.add(name, None),
+        Some(BareItem::Boolean(true)) if !is_number => found.add(name, None),
         Some(BareItem::String(fields)) if names_fields => found.add(name, Some(fields.as_str())),
         Some(BareItem::Token(fields)) if names_fields => found.add(name, Some(fields.as_str())),
-        _ if permits => {}
-        _ => found.add(name, None),
+        _ => found.add_doubtful(name),
     }
 }
 
@@ -125,6 +122,8 @@ mod tests {
             assert!(parse(&[&format!("private{value}")]).unwrap().private, "{value}");
             let found = parse(&[&format!("public{value}, no-store{value}")]).unwrap();
             assert!(!found.public && found.forbids_storing, "{value}");
+            let found = parse(&[&format!("must-revalidate{value}, stale-if-error{value}x")]);
+            assert!(found.is_none_or(|found| found.forbids_stale && !found.permits_authorized));
         }
     }
 }

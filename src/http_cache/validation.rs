@@ -28,3 +28,51 @@ pub fn validation_headers(
     }
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http_cache::storing::{Storing, store};
+    use crate::http_cache::testing::{exchange, get, response};
+
+    fn asked(stored: &[(&str, &str)], client: &[(&str, &str)]) -> Vec<(String, String)> {
+        let settings = Settings::default();
+        let response = response(200, &[&[("cache-control", "max-age=9")], stored].concat());
+        let Storing::Whole(kept) = store(&get(&[]), &response, &exchange(), &settings) else {
+            panic!("{stored:?}")
+        };
+        let headers = validation_headers(&get(client), &kept.head, &settings);
+        let pairs = headers
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap().to_owned()));
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
+    fn pairs(lines: &[(&str, &str)]) -> Vec<(String, String)> {
+        lines.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// RFC 9111, section 4.3.1.
+    #[test]
+    fn the_stored_validators_are_asked_for() {
+        let modified = "Sunday, 06-Nov-94 08:49:37 GMT";
+        let both = [("etag", "W/\"a\""), ("last-modified", modified)];
+        let expected = [("if-modified-since", modified), ("if-none-match", "W/\"a\"")];
+        assert_eq!(asked(&both, &[]), pairs(&expected));
+        assert_eq!(asked(&[("etag", "a"), ("last-modified", "x")], &[]), []);
+    }
+
+    #[test]
+    fn the_clients_preconditions_are_not() {
+        let client = [
+            ("if-none-match", "\"b\""),
+            ("if-modified-since", "x"),
+            ("range", "bytes=0-1"),
+            ("accept", "x"),
+        ];
+        let expected = [("accept", "x"), ("if-none-match", "\"a\"")];
+        assert_eq!(asked(&[("etag", "\"a\"")], &client), pairs(&expected));
+    }
+}
