@@ -2,28 +2,59 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, COOKIE, DATE};
+use http::header::{AUTHORIZATION, COOKIE, DATE, UPGRADE};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::date::date;
 use super::freshness::Terms;
+use super::hop_by_hop::remove_hop_by_hop;
 use super::target::Target;
 use crate::clock::Timestamp;
 
-/// The head of a request.
+/// The head of a request, as it is given on: without fields that are for one connection. What the
+/// origin does not get can neither select a variant nor be a part of a key.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// What to do.
-    pub method: Method,
-    /// With what: the URI that the cache's key is made of.
-    pub target: Target,
-    /// All fields but those that frame the message.
-    pub headers: HeaderMap,
-    /// Whether a body follows, even an empty one that is announced by its length.
-    pub has_body: bool,
+    pub(super) method: Method,
+    pub(super) target: Target,
+    pub(super) headers: HeaderMap,
+    pub(super) has_body: bool,
+    pub(super) wants_upgrade: bool,
 }
 
 impl RequestHead {
+    /// `target` is the URI that the key is made of; `headers` are all fields but those that frame the
+    /// message; `has_body` says whether a body follows, even an empty one whose length is announced.
+    #[must_use]
+    pub fn new(
+        method: Method,
+        target: Target,
+        mut headers: HeaderMap,
+        has_body: bool,
+    ) -> RequestHead {
+        let wants_upgrade = headers.contains_key(UPGRADE);
+        remove_hop_by_hop(&mut headers);
+        RequestHead { method, target, headers, has_body, wants_upgrade }
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// With what.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The fields that are given on.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// Whether the response may be for one user only: no lifetime is guessed then.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
@@ -159,7 +190,7 @@ mod tests {
             prop_assert!(stored.age(first) >= secs(initial));
             prop_assert!(stored.fresh_for(first) >= stored.fresh_for(second));
             prop_assert!(stored.staleness(first) <= stored.staleness(second));
-            prop_assert!(!(stored.is_fresh(first) && !stored.staleness(first).is_zero()));
+            prop_assert!(!stored.is_fresh(first) || stored.staleness(first).is_zero());
             // What is stale never becomes fresh again.
             prop_assert!(stored.is_fresh(first) || !stored.is_fresh(second));
         }

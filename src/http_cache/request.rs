@@ -3,13 +3,12 @@
 
 use http::header::{
     CACHE_CONTROL, EXPECT, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, PRAGMA, RANGE, UPGRADE,
+    IF_UNMODIFIED_SINCE, PRAGMA, RANGE,
 };
 use http::{HeaderMap, Method};
 
 use super::cache_control::CacheControl;
 use super::head::RequestHead;
-use super::hop_by_hop::remove_hop_by_hop;
 use super::settings::{ClientDirectives, Settings};
 use super::single::is_request_ambiguous;
 
@@ -24,7 +23,7 @@ const OVERRIDES: [HeaderName; 5] = [
 ];
 
 /// Fields that are of one client's copy, not of the object.
-const OF_ONE_CLIENT: [HeaderName; 6] =
+pub const OF_ONE_CLIENT: [HeaderName; 6] =
     [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
 
 /// What to do with a request.
@@ -91,26 +90,30 @@ impl Asked {
 /// What to do with `request`.
 #[must_use]
 pub fn classify(request: &RequestHead, settings: &Settings) -> Class {
-    let headers = &request.headers;
     let is_head = request.method == Method::HEAD;
-    let pass = if !is_head && request.method != Method::GET {
-        Some(Pass::Method)
-    } else if request.has_body {
-        Some(Pass::Body)
-    } else if OVERRIDES.iter().any(|name| headers.contains_key(name)) {
+    let is_looked_up = is_head || request.method == Method::GET;
+    let pass = match is_looked_up {
+        true => passed_for_fields(request).or(request.has_body.then_some(Pass::Body)),
+        false => Some(Pass::Method),
+    };
+    match pass {
+        Some(pass) => Class::Pass(pass),
+        None => Class::Lookup(asked(&request.headers, is_head, settings)),
+    }
+}
+
+/// Why the fields of a request let nothing that comes be stored, whatever its method.
+#[must_use]
+pub fn passed_for_fields(request: &RequestHead) -> Option<Pass> {
+    let headers = &request.headers;
+    if OVERRIDES.iter().any(|name| headers.contains_key(name)) {
         Some(Pass::Override)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Pass::Precondition)
     } else if is_request_ambiguous(headers) {
         Some(Pass::Ambiguous)
-    } else if headers.contains_key(UPGRADE) {
-        Some(Pass::Upgrade)
     } else {
-        None
-    };
-    match pass {
-        Some(pass) => Class::Pass(pass),
-        None => Class::Lookup(asked(headers, is_head, settings)),
+        request.wants_upgrade.then_some(Pass::Upgrade)
     }
 }
 
@@ -133,12 +136,11 @@ fn has_pragma_no_cache(headers: &HeaderMap) -> bool {
 }
 
 /// The fields of a request that fetches an object for all: those of the client's request without its
-/// preconditions, its range and what is for its connection. Its directives go too where they have no
+/// preconditions and its range. Its directives go too where they have no
 /// effect here, so that no other cache on the way obeys them.
 #[must_use]
 pub fn fill_headers(request: &RequestHead, settings: &Settings) -> HeaderMap {
     let mut headers = request.headers.clone();
-    remove_hop_by_hop(&mut headers);
     headers.remove(EXPECT);
     for name in &OF_ONE_CLIENT {
         headers.remove(name);
@@ -243,6 +245,15 @@ mod tests {
         assert_eq!(missed(&[("cache-control", "only-if-cached")]), Missed::GatewayTimeout);
         let head = classify(&request(Method::HEAD, &[]), &Settings::default());
         assert!(matches!(head, Class::Lookup(asked) if asked.missed() == Missed::Pass));
+    }
+
+    #[test]
+    fn what_the_origin_does_not_get_does_not_count() {
+        let lines =
+            [("connection", "x-forwarded-proto, x-original-url"), ("x-forwarded-proto", "https")];
+        assert!(!get(&lines).headers().contains_key("x-forwarded-proto"));
+        let credentials = get(&[("connection", "authorization, cookie"), ("authorization", "x")]);
+        assert!(credentials.has_credentials(), "Connection cannot hide that");
     }
 
     #[test]

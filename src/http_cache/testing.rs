@@ -31,7 +31,7 @@ pub fn get(lines: &[(&str, &str)]) -> RequestHead {
 /// As [`get`], with another method.
 pub fn request(method: Method, lines: &[(&str, &str)]) -> RequestHead {
     let target = Target::new("http", "a.example", "/dir/page?q").unwrap();
-    RequestHead { method, target, headers: headers(lines), has_body: false }
+    RequestHead::new(method, target, headers(lines), false)
 }
 
 /// A response with a `Date` and these fields.

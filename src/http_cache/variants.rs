@@ -366,7 +366,7 @@ mod tests {
             };
             let found = variants.select(&request, true).map(Variant::id);
             match found {
-                Some(id) => prop_assert!(matches(&requests[id as usize])),
+                Some(id) => prop_assert!(matches(&requests[usize::try_from(id).unwrap()])),
                 None => prop_assert!(!requests.iter().any(matches)),
             }
             prop_assert_eq!(Variants::decode(&variants.encode()), Some(variants));

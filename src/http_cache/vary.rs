@@ -5,6 +5,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName, VARY};
 
 use super::list::{closing_quote, members};
+use super::request::OF_ONE_CLIENT;
 
 /// Most fields that one response may depend on.
 pub const NAMES_MAX: usize = 32;
@@ -36,6 +37,8 @@ impl Vary {
             let Ok(line) = line.to_str() else { return Vary::Always };
             for member in members(line) {
                 match member.parse::<HeaderName>() {
+                    // Evaluated here: no request to the origin has them.
+                    Ok(name) if OF_ONE_CLIENT.contains(&name) => {}
                     Ok(name) if member != "*" => names.push(name),
                     _ => return Vary::Always,
                 }
@@ -241,6 +244,7 @@ mod tests {
             assert_eq!(names(lines), None, "{lines:?}");
         }
         assert_eq!(names(&["a b"]), None);
+        assert_eq!(names(&["Range, If-None-Match, foo"]).unwrap(), ["foo"]);
         let many =
             |count: usize| (0..count).map(|n| format!("x-{n}")).collect::<Vec<_>>().join(",");
         assert_eq!(names(&[&many(32)]).unwrap().len(), 32);
