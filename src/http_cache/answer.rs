@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::conditional::{Access, DateKind, Validators, Verdict, evaluate, is_etag, range_applies};
 use super::date::date;
 use super::head::{RequestHead, StoredHead};
-use super::range::{Selection, select};
+use super::range::{Selection, select, select_exactly};
 use crate::clock::Timestamp;
 
 /// Fields that a 304 carries (RFC 9110, section 15.4.5), besides `Last-Modified` where there is no
@@ -33,11 +33,20 @@ pub enum Answer {
     Unsatisfiable,
 }
 
-/// How `stored`, whose body has `len` bytes, answers `request`.
+/// What is known of a stored body.
+#[derive(Clone, Copy, Debug)]
+pub struct Body {
+    /// Its length in bytes.
+    pub len: u64,
+    /// Whether some of it may be missing: no byte is read then that nobody asked for.
+    pub is_partial: bool,
+}
+
+/// How `stored` with `body` answers `request`.
 #[must_use]
-pub fn answer(request: &RequestHead, stored: &StoredHead, len: u64) -> Answer {
-    // Preconditions and ranges are of a representation that was found (RFC 9110, section 13.2.1).
-    if stored.status != StatusCode::OK {
+pub fn answer(request: &RequestHead, stored: &StoredHead, body: Body) -> Answer {
+    // RFC 9110, section 13.2.1.
+    if !stored.status.is_success() {
         return Answer::Whole;
     }
     let present = validators(stored);
@@ -46,9 +55,12 @@ pub fn answer(request: &RequestHead, stored: &StoredHead, len: u64) -> Answer {
         // Only `If-Match` and `If-Unmodified-Since` fail, and requests with those are passed.
         Verdict::Failed | Verdict::Proceed => {}
     }
-    let asked = request.headers.get(RANGE).filter(|_| request.method == Method::GET);
+    // RFC 9110, section 14.2.
+    let has_ranges = request.method == Method::GET && stored.status == StatusCode::OK;
+    let asked = request.headers.get(RANGE).filter(|_| has_ranges);
     let asked = asked.filter(|_| range_applies(&request.headers, &present));
-    match asked.map_or(Selection::Whole, |range| select(range.as_bytes(), len)) {
+    let select = if body.is_partial { select_exactly } else { select };
+    match asked.map_or(Selection::Whole, |range| select(range.as_bytes(), body.len)) {
         Selection::Whole => Answer::Whole,
         Selection::Parts(parts) => Answer::Parts(parts),
         Selection::Nothing => Answer::Unsatisfiable,
@@ -109,6 +121,7 @@ mod tests {
     use crate::http_cache::storing::{Storing, store};
     use crate::http_cache::testing::{DATE_AT, exchange, get, request, response};
 
+    const BODY: Body = Body { len: 1000, is_partial: false };
     const MODIFIED: &str = "Sun, 06 Nov 1994 08:32:57 GMT";
 
     fn stored(status: u16, lines: &[(&str, &str)]) -> StoredHead {
@@ -121,7 +134,7 @@ mod tests {
     }
 
     fn to(lines: &[(&str, &str)], stored: &StoredHead) -> Answer {
-        answer(&get(lines), stored, 1000)
+        answer(&get(lines), stored, BODY)
     }
 
     /// RFC 9111, section 4.3.2.
@@ -143,6 +156,9 @@ mod tests {
         let after = "Sun, 06 Nov 1994 08:49:38 GMT";
         assert_eq!(to(&[("if-modified-since", after)], &untagged), Answer::NotModified, "by Date");
         assert_eq!(to(&[("if-modified-since", MODIFIED)], &untagged), Answer::Whole);
+        let changed = stored(203, &[("etag", "\"a\"")]);
+        assert_eq!(to(&[("if-none-match", "\"a\"")], &changed), Answer::NotModified);
+        assert_eq!(to(&[("range", "bytes=0-1")], &changed), Answer::Whole);
         let missing = stored(404, &[("etag", "\"a\"")]);
         assert_eq!(to(&[("if-none-match", "\"a\"")], &missing), Answer::Whole);
     }
@@ -159,9 +175,13 @@ mod tests {
         assert_eq!(to(&[range, ("if-range", "W/\"a\"")], &tagged), Answer::Whole);
         assert_eq!(to(&[range, ("if-range", "\"b\"")], &tagged), Answer::Whole);
         assert_eq!(to(&[range, ("if-none-match", "\"a\"")], &tagged), Answer::NotModified);
-        let head = answer(&request(Method::HEAD, &[range]), &tagged, 1000);
+        let head = answer(&request(Method::HEAD, &[range]), &tagged, BODY);
         assert_eq!(head, Answer::Whole, "HEAD has no ranges");
         assert_eq!(to(&[range], &stored(404, &[])), Answer::Whole);
+        let two = get(&[("range", "bytes=0-1,5-9")]);
+        let partial = answer(&two, &tagged, Body { is_partial: true, ..BODY });
+        assert_eq!(partial, Answer::Parts(vec![0..2, 5..10]));
+        assert_eq!(answer(&two, &tagged, BODY), Answer::Parts(vec![0..10; 1]));
         let untagged = stored(200, &[]);
         assert_eq!(to(&[range, ("if-range", DATE_AT)], &untagged), Answer::Whole);
         assert_eq!(to(&[range, ("if-range", "")], &untagged), Answer::Whole);

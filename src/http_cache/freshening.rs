@@ -15,6 +15,7 @@ use super::hop_by_hop::remove_hop_by_hop;
 use super::settings::Settings;
 use super::single;
 use super::storing::{Kept, forbidden};
+use super::tags::Tags;
 use super::vary::{Names, Vary};
 
 /// Fields that a 304 does not change: what belongs to the body that is stored, to one message, or to
@@ -148,9 +149,9 @@ fn update(
         true => Vary::Names(Names::default()),
         false => Vary::of(&head.headers),
     };
-    match vary {
-        Vary::Names(vary) => Freshening::Updated(Box::new(Kept { head, vary })),
-        Vary::Always => Freshening::Removed(Box::new(head)),
+    match (vary, Tags::of(&head.headers)) {
+        (Vary::Names(vary), Ok(tags)) => Freshening::Updated(Box::new(Kept { head, vary, tags })),
+        _ => Freshening::Removed(Box::new(head)),
     }
 }
 

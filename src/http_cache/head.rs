@@ -135,6 +135,17 @@ impl StoredHead {
         }
     }
 
+    /// What `Cache-Status` says of its freshness (RFC 9211, section 2.6): seconds that it stays fresh, or
+    /// below zero since when it is stale.
+    #[must_use]
+    pub fn ttl_secs(&self, now: Timestamp) -> i64 {
+        let secs = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        match self.fresh_for(now) {
+            Duration::ZERO => -secs(self.staleness(now)),
+            fresh_for => secs(fresh_for),
+        }
+    }
+
     /// `Date`, by the origin's clock.
     #[must_use]
     pub fn date(&self) -> Option<SystemTime> {
@@ -170,6 +181,7 @@ mod tests {
         assert!(stored.is_fresh(Timestamp(119)) && !stored.is_fresh(Timestamp(120)));
         assert_eq!(stored.staleness(Timestamp(120)), secs(0));
         assert_eq!(stored.staleness(Timestamp(125)), secs(5));
+        assert_eq!((stored.ttl_secs(Timestamp(115)), stored.ttl_secs(Timestamp(125))), (5, -5));
     }
 
     #[test]

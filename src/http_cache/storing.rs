@@ -17,6 +17,7 @@ use super::range::{Part, part};
 use super::request::{Class, Pass, classify, passed_for_fields};
 use super::settings::{ClientDirectives, SetCookie, Settings};
 use super::single;
+use super::tags::{Tags, TooManyTags};
 use super::vary::{Names, Vary};
 use crate::cache::Validator;
 
@@ -47,6 +48,17 @@ pub struct Kept {
     pub head: StoredHead,
     /// The fields of requests that it depends on.
     pub vary: Names,
+    /// What purges may select it by.
+    pub tags: Tags,
+}
+
+impl Kept {
+    /// Whether a response to `filler` answers `other` too, who waits for it: both have the same in the
+    /// fields that it depends on. What may not be given to others is not kept at all.
+    #[must_use]
+    pub fn answers(&self, filler: &RequestHead, other: &RequestHead) -> bool {
+        self.vary.key(&filler.headers) == self.vary.key(&other.headers)
+    }
 }
 
 /// Why a response is not stored.
@@ -70,6 +82,8 @@ pub enum Refused {
     SetCookie,
     /// `Vary: *`, or more than is kept.
     Varies,
+    /// More tags than are kept: purges would miss it.
+    Tags,
     /// A field of one value is there with two.
     Ambiguous,
     /// Nothing says that it may be stored (RFC 9111, section 3, last item).
@@ -148,8 +162,9 @@ fn decide(
     };
     apply_set_cookie(&mut head.headers, settings)?;
     check_use(&head)?;
-    let validator = part.as_ref().and_then(|_| validator(&head));
-    let kept = Box::new(Kept { head, vary });
+    let validator = part.as_ref().and_then(|_| strong_validator(&head));
+    let tags = Tags::of(&response.headers).map_err(|TooManyTags| Refused::Tags)?;
+    let kept = Box::new(Kept { head, vary, tags });
     Ok(match part {
         None => Storing::Whole(kept),
         Some(part) => Storing::Part { kept, part, validator },
@@ -294,7 +309,10 @@ pub fn can_be_validated(headers: &HeaderMap) -> bool {
         || date(headers, &LAST_MODIFIED).is_some()
 }
 
-fn validator(head: &StoredHead) -> Option<Validator> {
+/// What tells the version of a stored response from all others, if anything does (RFC 9110, section
+/// 8.8.1).
+#[must_use]
+pub fn strong_validator(head: &StoredHead) -> Option<Validator> {
     match head.headers.get(ETAG) {
         Some(tag) => Validator::etag(tag.as_bytes()),
         None => Validator::last_modified(date(&head.headers, &LAST_MODIFIED)?, head.date()?),

@@ -204,6 +204,26 @@ fn what_depends_on_everything_is_not_stored() {
 }
 
 #[test]
+fn tags_are_kept_or_nothing_is() {
+    let response_with =
+        |xkey: &str| response(200, &[FRESH, ("xkey", xkey), ("cache-groups", "\"g\"")]);
+    let kept = kept(&get(&[]), &response_with("a b"), &Settings::default());
+    assert_eq!((kept.tags.tags.len(), kept.tags.groups.len()), (2, 1));
+    let many = response_with(&"x".repeat(2000));
+    assert_eq!(refused_with(&get(&[]), &many, &Settings::default()), Some(Refused::Tags));
+}
+
+/// RFC 9111, section 4.1.
+#[test]
+fn who_waits_gets_what_answers_both() {
+    let kept = kept(&get(&[]), &response(200, &[FRESH, ("vary", "foo")]), &Settings::default());
+    let answers =
+        |filler: &[(&str, &str)], other: &[(&str, &str)]| kept.answers(&get(filler), &get(other));
+    assert!(answers(&[("foo", "1"), ("bar", "1")], &[("foo", "1")]) && answers(&[], &[]));
+    assert!(!answers(&[("foo", "1")], &[("foo", "2")]) && !answers(&[], &[("foo", "")]));
+}
+
+#[test]
 fn what_nobody_would_use_is_not_stored() {
     for control in ["max-age=0", "no-cache, max-age=60", "no-cache", "max-age=x"] {
         assert_eq!(

@@ -15,8 +15,11 @@ pub const KEY_LEN_MAX: usize = 8 << 10;
 const VERSION: u8 = 1;
 
 /// The variants of one target, the newest one last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Variants(Vec<Variant>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variants {
+    name: [u8; 16],
+    variants: Vec<Variant>,
+}
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,35 +77,48 @@ fn content_language(response: &HeaderMap) -> Option<String> {
 }
 
 impl Variants {
+    /// None yet. `name` is random: the keys of the variants contain it, so that whoever removes this entry
+    /// removes them all, now and later.
+    #[must_use]
+    pub fn new(name: [u8; 16]) -> Variants {
+        Variants { name, variants: Vec::new() }
+    }
+
+    /// What the keys of the variants contain.
+    #[must_use]
+    pub fn name(&self) -> &[u8; 16] {
+        &self.name
+    }
+
     /// Adds a variant. Gives the ids of those that it replaces: the same one of before, and the oldest
     /// one if there are too many.
     pub fn insert(&mut self, variant: Variant) -> Vec<u64> {
         let is_same = |known: &Variant| known.names == variant.names && known.key == variant.key;
         let mut gone: Vec<u64> = Vec::new();
-        self.0.retain(|known| {
+        self.variants.retain(|known| {
             let stays = !is_same(known);
             if !stays && known.id != variant.id {
                 gone.push(known.id);
             }
             stays
         });
-        self.0.push(variant);
-        if self.0.len() > VARIANTS_MAX {
-            gone.push(self.0.remove(0).id);
+        self.variants.push(variant);
+        if self.variants.len() > VARIANTS_MAX {
+            gone.push(self.variants.remove(0).id);
         }
         gone
     }
 
     /// Removes the variant `id`.
     pub fn remove(&mut self, id: u64) {
-        self.0.retain(|known| known.id != id);
+        self.variants.retain(|known| known.id != id);
     }
 
     /// The newest variant that answers `request`. With `selects_language`, else the newest one in the
     /// language that the request likes best, if it has all else that the variant depends on.
     #[must_use]
     pub fn select(&self, request: &HeaderMap, selects_language: bool) -> Option<&Variant> {
-        let newest_first = || self.0.iter().rev();
+        let newest_first = || self.variants.iter().rev();
         if let Some(found) = newest_first().find(|variant| variant.matches(request)) {
             return Some(found);
         }
@@ -112,27 +128,28 @@ impl Variants {
 
     /// The variants, the newest one last.
     pub fn iter(&self) -> impl Iterator<Item = &Variant> {
-        self.0.iter()
+        self.variants.iter()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.variants.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.variants.is_empty()
     }
 
     /// As bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
-        put_len(&mut bytes, self.0.len());
-        for variant in &self.0 {
+        bytes.extend_from_slice(&self.name);
+        put_len(&mut bytes, self.variants.len());
+        for variant in &self.variants {
             bytes.extend_from_slice(&variant.id.to_le_bytes());
             put_len(&mut bytes, variant.names.iter().count());
             for name in variant.names.iter() {
@@ -154,13 +171,13 @@ impl Variants {
     /// What [`Variants::encode`] made; `None` for anything else.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Variants> {
-        let mut rest = bytes.strip_prefix(&[VERSION])?;
+        let (name, mut rest) = bytes.strip_prefix(&[VERSION])?.split_first_chunk()?;
         let count = take_len(&mut rest)?;
         if count > VARIANTS_MAX {
             return None;
         }
         let variants = (0..count).map(|_| Variant::decode(&mut rest)).collect::<Option<_>>()?;
-        rest.is_empty().then_some(Variants(variants))
+        rest.is_empty().then_some(Variants { name: *name, variants })
     }
 }
 
@@ -245,7 +262,7 @@ mod tests {
     /// RFC 9111, section 4.1.
     #[test]
     fn the_variant_of_the_same_fields_is_selected() {
-        let mut variants = Variants::default();
+        let mut variants = Variants::new([7; 16]);
         assert_eq!(selected(&variants, &[]), None);
         variants.insert(variant("foo", &[("foo", "1")], 1));
         variants.insert(variant("foo", &[("foo", "2")], 2));
@@ -261,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_newest_of_several_that_match_is_selected() {
-        let mut variants = Variants::default();
+        let mut variants = Variants::new([7; 16]);
         assert_eq!(variants.insert(variant("foo", &[("foo", "1")], 1)), [0; 0]);
         assert_eq!(variants.insert(variant("", &[], 2)), [0; 0]);
         assert_eq!(selected(&variants, &[("foo", "1")]), Some(2));
@@ -273,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_when_there_are_too_many() {
-        let mut variants = Variants::default();
+        let mut variants = Variants::new([7; 16]);
         for id in 0..64 {
             assert_eq!(variants.insert(variant("foo", &[("foo", &id.to_string())], id)), [0; 0]);
         }
@@ -284,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_language_is_selected_where_that_is_chosen() {
-        let mut variants = Variants::default();
+        let mut variants = Variants::new([7; 16]);
         let vary = "accept-language, foo";
         let request = [("accept-language", "en, de"), ("foo", "1")];
         variants.insert(in_language(vary, &request, &[("content-language", "De")], 1));
@@ -297,7 +314,7 @@ mod tests {
         assert_eq!(select("fr;q=0.5, de;q=1.0", "2", true), None, "all else must match");
         assert_eq!(select("fr, de;q=0.5", "1", true), None);
         assert_eq!(select("fr, de", "1", true), None);
-        let mut others = Variants::default();
+        let mut others = Variants::new([7; 16]);
         others.insert(in_language(
             "accept-language",
             &request,
@@ -317,7 +334,7 @@ mod tests {
 
     #[test]
     fn what_is_not_encoded_variants_is_none() {
-        let mut variants = Variants::default();
+        let mut variants = Variants::new([7; 16]);
         variants.insert(variant("foo", &[("foo", "1")], 7));
         let bytes = variants.encode();
         for len in 0..bytes.len() {
@@ -350,7 +367,7 @@ mod tests {
         fn what_is_selected_matches(stored in proptest::collection::vec((field(), 0..32_usize), 0..9),
                                     request in field()) {
             let all = ["foo", "bar", "accept", "accept-encoding", "accept-language"];
-            let mut variants = Variants::default();
+            let mut variants = Variants::new([7; 16]);
             let mut requests = Vec::new();
             for (id, (fields, chosen)) in stored.into_iter().enumerate() {
                 let chosen = all.iter().enumerate().filter(|(n, _)| chosen & (1 << n) != 0);
