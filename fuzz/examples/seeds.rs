@@ -26,6 +26,7 @@ fn main() {
     records();
     memcached();
     http();
+    http_cache();
     index_shard();
     snapshots();
     let shipped = include_bytes!("../../config/rawcached.toml");
@@ -165,6 +166,74 @@ fn memcached() {
     ] {
         let cuts_len = [u8::try_from(cuts.len()).expect("few cuts")];
         write("memcached", name, &[&cuts_len[..], cuts, stream.as_bytes()].concat());
+    }
+}
+
+fn http_cache() {
+    let validator = "etag: \"a\"\nlast-modified: Sun, 06 Nov 1994 08:49:37 GMT";
+    for (name, numbers, heads) in [
+        (
+            "fresh",
+            [0, 0, 1, 0],
+            ["accept: a, b", "cache-control: max-age=60\nvary: accept", "accept: b,A", ""],
+        ),
+        (
+            "validated",
+            [0, 0, 9, 0],
+            ["", "cache-control: s-maxage=1, stale-if-error=9", "", validator],
+        ),
+        (
+            "targeted",
+            [0, 0, 0, 0],
+            [
+                "",
+                "cdn-cache-control: max-age=9, no-cache=\"x\"\nage: 3",
+                "",
+                "cache-control: no-store",
+            ],
+        ),
+        (
+            "language",
+            [0, 0, 0, 1],
+            [
+                "accept-language: de, en",
+                "cache-control: public, max-age=9\nvary: accept-language\ncontent-language: de",
+                "accept-language: de;q=0.9",
+                "",
+            ],
+        ),
+        (
+            "part",
+            [0, 6, 0, 4],
+            [
+                "range: bytes=0-4",
+                "cache-control: max-age=9\ncontent-range: bytes 0-4/1000\netag: \"a\"",
+                "range: bytes=0-1,3-4",
+                "",
+            ],
+        ),
+        (
+            "post",
+            [2, 1, 0, 0],
+            [
+                "",
+                "location: ../x\ncontent-location: page\nexpires: Sun, 06 Nov 2094 08:49:37 GMT\ncache-group-invalidation: \"a\"",
+                "",
+                "",
+            ],
+        ),
+        (
+            "private",
+            [0, 0, 0, 0],
+            [
+                "authorization: x",
+                "cache-control: private=\"set-cookie\", must-revalidate, max-age=5\nset-cookie: a\nxkey: a b\ncache-groups: \"g\"",
+                "if-none-match: *",
+                validator,
+            ],
+        ),
+    ] {
+        write("http_cache", name, &[&numbers[..], heads.join("\0").as_bytes()].concat());
     }
 }
 

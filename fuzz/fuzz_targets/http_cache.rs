@@ -71,7 +71,8 @@ fuzz_target!(|data: &[u8]| {
 
     let second = request(&later, &Method::GET);
     let mut variants = Variants::new([1; 16]);
-    let Some(variant) = Variant::new(kept.vary.clone(), first.headers(), &kept.head.headers, 1) else {
+    let Some(variant) = Variant::new(kept.vary.clone(), first.headers(), &kept.head.headers, 1)
+    else {
         return;
     };
     variants.insert(variant);

@@ -118,7 +118,9 @@ fn update(
     let is_authorized = request.headers.contains_key(AUTHORIZATION);
     let mut headers = merged(&stored.headers, &response.headers, exchange);
     let (control, _) = control(&headers, settings);
-    for name in &control.withheld {
+    // What the stored response says in a targeted field does not outweigh what is said now.
+    let controls = [&said, &control];
+    for name in controls.iter().flat_map(|control| &control.withheld) {
         headers.remove(name);
     }
     let of = Circumstances {
@@ -135,8 +137,6 @@ fn update(
         initial_age: initial_age(&response.headers, exchange),
         ended_at: None,
     };
-    // What the stored response says in a targeted field does not outweigh what was said now.
-    let controls = [&said, &control];
     if controls.iter().any(|control| forbidden(control, head.status).is_some()) {
         return Freshening::Removed(Box::new(head));
     }

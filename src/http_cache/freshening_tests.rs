@@ -162,6 +162,8 @@ fn what_may_no_longer_be_stored_is_removed() {
     let targeted = stored(&[("cdn-cache-control", "max-age=60"), TAG]);
     let said = [TAG, ("cache-control", "no-store")];
     assert!(matches!(of(&get(&[]), &targeted, &said), Freshening::Removed(_)));
+    let said = [TAG, ("x-a", "1"), ("cache-control", "private=\"x-a\"")];
+    assert!(!updated(&targeted, &said).headers.contains_key("x-a"));
     let named = updated(&old, &[TAG, ("x-a", "1"), ("cache-control", "private=\"x-a\"")]);
     assert!(!named.headers.contains_key("x-a"));
 }
