@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::http_cache::freshness::Source;
@@ -203,4 +205,49 @@ fn a_head_may_show_that_the_stored_body_is_good() {
     assert!(matches!(by_head(200, &[len]), Freshening::Once));
     assert!(matches!(by_head(410, &[TAG, len]), Freshening::Once));
     assert!(matches!(by_head(200, &[TAG, ("cache-control", "private")]), Freshening::Removed(_)));
+}
+
+proptest! {
+    /// What forbids to store a response is never merged into one that stays.
+    #[test]
+    fn what_forbids_never_stays(stored_lines in lines(), before in lines(), after in lines(),
+                                is_authorized: bool, line in proptest::sample::select(vec![
+                                    ("cache-control", "no-store"), ("cache-control", "private"),
+                                    ("cache-control", "max-age=9; private"), ("vary", "a, *")])) {
+        let is_other = |(name, _): &(&str, &str)| !["etag", "set-cookie"].contains(name);
+        let others = stored_lines.into_iter().filter(is_other);
+        let stored_lines: Vec<_> = [("cache-control", "max-age=9"), TAG].into_iter().chain(others).collect();
+        let stored = stored(&stored_lines);
+        let request = if is_authorized { get(&[("authorization", "x")]) } else { get(&[]) };
+        let lines = [before, vec![line], after].concat();
+        let found = of(&request, &stored, &lines);
+        prop_assert!(!matches!(found, Freshening::Updated(_)), "{:?}", found);
+    }
+
+    #[test]
+    fn what_stays_is_of_the_same_version(lines in lines()) {
+        let stored = stored(&[("cache-control", "max-age=9"), TAG]);
+        if let Freshening::Updated(kept) = of(&get(&[]), &stored, &lines) {
+            prop_assert_eq!(&kept.head.headers["etag"], "\"a\"");
+            prop_assert!(!kept.head.headers.contains_key(SET_COOKIE));
+            prop_assert!(kept.head.age(Timestamp(200)) >= secs(2));
+        }
+    }
+}
+
+fn lines() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+    let lines = vec![
+        ("set-cookie", "a=b"),
+        ("cache-control", "max-age=60"),
+        ("cache-control", "public, must-revalidate"),
+        ("etag", "\"a\""),
+        ("etag", "\"b\""),
+        ("etag", "W/\"a\""),
+        ("last-modified", DATE_AT),
+        ("vary", "b"),
+        ("age", "1"),
+        ("connection", "cache-control"),
+        ("xkey", "a"),
+    ];
+    proptest::collection::vec(proptest::sample::select(lines), 0..5)
 }
