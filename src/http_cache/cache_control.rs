@@ -6,13 +6,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::{CACHE_CONTROL, DATE, EXPIRES, HeaderName, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, DATE, EXPIRES, HeaderName, VARY};
 
 use super::list::{closing_quote, is_token, is_token_char, members};
 
 /// Fields without which an object cannot be given out rightly: a directive that names one of them
 /// means all of the object.
-const NEEDED: [HeaderName; 4] = [CACHE_CONTROL, DATE, EXPIRES, VARY];
+const NEEDED: [HeaderName; 5] = [CACHE_CONTROL, CONTENT_ENCODING, DATE, EXPIRES, VARY];
 
 /// The directives that matter here, from all lines of the header. Those of requests and of responses
 /// have different names but for `max-age`, `no-cache`, `no-store` and `stale-if-error`.
@@ -306,9 +306,15 @@ mod tests {
         let names: Vec<_> = found.withheld.iter().map(HeaderName::as_str).collect();
         assert_eq!(names, ["set-cookie", "x-a", "etag", "x-b"]);
         assert!(!found.forbids_storing && !found.no_cache);
-        for argument in
-            ["\"\"", "\" , \"", "\"a b\"", "\"a,(\"", "\"Vary\"", "\"x, Cache-Control\""]
-        {
+        for argument in [
+            "\"\"",
+            "\" , \"",
+            "\"a b\"",
+            "\"a,(\"",
+            "\"Vary\"",
+            "\"x, Cache-Control\"",
+            "\"content-encoding\"",
+        ] {
             assert!(parse(&[&format!("private={argument}")]).forbids_storing, "{argument}");
             assert!(parse(&[&format!("no-cache={argument}")]).no_cache, "{argument}");
         }

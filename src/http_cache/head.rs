@@ -98,7 +98,8 @@ pub struct StoredHead {
     pub initial_age: Duration,
     /// What was said of its use.
     pub terms: Terms,
-    /// When it was made stale before its time, by a soft purge say.
+    /// When it was made stale before its time, by a soft purge: the origin's grace still holds. What an
+    /// unsafe request invalidates is removed instead (RFC 9111, section 4.4).
     pub ended_at: Option<Timestamp>,
 }
 

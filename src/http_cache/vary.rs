@@ -174,10 +174,11 @@ fn without_space_at_commas(line: &[u8]) -> Vec<u8> {
 
 /// A member in lower case and without white space, but for what is in quotes.
 fn without_case_and_space(member: &str) -> String {
-    let mut is_quoted = false;
+    let (mut is_quoted, mut is_escaped) = (false, false);
     let mut plain = String::with_capacity(member.len());
     for c in member.chars() {
-        is_quoted ^= c == '"';
+        is_quoted ^= c == '"' && !is_escaped;
+        is_escaped = is_quoted && c == '\\' && !is_escaped;
         match c {
             _ if is_quoted => plain.push(c),
             ' ' | '\t' => {}
@@ -283,6 +284,7 @@ mod tests {
             assert!(!same(name, &["en;q=0.5, de"], &["en, de;q=0.5"]), "{name}");
             assert!(!same(name, &["en"], &["en, de"]), "{name}");
             assert!(!same(name, &["x;a=\"B\""], &["x;a=\"b\""]), "{name}");
+            assert!(!same(name, &[r#"x;a="\"B""#], &[r#"x;a="\"b""#]), "{name}");
         }
         assert!(!same("cookie", &["a, b"], &["b, a"]));
     }
