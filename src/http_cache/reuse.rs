@@ -116,9 +116,10 @@ pub fn stands_in(asked: &Asked, stored: &StoredHead, now: Timestamp, failure: Fa
     if stored.is_fresh(now) {
         return !asked.control.no_cache;
     }
+    // Terms that forbid stale use have no grace of their own.
     let of_client = asked.control.stale_if_error.filter(|_| !terms.forbids_stale);
     let allowed = terms.stale_if_error.max(of_client.unwrap_or_default());
-    !terms.forbids_stale && is_within(stored.staleness(now), allowed)
+    is_within(stored.staleness(now), allowed)
 }
 
 /// A grace of zero allows nothing.
