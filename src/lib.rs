@@ -85,7 +85,7 @@ pub mod units;
 #[doc(inline)]
 pub use cache::{
     Ack, BodyReader, Cache, CacheError, CacheOptions, CacheStats, Condition, FollowError, Follower,
-    Found, Hit, KEY_LEN_MAX, Lease, Lifetime, METADATA_LEN_MAX, PartWriter, Parts, Purge,
+    Found, Hit, KEY_LEN_MAX, Lease, Leased, Lifetime, METADATA_LEN_MAX, PartWriter, Parts, Purge,
     RangeOptions, RangeStats, RecoveryStats, StoreError, StoreOptions, StoreStats, Stored, Tier,
     TruncatedBody, UpdateOptions, Validator, Writer, ZeroRangeOption,
 };

@@ -34,6 +34,18 @@ pub enum Found {
     Busy,
 }
 
+/// What [`Cache::lease`] gives.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Leased {
+    /// The lease.
+    Lease(Lease),
+    /// Who held it stored the key, or it turned out that the key is not worth waiting for: look again.
+    Changed,
+    /// Somebody else still holds it.
+    Busy,
+}
+
 /// The right to fill a key, and the duty: others wait. Dropped, the next of them gets it. What is stored
 /// with it counts from the moment at which it was given: a purge that came since prevails.
 pub struct Lease {
@@ -68,7 +80,7 @@ impl Cache {
                     return Found::Hit(hit);
                 }
                 let held = held.take().or_else(|| leases.try_hold(key));
-                return Found::Stale(hit, held.map(|held| self.lease(key, Some(held), fill)));
+                return Found::Stale(hit, held.map(|held| self.lease_of(key, Some(held), fill)));
             }
             if let Some(follower) = self.follow(key) {
                 return Found::Follow(follower);
@@ -77,7 +89,7 @@ impl Cache {
             if is_marked || held.is_some() {
                 let held = held.filter(|_| !is_marked);
                 // It begins now: a purge while the key was looked up is no reason to refuse what comes.
-                return Found::Lease(self.lease(key, held, None));
+                return Found::Lease(self.lease_of(key, held, None));
             }
             // Once: somebody without the lease may have stored the key after the look.
             let looks = !std::mem::replace(&mut has_looked, true);
@@ -93,7 +105,22 @@ impl Cache {
         }
     }
 
-    fn lease(&self, key: &[u8], held: Option<Held>, fill: Option<Fill>) -> Lease {
+    /// The lease of a key whatever is stored of it, for whoever means to replace or to validate that. Waits for at
+    /// most `wait` while somebody else holds it. A key that is marked by [`Lease::refuse`] has leases for all.
+    pub async fn lease(&self, key: &[u8], wait: Duration) -> Leased {
+        let leases = &self.inner.leases;
+        if leases.is_marked(|| self.inner.store.hash_of_key(key)) {
+            return Leased::Lease(self.lease_of(key, None, None));
+        }
+        let deadline = Instant::now() + wait.min(WAIT_MAX);
+        match leases.hold(key, deadline, async || false).await {
+            Waited::Held(held) => Leased::Lease(self.lease_of(key, Some(held), None)),
+            Waited::Changed => Leased::Changed,
+            Waited::TooLong => Leased::Busy,
+        }
+    }
+
+    fn lease_of(&self, key: &[u8], held: Option<Held>, fill: Option<Fill>) -> Lease {
         let fill = fill.unwrap_or_else(|| self.inner.store.begin_fill(key));
         Lease { cache: self.clone(), key: key.to_vec(), fill, held }
     }
@@ -119,6 +146,15 @@ impl Lease {
     pub fn store(self, options: StoreOptions) -> Result<Writer, StoreError> {
         let (cache, key, of_lease) = self.into_parts();
         cache.store_with(&key, options, of_lease)
+    }
+
+    /// Begins a streamed store of another key, for which all purges since the lease was given count. The lease stays.
+    ///
+    /// # Errors
+    /// As those of [`Cache::store`].
+    pub fn store_other(&self, key: &[u8], options: StoreOptions) -> Result<Writer, StoreError> {
+        let fill = self.cache.inner.store.begin_fill_with(key, &self.fill);
+        self.cache.store_with(key, options, OfLease { fill: Some(fill), held: None })
     }
 
     /// Stores a body that is in memory.

@@ -27,7 +27,7 @@ use futures_util::future::{Either, ready};
 pub use body::BodyReader;
 pub use follow::{FollowError, Follower};
 pub use hit::Hit;
-pub use lease::{Found, Lease};
+pub use lease::{Found, Lease, Leased};
 pub use options::{CacheOptions, StoreOptions};
 pub use parts::{PartWriter, Parts};
 pub use paths::CacheError;

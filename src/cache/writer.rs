@@ -48,6 +48,12 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
+    /// Whether anybody follows it.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.leader.as_ref().is_some_and(Leader::is_followed)
+    }
+
     /// # Errors
     /// [`StoreError::Crowded`]: there is no room for a body as long as was announced. The tags are too many or
     /// too long.

@@ -256,6 +256,11 @@ impl Feed {
         }
     }
 
+    /// Whether anybody follows.
+    pub fn is_followed(&self) -> bool {
+        self.followers.load(Ordering::Relaxed) > 0
+    }
+
     /// Ends with the next change after this call.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
@@ -269,14 +274,15 @@ impl Feed {
             let is_hidden = planted::is(Bug::FollowerEndsEarly);
             return if is_hidden { Look::End } else { Look::Failed(error.clone()) };
         }
-        state.foremost = state.foremost.max(at);
+        // One that waits for later bytes needs none of these.
+        state.foremost = state.foremost.max(at.min(state.len));
         if let Some(bytes) = state.near.get(at) {
             return Look::Piece(bytes);
         }
         if at < state.stored {
             return self.look_behind(state, at);
         }
-        if at == state.len {
+        if at >= state.len {
             return if state.end.is_some() { Look::End } else { Look::Wait };
         }
         match (&state.present, &state.end) {

@@ -26,7 +26,7 @@ use crate::store::{Lifetime, Stale};
 /// A writer that fails or is dropped before is an error, and never an end.
 pub struct Follower {
     feed: Arc<Feed>,
-    /// Bytes given.
+    /// Where it is in the body.
     at: u64,
     /// Bytes given since it last let others run.
     given: u64,
@@ -68,10 +68,19 @@ impl Follower {
         self.feed.about.len_hint
     }
 
-    /// Bytes of the body given so far.
+    /// Where it is in the body: bytes given so far, or as far as it was moved.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.at
+    }
+
+    /// Goes on with the byte at `position`, which need not be there yet: a position behind the end of the body is
+    /// its end.
+    pub fn seek(&mut self, position: u64) {
+        if position != self.at {
+            self.at = position;
+            self.published = None;
+        }
     }
 
     /// The next piece of the body, at most 1 MiB and never empty; waits until there is one. `None` at the end of

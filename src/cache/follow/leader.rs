@@ -24,6 +24,10 @@ impl Leader {
     }
 
     /// One more follower, unless the key was purged.
+    pub fn is_followed(&self) -> bool {
+        self.feed.is_followed()
+    }
+
     pub fn follower(&self) -> Option<Follower> {
         (!self.feed.is_purged(&self.fill)).then(|| Follower::new(Arc::clone(&self.feed)))
     }

@@ -51,6 +51,13 @@ impl Fills {
         Fill { fills: Arc::clone(self), key_hash, began_at, seen }
     }
 
+    /// Begins a store of another key that counts as begun when `first` did.
+    pub fn begin_with(self: &Arc<Self>, key_hash: u64, first: &Fill) -> Fill {
+        let mut fill = self.begin(key_hash, || first.seen);
+        fill.began_at = first.began_at;
+        fill
+    }
+
     /// Notes a purge of the key.
     pub fn purge(&self, key_hash: u64) {
         if self.count.load(Ordering::SeqCst) > 0
@@ -112,6 +119,17 @@ impl Drop for Fill {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_key_counts_from_the_first_on() {
+        let fills = Arc::new(Fills::default());
+        let first = fills.begin(1, || 10);
+        assert!(!fills.begin_with(2, &first).is_purged());
+        fills.purge_all();
+        let second = fills.begin_with(2, &first);
+        assert!(second.is_purged() && second.seen() == 10);
+        assert!(!fills.begin(2, || 11).is_purged());
+    }
 
     #[test]
     fn only_purges_after_the_beginning_count() {

@@ -34,6 +34,12 @@ impl Store {
         self.shared.fills.begin(self.key_hash(key), || self.shared.purges.last_number())
     }
 
+    /// Begins a store of another key for which all purges since `first` began count.
+    #[must_use]
+    pub fn begin_fill_with(&self, key: &[u8], first: &Fill) -> Fill {
+        self.shared.fills.begin_with(self.key_hash(key), first)
+    }
+
     /// The keyed hash of a key. Two keys may share one.
     #[must_use]
     pub(crate) fn hash_of_key(&self, key: &[u8]) -> u64 {
