@@ -6,8 +6,9 @@ use std::path::Path;
 use rawcached::clock::{TimePair, Timestamp};
 use rawcached::format::{
     EntryHeader, Features, Footer, FooterRecord, Kind, Layout, LogKind, ObjectHead, PurgeRecord,
-    Records, RegionHeader, RegionUse, Secret, Seed, Selector, Sequence, SliceKey, SnapshotDirectory, SnapshotPart, SnapshotPiece,
-    SnapshotRow, Superblock, Tombstone, Uuid, body_checksums,
+    Records, RegionHeader, RegionUse, Secret, Seed, Selector, Sequence, SliceKey,
+    SnapshotDirectory, SnapshotPart, SnapshotPiece, SnapshotRow, Superblock, Tombstone, Uuid,
+    body_checksums,
 };
 use rawcached::store::index::Index;
 use rawcached::store::{Location, SizeClass};
@@ -26,6 +27,7 @@ fn main() {
     records();
     memcached();
     http();
+    http_response();
     http_cache();
     index_shard();
     snapshots();
@@ -254,6 +256,32 @@ fn http() {
     ] {
         let cuts_len = [u8::try_from(cuts.len()).expect("few cuts")];
         write("http", name, &[&cuts_len[..], cuts, stream.as_bytes()].concat());
+    }
+}
+
+fn http_response() {
+    let ok = "HTTP/1.1 200 OK\r\n";
+    let length = "Content-Length: 3\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let many = "Connection: close, x\r\nX:\r\n".repeat(50);
+    for (name, cuts, stream) in [
+        ("length", &[][..], format!("{interim}{ok}{length}\r\n{ok}{chunked}\r\n")),
+        (
+            "old",
+            &[5][..],
+            format!("HTTP/1.0 404 \r\n{length}Connection: keep-alive\r\n\r\n{ok}\r\n"),
+        ),
+        (
+            "bodiless",
+            &[1, 7, 2][..],
+            format!("HTTP/1.1 204\r\n{length}\r\nHTTP/1.1 304 x\r\n{length}\r\n"),
+        ),
+        ("many", &[200][..], format!("{ok}{many}\r\n")),
+        ("both", &[][..], format!("{ok}{length}{chunked}\r\n")),
+    ] {
+        let cuts_len = [u8::try_from(cuts.len()).expect("few cuts")];
+        write("http_response", name, &[&cuts_len[..], cuts, stream.as_bytes()].concat());
     }
 }
 

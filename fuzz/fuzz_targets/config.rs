@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(config) = toml::from_str::<Config>(text)
         && can_be_listed(&config)
     {
-        assert_eq!(again(&config), without_devices(config));
+        assert_eq!(again(&config), without_tables(config));
     }
     // The whole way, which finds the line to blame too.
     let path = file();
@@ -59,8 +59,10 @@ fn again(config: &Config) -> Config {
     table.try_into().expect("what was written out can be read")
 }
 
-fn without_devices(mut config: Config) -> Config {
+/// Of several tables of one name the settings cannot be written out.
+fn without_tables(mut config: Config) -> Config {
     config.devices.clear();
+    config.proxies.clear();
     config
 }
 

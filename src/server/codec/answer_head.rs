@@ -15,14 +15,25 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// What tells a client that waits to send its body.
 pub(in crate::server) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// How the body of an answer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum BodyEnd {
+    /// After so many bytes.
+    Length(u64),
+    /// With its last chunk.
+    Chunked,
+    /// With the head, which says nothing of a body.
+    Unsaid,
+}
+
 /// The head of an answer.
 #[derive(Debug)]
 pub(in crate::server) struct AnswerHead<'a> {
     pub(in crate::server) status: StatusCode,
     /// Without `Content-Length` and `Connection`, which are written from what is below.
     pub(in crate::server) headers: &'a HeaderMap,
-    /// Length of the body in bytes.
-    pub(in crate::server) len: u64,
+    /// How the body ends.
+    pub(in crate::server) end: BodyEnd,
     pub(in crate::server) keeps_alive: bool,
     /// The version of the request.
     pub(in crate::server) is_http_1_0: bool,
@@ -51,10 +62,15 @@ impl AnswerHead<'_> {
             output.extend_from_slice(value.as_bytes());
             output.extend_from_slice(b"\r\n");
         }
-        if !has_no_content(self.status) {
-            output.extend_from_slice(b"content-length: ");
-            output.extend_from_slice(itoa::Buffer::new().format(self.len).as_bytes());
-            output.extend_from_slice(b"\r\n");
+        match self.end {
+            _ if has_no_content(self.status) => {}
+            BodyEnd::Length(len) => {
+                output.extend_from_slice(b"content-length: ");
+                output.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
+                output.extend_from_slice(b"\r\n");
+            }
+            BodyEnd::Chunked => output.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            BodyEnd::Unsaid => {}
         }
         if !self.headers.contains_key(DATE) {
             // Writing to memory does not fail.
@@ -92,7 +108,8 @@ mod tests {
     use crate::clock::Timestamp;
 
     fn written(status: StatusCode, headers: &HeaderMap, keeps_alive: bool) -> String {
-        let head = AnswerHead { status, headers, len: 5, keeps_alive, is_http_1_0: true };
+        let head =
+            AnswerHead { status, headers, end: BodyEnd::Length(5), keeps_alive, is_http_1_0: true };
         let mut output = Vec::new();
         head.write(&mut output, &Clock::manual(Timestamp(0)));
         String::from_utf8(output).unwrap()
@@ -126,8 +143,14 @@ mod tests {
         let headers = HeaderMap::new();
         let sends = |status, method| {
             let (keeps_alive, is_http_1_0) = (true, false);
-            AnswerHead { status, headers: &headers, len: 5, keeps_alive, is_http_1_0 }
-                .sends_body(&method)
+            AnswerHead {
+                status,
+                headers: &headers,
+                end: BodyEnd::Length(5),
+                keeps_alive,
+                is_http_1_0,
+            }
+            .sends_body(&method)
         };
         assert!(sends(StatusCode::OK, Method::GET) && sends(StatusCode::NOT_FOUND, Method::PUT));
         assert!(

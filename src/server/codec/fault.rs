@@ -1,9 +1,9 @@
-//! Why bytes are no request that is answered as it asks.
+//! Why bytes are no message of HTTP that is taken.
 
 use http::StatusCode;
 
-/// Why a request is refused by its form alone. The connection ends with the answer, since nobody
-/// knows what comes next on it.
+/// Why a message is refused by its form alone. The connection ends with the answer to a request, since
+/// nobody knows what comes next on it; with a response at once, and only the text counts then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The status of the answer.
@@ -22,6 +22,8 @@ const fn bad(text: &'static str) -> Fault {
 
 impl Fault {
     pub(super) const REQUEST_LINE: Fault = bad("the request line is malformed\n");
+    pub(super) const STATUS_LINE: Fault = bad("the status line is malformed\n");
+    pub(super) const INTERIM_BODY: Fault = bad("an interim response has no body\n");
     pub(super) const FRAGMENT: Fault = bad("a # is no part of a target: write it as %23\n");
     pub(super) const TARGET: Fault = bad("the target is malformed\n");
     pub(super) const LINE_END: Fault = bad("a line ends with CR LF\n");
@@ -30,10 +32,14 @@ impl Fault {
         bad("a request has one valid Host header (RFC 9112, section 3.2)\n");
     pub(super) const LENGTH: Fault = bad("Content-Length is one decimal number\n");
     pub(super) const TWO_LENGTHS: Fault =
-        bad("a request has Content-Length or Transfer-Encoding, not both\n");
+        bad("a message has Content-Length or Transfer-Encoding, not both\n");
     pub(super) const CODING_OF_1_0: Fault = bad("HTTP/1.0 has no Transfer-Encoding\n");
     pub(super) const CHUNK: Fault = bad("a chunk of the body is malformed\n");
     pub(super) const TRAILER: Fault = bad("a trailer of the body is malformed\n");
+    /// The upstream speaks another protocol, for which nobody asked.
+    pub(in crate::server) const UPGRADE: Fault = bad("nobody asked for another protocol\n");
+    /// The final response does not come.
+    pub(in crate::server) const INTERIMS: Fault = bad("there are too many interim responses\n");
     /// The connection ended within a head.
     pub const HEAD_CUT: Fault = bad("the request ended before its head was whole\n");
     /// Others have taken the memory for long heads.

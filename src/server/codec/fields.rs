@@ -12,15 +12,14 @@ use super::fault::Fault;
 /// Values of one name.
 type Values<'a> = SmallVec<[&'a [u8]; 2]>;
 
-/// The fields that say what the connection does, and not what the request means.
+/// The fields that say what the connection does, and not what the message means.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionFields<'a> {
     pub(super) hosts: Values<'a>,
+    pub(super) connections: Values<'a>,
     pub(super) lengths: Values<'a>,
     pub(super) codings: Values<'a>,
     pub(super) expectations: Values<'a>,
-    pub(super) closes: bool,
-    pub(super) keeps_alive: bool,
 }
 
 /// Sorts the header lines in `head`.
@@ -40,7 +39,7 @@ pub(super) fn sort<'a>(
             CONTENT_LENGTH => fields.lengths.push(value),
             TRANSFER_ENCODING => fields.codings.push(value),
             EXPECT => fields.expectations.push(value),
-            CONNECTION => fields.add_connection(value),
+            CONNECTION => fields.connections.push(value),
             name if value.is_empty() => {
                 rest.append(name, HeaderValue::from_static(""));
             }
@@ -60,11 +59,27 @@ pub(super) fn sort<'a>(
 }
 
 impl ConnectionFields<'_> {
-    fn add_connection(&mut self, value: &[u8]) {
-        for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            self.closes |= option.eq_ignore_ascii_case(b"close");
-            self.keeps_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
+    /// Whether the sender means to go on with the connection after this message.
+    pub(super) fn keeps_alive(&self, is_http_1_0: bool) -> bool {
+        !self.has_option(b"close") && (self.has_option(b"keep-alive") || !is_http_1_0)
+    }
+
+    /// The names of fields that are for this connection only (RFC 9110, section 7.6.1).
+    pub(super) fn nominated(&self) -> Vec<HeaderName> {
+        let known = [&b"close"[..], b"keep-alive"];
+        let is_known =
+            |option: &&[u8]| known.iter().any(|known| option.eq_ignore_ascii_case(known));
+        let others = self.options().filter(|option| !is_known(option));
+        others.filter_map(|option| HeaderName::from_bytes(option).ok()).collect()
+    }
+
+    fn options(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.connections.iter();
+        lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+    }
+
+    fn has_option(&self, wanted: &[u8]) -> bool {
+        self.options().any(|option| option.eq_ignore_ascii_case(wanted))
     }
 }
 

@@ -1,12 +1,12 @@
-//! How long the body of a request is (RFC 9112, section 6).
+//! How long the body of a message is (RFC 9112, section 6), by its fields alone.
 
 use super::fault::Fault;
 use super::fields::ConnectionFields;
 
-/// How long the body of a request is.
+/// How long the body of a message is, as its fields say. That of a request is so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Neither a length nor a coding: there is no body.
+    /// Neither a length nor a coding: a request has no body then.
     None,
     /// So many bytes.
     Length(u64),

@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use http::header::HeaderName;
 use http::{HeaderMap, Method};
 use httparse::{Error, Header, Request, Status};
 use smallvec::SmallVec;
@@ -9,10 +10,11 @@ use smallvec::SmallVec;
 use super::Framing;
 use super::fault::Fault;
 use super::fields::{ConnectionFields, sort};
+use super::head_search::StartLine;
 use super::host::is_host;
-use super::target::Target;
+use super::target::{TARGET_LEN_MAX, Target};
 
-/// Most header lines of a request.
+/// Most header lines of a head.
 pub const LINES_MAX: usize = 100;
 
 /// The head of a request. Whoever has one may rely on it: the target is well-formed, a host is named
@@ -26,6 +28,11 @@ pub struct RequestHead {
     /// The other header lines, without those that are for the connection: `Host`, `Connection`,
     /// `Content-Length`, `Transfer-Encoding` and `Expect`.
     pub headers: HeaderMap,
+    /// `Host`; none in a request of HTTP/1.0 that has none.
+    pub host: Option<Box<str>>,
+    /// Fields that the sender means for this connection only (RFC 9110, section 7.6.1), whether they
+    /// are there or not.
+    pub nominated: Vec<HeaderName>,
     /// How long the body is.
     pub framing: Framing,
     /// HTTP/1.0, not HTTP/1.1.
@@ -49,34 +56,52 @@ impl RequestHead {
         }
         let (method, target, is_http_1_0) = line_of(&request)?;
         let (fields, headers) = sort(request.headers, bytes)?;
-        check_host(&fields, is_http_1_0)?;
+        let host = host(&fields, is_http_1_0)?;
         let framing = Framing::of(&fields, is_http_1_0)?;
-        let keeps_alive = !fields.closes && (fields.keeps_alive || !is_http_1_0);
         // Nothing follows a CONNECT that is a request for certain.
-        let keeps_alive = keeps_alive && method != Method::CONNECT;
+        let keeps_alive = fields.keeps_alive(is_http_1_0) && method != Method::CONNECT;
         let waits = waits(&fields, is_http_1_0)?;
-        Ok(RequestHead { method, target, headers, framing, is_http_1_0, keeps_alive, waits })
+        let nominated = fields.nominated();
+        Ok(RequestHead {
+            method,
+            target,
+            headers,
+            host,
+            nominated,
+            framing,
+            is_http_1_0,
+            keeps_alive,
+            waits,
+        })
     }
 }
 
-/// Looks at the request line alone, which ends `bytes`: what is wrong with it is not put off until
-/// the head is whole.
-pub(super) fn check_request_line(bytes: &[u8]) -> Result<(), Fault> {
-    let mut request = Request::new(&mut []);
-    match request.parse(bytes) {
-        // A header line may follow; that there is no room for one is no fault of the request line.
-        Ok(_) | Err(Error::TooManyHeaders) => line_of(&request).map(drop),
-        Err(Error::Version) if names_a_version(bytes) => Err(Fault::VERSION),
-        Err(_) => Err(Fault::REQUEST_LINE),
-    }
-}
+/// What a request begins with.
+#[derive(Debug, Default)]
+pub(super) struct RequestLine;
 
-/// Looks at the beginning of a request line: what can only become wrong is not waited for.
-pub(super) fn check_beginning(bytes: &[u8]) -> Result<(), Fault> {
-    match Request::new(&mut []).parse(bytes) {
-        Err(Error::Token) => Err(Fault::REQUEST_LINE),
-        // The version may not be whole yet.
-        _ => Ok(()),
+impl StartLine for RequestLine {
+    /// Room for the longest target, a method and a version.
+    const LEN_MAX: usize = TARGET_LEN_MAX + 128;
+    const TOO_LONG: Fault = Fault::TARGET_LEN;
+    const MALFORMED: Fault = Fault::REQUEST_LINE;
+
+    fn check(line: &[u8]) -> Result<(), Fault> {
+        let mut request = Request::new(&mut []);
+        match request.parse(line) {
+            // A header line may follow; that there is no room for one is no fault of the line.
+            Ok(_) | Err(Error::TooManyHeaders) => line_of(&request).map(drop),
+            Err(Error::Version) if names_a_version(line) => Err(Fault::VERSION),
+            Err(_) => Err(Fault::REQUEST_LINE),
+        }
+    }
+
+    fn check_beginning(beginning: &[u8]) -> Result<(), Fault> {
+        match Request::new(&mut []).parse(beginning) {
+            Err(Error::Token) => Err(Fault::REQUEST_LINE),
+            // The version may not be whole yet.
+            _ => Ok(()),
+        }
     }
 }
 
@@ -101,7 +126,8 @@ fn names_a_version(line: &[u8]) -> bool {
     matches!(words[..], [_, _, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']])
 }
 
-fn fault_of(error: Error) -> Fault {
+/// Why header lines cannot be read.
+pub(super) fn fault_of(error: Error) -> Fault {
     match error {
         Error::TooManyHeaders => Fault::HEAD_LEN,
         _ => Fault::FIELD,
@@ -109,10 +135,12 @@ fn fault_of(error: Error) -> Fault {
 }
 
 /// Proxies could take requests with other hosts to be for different ones.
-fn check_host(fields: &ConnectionFields<'_>, is_http_1_0: bool) -> Result<(), Fault> {
+fn host(fields: &ConnectionFields<'_>, is_http_1_0: bool) -> Result<Option<Box<str>>, Fault> {
     match &fields.hosts[..] {
-        [] if is_http_1_0 => Ok(()),
-        [host] if is_host(host) => Ok(()),
+        [] if is_http_1_0 => Ok(None),
+        [host] if is_host(host) => {
+            std::str::from_utf8(host).map(|host| Some(host.into())).map_err(|_| Fault::HOST)
+        }
         _ => Err(Fault::HOST),
     }
 }

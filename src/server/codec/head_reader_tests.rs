@@ -3,6 +3,7 @@ use http::Method;
 use super::*;
 use crate::server::codec::Framing;
 use crate::server::codec::head::LINES_MAX;
+use crate::server::codec::target::TARGET_LEN_MAX;
 
 /// The head at the beginning of a stream and how long it is, read in pieces of `piece` bytes.
 fn read(stream: &[u8], piece: usize) -> Result<Option<(RequestHead, usize)>, Fault> {

@@ -13,6 +13,17 @@ pub const TARGET_LEN_MAX: usize = 64 << 10;
 pub struct Target {
     text: Box<str>,
     path_len: usize,
+    authority: Option<Authority>,
+}
+
+/// Scheme and host of a target in absolute form. They count in place of `Host` (RFC 9112, section
+/// 3.2.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// `https`, not `http`.
+    pub is_https: bool,
+    /// The host, and the port if there is one, as they came.
+    pub host: Box<str>,
 }
 
 impl Target {
@@ -24,10 +35,13 @@ impl Target {
         if !text.bytes().all(|byte| ALLOWED[usize::from(byte)]) {
             return Err(if text.contains('#') { Fault::FRAGMENT } else { Fault::TARGET });
         }
-        let text = match text.as_bytes().first() {
-            Some(b'/') => text,
-            _ if text == "*" => text,
-            _ => behind_authority(text).ok_or(Fault::TARGET)?,
+        let (authority, text) = match text.as_bytes().first() {
+            Some(b'/') => (None, text),
+            _ if text == "*" => (None, text),
+            _ => {
+                let (authority, rest) = split_authority(text).ok_or(Fault::TARGET)?;
+                (Some(authority), rest)
+            }
         };
         let path_len = memchr(b'?', text.as_bytes()).unwrap_or(text.len());
         // An absolute target without a path names the root.
@@ -35,7 +49,19 @@ impl Target {
             0 => (format!("/{text}").into_boxed_str(), 1),
             _ => (Box::from(text), path_len),
         };
-        Ok(Target { text, path_len })
+        Ok(Target { text, path_len, authority })
+    }
+
+    /// Path and query as they came.
+    #[must_use]
+    pub fn path_and_query(&self) -> &str {
+        &self.text
+    }
+
+    /// What a target in absolute form names before its path.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
     }
 
     /// The path, which begins with a slash, or is `*`.
@@ -63,14 +89,15 @@ const ALLOWED: [bool; 256] = {
     allowed
 };
 
-/// What follows scheme and authority of a target in absolute form.
-fn behind_authority(text: &str) -> Option<&str> {
+/// Scheme and authority of a target in absolute form, and what follows them.
+fn split_authority(text: &str) -> Option<(Authority, &str)> {
     let (scheme, rest) = text.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+    let is_https = scheme.eq_ignore_ascii_case("https");
+    if !is_https && !scheme.eq_ignore_ascii_case("http") {
         return None;
     }
-    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    is_host(authority.as_bytes()).then_some(rest)
+    let (host, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    is_host(host.as_bytes()).then(|| (Authority { is_https, host: host.into() }, rest))
 }
 
 #[cfg(test)]

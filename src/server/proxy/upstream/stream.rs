@@ -1,0 +1,106 @@
+//! The bytes of one connection to an upstream, over either kind of socket.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::sleep;
+
+use crate::server::proxy::options::UpstreamAddress;
+
+/// A Unix socket whose backlog is full refuses at once: so long until the next attempt.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
+
+/// A connection. Both directions can be used at one time, each by one task.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    /// Connects, however long that takes.
+    pub(super) async fn connect(address: &UpstreamAddress) -> io::Result<Stream> {
+        match address {
+            UpstreamAddress::Unix(path) => loop {
+                match UnixStream::connect(path).await {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        sleep(BACKLOG_PAUSE).await;
+                    }
+                    connected => return connected.map(Stream::Unix),
+                }
+            },
+            UpstreamAddress::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+        }
+    }
+
+    /// Appends at most `len_max` bytes that have come to `input`, which has room for them; 0 at the
+    /// end.
+    pub(super) fn poll_read(
+        &self,
+        input: &mut BytesMut,
+        len_max: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(match self {
+                Stream::Unix(stream) => stream.poll_read_ready(cx),
+                Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            })?;
+            let mut input = (&mut *input).limit(len_max);
+            let read = match self {
+                Stream::Unix(stream) => stream.try_read_buf(&mut input),
+                Stream::Tcp(stream) => stream.try_read_buf(&mut input),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// Sends as much of `slices` as there is room for.
+    pub(super) fn poll_write(
+        &self,
+        slices: &[IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(match self {
+                Stream::Unix(stream) => stream.poll_write_ready(cx),
+                Stream::Tcp(stream) => stream.poll_write_ready(cx),
+            })?;
+            let written = match self {
+                Stream::Unix(stream) => stream.try_write_vectored(slices),
+                Stream::Tcp(stream) => stream.try_write_vectored(slices),
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Whether the peer is there and has sent nothing that is unread. Asks the kernel: what the
+    /// runtime knows may be older.
+    pub(super) fn is_quiet(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.fd(), &mut [0], flags) == Err(Errno::EAGAIN)
+    }
+
+    fn fd(&self) -> RawFd {
+        match self {
+            Stream::Unix(stream) => stream.as_raw_fd(),
+            Stream::Tcp(stream) => stream.as_raw_fd(),
+        }
+    }
+}
