@@ -46,6 +46,9 @@ fn sources(arguments: ServeArgs) -> Result<Sources, ConfigError> {
         sources.set_flag(key, level.to_string(), "-v".to_owned());
     }
     arguments.overrides.add_to(&mut sources);
+    if let Some(upstream) = arguments.upstream {
+        sources.set_proxy(upstream, arguments.listen);
+    }
     Ok(sources)
 }
 
@@ -62,6 +65,9 @@ fn report(config: &Config, memory: &MemoryPlan, verbose: bool) -> String {
     if verbose {
         for (key, value) in config.entries() {
             text += &format!("{} = {value:?}\n", key.path());
+        }
+        for (path, value) in config.proxy_entries() {
+            text += &format!("{path} = {value:?}\n");
         }
         text += &format!("memory: {memory}\n");
     }

@@ -48,7 +48,7 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return parse_path(path);
+            return parse_path(path).map(ListenAddress::Unix);
         }
         let Some(address) = text.strip_prefix("tcp:") else {
             return Err(ParseAddressError::Unknown(text.to_owned()));
@@ -62,14 +62,15 @@ impl FromStr for ListenAddress {
     }
 }
 
-fn parse_path(path: &str) -> Result<ListenAddress, ParseAddressError> {
+/// The path of a Unix socket, what stands after `unix:`.
+pub(super) fn parse_path(path: &str) -> Result<PathBuf, ParseAddressError> {
     if path.is_empty() || path.starts_with('@') || path.contains('\0') {
         return Err(ParseAddressError::Path(path.to_owned()));
     }
     if path.len() > UNIX_PATH_LEN_MAX {
         return Err(ParseAddressError::PathLen(path.len()));
     }
-    Ok(ListenAddress::Unix(PathBuf::from(path)))
+    Ok(PathBuf::from(path))
 }
 
 impl TryFrom<String> for ListenAddress {

@@ -1,24 +1,20 @@
 //! Rules for single settings and for combinations. Owns the limits of every setting, and their reasons.
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::broken::Broken;
+use super::broken::{Check, require, size_in};
+use super::check_listeners::{CONNECTIONS_MAX, listeners};
+use super::check_proxies::proxies;
 use super::memory::MAX_MIN;
-use super::{AutoSize, Config, ListenAddress, ListenerConfig, MAX_APPEND_COPY};
+use super::{AutoSize, Config, MAX_APPEND_COPY};
 use crate::clock::LIFETIME_MAX;
 use crate::units::{ByteSize, Period};
-
-type Check = Result<(), Broken>;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// The resolution of stamps on the device.
 const TTL_MIN: Duration = Duration::from_secs(1);
 const WORKERS_MAX: u32 = 1024;
-/// The kernel's default hard limit on open files is 524288 (systemd) or 1048576 (nr_open).
-const CONNECTIONS_MAX: u32 = 500_000;
-const LISTENERS_MAX: usize = 16;
 const READ_DEADLINE: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(3600);
 /// The shortest timeout that a client of a busy machine can keep.
@@ -46,75 +42,13 @@ const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(10);
 /// Checks every rule; the first that is broken is returned.
 pub fn check(config: &Config) -> Check {
     listeners(config)?;
+    proxies(config)?;
     limits(config)?;
     device(config)?;
     memory(config)?;
     lifetimes(config)?;
     ranges(config)?;
     store(config)
-}
-
-fn require(holds: bool, key: &'static str, reason: impl Into<String>) -> Check {
-    if holds { Ok(()) } else { Err(Broken { key, reason: reason.into() }) }
-}
-
-fn size_in(size: ByteSize, range: &RangeInclusive<u64>, key: &'static str) -> Check {
-    let (low, high) = (ByteSize(*range.start()), ByteSize(*range.end()));
-    require(range.contains(&size.0), key, format!("{size} is out of range: write {low} to {high}"))
-}
-
-fn listeners(config: &Config) -> Check {
-    let server = &config.server;
-    let listeners = server.memcached.len();
-    require(
-        (1..=LISTENERS_MAX).contains(&listeners),
-        "server.memcached",
-        format!("{listeners} listeners: name 1 to {LISTENERS_MAX}"),
-    )?;
-    let listeners = server.http.len();
-    require(
-        listeners <= LISTENERS_MAX,
-        "server.http",
-        format!("{listeners} listeners: name at most {LISTENERS_MAX}"),
-    )?;
-    let mut seen = HashSet::new();
-    for (key, listeners) in [("server.memcached", &server.memcached), ("server.http", &server.http)]
-    {
-        for listener in listeners {
-            let address = &listener.address;
-            require(seen.insert(address), key, format!("{address} is listed twice"))?;
-            rules(listener, key)?;
-        }
-    }
-    let no_flush = server.http.iter().find(|listener| !listener.flush_all);
-    require(
-        no_flush.is_none(),
-        "server.http",
-        "flush_all is a command of the memcached protocol: leave it out",
-    )?;
-    let loopback = server.admin.is_none_or(|address| address.ip().is_loopback());
-    require(
-        loopback,
-        "server.admin",
-        "not a loopback address: metrics are served on this host only; use 127.0.0.1:PORT",
-    )
-}
-
-fn rules(listener: &ListenerConfig, key: &'static str) -> Check {
-    let address = &listener.address;
-    let connections = listener.max_connections.unwrap_or(1);
-    require(
-        (1..=CONNECTIONS_MAX).contains(&connections),
-        key,
-        format!("{address}: {connections} connections: write 1 to {CONNECTIONS_MAX}"),
-    )?;
-    require(
-        !listener.names_peers() || matches!(address, ListenAddress::Unix(_)),
-        key,
-        format!(
-            "{address}: allow_users and allow_groups need a Unix socket, which tells who connects"
-        ),
-    )
 }
 
 fn limits(config: &Config) -> Check {
@@ -288,10 +222,10 @@ mod tests {
     use super::*;
 
     /// The key that is complained about when `text` is added to a valid configuration.
-    fn broken(text: &str) -> Option<&'static str> {
+    fn broken(text: &str) -> Option<String> {
         let base = if text.contains("[[device]]") { "" } else { "[[device]]\npath = \"/dev/x\"\n" };
         let config: Config = toml::from_str(&format!("{text}\n{base}")).unwrap();
-        check(&config).err().map(|broken| broken.key)
+        check(&config).err().map(|broken| broken.key.into_owned())
     }
 
     #[test]
@@ -302,7 +236,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_yet_is_refused() {
         let two = "[[device]]\npath = \"/a\"\n[[device]]\npath = \"/b\"";
-        assert_eq!(broken(two), Some("device[1]"));
+        assert_eq!(broken(two).as_deref(), Some("device[1]"));
     }
 
     #[test]
@@ -357,7 +291,7 @@ mod tests {
             ("[store]\nregion_size = \"64KiB\"", "store.region_size"),
             ("[store]\nregion_size = \"5000000\"", "store.region_size"),
         ] {
-            assert_eq!(broken(text), Some(key), "{text}");
+            assert_eq!(broken(text).as_deref(), Some(key), "{text}");
         }
     }
 

@@ -91,6 +91,7 @@ fn advice(reason: &str) -> Option<&'static str> {
         "a sequence" => Some("write a list, such as [\"unix:/run/rawcached/socket\"]"),
         "a string" | "path string" => Some("write it in quotes"),
         "a boolean" => Some("write true or false"),
+        "a map" => Some("write a table, such as { 404 = \"10s\" }"),
         number if number.starts_with(['u', 'i']) => Some("write a whole number"),
         _ => None,
     }
@@ -113,7 +114,7 @@ fn visit_value(value: &Spanned<DeValue<'_>>, path: &str, see: &mut dyn FnMut(&st
         DeValue::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 if let DeValue::Table(table) = item.get_ref() {
-                    // The first of several tables has the plain name: this version takes one.
+                    // The first of several tables has the plain name: mostly there is one.
                     let path =
                         if index == 0 { path.to_owned() } else { format!("{path}[{index}]") };
                     see(&path, item.span());

@@ -223,7 +223,7 @@ impl MemoryPlan {
                 "the parts take {needed}, more than three quarters of {available}: set it, or lower a part"
             ),
         };
-        Broken { key: "memory.max", reason }
+        Broken { key: "memory.max".into(), reason }
     }
 }
 

@@ -7,21 +7,25 @@
 mod address;
 mod broken;
 mod check;
+mod check_listeners;
+mod check_proxies;
 mod choice;
 mod error;
 mod file;
 mod key;
 mod listener;
 mod memory;
+mod proxy;
+mod proxy_flags;
 mod sources;
+mod upstream;
+mod written;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 pub use address::{ListenAddress, ParseAddressError, UNIX_PATH_LEN_MAX};
 pub use choice::{
@@ -32,10 +36,13 @@ pub use error::{ConfigError, Origin};
 pub use key::{FILE_VARIABLE, KEYS, Key, Kind};
 pub use listener::ListenerConfig;
 pub use memory::{Available, MemoryPlan, Reason};
+pub use proxy::{ClientDirectives, IgnoredField, PROXY_KEYS, ProxyConfig, SetCookie, Status};
 pub use sources::{Override, Sources};
+pub use upstream::{ParseUpstreamError, UpstreamAddress};
 
 use crate::format::Uuid;
 use crate::units::{ByteSize, Period};
+use written::{join, optional, or_empty, text};
 
 /// Default of `server.max_append_copy`, in bytes.
 const MAX_APPEND_COPY: u64 = 1 << 20;
@@ -49,6 +56,8 @@ pub const EMBEDDED_SOCKET: &str = "rawcached-data/memcached.sock";
 pub const SERVICE_HTTP_SOCKET: &str = "/run/rawcached/http.sock";
 /// The HTTP socket of `serve` without any configuration.
 pub const EMBEDDED_HTTP_SOCKET: &str = "rawcached-data/http.sock";
+/// The read-through socket of `serve --upstream` without any configuration.
+pub const EMBEDDED_PROXY_SOCKET: &str = "rawcached-data/proxy.sock";
 
 /// A complete configuration. One that came from [`Sources::load`] has been checked.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -59,6 +68,9 @@ pub struct Config {
     /// `[[device]]`: exactly one in this version; see [`Config::device`].
     #[serde(rename = "device")]
     pub devices: Vec<DeviceConfig>,
+    /// `[[proxy]]`: read-through listeners.
+    #[serde(rename = "proxy")]
+    pub proxies: Vec<ProxyConfig>,
     /// `[ram]`: the tier in front of the device.
     pub ram: RamConfig,
     /// `[memory]`: how much is used for what.
@@ -389,31 +401,16 @@ impl Config {
         let mut values = values.into_iter();
         KEYS.each_ref().map(|key| (key, values.next().unwrap_or_default()))
     }
-}
 
-fn join(listeners: &[ListenerConfig]) -> String {
-    listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn or_empty<T: ToString>(value: Option<&T>) -> String {
-    value.map(ToString::to_string).unwrap_or_default()
-}
-
-fn text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err: std::fmt::Display>,
-{
-    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-}
-
-fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err: std::fmt::Display>,
-{
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+    /// The same for the settings of every `[[proxy]]`, by names such as `proxy[1].upstream`.
+    #[must_use]
+    pub fn proxy_entries(&self) -> Vec<(String, String)> {
+        let named = |(index, proxy): (usize, &ProxyConfig)| {
+            let table = ProxyConfig::table(index);
+            proxy.entries().map(|(name, value)| (format!("{table}.{name}"), value))
+        };
+        self.proxies.iter().enumerate().flat_map(named).collect()
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,11 @@ use super::broken::Broken;
 use super::check::check;
 use super::file::File;
 use super::key::{TEST_VARIABLE_PREFIX, VARIABLE_PREFIX};
-use super::{Available, Config, ConfigError, FILE_VARIABLE, KEYS, Key, MemoryPlan, Origin};
+use super::proxy_flags::ProxyFlags;
+use super::{
+    Available, Config, ConfigError, EMBEDDED_PROXY_SOCKET, FILE_VARIABLE, KEYS, Key, MemoryPlan,
+    Origin,
+};
 
 /// What `serve` uses when no file is named.
 const EMBEDDED: &str = r#"
@@ -34,6 +38,7 @@ pub struct Sources {
     file: Option<PathBuf>,
     /// In rising precedence.
     overrides: Vec<Override>,
+    proxy: Option<ProxyFlags>,
 }
 
 impl Sources {
@@ -79,6 +84,12 @@ impl Sources {
         self.overrides.push(Override { key, text, origin: Origin::Flag(flag) });
     }
 
+    /// Adds a read-through listener from flags: where to ask, and where to listen. Without a file it
+    /// listens at [`EMBEDDED_PROXY_SOCKET`] too; a file may have none of its own.
+    pub fn set_proxy(&mut self, upstream: String, listen: Vec<String>) {
+        self.proxy = Some(ProxyFlags { upstream, listen });
+    }
+
     /// Reads the file again and merges all sources.
     ///
     /// # Errors
@@ -92,6 +103,9 @@ impl Sources {
         for each in &self.overrides {
             let value = each.check()?;
             set(&mut table, each.key, value);
+        }
+        if let Some(flags) = &self.proxy {
+            self.add_proxy(flags, &mut table, file.as_ref())?;
         }
         let mut config: Config = table.try_into().map_err(|error: toml::de::Error| {
             ConfigError::Syntax { origin: Origin::Default, reason: error.message().to_owned() }
@@ -116,10 +130,25 @@ impl Sources {
 
     fn refuse(&self, broken: Broken, file: Option<&File>) -> ConfigError {
         ConfigError::Setting {
-            origin: self.blame(broken.key, file),
-            key: broken.key.to_owned(),
+            origin: self.blame(&broken.key, file),
+            key: broken.key.into_owned(),
             reason: broken.reason,
         }
+    }
+
+    fn add_proxy(
+        &self,
+        flags: &ProxyFlags,
+        table: &mut toml::Table,
+        file: Option<&File>,
+    ) -> Result<(), ConfigError> {
+        if let Some(origin) = file.and_then(|file| file.locate("proxy")) {
+            return Err(flags.refuse_beside(&origin));
+        }
+        let usual = self.file.is_none().then(|| format!("unix:{EMBEDDED_PROXY_SOCKET}"));
+        let proxy = toml::Value::Table(flags.table(usual)?);
+        table.insert("proxy".to_owned(), vec![proxy].into());
+        Ok(())
     }
 
     fn overrides_key(&self, path: &str) -> bool {
@@ -140,13 +169,20 @@ impl Sources {
     }
 
     fn blame(&self, key: &str, file: Option<&File>) -> Origin {
+        if let Some(flags) = &self.proxy
+            && key.starts_with("proxy")
+        {
+            return flags.origin(key);
+        }
         let by_override = self.overrides.iter().rfind(|each| each.key.path() == key);
         match (by_override, file) {
             (Some(each), _) => each.origin.clone(),
             (None, Some(file)) => {
+                // What is missing is blamed on its table.
+                let table = || key.rsplit_once('.').and_then(|(table, _)| file.locate(table));
                 let missing =
                     || Origin::File { path: self.file.clone().unwrap_or_default(), line: 1 };
-                file.locate(key).unwrap_or_else(missing)
+                file.locate(key).or_else(table).unwrap_or_else(missing)
             }
             (None, None) => Origin::Default,
         }
@@ -260,6 +296,70 @@ mod tests {
         sources.set_flag(key("log.level"), "loud".into(), "--log-level".into());
         let text = sources.load().unwrap_err().to_string();
         assert!(text.starts_with("flag --log-level: log.level: \"loud\""), "{text}");
+    }
+
+    fn with_proxy(upstream: &str, listen: &[&str], file: Option<&str>) -> Result<Config, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        let mut sources = Sources::default();
+        sources.set_proxy(upstream.into(), listen.iter().map(|&text| text.to_owned()).collect());
+        if let Some(text) = file {
+            std::fs::write(&path, format!("{text}[[device]]\npath = \"/dev/x\"\n")).unwrap();
+            sources.set_file(path);
+        }
+        sources.load().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_upstream_is_enough_for_a_proxy_and_a_file_needs_a_place_to_listen_too() {
+        let upstream = "http://127.0.0.1:8080";
+        let listed = |config: Config| {
+            let entries = config.proxy_entries();
+            (entries[1].1.clone(), entries[2].1.clone(), config.embedded)
+        };
+        let socket = "unix:rawcached-data/proxy.sock";
+        let found = |listen: &str, embedded| (listen.to_owned(), upstream.to_owned(), embedded);
+        assert_eq!(with_proxy(upstream, &[], None).map(listed), Ok(found(socket, true)));
+        let port = ["tcp:127.0.0.1:8081"];
+        let both = format!("{socket},{}", port[0]);
+        assert_eq!(with_proxy(upstream, &port, None).map(listed), Ok(found(&both, true)));
+        assert_eq!(with_proxy(upstream, &port, Some("")).map(listed), Ok(found(port[0], false)));
+    }
+
+    #[test]
+    fn mistakes_in_the_flags_of_a_proxy_are_blamed_on_the_flag() {
+        let file = "[[proxy]]\nlisten = [\"unix:/p\"]\nupstream = \"unix:/u\"\n";
+        for (upstream, listen, file, expected) in [
+            ("https://x", &[][..], None, "flag --upstream: proxy.upstream: \"https://x\""),
+            ("unix:/u", &["x"], None, "flag --listen: proxy.listen: \"x\" is not an address"),
+            ("unix:/u", &[], Some(""), "flag --upstream: proxy.listen: with a configuration file"),
+            ("unix:/u", &["unix:/q"], Some(file), "flag --upstream: proxy: "),
+            (
+                "unix:/u",
+                &["unix:/u"],
+                None,
+                "flag --upstream: proxy.upstream: unix:/u is a listener",
+            ),
+            ("unix:/u", &["unix:/q", "unix:/q"], None, "flag --listen: proxy.listen: unix:/q is"),
+        ] {
+            let message = with_proxy(upstream, listen, file).unwrap_err();
+            assert!(message.starts_with(expected), "{expected}: {message}");
+        }
+        let message = with_proxy("unix:/u", &["unix:/q"], Some(file)).unwrap_err();
+        assert!(message.contains("c.toml:1 has [[proxy]] tables"), "{message}");
+    }
+
+    #[test]
+    fn what_a_table_lacks_is_blamed_on_the_table() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.toml");
+        let text = "[[proxy]]\nlisten = [\"unix:/p\"]\nupstream = \"unix:/u\"\n\
+                    [[device]]\npath = \"/dev/x\"\n[[proxy]]\nlisten = [\"unix:/q\"]\n";
+        std::fs::write(&path, text).unwrap();
+        let mut sources = Sources::default();
+        sources.set_file(path);
+        let message = sources.load().unwrap_err().to_string();
+        assert!(message.contains("c.toml:6: proxy[1].upstream: missing"), "{message}");
     }
 
     #[test]

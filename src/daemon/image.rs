@@ -10,8 +10,8 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::ownership;
 use crate::config::{
-    Config, DeviceConfig, EMBEDDED_DIRECTORY, EMBEDDED_HTTP_SOCKET, EMBEDDED_SOCKET, ListenAddress,
-    ListenerConfig,
+    Config, DeviceConfig, EMBEDDED_DIRECTORY, EMBEDDED_HTTP_SOCKET, EMBEDDED_PROXY_SOCKET,
+    EMBEDDED_SOCKET, ListenAddress, ListenerConfig,
 };
 use crate::format::Uuid;
 use crate::units::ByteSize;
@@ -153,6 +153,7 @@ fn make_embedded_directory(config: &Config) -> Result<(), ImageError> {
     if !config.embedded
         && !is_there(&server.memcached, EMBEDDED_SOCKET)
         && !is_there(&server.http, EMBEDDED_HTTP_SOCKET)
+        && !config.proxies.iter().any(|proxy| is_there(&proxy.listen, EMBEDDED_PROXY_SOCKET))
     {
         return Ok(());
     }

@@ -4,22 +4,27 @@
 use anyhow::{Context as _, ensure};
 
 use super::open_files::OpenFiles;
-use crate::config::{ListenerConfig, ServerConfig};
+use super::proxies;
+use super::sockets::Passed;
+use crate::config::{Config, ListenerConfig, ProxyConfig, ServerConfig};
 use crate::server::access::Access;
 use crate::server::listener::{Listener, Permissions, Protocol, Rules};
 use crate::server::peers::Peers;
 
-/// Those that the service manager passed, and the configured ones of each protocol for which it passed
-/// none. May wait for a name service.
-pub fn open(
-    config: &ServerConfig,
-    (memcached, http): (Vec<Listener>, Vec<Listener>),
-    files: &OpenFiles,
-) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = open_all(config, memcached, &config.memcached, "server.memcached")?;
-    let http = open_all(config, http, &config.http, "server.http")?;
+/// Those that the service manager passed, and the configured ones of each protocol, and of each
+/// `[[proxy]]`, for which it passed none. May wait for a name service.
+pub fn open(config: &Config, passed: Passed, files: &OpenFiles) -> anyhow::Result<Vec<Listener>> {
+    let Config { server, proxies, .. } = config;
+    let of_proxies = proxies::divide(passed.proxies, proxies)?;
+    let mut listeners = open_all(server, passed.memcached, &server.memcached, "server.memcached")?;
+    let http = open_all(server, passed.http, &server.http, "server.http")?;
     listeners.extend(http.into_iter().map(|listener| listener.speaking(Protocol::Http)));
-    let asked: Vec<u64> = listeners.iter().map(|it| connections_of(it, config)).collect();
+    for (index, (proxy, passed)) in proxies.iter().zip(of_proxies).enumerate() {
+        let key = format!("{}.listen", ProxyConfig::table(index));
+        let opened = open_all(server, passed, &proxy.listen, &key)?.into_iter();
+        listeners.extend(opened.map(|listener| listener.speaking(Protocol::Proxy(index))));
+    }
+    let asked: Vec<u64> = listeners.iter().map(|it| connections_of(it, server)).collect();
     let shares = files.shares(&asked)?;
     let limited = |(listener, share): (Listener, u64)| {
         let connections_max = usize::try_from(share).ok();
@@ -101,24 +106,26 @@ mod tests {
         ListenerConfig { max_connections, ..ListenerConfig::from(address) }
     }
 
-    fn passed(path: &Path) -> Vec<Listener> {
-        vec![Listener::from_unix(UnixListener::bind(path).unwrap()).unwrap()]
+    fn passed(path: &Path) -> Passed {
+        let listener = Listener::from_unix(UnixListener::bind(path).unwrap()).unwrap();
+        Passed { memcached: vec![listener], ..Passed::default() }
+    }
+
+    fn with(server: ServerConfig) -> Config {
+        Config { server, ..Config::default() }
     }
 
     #[test]
     fn passed_sockets_have_the_rules_of_their_address() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let config = ServerConfig {
-            memcached: vec![configured(&path, Some(7))],
-            http: vec![],
-            ..ServerConfig::default()
-        };
+        let memcached = vec![configured(&path, Some(7))];
+        let config = with(ServerConfig { memcached, http: vec![], ..ServerConfig::default() });
         let files = OpenFiles::unlimited();
-        let found = open(&config, (passed(&path), vec![]), &files).unwrap();
+        let found = open(&config, passed(&path), &files).unwrap();
         assert_eq!(found[0].rules().connections_max, Some(7));
         let other = passed(&directory.path().join("other"));
-        let error = open(&config, (other, vec![]), &files).unwrap_err();
+        let error = open(&config, other, &files).unwrap_err();
         assert!(format!("{error:#}").contains("passed other sockets"), "{error:#}");
     }
 
@@ -128,11 +135,35 @@ mod tests {
         let path = directory.path().join("s");
         let allow_users = vec!["no-such-user".to_owned()];
         let listener = ListenerConfig { allow_users, ..configured(&path, None) };
-        let config = ServerConfig { memcached: vec![listener], ..ServerConfig::default() };
-        let error = open(&config, (vec![], vec![]), &OpenFiles::unlimited()).unwrap_err();
+        let config = with(ServerConfig { memcached: vec![listener], ..ServerConfig::default() });
+        let error = open(&config, Passed::default(), &OpenFiles::unlimited()).unwrap_err();
         let error = format!("{error:#}");
         assert!(error.starts_with("server.memcached: unix:"), "{error}");
         assert!(error.ends_with("allow_users: there is no user \"no-such-user\""), "{error}");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn each_proxy_has_its_own_listeners_passed_or_configured() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let proxy = |name: &str| ProxyConfig {
+            name: Some(name.to_owned()),
+            listen: vec![configured(&path(name), Some(5))],
+            ..ProxyConfig::default()
+        };
+        let memcached = vec![configured(&path("m"), None)];
+        let server = ServerConfig { memcached, ..ServerConfig::default() };
+        let proxies = vec![proxy("a"), proxy("b")];
+        let config = Config { proxies, ..with(server) };
+        let given = Listener::from_unix(UnixListener::bind(path("b")).unwrap()).unwrap();
+        let given = vec![(Some("b".to_owned()), given)];
+        let passed = Passed { proxies: given, ..Passed::default() };
+        let found = open(&config, passed, &OpenFiles::unlimited()).unwrap();
+        let protocols: Vec<Protocol> = found.iter().map(Listener::protocol).collect();
+        assert_eq!(protocols, [Protocol::Memcached, Protocol::Proxy(0), Protocol::Proxy(1)]);
+        assert_eq!(found[2].rules().connections_max, Some(5));
+        drop(found);
+        assert!(!path("a").exists() && path("b").exists(), "which were made here");
     }
 }

@@ -11,6 +11,7 @@ mod notifier;
 mod open_files;
 mod ownership;
 mod progress;
+mod proxies;
 mod reload;
 mod signals;
 mod sockets;
@@ -67,8 +68,12 @@ pub fn run(config: Config, memory: MemoryPlan, reload: Reload) -> anyhow::Result
     huge_pages::fit(memory.max);
     let notifier = Notifier::start().context("cannot start the thread of notifications")?;
     let inherited = Inherited::take().context("sockets from the service manager")?;
-    let listeners = config.server.memcached.len() + config.server.http.len();
-    let files = OpenFiles::raise(wiring::workers(&config).get(), listeners)?;
+    let of_proxies = config.proxies.iter().map(|proxy| proxy.listen.len());
+    let listeners =
+        config.server.memcached.len() + config.server.http.len() + of_proxies.sum::<usize>();
+    let workers = wiring::workers(&config);
+    let upstream = proxies::upstream_connections(&config, workers);
+    let files = OpenFiles::raise(workers.get(), listeners, upstream)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -178,6 +183,11 @@ impl Daemon {
                     tracing::info!(address = %listener.address(), "memcached listener");
                 }
                 Protocol::Http => tracing::info!(address = %listener.address(), "HTTP listener"),
+                Protocol::Proxy(index) => {
+                    let (proxy, address) = (&config.proxies[index], listener.address());
+                    let (name, upstream) = (proxy.name(), proxy.upstream());
+                    tracing::info!(name, %upstream, %address, "read-through listener");
+                }
             }
         }
         let serving = wiring::start_server((config, &memory), &cache, data, &metrics)?;
@@ -194,7 +204,7 @@ impl Daemon {
             (self.config.device().path.display(), self.cache.device_store().uuid());
         tracing::info!(%device, %uuid, recovering, "serving");
         if self.config.embedded {
-            welcome::print(&self.config, self.admin.address);
+            welcome::print(&self.config, &self.serving.proxies, self.admin.address);
         }
         let failed = self.serve(outside).await;
         let drained = self.drain(&outside.notifier).await;
@@ -274,11 +284,10 @@ impl Sockets {
         config: &Config,
         (inherited, files): (Inherited, OpenFiles),
     ) -> anyhow::Result<Sockets> {
-        let server = config.server.clone();
+        let config = config.clone();
         let open = move || {
-            let Inherited { memcached, http, admin } = inherited;
-            let data = listeners::open(&server, (memcached, http), &files)?;
-            Ok(Sockets { data, admin: sockets::open_admin(&server, admin)? })
+            let data = listeners::open(&config, inherited.data, &files)?;
+            Ok(Sockets { data, admin: sockets::open_admin(&config.server, inherited.admin)? })
         };
         spawn_blocking(open).await?
     }

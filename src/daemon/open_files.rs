@@ -15,7 +15,7 @@ const RESERVE_OF_WORKER: u64 = 8;
 pub struct OpenFiles {
     limit: u64,
     /// Of these, for all that is no connection of a data listener: so that however many there are,
-    /// the admin listener answers and the device is served.
+    /// the admin listener answers, the device is served and upstreams are asked.
     reserved: u64,
 }
 
@@ -23,12 +23,16 @@ impl OpenFiles {
     /// Lets the process open as many files as the kernel allows it.
     ///
     /// # Errors
-    /// That is not enough for `workers` and one connection for each of `listeners`.
-    pub fn raise(workers: usize, listeners: usize) -> anyhow::Result<OpenFiles> {
+    /// That is not enough for `workers`, `upstream_connections` and one connection for each of `listeners`.
+    pub fn raise(
+        workers: usize,
+        listeners: usize,
+        upstream_connections: u64,
+    ) -> anyhow::Result<OpenFiles> {
         let raised = getrlimit(Resource::RLIMIT_NOFILE)
             .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
         let (workers, admin) = (workers as u64, admin::CONNECTIONS_MAX as u64);
-        let reserved = RESERVE + RESERVE_OF_WORKER * workers + admin;
+        let reserved = RESERVE + RESERVE_OF_WORKER * workers + admin + upstream_connections;
         let files = match raised {
             Ok(limit) => OpenFiles { limit, reserved },
             Err(error) => {
@@ -63,7 +67,7 @@ impl OpenFiles {
         if room < count {
             bail!(
                 "Too many open files: the limit is {limit}, and {reserved} are needed besides those \
-                 of connections: raise LimitNOFILE"
+                 of clients: raise LimitNOFILE"
             );
         }
         let share = |asked: &u64| {

@@ -88,6 +88,13 @@ fn difference(old: &Config, new: &Config) -> Difference {
             difference.needs_restart.push(path);
         }
     }
+    if old.proxies.len() == new.proxies.len() {
+        let entries = old.proxy_entries().into_iter().zip(new.proxy_entries());
+        let changed = entries.filter(|(old, new)| old != new).map(|((path, _), _)| path);
+        difference.needs_restart.extend(changed);
+    } else {
+        difference.needs_restart.push("proxy".to_owned());
+    }
     difference
 }
 
@@ -107,5 +114,15 @@ mod tests {
         assert_eq!(found.live, ["log.level"]);
         assert_eq!(found.needs_restart, ["ram.size"]);
         assert_eq!(difference(&old, &old).live.len(), 0);
+    }
+
+    #[test]
+    fn proxies_need_a_restart() {
+        let read = |text: &str| toml::from_str::<Config>(text).unwrap();
+        let one = read("[[proxy]]\nupstream = \"unix:/a\"\n[[proxy]]\nerror_ttl = \"1s\"");
+        let other = read("[[proxy]]\nupstream = \"unix:/b\"\n[[proxy]]\nerror_ttl = \"2s\"");
+        let found = difference(&one, &other);
+        assert_eq!(found.needs_restart, ["proxy.upstream", "proxy[1].error_ttl"]);
+        assert_eq!(difference(&one, &Config::default()).needs_restart, ["proxy"]);
     }
 }

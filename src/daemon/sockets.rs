@@ -7,24 +7,37 @@ use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 
 use crate::config::ServerConfig;
-use crate::server::listener::{Listener, Protocol};
+use crate::server::listener::Listener;
 
 /// Name of inherited memcached sockets (`FileDescriptorName=` in a socket unit).
 const MEMCACHED_NAME: &str = "memcached";
 /// Name of inherited HTTP sockets.
 const HTTP_NAME: &str = "http";
+/// Name of inherited read-through sockets; with a dash and the name of their `[[proxy]]` behind it where
+/// there are several.
+const PROXY_NAME: &str = "proxy";
 /// Name of an inherited admin socket.
 const ADMIN_NAME: &str = "admin";
 
 /// Sockets that the service manager has opened for the daemon.
 #[derive(Debug, Default)]
 pub struct Inherited {
+    /// Data listeners.
+    pub data: Passed,
+    /// The admin socket; it takes the place of the configured one.
+    pub admin: Option<TcpListener>,
+}
+
+/// Data listeners that the service manager has opened.
+#[derive(Debug, Default)]
+pub struct Passed {
     /// Memcached sockets; they take the place of the configured ones.
     pub memcached: Vec<Listener>,
     /// HTTP sockets; they take the place of the configured ones.
     pub http: Vec<Listener>,
-    /// The admin socket; it takes the place of the configured one.
-    pub admin: Option<TcpListener>,
+    /// Read-through sockets; they take the place of those of the `[[proxy]]` that is named, or of the
+    /// only one.
+    pub proxies: Vec<(Option<String>, Listener)>,
 }
 
 impl Inherited {
@@ -44,19 +57,21 @@ impl Inherited {
 
     fn take_one(&mut self, sockets: &mut ListenFd, index: usize, name: &str) -> anyhow::Result<()> {
         const TAKEN: &str = "the socket was taken already";
-        match name {
-            MEMCACHED_NAME | HTTP_NAME => {
-                let listener = match sockets.take_unix_listener(index) {
-                    Ok(listener) => Listener::from_unix(listener.context(TAKEN)?)?,
-                    // Not a Unix socket: it must be TCP.
-                    Err(_) => {
-                        Listener::from_tcp(sockets.take_tcp_listener(index)?.context(TAKEN)?)?
-                    }
-                };
-                match name {
-                    HTTP_NAME => self.http.push(listener.speaking(Protocol::Http)),
-                    _ => self.memcached.push(listener),
+        let mut take = || -> anyhow::Result<Listener> {
+            match sockets.take_unix_listener(index) {
+                Ok(listener) => Ok(Listener::from_unix(listener.context(TAKEN)?)?),
+                // Not a Unix socket: it must be TCP.
+                Err(_) => {
+                    Ok(Listener::from_tcp(sockets.take_tcp_listener(index)?.context(TAKEN)?)?)
                 }
+            }
+        };
+        match name {
+            MEMCACHED_NAME => self.data.memcached.push(take()?),
+            HTTP_NAME => self.data.http.push(take()?),
+            PROXY_NAME => self.data.proxies.push((None, take()?)),
+            _ if proxy_of(name).is_some() => {
+                self.data.proxies.push((proxy_of(name).map(str::to_owned), take()?));
             }
             ADMIN_NAME => {
                 let listener = sockets.take_tcp_listener(index)?.context(TAKEN)?;
@@ -64,12 +79,17 @@ impl Inherited {
                 self.admin = Some(listener);
             }
             _ => bail!(
-                "unknown name: write FileDescriptorName={MEMCACHED_NAME}, {HTTP_NAME} or \
-                 {ADMIN_NAME} in its socket unit"
+                "unknown name: write FileDescriptorName={MEMCACHED_NAME}, {HTTP_NAME}, {PROXY_NAME}, \
+                 {PROXY_NAME}-NAME or {ADMIN_NAME} in its socket unit"
             ),
         }
         Ok(())
     }
+}
+
+/// The `[[proxy]]` for which a socket is, if it names one.
+fn proxy_of(name: &str) -> Option<&str> {
+    name.strip_prefix(PROXY_NAME)?.strip_prefix('-').filter(|name| !name.is_empty())
 }
 
 /// The admin listener: the inherited one, else the configured one, else none.

@@ -9,16 +9,16 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::image;
+use super::{image, proxies};
 use crate::cache::{Ack, Cache, CacheOptions, RangeOptions};
 use crate::clock::Clock;
 use crate::config::{
-    AckMode, AutoSize, Config, EngineChoice, IoMode, MemoryPlan, RangeConfig, Switch,
+    AckMode, AutoSize, Config, EngineChoice, IoMode, ListenAddress, MemoryPlan, RangeConfig, Switch,
 };
 use crate::device::{self, Device, EngineKind, OpenOptions};
 use crate::format::Uuid;
 use crate::metrics::{Metrics, write_cache, write_device};
-use crate::server::listener::Listener;
+use crate::server::listener::{Listener, Protocol};
 use crate::server::{Options, RunError, Server, write_server};
 use crate::store::{FormatOptions, OpenError, Store, read_superblocks};
 
@@ -164,6 +164,8 @@ pub fn add_memory(metrics: &Metrics, memory: MemoryPlan) -> anyhow::Result<()> {
 
 /// The running protocol server.
 pub struct Serving {
+    /// Where the read-through listeners listen.
+    pub proxies: Vec<ListenAddress>,
     task: JoinHandle<Result<(), RunError>>,
     stop: oneshot::Sender<()>,
     drain_timeout: Duration,
@@ -178,6 +180,8 @@ pub fn start_server(
 ) -> anyhow::Result<Serving> {
     let mut options = options_of(config, memory);
     let limit_of = |it: &Listener| it.rules().connections_max.unwrap_or(options.connections_max);
+    let of_proxies = listeners.iter().filter(|it| matches!(it.protocol(), Protocol::Proxy(_)));
+    let proxies = of_proxies.map(|it| it.address().clone()).collect();
     options.connections_all_max = listeners.iter().map(limit_of).sum();
     let drain_timeout = options.drain_timeout;
     let server = Server::new(options, cache.clone());
@@ -187,7 +191,7 @@ pub fn start_server(
     let task = tokio::spawn(server.run(listeners, async {
         let _ = stopped.await;
     }));
-    Ok(Serving { task, stop, drain_timeout })
+    Ok(Serving { proxies, task, stop, drain_timeout })
 }
 
 /// How many worker threads there will be.
@@ -216,6 +220,7 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
         memcached_stall_timeout: server.memcached_stall_timeout.0,
         http_idle_timeout: server.http_idle_timeout.0,
         http_stall_timeout: server.http_stall_timeout.0,
+        proxies: proxies::options(config, workers(config)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rawcached::config::{Config, KEYS, Sources};
+use rawcached::config::{Config, KEYS, PROXY_KEYS, ProxyConfig, Sources};
 
 use crate::support::machine::{command, require};
 
@@ -45,6 +45,39 @@ fn the_shipped_file_has_every_setting_with_a_comment() {
     }
     let expected: Vec<String> = KEYS.iter().map(|key| key.path()).collect();
     assert_eq!(found, expected);
+}
+
+/// A `[[proxy]]` is there with a `#` before each of its lines: prose has a space behind it.
+#[test]
+fn the_shipped_file_has_a_proxy_to_be_uncommented_with_every_setting_and_the_defaults() {
+    let text = std::fs::read_to_string(shipped()).unwrap();
+    let is_setting = |line: &str| line.starts_with(|c: char| c == '[' || c.is_ascii_lowercase());
+    let (mut above, mut found, mut uncommented) = ("", Vec::new(), String::new());
+    for line in text.lines() {
+        let setting = line.strip_prefix('#').filter(|rest| is_setting(rest));
+        if let Some((name, _)) = setting.and_then(|setting| setting.split_once(" = ")) {
+            assert!(above.starts_with("# "), "{name} has no comment");
+            found.push(name.to_owned());
+        }
+        uncommented += &format!("{}\n", setting.unwrap_or(line));
+        above = line;
+    }
+    assert_eq!(found, PROXY_KEYS);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.toml");
+    std::fs::write(&path, &uncommented).unwrap();
+    let shipped = load(path);
+    let [proxy] = &shipped.proxies[..] else { panic!("{}", shipped.proxies.len()) };
+    let defaults = ProxyConfig::default().entries();
+    for ((name, shipped), (_, default)) in proxy.entries().into_iter().zip(defaults) {
+        if !["listen", "upstream"].contains(&name) {
+            assert_eq!(shipped, default, "{name}");
+        }
+    }
+    let words = ["never", "strip", "store", "ignore", "honor", "cache-control", "expires", "vary"];
+    for word in words {
+        assert!(text.contains(&format!("\"{word}\"")), "{word}");
+    }
 }
 
 #[test]

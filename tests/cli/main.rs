@@ -5,6 +5,7 @@ mod bench;
 mod commands;
 mod config;
 mod format_owns;
+mod proxy;
 mod serve;
 #[path = "../support/mod.rs"]
 mod support;

@@ -14,25 +14,25 @@ use crate::support::machine::{Missing, require};
 use crate::{directory, rawcached, stderr, stdout};
 
 /// A daemon that is killed when the test ends.
-struct Daemon {
-    child: Child,
+pub struct Daemon {
+    pub child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
 }
 
 impl Daemon {
     fn start(command: &mut Command) -> Daemon {
-        let mut child = command
-            .args(["serve", "--server-admin", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Daemon::spawn(command.args(["serve", "--server-admin", "127.0.0.1:0"]))
+    }
+
+    /// Starts a command that becomes the daemon.
+    pub fn spawn(command: &mut Command) -> Daemon {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         Daemon { child, lines }
     }
 
     /// Reads the log up to a line with `text` and returns it.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub fn wait_for(&mut self, text: &str) -> String {
         let mut seen = String::new();
         for line in self.lines.by_ref() {
             let line = line.unwrap();
@@ -44,13 +44,13 @@ impl Daemon {
         panic!("no {text:?} in the log:\n{seen}");
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
         assert!(status.success());
     }
 
-    fn wait(&mut self) -> Option<i32> {
+    pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 }
@@ -71,7 +71,7 @@ fn metrics(address: &str) -> String {
 }
 
 /// Checks `text` as a configuration file with further settings from the environment.
-fn check_config(text: &str, environment: &[(&str, &str)], flags: &[&str]) -> Output {
+pub fn check_config(text: &str, environment: &[(&str, &str)], flags: &[&str]) -> Output {
     let directory = directory();
     std::fs::write(directory.path().join("c.toml"), text).unwrap();
     rawcached(directory.path())

@@ -1,0 +1,188 @@
+//! The read-through listeners: their options, from their settings, and which of the sockets that the
+//! service manager passed are for which.
+
+use std::num::NonZeroUsize;
+
+use anyhow::{Context as _, ensure};
+
+use crate::config::{
+    self, ClientDirectives, Config, IgnoredField, ProxyConfig, SetCookie, UpstreamAddress,
+};
+use crate::http_cache::settings::{self, Settings};
+use crate::server::listener::Listener;
+use crate::server::proxy::options::{self, ProxyOptions, UpstreamOptions};
+
+/// The options of every `[[proxy]]`, for this many workers.
+pub fn options(config: &Config, workers: NonZeroUsize) -> Vec<ProxyOptions> {
+    config.proxies.iter().map(|proxy| options_of(proxy, workers)).collect()
+}
+
+/// Most connections to upstreams at one time: of all workers together, so each its share rounded up.
+pub fn upstream_connections(config: &Config, workers: NonZeroUsize) -> u64 {
+    let all = config.proxies.iter().map(|proxy| of_worker(proxy, workers) * workers.get());
+    all.sum::<usize>() as u64
+}
+
+/// The sockets that were passed for each `[[proxy]]`, in their order.
+pub fn divide(
+    passed: Vec<(Option<String>, Listener)>,
+    proxies: &[ProxyConfig],
+) -> anyhow::Result<Vec<Vec<Listener>>> {
+    let mut divided: Vec<Vec<Listener>> = proxies.iter().map(|_| Vec::new()).collect();
+    for (name, listener) in passed {
+        let index = match &name {
+            Some(name) => proxies.iter().position(|proxy| proxy.name() == *name).with_context(|| {
+                format!("the service manager passed a socket for {name:?}: no [[proxy]] has that name")
+            })?,
+            None => {
+                ensure!(
+                    proxies.len() == 1,
+                    "the service manager passed a socket named proxy, and there are {} [[proxy]] \
+                     tables: with several, write FileDescriptorName=proxy-NAME",
+                    proxies.len()
+                );
+                0
+            }
+        };
+        divided[index].push(listener);
+    }
+    Ok(divided)
+}
+
+fn of_worker(proxy: &ProxyConfig, workers: NonZeroUsize) -> usize {
+    usize::try_from(proxy.connections_max).unwrap_or(usize::MAX).div_ceil(workers.get())
+}
+
+fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
+    let address = match proxy.upstream() {
+        UpstreamAddress::Unix(path) => options::UpstreamAddress::Unix(path.clone()),
+        UpstreamAddress::Tcp(address) => options::UpstreamAddress::Tcp(*address),
+    };
+    ProxyOptions {
+        name: proxy.name(),
+        upstream: UpstreamOptions {
+            address,
+            connect_timeout: proxy.connect_timeout.0,
+            first_byte_timeout: proxy.first_byte_timeout.0,
+            between_bytes_timeout: proxy.between_bytes_timeout.0,
+            connections_max: of_worker(proxy, workers),
+        },
+        settings: settings_of(proxy),
+        ignore_query: proxy.ignore_query.clone(),
+        key_headers: proxy.key_headers.clone(),
+        object_size_max: proxy.object_size_max.map_or(u64::MAX, |size| size.0),
+        collapse_timeout: proxy.collapse_timeout.0,
+        error_ttl: proxy.error_ttl.0,
+    }
+}
+
+fn settings_of(proxy: &ProxyConfig) -> Settings {
+    let ignores = |field| proxy.ignore.contains(&field);
+    let ttl_status = proxy.ttl_status.iter();
+    Settings {
+        set_cookie: match proxy.set_cookie {
+            SetCookie::Never => settings::SetCookie::Never,
+            SetCookie::Strip => settings::SetCookie::Strip,
+            SetCookie::Store => settings::SetCookie::Store,
+        },
+        client_directives: match proxy.client_directives {
+            ClientDirectives::Ignore => settings::ClientDirectives::Ignore,
+            ClientDirectives::Honor => settings::ClientDirectives::Honor,
+        },
+        targeted: Settings::default().targeted,
+        heuristic_max: proxy.heuristic_max.0,
+        ttl_default: proxy.ttl_default.map(|ttl| ttl.0),
+        ttl_status: ttl_status.map(|(config::Status(status), ttl)| (*status, ttl.0)).collect(),
+        ttl_override: proxy.ttl_override.map(|ttl| ttl.0),
+        grace_default: proxy.grace_default.0,
+        ignores_cache_control: ignores(IgnoredField::CacheControl),
+        ignores_expires: ignores(IgnoredField::Expires),
+        ignores_vary: ignores(IgnoredField::Vary),
+        reads_accel_expires: proxy.x_accel_expires,
+        stores_until_close: proxy.store_until_close,
+        selects_language: proxy.select_language,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    const WORKERS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+
+    fn read(text: &str) -> Config {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_of_settings_are_those_of_the_listener() {
+        let config =
+            read("[[proxy]]\nlisten = [\"unix:/p\"]\nupstream = \"http://127.0.0.1:8080\"");
+        let address = options::UpstreamAddress::Tcp(([127, 0, 0, 1], 8080).into());
+        let one = NonZeroUsize::MIN;
+        let expected = ProxyOptions::new("unix:/p", address);
+        assert_eq!(format!("{:?}", options(&config, one)), format!("{:?}", [expected]));
+    }
+
+    #[test]
+    fn every_setting_reaches_its_option() {
+        let config = read(
+            "[[proxy]]\nname = \"app\"\nlisten = [\"unix:/p\"]\nupstream = \"unix:/u\"\n\
+             connect_timeout = \"1s\"\nfirst_byte_timeout = \"2s\"\nbetween_bytes_timeout = \"3s\"\n\
+             connections_max = 7\nset_cookie = \"strip\"\nclient_directives = \"honor\"\n\
+             ttl_default = \"4s\"\nttl_status = { 404 = \"5s\" }\nttl_override = \"6s\"\n\
+             grace_default = \"7s\"\nheuristic_max = \"8s\"\nignore = [\"expires\"]\n\
+             x_accel_expires = true\nstore_until_close = true\nselect_language = true\n\
+             ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
+             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
+        );
+        let secs = Duration::from_secs;
+        let found = &options(&config, WORKERS)[0];
+        let ProxyOptions { upstream, settings, .. } = found;
+        assert_eq!((&*found.name, upstream.address.to_string()), ("app", "unix:/u".to_owned()));
+        assert_eq!(upstream.connect_timeout, secs(1));
+        assert_eq!(upstream.first_byte_timeout, secs(2));
+        assert_eq!(upstream.between_bytes_timeout, secs(3));
+        assert_eq!(upstream.connections_max, 3);
+        assert_eq!(settings.set_cookie, settings::SetCookie::Strip);
+        assert_eq!(settings.client_directives, settings::ClientDirectives::Honor);
+        assert_eq!((settings.ttl_default, settings.ttl_override), (Some(secs(4)), Some(secs(6))));
+        assert_eq!(settings.ttl_status, [(StatusCode::NOT_FOUND, secs(5))].into());
+        assert_eq!((settings.grace_default, settings.heuristic_max), (secs(7), secs(8)));
+        let Settings { ignores_cache_control, ignores_expires, ignores_vary, .. } = *settings;
+        assert_eq!((ignores_cache_control, ignores_expires, ignores_vary), (false, true, false));
+        assert!(settings.reads_accel_expires && settings.stores_until_close);
+        assert!(settings.selects_language);
+        assert_eq!(found.ignore_query, ["q"]);
+        assert_eq!(found.key_headers, ["x-a"]);
+        assert_eq!(found.object_size_max, 1 << 10);
+        assert_eq!((found.collapse_timeout, found.error_ttl), (secs(9), secs(10)));
+        assert_eq!(upstream_connections(&config, WORKERS), 9);
+    }
+
+    #[test]
+    fn passed_sockets_go_to_the_one_that_is_named_or_to_the_only_one() {
+        let listener = || Listener::from_tcp(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let named = |name: &str| vec![(Some(name.to_owned()), listener())];
+        let one = read("[[proxy]]\nname = \"a\"").proxies;
+        let two = read("[[proxy]]\nname = \"a\"\n[[proxy]]\nname = \"b\"").proxies;
+        let counts = |passed, proxies: &[ProxyConfig]| {
+            let divided = divide(passed, proxies).map_err(|error| error.to_string());
+            divided.map(|divided| divided.iter().map(Vec::len).collect::<Vec<_>>())
+        };
+        assert_eq!(counts(vec![(None, listener())], &one), Ok(vec![1]));
+        assert_eq!(counts(named("b"), &two), Ok(vec![0, 1]));
+        assert_eq!(counts(vec![], &two), Ok(vec![0, 0]));
+        let refused = counts(named("c"), &two).unwrap_err();
+        assert!(refused.contains("no [[proxy]] has that name"), "{refused}");
+        for proxies in [&two, &vec![]] {
+            let refused = counts(vec![(None, listener())], proxies).unwrap_err();
+            assert!(refused.contains("FileDescriptorName=proxy-NAME"), "{refused}");
+        }
+    }
+}
