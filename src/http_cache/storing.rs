@@ -190,7 +190,8 @@ fn check_request(request: &RequestHead, settings: &Settings) -> Result<(), Refus
 /// The part that comes, if it is one.
 fn check_status(request: &RequestHead, response: &ResponseHead) -> Result<Option<Part>, Refused> {
     match response.status {
-        status if status.is_informational() => Err(Refused::Status),
+        // RFC 9110, section 15: what is no status is an error.
+        status if status.is_informational() || status.as_u16() >= 600 => Err(Refused::Status),
         StatusCode::NOT_MODIFIED => Err(Refused::Status),
         // One without `Content-Range` has several ranges, each with its own.
         StatusCode::PARTIAL_CONTENT if request.method == Method::GET => {

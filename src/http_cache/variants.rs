@@ -8,8 +8,8 @@ use super::vary::{Names, VariantKey, best_language};
 
 /// Most variants of one target: the oldest one goes.
 pub const VARIANTS_MAX: usize = 64;
-/// Most bytes of a request that tell one variant from others.
-pub const KEY_LEN_MAX: usize = 8 << 10;
+/// Most bytes of a request that tell one variant from others: all variants of a target have room together.
+pub const KEY_LEN_MAX: usize = 512;
 
 /// Version of the encoding.
 const VERSION: u8 = 1;
@@ -56,6 +56,12 @@ impl Variant {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The fields that it depends on.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     fn matches(&self, request: &HeaderMap) -> bool {

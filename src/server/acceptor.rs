@@ -113,7 +113,7 @@ impl Acceptor {
                 &stream,
                 match protocol {
                     Protocol::Memcached => NOT_ADMITTED,
-                    Protocol::Http => NOT_ADMITTED_HTTP,
+                    Protocol::Http | Protocol::Proxy(_) => NOT_ADMITTED_HTTP,
                 },
             );
         }
@@ -125,7 +125,7 @@ impl Acceptor {
                     &stream,
                     match protocol {
                         Protocol::Memcached => REJECTION,
-                        Protocol::Http => http::REJECTION,
+                        Protocol::Http | Protocol::Proxy(_) => http::REJECTION,
                     },
                 );
             }

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use super::http::{HttpShard, HttpSnapshot};
 use super::listener_counts::{ListenerCounts, ListenerSnapshot};
+use super::proxy::{ProxyShard, ProxySnapshot};
 use super::send_budget::SendBudget;
 use crate::cache::Tier;
 use crate::fair_memory::FairMemory;
@@ -25,6 +26,7 @@ macro_rules! define_counts {
             $(pub(super) $name: Count,)*
             latencies: [Histogram; Operation::ALL.len()],
             pub(super) http: HttpShard,
+            pub(super) proxy: ProxyShard,
             /// Bytes of input buffers in use.
             pub(super) input_bytes: AtomicU64,
         }
@@ -226,6 +228,8 @@ pub struct Snapshot {
     pub latencies: [HistogramSnapshot; Operation::ALL.len()],
     /// What only the HTTP server counts.
     pub http: HttpSnapshot,
+    /// What only the read-through listeners count.
+    pub proxy: ProxySnapshot,
     /// Bytes received and not yet used: commands, heads of requests, and values that are appended.
     pub input_bytes: u64,
     /// Most bytes of these.
@@ -302,6 +306,7 @@ impl Counters {
         for shard in &self.shards {
             total.counts = total.counts + shard.counts();
             total.http.merge(&shard.http);
+            total.proxy.merge(&shard.proxy);
             total.input_bytes += shard.input_bytes.load(Ordering::Relaxed);
             for (sum, histogram) in total.latencies.iter_mut().zip(&shard.latencies) {
                 sum.merge(&histogram.snapshot());

@@ -3,6 +3,7 @@
 use super::counters::{Counts, Operation, Snapshot};
 use super::http::write_http;
 use super::listener_counts::ListenerSnapshot;
+use super::proxy::write_proxy;
 use crate::metrics::Page;
 
 /// Writes a snapshot of a server and of its listeners.
@@ -20,6 +21,7 @@ pub fn write_server(page: &mut Page, snapshot: &Snapshot, listeners: &[ListenerS
         );
     }
     write_http(page, &snapshot.http);
+    write_proxy(page, &snapshot.proxy);
 }
 
 fn write_connections(page: &mut Page, snapshot: &Snapshot, listeners: &[ListenerSnapshot]) {

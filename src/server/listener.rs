@@ -61,8 +61,11 @@ pub struct Rules {
 pub enum Protocol {
     /// The text protocol of memcached.
     Memcached,
-    /// HTTP/1.1.
+    /// HTTP/1.1: objects.
     Http,
+    /// HTTP/1.1: read-through, by the options of this number in
+    /// [`Options::proxies`](super::Options::proxies).
+    Proxy(usize),
 }
 
 #[derive(Debug)]

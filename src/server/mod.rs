@@ -10,6 +10,7 @@ pub mod listener;
 pub mod listener_counts;
 pub mod memcached;
 pub mod peers;
+pub mod proxy;
 
 mod accept_errors;
 mod acceptor;

@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::proxy::options::ProxyOptions;
+
 /// How a server works.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,6 +43,9 @@ pub struct Options {
     pub http_idle_timeout: Duration,
     /// How long an HTTP client may neither send nor take a byte while its request is answered.
     pub http_stall_timeout: Duration,
+    /// How the read-through listeners behave, by the numbers in their
+    /// [`Protocol`](super::listener::Protocol).
+    pub proxies: Vec<ProxyOptions>,
 }
 
 impl Default for Options {
@@ -61,6 +66,7 @@ impl Default for Options {
             memcached_stall_timeout: Duration::from_secs(300),
             http_idle_timeout: Duration::from_secs(60),
             http_stall_timeout: Duration::from_secs(300),
+            proxies: Vec::new(),
         }
     }
 }

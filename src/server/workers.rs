@@ -16,9 +16,11 @@ use super::access::Access;
 use super::bounded::{Bounded, Family};
 use super::counters::Ticket;
 use super::gate::Gate;
+use super::http::Socket;
 use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
 use super::options::RunError;
+use super::proxy;
 use super::standing::Standing;
 use super::{Server, http};
 use crate::device::{Device, ThreadRing, look_soon};
@@ -46,11 +48,26 @@ impl Workers {
     pub(super) fn start(server: &Server, standing: &Arc<Standing>) -> Result<Workers, RunError> {
         let shared = Shared::new();
         let http_shared = http::Shared::default();
+        let proxies = server.options.proxies.iter();
+        let proxies: Vec<_> = proxies.map(|_| Arc::new(proxy::Shared::new())).collect();
         let workers = (0..server.options.workers.get()).map(|index| {
-            let http = http::Service::new(server, index, &http_shared);
+            let http = Arc::new(http::Service::new(server, index, &http_shared));
+            let proxies = server.options.proxies.iter().zip(&proxies);
+            let proxies = proxies
+                .map(|(options, shared)| proxy::Service::new(options, &http, shared))
+                .collect();
             let device = server.cache.device_store().device().clone();
-            let service = Service::new(server, index, &shared);
-            spawn(index, device, service, http, standing.clone()).map_err(RunError::Worker)
+            let service = Arc::new(Service::new(server, index, &shared));
+            let worker = Worker {
+                leads: index == 0,
+                service,
+                http,
+                proxies,
+                standing: standing.clone(),
+                connections: JoinSet::new(),
+                gates: HashMap::new(),
+            };
+            spawn(index, device, worker).map_err(RunError::Worker)
         });
         Ok(Workers { workers: workers.collect::<Result<_, _>>()?, turn: AtomicUsize::new(0) })
     }
@@ -85,9 +102,7 @@ impl Workers {
 fn spawn(
     index: usize,
     device: Device,
-    service: Service,
-    http: http::Service,
-    standing: Arc<Standing>,
+    worker: Worker,
 ) -> std::io::Result<(mpsc::UnboundedSender<Arrival>, JoinHandle<()>)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
@@ -97,14 +112,6 @@ fn spawn(
         .build()?;
     // Bounded by the tickets: every arrival holds one.
     let (sender, arrivals) = mpsc::unbounded_channel();
-    let worker = Worker {
-        leads: index == 0,
-        service: Arc::new(service),
-        http: Arc::new(http),
-        standing,
-        connections: JoinSet::new(),
-        gates: HashMap::new(),
-    };
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         // Dropped after the runtime: the reads that its connections began end first.
         let _ring = ring_of_thread(&device, &runtime);
@@ -140,6 +147,7 @@ struct Worker {
     leads: bool,
     service: Arc<Service>,
     http: Arc<http::Service>,
+    proxies: Vec<Arc<proxy::Service>>,
     standing: Arc<Standing>,
     connections: JoinSet<()>,
     gates: HashMap<task::Id, Arc<Gate>>,
@@ -170,16 +178,20 @@ impl Worker {
 
     fn open(&mut self, arrival: Arrival) {
         let gate = Arc::new(Gate::default());
+        let (its_gate, standing) = (gate.clone(), self.standing.clone());
+        let connections = &mut self.connections;
         let task = match arrival.protocol {
             Protocol::Memcached => {
-                let connection =
-                    serve(arrival, self.service.clone(), gate.clone(), self.standing.clone());
-                self.connections.spawn(hearing_from_the_device(connection))
+                let connection = serve(arrival, self.service.clone(), its_gate, standing);
+                connections.spawn(hearing_from_the_device(connection))
             }
             Protocol::Http => {
-                let connection =
-                    serve_http(arrival, self.http.clone(), gate.clone(), self.standing.clone());
-                self.connections.spawn(hearing_from_the_device(connection))
+                let connection = serve(arrival, self.http.clone(), its_gate, standing);
+                connections.spawn(hearing_from_the_device(connection))
+            }
+            Protocol::Proxy(index) => {
+                let connection = serve(arrival, self.proxies[index].clone(), its_gate, standing);
+                connections.spawn(hearing_from_the_device(connection))
             }
         };
         self.gates.insert(task.id(), gate);
@@ -228,46 +240,49 @@ async fn hearing_from_the_device(connection: impl Future<Output = ()>) {
     .await;
 }
 
-async fn serve(arrival: Arrival, service: Arc<Service>, gate: Arc<Gate>, standing: Arc<Standing>) {
-    let (access, ticket) = (arrival.access, arrival.ticket);
-    let error = match arrival.stream {
-        Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-            Ok(stream) => {
-                let stream = Bounded::new(stream, Family::Unix, standing, ticket);
-                return memcached::serve(stream, service, gate, access).await;
-            }
-            Err(error) => error,
-        },
-        Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-            Ok(stream) => {
-                let stream = Bounded::new(stream, Family::Tcp, standing, ticket);
-                return memcached::serve(stream, service, gate, access).await;
-            }
-            Err(error) => error,
-        },
-    };
-    tracing::warn!(%error, "a connection cannot be served");
+/// Serves connections of one protocol.
+trait Serve: Send + 'static {
+    /// Serves a connection until either side ends it.
+    fn serve<S: Socket>(
+        self,
+        stream: S,
+        gate: Arc<Gate>,
+        access: Access,
+    ) -> impl Future<Output = ()> + Send;
 }
 
-async fn serve_http(
-    arrival: Arrival,
-    service: Arc<http::Service>,
-    gate: Arc<Gate>,
-    standing: Arc<Standing>,
-) {
+impl Serve for Arc<Service> {
+    async fn serve<S: Socket>(self, stream: S, gate: Arc<Gate>, access: Access) {
+        memcached::serve(stream, self, gate, access).await;
+    }
+}
+
+impl Serve for Arc<http::Service> {
+    async fn serve<S: Socket>(self, stream: S, gate: Arc<Gate>, access: Access) {
+        http::serve(stream, self, gate, access).await;
+    }
+}
+
+impl Serve for Arc<proxy::Service> {
+    async fn serve<S: Socket>(self, stream: S, gate: Arc<Gate>, _access: Access) {
+        proxy::serve(stream, self, gate).await;
+    }
+}
+
+async fn serve(arrival: Arrival, service: impl Serve, gate: Arc<Gate>, standing: Arc<Standing>) {
     let (access, ticket) = (arrival.access, arrival.ticket);
     let error = match arrival.stream {
         Stream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
             Ok(stream) => {
                 let stream = Bounded::new(stream, Family::Unix, standing, ticket);
-                return http::serve(stream, service, gate, access).await;
+                return service.serve(stream, gate, access).await;
             }
             Err(error) => error,
         },
         Stream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
             Ok(stream) => {
                 let stream = Bounded::new(stream, Family::Tcp, standing, ticket);
-                return http::serve(stream, service, gate, access).await;
+                return service.serve(stream, gate, access).await;
             }
             Err(error) => error,
         },
@@ -287,9 +302,10 @@ mod tests {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         let service = Arc::new(Service::new(&server, 0, &Shared::new()));
         let http = Arc::new(http::Service::new(&server, 0, &http::Shared::default()));
-        let (connections, gates) = (JoinSet::new(), HashMap::new());
+        let (connections, gates, proxies) = (JoinSet::new(), HashMap::new(), Vec::new());
         let standing = Arc::new(Standing::new(server.counters.clone()));
-        let mut worker = Worker { leads: false, service, http, standing, connections, gates };
+        let mut worker =
+            Worker { leads: false, service, http, proxies, standing, connections, gates };
         worker.connections.spawn(async { panic!("a bug") });
         worker.drain(Duration::from_secs(10)).await;
         assert_eq!(server.counters.snapshot().counts.connection_panics, 1);

@@ -21,4 +21,5 @@ mod memcached_memory;
 mod memcached_oracle;
 mod memcached_refused;
 mod metrics;
+mod proxy;
 mod standing;

@@ -2,6 +2,7 @@
 //! daemon and compare the names with `docs/metrics.md`; work caches and servers in several ways and
 //! see that no value stays zero, but for those that only a failing machine moves.
 
+mod read_through;
 mod requests;
 mod stores;
 
@@ -196,6 +197,7 @@ fn every_metric_that_can_be_moved_moves() {
         adaptive(&mut seen).await;
         adaptive_off(&mut seen).await;
     });
+    read_through::outcomes(&mut seen);
     let mut paused = tokio::runtime::Builder::new_current_thread();
     paused.enable_all().start_paused(true).build().unwrap().block_on(async {
         stores::reclaim(&mut seen).await;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::cache::{BodyReader, Hit, TruncatedBody};
 
 /// The body of an answer. Dropping it ends its reads.
-pub(super) struct AnswerBody {
+pub(in crate::server) struct AnswerBody {
     content: Content,
     /// Bytes that have not been given out.
     left: u64,
@@ -24,17 +24,17 @@ enum Content {
 
 impl AnswerBody {
     /// No bytes.
-    pub(super) fn empty() -> AnswerBody {
+    pub(in crate::server) fn empty() -> AnswerBody {
         AnswerBody::absent(0)
     }
 
     /// The body of `len` bytes that a HEAD is told of.
-    pub(super) fn absent(len: u64) -> AnswerBody {
+    pub(in crate::server) fn absent(len: u64) -> AnswerBody {
         AnswerBody { content: Content::Absent, left: len }
     }
 
     /// Bytes in memory.
-    pub(super) fn memory(bytes: Bytes) -> AnswerBody {
+    pub(in crate::server) fn memory(bytes: Bytes) -> AnswerBody {
         let left = bytes.len() as u64;
         AnswerBody { content: Content::Memory(bytes), left }
     }
@@ -43,7 +43,7 @@ impl AnswerBody {
     ///
     /// # Errors
     /// The first piece is gone or damaged: a miss.
-    pub(super) async fn parts(
+    pub(in crate::server) async fn parts(
         hit: Hit,
         steps: VecDeque<Step>,
     ) -> Result<AnswerBody, TruncatedBody> {
@@ -53,7 +53,7 @@ impl AnswerBody {
     }
 
     /// Bytes that are still to come, or are only told of.
-    pub(super) fn len(&self) -> u64 {
+    pub(in crate::server) fn len(&self) -> u64 {
         self.left
     }
 
@@ -61,7 +61,7 @@ impl AnswerBody {
     ///
     /// # Errors
     /// The object is gone or damaged from here on.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
+    pub(in crate::server) async fn next(&mut self) -> Result<Option<Bytes>, TruncatedBody> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -77,7 +77,7 @@ impl AnswerBody {
 }
 
 /// One part of a body.
-pub(super) enum Step {
+pub(in crate::server) enum Step {
     /// Bytes between parts of the object.
     Text(Bytes),
     /// Bytes of the object by their offsets; not empty.
@@ -85,7 +85,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    fn len(&self) -> u64 {
+    pub(in crate::server) fn len(&self) -> u64 {
         match self {
             Step::Text(text) => text.len() as u64,
             Step::Object(range) => range.end - range.start,

@@ -18,10 +18,10 @@ use crate::cache::TruncatedBody;
 use crate::fair_memory::Held;
 use crate::server::access::Access;
 use crate::server::buffers::BUFFER_LEN;
-use crate::server::codec::AnswerHead;
 use crate::server::codec::fault::Fault;
 use crate::server::codec::head::RequestHead;
 use crate::server::codec::head_reader::{Found, HeadReader};
+use crate::server::codec::{AnswerHead, BodyEnd};
 use crate::server::counters::Shard;
 use crate::server::gate::Gate;
 
@@ -31,13 +31,13 @@ const LINGER_LEN_MAX: u64 = 256 << 20;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// Shorter bodies leave together with their head: to copy them costs less than another slice.
-const COPIED_LEN_MAX: usize = 8 << 10;
+pub(in crate::server) const COPIED_LEN_MAX: usize = 8 << 10;
 
 /// Counts one connection while it lives.
-struct Opened(Arc<Shard>);
+pub(in crate::server) struct Opened(Arc<Shard>);
 
 impl Opened {
-    fn count(shard: &Arc<Shard>) -> Opened {
+    pub(in crate::server) fn count(shard: &Arc<Shard>) -> Opened {
         shard.http.connections_opened.bump();
         Opened(shard.clone())
     }
@@ -50,7 +50,7 @@ impl Drop for Opened {
 }
 
 /// Of the 128 units that tokio gives a task for one turn: a client may send many requests at once.
-const REQUEST_COST: u32 = 4;
+pub(in crate::server) const REQUEST_COST: u32 = 4;
 
 /// How a connection ends.
 enum End {
@@ -61,7 +61,8 @@ enum End {
 }
 
 /// A request, or why there is none.
-enum Asked {
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
+pub(in crate::server) enum Asked {
     /// With the memory for a long one.
     Head(RequestHead, Option<Box<Held>>),
     Refused(Fault),
@@ -138,7 +139,7 @@ fn kept_len(len: usize) -> usize {
     Some(2 * len).filter(|bytes| *bytes > BUFFER_LEN).unwrap_or(0)
 }
 
-async fn next_head<S: Socket>(
+pub(in crate::server) async fn next_head<S: Socket>(
     wire: &mut Wire<S>,
     heads: &mut HeadReader,
     gate: &Gate,
@@ -175,7 +176,11 @@ async fn next_head<S: Socket>(
 }
 
 /// Reads and drops bytes of a body; false if they do not come before the end of the connection.
-async fn skip<S: Socket>(wire: &mut Wire<S>, mut len: u64, gate: &Gate) -> io::Result<bool> {
+pub(in crate::server) async fn skip<S: Socket>(
+    wire: &mut Wire<S>,
+    mut len: u64,
+    gate: &Gate,
+) -> io::Result<bool> {
     loop {
         let skipped = wire.unread().len().min(usize::try_from(len).unwrap_or(usize::MAX));
         wire.consume(skipped);
@@ -200,7 +205,7 @@ async fn send<S: Socket>(
     let head = AnswerHead {
         status: parts.status,
         headers: &parts.headers,
-        len: body.len(),
+        end: BodyEnd::Length(body.len()),
         keeps_alive,
         is_http_1_0,
     };
@@ -209,12 +214,15 @@ async fn send<S: Socket>(
 }
 
 /// Sends the answer to what is no request. The connection ends with it.
-async fn send_refusal<S: Socket>(wire: &mut Wire<S>, fault: Fault) -> io::Result<()> {
+pub(in crate::server) async fn send_refusal<S: Socket>(
+    wire: &mut Wire<S>,
+    fault: Fault,
+) -> io::Result<()> {
     let (parts, body) = plain(Refusal::from(fault)).into_parts();
     let head = AnswerHead {
         status: parts.status,
         headers: &parts.headers,
-        len: body.len(),
+        end: BodyEnd::Length(body.len()),
         keeps_alive: false,
         is_http_1_0: false,
     };
@@ -255,7 +263,7 @@ async fn send_parts<S: Socket>(
 }
 
 /// Lets the peer read the last answer before the connection is closed.
-async fn linger<S: Socket>(wire: &mut Wire<S>) -> io::Result<()> {
+pub(in crate::server) async fn linger<S: Socket>(wire: &mut Wire<S>) -> io::Result<()> {
     wire.shut_down().await?;
     let end = Instant::now() + LINGER_TIMEOUT;
     let mut dropped = 0;

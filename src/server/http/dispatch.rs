@@ -4,6 +4,7 @@ use http::Method;
 use http::header::{ALLOW, CONTENT_RANGE, HeaderValue};
 
 use super::key::key;
+use super::purge::PURGES;
 use super::refusal::Refusal;
 use super::repeated;
 use super::request_body::RequestBody;
@@ -38,6 +39,13 @@ impl Service {
         access: Access,
     ) -> Result<Answer, Refusal> {
         repeated::check(&head.headers)?;
+        if head.method == Method::POST && head.target.path() == PURGES {
+            return match access.read_only {
+                true => Err(Refusal::READ_ONLY),
+                // Rare.
+                false => Box::pin(self.purge_many(body)).await,
+            };
+        }
         let key = key(head.target.path(), head.target.query())?;
         match head.method {
             Method::GET => Ok(self.get(&key, &head.headers).await),

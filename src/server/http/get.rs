@@ -177,26 +177,17 @@ impl Service {
         parts: &[Range<u64>],
     ) -> Result<Answer, TruncatedBody> {
         let mut answer = self.describe(representation, AnswerBody::empty());
-        let boundary = format!("{:016x}{:016x}", self.tags.make(), self.tags.make());
-        let content_type = answer
-            .headers_mut()
-            .insert(CONTENT_TYPE, header(&format!("multipart/byteranges; boundary={boundary}")));
-        let mut steps = VecDeque::with_capacity(2 * parts.len() + 1);
-        for part in parts {
-            let mut text = format!("\r\n--{boundary}\r\nContent-Range: ").into_bytes();
-            text.extend_from_slice(content_range(part, hit.len()).as_bytes());
-            if let Some(content_type) = &content_type {
-                text.extend_from_slice(b"\r\nContent-Type: ");
-                text.extend_from_slice(content_type.as_bytes());
-            }
-            text.extend_from_slice(b"\r\n\r\n");
-            steps.push_back(Step::Text(Bytes::from(text)));
-            steps.push_back(Step::Object(part.clone()));
-        }
-        steps.push_back(Step::Text(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
+        let boundary = self.boundary();
+        let content_type = answer.headers_mut().insert(CONTENT_TYPE, multipart(&boundary));
+        let steps = multipart_steps(&boundary, content_type.as_ref(), parts, hit.len());
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
         *answer.body_mut() = AnswerBody::parts(hit, steps).await?;
         Ok(answer)
+    }
+
+    /// What separates the parts of one answer: random, so that no object contains it.
+    pub(in crate::server) fn boundary(&self) -> String {
+        format!("{:016x}{:016x}", self.tags.make(), self.tags.make())
     }
 
     fn describe(&self, representation: &Representation, body: AnswerBody) -> Answer {
@@ -207,6 +198,34 @@ impl Service {
         representation.describe(headers, self.cache.clock().now());
         answer
     }
+}
+
+/// The content type of an answer with several parts (RFC 9110, section 14.6).
+pub(in crate::server) fn multipart(boundary: &str) -> HeaderValue {
+    header(&format!("multipart/byteranges; boundary={boundary}"))
+}
+
+/// The body of an answer with several `parts` of an object of `len` bytes.
+pub(in crate::server) fn multipart_steps(
+    boundary: &str,
+    content_type: Option<&HeaderValue>,
+    parts: &[Range<u64>],
+    len: u64,
+) -> VecDeque<Step> {
+    let mut steps = VecDeque::with_capacity(2 * parts.len() + 1);
+    for part in parts {
+        let mut text = format!("\r\n--{boundary}\r\nContent-Range: ").into_bytes();
+        text.extend_from_slice(content_range(part, len).as_bytes());
+        if let Some(content_type) = content_type {
+            text.extend_from_slice(b"\r\nContent-Type: ");
+            text.extend_from_slice(content_type.as_bytes());
+        }
+        text.extend_from_slice(b"\r\n\r\n");
+        steps.push_back(Step::Text(Bytes::from(text)));
+        steps.push_back(Step::Object(part.clone()));
+    }
+    steps.push_back(Step::Text(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
+    steps
 }
 
 /// Why an object that was found cannot answer a request.
@@ -266,7 +285,8 @@ fn unsatisfiable(len: u64) -> Answer {
     answer
 }
 
-fn content_range(part: &Range<u64>, len: u64) -> String {
+/// `Content-Range` of a part of an object of `len` bytes.
+pub(in crate::server) fn content_range(part: &Range<u64>, len: u64) -> String {
     format!("bytes {}-{}/{len}", part.start, part.end - 1)
 }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode;
 
 use crate::cache::KEY_LEN_MAX;
+use crate::server::proxy::KEY_SEPARATOR;
 
 /// The path of all objects, before their keys.
 pub(super) const OBJECTS: &str = "/v1/objects/";
@@ -20,6 +21,8 @@ pub(super) enum NoKey {
     TooLong,
     /// A `%` without two hexadecimal digits after it.
     Encoding,
+    /// The key is one of a read-through listener.
+    Reserved,
     /// The path has a query, which is not part of a key: ignoring it would mix up objects.
     Query,
 }
@@ -34,6 +37,9 @@ pub(super) fn key(path: &str, query: Option<&str>) -> Result<Vec<u8>, NoKey> {
         return Err(NoKey::Encoding);
     }
     let key = Cow::from(percent_decode(encoded.as_bytes())).into_owned();
+    if key.first() == Some(&KEY_SEPARATOR) {
+        return Err(NoKey::Reserved);
+    }
     match key.len() {
         0 => Err(NoKey::Empty),
         1..=KEY_LEN_MAX => Ok(key),
@@ -69,6 +75,7 @@ mod tests {
     #[test]
     fn what_is_no_key_is_refused() {
         let of = |path: &str| key(path, None).unwrap_err();
+        assert_eq!(of("/v1/objects/%0aa"), NoKey::Reserved);
         assert_eq!(of("/"), NoKey::UnknownPath);
         assert_eq!(of("/v1/objects"), NoKey::UnknownPath);
         assert_eq!(of("/v2/objects/a"), NoKey::UnknownPath);

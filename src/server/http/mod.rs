@@ -2,33 +2,35 @@
 //! with preconditions. Owns connections and the meaning of requests; the codec owns their form, the
 //! server sockets and threads. `docs/http.md` says what clients can rely on.
 
-mod body;
-mod body_error;
-mod connection;
+pub(super) mod body;
+pub(super) mod body_error;
+pub(super) mod connection;
 mod counts;
 mod delete;
 mod dispatch;
 mod exposition;
-mod get;
+pub(super) mod get;
 mod head;
 mod key;
 mod lifetime;
 mod patch;
+mod purge;
 mod put;
 mod put_part;
 mod refusal;
 mod repeated;
 mod representation;
-mod request_body;
+pub(super) mod request_body;
 mod running;
 mod service;
-mod wire;
+pub(super) mod wire;
 
 pub(super) use connection::serve;
 pub(super) use counts::HttpShard;
 pub use counts::{HttpOperation, HttpSnapshot, METHODS, STATUS_CLASSES};
 pub(super) use exposition::write_http;
 pub(super) use service::{Service, Shared};
+pub(super) use wire::Socket;
 
 /// The answer when there are too many connections.
 pub(super) const REJECTION: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\

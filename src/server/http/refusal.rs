@@ -77,6 +77,12 @@ impl Refusal {
         StatusCode::CONFLICT,
         "64 KiB of the object are in 16 pieces that do not touch each other\n",
     );
+    pub(super) const PURGE: Refusal = refusal(
+        StatusCode::BAD_REQUEST,
+        "a purge is JSON: type is uri, uri-prefix, origin, group, tag or all; see docs/proxy.md\n",
+    );
+    pub(super) const PURGE_LEN: Refusal =
+        refusal(StatusCode::PAYLOAD_TOO_LARGE, "a purge has at most 1000 selectors and 1 MiB\n");
     pub(super) const PATCH_BODY: Refusal =
         refusal(StatusCode::BAD_REQUEST, "PATCH changes headers and lifetime; it has no body\n");
     pub(super) const PATCH_NOTHING: Refusal =
@@ -129,6 +135,10 @@ impl From<NoKey> for Refusal {
             NoKey::Empty => (StatusCode::BAD_REQUEST, "the key is empty\n"),
             NoKey::TooLong => (StatusCode::URI_TOO_LONG, "the key is longer than 4096 bytes\n"),
             NoKey::Encoding => (StatusCode::BAD_REQUEST, "a % without two hexadecimal digits\n"),
+            NoKey::Reserved => (
+                StatusCode::BAD_REQUEST,
+                "keys that begin with a line feed are those of read-through listeners\n",
+            ),
             NoKey::Query => {
                 (StatusCode::BAD_REQUEST, "a query is no part of a key: write ? as %3F\n")
             }

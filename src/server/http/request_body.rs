@@ -21,7 +21,7 @@ use crate::server::presence::Presence;
 const DROPPED_LEN_MAX: u64 = 64 << 10;
 
 /// The body of a request. What it has read last stays in the wire's buffer until the next call.
-pub(super) struct RequestBody<'a, S> {
+pub(in crate::server) struct RequestBody<'a, S> {
     wire: &'a mut Wire<S>,
     rest: Rest,
     /// Bytes in the buffer that were given out.
@@ -45,7 +45,7 @@ enum Rest {
 
 /// What becomes of the connection after the answer, as far as the body is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remainder {
+pub(in crate::server) enum Remainder {
     /// The next request begins after so many bytes.
     Skip(u64),
     /// The connection ends: what follows may still be this body.
@@ -60,7 +60,7 @@ impl<S: Socket> Presence for RequestBody<'_, S> {
 
 impl<'a, S: Socket> RequestBody<'a, S> {
     /// The body that follows `head`, of which so much is `kept`.
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         wire: &'a mut Wire<S>,
         head: &RequestHead,
         kept: Option<Box<Held>>,
@@ -75,7 +75,7 @@ impl<'a, S: Socket> RequestBody<'a, S> {
     }
 
     /// The next bytes; `None` at the end. The client is given leave to send, if it waits for it.
-    pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, BodyError> {
+    pub(in crate::server) async fn next(&mut self) -> Result<Option<&[u8]>, BodyError> {
         self.wire.consume(std::mem::take(&mut self.given));
         let read = self.read().await;
         self.given = read.map_err(|failed| self.broken(failed))?;
@@ -87,7 +87,7 @@ impl<'a, S: Socket> RequestBody<'a, S> {
     ///
     /// # Errors
     /// Those of this body, and inside of them those of `writer`.
-    pub(super) async fn read_into(
+    pub(in crate::server) async fn read_into(
         &mut self,
         writer: &mut Writer,
     ) -> Result<Result<bool, StoreError>, BodyError> {
@@ -172,12 +172,17 @@ impl<'a, S: Socket> RequestBody<'a, S> {
     }
 
     /// Whether the head says that there is no content.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::server) fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
 
+    /// Sends an interim answer (1xx), if the client has not been told to go on already.
+    pub(in crate::server) async fn inform(&mut self, head: &[u8]) -> io::Result<()> {
+        self.wire.write(head, &[]).await
+    }
+
     /// Bytes left, if they are known.
-    pub(super) fn len(&self) -> Option<u64> {
+    pub(in crate::server) fn len(&self) -> Option<u64> {
         match self.rest {
             Rest::Length(len) => Some(len),
             Rest::Chunked(_) | Rest::Broken | Rest::Lost(_) => None,
@@ -185,7 +190,7 @@ impl<'a, S: Socket> RequestBody<'a, S> {
     }
 
     /// What follows may be a body although the head says nothing of one.
-    pub(super) fn doubt(&mut self) {
+    pub(in crate::server) fn doubt(&mut self) {
         self.rest = Rest::Broken;
     }
 
@@ -193,7 +198,7 @@ impl<'a, S: Socket> RequestBody<'a, S> {
     ///
     /// # Errors
     /// The connection failed on the way; no answer can be sent.
-    pub(super) fn end(self) -> io::Result<Remainder> {
+    pub(in crate::server) fn end(self) -> io::Result<Remainder> {
         self.wire.consume(self.given);
         Ok(match self.rest {
             Rest::Length(0) => Remainder::Skip(0),

@@ -16,6 +16,7 @@ use crate::server::Server;
 use crate::server::buffers::Buffers;
 use crate::server::counters::Shard;
 use crate::server::key_locks::KeyLocks;
+use crate::server::proxy::options::ProxyOptions;
 
 /// How long a refused client should wait before it tries again, in seconds.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
@@ -44,11 +45,13 @@ impl Tags {
 
 /// What the connections of one worker share.
 pub(in crate::server) struct Service {
-    pub(super) cache: Cache,
-    pub(super) shard: Arc<Shard>,
+    pub(in crate::server) cache: Cache,
+    pub(in crate::server) shard: Arc<Shard>,
     pub(super) tags: Arc<Tags>,
-    pub(super) buffers: Buffers,
+    pub(in crate::server) buffers: Buffers,
     pub(super) key_locks: Arc<KeyLocks>,
+    /// The read-through listeners, for whoever purges what they store.
+    pub(super) proxies: Arc<[ProxyOptions]>,
     pub(super) idle_timeout: Duration,
     pub(super) stall_timeout: Duration,
 }
@@ -63,6 +66,7 @@ impl Service {
             buffers: Buffers::new(&server.counters, &shard),
             shard,
             key_locks: server.key_locks.clone(),
+            proxies: server.options.proxies.clone().into(),
             idle_timeout: server.options.http_idle_timeout,
             stall_timeout: server.options.http_stall_timeout,
         }

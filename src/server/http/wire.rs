@@ -25,14 +25,14 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// A stream socket.
 pub(in crate::server) trait Socket:
-    AsyncRead + AsyncWrite + Presence + Unpin + Send
+    AsyncRead + AsyncWrite + Presence + Unpin + Send + Sync
 {
 }
-impl<S: AsyncRead + AsyncWrite + Presence + Unpin + Send> Socket for S {}
+impl<S: AsyncRead + AsyncWrite + Presence + Unpin + Send + Sync> Socket for S {}
 
-pub(super) struct Wire<S> {
+pub(in crate::server) struct Wire<S> {
     stream: S,
-    pub(super) service: Arc<Service>,
+    pub(in crate::server) service: Arc<Service>,
     input: Input,
     /// Other tasks that are ready run before the next write.
     is_turn_due: bool,
@@ -46,7 +46,7 @@ impl<S: Socket> Presence for Wire<S> {
 }
 
 impl<S: Socket> Wire<S> {
-    pub(super) fn new(stream: S, service: Arc<Service>) -> Wire<S> {
+    pub(in crate::server) fn new(stream: S, service: Arc<Service>) -> Wire<S> {
         Wire {
             stream,
             service,
@@ -56,33 +56,37 @@ impl<S: Socket> Wire<S> {
         }
     }
 
-    pub(super) fn unread(&self) -> &[u8] {
+    pub(in crate::server) fn unread(&self) -> &[u8] {
         self.input.unread()
     }
 
     /// Whether no byte waits to be used.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::server) fn is_empty(&self) -> bool {
         self.input.is_empty()
     }
 
-    pub(super) fn consume(&mut self, len: usize) {
+    pub(in crate::server) fn consume(&mut self, len: usize) {
         self.input.consume(len);
     }
 
     /// Consumes a head that was copied; gives the memory that it had.
-    pub(super) fn take_out(&mut self, len: usize) -> Held {
+    pub(in crate::server) fn take_out(&mut self, len: usize) -> Held {
         self.input.take_out(len, &self.service.buffers)
     }
 
     /// The wait for a head begins.
-    pub(super) fn begin_head(&mut self) {
+    pub(in crate::server) fn begin_head(&mut self) {
         self.patience.rest();
     }
 
     /// Reads more of a head, for which the client has the idle timeout since [`Wire::begin_head`]; 0
     /// at its end, [`io::ErrorKind::OutOfMemory`] if it has to give way to others. A closed gate
     /// ends the wait at once if nothing `is_begun`, else soon.
-    pub(super) async fn read_head(&mut self, gate: &Gate, is_begun: bool) -> io::Result<usize> {
+    pub(in crate::server) async fn read_head(
+        &mut self,
+        gate: &Gate,
+        is_begun: bool,
+    ) -> io::Result<usize> {
         let mut limit = self.service.idle_timeout;
         let mut is_last = false;
         poll_fn(|cx| {
@@ -102,12 +106,12 @@ impl<S: Socket> Wire<S> {
     }
 
     /// Reads more of what was asked for, within the stall timeout; 0 at its end.
-    pub(super) async fn read(&mut self) -> io::Result<usize> {
+    pub(in crate::server) async fn read(&mut self) -> io::Result<usize> {
         self.read_within(self.service.stall_timeout).await
     }
 
     /// Reads more of what is not needed, as [`Wire::read`] does; 0 also when the gate is closed.
-    pub(super) async fn read_unneeded(&mut self, gate: &Gate) -> io::Result<usize> {
+    pub(in crate::server) async fn read_unneeded(&mut self, gate: &Gate) -> io::Result<usize> {
         let limit = self.service.stall_timeout;
         self.patience.rest();
         poll_fn(|cx| {
@@ -123,7 +127,7 @@ impl<S: Socket> Wire<S> {
     }
 
     /// Reads more within `limit`; 0 at the end.
-    pub(super) async fn read_within(&mut self, limit: Duration) -> io::Result<usize> {
+    pub(in crate::server) async fn read_within(&mut self, limit: Duration) -> io::Result<usize> {
         self.patience.rest();
         poll_fn(|cx| match self.poll_read(cx) {
             Poll::Pending => self.poll_timeout(limit, cx),
@@ -134,7 +138,7 @@ impl<S: Socket> Wire<S> {
 
     /// As [`Wire::read`], but at most `len_max` bytes and straight into `writer`; nothing may be unread. See
     /// [`Writer::read_from`].
-    pub(super) async fn read_into(
+    pub(in crate::server) async fn read_into(
         &mut self,
         writer: &mut Writer,
         len_max: u64,
@@ -181,13 +185,13 @@ impl<S: Socket> Wire<S> {
     }
 
     /// Gives all memory back. Unread bytes are lost.
-    pub(super) fn release(&mut self) {
+    pub(in crate::server) fn release(&mut self) {
         self.input.release(&self.service.buffers);
     }
 
     /// Writes `first` and `second`, in one system call if the peer has room, and waits at most for
     /// the stall timeout while it takes nothing.
-    pub(super) async fn write(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
+    pub(in crate::server) async fn write(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
         if std::mem::take(&mut self.is_turn_due) {
             turns::turn().await;
         }
@@ -219,7 +223,7 @@ impl<S: Socket> Wire<S> {
     }
 
     /// Sends nothing more.
-    pub(super) async fn shut_down(&mut self) -> io::Result<()> {
+    pub(in crate::server) async fn shut_down(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 }

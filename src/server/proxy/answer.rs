@@ -1,0 +1,198 @@
+//! Answers to clients: heads made of what is stored or what came, with what this cache adds.
+
+use std::collections::VecDeque;
+
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, VIA};
+use http::{HeaderMap, StatusCode};
+
+use super::body::Body;
+use super::counts::Served;
+use super::failures::Failure;
+use super::service::Service;
+use crate::cache::{Follower, Hit, TruncatedBody};
+use crate::clock::Timestamp;
+use crate::http_cache::answer::{self, Answer as Chosen, answer_headers};
+use crate::http_cache::cache_status::CacheStatus;
+use crate::http_cache::head::{RequestHead, StoredHead};
+use crate::server::http::body::{AnswerBody, Step};
+use crate::server::http::get::{content_range, multipart, multipart_steps};
+
+/// An answer.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+}
+
+/// Where the body of a stored response is.
+pub(super) enum BodyOf {
+    Hit(Hit),
+    /// A store in progress; of `len` bytes, if that is known, and with what comes straight from its fill.
+    Follow(Follower, Option<u64>, Option<tokio::sync::mpsc::Receiver<super::body::Piece>>),
+}
+
+impl BodyOf {
+    fn len(&self) -> Option<u64> {
+        match self {
+            BodyOf::Hit(hit) => Some(hit.len()),
+            BodyOf::Follow(_, len, _) => *len,
+        }
+    }
+}
+
+impl Service {
+    /// The answer to `request` with the stored response `head`.
+    ///
+    /// # Errors
+    /// The body is gone: this is a miss.
+    pub(super) async fn answer_with(
+        &self,
+        request: &RequestHead,
+        head: &StoredHead,
+        body: BodyOf,
+        status: CacheStatus,
+    ) -> Result<Answer, TruncatedBody> {
+        let now = self.http.cache.clock().now();
+        let known = body.len();
+        let chosen = match known {
+            // Ranges of what nobody knows the length of cannot be named.
+            None => {
+                match answer::answer(request, head, answer::Body { len: 0, is_partial: true }) {
+                    Chosen::NotModified => Chosen::NotModified,
+                    _ => Chosen::Whole,
+                }
+            }
+            Some(len) => answer::answer(request, head, answer::Body { len, is_partial: false }),
+        };
+        let mut headers = answer_headers(head, &chosen, now);
+        if head.status == StatusCode::OK && known.is_some() && !headers.contains_key(ACCEPT_RANGES)
+        {
+            headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        }
+        let (code, body) = self.body_of(request, head, (body, known), chosen, &mut headers).await?;
+        self.sign(&mut headers, &status);
+        Ok(Answer { status: code, headers, body })
+    }
+
+    async fn body_of(
+        &self,
+        request: &RequestHead,
+        head: &StoredHead,
+        (body, known): (BodyOf, Option<u64>),
+        chosen: Chosen,
+        headers: &mut HeaderMap,
+    ) -> Result<(StatusCode, Body), TruncatedBody> {
+        let len = known.unwrap_or_default();
+        Ok(match chosen {
+            Chosen::NotModified => (StatusCode::NOT_MODIFIED, Body::absent(None)),
+            Chosen::Unsatisfiable => {
+                headers.insert(CONTENT_RANGE, value(&format!("bytes */{len}")));
+                (StatusCode::RANGE_NOT_SATISFIABLE, Body::absent(Some(0)))
+            }
+            Chosen::Whole if request.method() == http::Method::HEAD => {
+                (head.status, Body::absent(known))
+            }
+            Chosen::Whole => {
+                let body = match body {
+                    BodyOf::Hit(hit) => stored(hit, [Step::Object(0..len)].into()).await?,
+                    BodyOf::Follow(follower, len, near) => Body::followed(follower, len, near),
+                };
+                (head.status, body)
+            }
+            Chosen::Parts(parts) => {
+                let steps = match &parts[..] {
+                    [part] => {
+                        headers.insert(CONTENT_RANGE, value(&content_range(part, len)));
+                        [Step::Object(part.clone())].into()
+                    }
+                    parts => {
+                        let boundary = self.http.boundary();
+                        let inner = headers.insert(CONTENT_TYPE, multipart(&boundary));
+                        multipart_steps(&boundary, inner.as_ref(), parts, len)
+                    }
+                };
+                let body = match body {
+                    BodyOf::Hit(hit) => stored(hit, steps).await?,
+                    BodyOf::Follow(follower, ..) => Body::followed_parts(follower, steps),
+                };
+                (StatusCode::PARTIAL_CONTENT, body)
+            }
+        })
+    }
+
+    /// Adds what this cache says of an answer.
+    pub(super) fn sign(&self, headers: &mut HeaderMap, status: &CacheStatus) {
+        self.sign_as(Served::of(status), headers, status);
+    }
+
+    fn sign_as(&self, served: Served, headers: &mut HeaderMap, status: &CacheStatus) {
+        self.http.shard.proxy.answered(served);
+        status.append_to(headers);
+        headers.append(VIA, self.shared.via.clone());
+    }
+
+    /// The answer for an upstream that failed.
+    pub(super) fn failure(&self, failure: Failure, status: CacheStatus) -> Answer {
+        let Failure { status: code, said, detail, .. } = failure;
+        let status = CacheStatus { detail: Some(detail), ..status };
+        match said {
+            None => self.own_as(Served::UpstreamError, code, status),
+            Some((mut headers, body)) => {
+                self.sign_as(Served::UpstreamError, &mut headers, &status);
+                Answer { status: code, headers, body: Body::memory(body) }
+            }
+        }
+    }
+
+    /// An answer of this cache itself.
+    pub(super) fn own(&self, code: StatusCode, status: CacheStatus) -> Answer {
+        self.own_as(Served::Refused, code, status)
+    }
+
+    /// The answer to a client that cannot get what came.
+    pub(super) fn unfit(&self, detail: &str) -> Answer {
+        *self.refuse(StatusCode::BAD_GATEWAY, detail)
+    }
+
+    /// The refusal of a request.
+    pub(super) fn refuse(&self, code: StatusCode, detail: &str) -> Box<Answer> {
+        let status = CacheStatus { detail: Some(detail.to_owned()), ..CacheStatus::default() };
+        Box::new(self.own(code, status))
+    }
+
+    fn own_as(&self, served: Served, code: StatusCode, status: CacheStatus) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        self.sign_as(served, &mut headers, &status);
+        let reason = code.canonical_reason().unwrap_or_default();
+        let detail = status.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+        let text = format!("{reason}{detail}\n");
+        Answer { status: code, headers, body: Body::memory(text.into()) }
+    }
+}
+
+async fn stored(hit: Hit, steps: VecDeque<Step>) -> Result<Body, TruncatedBody> {
+    if let Some(Step::Object(range)) = steps.front()
+        && steps.len() == 1
+    {
+        if range.is_empty() {
+            return Ok(Body::absent(Some(0)));
+        }
+        if hit.whole().is_some() {
+            let range = range.clone();
+            let bytes = hit.range(range).await?.next_chunk().await?;
+            return Ok(Body::memory(bytes.unwrap_or_default()));
+        }
+    }
+    Ok(Body::stored(AnswerBody::parts(hit, steps).await?))
+}
+
+/// A value made here, of characters that every field may have.
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// How a stored response that is used is told of.
+pub(super) fn hit_status(head: &StoredHead, now: Timestamp) -> CacheStatus {
+    CacheStatus { hit: true, ttl_secs: Some(head.ttl_secs(now)), ..CacheStatus::default() }
+}

@@ -1,0 +1,114 @@
+//! From a request as it came to its answer. Owns what is refused, what is looked up, and what is passed.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use ::http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
+use ::http::{Method, StatusCode};
+
+use super::answer::Answer;
+use super::failures::Began;
+use super::fetch::To;
+use super::key::target_key;
+use super::lookup::{Looked, Wanted};
+use super::pass::{Manner, is_passed};
+use super::service::Service;
+use crate::http_cache::cache_status::{CacheStatus, Forwarded};
+use crate::http_cache::head::RequestHead;
+use crate::http_cache::request::{Class, Pass, classify};
+use crate::http_cache::target::Target;
+use crate::server::codec::Framing;
+use crate::server::codec::head::RequestHead as Came;
+use crate::server::http::request_body::RequestBody;
+use crate::server::http::wire::Socket;
+use crate::server::presence::while_there;
+
+fn forwarded(why: Forwarded) -> CacheStatus {
+    CacheStatus { forwarded: Some(why), ..CacheStatus::default() }
+}
+
+impl Service {
+    /// Answers one request. What the answer does not need of its body is left in it.
+    pub(super) async fn answer<S: Socket>(
+        self: &Arc<Service>,
+        came: &mut Came,
+        body: &mut RequestBody<'_, S>,
+    ) -> Answer {
+        self.dispatch(came, body).await.unwrap_or_else(|answer| *answer)
+    }
+
+    async fn dispatch<S: Socket>(
+        self: &Arc<Service>,
+        came: &mut Came,
+        body: &mut RequestBody<'_, S>,
+    ) -> Result<Answer, Box<Answer>> {
+        if self.is_loop(&came.headers) {
+            return Err(self.refuse(StatusCode::LOOP_DETECTED, "the request has been here before"));
+        }
+        if !is_passed(&came.method) || came.headers.contains_key(UPGRADE) {
+            // What follows may be of another protocol.
+            came.keeps_alive = false;
+            return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, "no tunnels and no upgrades here"));
+        }
+        let manner = Manner { framing: came.framing, is_http_1_0: came.is_http_1_0 };
+        let (request, to) = self.request(came)?;
+        let settings = &self.options.settings;
+        let status = match classify(&request, settings) {
+            Class::Lookup(asked) => match target_key(&self.options, &request) {
+                Some(target) => {
+                    let began = Began::now();
+                    let wanted =
+                        Wanted { request: &request, asked: &asked, to: &to, target, began };
+                    let mut lookup = pin!(self.lookup(&wanted));
+                    match while_there(body, lookup.as_mut()).await {
+                        Some(Looked::Answer(answer)) => return Ok(answer),
+                        Some(Looked::Alone(status)) => status,
+                        None => return Err(self.refuse(StatusCode::BAD_REQUEST, "the client left")),
+                    }
+                }
+                None => {
+                    let detail = Some("the target is too long to be stored".to_owned());
+                    CacheStatus { detail, ..forwarded(Forwarded::Bypass) }
+                }
+            },
+            Class::Pass(Pass::Method) => forwarded(Forwarded::Method),
+            Class::Pass(_) => forwarded(Forwarded::Bypass),
+        };
+        let fetched = self.pass(&request, &to, (body, &manner), &status).await?;
+        self.invalidate(&request, &fetched.head).await;
+        Ok(self.passed(fetched, status))
+    }
+
+    /// The request as the upstream is to get it.
+    fn request(&self, came: &mut Came) -> Result<(RequestHead, To), Box<Answer>> {
+        let authority = came.target.authority();
+        let scheme = if authority.is_some_and(|it| it.is_https) { "https" } else { "http" };
+        let host: Box<str> = match (authority, &came.host) {
+            (Some(authority), _) => authority.host.clone(),
+            (None, Some(host)) => host.clone(),
+            (None, None) => {
+                return Err(self.refuse(StatusCode::BAD_REQUEST, "the request names no host"));
+            }
+        };
+        let path = came.target.path_and_query();
+        let path = match path {
+            // It is about the server, and never stored.
+            "*" if came.method == Method::OPTIONS => "/",
+            "*" => return Err(self.refuse(StatusCode::BAD_REQUEST, "only OPTIONS is about *")),
+            path => path,
+        };
+        let Some(target) = Target::new(scheme, &host, path) else {
+            return Err(self.refuse(StatusCode::BAD_REQUEST, "the host is none"));
+        };
+        // The upstream is to get what the key says: it may answer by it.
+        let host = target.authority().into();
+        let mut headers = std::mem::take(&mut came.headers);
+        headers.remove(HOST);
+        for name in &came.nominated {
+            headers.append(CONNECTION, HeaderValue::from(name.clone()));
+        }
+        let has_body = came.framing != Framing::None;
+        let request = RequestHead::new(came.method.clone(), target, headers, has_body);
+        Ok((request, To { target: came.target.clone(), host }))
+    }
+}

@@ -1,0 +1,270 @@
+//! Filling a key on behalf of all who want it: asks the upstream, and says at once what becomes of the answer.
+//! A fill runs as a task of its own: a client that goes away does not end it.
+
+use std::sync::Arc;
+
+use ::http::header::SET_COOKIE;
+use ::http::{HeaderMap, Method, StatusCode};
+use bytes::{Bytes, BytesMut};
+use tokio::sync::oneshot;
+
+use super::failures::{Failure, SHARED_LEN_MAX};
+use super::fetch::{Fetched, To, status_of};
+use super::keeping::Keeping;
+use super::outcome::{HIT_FOR_MISS, Outcome};
+use super::place::Place;
+use super::removal::log_failed;
+use super::service::Service;
+use super::upstream::UpstreamError;
+use crate::cache::{Hit, Lease, UpdateOptions};
+use crate::http_cache::freshening::{Freshening, freshen, is_rekeyed};
+use crate::http_cache::freshness::control;
+use crate::http_cache::head::{RequestHead, StoredHead};
+use crate::http_cache::hop_by_hop::remove_hop_by_hop;
+use crate::http_cache::request::{Asked, fill_headers};
+use crate::http_cache::reuse::{self, stands_in};
+use crate::http_cache::settings::Settings;
+use crate::http_cache::storing::{self, Kept, Refused, can_be_validated, store};
+use crate::http_cache::validation::validation_headers;
+
+/// What is to be filled, for whom, and what is there of it.
+pub(super) struct Job {
+    /// What it stores counts from the moment at which this was given.
+    pub(super) lease: Lease,
+    pub(super) place: Place,
+    pub(super) request: RequestHead,
+    pub(super) to: To,
+    /// What is stored and is to be validated.
+    pub(super) known: Option<Known>,
+}
+
+/// A stored response that may be used no longer without a word from the origin.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) head: StoredHead,
+    /// The version of its entry.
+    pub(super) cas: u64,
+    pub(super) metadata: Bytes,
+}
+
+impl Known {
+    pub(super) fn new(head: &StoredHead, hit: &Hit) -> Known {
+        let metadata = Bytes::copy_from_slice(hit.metadata());
+        Known { head: head.clone(), cas: hit.cas(), metadata }
+    }
+}
+
+impl Service {
+    /// Runs `job` and tells `client` what comes of it.
+    pub(super) async fn fill(self: Arc<Service>, job: Job, client: oneshot::Sender<Outcome>) {
+        let Job { lease, place, request, to, mut known } = job;
+        let replaces = known.is_some();
+        loop {
+            let settings = &self.options.settings;
+            let headers = match &known {
+                Some(known) => validation_headers(&request, &known.head, settings),
+                None => fill_headers(&request, settings),
+            };
+            let fetched = match self.fetch(&Method::GET, &to, headers).await {
+                Ok(fetched) => fetched,
+                Err(error) => {
+                    return self.give_up(lease, &place, failure_of(&error), client);
+                }
+            };
+            let status = fetched.head.status;
+            if status == StatusCode::NOT_MODIFIED
+                && let Some(its) = known.take_if(|known| can_be_validated(&known.head.headers))
+            {
+                let exchange = &fetched.exchange;
+                let found = freshen(&its.head, &request, &fetched.head, exchange, settings);
+                match found {
+                    Freshening::AskAgain | Freshening::Outdated => continue,
+                    found => {
+                        self.shared.failures.forget(&place.key);
+                        let head = self.freshened(lease, &place, &its, found).await;
+                        let _ = client.send(Outcome::Good { head: Box::new(head), code: status });
+                        return;
+                    }
+                }
+            }
+            if status == StatusCode::NOT_MODIFIED {
+                let detail = "the upstream answered 304 to a request without conditions";
+                let status = StatusCode::BAD_GATEWAY;
+                let failure = Failure::without_answer(status, detail.to_owned());
+                return self.give_up(lease, &place, failure, client);
+            }
+            let failed = reuse::Failure::Status(status);
+            if !failed.is_error() {
+                self.shared.failures.forget(&place.key);
+            }
+            let now = self.http.cache.clock().now();
+            let has_substitute = known
+                .as_ref()
+                .is_some_and(|known| stands_in(&Asked::default(), &known.head, now, failed));
+            let storing = match has_substitute {
+                true => storing::Storing::No(Refused::Status),
+                false => store(&request, &fetched.head, &fetched.exchange, settings),
+            };
+            return match storing {
+                storing::Storing::Whole(kept) => {
+                    let job = Keeping { lease, place, request, kept, replaces };
+                    self.keep(job, fetched, client).await;
+                }
+                storing::Storing::Part { .. } => {
+                    drop(lease);
+                    let _ = client.send(Outcome::Alone(Box::new(fetched), Some(Refused::Status)));
+                }
+                storing::Storing::No(refused) if failed.is_error() => {
+                    let may_tell = !request.has_credentials()
+                        && is_for_all(&fetched.head.headers, settings)
+                        && matches!(refused, Refused::NotMarked | Refused::Useless);
+                    self.failed((lease, &place), fetched, (refused, may_tell), client).await;
+                }
+                storing::Storing::No(refused) => {
+                    self.refused(lease, &place, status, refused, replaces).await;
+                    let _ = client.send(Outcome::Alone(Box::new(fetched), Some(refused)));
+                }
+            };
+        }
+    }
+
+    /// Gives what is stored the head that a 304 made of it.
+    async fn freshened(
+        &self,
+        lease: Lease,
+        place: &Place,
+        known: &Known,
+        found: Freshening,
+    ) -> StoredHead {
+        match found {
+            Freshening::Updated(kept) => {
+                let Kept { head, tags, .. } = &*kept;
+                let is_rekeyed =
+                    !self.options.settings.ignores_vary && is_rekeyed(&known.head, head);
+                match super::stored::encode_response(head).filter(|_| !is_rekeyed) {
+                    Some(metadata) => {
+                        let is_new = metadata != known.metadata;
+                        let options = UpdateOptions {
+                            metadata: is_new.then_some(metadata),
+                            tags: is_new.then(|| super::keeping::tags(&place.origin, tags)),
+                            lifetime: Some(super::stored::lifetime(
+                                head,
+                                can_be_validated(&head.headers),
+                            )),
+                            ..UpdateOptions::default()
+                        };
+                        let updated = lease.update(known.cas, &options).await;
+                        log_failed(&updated.map(drop), "a validated response was not updated");
+                    }
+                    None => self.drop_stored(&place.key).await,
+                }
+                kept.head
+            }
+            Freshening::Removed(head) => {
+                self.drop_stored(&place.key).await;
+                drop(lease);
+                *head
+            }
+            Freshening::Once | Freshening::AskAgain | Freshening::Outdated => {
+                drop(lease);
+                let now = self.http.cache.clock().now();
+                // Good for this moment only.
+                StoredHead { received_at: now, ended_at: Some(now), ..known.head.clone() }
+            }
+        }
+    }
+
+    /// Sets those free who wait for a response that is not stored.
+    async fn refused(
+        &self,
+        lease: Lease,
+        place: &Place,
+        status: StatusCode,
+        refused: Refused,
+        is_stored: bool,
+    ) {
+        if is_stored && refused.marks_key(status) {
+            // The origin has something else now.
+            self.drop_stored(&place.key).await;
+        }
+        match refused.marks_key(status) {
+            true => lease.refuse(HIT_FOR_MISS),
+            false => drop(lease),
+        }
+    }
+
+    /// Tells an error of the upstream to all who wait, if it is short: its words too, if they `may_tell` them.
+    async fn failed(
+        &self,
+        (lease, place): (Lease, &Place),
+        mut fetched: Fetched,
+        (refused, may_tell): (Refused, bool),
+        client: oneshot::Sender<Outcome>,
+    ) {
+        let is_short = fetched.connection.body_len().is_some_and(|len| len <= SHARED_LEN_MAX);
+        if !is_short {
+            // All who wait go alone.
+            lease.refuse(self.options.error_ttl);
+            let _ = client.send(Outcome::Alone(Box::new(fetched), Some(refused)));
+            return;
+        }
+        let status = fetched.head.status;
+        let failure = match whole_body(&mut fetched).await {
+            Ok(body) => {
+                let mut headers = fetched.head.headers;
+                remove_hop_by_hop(&mut headers);
+                let detail = format!("the upstream answered {}", status.as_u16());
+                Failure { status, is_answer: true, said: Some((headers, body)), detail }
+            }
+            Err(error) => failure_of(&error),
+        };
+        let told = if may_tell { failure.clone() } else { failure.without_words() };
+        self.tell(lease, place, (told, failure), client);
+    }
+
+    /// Tells a failure to all who wait.
+    fn give_up(
+        &self,
+        lease: Lease,
+        place: &Place,
+        failure: Failure,
+        client: oneshot::Sender<Outcome>,
+    ) {
+        self.tell(lease, place, (failure.clone(), failure), client);
+    }
+
+    /// Gives a failure to the client that asked, and what may be `told` of it to all who wait.
+    fn tell(
+        &self,
+        lease: Lease,
+        place: &Place,
+        (told, failure): (Failure, Failure),
+        client: oneshot::Sender<Outcome>,
+    ) {
+        let time = (self.http.cache.clock().now(), self.options.error_ttl);
+        self.shared.failures.note(&place.key, &told, time);
+        // After that: who gets the lease next sees it.
+        drop(lease);
+        let _ = client.send(Outcome::Failed(failure));
+    }
+}
+
+/// Whether the words of an error may be told to others than who asked.
+fn is_for_all(headers: &HeaderMap, settings: &Settings) -> bool {
+    let (control, _) = control(headers, settings);
+    let has_cookies = headers.contains_key(SET_COOKIE) || headers.contains_key("set-cookie2");
+    !has_cookies && !control.private && !control.forbids_storing
+}
+
+async fn whole_body(fetched: &mut Fetched) -> Result<Bytes, UpstreamError> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = fetched.connection.next_chunk().await? {
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}
+
+/// How an upstream that did not answer is told of.
+pub(super) fn failure_of(error: &UpstreamError) -> Failure {
+    Failure::without_answer(status_of(error), error.to_string())
+}

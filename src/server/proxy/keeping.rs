@@ -1,0 +1,263 @@
+//! Storing a response while it comes, for all who follow.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use super::body::Piece;
+use super::fetch::Fetched;
+use super::key::{variant_id, variant_key};
+use super::outcome::{HIT_FOR_MISS, Outcome};
+use super::place::Place;
+use super::removal::log_failed;
+use super::service::Service;
+use super::stored::{self, Stored, encode_response, encode_variants};
+use crate::cache::{Condition, Lease, StoreOptions, Stored as Ended, Writer};
+use crate::http_cache::head::RequestHead;
+use crate::http_cache::storing::{Kept, can_be_validated};
+use crate::http_cache::tags::Tags;
+use crate::http_cache::variants::{Variant, Variants};
+
+/// Pieces of a body on their way to the client that began its fill. One that is further behind reads what is
+/// stored.
+const NEAR_MAX: usize = 4;
+/// Fills that nobody waits for any more go on if no more than this is left, in bytes, or half of the body.
+const FINISHED_LEN_MAX: u64 = 1 << 20;
+/// How often the variants of a target are changed again when others changed them meanwhile.
+const ATTEMPTS_MAX: usize = 16;
+
+/// A response that is to be stored.
+pub(super) struct Keeping {
+    pub(super) lease: Lease,
+    pub(super) place: Place,
+    pub(super) request: RequestHead,
+    pub(super) kept: Box<Kept>,
+    /// Another one is stored.
+    pub(super) replaces: bool,
+}
+
+impl Service {
+    /// Stores what comes as far as it can be, and gives it to `client`.
+    pub(super) async fn keep(
+        self: &Arc<Service>,
+        job: Keeping,
+        fetched: Fetched,
+        client: oneshot::Sender<Outcome>,
+    ) {
+        let head = job.kept.head.clone();
+        let (key, replaces) = (job.place.key.clone(), job.replaces);
+        let len = fetched.connection.body_len();
+        let writer = self.begin_store(job, len).await;
+        let follower = writer.as_ref().and_then(Writer::follower);
+        let (Some(writer), Some(follower)) = (writer, follower) else {
+            if replaces {
+                self.drop_stored(&key).await;
+            }
+            let _ = client.send(Outcome::Alone(Box::new(fetched), None));
+            return;
+        };
+        let (near, receiver) = mpsc::channel(NEAR_MAX);
+        let _ =
+            client.send(Outcome::Storing { head: Box::new(head), len, follower, near: receiver });
+        self.copy(fetched, writer, near).await;
+    }
+
+    /// Begins a store of the response; `None` if it cannot be stored.
+    async fn begin_store(&self, job: Keeping, len: Option<u64>) -> Option<Writer> {
+        let Keeping { lease, place, request, kept, .. } = job;
+        if len.is_some_and(|len| len > self.options.object_size_max) {
+            lease.refuse(HIT_FOR_MISS);
+            return None;
+        }
+        let Some(metadata) = encode_response(&kept.head) else {
+            lease.refuse(HIT_FOR_MISS);
+            return None;
+        };
+        let options = StoreOptions {
+            lifetime: Some(stored::lifetime(&kept.head, can_be_validated(&kept.head.headers))),
+            metadata,
+            tags: tags(&place.origin, &kept.tags),
+            len_hint: len,
+            follow: true,
+            ..StoreOptions::default()
+        };
+        let begun = match place.variants {
+            None if kept.vary.is_empty() => lease.store(options),
+            variants => {
+                let (mut list, cas) = match variants {
+                    Some((list, cas)) => (list, Some(cas)),
+                    None => (Variants::new(random_name()?), None),
+                };
+                let id = variant_id(list.name(), &kept.vary, &request);
+                let key = variant_key(&place.target, list.name(), id);
+                let response = &kept.head.headers;
+                let variant = Variant::new(kept.vary, request.headers(), response, id)?;
+                match cas {
+                    None => {
+                        // Before the list: who finds that may follow.
+                        let writer = lease.store_other(&key, options);
+                        list.insert(variant);
+                        self.put_list(lease, &list).await?;
+                        writer
+                    }
+                    Some(cas) => {
+                        let is_own = lease.key() == key;
+                        let begun = match is_own {
+                            false => {
+                                lease.store_other(&key, options.clone()).map(|it| (it, Some(lease)))
+                            }
+                            true => lease.store(options).map(|writer| (writer, None)),
+                        };
+                        match begun {
+                            Ok((writer, others)) => {
+                                // Without the list nobody finds it, and those who follow have it whole.
+                                let _ = self.add_variant(&place.target, (list, cas), variant).await;
+                                drop(others);
+                                Ok(writer)
+                            }
+                            Err(error) => Err(error),
+                        }
+                    }
+                }
+            }
+        };
+        begun.inspect_err(|error| tracing::debug!(%error, "a response is not stored")).ok()
+    }
+
+    /// Stores the first list of variants of a target; `None` if the target was purged since the lease was given.
+    async fn put_list(&self, lease: Lease, list: &Variants) -> Option<()> {
+        match lease.put(b"", &list_options(list)?).await {
+            Ok(Ended::Yes(_)) => Some(()),
+            _ => None,
+        }
+    }
+
+    /// Adds a variant to those of its target; `None` if the target was purged meanwhile.
+    async fn add_variant(
+        &self,
+        target: &[u8],
+        (mut list, mut cas): (Variants, u64),
+        variant: Variant,
+    ) -> Option<()> {
+        let cache = &self.http.cache;
+        let name = *list.name();
+        for _ in 0..ATTEMPTS_MAX {
+            if list.iter().last() == Some(&variant) {
+                return Some(());
+            }
+            list.insert(variant.clone());
+            let (condition, options) = (Condition::Unchanged(cas), list_options(&list)?);
+            match cache.put(target, b"", condition, &options).await {
+                Ok(Ended::Yes(_)) => return Some(()),
+                Ok(Ended::Exists) => {}
+                Ok(Ended::Missing) | Err(_) => return None,
+            }
+            // Somebody else added one.
+            let hit = cache.lookup_stale(target).await?;
+            match Stored::decode(hit.metadata())? {
+                Stored::Variants(found) if *found.name() == name => {
+                    (list, cas) = (found, hit.cas());
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// Gives the body to `writer` and, as long as it keeps up, to the client that began the fill.
+    async fn copy(&self, mut fetched: Fetched, writer: Writer, near: mpsc::Sender<Piece>) {
+        let (mut writer, mut near) = (Some(writer), Some(near));
+        let announced = fetched.announced_len;
+        let mut len = 0;
+        loop {
+            let piece = match fetched.connection.next_chunk().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "the upstream broke off");
+                    // Those who follow are told first: this client may not read for a while.
+                    drop((writer, fetched));
+                    if let Some(near) = near {
+                        let _ = near.send(Piece::Broken(error.to_string())).await;
+                    }
+                    return;
+                }
+            };
+            self.http.shard.proxy.read_of_upstream(piece.len() as u64);
+            len += piece.len() as u64;
+            if len > self.options.object_size_max {
+                writer = None;
+            }
+            if let Some(store) = &mut writer
+                && let Err(error) = store.write_chunk(&piece).await
+            {
+                tracing::debug!(%error, "a response goes on without being stored");
+                writer = None;
+            }
+            let is_wanted = near.as_ref().is_some_and(|near| !near.is_closed())
+                || writer.as_ref().is_some_and(Writer::is_followed);
+            if !is_wanted && !is_nearly_whole(announced, len) {
+                tracing::debug!("a fill ends: nobody waits for it");
+                return;
+            }
+            near = match (near, &writer) {
+                (Some(near), Some(_)) => keep_up(near, Piece::Bytes(piece)),
+                (Some(near), None) => match near.send(Piece::Bytes(piece)).await {
+                    Ok(()) => Some(near),
+                    Err(_) => return,
+                },
+                (None, Some(_)) => None,
+                // Nobody wants it any more.
+                (None, None) => return,
+            };
+        }
+        match (&writer, near) {
+            (_, None) => {}
+            (Some(_), Some(near)) => drop(keep_up(near, Piece::End)),
+            (None, Some(near)) => drop(near.send(Piece::End).await),
+        }
+        drop(fetched);
+        if let Some(writer) = writer {
+            let ended = writer.finalize(Condition::Always).await.map(drop);
+            log_failed(&ended, "a response was not stored");
+        }
+    }
+}
+
+/// Whether a body of which `len` bytes have come is worth its rest when nobody waits for it.
+fn is_nearly_whole(announced: Option<u64>, len: u64) -> bool {
+    announced.is_some_and(|announced| announced.saturating_sub(len) <= len.max(FINISHED_LEN_MAX))
+}
+
+/// Gives a piece to a client that keeps up; without room for it the client goes on with what is stored.
+fn keep_up(near: mpsc::Sender<Piece>, piece: Piece) -> Option<mpsc::Sender<Piece>> {
+    match near.try_send(piece) {
+        Ok(()) => Some(near),
+        Err(TrySendError::Full(_) | TrySendError::Closed(_)) => None,
+    }
+}
+
+/// How the list of variants is kept: as long as may be, it says nothing of freshness.
+fn list_options(list: &Variants) -> Option<StoreOptions> {
+    let ttl = Some(std::time::Duration::MAX);
+    Some(StoreOptions { ttl, metadata: encode_variants(list)?, ..StoreOptions::default() })
+}
+
+fn random_name() -> Option<[u8; 16]> {
+    let mut name = [0; 16];
+    getrandom::fill(&mut name).ok()?;
+    Some(name)
+}
+
+/// The tags of an entry. Groups are of one origin.
+pub(super) fn tags(origin: &str, tags: &Tags) -> Vec<Bytes> {
+    let groups = tags.groups.iter().map(|group| group_tag(origin, group));
+    groups.chain(tags.tags.iter().map(|tag| Bytes::copy_from_slice(tag))).collect()
+}
+
+/// The tag of a group of `origin`.
+pub(in crate::server) fn group_tag(origin: &str, group: &[u8]) -> Bytes {
+    [b"\n", origin.as_bytes(), b"\n", group].concat().into()
+}

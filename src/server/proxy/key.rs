@@ -1,0 +1,216 @@
+//! Keys of a read-through listener. Pure.
+//!
+//! They begin with a line feed, which neither a key of the memcached protocol nor one of `/v1/objects`
+//! does: nobody else reads or writes them. The key of a variant begins with that of its target, so that
+//! a purge by prefix covers both.
+
+use std::hash::{Hash as _, Hasher as _};
+
+use ::http::header::HeaderName;
+use siphasher::sip::SipHasher13;
+
+use super::options::ProxyOptions;
+use crate::cache::KEY_LEN_MAX;
+use crate::http_cache::head::RequestHead;
+use crate::http_cache::target::Target;
+use crate::http_cache::vary::{Names, normalized};
+
+/// First byte of all keys of read-through listeners, and what is between their parts: in no target.
+pub(in crate::server) const KEY_SEPARATOR: u8 = b'\n';
+/// Bytes that the key of a variant is longer than that of its target: a separator, the name of the
+/// variants, and the number of one.
+const VARIANT_LEN: usize = 1 + 16 + 8;
+
+/// Fields by which a proxy says what its client asked for. An origin may answer by them, so they are a part
+/// of the key where they are there.
+const FORWARDED: [HeaderName; 5] = [
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
+
+/// The key of the target of `request`; `None` if it is too long to be stored.
+pub(super) fn target_key(options: &ProxyOptions, request: &RequestHead) -> Option<Vec<u8>> {
+    key_for(options, request.target(), request)
+}
+
+/// The key of `target`, asked for in the manner of `request`; `None` if it is too long to be stored.
+pub(super) fn key_for(
+    options: &ProxyOptions,
+    target: &Target,
+    request: &RequestHead,
+) -> Option<Vec<u8>> {
+    let mut key = key_of(options, target);
+    for name in FORWARDED.iter().chain(&options.key_headers) {
+        if let Some(value) = forwarded_part(request, name) {
+            key.push(KEY_SEPARATOR);
+            key.extend_from_slice(name.as_str().as_bytes());
+            key.push(b':');
+            key.extend_from_slice(&value);
+        }
+    }
+    (key.len() <= KEY_LEN_MAX - VARIANT_LEN).then_some(key)
+}
+
+/// What a field adds to a key.
+fn forwarded_part(request: &RequestHead, name: &HeaderName) -> Option<Vec<u8>> {
+    let value = normalized(request.headers(), name)?;
+    if *name != FORWARDED[0] {
+        return Some(value);
+    }
+    // The address of the client is another one for each.
+    let is_kept = |pair: &&[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"proto")
+    };
+    let pairs = value.split(|byte| matches!(byte, b';' | b',')).filter(is_kept);
+    let kept: Vec<&[u8]> = pairs.map(<[u8]>::trim_ascii).collect();
+    (!kept.is_empty()).then(|| kept.join(&b';'))
+}
+
+/// What the keys of `target` begin with.
+pub(in crate::server) fn key_of(options: &ProxyOptions, target: &Target) -> Vec<u8> {
+    let mut key = vec![KEY_SEPARATOR];
+    key.extend_from_slice(options.name.as_bytes());
+    key.push(KEY_SEPARATOR);
+    // No scheme: the upstream is not told one, but for what proxies say in fields.
+    key.extend_from_slice(b"//");
+    key.extend_from_slice(target.authority().as_bytes());
+    key.extend_from_slice(without(target.path_and_query(), &options.ignore_query).as_bytes());
+    key
+}
+
+/// `target` without the parameters `ignored`.
+fn without(target: &str, ignored: &[String]) -> String {
+    let Some((path, query)) = target.split_once('?').filter(|_| !ignored.is_empty()) else {
+        return target.to_owned();
+    };
+    let name_of = |parameter: &str| parameter.split('=').next().unwrap_or_default().to_owned();
+    let is_kept = |parameter: &&str| !ignored.contains(&name_of(parameter));
+    let kept: Vec<_> = query.split('&').filter(is_kept).collect();
+    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+}
+
+/// The key of variant `id` of the target with `key`.
+pub(super) fn variant_key(key: &[u8], name: &[u8; 16], id: u64) -> Vec<u8> {
+    let mut variant = Vec::with_capacity(key.len() + VARIANT_LEN);
+    variant.extend_from_slice(key);
+    variant.push(KEY_SEPARATOR);
+    variant.extend_from_slice(name);
+    variant.extend_from_slice(&id.to_le_bytes());
+    variant
+}
+
+/// The number of the variant that depends on `names` and answers `request`. Keyed by the random `name`:
+/// nobody outside can make two that are the same.
+pub(super) fn variant_id(name: &[u8; 16], names: &Names, request: &RequestHead) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(name);
+    for field in names.iter() {
+        field.as_str().hash(&mut hasher);
+    }
+    names.key(request.headers()).as_bytes().hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use http::header::{HeaderMap, HeaderValue};
+
+    use super::*;
+    use crate::server::proxy::options::UpstreamAddress;
+
+    fn options() -> ProxyOptions {
+        ProxyOptions::new("main", UpstreamAddress::Unix("/x".into()))
+    }
+
+    fn request(target: &str, lines: &[(&'static str, &'static str)]) -> RequestHead {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let target = Target::new("http", "A.example:80", target).unwrap();
+        RequestHead::new(Method::GET, target, headers, false)
+    }
+
+    #[test]
+    fn a_key_names_listener_scheme_host_and_target() {
+        let key = target_key(&options(), &request("/a?b=c", &[("x", "y")])).unwrap();
+        assert_eq!(key, b"\nmain\n//a.example/a?b=c");
+    }
+
+    #[test]
+    fn parameters_that_are_ignored_are_no_part_of_it() {
+        let ignore_query = vec!["utm".to_owned(), "b".to_owned()];
+        let options = ProxyOptions { ignore_query, ..options() };
+        for (target, expected) in [
+            ("/a?utm=1&c=2&b&utm=3", "/a?c=2"),
+            ("/a?utm=1", "/a"),
+            ("/a?", "/a?"),
+            ("/a?utmx=1&bb=b", "/a?utmx=1&bb=b"),
+            ("/utm=1", "/utm=1"),
+        ] {
+            let key = target_key(&options, &request(target, &[])).unwrap();
+            assert_eq!(key, format!("\nmain\n//a.example{expected}").as_bytes(), "{target}");
+        }
+    }
+
+    #[test]
+    fn chosen_fields_are_a_part_of_it() {
+        let key_headers = vec!["x".parse().unwrap(), "y".parse().unwrap()];
+        let options = ProxyOptions { key_headers, ..options() };
+        let key = |lines: &[(&'static str, &'static str)]| {
+            String::from_utf8(target_key(&options, &request("/", lines)).unwrap()).unwrap()
+        };
+        assert_eq!(key(&[]), "\nmain\n//a.example/");
+        assert_eq!(key(&[("x", "1"), ("y", "")]), "\nmain\n//a.example/\nx:1\ny:");
+        assert_ne!(key(&[("x", "")]), key(&[]));
+        assert_ne!(key(&[("x", "1")]), key(&[("y", "1")]));
+    }
+
+    #[test]
+    fn what_a_proxy_says_of_its_client_is_a_part_of_it() {
+        let key = |name: &'static str, value: &'static str| {
+            let key = target_key(&options(), &request("/", &[(name, value)])).unwrap();
+            String::from_utf8(key).unwrap().split_off("\nmain\n//a.example/".len())
+        };
+        assert_eq!(key("x-forwarded-proto", "https"), "\nx-forwarded-proto:https");
+        assert_eq!(key("x-forwarded-host", "b"), "\nx-forwarded-host:b");
+        assert_eq!(key("x-forwarded-for", "192.0.2.1"), "");
+        assert_eq!(key("forwarded", "for=192.0.2.1;by=x"), "");
+        assert_eq!(
+            key("forwarded", "for=192.0.2.1; Host=b;proto=https, for=x"),
+            "\nforwarded:Host=b;proto=https"
+        );
+    }
+
+    #[test]
+    fn a_key_has_room_for_its_variants() {
+        let long =
+            |len: usize| target_key(&options(), &request(&format!("/{}", "a".repeat(len)), &[]));
+        let fixed = b"\nmain\n//a.example/".len();
+        let longest = KEY_LEN_MAX - VARIANT_LEN - fixed;
+        let key = long(longest).unwrap();
+        assert_eq!(variant_key(&key, &[7; 16], 1).len(), KEY_LEN_MAX);
+        assert!(long(longest + 1).is_none());
+    }
+
+    #[test]
+    fn a_variant_has_a_number_of_its_own() {
+        let names = |list: &[&str]| {
+            Names::new(list.iter().map(|name| name.parse().unwrap()).collect()).unwrap()
+        };
+        let id = |list: &[&str], lines: &[(&'static str, &'static str)]| {
+            variant_id(&[7; 16], &names(list), &request("/", lines))
+        };
+        assert_eq!(id(&["x"], &[("x", "1"), ("y", "2")]), id(&["x"], &[("x", " 1 "), ("y", "3")]));
+        assert_ne!(id(&["x"], &[("x", "1")]), id(&["x"], &[("x", "2")]));
+        assert_ne!(id(&["x"], &[("x", "1")]), id(&["y"], &[("y", "1")]));
+        assert_ne!(
+            variant_id(&[7; 16], &names(&[]), &request("/", &[])),
+            variant_id(&[8; 16], &names(&[]), &request("/", &[]))
+        );
+    }
+}

@@ -1,0 +1,393 @@
+//! From a request that may be answered from the store to its answer. Owns who asks the upstream, who waits
+//! for whom, and who gets what is stale.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::StatusCode;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::answer::{Answer, BodyOf, hit_status};
+use super::body::Body;
+use super::failures::{Began, Failure};
+use super::fetch::{Fetched, To};
+use super::fill::{Job, Known};
+use super::key::{variant_id, variant_key};
+use super::outcome::Outcome;
+use super::place::Place;
+use super::service::Service;
+use super::stored::Stored;
+use crate::cache::{Follower, Found, Hit, Lease, Leased};
+use crate::clock::Timestamp;
+use crate::http_cache::cache_status::{CacheStatus, Forwarded};
+use crate::http_cache::head::{RequestHead, StoredHead};
+use crate::http_cache::hop_by_hop::remove_hop_by_hop;
+use crate::http_cache::request::{Asked, Missed, OF_ONE_CLIENT};
+use crate::http_cache::reuse::{self, Reuse, Why, reuse, stands_in};
+use crate::http_cache::storing::Refused;
+
+/// How often a request looks again because others changed what it found.
+const LOOKS_MAX: usize = 16;
+
+/// A request that may be answered from the store.
+pub(super) struct Wanted<'a> {
+    pub(super) request: &'a RequestHead,
+    pub(super) asked: &'a Asked,
+    /// Target and host as the upstream is to get them.
+    pub(super) to: &'a To,
+    /// The key of its target.
+    pub(super) target: Vec<u8>,
+    pub(super) began: Began,
+}
+
+impl Wanted<'_> {
+    /// Whether it asks for a part, or for another version than the client has.
+    fn is_of_one_client(&self) -> bool {
+        OF_ONE_CLIENT.iter().any(|name| self.request.headers().contains_key(name))
+    }
+
+    /// How the last request for `key` failed, if this one is to get that too.
+    fn failure(&self, service: &Service, key: &[u8]) -> Option<Failure> {
+        service.shared.failures.get(key, self.began, service.http.cache.clock().now())
+    }
+}
+
+/// What comes of a request.
+pub(super) enum Looked {
+    Answer(Answer),
+    /// Nobody else's request helps it, and nothing that comes is stored.
+    Alone(CacheStatus),
+}
+
+/// What is there for a request.
+enum Look {
+    Hit(Hit, Option<Lease>),
+    Follow(Follower),
+    Lease(Lease),
+    Busy,
+    Nothing,
+}
+
+impl From<Found> for Look {
+    fn from(found: Found) -> Look {
+        match found {
+            Found::Hit(hit) => Look::Hit(hit, None),
+            Found::Stale(hit, lease) => Look::Hit(hit, lease),
+            Found::Follow(follower) => Look::Follow(follower),
+            Found::Lease(lease) => Look::Lease(lease),
+            Found::Busy => Look::Busy,
+        }
+    }
+}
+
+/// What each store and each validation changes.
+fn version(hit: &Hit) -> (u64, Timestamp) {
+    (hit.cas(), hit.lifetime().stored_at)
+}
+
+fn forwarded(why: Forwarded) -> CacheStatus {
+    CacheStatus { forwarded: Some(why), ..CacheStatus::default() }
+}
+
+impl Service {
+    /// Answers a request from the store, from somebody else's fill, or by one of its own.
+    pub(super) async fn lookup(self: &Arc<Service>, wanted: &Wanted<'_>) -> Looked {
+        let deadline = Instant::now() + self.options.collapse_timeout;
+        let mut missed = Forwarded::UriMiss;
+        for _ in 0..LOOKS_MAX {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let Some((place, look)) = self.look(wanted, wait).await else { continue };
+            missed =
+                if place.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
+            let looked = match look {
+                Look::Hit(hit, lease) => self.with_hit(wanted, place, (hit, lease), wait).await,
+                Look::Follow(follower) => self.follow(wanted, follower, missed).await,
+                Look::Lease(lease) => Some(self.miss(wanted, place, lease, missed).await),
+                Look::Nothing if wanted.asked.missed() == Missed::GatewayTimeout => {
+                    Some(Looked::Answer(self.own(StatusCode::GATEWAY_TIMEOUT, forwarded(missed))))
+                }
+                Look::Nothing => Some(Looked::Alone(forwarded(missed))),
+                Look::Busy => {
+                    let detail = Some("waited too long for another fill".to_owned());
+                    Some(Looked::Alone(CacheStatus { detail, ..forwarded(missed) }))
+                }
+            };
+            if let Some(looked) = looked {
+                return looked;
+            }
+        }
+        Looked::Alone(forwarded(missed))
+    }
+
+    /// What is there for a request; `None` if it changed meanwhile.
+    async fn look(&self, wanted: &Wanted<'_>, wait: Duration) -> Option<(Place, Look)> {
+        let target = &wanted.target;
+        let look = self.look_at(target, wanted.asked, wait).await;
+        let place = Place::of(wanted.request, target.clone());
+        let Look::Hit(hit, _) = &look else { return Some((place, look)) };
+        let Some(Stored::Variants(list)) = Stored::decode(hit.metadata()) else {
+            return Some((place, look));
+        };
+        let cas = hit.cas();
+        // The variants have leases of their own.
+        drop(look);
+        let headers = wanted.request.headers();
+        let selected = list.select(headers, self.options.settings.selects_language);
+        let id = match selected {
+            Some(variant) => variant.id(),
+            None => variant_id(list.name(), list.iter().last()?.names(), wanted.request),
+        };
+        let key = variant_key(target, list.name(), id);
+        let look = self.look_at(&key, wanted.asked, wait).await;
+        Some((Place { key, variants: Some((list, cas)), ..place }, look))
+    }
+
+    async fn look_at(&self, key: &[u8], asked: &Asked, wait: Duration) -> Look {
+        let cache = &self.http.cache;
+        match asked.is_head || asked.only_if_cached {
+            false => cache.lookup_or_fill(key, wait).await.into(),
+            true => match cache.lookup_stale(key).await {
+                Some(hit) => Look::Hit(hit, None),
+                None => Look::Nothing,
+            },
+        }
+    }
+
+    /// `None`: look again.
+    async fn with_hit(
+        self: &Arc<Service>,
+        wanted: &Wanted<'_>,
+        place: Place,
+        (hit, lease): (Hit, Option<Lease>),
+        wait: Duration,
+    ) -> Option<Looked> {
+        let now = self.http.cache.clock().now();
+        let Some(Stored::Response(record)) = Stored::decode(hit.metadata()) else {
+            // Nothing that this cache can read: make room for what it can.
+            self.drop_stored(&place.key).await;
+            return None;
+        };
+        let head = record.of_hit(&hit, now);
+        let why = match reuse(wanted.asked, &head, now) {
+            Reuse::Fresh | Reuse::StaleForClient => return self.hit(wanted, &head, hit).await,
+            Reuse::StaleWhileRevalidate => {
+                if let Some(lease) = lease.filter(|_| wanted.failure(self, &place.key).is_none()) {
+                    let known = Some(Known::new(&head, &hit));
+                    drop(self.begin(wanted, place, lease, known));
+                }
+                return self.hit(wanted, &head, hit).await;
+            }
+            Reuse::GatewayTimeout => {
+                let status = forwarded(Forwarded::Stale);
+                return Some(Looked::Answer(self.own(StatusCode::GATEWAY_TIMEOUT, status)));
+            }
+            Reuse::Validate(Why::Stale) => Forwarded::Stale,
+            Reuse::Validate(Why::Client) => Forwarded::Request,
+        };
+        if wanted.asked.is_head {
+            return Some(Looked::Alone(forwarded(why)));
+        }
+        if let Some(failure) = wanted.failure(self, &place.key) {
+            return self.without_upstream(wanted, failure, Some((&head, hit)), why).await;
+        }
+        let lease = match lease {
+            Some(lease) => lease,
+            None => match self.http.cache.lease(&place.key, wait).await {
+                Leased::Lease(lease) => lease,
+                Leased::Changed => return self.validated_meanwhile(wanted, &place, &hit).await,
+                Leased::Busy => return Some(Looked::Alone(forwarded(why))),
+            },
+        };
+        let present = self.http.cache.lookup_stale(&place.key).await;
+        if present.as_ref().is_none_or(|present| version(present) != version(&hit)) {
+            drop(lease);
+            return self.validated_meanwhile(wanted, &place, &hit).await;
+        }
+        let outcome = self.begin(wanted, place, lease, Some(Known::new(&head, &hit))).await;
+        self.with_outcome(wanted, outcome.ok()?, Some((&head, hit)), why).await
+    }
+
+    /// An answer with what another client's validation brought while this one waited for it.
+    async fn validated_meanwhile(
+        &self,
+        wanted: &Wanted<'_>,
+        place: &Place,
+        before: &Hit,
+    ) -> Option<Looked> {
+        let hit = self.http.cache.lookup_stale(&place.key).await?;
+        let now = self.http.cache.clock().now();
+        // One that was purged meanwhile, and not validated, is not good.
+        if version(&hit) == version(before) {
+            return None;
+        }
+        let Stored::Response(record) = Stored::decode(hit.metadata())? else { return None };
+        let head = record.of_hit(&hit, now);
+        let status = CacheStatus { collapsed: true, ..forwarded(Forwarded::Stale) };
+        let body = BodyOf::Hit(hit);
+        self.answer_with(wanted.request, &head, body, status).await.ok().map(Looked::Answer)
+    }
+
+    /// `None` if the body is gone: a miss.
+    async fn hit(&self, wanted: &Wanted<'_>, head: &StoredHead, hit: Hit) -> Option<Looked> {
+        let status = hit_status(head, self.http.cache.clock().now());
+        let body = BodyOf::Hit(hit);
+        self.answer_with(wanted.request, head, body, status).await.ok().map(Looked::Answer)
+    }
+
+    async fn follow(
+        &self,
+        wanted: &Wanted<'_>,
+        follower: Follower,
+        missed: Forwarded,
+    ) -> Option<Looked> {
+        let Stored::Response(record) = Stored::decode(follower.metadata())? else { return None };
+        let head = record.of_store(&follower.lifetime());
+        let status = CacheStatus { collapsed: true, ..forwarded(missed) };
+        let len = follower.len_hint();
+        let body = BodyOf::Follow(follower, len, None);
+        self.answer_with(wanted.request, &head, body, status).await.ok().map(Looked::Answer)
+    }
+
+    async fn miss(
+        self: &Arc<Service>,
+        wanted: &Wanted<'_>,
+        place: Place,
+        lease: Lease,
+        missed: Forwarded,
+    ) -> Looked {
+        // Nobody waits for what may not be stored: each has an answer of its own.
+        if !lease.is_awaited() && wanted.is_of_one_client() {
+            return Looked::Alone(forwarded(missed));
+        }
+        if lease.is_awaited()
+            && let Some(failure) = wanted.failure(self, &place.key)
+        {
+            return Looked::Answer(self.failure(failure, forwarded(missed)));
+        }
+        let outcome = self.begin(wanted, place, lease, None).await;
+        let looked = match outcome {
+            Ok(outcome) => self.with_outcome(wanted, outcome, None, missed).await,
+            Err(_) => None,
+        };
+        looked.unwrap_or(Looked::Alone(forwarded(missed)))
+    }
+
+    /// Begins a fill; what it gives is what comes of it.
+    fn begin(
+        self: &Arc<Service>,
+        wanted: &Wanted<'_>,
+        place: Place,
+        lease: Lease,
+        known: Option<Known>,
+    ) -> oneshot::Receiver<Outcome> {
+        let (client, outcome) = oneshot::channel();
+        let request = wanted.request.clone();
+        let job = Job { lease, place, request, to: wanted.to.clone(), known };
+        self.spawn(Arc::clone(self).fill(job, client));
+        outcome
+    }
+
+    async fn with_outcome(
+        &self,
+        wanted: &Wanted<'_>,
+        outcome: Outcome,
+        known: Option<(&StoredHead, Hit)>,
+        why: Forwarded,
+    ) -> Option<Looked> {
+        match outcome {
+            Outcome::Storing { head, len, follower, near } => {
+                let code = Some(head.status).filter(|_| known.is_some());
+                let status = CacheStatus { stored: true, forwarded_status: code, ..forwarded(why) };
+                let body = BodyOf::Follow(follower, len, Some(near));
+                let answer = self.answer_with(wanted.request, &head, body, status).await;
+                answer.ok().map(Looked::Answer)
+            }
+            Outcome::Good { head, code } => {
+                let (_, hit) = known?;
+                let status = CacheStatus { forwarded_status: Some(code), ..forwarded(why) };
+                let answer =
+                    self.answer_with(wanted.request, &head, BodyOf::Hit(hit), status).await;
+                answer.ok().map(Looked::Answer)
+            }
+            Outcome::Alone(fetched, refused) => {
+                Some(self.relay(wanted, *fetched, refused, (known, why)).await)
+            }
+            Outcome::Failed(failure) => self.without_upstream(wanted, failure, known, why).await,
+        }
+    }
+
+    /// An answer that is for this client alone, or what is stored if that may stand in for it.
+    async fn relay(
+        &self,
+        wanted: &Wanted<'_>,
+        fetched: Fetched,
+        refused: Option<Refused>,
+        (known, why): (Option<(&StoredHead, Hit)>, Forwarded),
+    ) -> Looked {
+        let now = self.http.cache.clock().now();
+        let failed = reuse::Failure::Status(fetched.head.status);
+        if let Some((head, hit)) = known
+            && stands_in(wanted.asked, head, now, failed)
+            && let Some(stale) = self.stale(wanted, (head, hit), (why, failed)).await
+        {
+            return stale;
+        }
+        let detail = refused.map(|refused| format!("{refused:?}"));
+        Looked::Answer(self.passed(fetched, CacheStatus { detail, ..forwarded(why) }))
+    }
+
+    /// The answer where the upstream failed: what is stored, if it may stand in.
+    async fn without_upstream(
+        &self,
+        wanted: &Wanted<'_>,
+        failure: Failure,
+        known: Option<(&StoredHead, Hit)>,
+        why: Forwarded,
+    ) -> Option<Looked> {
+        let now = self.http.cache.clock().now();
+        let kind = match failure.is_answer {
+            true => reuse::Failure::Status(failure.status),
+            false => reuse::Failure::Connection,
+        };
+        if let Some((head, hit)) = known
+            && stands_in(wanted.asked, head, now, kind)
+            && let Some(stale) = self.stale(wanted, (head, hit), (why, kind)).await
+        {
+            return Some(stale);
+        }
+        Some(Looked::Answer(self.failure(failure, forwarded(why))))
+    }
+
+    /// What is stored, in place of an error.
+    async fn stale(
+        &self,
+        wanted: &Wanted<'_>,
+        (head, hit): (&StoredHead, Hit),
+        (why, failed): (Forwarded, reuse::Failure),
+    ) -> Option<Looked> {
+        let now = self.http.cache.clock().now();
+        let forwarded_status = match failed {
+            reuse::Failure::Status(status) => Some(status),
+            reuse::Failure::Connection => None,
+        };
+        let ttl_secs = Some(head.ttl_secs(now));
+        let detail = Some("stale, as the upstream failed".to_owned());
+        let status = CacheStatus { forwarded_status, ttl_secs, detail, ..forwarded(why) };
+        let answer = self.answer_with(wanted.request, head, BodyOf::Hit(hit), status).await;
+        answer.ok().map(Looked::Answer)
+    }
+
+    /// What came of the upstream, for one client.
+    pub(super) fn passed(&self, fetched: Fetched, status: CacheStatus) -> Answer {
+        let Fetched { connection, head, announced_len, .. } = fetched;
+        let mut headers = head.headers;
+        remove_hop_by_hop(&mut headers);
+        self.sign(&mut headers, &status);
+        let body = match connection.body_len() {
+            Some(0) => Body::absent(announced_len),
+            _ => Body::upstream(connection),
+        };
+        Answer { status: head.status, headers, body }
+    }
+}

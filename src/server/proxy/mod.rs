@@ -1,0 +1,34 @@
+//! Read-through: a shared HTTP cache in front of one upstream. A proxy sends its requests here; what
+//! is stored is answered, the rest is asked of the upstream, and what may be stored is, while all who
+//! want it follow. Owns the exchange with the upstream; what may be done with a message, `http_cache`
+//! says.
+
+pub mod options;
+
+mod answer;
+mod body;
+mod connection;
+mod counts;
+mod dispatch;
+mod failures;
+mod fetch;
+mod fill;
+mod group_limit;
+mod invalidate;
+mod keeping;
+mod key;
+mod lookup;
+mod outcome;
+mod pass;
+mod place;
+mod removal;
+mod service;
+mod stored;
+mod upstream;
+
+pub(super) use connection::serve;
+pub(super) use counts::{ProxyShard, write_proxy};
+pub use counts::{ProxySnapshot, RESULTS, UPSTREAM_ERRORS};
+pub(super) use keeping::group_tag;
+pub(super) use key::{KEY_SEPARATOR, key_of};
+pub(super) use service::{Service, Shared};

@@ -1,0 +1,33 @@
+//! What a fill tells the client that began it.
+
+use std::time::Duration;
+
+use ::http::StatusCode;
+use tokio::sync::mpsc;
+
+use super::body::Piece;
+use super::failures::Failure;
+use super::fetch::Fetched;
+use crate::cache::Follower;
+use crate::http_cache::head::StoredHead;
+use crate::http_cache::storing::Refused;
+
+/// How long nobody waits for a key whose response may not be stored.
+pub(super) const HIT_FOR_MISS: Duration = Duration::from_secs(10);
+
+/// What came of a fill, for the client that began it.
+pub(super) enum Outcome {
+    /// It is being stored.
+    Storing {
+        head: Box<StoredHead>,
+        len: Option<u64>,
+        follower: Follower,
+        near: mpsc::Receiver<Piece>,
+    },
+    /// What is stored is good, with this head.
+    Good { head: Box<StoredHead>, code: StatusCode },
+    /// The response is for this client alone.
+    Alone(Box<Fetched>, Option<Refused>),
+    /// The upstream failed.
+    Failed(Failure),
+}

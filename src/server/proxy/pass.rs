@@ -1,0 +1,222 @@
+//! Requests that are given on to the upstream for one client: any method, with or without a body. What
+//! comes is not stored.
+
+use ::http::header::{CONNECTION, HeaderValue};
+use ::http::{Method, StatusCode};
+
+use super::answer::Answer;
+use super::fetch::{Fetched, To};
+use super::fill::failure_of;
+use super::service::Service;
+use super::upstream::{Connection, Reuse, UpstreamError};
+use crate::http_cache::cache_status::CacheStatus;
+use crate::http_cache::head::RequestHead;
+use crate::http_cache::hop_by_hop::remove_hop_by_hop;
+use crate::http_cache::invalidation::is_safe;
+use crate::server::codec::response_head::ResponseHead as Came;
+use crate::server::codec::{Framing, RequestToUpstream};
+use crate::server::http::body_error::BodyError;
+use crate::server::http::request_body::RequestBody;
+use crate::server::http::wire::Socket;
+use crate::server::presence::while_there;
+
+/// Why a request was not passed.
+enum Failed {
+    /// The client broke off, or its body is none.
+    Client(BodyError),
+    Upstream(UpstreamError),
+}
+
+impl From<UpstreamError> for Failed {
+    fn from(error: UpstreamError) -> Failed {
+        Failed::Upstream(error)
+    }
+}
+
+/// How a request comes: what the answer depends on besides its meaning.
+pub(super) struct Manner {
+    pub(super) framing: Framing,
+    pub(super) is_http_1_0: bool,
+}
+
+impl Service {
+    /// Asks the upstream what the client asks, and gives what comes.
+    ///
+    /// # Errors
+    /// The answer to a request that got none of the upstream.
+    pub(super) async fn pass<S: Socket>(
+        &self,
+        request: &RequestHead,
+        to: &To,
+        (body, manner): (&mut RequestBody<'_, S>, &Manner),
+        status: &CacheStatus,
+    ) -> Result<Fetched, Box<Answer>> {
+        match self.exchange(request, to, body, manner).await {
+            Ok(fetched) => Ok(fetched),
+            Err(Failed::Client(error)) => {
+                let detail = Some(error.to_string());
+                let status = CacheStatus { detail, ..status.clone() };
+                Err(Box::new(self.own(StatusCode::BAD_REQUEST, status)))
+            }
+            Err(Failed::Upstream(error)) => {
+                Err(Box::new(self.failure(failure_of(&error), status.clone())))
+            }
+        }
+    }
+
+    async fn exchange<S: Socket>(
+        &self,
+        request: &RequestHead,
+        to: &To,
+        body: &mut RequestBody<'_, S>,
+        manner: &Manner,
+    ) -> Result<Fetched, Failed> {
+        let method = request.method();
+        let is_repeatable = is_safe(method) && manner.framing == Framing::None;
+        if is_repeatable && manner.is_http_1_0 {
+            return Ok(self.fetch(method, to, request.headers().clone()).await?);
+        }
+        let requested_at = self.http.cache.clock().now();
+        let headers = self.to_upstream(request.headers().clone());
+        let asked = RequestToUpstream {
+            method,
+            target: &to.target,
+            host: &to.host,
+            headers: &headers,
+            framing: manner.framing,
+            closes: false,
+        };
+        let mut reuse = if is_repeatable { Reuse::Allowed } else { Reuse::Fresh };
+        loop {
+            let mut connection = self.counted(self.upstream.connect(reuse).await)?;
+            let watch = self.asked();
+            match ask(&mut connection, &asked, (body, manner)).await {
+                Ok(came) => {
+                    self.http.shard.proxy.came(watch.elapsed());
+                    return Ok(self.fetched(connection, came, requested_at));
+                }
+                Err(Failed::Upstream(error))
+                    if error.is_stale_reuse() && matches!(reuse, Reuse::Allowed) =>
+                {
+                    reuse = Reuse::Fresh;
+                }
+                Err(failed) => {
+                    if let Failed::Upstream(error) = &failed {
+                        self.http.shard.proxy.failed(error);
+                    }
+                    return Err(failed);
+                }
+            }
+        }
+    }
+}
+
+async fn ask<S: Socket>(
+    connection: &mut Connection,
+    asked: &RequestToUpstream<'_>,
+    (body, manner): (&mut RequestBody<'_, S>, &Manner),
+) -> Result<Came, Failed> {
+    let method = asked.method;
+    connection.send_head(asked).await?;
+    if manner.framing != Framing::None
+        && let Some(came) = send_body(connection, method, (body, manner)).await?
+    {
+        return Ok(came);
+    }
+    loop {
+        let came = {
+            let mut reading = std::pin::pin!(connection.read_head(method));
+            while_there(body, reading.as_mut()).await.ok_or(Failed::Client(BodyError::Lost))??
+        };
+        if !came.status.is_informational() {
+            return Ok(came);
+        }
+        inform(body, &came, manner).await?;
+    }
+}
+
+/// Sends the body of a request; the final head of the response, if that comes before. What is left of
+/// the body stays where it is then.
+async fn send_body<S: Socket>(
+    connection: &mut Connection,
+    method: &Method,
+    (body, manner): (&mut RequestBody<'_, S>, &Manner),
+) -> Result<Option<Came>, Failed> {
+    let (mut sender, mut receiver) = connection.split();
+    loop {
+        let piece = tokio::select! {
+            biased;
+            came = receiver.read_head(method) => {
+                let came = came?;
+                if !came.status.is_informational() {
+                    return Ok(Some(came));
+                }
+                inform(body, &came, manner).await?;
+                continue;
+            }
+            piece = body.next() => piece.map_err(Failed::Client)?,
+        };
+        let Some(piece) = piece else { break };
+        let mut news = Vec::new();
+        {
+            let mut sending = std::pin::pin!(sender.send_body(piece));
+            loop {
+                tokio::select! {
+                    biased;
+                    came = receiver.read_head(method) => {
+                        let came = came?;
+                        if !came.status.is_informational() {
+                            return Ok(Some(came));
+                        }
+                        news.push(came);
+                    }
+                    sent = &mut sending => match sent {
+                        Ok(()) => break,
+                        // It may have answered without reading all.
+                        Err(error) if error.may_have_answered() => return Ok(None),
+                        Err(error) => return Err(error.into()),
+                    },
+                }
+            }
+        }
+        for came in news {
+            inform(body, &came, manner).await?;
+        }
+    }
+    match sender.end_body().await {
+        Err(error) if !error.may_have_answered() => Err(error.into()),
+        _ => Ok(None),
+    }
+}
+
+/// Gives an interim answer on, but for 100: the client is told to go on when its body is read.
+async fn inform<S: Socket>(
+    body: &mut RequestBody<'_, S>,
+    came: &Came,
+    manner: &Manner,
+) -> Result<(), Failed> {
+    if manner.is_http_1_0 || came.status == StatusCode::CONTINUE {
+        return Ok(());
+    }
+    let mut head = format!("HTTP/1.1 {} ", came.status.as_u16()).into_bytes();
+    head.extend_from_slice(came.status.canonical_reason().unwrap_or_default().as_bytes());
+    head.extend_from_slice(b"\r\n");
+    let mut headers = came.headers.clone();
+    for name in &came.nominated {
+        headers.append(CONNECTION, HeaderValue::from(name.clone()));
+    }
+    remove_hop_by_hop(&mut headers);
+    for (name, value) in &headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    body.inform(&head).await.map_err(|_| Failed::Client(BodyError::Lost))
+}
+
+/// Whether a method is one that this cache gives on.
+pub(super) fn is_passed(method: &Method) -> bool {
+    method != Method::CONNECT
+}

@@ -1,0 +1,88 @@
+//! What the connections of one read-through listener share.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use ::http::HeaderMap;
+use ::http::header::{HeaderValue, VIA};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use super::failures::Failures;
+use super::group_limit::GroupLimit;
+use super::options::ProxyOptions;
+use super::upstream::Upstream;
+use crate::server::http;
+
+/// What the connections of one read-through listener share in all workers.
+pub(in crate::server) struct Shared {
+    /// What this cache adds to `Via`. The name in it is random: who sees it in a request sees a loop.
+    pub(super) via: HeaderValue,
+    /// How the upstream failed lately.
+    pub(super) failures: Failures,
+    pub(super) groups: GroupLimit,
+}
+
+impl Shared {
+    pub(in crate::server) fn new() -> Shared {
+        let via = format!("1.1 rawcached-{:016x}", RandomState::new().hash_one(0));
+        Shared {
+            via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
+            failures: Failures::default(),
+            groups: GroupLimit::default(),
+        }
+    }
+}
+
+/// What the connections of one read-through listener share in one worker.
+pub(in crate::server) struct Service {
+    pub(super) options: ProxyOptions,
+    /// Buffers, counters and timeouts.
+    pub(super) http: Arc<http::Service>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) upstream: Upstream,
+    fills: Mutex<JoinSet<()>>,
+}
+
+impl Service {
+    pub(in crate::server) fn new(
+        options: &ProxyOptions,
+        http: &Arc<http::Service>,
+        shared: &Arc<Shared>,
+    ) -> Arc<Service> {
+        Arc::new(Service {
+            options: options.clone(),
+            http: http.clone(),
+            shared: shared.clone(),
+            upstream: Upstream::new(&options.upstream),
+            fills: Mutex::default(),
+        })
+    }
+
+    /// Runs a fill in this worker. It goes on when the client that began it is gone, and ends with the
+    /// worker.
+    pub(super) fn spawn(&self, fill: impl Future<Output = ()> + Send + 'static) {
+        let mut fills = self.fills.lock();
+        while let Some(ended) = fills.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                self.http.shard.connection_panics.bump();
+                tracing::error!(%error, "a fill ended by a panic; the others go on");
+            }
+        }
+        fills.spawn(fill);
+    }
+
+    /// Whether a request has been here before.
+    pub(super) fn is_loop(&self, headers: &HeaderMap) -> bool {
+        let own = self.shared.via.as_bytes();
+        let name = own.split(|byte| *byte == b' ').next_back().unwrap_or(own);
+        headers.get_all(VIA).iter().any(|line| {
+            line.as_bytes()
+                .split(|byte| matches!(byte, b' ' | b',' | b'\t'))
+                .any(|word| word == name)
+        })
+    }
+}

@@ -1,0 +1,270 @@
+//! What is kept with an entry of a read-through listener: the head of a response, or the variants of a
+//! target. Owns the bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use crate::cache::{Hit, Lifetime, METADATA_LEN_MAX};
+use crate::clock::Timestamp;
+use crate::http_cache::freshness::{Source, Terms};
+use crate::http_cache::head::StoredHead;
+use crate::http_cache::variants::Variants;
+
+/// First byte of a response's head, which is also the version of its encoding.
+const RESPONSE: u8 = 1;
+/// First byte of the variants of a target.
+const VARIANTS: u8 = 2;
+/// Bytes before the fields: kind, flags, source, status, and three times in seconds.
+const FIXED_LEN: usize = 17;
+
+const NO_CACHE: u8 = 1;
+const FORBIDS_STALE: u8 = 2;
+const IMMUTABLE: u8 = 4;
+
+/// What the metadata of an entry say.
+#[derive(Debug)]
+pub(super) enum Stored {
+    /// A response: all but its times, which the entry itself has.
+    Response(ResponseRecord),
+    /// The entry has no body: the responses are under keys of their own.
+    Variants(Variants),
+}
+
+/// The head of a response without times.
+#[derive(Debug)]
+pub(super) struct ResponseRecord {
+    status: StatusCode,
+    terms: Terms,
+    headers: HeaderMap,
+}
+
+impl Stored {
+    /// What `metadata` say; `None` for anything that no read-through listener has written.
+    pub(super) fn decode(metadata: &[u8]) -> Option<Stored> {
+        match *metadata.first()? {
+            RESPONSE => ResponseRecord::decode(metadata).map(Stored::Response),
+            VARIANTS => Variants::decode(&metadata[1..]).map(Stored::Variants),
+            _ => None,
+        }
+    }
+}
+
+/// The metadata of a target with variants; `None` if they are too long.
+pub(super) fn encode_variants(variants: &Variants) -> Option<Bytes> {
+    let mut bytes = vec![VARIANTS];
+    bytes.extend_from_slice(&variants.encode());
+    (bytes.len() <= METADATA_LEN_MAX).then(|| bytes.into())
+}
+
+/// The metadata of a response; `None` if they are too long.
+pub(super) fn encode_response(head: &StoredHead) -> Option<Bytes> {
+    let terms = &head.terms;
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    let flags = flag(terms.no_cache, NO_CACHE)
+        | flag(terms.forbids_stale, FORBIDS_STALE)
+        | flag(terms.immutable, IMMUTABLE);
+    let mut bytes = vec![RESPONSE, flags, source_number(terms.source)];
+    bytes.extend_from_slice(&head.status.as_u16().to_le_bytes());
+    for time in [terms.lifetime, terms.stale_while_revalidate, terms.stale_if_error] {
+        let secs = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&secs.to_le_bytes());
+    }
+    debug_assert_eq!(bytes.len(), FIXED_LEN);
+    for (name, value) in &head.headers {
+        put(&mut bytes, name.as_str().as_bytes())?;
+        put(&mut bytes, value.as_bytes())?;
+    }
+    (bytes.len() <= METADATA_LEN_MAX).then(|| bytes.into())
+}
+
+fn put(bytes: &mut Vec<u8>, part: &[u8]) -> Option<()> {
+    bytes.extend_from_slice(&u16::try_from(part.len()).ok()?.to_le_bytes());
+    bytes.extend_from_slice(part);
+    Some(())
+}
+
+fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (len, behind) = rest.split_first_chunk()?;
+    let (part, behind) = behind.split_at_checked(u16::from_le_bytes(*len).into())?;
+    *rest = behind;
+    Some(part)
+}
+
+fn source_number(source: Source) -> u8 {
+    match source {
+        Source::Nobody => 0,
+        Source::Heuristic => 1,
+        Source::Default => 2,
+        Source::Explicit => 3,
+        Source::Override => 4,
+    }
+}
+
+fn source_of(number: u8) -> Option<Source> {
+    Some(match number {
+        0 => Source::Nobody,
+        1 => Source::Heuristic,
+        2 => Source::Default,
+        3 => Source::Explicit,
+        4 => Source::Override,
+        _ => return None,
+    })
+}
+
+impl ResponseRecord {
+    fn decode(metadata: &[u8]) -> Option<ResponseRecord> {
+        let (fixed, mut rest) = metadata.split_first_chunk::<FIXED_LEN>()?;
+        let secs = |at: usize| {
+            let bytes = [fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]];
+            Duration::from_secs(u32::from_le_bytes(bytes).into())
+        };
+        let has = |flag: u8| fixed[1] & flag != 0;
+        let terms = Terms {
+            lifetime: secs(5),
+            source: source_of(fixed[2])?,
+            no_cache: has(NO_CACHE),
+            forbids_stale: has(FORBIDS_STALE),
+            immutable: has(IMMUTABLE),
+            stale_while_revalidate: secs(9),
+            stale_if_error: secs(13),
+        };
+        let status = StatusCode::from_u16(u16::from_le_bytes([fixed[3], fixed[4]])).ok()?;
+        let mut headers = HeaderMap::with_capacity(16);
+        while !rest.is_empty() {
+            let name = HeaderName::from_bytes(take(&mut rest)?).ok()?;
+            headers.append(name, HeaderValue::from_bytes(take(&mut rest)?).ok()?);
+        }
+        Some(ResponseRecord { status, terms, headers })
+    }
+
+    /// The head with the times of its entry.
+    fn with_times(self, lifetime: &Lifetime) -> StoredHead {
+        StoredHead {
+            status: self.status,
+            headers: self.headers,
+            received_at: lifetime.stored_at,
+            initial_age: Duration::from_secs(lifetime.age_secs.into()),
+            terms: self.terms,
+            ended_at: None,
+        }
+    }
+
+    /// The head of what `hit` found.
+    pub(super) fn of_hit(self, hit: &Hit, now: Timestamp) -> StoredHead {
+        let lifetime = hit.lifetime();
+        let mut head = self.with_times(&lifetime);
+        // A purge made it stale, or nobody knows its age.
+        if head.is_fresh(now) && !hit.is_fresh(now) {
+            head.ended_at = Some(lifetime.fresh_until.min(now));
+            if lifetime.fresh_until >= now {
+                // Nobody knows since when: no grace that began then can be told from one that is over.
+                head.terms.stale_while_revalidate = Duration::ZERO;
+                head.terms.stale_if_error = Duration::ZERO;
+            }
+        }
+        head
+    }
+
+    /// The head of what is being stored with `lifetime`.
+    pub(super) fn of_store(self, lifetime: &Lifetime) -> StoredHead {
+        self.with_times(lifetime)
+    }
+}
+
+/// How long a response that can be validated is kept after it became stale: a validation costs less
+/// than a transfer.
+const KEPT_FOR_VALIDATION: Duration = Duration::from_secs(7 * 86_400);
+
+/// When an entry with `head` ends.
+pub(super) fn lifetime(head: &StoredHead, can_be_validated: bool) -> Lifetime {
+    let fresh = match head.terms.no_cache {
+        true => Duration::ZERO,
+        false => head.terms.lifetime.saturating_sub(head.initial_age),
+    };
+    let kept = if can_be_validated { KEPT_FOR_VALIDATION } else { Duration::ZERO };
+    let fresh_until = head.received_at.plus(fresh);
+    let keep_until = fresh_until.plus(head.terms.grace().max(kept));
+    let age_secs = u32::try_from(head.initial_age.as_secs()).unwrap_or(u32::MAX);
+    Lifetime { stored_at: head.received_at, fresh_until, keep_until, age_secs }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> StoredHead {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("etag", "\"a\""), ("x", ""), ("link", "</a>"), ("link", "\u{e4}")] {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let terms = Terms {
+            lifetime: Duration::from_secs(60),
+            source: Source::Explicit,
+            no_cache: false,
+            forbids_stale: true,
+            immutable: true,
+            stale_while_revalidate: Duration::from_secs(5),
+            stale_if_error: Duration::from_secs(u64::MAX),
+        };
+        StoredHead {
+            status: StatusCode::NOT_FOUND,
+            headers,
+            received_at: Timestamp(100),
+            initial_age: Duration::from_secs(7),
+            terms,
+            ended_at: None,
+        }
+    }
+
+    fn decoded(bytes: &[u8]) -> Option<ResponseRecord> {
+        match Stored::decode(bytes)? {
+            Stored::Response(record) => Some(record),
+            Stored::Variants(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_head_reads_back_as_it_was() {
+        let head = head();
+        let bytes = encode_response(&head).unwrap();
+        let found = decoded(&bytes).unwrap().of_store(&lifetime(&head, true));
+        assert_eq!((found.status, &found.headers), (head.status, &head.headers));
+        assert_eq!((found.received_at, found.initial_age), (head.received_at, head.initial_age));
+        let capped = Duration::from_secs(u32::MAX.into());
+        assert_eq!(found.terms, Terms { stale_if_error: capped, ..head.terms });
+    }
+
+    #[test]
+    fn what_nobody_wrote_is_nothing() {
+        let bytes = encode_response(&head()).unwrap();
+        for len in 0..FIXED_LEN {
+            assert!(Stored::decode(&bytes[..len]).is_none(), "{len}");
+        }
+        assert!(Stored::decode(&bytes[..bytes.len() - 1]).is_none());
+        assert!(Stored::decode(&[&[9], &bytes[1..]].concat()).is_none());
+        let variants = encode_variants(&Variants::new([7; 16])).unwrap();
+        assert!(matches!(Stored::decode(&variants), Some(Stored::Variants(_))));
+    }
+
+    #[test]
+    fn a_head_that_is_too_long_is_not_kept() {
+        let mut head = head();
+        let long = HeaderValue::from_bytes(&vec![b'x'; METADATA_LEN_MAX]).unwrap();
+        head.headers.insert("long", long);
+        assert!(encode_response(&head).is_none());
+    }
+
+    #[test]
+    fn an_entry_is_fresh_as_long_as_its_response_and_kept_for_a_validation() {
+        let mut head = head();
+        head.terms.stale_if_error = Duration::from_secs(30);
+        let found = lifetime(&head, false);
+        assert_eq!((found.fresh_until, found.keep_until), (Timestamp(153), Timestamp(183)));
+        assert_eq!(lifetime(&head, true).keep_until, Timestamp(153 + 7 * 86_400));
+        head.terms.no_cache = true;
+        assert_eq!(lifetime(&head, true).fresh_until, Timestamp(100));
+    }
+}

@@ -1,0 +1,17 @@
+//! What a read-through listener does, by subject.
+
+mod answers;
+mod failures;
+mod fills;
+mod forwarding;
+mod framing;
+mod hits;
+mod invalidation;
+mod keys;
+mod not_stored;
+mod purge;
+mod ranges;
+mod stale;
+mod upstreams;
+mod validation;
+mod vary;
