@@ -63,8 +63,8 @@ pub(super) struct ServeArgs {
     /// Check the configuration and exit; with -v print every setting
     #[arg(long)]
     pub(super) check_config: bool,
-    /// Cache what this HTTP server answers: http://127.0.0.1:PORT or unix:PATH; [[proxy]] in the
-    /// configuration file has more settings
+    /// Cache what this HTTP server answers: http://127.0.0.1:PORT or unix:PATH; the configuration file
+    /// has more settings
     #[arg(long, value_name = "UPSTREAM")]
     pub(super) upstream: Option<String>,
     /// Where those connect who want the upstream's answers: tcp:127.0.0.1:PORT or unix:PATH; may be given
