@@ -63,6 +63,24 @@ fn who_does_not_read_holds_no_more_than_the_first_buffer() {
     assert!(found == answer_of(&body(4 * MIB)), "other bytes");
 }
 
+/// The kernel goes on telling what it had for a TCP client that was answered by a reset.
+#[test]
+fn clients_that_leave_over_tcp_leave_their_places() {
+    use std::io::Write as _;
+    let tcp = Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap(), &Permissions::default()).unwrap();
+    let ListenAddress::Tcp(port) = *tcp.address() else { panic!("not a TCP address") };
+    let server = TestServer::serving(options(), vec![tcp]);
+    assert_eq!(server.connect().set("k", &body(MIB)), "STORED");
+    for asked in ["get k\r\n".to_owned(), "bogus\r\n".repeat(50), "get k".to_owned()] {
+        for _ in 0..10 {
+            let mut client = std::net::TcpStream::connect(port).unwrap();
+            client.write_all(asked.as_bytes()).unwrap();
+        }
+        server.wait_until(|now| now.connections_current == 0);
+        assert_eq!(server.snapshot().unsent_bytes, 0, "{asked}");
+    }
+}
+
 #[test]
 fn who_reads_gets_a_long_buffer_until_it_leaves() {
     let server = HttpServer::start();
