@@ -4,12 +4,10 @@
 use http::HeaderMap;
 use http::header::{ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderName};
 
-use super::vary::{Names, VariantKey, best_language};
+use super::vary::{KEY_LEN_MAX, Names, VariantKey, best_language};
 
 /// Most variants of one target: the oldest one goes.
 pub const VARIANTS_MAX: usize = 64;
-/// Most bytes of a request that tell one variant from others: all variants of a target have room together.
-pub const KEY_LEN_MAX: usize = 512;
 
 /// Version of the encoding.
 const VERSION: u8 = 1;

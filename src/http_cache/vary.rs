@@ -7,6 +7,8 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName, VARY};
 use super::list::{closing_quote, members};
 use super::request::OF_ONE_CLIENT;
 
+/// Most bytes of a request that tell one variant from others: all variants of a target have room together.
+pub const KEY_LEN_MAX: usize = 512;
 /// Most fields that one response may depend on.
 pub const NAMES_MAX: usize = 32;
 
@@ -89,6 +91,12 @@ impl Names {
             }
         }
         VariantKey(key)
+    }
+
+    /// Whether `request` says no more in these fields than is kept of a variant.
+    #[must_use]
+    pub fn fits(&self, request: &HeaderMap) -> bool {
+        self.key(request).as_bytes().len() <= KEY_LEN_MAX
     }
 
     /// What `request` has in these fields.

@@ -103,8 +103,11 @@ async fn ask(
     connection: &mut Connection,
     request: &RequestToUpstream<'_>,
 ) -> Result<Came, UpstreamError> {
-    connection.send_head(request).await?;
-    connection.end_body().await?;
+    match connection.send_head(request).await {
+        // The response says what happened, or that there is none.
+        Err(error) if !error.may_have_answered() => return Err(error),
+        _ => {}
+    }
     loop {
         let head = connection.read_head(request.method).await?;
         // Interim answers are for one client.

@@ -36,6 +36,8 @@ pub(super) struct Job {
     pub(super) to: To,
     /// What is stored and is to be validated.
     pub(super) known: Option<Known>,
+    /// Nobody waits for it, and it is to be finished nevertheless.
+    pub(super) is_refresh: bool,
 }
 
 /// A stored response that may be used no longer without a word from the origin.
@@ -57,7 +59,7 @@ impl Known {
 impl Service {
     /// Runs `job` and tells `client` what comes of it.
     pub(super) async fn fill(self: Arc<Service>, job: Job, client: oneshot::Sender<Outcome>) {
-        let Job { lease, place, request, to, mut known } = job;
+        let Job { lease, place, request, to, mut known, is_refresh } = job;
         let replaces = known.is_some();
         loop {
             let settings = &self.options.settings;
@@ -107,7 +109,7 @@ impl Service {
             };
             return match storing {
                 storing::Storing::Whole(kept) => {
-                    let job = Keeping { lease, place, request, kept, replaces };
+                    let job = Keeping { lease, place, request, kept, replaces, is_refresh };
                     self.keep(job, fetched, client).await;
                 }
                 storing::Storing::Part { .. } => {

@@ -36,6 +36,8 @@ pub(super) struct Keeping {
     pub(super) kept: Box<Kept>,
     /// Another one is stored.
     pub(super) replaces: bool,
+    /// It is to be finished although nobody waits for it.
+    pub(super) is_refresh: bool,
 }
 
 impl Service {
@@ -47,7 +49,7 @@ impl Service {
         client: oneshot::Sender<Outcome>,
     ) {
         let head = job.kept.head.clone();
-        let (key, replaces) = (job.place.key.clone(), job.replaces);
+        let (key, replaces, is_refresh) = (job.place.key.clone(), job.replaces, job.is_refresh);
         let len = fetched.connection.body_len();
         let writer = self.begin_store(job, len).await;
         let follower = writer.as_ref().and_then(Writer::follower);
@@ -61,17 +63,16 @@ impl Service {
         let (near, receiver) = mpsc::channel(NEAR_MAX);
         let _ =
             client.send(Outcome::Storing { head: Box::new(head), len, follower, near: receiver });
-        self.copy(fetched, writer, near).await;
+        self.copy((fetched, is_refresh), writer, near).await;
     }
 
     /// Begins a store of the response; `None` if it cannot be stored.
     async fn begin_store(&self, job: Keeping, len: Option<u64>) -> Option<Writer> {
         let Keeping { lease, place, request, kept, .. } = job;
-        if len.is_some_and(|len| len > self.options.object_size_max) {
-            lease.refuse(HIT_FOR_MISS);
-            return None;
-        }
-        let Some(metadata) = encode_response(&kept.head) else {
+        let len_max = self.options.object_size_max.min(self.http.cache.object_len_max());
+        let metadata = encode_response(&kept.head).filter(|_| len.is_none_or(|len| len <= len_max));
+        let Some(metadata) = metadata.filter(|_| kept.vary.fits(request.headers())) else {
+            // The next one is like this one: nobody is to wait for it.
             lease.refuse(HIT_FOR_MISS);
             return None;
         };
@@ -97,10 +98,12 @@ impl Service {
                 match cas {
                     None => {
                         // Before the list: who finds that may follow.
-                        let writer = lease.store_other(&key, options);
-                        list.insert(variant);
-                        self.put_list(lease, &list).await?;
-                        writer
+                        let begun = lease.store_other(&key, options);
+                        if begun.is_ok() {
+                            list.insert(variant);
+                            self.put_list(lease, &list).await?;
+                        }
+                        begun
                     }
                     Some(cas) => {
                         let is_own = lease.key() == key;
@@ -167,7 +170,12 @@ impl Service {
     }
 
     /// Gives the body to `writer` and, as long as it keeps up, to the client that began the fill.
-    async fn copy(&self, mut fetched: Fetched, writer: Writer, near: mpsc::Sender<Piece>) {
+    async fn copy(
+        &self,
+        (mut fetched, is_refresh): (Fetched, bool),
+        writer: Writer,
+        near: mpsc::Sender<Piece>,
+    ) {
         let (mut writer, mut near) = (Some(writer), Some(near));
         let announced = fetched.announced_len;
         let mut len = 0;
@@ -196,7 +204,8 @@ impl Service {
                 tracing::debug!(%error, "a response goes on without being stored");
                 writer = None;
             }
-            let is_wanted = near.as_ref().is_some_and(|near| !near.is_closed())
+            let is_wanted = is_refresh
+                || near.as_ref().is_some_and(|near| !near.is_closed())
                 || writer.as_ref().is_some_and(Writer::is_followed);
             if !is_wanted && !is_nearly_whole(announced, len) {
                 tracing::debug!("a fill ends: nobody waits for it");

@@ -174,7 +174,7 @@ impl Service {
             Reuse::StaleWhileRevalidate => {
                 if let Some(lease) = lease.filter(|_| wanted.failure(self, &place.key).is_none()) {
                     let known = Some(Known::new(&head, &hit));
-                    drop(self.begin(wanted, place, lease, known));
+                    drop(self.begin(wanted, (place, lease), known, true));
                 }
                 return self.hit(wanted, &head, hit).await;
             }
@@ -204,7 +204,8 @@ impl Service {
             drop(lease);
             return self.validated_meanwhile(wanted, &place, &hit).await;
         }
-        let outcome = self.begin(wanted, place, lease, Some(Known::new(&head, &hit))).await;
+        let known = Some(Known::new(&head, &hit));
+        let outcome = self.begin(wanted, (place, lease), known, false).await;
         self.with_outcome(wanted, outcome.ok()?, Some((&head, hit)), why).await
     }
 
@@ -265,7 +266,7 @@ impl Service {
         {
             return Looked::Answer(self.failure(failure, forwarded(missed)));
         }
-        let outcome = self.begin(wanted, place, lease, None).await;
+        let outcome = self.begin(wanted, (place, lease), None, false).await;
         let looked = match outcome {
             Ok(outcome) => self.with_outcome(wanted, outcome, None, missed).await,
             Err(_) => None,
@@ -277,13 +278,13 @@ impl Service {
     fn begin(
         self: &Arc<Service>,
         wanted: &Wanted<'_>,
-        place: Place,
-        lease: Lease,
+        (place, lease): (Place, Lease),
         known: Option<Known>,
+        is_refresh: bool,
     ) -> oneshot::Receiver<Outcome> {
         let (client, outcome) = oneshot::channel();
         let request = wanted.request.clone();
-        let job = Job { lease, place, request, to: wanted.to.clone(), known };
+        let job = Job { lease, place, request, to: wanted.to.clone(), known, is_refresh };
         self.spawn(Arc::clone(self).fill(job, client));
         outcome
     }

@@ -117,12 +117,28 @@ async fn ask<S: Socket>(
     (body, manner): (&mut RequestBody<'_, S>, &Manner),
 ) -> Result<Came, Failed> {
     let method = asked.method;
-    connection.send_head(asked).await?;
+    match connection.send_head(asked).await {
+        Ok(()) => {}
+        // The response says what happened, or that there is none.
+        Err(error) if error.may_have_answered() => {
+            return final_head(connection, method, (body, manner)).await;
+        }
+        Err(error) => return Err(error.into()),
+    }
     if manner.framing != Framing::None
         && let Some(came) = send_body(connection, method, (body, manner)).await?
     {
         return Ok(came);
     }
+    final_head(connection, method, (body, manner)).await
+}
+
+/// The final head of the response; interim ones are given on.
+async fn final_head<S: Socket>(
+    connection: &mut Connection,
+    method: &Method,
+    (body, manner): (&mut RequestBody<'_, S>, &Manner),
+) -> Result<Came, Failed> {
     loop {
         let came = {
             let mut reading = std::pin::pin!(connection.read_head(method));

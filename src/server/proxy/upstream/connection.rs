@@ -87,6 +87,7 @@ impl Connection {
         self.split().0.send_body(bytes).await
     }
 
+    #[cfg(test)]
     /// See [`RequestSender::end_body`].
     pub(in crate::server) async fn end_body(&mut self) -> Result<(), UpstreamError> {
         self.split().0.end_body().await

@@ -183,3 +183,20 @@ fn a_refresh_that_breaks_off_leaves_what_is_stored() {
         rig.get("/a").expect_body(200, "old").expect_hit();
     }
 }
+
+/// Nobody waits for a refresh; it is finished all the same, however long the body is.
+#[test]
+fn a_refresh_brings_a_long_body_of_unknown_length() {
+    let parts: Vec<Vec<u8>> = (0..60u8).map(|n| vec![n; 64 << 10]).collect();
+    let whole = parts.concat();
+    let rig = Rig::start(move |seen| match seen.order {
+        0 => first(SWR),
+        _ => Reply::chunked(&parts).control(SWR),
+    });
+    rig.fill("/a", "");
+    rig.pass(61);
+    rig.get("/a").expect_body(200, "old").expect_hit();
+    assert!(crate::support::waiting::eventually(|| rig.get("/a").body == whole));
+    rig.get("/a").expect_hit();
+    rig.expect_asked(2);
+}
