@@ -65,6 +65,12 @@ impl Forwarded {
 }
 
 impl CacheStatus {
+    /// Of a request that went to the origin.
+    #[must_use]
+    pub fn forwarded(why: Forwarded) -> CacheStatus {
+        CacheStatus { forwarded: Some(why), ..CacheStatus::default() }
+    }
+
     /// Adds this cache behind those nearer to the origin (RFC 9211, section 2).
     pub fn append_to(&self, headers: &mut HeaderMap) {
         if let Ok(value) = HeaderValue::try_from(self.member()) {

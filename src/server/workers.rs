@@ -259,7 +259,7 @@ impl Serve for Arc<Service> {
 
 impl Serve for Arc<http::Service> {
     async fn serve<S: Socket>(self, stream: S, gate: Arc<Gate>, access: Access) {
-        http::serve(stream, self, gate, access).await;
+        http::serve(stream, self, gate, http::Objects(access)).await;
     }
 }
 

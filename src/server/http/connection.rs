@@ -34,10 +34,10 @@ const LINGER_SILENCE: Duration = Duration::from_secs(1);
 pub(in crate::server) const COPIED_LEN_MAX: usize = 8 << 10;
 
 /// Counts one connection while it lives.
-pub(in crate::server) struct Opened(Arc<Shard>);
+struct Opened(Arc<Shard>);
 
 impl Opened {
-    pub(in crate::server) fn count(shard: &Arc<Shard>) -> Opened {
+    fn count(shard: &Arc<Shard>) -> Opened {
         shard.http.connections_opened.bump();
         Opened(shard.clone())
     }
@@ -50,7 +50,7 @@ impl Drop for Opened {
 }
 
 /// Of the 128 units that tokio gives a task for one turn: a client may send many requests at once.
-pub(in crate::server) const REQUEST_COST: u32 = 4;
+const REQUEST_COST: u32 = 4;
 
 /// How a connection ends.
 enum End {
@@ -62,11 +62,34 @@ enum End {
 
 /// A request, or why there is none.
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
-pub(in crate::server) enum Asked {
+enum Asked {
     /// With the memory for a long one.
     Head(RequestHead, Option<Box<Held>>),
     Refused(Fault),
     Nothing,
+}
+
+/// What a listener gives for requests.
+pub(in crate::server) trait Answering {
+    /// Answers one request, the body of which is on `wire`. A closed `gate` makes this answer the last one.
+    fn answer<S: Socket>(
+        &self,
+        wire: &mut Wire<S>,
+        request: (RequestHead, Option<Box<Held>>),
+        gate: &Gate,
+    ) -> impl Future<Output = io::Result<Answered>> + Send;
+}
+
+/// What a connection knows after an answer.
+pub(in crate::server) struct Answered {
+    /// The client means to go on.
+    pub(in crate::server) may_go_on: bool,
+    /// The answer said so too.
+    pub(in crate::server) keeps_alive: bool,
+    /// What is left of the body of the request.
+    pub(in crate::server) remainder: Remainder,
+    /// The body of the answer did not break off.
+    pub(in crate::server) is_whole: bool,
 }
 
 /// Serves one connection until either side ends it.
@@ -74,11 +97,11 @@ pub(in crate::server) async fn serve<S: Socket>(
     stream: S,
     service: Arc<Service>,
     gate: Arc<Gate>,
-    access: Access,
+    answering: impl Answering,
 ) {
     let _opened = Opened::count(&service.shard);
     let mut wire = Wire::new(stream, service);
-    let ended = match converse(&mut wire, &gate, access).await {
+    let ended = match converse(&mut wire, &gate, &answering).await {
         Ok(End::Linger) => linger(&mut wire).await,
         Ok(End::Quiet) => Ok(()),
         Err(error) => Err(error),
@@ -89,14 +112,17 @@ pub(in crate::server) async fn serve<S: Socket>(
     wire.release();
 }
 
-async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) -> io::Result<End> {
-    let service = wire.service.clone();
+async fn converse<S: Socket>(
+    wire: &mut Wire<S>,
+    gate: &Gate,
+    answering: &impl Answering,
+) -> io::Result<End> {
     let mut heads = HeadReader::default();
     loop {
-        let (head, kept) = match next_head(wire, &mut heads, gate).await? {
+        let request = match next_head(wire, &mut heads, gate).await? {
             Asked::Head(head, kept) => (head, kept),
             Asked::Refused(fault) => {
-                service.shard.protocol_errors.bump();
+                wire.service.shard.protocol_errors.bump();
                 // Its client may take its time.
                 wire.release();
                 send_refusal(wire, fault).await?;
@@ -107,19 +133,11 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) ->
         for _ in 0..REQUEST_COST {
             consume_budget().await;
         }
-        let running = Running::begin(&service.shard);
-        let mut body = RequestBody::new(wire, &head, kept);
-        let answer = service.answer(&head, &mut body, access).await;
-        let remainder = body.end()?;
-        // A client that does not read its answer keeps nothing long of its request.
-        let RequestHead { method, is_http_1_0, keeps_alive: may_go_on, headers, target, .. } = head;
-        drop((headers, target));
-        service.shard.http.count_request(&method, answer.status());
-        let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
-        if !send(wire, (&method, is_http_1_0), answer, keeps_alive).await? {
+        let Answered { may_go_on, keeps_alive, remainder, is_whole } =
+            answering.answer(wire, request, gate).await?;
+        if !is_whole {
             return Ok(End::Linger);
         }
-        drop(running);
         if !keeps_alive {
             let is_last = !may_go_on && remainder == Remainder::Skip(0);
             let is_quiet = is_last && wire.unread().is_empty();
@@ -133,13 +151,38 @@ async fn converse<S: Socket>(wire: &mut Wire<S>, gate: &Gate, access: Access) ->
     }
 }
 
+/// Answers with objects of the cache.
+pub(in crate::server) struct Objects(pub(in crate::server) Access);
+
+impl Answering for Objects {
+    async fn answer<S: Socket>(
+        &self,
+        wire: &mut Wire<S>,
+        (head, kept): (RequestHead, Option<Box<Held>>),
+        gate: &Gate,
+    ) -> io::Result<Answered> {
+        let service = wire.service.clone();
+        let _running = Running::begin(&service.shard);
+        let mut body = RequestBody::new(wire, &head, kept);
+        let answer = service.answer(&head, &mut body, self.0).await;
+        let remainder = body.end()?;
+        // A client that does not read its answer keeps nothing long of its request.
+        let RequestHead { method, is_http_1_0, keeps_alive: may_go_on, headers, target, .. } = head;
+        drop((headers, target));
+        service.shard.http.count_request(&method, answer.status());
+        let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
+        let is_whole = send(wire, (&method, is_http_1_0), answer, keeps_alive).await?;
+        Ok(Answered { may_go_on, keeps_alive, remainder, is_whole })
+    }
+}
+
 /// Bytes that a request keeps of a head of `len` bytes until it is answered: a copy, and as much of metadata.
 /// Those of a short one are not counted.
 fn kept_len(len: usize) -> usize {
     Some(2 * len).filter(|bytes| *bytes > BUFFER_LEN).unwrap_or(0)
 }
 
-pub(in crate::server) async fn next_head<S: Socket>(
+async fn next_head<S: Socket>(
     wire: &mut Wire<S>,
     heads: &mut HeadReader,
     gate: &Gate,
@@ -176,11 +219,7 @@ pub(in crate::server) async fn next_head<S: Socket>(
 }
 
 /// Reads and drops bytes of a body; false if they do not come before the end of the connection.
-pub(in crate::server) async fn skip<S: Socket>(
-    wire: &mut Wire<S>,
-    mut len: u64,
-    gate: &Gate,
-) -> io::Result<bool> {
+async fn skip<S: Socket>(wire: &mut Wire<S>, mut len: u64, gate: &Gate) -> io::Result<bool> {
     loop {
         let skipped = wire.unread().len().min(usize::try_from(len).unwrap_or(usize::MAX));
         wire.consume(skipped);
@@ -214,10 +253,7 @@ async fn send<S: Socket>(
 }
 
 /// Sends the answer to what is no request. The connection ends with it.
-pub(in crate::server) async fn send_refusal<S: Socket>(
-    wire: &mut Wire<S>,
-    fault: Fault,
-) -> io::Result<()> {
+async fn send_refusal<S: Socket>(wire: &mut Wire<S>, fault: Fault) -> io::Result<()> {
     let (parts, body) = plain(Refusal::from(fault)).into_parts();
     let head = AnswerHead {
         status: parts.status,
@@ -263,7 +299,7 @@ async fn send_parts<S: Socket>(
 }
 
 /// Lets the peer read the last answer before the connection is closed.
-pub(in crate::server) async fn linger<S: Socket>(wire: &mut Wire<S>) -> io::Result<()> {
+async fn linger<S: Socket>(wire: &mut Wire<S>) -> io::Result<()> {
     wire.shut_down().await?;
     let end = Instant::now() + LINGER_TIMEOUT;
     let mut dropped = 0;

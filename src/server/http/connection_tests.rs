@@ -29,7 +29,7 @@ async fn service_on(size: u64) -> Arc<Service> {
 async fn writes(service: &Arc<Service>, pieces: &[&[u8]]) -> Vec<Vec<u8>> {
     let peer = TestPeer::saying(pieces);
     let writes = peer.writes();
-    serve(peer, Arc::clone(service), Arc::default(), Access::default()).await;
+    serve(peer, Arc::clone(service), Arc::default(), Objects(Access::default())).await;
     let mut writes = writes.lock();
     std::mem::take(&mut writes)
 }
@@ -143,7 +143,7 @@ async fn a_large_body_is_read_in_few_pieces() {
         let head = "PUT /v1/objects/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
         let peer = TestPeer::saying(&[format!("{head}{rest}").as_bytes()]);
         let (reads, writes) = (peer.reads(), peer.writes());
-        serve(peer, Arc::clone(&service), Arc::default(), Access::default()).await;
+        serve(peer, Arc::clone(&service), Arc::default(), Objects(Access::default())).await;
         assert!(writes.lock().concat().starts_with(b"HTTP/1.1 201 "));
         assert!(stored(&service).await == body.as_bytes());
         let reads = reads.load(Ordering::Relaxed);
@@ -204,7 +204,7 @@ async fn a_slow_long_head_gives_way_and_its_client_is_told() {
     let open = || {
         let (client, server) = tokio::io::duplex(1 << 20);
         let (service, gate) = (Arc::clone(&service), Arc::default());
-        tokio::spawn(serve(server, service, gate, Access::default()));
+        tokio::spawn(serve(server, service, gate, Objects(Access::default())));
         client
     };
     let filler = format!("X-Other: {}\r\n", "o".repeat(100_000));
@@ -234,7 +234,12 @@ async fn an_upload_goes_on_as_long_as_bytes_come_and_holds_no_buffer_while_it_wa
     for framing in ["Content-Length: 200000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n30d40\r\n"]
     {
         let (mut client, server) = tokio::io::duplex(1 << 20);
-        tokio::spawn(serve(server, Arc::clone(&service), Arc::default(), Access::default()));
+        tokio::spawn(serve(
+            server,
+            Arc::clone(&service),
+            Arc::default(),
+            Objects(Access::default()),
+        ));
         client.write_all(format!("{head}{framing}").as_bytes()).await.unwrap();
         let mut answer = [0; 25];
         client.read_exact(&mut answer).await.unwrap();
@@ -289,14 +294,16 @@ async fn a_quiet_connection_holds_no_buffer() {
 async fn a_connection_is_small() {
     let service = service().await;
     let peer = TestPeer::saying(&[]);
-    let size = std::mem::size_of_val(&serve(peer, service, Arc::default(), Access::default()));
+    let size =
+        std::mem::size_of_val(&serve(peer, service, Arc::default(), Objects(Access::default())));
     assert!(size <= 8 << 10, "{size} B");
 }
 
 /// How often a connection on which this comes all at once yields to other tasks before it ends.
 async fn turns_of_others(says: &[u8]) -> usize {
     let peer = TestPeer::saying(&[says]);
-    let mut connection = pin!(serve(peer, service().await, Arc::default(), Access::default()));
+    let mut connection =
+        pin!(serve(peer, service().await, Arc::default(), Objects(Access::default())));
     let mut turns = 0;
     poll_fn(|cx| {
         let polled = connection.as_mut().poll(cx);
@@ -347,8 +354,12 @@ async fn who_does_not_read_its_answer_keeps_nothing_of_a_long_head_with_more_beh
     service.cache.put(b"k", &body, Condition::Always, &StoreOptions::default()).await.unwrap();
     for more in ["", "G"] {
         let (mut client, server) = tokio::io::duplex(4 << 10);
-        let task =
-            tokio::spawn(serve(server, Arc::clone(&service), Arc::default(), Access::default()));
+        let task = tokio::spawn(serve(
+            server,
+            Arc::clone(&service),
+            Arc::default(),
+            Objects(Access::default()),
+        ));
         let filler = format!("X-Other: {}\r\n", "o".repeat(100_000));
         let head = format!("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\n{filler}\r\n{more}");
         client.write_all(head.as_bytes()).await.unwrap();
@@ -377,7 +388,7 @@ async fn honest_clients_with_long_heads_at_once_are_all_served_without_delay() {
         let clients = (0..100).map(|_| {
             let (mut client, stream) = tokio::io::duplex(4 << 10);
             let (service, head) = (Arc::clone(&service), head.clone());
-            tokio::spawn(serve(stream, service, Arc::default(), Access::default()));
+            tokio::spawn(serve(stream, service, Arc::default(), Objects(Access::default())));
             tokio::spawn(async move {
                 for piece in head.as_bytes().chunks(8 << 10) {
                     client.write_all(piece).await.unwrap();
@@ -404,7 +415,7 @@ async fn honest_clients_with_long_heads_at_once_are_all_served_without_delay() {
 async fn a_refused_long_head_is_given_up_before_its_answer_is_taken() {
     let service = service_on(256 << 20).await;
     let (mut client, server) = tokio::io::duplex(64);
-    tokio::spawn(serve(server, Arc::clone(&service), Arc::default(), Access::default()));
+    tokio::spawn(serve(server, Arc::clone(&service), Arc::default(), Objects(Access::default())));
     let head = format!("GET /v1/objects/k HTTP/1.1\r\nHost: x\r\nX-Other: {}", "o".repeat(140_000));
     let _ = timeout(Duration::from_secs(1), client.write_all(head.as_bytes())).await;
     tokio::time::sleep(service.stall_timeout / 2).await;

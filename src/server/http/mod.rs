@@ -25,7 +25,7 @@ mod running;
 mod service;
 pub(super) mod wire;
 
-pub(super) use connection::serve;
+pub(super) use connection::{Objects, serve};
 pub(super) use counts::HttpShard;
 pub use counts::{HttpOperation, HttpSnapshot, METHODS, STATUS_CLASSES};
 pub(super) use exposition::write_http;

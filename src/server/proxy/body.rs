@@ -108,6 +108,11 @@ impl Body {
         Ok(Some(whole.freeze()))
     }
 
+    /// Whether bytes come, and not their number alone is told.
+    pub(super) fn comes(&self) -> bool {
+        !matches!(self.source, Source::Absent)
+    }
+
     /// Where it comes from.
     pub(super) fn origin(&self) -> Origin {
         match self.source {

@@ -4,103 +4,57 @@ use std::io;
 use std::sync::Arc;
 
 use ::http::Method;
-use tokio::task::coop::consume_budget;
 
 use super::answer::Answer;
 use super::body::{Body, Broken, Origin};
 use super::service::Service;
-use crate::server::codec::head_reader::HeadReader;
+use crate::fair_memory::Held;
+use crate::server::codec::head::RequestHead;
 use crate::server::codec::{AnswerHead, BodyEnd};
 use crate::server::gate::Gate;
-use crate::server::http::connection::{
-    Asked, COPIED_LEN_MAX, Opened, REQUEST_COST, linger, next_head, send_refusal, skip,
-};
+use crate::server::http::connection::{self, Answered, Answering, COPIED_LEN_MAX};
 use crate::server::http::request_body::{Remainder, RequestBody};
 use crate::server::http::wire::{Socket, Wire};
 
 /// Longest body of unknown length that a client of HTTP/1.0 gets, in bytes.
 const OF_1_0_LEN_MAX: usize = 1 << 20;
 
-/// How a connection ends.
-enum End {
-    /// Nothing was asked for since the last answer.
-    Quiet,
-    /// The peer may still be sending.
-    Linger,
-    /// An answer broke off: what came of it must not look whole.
-    Cut,
-}
-
 /// Serves one connection until either side ends it.
 pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>, gate: Arc<Gate>) {
-    let _opened = Opened::count(&service.http.shard);
-    let mut wire = Wire::new(stream, service.http.clone());
-    let ended = match converse(&mut wire, &service, &gate).await {
-        Ok(End::Linger) => linger(&mut wire).await,
-        Ok(End::Quiet | End::Cut) => Ok(()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection of a read-through listener ended early");
-    }
-    wire.release();
+    connection::serve(stream, service.http.clone(), gate, ReadThrough(service)).await;
 }
 
-async fn converse<S: Socket>(
-    wire: &mut Wire<S>,
-    service: &Arc<Service>,
-    gate: &Gate,
-) -> io::Result<End> {
-    let mut heads = HeadReader::default();
-    loop {
-        let (mut head, kept) = match next_head(wire, &mut heads, gate).await? {
-            Asked::Head(head, kept) => (head, kept),
-            Asked::Refused(fault) => {
-                service.http.shard.protocol_errors.bump();
-                wire.release();
-                send_refusal(wire, fault).await?;
-                return Ok(End::Linger);
-            }
-            Asked::Nothing => return Ok(End::Quiet),
-        };
-        for _ in 0..REQUEST_COST {
-            consume_budget().await;
-        }
+/// Answers from the shared cache and its upstream.
+struct ReadThrough(Arc<Service>);
+
+impl Answering for ReadThrough {
+    async fn answer<S: Socket>(
+        &self,
+        wire: &mut Wire<S>,
+        (mut head, kept): (RequestHead, Option<Box<Held>>),
+        gate: &Gate,
+    ) -> io::Result<Answered> {
+        let ReadThrough(service) = self;
         let mut body = RequestBody::new(wire, &head, kept);
         let mut answer = service.answer(&mut head, &mut body).await;
         if head.is_http_1_0 && answer.body.len().is_none() && head.method != Method::HEAD {
             answer = with_length(service, answer).await;
         }
         let remainder = body.end()?;
-        let (method, is_http_1_0) = (head.method, head.is_http_1_0);
-        let body_end = body_end(&answer, &method);
-        let may_go_on = head.keeps_alive;
+        let RequestHead { method, is_http_1_0, keeps_alive: may_go_on, .. } = head;
+        let end = body_end(&answer, &method);
         let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
-        let head = AnswerHead {
-            status: answer.status,
-            headers: &answer.headers,
-            end: body_end,
-            keeps_alive,
-            is_http_1_0,
-        };
+        let Answer { status, headers, body } = answer;
+        let head = AnswerHead { status, headers: &headers, end, keeps_alive, is_http_1_0 };
         let mut output = wire.service.buffers.take_output();
         head.write(&mut output, wire.service.cache.clock());
-        let sends_body = head.sends_body(&method);
-        if let Err(error) = send(wire, output, answer, (sends_body, body_end)).await? {
-            tracing::debug!(reason = error.0, "an answer broke off");
+        let body = if head.sends_body(&method) { body } else { Body::absent(None) };
+        let sent = send(wire, output, (body, end)).await?;
+        if let Err(Broken(reason)) = &sent {
+            tracing::debug!(reason, "an answer broke off");
             wire.service.shard.values_truncated.bump();
-            return Ok(End::Cut);
         }
-        if !keeps_alive {
-            let is_last = !may_go_on && remainder == Remainder::Skip(0);
-            let is_quiet = is_last && wire.unread().is_empty();
-            return Ok(if is_quiet { End::Quiet } else { End::Linger });
-        }
-        if let Remainder::Skip(len) = remainder
-            && !skip(wire, len, gate).await?
-        {
-            return Ok(End::Linger);
-        }
+        Ok(Answered { may_go_on, keeps_alive, remainder, is_whole: sent.is_ok() })
     }
 }
 
@@ -127,16 +81,9 @@ fn body_end(answer: &Answer, method: &Method) -> BodyEnd {
 async fn send<S: Socket>(
     wire: &mut Wire<S>,
     mut output: Vec<u8>,
-    answer: Answer,
-    (sends_body, end): (bool, BodyEnd),
+    (mut body, end): (Body, BodyEnd),
 ) -> io::Result<Result<(), Broken>> {
-    let mut body = answer.body;
-    if !sends_body {
-        wire.write(&output, &[]).await?;
-        wire.service.buffers.give_output(output);
-        return Ok(Ok(()));
-    }
-    let (is_chunked, origin) = (end == BodyEnd::Chunked, body.origin());
+    let (is_chunked, origin) = (end == BodyEnd::Chunked && body.comes(), body.origin());
     // The head leaves together with the first piece, if that is there.
     let mut waits = !output.is_empty();
     loop {

@@ -11,7 +11,7 @@ use super::failures::Began;
 use super::fetch::To;
 use super::key::target_key;
 use super::lookup::{Looked, Wanted};
-use super::pass::{Manner, is_passed};
+use super::pass::Manner;
 use super::service::Service;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
 use crate::http_cache::head::RequestHead;
@@ -22,10 +22,6 @@ use crate::server::codec::head::RequestHead as Came;
 use crate::server::http::request_body::RequestBody;
 use crate::server::http::wire::Socket;
 use crate::server::presence::while_there;
-
-fn forwarded(why: Forwarded) -> CacheStatus {
-    CacheStatus { forwarded: Some(why), ..CacheStatus::default() }
-}
 
 impl Service {
     /// Answers one request. What the answer does not need of its body is left in it.
@@ -45,7 +41,7 @@ impl Service {
         if self.is_loop(&came.headers) {
             return Err(self.refuse(StatusCode::LOOP_DETECTED, "the request has been here before"));
         }
-        if !is_passed(&came.method) || came.headers.contains_key(UPGRADE) {
+        if came.method == Method::CONNECT || came.headers.contains_key(UPGRADE) {
             // What follows may be of another protocol.
             came.keeps_alive = false;
             return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, "no tunnels and no upgrades here"));
@@ -68,11 +64,11 @@ impl Service {
                 }
                 None => {
                     let detail = Some("the target is too long to be stored".to_owned());
-                    CacheStatus { detail, ..forwarded(Forwarded::Bypass) }
+                    CacheStatus { detail, ..CacheStatus::forwarded(Forwarded::Bypass) }
                 }
             },
-            Class::Pass(Pass::Method) => forwarded(Forwarded::Method),
-            Class::Pass(_) => forwarded(Forwarded::Bypass),
+            Class::Pass(Pass::Method) => CacheStatus::forwarded(Forwarded::Method),
+            Class::Pass(_) => CacheStatus::forwarded(Forwarded::Bypass),
         };
         let fetched = self.pass(&request, &to, (body, &manner), &status).await?;
         self.invalidate(&request, &fetched.head).await;

@@ -86,10 +86,6 @@ fn version(hit: &Hit) -> (u64, Timestamp) {
     (hit.cas(), hit.lifetime().stored_at)
 }
 
-fn forwarded(why: Forwarded) -> CacheStatus {
-    CacheStatus { forwarded: Some(why), ..CacheStatus::default() }
-}
-
 impl Service {
     /// Answers a request from the store, from somebody else's fill, or by one of its own.
     pub(super) async fn lookup(self: &Arc<Service>, wanted: &Wanted<'_>) -> Looked {
@@ -105,19 +101,21 @@ impl Service {
                 Look::Follow(follower) => self.follow(wanted, follower, missed).await,
                 Look::Lease(lease) => Some(self.miss(wanted, place, lease, missed).await),
                 Look::Nothing if wanted.asked.missed() == Missed::GatewayTimeout => {
-                    Some(Looked::Answer(self.own(StatusCode::GATEWAY_TIMEOUT, forwarded(missed))))
+                    Some(Looked::Answer(
+                        self.own(StatusCode::GATEWAY_TIMEOUT, CacheStatus::forwarded(missed)),
+                    ))
                 }
-                Look::Nothing => Some(Looked::Alone(forwarded(missed))),
+                Look::Nothing => Some(Looked::Alone(CacheStatus::forwarded(missed))),
                 Look::Busy => {
                     let detail = Some("waited too long for another fill".to_owned());
-                    Some(Looked::Alone(CacheStatus { detail, ..forwarded(missed) }))
+                    Some(Looked::Alone(CacheStatus { detail, ..CacheStatus::forwarded(missed) }))
                 }
             };
             if let Some(looked) = looked {
                 return looked;
             }
         }
-        Looked::Alone(forwarded(missed))
+        Looked::Alone(CacheStatus::forwarded(missed))
     }
 
     /// What is there for a request; `None` if it changed meanwhile.
@@ -179,14 +177,14 @@ impl Service {
                 return self.hit(wanted, &head, hit).await;
             }
             Reuse::GatewayTimeout => {
-                let status = forwarded(Forwarded::Stale);
+                let status = CacheStatus::forwarded(Forwarded::Stale);
                 return Some(Looked::Answer(self.own(StatusCode::GATEWAY_TIMEOUT, status)));
             }
             Reuse::Validate(Why::Stale) => Forwarded::Stale,
             Reuse::Validate(Why::Client) => Forwarded::Request,
         };
         if wanted.asked.is_head {
-            return Some(Looked::Alone(forwarded(why)));
+            return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
         if let Some(failure) = wanted.failure(self, &place.key) {
             return self.without_upstream(wanted, failure, Some((&head, hit)), why).await;
@@ -196,7 +194,7 @@ impl Service {
             None => match self.http.cache.lease(&place.key, wait).await {
                 Leased::Lease(lease) => lease,
                 Leased::Changed => return self.validated_meanwhile(wanted, &place, &hit).await,
-                Leased::Busy => return Some(Looked::Alone(forwarded(why))),
+                Leased::Busy => return Some(Looked::Alone(CacheStatus::forwarded(why))),
             },
         };
         let present = self.http.cache.lookup_stale(&place.key).await;
@@ -224,7 +222,7 @@ impl Service {
         }
         let Stored::Response(record) = Stored::decode(hit.metadata())? else { return None };
         let head = record.of_hit(&hit, now);
-        let status = CacheStatus { collapsed: true, ..forwarded(Forwarded::Stale) };
+        let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(Forwarded::Stale) };
         let body = BodyOf::Hit(hit);
         self.answer_with(wanted.request, &head, body, status).await.ok().map(Looked::Answer)
     }
@@ -244,7 +242,7 @@ impl Service {
     ) -> Option<Looked> {
         let Stored::Response(record) = Stored::decode(follower.metadata())? else { return None };
         let head = record.of_store(&follower.lifetime());
-        let status = CacheStatus { collapsed: true, ..forwarded(missed) };
+        let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(missed) };
         let len = follower.len_hint();
         let body = BodyOf::Follow(follower, len, None);
         self.answer_with(wanted.request, &head, body, status).await.ok().map(Looked::Answer)
@@ -259,19 +257,19 @@ impl Service {
     ) -> Looked {
         // Nobody waits for what may not be stored: each has an answer of its own.
         if !lease.is_awaited() && wanted.is_of_one_client() {
-            return Looked::Alone(forwarded(missed));
+            return Looked::Alone(CacheStatus::forwarded(missed));
         }
         if lease.is_awaited()
             && let Some(failure) = wanted.failure(self, &place.key)
         {
-            return Looked::Answer(self.failure(failure, forwarded(missed)));
+            return Looked::Answer(self.failure(failure, CacheStatus::forwarded(missed)));
         }
         let outcome = self.begin(wanted, (place, lease), None, false).await;
         let looked = match outcome {
             Ok(outcome) => self.with_outcome(wanted, outcome, None, missed).await,
             Err(_) => None,
         };
-        looked.unwrap_or(Looked::Alone(forwarded(missed)))
+        looked.unwrap_or(Looked::Alone(CacheStatus::forwarded(missed)))
     }
 
     /// Begins a fill; what it gives is what comes of it.
@@ -299,14 +297,19 @@ impl Service {
         match outcome {
             Outcome::Storing { head, len, follower, near } => {
                 let code = Some(head.status).filter(|_| known.is_some());
-                let status = CacheStatus { stored: true, forwarded_status: code, ..forwarded(why) };
+                let status = CacheStatus {
+                    stored: true,
+                    forwarded_status: code,
+                    ..CacheStatus::forwarded(why)
+                };
                 let body = BodyOf::Follow(follower, len, Some(near));
                 let answer = self.answer_with(wanted.request, &head, body, status).await;
                 answer.ok().map(Looked::Answer)
             }
             Outcome::Good { head, code } => {
                 let (_, hit) = known?;
-                let status = CacheStatus { forwarded_status: Some(code), ..forwarded(why) };
+                let status =
+                    CacheStatus { forwarded_status: Some(code), ..CacheStatus::forwarded(why) };
                 let answer =
                     self.answer_with(wanted.request, &head, BodyOf::Hit(hit), status).await;
                 answer.ok().map(Looked::Answer)
@@ -335,7 +338,7 @@ impl Service {
             return stale;
         }
         let detail = refused.map(|refused| format!("{refused:?}"));
-        Looked::Answer(self.passed(fetched, CacheStatus { detail, ..forwarded(why) }))
+        Looked::Answer(self.passed(fetched, CacheStatus { detail, ..CacheStatus::forwarded(why) }))
     }
 
     /// The answer where the upstream failed: what is stored, if it may stand in.
@@ -357,7 +360,7 @@ impl Service {
         {
             return Some(stale);
         }
-        Some(Looked::Answer(self.failure(failure, forwarded(why))))
+        Some(Looked::Answer(self.failure(failure, CacheStatus::forwarded(why))))
     }
 
     /// What is stored, in place of an error.
@@ -374,7 +377,8 @@ impl Service {
         };
         let ttl_secs = Some(head.ttl_secs(now));
         let detail = Some("stale, as the upstream failed".to_owned());
-        let status = CacheStatus { forwarded_status, ttl_secs, detail, ..forwarded(why) };
+        let status =
+            CacheStatus { forwarded_status, ttl_secs, detail, ..CacheStatus::forwarded(why) };
         let answer = self.answer_with(wanted.request, head, BodyOf::Hit(hit), status).await;
         answer.ok().map(Looked::Answer)
     }

@@ -231,8 +231,3 @@ async fn inform<S: Socket>(
     head.extend_from_slice(b"\r\n");
     body.inform(&head).await.map_err(|_| Failed::Client(BodyError::Lost))
 }
-
-/// Whether a method is one that this cache gives on.
-pub(super) fn is_passed(method: &Method) -> bool {
-    method != Method::CONNECT
-}
