@@ -12,12 +12,13 @@ use super::service::{Answer, Service};
 use super::wire::Socket;
 use crate::cache::{Condition, Purge, StoreError};
 use crate::http_cache::target::Target;
+use crate::server::codec::fault::Fault;
 use crate::server::proxy::{KEY_SEPARATOR, group_tag, key_of};
 
 /// The path that purges many.
 pub(super) const PURGES: &str = "/v1/purge";
 /// Longest body of a purge, in bytes.
-const BODY_LEN_MAX: usize = 1 << 20;
+const BODY_LEN_MAX: usize = 64 << 10;
 /// Most selectors of one purge: each is a write that its client waits for.
 const SELECTORS_MAX: usize = 1000;
 
@@ -59,14 +60,7 @@ impl Service {
         &self,
         body: &mut RequestBody<'_, S>,
     ) -> Result<Answer, Refusal> {
-        let mut text = Vec::new();
-        while let Some(bytes) = body.next().await? {
-            if text.len() + bytes.len() > BODY_LEN_MAX {
-                return Err(Refusal::PURGE_LEN);
-            }
-            text.extend_from_slice(bytes);
-        }
-        let selection: Selection = serde_json::from_slice(&text).map_err(|_| Refusal::PURGE)?;
+        let selection = self.selection(body).await?;
         let Selection { kind, selectors, groups, .. } = &selection;
         let count = selectors.len() * groups.len().max(1);
         let is_sound = match kind {
@@ -85,6 +79,23 @@ impl Service {
         *answer.status_mut() = StatusCode::OK;
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(answer)
+    }
+
+    /// Reads what to purge. What has come of it is counted among the input of all connections.
+    async fn selection<S: Socket>(
+        &self,
+        body: &mut RequestBody<'_, S>,
+    ) -> Result<Selection, Refusal> {
+        let no_memory = |_| Refusal::from(Fault::MEMORY);
+        let mut text = self.buffers.memory().hold(0);
+        while let Some(bytes) = body.next().await? {
+            if text.len() + bytes.len() > BODY_LEN_MAX {
+                return Err(Refusal::PURGE_LEN);
+            }
+            text.stage(bytes).await.map_err(no_memory)?;
+        }
+        let text = text.take().map_err(no_memory)?;
+        serde_json::from_slice(&text).map_err(|_| Refusal::PURGE)
     }
 
     async fn purge_selection(&self, selection: &Selection) -> Result<(), Refusal> {

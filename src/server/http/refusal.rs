@@ -82,7 +82,7 @@ impl Refusal {
         "a purge is JSON: type is uri, uri-prefix, origin, group, tag or all; see docs/proxy.md\n",
     );
     pub(super) const PURGE_LEN: Refusal =
-        refusal(StatusCode::PAYLOAD_TOO_LARGE, "a purge has at most 1000 selectors and 1 MiB\n");
+        refusal(StatusCode::PAYLOAD_TOO_LARGE, "a purge has at most 1000 selectors and 64 KiB\n");
     pub(super) const PATCH_BODY: Refusal =
         refusal(StatusCode::BAD_REQUEST, "PATCH changes headers and lifetime; it has no body\n");
     pub(super) const PATCH_NOTHING: Refusal =

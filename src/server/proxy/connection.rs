@@ -16,8 +16,8 @@ use crate::server::http::connection::{self, Answered, Answering, COPIED_LEN_MAX}
 use crate::server::http::request_body::{Remainder, RequestBody};
 use crate::server::http::wire::{Socket, Wire};
 
-/// Longest body of unknown length that a client of HTTP/1.0 gets, in bytes.
-const OF_1_0_LEN_MAX: usize = 1 << 20;
+/// Longest body of unknown length that a client of HTTP/1.0 gets, in bytes: what counts as waiting to be sent.
+const OF_1_0_LEN_MAX: usize = 64 << 10;
 
 /// Serves one connection until either side ends it.
 pub(in crate::server) async fn serve<S: Socket>(stream: S, service: Arc<Service>, gate: Arc<Gate>) {

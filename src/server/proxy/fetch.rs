@@ -53,7 +53,7 @@ impl Service {
         loop {
             let mut connection = self.counted(self.upstream.connect(reuse).await)?;
             let watch = self.asked();
-            match self.counted(ask(&mut connection, &request).await) {
+            match ask(&mut connection, &request).await {
                 Ok(came) => {
                     self.http.shard.proxy.came(watch.elapsed());
                     return Ok(self.fetched(connection, came, requested_at));
@@ -62,7 +62,7 @@ impl Service {
                 Err(error) if error.is_stale_reuse() && matches!(reuse, Reuse::Allowed) => {
                     reuse = Reuse::Fresh;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return self.counted(Err(error)),
             }
         }
     }

@@ -73,9 +73,6 @@ impl Service {
     ) -> Result<Fetched, Failed> {
         let method = request.method();
         let is_repeatable = is_safe(method) && manner.framing == Framing::None;
-        if is_repeatable && manner.is_http_1_0 {
-            return Ok(self.fetch(method, to, request.headers().clone()).await?);
-        }
         let requested_at = self.http.cache.clock().now();
         let headers = self.to_upstream(request.headers().clone());
         let asked = RequestToUpstream {

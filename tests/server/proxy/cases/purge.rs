@@ -1,10 +1,13 @@
 //! Goal: `POST /v1/purge` covers what its selectors say and nothing else, hard or soft, also what is being
 //! fetched. Method: the socket of objects beside the listener.
 
+use rawcached::server::Options;
+
 use crate::proxy::client::{Client, request};
 use crate::proxy::origin::{Origin, Seen};
 use crate::proxy::reply::{Latch, Reply};
 use crate::proxy::rig::Rig;
+use crate::support::server::options;
 
 fn origin() -> Origin {
     Origin::start(|seen: &Seen| match seen.header("if-none-match") {
@@ -149,4 +152,26 @@ fn what_is_no_purge_is_refused() {
     // The listener has no paths of its own.
     rig.ask("POST", "/v1/purge", "", br#"{"type":"all"}"#).expect(200);
     assert!(is_hit(&rig, "/a", ""));
+}
+
+/// Purges that do not come whole share the memory for input with all other requests.
+#[test]
+fn purges_that_come_slowly_take_no_more_memory_than_there_is() {
+    let (limit, origin) = (1 << 20, origin());
+    let place = origin.place.clone();
+    let options = Options { input_bytes_max: limit, connections_max: 200, ..options() };
+    let rig = Rig::before(origin, &place, options, |_| {});
+    let begin = |_| {
+        let mut client = Client::open(&rig.objects);
+        client.send("POST /v1/purge HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n");
+        client.try_send(vec![b' '; 50_000]);
+        client
+    };
+    let waiting: Vec<Client> = (0..100).map(begin).collect();
+    rig.server.wait_until(|now| now.counts.bytes_read >= limit);
+    let snapshot = rig.server.snapshot();
+    assert!(snapshot.input_bytes <= snapshot.input_bytes_max, "{}", snapshot.input_bytes);
+    drop(waiting);
+    rig.server.wait_until(|now| now.input_bytes == 0);
+    assert_eq!(purge(&rig, r#"{"type":"all"}"#), 200);
 }
