@@ -186,6 +186,22 @@ impl Lease {
         cache.declare_with(&key, (len, validator), (Condition::Always, options), of_lease).await
     }
 
+    /// Begins or goes on with an object under another key, for which all purges since the lease was given count. The
+    /// lease stays.
+    ///
+    /// # Errors
+    /// As those of [`Lease::declare`].
+    pub async fn declare_other(
+        &self,
+        key: &[u8],
+        (len, validator): (u64, &Validator),
+        options: &StoreOptions,
+    ) -> Result<Option<Parts>, StoreError> {
+        let fill = self.cache.inner.store.begin_fill_with(key, &self.fill);
+        let (of, how) = ((len, validator), (Condition::Always, options));
+        self.cache.declare_with(key, of, how, OfLease { fill: Some(fill), held: None }).await
+    }
+
     fn into_parts(self) -> (Cache, Vec<u8>, OfLease) {
         let Lease { cache, key, fill, held } = self;
         let fill = Some(fill).filter(|_| !planted::is(Bug::LeaseForgetsPurges));

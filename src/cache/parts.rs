@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use super::leases::OfLease;
 use super::validator::Validator;
-use super::{Cache, StoreOptions, check_lengths};
+use super::{BodyReader, Cache, StoreOptions, check_lengths};
 use crate::fair_memory::Held;
 #[cfg(feature = "daemon")]
 use crate::store::Fill;
-use crate::store::{Ack, Condition, Declaration, Declared, PartialObject, StoreError, Ticket};
+use crate::store::{
+    Ack, Condition, Declaration, Declared, PartialObject, RangeOptions, StoreError, Ticket,
+    TruncatedBody,
+};
 
 /// An object of which parts can be stored, by [`Cache::declare`]. Clones share it. While one of them is held, parts
 /// that are there stay, unless they are evicted, even if the object is replaced.
@@ -155,6 +158,17 @@ impl Parts {
         self.object.missing(range).await
     }
 
+    /// Begins to read a range of the body, cut at the body's end, all of which should be there: see
+    /// [`Parts::missing`]. When this returns, the first piece is verified.
+    ///
+    /// # Errors
+    /// A piece is missing, or the first one is damaged.
+    pub async fn range(&self, range: Range<u64>) -> Result<BodyReader, TruncatedBody> {
+        let end = range.end.min(self.len());
+        let range = range.start.min(end)..end;
+        BodyReader::object(self.object.object(), range, &RangeOptions::default()).await
+    }
+
     /// Stores the bytes of the body that begin at `at`, and acknowledges them as the options of the declaration
     /// say. What is there already stays as it is.
     ///
@@ -184,6 +198,12 @@ impl Parts {
 }
 
 impl PartWriter {
+    /// Where the bytes begin that it has not stored yet: what came before is there for readers.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
     /// Appends bytes of any length.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::
 /// Longer waits, and errors that last longer, would outlive the trouble that they are for.
 const SHARED_MAX: Duration = Duration::from_secs(3600);
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
+/// What one request for a range may ask for, in bytes.
+const FILL_BLOCK: RangeInclusive<u64> = 64 << 10..=1 << 30;
 
 /// Checks every `[[proxy]]`, and each against the others and all listeners.
 pub fn proxies(config: &Config) -> Check {
@@ -39,6 +41,8 @@ pub fn proxies(config: &Config) -> Check {
         if let Some(size) = proxy.object_size_max {
             size_in(size, &OBJECT_SIZE, key("object_size_max"))?;
         }
+        size_in(proxy.range_fetch_min, &(0..=*OBJECT_SIZE.end()), key("range_fetch_min"))?;
+        size_in(proxy.fill_block, &FILL_BLOCK, key("fill_block"))?;
     }
     Ok(())
 }
@@ -200,6 +204,8 @@ mod tests {
             ("ignore_query = [\"utm_*\"]", "proxy.ignore_query"),
             ("key_headers = [\"x-a\", \"X-A\"]", "proxy.key_headers"),
             ("object_size_max = \"1B\"", "proxy.object_size_max"),
+            ("range_fetch_min = \"2TiB\"", "proxy.range_fetch_min"),
+            ("fill_block = \"1KiB\"", "proxy.fill_block"),
             ("collapse_timeout = \"2h\"", "proxy.collapse_timeout"),
             ("error_ttl = \"2h\"", "proxy.error_ttl"),
         ] {
@@ -273,6 +279,7 @@ mod tests {
             "error_ttl = \"0s\"",
             "name = \"\"",
             "object_size_max = \"\"",
+            "range_fetch_min = \"0\"",
             "ttl_override = \"1h\"\nignore = [\"cache-control\", \"expires\", \"vary\"]",
         ] {
             assert_eq!(broken(&[&format!("{VALID}{text}")]), None, "{text}");

@@ -18,7 +18,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 23] = [
+pub const PROXY_KEYS: [&str; 25] = [
     "name",
     "listen",
     "upstream",
@@ -40,6 +40,8 @@ pub const PROXY_KEYS: [&str; 23] = [
     "ignore_query",
     "key_headers",
     "object_size_max",
+    "range_fetch_min",
+    "fill_block",
     "collapse_timeout",
     "error_ttl",
 ];
@@ -99,6 +101,10 @@ pub struct ProxyConfig {
     /// Largest body that is stored; `None` (written `""`) is what the device takes.
     #[serde(deserialize_with = "optional")]
     pub object_size_max: Option<ByteSize>,
+    /// Where a range begins, or beyond, it is asked for alone, and not with the whole object.
+    pub range_fetch_min: ByteSize,
+    /// Most bytes that one request for a range asks for.
+    pub fill_block: ByteSize,
     /// Longest wait for somebody else's request for the same.
     pub collapse_timeout: Period,
     /// How long those who ask for the same get the error that the upstream gave.
@@ -130,6 +136,8 @@ impl Default for ProxyConfig {
             ignore_query: Vec::new(),
             key_headers: Vec::new(),
             object_size_max: None,
+            range_fetch_min: ByteSize(8 << 20),
+            fill_block: ByteSize(8 << 20),
             collapse_timeout: secs(5),
             error_ttl: secs(1),
         }
@@ -187,6 +195,8 @@ impl ProxyConfig {
             join(&self.ignore_query),
             join(&self.key_headers),
             or_empty(self.object_size_max.as_ref()),
+            self.range_fetch_min.to_string(),
+            self.fill_block.to_string(),
             self.collapse_timeout.to_string(),
             self.error_ttl.to_string(),
         ];
@@ -360,6 +370,8 @@ mod tests {
                     ignore_query = [\"utm_source\", \"utm_medium\"]\n\
                     key_headers = [\"X-Forwarded-Proto\"]\n\
                     object_size_max = \"11KiB\"\n\
+                    range_fetch_min = \"1MiB\"\n\
+                    fill_block = \"2MiB\"\n\
                     collapse_timeout = \"12s\"\n\
                     error_ttl = \"13s\"\n";
         let listed = read(text).unwrap().entries();
@@ -386,6 +398,8 @@ mod tests {
             "utm_source,utm_medium",
             "x-forwarded-proto",
             "11KiB",
+            "1MiB",
+            "2MiB",
             "12s",
             "13s",
         ];

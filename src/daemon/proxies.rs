@@ -71,6 +71,8 @@ fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
         ignore_query: proxy.ignore_query.clone(),
         key_headers: proxy.key_headers.clone(),
         object_size_max: proxy.object_size_max.map_or(u64::MAX, |size| size.0),
+        range_fetch_min: proxy.range_fetch_min.0,
+        fill_block: proxy.fill_block.0,
         collapse_timeout: proxy.collapse_timeout.0,
         error_ttl: proxy.error_ttl.0,
     }
@@ -139,6 +141,7 @@ mod tests {
              grace_default = \"7s\"\nheuristic_max = \"8s\"\nignore = [\"expires\"]\n\
              x_accel_expires = true\nstore_until_close = true\nselect_language = true\n\
              ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
+             range_fetch_min = \"1MiB\"\nfill_block = \"2MiB\"\n\
              collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
         );
         let secs = Duration::from_secs;
@@ -161,6 +164,7 @@ mod tests {
         assert_eq!(found.ignore_query, ["q"]);
         assert_eq!(found.key_headers, ["x-a"]);
         assert_eq!(found.object_size_max, 1 << 10);
+        assert_eq!((found.range_fetch_min, found.fill_block), (1 << 20, 2 << 20));
         assert_eq!((found.collapse_timeout, found.error_ttl), (secs(9), secs(10)));
         assert_eq!(upstream_connections(&config, WORKERS), 9);
     }

@@ -80,6 +80,16 @@ fn resolve(spec: &str, len: u64) -> Option<Range<u64>> {
     (first <= last).then(|| first.min(len)..last.saturating_add(1).min(len))
 }
 
+/// Where the only range of `header` begins, if it says that from the front (RFC 9110, section 14.1.2).
+#[must_use]
+pub fn only_start(header: &[u8]) -> Option<u64> {
+    let spec = specs(std::str::from_utf8(header).ok()?)?;
+    let (first, last) = spec.split_once('-')?;
+    let start = exact_number(trim(first))?;
+    let last = trim(last);
+    (last.is_empty() || exact_number(last)? >= start).then_some(start)
+}
+
 /// What `Content-Range` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -148,6 +158,23 @@ mod tests {
         assert_eq!(parts("Bytes= 1-2 , ", 10), [(1, 3)]);
         assert_eq!(parts("bytes=5-6,20-30", 10), [(5, 7)]);
         assert_eq!(parts("bytes=0-18446744073709551615", 10), [(0, 10)]);
+    }
+
+    #[test]
+    fn the_start_of_one_range_needs_no_length() {
+        for (header, start) in [
+            ("bytes=7-", Some(7)),
+            ("bytes= 7-9 ", Some(7)),
+            ("bytes=9-7", None),
+            ("bytes=-7", None),
+            ("bytes=7-9,11-", None),
+            ("bytes=7-9,", None),
+            ("items=7-9", None),
+            ("bytes=7", None),
+            ("bytes=99999999999999999999-", None),
+        ] {
+            assert_eq!(only_start(header.as_bytes()), start, "{header}");
+        }
     }
 
     #[test]

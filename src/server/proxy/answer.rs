@@ -1,6 +1,7 @@
 //! Answers to clients: heads made of what is stored or what came, with what this cache adds.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, VIA};
 use http::{HeaderMap, StatusCode};
@@ -8,6 +9,8 @@ use http::{HeaderMap, StatusCode};
 use super::body::Body;
 use super::counts::Served;
 use super::failures::Failure;
+use super::part_fetch::Asker;
+use super::parts_body::PartsBody;
 use super::service::Service;
 use crate::cache::{Follower, Hit, TruncatedBody};
 use crate::clock::Timestamp;
@@ -29,6 +32,8 @@ pub(super) enum BodyOf {
     Hit(Hit),
     /// A store in progress; of `len` bytes, if that is known, and with what comes straight from its fill.
     Follow(Follower, Option<u64>, Option<tokio::sync::mpsc::Receiver<super::body::Piece>>),
+    /// An object that comes part by part.
+    Parts(Arc<Service>, Arc<Asker>),
 }
 
 impl BodyOf {
@@ -36,6 +41,15 @@ impl BodyOf {
         match self {
             BodyOf::Hit(hit) => Some(hit.len()),
             BodyOf::Follow(_, len, _) => *len,
+            BodyOf::Parts(_, asker) => Some(asker.parted.len()),
+        }
+    }
+
+    fn is_partial(&self) -> bool {
+        match self {
+            BodyOf::Hit(hit) => hit.is_partial(),
+            BodyOf::Follow(..) => false,
+            BodyOf::Parts(..) => true,
         }
     }
 }
@@ -62,7 +76,10 @@ impl Service {
                     _ => Chosen::Whole,
                 }
             }
-            Some(len) => answer::answer(request, head, answer::Body { len, is_partial: false }),
+            Some(len) => {
+                let is_partial = body.is_partial();
+                answer::answer(request, head, answer::Body { len, is_partial })
+            }
         };
         let mut headers = answer_headers(head, &chosen, now);
         if head.status == StatusCode::OK && known.is_some() && !headers.contains_key(ACCEPT_RANGES)
@@ -96,6 +113,10 @@ impl Service {
                 let body = match body {
                     BodyOf::Hit(hit) => stored(hit, [Step::Object(0..len)].into()).await?,
                     BodyOf::Follow(follower, len, near) => Body::followed(follower, len, near),
+                    BodyOf::Parts(service, asker) => {
+                        let steps = [Step::Object(0..len)].into();
+                        Body::parts(PartsBody::new(service, asker, steps))
+                    }
                 };
                 (head.status, body)
             }
@@ -114,6 +135,9 @@ impl Service {
                 let body = match body {
                     BodyOf::Hit(hit) => stored(hit, steps).await?,
                     BodyOf::Follow(follower, ..) => Body::followed_parts(follower, steps),
+                    BodyOf::Parts(service, asker) => {
+                        Body::parts(PartsBody::new(service, asker, steps))
+                    }
                 };
                 (StatusCode::PARTIAL_CONTENT, body)
             }

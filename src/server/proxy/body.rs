@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
+use super::parts_body::PartsBody;
 use super::upstream::Connection;
 use crate::cache::Follower;
 use crate::server::http::body::{AnswerBody, Step};
@@ -23,6 +24,7 @@ enum Source {
     Absent,
     Stored(AnswerBody),
     Followed(Box<Followed>),
+    Parts(Box<PartsBody>),
     Upstream(Box<Connection>),
 }
 
@@ -91,6 +93,12 @@ impl Body {
         Body { source: Source::Followed(Box::new(Followed { follower, steps, near: None })), len }
     }
 
+    /// What is there of an object, and what comes of it meanwhile.
+    pub(super) fn parts(body: PartsBody) -> Body {
+        let len = Some(body.len());
+        Body { source: Source::Parts(Box::new(body)), len }
+    }
+
     /// Length in bytes, if it is known.
     pub(super) fn len(&self) -> Option<u64> {
         self.len
@@ -117,7 +125,7 @@ impl Body {
     pub(super) fn origin(&self) -> Origin {
         match self.source {
             Source::Absent | Source::Stored(_) => Origin::Store,
-            Source::Followed(_) => Origin::Fill,
+            Source::Followed(_) | Source::Parts(_) => Origin::Fill,
             Source::Upstream(_) => Origin::Upstream,
         }
     }
@@ -128,6 +136,7 @@ impl Body {
             Source::Absent => Ok(None),
             Source::Stored(body) => body.next().await.map_err(|error| Broken(error.to_string())),
             Source::Followed(followed) => followed.next().await,
+            Source::Parts(parts) => parts.next().await.map_err(Broken),
             Source::Upstream(connection) => {
                 connection.next_chunk().await.map_err(|error| Broken(error.to_string()))
             }

@@ -9,11 +9,12 @@ use crate::metrics::Page;
 use crate::server::count::Count;
 
 /// Ways to an answer that are counted separately, in the order of [`ProxySnapshot::answers`].
-pub const RESULTS: [&str; 9] = [
+pub const RESULTS: [&str; 10] = [
     "fresh",
     "stale",
     "revalidated",
     "collapsed",
+    "partial",
     "miss",
     "not_stored",
     "bypass",
@@ -34,6 +35,8 @@ pub(super) enum Served {
     Revalidated,
     /// From another client's fill.
     Collapsed,
+    /// Partly from the store, and the rest from the upstream, stored too.
+    Partial,
     /// From the upstream, and it is stored.
     Miss,
     /// From the upstream; it was looked up, and what came is not stored.
@@ -60,6 +63,7 @@ impl Served {
             Some(_) if status.ttl_secs.is_some() => Served::Stale,
             Some(_) if is_confirmed => Served::Revalidated,
             Some(_) if status.collapsed => Served::Collapsed,
+            Some(Forwarded::Partial) if status.stored => Served::Partial,
             Some(_) if status.stored => Served::Miss,
             Some(Forwarded::Bypass | Forwarded::Method) => Served::Bypass,
             Some(_) => Served::NotStored,
@@ -74,6 +78,7 @@ pub(in crate::server) struct ProxyShard {
     upstream_requests: Count,
     upstream_errors: [Count; UPSTREAM_ERRORS.len()],
     first_byte: Histogram,
+    blocks_ahead: [Count; 2],
     bytes_of_store: Count,
     bytes_of_upstream: Count,
 }
@@ -87,6 +92,8 @@ pub struct ProxySnapshot {
     pub upstream_requests: u64,
     /// Upstreams that failed, by [`UPSTREAM_ERRORS`].
     pub upstream_errors: [u64; UPSTREAM_ERRORS.len()],
+    /// Blocks that were asked for before a client had come to them, and it came, or left before.
+    pub blocks_ahead: [u64; 2],
     /// Time from a request to the head of its response.
     pub first_byte: HistogramSnapshot,
     /// Bytes of bodies that clients got from the store.
@@ -106,6 +113,11 @@ impl ProxyShard {
 
     pub(super) fn came(&self, after: Duration) {
         self.first_byte.record(after);
+    }
+
+    /// A block was asked for before its client had come to it, which came, or left before.
+    pub(super) fn asked_ahead(&self, is_used: bool) {
+        self.blocks_ahead[usize::from(!is_used)].bump();
     }
 
     pub(super) fn failed(&self, error: &UpstreamError) {
@@ -136,6 +148,9 @@ impl ProxySnapshot {
         for (sum, count) in self.upstream_errors.iter_mut().zip(&shard.upstream_errors) {
             *sum += count.get();
         }
+        for (sum, count) in self.blocks_ahead.iter_mut().zip(&shard.blocks_ahead) {
+            *sum += count.get();
+        }
         self.upstream_requests += shard.upstream_requests.get();
         self.bytes_of_store += shard.bytes_of_store.get();
         self.bytes_of_upstream += shard.bytes_of_upstream.get();
@@ -162,6 +177,10 @@ pub(in crate::server) fn write_proxy(page: &mut Page, snapshot: &ProxySnapshot) 
         &[],
         &snapshot.first_byte,
     );
+    let help = "Blocks asked of upstreams before a client had come to them.";
+    for (result, count) in ["used", "wasted"].into_iter().zip(snapshot.blocks_ahead) {
+        page.counter("rawcached_proxy_blocks_ahead_total", help, &[("result", result)], count);
+    }
     let help = "Bytes of bodies of read-through listeners, by where they came from.";
     for (source, bytes) in
         [("store", snapshot.bytes_of_store), ("upstream", snapshot.bytes_of_upstream)]
@@ -189,6 +208,7 @@ mod tests {
             (CacheStatus { forwarded_status: code, ..forwarded(stale) }, Served::Revalidated),
             (CacheStatus { collapsed: true, ..forwarded(stale) }, Served::Collapsed),
             (CacheStatus { stored: true, ..forwarded(Forwarded::UriMiss) }, Served::Miss),
+            (CacheStatus { stored: true, ..forwarded(Forwarded::Partial) }, Served::Partial),
             (forwarded(Forwarded::UriMiss), Served::NotStored),
             (forwarded(Forwarded::Method), Served::Bypass),
             (CacheStatus::default(), Served::Refused),

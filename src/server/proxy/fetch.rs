@@ -3,6 +3,7 @@
 use ::http::header::{CONNECTION, HeaderMap, HeaderValue, VIA};
 use ::http::{Method, StatusCode};
 
+use super::failures::Failure;
 use super::service::Service;
 use super::upstream::{Connection, Reuse, UpstreamError};
 use crate::clock::{Stopwatch, Timestamp};
@@ -130,4 +131,9 @@ fn core_head(came: Came) -> ResponseHead {
 /// How an upstream that gave no answer is answered for.
 pub(super) fn status_of(error: &UpstreamError) -> StatusCode {
     if error.is_timeout() { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY }
+}
+
+/// How an upstream that did not answer is told of.
+pub(super) fn failure_of(error: &UpstreamError) -> Failure {
+    Failure::without_answer(status_of(error), error.to_string())
 }

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use ::http::header::SET_COOKIE;
+use ::http::header::{HeaderValue, RANGE, SET_COOKIE};
 use ::http::{HeaderMap, Method, StatusCode};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
+use super::coming::Coming;
 use super::failures::{Failure, SHARED_LEN_MAX};
-use super::fetch::{Fetched, To, status_of};
+use super::fetch::{Fetched, To, failure_of};
 use super::keeping::Keeping;
 use super::outcome::{HIT_FOR_MISS, Outcome};
 use super::place::Place;
@@ -26,6 +27,9 @@ use crate::http_cache::reuse::{self, stands_in};
 use crate::http_cache::settings::Settings;
 use crate::http_cache::storing::{self, Kept, Refused, can_be_validated, store};
 use crate::http_cache::validation::validation_headers;
+
+/// The range that has every byte.
+const ALL: HeaderValue = HeaderValue::from_static("bytes=0-");
 
 /// What is to be filled, for whom, and what is there of it.
 pub(super) struct Job {
@@ -61,12 +65,17 @@ impl Service {
     pub(super) async fn fill(self: Arc<Service>, job: Job, client: oneshot::Sender<Outcome>) {
         let Job { lease, place, request, to, mut known, is_refresh } = job;
         let replaces = known.is_some();
+        let range = self.options.range_of_fill(&request).filter(|_| known.is_none());
         loop {
             let settings = &self.options.settings;
-            let headers = match &known {
+            let mut headers = match &known {
                 Some(known) => validation_headers(&request, &known.head, settings),
                 None => fill_headers(&request, settings),
             };
+            if let Some(range) = &range {
+                let range = format!("bytes={}-{}", range.start, range.end - 1);
+                headers.insert(RANGE, HeaderValue::try_from(range).unwrap_or(ALL));
+            }
             let fetched = match self.fetch(&Method::GET, &to, headers).await {
                 Ok(fetched) => fetched,
                 Err(error) => {
@@ -107,14 +116,41 @@ impl Service {
                 true => storing::Storing::No(Refused::Status),
                 false => store(&request, &fetched.head, &fetched.exchange, settings),
             };
+            let is_of_range = range.is_some()
+                && matches!(
+                    status,
+                    StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
+                );
             return match storing {
                 storing::Storing::Whole(kept) => {
-                    let job = Keeping { lease, place, request, kept, replaces, is_refresh };
+                    let parts = self.options.whole_in_parts(&fetched, &kept.head);
+                    let job =
+                        Keeping { lease, place, request, to, kept, parts, replaces, is_refresh };
                     self.keep(job, fetched, client).await;
                 }
-                storing::Storing::Part { .. } => {
-                    drop(lease);
-                    let _ = client.send(Outcome::Alone(Box::new(fetched), Some(Refused::Status)));
+                storing::Storing::Part { kept, part, validator } => {
+                    let asked = range.as_ref();
+                    let parts = asked.and_then(|it| Coming::asked(it, (part, validator), &fetched));
+                    if parts.is_some() {
+                        let job = Keeping {
+                            lease,
+                            place,
+                            request,
+                            to,
+                            kept,
+                            parts,
+                            replaces,
+                            is_refresh,
+                        };
+                        self.keep(job, fetched, client).await;
+                        return;
+                    }
+                    // Nothing can be joined to it: each client asks for what it wants.
+                    lease.refuse(HIT_FOR_MISS);
+                }
+                // These are not the bytes that the client asked for: it asks itself.
+                storing::Storing::No(refused) if is_of_range => {
+                    self.refused(lease, &place, status, refused, replaces).await;
                 }
                 storing::Storing::No(refused) if failed.is_error() => {
                     let may_tell = !request.has_credentials()
@@ -264,9 +300,4 @@ async fn whole_body(fetched: &mut Fetched) -> Result<Bytes, UpstreamError> {
         body.extend_from_slice(&piece);
     }
     Ok(body.freeze())
-}
-
-/// How an upstream that did not answer is told of.
-pub(super) fn failure_of(error: &UpstreamError) -> Failure {
-    Failure::without_answer(status_of(error), error.to_string())
 }

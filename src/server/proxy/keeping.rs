@@ -7,9 +7,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::body::Piece;
-use super::fetch::Fetched;
+use super::coming::Coming;
+use super::fetch::{Fetched, To};
 use super::key::{variant_id, variant_key};
+use super::opening::Opened;
 use super::outcome::{HIT_FOR_MISS, Outcome};
+use super::part_fetch::Asker;
+use super::parts::Parted;
 use super::place::Place;
 use super::removal::log_failed;
 use super::service::Service;
@@ -33,7 +37,10 @@ pub(super) struct Keeping {
     pub(super) lease: Lease,
     pub(super) place: Place,
     pub(super) request: RequestHead,
+    pub(super) to: To,
     pub(super) kept: Box<Kept>,
+    /// What comes, if it is stored part by part.
+    pub(super) parts: Option<Coming>,
     /// Another one is stored.
     pub(super) replaces: bool,
     /// It is to be finished although nobody waits for it.
@@ -44,31 +51,55 @@ impl Service {
     /// Stores what comes as far as it can be, and gives it to `client`.
     pub(super) async fn keep(
         self: &Arc<Service>,
-        job: Keeping,
+        mut job: Keeping,
         fetched: Fetched,
         client: oneshot::Sender<Outcome>,
     ) {
         let head = job.kept.head.clone();
         let (key, replaces, is_refresh) = (job.place.key.clone(), job.replaces, job.is_refresh);
         let len = fetched.connection.body_len();
-        let writer = self.begin_store(job, len).await;
-        let follower = writer.as_ref().and_then(Writer::follower);
-        let (Some(writer), Some(follower)) = (writer, follower) else {
-            if replaces {
-                self.drop_stored(&key).await;
+        let (coming, request, to) = (job.parts.take(), job.request.clone(), job.to.clone());
+        match self.begin_store(job, (len, coming.as_ref())).await {
+            Some(Opened::Body(writer, follower)) => {
+                let (near, receiver) = mpsc::channel(NEAR_MAX);
+                let head = Box::new(head);
+                let _ = client.send(Outcome::Storing { head, len, follower, near: receiver });
+                self.copy((fetched, is_refresh), writer, near).await;
             }
-            let _ = client.send(Outcome::Alone(Box::new(fetched), None));
-            return;
-        };
-        let (near, receiver) = mpsc::channel(NEAR_MAX);
-        let _ =
-            client.send(Outcome::Storing { head: Box::new(head), len, follower, near: receiver });
-        self.copy((fetched, is_refresh), writer, near).await;
+            Some(Opened::Parts(opened)) => {
+                let Some(Coming { range, is_of_whole, .. }) = coming else { return };
+                let parted = Parted::new((opened.parts, opened.cas), self.options.fill_block);
+                let parted = self.shared.objects.add(&opened.key, parted);
+                let running = parted.begin(range, is_of_whole);
+                let reading = parted.read();
+                let asker = Asker { request, to, head, parted: parted.clone(), _reading: reading };
+                // It reads as long as it is there: a refresh is to be finished.
+                let asker = Arc::new(asker);
+                let refreshes = is_refresh.then(|| asker.clone());
+                let _ = client.send(Outcome::Parts(asker));
+                self.store_parts(fetched.connection, parted, running).await;
+                drop(refreshes);
+            }
+            None => {
+                if replaces {
+                    self.drop_stored(&key).await;
+                }
+                // What came may be a part that the client did not ask for.
+                if coming.is_none_or(|coming| coming.is_of_whole) {
+                    let _ = client.send(Outcome::Alone(Box::new(fetched), None));
+                }
+            }
+        }
     }
 
     /// Begins a store of the response; `None` if it cannot be stored.
-    async fn begin_store(&self, job: Keeping, len: Option<u64>) -> Option<Writer> {
+    async fn begin_store(
+        &self,
+        job: Keeping,
+        (len, parts): (Option<u64>, Option<&Coming>),
+    ) -> Option<Opened> {
         let Keeping { lease, place, request, kept, .. } = job;
+        let len = parts.map(|coming| coming.len).or(len);
         let len_max = self.options.object_size_max.min(self.http.cache.object_len_max());
         let metadata = encode_response(&kept.head).filter(|_| len.is_none_or(|len| len <= len_max));
         let Some(metadata) = metadata.filter(|_| kept.vary.fits(request.headers())) else {
@@ -84,8 +115,9 @@ impl Service {
             follow: true,
             ..StoreOptions::default()
         };
-        let begun = match place.variants {
-            None if kept.vary.is_empty() => lease.store(options),
+        let how = (&options, parts);
+        match place.variants {
+            None if kept.vary.is_empty() => Some(self.open(lease, None, how).await?.0),
             variants => {
                 let (mut list, cas) = match variants {
                     Some((list, cas)) => (list, Some(cas)),
@@ -95,38 +127,24 @@ impl Service {
                 let key = variant_key(&place.target, list.name(), id);
                 let response = &kept.head.headers;
                 let variant = Variant::new(kept.vary, request.headers(), response, id)?;
-                match cas {
-                    None => {
-                        // Before the list: who finds that may follow.
-                        let begun = lease.store_other(&key, options);
-                        if begun.is_ok() {
-                            list.insert(variant);
-                            self.put_list(lease, &list).await?;
-                        }
-                        begun
+                let other = Some(&key[..]).filter(|key| lease.key() != *key);
+                let (opened, lease) = self.open(lease, other, how).await?;
+                match (cas, lease) {
+                    // Before the list: who finds that may follow.
+                    (None, Some(lease)) => {
+                        list.insert(variant);
+                        self.put_list(lease, &list).await?;
                     }
-                    Some(cas) => {
-                        let is_own = lease.key() == key;
-                        let begun = match is_own {
-                            false => {
-                                lease.store_other(&key, options.clone()).map(|it| (it, Some(lease)))
-                            }
-                            true => lease.store(options).map(|writer| (writer, None)),
-                        };
-                        match begun {
-                            Ok((writer, others)) => {
-                                // Without the list nobody finds it, and those who follow have it whole.
-                                let _ = self.add_variant(&place.target, (list, cas), variant).await;
-                                drop(others);
-                                Ok(writer)
-                            }
-                            Err(error) => Err(error),
-                        }
+                    (None, None) => return None,
+                    (Some(cas), lease) => {
+                        // Without the list nobody finds it, and those who follow have it whole.
+                        let _ = self.add_variant(&place.target, (list, cas), variant).await;
+                        drop(lease);
                     }
                 }
+                Some(opened)
             }
-        };
-        begun.inspect_err(|error| tracing::debug!(%error, "a response is not stored")).ok()
+        }
     }
 
     /// Stores the first list of variants of a target; `None` if the target was purged since the lease was given.

@@ -15,6 +15,7 @@ use super::fetch::{Fetched, To};
 use super::fill::{Job, Known};
 use super::key::{variant_id, variant_key};
 use super::outcome::Outcome;
+use super::partial::{Asking, Present};
 use super::place::Place;
 use super::service::Service;
 use super::stored::Stored;
@@ -42,6 +43,11 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
+    fn asking(&self) -> Asking<'_> {
+        let Wanted { request, to, asked, .. } = self;
+        Asking { request, to, only_if_cached: asked.only_if_cached }
+    }
+
     /// Whether it asks for a part, or for another version than the client has.
     fn is_of_one_client(&self) -> bool {
         OF_ONE_CLIENT.iter().any(|name| self.request.headers().contains_key(name))
@@ -143,12 +149,29 @@ impl Service {
 
     async fn look_at(&self, key: &[u8], asked: &Asked, wait: Duration) -> Look {
         let cache = &self.http.cache;
-        match asked.is_head || asked.only_if_cached {
-            false => cache.lookup_or_fill(key, wait).await.into(),
-            true => match cache.lookup_stale(key).await {
+        if asked.is_head || asked.only_if_cached {
+            return match self.present(key).await {
                 Some(hit) => Look::Hit(hit, None),
                 None => Look::Nothing,
+            };
+        }
+        match cache.lookup_or_fill(key, wait).await {
+            // Parts may be there.
+            Found::Lease(lease) => match cache.lookup_stale_head(key).await.filter(Hit::is_partial)
+            {
+                Some(hit) => Look::Hit(hit, Some(lease)),
+                None => Look::Lease(lease),
             },
+            found => found.into(),
+        }
+    }
+
+    /// What is there of a key, whole or in parts.
+    async fn present(&self, key: &[u8]) -> Option<Hit> {
+        let cache = &self.http.cache;
+        match cache.lookup_stale(key).await {
+            Some(hit) => Some(hit),
+            None => cache.lookup_stale_head(key).await.filter(Hit::is_partial),
         }
     }
 
@@ -167,14 +190,19 @@ impl Service {
             return None;
         };
         let head = record.of_hit(&hit, now);
-        let why = match reuse(wanted.asked, &head, now) {
-            Reuse::Fresh | Reuse::StaleForClient => return self.hit(wanted, &head, hit).await,
+        let found = Present { key: place.key.clone(), head, hit };
+        let Present { head, hit, .. } = &found;
+        let why = match reuse(wanted.asked, head, now) {
+            Reuse::Fresh | Reuse::StaleForClient => {
+                drop(lease);
+                return self.hit(wanted, found).await;
+            }
             Reuse::StaleWhileRevalidate => {
                 if let Some(lease) = lease.filter(|_| wanted.failure(self, &place.key).is_none()) {
-                    let known = Some(Known::new(&head, &hit));
+                    let known = Some(Known::new(head, hit));
                     drop(self.begin(wanted, (place, lease), known, true));
                 }
-                return self.hit(wanted, &head, hit).await;
+                return self.hit(wanted, found).await;
             }
             Reuse::GatewayTimeout => {
                 let status = CacheStatus::forwarded(Forwarded::Stale);
@@ -187,51 +215,49 @@ impl Service {
             return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
         if let Some(failure) = wanted.failure(self, &place.key) {
-            return self.without_upstream(wanted, failure, Some((&head, hit)), why).await;
+            return self.without_upstream(wanted, failure, Some(found), why).await;
         }
         let lease = match lease {
             Some(lease) => lease,
             None => match self.http.cache.lease(&place.key, wait).await {
                 Leased::Lease(lease) => lease,
-                Leased::Changed => return self.validated_meanwhile(wanted, &place, &hit).await,
+                Leased::Changed => return self.validated_meanwhile(wanted, found).await,
                 Leased::Busy => return Some(Looked::Alone(CacheStatus::forwarded(why))),
             },
         };
-        let present = self.http.cache.lookup_stale(&place.key).await;
-        if present.as_ref().is_none_or(|present| version(present) != version(&hit)) {
+        let present = self.present(&place.key).await;
+        if present.as_ref().is_none_or(|present| version(present) != version(hit)) {
             drop(lease);
-            return self.validated_meanwhile(wanted, &place, &hit).await;
+            return self.validated_meanwhile(wanted, found).await;
         }
-        let known = Some(Known::new(&head, &hit));
+        let known = Some(Known::new(head, hit));
         let outcome = self.begin(wanted, (place, lease), known, false).await;
-        self.with_outcome(wanted, outcome.ok()?, Some((&head, hit)), why).await
+        self.with_outcome(wanted, outcome.ok()?, Some(found), why).await
     }
 
     /// An answer with what another client's validation brought while this one waited for it.
     async fn validated_meanwhile(
-        &self,
+        self: &Arc<Service>,
         wanted: &Wanted<'_>,
-        place: &Place,
-        before: &Hit,
+        before: Present,
     ) -> Option<Looked> {
-        let hit = self.http.cache.lookup_stale(&place.key).await?;
+        let hit = self.present(&before.key).await?;
         let now = self.http.cache.clock().now();
         // One that was purged meanwhile, and not validated, is not good.
-        if version(&hit) == version(before) {
+        if version(&hit) == version(&before.hit) {
             return None;
         }
         let Stored::Response(record) = Stored::decode(hit.metadata())? else { return None };
         let head = record.of_hit(&hit, now);
         let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(Forwarded::Stale) };
-        let body = BodyOf::Hit(hit);
-        self.answer_with(wanted.request, &head, body, status).await.ok().map(Looked::Answer)
+        let found = Present { head, hit, ..before };
+        self.answer_stored(&wanted.asking(), found, status).await.map(Looked::Answer)
     }
 
     /// `None` if the body is gone: a miss.
-    async fn hit(&self, wanted: &Wanted<'_>, head: &StoredHead, hit: Hit) -> Option<Looked> {
-        let status = hit_status(head, self.http.cache.clock().now());
-        let body = BodyOf::Hit(hit);
-        self.answer_with(wanted.request, head, body, status).await.ok().map(Looked::Answer)
+    async fn hit(self: &Arc<Service>, wanted: &Wanted<'_>, found: Present) -> Option<Looked> {
+        let status = hit_status(&found.head, self.http.cache.clock().now());
+        self.answer_stored(&wanted.asking(), found, status).await.map(Looked::Answer)
     }
 
     async fn follow(
@@ -288,31 +314,35 @@ impl Service {
     }
 
     async fn with_outcome(
-        &self,
+        self: &Arc<Service>,
         wanted: &Wanted<'_>,
         outcome: Outcome,
-        known: Option<(&StoredHead, Hit)>,
+        known: Option<Present>,
         why: Forwarded,
     ) -> Option<Looked> {
+        let storing = |head: &StoredHead| CacheStatus {
+            stored: true,
+            forwarded_status: Some(head.status).filter(|_| known.is_some()),
+            ..CacheStatus::forwarded(why)
+        };
         match outcome {
             Outcome::Storing { head, len, follower, near } => {
-                let code = Some(head.status).filter(|_| known.is_some());
-                let status = CacheStatus {
-                    stored: true,
-                    forwarded_status: code,
-                    ..CacheStatus::forwarded(why)
-                };
+                let status = storing(&head);
                 let body = BodyOf::Follow(follower, len, Some(near));
                 let answer = self.answer_with(wanted.request, &head, body, status).await;
                 answer.ok().map(Looked::Answer)
             }
+            Outcome::Parts(asker) => {
+                let (head, status) = (asker.head.clone(), storing(&asker.head));
+                let body = BodyOf::Parts(self.clone(), asker);
+                let answer = self.answer_with(wanted.request, &head, body, status).await;
+                answer.ok().map(Looked::Answer)
+            }
             Outcome::Good { head, code } => {
-                let (_, hit) = known?;
                 let status =
                     CacheStatus { forwarded_status: Some(code), ..CacheStatus::forwarded(why) };
-                let answer =
-                    self.answer_with(wanted.request, &head, BodyOf::Hit(hit), status).await;
-                answer.ok().map(Looked::Answer)
+                let found = Present { head: *head, ..known? };
+                self.answer_stored(&wanted.asking(), found, status).await.map(Looked::Answer)
             }
             Outcome::Alone(fetched, refused) => {
                 Some(self.relay(wanted, *fetched, refused, (known, why)).await)
@@ -327,13 +357,13 @@ impl Service {
         wanted: &Wanted<'_>,
         fetched: Fetched,
         refused: Option<Refused>,
-        (known, why): (Option<(&StoredHead, Hit)>, Forwarded),
+        (known, why): (Option<Present>, Forwarded),
     ) -> Looked {
         let now = self.http.cache.clock().now();
         let failed = reuse::Failure::Status(fetched.head.status);
-        if let Some((head, hit)) = known
-            && stands_in(wanted.asked, head, now, failed)
-            && let Some(stale) = self.stale(wanted, (head, hit), (why, failed)).await
+        if let Some(found) = known
+            && stands_in(wanted.asked, &found.head, now, failed)
+            && let Some(stale) = self.stale(wanted, found, (why, failed)).await
         {
             return stale;
         }
@@ -346,7 +376,7 @@ impl Service {
         &self,
         wanted: &Wanted<'_>,
         failure: Failure,
-        known: Option<(&StoredHead, Hit)>,
+        known: Option<Present>,
         why: Forwarded,
     ) -> Option<Looked> {
         let now = self.http.cache.clock().now();
@@ -354,9 +384,9 @@ impl Service {
             true => reuse::Failure::Status(failure.status),
             false => reuse::Failure::Connection,
         };
-        if let Some((head, hit)) = known
-            && stands_in(wanted.asked, head, now, kind)
-            && let Some(stale) = self.stale(wanted, (head, hit), (why, kind)).await
+        if let Some(found) = known
+            && stands_in(wanted.asked, &found.head, now, kind)
+            && let Some(stale) = self.stale(wanted, found, (why, kind)).await
         {
             return Some(stale);
         }
@@ -367,9 +397,13 @@ impl Service {
     async fn stale(
         &self,
         wanted: &Wanted<'_>,
-        (head, hit): (&StoredHead, Hit),
+        found: Present,
         (why, failed): (Forwarded, reuse::Failure),
     ) -> Option<Looked> {
+        if !self.has_all(wanted.request, &found).await {
+            return None;
+        }
+        let Present { head, hit, .. } = found;
         let now = self.http.cache.clock().now();
         let forwarded_status = match failed {
             reuse::Failure::Status(status) => Some(status),
@@ -379,7 +413,7 @@ impl Service {
         let detail = Some("stale, as the upstream failed".to_owned());
         let status =
             CacheStatus { forwarded_status, ttl_secs, detail, ..CacheStatus::forwarded(why) };
-        let answer = self.answer_with(wanted.request, head, BodyOf::Hit(hit), status).await;
+        let answer = self.answer_with(wanted.request, &head, BodyOf::Hit(hit), status).await;
         answer.ok().map(Looked::Answer)
     }
 

@@ -24,6 +24,10 @@ pub struct ProxyOptions {
     pub key_headers: Vec<HeaderName>,
     /// Largest body that is stored, in bytes; larger ones are passed on.
     pub object_size_max: u64,
+    /// Where a range begins, in bytes, or beyond, it is asked of the upstream alone, and not with the whole object.
+    pub range_fetch_min: u64,
+    /// Ranges are asked for in blocks of at most so many bytes, which begin at multiples of that.
+    pub fill_block: u64,
     /// Longest wait for somebody else's fill to begin; then a request goes to the upstream alone.
     pub collapse_timeout: Duration,
     /// How long those who ask for the same get the error that the upstream gave.
@@ -88,6 +92,8 @@ impl ProxyOptions {
             ignore_query: Vec::new(),
             key_headers: Vec::new(),
             object_size_max: u64::MAX,
+            range_fetch_min: 8 << 20,
+            fill_block: 8 << 20,
             collapse_timeout: Duration::from_secs(5),
             error_ttl: Duration::from_secs(1),
         }

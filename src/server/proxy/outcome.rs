@@ -1,5 +1,6 @@
 //! What a fill tells the client that began it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -8,6 +9,7 @@ use tokio::sync::mpsc;
 use super::body::Piece;
 use super::failures::Failure;
 use super::fetch::Fetched;
+use super::part_fetch::Asker;
 use crate::cache::Follower;
 use crate::http_cache::head::StoredHead;
 use crate::http_cache::storing::Refused;
@@ -24,6 +26,8 @@ pub(super) enum Outcome {
         follower: Follower,
         near: mpsc::Receiver<Piece>,
     },
+    /// It is being stored part by part.
+    Parts(Arc<Asker>),
     /// What is stored is good, with this head.
     Good { head: Box<StoredHead>, code: StatusCode },
     /// The response is for this client alone.

@@ -5,8 +5,7 @@ use ::http::header::{CONNECTION, HeaderValue};
 use ::http::{Method, StatusCode};
 
 use super::answer::Answer;
-use super::fetch::{Fetched, To};
-use super::fill::failure_of;
+use super::fetch::{Fetched, To, failure_of};
 use super::service::Service;
 use super::upstream::{Connection, Reuse, UpstreamError};
 use crate::http_cache::cache_status::CacheStatus;

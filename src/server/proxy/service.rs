@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::failures::Failures;
 use super::group_limit::GroupLimit;
 use super::options::ProxyOptions;
+use super::parts::Objects;
 use super::upstream::Upstream;
 use crate::server::http;
 
@@ -22,6 +23,8 @@ pub(in crate::server) struct Shared {
     /// How the upstream failed lately.
     pub(super) failures: Failures,
     pub(super) groups: GroupLimit,
+    /// What comes part by part.
+    pub(super) objects: Objects,
 }
 
 impl Shared {
@@ -31,6 +34,7 @@ impl Shared {
             via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
             failures: Failures::default(),
             groups: GroupLimit::default(),
+            objects: Objects::default(),
         }
     }
 }

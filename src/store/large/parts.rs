@@ -96,6 +96,12 @@ impl PartialObject {
         &self.fill
     }
 
+    /// The object itself, to read what is there of it.
+    #[must_use]
+    pub fn object(&self) -> &LargeObject {
+        &self.object
+    }
+
     /// The end of the granule that has the byte `at`: [`PartialObject::fill`] takes bytes up to there at most.
     #[must_use]
     pub fn granule_end(&self, at: u64) -> u64 {

@@ -8,6 +8,7 @@ use crate::proxy::client::request;
 use crate::proxy::origin::Origin;
 use crate::proxy::reply::{Latch, Reply};
 use crate::proxy::rig::{Rig, SOON};
+use crate::support::waiting::eventually;
 
 fn metrics_of(rig: &Rig) -> Metrics {
     let counters = rig.server.counters.clone();
@@ -23,6 +24,7 @@ fn origin(latch: &Latch) -> Origin {
         "/fresh" => Reply::ok("body").control("max-age=60").header("ETag", "\"a\""),
         "/stale" => Reply::ok("body").control("max-age=60, stale-while-revalidate=600"),
         "/slow" => Reply::ok("body").control("max-age=60").waits_at(2, &latch),
+        "/parts" => part(seen.header("range").unwrap()),
         "/late" => Reply::hold(),
         "/close" => Reply::close(),
         "/nonsense" => Reply::raw_last("nonsense\r\n\r\n"),
@@ -30,9 +32,36 @@ fn origin(latch: &Latch) -> Origin {
     })
 }
 
+/// A range of 8 MiB.
+fn part(range: &str) -> Reply {
+    let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+    Reply::of("206 Partial Content", vec![b'x'; last + 1 - first])
+        .header("Content-Range", &format!("bytes {first}-{last}/8388608"))
+        .control("max-age=60")
+        .header("ETag", "\"a\"")
+}
+
+/// A client of 2 MiB blocks that reads on into the next, and one that leaves before it.
+fn blocks(rig: &Rig) {
+    rig.get_with("/parts", "Range: bytes=0-3000000\r\n").expect(206);
+    let mut client = rig.client();
+    client.send(request("GET", "/parts", "Range: bytes=4194304-8388607\r\n", b""));
+    let mut answer = client.head("GET").expect_forwarded("partial");
+    client.read_to(&mut answer, 900 << 10);
+    let ahead = "bytes=6291456-8388607";
+    assert!(eventually(|| rig.origin.last().header("range") == Some(ahead)));
+    let blocks_ahead = || rig.server.counters.snapshot().proxy.blocks_ahead;
+    drop(client);
+    assert!(eventually(|| blocks_ahead() == [1, 1]), "{:?}", blocks_ahead());
+}
+
 pub fn outcomes(seen: &mut Seen) {
     let latch = Latch::default();
-    let rig = Rig::with(origin(&latch), |proxy| proxy.upstream.first_byte_timeout = SOON);
+    let rig = Rig::with(origin(&latch), |proxy| {
+        proxy.upstream.first_byte_timeout = SOON;
+        (proxy.range_fetch_min, proxy.fill_block) = (0, 2 << 20);
+    });
     let metrics = metrics_of(&rig);
     seen.scrape(&metrics);
     rig.fill("/fresh", "");
@@ -50,6 +79,7 @@ pub fn outcomes(seen: &mut Seen) {
     for (mut client, head) in [first, second] {
         client.finish(head).expect_body(200, "body");
     }
+    blocks(&rig);
     rig.pass(61);
     rig.get("/fresh").expect_forwarded("stale");
     rig.get("/stale").expect_hit();

@@ -9,6 +9,7 @@ mod hits;
 mod invalidation;
 mod keys;
 mod not_stored;
+mod parts;
 mod purge;
 mod ranges;
 mod stale;

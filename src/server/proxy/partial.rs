@@ -1,0 +1,161 @@
+//! Answers with what is stored, also where parts of it are missing: those are asked of the upstream first.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ::http::{Method, StatusCode};
+
+use super::answer::{Answer, BodyOf};
+use super::fetch::To;
+use super::part_fetch::Asker;
+use super::parts::{Ending, Next, Parted};
+use super::removal::log_failed;
+use super::service::Service;
+use crate::cache::{Condition, Hit, StoreOptions};
+use crate::http_cache::answer::{self, Answer as Chosen};
+use crate::http_cache::cache_status::{CacheStatus, Forwarded};
+use crate::http_cache::head::{RequestHead, StoredHead};
+
+/// A response that is stored.
+pub(super) struct Present {
+    pub(super) key: Vec<u8>,
+    pub(super) head: StoredHead,
+    pub(super) hit: Hit,
+}
+
+/// Who is answered.
+pub(super) struct Asking<'a> {
+    pub(super) request: &'a RequestHead,
+    pub(super) to: &'a To,
+    /// Nobody is to be asked.
+    pub(super) only_if_cached: bool,
+}
+
+impl Service {
+    /// The answer with what is stored; `None` if it has changed or its body is gone: look again.
+    pub(super) async fn answer_stored(
+        self: &Arc<Service>,
+        asking: &Asking<'_>,
+        present: Present,
+        status: CacheStatus,
+    ) -> Option<Answer> {
+        let Asking { request, .. } = asking;
+        if present.hit.is_partial() {
+            let ranges = wanted(request, &present.head, present.hit.len());
+            if let Some(at) = first_missing(&present.hit, &ranges).await {
+                return self.complete(asking, present, (ranges, at), status).await;
+            }
+        }
+        let body = BodyOf::Hit(present.hit);
+        self.answer_with(request, &present.head, body, status).await.ok()
+    }
+
+    /// Whether all that `request` wants of a stored response is there.
+    pub(super) async fn has_all(&self, request: &RequestHead, present: &Present) -> bool {
+        let Present { head, hit, .. } = present;
+        !hit.is_partial() || first_missing(hit, &wanted(request, head, hit.len())).await.is_none()
+    }
+
+    /// Asks for the first byte that is missing: that shows whether the origin has this version still.
+    async fn complete(
+        self: &Arc<Service>,
+        asking: &Asking<'_>,
+        present: Present,
+        (ranges, at): (Vec<Range<u64>>, u64),
+        status: CacheStatus,
+    ) -> Option<Answer> {
+        let why = status.forwarded.unwrap_or(Forwarded::Partial);
+        if asking.only_if_cached {
+            return Some(self.own(StatusCode::GATEWAY_TIMEOUT, CacheStatus::forwarded(why)));
+        }
+        let parted = self.parted(&present).await?;
+        let reading = parted.read();
+        let Present { key, head, .. } = present;
+        let (request, to) = (asking.request.clone(), asking.to.clone());
+        let asker = Arc::new(Asker { request, to, head: head.clone(), parted, _reading: reading });
+        let range = ranges.into_iter().find(|range| range.contains(&at))?;
+        let running = match asker.parted.next(at..range.end).await {
+            // It came meanwhile.
+            Next::Read(_) => None,
+            Next::Wait(running) => Some(running),
+            Next::Ask(running) => {
+                self.ask(&asker, running.clone());
+                Some(running)
+            }
+        };
+        let ending = match running {
+            Some(running) => running.is_answered().await,
+            None => None,
+        };
+        match ending {
+            None | Some(Ending::Stored | Ending::NotStored) => {}
+            Some(Ending::Changed) => {
+                self.drop_version(&key, asker.parted.cas()).await;
+                return None;
+            }
+            Some(Ending::Failed(failure)) => {
+                return Some(self.failure(failure, CacheStatus::forwarded(why)));
+            }
+        }
+        let status = CacheStatus {
+            hit: false,
+            forwarded: Some(why),
+            ttl_secs: None,
+            stored: true,
+            ..status
+        };
+        let body = BodyOf::Parts(self.clone(), asker);
+        self.answer_with(asking.request, &head, body, status).await.ok()
+    }
+
+    /// The object of a partial entry, to go on with it; `None` if the entry has changed.
+    async fn parted(&self, present: &Present) -> Option<Arc<Parted>> {
+        let Present { key, hit, .. } = present;
+        if let Some(parted) = self.shared.objects.get(key, hit.cas()) {
+            return Some(parted);
+        }
+        let (cache, validator) = (&self.http.cache, hit.validator()?);
+        let options = StoreOptions { lifetime: Some(hit.lifetime()), ..StoreOptions::default() };
+        let condition = (Condition::Unchanged(hit.cas()), &options);
+        let fill = cache.begin_fill(key);
+        let declared = cache.declare_if(key, (hit.len(), &validator), condition, fill).await;
+        let parts = declared.inspect_err(|error| tracing::debug!(%error, "no part is stored"));
+        let parts = parts.ok()??;
+        let parted = Parted::new((parts, hit.cas()), self.options.fill_block);
+        Some(self.shared.objects.add(key, parted))
+    }
+
+    /// Removes a stored response that is not what the origin has, unless another took its place.
+    async fn drop_version(&self, key: &[u8], cas: u64) {
+        let cache = &self.http.cache;
+        if cache.lookup_stale_head(key).await.is_some_and(|hit| hit.cas() == cas) {
+            log_failed(&cache.remove(key).await.map(drop), "a response was not removed");
+        }
+    }
+}
+
+/// The bytes of the stored body that the answer to `request` has.
+fn wanted(request: &RequestHead, head: &StoredHead, len: u64) -> Vec<Range<u64>> {
+    match answer::answer(request, head, answer::Body { len, is_partial: true }) {
+        Chosen::Whole if request.method() != Method::HEAD => vec![0..len; 1],
+        Chosen::Parts(parts) => parts,
+        Chosen::Whole | Chosen::NotModified | Chosen::Unsatisfiable => Vec::new(),
+    }
+}
+
+/// Bytes that are looked for at a time: nothing is looked for after the first that is missing.
+const LOOK: u64 = 2 << 20;
+
+async fn first_missing(hit: &Hit, ranges: &[Range<u64>]) -> Option<u64> {
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + LOOK);
+            if let Some(gap) = hit.missing(at..end).await.first() {
+                return Some(gap.start);
+            }
+            at = end;
+        }
+    }
+    None
+}
