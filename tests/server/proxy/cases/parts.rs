@@ -282,16 +282,16 @@ fn an_upstream_that_dies_cuts_all_and_what_came_stays() {
         video.instead.lock().unwrap().insert(n, |_| Reply::close());
     }
     std::thread::scope(|scope| {
-        let asks: Vec<_> = (0..20)
-            .map(|n| {
-                let rig = &rig;
-                scope.spawn(move || match n % 2 {
-                    0 => (0, rig.get("/v")),
-                    _ => (BLOCK, rig.get_with("/v", &field(&(BLOCK..LEN)))),
-                })
+        let ask = |n: u64| {
+            let rig = &rig;
+            scope.spawn(move || match n % 2 {
+                0 => (0, rig.get("/v")),
+                _ => (BLOCK, rig.get_with("/v", &field(&(BLOCK..LEN)))),
             })
-            .collect();
+        };
+        let mut asks = vec![ask(0)];
         rig.origin.wait_for(1);
+        asks.extend((1..20).map(ask));
         std::thread::sleep(crate::proxy::rig::SOON);
         latch.open();
         for ask in asks {
