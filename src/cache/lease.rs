@@ -23,12 +23,14 @@ pub(super) const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 pub enum Found {
     /// A fresh entry.
     Hit(Hit),
-    /// A stale entry in its grace. Who gets the lease too is to refresh it; nobody else is to.
+    /// A fresh object that comes part by part; [`Hit::missing`] says what is missing, if anything is, and
+    /// [`Cache::declare`] goes on with it. It has no lease: several may bring parts.
+    Parts(Hit),
+    /// A stale entry in its grace, or a stale object that comes part by part. Who gets the lease too is to refresh it; nobody else is to.
     Stale(Hit, Option<Lease>),
     /// Somebody stores the key and lets others follow: the body from its first byte on.
     Follow(Follower),
-    /// Nothing whole: the caller is to fill the key. Parts may be there: [`Cache::lookup_stale_head`] shows them, and
-    /// [`Lease::declare`] goes on with them.
+    /// Nothing: the caller is to fill the key.
     Lease(Lease),
     /// Somebody else still fills the key.
     Busy,
@@ -75,9 +77,9 @@ impl Cache {
         loop {
             // After the lease is held: whoever held it before may have stored the key.
             let fill = held.is_some().then(|| self.inner.store.begin_fill(key));
-            if let Some(hit) = self.lookup_stale(key).await {
+            if let Some(hit) = self.lookup_stale_parts(key).await {
                 if hit.is_fresh(self.inner.clock.now()) {
-                    return Found::Hit(hit);
+                    return if hit.is_partial() { Found::Parts(hit) } else { Found::Hit(hit) };
                 }
                 let held = held.take().or_else(|| leases.try_hold(key));
                 return Found::Stale(hit, held.map(|held| self.lease_of(key, Some(held), fill)));
@@ -420,6 +422,25 @@ mod tests {
         assert!(!lease(&cache).await.is_awaited());
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert!(lease(&cache).await.is_awaited(), "the mark is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_an_object_of_parts_all_get_it_when_it_is_declared() {
+        let cache = cache().await;
+        let first = lease(&cache).await;
+        let others = ask(&cache, 20, LONG);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let validator = Validator::etag(b"\"a\"").unwrap();
+        let parts = first.declare(200_000, &validator, &for_secs(10)).await.unwrap().unwrap();
+        for other in others {
+            let Found::Parts(hit) = other.await.unwrap() else { panic!() };
+            assert_eq!(hit.missing(0..200_000).await, [0..200_000]);
+        }
+        parts.fill(0, &[7; 200_000]).await.unwrap();
+        let Found::Parts(hit) = cache.lookup_or_fill(b"key", LONG).await else { panic!() };
+        assert!(hit.is_complete().await);
+        cache.clock().advance(Duration::from_secs(10));
+        let Found::Lease(_) = cache.lookup_or_fill(b"key", LONG).await else { panic!() };
     }
 
     #[tokio::test(start_paused = true)]

@@ -199,6 +199,11 @@ impl Cache {
         self.lookup_entry(key, Stale::Accept, Part::Head)
     }
 
+    /// As [`Cache::lookup_stale`], but gives an object that comes part by part whatever is there of it.
+    pub(crate) fn lookup_stale_parts(&self, key: &[u8]) -> impl Future<Output = Option<Hit>> {
+        self.lookup_entry(key, Stale::Accept, Part::Parts)
+    }
+
     async fn lookup_entry(&self, key: &[u8], stale: Stale, part: Part) -> Option<Hit> {
         // An object replaced between its head and its first slice is looked up once more.
         for _ in 0..2 {
@@ -208,7 +213,7 @@ impl Cache {
             };
             let range = self.inner.options.range;
             let mut hit = Hit::sliced(&self.inner.store, (entry, tier), head, range);
-            if part == Part::Head {
+            if part == Part::Head || (part == Part::Parts && hit.is_partial()) {
                 return Some(hit);
             }
             // Of an object of parts a lookup of the whole must know; else it is told by the index what is gone.
@@ -376,6 +381,8 @@ impl Cache {
 enum Part {
     /// What is known of it.
     Head,
+    /// That, and also that the body begins of one that was stored whole.
+    Parts,
     /// Also that its body begins.
     Whole,
 }

@@ -8,9 +8,12 @@ mod crowds;
 mod faults;
 mod http_interop;
 mod io_uring;
+#[path = "../support/long_body.rs"]
+mod long_body;
 mod main_thread;
 mod nginx;
 mod oracles;
 mod standing_readers;
 #[path = "../support/mod.rs"]
 mod support;
+mod video;

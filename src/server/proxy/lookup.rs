@@ -78,7 +78,7 @@ enum Look {
 impl From<Found> for Look {
     fn from(found: Found) -> Look {
         match found {
-            Found::Hit(hit) => Look::Hit(hit, None),
+            Found::Hit(hit) | Found::Parts(hit) => Look::Hit(hit, None),
             Found::Stale(hit, lease) => Look::Hit(hit, lease),
             Found::Follow(follower) => Look::Follow(follower),
             Found::Lease(lease) => Look::Lease(lease),
@@ -150,29 +150,12 @@ impl Service {
     async fn look_at(&self, key: &[u8], asked: &Asked, wait: Duration) -> Look {
         let cache = &self.http.cache;
         if asked.is_head || asked.only_if_cached {
-            return match self.present(key).await {
+            return match cache.lookup_stale_parts(key).await {
                 Some(hit) => Look::Hit(hit, None),
                 None => Look::Nothing,
             };
         }
-        match cache.lookup_or_fill(key, wait).await {
-            // Parts may be there.
-            Found::Lease(lease) => match cache.lookup_stale_head(key).await.filter(Hit::is_partial)
-            {
-                Some(hit) => Look::Hit(hit, Some(lease)),
-                None => Look::Lease(lease),
-            },
-            found => found.into(),
-        }
-    }
-
-    /// What is there of a key, whole or in parts.
-    async fn present(&self, key: &[u8]) -> Option<Hit> {
-        let cache = &self.http.cache;
-        match cache.lookup_stale(key).await {
-            Some(hit) => Some(hit),
-            None => cache.lookup_stale_head(key).await.filter(Hit::is_partial),
-        }
+        cache.lookup_or_fill(key, wait).await.into()
     }
 
     /// `None`: look again.
@@ -225,7 +208,7 @@ impl Service {
                 Leased::Busy => return Some(Looked::Alone(CacheStatus::forwarded(why))),
             },
         };
-        let present = self.present(&place.key).await;
+        let present = self.http.cache.lookup_stale_parts(&place.key).await;
         if present.as_ref().is_none_or(|present| version(present) != version(hit)) {
             drop(lease);
             return self.validated_meanwhile(wanted, found).await;
@@ -241,7 +224,7 @@ impl Service {
         wanted: &Wanted<'_>,
         before: Present,
     ) -> Option<Looked> {
-        let hit = self.present(&before.key).await?;
+        let hit = self.http.cache.lookup_stale_parts(&before.key).await?;
         let now = self.http.cache.clock().now();
         // One that was purged meanwhile, and not validated, is not good.
         if version(&hit) == version(&before.hit) {

@@ -24,6 +24,7 @@ impl Drop for Held<'_> {
 impl Client {
     /// Looks a key up, and fills it where that falls to this client.
     pub(super) async fn lookup_or_fill(&mut self, key: u32) {
+        let recovered = self.cache.is_ready();
         let lookup = self.begin_lookup(key, true);
         let wait = Duration::from_millis(self.rng.u64(0..50));
         let (turns, name, cache) = (self.patience(), key_bytes(key), self.cache.clone());
@@ -31,9 +32,15 @@ impl Client {
         let given = self.history().tick();
         match found {
             None => {}
-            Some(Found::Hit(hit)) => self.read_hit(lookup, hit).await,
+            Some(Found::Hit(hit)) => self.read_hit(lookup, hit, recovered).await,
+            Some(Found::Parts(hit)) => {
+                self.read_hit(lookup, hit, recovered).await;
+                if self.rng.bool() {
+                    self.go_on_with_parts(key).await;
+                }
+            }
             Some(Found::Stale(hit, lease)) => {
-                self.read_hit(lookup, hit).await;
+                self.read_hit(lookup, hit, recovered).await;
                 if let Some(lease) = lease {
                     self.fill_leased(key, (lease, given)).await;
                 }
@@ -44,9 +51,12 @@ impl Client {
         }
     }
 
-    async fn read_hit(&mut self, lookup: Lookup, hit: Hit) {
-        if let Some(id) = self.take_hit(lookup, &hit) {
-            self.check_body(id, hit, false).await;
+    async fn read_hit(&mut self, lookup: Lookup, hit: Hit, recovered: bool) {
+        let key = lookup.key;
+        match self.take_hit(lookup, &hit) {
+            Some(id) if hit.is_partial() => self.check_parts((key, id), &hit, recovered).await,
+            Some(id) => self.check_body(id, hit, false).await,
+            None => {}
         }
     }
 

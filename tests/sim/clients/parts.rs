@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rawcached::cache::{Lease, Parts, StoreError, StoreOptions, Validator};
+use rawcached::cache::{Hit, Lease, Parts, StoreError, StoreOptions, Validator};
 
 use super::{Client, for_turns, turns_of};
 use crate::history::{StoreEnd, Tick, Version};
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// Declares the version that there is once more.
-    async fn go_on_with_parts(&mut self, key: u32) {
+    pub(super) async fn go_on_with_parts(&mut self, key: u32) {
         let Some((id, hit)) = self.lookup_head(key).await else { return };
         let (is_partial, len) = (hit.is_partial(), usize::try_from(hit.len()).unwrap());
         drop(hit);
@@ -201,9 +201,13 @@ impl Client {
     async fn read_parts(&mut self, key: u32) {
         let recovered = self.cache.is_ready();
         let Some((id, hit)) = self.lookup_head(key).await else { return };
-        if !hit.is_partial() {
-            return;
+        if hit.is_partial() {
+            self.check_parts((key, id), &hit, recovered).await;
         }
+    }
+
+    /// Reads what is there of an object that a lookup found, which began when recovery was complete or not.
+    pub(super) async fn check_parts(&mut self, (key, id): (u32, u64), hit: &Hit, recovered: bool) {
         let acknowledged = self.world.acknowledged.lock().0.get(&id).cloned().unwrap_or_default();
         let asked = 0..hit.len();
         let missing = hit.missing(asked.clone()).await;
@@ -228,21 +232,16 @@ impl Client {
         let mut at = 0;
         for gap in missing {
             if at < gap.start {
-                self.read_covered((id, &body), &hit, at..gap.start).await;
+                self.read_covered((id, &body), hit, at..gap.start).await;
             }
             at = gap.end;
         }
         if at < asked.end {
-            self.read_covered((id, &body), &hit, at..asked.end).await;
+            self.read_covered((id, &body), hit, at..asked.end).await;
         }
     }
 
-    async fn read_covered(
-        &mut self,
-        (id, body): (u64, &Bytes),
-        hit: &rawcached::cache::Hit,
-        range: Range<u64>,
-    ) {
+    async fn read_covered(&mut self, (id, body): (u64, &Bytes), hit: &Hit, range: Range<u64>) {
         let start = self.rng.u64(range.clone());
         let end = self.rng.u64(start..range.end) + 1;
         let Ok(mut reader) = hit.range(start..end).await else { return };
