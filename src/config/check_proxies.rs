@@ -137,6 +137,8 @@ fn lists(proxy: &ProxyConfig, key: &impl KeyOf) -> Check {
     unique(&ignored, key("ignore"))?;
     unique(&proxy.ignore_query, key("ignore_query"))?;
     unique(&proxy.key_headers, key("key_headers"))?;
+    unique(&proxy.bypass, key("bypass"))?;
+    unique(&proxy.no_store, key("no_store"))?;
     for parameter in &proxy.ignore_query {
         let is_name = !parameter.is_empty()
             && parameter.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=#?*".contains(&byte));
@@ -194,6 +196,8 @@ mod tests {
             ("ttl_override = \"1s\"\nttl_status = { 404 = \"1s\" }", "proxy.ttl_status"),
             ("ttl_override = \"1s\"\nx_accel_expires = true", "proxy.x_accel_expires"),
             ("ignore = [\"vary\", \"vary\"]", "proxy.ignore"),
+            ("bypass = [\"cookie:a\", \"cookie:a\"]", "proxy.bypass"),
+            ("no_store = [\"header:a\", \"header:A\"]", "proxy.no_store"),
             ("ignore_query = [\"a\", \"a\"]", "proxy.ignore_query"),
             ("ignore_query = [\"\"]", "proxy.ignore_query"),
             ("ignore_query = [\"a=b\"]", "proxy.ignore_query"),

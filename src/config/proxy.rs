@@ -1,24 +1,23 @@
 //! One read-through listener as it is configured: a cache in front of one upstream. Owns the settings of
-//! `[[proxy]]`, their words and their defaults.
+//! `[[proxy]]` and their defaults.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderName;
 use serde::Deserialize;
 
-use super::choice::ParseChoiceError;
 use super::listener::ListenerConfig;
+use super::proxy_choices::{ClientDirectives, IgnoredField, SetCookie};
 use super::upstream::UpstreamAddress;
 use super::written::{join, optional, or_empty, text, texts};
+use crate::http_cache::condition::Condition;
 use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 23] = [
+pub const PROXY_KEYS: [&str; 25] = [
     "name",
     "listen",
     "upstream",
@@ -28,6 +27,8 @@ pub const PROXY_KEYS: [&str; 23] = [
     "connections_max",
     "set_cookie",
     "client_directives",
+    "bypass",
+    "no_store",
     "ttl_default",
     "ttl_status",
     "ttl_override",
@@ -70,6 +71,12 @@ pub struct ProxyConfig {
     /// Whether clients can ask for fresher answers than there are.
     #[serde(deserialize_with = "text")]
     pub client_directives: ClientDirectives,
+    /// Requests that are passed, whatever is stored.
+    #[serde(deserialize_with = "texts")]
+    pub bypass: Vec<Condition>,
+    /// Requests whose responses are not stored.
+    #[serde(deserialize_with = "texts")]
+    pub no_store: Vec<Condition>,
     /// Lifetime of responses that say nothing of theirs; `None` (written `""`) guesses it.
     #[serde(deserialize_with = "optional")]
     pub ttl_default: Option<Period>,
@@ -118,6 +125,8 @@ impl Default for ProxyConfig {
             connections_max: 256,
             set_cookie: SetCookie::Never,
             client_directives: ClientDirectives::Ignore,
+            bypass: Vec::new(),
+            no_store: Vec::new(),
             ttl_default: None,
             ttl_status: BTreeMap::new(),
             ttl_override: None,
@@ -175,6 +184,8 @@ impl ProxyConfig {
             self.connections_max.to_string(),
             self.set_cookie.to_string(),
             self.client_directives.to_string(),
+            join(&self.bypass),
+            join(&self.no_store),
             or_empty(self.ttl_default.as_ref()),
             lifetimes(&self.ttl_status),
             or_empty(self.ttl_override.as_ref()),
@@ -219,108 +230,6 @@ impl TryFrom<String> for Status {
     }
 }
 
-/// What to do with responses that set cookies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetCookie {
-    /// Do not store them.
-    Never,
-    /// Store them without the cookies.
-    Strip,
-    /// Store them as they are.
-    Store,
-}
-
-impl FromStr for SetCookie {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "never" => Ok(SetCookie::Never),
-            "strip" => Ok(SetCookie::Strip),
-            "store" => Ok(SetCookie::Store),
-            other => Err(unknown(other, "never, strip, store")),
-        }
-    }
-}
-
-impl fmt::Display for SetCookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SetCookie::Never => "never",
-            SetCookie::Strip => "strip",
-            SetCookie::Store => "store",
-        })
-    }
-}
-
-/// Whether `Cache-Control` and `Pragma` of requests have an effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientDirectives {
-    /// They have none.
-    Ignore,
-    /// They do what they say.
-    Honor,
-}
-
-impl FromStr for ClientDirectives {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "ignore" => Ok(ClientDirectives::Ignore),
-            "honor" => Ok(ClientDirectives::Honor),
-            other => Err(unknown(other, "ignore, honor")),
-        }
-    }
-}
-
-impl fmt::Display for ClientDirectives {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ClientDirectives::Ignore => "ignore",
-            ClientDirectives::Honor => "honor",
-        })
-    }
-}
-
-/// A field of responses that can be taken as not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IgnoredField {
-    /// `Cache-Control`, with `CDN-Cache-Control` and `Pragma`.
-    CacheControl,
-    /// `Expires`.
-    Expires,
-    /// `Vary`.
-    Vary,
-}
-
-impl FromStr for IgnoredField {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "cache-control" => Ok(IgnoredField::CacheControl),
-            "expires" => Ok(IgnoredField::Expires),
-            "vary" => Ok(IgnoredField::Vary),
-            other => Err(unknown(other, "cache-control, expires, vary")),
-        }
-    }
-}
-
-impl fmt::Display for IgnoredField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            IgnoredField::CacheControl => "cache-control",
-            IgnoredField::Expires => "expires",
-            IgnoredField::Vary => "vary",
-        })
-    }
-}
-
-fn unknown(found: &str, expected: &'static str) -> ParseChoiceError {
-    ParseChoiceError::Unknown { found: found.to_owned(), expected }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,6 +257,8 @@ mod tests {
                     connections_max = 4\n\
                     set_cookie = \"strip\"\n\
                     client_directives = \"honor\"\n\
+                    bypass = [\"cookie:session\", \"header:X-Preview=1\"]\n\
+                    no_store = [\"cookie:a*\"]\n\
                     ttl_default = \"5s\"\n\
                     ttl_status = { \"404\" = \"6s\", 410 = \"7s\" }\n\
                     ttl_override = \"8s\"\n\
@@ -374,6 +285,8 @@ mod tests {
             "4",
             "strip",
             "honor",
+            "cookie:session,header:x-preview=1",
+            "cookie:a*",
             "5s",
             "{ 404 = \"6s\", 410 = \"7s\" }",
             "8s",
@@ -401,6 +314,8 @@ mod tests {
             ("connections_max = -1", "invalid value"),
             ("set_cookie = \"always\"", "write one of never, strip, store"),
             ("client_directives = \"no\"", "write one of ignore, honor"),
+            ("bypass = [\"session\"]", "\"session\": write header:NAME, header:NAME=VALUE,"),
+            ("no_store = [\"header:te\"]", "te is a field of the connection"),
             ("ttl_default = \"x\"", "\"x\" is not a duration"),
             ("ttl_status = { 304 = \"1s\" }", "\"304\" is not a status that is stored"),
             ("ttl_status = { ok = \"1s\" }", "\"ok\" is not a status that is stored"),

@@ -47,6 +47,12 @@ const END_TO_END: [HeaderName; 14] = [
     VARY,
 ];
 
+/// Whether `name` is for one connection, whatever `Connection` says.
+#[must_use]
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
 /// Removes the fields for one connection, and those that `Connection` names.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named_by_connection(headers) {

@@ -16,6 +16,7 @@ pub mod age;
 pub mod answer;
 pub mod cache_control;
 pub mod cache_status;
+pub mod condition;
 pub mod conditional;
 pub mod date;
 pub mod freshening;

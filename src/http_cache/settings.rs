@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderName;
 
+use super::condition::Condition;
 use super::targeted::CDN_CACHE_CONTROL;
 
 /// The choices for one listener.
@@ -15,6 +16,10 @@ pub struct Settings {
     pub set_cookie: SetCookie,
     /// Whether clients can ask for fresher answers than there are.
     pub client_directives: ClientDirectives,
+    /// Requests that are passed, whatever is stored.
+    pub bypass: Vec<Condition>,
+    /// Requests whose responses are not stored.
+    pub no_store: Vec<Condition>,
     /// Targeted fields, the most specific one first (RFC 9213, section 2.2).
     pub targeted: Vec<HeaderName>,
     /// Longest lifetime that is guessed (RFC 9111, section 4.2.2).
@@ -72,6 +77,8 @@ impl Default for Settings {
         Settings {
             set_cookie: SetCookie::default(),
             client_directives: ClientDirectives::default(),
+            bypass: Vec::new(),
+            no_store: Vec::new(),
             targeted: vec![CDN_CACHE_CONTROL],
             heuristic_max: Duration::from_secs(24 * 60 * 60),
             ttl_default: None,

@@ -143,9 +143,9 @@ impl Service {
 
     async fn look_at(&self, key: &[u8], asked: &Asked, wait: Duration) -> Look {
         let cache = &self.http.cache;
-        match asked.is_head || asked.only_if_cached {
-            false => cache.lookup_or_fill(key, wait).await.into(),
-            true => match cache.lookup_stale(key).await {
+        match asked.may_fill() {
+            true => cache.lookup_or_fill(key, wait).await.into(),
+            false => match cache.lookup_stale(key).await {
                 Some(hit) => Look::Hit(hit, None),
                 None => Look::Nothing,
             },
@@ -183,7 +183,7 @@ impl Service {
             Reuse::Validate(Why::Stale) => Forwarded::Stale,
             Reuse::Validate(Why::Client) => Forwarded::Request,
         };
-        if wanted.asked.is_head {
+        if !wanted.asked.may_fill() {
             return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
         if let Some(failure) = wanted.failure(self, &place.key) {

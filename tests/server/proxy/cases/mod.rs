@@ -11,6 +11,7 @@ mod keys;
 mod not_stored;
 mod purge;
 mod ranges;
+mod rules;
 mod stale;
 mod upstreams;
 mod validation;
