@@ -17,7 +17,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 25] = [
+pub const PROXY_KEYS: [&str; 26] = [
     "name",
     "listen",
     "upstream",
@@ -37,6 +37,7 @@ pub const PROXY_KEYS: [&str; 25] = [
     "ignore",
     "x_accel_expires",
     "store_until_close",
+    "normalize_accept_encoding",
     "select_language",
     "ignore_query",
     "key_headers",
@@ -96,6 +97,8 @@ pub struct ProxyConfig {
     pub x_accel_expires: bool,
     /// Store responses that end with the connection.
     pub store_until_close: bool,
+    /// Ask for one of a few forms of `Accept-Encoding`.
+    pub normalize_accept_encoding: bool,
     /// Select a variant by what language the client likes best.
     pub select_language: bool,
     /// Query parameters that are no part of the key.
@@ -135,6 +138,7 @@ impl Default for ProxyConfig {
             ignore: Vec::new(),
             x_accel_expires: false,
             store_until_close: false,
+            normalize_accept_encoding: true,
             select_language: false,
             ignore_query: Vec::new(),
             key_headers: Vec::new(),
@@ -194,6 +198,7 @@ impl ProxyConfig {
             join(&self.ignore),
             self.x_accel_expires.to_string(),
             self.store_until_close.to_string(),
+            self.normalize_accept_encoding.to_string(),
             self.select_language.to_string(),
             join(&self.ignore_query),
             join(&self.key_headers),
@@ -267,6 +272,7 @@ mod tests {
                     ignore = [\"cache-control\", \"expires\", \"vary\"]\n\
                     x_accel_expires = true\n\
                     store_until_close = true\n\
+                    normalize_accept_encoding = false\n\
                     select_language = true\n\
                     ignore_query = [\"utm_source\", \"utm_medium\"]\n\
                     key_headers = [\"X-Forwarded-Proto\"]\n\
@@ -295,6 +301,7 @@ mod tests {
             "cache-control,expires,vary",
             "true",
             "true",
+            "false",
             "true",
             "utm_source,utm_medium",
             "x-forwarded-proto",

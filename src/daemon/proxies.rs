@@ -102,6 +102,7 @@ fn settings_of(proxy: &ProxyConfig) -> Settings {
         ignores_vary: ignores(IgnoredField::Vary),
         reads_accel_expires: proxy.x_accel_expires,
         stores_until_close: proxy.store_until_close,
+        normalizes_accept_encoding: proxy.normalize_accept_encoding,
         selects_language: proxy.select_language,
     }
 }
@@ -140,7 +141,8 @@ mod tests {
              bypass = [\"cookie:a\"]\nno_store = [\"header:b\"]\n\
              ttl_default = \"4s\"\nttl_status = { 404 = \"5s\" }\nttl_override = \"6s\"\n\
              grace_default = \"7s\"\nheuristic_max = \"8s\"\nignore = [\"expires\"]\n\
-             x_accel_expires = true\nstore_until_close = true\nselect_language = true\n\
+             x_accel_expires = true\nstore_until_close = true\n\
+             normalize_accept_encoding = false\nselect_language = true\n\
              ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
              collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
         );
@@ -162,7 +164,7 @@ mod tests {
         let Settings { ignores_cache_control, ignores_expires, ignores_vary, .. } = *settings;
         assert_eq!((ignores_cache_control, ignores_expires, ignores_vary), (false, true, false));
         assert!(settings.reads_accel_expires && settings.stores_until_close);
-        assert!(settings.selects_language);
+        assert!(settings.selects_language && !settings.normalizes_accept_encoding);
         assert_eq!(found.ignore_query, ["q"]);
         assert_eq!(found.key_headers, ["x-a"]);
         assert_eq!(found.object_size_max, 1 << 10);

@@ -19,6 +19,7 @@ pub mod cache_status;
 pub mod condition;
 pub mod conditional;
 pub mod date;
+pub mod encoding;
 pub mod freshening;
 pub mod freshness;
 pub mod head;

@@ -45,6 +45,8 @@ pub struct Settings {
     pub reads_accel_expires: bool,
     /// Store responses that end with the connection, of which nobody knows whether they are whole.
     pub stores_until_close: bool,
+    /// Ask for one of a few forms of `Accept-Encoding` (see [`encoding`](super::encoding)).
+    pub normalizes_accept_encoding: bool,
     /// Give a variant of another `Accept-Language` if its `Content-Language` is what the client likes
     /// best (RFC 9111, section 4.1).
     pub selects_language: bool,
@@ -90,6 +92,7 @@ impl Default for Settings {
             ignores_vary: false,
             reads_accel_expires: false,
             stores_until_close: false,
+            normalizes_accept_encoding: true,
             selects_language: false,
         }
     }

@@ -14,6 +14,7 @@ use super::lookup::{Looked, Wanted};
 use super::pass::Manner;
 use super::service::Service;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
+use crate::http_cache::encoding;
 use crate::http_cache::head::RequestHead;
 use crate::http_cache::request::{Class, Pass, classify};
 use crate::http_cache::target::Target;
@@ -47,9 +48,13 @@ impl Service {
             return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, "no tunnels and no upgrades here"));
         }
         let manner = Manner { framing: came.framing, is_http_1_0: came.is_http_1_0 };
-        let (request, to) = self.request(came)?;
+        let (mut request, to) = self.request(came)?;
         let settings = &self.options.settings;
-        let status = match classify(&request, settings) {
+        let class = classify(&request, settings);
+        if settings.normalizes_accept_encoding && matches!(class, Class::Lookup(_)) {
+            encoding::normalize(&mut request);
+        }
+        let status = match class {
             Class::Lookup(asked) => match target_key(&self.options, &request) {
                 Some(target) => {
                     let began = Began::now();
