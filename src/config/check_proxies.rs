@@ -16,6 +16,7 @@ const NAME_LEN_MAX: usize = 64;
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
 /// Longer waits, and errors that last longer, would outlive the trouble that they are for.
 const SHARED_MAX: Duration = Duration::from_secs(3600);
+const USES: RangeInclusive<u16> = 1..=1000;
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
 
 /// Checks every `[[proxy]]`, and each against the others and all listeners.
@@ -36,6 +37,11 @@ pub fn proxies(config: &Config) -> Check {
         times(proxy, &key)?;
         lifetimes(proxy, &key)?;
         lists(proxy, &key)?;
+        require(
+            USES.contains(&proxy.min_uses),
+            key("min_uses"),
+            format!("{} requests: write 1 to 1000", proxy.min_uses),
+        )?;
         if let Some(size) = proxy.object_size_max {
             size_in(size, &OBJECT_SIZE, key("object_size_max"))?;
         }
@@ -198,6 +204,8 @@ mod tests {
             ("ignore = [\"vary\", \"vary\"]", "proxy.ignore"),
             ("bypass = [\"cookie:a\", \"cookie:a\"]", "proxy.bypass"),
             ("no_store = [\"header:a\", \"header:A\"]", "proxy.no_store"),
+            ("min_uses = 0", "proxy.min_uses"),
+            ("min_uses = 1001", "proxy.min_uses"),
             ("ignore_query = [\"a\", \"a\"]", "proxy.ignore_query"),
             ("ignore_query = [\"\"]", "proxy.ignore_query"),
             ("ignore_query = [\"a=b\"]", "proxy.ignore_query"),

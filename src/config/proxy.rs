@@ -17,7 +17,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 26] = [
+pub const PROXY_KEYS: [&str; 27] = [
     "name",
     "listen",
     "upstream",
@@ -42,6 +42,7 @@ pub const PROXY_KEYS: [&str; 26] = [
     "ignore_query",
     "key_headers",
     "object_size_max",
+    "min_uses",
     "collapse_timeout",
     "error_ttl",
 ];
@@ -109,6 +110,8 @@ pub struct ProxyConfig {
     /// Largest body that is stored; `None` (written `""`) is what the device takes.
     #[serde(deserialize_with = "optional")]
     pub object_size_max: Option<ByteSize>,
+    /// A target is stored from the request of this number on.
+    pub min_uses: u16,
     /// Longest wait for somebody else's request for the same.
     pub collapse_timeout: Period,
     /// How long those who ask for the same get the error that the upstream gave.
@@ -143,6 +146,7 @@ impl Default for ProxyConfig {
             ignore_query: Vec::new(),
             key_headers: Vec::new(),
             object_size_max: None,
+            min_uses: 1,
             collapse_timeout: secs(5),
             error_ttl: secs(1),
         }
@@ -203,6 +207,7 @@ impl ProxyConfig {
             join(&self.ignore_query),
             join(&self.key_headers),
             or_empty(self.object_size_max.as_ref()),
+            self.min_uses.to_string(),
             self.collapse_timeout.to_string(),
             self.error_ttl.to_string(),
         ];
@@ -277,6 +282,7 @@ mod tests {
                     ignore_query = [\"utm_source\", \"utm_medium\"]\n\
                     key_headers = [\"X-Forwarded-Proto\"]\n\
                     object_size_max = \"11KiB\"\n\
+                    min_uses = 2\n\
                     collapse_timeout = \"12s\"\n\
                     error_ttl = \"13s\"\n";
         let listed = read(text).unwrap().entries();
@@ -306,6 +312,7 @@ mod tests {
             "utm_source,utm_medium",
             "x-forwarded-proto",
             "11KiB",
+            "2",
             "12s",
             "13s",
         ];
@@ -330,6 +337,7 @@ mod tests {
             ("ignore = [\"age\"]", "write one of cache-control, expires, vary"),
             ("x_accel_expires = \"on\"", "expected a boolean"),
             ("key_headers = [\"a b\"]", "\"a b\": invalid HTTP header name"),
+            ("min_uses = -1", "invalid value"),
             ("object_size_max = \"x\"", "\"x\" is not a size"),
         ] {
             let message = read(text).unwrap_err();

@@ -55,14 +55,20 @@ impl Service {
             encoding::normalize(&mut request);
         }
         let status = match class {
-            Class::Lookup(asked) => match target_key(&self.options, &request) {
+            Class::Lookup(mut asked) => match target_key(&self.options, &request) {
                 Some(target) => {
+                    let is_rare = asked.may_fill() && self.shared.uses.is_rare(&target);
+                    asked.no_store |= is_rare;
                     let began = Began::now();
                     let wanted =
                         Wanted { request: &request, asked: &asked, to: &to, target, began };
                     let mut lookup = pin!(self.lookup(&wanted));
                     match while_there(body, lookup.as_mut()).await {
                         Some(Looked::Answer(answer)) => return Ok(answer),
+                        Some(Looked::Alone(status)) if is_rare => {
+                            let detail = Some("asked for too rarely to be stored".to_owned());
+                            CacheStatus { detail, ..status }
+                        }
                         Some(Looked::Alone(status)) => status,
                         None => return Err(self.refuse(StatusCode::BAD_REQUEST, "the client left")),
                     }

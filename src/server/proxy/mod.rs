@@ -25,6 +25,7 @@ mod removal;
 mod service;
 mod stored;
 mod upstream;
+mod uses;
 
 pub(super) use connection::serve;
 pub(super) use counts::{ProxyShard, write_proxy};

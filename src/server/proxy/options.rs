@@ -24,6 +24,8 @@ pub struct ProxyOptions {
     pub key_headers: Vec<HeaderName>,
     /// Largest body that is stored, in bytes; larger ones are passed on.
     pub object_size_max: u64,
+    /// A target is stored from the request of this number on.
+    pub min_uses: u16,
     /// Longest wait for somebody else's fill to begin; then a request goes to the upstream alone.
     pub collapse_timeout: Duration,
     /// How long those who ask for the same get the error that the upstream gave.
@@ -88,6 +90,7 @@ impl ProxyOptions {
             ignore_query: Vec::new(),
             key_headers: Vec::new(),
             object_size_max: u64::MAX,
+            min_uses: 1,
             collapse_timeout: Duration::from_secs(5),
             error_ttl: Duration::from_secs(1),
         }

@@ -13,6 +13,7 @@ use super::failures::Failures;
 use super::group_limit::GroupLimit;
 use super::options::ProxyOptions;
 use super::upstream::Upstream;
+use super::uses::Uses;
 use crate::server::http;
 
 /// What the connections of one read-through listener share in all workers.
@@ -22,15 +23,18 @@ pub(in crate::server) struct Shared {
     /// How the upstream failed lately.
     pub(super) failures: Failures,
     pub(super) groups: GroupLimit,
+    /// How often targets were asked for.
+    pub(super) uses: Uses,
 }
 
 impl Shared {
-    pub(in crate::server) fn new() -> Shared {
+    pub(in crate::server) fn new(options: &ProxyOptions) -> Shared {
         let via = format!("1.1 rawcached-{:016x}", RandomState::new().hash_one(0));
         Shared {
             via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
             failures: Failures::default(),
             groups: GroupLimit::default(),
+            uses: Uses::new(options.min_uses),
         }
     }
 }

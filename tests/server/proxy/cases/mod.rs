@@ -15,5 +15,6 @@ mod ranges;
 mod rules;
 mod stale;
 mod upstreams;
+mod uses;
 mod validation;
 mod vary;
