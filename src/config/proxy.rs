@@ -17,7 +17,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 27] = [
+pub const PROXY_KEYS: [&str; 28] = [
     "name",
     "listen",
     "upstream",
@@ -43,6 +43,7 @@ pub const PROXY_KEYS: [&str; 27] = [
     "key_headers",
     "object_size_max",
     "min_uses",
+    "fills_max",
     "collapse_timeout",
     "error_ttl",
 ];
@@ -112,6 +113,8 @@ pub struct ProxyConfig {
     pub object_size_max: Option<ByteSize>,
     /// A target is stored from the request of this number on.
     pub min_uses: u16,
+    /// Requests to the upstream at one time whose responses are stored, of the whole daemon; 0 is no limit.
+    pub fills_max: u32,
     /// Longest wait for somebody else's request for the same.
     pub collapse_timeout: Period,
     /// How long those who ask for the same get the error that the upstream gave.
@@ -147,6 +150,7 @@ impl Default for ProxyConfig {
             key_headers: Vec::new(),
             object_size_max: None,
             min_uses: 1,
+            fills_max: 0,
             collapse_timeout: secs(5),
             error_ttl: secs(1),
         }
@@ -208,6 +212,7 @@ impl ProxyConfig {
             join(&self.key_headers),
             or_empty(self.object_size_max.as_ref()),
             self.min_uses.to_string(),
+            self.fills_max.to_string(),
             self.collapse_timeout.to_string(),
             self.error_ttl.to_string(),
         ];
@@ -283,6 +288,7 @@ mod tests {
                     key_headers = [\"X-Forwarded-Proto\"]\n\
                     object_size_max = \"11KiB\"\n\
                     min_uses = 2\n\
+                    fills_max = 3\n\
                     collapse_timeout = \"12s\"\n\
                     error_ttl = \"13s\"\n";
         let listed = read(text).unwrap().entries();
@@ -313,6 +319,7 @@ mod tests {
             "x-forwarded-proto",
             "11KiB",
             "2",
+            "3",
             "12s",
             "13s",
         ];
@@ -338,6 +345,7 @@ mod tests {
             ("x_accel_expires = \"on\"", "expected a boolean"),
             ("key_headers = [\"a b\"]", "\"a b\": invalid HTTP header name"),
             ("min_uses = -1", "invalid value"),
+            ("fills_max = -1", "invalid value"),
             ("object_size_max = \"x\"", "\"x\" is not a size"),
         ] {
             let message = read(text).unwrap_err();

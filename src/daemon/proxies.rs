@@ -72,6 +72,10 @@ fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
         key_headers: proxy.key_headers.clone(),
         object_size_max: proxy.object_size_max.map_or(u64::MAX, |size| size.0),
         min_uses: proxy.min_uses,
+        fills_max: match usize::try_from(proxy.fills_max) {
+            Ok(0) | Err(_) => usize::MAX,
+            Ok(max) => max,
+        },
         collapse_timeout: proxy.collapse_timeout.0,
         error_ttl: proxy.error_ttl.0,
     }
@@ -145,7 +149,7 @@ mod tests {
              x_accel_expires = true\nstore_until_close = true\n\
              normalize_accept_encoding = false\nselect_language = true\n\
              ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
-             min_uses = 11\n             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
+             min_uses = 11\nfills_max = 12\n             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
         );
         let secs = Duration::from_secs;
         let found = &options(&config, WORKERS)[0];
@@ -169,6 +173,7 @@ mod tests {
         assert_eq!(found.ignore_query, ["q"]);
         assert_eq!(found.key_headers, ["x-a"]);
         assert_eq!((found.object_size_max, found.min_uses), (1 << 10, 11));
+        assert_eq!(found.fills_max, 12);
         assert_eq!((found.collapse_timeout, found.error_ttl), (secs(9), secs(10)));
         assert_eq!(upstream_connections(&config, WORKERS), 9);
     }

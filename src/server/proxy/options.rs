@@ -26,6 +26,8 @@ pub struct ProxyOptions {
     pub object_size_max: u64,
     /// A target is stored from the request of this number on.
     pub min_uses: u16,
+    /// Requests to the upstream at one time whose responses are stored, of all workers.
+    pub fills_max: usize,
     /// Longest wait for somebody else's fill to begin; then a request goes to the upstream alone.
     pub collapse_timeout: Duration,
     /// How long those who ask for the same get the error that the upstream gave.
@@ -91,6 +93,7 @@ impl ProxyOptions {
             key_headers: Vec::new(),
             object_size_max: u64::MAX,
             min_uses: 1,
+            fills_max: usize::MAX,
             collapse_timeout: Duration::from_secs(5),
             error_ttl: Duration::from_secs(1),
         }

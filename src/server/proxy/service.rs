@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::failures::Failures;
 use super::group_limit::GroupLimit;
 use super::options::ProxyOptions;
+use super::slots::Slots;
 use super::upstream::Upstream;
 use super::uses::Uses;
 use crate::server::http;
@@ -23,6 +24,8 @@ pub(in crate::server) struct Shared {
     /// How the upstream failed lately.
     pub(super) failures: Failures,
     pub(super) groups: GroupLimit,
+    /// Leave to fill.
+    pub(super) slots: Slots,
     /// How often targets were asked for.
     pub(super) uses: Uses,
 }
@@ -34,6 +37,7 @@ impl Shared {
             via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
             failures: Failures::default(),
             groups: GroupLimit::default(),
+            slots: Slots::new(options.fills_max),
             uses: Uses::new(options.min_uses),
         }
     }

@@ -14,6 +14,7 @@ mod purge;
 mod ranges;
 mod rules;
 mod stale;
+mod turns;
 mod upstreams;
 mod uses;
 mod validation;
