@@ -145,6 +145,7 @@ fn lists(proxy: &ProxyConfig, key: &impl KeyOf) -> Check {
     unique(&proxy.key_headers, key("key_headers"))?;
     unique(&proxy.bypass, key("bypass"))?;
     unique(&proxy.no_store, key("no_store"))?;
+    unique(&proxy.trusted_headers, key("trusted_headers"))?;
     for parameter in &proxy.ignore_query {
         let is_name = !parameter.is_empty()
             && parameter.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=#?*".contains(&byte));
@@ -204,6 +205,10 @@ mod tests {
             ("ignore = [\"vary\", \"vary\"]", "proxy.ignore"),
             ("bypass = [\"cookie:a\", \"cookie:a\"]", "proxy.bypass"),
             ("no_store = [\"header:a\", \"header:A\"]", "proxy.no_store"),
+            (
+                "trusted_headers = [\"X-Rawcached-TTL\", \"x-rawcached-ttl\"]",
+                "proxy.trusted_headers",
+            ),
             ("min_uses = 0", "proxy.min_uses"),
             ("min_uses = 1001", "proxy.min_uses"),
             ("ignore_query = [\"a\", \"a\"]", "proxy.ignore_query"),

@@ -13,11 +13,12 @@ use super::proxy_choices::{ClientDirectives, IgnoredField, SetCookie};
 use super::upstream::UpstreamAddress;
 use super::written::{join, optional, or_empty, text, texts};
 use crate::http_cache::condition::Condition;
+use crate::http_cache::control_fields::ControlField;
 use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 28] = [
+pub const PROXY_KEYS: [&str; 29] = [
     "name",
     "listen",
     "upstream",
@@ -29,6 +30,7 @@ pub const PROXY_KEYS: [&str; 28] = [
     "client_directives",
     "bypass",
     "no_store",
+    "trusted_headers",
     "ttl_default",
     "ttl_status",
     "ttl_override",
@@ -80,6 +82,9 @@ pub struct ProxyConfig {
     /// Requests whose responses are not stored.
     #[serde(deserialize_with = "texts")]
     pub no_store: Vec<Condition>,
+    /// Control fields of either side that are heard.
+    #[serde(deserialize_with = "texts")]
+    pub trusted_headers: Vec<ControlField>,
     /// Lifetime of responses that say nothing of theirs; `None` (written `""`) guesses it.
     #[serde(deserialize_with = "optional")]
     pub ttl_default: Option<Period>,
@@ -136,6 +141,7 @@ impl Default for ProxyConfig {
             client_directives: ClientDirectives::Ignore,
             bypass: Vec::new(),
             no_store: Vec::new(),
+            trusted_headers: Vec::new(),
             ttl_default: None,
             ttl_status: BTreeMap::new(),
             ttl_override: None,
@@ -198,6 +204,7 @@ impl ProxyConfig {
             self.client_directives.to_string(),
             join(&self.bypass),
             join(&self.no_store),
+            join(&self.trusted_headers),
             or_empty(self.ttl_default.as_ref()),
             lifetimes(&self.ttl_status),
             or_empty(self.ttl_override.as_ref()),
@@ -274,6 +281,7 @@ mod tests {
                     client_directives = \"honor\"\n\
                     bypass = [\"cookie:session\", \"header:X-Preview=1\"]\n\
                     no_store = [\"cookie:a*\"]\n\
+                    trusted_headers = [\"X-Rawcached-TTL\", \"X-Rawcached-Key\"]\n\
                     ttl_default = \"5s\"\n\
                     ttl_status = { \"404\" = \"6s\", 410 = \"7s\" }\n\
                     ttl_override = \"8s\"\n\
@@ -305,6 +313,7 @@ mod tests {
             "honor",
             "cookie:session,header:x-preview=1",
             "cookie:a*",
+            "x-rawcached-ttl,x-rawcached-key",
             "5s",
             "{ 404 = \"6s\", 410 = \"7s\" }",
             "8s",
@@ -337,6 +346,7 @@ mod tests {
             ("client_directives = \"no\"", "write one of ignore, honor"),
             ("bypass = [\"session\"]", "\"session\": write header:NAME, header:NAME=VALUE,"),
             ("no_store = [\"header:te\"]", "te is a field of the connection"),
+            ("trusted_headers = [\"X-A\"]", "\"X-A\": write one of x-rawcached-key,"),
             ("ttl_default = \"x\"", "\"x\" is not a duration"),
             ("ttl_status = { 304 = \"1s\" }", "\"304\" is not a status that is stored"),
             ("ttl_status = { ok = \"1s\" }", "\"ok\" is not a status that is stored"),

@@ -96,6 +96,7 @@ fn settings_of(proxy: &ProxyConfig) -> Settings {
         },
         bypass: proxy.bypass.clone(),
         no_store: proxy.no_store.clone(),
+        trusted: proxy.trusted_headers.clone(),
         targeted: Settings::default().targeted,
         heuristic_max: proxy.heuristic_max.0,
         ttl_default: proxy.ttl_default.map(|ttl| ttl.0),
@@ -144,6 +145,7 @@ mod tests {
              connect_timeout = \"1s\"\nfirst_byte_timeout = \"2s\"\nbetween_bytes_timeout = \"3s\"\n\
              connections_max = 7\nset_cookie = \"strip\"\nclient_directives = \"honor\"\n\
              bypass = [\"cookie:a\"]\nno_store = [\"header:b\"]\n\
+             trusted_headers = [\"X-Rawcached-TTL\"]\n\
              ttl_default = \"4s\"\nttl_status = { 404 = \"5s\" }\nttl_override = \"6s\"\n\
              grace_default = \"7s\"\nheuristic_max = \"8s\"\nignore = [\"expires\"]\n\
              x_accel_expires = true\nstore_until_close = true\n\
@@ -163,6 +165,7 @@ mod tests {
         assert_eq!(settings.client_directives, settings::ClientDirectives::Honor);
         assert_eq!(settings.bypass, ["cookie:a".parse().unwrap()]);
         assert_eq!(settings.no_store, ["header:b".parse().unwrap()]);
+        assert_eq!(settings.trusted, ["x-rawcached-ttl".parse().unwrap()]);
         assert_eq!((settings.ttl_default, settings.ttl_override), (Some(secs(4)), Some(secs(6))));
         assert_eq!(settings.ttl_status, [(StatusCode::NOT_FOUND, secs(5))].into());
         assert_eq!((settings.grace_default, settings.heuristic_max), (secs(7), secs(8)));

@@ -18,6 +18,7 @@ pub mod cache_control;
 pub mod cache_status;
 pub mod condition;
 pub mod conditional;
+pub mod control_fields;
 pub mod date;
 pub mod encoding;
 pub mod freshening;

@@ -106,12 +106,12 @@ pub fn classify(request: &RequestHead, settings: &Settings) -> Class {
     let pass = match is_looked_up {
         true => passed_for_fields(request)
             .or(request.has_body.then_some(Pass::Body))
-            .or(any_holds(&settings.bypass, &request.headers).then_some(Pass::Rule)),
+            .or(is_bypass(request, settings).then_some(Pass::Rule)),
         false => Some(Pass::Method),
     };
     match pass {
         Some(pass) => Class::Pass(pass),
-        None => Class::Lookup(asked(&request.headers, is_head, settings)),
+        None => Class::Lookup(asked(request, is_head, settings)),
     }
 }
 
@@ -130,23 +130,32 @@ pub fn passed_for_fields(request: &RequestHead) -> Option<Pass> {
     }
 }
 
-fn asked(headers: &HeaderMap, is_head: bool, settings: &Settings) -> Asked {
+fn asked(request: &RequestHead, is_head: bool, settings: &Settings) -> Asked {
+    let headers = &request.headers;
     let mut control = CacheControl::of(headers);
     let only_if_cached = control.only_if_cached;
     match settings.client_directives {
         ClientDirectives::Ignore => control = CacheControl::default(),
         ClientDirectives::Honor => control.no_cache |= has_pragma_no_cache(headers),
     }
-    let no_store = forbids_storing(headers, settings);
+    let no_store = forbids_storing(request, settings);
     Asked { is_head, only_if_cached, no_store, control }
 }
 
-/// Whether no response to a request with these fields is stored, because its client or the operator
-/// does not want it.
+/// Whether the operator wants a request to be passed.
 #[must_use]
-pub fn forbids_storing(headers: &HeaderMap, settings: &Settings) -> bool {
+pub fn is_bypass(request: &RequestHead, settings: &Settings) -> bool {
+    any_holds(&settings.bypass, &request.headers) || request.controls(settings).bypass
+}
+
+/// Whether no response to a request is stored, because its client or the operator does not want it.
+#[must_use]
+pub fn forbids_storing(request: &RequestHead, settings: &Settings) -> bool {
+    let headers = &request.headers;
     let honors = settings.client_directives == ClientDirectives::Honor;
-    (honors && CacheControl::of(headers).forbids_storing) || any_holds(&settings.no_store, headers)
+    (honors && CacheControl::of(headers).forbids_storing)
+        || any_holds(&settings.no_store, headers)
+        || request.controls(settings).no_store
 }
 
 /// `Pragma: no-cache` in a request without `Cache-Control` (RFC 9111, section 5.4).
@@ -288,6 +297,15 @@ mod tests {
         assert!(asked.no_store && !asked.may_fill() && asked.missed() == Missed::Pass);
         let asked = lookup(&[("x-preview", "0"), ("cookie", "a=session")], &settings);
         assert!(!asked.no_store && asked.may_fill());
+        let fields = [("x-rawcached-bypass", "1"), ("x-rawcached-no-store", "1")];
+        assert!(lookup(&fields, &settings).may_fill(), "nobody trusts them");
+        let trusted = ["x-rawcached-bypass", "x-rawcached-no-store"];
+        let trusted = trusted.map(|name| name.parse().unwrap()).to_vec();
+        let settings = Settings { trusted, ..settings };
+        let class = classify(&get(&fields), &settings);
+        assert!(matches!(class, Class::Pass(Pass::Rule)), "{class:?}");
+        let named = [("connection", "x-rawcached-no-store"), fields[1]];
+        assert!(lookup(&named, &settings).no_store, "Connection cannot hide that");
         let no_store = ("cache-control", "no-store");
         assert!(
             lookup(&[no_store], &honor()).no_store && lookup(&[no_store], &settings).may_fill()

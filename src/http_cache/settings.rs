@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header::HeaderName;
 
 use super::condition::Condition;
+use super::control_fields::ControlField;
 use super::targeted::CDN_CACHE_CONTROL;
 
 /// The choices for one listener.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub bypass: Vec<Condition>,
     /// Requests whose responses are not stored.
     pub no_store: Vec<Condition>,
+    /// Fields of either side for this cache that are heard.
+    pub trusted: Vec<ControlField>,
     /// Targeted fields, the most specific one first (RFC 9213, section 2.2).
     pub targeted: Vec<HeaderName>,
     /// Longest lifetime that is guessed (RFC 9111, section 4.2.2).
@@ -81,6 +84,7 @@ impl Default for Settings {
             client_directives: ClientDirectives::default(),
             bypass: Vec::new(),
             no_store: Vec::new(),
+            trusted: Vec::new(),
             targeted: vec![CDN_CACHE_CONTROL],
             heuristic_max: Duration::from_secs(24 * 60 * 60),
             ttl_default: None,

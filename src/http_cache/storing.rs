@@ -8,14 +8,14 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::age::initial_age;
 use super::cache_control::CacheControl;
-use super::condition::any_holds;
 use super::conditional::is_etag;
+use super::control_fields::Controls;
 use super::date::date;
 use super::freshness::{Circumstances, Source, Terms, control, is_explicit, is_heuristic, terms};
 use super::head::{Exchange, RequestHead, ResponseHead, StoredHead};
 use super::hop_by_hop::remove_hop_by_hop;
 use super::range::{Part, part};
-use super::request::{Class, Pass, classify, forbids_storing, passed_for_fields};
+use super::request::{Class, Pass, classify, forbids_storing, is_bypass, passed_for_fields};
 use super::settings::{SetCookie, Settings};
 use super::single;
 use super::tags::{Tags, TooManyTags};
@@ -73,7 +73,7 @@ pub enum Refused {
     Status,
     /// `must-understand` with a status that is not understood (RFC 9111, section 5.2.2.3).
     NotUnderstood,
-    /// `no-store`.
+    /// `no-store`, or a trusted `X-Rawcached-No-Store`.
     NoStore,
     /// `private`.
     Private,
@@ -136,6 +136,10 @@ fn decide(
     if response.ends_with_connection && !settings.stores_until_close {
         return Err(Refused::UntilClose);
     }
+    let said = Controls::of(&response.headers, &settings.trusted);
+    if said.no_store {
+        return Err(Refused::NoStore);
+    }
     let (control, _) = control(&response.headers, settings);
     if let Some(refused) = forbidden(&control, response.status) {
         return Err(refused);
@@ -147,6 +151,7 @@ fn decide(
         status: response.status,
         received_date: exchange.received_date,
         has_credentials: request.has_credentials(),
+        controls: &said.or(&request.controls(settings)),
         settings,
     };
     let terms = terms(&response.headers, of);
@@ -181,8 +186,7 @@ fn check_request(request: &RequestHead, settings: &Settings) -> Result<(), Refus
             if request.method == Method::POST && passed_for_fields(request).is_none() => {}
         Class::Pass(_) => return Err(Refused::Request),
     }
-    let headers = &request.headers;
-    match any_holds(&settings.bypass, headers) || forbids_storing(headers, settings) {
+    match is_bypass(request, settings) || forbids_storing(request, settings) {
         true => Err(Refused::RequestNoStore),
         false => Ok(()),
     }
