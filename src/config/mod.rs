@@ -38,7 +38,7 @@ pub use key::{FILE_VARIABLE, KEYS, Key, Kind};
 pub use listener::ListenerConfig;
 pub use memory::{Available, MemoryPlan, Reason};
 pub use proxy::{PROXY_KEYS, ProxyConfig, Status};
-pub use proxy_choices::{ClientDirectives, IgnoredField, SetCookie};
+pub use proxy_choices::{ClientDirectives, IgnoredField, SetCookie, Upgrade};
 pub use sources::{Override, Sources};
 pub use upstream::{ParseUpstreamError, UpstreamAddress};
 

@@ -9,7 +9,7 @@ use http::header::HeaderName;
 use serde::Deserialize;
 
 use super::listener::ListenerConfig;
-use super::proxy_choices::{ClientDirectives, IgnoredField, SetCookie};
+use super::proxy_choices::{ClientDirectives, IgnoredField, SetCookie, Upgrade};
 use super::upstream::UpstreamAddress;
 use super::written::{join, optional, or_empty, text, texts};
 use crate::http_cache::condition::Condition;
@@ -18,7 +18,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 29] = [
+pub const PROXY_KEYS: [&str; 30] = [
     "name",
     "listen",
     "upstream",
@@ -48,6 +48,7 @@ pub const PROXY_KEYS: [&str; 29] = [
     "fills_max",
     "collapse_timeout",
     "error_ttl",
+    "upgrade",
 ];
 
 /// One `[[proxy]]`.
@@ -124,6 +125,9 @@ pub struct ProxyConfig {
     pub collapse_timeout: Period,
     /// How long those who ask for the same get the error that the upstream gave.
     pub error_ttl: Period,
+    /// What to do with requests that change the protocol.
+    #[serde(deserialize_with = "text")]
+    pub upgrade: Upgrade,
 }
 
 impl Default for ProxyConfig {
@@ -159,6 +163,7 @@ impl Default for ProxyConfig {
             fills_max: 0,
             collapse_timeout: secs(5),
             error_ttl: secs(1),
+            upgrade: Upgrade::Refuse,
         }
     }
 }
@@ -222,6 +227,7 @@ impl ProxyConfig {
             self.fills_max.to_string(),
             self.collapse_timeout.to_string(),
             self.error_ttl.to_string(),
+            self.upgrade.to_string(),
         ];
         let mut values = values.into_iter();
         PROXY_KEYS.map(|key| (key, values.next().unwrap_or_default()))
@@ -298,7 +304,8 @@ mod tests {
                     min_uses = 2\n\
                     fills_max = 3\n\
                     collapse_timeout = \"12s\"\n\
-                    error_ttl = \"13s\"\n";
+                    error_ttl = \"13s\"\n\
+                    upgrade = \"tunnel\"\n";
         let listed = read(text).unwrap().entries();
         let values = listed.each_ref().map(|(_, value)| value.as_str());
         let expected = [
@@ -331,6 +338,7 @@ mod tests {
             "3",
             "12s",
             "13s",
+            "tunnel",
         ];
         assert_eq!(values, expected);
     }
@@ -356,6 +364,7 @@ mod tests {
             ("key_headers = [\"a b\"]", "\"a b\": invalid HTTP header name"),
             ("min_uses = -1", "invalid value"),
             ("fills_max = -1", "invalid value"),
+            ("upgrade = \"on\"", "write one of refuse, tunnel"),
             ("object_size_max = \"x\"", "\"x\" is not a size"),
         ] {
             let message = read(text).unwrap_err();

@@ -103,6 +103,36 @@ impl fmt::Display for IgnoredField {
     }
 }
 
+/// What to do with requests that change the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Answer them with 501.
+    Refuse,
+    /// Pass WebSocket on.
+    Tunnel,
+}
+
+impl FromStr for Upgrade {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "refuse" => Ok(Upgrade::Refuse),
+            "tunnel" => Ok(Upgrade::Tunnel),
+            other => Err(unknown(other, "refuse, tunnel")),
+        }
+    }
+}
+
+impl fmt::Display for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Upgrade::Refuse => "refuse",
+            Upgrade::Tunnel => "tunnel",
+        })
+    }
+}
+
 fn unknown(found: &str, expected: &'static str) -> ParseChoiceError {
     ParseChoiceError::Unknown { found: found.to_owned(), expected }
 }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use anyhow::{Context as _, ensure};
 
 use crate::config::{
-    self, ClientDirectives, Config, IgnoredField, ProxyConfig, SetCookie, UpstreamAddress,
+    self, ClientDirectives, Config, IgnoredField, ProxyConfig, SetCookie, Upgrade, UpstreamAddress,
 };
 use crate::http_cache::settings::{self, Settings};
 use crate::server::listener::Listener;
@@ -76,6 +76,7 @@ fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
             Ok(0) | Err(_) => usize::MAX,
             Ok(max) => max,
         },
+        tunnels: proxy.upgrade == Upgrade::Tunnel,
         collapse_timeout: proxy.collapse_timeout.0,
         error_ttl: proxy.error_ttl.0,
     }
@@ -151,7 +152,7 @@ mod tests {
              x_accel_expires = true\nstore_until_close = true\n\
              normalize_accept_encoding = false\nselect_language = true\n\
              ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
-             min_uses = 11\nfills_max = 12\n             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
+             min_uses = 11\nfills_max = 12\n             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\nupgrade = \"tunnel\"\n",
         );
         let secs = Duration::from_secs;
         let found = &options(&config, WORKERS)[0];
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(found.ignore_query, ["q"]);
         assert_eq!(found.key_headers, ["x-a"]);
         assert_eq!((found.object_size_max, found.min_uses), (1 << 10, 11));
-        assert_eq!(found.fills_max, 12);
+        assert_eq!((found.fills_max, found.tunnels), (12, true));
         assert_eq!((found.collapse_timeout, found.error_ttl), (secs(9), secs(10)));
         assert_eq!(upstream_connections(&config, WORKERS), 9);
     }

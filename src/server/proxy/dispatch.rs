@@ -13,6 +13,7 @@ use super::key::target_key;
 use super::lookup::{Looked, Wanted};
 use super::pass::Manner;
 use super::service::Service;
+use super::tunnel::is_websocket;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
 use crate::http_cache::encoding;
 use crate::http_cache::head::RequestHead;
@@ -42,12 +43,18 @@ impl Service {
         if self.is_loop(&came.headers) {
             return Err(self.refuse(StatusCode::LOOP_DETECTED, "the request has been here before"));
         }
+        let upgrades = self.options.tunnels && is_websocket(came);
         if came.method == Method::CONNECT || came.headers.contains_key(UPGRADE) {
             // What follows may be of another protocol.
             came.keeps_alive = false;
-            return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, "no tunnels and no upgrades here"));
+            if !upgrades {
+                let detail = "no tunnels and no upgrades here";
+                return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, detail));
+            }
         }
-        let manner = Manner { framing: came.framing, is_http_1_0: came.is_http_1_0 };
+        let Came { framing, is_http_1_0, .. } = *came;
+        let waits = came.waits && !matches!(framing, Framing::None | Framing::Length(0));
+        let manner = Manner { framing, is_http_1_0, waits, upgrades };
         let (mut request, to) = self.request(came)?;
         let settings = &self.options.settings;
         let class = classify(&request, settings);

@@ -25,6 +25,7 @@ mod removal;
 mod service;
 mod slots;
 mod stored;
+mod tunnel;
 mod upstream;
 mod uses;
 

@@ -15,6 +15,7 @@ mod purge;
 mod ranges;
 mod rules;
 mod stale;
+mod tunnels;
 mod turns;
 mod upstreams;
 mod uses;
