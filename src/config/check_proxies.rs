@@ -16,6 +16,7 @@ const NAME_LEN_MAX: usize = 64;
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
 /// Longer waits, and errors that last longer, would outlive the trouble that they are for.
 const SHARED_MAX: Duration = Duration::from_secs(3600);
+const USES: RangeInclusive<u16> = 1..=1000;
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
 /// What one request for a range may ask for, in bytes.
 const FILL_BLOCK: RangeInclusive<u64> = 64 << 10..=1 << 30;
@@ -38,6 +39,11 @@ pub fn proxies(config: &Config) -> Check {
         times(proxy, &key)?;
         lifetimes(proxy, &key)?;
         lists(proxy, &key)?;
+        require(
+            USES.contains(&proxy.min_uses),
+            key("min_uses"),
+            format!("{} requests: write 1 to 1000", proxy.min_uses),
+        )?;
         if let Some(size) = proxy.object_size_max {
             size_in(size, &OBJECT_SIZE, key("object_size_max"))?;
         }
@@ -141,6 +147,9 @@ fn lists(proxy: &ProxyConfig, key: &impl KeyOf) -> Check {
     unique(&ignored, key("ignore"))?;
     unique(&proxy.ignore_query, key("ignore_query"))?;
     unique(&proxy.key_headers, key("key_headers"))?;
+    unique(&proxy.bypass, key("bypass"))?;
+    unique(&proxy.no_store, key("no_store"))?;
+    unique(&proxy.trusted_headers, key("trusted_headers"))?;
     for parameter in &proxy.ignore_query {
         let is_name = !parameter.is_empty()
             && parameter.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=#?*".contains(&byte));
@@ -198,6 +207,14 @@ mod tests {
             ("ttl_override = \"1s\"\nttl_status = { 404 = \"1s\" }", "proxy.ttl_status"),
             ("ttl_override = \"1s\"\nx_accel_expires = true", "proxy.x_accel_expires"),
             ("ignore = [\"vary\", \"vary\"]", "proxy.ignore"),
+            ("bypass = [\"cookie:a\", \"cookie:a\"]", "proxy.bypass"),
+            ("no_store = [\"header:a\", \"header:A\"]", "proxy.no_store"),
+            (
+                "trusted_headers = [\"X-Rawcached-TTL\", \"x-rawcached-ttl\"]",
+                "proxy.trusted_headers",
+            ),
+            ("min_uses = 0", "proxy.min_uses"),
+            ("min_uses = 1001", "proxy.min_uses"),
             ("ignore_query = [\"a\", \"a\"]", "proxy.ignore_query"),
             ("ignore_query = [\"\"]", "proxy.ignore_query"),
             ("ignore_query = [\"a=b\"]", "proxy.ignore_query"),

@@ -16,6 +16,7 @@ mod key;
 mod listener;
 mod memory;
 mod proxy;
+mod proxy_choices;
 mod proxy_flags;
 mod sources;
 mod upstream;
@@ -36,7 +37,8 @@ pub use error::{ConfigError, Origin};
 pub use key::{FILE_VARIABLE, KEYS, Key, Kind};
 pub use listener::ListenerConfig;
 pub use memory::{Available, MemoryPlan, Reason};
-pub use proxy::{ClientDirectives, IgnoredField, PROXY_KEYS, ProxyConfig, SetCookie, Status};
+pub use proxy::{PROXY_KEYS, ProxyConfig, Status};
+pub use proxy_choices::{ClientDirectives, IgnoredField, SetCookie, Upgrade};
 pub use sources::{Override, Sources};
 pub use upstream::{ParseUpstreamError, UpstreamAddress};
 

@@ -1,24 +1,24 @@
 //! One read-through listener as it is configured: a cache in front of one upstream. Owns the settings of
-//! `[[proxy]]`, their words and their defaults.
+//! `[[proxy]]` and their defaults.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderName;
 use serde::Deserialize;
 
-use super::choice::ParseChoiceError;
 use super::listener::ListenerConfig;
+use super::proxy_choices::{ClientDirectives, IgnoredField, SetCookie, Upgrade};
 use super::upstream::UpstreamAddress;
 use super::written::{join, optional, or_empty, text, texts};
+use crate::http_cache::condition::Condition;
+use crate::http_cache::control_fields::ControlField;
 use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 25] = [
+pub const PROXY_KEYS: [&str; 32] = [
     "name",
     "listen",
     "upstream",
@@ -28,6 +28,9 @@ pub const PROXY_KEYS: [&str; 25] = [
     "connections_max",
     "set_cookie",
     "client_directives",
+    "bypass",
+    "no_store",
+    "trusted_headers",
     "ttl_default",
     "ttl_status",
     "ttl_override",
@@ -36,14 +39,18 @@ pub const PROXY_KEYS: [&str; 25] = [
     "ignore",
     "x_accel_expires",
     "store_until_close",
+    "normalize_accept_encoding",
     "select_language",
     "ignore_query",
     "key_headers",
     "object_size_max",
     "range_fetch_min",
     "fill_block",
+    "min_uses",
+    "fills_max",
     "collapse_timeout",
     "error_ttl",
+    "upgrade",
 ];
 
 /// One `[[proxy]]`.
@@ -72,6 +79,15 @@ pub struct ProxyConfig {
     /// Whether clients can ask for fresher answers than there are.
     #[serde(deserialize_with = "text")]
     pub client_directives: ClientDirectives,
+    /// Requests that are passed, whatever is stored.
+    #[serde(deserialize_with = "texts")]
+    pub bypass: Vec<Condition>,
+    /// Requests whose responses are not stored.
+    #[serde(deserialize_with = "texts")]
+    pub no_store: Vec<Condition>,
+    /// Control fields of either side that are heard.
+    #[serde(deserialize_with = "texts")]
+    pub trusted_headers: Vec<ControlField>,
     /// Lifetime of responses that say nothing of theirs; `None` (written `""`) guesses it.
     #[serde(deserialize_with = "optional")]
     pub ttl_default: Option<Period>,
@@ -91,6 +107,8 @@ pub struct ProxyConfig {
     pub x_accel_expires: bool,
     /// Store responses that end with the connection.
     pub store_until_close: bool,
+    /// Ask for one of a few forms of `Accept-Encoding`.
+    pub normalize_accept_encoding: bool,
     /// Select a variant by what language the client likes best.
     pub select_language: bool,
     /// Query parameters that are no part of the key.
@@ -105,10 +123,17 @@ pub struct ProxyConfig {
     pub range_fetch_min: ByteSize,
     /// Most bytes that one request for a range asks for.
     pub fill_block: ByteSize,
+    /// A target is stored from the request of this number on.
+    pub min_uses: u16,
+    /// Requests to the upstream at one time whose responses are stored, of the whole daemon; 0 is no limit.
+    pub fills_max: u32,
     /// Longest wait for somebody else's request for the same.
     pub collapse_timeout: Period,
     /// How long those who ask for the same get the error that the upstream gave.
     pub error_ttl: Period,
+    /// What to do with requests that change the protocol.
+    #[serde(deserialize_with = "text")]
+    pub upgrade: Upgrade,
 }
 
 impl Default for ProxyConfig {
@@ -124,6 +149,9 @@ impl Default for ProxyConfig {
             connections_max: 256,
             set_cookie: SetCookie::Never,
             client_directives: ClientDirectives::Ignore,
+            bypass: Vec::new(),
+            no_store: Vec::new(),
+            trusted_headers: Vec::new(),
             ttl_default: None,
             ttl_status: BTreeMap::new(),
             ttl_override: None,
@@ -132,14 +160,18 @@ impl Default for ProxyConfig {
             ignore: Vec::new(),
             x_accel_expires: false,
             store_until_close: false,
+            normalize_accept_encoding: true,
             select_language: false,
             ignore_query: Vec::new(),
             key_headers: Vec::new(),
             object_size_max: None,
             range_fetch_min: ByteSize(8 << 20),
             fill_block: ByteSize(8 << 20),
+            min_uses: 1,
+            fills_max: 0,
             collapse_timeout: secs(5),
             error_ttl: secs(1),
+            upgrade: Upgrade::Refuse,
         }
     }
 }
@@ -183,6 +215,9 @@ impl ProxyConfig {
             self.connections_max.to_string(),
             self.set_cookie.to_string(),
             self.client_directives.to_string(),
+            join(&self.bypass),
+            join(&self.no_store),
+            join(&self.trusted_headers),
             or_empty(self.ttl_default.as_ref()),
             lifetimes(&self.ttl_status),
             or_empty(self.ttl_override.as_ref()),
@@ -191,14 +226,18 @@ impl ProxyConfig {
             join(&self.ignore),
             self.x_accel_expires.to_string(),
             self.store_until_close.to_string(),
+            self.normalize_accept_encoding.to_string(),
             self.select_language.to_string(),
             join(&self.ignore_query),
             join(&self.key_headers),
             or_empty(self.object_size_max.as_ref()),
             self.range_fetch_min.to_string(),
             self.fill_block.to_string(),
+            self.min_uses.to_string(),
+            self.fills_max.to_string(),
             self.collapse_timeout.to_string(),
             self.error_ttl.to_string(),
+            self.upgrade.to_string(),
         ];
         let mut values = values.into_iter();
         PROXY_KEYS.map(|key| (key, values.next().unwrap_or_default()))
@@ -229,108 +268,6 @@ impl TryFrom<String> for Status {
     }
 }
 
-/// What to do with responses that set cookies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetCookie {
-    /// Do not store them.
-    Never,
-    /// Store them without the cookies.
-    Strip,
-    /// Store them as they are.
-    Store,
-}
-
-impl FromStr for SetCookie {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "never" => Ok(SetCookie::Never),
-            "strip" => Ok(SetCookie::Strip),
-            "store" => Ok(SetCookie::Store),
-            other => Err(unknown(other, "never, strip, store")),
-        }
-    }
-}
-
-impl fmt::Display for SetCookie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SetCookie::Never => "never",
-            SetCookie::Strip => "strip",
-            SetCookie::Store => "store",
-        })
-    }
-}
-
-/// Whether `Cache-Control` and `Pragma` of requests have an effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientDirectives {
-    /// They have none.
-    Ignore,
-    /// They do what they say.
-    Honor,
-}
-
-impl FromStr for ClientDirectives {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "ignore" => Ok(ClientDirectives::Ignore),
-            "honor" => Ok(ClientDirectives::Honor),
-            other => Err(unknown(other, "ignore, honor")),
-        }
-    }
-}
-
-impl fmt::Display for ClientDirectives {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ClientDirectives::Ignore => "ignore",
-            ClientDirectives::Honor => "honor",
-        })
-    }
-}
-
-/// A field of responses that can be taken as not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IgnoredField {
-    /// `Cache-Control`, with `CDN-Cache-Control` and `Pragma`.
-    CacheControl,
-    /// `Expires`.
-    Expires,
-    /// `Vary`.
-    Vary,
-}
-
-impl FromStr for IgnoredField {
-    type Err = ParseChoiceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "cache-control" => Ok(IgnoredField::CacheControl),
-            "expires" => Ok(IgnoredField::Expires),
-            "vary" => Ok(IgnoredField::Vary),
-            other => Err(unknown(other, "cache-control, expires, vary")),
-        }
-    }
-}
-
-impl fmt::Display for IgnoredField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            IgnoredField::CacheControl => "cache-control",
-            IgnoredField::Expires => "expires",
-            IgnoredField::Vary => "vary",
-        })
-    }
-}
-
-fn unknown(found: &str, expected: &'static str) -> ParseChoiceError {
-    ParseChoiceError::Unknown { found: found.to_owned(), expected }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,6 +295,9 @@ mod tests {
                     connections_max = 4\n\
                     set_cookie = \"strip\"\n\
                     client_directives = \"honor\"\n\
+                    bypass = [\"cookie:session\", \"header:X-Preview=1\"]\n\
+                    no_store = [\"cookie:a*\"]\n\
+                    trusted_headers = [\"X-Rawcached-TTL\", \"X-Rawcached-Key\"]\n\
                     ttl_default = \"5s\"\n\
                     ttl_status = { \"404\" = \"6s\", 410 = \"7s\" }\n\
                     ttl_override = \"8s\"\n\
@@ -366,14 +306,18 @@ mod tests {
                     ignore = [\"cache-control\", \"expires\", \"vary\"]\n\
                     x_accel_expires = true\n\
                     store_until_close = true\n\
+                    normalize_accept_encoding = false\n\
                     select_language = true\n\
                     ignore_query = [\"utm_source\", \"utm_medium\"]\n\
                     key_headers = [\"X-Forwarded-Proto\"]\n\
                     object_size_max = \"11KiB\"\n\
                     range_fetch_min = \"1MiB\"\n\
                     fill_block = \"2MiB\"\n\
+                    min_uses = 2\n\
+                    fills_max = 3\n\
                     collapse_timeout = \"12s\"\n\
-                    error_ttl = \"13s\"\n";
+                    error_ttl = \"13s\"\n\
+                    upgrade = \"tunnel\"\n";
         let listed = read(text).unwrap().entries();
         let values = listed.each_ref().map(|(_, value)| value.as_str());
         let expected = [
@@ -386,6 +330,9 @@ mod tests {
             "4",
             "strip",
             "honor",
+            "cookie:session,header:x-preview=1",
+            "cookie:a*",
+            "x-rawcached-ttl,x-rawcached-key",
             "5s",
             "{ 404 = \"6s\", 410 = \"7s\" }",
             "8s",
@@ -394,14 +341,18 @@ mod tests {
             "cache-control,expires,vary",
             "true",
             "true",
+            "false",
             "true",
             "utm_source,utm_medium",
             "x-forwarded-proto",
             "11KiB",
             "1MiB",
             "2MiB",
+            "2",
+            "3",
             "12s",
             "13s",
+            "tunnel",
         ];
         assert_eq!(values, expected);
     }
@@ -415,6 +366,9 @@ mod tests {
             ("connections_max = -1", "invalid value"),
             ("set_cookie = \"always\"", "write one of never, strip, store"),
             ("client_directives = \"no\"", "write one of ignore, honor"),
+            ("bypass = [\"session\"]", "\"session\": write header:NAME, header:NAME=VALUE,"),
+            ("no_store = [\"header:te\"]", "te is a field of the connection"),
+            ("trusted_headers = [\"X-A\"]", "\"X-A\": write one of x-rawcached-key,"),
             ("ttl_default = \"x\"", "\"x\" is not a duration"),
             ("ttl_status = { 304 = \"1s\" }", "\"304\" is not a status that is stored"),
             ("ttl_status = { ok = \"1s\" }", "\"ok\" is not a status that is stored"),
@@ -422,6 +376,9 @@ mod tests {
             ("ignore = [\"age\"]", "write one of cache-control, expires, vary"),
             ("x_accel_expires = \"on\"", "expected a boolean"),
             ("key_headers = [\"a b\"]", "\"a b\": invalid HTTP header name"),
+            ("min_uses = -1", "invalid value"),
+            ("fills_max = -1", "invalid value"),
+            ("upgrade = \"on\"", "write one of refuse, tunnel"),
             ("object_size_max = \"x\"", "\"x\" is not a size"),
         ] {
             let message = read(text).unwrap_err();

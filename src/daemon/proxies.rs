@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use anyhow::{Context as _, ensure};
 
 use crate::config::{
-    self, ClientDirectives, Config, IgnoredField, ProxyConfig, SetCookie, UpstreamAddress,
+    self, ClientDirectives, Config, IgnoredField, ProxyConfig, SetCookie, Upgrade, UpstreamAddress,
 };
 use crate::http_cache::settings::{self, Settings};
 use crate::server::listener::Listener;
@@ -73,6 +73,12 @@ fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
         object_size_max: proxy.object_size_max.map_or(u64::MAX, |size| size.0),
         range_fetch_min: proxy.range_fetch_min.0,
         fill_block: proxy.fill_block.0,
+        min_uses: proxy.min_uses,
+        fills_max: match usize::try_from(proxy.fills_max) {
+            Ok(0) | Err(_) => usize::MAX,
+            Ok(max) => max,
+        },
+        tunnels: proxy.upgrade == Upgrade::Tunnel,
         collapse_timeout: proxy.collapse_timeout.0,
         error_ttl: proxy.error_ttl.0,
     }
@@ -91,6 +97,9 @@ fn settings_of(proxy: &ProxyConfig) -> Settings {
             ClientDirectives::Ignore => settings::ClientDirectives::Ignore,
             ClientDirectives::Honor => settings::ClientDirectives::Honor,
         },
+        bypass: proxy.bypass.clone(),
+        no_store: proxy.no_store.clone(),
+        trusted: proxy.trusted_headers.clone(),
         targeted: Settings::default().targeted,
         heuristic_max: proxy.heuristic_max.0,
         ttl_default: proxy.ttl_default.map(|ttl| ttl.0),
@@ -102,6 +111,7 @@ fn settings_of(proxy: &ProxyConfig) -> Settings {
         ignores_vary: ignores(IgnoredField::Vary),
         reads_accel_expires: proxy.x_accel_expires,
         stores_until_close: proxy.store_until_close,
+        normalizes_accept_encoding: proxy.normalize_accept_encoding,
         selects_language: proxy.select_language,
     }
 }
@@ -137,12 +147,16 @@ mod tests {
             "[[proxy]]\nname = \"app\"\nlisten = [\"unix:/p\"]\nupstream = \"unix:/u\"\n\
              connect_timeout = \"1s\"\nfirst_byte_timeout = \"2s\"\nbetween_bytes_timeout = \"3s\"\n\
              connections_max = 7\nset_cookie = \"strip\"\nclient_directives = \"honor\"\n\
+             bypass = [\"cookie:a\"]\nno_store = [\"header:b\"]\n\
+             trusted_headers = [\"X-Rawcached-TTL\"]\n\
              ttl_default = \"4s\"\nttl_status = { 404 = \"5s\" }\nttl_override = \"6s\"\n\
              grace_default = \"7s\"\nheuristic_max = \"8s\"\nignore = [\"expires\"]\n\
-             x_accel_expires = true\nstore_until_close = true\nselect_language = true\n\
+             x_accel_expires = true\nstore_until_close = true\n\
+             normalize_accept_encoding = false\nselect_language = true\n\
              ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
              range_fetch_min = \"1MiB\"\nfill_block = \"2MiB\"\n\
-             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
+             min_uses = 11\nfills_max = 12\n\
+             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\nupgrade = \"tunnel\"\n",
         );
         let secs = Duration::from_secs;
         let found = &options(&config, WORKERS)[0];
@@ -154,17 +168,21 @@ mod tests {
         assert_eq!(upstream.connections_max, 3);
         assert_eq!(settings.set_cookie, settings::SetCookie::Strip);
         assert_eq!(settings.client_directives, settings::ClientDirectives::Honor);
+        assert_eq!(settings.bypass, ["cookie:a".parse().unwrap()]);
+        assert_eq!(settings.no_store, ["header:b".parse().unwrap()]);
+        assert_eq!(settings.trusted, ["x-rawcached-ttl".parse().unwrap()]);
         assert_eq!((settings.ttl_default, settings.ttl_override), (Some(secs(4)), Some(secs(6))));
         assert_eq!(settings.ttl_status, [(StatusCode::NOT_FOUND, secs(5))].into());
         assert_eq!((settings.grace_default, settings.heuristic_max), (secs(7), secs(8)));
         let Settings { ignores_cache_control, ignores_expires, ignores_vary, .. } = *settings;
         assert_eq!((ignores_cache_control, ignores_expires, ignores_vary), (false, true, false));
         assert!(settings.reads_accel_expires && settings.stores_until_close);
-        assert!(settings.selects_language);
+        assert!(settings.selects_language && !settings.normalizes_accept_encoding);
         assert_eq!(found.ignore_query, ["q"]);
         assert_eq!(found.key_headers, ["x-a"]);
-        assert_eq!(found.object_size_max, 1 << 10);
         assert_eq!((found.range_fetch_min, found.fill_block), (1 << 20, 2 << 20));
+        assert_eq!((found.object_size_max, found.min_uses), (1 << 10, 11));
+        assert_eq!((found.fills_max, found.tunnels), (12, true));
         assert_eq!((found.collapse_timeout, found.error_ttl), (secs(9), secs(10)));
         assert_eq!(upstream_connections(&config, WORKERS), 9);
     }

@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 
 use super::age::initial_age;
 use super::conditional::{is_etag, strong_match, weak_match};
+use super::control_fields::Controls;
 use super::date::date;
 use super::freshness::{Circumstances, control, terms};
 use super::head::{Exchange, RequestHead, ResponseHead, StoredHead};
@@ -115,6 +116,8 @@ fn update(
     settings: &Settings,
 ) -> Freshening {
     let (said, _) = control(&response.headers, settings);
+    let trusted =
+        Controls::of(&response.headers, &settings.trusted).or(&request.controls(settings));
     let is_authorized = request.headers.contains_key(AUTHORIZATION);
     let mut headers = merged(&stored.headers, &response.headers, exchange);
     let (control, _) = control(&headers, settings);
@@ -127,6 +130,7 @@ fn update(
         status: stored.status,
         received_date: exchange.received_date,
         has_credentials: request.has_credentials(),
+        controls: &trusted,
         settings,
     };
     let head = StoredHead {
@@ -137,7 +141,8 @@ fn update(
         initial_age: initial_age(&response.headers, exchange),
         ended_at: None,
     };
-    if controls.iter().any(|control| forbidden(control, head.status).is_some()) {
+    if trusted.no_store || controls.iter().any(|control| forbidden(control, head.status).is_some())
+    {
         return Freshening::Removed(Box::new(head));
     }
     // What an origin says to an authorized client is for others only if it says so (RFC 9111, section

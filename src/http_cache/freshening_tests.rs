@@ -251,3 +251,27 @@ fn lines() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
     ];
     proptest::collection::vec(proptest::sample::select(lines), 0..5)
 }
+
+#[test]
+fn what_a_304_says_to_this_cache_counts_where_it_is_trusted() {
+    let stored = stored(&[("cache-control", "max-age=60"), TAG]);
+    let with = |lines: &[(&str, &str)], trusted: &[&str]| {
+        let response = ResponseHead {
+            status: StatusCode::NOT_MODIFIED,
+            headers: headers(lines),
+            ends_with_connection: false,
+        };
+        let trusted = trusted.iter().map(|name| name.parse().unwrap()).collect();
+        let settings = Settings { trusted, ..Settings::default() };
+        freshen(&stored, &get(&[]), &response, &later(), &settings)
+    };
+    let ttl = [("x-rawcached-ttl", "7")];
+    for (trusted, expected) in [(&[][..], 60), (&["x-rawcached-ttl"], 7)] {
+        let Freshening::Updated(kept) = with(&ttl, trusted) else { panic!("{trusted:?}") };
+        assert_eq!(kept.head.terms.lifetime, secs(expected));
+        assert!(!kept.head.headers.contains_key("x-rawcached-ttl"));
+    }
+    let no_store = [("x-rawcached-no-store", "1")];
+    assert!(matches!(with(&no_store, &[]), Freshening::Updated(_)));
+    assert!(matches!(with(&no_store, &["x-rawcached-no-store"]), Freshening::Removed(_)));
+}

@@ -7,6 +7,7 @@ use http::header::{DATE, EXPIRES, HeaderName, LAST_MODIFIED};
 use http::{HeaderMap, StatusCode};
 
 use super::cache_control::CacheControl;
+use super::control_fields::Controls;
 use super::date::date;
 use super::settings::Settings;
 use super::targeted::targeted;
@@ -40,7 +41,7 @@ pub struct Terms {
 pub enum Source {
     /// `ttl_override`.
     Override,
-    /// The response says it, if only to this cache (`X-Accel-Expires`).
+    /// The response says it, if only to this cache (`X-Accel-Expires`), or a trusted field.
     Explicit,
     /// `ttl_status`, or `ttl_default`.
     Default,
@@ -68,6 +69,8 @@ pub struct Circumstances<'a> {
     pub received_date: SystemTime,
     /// Whether its request had `Cookie` or `Authorization`.
     pub has_credentials: bool,
+    /// What was said to this cache alone.
+    pub controls: &'a Controls,
     /// What the operator chose.
     pub settings: &'a Settings,
 }
@@ -94,7 +97,8 @@ pub fn terms(headers: &HeaderMap, of: Circumstances<'_>) -> Terms {
         true => Duration::ZERO,
         false => said.unwrap_or_default(),
     };
-    let said_or_default = control.stale_if_error.or(Some(of.settings.grace_default));
+    let said = of.controls.grace.or(control.stale_if_error);
+    let said_or_default = said.or(Some(of.settings.grace_default));
     Terms {
         lifetime,
         source,
@@ -113,6 +117,9 @@ fn lifetime(
     of: Circumstances<'_>,
 ) -> (Duration, Source) {
     let settings = of.settings;
+    if let Some(ttl) = of.controls.ttl {
+        return (ttl, Source::Explicit);
+    }
     if let Some(ttl) = settings.ttl_override {
         return (ttl, Source::Override);
     }
@@ -194,11 +201,15 @@ mod tests {
     /// A thousand seconds before [`DATE_AT`].
     const MODIFIED: (&str, &str) = ("last-modified", "Sun, 06 Nov 1994 08:32:57 GMT");
 
+    static NOTHING_SAID: Controls =
+        Controls { key: None, bypass: false, no_store: false, ttl: None, grace: None };
+
     fn of(settings: &Settings) -> Circumstances<'_> {
         Circumstances {
             status: StatusCode::OK,
             received_date: at(0),
             has_credentials: false,
+            controls: &NOTHING_SAID,
             settings,
         }
     }
@@ -323,6 +334,21 @@ mod tests {
         assert_eq!(with(Settings { ttl_status, ..ignores }), (4, Source::Default));
         let grace = Settings { grace_default: secs(5), ..default() };
         assert_eq!(terms(&headers(&lines), of(&grace)).stale_if_error, secs(5));
+    }
+
+    #[test]
+    fn what_is_said_to_this_cache_outranks_the_rest() {
+        let settings = Settings { ttl_override: Some(secs(9)), ..Settings::default() };
+        let controls =
+            Controls { ttl: Some(secs(3)), grace: Some(secs(4)), ..NOTHING_SAID.clone() };
+        let with = |control: &str| {
+            let of = Circumstances { controls: &controls, ..of(&settings) };
+            let terms = terms(&headers(&[("cache-control", control)]), of);
+            assert_eq!(terms.source, Source::Explicit);
+            (terms.lifetime, terms.stale_if_error)
+        };
+        assert_eq!(with("max-age=1, stale-if-error=2"), (secs(3), secs(4)));
+        assert_eq!(with("max-age=1, must-revalidate"), (secs(3), secs(0)));
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 use http::header::{AUTHORIZATION, COOKIE, DATE, UPGRADE};
 use http::{HeaderMap, Method, StatusCode};
 
+use super::control_fields::{Controls, control_fields};
 use super::date::date;
 use super::freshness::Terms;
 use super::hop_by_hop::remove_hop_by_hop;
+use super::settings::Settings;
 use super::target::Target;
 use crate::clock::Timestamp;
 
@@ -18,6 +20,8 @@ pub struct RequestHead {
     pub(super) method: Method,
     pub(super) target: Target,
     pub(super) headers: HeaderMap,
+    /// What is for this cache alone, trusted or not.
+    pub(super) control_fields: HeaderMap,
     pub(super) has_body: bool,
     pub(super) wants_upgrade: bool,
 }
@@ -33,8 +37,10 @@ impl RequestHead {
         has_body: bool,
     ) -> RequestHead {
         let wants_upgrade = headers.contains_key(UPGRADE);
+        // Before `Connection` takes some of them away: a front may have set them behind it.
+        let control_fields = control_fields(&headers);
         remove_hop_by_hop(&mut headers);
-        RequestHead { method, target, headers, has_body, wants_upgrade }
+        RequestHead { method, target, headers, control_fields, has_body, wants_upgrade }
     }
 
     /// What to do.
@@ -53,6 +59,12 @@ impl RequestHead {
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
+    }
+
+    /// What it says to this cache, as far as that is trusted.
+    #[must_use]
+    pub fn controls(&self, settings: &Settings) -> Controls {
+        Controls::of(&self.control_fields, &settings.trusted)
     }
 
     /// Whether the response may be for one user only: no lifetime is guessed then.

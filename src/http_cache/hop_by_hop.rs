@@ -1,5 +1,5 @@
-//! Fields that are for one connection (RFC 9110, section 7.6.1; RFC 9111, section 3.1). They are neither
-//! stored nor given on.
+//! Fields that are for one connection (RFC 9110, section 7.6.1; RFC 9111, section 3.1), or for this cache
+//! alone. They are neither stored nor given on.
 
 use http::HeaderMap;
 use http::header::{
@@ -8,6 +8,7 @@ use http::header::{
     PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 
+use super::control_fields::PREFIX;
 use super::list::members;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -47,12 +48,22 @@ const END_TO_END: [HeaderName; 14] = [
     VARY,
 ];
 
-/// Removes the fields for one connection, and those that `Connection` names.
+/// Whether `name` is for one connection, whatever `Connection` says.
+#[must_use]
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
+/// Removes the fields for one connection, those that `Connection` names, and those for this cache.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named_by_connection(headers) {
         headers.remove(name);
     }
     for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    let controls = headers.keys().filter(|name| name.as_str().starts_with(PREFIX));
+    for name in controls.cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
 }
@@ -86,6 +97,9 @@ mod tests {
             ("trailer", "x"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
+            ("x-rawcached-ttl", "1"),
+            ("x-rawcached-ttl", "2"),
+            ("x-rawcached-whatever", ""),
         ]);
         remove_hop_by_hop(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-c"]);

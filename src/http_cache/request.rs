@@ -8,6 +8,7 @@ use http::header::{
 use http::{HeaderMap, Method};
 
 use super::cache_control::CacheControl;
+use super::condition::any_holds;
 use super::head::RequestHead;
 use super::settings::{ClientDirectives, Settings};
 use super::single::is_request_ambiguous;
@@ -51,6 +52,8 @@ pub enum Pass {
     Ambiguous,
     /// It means to change the protocol.
     Upgrade,
+    /// The operator wants it.
+    Rule,
 }
 
 /// What a request that is looked up wants.
@@ -60,6 +63,8 @@ pub struct Asked {
     pub is_head: bool,
     /// A stored response or none (RFC 9111, section 5.2.1.7).
     pub only_if_cached: bool,
+    /// What comes for it is not stored: the operator wants that, or the client (RFC 9111, section 5.2.1.5).
+    pub no_store: bool,
     /// The directives that have an effect.
     pub control: CacheControl,
 }
@@ -69,20 +74,26 @@ pub struct Asked {
 pub enum Missed {
     /// Fetch the object for all who want it.
     Fill,
-    /// Pass the request: a HEAD.
+    /// Pass the request: a HEAD, or one whose response is not stored.
     Pass,
     /// 504 (RFC 9111, section 5.2.1.7).
     GatewayTimeout,
 }
 
 impl Asked {
+    /// Whether others may wait for what comes of it: who stores nothing fills nothing.
+    #[must_use]
+    pub fn may_fill(&self) -> bool {
+        !self.is_head && !self.only_if_cached && !self.no_store
+    }
+
     /// What to do if nothing is stored.
     #[must_use]
     pub fn missed(&self) -> Missed {
         match self {
             Asked { only_if_cached: true, .. } => Missed::GatewayTimeout,
-            Asked { is_head: true, .. } => Missed::Pass,
-            _ => Missed::Fill,
+            asked if asked.may_fill() => Missed::Fill,
+            _ => Missed::Pass,
         }
     }
 }
@@ -93,12 +104,14 @@ pub fn classify(request: &RequestHead, settings: &Settings) -> Class {
     let is_head = request.method == Method::HEAD;
     let is_looked_up = is_head || request.method == Method::GET;
     let pass = match is_looked_up {
-        true => passed_for_fields(request).or(request.has_body.then_some(Pass::Body)),
+        true => passed_for_fields(request)
+            .or(request.has_body.then_some(Pass::Body))
+            .or(is_bypass(request, settings).then_some(Pass::Rule)),
         false => Some(Pass::Method),
     };
     match pass {
         Some(pass) => Class::Pass(pass),
-        None => Class::Lookup(asked(&request.headers, is_head, settings)),
+        None => Class::Lookup(asked(request, is_head, settings)),
     }
 }
 
@@ -117,14 +130,32 @@ pub fn passed_for_fields(request: &RequestHead) -> Option<Pass> {
     }
 }
 
-fn asked(headers: &HeaderMap, is_head: bool, settings: &Settings) -> Asked {
+fn asked(request: &RequestHead, is_head: bool, settings: &Settings) -> Asked {
+    let headers = &request.headers;
     let mut control = CacheControl::of(headers);
     let only_if_cached = control.only_if_cached;
     match settings.client_directives {
         ClientDirectives::Ignore => control = CacheControl::default(),
         ClientDirectives::Honor => control.no_cache |= has_pragma_no_cache(headers),
     }
-    Asked { is_head, only_if_cached, control }
+    let no_store = forbids_storing(request, settings);
+    Asked { is_head, only_if_cached, no_store, control }
+}
+
+/// Whether the operator wants a request to be passed.
+#[must_use]
+pub fn is_bypass(request: &RequestHead, settings: &Settings) -> bool {
+    any_holds(&settings.bypass, &request.headers) || request.controls(settings).bypass
+}
+
+/// Whether no response to a request is stored, because its client or the operator does not want it.
+#[must_use]
+pub fn forbids_storing(request: &RequestHead, settings: &Settings) -> bool {
+    let headers = &request.headers;
+    let honors = settings.client_directives == ClientDirectives::Honor;
+    (honors && CacheControl::of(headers).forbids_storing)
+        || any_holds(&settings.no_store, headers)
+        || request.controls(settings).no_store
 }
 
 /// `Pragma: no-cache` in a request without `Cache-Control` (RFC 9111, section 5.4).
@@ -245,6 +276,40 @@ mod tests {
         assert_eq!(missed(&[("cache-control", "only-if-cached")]), Missed::GatewayTimeout);
         let head = classify(&request(Method::HEAD, &[]), &Settings::default());
         assert!(matches!(head, Class::Lookup(asked) if asked.missed() == Missed::Pass));
+    }
+
+    #[test]
+    fn rules_of_the_operator_pass_requests_or_have_nothing_stored() {
+        let rules = |text: &str| vec![text.parse().unwrap()];
+        let settings = Settings {
+            bypass: rules("cookie:session"),
+            no_store: rules("header:x-preview=1"),
+            ..Settings::default()
+        };
+        let session = ("cookie", "session=1");
+        for method in [Method::GET, Method::HEAD] {
+            let class = classify(&request(method, &[session]), &settings);
+            assert!(matches!(class, Class::Pass(Pass::Rule)), "{class:?}");
+        }
+        let hidden = classify(&get(&[("connection", "cookie"), session]), &settings);
+        assert!(matches!(hidden, Class::Pass(Pass::Rule)), "Connection cannot hide that");
+        let asked = lookup(&[("x-preview", "1")], &settings);
+        assert!(asked.no_store && !asked.may_fill() && asked.missed() == Missed::Pass);
+        let asked = lookup(&[("x-preview", "0"), ("cookie", "a=session")], &settings);
+        assert!(!asked.no_store && asked.may_fill());
+        let fields = [("x-rawcached-bypass", "1"), ("x-rawcached-no-store", "1")];
+        assert!(lookup(&fields, &settings).may_fill(), "nobody trusts them");
+        let trusted = ["x-rawcached-bypass", "x-rawcached-no-store"];
+        let trusted = trusted.map(|name| name.parse().unwrap()).to_vec();
+        let settings = Settings { trusted, ..settings };
+        let class = classify(&get(&fields), &settings);
+        assert!(matches!(class, Class::Pass(Pass::Rule)), "{class:?}");
+        let named = [("connection", "x-rawcached-no-store"), fields[1]];
+        assert!(lookup(&named, &settings).no_store, "Connection cannot hide that");
+        let no_store = ("cache-control", "no-store");
+        assert!(
+            lookup(&[no_store], &honor()).no_store && lookup(&[no_store], &settings).may_fill()
+        );
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderName;
 
+use super::condition::Condition;
+use super::control_fields::ControlField;
 use super::targeted::CDN_CACHE_CONTROL;
 
 /// The choices for one listener.
@@ -15,6 +17,12 @@ pub struct Settings {
     pub set_cookie: SetCookie,
     /// Whether clients can ask for fresher answers than there are.
     pub client_directives: ClientDirectives,
+    /// Requests that are passed, whatever is stored.
+    pub bypass: Vec<Condition>,
+    /// Requests whose responses are not stored.
+    pub no_store: Vec<Condition>,
+    /// Fields of either side for this cache that are heard.
+    pub trusted: Vec<ControlField>,
     /// Targeted fields, the most specific one first (RFC 9213, section 2.2).
     pub targeted: Vec<HeaderName>,
     /// Longest lifetime that is guessed (RFC 9111, section 4.2.2).
@@ -40,6 +48,8 @@ pub struct Settings {
     pub reads_accel_expires: bool,
     /// Store responses that end with the connection, of which nobody knows whether they are whole.
     pub stores_until_close: bool,
+    /// Ask for one of a few forms of `Accept-Encoding` (see [`encoding`](super::encoding)).
+    pub normalizes_accept_encoding: bool,
     /// Give a variant of another `Accept-Language` if its `Content-Language` is what the client likes
     /// best (RFC 9111, section 4.1).
     pub selects_language: bool,
@@ -72,6 +82,9 @@ impl Default for Settings {
         Settings {
             set_cookie: SetCookie::default(),
             client_directives: ClientDirectives::default(),
+            bypass: Vec::new(),
+            no_store: Vec::new(),
+            trusted: Vec::new(),
             targeted: vec![CDN_CACHE_CONTROL],
             heuristic_max: Duration::from_secs(24 * 60 * 60),
             ttl_default: None,
@@ -83,6 +96,7 @@ impl Default for Settings {
             ignores_vary: false,
             reads_accel_expires: false,
             stores_until_close: false,
+            normalizes_accept_encoding: true,
             selects_language: false,
         }
     }

@@ -9,13 +9,14 @@ use http::{HeaderMap, Method, StatusCode};
 use super::age::initial_age;
 use super::cache_control::CacheControl;
 use super::conditional::is_etag;
+use super::control_fields::Controls;
 use super::date::date;
 use super::freshness::{Circumstances, Source, Terms, control, is_explicit, is_heuristic, terms};
 use super::head::{Exchange, RequestHead, ResponseHead, StoredHead};
 use super::hop_by_hop::remove_hop_by_hop;
 use super::range::{Part, part};
-use super::request::{Class, Pass, classify, passed_for_fields};
-use super::settings::{ClientDirectives, SetCookie, Settings};
+use super::request::{Class, Pass, classify, forbids_storing, is_bypass, passed_for_fields};
+use super::settings::{SetCookie, Settings};
 use super::single;
 use super::tags::{Tags, TooManyTags};
 use super::vary::{Names, Vary};
@@ -66,13 +67,13 @@ impl Kept {
 pub enum Refused {
     /// Nothing that comes for such a request is stored.
     Request,
-    /// The client does not want it stored (RFC 9111, section 5.2.1.5).
+    /// The client (RFC 9111, section 5.2.1.5) or the operator does not want it stored.
     RequestNoStore,
     /// A status that is not stored: 304, or 206 that is no single range of a GET.
     Status,
     /// `must-understand` with a status that is not understood (RFC 9111, section 5.2.2.3).
     NotUnderstood,
-    /// `no-store`.
+    /// `no-store`, or a trusted `X-Rawcached-No-Store`.
     NoStore,
     /// `private`.
     Private,
@@ -135,6 +136,10 @@ fn decide(
     if response.ends_with_connection && !settings.stores_until_close {
         return Err(Refused::UntilClose);
     }
+    let said = Controls::of(&response.headers, &settings.trusted);
+    if said.no_store {
+        return Err(Refused::NoStore);
+    }
     let (control, _) = control(&response.headers, settings);
     if let Some(refused) = forbidden(&control, response.status) {
         return Err(refused);
@@ -146,6 +151,7 @@ fn decide(
         status: response.status,
         received_date: exchange.received_date,
         has_credentials: request.has_credentials(),
+        controls: &said.or(&request.controls(settings)),
         settings,
     };
     let terms = terms(&response.headers, of);
@@ -174,16 +180,15 @@ fn decide(
 fn check_request(request: &RequestHead, settings: &Settings) -> Result<(), Refused> {
     match classify(request, settings) {
         Class::Lookup(asked) if asked.is_head => return Err(Refused::Request),
-        Class::Lookup(_) => {}
+        Class::Lookup(asked) if asked.no_store => return Err(Refused::RequestNoStore),
+        Class::Lookup(_) => return Ok(()),
         Class::Pass(Pass::Method)
             if request.method == Method::POST && passed_for_fields(request).is_none() => {}
         Class::Pass(_) => return Err(Refused::Request),
     }
-    let honors = settings.client_directives == ClientDirectives::Honor;
-    let control = honors.then(|| CacheControl::of(&request.headers));
-    match control {
-        Some(control) if control.forbids_storing => Err(Refused::RequestNoStore),
-        _ => Ok(()),
+    match is_bypass(request, settings) || forbids_storing(request, settings) {
+        true => Err(Refused::RequestNoStore),
+        false => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use http::header::{AGE, DATE};
 use proptest::prelude::*;
 
 use super::*;
+use crate::http_cache::settings::ClientDirectives;
 use crate::http_cache::testing::{exchange, get, response, secs};
 
 fn lines() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {

@@ -1,6 +1,7 @@
 //! Goal: what is stored is what RFC 9111, section 3, lets a shared cache store. Method: tables, a rule each.
 
 use super::*;
+use crate::http_cache::settings::ClientDirectives;
 use crate::http_cache::testing::{DATE_AT, exchange, get, request, response, secs};
 
 fn kept(request: &RequestHead, response: &ResponseHead, settings: &Settings) -> Box<Kept> {
@@ -290,6 +291,24 @@ fn methods_decide() {
     assert_eq!(found, Some(Refused::Request));
     let guessed = ("last-modified", "Sun, 06 Nov 1994 07:49:37 GMT");
     assert_eq!(with(Method::POST, &[guessed, own]), Some(Refused::Request));
+}
+
+#[test]
+fn rules_of_the_operator_forbid_to_store() {
+    let (rule, own) = (vec!["header:a".parse().unwrap()], ("content-location", "page?q"));
+    let fresh = response(200, &[FRESH, own]);
+    let bypass = Settings { bypass: rule.clone(), ..Settings::default() };
+    let no_store = Settings { no_store: rule, ..Settings::default() };
+    for (settings, method, expected) in [
+        (&bypass, Method::GET, Refused::Request),
+        (&bypass, Method::POST, Refused::RequestNoStore),
+        (&no_store, Method::GET, Refused::RequestNoStore),
+        (&no_store, Method::POST, Refused::RequestNoStore),
+    ] {
+        let found = refused_with(&request(method.clone(), &[("a", "")]), &fresh, settings);
+        assert_eq!(found, Some(expected), "{method}");
+        assert_eq!(refused_with(&request(method, &[]), &fresh, settings), None);
+    }
 }
 
 #[test]

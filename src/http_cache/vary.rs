@@ -221,7 +221,7 @@ pub fn best_language(request: &HeaderMap) -> Option<String> {
 }
 
 /// A weight from `0` to `1.000` (RFC 9110, section 12.4.2).
-fn thousandths(weight: &str) -> Option<u16> {
+pub(super) fn thousandths(weight: &str) -> Option<u16> {
     let (whole, part) = weight.split_once('.').unwrap_or((weight, ""));
     let is_sound =
         matches!(whole, "0" | "1") && part.len() <= 3 && part.bytes().all(|b| b.is_ascii_digit());

@@ -49,7 +49,8 @@ impl Workers {
         let shared = Shared::new();
         let http_shared = http::Shared::default();
         let proxies = server.options.proxies.iter();
-        let proxies: Vec<_> = proxies.map(|_| Arc::new(proxy::Shared::new())).collect();
+        let proxies: Vec<_> =
+            proxies.map(|options| Arc::new(proxy::Shared::new(options))).collect();
         let workers = (0..server.options.workers.get()).map(|index| {
             let http = Arc::new(http::Service::new(server, index, &http_shared));
             let proxies = server.options.proxies.iter().zip(&proxies);

@@ -75,7 +75,7 @@ fn the_shipped_file_has_a_proxy_to_be_uncommented_with_every_setting_and_the_def
         }
     }
     let words = ["never", "strip", "store", "ignore", "honor", "cache-control", "expires", "vary"];
-    for word in words {
+    for word in words.into_iter().chain(["refuse", "tunnel"]) {
         assert!(text.contains(&format!("\"{word}\"")), "{word}");
     }
 }

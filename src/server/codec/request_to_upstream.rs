@@ -1,7 +1,7 @@
 //! Heads of the requests that an upstream gets.
 
 use http::Method;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 
 use super::Framing;
 use super::host::is_host;
@@ -17,7 +17,7 @@ pub(in crate::server) struct RequestToUpstream<'a> {
     /// `Host`: a host, with or without a port.
     pub(in crate::server) host: &'a str,
     /// Without `Host`, `Connection`, `Content-Length` and `Transfer-Encoding`, which are written from
-    /// the rest.
+    /// the rest. With `Upgrade` the request asks for another protocol.
     pub(in crate::server) headers: &'a HeaderMap,
     /// How long the body is.
     pub(in crate::server) framing: Framing,
@@ -56,6 +56,9 @@ impl RequestToUpstream<'_> {
                 output.extend_from_slice(b"\r\n");
             }
             Framing::Chunked => output.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        }
+        if self.headers.contains_key(UPGRADE) {
+            output.extend_from_slice(b"connection: upgrade\r\n");
         }
         if self.closes {
             output.extend_from_slice(b"connection: close\r\n");

@@ -56,6 +56,12 @@ impl<S: Socket> Wire<S> {
         }
     }
 
+    /// The socket, for another protocol. Its bytes are not counted here, and come behind those that are unread.
+    pub(in crate::server) fn socket(&mut self) -> &mut S {
+        self.release();
+        &mut self.stream
+    }
+
     pub(in crate::server) fn unread(&self) -> &[u8] {
         self.input.unread()
     }

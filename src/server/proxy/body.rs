@@ -99,6 +99,14 @@ impl Body {
         Body { source: Source::Parts(Box::new(body)), len }
     }
 
+    /// The connection that it comes on, if it comes for this client alone.
+    pub(super) fn into_connection(self) -> Option<Connection> {
+        match self.source {
+            Source::Upstream(connection) => Some(*connection),
+            _ => None,
+        }
+    }
+
     /// Length in bytes, if it is known.
     pub(super) fn len(&self) -> Option<u64> {
         self.len

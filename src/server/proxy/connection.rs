@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use ::http::Method;
+use ::http::{Method, StatusCode};
 
 use super::answer::Answer;
 use super::body::{Body, Broken, Origin};
 use super::service::Service;
+use super::tunnel::tunnel;
 use crate::fair_memory::Held;
 use crate::server::codec::head::RequestHead;
 use crate::server::codec::{AnswerHead, BodyEnd};
@@ -37,6 +38,11 @@ impl Answering for ReadThrough {
         let ReadThrough(service) = self;
         let mut body = RequestBody::new(wire, &head, kept);
         let mut answer = service.answer(&mut head, &mut body).await;
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            body.end()?;
+            let idle = service.options.upstream.between_bytes_timeout;
+            return tunnel(wire, answer, idle, gate).await;
+        }
         if head.is_http_1_0 && answer.body.len().is_none() && head.method != Method::HEAD {
             answer = with_length(service, answer).await;
         }

@@ -24,6 +24,21 @@ pub const RESULTS: [&str; 10] = [
 /// Ways in which an upstream fails, in the order of [`ProxySnapshot::upstream_errors`].
 pub const UPSTREAM_ERRORS: [&str; 4] = ["connect", "timeout", "cut", "malformed"];
 
+/// What becomes of requests for which there is no leave to fill at once, in the order of
+/// [`ProxySnapshot::held_back`].
+pub const HELD_BACK: [&str; 3] = ["filled", "stale", "passed"];
+
+/// What becomes of a request for which there is no leave to fill at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeldBack {
+    /// It waited, and filled.
+    Filled,
+    /// What is stored answers it.
+    Stale,
+    /// It waited in vain, and goes to the upstream alone.
+    Passed,
+}
+
 /// How an answer came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Served {
@@ -77,6 +92,7 @@ pub(in crate::server) struct ProxyShard {
     answers: [Count; RESULTS.len()],
     upstream_requests: Count,
     upstream_errors: [Count; UPSTREAM_ERRORS.len()],
+    held_back: [Count; HELD_BACK.len()],
     first_byte: Histogram,
     blocks_ahead: [Count; 2],
     bytes_of_store: Count,
@@ -94,6 +110,8 @@ pub struct ProxySnapshot {
     pub upstream_errors: [u64; UPSTREAM_ERRORS.len()],
     /// Blocks that were asked for before a client had come to them, and it came, or left before.
     pub blocks_ahead: [u64; 2],
+    /// Requests for which there was no leave to fill at once, by [`HELD_BACK`].
+    pub held_back: [u64; HELD_BACK.len()],
     /// Time from a request to the head of its response.
     pub first_byte: HistogramSnapshot,
     /// Bytes of bodies that clients got from the store.
@@ -105,6 +123,10 @@ pub struct ProxySnapshot {
 impl ProxyShard {
     pub(super) fn answered(&self, result: Served) {
         self.answers[result as usize].bump();
+    }
+
+    pub(super) fn held_back(&self, then: HeldBack) {
+        self.held_back[then as usize].bump();
     }
 
     pub(super) fn asked(&self) {
@@ -151,6 +173,9 @@ impl ProxySnapshot {
         for (sum, count) in self.blocks_ahead.iter_mut().zip(&shard.blocks_ahead) {
             *sum += count.get();
         }
+        for (sum, count) in self.held_back.iter_mut().zip(&shard.held_back) {
+            *sum += count.get();
+        }
         self.upstream_requests += shard.upstream_requests.get();
         self.bytes_of_store += shard.bytes_of_store.get();
         self.bytes_of_upstream += shard.bytes_of_upstream.get();
@@ -170,6 +195,11 @@ pub(in crate::server) fn write_proxy(page: &mut Page, snapshot: &ProxySnapshot) 
     let help = "Upstreams that gave no answer, or no whole one.";
     for (kind, count) in UPSTREAM_ERRORS.into_iter().zip(snapshot.upstream_errors) {
         page.counter("rawcached_proxy_upstream_errors_total", help, &[("kind", kind)], count);
+    }
+    let help =
+        "Requests for which fills_max gave no leave to fill at once, by what became of them.";
+    for (then, count) in HELD_BACK.into_iter().zip(snapshot.held_back) {
+        page.counter("rawcached_proxy_held_back_total", help, &[("then", then)], count);
     }
     page.histogram(
         "rawcached_proxy_upstream_duration_seconds",

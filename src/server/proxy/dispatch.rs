@@ -13,7 +13,9 @@ use super::key::target_key;
 use super::lookup::{Looked, Wanted};
 use super::pass::Manner;
 use super::service::Service;
+use super::tunnel::is_websocket;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
+use crate::http_cache::encoding;
 use crate::http_cache::head::RequestHead;
 use crate::http_cache::request::{Class, Pass, classify};
 use crate::http_cache::target::Target;
@@ -41,23 +43,39 @@ impl Service {
         if self.is_loop(&came.headers) {
             return Err(self.refuse(StatusCode::LOOP_DETECTED, "the request has been here before"));
         }
+        let upgrades = self.options.tunnels && is_websocket(came);
         if came.method == Method::CONNECT || came.headers.contains_key(UPGRADE) {
             // What follows may be of another protocol.
             came.keeps_alive = false;
-            return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, "no tunnels and no upgrades here"));
+            if !upgrades {
+                let detail = "no tunnels and no upgrades here";
+                return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, detail));
+            }
         }
-        let manner = Manner { framing: came.framing, is_http_1_0: came.is_http_1_0 };
-        let (request, to) = self.request(came)?;
+        let Came { framing, is_http_1_0, .. } = *came;
+        let waits = came.waits && !matches!(framing, Framing::None | Framing::Length(0));
+        let manner = Manner { framing, is_http_1_0, waits, upgrades };
+        let (mut request, to) = self.request(came)?;
         let settings = &self.options.settings;
-        let status = match classify(&request, settings) {
-            Class::Lookup(asked) => match target_key(&self.options, &request) {
+        let class = classify(&request, settings);
+        if settings.normalizes_accept_encoding && matches!(class, Class::Lookup(_)) {
+            encoding::normalize(&mut request);
+        }
+        let status = match class {
+            Class::Lookup(mut asked) => match target_key(&self.options, &request) {
                 Some(target) => {
+                    let is_rare = asked.may_fill() && self.shared.uses.is_rare(&target);
+                    asked.no_store |= is_rare;
                     let began = Began::now();
                     let wanted =
                         Wanted { request: &request, asked: &asked, to: &to, target, began };
                     let mut lookup = pin!(self.lookup(&wanted));
                     match while_there(body, lookup.as_mut()).await {
                         Some(Looked::Answer(answer)) => return Ok(answer),
+                        Some(Looked::Alone(status)) if is_rare => {
+                            let detail = Some("asked for too rarely to be stored".to_owned());
+                            CacheStatus { detail, ..status }
+                        }
                         Some(Looked::Alone(status)) => status,
                         None => return Err(self.refuse(StatusCode::BAD_REQUEST, "the client left")),
                     }

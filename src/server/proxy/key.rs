@@ -42,7 +42,12 @@ pub(super) fn key_for(
     target: &Target,
     request: &RequestHead,
 ) -> Option<Vec<u8>> {
-    let mut key = key_of(options, target);
+    // Another target is not what was meant by it.
+    let given = request.controls(&options.settings).key.filter(|_| target == request.target());
+    let mut key = match given {
+        Some(given) => key_with(options, &given),
+        None => key_of(options, target),
+    };
     for name in FORWARDED.iter().chain(&options.key_headers) {
         if let Some(value) = forwarded_part(request, name) {
             key.push(KEY_SEPARATOR);
@@ -72,13 +77,18 @@ fn forwarded_part(request: &RequestHead, name: &HeaderName) -> Option<Vec<u8>> {
 
 /// What the keys of `target` begin with.
 pub(in crate::server) fn key_of(options: &ProxyOptions, target: &Target) -> Vec<u8> {
+    let path = without(target.path_and_query(), &options.ignore_query);
+    key_with(options, &[target.authority().as_bytes(), path.as_bytes()].concat())
+}
+
+/// The key of the listener for `host_and_target`.
+fn key_with(options: &ProxyOptions, host_and_target: &[u8]) -> Vec<u8> {
     let mut key = vec![KEY_SEPARATOR];
     key.extend_from_slice(options.name.as_bytes());
     key.push(KEY_SEPARATOR);
     // No scheme: the upstream is not told one, but for what proxies say in fields.
     key.extend_from_slice(b"//");
-    key.extend_from_slice(target.authority().as_bytes());
-    key.extend_from_slice(without(target.path_and_query(), &options.ignore_query).as_bytes());
+    key.extend_from_slice(host_and_target);
     key
 }
 
@@ -184,6 +194,21 @@ mod tests {
             key("forwarded", "for=192.0.2.1; Host=b;proto=https, for=x"),
             "\nforwarded:Host=b;proto=https"
         );
+    }
+
+    #[test]
+    fn a_trusted_front_names_host_and_target() {
+        let mut options = options();
+        let field = [("x-rawcached-key", "b.example/c"), ("x-forwarded-proto", "https")];
+        let request = request("/a", &field);
+        let expected = b"\nmain\n//a.example/a\nx-forwarded-proto:https";
+        assert_eq!(target_key(&options, &request).unwrap(), expected, "it is not trusted");
+        options.settings.trusted = vec!["x-rawcached-key".parse().unwrap()];
+        let expected = b"\nmain\n//b.example/c\nx-forwarded-proto:https";
+        assert_eq!(target_key(&options, &request).unwrap(), expected);
+        let other = Target::new("http", "a.example", "/d").unwrap();
+        let expected = b"\nmain\n//a.example/d\nx-forwarded-proto:https";
+        assert_eq!(key_for(&options, &other, &request).unwrap(), expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::answer::{Answer, BodyOf, hit_status};
 use super::body::Body;
+use super::counts::HeldBack;
 use super::failures::{Began, Failure};
 use super::fetch::{Fetched, To};
 use super::fill::{Job, Known};
@@ -18,6 +19,7 @@ use super::outcome::Outcome;
 use super::partial::{Asking, Present};
 use super::place::Place;
 use super::service::Service;
+use super::slots::Slot;
 use super::stored::Stored;
 use crate::cache::{Follower, Found, Hit, Lease, Leased};
 use crate::clock::Timestamp;
@@ -87,6 +89,12 @@ impl From<Found> for Look {
     }
 }
 
+/// There is no leave to fill.
+fn no_slot(why: Forwarded) -> Looked {
+    let detail = Some("waited too long for leave to fill".to_owned());
+    Looked::Alone(CacheStatus { detail, ..CacheStatus::forwarded(why) })
+}
+
 /// What each store and each validation changes.
 fn version(hit: &Hit) -> (u64, Timestamp) {
     (hit.cas(), hit.lifetime().stored_at)
@@ -149,7 +157,7 @@ impl Service {
 
     async fn look_at(&self, key: &[u8], asked: &Asked, wait: Duration) -> Look {
         let cache = &self.http.cache;
-        if asked.is_head || asked.only_if_cached {
+        if !asked.may_fill() {
             return match cache.lookup_stale_parts(key).await {
                 Some(hit) => Look::Hit(hit, None),
                 None => Look::Nothing,
@@ -183,7 +191,10 @@ impl Service {
             Reuse::StaleWhileRevalidate => {
                 if let Some(lease) = lease.filter(|_| wanted.failure(self, &place.key).is_none()) {
                     let known = Some(Known::new(head, hit));
-                    drop(self.begin(wanted, (place, lease), known, true));
+                    match self.shared.slots.free() {
+                        Some(slot) => drop(self.begin(wanted, (place, lease, slot), known, true)),
+                        None => self.http.shard.proxy.held_back(HeldBack::Stale),
+                    }
                 }
                 return self.hit(wanted, found).await;
             }
@@ -194,7 +205,7 @@ impl Service {
             Reuse::Validate(Why::Stale) => Forwarded::Stale,
             Reuse::Validate(Why::Client) => Forwarded::Request,
         };
-        if wanted.asked.is_head {
+        if !wanted.asked.may_fill() {
             return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
         if let Some(failure) = wanted.failure(self, &place.key) {
@@ -213,8 +224,18 @@ impl Service {
             drop(lease);
             return self.validated_meanwhile(wanted, found).await;
         }
+        let slot = match self.shared.slots.free() {
+            // As good as an error: the upstream has enough to do.
+            None if stands_in(wanted.asked, head, now, reuse::Failure::Connection) => {
+                self.http.shard.proxy.held_back(HeldBack::Stale);
+                return self.hit(wanted, found).await;
+            }
+            None => self.slot().await,
+            free => free,
+        };
+        let Some(slot) = slot else { return Some(no_slot(why)) };
         let known = Some(Known::new(head, hit));
-        let outcome = self.begin(wanted, (place, lease), known, false).await;
+        let outcome = self.begin(wanted, (place, lease, slot), known, false).await;
         self.with_outcome(wanted, outcome.ok()?, Some(found), why).await
     }
 
@@ -273,7 +294,8 @@ impl Service {
         {
             return Looked::Answer(self.failure(failure, CacheStatus::forwarded(missed)));
         }
-        let outcome = self.begin(wanted, (place, lease), None, false).await;
+        let Some(slot) = self.slot().await else { return no_slot(missed) };
+        let outcome = self.begin(wanted, (place, lease, slot), None, false).await;
         let looked = match outcome {
             Ok(outcome) => self.with_outcome(wanted, outcome, None, missed).await,
             Err(_) => None,
@@ -285,15 +307,24 @@ impl Service {
     fn begin(
         self: &Arc<Service>,
         wanted: &Wanted<'_>,
-        (place, lease): (Place, Lease),
+        (place, lease, slot): (Place, Lease, Slot),
         known: Option<Known>,
         is_refresh: bool,
     ) -> oneshot::Receiver<Outcome> {
         let (client, outcome) = oneshot::channel();
         let request = wanted.request.clone();
         let job = Job { lease, place, request, to: wanted.to.clone(), known, is_refresh };
-        self.spawn(Arc::clone(self).fill(job, client));
+        let fill = Arc::clone(self).fill(job, client);
+        self.spawn(async move {
+            fill.await;
+            drop(slot);
+        });
         outcome
+    }
+
+    /// Leave to fill. Who waits for this fill waits too.
+    async fn slot(&self) -> Option<Slot> {
+        self.shared.slots.wait(self.options.collapse_timeout, &self.http.shard.proxy).await
     }
 
     async fn with_outcome(

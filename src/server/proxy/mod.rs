@@ -29,12 +29,15 @@ mod pass;
 mod place;
 mod removal;
 mod service;
+mod slots;
 mod stored;
+mod tunnel;
 mod upstream;
+mod uses;
 
 pub(super) use connection::serve;
+pub use counts::{HELD_BACK, ProxySnapshot, RESULTS, UPSTREAM_ERRORS};
 pub(super) use counts::{ProxyShard, write_proxy};
-pub use counts::{ProxySnapshot, RESULTS, UPSTREAM_ERRORS};
 pub(super) use keeping::group_tag;
 pub(super) use key::{KEY_SEPARATOR, key_of};
 pub(super) use service::{Service, Shared};

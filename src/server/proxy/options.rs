@@ -28,6 +28,12 @@ pub struct ProxyOptions {
     pub range_fetch_min: u64,
     /// Ranges are asked for in blocks of at most so many bytes, which begin at multiples of that.
     pub fill_block: u64,
+    /// A target is stored from the request of this number on.
+    pub min_uses: u16,
+    /// Requests to the upstream at one time whose responses are stored, of all workers.
+    pub fills_max: usize,
+    /// WebSocket goes on to the upstream.
+    pub tunnels: bool,
     /// Longest wait for somebody else's fill to begin; then a request goes to the upstream alone.
     pub collapse_timeout: Duration,
     /// How long those who ask for the same get the error that the upstream gave.
@@ -94,6 +100,9 @@ impl ProxyOptions {
             object_size_max: u64::MAX,
             range_fetch_min: 8 << 20,
             fill_block: 8 << 20,
+            min_uses: 1,
+            fills_max: usize::MAX,
+            tunnels: false,
             collapse_timeout: Duration::from_secs(5),
             error_ttl: Duration::from_secs(1),
         }

@@ -1,8 +1,11 @@
 //! Requests that are given on to the upstream for one client: any method, with or without a body. What
 //! comes is not stored.
 
-use ::http::header::{CONNECTION, HeaderValue};
+use std::time::Duration;
+
+use ::http::header::{CONNECTION, EXPECT, HeaderMap, HeaderValue, UPGRADE};
 use ::http::{Method, StatusCode};
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answer;
 use super::fetch::{Fetched, To, failure_of};
@@ -18,6 +21,12 @@ use crate::server::http::body_error::BodyError;
 use crate::server::http::request_body::RequestBody;
 use crate::server::http::wire::Socket;
 use crate::server::presence::while_there;
+
+/// The protocol that is let through. One that is HTTP itself (`h2c`) would bring requests that nobody has
+/// looked at.
+pub(super) const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+/// How long the upstream may take to say whether a client that waits is to send its body. Some never say.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a request was not passed.
 enum Failed {
@@ -36,6 +45,10 @@ impl From<UpstreamError> for Failed {
 pub(super) struct Manner {
     pub(super) framing: Framing,
     pub(super) is_http_1_0: bool,
+    /// The client sends its body when it is told to.
+    pub(super) waits: bool,
+    /// It asks for WebSocket.
+    pub(super) upgrades: bool,
 }
 
 impl Service {
@@ -73,7 +86,13 @@ impl Service {
         let method = request.method();
         let is_repeatable = is_safe(method) && manner.framing == Framing::None;
         let requested_at = self.http.cache.clock().now();
-        let headers = self.to_upstream(request.headers().clone());
+        let mut headers = self.to_upstream(request.headers().clone());
+        if manner.waits {
+            headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+        }
+        if manner.upgrades {
+            headers.insert(UPGRADE, WEBSOCKET);
+        }
         let asked = RequestToUpstream {
             method,
             target: &to.target,
@@ -140,7 +159,7 @@ async fn final_head<S: Socket>(
             let mut reading = std::pin::pin!(connection.read_head(method));
             while_there(body, reading.as_mut()).await.ok_or(Failed::Client(BodyError::Lost))??
         };
-        if !came.status.is_informational() {
+        if !came.status.is_informational() || came.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(came);
         }
         inform(body, &came, manner).await?;
@@ -155,6 +174,19 @@ async fn send_body<S: Socket>(
     (body, manner): (&mut RequestBody<'_, S>, &Manner),
 ) -> Result<Option<Came>, Failed> {
     let (mut sender, mut receiver) = connection.split();
+    if manner.waits {
+        let end = Instant::now() + LEAVE_WAIT;
+        while let Ok(came) = timeout_at(end, receiver.read_head(method)).await {
+            let came = came?;
+            if came.status == StatusCode::CONTINUE {
+                break;
+            }
+            if !came.status.is_informational() {
+                return Ok(Some(came));
+            }
+            inform(body, &came, manner).await?;
+        }
+    }
     loop {
         let piece = tokio::select! {
             biased;
@@ -210,20 +242,27 @@ async fn inform<S: Socket>(
     if manner.is_http_1_0 || came.status == StatusCode::CONTINUE {
         return Ok(());
     }
-    let mut head = format!("HTTP/1.1 {} ", came.status.as_u16()).into_bytes();
-    head.extend_from_slice(came.status.canonical_reason().unwrap_or_default().as_bytes());
-    head.extend_from_slice(b"\r\n");
     let mut headers = came.headers.clone();
     for name in &came.nominated {
         headers.append(CONNECTION, HeaderValue::from(name.clone()));
     }
     remove_hop_by_hop(&mut headers);
-    for (name, value) in &headers {
+    body.inform(&head_bytes(came.status, &headers))
+        .await
+        .map_err(|_| Failed::Client(BodyError::Lost))
+}
+
+/// A head as it is written, without anything that this cache says of the connection.
+pub(super) fn head_bytes(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {} ", status.as_u16()).into_bytes();
+    head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    head.extend_from_slice(b"\r\n");
+    for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
-    body.inform(&head).await.map_err(|_| Failed::Client(BodyError::Lost))
+    head
 }

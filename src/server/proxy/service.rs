@@ -13,7 +13,9 @@ use super::failures::Failures;
 use super::group_limit::GroupLimit;
 use super::options::ProxyOptions;
 use super::parts::Objects;
+use super::slots::Slots;
 use super::upstream::Upstream;
+use super::uses::Uses;
 use crate::server::http;
 
 /// What the connections of one read-through listener share in all workers.
@@ -25,16 +27,22 @@ pub(in crate::server) struct Shared {
     pub(super) groups: GroupLimit,
     /// What comes part by part.
     pub(super) objects: Objects,
+    /// Leave to fill.
+    pub(super) slots: Slots,
+    /// How often targets were asked for.
+    pub(super) uses: Uses,
 }
 
 impl Shared {
-    pub(in crate::server) fn new() -> Shared {
+    pub(in crate::server) fn new(options: &ProxyOptions) -> Shared {
         let via = format!("1.1 rawcached-{:016x}", RandomState::new().hash_one(0));
         Shared {
             via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
             failures: Failures::default(),
             groups: GroupLimit::default(),
             objects: Objects::default(),
+            slots: Slots::new(options.fills_max),
+            uses: Uses::new(options.min_uses),
         }
     }
 }

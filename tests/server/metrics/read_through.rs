@@ -17,6 +17,30 @@ fn metrics_of(rig: &Rig) -> Metrics {
     metrics
 }
 
+/// `fills_max` in all its ways.
+fn held_back(seen: &mut Seen) {
+    let latch = Latch::default();
+    let rig = Rig::with(origin(&latch), |proxy| {
+        proxy.fills_max = 1;
+        proxy.collapse_timeout = 2 * SOON;
+    });
+    let metrics = metrics_of(&rig);
+    rig.fill("/stale", "");
+    rig.pass(61);
+    let mut client = rig.client();
+    client.send(request("GET", "/slow", "", b""));
+    let head = client.head("GET");
+    rig.get("/stale").expect_hit();
+    rig.get("/fresh").expect(200);
+    let mut waits = rig.client();
+    waits.send(request("GET", "/fresh", "", b""));
+    std::thread::sleep(SOON / 2);
+    latch.open();
+    client.finish(head).expect_body(200, "body");
+    waits.answer("GET").expect(200);
+    seen.scrape(&metrics);
+}
+
 fn origin(latch: &Latch) -> Origin {
     let latch = latch.clone();
     Origin::start(move |seen| match seen.target.as_str() {
@@ -87,6 +111,7 @@ pub fn outcomes(seen: &mut Seen) {
     rig.get("/close").expect(502);
     rig.get("/nonsense").expect(502);
     seen.scrape(&metrics);
+    held_back(seen);
     let nobody =
         Rig::before(origin(&latch), &Origin::nowhere(), crate::support::server::options(), |_| {});
     let metrics = metrics_of(&nobody);

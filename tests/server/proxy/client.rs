@@ -213,6 +213,26 @@ impl Client {
         self.ask("GET", target, "", b"")
     }
 
+    /// The next head, an interim one too, as it came.
+    #[track_caller]
+    pub fn raw_head(&mut self) -> Vec<u8> {
+        self.wire.head().unwrap().expect("the connection ended before the head")
+    }
+
+    /// The next bytes, of whatever protocol.
+    #[track_caller]
+    pub fn raw(&mut self, len: usize) -> Vec<u8> {
+        while self.wire.left().len() < len {
+            assert!(self.wire.fill().unwrap(), "it ended behind {} bytes", self.wire.left().len());
+        }
+        self.wire.take(len)
+    }
+
+    /// The same connection, for another thread to send on.
+    pub fn writer(&self) -> UnixStream {
+        self.wire.stream.try_clone().unwrap()
+    }
+
     /// Whether the other side ended the connection, and sent nothing more before.
     pub fn is_over(&mut self) -> bool {
         self.wire.left().is_empty() && matches!(self.wire.fill(), Ok(false))

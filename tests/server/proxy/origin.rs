@@ -1,4 +1,5 @@
-//! An origin that answers as a test says and keeps all that it is asked. It reads strictly: a request
+//! An origin that answers as a test says and keeps all that it is asked. A client that waits is told to send its body,
+//! but for `/silent`, and for `/unread`, of which no body is read. It reads strictly: a request
 //! that is malformed, or that comes before the one before it is answered, is a fault that fails the test.
 
 use std::collections::{HashMap, VecDeque};
@@ -293,10 +294,14 @@ fn request(wire: &mut Wire, connection: usize) -> Result<Option<Seen>, Broken> {
     if values(&fields, "host").len() != 1 {
         return Err(fault("one Host".to_owned()));
     }
-    if !values(&fields, "expect").is_empty() {
+    let waits = !values(&fields, "expect").is_empty();
+    if waits && !["/unread", "/silent"].contains(&target) {
         let _ = wire.send(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
-    let body = Body::of(&fields).map_err(&fault)?.unwrap_or(NO_BODY).rest(wire)?;
+    let framing = Body::of(&fields).map_err(&fault)?.unwrap_or(NO_BODY);
+    // What waits to be asked for does not come.
+    let mut framing = if waits && target == "/unread" { NO_BODY } else { framing };
+    let body = framing.rest(wire)?;
     if !wire.left().is_empty() {
         return Err(fault(format!("{} follows at once", wire.left().escape_ascii())));
     }
@@ -324,6 +329,12 @@ fn perform(wire: &mut Wire, steps: Vec<Step>, shared: &Shared) -> bool {
                 while let Ok(true) = wire.fill() {}
                 return false;
             }
+            Step::Echo => loop {
+                let bytes = wire.take(wire.left().len());
+                if wire.send(&bytes).is_err() || !matches!(wire.fill(), Ok(true)) {
+                    return false;
+                }
+            },
             Step::Close => {
                 let _ = wire.stream.shutdown(Shutdown::Both);
                 return false;

@@ -35,6 +35,8 @@ pub enum Step {
     Pause(Duration),
     /// Does nothing until the other side ends the connection.
     Hold,
+    /// Sends back what comes, until the other side ends the connection.
+    Echo,
     /// Ends the connection.
     Close,
     /// Ends it with a reset.

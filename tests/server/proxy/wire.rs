@@ -114,7 +114,7 @@ impl Wire {
         Ok(self.take(len))
     }
 
-    fn take(&mut self, len: usize) -> Vec<u8> {
+    pub fn take(&mut self, len: usize) -> Vec<u8> {
         let rest = self.buffer.split_off(len);
         std::mem::replace(&mut self.buffer, rest)
     }

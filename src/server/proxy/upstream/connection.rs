@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Method;
+use http::header::UPGRADE;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::UpstreamError;
@@ -78,6 +79,7 @@ impl Connection {
         &mut self,
         head: &RequestToUpstream<'_>,
     ) -> Result<(), UpstreamError> {
+        self.response.may_upgrade = head.headers.contains_key(UPGRADE);
         self.split().0.send_head(head).await
     }
 
@@ -104,6 +106,16 @@ impl Connection {
     /// See [`ResponseReceiver::next_chunk`].
     pub(in crate::server) async fn next_chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         self.split().1.next_chunk().await
+    }
+
+    /// Its bytes, once it no longer speaks HTTP.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// What came behind the last head.
+    pub(super) fn take_input(&mut self) -> BytesMut {
+        self.response.take_input()
     }
 
     /// Bytes of the response's body that are left, if they are known.

@@ -14,7 +14,9 @@ mod response;
 mod stream;
 #[cfg(test)]
 mod test_upstream;
+mod tunnel;
 
 pub(in crate::server) use connection::Connection;
 pub(in crate::server) use error::UpstreamError;
 pub(in crate::server) use pool::{Reuse, Upstream};
+pub(in crate::server) use tunnel::{Moved, Tunnel};

@@ -37,6 +37,8 @@ pub(super) struct Response {
     input: BytesMut,
     heads: ResponseReader,
     interims: usize,
+    /// The request asks for another protocol.
+    pub(super) may_upgrade: bool,
     /// For the head.
     timer: Option<Pin<Box<Sleep>>>,
     /// For the body.
@@ -76,14 +78,20 @@ impl Response {
         }
     }
 
+    /// What was read and not given out.
+    pub(super) fn take_input(&mut self) -> BytesMut {
+        std::mem::take(&mut self.input)
+    }
+
     /// The next head, if it has come.
     fn take_head(&mut self, method: &Method) -> Result<Option<ResponseHead>, Fault> {
         let Some((head, len)) = self.heads.find(&self.input, method)? else { return Ok(None) };
         self.input.advance(len);
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let is_upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if is_upgrade && !self.may_upgrade {
             return Err(Fault::UPGRADE);
         }
-        if head.status.is_informational() {
+        if head.status.is_informational() && !is_upgrade {
             self.interims += 1;
             return if self.interims > INTERIMS_MAX {
                 Err(Fault::INTERIMS)
@@ -92,8 +100,10 @@ impl Response {
             };
         }
         self.timer = None;
-        self.keeps_alive = head.keeps_alive;
+        self.keeps_alive = head.keeps_alive && !is_upgrade;
         self.at = match head.framing {
+            // What follows is no body: it ends with the connection.
+            _ if is_upgrade => At::UntilClose,
             ResponseFraming::None | ResponseFraming::Length(0) => At::End,
             ResponseFraming::Length(len) => At::Length(len),
             ResponseFraming::Chunked => At::Chunks(Chunks::default()),

@@ -5,9 +5,9 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BufMut;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 
@@ -47,7 +47,7 @@ impl Stream {
     /// end.
     pub(super) fn poll_read(
         &self,
-        input: &mut BytesMut,
+        input: &mut impl BufMut,
         len_max: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
@@ -88,6 +88,11 @@ impl Stream {
                 written => return Poll::Ready(written),
             }
         }
+    }
+
+    /// Sends nothing more.
+    pub(super) fn end(&self) -> io::Result<()> {
+        Ok(shutdown(self.fd(), Shutdown::Write)?)
     }
 
     /// Whether the peer is there and has sent nothing that is unread. Asks the kernel: what the

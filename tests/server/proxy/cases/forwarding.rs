@@ -2,8 +2,8 @@
 //! one connection only (RFC 9110, section 7.6). Method: a recording origin, fields of all kinds.
 
 use crate::proxy::client::request;
-use crate::proxy::reply::Reply;
-use crate::proxy::rig::Rig;
+use crate::proxy::reply::{Reply, Step};
+use crate::proxy::rig::{Rig, SOON};
 
 #[test]
 fn targets_go_on_as_they_came() {
@@ -157,6 +157,45 @@ fn a_client_may_wait_for_leave_to_send() {
     // Whoever gives it, the body goes on as soon as it comes.
     let mut other = rig.client();
     other.get("/b").expect(200);
+    client.send("body");
+    client.answer("POST").expect_body(200, "body");
+}
+
+const WAITS: &str = "Content-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+
+#[test]
+fn the_upstream_gives_leave_to_send() {
+    let rig = Rig::start(|seen| Reply::ok(&seen.body));
+    let mut client = rig.client();
+    client.send(format!("POST /a HTTP/1.1\r\nHost: h\r\n{WAITS}"));
+    let leave = client.raw_head();
+    assert!(leave.starts_with(b"HTTP/1.1 100 "), "{}", leave.escape_ascii());
+    client.send("body");
+    client.answer("POST").expect_body(200, "body");
+    assert_eq!(rig.origin.only().header("expect"), Some("100-continue"));
+    client.get("/b").expect(200);
+}
+
+#[test]
+fn a_body_that_the_upstream_does_not_want_is_not_asked_for() {
+    let refusal = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno";
+    let steps = vec![Step::Pause(SOON / 2), Step::Send(refusal.into()), Step::Close];
+    let rig = Rig::queue([Reply::steps(steps)]);
+    let mut client = rig.client();
+    client.send(format!("POST /unread HTTP/1.1\r\nHost: h\r\n{WAITS}"));
+    let answer = client.answer("POST").expect_body(403, "no");
+    assert!(answer.interim.is_empty(), "{answer:?}");
+    assert_eq!(answer.header("connection"), Some("close"), "the body may come or not");
+    assert!(client.is_over());
+}
+
+#[test]
+fn a_client_is_not_left_to_wait_by_an_upstream_that_says_nothing() {
+    let rig = Rig::start(|seen| Reply::ok(&seen.body));
+    let mut client = rig.client();
+    client.send(format!("POST /silent HTTP/1.1\r\nHost: h\r\n{WAITS}"));
+    let leave = client.raw_head();
+    assert!(leave.starts_with(b"HTTP/1.1 100 "), "{}", leave.escape_ascii());
     client.send("body");
     client.answer("POST").expect_body(200, "body");
 }

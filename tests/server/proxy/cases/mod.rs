@@ -1,6 +1,8 @@
 //! What a read-through listener does, by subject.
 
 mod answers;
+mod controls;
+mod encodings;
 mod failures;
 mod fills;
 mod forwarding;
@@ -12,7 +14,11 @@ mod not_stored;
 mod parts;
 mod purge;
 mod ranges;
+mod rules;
 mod stale;
+mod tunnels;
+mod turns;
 mod upstreams;
+mod uses;
 mod validation;
 mod vary;
