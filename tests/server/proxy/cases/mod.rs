@@ -1,6 +1,7 @@
 //! What a read-through listener does, by subject.
 
 mod answers;
+mod crowds;
 mod failures;
 mod fills;
 mod forwarding;
