@@ -51,6 +51,13 @@ impl Wanted<'_> {
     fn failure(&self, service: &Service, key: &[u8]) -> Option<Failure> {
         service.shared.failures.get(key, self.began, service.http.cache.clock().now())
     }
+
+    /// The same where what is stored stands in for it.
+    fn failure_behind(&self, service: &Service, key: &[u8], head: &StoredHead) -> Option<Failure> {
+        let now = service.http.cache.clock().now();
+        let failure = service.shared.failures.behind(key, now);
+        failure.filter(|failure| stands_in(self.asked, head, now, failure.kind()))
+    }
 }
 
 /// What comes of a request.
@@ -138,14 +145,20 @@ impl Service {
         };
         let key = variant_key(target, list.name(), id);
         let look = self.look_at(&key, wanted.asked, wait).await;
+        if matches!(look, Look::Lease(_))
+            && self.http.cache.lookup_stale(target).await.map(|hit| hit.cas()) != Some(cas)
+        {
+            // Whoever it waited for may have stored the response as another variant.
+            return None;
+        }
         Some((Place { key, variants: Some((list, cas)), ..place }, look))
     }
 
     async fn look_at(&self, key: &[u8], asked: &Asked, wait: Duration) -> Look {
         let cache = &self.http.cache;
-        match asked.is_head || asked.only_if_cached {
-            false => cache.lookup_or_fill(key, wait).await.into(),
-            true => match cache.lookup_stale(key).await {
+        match asked.missed() {
+            Missed::Fill => cache.lookup_or_fill(key, wait).await.into(),
+            Missed::Pass | Missed::GatewayTimeout => match cache.lookup_stale(key).await {
                 Some(hit) => Look::Hit(hit, None),
                 None => Look::Nothing,
             },
@@ -166,15 +179,16 @@ impl Service {
             self.drop_stored(&place.key).await;
             return None;
         };
-        let head = record.of_hit(&hit, now);
+        let head = record.of_hit(&hit, self.http.cache.clock());
         let why = match reuse(wanted.asked, &head, now) {
-            Reuse::Fresh | Reuse::StaleForClient => return self.hit(wanted, &head, hit).await,
+            Reuse::Fresh | Reuse::StaleForClient => return self.hit(wanted, head, hit).await,
             Reuse::StaleWhileRevalidate => {
-                if let Some(lease) = lease.filter(|_| wanted.failure(self, &place.key).is_none()) {
+                let rests = || self.shared.failures.behind(&place.key, now).is_some();
+                if let Some(lease) = lease.filter(|_| !rests()) {
                     let known = Some(Known::new(&head, &hit));
                     drop(self.begin(wanted, (place, lease), known, true));
                 }
-                return self.hit(wanted, &head, hit).await;
+                return self.hit(wanted, head, hit).await;
             }
             Reuse::GatewayTimeout => {
                 let status = CacheStatus::forwarded(Forwarded::Stale);
@@ -183,10 +197,11 @@ impl Service {
             Reuse::Validate(Why::Stale) => Forwarded::Stale,
             Reuse::Validate(Why::Client) => Forwarded::Request,
         };
-        if wanted.asked.is_head {
+        if wanted.asked.missed() == Missed::Pass {
             return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
-        if let Some(failure) = wanted.failure(self, &place.key) {
+        let failure = wanted.failure_behind(self, &place.key, &head);
+        if let Some(failure) = failure.or_else(|| wanted.failure(self, &place.key)) {
             return self.without_upstream(wanted, failure, Some((&head, hit)), why).await;
         }
         let lease = match lease {
@@ -194,9 +209,19 @@ impl Service {
             None => match self.http.cache.lease(&place.key, wait).await {
                 Leased::Lease(lease) => lease,
                 Leased::Changed => return self.validated_meanwhile(wanted, &place, &hit).await,
-                Leased::Busy => return Some(Looked::Alone(CacheStatus::forwarded(why))),
+                Leased::Busy => {
+                    let failure = reuse::Failure::Connection;
+                    let stands_in = stands_in(wanted.asked, &head, now, failure);
+                    return match stands_in {
+                        true => self.stale(wanted, (&head, hit), (why, failure)).await,
+                        false => Some(Looked::Alone(CacheStatus::forwarded(why))),
+                    };
+                }
             },
         };
+        if self.shared.credentials.set_apart(wanted.request, &place.key) {
+            return Some(Looked::Alone(CacheStatus::forwarded(why)));
+        }
         let present = self.http.cache.lookup_stale(&place.key).await;
         if present.as_ref().is_none_or(|present| version(present) != version(&hit)) {
             drop(lease);
@@ -215,21 +240,20 @@ impl Service {
         before: &Hit,
     ) -> Option<Looked> {
         let hit = self.http.cache.lookup_stale(&place.key).await?;
-        let now = self.http.cache.clock().now();
         // One that was purged meanwhile, and not validated, is not good.
         if version(&hit) == version(before) {
             return None;
         }
         let Stored::Response(record) = Stored::decode(hit.metadata())? else { return None };
-        let head = record.of_hit(&hit, now);
+        let head = record.of_hit(&hit, self.http.cache.clock());
         let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(Forwarded::Stale) };
         let body = BodyOf::Hit(hit);
-        self.answer_with(wanted.request, &head, body, status).await.ok().map(Looked::Answer)
+        self.answer_with(wanted.request, head, body, status).await.ok().map(Looked::Answer)
     }
 
     /// `None` if the body is gone: a miss.
-    async fn hit(&self, wanted: &Wanted<'_>, head: &StoredHead, hit: Hit) -> Option<Looked> {
-        let status = hit_status(head, self.http.cache.clock().now());
+    async fn hit(&self, wanted: &Wanted<'_>, head: StoredHead, hit: Hit) -> Option<Looked> {
+        let status = hit_status(&head, self.http.cache.clock().now());
         let body = BodyOf::Hit(hit);
         self.answer_with(wanted.request, head, body, status).await.ok().map(Looked::Answer)
     }
@@ -245,7 +269,7 @@ impl Service {
         let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(missed) };
         let len = follower.len_hint();
         let body = BodyOf::Follow(follower, len, None);
-        self.answer_with(wanted.request, &head, body, status).await.ok().map(Looked::Answer)
+        self.answer_with(wanted.request, head, body, status).await.ok().map(Looked::Answer)
     }
 
     async fn miss(
@@ -256,7 +280,9 @@ impl Service {
         missed: Forwarded,
     ) -> Looked {
         // Nobody waits for what may not be stored: each has an answer of its own.
-        if !lease.is_awaited() && wanted.is_of_one_client() {
+        if !lease.is_awaited() && wanted.is_of_one_client()
+            || self.shared.credentials.set_apart(wanted.request, &place.key)
+        {
             return Looked::Alone(CacheStatus::forwarded(missed));
         }
         if lease.is_awaited()
@@ -303,7 +329,7 @@ impl Service {
                     ..CacheStatus::forwarded(why)
                 };
                 let body = BodyOf::Follow(follower, len, Some(near));
-                let answer = self.answer_with(wanted.request, &head, body, status).await;
+                let answer = self.answer_with(wanted.request, *head, body, status).await;
                 answer.ok().map(Looked::Answer)
             }
             Outcome::Good { head, code } => {
@@ -311,7 +337,7 @@ impl Service {
                 let status =
                     CacheStatus { forwarded_status: Some(code), ..CacheStatus::forwarded(why) };
                 let answer =
-                    self.answer_with(wanted.request, &head, BodyOf::Hit(hit), status).await;
+                    self.answer_with(wanted.request, *head, BodyOf::Hit(hit), status).await;
                 answer.ok().map(Looked::Answer)
             }
             Outcome::Alone(fetched, refused) => {
@@ -350,10 +376,7 @@ impl Service {
         why: Forwarded,
     ) -> Option<Looked> {
         let now = self.http.cache.clock().now();
-        let kind = match failure.is_answer {
-            true => reuse::Failure::Status(failure.status),
-            false => reuse::Failure::Connection,
-        };
+        let kind = failure.kind();
         if let Some((head, hit)) = known
             && stands_in(wanted.asked, head, now, kind)
             && let Some(stale) = self.stale(wanted, (head, hit), (why, kind)).await
@@ -379,7 +402,7 @@ impl Service {
         let detail = Some("stale, as the upstream failed".to_owned());
         let status =
             CacheStatus { forwarded_status, ttl_secs, detail, ..CacheStatus::forwarded(why) };
-        let answer = self.answer_with(wanted.request, head, BodyOf::Hit(hit), status).await;
+        let answer = self.answer_with(wanted.request, head.clone(), BodyOf::Hit(hit), status).await;
         answer.ok().map(Looked::Answer)
     }
 

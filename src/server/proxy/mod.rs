@@ -9,6 +9,7 @@ mod answer;
 mod body;
 mod connection;
 mod counts;
+mod credentials;
 mod dispatch;
 mod failures;
 mod fetch;

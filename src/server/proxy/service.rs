@@ -9,6 +9,7 @@ use ::http::header::{HeaderValue, VIA};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use super::credentials::Credentials;
 use super::failures::Failures;
 use super::group_limit::GroupLimit;
 use super::options::ProxyOptions;
@@ -22,6 +23,7 @@ pub(in crate::server) struct Shared {
     /// How the upstream failed lately.
     pub(super) failures: Failures,
     pub(super) groups: GroupLimit,
+    pub(super) credentials: Credentials,
 }
 
 impl Shared {
@@ -31,6 +33,7 @@ impl Shared {
             via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
             failures: Failures::default(),
             groups: GroupLimit::default(),
+            credentials: Credentials::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod hits;
 mod invalidation;
 mod keys;
 mod not_stored;
+mod outages;
 mod poisoning;
 mod purge;
 mod ranges;

@@ -2,6 +2,7 @@
 //! have got alone. Method: an origin that believes all that a request says, as applications do, and allows that its
 //! answer is stored; each attack before such a client and behind it.
 
+mod abuse;
 mod deception;
 mod errors;
 mod fields;
