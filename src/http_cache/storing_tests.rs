@@ -56,7 +56,7 @@ fn what_blames_one_request_is_not_stored() {
     for status in [400, 406, 408, 411, 412, 413, 415, 417, 421, 425, 426, 428, 429, 431, 511] {
         assert_eq!(refused(status, &[public]), Some(Refused::Status), "{status}");
         let code = StatusCode::from_u16(status).unwrap();
-        let ttl_status = [(code, Duration::ZERO)].into();
+        let ttl_status = [(code, secs(0))].into();
         let settings = Settings { ttl_status, ..Settings::default() };
         let found = store(&get(&[]), &response(status, &[public]), &exchange(), &settings);
         let is_stored = matches!(found, Storing::Whole(_));
