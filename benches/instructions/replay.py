@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Instructions and CPU time of single operations: replays the same requests to servers, one at a time.
 
-usage: replay.py RAWCACHED [RAWCACHED ...]
+usage: replay.py [--only TEXT] RAWCACHED [RAWCACHED ...]
 
 Of each binary a server runs twice on a new image: under valgrind's callgrind, which counts instructions,
 and by itself, for the CPU time that the kernel takes for it (user and system, of all threads, in
 microseconds). `serving` are the instructions of the thread that serves the connection, in the best of
 some batches: how often it parks, at 500 each, depends on when the client runs. `all` are those of all
 threads, with what the store does in the background meanwhile, which depends on how long a run takes. From
-the second binary on the ratio of `serving` to the first binary's is printed. One worker, one connection
-of memcached text and one of HTTP; I/O by threads, since valgrind knows no io_uring. Needs valgrind and
-python3 only.
+the second binary on the ratio of `serving` to the first binary's is printed. Below, what hits through a
+`[[proxy]]` listener cost beside those of the same objects at `/v1/objects`, which is its upstream. One worker,
+one connection of memcached text and one of each listener of HTTP; I/O by threads, since valgrind knows no
+io_uring. Needs valgrind and python3 only. `--only TEXT` runs operations that have it in their names.
 """
 
 import os
@@ -35,6 +36,11 @@ path = "{directory}/image"
 io = "direct"
 engine = "threads"
 
+[[proxy]]
+name = "proxy"
+listen = ["unix:{directory}/proxy"]
+upstream = "unix:{directory}/http"
+
 [ram]
 size = "4MiB"
 
@@ -44,6 +50,8 @@ scrub_rate = "0"
 
 # Entries that the RAM tier has room for, and entries that it has not.
 SMALL, LARGE, FEW, MANY, PAGES = 100, 4000, 500, 8000, 100
+PAGE, LONG, LONGS = 4 << 10, 64 << 10, 5
+THROUGH_PROXY = "the same through [[proxy]]"
 COUNTED, BATCHES, TIMED = 1000, 5, 20000
 
 
@@ -84,6 +92,11 @@ class HttpClient:
         b"Host: www.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0)\r\n"
         b"Accept: text/html,application/xhtml+xml\r\nAccept-Language: en\r\nAccept-Encoding: gzip, br\r\n\r\n"
     )
+    # What an origin says of a file.
+    KEPT = (
+        b"Content-Type: text/html; charset=utf-8\r\nCache-Control: public, max-age=86400\r\n"
+        b'ETag: "5f2b-61e8c2a7"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n'
+    )
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
@@ -104,11 +117,11 @@ class HttpClient:
         self.ask(b"GET /v1/objects/%s HTTP/1.1\r\n%s" % (name, headers), status)
 
     def put(self, name, length):
-        head = b"PUT /v1/objects/%s HTTP/1.1\r\nContent-Length: %d\r\n%s" % (name, length, self.HEADERS)
+        head = b"PUT /v1/objects/%s HTTP/1.1\r\nContent-Length: %d\r\n%s%s" % (name, length, self.KEPT, self.HEADERS)
         self.ask(head + b"x" * length, b"201")
 
 
-def operations(client, http):
+def operations(client, http, proxy):
     """Names of operations, and what does the n-th of each."""
     order = random.Random(7)
     return {
@@ -123,7 +136,10 @@ def operations(client, http):
         "delete, miss": lambda n: client.delete(key(b"none", n), b"NOT_FOUND\r\n"),
         "HTTP GET, hit in RAM, 100 B": lambda n: http.get(key(b"few", n % FEW)),
         "HTTP GET, the same, few headers": lambda n: http.get(key(b"few", n % FEW), headers=b"Host: x\r\n\r\n"),
-        "HTTP GET, hit in RAM, 4 KB": lambda n: http.get(key(b"page", n % PAGES)),
+        "HTTP GET, hit in RAM, 4 KiB": lambda n: http.get(key(b"page", n % PAGES)),
+        THROUGH_PROXY + ", 4 KiB": lambda n: proxy.get(key(b"page", n % PAGES)),
+        "HTTP GET, hit in RAM, 64 KiB": lambda n: http.get(key(b"long", n % LONGS)),
+        THROUGH_PROXY + ", 64 KiB": lambda n: proxy.get(key(b"long", n % LONGS)),
         "HTTP GET, miss": lambda n: http.get(key(b"none", n), b"404"),
         "HTTP PUT, new, 4 KB": lambda n: http.put(key(b"put", n), LARGE),
     }
@@ -148,6 +164,7 @@ class Server:
             try:
                 self.client = Client(os.path.join(directory, "socket"))
                 self.http = HttpClient(os.path.join(directory, "http"))
+                self.proxy = HttpClient(os.path.join(directory, "proxy"))
                 break
             except OSError:
                 assert self.process.poll() is None, "the server ended"
@@ -179,7 +196,7 @@ class Server:
         self.process.wait()
 
 
-def replay(binary, counted):
+def replay(binary, counted, only):
     """Instructions, or microseconds of CPU time, for one of each operation."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("RAWCACHED_BENCH_DIR")) as directory:
         server = Server(binary, directory, counted)
@@ -189,10 +206,14 @@ def replay(binary, counted):
                 for n in range(number):
                     server.client.set(key(kind, n), length)
             for n in range(PAGES):
-                server.http.put(key(b"page", n), LARGE)
+                server.http.put(key(b"page", n), PAGE)
+            for n in range(LONGS):
+                server.http.put(key(b"long", n), LONG)
             time.sleep(2)
             found = {}
-            for name, operation in operations(server.client, server.http).items():
+            first = operations(server.client, server.http, server.proxy)
+            chosen = {name: does for name, does in first.items() if only in name or name == next(iter(first))}
+            for name, operation in chosen.items():
                 # So that what is needed once is there, and entries are in RAM.
                 if not name.startswith("delete"):
                     for n in range(FEW):
@@ -216,10 +237,12 @@ def replay(binary, counted):
 
 
 def main():
-    binaries = sys.argv[1:]
+    binaries, only = sys.argv[1:], ""
+    if binaries[:1] == ["--only"]:
+        only, binaries = binaries[1], binaries[2:]
     if not binaries:
         sys.exit(__doc__)
-    results = [(replay(binary, True), replay(binary, False)) for binary in binaries]
+    results = [(replay(binary, True, only), replay(binary, False, only)) for binary in binaries]
     print(f"{'operation':34}" + "".join(f"{'serving':>10}{'ratio':>8}{'all':>9}{'CPU us':>8}" for _ in binaries))
     for name, (first, _) in results[0][0].items():
         cells = []
@@ -227,6 +250,15 @@ def main():
             serving, all_threads = counts[name]
             cells.append(f"{serving:10.0f}{serving / first:8.3f}{all_threads:9.0f}{times[name]:8.1f}")
         print(f"{name:34}" + "".join(cells))
+    for size in ("4 KiB", "64 KiB"):
+        names = [f"HTTP GET, hit in RAM, {size}", f"{THROUGH_PROXY}, {size}"]
+        for counts, times in results:
+            if all(name in counts for name in names):
+                instructions, time = (
+                    found[names[1]] / found[names[0]]
+                    for found in ({name: serving for name, (serving, _) in counts.items()}, times)
+                )
+                print(f"[[proxy]] beside /v1/objects, {size}: instructions {instructions:.2f}, CPU time {time:.2f}")
 
 
 main()

@@ -38,6 +38,9 @@ pub(super) struct Held {
     seat: Seat,
 }
 
+/// A lease that is taken away from a store if a purge came meanwhile.
+pub(super) type SharedLease = Arc<Mutex<Option<Held>>>;
+
 /// The lease of one key, as long as somebody holds it or waits for it.
 #[derive(Clone)]
 struct Place {

@@ -43,7 +43,7 @@ impl Cache {
     /// condition does not hold of it; [`Condition::Absent`] never does.
     ///
     /// # Errors
-    /// See [`StoreError`]; [`StoreError::Purged`] if the key was purged meanwhile. If the device did not
+    /// See [`StoreError`]; [`StoreError::Purged`] if the key was purged or expired meanwhile. If the device did not
     /// fail, the entry is as it was.
     pub async fn update(
         &self,
@@ -75,12 +75,16 @@ impl Cache {
         self.settle_update(key, condition, &update, options.ack).await
     }
 
-    /// Makes a live entry stale from now on, if `condition` holds of it; it is kept till its end. Gives what
-    /// [`Cache::update`] gives.
+    /// Makes a live entry stale from now on, if `condition` holds of it; it is kept till its end. With
+    /// [`Condition::Always`] a store of the key in progress is stored as stale, and an update in progress fails. Gives
+    /// what [`Cache::update`] gives.
     ///
     /// # Errors
     /// As those of [`Cache::update`].
     pub async fn expire(&self, key: &[u8], condition: Condition) -> Result<Stored, StoreError> {
+        if condition == Condition::Always {
+            self.inner.store.expire_fills(key);
+        }
         let now = self.inner.clock.now();
         let lifetime = |present: Lifetime| {
             let fresh_until = present.fresh_until.min(now);

@@ -7,13 +7,14 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 #[cfg(feature = "daemon")]
 use tokio::io::AsyncRead;
 
 use super::follow::feed::{About, Feed};
 use super::follow::follower::Follower;
 use super::follow::leader::Leader;
-use super::leases::{Held, OfLease};
+use super::leases::{Held, OfLease, SharedLease};
 use super::{Cache, StoreOptions};
 use crate::fair_memory::{self, Short};
 use crate::format::Records;
@@ -38,7 +39,7 @@ pub struct Writer {
     /// A chunk was not taken whole: what is here is not the body.
     broken: bool,
     /// Others wait for what becomes of it.
-    lease: Option<Held>,
+    lease: SharedLease,
 }
 
 impl fmt::Debug for Writer {
@@ -70,18 +71,21 @@ impl Writer {
         let fill = of_lease.fill.unwrap_or_else(|| store.begin_fill(key));
         let fill = Arc::new(fill);
         let held = cache.inner.write_buffer.hold(expected(&options, 0));
+        let lease = SharedLease::new(Mutex::new(of_lease.held));
         let leader = options.follow.then(|| {
             let StoreOptions { metadata, len_hint, .. } = options.clone();
             let (key, tags) = (key.to_vec(), tags.clone());
             let about = About { key, metadata, tags, lifetime, len_hint };
             let memory = (cache.inner.write_buffer.clone(), held.window());
-            Leader::begin(Feed::new(about, store.clone(), memory), &cache.inner.feeds, &fill)
+            let feed = Feed::new(about, store.clone(), memory);
+            Leader::begin(feed, &cache.inner.feeds, &fill, &lease)
         });
         let (key, len, broken) = (key.to_vec(), 0, false);
-        let lease = of_lease.held;
-        if let Some(lease) = lease.as_ref().filter(|_| leader.is_some()) {
+        if leader.is_some()
+            && let Some(held) = &*lease.lock()
+        {
             // Who waits may follow from now on.
-            lease.announce();
+            held.announce();
         }
         Ok(Writer {
             fill,
@@ -100,8 +104,8 @@ impl Writer {
     }
 
     /// The same writer with a lease that others wait for.
-    pub(super) fn holding(mut self, lease: Option<Held>) -> Writer {
-        self.lease = lease;
+    pub(super) fn holding(self, lease: Option<Held>) -> Writer {
+        *self.lease.lock() = lease;
         self
     }
 
@@ -245,7 +249,8 @@ impl Writer {
             // It can be read, which may be long before it is acknowledged.
             let inner = &self.cache.inner;
             let hash = || inner.store.hash_of_key(&self.key);
-            inner.leases.note_stored(&self.key, hash, self.lease.take());
+            let held = self.lease.lock().take();
+            inner.leases.note_stored(&self.key, hash, held);
         }
         let stored =
             self.cache.end_store(&self.key, (condition, self.options.ack), published).await;

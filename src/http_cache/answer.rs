@@ -14,6 +14,7 @@ use super::conditional::{Access, DateKind, Validators, Verdict, evaluate, is_eta
 use super::date::date;
 use super::head::{RequestHead, StoredHead};
 use super::range::{Selection, select, select_exactly};
+use super::request::OF_ONE_CLIENT;
 use crate::clock::Timestamp;
 
 /// Fields that a 304 carries (RFC 9110, section 15.4.5), besides `Last-Modified` where there is no
@@ -45,8 +46,9 @@ pub struct Body {
 /// How `stored` with `body` answers `request`.
 #[must_use]
 pub fn answer(request: &RequestHead, stored: &StoredHead, body: Body) -> Answer {
+    let asks_for_all = !OF_ONE_CLIENT.iter().any(|name| request.headers.contains_key(name));
     // RFC 9110, section 13.2.1.
-    if !stored.status.is_success() {
+    if asks_for_all || !stored.status.is_success() {
         return Answer::Whole;
     }
     let present = validators(stored);
@@ -93,13 +95,14 @@ fn kind_of(modified: SystemTime, sent: Option<SystemTime>) -> DateKind {
 /// The fields of an answer with the stored response, but for those that depend on what is sent of its
 /// body.
 #[must_use]
-pub fn answer_headers(stored: &StoredHead, answer: &Answer, now: Timestamp) -> HeaderMap {
+pub fn answer_headers(stored: StoredHead, answer: &Answer, now: Timestamp) -> HeaderMap {
+    let age = stored.age(now).as_secs();
     let mut headers = match answer {
         Answer::NotModified => validation_fields(&stored.headers),
-        _ => stored.headers.clone(),
+        _ => stored.headers,
     };
     // RFC 9111, section 5.1.
-    headers.insert(AGE, HeaderValue::from(stored.age(now).as_secs()));
+    headers.insert(AGE, HeaderValue::from(age));
     headers
 }
 
@@ -191,12 +194,12 @@ mod tests {
     #[test]
     fn answers_carry_their_age() {
         let stored = stored(200, &[("etag", "\"a\""), ("x-a", "1"), ("last-modified", MODIFIED)]);
-        let whole = answer_headers(&stored, &Answer::Whole, Timestamp(107));
+        let whole = answer_headers(stored.clone(), &Answer::Whole, Timestamp(107));
         assert_eq!(
             (&whole["age"], &whole["x-a"], &whole["date"]),
             (&"7".parse().unwrap(), &"1".parse().unwrap(), &DATE_AT.parse().unwrap())
         );
-        let short = answer_headers(&stored, &Answer::NotModified, Timestamp(107));
+        let short = answer_headers(stored, &Answer::NotModified, Timestamp(107));
         let mut names: Vec<_> = short.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["age", "cache-control", "date", "etag"]);

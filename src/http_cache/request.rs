@@ -15,12 +15,12 @@ use super::single::is_request_ambiguous;
 
 /// Fields that change what a request is about for some frameworks. The key does not have them, so what
 /// they lead to would be given to others.
-const OVERRIDES: [HeaderName; 5] = [
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
+const OVERRIDES: [&str; 5] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
 ];
 
 /// Fields that are of one client's copy, not of the object.
@@ -44,7 +44,7 @@ pub enum Pass {
     Method,
     /// A GET or HEAD with a body.
     Body,
-    /// A field names another target or method.
+    /// A field names another target or method, or is by its name another field for some readers.
     Override,
     /// A precondition that only the origin may evaluate (RFC 9111, section 4.3.2).
     Precondition,
@@ -119,7 +119,7 @@ pub fn classify(request: &RequestHead, settings: &Settings) -> Class {
 #[must_use]
 pub fn passed_for_fields(request: &RequestHead) -> Option<Pass> {
     let headers = &request.headers;
-    if OVERRIDES.iter().any(|name| headers.contains_key(name)) {
+    if headers.keys().any(is_override) {
         Some(Pass::Override)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Pass::Precondition)
@@ -128,6 +128,14 @@ pub fn passed_for_fields(request: &RequestHead) -> Option<Pass> {
     } else {
         request.wants_upgrade.then_some(Pass::Upgrade)
     }
+}
+
+/// Whether a field may change what a request is about. Where fields become variables (RFC 3875, section 4.1.18),
+/// other marks than hyphens are the same as those, so that `X_Forwarded_Host` is `X-Forwarded-Host`.
+fn is_override(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    !name.bytes().all(is_plain) || (name.starts_with("x-") && OVERRIDES.contains(&name))
 }
 
 fn asked(request: &RequestHead, is_head: bool, settings: &Settings) -> Asked {
@@ -230,7 +238,9 @@ mod tests {
     #[test]
     fn what_the_key_does_not_say_is_passed() {
         assert_eq!(passed(&RequestHead { has_body: true, ..get(&[]) }), Some(Pass::Body));
-        for name in ["X-Original-URL", "X-Rewrite-URL", "X-HTTP-Method-Override"] {
+        let folded = ["X_Forwarded_Host", "x.host", "If_None-Match", "x!"];
+        let overrides = ["X-Original-URL", "X-Rewrite-URL", "X-HTTP-Method-Override"];
+        for name in overrides.into_iter().chain(folded) {
             assert_eq!(passed(&get(&[(name, "")])), Some(Pass::Override), "{name}");
         }
         assert_eq!(passed(&get(&[("upgrade", "h2c")])), Some(Pass::Upgrade));
@@ -274,6 +284,9 @@ mod tests {
         let missed = |lines: &[(&str, &str)]| lookup(lines, &Settings::default()).missed();
         assert_eq!(missed(&[]), Missed::Fill);
         assert_eq!(missed(&[("cache-control", "only-if-cached")]), Missed::GatewayTimeout);
+        let no_store = [("cache-control", "no-store")];
+        assert_eq!(missed(&no_store), Missed::Fill, "it has no effect");
+        assert_eq!(lookup(&no_store, &honor()).missed(), Missed::Pass);
         let head = classify(&request(Method::HEAD, &[]), &Settings::default());
         assert!(matches!(head, Class::Lookup(asked) if asked.missed() == Missed::Pass));
     }

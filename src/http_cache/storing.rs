@@ -69,7 +69,7 @@ pub enum Refused {
     Request,
     /// The client (RFC 9111, section 5.2.1.5) or the operator does not want it stored.
     RequestNoStore,
-    /// A status that is not stored: 304, or 206 that is no single range of a GET.
+    /// A status that is not stored: 304, 206 that is no single range of a GET, or one that blames the request.
     Status,
     /// `must-understand` with a status that is not understood (RFC 9111, section 5.2.2.3).
     NotUnderstood,
@@ -129,7 +129,7 @@ fn decide(
     settings: &Settings,
 ) -> Result<Storing, Refused> {
     check_request(request, settings)?;
-    let part = check_status(request, response)?;
+    let part = check_status(request, response, settings)?;
     if single::ambiguous(&response.headers).is_some() {
         return Err(Refused::Ambiguous);
     }
@@ -193,8 +193,13 @@ fn check_request(request: &RequestHead, settings: &Settings) -> Result<(), Refus
 }
 
 /// The part that comes, if it is one.
-fn check_status(request: &RequestHead, response: &ResponseHead) -> Result<Option<Part>, Refused> {
+fn check_status(
+    request: &RequestHead,
+    response: &ResponseHead,
+    settings: &Settings,
+) -> Result<Option<Part>, Refused> {
     match response.status {
+        status if is_of_request(status, settings) => Err(Refused::Status),
         // RFC 9110, section 15: what is no status is an error.
         status if status.is_informational() || status.as_u16() >= 600 => Err(Refused::Status),
         StatusCode::NOT_MODIFIED => Err(Refused::Status),
@@ -206,6 +211,18 @@ fn check_status(request: &RequestHead, response: &ResponseHead) -> Result<Option
         // What is said of a range is not said of the object.
         StatusCode::RANGE_NOT_SATISFIABLE => Err(Refused::Status),
         _ => Ok(None),
+    }
+}
+
+/// Whether a status blames what one request says in its fields: others would get an error that is not theirs.
+fn is_of_request(status: StatusCode, settings: &Settings) -> bool {
+    match status.as_u16() {
+        // RFC 6585, sections 3 to 6: never stored.
+        428 | 429 | 431 | 511 => true,
+        400 | 406 | 408 | 411 | 412 | 413 | 415 | 417 | 421 | 425 | 426 => {
+            !settings.ttl_status.contains_key(&status)
+        }
+        _ => false,
     }
 }
 

@@ -39,7 +39,7 @@ const FRESH: (&str, &str) = ("cache-control", "max-age=60");
 #[test]
 fn responses_that_say_how_long_they_are_fresh_are_stored() {
     for status in
-        [200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 503, 599]
+        [200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 403, 404, 410, 499, 500, 503, 599]
     {
         assert_eq!(refused(status, &[FRESH]), None, "{status}");
         let expires = ("expires", "Sun, 06 Nov 1994 09:49:37 GMT");
@@ -47,6 +47,21 @@ fn responses_that_say_how_long_they_are_fresh_are_stored() {
     }
     for status in [206, 304, 416] {
         assert_eq!(refused(status, &[FRESH]), Some(Refused::Status), "{status}");
+    }
+}
+
+/// RFC 6585, sections 3 to 6; the others, an operator may choose.
+#[test]
+fn what_blames_one_request_is_not_stored() {
+    let public = ("cache-control", "public, max-age=60");
+    for status in [400, 406, 408, 411, 412, 413, 415, 417, 421, 425, 426, 428, 429, 431, 511] {
+        assert_eq!(refused(status, &[public]), Some(Refused::Status), "{status}");
+        let code = StatusCode::from_u16(status).unwrap();
+        let ttl_status = [(code, secs(0))].into();
+        let settings = Settings { ttl_status, ..Settings::default() };
+        let found = store(&get(&[]), &response(status, &[public]), &exchange(), &settings);
+        let is_stored = matches!(found, Storing::Whole(_));
+        assert_eq!(is_stored, !matches!(status, 428 | 429 | 431 | 511), "{status}");
     }
 }
 

@@ -20,8 +20,7 @@ impl Target {
             _ if scheme.eq_ignore_ascii_case("https") => ("https", ":443"),
             _ => return None,
         };
-        let authority = authority.to_ascii_lowercase();
-        let authority = authority.strip_suffix(port).unwrap_or(&authority);
+        let authority = authority.strip_suffix(port).unwrap_or(authority);
         let authority = authority.strip_suffix(':').unwrap_or(authority);
         let is_authority = !authority.is_empty() && !authority.contains(['@', '/', '?', '#', '\\']);
         let path_and_query = path_and_query.split('#').next().unwrap_or_default();
@@ -29,7 +28,7 @@ impl Target {
         let is_path = path_and_query.starts_with('/') && is_printable(path_and_query);
         (is_authority && is_printable(authority) && is_path).then(|| Target {
             scheme,
-            authority: authority.to_owned(),
+            authority: authority.to_ascii_lowercase(),
             path_and_query: path_and_query.to_owned(),
         })
     }

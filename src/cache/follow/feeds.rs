@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::feed::Feed;
+use crate::cache::leases::SharedLease;
 use crate::store::Fill;
 
 /// The stores in progress that may be followed. Its lock is a leaf.
@@ -15,16 +16,31 @@ pub(in crate::cache) struct Feeds {
     of_key: Mutex<HashMap<Vec<u8>, Vec<Open>>>,
 }
 
+#[derive(Clone)]
 struct Open {
     feed: Arc<Feed>,
     fill: Arc<Fill>,
+    /// Who waits for what becomes of the store.
+    lease: SharedLease,
 }
 
 impl Feeds {
     /// A store begins.
-    pub fn add(&self, feed: &Arc<Feed>, fill: &Arc<Fill>) {
-        let open = Open { feed: Arc::clone(feed), fill: Arc::clone(fill) };
-        self.of_key.lock().entry(feed.about.key.clone()).or_default().push(open);
+    pub fn add(&self, feed: &Arc<Feed>, fill: &Arc<Fill>, lease: &SharedLease) {
+        let (feed, fill, lease) = (Arc::clone(feed), Arc::clone(fill), Arc::clone(lease));
+        let key = feed.about.key.clone();
+        self.of_key.lock().entry(key).or_default().push(Open { feed, fill, lease });
+    }
+
+    /// Nobody waits any more for stores of a key that was purged since they began.
+    pub fn free_purged(&self, key: &[u8]) {
+        let open = self.of_key.lock().get(key).cloned().unwrap_or_default();
+        for Open { feed, fill, lease } in open {
+            if feed.is_purged(&fill) {
+                let held = lease.lock().take();
+                drop(held);
+            }
+        }
     }
 
     /// A store ended: nobody attaches to it any more.
@@ -46,7 +62,7 @@ impl Feeds {
         let open: Vec<_> = {
             let of_key = self.of_key.lock();
             let open = of_key.get(key)?.iter().rev();
-            open.map(|Open { feed, fill }| (Arc::clone(feed), Arc::clone(fill))).collect()
+            open.map(|Open { feed, fill, .. }| (Arc::clone(feed), Arc::clone(fill))).collect()
         };
         let goes_on =
             |(feed, fill): &(Arc<Feed>, Arc<Fill>)| !feed.has_failed() && !feed.is_purged(fill);

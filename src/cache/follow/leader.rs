@@ -6,6 +6,7 @@ use super::error::FollowError;
 use super::feed::Feed;
 use super::feeds::Feeds;
 use super::follower::Follower;
+use crate::cache::leases::SharedLease;
 use crate::store::{Fill, StoreError, Stored, Ticket, Upload};
 
 /// The writer's end of a feed. Dropped before the body was whole, its followers get an error.
@@ -16,10 +17,10 @@ pub(in crate::cache) struct Leader {
 }
 
 impl Leader {
-    /// Lets others follow.
-    pub fn begin(feed: Feed, feeds: &Arc<Feeds>, fill: &Arc<Fill>) -> Leader {
+    /// Lets others follow, or wait for its end.
+    pub fn begin(feed: Feed, feeds: &Arc<Feeds>, fill: &Arc<Fill>, lease: &SharedLease) -> Leader {
         let feed = Arc::new(feed);
-        feeds.add(&feed, fill);
+        feeds.add(&feed, fill, lease);
         Leader { feed, feeds: Arc::clone(feeds), fill: Arc::clone(fill) }
     }
 

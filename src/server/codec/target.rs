@@ -9,7 +9,7 @@ use super::host::is_host;
 pub const TARGET_LEN_MAX: usize = 64 << 10;
 
 /// The path and the query of a target, still percent-encoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     text: Box<str>,
     path_len: usize,

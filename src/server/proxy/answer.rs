@@ -62,7 +62,7 @@ impl Service {
     pub(super) async fn answer_with(
         &self,
         request: &RequestHead,
-        head: &StoredHead,
+        head: StoredHead,
         body: BodyOf,
         status: CacheStatus,
     ) -> Result<Answer, TruncatedBody> {
@@ -71,22 +71,22 @@ impl Service {
         let chosen = match known {
             // Ranges of what nobody knows the length of cannot be named.
             None => {
-                match answer::answer(request, head, answer::Body { len: 0, is_partial: true }) {
+                match answer::answer(request, &head, answer::Body { len: 0, is_partial: true }) {
                     Chosen::NotModified => Chosen::NotModified,
                     _ => Chosen::Whole,
                 }
             }
             Some(len) => {
                 let is_partial = body.is_partial();
-                answer::answer(request, head, answer::Body { len, is_partial })
+                answer::answer(request, &head, answer::Body { len, is_partial })
             }
         };
+        let code = head.status;
         let mut headers = answer_headers(head, &chosen, now);
-        if head.status == StatusCode::OK && known.is_some() && !headers.contains_key(ACCEPT_RANGES)
-        {
+        if code == StatusCode::OK && known.is_some() && !headers.contains_key(ACCEPT_RANGES) {
             headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
-        let (code, body) = self.body_of(request, head, (body, known), chosen, &mut headers).await?;
+        let (code, body) = self.body_of(request, code, (body, known), chosen, &mut headers).await?;
         self.sign(&mut headers, &status);
         Ok(Answer { status: code, headers, body })
     }
@@ -94,7 +94,7 @@ impl Service {
     async fn body_of(
         &self,
         request: &RequestHead,
-        head: &StoredHead,
+        code: StatusCode,
         (body, known): (BodyOf, Option<u64>),
         chosen: Chosen,
         headers: &mut HeaderMap,
@@ -106,9 +106,7 @@ impl Service {
                 headers.insert(CONTENT_RANGE, value(&format!("bytes */{len}")));
                 (StatusCode::RANGE_NOT_SATISFIABLE, Body::absent(Some(0)))
             }
-            Chosen::Whole if request.method() == http::Method::HEAD => {
-                (head.status, Body::absent(known))
-            }
+            Chosen::Whole if request.method() == http::Method::HEAD => (code, Body::absent(known)),
             Chosen::Whole => {
                 let body = match body {
                     BodyOf::Hit(hit) => stored(hit, [Step::Object(0..len)].into()).await?,
@@ -118,7 +116,7 @@ impl Service {
                         Body::parts(PartsBody::new(service, asker, steps))
                     }
                 };
-                (head.status, body)
+                (code, body)
             }
             Chosen::Parts(parts) => {
                 let steps = match &parts[..] {

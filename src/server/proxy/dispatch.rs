@@ -97,9 +97,9 @@ impl Service {
     fn request(&self, came: &mut Came) -> Result<(RequestHead, To), Box<Answer>> {
         let authority = came.target.authority();
         let scheme = if authority.is_some_and(|it| it.is_https) { "https" } else { "http" };
-        let host: Box<str> = match (authority, &came.host) {
-            (Some(authority), _) => authority.host.clone(),
-            (None, Some(host)) => host.clone(),
+        let host = match (authority, &came.host) {
+            (Some(authority), _) => &authority.host,
+            (None, Some(host)) => host,
             (None, None) => {
                 return Err(self.refuse(StatusCode::BAD_REQUEST, "the request names no host"));
             }
@@ -111,7 +111,7 @@ impl Service {
             "*" => return Err(self.refuse(StatusCode::BAD_REQUEST, "only OPTIONS is about *")),
             path => path,
         };
-        let Some(target) = Target::new(scheme, &host, path) else {
+        let Some(target) = Target::new(scheme, host, path) else {
             return Err(self.refuse(StatusCode::BAD_REQUEST, "the host is none"));
         };
         // The upstream is to get what the key says: it may answer by it.
@@ -123,6 +123,6 @@ impl Service {
         }
         let has_body = came.framing != Framing::None;
         let request = RequestHead::new(came.method.clone(), target, headers, has_body);
-        Ok((request, To { target: came.target.clone(), host }))
+        Ok((request, To { target: std::mem::take(&mut came.target), host }))
     }
 }

@@ -50,13 +50,11 @@ pub(super) struct Known {
     pub(super) head: StoredHead,
     /// The version of its entry.
     pub(super) cas: u64,
-    pub(super) metadata: Bytes,
 }
 
 impl Known {
     pub(super) fn new(head: &StoredHead, hit: &Hit) -> Known {
-        let metadata = Bytes::copy_from_slice(hit.metadata());
-        Known { head: head.clone(), cas: hit.cas(), metadata }
+        Known { head: head.clone(), cas: hit.cas() }
     }
 }
 
@@ -152,6 +150,15 @@ impl Service {
                 storing::Storing::No(refused) if is_of_range => {
                     self.refused(lease, &place, status, refused, replaces).await;
                 }
+                storing::Storing::No(_)
+                    if failed.is_error()
+                        && (has_substitute || is_refresh)
+                        && !is_short(&fetched) =>
+                {
+                    let detail = answered(status);
+                    let failure = Failure { status, is_answer: true, said: None, detail };
+                    self.give_up(lease, &place, failure, client);
+                }
                 storing::Storing::No(refused) if failed.is_error() => {
                     let may_tell = !request.has_credentials()
                         && is_for_all(&fetched.head.headers, settings)
@@ -181,7 +188,7 @@ impl Service {
                     !self.options.settings.ignores_vary && is_rekeyed(&known.head, head);
                 match super::stored::encode_response(head).filter(|_| !is_rekeyed) {
                     Some(metadata) => {
-                        let is_new = metadata != known.metadata;
+                        let is_new = !super::stored::is_renewed(&known.head, head);
                         let options = UpdateOptions {
                             metadata: is_new.then_some(metadata),
                             tags: is_new.then(|| super::keeping::tags(&place.origin, tags)),
@@ -225,6 +232,10 @@ impl Service {
             // The origin has something else now.
             self.drop_stored(&place.key).await;
         }
+        if refused == Refused::Authorization {
+            self.shared.credentials.note(&place.key);
+        }
+        // After that: who gets the lease next sees it.
         match refused.marks_key(status) {
             true => lease.refuse(HIT_FOR_MISS),
             false => drop(lease),
@@ -239,8 +250,7 @@ impl Service {
         (refused, may_tell): (Refused, bool),
         client: oneshot::Sender<Outcome>,
     ) {
-        let is_short = fetched.connection.body_len().is_some_and(|len| len <= SHARED_LEN_MAX);
-        if !is_short {
+        if !is_short(&fetched) {
             // All who wait go alone.
             lease.refuse(self.options.error_ttl);
             let _ = client.send(Outcome::Alone(Box::new(fetched), Some(refused)));
@@ -251,8 +261,8 @@ impl Service {
             Ok(body) => {
                 let mut headers = fetched.head.headers;
                 remove_hop_by_hop(&mut headers);
-                let detail = format!("the upstream answered {}", status.as_u16());
-                Failure { status, is_answer: true, said: Some((headers, body)), detail }
+                let (said, detail) = (Some((headers, body)), answered(status));
+                Failure { status, is_answer: true, said, detail }
             }
             Err(error) => failure_of(&error),
         };
@@ -292,6 +302,15 @@ fn is_for_all(headers: &HeaderMap, settings: &Settings) -> bool {
     let (control, _) = control(headers, settings);
     let has_cookies = headers.contains_key(SET_COOKIE) || headers.contains_key("set-cookie2");
     !has_cookies && !control.private && !control.forbids_storing
+}
+
+/// Whether the words of an error are kept for others.
+fn is_short(fetched: &Fetched) -> bool {
+    fetched.connection.body_len().is_some_and(|len| len <= SHARED_LEN_MAX)
+}
+
+fn answered(status: StatusCode) -> String {
+    format!("the upstream answered {}", status.as_u16())
 }
 
 async fn whole_body(fetched: &mut Fetched) -> Result<Bytes, UpstreamError> {

@@ -102,7 +102,11 @@ impl Service {
         let len = parts.map(|coming| coming.len).or(len);
         let len_max = self.options.object_size_max.min(self.http.cache.object_len_max());
         let metadata = encode_response(&kept.head).filter(|_| len.is_none_or(|len| len <= len_max));
-        let Some(metadata) = metadata.filter(|_| kept.vary.fits(request.headers())) else {
+        if !kept.vary.fits(request.headers()) {
+            // So it is with this request: the next one may be another.
+            return None;
+        }
+        let Some(metadata) = metadata else {
             // The next one is like this one: nobody is to wait for it.
             lease.refuse(HIT_FOR_MISS);
             return None;

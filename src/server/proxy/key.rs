@@ -4,10 +4,12 @@
 //! does: nobody else reads or writes them. The key of a variant begins with that of its target, so that
 //! a purge by prefix covers both.
 
+use std::borrow::Cow;
 use std::hash::{Hash as _, Hasher as _};
 
 use ::http::header::HeaderName;
 use siphasher::sip::SipHasher13;
+use smallvec::SmallVec;
 
 use super::options::ProxyOptions;
 use crate::cache::KEY_LEN_MAX;
@@ -21,14 +23,23 @@ pub(in crate::server) const KEY_SEPARATOR: u8 = b'\n';
 /// variants, and the number of one.
 const VARIANT_LEN: usize = 1 + 16 + 8;
 
-/// Fields by which a proxy says what its client asked for. An origin may answer by them, so they are a part
-/// of the key where they are there.
-const FORWARDED: [HeaderName; 5] = [
-    HeaderName::from_static("forwarded"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-proto"),
+/// Fields by which a proxy says what its client asked for, in order. An origin may answer by them, so they are a
+/// part of the key where they are there.
+const FORWARDED: [&str; 14] = [
+    "forwarded",
+    "front-end-https",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-url-scheme",
 ];
 
 /// The key of the target of `request`; `None` if it is too long to be stored.
@@ -45,11 +56,14 @@ pub(super) fn key_for(
     // Another target is not what was meant by it.
     let given = request.controls(&options.settings).key.filter(|_| target == request.target());
     let mut key = match given {
-        Some(given) => key_with(options, &given),
+        Some(given) => key_with(options, &[&given]),
         None => key_of(options, target),
     };
-    for name in FORWARDED.iter().chain(&options.key_headers) {
-        if let Some(value) = forwarded_part(request, name) {
+    let is_forwarded = |name: &&HeaderName| FORWARDED.binary_search(&name.as_str()).is_ok();
+    let mut forwarded: SmallVec<[_; 4]> = request.headers().keys().filter(is_forwarded).collect();
+    forwarded.sort_unstable_by_key(|name| name.as_str());
+    for name in forwarded.into_iter().chain(&options.key_headers) {
+        if let Some(value) = part_of(request, name) {
             key.push(KEY_SEPARATOR);
             key.extend_from_slice(name.as_str().as_bytes());
             key.push(b':');
@@ -60,47 +74,57 @@ pub(super) fn key_for(
 }
 
 /// What a field adds to a key.
-fn forwarded_part(request: &RequestHead, name: &HeaderName) -> Option<Vec<u8>> {
+fn part_of(request: &RequestHead, name: &HeaderName) -> Option<Vec<u8>> {
     let value = normalized(request.headers(), name)?;
-    if *name != FORWARDED[0] {
+    if name.as_str() != "forwarded" {
         return Some(value);
     }
-    // The address of the client is another one for each.
-    let is_kept = |pair: &&[u8]| {
-        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"proto")
-    };
-    let pairs = value.split(|byte| matches!(byte, b';' | b',')).filter(is_kept);
-    let kept: Vec<&[u8]> = pairs.map(<[u8]>::trim_ascii).collect();
+    let pairs = value.split(|byte| matches!(byte, b';' | b','));
+    let kept: Vec<&[u8]> = pairs.map(<[u8]>::trim_ascii).filter(|pair| !is_address(pair)).collect();
     (!kept.is_empty()).then(|| kept.join(&b';'))
+}
+
+/// Whether a pair of `Forwarded` names who asks, which is another one for each client, and for certain nothing
+/// else: readers are lenient.
+fn is_address(pair: &[u8]) -> bool {
+    let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { return false };
+    let (name, value) = pair.split_at(equals);
+    let is_of_address = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]\"".contains(byte);
+    [&b"for"[..], b"by"].iter().any(|known| name.eq_ignore_ascii_case(known))
+        && value[1..].iter().all(is_of_address)
 }
 
 /// What the keys of `target` begin with.
 pub(in crate::server) fn key_of(options: &ProxyOptions, target: &Target) -> Vec<u8> {
     let path = without(target.path_and_query(), &options.ignore_query);
-    key_with(options, &[target.authority().as_bytes(), path.as_bytes()].concat())
+    key_with(options, &[target.authority().as_bytes(), path.as_bytes()])
 }
 
-/// The key of the listener for `host_and_target`.
-fn key_with(options: &ProxyOptions, host_and_target: &[u8]) -> Vec<u8> {
-    let mut key = vec![KEY_SEPARATOR];
+/// The key of the listener for the `parts` of host and target.
+fn key_with(options: &ProxyOptions, parts: &[&[u8]]) -> Vec<u8> {
+    let len = parts.iter().map(|part| part.len()).sum::<usize>() + options.name.len();
+    let mut key = Vec::with_capacity(len + VARIANT_LEN);
+    key.push(KEY_SEPARATOR);
     key.extend_from_slice(options.name.as_bytes());
     key.push(KEY_SEPARATOR);
     // No scheme: the upstream is not told one, but for what proxies say in fields.
     key.extend_from_slice(b"//");
-    key.extend_from_slice(host_and_target);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
     key
 }
 
 /// `target` without the parameters `ignored`.
-fn without(target: &str, ignored: &[String]) -> String {
-    let Some((path, query)) = target.split_once('?').filter(|_| !ignored.is_empty()) else {
-        return target.to_owned();
-    };
+fn without<'a>(target: &'a str, ignored: &[String]) -> Cow<'a, str> {
+    if ignored.is_empty() {
+        return target.into();
+    }
+    let Some((path, query)) = target.split_once('?') else { return target.into() };
     let name_of = |parameter: &str| parameter.split('=').next().unwrap_or_default().to_owned();
-    let is_kept = |parameter: &&str| !ignored.contains(&name_of(parameter));
+    // Some readers see several parameters where these are.
+    let is_kept =
+        |parameter: &&str| parameter.contains([';', '?']) || !ignored.contains(&name_of(parameter));
     let kept: Vec<_> = query.split('&').filter(is_kept).collect();
-    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+    if kept.is_empty() { path.into() } else { format!("{path}?{}", kept.join("&")).into() }
 }
 
 /// The key of variant `id` of the target with `key`.
@@ -161,6 +185,8 @@ mod tests {
             ("/a?", "/a?"),
             ("/a?utmx=1&bb=b", "/a?utmx=1&bb=b"),
             ("/utm=1", "/utm=1"),
+            ("/a?utm=1;c=2", "/a?utm=1;c=2"),
+            ("/a?utm=1?c=2&utm=3", "/a?utm=1?c=2"),
         ] {
             let key = target_key(&options, &request(target, &[])).unwrap();
             assert_eq!(key, format!("\nmain\n//a.example{expected}").as_bytes(), "{target}");
@@ -188,8 +214,13 @@ mod tests {
         };
         assert_eq!(key("x-forwarded-proto", "https"), "\nx-forwarded-proto:https");
         assert_eq!(key("x-forwarded-host", "b"), "\nx-forwarded-host:b");
+        assert!(FORWARDED.is_sorted(), "it is searched");
         assert_eq!(key("x-forwarded-for", "192.0.2.1"), "");
         assert_eq!(key("forwarded", "for=192.0.2.1;by=x"), "");
+        assert_eq!(key("forwarded", "For=\"[2001:db8::1]:4711\", for=_x"), "");
+        assert_eq!(key("forwarded", "for=a host=b, x"), "\nforwarded:for=a host=b;x");
+        assert_eq!(key("forwarded", "host=\"a,b\""), "\nforwarded:host=\"a;b\"");
+        assert_eq!(key("x-host", "b"), "\nx-host:b");
         assert_eq!(
             key("forwarded", "for=192.0.2.1; Host=b;proto=https, for=x"),
             "\nforwarded:Host=b;proto=https"

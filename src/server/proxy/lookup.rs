@@ -59,6 +59,13 @@ impl Wanted<'_> {
     fn failure(&self, service: &Service, key: &[u8]) -> Option<Failure> {
         service.shared.failures.get(key, self.began, service.http.cache.clock().now())
     }
+
+    /// The same where what is stored stands in for it.
+    fn failure_behind(&self, service: &Service, key: &[u8], head: &StoredHead) -> Option<Failure> {
+        let now = service.http.cache.clock().now();
+        let failure = service.shared.failures.behind(key, now);
+        failure.filter(|failure| stands_in(self.asked, head, now, failure.kind()))
+    }
 }
 
 /// What comes of a request.
@@ -152,6 +159,12 @@ impl Service {
         };
         let key = variant_key(target, list.name(), id);
         let look = self.look_at(&key, wanted.asked, wait).await;
+        if matches!(look, Look::Lease(_))
+            && self.http.cache.lookup_stale(target).await.map(|hit| hit.cas()) != Some(cas)
+        {
+            // Whoever it waited for may have stored the response as another variant.
+            return None;
+        }
         Some((Place { key, variants: Some((list, cas)), ..place }, look))
     }
 
@@ -180,7 +193,7 @@ impl Service {
             self.drop_stored(&place.key).await;
             return None;
         };
-        let head = record.of_hit(&hit, now);
+        let head = record.of_hit(&hit, self.http.cache.clock());
         let found = Present { key: place.key.clone(), head, hit };
         let Present { head, hit, .. } = &found;
         let why = match reuse(wanted.asked, head, now) {
@@ -189,7 +202,8 @@ impl Service {
                 return self.hit(wanted, found).await;
             }
             Reuse::StaleWhileRevalidate => {
-                if let Some(lease) = lease.filter(|_| wanted.failure(self, &place.key).is_none()) {
+                let rests = || self.shared.failures.behind(&place.key, now).is_some();
+                if let Some(lease) = lease.filter(|_| !rests()) {
                     let known = Some(Known::new(head, hit));
                     match self.shared.slots.free() {
                         Some(slot) => drop(self.begin(wanted, (place, lease, slot), known, true)),
@@ -205,10 +219,11 @@ impl Service {
             Reuse::Validate(Why::Stale) => Forwarded::Stale,
             Reuse::Validate(Why::Client) => Forwarded::Request,
         };
-        if !wanted.asked.may_fill() {
+        if wanted.asked.missed() == Missed::Pass {
             return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
-        if let Some(failure) = wanted.failure(self, &place.key) {
+        let failure = wanted.failure_behind(self, &place.key, head);
+        if let Some(failure) = failure.or_else(|| wanted.failure(self, &place.key)) {
             return self.without_upstream(wanted, failure, Some(found), why).await;
         }
         let lease = match lease {
@@ -216,9 +231,18 @@ impl Service {
             None => match self.http.cache.lease(&place.key, wait).await {
                 Leased::Lease(lease) => lease,
                 Leased::Changed => return self.validated_meanwhile(wanted, found).await,
-                Leased::Busy => return Some(Looked::Alone(CacheStatus::forwarded(why))),
+                Leased::Busy => {
+                    let failure = reuse::Failure::Connection;
+                    return match stands_in(wanted.asked, head, now, failure) {
+                        true => self.stale(wanted, found, (why, failure)).await,
+                        false => Some(Looked::Alone(CacheStatus::forwarded(why))),
+                    };
+                }
             },
         };
+        if self.shared.credentials.set_apart(wanted.request, &place.key) {
+            return Some(Looked::Alone(CacheStatus::forwarded(why)));
+        }
         let present = self.http.cache.lookup_stale_parts(&place.key).await;
         if present.as_ref().is_none_or(|present| version(present) != version(hit)) {
             drop(lease);
@@ -246,13 +270,12 @@ impl Service {
         before: Present,
     ) -> Option<Looked> {
         let hit = self.http.cache.lookup_stale_parts(&before.key).await?;
-        let now = self.http.cache.clock().now();
         // One that was purged meanwhile, and not validated, is not good.
         if version(&hit) == version(&before.hit) {
             return None;
         }
         let Stored::Response(record) = Stored::decode(hit.metadata())? else { return None };
-        let head = record.of_hit(&hit, now);
+        let head = record.of_hit(&hit, self.http.cache.clock());
         let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(Forwarded::Stale) };
         let found = Present { head, hit, ..before };
         self.answer_stored(&wanted.asking(), found, status).await.map(Looked::Answer)
@@ -275,7 +298,7 @@ impl Service {
         let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(missed) };
         let len = follower.len_hint();
         let body = BodyOf::Follow(follower, len, None);
-        self.answer_with(wanted.request, &head, body, status).await.ok().map(Looked::Answer)
+        self.answer_with(wanted.request, head, body, status).await.ok().map(Looked::Answer)
     }
 
     async fn miss(
@@ -286,7 +309,9 @@ impl Service {
         missed: Forwarded,
     ) -> Looked {
         // Nobody waits for what may not be stored: each has an answer of its own.
-        if !lease.is_awaited() && wanted.is_of_one_client() {
+        if !lease.is_awaited() && wanted.is_of_one_client()
+            || self.shared.credentials.set_apart(wanted.request, &place.key)
+        {
             return Looked::Alone(CacheStatus::forwarded(missed));
         }
         if lease.is_awaited()
@@ -343,13 +368,13 @@ impl Service {
             Outcome::Storing { head, len, follower, near } => {
                 let status = storing(&head);
                 let body = BodyOf::Follow(follower, len, Some(near));
-                let answer = self.answer_with(wanted.request, &head, body, status).await;
+                let answer = self.answer_with(wanted.request, *head, body, status).await;
                 answer.ok().map(Looked::Answer)
             }
             Outcome::Parts(asker) => {
                 let (head, status) = (asker.head.clone(), storing(&asker.head));
                 let body = BodyOf::Parts(self.clone(), asker);
-                let answer = self.answer_with(wanted.request, &head, body, status).await;
+                let answer = self.answer_with(wanted.request, head, body, status).await;
                 answer.ok().map(Looked::Answer)
             }
             Outcome::Good { head, code } => {
@@ -394,10 +419,7 @@ impl Service {
         why: Forwarded,
     ) -> Option<Looked> {
         let now = self.http.cache.clock().now();
-        let kind = match failure.is_answer {
-            true => reuse::Failure::Status(failure.status),
-            false => reuse::Failure::Connection,
-        };
+        let kind = failure.kind();
         if let Some(found) = known
             && stands_in(wanted.asked, &found.head, now, kind)
             && let Some(stale) = self.stale(wanted, found, (why, kind)).await
@@ -427,7 +449,7 @@ impl Service {
         let detail = Some("stale, as the upstream failed".to_owned());
         let status =
             CacheStatus { forwarded_status, ttl_secs, detail, ..CacheStatus::forwarded(why) };
-        let answer = self.answer_with(wanted.request, &head, BodyOf::Hit(hit), status).await;
+        let answer = self.answer_with(wanted.request, head, BodyOf::Hit(hit), status).await;
         answer.ok().map(Looked::Answer)
     }
 

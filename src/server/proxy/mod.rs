@@ -10,6 +10,7 @@ mod body;
 mod coming;
 mod connection;
 mod counts;
+mod credentials;
 mod dispatch;
 mod failures;
 mod fetch;

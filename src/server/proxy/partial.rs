@@ -47,7 +47,7 @@ impl Service {
             }
         }
         let body = BodyOf::Hit(present.hit);
-        self.answer_with(request, &present.head, body, status).await.ok()
+        self.answer_with(request, present.head, body, status).await.ok()
     }
 
     /// Whether all that `request` wants of a stored response is there.
@@ -105,7 +105,7 @@ impl Service {
             ..status
         };
         let body = BodyOf::Parts(self.clone(), asker);
-        self.answer_with(asking.request, &head, body, status).await.ok()
+        self.answer_with(asking.request, head, body, status).await.ok()
     }
 
     /// The object of a partial entry, to go on with it; `None` if the entry has changed.

@@ -9,6 +9,7 @@ use ::http::header::{HeaderValue, VIA};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use super::credentials::Credentials;
 use super::failures::Failures;
 use super::group_limit::GroupLimit;
 use super::options::ProxyOptions;
@@ -31,6 +32,7 @@ pub(in crate::server) struct Shared {
     pub(super) slots: Slots,
     /// How often targets were asked for.
     pub(super) uses: Uses,
+    pub(super) credentials: Credentials,
 }
 
 impl Shared {
@@ -43,6 +45,7 @@ impl Shared {
             objects: Objects::default(),
             slots: Slots::new(options.fills_max),
             uses: Uses::new(options.min_uses),
+            credentials: Credentials::default(),
         }
     }
 }

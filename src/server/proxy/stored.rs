@@ -1,17 +1,19 @@
 //! What is kept with an entry of a read-through listener: the head of a response, or the variants of a
 //! target. Owns the bytes.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{DATE, EXPIRES, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use crate::cache::{Hit, Lifetime, METADATA_LEN_MAX};
-use crate::clock::Timestamp;
+use crate::clock::Clock;
+use crate::http_cache::date::date;
 use crate::http_cache::freshness::{Source, Terms};
 use crate::http_cache::head::StoredHead;
 use crate::http_cache::variants::Variants;
+use crate::server::codec;
 
 /// First byte of a response's head, which is also the version of its encoding.
 const RESPONSE: u8 = 1;
@@ -116,7 +118,7 @@ fn source_of(number: u8) -> Option<Source> {
 
 impl ResponseRecord {
     fn decode(metadata: &[u8]) -> Option<ResponseRecord> {
-        let (fixed, mut rest) = metadata.split_first_chunk::<FIXED_LEN>()?;
+        let (fixed, rest) = metadata.split_first_chunk::<FIXED_LEN>()?;
         let secs = |at: usize| {
             let bytes = [fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]];
             Duration::from_secs(u32::from_le_bytes(bytes).into())
@@ -132,16 +134,28 @@ impl ResponseRecord {
             stale_if_error: secs(13),
         };
         let status = StatusCode::from_u16(u16::from_le_bytes([fixed[3], fixed[4]])).ok()?;
+        // One copy, shared by all values.
+        let copy = Bytes::copy_from_slice(rest);
+        let mut rest = &copy[..];
         let mut headers = HeaderMap::with_capacity(16);
         while !rest.is_empty() {
             let name = HeaderName::from_bytes(take(&mut rest)?).ok()?;
-            headers.append(name, HeaderValue::from_bytes(take(&mut rest)?).ok()?);
+            let value = copy.slice_ref(take(&mut rest)?);
+            headers.append(name, HeaderValue::from_maybe_shared(value).ok()?);
         }
         Some(ResponseRecord { status, terms, headers })
     }
 
-    /// The head with the times of its entry.
-    fn with_times(self, lifetime: &Lifetime) -> StoredHead {
+    /// The head with the times of its entry, which came, or was validated last, at `received` by the wall clock.
+    fn with_times(mut self, lifetime: &Lifetime, received: SystemTime) -> StoredHead {
+        let age = Duration::from_secs(lifetime.age_secs.into());
+        let later = date(&self.headers, &DATE)
+            .zip(received.checked_sub(age))
+            .and_then(|(written, sent)| sent.duration_since(written).ok());
+        // A second is rounding.
+        if let Some(later) = later.filter(|later| *later >= Duration::from_secs(2)) {
+            put_off(&mut self.headers, later);
+        }
         StoredHead {
             status: self.status,
             headers: self.headers,
@@ -153,9 +167,10 @@ impl ResponseRecord {
     }
 
     /// The head of what `hit` found.
-    pub(super) fn of_hit(self, hit: &Hit, now: Timestamp) -> StoredHead {
-        let lifetime = hit.lifetime();
-        let mut head = self.with_times(&lifetime);
+    pub(super) fn of_hit(self, hit: &Hit, clock: &Clock) -> StoredHead {
+        let (lifetime, now) = (hit.lifetime(), clock.now());
+        let received = codec::date(clock.wall_at(lifetime.stored_at));
+        let mut head = self.with_times(&lifetime, received);
         // A purge made it stale, or nobody knows its age.
         if head.is_fresh(now) && !hit.is_fresh(now) {
             head.ended_at = Some(lifetime.fresh_until.min(now));
@@ -170,7 +185,31 @@ impl ResponseRecord {
 
     /// The head of what is being stored with `lifetime`.
     pub(super) fn of_store(self, lifetime: &Lifetime) -> StoredHead {
-        self.with_times(lifetime)
+        self.with_times(lifetime, SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// Whether the head `new` of a validated response follows from `known` and the times of the entry: `Date` is later,
+/// and `Expires` by as much. Then nothing of the entry but its times is written.
+pub(super) fn is_renewed(known: &StoredHead, new: &StoredHead) -> bool {
+    let later = known.date().zip(new.date());
+    let later = later.and_then(|(known, new)| new.duration_since(known).ok());
+    let mut headers = known.headers.clone();
+    if let Some(later) = later {
+        put_off(&mut headers, later);
+    }
+    known.status == new.status && known.terms == new.terms && headers == new.headers
+}
+
+/// Moves the dates that tell of the lifetime.
+fn put_off(headers: &mut HeaderMap, later: Duration) {
+    for name in [DATE, EXPIRES] {
+        let moved = date(headers, &name).and_then(|date| date.checked_add(later));
+        let is_writable = |moved: &SystemTime| *moved < codec::date(i64::MAX);
+        let text = moved.filter(is_writable).map(httpdate::fmt_http_date);
+        if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -194,6 +233,7 @@ pub(super) fn lifetime(head: &StoredHead, can_be_validated: bool) -> Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     fn head() -> StoredHead {
         let mut headers = HeaderMap::new();
@@ -235,6 +275,48 @@ mod tests {
         assert_eq!((found.received_at, found.initial_age), (head.received_at, head.initial_age));
         let capped = Duration::from_secs(u32::MAX.into());
         assert_eq!(found.terms, Terms { stale_if_error: capped, ..head.terms });
+    }
+
+    /// What a 304 brings that says nothing new.
+    #[test]
+    fn dates_follow_the_times_of_an_entry() {
+        let dated = |day: u32, lines: &[(&'static str, &'static str)]| {
+            let mut found = head();
+            let date = |day: u32| format!("Mon, {day:02} Jan 2029 00:00:00 GMT").parse().unwrap();
+            found.headers.insert(DATE, date(day));
+            found.headers.insert(EXPIRES, date(day + 7));
+            for (name, value) in lines {
+                found.headers.insert(*name, HeaderValue::from_static(value));
+            }
+            found.terms.stale_if_error = Duration::ZERO;
+            found
+        };
+        let known = dated(1, &[]);
+        assert!(is_renewed(&known, &dated(1, &[])));
+        assert!(is_renewed(&known, &StoredHead { received_at: Timestamp(900), ..dated(8, &[]) }));
+        for lines in [
+            [("x", "y")],
+            [("expires", "Mon, 08 Jan 2029 00:00:01 GMT")],
+            [("expires", "0")],
+            [("etag", "\"b\"")],
+        ] {
+            assert!(!is_renewed(&known, &dated(8, &lines)), "{lines:?}");
+        }
+        let mut other = dated(8, &[]);
+        other.terms.no_cache = true;
+        assert!(!is_renewed(&known, &other));
+        assert!(!is_renewed(&dated(8, &[]), &known), "earlier");
+        // A week after the first of January, and seven seconds, which it was old when it came.
+        let bytes = encode_response(&known).unwrap();
+        let received = dated(8, &[]).date().unwrap() + Duration::from_secs(7);
+        let lifetime = lifetime(&known, true);
+        let read = |received| decoded(&bytes).unwrap().with_times(&lifetime, received).headers;
+        assert_eq!(read(received), dated(8, &[]).headers);
+        let written = known.date().unwrap() + Duration::from_secs(7);
+        for secs in [0, 1] {
+            assert_eq!(read(written + Duration::from_secs(secs)), known.headers, "rounding");
+        }
+        assert_eq!(read(written - Duration::from_secs(90)), known.headers, "never earlier");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 struct Running {
     count: usize,
     purged_at: u64,
+    /// When it was made stale.
+    expired_at: u64,
 }
 
 /// All streamed stores in progress on one device, by key hash.
@@ -67,6 +69,15 @@ impl Fills {
         }
     }
 
+    /// Notes that the key is to be stale.
+    pub fn expire(&self, key_hash: u64) {
+        if self.count.load(Ordering::SeqCst) > 0
+            && let Some(mut running) = self.running.get_mut(&key_hash)
+        {
+            running.expired_at = self.purges.fetch_add(1, Ordering::SeqCst) + 1;
+        }
+    }
+
     /// Notes a purge of everything.
     pub fn purge_all(&self) {
         let now = self.purges.fetch_add(1, Ordering::SeqCst) + 1;
@@ -91,6 +102,12 @@ impl Fill {
         let Fill { fills, key_hash, began_at, .. } = self;
         let own = fills.running.get(key_hash).map_or(0, |running| running.purged_at);
         own.max(fills.all_purged_at.load(Ordering::SeqCst)) > *began_at
+    }
+
+    /// Whether the key was made stale after the store began.
+    pub(in crate::store) fn is_expired(&self) -> bool {
+        let running = self.fills.running.get(&self.key_hash);
+        running.map_or(0, |running| running.expired_at) > self.began_at
     }
 
     /// Number of the last purge record before it began.
@@ -139,7 +156,10 @@ mod tests {
         let second = fills.begin(1, || 11);
         assert_eq!(fills.oldest_seen(), 10);
         assert!(first.is_purged() && !second.is_purged());
-        drop(first);
+        fills.expire(1);
+        let third = fills.begin(1, || 11);
+        assert!(second.is_expired() && !second.is_purged() && !third.is_expired());
+        drop((first, third));
         assert_eq!(fills.oldest_seen(), 11);
         fills.purge_all();
         assert!(second.is_purged());

@@ -40,6 +40,13 @@ impl Store {
         self.shared.fills.begin_with(self.key_hash(key), first)
     }
 
+    /// Has stores of a key that are in progress stored as stale, and no update in progress make it fresh.
+    pub fn expire_fills(&self, key: &[u8]) {
+        // Under the append lock: nothing is published meanwhile.
+        let _log = self.shared.log.lock();
+        self.shared.fills.expire(self.key_hash(key));
+    }
+
     /// The keyed hash of a key. Two keys may share one.
     #[must_use]
     pub(crate) fn hash_of_key(&self, key: &[u8]) -> u64 {

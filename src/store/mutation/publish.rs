@@ -164,7 +164,7 @@ impl Store {
     pub(crate) fn is_purged_since(&self, fill: &Fill, key: &[u8], tags: &[u64]) -> bool {
         let of = Subject { key, tags: tags.iter().copied() };
         let verdict = self.shared.purges.verdict(Since::Number(fill.seen()), of).0;
-        fill.is_purged() || verdict != Verdict::Live
+        fill.is_purged() || fill.is_expired() || verdict != Verdict::Live
     }
 
     /// The slot of a change marked as stale, if a soft purge covers it and it does not say so yet. Ask under
@@ -187,6 +187,9 @@ impl Store {
         if let Some(replaced) = change.replaced {
             let of = Subject { key: slot.key(), tags: replaced.tags() };
             verdict = verdict.max(self.shared.purges.verdict(since, of).0);
+        }
+        if change.fill.is_some_and(Fill::is_expired) {
+            verdict = verdict.max(Verdict::Stale);
         }
         match verdict {
             Verdict::Dead => Err(StoreError::Purged),

@@ -115,6 +115,9 @@ impl Store {
         progress: &mut Progress,
     ) -> Result<Outcome, StoreError> {
         let &Attempted { key, key_hash, update, .. } = of_key;
+        if update.validates && update.fill.is_expired() {
+            return Err(StoreError::Purged);
+        }
         let lifetime = (update.lifetime)(matched.lifetime);
         if lifetime.keep_until <= self.shared.clock.now() {
             let ended = self.end_life(key, Some(matched.version.0)).await?;

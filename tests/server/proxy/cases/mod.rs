@@ -2,6 +2,7 @@
 
 mod answers;
 mod controls;
+mod crowds;
 mod encodings;
 mod failures;
 mod fills;
@@ -11,7 +12,9 @@ mod hits;
 mod invalidation;
 mod keys;
 mod not_stored;
+mod outages;
 mod parts;
+mod poisoning;
 mod purge;
 mod ranges;
 mod rules;

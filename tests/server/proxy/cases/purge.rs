@@ -24,7 +24,7 @@ fn origin() -> Origin {
     })
 }
 
-fn purge(rig: &Rig, body: &str) -> u16 {
+pub fn purge(rig: &Rig, body: &str) -> u16 {
     let mut client = Client::open(&rig.objects);
     client.send(request("POST", "/v1/purge", "", body.as_bytes()));
     client.answer("POST").status
