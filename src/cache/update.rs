@@ -81,6 +81,15 @@ impl Cache {
     /// # Errors
     /// As those of [`Cache::update`].
     pub async fn expire(&self, key: &[u8], condition: Condition) -> Result<Stored, StoreError> {
+        self.expire_as(key, condition, None).await
+    }
+
+    pub(super) async fn expire_as(
+        &self,
+        key: &[u8],
+        condition: Condition,
+        ack: Option<Ack>,
+    ) -> Result<Stored, StoreError> {
         let now = self.inner.clock.now();
         let lifetime = |present: Lifetime| {
             let fresh_until = present.fresh_until.min(now);
@@ -89,7 +98,7 @@ impl Cache {
         let fill = &self.inner.store.begin_fill(key);
         let (metadata, tags, validates) = (None, None, false);
         let update = Update { metadata, tags, lifetime: &lifetime, validates, fill };
-        self.settle_update(key, condition, &update, None).await
+        self.settle_update(key, condition, &update, ack).await
     }
 
     async fn settle_update(

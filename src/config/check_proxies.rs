@@ -36,6 +36,7 @@ pub fn proxies(config: &Config) -> Check {
         times(proxy, &key)?;
         lifetimes(proxy, &key)?;
         lists(proxy, &key)?;
+        purge(proxy, &key)?;
         if let Some(size) = proxy.object_size_max {
             size_in(size, &OBJECT_SIZE, key("object_size_max"))?;
         }
@@ -146,6 +147,20 @@ fn lists(proxy: &ProxyConfig, key: &impl KeyOf) -> Check {
     Ok(())
 }
 
+fn purge(proxy: &ProxyConfig, key: &impl KeyOf) -> Check {
+    let has_file = proxy.purge_token_file.is_some();
+    require(
+        has_file || !proxy.purge_method,
+        key("purge_token_file"),
+        "missing: purge_method needs a file with a token, or anybody could purge",
+    )?;
+    require(
+        proxy.purge_method || !has_file,
+        key("purge_method"),
+        "not true: purge_token_file has no effect without it",
+    )
+}
+
 fn unique<T: Eq + Hash + ToString>(list: &[T], key: String) -> Check {
     let mut seen = HashSet::new();
     match list.iter().find(|item| !seen.insert(*item)) {
@@ -202,6 +217,8 @@ mod tests {
             ("object_size_max = \"1B\"", "proxy.object_size_max"),
             ("collapse_timeout = \"2h\"", "proxy.collapse_timeout"),
             ("error_ttl = \"2h\"", "proxy.error_ttl"),
+            ("purge_method = true", "proxy.purge_token_file"),
+            ("purge_token_file = \"/t\"", "proxy.purge_method"),
         ] {
             let found = broken(&[&format!("{VALID}{text}")]).map(|(key, _)| key);
             assert_eq!(found.as_deref(), Some(key), "{text}");
@@ -273,6 +290,8 @@ mod tests {
             "error_ttl = \"0s\"",
             "name = \"\"",
             "object_size_max = \"\"",
+            "purge_method = false\npurge_token_file = \"\"",
+            "purge_method = true\npurge_token_file = \"/t\"",
             "ttl_override = \"1h\"\nignore = [\"cache-control\", \"expires\", \"vary\"]",
         ] {
             assert_eq!(broken(&[&format!("{VALID}{text}")]), None, "{text}");

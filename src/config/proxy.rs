@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 23] = [
+pub const PROXY_KEYS: [&str; 25] = [
     "name",
     "listen",
     "upstream",
@@ -42,6 +43,8 @@ pub const PROXY_KEYS: [&str; 23] = [
     "object_size_max",
     "collapse_timeout",
     "error_ttl",
+    "purge_method",
+    "purge_token_file",
 ];
 
 /// One `[[proxy]]`.
@@ -103,6 +106,11 @@ pub struct ProxyConfig {
     pub collapse_timeout: Period,
     /// How long those who ask for the same get the error that the upstream gave.
     pub error_ttl: Period,
+    /// Serve the method PURGE to those who have the token.
+    pub purge_method: bool,
+    /// The file with that token; goes with `purge_method`.
+    #[serde(deserialize_with = "optional")]
+    pub purge_token_file: Option<PathBuf>,
 }
 
 impl Default for ProxyConfig {
@@ -132,6 +140,8 @@ impl Default for ProxyConfig {
             object_size_max: None,
             collapse_timeout: secs(5),
             error_ttl: secs(1),
+            purge_method: false,
+            purge_token_file: None,
         }
     }
 }
@@ -189,6 +199,8 @@ impl ProxyConfig {
             or_empty(self.object_size_max.as_ref()),
             self.collapse_timeout.to_string(),
             self.error_ttl.to_string(),
+            self.purge_method.to_string(),
+            or_empty(self.purge_token_file.as_ref().map(|path| path.display()).as_ref()),
         ];
         let mut values = values.into_iter();
         PROXY_KEYS.map(|key| (key, values.next().unwrap_or_default()))
@@ -361,7 +373,9 @@ mod tests {
                     key_headers = [\"X-Forwarded-Proto\"]\n\
                     object_size_max = \"11KiB\"\n\
                     collapse_timeout = \"12s\"\n\
-                    error_ttl = \"13s\"\n";
+                    error_ttl = \"13s\"\n\
+                    purge_method = true\n\
+                    purge_token_file = \"/token\"\n";
         let listed = read(text).unwrap().entries();
         let values = listed.each_ref().map(|(_, value)| value.as_str());
         let expected = [
@@ -388,6 +402,8 @@ mod tests {
             "11KiB",
             "12s",
             "13s",
+            "true",
+            "/token",
         ];
         assert_eq!(values, expected);
     }

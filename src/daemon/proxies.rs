@@ -5,16 +5,26 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, ensure};
 
+use super::purge_token_file;
 use crate::config::{
     self, ClientDirectives, Config, IgnoredField, ProxyConfig, SetCookie, UpstreamAddress,
 };
 use crate::http_cache::settings::{self, Settings};
 use crate::server::listener::Listener;
+use crate::server::proxy::PurgeToken;
 use crate::server::proxy::options::{self, ProxyOptions, UpstreamOptions};
 
-/// The options of every `[[proxy]]`, for this many workers.
-pub fn options(config: &Config, workers: NonZeroUsize) -> Vec<ProxyOptions> {
-    config.proxies.iter().map(|proxy| options_of(proxy, workers)).collect()
+/// The options of every `[[proxy]]`, for this many workers. Reads what their settings name.
+///
+/// # Errors
+/// A file with a token cannot be used.
+pub fn options(config: &Config, workers: NonZeroUsize) -> anyhow::Result<Vec<ProxyOptions>> {
+    let of = |(index, proxy): (usize, &ProxyConfig)| {
+        let purge_token = proxy.purge_token_file.as_deref().map(purge_token_file::read);
+        let key = || format!("{}.purge_token_file", ProxyConfig::table(index));
+        Ok(options_of(proxy, workers, purge_token.transpose().with_context(key)?))
+    };
+    config.proxies.iter().enumerate().map(of).collect()
 }
 
 /// Most connections to upstreams at one time: of all workers together, so each its share rounded up.
@@ -53,7 +63,11 @@ fn of_worker(proxy: &ProxyConfig, workers: NonZeroUsize) -> usize {
     usize::try_from(proxy.connections_max).unwrap_or(usize::MAX).div_ceil(workers.get())
 }
 
-fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
+fn options_of(
+    proxy: &ProxyConfig,
+    workers: NonZeroUsize,
+    purge_token: Option<PurgeToken>,
+) -> ProxyOptions {
     let address = match proxy.upstream() {
         UpstreamAddress::Unix(path) => options::UpstreamAddress::Unix(path.clone()),
         UpstreamAddress::Tcp(address) => options::UpstreamAddress::Tcp(*address),
@@ -73,6 +87,7 @@ fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
         object_size_max: proxy.object_size_max.map_or(u64::MAX, |size| size.0),
         collapse_timeout: proxy.collapse_timeout.0,
         error_ttl: proxy.error_ttl.0,
+        purge_token,
     }
 }
 
@@ -126,7 +141,7 @@ mod tests {
         let address = options::UpstreamAddress::Tcp(([127, 0, 0, 1], 8080).into());
         let one = NonZeroUsize::MIN;
         let expected = ProxyOptions::new("unix:/p", address);
-        assert_eq!(format!("{:?}", options(&config, one)), format!("{:?}", [expected]));
+        assert_eq!(format!("{:?}", options(&config, one).unwrap()), format!("{:?}", [expected]));
     }
 
     #[test]
@@ -142,7 +157,7 @@ mod tests {
              collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
         );
         let secs = Duration::from_secs;
-        let found = &options(&config, WORKERS)[0];
+        let found = &options(&config, WORKERS).unwrap()[0];
         let ProxyOptions { upstream, settings, .. } = found;
         assert_eq!((&*found.name, upstream.address.to_string()), ("app", "unix:/u".to_owned()));
         assert_eq!(upstream.connect_timeout, secs(1));

@@ -1,6 +1,7 @@
 //! Answers to clients: heads made of what is stored or what came, with what this cache adds.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, VIA};
 use http::{HeaderMap, StatusCode};
@@ -22,6 +23,10 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
+    /// How it came about.
+    pub(super) served: Served,
+    /// How long the upstream took to answer, if it was asked for this client.
+    pub(super) first_byte: Option<Duration>,
 }
 
 /// Where the body of a stored response is.
@@ -71,7 +76,7 @@ impl Service {
         }
         let (code, body) = self.body_of(request, head, (body, known), chosen, &mut headers).await?;
         self.sign(&mut headers, &status);
-        Ok(Answer { status: code, headers, body })
+        Ok(Answer { status: code, headers, body, served: Served::of(&status), first_byte: None })
     }
 
     async fn body_of(
@@ -122,11 +127,6 @@ impl Service {
 
     /// Adds what this cache says of an answer.
     pub(super) fn sign(&self, headers: &mut HeaderMap, status: &CacheStatus) {
-        self.sign_as(Served::of(status), headers, status);
-    }
-
-    fn sign_as(&self, served: Served, headers: &mut HeaderMap, status: &CacheStatus) {
-        self.http.shard.proxy.answered(served);
         status.append_to(headers);
         headers.append(VIA, self.shared.via.clone());
     }
@@ -138,8 +138,9 @@ impl Service {
         match said {
             None => self.own_as(Served::UpstreamError, code, status),
             Some((mut headers, body)) => {
-                self.sign_as(Served::UpstreamError, &mut headers, &status);
-                Answer { status: code, headers, body: Body::memory(body) }
+                self.sign(&mut headers, &status);
+                let (body, served) = (Body::memory(body), Served::UpstreamError);
+                Answer { status: code, headers, body, served, first_byte: None }
             }
         }
     }
@@ -160,14 +161,16 @@ impl Service {
         Box::new(self.own(code, status))
     }
 
-    fn own_as(&self, served: Served, code: StatusCode, status: CacheStatus) -> Answer {
+    /// An answer of this cache itself that came about so.
+    pub(super) fn own_as(&self, served: Served, code: StatusCode, status: CacheStatus) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        self.sign_as(served, &mut headers, &status);
+        self.sign(&mut headers, &status);
         let reason = code.canonical_reason().unwrap_or_default();
         let detail = status.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
         let text = format!("{reason}{detail}\n");
-        Answer { status: code, headers, body: Body::memory(text.into()) }
+        let body = Body::memory(text.into());
+        Answer { status: code, headers, body, served, first_byte: None }
     }
 }
 

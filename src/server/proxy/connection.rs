@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ::http::Method;
 
 use super::answer::Answer;
-use super::body::{Body, Broken, Origin};
+use super::body::{Body, Broken};
+use super::counts::Served;
 use super::service::Service;
 use crate::fair_memory::Held;
 use crate::server::codec::head::RequestHead;
@@ -40,16 +41,17 @@ impl Answering for ReadThrough {
         if head.is_http_1_0 && answer.body.len().is_none() && head.method != Method::HEAD {
             answer = with_length(service, answer).await;
         }
+        service.http.shard.proxy.answered(answer.served);
         let remainder = body.end()?;
         let RequestHead { method, is_http_1_0, keeps_alive: may_go_on, .. } = head;
         let end = body_end(&answer, &method);
         let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
-        let Answer { status, headers, body } = answer;
+        let Answer { status, headers, body, served, .. } = answer;
         let head = AnswerHead { status, headers: &headers, end, keeps_alive, is_http_1_0 };
         let mut output = wire.service.buffers.take_output();
         head.write(&mut output, wire.service.cache.clock());
         let body = if head.sends_body(&method) { body } else { Body::absent(None) };
-        let sent = send(wire, output, (body, end)).await?;
+        let sent = send(wire, output, (body, end), served).await?;
         if let Err(Broken(reason)) = &sent {
             tracing::debug!(reason, "an answer broke off");
             wire.service.shard.values_truncated.bump();
@@ -82,8 +84,9 @@ async fn send<S: Socket>(
     wire: &mut Wire<S>,
     mut output: Vec<u8>,
     (mut body, end): (Body, BodyEnd),
+    served: Served,
 ) -> io::Result<Result<(), Broken>> {
-    let (is_chunked, origin) = (end == BodyEnd::Chunked && body.comes(), body.origin());
+    let is_chunked = end == BodyEnd::Chunked && body.comes();
     // The head leaves together with the first piece, if that is there.
     let mut waits = !output.is_empty();
     loop {
@@ -127,13 +130,6 @@ async fn send<S: Socket>(
                 return Ok(Ok(()));
             }
             Ok(Some(piece)) => {
-                match origin {
-                    Origin::Store => wire.service.shard.proxy.sent_of_store(piece.len() as u64),
-                    Origin::Upstream => {
-                        wire.service.shard.proxy.read_of_upstream(piece.len() as u64);
-                    }
-                    Origin::Fill => {}
-                }
                 if is_chunked {
                     output.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
                 }
@@ -143,6 +139,7 @@ async fn send<S: Socket>(
                 } else {
                     wire.write(&output, &piece).await?;
                 }
+                wire.service.shard.proxy.sent(served, piece.len() as u64);
                 output.clear();
                 waits = false;
                 if is_chunked {

@@ -12,6 +12,7 @@ use super::fetch::To;
 use super::key::target_key;
 use super::lookup::{Looked, Wanted};
 use super::pass::Manner;
+use super::purge::PURGE;
 use super::service::Service;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
 use crate::http_cache::head::RequestHead;
@@ -46,6 +47,13 @@ impl Service {
             came.keeps_alive = false;
             return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, "no tunnels and no upgrades here"));
         }
+        if came.method.as_str() == PURGE {
+            self.may_purge(&mut came.headers)?;
+            let (request, _) = self.request(came)?;
+            // Rare, and larger than the rest.
+            return Box::pin(self.purge(&request)).await;
+        }
+        self.hide_token(&mut came.headers);
         let manner = Manner { framing: came.framing, is_http_1_0: came.is_http_1_0 };
         let (request, to) = self.request(came)?;
         let settings = &self.options.settings;

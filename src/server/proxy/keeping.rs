@@ -14,7 +14,7 @@ use super::place::Place;
 use super::removal::log_failed;
 use super::service::Service;
 use super::stored::{self, Stored, encode_response, encode_variants};
-use crate::cache::{Condition, Lease, StoreOptions, Stored as Ended, Writer};
+use crate::cache::{Condition, Lease, Purge, StoreOptions, Stored as Ended, Writer};
 use crate::http_cache::head::RequestHead;
 use crate::http_cache::storing::{Kept, can_be_validated};
 use crate::http_cache::tags::Tags;
@@ -26,7 +26,7 @@ const NEAR_MAX: usize = 4;
 /// Fills that nobody waits for any more go on if no more than this is left, in bytes, or half of the body.
 const FINISHED_LEN_MAX: u64 = 1 << 20;
 /// How often the variants of a target are changed again when others changed them meanwhile.
-const ATTEMPTS_MAX: usize = 16;
+pub(super) const ATTEMPTS_MAX: usize = 16;
 
 /// A response that is to be stored.
 pub(super) struct Keeping {
@@ -61,8 +61,9 @@ impl Service {
             return;
         };
         let (near, receiver) = mpsc::channel(NEAR_MAX);
-        let _ =
-            client.send(Outcome::Storing { head: Box::new(head), len, follower, near: receiver });
+        let (head, first_byte) = (Box::new(head), fetched.first_byte);
+        let storing = Outcome::Storing { head, len, follower, near: receiver, first_byte };
+        let _ = client.send(storing);
         self.copy((fetched, is_refresh), writer, near).await;
     }
 
@@ -105,23 +106,23 @@ impl Service {
                         }
                         begun
                     }
+                    Some(cas) if lease.key() == key => {
+                        // First: a soft purge looks for what is being stored in the list.
+                        self.add_variant(&place.target, (list, cas), variant).await?;
+                        lease.store(options)
+                    }
                     Some(cas) => {
-                        let is_own = lease.key() == key;
-                        let begun = match is_own {
-                            false => {
-                                lease.store_other(&key, options.clone()).map(|it| (it, Some(lease)))
-                            }
-                            true => lease.store(options).map(|writer| (writer, None)),
+                        let begun = lease.store_other(&key, options);
+                        let added = match &begun {
+                            Ok(_) => self.add_variant(&place.target, (list, cas), variant).await,
+                            Err(_) => Some(()),
                         };
-                        match begun {
-                            Ok((writer, others)) => {
-                                // Without the list nobody finds it, and those who follow have it whole.
-                                let _ = self.add_variant(&place.target, (list, cas), variant).await;
-                                drop(others);
-                                Ok(writer)
-                            }
-                            Err(error) => Err(error),
+                        if added.is_none() {
+                            // It ends well for those who follow, and nobody else finds it.
+                            let failed = self.http.cache.purge_key(&key, Purge::Soft).await;
+                            log_failed(&failed.map(drop), "a response that is in no list");
                         }
+                        begun
                     }
                 }
             }
@@ -137,7 +138,8 @@ impl Service {
         }
     }
 
-    /// Adds a variant to those of its target; `None` if the target was purged meanwhile.
+    /// Adds a variant to those of its target; `None` if it is not there: the target was purged meanwhile, also softly,
+    /// or the device fails.
     async fn add_variant(
         &self,
         target: &[u8],
@@ -145,7 +147,8 @@ impl Service {
         variant: Variant,
     ) -> Option<()> {
         let cache = &self.http.cache;
-        let name = *list.name();
+        let of_list = |list: &Variants| (*list.name(), list.soft_purges());
+        let asked_of = of_list(&list);
         for _ in 0..ATTEMPTS_MAX {
             if list.iter().last() == Some(&variant) {
                 return Some(());
@@ -157,10 +160,10 @@ impl Service {
                 Ok(Ended::Exists) => {}
                 Ok(Ended::Missing) | Err(_) => return None,
             }
-            // Somebody else added one.
+            // Somebody else added one, or made all stale: then this one is no news any more.
             let hit = cache.lookup_stale(target).await?;
             match Stored::decode(hit.metadata())? {
-                Stored::Variants(found) if *found.name() == name => {
+                Stored::Variants(found) if of_list(&found) == asked_of => {
                     (list, cas) = (found, hit.cas());
                 }
                 _ => return None,
@@ -185,6 +188,7 @@ impl Service {
                 Ok(None) => break,
                 Err(error) => {
                     tracing::debug!(%error, "the upstream broke off");
+                    self.http.shard.proxy.failed(&error);
                     // Those who follow are told first: this client may not read for a while.
                     drop((writer, fetched));
                     if let Some(near) = near {
@@ -193,7 +197,7 @@ impl Service {
                     return;
                 }
             };
-            self.http.shard.proxy.read_of_upstream(piece.len() as u64);
+            self.http.shard.proxy.read_of_upstream(piece.len());
             len += piece.len() as u64;
             if len > self.options.object_size_max {
                 writer = None;
@@ -249,7 +253,7 @@ fn keep_up(near: mpsc::Sender<Piece>, piece: Piece) -> Option<mpsc::Sender<Piece
 }
 
 /// How the list of variants is kept: as long as may be, it says nothing of freshness.
-fn list_options(list: &Variants) -> Option<StoreOptions> {
+pub(super) fn list_options(list: &Variants) -> Option<StoreOptions> {
     let ttl = Some(std::time::Duration::MAX);
     Some(StoreOptions { ttl, metadata: encode_variants(list)?, ..StoreOptions::default() })
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::answer::{Answer, BodyOf, hit_status};
 use super::body::Body;
+use super::counts::Served;
 use super::failures::{Began, Failure};
 use super::fetch::{Fetched, To};
 use super::fill::{Job, Known};
@@ -187,7 +188,8 @@ impl Service {
             return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
         if let Some(failure) = wanted.failure(self, &place.key) {
-            return self.without_upstream(wanted, failure, Some((&head, hit)), why).await;
+            let status = CacheStatus::forwarded(why);
+            return self.without_upstream(wanted, failure, Some((&head, hit)), status).await;
         }
         let lease = match lease {
             Some(lease) => lease,
@@ -204,7 +206,8 @@ impl Service {
         }
         let known = Some(Known::new(&head, &hit));
         let outcome = self.begin(wanted, (place, lease), known, false).await;
-        self.with_outcome(wanted, outcome.ok()?, Some((&head, hit)), why).await
+        let status = CacheStatus::forwarded(why);
+        self.with_outcome(wanted, outcome.ok()?, Some((&head, hit)), status).await
     }
 
     /// An answer with what another client's validation brought while this one waited for it.
@@ -256,20 +259,20 @@ impl Service {
         missed: Forwarded,
     ) -> Looked {
         // Nobody waits for what may not be stored: each has an answer of its own.
-        if !lease.is_awaited() && wanted.is_of_one_client() {
-            return Looked::Alone(CacheStatus::forwarded(missed));
+        let hit_for_miss = !lease.is_awaited();
+        let status = CacheStatus { hit_for_miss, ..CacheStatus::forwarded(missed) };
+        if hit_for_miss && wanted.is_of_one_client() {
+            return Looked::Alone(status);
         }
-        if lease.is_awaited()
-            && let Some(failure) = wanted.failure(self, &place.key)
-        {
-            return Looked::Answer(self.failure(failure, CacheStatus::forwarded(missed)));
+        if !hit_for_miss && let Some(failure) = wanted.failure(self, &place.key) {
+            return Looked::Answer(self.failure(failure, status));
         }
         let outcome = self.begin(wanted, (place, lease), None, false).await;
         let looked = match outcome {
-            Ok(outcome) => self.with_outcome(wanted, outcome, None, missed).await,
+            Ok(outcome) => self.with_outcome(wanted, outcome, None, status.clone()).await,
             Err(_) => None,
         };
-        looked.unwrap_or(Looked::Alone(CacheStatus::forwarded(missed)))
+        looked.unwrap_or(Looked::Alone(status))
     }
 
     /// Begins a fill; what it gives is what comes of it.
@@ -292,32 +295,34 @@ impl Service {
         wanted: &Wanted<'_>,
         outcome: Outcome,
         known: Option<(&StoredHead, Hit)>,
-        why: Forwarded,
+        status: CacheStatus,
     ) -> Option<Looked> {
-        match outcome {
-            Outcome::Storing { head, len, follower, near } => {
+        let first_byte = outcome.first_byte();
+        let looked = match outcome {
+            Outcome::Storing { head, len, follower, near, .. } => {
                 let code = Some(head.status).filter(|_| known.is_some());
-                let status = CacheStatus {
-                    stored: true,
-                    forwarded_status: code,
-                    ..CacheStatus::forwarded(why)
-                };
+                let status = CacheStatus { stored: true, forwarded_status: code, ..status };
                 let body = BodyOf::Follow(follower, len, Some(near));
                 let answer = self.answer_with(wanted.request, &head, body, status).await;
                 answer.ok().map(Looked::Answer)
             }
-            Outcome::Good { head, code } => {
+            Outcome::Good { head, code, .. } => {
                 let (_, hit) = known?;
-                let status =
-                    CacheStatus { forwarded_status: Some(code), ..CacheStatus::forwarded(why) };
+                let status = CacheStatus { forwarded_status: Some(code), ..status };
                 let answer =
                     self.answer_with(wanted.request, &head, BodyOf::Hit(hit), status).await;
                 answer.ok().map(Looked::Answer)
             }
             Outcome::Alone(fetched, refused) => {
-                Some(self.relay(wanted, *fetched, refused, (known, why)).await)
+                Some(self.relay(wanted, *fetched, refused, (known, status)).await)
             }
-            Outcome::Failed(failure) => self.without_upstream(wanted, failure, known, why).await,
+            Outcome::Failed(failure, _) => {
+                self.without_upstream(wanted, failure, known, status).await
+            }
+        };
+        match looked? {
+            Looked::Answer(answer) => Some(Looked::Answer(Answer { first_byte, ..answer })),
+            alone => Some(alone),
         }
     }
 
@@ -327,18 +332,18 @@ impl Service {
         wanted: &Wanted<'_>,
         fetched: Fetched,
         refused: Option<Refused>,
-        (known, why): (Option<(&StoredHead, Hit)>, Forwarded),
+        (known, status): (Option<(&StoredHead, Hit)>, CacheStatus),
     ) -> Looked {
         let now = self.http.cache.clock().now();
         let failed = reuse::Failure::Status(fetched.head.status);
         if let Some((head, hit)) = known
             && stands_in(wanted.asked, head, now, failed)
-            && let Some(stale) = self.stale(wanted, (head, hit), (why, failed)).await
+            && let Some(stale) = self.stale(wanted, (head, hit), (&status, failed)).await
         {
             return stale;
         }
         let detail = refused.map(|refused| format!("{refused:?}"));
-        Looked::Answer(self.passed(fetched, CacheStatus { detail, ..CacheStatus::forwarded(why) }))
+        Looked::Answer(self.passed(fetched, CacheStatus { detail, ..status }))
     }
 
     /// The answer where the upstream failed: what is stored, if it may stand in.
@@ -347,7 +352,7 @@ impl Service {
         wanted: &Wanted<'_>,
         failure: Failure,
         known: Option<(&StoredHead, Hit)>,
-        why: Forwarded,
+        status: CacheStatus,
     ) -> Option<Looked> {
         let now = self.http.cache.clock().now();
         let kind = match failure.is_answer {
@@ -356,11 +361,11 @@ impl Service {
         };
         if let Some((head, hit)) = known
             && stands_in(wanted.asked, head, now, kind)
-            && let Some(stale) = self.stale(wanted, (head, hit), (why, kind)).await
+            && let Some(stale) = self.stale(wanted, (head, hit), (&status, kind)).await
         {
             return Some(stale);
         }
-        Some(Looked::Answer(self.failure(failure, CacheStatus::forwarded(why))))
+        Some(Looked::Answer(self.failure(failure, status)))
     }
 
     /// What is stored, in place of an error.
@@ -368,7 +373,7 @@ impl Service {
         &self,
         wanted: &Wanted<'_>,
         (head, hit): (&StoredHead, Hit),
-        (why, failed): (Forwarded, reuse::Failure),
+        (status, failed): (&CacheStatus, reuse::Failure),
     ) -> Option<Looked> {
         let now = self.http.cache.clock().now();
         let forwarded_status = match failed {
@@ -377,22 +382,22 @@ impl Service {
         };
         let ttl_secs = Some(head.ttl_secs(now));
         let detail = Some("stale, as the upstream failed".to_owned());
-        let status =
-            CacheStatus { forwarded_status, ttl_secs, detail, ..CacheStatus::forwarded(why) };
+        let status = CacheStatus { forwarded_status, ttl_secs, detail, ..status.clone() };
         let answer = self.answer_with(wanted.request, head, BodyOf::Hit(hit), status).await;
         answer.ok().map(Looked::Answer)
     }
 
     /// What came of the upstream, for one client.
     pub(super) fn passed(&self, fetched: Fetched, status: CacheStatus) -> Answer {
-        let Fetched { connection, head, announced_len, .. } = fetched;
+        let Fetched { connection, head, announced_len, first_byte, .. } = fetched;
         let mut headers = head.headers;
         remove_hop_by_hop(&mut headers);
         self.sign(&mut headers, &status);
         let body = match connection.body_len() {
             Some(0) => Body::absent(announced_len),
-            _ => Body::upstream(connection),
+            _ => Body::upstream(connection, self.http.shard.clone()),
         };
-        Answer { status: head.status, headers, body }
+        let (served, first_byte) = (Served::of(&status), Some(first_byte));
+        Answer { status: head.status, headers, body, served, first_byte }
     }
 }

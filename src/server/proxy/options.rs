@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
+use super::purge_token::PurgeToken;
 use crate::http_cache::settings::Settings;
 
 /// How a read-through listener works.
@@ -28,6 +29,8 @@ pub struct ProxyOptions {
     pub collapse_timeout: Duration,
     /// How long those who ask for the same get the error that the upstream gave.
     pub error_ttl: Duration,
+    /// Whoever has it may PURGE; `None` lets nobody.
+    pub purge_token: Option<PurgeToken>,
 }
 
 /// One upstream: plain HTTP/1.1 on this host.
@@ -90,6 +93,7 @@ impl ProxyOptions {
             object_size_max: u64::MAX,
             collapse_timeout: Duration::from_secs(5),
             error_ttl: Duration::from_secs(1),
+            purge_token: None,
         }
     }
 }

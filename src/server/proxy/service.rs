@@ -55,7 +55,7 @@ impl Service {
             options: options.clone(),
             http: http.clone(),
             shared: shared.clone(),
-            upstream: Upstream::new(&options.upstream),
+            upstream: Upstream::new(&options.upstream, http.shard.proxy.upstream_connections()),
             fills: Mutex::default(),
         })
     }

@@ -42,6 +42,11 @@ impl Store {
         Ok(hashes)
     }
 
+    /// Makes the stores in progress of a key fail, as a purge of it does.
+    pub fn fail_fills(&self, key: &[u8]) {
+        self.shared.fills.purge(self.key_hash(key));
+    }
+
     /// Purges the entries that were stored with a tag, at once and then durably. O(1).
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A read-through listener with every outcome.
 
 use rawcached::metrics::Metrics;
+use rawcached::server::proxy::PurgeToken;
 use rawcached::server::write_server;
 
 use super::Seen;
@@ -30,14 +31,39 @@ fn origin(latch: &Latch) -> Origin {
     })
 }
 
+/// The only connection to the upstream stays in use.
+fn busy(seen: &mut Seen) {
+    let rig = Rig::with(Origin::start(|_| Reply::hold()), |proxy| {
+        proxy.upstream.connect_timeout = SOON;
+        proxy.upstream.connections_max = 1;
+    });
+    let metrics = metrics_of(&rig);
+    // Each worker has a connection.
+    let holds: Vec<_> = (0..3)
+        .map(|n| {
+            let mut client = rig.client();
+            client.send(request("GET", &format!("/{n}"), "", b""));
+            client
+        })
+        .collect();
+    rig.server.wait_until(|now| now.proxy.upstream_errors[1] > 0);
+    seen.scrape(&metrics);
+    drop(holds);
+}
+
 pub fn outcomes(seen: &mut Seen) {
     let latch = Latch::default();
-    let rig = Rig::with(origin(&latch), |proxy| proxy.upstream.first_byte_timeout = SOON);
+    let rig = Rig::with(origin(&latch), |proxy| {
+        proxy.upstream.first_byte_timeout = SOON;
+        proxy.purge_token = PurgeToken::new("token");
+    });
     let metrics = metrics_of(&rig);
     seen.scrape(&metrics);
     rig.fill("/fresh", "");
     rig.fill("/stale", "");
     rig.get("/other").expect(200);
+    rig.get("/other").expect(200);
+    rig.ask("PURGE", "/other", "Authorization: Bearer token\r\n", b"").expect(200);
     rig.ask("POST", "/other", "", b"body").expect(200);
     rig.get_with("/other", "Upgrade: h2c\r\n").expect(501);
     let ask = |mut client: crate::proxy::client::Client| {
@@ -57,6 +83,7 @@ pub fn outcomes(seen: &mut Seen) {
     rig.get("/close").expect(502);
     rig.get("/nonsense").expect(502);
     seen.scrape(&metrics);
+    busy(seen);
     let nobody =
         Rig::before(origin(&latch), &Origin::nowhere(), crate::support::server::options(), |_| {});
     let metrics = metrics_of(&nobody);

@@ -10,6 +10,7 @@ mod invalidation;
 mod keys;
 mod not_stored;
 mod purge;
+mod purge_method;
 mod ranges;
 mod stale;
 mod upstreams;
