@@ -16,6 +16,8 @@ const NAME_LEN_MAX: usize = 64;
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
 /// Longer waits, and errors that last longer, would outlive the trouble that they are for.
 const SHARED_MAX: Duration = Duration::from_secs(3600);
+/// Some hundred lines, and what no log is ever behind.
+const ACCESS_LOG_BUFFER: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
 
 /// Checks every `[[proxy]]`, and each against the others and all listeners.
@@ -37,6 +39,7 @@ pub fn proxies(config: &Config) -> Check {
         lifetimes(proxy, &key)?;
         lists(proxy, &key)?;
         purge(proxy, &key)?;
+        size_in(proxy.access_log_buffer, &ACCESS_LOG_BUFFER, key("access_log_buffer"))?;
         if let Some(size) = proxy.object_size_max {
             size_in(size, &OBJECT_SIZE, key("object_size_max"))?;
         }
@@ -217,6 +220,8 @@ mod tests {
             ("object_size_max = \"1B\"", "proxy.object_size_max"),
             ("collapse_timeout = \"2h\"", "proxy.collapse_timeout"),
             ("error_ttl = \"2h\"", "proxy.error_ttl"),
+            ("access_log_buffer = \"1KiB\"", "proxy.access_log_buffer"),
+            ("access_log_buffer = \"2GiB\"", "proxy.access_log_buffer"),
             ("purge_method = true", "proxy.purge_token_file"),
             ("purge_token_file = \"/t\"", "proxy.purge_method"),
         ] {

@@ -11,6 +11,7 @@ use http::StatusCode;
 use http::header::HeaderName;
 use serde::Deserialize;
 
+use super::access_log::AccessLogTarget;
 use super::choice::ParseChoiceError;
 use super::listener::ListenerConfig;
 use super::upstream::UpstreamAddress;
@@ -19,7 +20,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 25] = [
+pub const PROXY_KEYS: [&str; 27] = [
     "name",
     "listen",
     "upstream",
@@ -45,6 +46,8 @@ pub const PROXY_KEYS: [&str; 25] = [
     "error_ttl",
     "purge_method",
     "purge_token_file",
+    "access_log",
+    "access_log_buffer",
 ];
 
 /// One `[[proxy]]`.
@@ -111,6 +114,11 @@ pub struct ProxyConfig {
     /// The file with that token; goes with `purge_method`.
     #[serde(deserialize_with = "optional")]
     pub purge_token_file: Option<PathBuf>,
+    /// Where a line for each answer goes; `None` (written `""`) logs none.
+    #[serde(deserialize_with = "optional")]
+    pub access_log: Option<AccessLogTarget>,
+    /// Most bytes of lines that wait to be written; further ones are lost.
+    pub access_log_buffer: ByteSize,
 }
 
 impl Default for ProxyConfig {
@@ -142,6 +150,8 @@ impl Default for ProxyConfig {
             error_ttl: secs(1),
             purge_method: false,
             purge_token_file: None,
+            access_log: None,
+            access_log_buffer: ByteSize(1 << 20),
         }
     }
 }
@@ -201,6 +211,8 @@ impl ProxyConfig {
             self.error_ttl.to_string(),
             self.purge_method.to_string(),
             or_empty(self.purge_token_file.as_ref().map(|path| path.display()).as_ref()),
+            or_empty(self.access_log.as_ref()),
+            self.access_log_buffer.to_string(),
         ];
         let mut values = values.into_iter();
         PROXY_KEYS.map(|key| (key, values.next().unwrap_or_default()))
@@ -375,7 +387,9 @@ mod tests {
                     collapse_timeout = \"12s\"\n\
                     error_ttl = \"13s\"\n\
                     purge_method = true\n\
-                    purge_token_file = \"/token\"\n";
+                    purge_token_file = \"/token\"\n\
+                    access_log = \"unix:/log\"\n\
+                    access_log_buffer = \"14MiB\"\n";
         let listed = read(text).unwrap().entries();
         let values = listed.each_ref().map(|(_, value)| value.as_str());
         let expected = [
@@ -404,6 +418,8 @@ mod tests {
             "13s",
             "true",
             "/token",
+            "unix:/log",
+            "14MiB",
         ];
         assert_eq!(values, expected);
     }
@@ -425,6 +441,8 @@ mod tests {
             ("x_accel_expires = \"on\"", "expected a boolean"),
             ("key_headers = [\"a b\"]", "\"a b\": invalid HTTP header name"),
             ("object_size_max = \"x\"", "\"x\" is not a size"),
+            ("access_log = \"syslog:x\"", "is no place for a log"),
+            ("access_log_buffer = \"x\"", "\"x\" is not a size"),
         ] {
             let message = read(text).unwrap_err();
             assert!(message.contains(expected), "{text}: {message}");

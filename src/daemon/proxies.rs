@@ -88,6 +88,10 @@ fn options_of(
         collapse_timeout: proxy.collapse_timeout.0,
         error_ttl: proxy.error_ttl.0,
         purge_token,
+        access_log: proxy.access_log.clone().map(|target| options::AccessLogOptions {
+            target,
+            bytes_max: proxy.access_log_buffer.0,
+        }),
     }
 }
 
@@ -154,7 +158,8 @@ mod tests {
              grace_default = \"7s\"\nheuristic_max = \"8s\"\nignore = [\"expires\"]\n\
              x_accel_expires = true\nstore_until_close = true\nselect_language = true\n\
              ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
-             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n",
+             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\n\
+             access_log = \"unix:/l\"\naccess_log_buffer = \"2MiB\"\n",
         );
         let secs = Duration::from_secs;
         let found = &options(&config, WORKERS).unwrap()[0];
@@ -177,6 +182,8 @@ mod tests {
         assert_eq!(found.key_headers, ["x-a"]);
         assert_eq!(found.object_size_max, 1 << 10);
         assert_eq!((found.collapse_timeout, found.error_ttl), (secs(9), secs(10)));
+        let log = found.access_log.as_ref().unwrap();
+        assert_eq!((log.target.to_string(), log.bytes_max), ("unix:/l".to_owned(), 2 << 20));
         assert_eq!(upstream_connections(&config, WORKERS), 9);
     }
 

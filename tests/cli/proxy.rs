@@ -7,10 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::serve::{Daemon, check_config};
 use crate::support::binary;
 use crate::support::machine::{Missing, require};
+use crate::support::waiting::eventually;
 use crate::{directory, rawcached, stderr, stdout};
 
 const DEVICE: &str = "[[device]]\npath = \"c.img\"\nsize = \"64MiB\"\n";
@@ -241,6 +243,47 @@ fn a_token_lets_clients_purge_unless_others_can_read_it() {
     let log = daemon.rest();
     assert!(!log.contains("s3cret"), "{log}");
     assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn an_access_log_is_private_and_goes_on_in_a_new_file_when_it_was_moved_away() {
+    let directory = directory();
+    let text = |path: &str| {
+        format!(
+            "[server]\nmemcached = [\"unix:m.sock\"]\n{DEVICE}[[proxy]]\nname = \"app\"\n\
+             listen = [\"unix:p.sock\"]\nupstream = \"unix:none.sock\"\naccess_log = \"{path}\"\n"
+        )
+    };
+    std::fs::write(directory.path().join("c.toml"), text("none/a.log")).unwrap();
+    let mut command = rawcached(directory.path());
+    let output = command.args(["serve", "-c", "c.toml", "--server-admin", ""]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(message.contains("cannot open the access log none/a.log"), "{message}");
+
+    std::fs::write(directory.path().join("c.toml"), text("a.log")).unwrap();
+    let mut daemon = start(directory.path(), &["-c", "c.toml"]);
+    daemon.wait_for("serving");
+    let (socket, log) = (directory.path().join("p.sock"), directory.path().join("a.log"));
+    let get = |target: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        assert!(ask(&socket, &request).starts_with("HTTP/1.1 502 "));
+    };
+    let has = |path: &Path, target: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.contains(&format!("\"url\":\"http://h{target}\""))
+    };
+    get("/one");
+    assert!(eventually(|| has(&log, "/one")));
+    assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::rename(&log, directory.path().join("a.log.1")).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    get("/two");
+    assert!(eventually(|| has(&log, "/two")) && !has(&log, "/one"));
+    get("/three");
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    assert!(has(&log, "/three"), "a stop writes what waits");
 }
 
 /// Python does what systemd does: see `serve`.

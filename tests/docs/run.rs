@@ -45,6 +45,9 @@ const NO_COMMANDS: &[(&str, &str)] = &[
     ("docs/proxy.md", "[[proxy]]"),
     ("docs/proxy.md", "frontend site"),
     ("docs/proxy.md", "purge_method = true"),
+    ("docs/proxy.md", "access_log = "),
+    ("docs/proxy.md", "{\"time\":"),
+    ("docs/operating.md", "/var/log/rawcached/*.log {"),
     ("docs/operating.md", "[Service]"),
     ("docs/operating.md", "[server]"),
 ];

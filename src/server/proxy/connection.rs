@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ::http::Method;
 
+use super::access_log::Entry;
 use super::answer::Answer;
 use super::body::{Body, Broken};
 use super::counts::Served;
@@ -36,12 +37,21 @@ impl Answering for ReadThrough {
         gate: &Gate,
     ) -> io::Result<Answered> {
         let ReadThrough(service) = self;
+        let mut entry =
+            service.shared.access_log.as_ref().map(|log| {
+                Entry::begin(log, &service.options.name, &head, service.http.cache.clock())
+            });
         let mut body = RequestBody::new(wire, &head, kept);
         let mut answer = service.answer(&mut head, &mut body).await;
         if head.is_http_1_0 && answer.body.len().is_none() && head.method != Method::HEAD {
             answer = with_length(service, answer).await;
         }
         service.http.shard.proxy.answered(answer.served);
+        if let Some(entry) = &mut entry {
+            entry.status = Some(answer.status.as_u16());
+            entry.result = Some(answer.served.word());
+            entry.first_byte = answer.first_byte;
+        }
         let remainder = body.end()?;
         let RequestHead { method, is_http_1_0, keeps_alive: may_go_on, .. } = head;
         let end = body_end(&answer, &method);
@@ -51,7 +61,7 @@ impl Answering for ReadThrough {
         let mut output = wire.service.buffers.take_output();
         head.write(&mut output, wire.service.cache.clock());
         let body = if head.sends_body(&method) { body } else { Body::absent(None) };
-        let sent = send(wire, output, (body, end), served).await?;
+        let sent = send(wire, output, (body, end), (served, &mut entry)).await?;
         if let Err(Broken(reason)) = &sent {
             tracing::debug!(reason, "an answer broke off");
             wire.service.shard.values_truncated.bump();
@@ -84,7 +94,7 @@ async fn send<S: Socket>(
     wire: &mut Wire<S>,
     mut output: Vec<u8>,
     (mut body, end): (Body, BodyEnd),
-    served: Served,
+    (served, entry): (Served, &mut Option<Entry>),
 ) -> io::Result<Result<(), Broken>> {
     let is_chunked = end == BodyEnd::Chunked && body.comes();
     // The head leaves together with the first piece, if that is there.
@@ -127,6 +137,9 @@ async fn send<S: Socket>(
                 }
                 output.clear();
                 wire.service.buffers.give_output(output);
+                if let Some(entry) = entry {
+                    entry.is_whole = true;
+                }
                 return Ok(Ok(()));
             }
             Ok(Some(piece)) => {
@@ -140,6 +153,9 @@ async fn send<S: Socket>(
                     wire.write(&output, &piece).await?;
                 }
                 wire.service.shard.proxy.sent(served, piece.len() as u64);
+                if let Some(entry) = entry {
+                    entry.bytes += piece.len() as u64;
+                }
                 output.clear();
                 waits = false;
                 if is_chunked {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::access_log::AccessLogSnapshot;
 use super::upstream::UpstreamError;
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
@@ -55,6 +56,11 @@ pub(super) enum Served {
 }
 
 impl Served {
+    /// What metrics and the access log call it.
+    pub(super) fn word(self) -> &'static str {
+        RESULTS[self as usize]
+    }
+
     /// What the status of an answer says.
     pub(super) fn of(status: &CacheStatus) -> Served {
         let is_stale = status.ttl_secs.is_some_and(|secs| secs <= 0);
@@ -105,6 +111,8 @@ pub struct ProxySnapshot {
     pub upstream_bytes: u64,
     /// Open connections to upstreams, idle ones too.
     pub upstream_connections: u64,
+    /// The access logs.
+    pub access_logs: AccessLogSnapshot,
 }
 
 impl ProxyShard {
@@ -194,6 +202,13 @@ pub(in crate::server) fn write_proxy(page: &mut Page, snapshot: &ProxySnapshot) 
     let help = "Open connections to upstreams, those that wait for their next request too.";
     let open = snapshot.upstream_connections;
     page.gauge("rawcached_proxy_upstream_connections", help, &[], open);
+    let logs = &snapshot.access_logs;
+    let help = "Bytes of lines of access logs that are not written yet.";
+    page.gauge("rawcached_proxy_access_log_bytes", help, &[], logs.bytes);
+    let help = "Most bytes of these; further lines are lost.";
+    page.gauge("rawcached_proxy_access_log_max_bytes", help, &[], logs.bytes_max);
+    let help = "Lines that are in no access log, because it could not be written as fast.";
+    page.counter("rawcached_proxy_access_log_lost_lines_total", help, &[], logs.lost);
 }
 
 #[cfg(test)]

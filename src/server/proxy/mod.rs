@@ -5,6 +5,7 @@
 
 pub mod options;
 
+mod access_log;
 mod answer;
 mod body;
 mod connection;
@@ -28,6 +29,8 @@ mod service;
 mod stored;
 mod upstream;
 
+pub use access_log::AccessLogSnapshot;
+pub(super) use access_log::{AccessLog, AccessLogCounts};
 pub(super) use connection::serve;
 pub(super) use counts::{ProxyShard, write_proxy};
 pub use counts::{ProxySnapshot, RESULTS, UPSTREAM_ERRORS};

@@ -9,6 +9,7 @@ use ::http::header::{HeaderValue, VIA};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use super::access_log::AccessLog;
 use super::failures::Failures;
 use super::group_limit::GroupLimit;
 use super::options::ProxyOptions;
@@ -22,15 +23,17 @@ pub(in crate::server) struct Shared {
     /// How the upstream failed lately.
     pub(super) failures: Failures,
     pub(super) groups: GroupLimit,
+    pub(super) access_log: Option<Arc<AccessLog>>,
 }
 
 impl Shared {
-    pub(in crate::server) fn new() -> Shared {
+    pub(in crate::server) fn new(access_log: Option<Arc<AccessLog>>) -> Shared {
         let via = format!("1.1 rawcached-{:016x}", RandomState::new().hash_one(0));
         Shared {
             via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
             failures: Failures::default(),
             groups: GroupLimit::default(),
+            access_log,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! A read-through listener with every outcome.
 
+use rawcached::config::AccessLogTarget;
 use rawcached::metrics::Metrics;
 use rawcached::server::proxy::PurgeToken;
+use rawcached::server::proxy::options::AccessLogOptions;
 use rawcached::server::write_server;
 
 use super::Seen;
@@ -56,6 +58,9 @@ pub fn outcomes(seen: &mut Seen) {
     let rig = Rig::with(origin(&latch), |proxy| {
         proxy.upstream.first_byte_timeout = SOON;
         proxy.purge_token = PurgeToken::new("token");
+        // Nobody is there, so few lines wait and the others are lost.
+        let target = AccessLogTarget::Unix("/no/such/socket".into());
+        proxy.access_log = Some(AccessLogOptions { target, bytes_max: 1000 });
     });
     let metrics = metrics_of(&rig);
     seen.scrape(&metrics);

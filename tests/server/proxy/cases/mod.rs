@@ -1,5 +1,6 @@
 //! What a read-through listener does, by subject.
 
+mod access_log;
 mod answers;
 mod failures;
 mod fills;
