@@ -5,6 +5,8 @@
 //! them, are converted by the wall clock at that moment and never stored. One pair of readings is in
 //! the superblock: from it a start learns how long the cache was down.
 
+#[cfg(feature = "daemon")]
+mod calendar;
 mod pair;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
 
+#[cfg(feature = "daemon")]
+pub(crate) use calendar::{date, rfc3339};
 use pair::EARLY_MS_MAX;
 pub use pair::{TimeDown, TimePair};
 pub use timestamp::Timestamp;
@@ -161,11 +165,12 @@ impl Clock {
         self.wall_ms().div_euclid(1000)
     }
 
+    /// The same in milliseconds.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the one place that reads the wall clock"
     )]
-    fn wall_ms(&self) -> i64 {
+    pub(crate) fn wall_ms(&self) -> i64 {
         match &self.0.source {
             Source::Boot { .. } => match SystemTime::now().duration_since(UNIX_EPOCH) {
                 Ok(since) => millis(since),

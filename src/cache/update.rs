@@ -82,6 +82,15 @@ impl Cache {
     /// # Errors
     /// As those of [`Cache::update`].
     pub async fn expire(&self, key: &[u8], condition: Condition) -> Result<Stored, StoreError> {
+        self.expire_as(key, condition, None).await
+    }
+
+    pub(super) async fn expire_as(
+        &self,
+        key: &[u8],
+        condition: Condition,
+        ack: Option<Ack>,
+    ) -> Result<Stored, StoreError> {
         if condition == Condition::Always {
             self.inner.store.expire_fills(key);
         }
@@ -93,7 +102,7 @@ impl Cache {
         let fill = &self.inner.store.begin_fill(key);
         let (metadata, tags, validates) = (None, None, false);
         let update = Update { metadata, tags, lifetime: &lifetime, validates, fill };
-        self.settle_update(key, condition, &update, None).await
+        self.settle_update(key, condition, &update, ack).await
     }
 
     async fn settle_update(

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::overrides::Overrides;
@@ -12,6 +12,10 @@ pub(super) const INSPECT_HELP: &str = "Exit code: 0 done (with --key: a lookup w
 
 pub(super) const CHECK_HELP: &str = "Exit code: 0 everything is sound; 1 something is damaged; \
     2 the device cannot be checked (in use, not formatted, both superblock copies damaged)";
+
+pub(super) const PURGE_HELP: &str = "What is purged is gone when the command ends, after a crash too. \
+    URLs, prefixes, origins and groups are those of [[proxy]] listeners; keys are those of memcached and \
+    /v1/objects. Exit code: 0 done; 1 a key was missing (the others are purged); 2 it could not be done";
 
 pub(super) const BENCH_HELP: &str = "Exit code: 0 done; 1 a server gave wrong bytes; 2 what was \
     asked for could not be measured. docs/benchmarking.md says how to read what is printed";
@@ -45,8 +49,9 @@ pub(super) enum Command {
     Get(GetArgs),
     /// Store standard input under a key
     Put(PutArgs),
-    /// Remove a key; exit code 1 if it was missing
-    Purge(EntryArgs),
+    /// Remove keys, or what was stored with a tag, or under URLs by a read-through listener
+    #[command(after_help = PURGE_HELP)]
+    Purge(PurgeArgs),
     /// Measure a device, or put load on a running server
     #[command(after_help = BENCH_HELP)]
     Bench(super::bench::BenchArgs),
@@ -192,6 +197,64 @@ pub(super) struct PutArgs {
     pub(super) ttl: Option<crate::units::Period>,
 }
 
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true)))]
+pub(super) struct PurgeArgs {
+    /// Keys of 1 to 4096 bytes
+    #[arg(value_name = "KEY", group = "what")]
+    pub(super) keys: Vec<String>,
+    /// These URLs, with all variants, such as https://example.com/a
+    #[arg(long, value_name = "URL", num_args = 1.., group = "what", value_parser = parse_url)]
+    pub(super) url: Vec<String>,
+    /// What was stored with one of these tags (Surrogate-Key, Cache-Tag, xkey)
+    #[arg(long, value_name = "TAG", num_args = 1.., group = "what")]
+    pub(super) tag: Vec<String>,
+    /// All URLs that begin so, such as https://example.com/images/
+    #[arg(long, value_name = "PREFIX", num_args = 1.., group = "what", value_parser = parse_url)]
+    pub(super) prefix: Vec<String>,
+    /// All URLs of these origins, such as https://example.com
+    #[arg(long, value_name = "ORIGIN", num_args = 1.., group = "what", value_parser = parse_origin)]
+    pub(super) origin: Vec<String>,
+    /// These groups (Cache-Groups) of the origins that --of names
+    #[arg(long, value_name = "GROUP", num_args = 1.., group = "what", requires = "of")]
+    pub(super) group: Vec<String>,
+    /// The origins of the groups
+    #[arg(long, value_name = "ORIGIN", num_args = 1.., requires = "group", value_parser = parse_origin)]
+    pub(super) of: Vec<String>,
+    /// Everything, keys too
+    #[arg(long, group = "what")]
+    pub(super) all: bool,
+    /// Make stale, and do not remove: what was purged is validated before it is used again. Not for keys
+    #[arg(long, conflicts_with = "keys")]
+    pub(super) soft: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+/// The part of a URL behind its scheme, and whether there is one.
+fn behind_scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once("://")?;
+    let is_http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    Some(rest).filter(|rest| is_http && !rest.is_empty() && !rest.starts_with(['/', '?', '#']))
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    match behind_scheme(text) {
+        Some(rest) if rest.contains('#') => Err("leave out what begins with #".to_owned()),
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write it with scheme and host, such as https://example.com/a".to_owned()),
+    }
+}
+
+fn parse_origin(text: &str) -> Result<String, String> {
+    let host = behind_scheme(text).map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    match host {
+        Some(host) if !host.contains(['/', '?', '#']) => Ok(text.to_owned()),
+        _ => Err("write scheme and host, and a port if there is one, such as https://example.com"
+            .to_owned()),
+    }
+}
+
 /// A server ignores a range that it does not understand and gives all of the object: so it is refused here.
 fn parse_range(text: &str) -> Result<String, String> {
     let number = |digits: &str| digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
@@ -233,6 +296,22 @@ mod tests {
         }
         for text in ["", "-", "x", "5", "5-2", "-0", "a-b", "0-1,3-4", "+1-2", " 1-2", "1--2"] {
             parse_range(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn urls_and_origins_have_scheme_and_host() {
+        for url in ["http://a", "HTTPS://a:1/b?c", "http://[::1]/"] {
+            assert_eq!(parse_url(url).as_deref(), Ok(url));
+        }
+        for text in ["", "/a", "a.example/b", "ftp://a", "http://", "http:///a", "http://a/b#c"] {
+            parse_url(text).unwrap_err();
+        }
+        for origin in ["http://a", "https://a:1/"] {
+            assert_eq!(parse_origin(origin).as_deref(), Ok(origin));
+        }
+        for text in ["a", "http://", "http://a/b", "http://a?b", "http://a//"] {
+            parse_origin(text).unwrap_err();
         }
     }
 

@@ -1,16 +1,16 @@
 //! `get`, `put`, `purge` and `stats`: commands that talk to a running daemon. Each gives false
-//! where the key is missing.
+//! where a key is missing.
 
 use std::io;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue, RANGE};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::arguments::{EntryArgs, GetArgs, PutArgs, StatsArgs};
+use super::arguments::{GetArgs, PurgeArgs, PutArgs, StatsArgs};
 use super::client::Client;
-use super::http_client::{Ask, fetch, store};
+use super::http_client::{self, Ask, fetch, store};
 use super::output;
 use super::progress::Bar;
 
@@ -25,7 +25,7 @@ pub fn get(arguments: &GetArgs) -> anyhow::Result<bool> {
     let socket = arguments.entry.socket.socket.as_deref();
     let found = fetch(socket, ask, &mut io::stdout().lock(), &|progress| bar.advance(progress));
     bar.end();
-    tell_miss(&arguments.entry, found?)
+    Ok(tell_miss(&arguments.entry.key, found?))
 }
 
 /// Stores standard input.
@@ -44,18 +44,43 @@ pub fn put(arguments: &PutArgs) -> anyhow::Result<bool> {
     stored.map(|()| true)
 }
 
-/// Removes a key.
-pub fn purge(arguments: &EntryArgs) -> anyhow::Result<bool> {
-    let ask = Ask { method: Method::DELETE, key: &arguments.key, headers: HeaderMap::new() };
-    let found = fetch(arguments.socket.socket.as_deref(), ask, &mut io::sink(), &|_| {})?;
-    tell_miss(arguments, found)
+/// Removes keys, or purges what is selected otherwise.
+pub fn purge(arguments: &PurgeArgs) -> anyhow::Result<bool> {
+    let socket = arguments.socket.socket.as_deref();
+    if arguments.keys.is_empty() {
+        return http_client::purge(socket, &selection(arguments)).map(|()| true);
+    }
+    let mut found_all = true;
+    for key in &arguments.keys {
+        let ask = Ask { method: Method::DELETE, key, headers: HeaderMap::new() };
+        let found = fetch(socket, ask, &mut io::sink(), &|_| {});
+        found_all &= tell_miss(key, found.with_context(|| key.clone())?);
+    }
+    Ok(found_all)
 }
 
-fn tell_miss(arguments: &EntryArgs, found: bool) -> anyhow::Result<bool> {
-    if !found {
-        eprintln!("rawcached: {} is not in the cache", arguments.key);
+/// What `/v1/purge` is to select.
+fn selection(arguments: &PurgeArgs) -> Value {
+    let PurgeArgs { url, tag, prefix, origin, group, of, soft, .. } = arguments;
+    let lists = [("uri", url), ("tag", tag), ("uri-prefix", prefix), ("origin", origin)];
+    let given = lists.into_iter().find(|(_, list)| !list.is_empty());
+    let mut selection = match given {
+        Some((kind, selectors)) => json!({ "type": kind, "selectors": selectors }),
+        None if group.is_empty() => json!({ "type": "all" }),
+        None => json!({ "type": "group", "selectors": of, "groups": group }),
+    };
+    if *soft {
+        selection["purge"] = Value::Bool(false);
     }
-    Ok(found)
+    selection
+}
+
+/// Says of a key that was not found that it is missing.
+fn tell_miss(key: &str, found: bool) -> bool {
+    if !found {
+        eprintln!("rawcached: {key} is not in the cache");
+    }
+    found
 }
 
 /// The length of standard input, if it is a file; for the progress bar only.

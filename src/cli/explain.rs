@@ -6,10 +6,9 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
-use super::date::date;
 use super::report::Damaged;
 use super::{offline, output};
-use crate::clock::{Clock, TimePair, Timestamp};
+use crate::clock::{Clock, TimePair, Timestamp, date};
 use crate::format::{EntryHeader, Kind, Layout, SnapshotDirectory};
 use crate::inspect::{
     Condition, Explained, ExplainedKey, ExplainedRegion, Fate, Filling, Inspection, Share,

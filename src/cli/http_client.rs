@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::{BodyExt as _, Either, Empty, StreamBody};
+use http_body_util::{BodyExt as _, Either, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 
@@ -34,7 +35,7 @@ const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 type Upload =
-    Either<Empty<Bytes>, StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, io::Error>>>>;
+    Either<Full<Bytes>, StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, io::Error>>>>;
 
 /// A request for an object.
 pub struct Ask<'a> {
@@ -52,7 +53,7 @@ pub fn fetch(
     progress: &dyn Fn(Progress),
 ) -> anyhow::Result<bool> {
     runtime()?.block_on(async {
-        let answer = send(socket, ask, Either::Left(Empty::new())).await?;
+        let answer = send(socket, of_object(ask, Either::Left(Full::default()))?).await?;
         let Some(answer) = found(answer).await? else { return Ok(false) };
         copy(answer.into_body(), output, progress).await?;
         Ok(true)
@@ -67,9 +68,21 @@ pub fn store(
     progress: impl Fn(Progress) + Send + 'static,
 ) -> anyhow::Result<()> {
     runtime()?.block_on(async {
-        let answer = send(socket, ask, Either::Right(upload(input, progress))).await?;
-        let answer = found(answer).await?;
+        let request = of_object(ask, Either::Right(upload(input, progress)))?;
+        let answer = found(send(socket, request).await?).await?;
         answer.map(drop).context("not stored: nothing is at the socket's /v1/objects/")
+    })
+}
+
+/// Purges what `selection` says, in the form of `/v1/purge`.
+pub fn purge(socket: Option<&str>, selection: &Value) -> anyhow::Result<()> {
+    let mut request = Request::new(Either::Left(Full::from(selection.to_string())));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static("/v1/purge");
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    runtime()?.block_on(async {
+        let answer = found(send(socket, request).await?).await?;
+        answer.map(drop).context("not purged: nothing is at the socket's /v1/purge")
     })
 }
 
@@ -86,23 +99,27 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     runtime.context("cannot start the runtime")
 }
 
-async fn send(
-    socket: Option<&str>,
-    ask: Ask<'_>,
-    body: Upload,
-) -> anyhow::Result<Response<Incoming>> {
+/// The request that `ask` comes to.
+fn of_object(ask: Ask<'_>, body: Upload) -> anyhow::Result<Request<Upload>> {
     let len = ask.key.len();
     ensure!(
         (1..=KEY_LEN_MAX).contains(&len),
         "the key has {len} bytes; it must have 1 to {KEY_LEN_MAX}"
     );
-    let address = socket::address(socket, [EMBEDDED_HTTP_SOCKET, SERVICE_HTTP_SOCKET])
-        .context("the daemon's HTTP socket (server.http of its configuration)")?;
     let key = percent_encode(ask.key.as_bytes(), ESCAPED);
     let mut request = Request::new(body);
     *request.method_mut() = ask.method;
     *request.uri_mut() = format!("/v1/objects/{key}").parse().context("the key")?;
     *request.headers_mut() = ask.headers;
+    Ok(request)
+}
+
+async fn send(
+    socket: Option<&str>,
+    mut request: Request<Upload>,
+) -> anyhow::Result<Response<Incoming>> {
+    let address = socket::address(socket, [EMBEDDED_HTTP_SOCKET, SERVICE_HTTP_SOCKET])
+        .context("the daemon's HTTP socket (server.http of its configuration)")?;
     request.headers_mut().insert(HOST, HeaderValue::from_static("rawcached"));
     let refused = || {
         format!(

@@ -8,7 +8,6 @@ mod arguments;
 pub mod bench;
 mod client;
 mod confirm;
-mod date;
 mod entry;
 mod exit;
 mod explain;

@@ -17,6 +17,8 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::
 /// Longer waits, and errors that last longer, would outlive the trouble that they are for.
 const SHARED_MAX: Duration = Duration::from_secs(3600);
 const USES: RangeInclusive<u16> = 1..=1000;
+/// Some hundred lines, and what no log is ever behind.
+const ACCESS_LOG_BUFFER: RangeInclusive<u64> = 64 << 10..=1 << 30;
 const OBJECT_SIZE: RangeInclusive<u64> = 1 << 10..=1 << 40;
 /// What one request for a range may ask for, in bytes.
 const FILL_BLOCK: RangeInclusive<u64> = 64 << 10..=1 << 30;
@@ -44,6 +46,8 @@ pub fn proxies(config: &Config) -> Check {
             key("min_uses"),
             format!("{} requests: write 1 to 1000", proxy.min_uses),
         )?;
+        purge(proxy, &key)?;
+        size_in(proxy.access_log_buffer, &ACCESS_LOG_BUFFER, key("access_log_buffer"))?;
         if let Some(size) = proxy.object_size_max {
             size_in(size, &OBJECT_SIZE, key("object_size_max"))?;
         }
@@ -159,6 +163,20 @@ fn lists(proxy: &ProxyConfig, key: &impl KeyOf) -> Check {
     Ok(())
 }
 
+fn purge(proxy: &ProxyConfig, key: &impl KeyOf) -> Check {
+    let has_file = proxy.purge_token_file.is_some();
+    require(
+        has_file || !proxy.purge_method,
+        key("purge_token_file"),
+        "missing: purge_method needs a file with a token, or anybody could purge",
+    )?;
+    require(
+        proxy.purge_method || !has_file,
+        key("purge_method"),
+        "not true: purge_token_file has no effect without it",
+    )
+}
+
 fn unique<T: Eq + Hash + ToString>(list: &[T], key: String) -> Check {
     let mut seen = HashSet::new();
     match list.iter().find(|item| !seen.insert(*item)) {
@@ -225,6 +243,10 @@ mod tests {
             ("fill_block = \"1KiB\"", "proxy.fill_block"),
             ("collapse_timeout = \"2h\"", "proxy.collapse_timeout"),
             ("error_ttl = \"2h\"", "proxy.error_ttl"),
+            ("access_log_buffer = \"1KiB\"", "proxy.access_log_buffer"),
+            ("access_log_buffer = \"2GiB\"", "proxy.access_log_buffer"),
+            ("purge_method = true", "proxy.purge_token_file"),
+            ("purge_token_file = \"/t\"", "proxy.purge_method"),
         ] {
             let found = broken(&[&format!("{VALID}{text}")]).map(|(key, _)| key);
             assert_eq!(found.as_deref(), Some(key), "{text}");
@@ -297,6 +319,8 @@ mod tests {
             "name = \"\"",
             "object_size_max = \"\"",
             "range_fetch_min = \"0\"",
+            "purge_method = false\npurge_token_file = \"\"",
+            "purge_method = true\npurge_token_file = \"/t\"",
             "ttl_override = \"1h\"\nignore = [\"cache-control\", \"expires\", \"vary\"]",
         ] {
             assert_eq!(broken(&[&format!("{VALID}{text}")]), None, "{text}");

@@ -70,6 +70,8 @@ pub struct MemoryPlan {
     pub connections: u64,
     /// What the kernel keeps for clients that have not read it.
     pub socket_buffers: u64,
+    /// Lines of access logs that are not written yet.
+    pub access_logs: u64,
     /// The program itself.
     pub program: u64,
     /// Where `max` comes from.
@@ -150,6 +152,12 @@ fn whole(bytes: u64) -> u64 {
     bytes / MIB * MIB
 }
 
+/// What the access logs of all read-through listeners may take.
+fn access_logs(config: &Config) -> u64 {
+    let logs = config.proxies.iter().filter(|proxy| proxy.access_log.is_some());
+    logs.map(|proxy| proxy.access_log_buffer.0).sum()
+}
+
 impl MemoryPlan {
     /// Divides the memory as `config` says.
     ///
@@ -171,6 +179,7 @@ impl MemoryPlan {
             backlog: BACKLOG.of(settings.backlog, base),
             connections: CONNECTIONS.of(settings.connections, base),
             socket_buffers: SOCKET_BUFFERS.of(settings.socket_buffers, base),
+            access_logs: access_logs(config),
             program: PROGRAM + whole(base / PROGRAM_SHARE),
             reason,
         };
@@ -200,7 +209,7 @@ impl MemoryPlan {
 
     /// Each part with its setting, in the order of the file.
     #[must_use]
-    pub fn parts(&self) -> [(&'static str, u64); 8] {
+    pub fn parts(&self) -> [(&'static str, u64); 9] {
         [
             ("ram.size", self.ram),
             (INDEX.key, self.index),
@@ -210,6 +219,7 @@ impl MemoryPlan {
             (BACKLOG.key, self.backlog),
             (CONNECTIONS.key, self.connections),
             (SOCKET_BUFFERS.key, self.socket_buffers),
+            ("proxy.access_log_buffer", self.access_logs),
         ]
     }
 
@@ -282,6 +292,15 @@ mod tests {
         assert_eq!(refused.key, "memory.max");
         assert!(refused.reason.contains("three quarters of the machine's 16GiB"), "{refused:?}");
         assert!(plan("", Available::Cgroup(64 << 20)).is_err());
+    }
+
+    #[test]
+    fn access_logs_are_counted_where_they_are_written() {
+        let text = "[[proxy]]\naccess_log_buffer = \"8MiB\"\n[[proxy]]\naccess_log = \"/a\"\n\
+                    [[proxy]]\naccess_log = \"unix:/b\"\naccess_log_buffer = \"4MiB\"\n";
+        let found = plan(text, LAPTOP).unwrap();
+        assert_eq!(found.access_logs, 5 << 20);
+        assert_eq!(found.sum(), found.max);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! A setting comes from a flag of `serve`, else from the environment, else from the file,
 //! else it has the default. See `config/rawcached.toml` for what each one does.
 
+mod access_log;
 mod address;
 mod broken;
 mod check;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use access_log::{AccessLogTarget, ParseAccessLogError};
 pub use address::{ListenAddress, ParseAddressError, UNIX_PATH_LEN_MAX};
 pub use choice::{
     AckMode, AutoSize, EngineChoice, IoMode, LogFormat, LogLevel, ParseChoiceError, ParseModeError,

@@ -2,12 +2,14 @@
 //! `[[proxy]]` and their defaults.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderName;
 use serde::Deserialize;
 
+use super::access_log::AccessLogTarget;
 use super::listener::ListenerConfig;
 use super::proxy_choices::{ClientDirectives, IgnoredField, SetCookie, Upgrade};
 use super::upstream::UpstreamAddress;
@@ -18,7 +20,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 32] = [
+pub const PROXY_KEYS: [&str; 36] = [
     "name",
     "listen",
     "upstream",
@@ -51,6 +53,10 @@ pub const PROXY_KEYS: [&str; 32] = [
     "collapse_timeout",
     "error_ttl",
     "upgrade",
+    "purge_method",
+    "purge_token_file",
+    "access_log",
+    "access_log_buffer",
 ];
 
 /// One `[[proxy]]`.
@@ -134,6 +140,16 @@ pub struct ProxyConfig {
     /// What to do with requests that change the protocol.
     #[serde(deserialize_with = "text")]
     pub upgrade: Upgrade,
+    /// Serve the method PURGE to those who have the token.
+    pub purge_method: bool,
+    /// The file with that token; goes with `purge_method`.
+    #[serde(deserialize_with = "optional")]
+    pub purge_token_file: Option<PathBuf>,
+    /// Where a line for each answer goes; `None` (written `""`) logs none.
+    #[serde(deserialize_with = "optional")]
+    pub access_log: Option<AccessLogTarget>,
+    /// Most bytes of lines that wait to be written; further ones are lost.
+    pub access_log_buffer: ByteSize,
 }
 
 impl Default for ProxyConfig {
@@ -172,6 +188,10 @@ impl Default for ProxyConfig {
             collapse_timeout: secs(5),
             error_ttl: secs(1),
             upgrade: Upgrade::Refuse,
+            purge_method: false,
+            purge_token_file: None,
+            access_log: None,
+            access_log_buffer: ByteSize(1 << 20),
         }
     }
 }
@@ -238,6 +258,10 @@ impl ProxyConfig {
             self.collapse_timeout.to_string(),
             self.error_ttl.to_string(),
             self.upgrade.to_string(),
+            self.purge_method.to_string(),
+            or_empty(self.purge_token_file.as_ref().map(|path| path.display()).as_ref()),
+            or_empty(self.access_log.as_ref()),
+            self.access_log_buffer.to_string(),
         ];
         let mut values = values.into_iter();
         PROXY_KEYS.map(|key| (key, values.next().unwrap_or_default()))
@@ -317,7 +341,11 @@ mod tests {
                     fills_max = 3\n\
                     collapse_timeout = \"12s\"\n\
                     error_ttl = \"13s\"\n\
-                    upgrade = \"tunnel\"\n";
+                    upgrade = \"tunnel\"\n\
+                    purge_method = true\n\
+                    purge_token_file = \"/token\"\n\
+                    access_log = \"unix:/log\"\n\
+                    access_log_buffer = \"14MiB\"\n";
         let listed = read(text).unwrap().entries();
         let values = listed.each_ref().map(|(_, value)| value.as_str());
         let expected = [
@@ -353,6 +381,10 @@ mod tests {
             "12s",
             "13s",
             "tunnel",
+            "true",
+            "/token",
+            "unix:/log",
+            "14MiB",
         ];
         assert_eq!(values, expected);
     }
@@ -380,6 +412,8 @@ mod tests {
             ("fills_max = -1", "invalid value"),
             ("upgrade = \"on\"", "write one of refuse, tunnel"),
             ("object_size_max = \"x\"", "\"x\" is not a size"),
+            ("access_log = \"syslog:x\"", "is no place for a log"),
+            ("access_log_buffer = \"x\"", "\"x\" is not a size"),
         ] {
             let message = read(text).unwrap_err();
             assert!(message.contains(expected), "{text}: {message}");

@@ -12,6 +12,7 @@ mod open_files;
 mod ownership;
 mod progress;
 mod proxies;
+mod purge_token_file;
 mod reload;
 mod signals;
 mod sockets;

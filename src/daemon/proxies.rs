@@ -5,16 +5,26 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, ensure};
 
+use super::purge_token_file;
 use crate::config::{
     self, ClientDirectives, Config, IgnoredField, ProxyConfig, SetCookie, Upgrade, UpstreamAddress,
 };
 use crate::http_cache::settings::{self, Settings};
 use crate::server::listener::Listener;
+use crate::server::proxy::PurgeToken;
 use crate::server::proxy::options::{self, ProxyOptions, UpstreamOptions};
 
-/// The options of every `[[proxy]]`, for this many workers.
-pub fn options(config: &Config, workers: NonZeroUsize) -> Vec<ProxyOptions> {
-    config.proxies.iter().map(|proxy| options_of(proxy, workers)).collect()
+/// The options of every `[[proxy]]`, for this many workers. Reads what their settings name.
+///
+/// # Errors
+/// A file with a token cannot be used.
+pub fn options(config: &Config, workers: NonZeroUsize) -> anyhow::Result<Vec<ProxyOptions>> {
+    let of = |(index, proxy): (usize, &ProxyConfig)| {
+        let purge_token = proxy.purge_token_file.as_deref().map(purge_token_file::read);
+        let key = || format!("{}.purge_token_file", ProxyConfig::table(index));
+        Ok(options_of(proxy, workers, purge_token.transpose().with_context(key)?))
+    };
+    config.proxies.iter().enumerate().map(of).collect()
 }
 
 /// Most connections to upstreams at one time: of all workers together, so each its share rounded up.
@@ -53,7 +63,11 @@ fn of_worker(proxy: &ProxyConfig, workers: NonZeroUsize) -> usize {
     usize::try_from(proxy.connections_max).unwrap_or(usize::MAX).div_ceil(workers.get())
 }
 
-fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
+fn options_of(
+    proxy: &ProxyConfig,
+    workers: NonZeroUsize,
+    purge_token: Option<PurgeToken>,
+) -> ProxyOptions {
     let address = match proxy.upstream() {
         UpstreamAddress::Unix(path) => options::UpstreamAddress::Unix(path.clone()),
         UpstreamAddress::Tcp(address) => options::UpstreamAddress::Tcp(*address),
@@ -81,6 +95,11 @@ fn options_of(proxy: &ProxyConfig, workers: NonZeroUsize) -> ProxyOptions {
         tunnels: proxy.upgrade == Upgrade::Tunnel,
         collapse_timeout: proxy.collapse_timeout.0,
         error_ttl: proxy.error_ttl.0,
+        purge_token,
+        access_log: proxy.access_log.clone().map(|target| options::AccessLogOptions {
+            target,
+            bytes_max: proxy.access_log_buffer.0,
+        }),
     }
 }
 
@@ -138,7 +157,7 @@ mod tests {
         let address = options::UpstreamAddress::Tcp(([127, 0, 0, 1], 8080).into());
         let one = NonZeroUsize::MIN;
         let expected = ProxyOptions::new("unix:/p", address);
-        assert_eq!(format!("{:?}", options(&config, one)), format!("{:?}", [expected]));
+        assert_eq!(format!("{:?}", options(&config, one).unwrap()), format!("{:?}", [expected]));
     }
 
     #[test]
@@ -156,10 +175,11 @@ mod tests {
              ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
              range_fetch_min = \"1MiB\"\nfill_block = \"2MiB\"\n\
              min_uses = 11\nfills_max = 12\n\
-             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\nupgrade = \"tunnel\"\n",
+             collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\nupgrade = \"tunnel\"\n\
+             access_log = \"unix:/l\"\naccess_log_buffer = \"2MiB\"\n",
         );
         let secs = Duration::from_secs;
-        let found = &options(&config, WORKERS)[0];
+        let found = &options(&config, WORKERS).unwrap()[0];
         let ProxyOptions { upstream, settings, .. } = found;
         assert_eq!((&*found.name, upstream.address.to_string()), ("app", "unix:/u".to_owned()));
         assert_eq!(upstream.connect_timeout, secs(1));
@@ -184,6 +204,8 @@ mod tests {
         assert_eq!((found.object_size_max, found.min_uses), (1 << 10, 11));
         assert_eq!((found.fills_max, found.tunnels), (12, true));
         assert_eq!((found.collapse_timeout, found.error_ttl), (secs(9), secs(10)));
+        let log = found.access_log.as_ref().unwrap();
+        assert_eq!((log.target.to_string(), log.bytes_max), ("unix:/l".to_owned(), 2 << 20));
         assert_eq!(upstream_connections(&config, WORKERS), 9);
     }
 

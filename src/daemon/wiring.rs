@@ -178,7 +178,7 @@ pub fn start_server(
     listeners: Vec<Listener>,
     metrics: &Metrics,
 ) -> anyhow::Result<Serving> {
-    let mut options = options_of(config, memory);
+    let mut options = options_of(config, memory)?;
     let limit_of = |it: &Listener| it.rules().connections_max.unwrap_or(options.connections_max);
     let of_proxies = listeners.iter().filter(|it| matches!(it.protocol(), Protocol::Proxy(_)));
     let proxies = of_proxies.map(|it| it.address().clone()).collect();
@@ -200,9 +200,9 @@ pub fn workers(config: &Config) -> NonZeroUsize {
     workers.unwrap_or(Options::default().workers)
 }
 
-fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
+fn options_of(config: &Config, memory: &MemoryPlan) -> anyhow::Result<Options> {
     let server = &config.server;
-    Options {
+    Ok(Options {
         workers: workers(config),
         connections_max: usize::try_from(server.max_connections).unwrap_or(usize::MAX),
         connections_all_max: usize::MAX,
@@ -220,8 +220,8 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> Options {
         memcached_stall_timeout: server.memcached_stall_timeout.0,
         http_idle_timeout: server.http_idle_timeout.0,
         http_stall_timeout: server.http_stall_timeout.0,
-        proxies: proxies::options(config, workers(config)),
-    }
+        proxies: proxies::options(config, workers(config))?,
+    })
 }
 
 impl Serving {

@@ -27,6 +27,8 @@ pub struct CacheStatus {
     pub stored: bool,
     /// The request to the origin is another client's too.
     pub collapsed: bool,
+    /// Nobody waited for others: the last response to this was not to be stored.
+    pub hit_for_miss: bool,
     /// More, in words.
     pub detail: Option<String>,
 }
@@ -100,7 +102,8 @@ impl CacheStatus {
         if self.collapsed && !self.hit {
             text.push_str("; collapsed");
         }
-        if let Some(detail) = &self.detail {
+        let detail = self.detail.as_deref();
+        if let Some(detail) = detail.or(self.hit_for_miss.then_some("hit-for-miss")) {
             let _ = write!(text, "; detail={}", quoted(detail));
         }
         text

@@ -10,12 +10,13 @@ use super::vary::{KEY_LEN_MAX, Names, VariantKey, best_language};
 pub const VARIANTS_MAX: usize = 64;
 
 /// Version of the encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The variants of one target, the newest one last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variants {
     name: [u8; 16],
+    soft_purges: u32,
     variants: Vec<Variant>,
 }
 
@@ -85,7 +86,18 @@ impl Variants {
     /// removes them all, now and later.
     #[must_use]
     pub fn new(name: [u8; 16]) -> Variants {
-        Variants { name, variants: Vec::new() }
+        Variants { name, soft_purges: 0, variants: Vec::new() }
+    }
+
+    /// How often all of them were made stale: what was asked for before must not be added after.
+    #[must_use]
+    pub fn soft_purges(&self) -> u32 {
+        self.soft_purges
+    }
+
+    /// Notes that all of them are made stale.
+    pub fn note_soft_purge(&mut self) {
+        self.soft_purges = self.soft_purges.wrapping_add(1);
     }
 
     /// What the keys of the variants contain.
@@ -152,6 +164,7 @@ impl Variants {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&self.name);
+        bytes.extend_from_slice(&self.soft_purges.to_le_bytes());
         put_len(&mut bytes, self.variants.len());
         for variant in &self.variants {
             bytes.extend_from_slice(&variant.id.to_le_bytes());
@@ -175,13 +188,15 @@ impl Variants {
     /// What [`Variants::encode`] made; `None` for anything else.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Variants> {
-        let (name, mut rest) = bytes.strip_prefix(&[VERSION])?.split_first_chunk()?;
+        let (name, rest) = bytes.strip_prefix(&[VERSION])?.split_first_chunk()?;
+        let (soft_purges, mut rest) = rest.split_first_chunk()?;
+        let soft_purges = u32::from_le_bytes(*soft_purges);
         let count = take_len(&mut rest)?;
         if count > VARIANTS_MAX {
             return None;
         }
         let variants = (0..count).map(|_| Variant::decode(&mut rest)).collect::<Option<_>>()?;
-        rest.is_empty().then_some(Variants { name: *name, variants })
+        rest.is_empty().then_some(Variants { name: *name, soft_purges, variants })
     }
 }
 

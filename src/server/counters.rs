@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::http::{HttpShard, HttpSnapshot};
 use super::listener_counts::{ListenerCounts, ListenerSnapshot};
-use super::proxy::{ProxyShard, ProxySnapshot};
+use super::proxy::{AccessLogCounts, ProxyShard, ProxySnapshot};
 use super::send_budget::SendBudget;
 use crate::cache::Tier;
 use crate::fair_memory::FairMemory;
@@ -206,6 +206,7 @@ pub struct Counters {
     input_buffers_max: u64,
     connections_current: AtomicU64,
     listeners: RwLock<Vec<Arc<ListenerCounts>>>,
+    access_logs: RwLock<Vec<Arc<AccessLogCounts>>>,
     send_budget: Arc<SendBudget>,
 }
 
@@ -252,6 +253,7 @@ impl Counters {
             input_buffers_max,
             connections_current: AtomicU64::new(0),
             listeners: RwLock::default(),
+            access_logs: RwLock::default(),
             send_budget,
         }
     }
@@ -261,6 +263,13 @@ impl Counters {
         let connections_max = u64::try_from(connections_max).unwrap_or(u64::MAX);
         let counts = Arc::new(ListenerCounts::new(name, connections_max));
         self.listeners.write().push(Arc::clone(&counts));
+        counts
+    }
+
+    /// Counts an access log from now on, of which at most so many bytes wait.
+    pub(super) fn add_access_log(&self, bytes_max: u64) -> Arc<AccessLogCounts> {
+        let counts = Arc::new(AccessLogCounts::new(bytes_max));
+        self.access_logs.write().push(Arc::clone(&counts));
         counts
     }
 
@@ -303,6 +312,9 @@ impl Counters {
             input_bytes_max: self.input_memory.limit() + self.input_buffers_max,
             ..Snapshot::default()
         };
+        for log in self.access_logs.read().iter() {
+            log.add_to(&mut total.proxy.access_logs);
+        }
         for shard in &self.shards {
             total.counts = total.counts + shard.counts();
             total.http.merge(&shard.http);

@@ -80,4 +80,13 @@ pub enum RunError {
     /// A worker thread or its runtime could not be started.
     #[error("cannot start a worker thread")]
     Worker(#[source] std::io::Error),
+    /// An access log cannot be opened.
+    #[error("cannot open the access log {target}")]
+    AccessLog {
+        /// Where it was to go.
+        target: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
 }

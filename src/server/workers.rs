@@ -21,6 +21,8 @@ use super::listener::{Protocol, Stream};
 use super::memcached::{self, Service, Shared};
 use super::options::RunError;
 use super::proxy;
+use super::proxy::AccessLog;
+use super::proxy::options::{AccessLogOptions, ProxyOptions};
 use super::standing::Standing;
 use super::{Server, http};
 use crate::device::{Device, ThreadRing, look_soon};
@@ -29,6 +31,9 @@ use crate::device::{Device, ThreadRing, look_soon};
 /// other threads woke. A task runs for 128 commands, or 64 keys of one, at most.
 const TASKS_BETWEEN_EVENTS: u32 = 31;
 const TASKS_BETWEEN_WOKEN: u32 = 4;
+
+/// How long the end waits for each access log to be written out.
+const LOG_FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection on its way to a worker.
 pub(super) struct Arrival {
@@ -40,6 +45,8 @@ pub(super) struct Arrival {
 
 pub(super) struct Workers {
     workers: Vec<(mpsc::UnboundedSender<Arrival>, JoinHandle<()>)>,
+    /// The access logs, which are written out at the end.
+    logs: Vec<Arc<AccessLog>>,
     turn: AtomicUsize,
 }
 
@@ -48,9 +55,11 @@ impl Workers {
     pub(super) fn start(server: &Server, standing: &Arc<Standing>) -> Result<Workers, RunError> {
         let shared = Shared::new();
         let http_shared = http::Shared::default();
-        let proxies = server.options.proxies.iter();
-        let proxies: Vec<_> =
-            proxies.map(|options| Arc::new(proxy::Shared::new(options))).collect();
+        let logs = access_logs(server)?;
+        let proxies = server.options.proxies.iter().zip(&logs);
+        let proxies: Vec<_> = proxies
+            .map(|(options, log)| Arc::new(proxy::Shared::new(options, log.clone())))
+            .collect();
         let workers = (0..server.options.workers.get()).map(|index| {
             let http = Arc::new(http::Service::new(server, index, &http_shared));
             let proxies = server.options.proxies.iter().zip(&proxies);
@@ -70,7 +79,9 @@ impl Workers {
             };
             spawn(index, device, worker).map_err(RunError::Worker)
         });
-        Ok(Workers { workers: workers.collect::<Result<_, _>>()?, turn: AtomicUsize::new(0) })
+        let workers = workers.collect::<Result<_, _>>()?;
+        let logs = logs.into_iter().flatten().collect();
+        Ok(Workers { workers, logs, turn: AtomicUsize::new(0) })
     }
 
     /// Gives a connection to the next worker that is alive.
@@ -97,7 +108,22 @@ impl Workers {
             Ok(count) => tracing::error!(count, "workers ended by a panic"),
             Err(error) => tracing::error!(%error, "cannot wait for the workers"),
         }
+        for log in self.logs {
+            log.flush(LOG_FLUSH_LIMIT).await;
+        }
     }
+}
+
+/// The access log of each read-through listener that has one.
+fn access_logs(server: &Server) -> Result<Vec<Option<Arc<AccessLog>>>, RunError> {
+    let open = |options: &AccessLogOptions| {
+        let counts = server.counters.add_access_log(options.bytes_max);
+        AccessLog::start(options, &counts)
+            .map(Arc::new)
+            .map_err(|source| RunError::AccessLog { target: options.target.to_string(), source })
+    };
+    let of = |proxy: &ProxyOptions| proxy.access_log.as_ref().map(open).transpose();
+    server.options.proxies.iter().map(of).collect()
 }
 
 fn spawn(

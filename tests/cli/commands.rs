@@ -374,6 +374,99 @@ fn put_sends_standard_input_with_lifetime_and_headers() {
 }
 
 #[test]
+fn purge_selects_by_url_tag_prefix_origin_and_group() {
+    let done = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}\n";
+    for (arguments, body) in [
+        (
+            &["--url", "https://a.example/b", "http://c/"][..],
+            r#"{"type":"uri","selectors":["https://a.example/b","http://c/"]}"#,
+        ),
+        (
+            &["--url", "http://a", "--url", "http://b"],
+            r#"{"type":"uri","selectors":["http://a","http://b"]}"#,
+        ),
+        (&["--tag", "x y"], r#"{"type":"tag","selectors":["x y"]}"#),
+        (
+            &["--prefix", "http://a/b", "--soft"],
+            r#"{"type":"uri-prefix","selectors":["http://a/b"],"purge":false}"#,
+        ),
+        (&["--origin", "http://a:81"], r#"{"type":"origin","selectors":["http://a:81"]}"#),
+        (
+            &["--group", "g", "h", "--of", "http://a"],
+            r#"{"type":"group","selectors":["http://a"],"groups":["g","h"]}"#,
+        ),
+        (&["--all"], r#"{"type":"all"}"#),
+        (&["--all", "--soft"], r#"{"type":"all","purge":false}"#),
+    ] {
+        let request = format!(
+            "POST /v1/purge HTTP/1.1\r\ncontent-type: application/json\r\nhost: rawcached\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let arguments = [&["purge"], arguments].concat();
+        let output = client(&arguments, b"", request.into_bytes().leak(), done);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        assert_eq!((stdout(&output), stderr(&output)), (String::new(), String::new()));
+    }
+}
+
+#[test]
+fn a_purge_that_is_not_done_is_an_error() {
+    let request =
+        b"POST /v1/purge HTTP/1.1\r\ncontent-type: application/json\r\nhost: rawcached\r\n\
+                    content-length: 14\r\n\r\n{\"type\":\"all\"}";
+    for (answer, expected) in [
+        (&b"HTTP/1.1 403 Forbidden\r\ncontent-length: 3\r\n\r\nno\n"[..], "403 Forbidden: no"),
+        (MISS, "not purged: nothing is at the socket's /v1/purge"),
+    ] {
+        let output = client(&["purge", "--all"], b"", request, answer);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+    for (arguments, expected) in [
+        (&[][..], "required"),
+        (&["k", "--tag", "t"], "cannot be used with"),
+        (&["--all", "--tag", "t"], "cannot be used with"),
+        (&["k", "--soft"], "cannot be used with"),
+        (&["--group", "g"], "--of <ORIGIN>"),
+        (&["--of", "http://a"], "required"),
+        (&["--url", "/a"], "write it with scheme and host"),
+        (&["--prefix", "a.example/"], "write it with scheme and host"),
+        (&["--origin", "http://a/b"], "write scheme and host"),
+    ] {
+        let output = rawcached(directory().path()).arg("purge").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn of_several_keys_all_are_purged_and_the_missing_ones_are_named() {
+    let directory = directory();
+    let listener = UnixListener::bind(directory.path().join("s.sock")).unwrap();
+    let server = std::thread::spawn(move || {
+        let answers: [(&str, &[u8]); 3] = [
+            ("a", b"HTTP/1.1 204 No Content\r\n\r\n"),
+            ("b", MISS),
+            ("c", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ];
+        for (key, answer) in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request = format!("DELETE /v1/objects/{key} HTTP/1.1\r\nhost: rawcached\r\n\r\n");
+            let mut received = vec![0; request.len()];
+            stream.read_exact(&mut received).unwrap();
+            assert_eq!(received, request.as_bytes());
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let arguments = ["purge", "a", "b", "c", "--socket", "s.sock"];
+    let output = rawcached(directory.path()).args(arguments).output().unwrap();
+    server.join().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "rawcached: b is not in the cache\n");
+}
+
+#[test]
 fn purge_and_stats_speak_their_protocols() {
     let request = b"DELETE /v1/objects/k HTTP/1.1\r\nhost: rawcached\r\n\r\n";
     let output = client(&["purge", "k"], b"", request, b"HTTP/1.1 204 No Content\r\n\r\n");

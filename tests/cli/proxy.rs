@@ -1,16 +1,18 @@
 //! Goal: `serve` opens read-through listeners, from flags and from the file, and names each mistake in them.
 //! Method: run the built binary with what a user has: a directory, flags, a file, its output.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::serve::{Daemon, check_config};
 use crate::support::binary;
 use crate::support::machine::{Missing, require};
+use crate::support::waiting::eventually;
 use crate::{directory, rawcached, stderr, stdout};
 
 const DEVICE: &str = "[[device]]\npath = \"c.img\"\nsize = \"64MiB\"\n";
@@ -38,6 +40,11 @@ fn a_wrong_proxy_names_file_line_and_key() {
     for (text, expected) in [
         (format!("{valid}upstreams = 1\n"), "c.toml:4: proxy.upstreams: unknown field"),
         (format!("{valid}connections_max = \"1\"\n"), "c.toml:4: proxy.connections_max: invalid"),
+        (format!("{valid}purge_method = true\n"), "c.toml:1: proxy.purge_token_file: missing"),
+        (
+            format!("{valid}purge_token_file = \"/t\"\n"),
+            "c.toml:1: proxy.purge_method: not true: purge_token_file has no effect",
+        ),
         (format!("{valid}ttl_status = 3\n"), "c.toml:4: proxy.ttl_status: invalid type"),
         (
             format!("{valid}ttl_status = {{ 404 = \"x\" }}\n"),
@@ -184,6 +191,99 @@ fn each_table_of_a_file_has_its_sockets() {
     assert!(line.contains("proxy.upstream"), "{line}");
     daemon.signal("TERM");
     assert_eq!(daemon.wait(), Some(0));
+}
+
+/// Sends a request and gives the answer: all that comes until the daemon closes.
+fn ask(socket: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_token_lets_clients_purge_unless_others_can_read_it() {
+    let directory = directory();
+    let text = format!(
+        "[server]\nmemcached = [\"unix:m.sock\"]\n{DEVICE}\
+         [[proxy]]\nlisten = [\"unix:p.sock\"]\nupstream = \"{UPSTREAM}\"\n\
+         purge_method = true\npurge_token_file = \"token\"\n"
+    );
+    std::fs::write(directory.path().join("c.toml"), text).unwrap();
+    let token = directory.path().join("token");
+    for (content, mode, expected) in [
+        (None, 0, "No such file"),
+        (Some(""), 0o600, "token is empty"),
+        (Some("s3cret\n"), 0o644, "others can read or write token (mode 0644)"),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(&token, content).unwrap();
+            std::fs::set_permissions(&token, PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let mut command = rawcached(directory.path());
+        let output = command.args(["serve", "-c", "c.toml"]).output().unwrap();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("proxy.purge_token_file: "), "{message}");
+        assert!(message.contains(expected) && !message.contains("s3cret"), "{message}");
+    }
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o640)).unwrap();
+    let mut daemon = start(directory.path(), &["-c", "c.toml", "-vv"]);
+    daemon.wait_for("serving");
+    let socket = directory.path().join("p.sock");
+    for (credentials, expected) in [("Bearer s3cret", "200 OK"), ("Bearer x", "401 ")] {
+        let request = format!(
+            "PURGE /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: {credentials}\r\n\r\n"
+        );
+        let answer = ask(&socket, &request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{answer}");
+    }
+    daemon.signal("TERM");
+    let log = daemon.rest();
+    assert!(!log.contains("s3cret"), "{log}");
+    assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn an_access_log_is_private_and_goes_on_in_a_new_file_when_it_was_moved_away() {
+    let directory = directory();
+    let text = |path: &str| {
+        format!(
+            "[server]\nmemcached = [\"unix:m.sock\"]\n{DEVICE}[[proxy]]\nname = \"app\"\n\
+             listen = [\"unix:p.sock\"]\nupstream = \"unix:none.sock\"\naccess_log = \"{path}\"\n"
+        )
+    };
+    std::fs::write(directory.path().join("c.toml"), text("none/a.log")).unwrap();
+    let mut command = rawcached(directory.path());
+    let output = command.args(["serve", "-c", "c.toml", "--server-admin", ""]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(message.contains("cannot open the access log none/a.log"), "{message}");
+
+    std::fs::write(directory.path().join("c.toml"), text("a.log")).unwrap();
+    let mut daemon = start(directory.path(), &["-c", "c.toml"]);
+    daemon.wait_for("serving");
+    let (socket, log) = (directory.path().join("p.sock"), directory.path().join("a.log"));
+    let get = |target: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        assert!(ask(&socket, &request).starts_with("HTTP/1.1 502 "));
+    };
+    let has = |path: &Path, target: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.contains(&format!("\"url\":\"http://h{target}\""))
+    };
+    get("/one");
+    assert!(eventually(|| has(&log, "/one")));
+    assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::rename(&log, directory.path().join("a.log.1")).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    get("/two");
+    assert!(eventually(|| has(&log, "/two")) && !has(&log, "/one"));
+    get("/three");
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    assert!(has(&log, "/three"), "a stop writes what waits");
 }
 
 /// Python does what systemd does: see `serve`.

@@ -44,6 +44,11 @@ impl Daemon {
         panic!("no {text:?} in the log:\n{seen}");
     }
 
+    /// Reads the log up to its end.
+    pub fn rest(&mut self) -> String {
+        self.lines.by_ref().map(|line| line.unwrap() + "\n").collect()
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();

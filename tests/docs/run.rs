@@ -44,6 +44,10 @@ const NO_COMMANDS: &[(&str, &str)] = &[
     ("docs/proxy.md", "upstream rawcached {"),
     ("docs/proxy.md", "[[proxy]]"),
     ("docs/proxy.md", "frontend site"),
+    ("docs/proxy.md", "purge_method = true"),
+    ("docs/proxy.md", "access_log = "),
+    ("docs/proxy.md", "{\"time\":"),
+    ("docs/operating.md", "/var/log/rawcached/*.log {"),
     ("docs/operating.md", "[Service]"),
     ("docs/operating.md", "[server]"),
 ];
@@ -56,6 +60,11 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/benchmarking.md", "rawcached bench load --memcached R ", "minutes, and other servers"),
     ("docs/benchmarking.md", "rawcached bench load --http H ", "minutes, and other servers"),
     ("docs/benchmarking.md", "seq ", "needs nginx"),
+    (
+        "docs/cli.md",
+        "rawcached purge ",
+        "needs the daemon of the machine; tests of the commands run it",
+    ),
     ("docs/http.md", "S=/run/", "is run by `curl_stores_reads_and_removes`"),
     ("docs/http.md", "curl ", "is run by `curl_stores_reads_and_removes`"),
     ("docs/http.md", "cat movie.mp4 ", "is run by `curl_stores_reads_and_removes`"),

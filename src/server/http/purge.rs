@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use super::request_body::RequestBody;
 use super::service::{Answer, Service};
 use super::wire::Socket;
-use crate::cache::{Condition, Purge, StoreError};
+use crate::cache::{Purge, StoreError};
 use crate::http_cache::target::Target;
 use crate::server::codec::fault::Fault;
 use crate::server::proxy::{KEY_SEPARATOR, group_tag, key_of};
@@ -151,13 +151,10 @@ impl Service {
     }
 
     async fn take_step(&self, step: Step, how: Purge) -> Result<(), StoreError> {
-        match (step, how) {
-            (Step::Key(key), Purge::Hard) => self.cache.remove(&key).await.map(drop),
-            (Step::Key(key), Purge::Soft) => {
-                self.cache.expire(&key, Condition::Always).await.map(drop)
-            }
-            (Step::Prefix(prefix), how) => self.cache.purge_prefix(&prefix, how).await,
-            (Step::Tag(tag), how) => self.cache.purge_tag(&tag, how).await,
+        match step {
+            Step::Key(key) => self.cache.purge_key(&key, how).await.map(drop),
+            Step::Prefix(prefix) => self.cache.purge_prefix(&prefix, how).await,
+            Step::Tag(tag) => self.cache.purge_tag(&tag, how).await,
         }
     }
 

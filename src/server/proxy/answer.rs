@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, VIA};
 use http::{HeaderMap, StatusCode};
@@ -25,6 +26,10 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
+    /// How it came about.
+    pub(super) served: Served,
+    /// How long the upstream took to answer, if it was asked for this client.
+    pub(super) first_byte: Option<Duration>,
 }
 
 /// Where the body of a stored response is.
@@ -88,7 +93,7 @@ impl Service {
         }
         let (code, body) = self.body_of(request, code, (body, known), chosen, &mut headers).await?;
         self.sign(&mut headers, &status);
-        Ok(Answer { status: code, headers, body })
+        Ok(Answer { status: code, headers, body, served: Served::of(&status), first_byte: None })
     }
 
     async fn body_of(
@@ -144,11 +149,6 @@ impl Service {
 
     /// Adds what this cache says of an answer.
     pub(super) fn sign(&self, headers: &mut HeaderMap, status: &CacheStatus) {
-        self.sign_as(Served::of(status), headers, status);
-    }
-
-    fn sign_as(&self, served: Served, headers: &mut HeaderMap, status: &CacheStatus) {
-        self.http.shard.proxy.answered(served);
         status.append_to(headers);
         headers.append(VIA, self.shared.via.clone());
     }
@@ -160,8 +160,9 @@ impl Service {
         match said {
             None => self.own_as(Served::UpstreamError, code, status),
             Some((mut headers, body)) => {
-                self.sign_as(Served::UpstreamError, &mut headers, &status);
-                Answer { status: code, headers, body: Body::memory(body) }
+                self.sign(&mut headers, &status);
+                let (body, served) = (Body::memory(body), Served::UpstreamError);
+                Answer { status: code, headers, body, served, first_byte: None }
             }
         }
     }
@@ -182,14 +183,16 @@ impl Service {
         Box::new(self.own(code, status))
     }
 
-    fn own_as(&self, served: Served, code: StatusCode, status: CacheStatus) -> Answer {
+    /// An answer of this cache itself that came about so.
+    pub(super) fn own_as(&self, served: Served, code: StatusCode, status: CacheStatus) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        self.sign_as(served, &mut headers, &status);
+        self.sign(&mut headers, &status);
         let reason = code.canonical_reason().unwrap_or_default();
         let detail = status.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
         let text = format!("{reason}{detail}\n");
-        Answer { status: code, headers, body: Body::memory(text.into()) }
+        let body = Body::memory(text.into());
+        Answer { status: code, headers, body, served, first_byte: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bodies of answers: of the store, of a store in progress, or of the upstream for this client alone.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
@@ -8,6 +9,7 @@ use tokio::sync::mpsc;
 use super::parts_body::PartsBody;
 use super::upstream::Connection;
 use crate::cache::Follower;
+use crate::server::counters::Shard;
 use crate::server::http::body::{AnswerBody, Step};
 
 /// The end of a range that goes to the end of a body of unknown length.
@@ -25,18 +27,8 @@ enum Source {
     Stored(AnswerBody),
     Followed(Box<Followed>),
     Parts(Box<PartsBody>),
-    Upstream(Box<Connection>),
-}
-
-/// Where a body comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// It is stored, or made here.
-    Store,
-    /// It is being stored; who stores it counts it.
-    Fill,
-    /// It comes for this client alone.
-    Upstream,
+    /// With whoever counts what comes.
+    Upstream(Box<Connection>, Arc<Shard>),
 }
 
 /// The body ends before its end.
@@ -71,9 +63,9 @@ impl Body {
     }
 
     /// What comes from the upstream and is not stored.
-    pub(super) fn upstream(connection: Connection) -> Body {
+    pub(super) fn upstream(connection: Connection, shard: Arc<Shard>) -> Body {
         let len = connection.body_len();
-        Body { source: Source::Upstream(Box::new(connection)), len }
+        Body { source: Source::Upstream(Box::new(connection), shard), len }
     }
 
     /// The whole of what is being stored, of `len` bytes if that is known. The first bytes come from `near`, if
@@ -102,7 +94,7 @@ impl Body {
     /// The connection that it comes on, if it comes for this client alone.
     pub(super) fn into_connection(self) -> Option<Connection> {
         match self.source {
-            Source::Upstream(connection) => Some(*connection),
+            Source::Upstream(connection, _) => Some(*connection),
             _ => None,
         }
     }
@@ -129,15 +121,6 @@ impl Body {
         !matches!(self.source, Source::Absent)
     }
 
-    /// Where it comes from.
-    pub(super) fn origin(&self) -> Origin {
-        match self.source {
-            Source::Absent | Source::Stored(_) => Origin::Store,
-            Source::Followed(_) | Source::Parts(_) => Origin::Fill,
-            Source::Upstream(_) => Origin::Upstream,
-        }
-    }
-
     /// The next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
         match &mut self.source {
@@ -145,9 +128,16 @@ impl Body {
             Source::Stored(body) => body.next().await.map_err(|error| Broken(error.to_string())),
             Source::Followed(followed) => followed.next().await,
             Source::Parts(parts) => parts.next().await.map_err(Broken),
-            Source::Upstream(connection) => {
-                connection.next_chunk().await.map_err(|error| Broken(error.to_string()))
-            }
+            Source::Upstream(connection, shard) => match connection.next_chunk().await {
+                Ok(piece) => {
+                    shard.proxy.read_of_upstream(piece.as_ref().map_or(0, Bytes::len));
+                    Ok(piece)
+                }
+                Err(error) => {
+                    shard.proxy.failed(&error);
+                    Err(Broken(error.to_string()))
+                }
+            },
         }
     }
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use ::http::{Method, StatusCode};
 
+use super::access_log::Entry;
 use super::answer::Answer;
-use super::body::{Body, Broken, Origin};
+use super::body::{Body, Broken};
+use super::counts::Served;
 use super::service::Service;
 use super::tunnel::tunnel;
 use crate::fair_memory::Held;
@@ -36,31 +38,47 @@ impl Answering for ReadThrough {
         gate: &Gate,
     ) -> io::Result<Answered> {
         let ReadThrough(service) = self;
+        let mut entry =
+            service.shared.access_log.as_ref().map(|log| {
+                Entry::begin(log, &service.options.name, &head, service.http.cache.clock())
+            });
         let mut body = RequestBody::new(wire, &head, kept);
         let mut answer = service.answer(&mut head, &mut body).await;
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             body.end()?;
+            note(service, &answer, &mut entry);
             let idle = service.options.upstream.between_bytes_timeout;
             return tunnel(wire, answer, idle, gate).await;
         }
         if head.is_http_1_0 && answer.body.len().is_none() && head.method != Method::HEAD {
             answer = with_length(service, answer).await;
         }
+        note(service, &answer, &mut entry);
         let remainder = body.end()?;
         let RequestHead { method, is_http_1_0, keeps_alive: may_go_on, .. } = head;
         let end = body_end(&answer, &method);
         let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
-        let Answer { status, headers, body } = answer;
+        let Answer { status, headers, body, served, .. } = answer;
         let head = AnswerHead { status, headers: &headers, end, keeps_alive, is_http_1_0 };
         let mut output = wire.service.buffers.take_output();
         head.write(&mut output, wire.service.cache.clock());
         let body = if head.sends_body(&method) { body } else { Body::absent(None) };
-        let sent = send(wire, output, (body, end)).await?;
+        let sent = send(wire, output, (body, end), (served, &mut entry)).await?;
         if let Err(Broken(reason)) = &sent {
             tracing::debug!(reason, "an answer broke off");
             wire.service.shard.values_truncated.bump();
         }
         Ok(Answered { may_go_on, keeps_alive, remainder, is_whole: sent.is_ok() })
+    }
+}
+
+/// Counts an answer, and notes how it came about.
+fn note(service: &Service, answer: &Answer, entry: &mut Option<Entry>) {
+    service.http.shard.proxy.answered(answer.served);
+    if let Some(entry) = entry {
+        entry.status = Some(answer.status.as_u16());
+        entry.result = Some(answer.served.word());
+        entry.first_byte = answer.first_byte;
     }
 }
 
@@ -88,8 +106,9 @@ async fn send<S: Socket>(
     wire: &mut Wire<S>,
     mut output: Vec<u8>,
     (mut body, end): (Body, BodyEnd),
+    (served, entry): (Served, &mut Option<Entry>),
 ) -> io::Result<Result<(), Broken>> {
-    let (is_chunked, origin) = (end == BodyEnd::Chunked && body.comes(), body.origin());
+    let is_chunked = end == BodyEnd::Chunked && body.comes();
     // The head leaves together with the first piece, if that is there.
     let mut waits = !output.is_empty();
     loop {
@@ -130,16 +149,12 @@ async fn send<S: Socket>(
                 }
                 output.clear();
                 wire.service.buffers.give_output(output);
+                if let Some(entry) = entry {
+                    entry.is_whole = true;
+                }
                 return Ok(Ok(()));
             }
             Ok(Some(piece)) => {
-                match origin {
-                    Origin::Store => wire.service.shard.proxy.sent_of_store(piece.len() as u64),
-                    Origin::Upstream => {
-                        wire.service.shard.proxy.read_of_upstream(piece.len() as u64);
-                    }
-                    Origin::Fill => {}
-                }
                 if is_chunked {
                     output.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
                 }
@@ -148,6 +163,10 @@ async fn send<S: Socket>(
                     wire.write(&output, &[]).await?;
                 } else {
                     wire.write(&output, &piece).await?;
+                }
+                wire.service.shard.proxy.sent(served, piece.len() as u64);
+                if let Some(entry) = entry {
+                    entry.bytes += piece.len() as u64;
                 }
                 output.clear();
                 waits = false;

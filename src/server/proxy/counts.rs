@@ -1,7 +1,10 @@
 //! What the read-through listeners count, and its metrics.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::access_log::AccessLogSnapshot;
 use super::upstream::UpstreamError;
 use crate::histogram::{Histogram, HistogramSnapshot};
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
@@ -9,20 +12,22 @@ use crate::metrics::Page;
 use crate::server::count::Count;
 
 /// Ways to an answer that are counted separately, in the order of [`ProxySnapshot::answers`].
-pub const RESULTS: [&str; 10] = [
+pub const RESULTS: [&str; 12] = [
     "fresh",
     "stale",
     "revalidated",
     "collapsed",
     "partial",
     "miss",
+    "hit_for_miss",
     "not_stored",
     "bypass",
     "upstream_error",
     "refused",
+    "purged",
 ];
 /// Ways in which an upstream fails, in the order of [`ProxySnapshot::upstream_errors`].
-pub const UPSTREAM_ERRORS: [&str; 4] = ["connect", "timeout", "cut", "malformed"];
+pub const UPSTREAM_ERRORS: [&str; 5] = ["connect", "busy", "timeout", "cut", "malformed"];
 
 /// What becomes of requests for which there is no leave to fill at once, in the order of
 /// [`ProxySnapshot::held_back`].
@@ -54,6 +59,8 @@ pub(super) enum Served {
     Partial,
     /// From the upstream, and it is stored.
     Miss,
+    /// From the upstream, without waiting for others: what came last was not to be stored.
+    HitForMiss,
     /// From the upstream; it was looked up, and what came is not stored.
     NotStored,
     /// From the upstream; it is not of those that are looked up.
@@ -62,9 +69,16 @@ pub(super) enum Served {
     UpstreamError,
     /// Nobody was asked.
     Refused,
+    /// What was stored is gone, or stale, as the client asked.
+    Purged,
 }
 
 impl Served {
+    /// What metrics and the access log call it.
+    pub(super) fn word(self) -> &'static str {
+        RESULTS[self as usize]
+    }
+
     /// What the status of an answer says.
     pub(super) fn of(status: &CacheStatus) -> Served {
         let is_stale = status.ttl_secs.is_some_and(|secs| secs <= 0);
@@ -81,6 +95,7 @@ impl Served {
             Some(Forwarded::Partial) if status.stored => Served::Partial,
             Some(_) if status.stored => Served::Miss,
             Some(Forwarded::Bypass | Forwarded::Method) => Served::Bypass,
+            Some(_) if status.hit_for_miss => Served::HitForMiss,
             Some(_) => Served::NotStored,
         }
     }
@@ -95,8 +110,9 @@ pub(in crate::server) struct ProxyShard {
     held_back: [Count; HELD_BACK.len()],
     first_byte: Histogram,
     blocks_ahead: [Count; 2],
-    bytes_of_store: Count,
-    bytes_of_upstream: Count,
+    sent_bytes: [Count; RESULTS.len()],
+    upstream_bytes: Count,
+    upstream_connections: Arc<AtomicU64>,
 }
 
 /// The counts of all workers at one moment.
@@ -114,10 +130,14 @@ pub struct ProxySnapshot {
     pub held_back: [u64; HELD_BACK.len()],
     /// Time from a request to the head of its response.
     pub first_byte: HistogramSnapshot,
-    /// Bytes of bodies that clients got from the store.
-    pub bytes_of_store: u64,
+    /// Bytes of bodies that clients got, by [`RESULTS`].
+    pub sent_bytes: [u64; RESULTS.len()],
     /// Bytes of bodies that came from upstreams.
-    pub bytes_of_upstream: u64,
+    pub upstream_bytes: u64,
+    /// Open connections to upstreams, idle ones too.
+    pub upstream_connections: u64,
+    /// The access logs.
+    pub access_logs: AccessLogSnapshot,
 }
 
 impl ProxyShard {
@@ -144,20 +164,26 @@ impl ProxyShard {
 
     pub(super) fn failed(&self, error: &UpstreamError) {
         let kind = match error {
-            UpstreamError::Connect(_) | UpstreamError::NoFreeConnection => 0,
-            error if error.is_timeout() => 1,
-            UpstreamError::Malformed(_) => 3,
-            _ => 2,
+            UpstreamError::Connect(_) => 0,
+            UpstreamError::NoFreeConnection => 1,
+            error if error.is_timeout() => 2,
+            UpstreamError::Malformed(_) => 4,
+            _ => 3,
         };
         self.upstream_errors[kind].bump();
     }
 
-    pub(super) fn sent_of_store(&self, len: u64) {
-        self.bytes_of_store.add(len);
+    pub(super) fn sent(&self, result: Served, len: u64) {
+        self.sent_bytes[result as usize].add(len);
     }
 
-    pub(super) fn read_of_upstream(&self, len: u64) {
-        self.bytes_of_upstream.add(len);
+    pub(super) fn read_of_upstream(&self, len: usize) {
+        self.upstream_bytes.add(len as u64);
+    }
+
+    /// The number of open connections to upstreams, for whoever opens and closes them.
+    pub(super) fn upstream_connections(&self) -> &Arc<AtomicU64> {
+        &self.upstream_connections
     }
 }
 
@@ -165,6 +191,9 @@ impl ProxySnapshot {
     /// Adds what one worker has counted.
     pub(in crate::server) fn merge(&mut self, shard: &ProxyShard) {
         for (sum, count) in self.answers.iter_mut().zip(&shard.answers) {
+            *sum += count.get();
+        }
+        for (sum, count) in self.sent_bytes.iter_mut().zip(&shard.sent_bytes) {
             *sum += count.get();
         }
         for (sum, count) in self.upstream_errors.iter_mut().zip(&shard.upstream_errors) {
@@ -177,8 +206,8 @@ impl ProxySnapshot {
             *sum += count.get();
         }
         self.upstream_requests += shard.upstream_requests.get();
-        self.bytes_of_store += shard.bytes_of_store.get();
-        self.bytes_of_upstream += shard.bytes_of_upstream.get();
+        self.upstream_bytes += shard.upstream_bytes.get();
+        self.upstream_connections += shard.upstream_connections.load(Ordering::Relaxed);
         self.first_byte.merge(&shard.first_byte.snapshot());
     }
 }
@@ -211,12 +240,24 @@ pub(in crate::server) fn write_proxy(page: &mut Page, snapshot: &ProxySnapshot) 
     for (result, count) in ["used", "wasted"].into_iter().zip(snapshot.blocks_ahead) {
         page.counter("rawcached_proxy_blocks_ahead_total", help, &[("result", result)], count);
     }
-    let help = "Bytes of bodies of read-through listeners, by where they came from.";
-    for (source, bytes) in
-        [("store", snapshot.bytes_of_store), ("upstream", snapshot.bytes_of_upstream)]
-    {
-        page.counter("rawcached_proxy_body_bytes_total", help, &[("source", source)], bytes);
+    let help =
+        "Bytes of bodies that clients of read-through listeners got, by how they came about.";
+    for (result, bytes) in RESULTS.into_iter().zip(snapshot.sent_bytes) {
+        page.counter("rawcached_proxy_sent_bytes_total", help, &[("result", result)], bytes);
     }
+    let help = "Bytes of bodies that came from upstreams.";
+    let bytes = snapshot.upstream_bytes;
+    page.counter("rawcached_proxy_upstream_received_bytes_total", help, &[], bytes);
+    let help = "Open connections to upstreams, those that wait for their next request too.";
+    let open = snapshot.upstream_connections;
+    page.gauge("rawcached_proxy_upstream_connections", help, &[], open);
+    let logs = &snapshot.access_logs;
+    let help = "Bytes of lines of access logs that are not written yet.";
+    page.gauge("rawcached_proxy_access_log_bytes", help, &[], logs.bytes);
+    let help = "Most bytes of these; further lines are lost.";
+    page.gauge("rawcached_proxy_access_log_max_bytes", help, &[], logs.bytes_max);
+    let help = "Lines that are in no access log, because it could not be written as fast.";
+    page.counter("rawcached_proxy_access_log_lost_lines_total", help, &[], logs.lost);
 }
 
 #[cfg(test)]
@@ -239,12 +280,21 @@ mod tests {
             (CacheStatus { collapsed: true, ..forwarded(stale) }, Served::Collapsed),
             (CacheStatus { stored: true, ..forwarded(Forwarded::UriMiss) }, Served::Miss),
             (CacheStatus { stored: true, ..forwarded(Forwarded::Partial) }, Served::Partial),
+            (
+                CacheStatus { hit_for_miss: true, ..forwarded(Forwarded::UriMiss) },
+                Served::HitForMiss,
+            ),
+            (
+                CacheStatus { hit_for_miss: true, stored: true, ..forwarded(Forwarded::UriMiss) },
+                Served::Miss,
+            ),
             (forwarded(Forwarded::UriMiss), Served::NotStored),
             (forwarded(Forwarded::Method), Served::Bypass),
             (CacheStatus::default(), Served::Refused),
         ] {
             assert_eq!(Served::of(&status), expected, "{status:?}");
         }
-        assert_eq!(Served::Refused as usize, RESULTS.len() - 1);
+        assert_eq!(RESULTS[Served::Refused as usize], "refused");
+        assert_eq!(Served::Purged as usize, RESULTS.len() - 1);
     }
 }

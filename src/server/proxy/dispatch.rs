@@ -12,6 +12,7 @@ use super::fetch::To;
 use super::key::target_key;
 use super::lookup::{Looked, Wanted};
 use super::pass::Manner;
+use super::purge::PURGE;
 use super::service::Service;
 use super::tunnel::is_websocket;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
@@ -52,6 +53,13 @@ impl Service {
                 return Err(self.refuse(StatusCode::NOT_IMPLEMENTED, detail));
             }
         }
+        if came.method.as_str() == PURGE {
+            self.may_purge(&mut came.headers)?;
+            let (request, _) = self.request(came)?;
+            // Rare, and larger than the rest.
+            return Box::pin(self.purge(&request)).await;
+        }
+        self.hide_token(&mut came.headers);
         let Came { framing, is_http_1_0, .. } = *came;
         let waits = came.waits && !matches!(framing, Framing::None | Framing::Length(0));
         let manner = Manner { framing, is_http_1_0, waits, upgrades };

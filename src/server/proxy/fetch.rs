@@ -1,5 +1,7 @@
 //! One request to the upstream on behalf of all who want the answer: a fill, or a validation.
 
+use std::time::Duration;
+
 use ::http::header::{CONNECTION, HeaderMap, HeaderValue, VIA};
 use ::http::{Method, StatusCode};
 
@@ -20,6 +22,8 @@ pub(super) struct Fetched {
     /// Length of the body that was announced, also where none comes.
     pub(super) announced_len: Option<u64>,
     pub(super) exchange: Exchange,
+    /// Time from the request to the head.
+    pub(super) first_byte: Duration,
 }
 
 /// Target and host of a request as they came.
@@ -55,10 +59,7 @@ impl Service {
             let mut connection = self.counted(self.upstream.connect(reuse).await)?;
             let watch = self.asked();
             match ask(&mut connection, &request).await {
-                Ok(came) => {
-                    self.http.shard.proxy.came(watch.elapsed());
-                    return Ok(self.fetched(connection, came, requested_at));
-                }
+                Ok(came) => return Ok(self.fetched(connection, came, (requested_at, &watch))),
                 // It was closed while it rested: nothing was done with the request.
                 Err(error) if error.is_stale_reuse() && matches!(reuse, Reuse::Allowed) => {
                     reuse = Reuse::Fresh;
@@ -79,18 +80,20 @@ impl Service {
         done.inspect_err(|error| self.http.shard.proxy.failed(error))
     }
 
-    /// What came, with its times.
+    /// What came, with its times; `watch` was started with the request.
     pub(super) fn fetched(
         &self,
         connection: Connection,
         came: Came,
-        requested_at: Timestamp,
+        (requested_at, watch): (Timestamp, &Stopwatch),
     ) -> Fetched {
+        let first_byte = watch.elapsed();
+        self.http.shard.proxy.came(first_byte);
         let clock = self.http.cache.clock();
         let (received_at, received_date) = (clock.now(), codec::date(clock.wall()));
         let exchange = Exchange { requested_at, received_at, received_date };
         let announced_len = came.announced_len;
-        Fetched { connection, head: core_head(came), announced_len, exchange }
+        Fetched { connection, head: core_head(came), announced_len, exchange, first_byte }
     }
 
     /// Adds what this cache says of itself to the upstream.

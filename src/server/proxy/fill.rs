@@ -2,6 +2,7 @@
 //! A fill runs as a task of its own: a client that goes away does not end it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::header::{HeaderValue, RANGE, SET_COOKIE};
 use ::http::{HeaderMap, Method, StatusCode};
@@ -77,9 +78,10 @@ impl Service {
             let fetched = match self.fetch(&Method::GET, &to, headers).await {
                 Ok(fetched) => fetched,
                 Err(error) => {
-                    return self.give_up(lease, &place, failure_of(&error), client);
+                    return self.give_up((lease, &place), failure_of(&error), None, client);
                 }
             };
+            let first_byte = fetched.first_byte;
             let status = fetched.head.status;
             if status == StatusCode::NOT_MODIFIED
                 && let Some(its) = known.take_if(|known| can_be_validated(&known.head.headers))
@@ -91,7 +93,8 @@ impl Service {
                     found => {
                         self.shared.failures.forget(&place.key);
                         let head = self.freshened(lease, &place, &its, found).await;
-                        let _ = client.send(Outcome::Good { head: Box::new(head), code: status });
+                        let head = Box::new(head);
+                        let _ = client.send(Outcome::Good { head, code: status, first_byte });
                         return;
                     }
                 }
@@ -100,7 +103,7 @@ impl Service {
                 let detail = "the upstream answered 304 to a request without conditions";
                 let status = StatusCode::BAD_GATEWAY;
                 let failure = Failure::without_answer(status, detail.to_owned());
-                return self.give_up(lease, &place, failure, client);
+                return self.give_up((lease, &place), failure, Some(first_byte), client);
             }
             let failed = reuse::Failure::Status(status);
             if !failed.is_error() {
@@ -157,7 +160,7 @@ impl Service {
                 {
                     let detail = answered(status);
                     let failure = Failure { status, is_answer: true, said: None, detail };
-                    self.give_up(lease, &place, failure, client);
+                    self.give_up((lease, &place), failure, Some(first_byte), client);
                 }
                 storing::Storing::No(refused) if failed.is_error() => {
                     let may_tell = !request.has_credentials()
@@ -256,8 +259,8 @@ impl Service {
             let _ = client.send(Outcome::Alone(Box::new(fetched), Some(refused)));
             return;
         }
-        let status = fetched.head.status;
-        let failure = match whole_body(&mut fetched).await {
+        let (status, first_byte) = (fetched.head.status, Some(fetched.first_byte));
+        let failure = match self.counted(whole_body(&mut fetched).await) {
             Ok(body) => {
                 let mut headers = fetched.head.headers;
                 remove_hop_by_hop(&mut headers);
@@ -267,33 +270,33 @@ impl Service {
             Err(error) => failure_of(&error),
         };
         let told = if may_tell { failure.clone() } else { failure.without_words() };
-        self.tell(lease, place, (told, failure), client);
+        self.tell((lease, place), (told, failure), first_byte, client);
     }
 
     /// Tells a failure to all who wait.
     fn give_up(
         &self,
-        lease: Lease,
-        place: &Place,
+        of: (Lease, &Place),
         failure: Failure,
+        first_byte: Option<Duration>,
         client: oneshot::Sender<Outcome>,
     ) {
-        self.tell(lease, place, (failure.clone(), failure), client);
+        self.tell(of, (failure.clone(), failure), first_byte, client);
     }
 
     /// Gives a failure to the client that asked, and what may be `told` of it to all who wait.
     fn tell(
         &self,
-        lease: Lease,
-        place: &Place,
+        (lease, place): (Lease, &Place),
         (told, failure): (Failure, Failure),
+        first_byte: Option<Duration>,
         client: oneshot::Sender<Outcome>,
     ) {
         let time = (self.http.cache.clock().now(), self.options.error_ttl);
         self.shared.failures.note(&place.key, &told, time);
         // After that: who gets the lease next sees it.
         drop(lease);
-        let _ = client.send(Outcome::Failed(failure));
+        let _ = client.send(Outcome::Failed(failure, first_byte));
     }
 }
 

@@ -18,7 +18,7 @@ use super::place::Place;
 use super::removal::log_failed;
 use super::service::Service;
 use super::stored::{self, Stored, encode_response, encode_variants};
-use crate::cache::{Condition, Lease, StoreOptions, Stored as Ended, Writer};
+use crate::cache::{Condition, Lease, Purge, StoreOptions, Stored as Ended, Writer};
 use crate::http_cache::head::RequestHead;
 use crate::http_cache::storing::{Kept, can_be_validated};
 use crate::http_cache::tags::Tags;
@@ -30,7 +30,7 @@ const NEAR_MAX: usize = 4;
 /// Fills that nobody waits for any more go on if no more than this is left, in bytes, or half of the body.
 const FINISHED_LEN_MAX: u64 = 1 << 20;
 /// How often the variants of a target are changed again when others changed them meanwhile.
-const ATTEMPTS_MAX: usize = 16;
+pub(super) const ATTEMPTS_MAX: usize = 16;
 
 /// A response that is to be stored.
 pub(super) struct Keeping {
@@ -63,7 +63,9 @@ impl Service {
             Some(Opened::Body(writer, follower)) => {
                 let (near, receiver) = mpsc::channel(NEAR_MAX);
                 let head = Box::new(head);
-                let _ = client.send(Outcome::Storing { head, len, follower, near: receiver });
+                let first_byte = fetched.first_byte;
+                let storing = Outcome::Storing { head, len, follower, near: receiver, first_byte };
+                let _ = client.send(storing);
                 self.copy((fetched, is_refresh), writer, near).await;
             }
             Some(Opened::Parts(opened)) => {
@@ -76,7 +78,7 @@ impl Service {
                 // It reads as long as it is there: a refresh is to be finished.
                 let asker = Arc::new(asker);
                 let refreshes = is_refresh.then(|| asker.clone());
-                let _ = client.send(Outcome::Parts(asker));
+                let _ = client.send(Outcome::Parts(asker, fetched.first_byte));
                 self.store_parts(fetched.connection, parted, running).await;
                 drop(refreshes);
             }
@@ -140,9 +142,13 @@ impl Service {
                         self.put_list(lease, &list).await?;
                     }
                     (None, None) => return None,
-                    (Some(cas), lease) => {
-                        // Without the list nobody finds it, and those who follow have it whole.
-                        let _ = self.add_variant(&place.target, (list, cas), variant).await;
+                    (Some(at), lease) => {
+                        let added = self.add_variant(&place.target, (list, at), variant).await;
+                        if added.is_none() {
+                            // It ends well for those who follow, and nobody else finds it.
+                            let failed = self.http.cache.purge_key(&key, Purge::Soft).await;
+                            log_failed(&failed.map(drop), "a response that is in no list");
+                        }
                         drop(lease);
                     }
                 }
@@ -159,7 +165,8 @@ impl Service {
         }
     }
 
-    /// Adds a variant to those of its target; `None` if the target was purged meanwhile.
+    /// Adds a variant to those of its target; `None` if it is not there: the target was purged meanwhile, also softly,
+    /// or the device fails.
     async fn add_variant(
         &self,
         target: &[u8],
@@ -167,7 +174,8 @@ impl Service {
         variant: Variant,
     ) -> Option<()> {
         let cache = &self.http.cache;
-        let name = *list.name();
+        let of_list = |list: &Variants| (*list.name(), list.soft_purges());
+        let asked_of = of_list(&list);
         for _ in 0..ATTEMPTS_MAX {
             if list.iter().last() == Some(&variant) {
                 return Some(());
@@ -179,10 +187,10 @@ impl Service {
                 Ok(Ended::Exists) => {}
                 Ok(Ended::Missing) | Err(_) => return None,
             }
-            // Somebody else added one.
+            // Somebody else added one, or made all stale: then this one is no news any more.
             let hit = cache.lookup_stale(target).await?;
             match Stored::decode(hit.metadata())? {
-                Stored::Variants(found) if *found.name() == name => {
+                Stored::Variants(found) if of_list(&found) == asked_of => {
                     (list, cas) = (found, hit.cas());
                 }
                 _ => return None,
@@ -207,6 +215,7 @@ impl Service {
                 Ok(None) => break,
                 Err(error) => {
                     tracing::debug!(%error, "the upstream broke off");
+                    self.http.shard.proxy.failed(&error);
                     // Those who follow are told first: this client may not read for a while.
                     drop((writer, fetched));
                     if let Some(near) = near {
@@ -215,7 +224,7 @@ impl Service {
                     return;
                 }
             };
-            self.http.shard.proxy.read_of_upstream(piece.len() as u64);
+            self.http.shard.proxy.read_of_upstream(piece.len());
             len += piece.len() as u64;
             if len > self.options.object_size_max {
                 writer = None;
@@ -271,7 +280,7 @@ fn keep_up(near: mpsc::Sender<Piece>, piece: Piece) -> Option<mpsc::Sender<Piece
 }
 
 /// How the list of variants is kept: as long as may be, it says nothing of freshness.
-fn list_options(list: &Variants) -> Option<StoreOptions> {
+pub(super) fn list_options(list: &Variants) -> Option<StoreOptions> {
     let ttl = Some(std::time::Duration::MAX);
     Some(StoreOptions { ttl, metadata: encode_variants(list)?, ..StoreOptions::default() })
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::answer::{Answer, BodyOf, hit_status};
 use super::body::Body;
-use super::counts::HeldBack;
+use super::counts::{HeldBack, Served};
 use super::failures::{Began, Failure};
 use super::fetch::{Fetched, To};
 use super::fill::{Job, Known};
@@ -224,7 +224,8 @@ impl Service {
         }
         let failure = wanted.failure_behind(self, &place.key, head);
         if let Some(failure) = failure.or_else(|| wanted.failure(self, &place.key)) {
-            return self.without_upstream(wanted, failure, Some(found), why).await;
+            let status = CacheStatus::forwarded(why);
+            return self.without_upstream(wanted, failure, Some(found), status).await;
         }
         let lease = match lease {
             Some(lease) => lease,
@@ -234,7 +235,10 @@ impl Service {
                 Leased::Busy => {
                     let failure = reuse::Failure::Connection;
                     return match stands_in(wanted.asked, head, now, failure) {
-                        true => self.stale(wanted, found, (why, failure)).await,
+                        true => {
+                            let status = CacheStatus::forwarded(why);
+                            self.stale(wanted, found, (&status, failure)).await
+                        }
                         false => Some(Looked::Alone(CacheStatus::forwarded(why))),
                     };
                 }
@@ -260,7 +264,8 @@ impl Service {
         let Some(slot) = slot else { return Some(no_slot(why)) };
         let known = Some(Known::new(head, hit));
         let outcome = self.begin(wanted, (place, lease, slot), known, false).await;
-        self.with_outcome(wanted, outcome.ok()?, Some(found), why).await
+        let status = CacheStatus::forwarded(why);
+        self.with_outcome(wanted, outcome.ok()?, Some(found), status).await
     }
 
     /// An answer with what another client's validation brought while this one waited for it.
@@ -309,23 +314,23 @@ impl Service {
         missed: Forwarded,
     ) -> Looked {
         // Nobody waits for what may not be stored: each has an answer of its own.
-        if !lease.is_awaited() && wanted.is_of_one_client()
+        let hit_for_miss = !lease.is_awaited();
+        let status = CacheStatus { hit_for_miss, ..CacheStatus::forwarded(missed) };
+        if hit_for_miss && wanted.is_of_one_client()
             || self.shared.credentials.set_apart(wanted.request, &place.key)
         {
-            return Looked::Alone(CacheStatus::forwarded(missed));
+            return Looked::Alone(status);
         }
-        if lease.is_awaited()
-            && let Some(failure) = wanted.failure(self, &place.key)
-        {
-            return Looked::Answer(self.failure(failure, CacheStatus::forwarded(missed)));
+        if !hit_for_miss && let Some(failure) = wanted.failure(self, &place.key) {
+            return Looked::Answer(self.failure(failure, status));
         }
         let Some(slot) = self.slot().await else { return no_slot(missed) };
         let outcome = self.begin(wanted, (place, lease, slot), None, false).await;
         let looked = match outcome {
-            Ok(outcome) => self.with_outcome(wanted, outcome, None, missed).await,
+            Ok(outcome) => self.with_outcome(wanted, outcome, None, status.clone()).await,
             Err(_) => None,
         };
-        looked.unwrap_or(Looked::Alone(CacheStatus::forwarded(missed)))
+        looked.unwrap_or(Looked::Alone(status))
     }
 
     /// Begins a fill; what it gives is what comes of it.
@@ -357,36 +362,43 @@ impl Service {
         wanted: &Wanted<'_>,
         outcome: Outcome,
         known: Option<Present>,
-        why: Forwarded,
+        status: CacheStatus,
     ) -> Option<Looked> {
-        let storing = |head: &StoredHead| CacheStatus {
+        let first_byte = outcome.first_byte();
+        let has_known = known.is_some();
+        let storing = |head: &StoredHead, status: CacheStatus| CacheStatus {
             stored: true,
-            forwarded_status: Some(head.status).filter(|_| known.is_some()),
-            ..CacheStatus::forwarded(why)
+            forwarded_status: Some(head.status).filter(|_| has_known),
+            ..status
         };
-        match outcome {
-            Outcome::Storing { head, len, follower, near } => {
-                let status = storing(&head);
+        let looked = match outcome {
+            Outcome::Storing { head, len, follower, near, .. } => {
+                let status = storing(&head, status);
                 let body = BodyOf::Follow(follower, len, Some(near));
                 let answer = self.answer_with(wanted.request, *head, body, status).await;
                 answer.ok().map(Looked::Answer)
             }
-            Outcome::Parts(asker) => {
-                let (head, status) = (asker.head.clone(), storing(&asker.head));
+            Outcome::Parts(asker, _) => {
+                let (head, status) = (asker.head.clone(), storing(&asker.head, status));
                 let body = BodyOf::Parts(self.clone(), asker);
                 let answer = self.answer_with(wanted.request, head, body, status).await;
                 answer.ok().map(Looked::Answer)
             }
-            Outcome::Good { head, code } => {
-                let status =
-                    CacheStatus { forwarded_status: Some(code), ..CacheStatus::forwarded(why) };
+            Outcome::Good { head, code, .. } => {
+                let status = CacheStatus { forwarded_status: Some(code), ..status };
                 let found = Present { head: *head, ..known? };
                 self.answer_stored(&wanted.asking(), found, status).await.map(Looked::Answer)
             }
             Outcome::Alone(fetched, refused) => {
-                Some(self.relay(wanted, *fetched, refused, (known, why)).await)
+                Some(self.relay(wanted, *fetched, refused, (known, status)).await)
             }
-            Outcome::Failed(failure) => self.without_upstream(wanted, failure, known, why).await,
+            Outcome::Failed(failure, _) => {
+                self.without_upstream(wanted, failure, known, status).await
+            }
+        };
+        match looked? {
+            Looked::Answer(answer) => Some(Looked::Answer(Answer { first_byte, ..answer })),
+            alone => Some(alone),
         }
     }
 
@@ -396,18 +408,18 @@ impl Service {
         wanted: &Wanted<'_>,
         fetched: Fetched,
         refused: Option<Refused>,
-        (known, why): (Option<Present>, Forwarded),
+        (known, status): (Option<Present>, CacheStatus),
     ) -> Looked {
         let now = self.http.cache.clock().now();
         let failed = reuse::Failure::Status(fetched.head.status);
         if let Some(found) = known
             && stands_in(wanted.asked, &found.head, now, failed)
-            && let Some(stale) = self.stale(wanted, found, (why, failed)).await
+            && let Some(stale) = self.stale(wanted, found, (&status, failed)).await
         {
             return stale;
         }
         let detail = refused.map(|refused| format!("{refused:?}"));
-        Looked::Answer(self.passed(fetched, CacheStatus { detail, ..CacheStatus::forwarded(why) }))
+        Looked::Answer(self.passed(fetched, CacheStatus { detail, ..status }))
     }
 
     /// The answer where the upstream failed: what is stored, if it may stand in.
@@ -416,17 +428,17 @@ impl Service {
         wanted: &Wanted<'_>,
         failure: Failure,
         known: Option<Present>,
-        why: Forwarded,
+        status: CacheStatus,
     ) -> Option<Looked> {
         let now = self.http.cache.clock().now();
         let kind = failure.kind();
         if let Some(found) = known
             && stands_in(wanted.asked, &found.head, now, kind)
-            && let Some(stale) = self.stale(wanted, found, (why, kind)).await
+            && let Some(stale) = self.stale(wanted, found, (&status, kind)).await
         {
             return Some(stale);
         }
-        Some(Looked::Answer(self.failure(failure, CacheStatus::forwarded(why))))
+        Some(Looked::Answer(self.failure(failure, status)))
     }
 
     /// What is stored, in place of an error.
@@ -434,7 +446,7 @@ impl Service {
         &self,
         wanted: &Wanted<'_>,
         found: Present,
-        (why, failed): (Forwarded, reuse::Failure),
+        (status, failed): (&CacheStatus, reuse::Failure),
     ) -> Option<Looked> {
         if !self.has_all(wanted.request, &found).await {
             return None;
@@ -447,22 +459,22 @@ impl Service {
         };
         let ttl_secs = Some(head.ttl_secs(now));
         let detail = Some("stale, as the upstream failed".to_owned());
-        let status =
-            CacheStatus { forwarded_status, ttl_secs, detail, ..CacheStatus::forwarded(why) };
+        let status = CacheStatus { forwarded_status, ttl_secs, detail, ..status.clone() };
         let answer = self.answer_with(wanted.request, head, BodyOf::Hit(hit), status).await;
         answer.ok().map(Looked::Answer)
     }
 
     /// What came of the upstream, for one client.
     pub(super) fn passed(&self, fetched: Fetched, status: CacheStatus) -> Answer {
-        let Fetched { connection, head, announced_len, .. } = fetched;
+        let Fetched { connection, head, announced_len, first_byte, .. } = fetched;
         let mut headers = head.headers;
         remove_hop_by_hop(&mut headers);
         self.sign(&mut headers, &status);
         let body = match connection.body_len() {
             Some(0) => Body::absent(announced_len),
-            _ => Body::upstream(connection),
+            _ => Body::upstream(connection, self.http.shard.clone()),
         };
-        Answer { status: head.status, headers, body }
+        let (served, first_byte) = (Served::of(&status), Some(first_byte));
+        Answer { status: head.status, headers, body, served, first_byte }
     }
 }

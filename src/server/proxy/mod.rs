@@ -5,6 +5,7 @@
 
 pub mod options;
 
+mod access_log;
 mod answer;
 mod body;
 mod coming;
@@ -28,6 +29,8 @@ mod parts;
 mod parts_body;
 mod pass;
 mod place;
+mod purge;
+mod purge_token;
 mod removal;
 mod service;
 mod slots;
@@ -36,9 +39,12 @@ mod tunnel;
 mod upstream;
 mod uses;
 
+pub use access_log::AccessLogSnapshot;
+pub(super) use access_log::{AccessLog, AccessLogCounts};
 pub(super) use connection::serve;
 pub use counts::{HELD_BACK, ProxySnapshot, RESULTS, UPSTREAM_ERRORS};
 pub(super) use counts::{ProxyShard, write_proxy};
 pub(super) use keeping::group_tag;
 pub(super) use key::{KEY_SEPARATOR, key_of};
+pub use purge_token::PurgeToken;
 pub(super) use service::{Service, Shared};

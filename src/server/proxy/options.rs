@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
+use super::purge_token::PurgeToken;
+use crate::config::AccessLogTarget;
 use crate::http_cache::settings::Settings;
 
 /// How a read-through listener works.
@@ -38,6 +40,19 @@ pub struct ProxyOptions {
     pub collapse_timeout: Duration,
     /// How long those who ask for the same get the error that the upstream gave.
     pub error_ttl: Duration,
+    /// Whoever has it may PURGE; `None` lets nobody.
+    pub purge_token: Option<PurgeToken>,
+    /// Where a line for each answer goes; `None` logs none.
+    pub access_log: Option<AccessLogOptions>,
+}
+
+/// An access log.
+#[derive(Clone, Debug)]
+pub struct AccessLogOptions {
+    /// Where it goes.
+    pub target: AccessLogTarget,
+    /// Most bytes of lines that wait to be written, each counted with 64 bytes more; further ones are lost.
+    pub bytes_max: u64,
 }
 
 /// One upstream: plain HTTP/1.1 on this host.
@@ -105,6 +120,8 @@ impl ProxyOptions {
             tunnels: false,
             collapse_timeout: Duration::from_secs(5),
             error_ttl: Duration::from_secs(1),
+            purge_token: None,
+            access_log: None,
         }
     }
 }

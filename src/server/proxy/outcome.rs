@@ -25,13 +25,28 @@ pub(super) enum Outcome {
         len: Option<u64>,
         follower: Follower,
         near: mpsc::Receiver<Piece>,
+        /// How long the upstream took to answer.
+        first_byte: Duration,
     },
     /// It is being stored part by part.
-    Parts(Arc<Asker>),
+    Parts(Arc<Asker>, Duration),
     /// What is stored is good, with this head.
-    Good { head: Box<StoredHead>, code: StatusCode },
+    Good { head: Box<StoredHead>, code: StatusCode, first_byte: Duration },
     /// The response is for this client alone.
     Alone(Box<Fetched>, Option<Refused>),
-    /// The upstream failed.
-    Failed(Failure),
+    /// The upstream failed, after so long if it answered.
+    Failed(Failure, Option<Duration>),
+}
+
+impl Outcome {
+    /// How long the upstream took to answer.
+    pub(super) fn first_byte(&self) -> Option<Duration> {
+        match self {
+            Outcome::Storing { first_byte, .. }
+            | Outcome::Parts(_, first_byte)
+            | Outcome::Good { first_byte, .. } => Some(*first_byte),
+            Outcome::Alone(fetched, _) => Some(fetched.first_byte),
+            Outcome::Failed(_, first_byte) => *first_byte,
+        }
+    }
 }

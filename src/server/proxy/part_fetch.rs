@@ -140,7 +140,7 @@ impl Service {
                 }
                 Err(error) => break Ending::Failed(failure_of(&error)),
             };
-            self.http.shard.proxy.read_of_upstream(piece.len() as u64);
+            self.http.shard.proxy.read_of_upstream(piece.len());
             piece.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
             if let Err(error) = writer.write_chunk(&piece).await {
                 tracing::debug!(%error, "a part of a response is not stored");

@@ -96,7 +96,7 @@ impl PartsBody {
             }
             Source::Upstream(connection) => match connection.next_chunk().await {
                 Ok(Some(piece)) => {
-                    self.service.http.shard.proxy.read_of_upstream(piece.len() as u64);
+                    self.service.http.shard.proxy.read_of_upstream(piece.len());
                     Ok(Some(piece))
                 }
                 // The upstream gave less than it was asked for.

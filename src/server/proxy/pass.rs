@@ -106,10 +106,7 @@ impl Service {
             let mut connection = self.counted(self.upstream.connect(reuse).await)?;
             let watch = self.asked();
             match ask(&mut connection, &asked, (body, manner)).await {
-                Ok(came) => {
-                    self.http.shard.proxy.came(watch.elapsed());
-                    return Ok(self.fetched(connection, came, requested_at));
-                }
+                Ok(came) => return Ok(self.fetched(connection, came, (requested_at, &watch))),
                 Err(Failed::Upstream(error))
                     if error.is_stale_reuse() && matches!(reuse, Reuse::Allowed) =>
                 {

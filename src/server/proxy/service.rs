@@ -9,6 +9,7 @@ use ::http::header::{HeaderValue, VIA};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use super::access_log::AccessLog;
 use super::credentials::Credentials;
 use super::failures::Failures;
 use super::group_limit::GroupLimit;
@@ -33,10 +34,14 @@ pub(in crate::server) struct Shared {
     /// How often targets were asked for.
     pub(super) uses: Uses,
     pub(super) credentials: Credentials,
+    pub(super) access_log: Option<Arc<AccessLog>>,
 }
 
 impl Shared {
-    pub(in crate::server) fn new(options: &ProxyOptions) -> Shared {
+    pub(in crate::server) fn new(
+        options: &ProxyOptions,
+        access_log: Option<Arc<AccessLog>>,
+    ) -> Shared {
         let via = format!("1.1 rawcached-{:016x}", RandomState::new().hash_one(0));
         Shared {
             via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
@@ -46,6 +51,7 @@ impl Shared {
             slots: Slots::new(options.fills_max),
             uses: Uses::new(options.min_uses),
             credentials: Credentials::default(),
+            access_log,
         }
     }
 }
@@ -70,7 +76,7 @@ impl Service {
             options: options.clone(),
             http: http.clone(),
             shared: shared.clone(),
-            upstream: Upstream::new(&options.upstream),
+            upstream: Upstream::new(&options.upstream, http.shard.proxy.upstream_connections()),
             fills: Mutex::default(),
         })
     }

@@ -44,7 +44,7 @@ pub(super) async fn tunnel<S: Socket>(
     idle: Duration,
     gate: &Gate,
 ) -> io::Result<Answered> {
-    let Answer { status, mut headers, body } = answer;
+    let Answer { status, mut headers, body, .. } = answer;
     // None but an upstream switches.
     let connection = body.into_connection().ok_or(io::ErrorKind::Unsupported)?;
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

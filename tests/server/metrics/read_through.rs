@@ -1,6 +1,9 @@
 //! A read-through listener with every outcome.
 
+use rawcached::config::AccessLogTarget;
 use rawcached::metrics::Metrics;
+use rawcached::server::proxy::PurgeToken;
+use rawcached::server::proxy::options::AccessLogOptions;
 use rawcached::server::write_server;
 
 use super::Seen;
@@ -80,17 +83,43 @@ fn blocks(rig: &Rig) {
     assert!(eventually(|| blocks_ahead() == [1, 1]), "{:?}", blocks_ahead());
 }
 
+/// The only connection to the upstream stays in use.
+fn busy(seen: &mut Seen) {
+    let rig = Rig::with(Origin::start(|_| Reply::hold()), |proxy| {
+        proxy.upstream.connect_timeout = SOON;
+        proxy.upstream.connections_max = 1;
+    });
+    let metrics = metrics_of(&rig);
+    // Each worker has a connection.
+    let holds: Vec<_> = (0..3)
+        .map(|n| {
+            let mut client = rig.client();
+            client.send(request("GET", &format!("/{n}"), "", b""));
+            client
+        })
+        .collect();
+    rig.server.wait_until(|now| now.proxy.upstream_errors[1] > 0);
+    seen.scrape(&metrics);
+    drop(holds);
+}
+
 pub fn outcomes(seen: &mut Seen) {
     let latch = Latch::default();
     let rig = Rig::with(origin(&latch), |proxy| {
         proxy.upstream.first_byte_timeout = SOON;
         (proxy.range_fetch_min, proxy.fill_block) = (0, 2 << 20);
+        proxy.purge_token = PurgeToken::new("token");
+        // Nobody is there, so few lines wait and the others are lost.
+        let target = AccessLogTarget::Unix("/no/such/socket".into());
+        proxy.access_log = Some(AccessLogOptions { target, bytes_max: 1000 });
     });
     let metrics = metrics_of(&rig);
     seen.scrape(&metrics);
     rig.fill("/fresh", "");
     rig.fill("/stale", "");
     rig.get("/other").expect(200);
+    rig.get("/other").expect(200);
+    rig.ask("PURGE", "/other", "Authorization: Bearer token\r\n", b"").expect(200);
     rig.ask("POST", "/other", "", b"body").expect(200);
     rig.get_with("/other", "Upgrade: h2c\r\n").expect(501);
     let ask = |mut client: crate::proxy::client::Client| {
@@ -112,6 +141,7 @@ pub fn outcomes(seen: &mut Seen) {
     rig.get("/nonsense").expect(502);
     seen.scrape(&metrics);
     held_back(seen);
+    busy(seen);
     let nobody =
         Rig::before(origin(&latch), &Origin::nowhere(), crate::support::server::options(), |_| {});
     let metrics = metrics_of(&nobody);

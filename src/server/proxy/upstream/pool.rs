@@ -1,6 +1,7 @@
 //! Connections to one upstream: as many as there may be, and old ones before new ones.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -15,6 +16,7 @@ use crate::server::proxy::options::UpstreamOptions;
 pub(in crate::server) struct Upstream {
     options: Arc<UpstreamOptions>,
     idle: Arc<Idle>,
+    open: Arc<AtomicU64>,
 }
 
 /// Which connection a request may have.
@@ -27,10 +29,10 @@ pub(in crate::server) enum Reuse {
 }
 
 impl Upstream {
-    /// An upstream with these options. Nothing is connected yet.
-    pub(in crate::server) fn new(options: &UpstreamOptions) -> Upstream {
+    /// An upstream with these options. Nothing is connected yet. `open` counts connections while they live.
+    pub(in crate::server) fn new(options: &UpstreamOptions, open: &Arc<AtomicU64>) -> Upstream {
         let idle = Idle::new(options.connections_max);
-        Upstream { options: Arc::new(options.clone()), idle }
+        Upstream { options: Arc::new(options.clone()), idle, open: Arc::clone(open) }
     }
 
     /// A connection for one request. Waits for one to become free, then for the upstream to take it.
@@ -50,7 +52,7 @@ impl Upstream {
             return Ok(Connection::new(stream, true, &self.options, &self.idle, leave));
         }
         self.idle.make_room();
-        let connecting = timeout_at(end, Stream::connect(&self.options.address)).await;
+        let connecting = timeout_at(end, Stream::connect(&self.options.address, &self.open)).await;
         let stream = connecting.map_err(|_| UpstreamError::ConnectTimeout)?;
         let stream = Arc::new(stream.map_err(UpstreamError::Connect)?);
         Ok(Connection::new(stream, false, &self.options, &self.idle, leave))

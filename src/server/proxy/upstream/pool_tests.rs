@@ -115,7 +115,7 @@ async fn connections_that_the_upstream_closed_are_not_used_again() {
 async fn an_upstream_that_is_away_is_known_as_such() {
     let directory = tempfile::tempdir().unwrap();
     let address = UpstreamAddress::Unix(directory.path().join("none"));
-    let upstream = Upstream::new(&UpstreamOptions::new(address));
+    let upstream = Upstream::new(&UpstreamOptions::new(address), &Arc::default());
     let error = upstream.connect(Reuse::Allowed).await.unwrap_err();
     assert!(matches!(error, E::Connect(_)) && !error.is_timeout(), "{error}");
     assert_eq!(upstream.in_use(), 0);
@@ -131,7 +131,7 @@ async fn an_upstream_may_be_slow_to_accept() {
     let listener = socket.listen(1).unwrap();
     let mut options = UpstreamOptions::new(UpstreamAddress::Unix(path));
     options.connect_timeout = Duration::from_millis(50);
-    let upstream = Upstream::new(&options);
+    let upstream = Upstream::new(&options, &Arc::default());
     let mut connections = Vec::new();
     let error = loop {
         match upstream.connect(Reuse::Allowed).await {
@@ -148,7 +148,7 @@ async fn an_upstream_may_be_slow_to_accept() {
 async fn an_upstream_may_listen_on_tcp() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = UpstreamAddress::Tcp(listener.local_addr().unwrap());
-    let upstream = Upstream::new(&UpstreamOptions::new(address));
+    let upstream = Upstream::new(&UpstreamOptions::new(address), &Arc::default());
     let mut connection = upstream.connect(Reuse::Allowed).await.unwrap();
     let (mut peer, _) = listener.accept().await.unwrap();
     for is_reused in [false, true] {

@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,29 +20,53 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
 /// A connection. Both directions can be used at one time, each by one task.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) struct Stream {
+    socket: Socket,
+    /// Counts this one while it lives.
+    open: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
-impl Stream {
-    /// Connects, however long that takes.
-    pub(super) async fn connect(address: &UpstreamAddress) -> io::Result<Stream> {
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Socket {
+    async fn connect(address: &UpstreamAddress) -> io::Result<Socket> {
         match address {
             UpstreamAddress::Unix(path) => loop {
                 match UnixStream::connect(path).await {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         sleep(BACKLOG_PAUSE).await;
                     }
-                    connected => return connected.map(Stream::Unix),
+                    connected => return connected.map(Socket::Unix),
                 }
             },
             UpstreamAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(Socket::Tcp(stream))
             }
         }
+    }
+}
+
+impl Stream {
+    /// Connects, however long that takes. The connection is counted in `open` while it lives.
+    pub(super) async fn connect(
+        address: &UpstreamAddress,
+        open: &Arc<AtomicU64>,
+    ) -> io::Result<Stream> {
+        let socket = Socket::connect(address).await?;
+        open.fetch_add(1, Ordering::Relaxed);
+        Ok(Stream { socket, open: Arc::clone(open) })
     }
 
     /// Appends at most `len_max` bytes that have come to `input`, which has room for them; 0 at the
@@ -52,14 +78,14 @@ impl Stream {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(match self {
-                Stream::Unix(stream) => stream.poll_read_ready(cx),
-                Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            ready!(match &self.socket {
+                Socket::Unix(stream) => stream.poll_read_ready(cx),
+                Socket::Tcp(stream) => stream.poll_read_ready(cx),
             })?;
             let mut input = (&mut *input).limit(len_max);
-            let read = match self {
-                Stream::Unix(stream) => stream.try_read_buf(&mut input),
-                Stream::Tcp(stream) => stream.try_read_buf(&mut input),
+            let read = match &self.socket {
+                Socket::Unix(stream) => stream.try_read_buf(&mut input),
+                Socket::Tcp(stream) => stream.try_read_buf(&mut input),
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -75,13 +101,13 @@ impl Stream {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(match self {
-                Stream::Unix(stream) => stream.poll_write_ready(cx),
-                Stream::Tcp(stream) => stream.poll_write_ready(cx),
+            ready!(match &self.socket {
+                Socket::Unix(stream) => stream.poll_write_ready(cx),
+                Socket::Tcp(stream) => stream.poll_write_ready(cx),
             })?;
-            let written = match self {
-                Stream::Unix(stream) => stream.try_write_vectored(slices),
-                Stream::Tcp(stream) => stream.try_write_vectored(slices),
+            let written = match &self.socket {
+                Socket::Unix(stream) => stream.try_write_vectored(slices),
+                Socket::Tcp(stream) => stream.try_write_vectored(slices),
             };
             match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -103,9 +129,9 @@ impl Stream {
     }
 
     fn fd(&self) -> RawFd {
-        match self {
-            Stream::Unix(stream) => stream.as_raw_fd(),
-            Stream::Tcp(stream) => stream.as_raw_fd(),
+        match &self.socket {
+            Socket::Unix(stream) => stream.as_raw_fd(),
+            Socket::Tcp(stream) => stream.as_raw_fd(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! An upstream that does what a test says, for the tests of this module.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,7 +29,11 @@ impl TestUpstream {
         let listener = UnixListener::bind(&path).unwrap();
         let mut options = UpstreamOptions::new(UpstreamAddress::Unix(path));
         change(&mut options);
-        TestUpstream { upstream: Upstream::new(&options), listener, _directory: directory }
+        TestUpstream {
+            upstream: Upstream::new(&options, &Arc::default()),
+            listener,
+            _directory: directory,
+        }
     }
 
     /// A new connection, and the upstream's end of it.

@@ -1,5 +1,6 @@
 //! What a read-through listener does, by subject.
 
+mod access_log;
 mod answers;
 mod controls;
 mod crowds;
@@ -16,6 +17,7 @@ mod outages;
 mod parts;
 mod poisoning;
 mod purge;
+mod purge_method;
 mod ranges;
 mod rules;
 mod stale;

@@ -129,6 +129,28 @@ fn a_purge_covers_what_is_being_fetched() {
     }
 }
 
+/// Of one URL that has no variants there is no purge record which says that it was softly purged.
+#[test]
+fn a_soft_purge_covers_what_is_being_fetched() {
+    let body = r#"{"type":"uri","selectors":["http://h/a"],"purge":false}"#;
+    for vary in ["", "Accept"] {
+        let latch = Latch::default();
+        let gate = latch.clone();
+        let rig = Rig::start(move |seen| {
+            let reply = Reply::ok(seen.order.to_string()).control("max-age=60").after(&gate);
+            if vary.is_empty() { reply } else { reply.header("Vary", vary) }
+        });
+        let mut client = rig.client();
+        client.send(request("GET", "/a", "", b""));
+        rig.origin.wait_for(1);
+        assert_eq!(purge(&rig, body), 200);
+        latch.open();
+        let first = client.answer("GET").expect(200);
+        let second = rig.settled("/a", "").expect(200);
+        assert!(first.body != second.body, "{vary}: what came before the purge is not fresh");
+    }
+}
+
 #[test]
 fn what_is_no_purge_is_refused() {
     let rig = Rig::of(origin());

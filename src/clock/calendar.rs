@@ -9,11 +9,18 @@ const DAYS_PER_4_YEARS: i64 = 1461;
 const DAYS_BEFORE_1970: i64 = 719_468;
 
 /// A second since the Unix epoch as `2026-01-31T23:59:59Z`.
-pub fn date(seconds: i64) -> String {
+pub(crate) fn date(seconds: i64) -> String {
     let (day, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
     let (year, month, day) = civil(day);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// A millisecond since the Unix epoch as `2026-01-31T23:59:59.999Z`.
+pub(crate) fn rfc3339(ms: i64) -> String {
+    let mut text = date(ms.div_euclid(1000));
+    text.pop();
+    format!("{text}.{:03}Z", ms.rem_euclid(1000))
 }
 
 /// Year, month and day of the month of a day since 1 January 1970. Years begin in March here, so
@@ -63,6 +70,17 @@ mod tests {
             (13_569_465_600, "2400-01-01T00:00:00Z"),
         ] {
             assert_eq!(date(second), text);
+        }
+    }
+
+    #[test]
+    fn milliseconds_are_of_the_second_that_began() {
+        for (ms, text) in [
+            (1_800_000_000_007, "2027-01-15T08:00:00.007Z"),
+            (999, "1970-01-01T00:00:00.999Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(rfc3339(ms), text);
         }
     }
 
