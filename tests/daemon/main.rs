@@ -11,6 +11,7 @@ mod io_uring;
 mod main_thread;
 mod nginx;
 mod oracles;
+mod proxies;
 mod standing_readers;
 #[path = "../support/mod.rs"]
 mod support;
