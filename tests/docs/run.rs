@@ -41,6 +41,8 @@ const NO_COMMANDS: &[(&str, &str)] = &[
     ("docs/metrics.md", "rawcached_index_bytes /"),
     ("docs/operating.md", "SUBSYSTEM=="),
     ("docs/proxy.md", "client → proxy"),
+    ("docs/memcached.md", "upstream rawcached {"),
+    ("docs/memcached.md", "location / {"),
     ("docs/recipes.md", "[[proxy]]"),
     ("docs/recipes.md", "upstream rawcached {"),
     ("docs/recipes.md", "defaults"),
