@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::support::machine::{Missing, command};
 use crate::support::process::Process;
@@ -37,8 +38,13 @@ pub struct Places {
     back: u16,
 }
 
+/// A port that nobody has. The kernel gives none of these to those who do not name one: what has none at
+/// this moment is still free when the proxy starts.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let mut ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 impl Places {
@@ -198,9 +204,13 @@ impl Proxy {
         let log = File::create(places.path("proxy.log")).unwrap();
         let out = log.try_clone().unwrap();
         command.current_dir(&places.directory).stdin(Stdio::null()).stdout(out).stderr(log);
-        let process = Process(command.spawn().unwrap());
-        let answers = eventually(|| TcpStream::connect(places.front()).is_ok());
+        let mut process = Process(command.spawn().unwrap());
         let log = || fs::read_to_string(places.path("proxy.log")).unwrap();
+        let answers = eventually(|| {
+            let ended = process.0.try_wait().unwrap();
+            assert_eq!(ended, None, "{self:?} does not start:\n{}", log());
+            TcpStream::connect(places.front()).is_ok()
+        });
         assert!(answers, "{self:?} does not start:\n{}", log());
         process
     }

@@ -70,6 +70,11 @@ impl Site {
         assert!(eventually(|| TcpStream::connect(self.places.origin).is_err()));
     }
 
+    /// Starts another one in its place.
+    pub fn start_origin(&mut self, handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
+        self.origin = Some(Origin::start_at(self.places.origin, handler));
+    }
+
     /// Kills the daemon when what it has stored is on the device.
     pub fn kill_daemon(&mut self) {
         std::thread::sleep(FLUSH_WINDOW);
