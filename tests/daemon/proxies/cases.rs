@@ -51,8 +51,9 @@ pub fn what_is_stored_is_hit_in_parts_and_by_validators(proxy: Proxy) {
 
 pub fn a_purge_makes_the_next_a_miss(proxy: Proxy) {
     let Some(site) = Site::start(proxy, page) else { return };
-    for target in ["/a", "/b?c=d%2Fe"] {
+    for target in ["/a", "/b%2Fc//d%20e?f=%2Fg&h"] {
         site.get(target).expect_forwarded("uri-miss");
+        assert_eq!(site.origin().last().target, target, "as the client wrote it");
         site.hit(target);
         let asked = site.origin().count();
         site.purge(target);

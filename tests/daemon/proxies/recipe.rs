@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -147,13 +148,25 @@ impl Proxy {
         recipe
     }
 
+    /// Whether its back is on a port, not on a socket.
+    fn has_port_for_back(self) -> bool {
+        matches!(self, Proxy::Caddy | Proxy::Apache)
+    }
+
+    fn has_back(self, places: &Places) -> bool {
+        match self.has_port_for_back() {
+            true => TcpStream::connect(("127.0.0.1", places.back)).is_ok(),
+            false => UnixStream::connect(places.path("back.sock")).is_ok(),
+        }
+    }
+
     /// The lines of `rawcached.toml` for the recipe.
     pub fn daemon(self, places: &Places) -> String {
         let examples = examples(None);
         let unix = "upstream = \"unix:/run/site-back.sock\"";
         let mut text = examples[0].clone();
         assert!(text.contains(unix), "{text}");
-        if matches!(self, Proxy::Caddy | Proxy::Apache) {
+        if self.has_port_for_back() {
             let tcp = "upstream = \"http://127.0.0.1:8079\"";
             let document = fs::read_to_string(DOCUMENT).unwrap();
             let section = document.split(&format!("\n## {}\n", self.heading())).nth(1).unwrap();
@@ -209,7 +222,7 @@ impl Proxy {
         let answers = eventually(|| {
             let ended = process.0.try_wait().unwrap();
             assert_eq!(ended, None, "{self:?} does not start:\n{}", log());
-            TcpStream::connect(places.front()).is_ok()
+            TcpStream::connect(places.front()).is_ok() && self.has_back(places)
         });
         assert!(answers, "{self:?} does not start:\n{}", log());
         process
