@@ -5,6 +5,7 @@
 mod cases;
 mod load;
 mod recipe;
+mod settings;
 mod site;
 
 // The strict ends of the read-through listener's own tests.
