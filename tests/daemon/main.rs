@@ -13,6 +13,7 @@ mod long_body;
 mod main_thread;
 mod nginx;
 mod oracles;
+mod proxies;
 mod standing_readers;
 #[path = "../support/mod.rs"]
 mod support;

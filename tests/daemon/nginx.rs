@@ -1,6 +1,6 @@
 //! Goal: a stock nginx stores into the daemon on a raw block device and is served from it, byte
-//! for byte, also after the daemon was killed and without the origin. Method: nginx and the recipe
-//! of README.md, word for word; an origin that counts what it is asked.
+//! for byte, also after the daemon was killed and without the origin. Method: nginx and the srcache recipe
+//! of docs/memcached.md, word for word; an origin that counts what it is asked.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -220,18 +220,20 @@ fn nginx_is_installed() -> Result<(), Missing> {
     Ok(())
 }
 
-/// The recipe of README.md: what stands in `server`, and what in `http`.
+/// The recipe of docs/memcached.md: what stands in `server`, and what in `http`.
 fn recipe(socket: &Path, origin: u16) -> (String, String) {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
-    let readme = readme.unwrap();
-    let section = readme.split("\n## nginx\n").nth(1).unwrap();
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/memcached.md");
+    let document = fs::read_to_string(document).unwrap();
+    let section = document.split("\n## nginx with srcache\n").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
-    let lines = section.lines().filter(|line| line.starts_with("    "));
-    let recipe = lines.collect::<Vec<_>>().join("\n");
-    let recipe = recipe.replace("/run/rawcached/memcached.sock", &socket.display().to_string());
-    let (http, server) = recipe.split_at(recipe.find("    location").unwrap());
-    let http = format!("{http}\nupstream origin {{ server 127.0.0.1:{origin}; }}");
-    (server.to_owned(), http)
+    let (http, server) = section.split_once("\nFor `server`:\n").unwrap();
+    let recipe = |part: &str| {
+        let lines = part.lines().filter(|line| line.starts_with("    "));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        text.replace("/run/rawcached/memcached.sock", &socket.display().to_string())
+    };
+    let http = format!("{}\nupstream origin {{ server 127.0.0.1:{origin}; }}", recipe(http));
+    (recipe(server), http)
 }
 
 /// A formatted disk for a test that needs nginx too, if both are there.

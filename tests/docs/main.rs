@@ -146,3 +146,20 @@ fn the_first_page_is_short() {
     let lines = readme.text.lines().count();
     assert!(lines <= README_LINES_MAX, "README.md has {lines} lines");
 }
+
+/// The first page has it in fewer lines.
+#[test]
+fn the_recipe_on_the_first_page_is_the_one_that_is_tested() {
+    let documents = documents();
+    let recipe = |name: &str| {
+        let document = documents.iter().find(|document| document.name == name).unwrap();
+        let section = document.text.split("\n## nginx\n").nth(1).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let lines = section.lines().filter_map(|line| line.strip_prefix("    "));
+        let words = lines.flat_map(|line| line.split(" #").next().unwrap().split_whitespace());
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let tested = recipe("docs/recipes.md");
+    assert!(tested.len() > 50, "{tested:?}");
+    assert_eq!(recipe("README.md"), tested);
+}

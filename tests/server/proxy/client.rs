@@ -108,7 +108,12 @@ pub struct Client {
 impl Client {
     /// Connects to a Unix socket.
     pub fn open(path: &Path) -> Client {
-        Client { wire: Wire::new(UnixStream::connect(path).unwrap()) }
+        Client::over(UnixStream::connect(path).unwrap())
+    }
+
+    /// On a connection.
+    pub fn over(stream: UnixStream) -> Client {
+        Client { wire: Wire::new(stream) }
     }
 
     /// Connects to an origin, without a cache between.
@@ -117,7 +122,7 @@ impl Client {
             Place::Unix(path) => Client::open(path),
             Place::Tcp(address) => {
                 let stream = OwnedFd::from(TcpStream::connect(address).unwrap());
-                Client { wire: Wire::new(UnixStream::from(stream)) }
+                Client::over(UnixStream::from(stream))
             }
         }
     }

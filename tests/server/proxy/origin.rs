@@ -91,6 +91,15 @@ impl Origin {
         Origin::on_tcp(Box::new(move |seen| Ok(handler(seen))))
     }
 
+    /// As [`Origin::start`], at an address where there was one before.
+    pub fn start_at(
+        address: SocketAddr,
+        handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Origin {
+        let socket = Socket::Tcp(TcpListener::bind(address).unwrap());
+        Origin::on(socket, Place::Tcp(address), Box::new(move |seen| Ok(handler(seen))))
+    }
+
     /// Answers with `replies` in turn, one a request. One request more is a fault.
     pub fn queue(replies: impl IntoIterator<Item = Reply>) -> Origin {
         let replies: Mutex<VecDeque<Reply>> = Mutex::new(replies.into_iter().collect());
