@@ -203,16 +203,16 @@ pub(super) struct PurgeArgs {
     /// Keys of 1 to 4096 bytes
     #[arg(value_name = "KEY", group = "what")]
     pub(super) keys: Vec<String>,
-    /// These URLs, with all variants, such as https://example.com/a
+    /// These URLs, with all variants, such as `https://example.com/a`
     #[arg(long, value_name = "URL", num_args = 1.., group = "what", value_parser = parse_url)]
     pub(super) url: Vec<String>,
     /// What was stored with one of these tags (Surrogate-Key, Cache-Tag, xkey)
     #[arg(long, value_name = "TAG", num_args = 1.., group = "what")]
     pub(super) tag: Vec<String>,
-    /// All URLs that begin so, such as https://example.com/images/
+    /// All URLs that begin so, such as `https://example.com/images/`
     #[arg(long, value_name = "PREFIX", num_args = 1.., group = "what", value_parser = parse_url)]
     pub(super) prefix: Vec<String>,
-    /// All URLs of these origins, such as https://example.com
+    /// All URLs of these origins, such as `https://example.com`
     #[arg(long, value_name = "ORIGIN", num_args = 1.., group = "what", value_parser = parse_origin)]
     pub(super) origin: Vec<String>,
     /// These groups (Cache-Groups) of the origins that --of names
