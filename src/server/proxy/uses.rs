@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Targets that are remembered.
 const PLACES: u64 = 1 << 16;
-/// Most that is counted of one: the lower bits of its place. The others are of its hash.
-pub(super) const USES_MAX: u16 = u16::MAX;
+/// Bits of a place that count, up to as much as they can. The others are of the hash.
+const COUNT: u64 = u16::MAX as u64;
 
 /// Counts requests by target, up to a threshold.
 #[derive(Debug)]
@@ -33,13 +33,14 @@ impl Uses {
         let hash = self.hasher.hash_one(target);
         let place = usize::try_from(hash % PLACES).ok().and_then(|at| self.places.get(at));
         let Some(place) = place else { return false };
-        let (tag, count) = (hash & !u64::from(USES_MAX), place.load(Ordering::Relaxed));
-        let count = match count & !u64::from(USES_MAX) == tag {
-            true => (count & u64::from(USES_MAX)).min(u64::from(USES_MAX) - 1) + 1,
-            false => 1,
+        let tag = hash & !COUNT;
+        let next = |held: u64| match held & !COUNT == tag {
+            true => tag | ((held & COUNT) + 1).min(COUNT),
+            false => tag | 1,
         };
-        // A request that is counted at the same moment may be lost.
-        place.store(tag | count, Ordering::Relaxed);
+        let before =
+            place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| Some(next(held)));
+        let count = next(before.unwrap_or_default()) & COUNT;
         count < u64::from(self.min)
     }
 }
@@ -60,10 +61,21 @@ mod tests {
     }
 
     #[test]
+    fn requests_at_one_moment_are_all_counted() {
+        let uses = Uses::new(4000);
+        let count = || (0..1000).filter(|_| uses.is_rare(b"a")).count();
+        let rare: usize = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(count));
+            threads.map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!(rare, 3999);
+    }
+
+    #[test]
     fn counts_have_an_end() {
-        let uses = Uses::new(USES_MAX);
+        let uses = Uses::new(u16::MAX);
         let count = (0..70_000).take_while(|_| uses.is_rare(b"a")).count();
-        assert_eq!(count, usize::from(USES_MAX) - 1);
+        assert_eq!(count, usize::from(u16::MAX) - 1);
         assert!((0..70_000).all(|_| !uses.is_rare(b"a")));
     }
 
