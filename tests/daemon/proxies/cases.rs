@@ -16,10 +16,12 @@ use crate::support::waiting::{eventually, now};
 /// An answer is there at once: nobody waited for a timeout. The rest is for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// `/LEN` has a body of that length, and any other page its target; a POST is answered with its body.
+/// `/LEN` has a body of that length, and any other page its target; a POST is answered with the beginning of its
+/// body. Not with all of it: Caddy 2.6 may cut an answer of more than 4 KiB that comes before it has seen the end
+/// of what it sends, from any origin.
 fn page(seen: &Seen) -> Reply {
     if seen.method == "POST" {
-        return Reply::ok(&seen.body);
+        return Reply::ok(&seen.body[..seen.body.len().min(1000)]);
     }
     let bytes = match seen.target[1..].parse() {
         Ok(len) => body(len),
@@ -274,8 +276,9 @@ pub fn a_post_comes_to_the_origin_once(proxy: Proxy) {
     let Some(site) = started else { return };
     for sent in [body(0), body(1000), body(300_000)] {
         let asked = site.origin().count();
-        site.ask("POST", "/post", "", &sent).expect_body(200, &sent);
+        site.ask("POST", "/post", "", &sent).expect_body(200, &sent[..sent.len().min(1000)]);
         assert_eq!(site.origin().count(), asked + 1);
+        assert!(site.origin().last().body == sent, "other bytes");
         // Varnish sends one without a body again if a connection that was used before breaks.
         let targets = ["/broken", "/reset", "/late"];
         let is_sent_again = site.proxy == Proxy::Varnish && sent.is_empty();

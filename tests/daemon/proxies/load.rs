@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::client::{Client, End};
+use super::client::{Answer, Client, End};
 use super::origin::Place;
 use super::recipe::Proxy;
 use super::reply::Reply;
@@ -32,13 +32,22 @@ struct Asked {
     outcome: Result<bool, String>,
 }
 
+/// Ends the load when it is dropped, also when a test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The body of a page of this load.
 fn page(target: &str) -> Vec<u8> {
     [target.as_bytes(), b" ", &body(target.len() * 700)].concat()
 }
 
 /// Sends a request and reads the answer, which has to have this body.
-fn ask(client: &mut Client, line: &str, sent: &[u8], expected: &[u8]) -> Result<bool, String> {
+fn ask(client: &mut Client, line: &str, sent: &[u8], expected: &[u8]) -> Result<Answer, String> {
     let method = line.split(' ').next().unwrap();
     let length = format!("Content-Length: {}\r\n", sent.len());
     let length = if method == "POST" { &length } else { "" };
@@ -51,7 +60,7 @@ fn ask(client: &mut Client, line: &str, sent: &[u8], expected: &[u8]) -> Result<
         return Err(format!("{answer:?}"));
     }
     assert!(answer.body == expected, "wrong bytes for {line}: {answer:?}");
-    Ok(is_ours(&answer) && answer.verdict().hit)
+    Ok(answer)
 }
 
 /// What one client asks until the end.
@@ -71,11 +80,13 @@ fn load(front: &Place, number: u32, is_over: &AtomicBool) -> Vec<Asked> {
         };
         let expected = page(line.split(' ').nth(1).unwrap());
         let began = now();
-        let outcome = ask(&mut client, &line, &sent, &expected);
-        if outcome.is_err() {
+        let answer = ask(&mut client, &line, &sent, &expected);
+        let ended = now();
+        if answer.as_ref().map_or(true, |answer| answer.header("connection") == Some("close")) {
             client = Client::to(front);
         }
-        asked.push(Asked { line, began, ended: now(), outcome });
+        let outcome = answer.map(|answer| is_ours(&answer) && answer.verdict().hit);
+        asked.push(Asked { line, began, ended, outcome });
     }
     asked
 }
@@ -96,6 +107,7 @@ fn a_kill_under_load_costs_what_is_in_flight(proxy: Proxy) {
         let (front, is_over) = (&front, &is_over);
         let clients: Vec<_> =
             (0..CLIENTS).map(|number| scope.spawn(move || load(front, number, is_over))).collect();
+        let ending = Ending(is_over);
         std::thread::sleep(span);
         killing = now();
         site.daemon.kill();
@@ -104,7 +116,7 @@ fn a_kill_under_load_costs_what_is_in_flight(proxy: Proxy) {
         site.daemon.restart();
         restarted = now();
         std::thread::sleep(SEEN + Duration::from_secs(2));
-        is_over.store(true, Ordering::Relaxed);
+        drop(ending);
         asked = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
     });
     let failed: Vec<_> = asked.iter().filter(|asked| asked.outcome.is_err()).collect();
