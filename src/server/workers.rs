@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{self, JoinError, JoinSet};
@@ -32,7 +33,7 @@ use crate::device::{Device, ThreadRing, look_soon};
 const TASKS_BETWEEN_EVENTS: u32 = 31;
 const TASKS_BETWEEN_WOKEN: u32 = 4;
 
-/// How long the end waits for each access log to be written out.
+/// How long the end waits for the access logs to be written out.
 const LOG_FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection on its way to a worker.
@@ -108,9 +109,7 @@ impl Workers {
             Ok(count) => tracing::error!(count, "workers ended by a panic"),
             Err(error) => tracing::error!(%error, "cannot wait for the workers"),
         }
-        for log in self.logs {
-            log.flush(LOG_FLUSH_LIMIT).await;
-        }
+        join_all(self.logs.iter().map(|log| log.flush(LOG_FLUSH_LIMIT))).await;
     }
 }
 

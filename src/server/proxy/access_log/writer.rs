@@ -14,7 +14,7 @@ use super::output::Output;
 use crate::config::AccessLogTarget;
 use crate::server::proxy::options::AccessLogOptions;
 
-/// Bytes that a line takes besides its own.
+/// Bytes that a line takes besides its memory.
 const LINE_COST: u64 = 64;
 /// Lines are written together, up to about so many bytes.
 const BATCH_LEN_MAX: usize = 64 << 10;
@@ -83,8 +83,8 @@ impl AccessLog {
     }
 }
 
-fn cost(line: &[u8]) -> u64 {
-    line.len() as u64 + LINE_COST
+fn cost(line: &Vec<u8>) -> u64 {
+    line.capacity() as u64 + LINE_COST
 }
 
 struct Writer {
