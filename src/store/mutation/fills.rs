@@ -31,6 +31,8 @@ pub(in crate::store) struct Fills {
 pub struct Fill {
     fills: Arc<Fills>,
     key_hash: u64,
+    /// Another key whose purges count too.
+    also: Option<u64>,
     began_at: u64,
     /// Number of the last purge record before it.
     seen: u64,
@@ -47,15 +49,17 @@ impl Fills {
             *all_seen.entry(seen).or_default() += 1;
             seen
         };
-        let mut running = self.running.entry(key_hash).or_default();
-        running.count += 1;
+        self.running.entry(key_hash).or_default().count += 1;
         let began_at = self.purges.load(Ordering::SeqCst);
-        Fill { fills: Arc::clone(self), key_hash, began_at, seen }
+        Fill { fills: Arc::clone(self), key_hash, also: None, began_at, seen }
     }
 
-    /// Begins a store of another key that counts as begun when `first` did.
+    /// Begins a store of another key that counts as begun when `first` did. Purges of the key of `first` count for it
+    /// too.
     pub fn begin_with(self: &Arc<Self>, key_hash: u64, first: &Fill) -> Fill {
         let mut fill = self.begin(key_hash, || first.seen);
+        self.running.entry(first.key_hash).or_default().count += 1;
+        fill.also = Some(first.key_hash);
         fill.began_at = first.began_at;
         fill
     }
@@ -99,15 +103,19 @@ impl Fills {
 impl Fill {
     /// Whether a purge that covers the key came after the store began.
     pub(in crate::store) fn is_purged(&self) -> bool {
-        let Fill { fills, key_hash, began_at, .. } = self;
-        let own = fills.running.get(key_hash).map_or(0, |running| running.purged_at);
-        own.max(fills.all_purged_at.load(Ordering::SeqCst)) > *began_at
+        let own = self.last(|running| running.purged_at);
+        own.max(self.fills.all_purged_at.load(Ordering::SeqCst)) > self.began_at
     }
 
     /// Whether the key was made stale after the store began.
     pub(in crate::store) fn is_expired(&self) -> bool {
-        let running = self.fills.running.get(&self.key_hash);
-        running.map_or(0, |running| running.expired_at) > self.began_at
+        self.last(|running| running.expired_at) > self.began_at
+    }
+
+    /// The last time that something happened to one of its keys.
+    fn last(&self, when: impl Fn(&Running) -> u64) -> u64 {
+        let of = |key_hash| self.fills.running.get(&key_hash).map_or(0, |running| when(&running));
+        of(self.key_hash).max(self.also.map_or(0, of))
     }
 
     /// Number of the last purge record before it began.
@@ -118,10 +126,12 @@ impl Fill {
 
 impl Drop for Fill {
     fn drop(&mut self) {
-        self.fills.running.remove_if_mut(&self.key_hash, |_, running| {
-            running.count -= 1;
-            running.count == 0
-        });
+        for key_hash in [Some(self.key_hash), self.also].into_iter().flatten() {
+            self.fills.running.remove_if_mut(&key_hash, |_, running| {
+                running.count -= 1;
+                running.count == 0
+            });
+        }
         self.fills.count.fetch_sub(1, Ordering::SeqCst);
         let mut all_seen = self.fills.seen.lock();
         if let Some(count) = all_seen.get_mut(&self.seen) {
@@ -146,6 +156,17 @@ mod tests {
         let second = fills.begin_with(2, &first);
         assert!(second.is_purged() && second.seen() == 10);
         assert!(!fills.begin(2, || 11).is_purged());
+        let third = fills.begin(3, || 11);
+        let [other, stale] = [4, 5].map(|key_hash| fills.begin_with(key_hash, &third));
+        drop(third);
+        assert!(!other.is_purged() && !other.is_expired());
+        fills.expire(3);
+        assert!(!other.is_purged() && other.is_expired());
+        drop(stale);
+        fills.purge(3);
+        assert!(other.is_purged(), "its first key was purged");
+        drop((first, second, other));
+        assert_eq!(fills.len(), 0);
     }
 
     #[test]
