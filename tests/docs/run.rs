@@ -65,6 +65,7 @@ const PROGRAMS: &[&str] = &["rawcached bench ", "cargo ", "python3 ", "benches/"
 const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/benchmarking.md", "rawcached bench load --memcached R ", "minutes, and other servers"),
     ("docs/benchmarking.md", "rawcached bench load --http H ", "minutes, and other servers"),
+    ("docs/benchmarking.md", "benches/instructions/replay.py ", "needs valgrind"),
     ("docs/benchmarking.md", "seq ", "needs nginx"),
     (
         "docs/cli.md",
