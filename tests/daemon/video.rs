@@ -15,7 +15,7 @@ use crate::long_body::LongBody;
 use crate::support::daemon::Daemon;
 
 const MIB: u64 = 1 << 20;
-/// Of the file if the environment names no other length; 2048 in CI.
+/// Of the file if the environment names no other length; 512 in CI.
 const FILE_MIB: u64 = 256;
 const CLIENTS: u64 = 300;
 /// Of the daemon, all of it.
