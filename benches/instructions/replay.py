@@ -39,7 +39,7 @@ engine = "threads"
 [[proxy]]
 name = "proxy"
 listen = ["unix:{directory}/proxy"]
-upstream = "unix:{directory}/http"
+upstream = "unix:{directory}/back"
 
 [ram]
 size = "4MiB"
@@ -151,6 +151,8 @@ class Server:
         config = os.path.join(directory, "config")
         with open(config, "w", encoding="utf-8") as file:
             file.write(CONFIG.format(directory=directory))
+        # The objects by another name: a listener does not ask its own daemon.
+        os.symlink("http", os.path.join(directory, "back"))
         image = os.path.join(directory, "image")
         with open(image, "wb") as file:
             file.truncate(512 << 20)
