@@ -8,6 +8,8 @@
 mod support;
 #[path = "support/long_body.rs"]
 mod long_body;
+#[path = "support/resident.rs"]
+mod resident;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use long_body::LongBody;
 use rawcached::cache::{Cache, CacheOptions, Condition, StoreOptions, Stored};
 use rawcached::{Follower, clock::Stopwatch};
+use resident::resident_peak;
 
 const MIB: u64 = 1 << 20;
 /// Of an object if the environment names no other length; 1024 in CI.
@@ -28,13 +31,6 @@ const BEHIND_MAX: u64 = 512 << 10;
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 /// Of all memory of the process.
 const RESIDENT_MAX: u64 = 256 * MIB;
-
-/// The most memory that this process had, in bytes.
-fn resident_peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
-}
 
 async fn check(mut follower: Follower, body: Arc<LongBody>, (len, taken): (u64, &AtomicU64)) {
     let mut at = 0;

@@ -8,7 +8,8 @@ use clap::Parser;
 use rawcached::clock::Stopwatch;
 use rawcached::{Cache, CacheOptions, Hit};
 
-use crate::long_body::{LongBody, resident_peak};
+use crate::long_body::LongBody;
+use crate::resident::resident_peak;
 
 pub const KEY: &[u8] = b"object";
 pub const MIB: u64 = 1 << 20;

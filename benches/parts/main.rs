@@ -8,6 +8,8 @@
 mod options;
 #[path = "../../tests/support/long_body.rs"]
 mod long_body;
+#[path = "../../tests/support/resident.rs"]
+mod resident;
 
 #[path = "../measure/large_object.rs"]
 mod large_object;

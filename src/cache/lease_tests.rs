@@ -309,7 +309,7 @@ async fn those_who_wait_for_an_object_of_parts_all_get_it_when_it_is_declared() 
     let parts = first.declare(200_000, &validator, &for_secs(10)).await.unwrap().unwrap();
     for other in others {
         let Found::Parts(hit) = other.await.unwrap() else { panic!() };
-        assert_eq!(hit.missing(0..200_000).await, [0..200_000]);
+        assert_eq!(hit.missing(0..200_000).await, [0..200_000; 1]);
     }
     parts.fill(0, &[7; 200_000]).await.unwrap();
     let Found::Parts(hit) = cache.lookup_or_fill(b"key", LONG).await else { panic!() };

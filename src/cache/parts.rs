@@ -121,7 +121,7 @@ impl Cache {
             store.flush_between(tickets.0, tickets.1).await?;
         }
         self.inner.leases.note_stored(key, || store.hash_of_key(key), of_lease.held);
-        let (cache, object, ack) = (self.clone(), Arc::new(object), options.ack);
+        let (cache, ack) = (self.clone(), options.ack);
         Ok(Some(Parts { cache, object, version, is_new, ack }))
     }
 }

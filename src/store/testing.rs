@@ -47,7 +47,11 @@ pub async fn push_out_of_memory(store: &Store) {
 }
 
 /// Declares an object of `len` bytes under `key`.
-pub async fn declare(store: &Store, key: &[u8], len: u64) -> Result<PartialObject, StoreError> {
+pub async fn declare(
+    store: &Store,
+    key: &[u8],
+    len: u64,
+) -> Result<Arc<PartialObject>, StoreError> {
     let declaration = Declaration {
         len,
         validator: b"v",

@@ -21,7 +21,7 @@ const CLIENTS: u64 = 300;
 /// Of the daemon, all of it.
 const RESIDENT_MAX: u64 = 300 * MIB;
 /// Bytes that are written and compared at a time.
-const PIECE: u64 = 64 << 10;
+const PIECE: usize = 64 << 10;
 
 /// Bytes of bodies that the origin has handed to the kernel.
 static SENT: AtomicU64 = AtomicU64::new(0);
@@ -37,6 +37,11 @@ fn origin(body: &Arc<LongBody>, len: u64) -> u16 {
         }
     });
     port
+}
+
+/// Bytes of the next piece if so many are left.
+fn piece_len(left: u64) -> usize {
+    usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))
 }
 
 /// Answers requests with a range, or for all, until the other side ends.
@@ -75,7 +80,7 @@ fn serve(stream: TcpStream, body: &LongBody, len: u64) -> std::io::Result<()> {
         write!(writer, "HTTP/1.1 {head}Content-Length: {length}\r\n{more}\r\n")?;
         let mut at = range.start;
         while at < range.end {
-            let piece = body.at(at, PIECE.min(range.end - at) as usize);
+            let piece = body.at(at, piece_len(range.end - at));
             writer.write_all(piece)?;
             SENT.fetch_add(piece.len() as u64, Ordering::Relaxed);
             at += piece.len() as u64;
@@ -89,16 +94,16 @@ fn watch(socket: &Path, body: &LongBody, (start, end, len): (u64, u64, u64)) {
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     let last = end - 1;
     write!(stream, "GET /v HTTP/1.1\r\nHost: h\r\nRange: bytes={start}-{last}\r\n\r\n").unwrap();
-    let mut reader = BufReader::with_capacity(PIECE as usize, stream);
+    let mut reader = BufReader::with_capacity(PIECE, stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         assert!(reader.read_line(&mut head).unwrap() > 0, "cut within {head}");
     }
     assert!(head.starts_with("HTTP/1.1 206"), "{head}");
     assert!(head.contains(&format!("content-range: bytes {start}-{last}/{len}\r\n")), "{head}");
-    let (mut at, mut piece) = (start, vec![0; PIECE as usize]);
+    let (mut at, mut piece) = (start, vec![0; PIECE]);
     while at < end {
-        let read = reader.read(&mut piece[..PIECE.min(end - at) as usize]).unwrap();
+        let read = reader.read(&mut piece[..piece_len(end - at)]).unwrap();
         assert!(read > 0, "cut at {at} of {start} to {end}");
         assert!(piece[..read] == *body.at(at, read), "wrong bytes from {at} on");
         at += read as u64;

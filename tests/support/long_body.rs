@@ -1,5 +1,7 @@
 //! A body of any length that is compared without a second copy of it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 /// Bytes after which the body repeats: no piece of the cache is as long.
 const PERIOD: usize = 1_000_003;
 

@@ -66,7 +66,7 @@ impl Service {
                 let first_byte = fetched.first_byte;
                 let storing = Outcome::Storing { head, len, follower, near: receiver, first_byte };
                 let _ = client.send(storing);
-                self.copy((fetched, is_refresh), writer, near).await;
+                self.copy((fetched, is_refresh), *writer, near).await;
             }
             Some(Opened::Parts(opened)) => {
                 let Some(Coming { range, is_of_whole, .. }) = coming else { return };

@@ -16,7 +16,7 @@ use super::fetch::{Fetched, To};
 use super::fill::{Job, Known};
 use super::key::{variant_id, variant_key};
 use super::outcome::Outcome;
-use super::partial::{Asking, Present};
+use super::partial::{Answered, Asking, Present};
 use super::place::Place;
 use super::service::Service;
 use super::slots::Slot;
@@ -47,7 +47,7 @@ pub(super) struct Wanted<'a> {
 impl Wanted<'_> {
     fn asking(&self) -> Asking<'_> {
         let Wanted { request, to, asked, .. } = self;
-        Asking { request, to, only_if_cached: asked.only_if_cached }
+        Asking { request, to, may_fill: asked.may_fill() }
     }
 
     /// Whether it asks for a part, or for another version than the client has.
@@ -283,13 +283,31 @@ impl Service {
         let head = record.of_hit(&hit, self.http.cache.clock());
         let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(Forwarded::Stale) };
         let found = Present { head, hit, ..before };
-        self.answer_stored(&wanted.asking(), found, status).await.map(Looked::Answer)
+        self.with_stored(wanted, found, status).await
+    }
+
+    /// `None`: look again.
+    async fn with_stored(
+        self: &Arc<Service>,
+        wanted: &Wanted<'_>,
+        found: Present,
+        status: CacheStatus,
+    ) -> Option<Looked> {
+        let why = CacheStatus::forwarded(status.forwarded.unwrap_or(Forwarded::Partial));
+        match self.answer_stored(&wanted.asking(), found, status).await {
+            Answered::With(answer) => Some(Looked::Answer(answer)),
+            Answered::Lacking if wanted.asked.only_if_cached => {
+                Some(Looked::Answer(self.own(StatusCode::GATEWAY_TIMEOUT, why)))
+            }
+            Answered::Lacking => Some(Looked::Alone(why)),
+            Answered::Changed => None,
+        }
     }
 
     /// `None` if the body is gone: a miss.
     async fn hit(self: &Arc<Service>, wanted: &Wanted<'_>, found: Present) -> Option<Looked> {
         let status = hit_status(&found.head, self.http.cache.clock().now());
-        self.answer_stored(&wanted.asking(), found, status).await.map(Looked::Answer)
+        self.with_stored(wanted, found, status).await
     }
 
     async fn follow(
@@ -387,7 +405,7 @@ impl Service {
             Outcome::Good { head, code, .. } => {
                 let status = CacheStatus { forwarded_status: Some(code), ..status };
                 let found = Present { head: *head, ..known? };
-                self.answer_stored(&wanted.asking(), found, status).await.map(Looked::Answer)
+                self.with_stored(wanted, found, status).await
             }
             Outcome::Alone(fetched, refused) => {
                 Some(self.relay(wanted, *fetched, refused, (known, status)).await)

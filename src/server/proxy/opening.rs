@@ -8,7 +8,7 @@ use crate::cache::{
 
 /// A store that has begun.
 pub(super) enum Opened {
-    Body(Writer, Follower),
+    Body(Box<Writer>, Follower),
     Parts(Parted),
 }
 
@@ -83,5 +83,5 @@ impl Service {
 
 fn body(writer: Writer) -> Option<Opened> {
     let follower = writer.follower()?;
-    Some(Opened::Body(writer, follower))
+    Some(Opened::Body(Box::new(writer), follower))
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ::http::{Method, StatusCode};
+use ::http::Method;
+use ::http::header::AUTHORIZATION;
 
 use super::answer::{Answer, BodyOf};
 use super::fetch::To;
@@ -14,6 +15,7 @@ use super::service::Service;
 use crate::cache::{Condition, Hit, StoreOptions};
 use crate::http_cache::answer::{self, Answer as Chosen};
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
+use crate::http_cache::freshness::control;
 use crate::http_cache::head::{RequestHead, StoredHead};
 
 /// A response that is stored.
@@ -27,27 +29,51 @@ pub(super) struct Present {
 pub(super) struct Asking<'a> {
     pub(super) request: &'a RequestHead,
     pub(super) to: &'a To,
-    /// Nobody is to be asked.
-    pub(super) only_if_cached: bool,
+    /// What comes for it may be stored.
+    pub(super) may_fill: bool,
+}
+
+/// What comes of a look at what is stored.
+pub(super) enum Answered {
+    With(Answer),
+    /// Parts are missing that this client may not bring for others.
+    Lacking,
+    /// What is stored has changed, or its body is gone: look again.
+    Changed,
+}
+
+impl From<Option<Answer>> for Answered {
+    fn from(answer: Option<Answer>) -> Answered {
+        answer.map_or(Answered::Changed, Answered::With)
+    }
 }
 
 impl Service {
-    /// The answer with what is stored; `None` if it has changed or its body is gone: look again.
+    /// The answer with what is stored.
     pub(super) async fn answer_stored(
         self: &Arc<Service>,
         asking: &Asking<'_>,
         present: Present,
         status: CacheStatus,
-    ) -> Option<Answer> {
-        let Asking { request, .. } = asking;
+    ) -> Answered {
+        let Asking { request, may_fill, .. } = asking;
         if present.hit.is_partial() {
             let ranges = wanted(request, &present.head, present.hit.len());
             if let Some(at) = first_missing(&present.hit, &ranges).await {
-                return self.complete(asking, present, (ranges, at), status).await;
+                if !may_fill || !self.may_bring_parts(request, &present.head) {
+                    return Answered::Lacking;
+                }
+                return self.complete(asking, present, (ranges, at), status).await.into();
             }
         }
         let body = BodyOf::Hit(present.hit);
-        self.answer_with(request, present.head, body, status).await.ok()
+        self.answer_with(request, present.head, body, status).await.ok().into()
+    }
+
+    /// Whether what the origin sends to this client may be stored (RFC 9111, section 3.5).
+    fn may_bring_parts(&self, request: &RequestHead, head: &StoredHead) -> bool {
+        let (control, _) = control(&head.headers, &self.options.settings);
+        control.permits_authorized || !request.headers().contains_key(AUTHORIZATION)
     }
 
     /// Whether all that `request` wants of a stored response is there.
@@ -65,9 +91,6 @@ impl Service {
         status: CacheStatus,
     ) -> Option<Answer> {
         let why = status.forwarded.unwrap_or(Forwarded::Partial);
-        if asking.only_if_cached {
-            return Some(self.own(StatusCode::GATEWAY_TIMEOUT, CacheStatus::forwarded(why)));
-        }
         let parted = self.parted(&present).await?;
         let reading = parted.read();
         let Present { key, head, .. } = present;
@@ -144,7 +167,7 @@ fn wanted(request: &RequestHead, head: &StoredHead, len: u64) -> Vec<Range<u64>>
 }
 
 /// Bytes that are looked for at a time: nothing is looked for after the first that is missing.
-const LOOK: u64 = 2 << 20;
+const LOOK: u64 = 16 << 20;
 
 async fn first_missing(hit: &Hit, ranges: &[Range<u64>]) -> Option<u64> {
     for range in ranges {

@@ -259,6 +259,8 @@ pub(in crate::store) fn within_granule(slot: &Entry) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::clock::{Clock, Timestamp};
     use crate::device::SimDevice;
     use crate::format::{ObjectHead, SliceKey};
@@ -267,7 +269,7 @@ mod tests {
     use crate::store::shared::Store;
     use crate::store::testing;
 
-    async fn declare(store: &Store) -> (PartialObject, ObjectHead) {
+    async fn declare(store: &Store) -> (Arc<PartialObject>, ObjectHead) {
         let object = testing::declare(store, b"key", 100_000).await.unwrap();
         let (entry, _) = store.lookup(b"key", Stale::Accept).await.unwrap();
         (object, entry.object_head().unwrap())

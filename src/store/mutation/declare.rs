@@ -1,6 +1,8 @@
 //! Objects that are stored part by part: their heads. Owns that all parts of one share a validator, and that
 //! a newer version is not replaced by an older one.
 
+use std::sync::Arc;
+
 use crate::clock::Timestamp;
 use crate::format::{Kind, ObjectHead, Records};
 use crate::planted::{self, Bug};
@@ -38,7 +40,7 @@ pub struct Declaration<'a> {
 pub enum Declared {
     /// There is no other version; parts of it may be there.
     Parts {
-        object: PartialObject,
+        object: Arc<PartialObject>,
         /// CAS value of the head.
         version: u64,
         /// The head is durable if what came between these is.
@@ -103,7 +105,8 @@ impl Store {
                     }
                     let Some(held) = held else { continue };
                     let (version, seen) = (present.version.0, SeenHead::of(present, purges));
-                    let object = PartialObject::new(self, key, held, (fill, tickets.0), Some(seen));
+                    let of = (fill, tickets.0);
+                    let object = PartialObject::new(self, key, held, of, Some(seen)).into();
                     return Ok(Declared::Parts { object, version, tickets, is_new: false });
                 }
                 let is_usable = present.validator.is_some() || self.is_whole(present).await;
@@ -123,7 +126,7 @@ impl Store {
                 Attempt::Published(sequence, ticket) => {
                     self.after_displacing(&found, Some(object.head()));
                     count(&self.shared.counters.declared);
-                    let object = PartialObject::new(self, key, object, (fill, ticket), None);
+                    let object = PartialObject::new(self, key, object, (fill, ticket), None).into();
                     let (version, tickets) = (sequence.0, (ticket, ticket));
                     return Ok(Declared::Parts { object, version, tickets, is_new: true });
                 }

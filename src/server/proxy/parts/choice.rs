@@ -63,9 +63,9 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_begins_near_the_byte_and_ends_with_the_gap() {
-        let whole = [0..BLOCK];
+        let whole = [0..BLOCK; 1];
         assert_eq!(chosen(GRANULE + 5, &whole, &[]), Some(GRANULE..BLOCK));
-        assert_eq!(chosen(5, &[2..9], &[]), Some(2..9));
+        assert_eq!(chosen(5, &[2..9; 1], &[]), Some(2..9));
         assert_eq!(chosen(5, &[0..4, 6..9], &[]), None, "it is there");
     }
 
@@ -81,7 +81,7 @@ mod tests {
         let at = 50 * BLOCK + 7;
         assert!(!brings_soon(&whole, at, BLOCK));
         assert_eq!(
-            choose(at, &[50 * BLOCK..51 * BLOCK], [&whole].into_iter()),
+            choose(at, &[50 * BLOCK..51 * BLOCK; 1], [&whole].into_iter()),
             Some(50 * BLOCK..51 * BLOCK)
         );
         assert_eq!(whole.end(), 50 * BLOCK);

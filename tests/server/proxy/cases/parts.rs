@@ -26,13 +26,15 @@ fn bytes(range: Range<u64>, version: u64) -> Vec<u8> {
     range.map(|at| byte(at, version)).collect()
 }
 
+type Change = fn(Reply) -> Reply;
+
 /// What an origin has, and what it sent.
 #[derive(Default)]
 struct Video {
     version: AtomicU64,
     sent: AtomicU64,
     /// What to do instead for the request of this number.
-    instead: Mutex<BTreeMap<usize, fn(Reply) -> Reply>>,
+    instead: Mutex<BTreeMap<usize, Change>>,
     /// Within the body of the response of this number, at this byte.
     within: Mutex<Option<(usize, usize, Vec<Step>)>>,
 }
@@ -181,6 +183,24 @@ fn the_head_of_a_partial_object_answers_for_itself() {
 }
 
 #[test]
+fn who_may_store_nothing_asks_alone_for_what_is_missing() {
+    let (rig, video) = rig();
+    part(&rig, 2 * BLOCK..2 * BLOCK + 9);
+    settle(&rig, 3 * BLOCK);
+    let range = 5 * BLOCK + 10..5 * BLOCK + 20;
+    let fields = format!("Authorization: x\r\n{}", field(&range));
+    let answer = rig.get_with("/v", &fields).expect_body(206, bytes(range.clone(), 0));
+    assert!(!answer.expect_forwarded("partial").verdict().stored);
+    assert_eq!(ranges_asked(&rig)[1], format!("bytes={}-{}", range.start, range.end - 1));
+    assert_eq!(video.sent.load(Ordering::Relaxed), BLOCK + 10);
+    // It has what is stored, and harms nobody.
+    let here = format!("Authorization: x\r\n{}", field(&(2 * BLOCK..2 * BLOCK + 9)));
+    rig.get_with("/v", &here).expect(206).expect_hit();
+    part(&rig, range).expect_forwarded("partial");
+    part(&rig, 2 * BLOCK..2 * BLOCK + 9).expect_hit();
+}
+
+#[test]
 fn another_version_begins_anew() {
     let (rig, video) = rig();
     part(&rig, 2 * BLOCK..2 * BLOCK + 9);
@@ -204,7 +224,7 @@ fn a_version_that_changes_within_an_answer_cuts_it() {
     let latch = Latch::default();
     video.waits(1, 10, &latch);
     let mut client = rig.client();
-    client.send(format!("GET /v HTTP/1.1\r\nHost: h\r\n\r\n"));
+    client.send("GET /v HTTP/1.1\r\nHost: h\r\n\r\n");
     let mut answer = client.head("GET");
     rig.origin.wait_for(2);
     video.version.store(1, Ordering::Relaxed);
@@ -395,7 +415,7 @@ fn an_origin_without_ranges_is_asked_for_the_whole() {
         |proxy| (proxy.range_fetch_min, proxy.fill_block) = (BLOCK, BLOCK),
     );
     let range = 2 * BLOCK..2 * BLOCK + 9;
-    let expected = body[range.start as usize..range.end as usize].to_vec();
+    let expected = bytes(range.clone(), 0);
     rig.get_with("/v", &field(&range)).expect_body(206, &expected);
     assert_eq!(ranges_asked(&rig), [format!("bytes={}-{}", range.start, 3 * BLOCK - 1)]);
     rig.get("/v").expect_body(200, &body);
