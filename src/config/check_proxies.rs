@@ -9,6 +9,7 @@ use super::broken::{Broken, Check, require, size_in};
 use super::check_listeners::{self, CONNECTIONS_MAX};
 use super::{Config, ListenAddress, ProxyConfig, UpstreamAddress};
 use crate::clock::LIFETIME_MAX;
+use crate::http_cache::condition::is_of_requests;
 use crate::units::Period;
 
 const PROXIES_MAX: usize = 16;
@@ -151,6 +152,10 @@ fn lists(proxy: &ProxyConfig, key: &impl KeyOf) -> Check {
     unique(&ignored, key("ignore"))?;
     unique(&proxy.ignore_query, key("ignore_query"))?;
     unique(&proxy.key_headers, key("key_headers"))?;
+    for name in &proxy.key_headers {
+        let reason = format!("{name} is a field of the connection, or is in the key anyway");
+        require(is_of_requests(name), key("key_headers"), reason)?;
+    }
     unique(&proxy.bypass, key("bypass"))?;
     unique(&proxy.no_store, key("no_store"))?;
     unique(&proxy.trusted_headers, key("trusted_headers"))?;
@@ -238,6 +243,8 @@ mod tests {
             ("ignore_query = [\"a=b\"]", "proxy.ignore_query"),
             ("ignore_query = [\"utm_*\"]", "proxy.ignore_query"),
             ("key_headers = [\"x-a\", \"X-A\"]", "proxy.key_headers"),
+            ("key_headers = [\"Host\"]", "proxy.key_headers"),
+            ("key_headers = [\"X-Rawcached-TTL\"]", "proxy.key_headers"),
             ("object_size_max = \"1B\"", "proxy.object_size_max"),
             ("range_fetch_min = \"2TiB\"", "proxy.range_fetch_min"),
             ("fill_block = \"1KiB\"", "proxy.fill_block"),

@@ -9,8 +9,9 @@ use anyhow::{Context as _, ensure};
 
 use crate::server::proxy::PurgeToken;
 
-/// Permission bits by which others read or write. The group may read: it is how a service gets what is root's.
-const OTHERS_HAVE_IT: u32 = 0o006;
+/// Permission bits by which others read or write, and the group writes. The group may read: it is how a service
+/// gets what is root's.
+const OTHERS_HAVE_IT: u32 = 0o026;
 const LEN_MAX: usize = 4096;
 
 /// Reads the token at `path`.
@@ -28,7 +29,7 @@ pub fn read(path: &Path) -> anyhow::Result<PurgeToken> {
     let mode = found.mode() & 0o7777;
     ensure!(
         mode & OTHERS_HAVE_IT == 0,
-        "others can read or write {path} (mode {mode:04o}), so it is no secret: chmod o-rw {path}, \
+        "others can read or write {path} (mode {mode:04o}), so it is no secret: chmod g-w,o-rw {path}, \
          and put a new token into it"
     );
     let mut bytes = Vec::new();

@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use http::HeaderMap;
-use http::header::{COOKIE, HOST, HeaderName};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName};
 
+use super::control_fields::is_control;
 use super::hop_by_hop::is_hop_by_hop;
 
 /// What a request has to have for a rule to hold: a field or a cookie, if there is a value, with that
@@ -60,6 +61,13 @@ impl Condition {
     }
 }
 
+/// Whether rules and keys can go by a field: it is none of the connection, in the key anyway, or taken out before.
+#[must_use]
+pub fn is_of_requests(name: &HeaderName) -> bool {
+    let is_taken = [HOST, EXPECT, CONTENT_LENGTH].contains(name) || is_control(name);
+    !is_taken && !is_hop_by_hop(name)
+}
+
 /// Whether one of `conditions` holds.
 #[must_use]
 pub fn any_holds(conditions: &[Condition], headers: &HeaderMap) -> bool {
@@ -95,7 +103,7 @@ impl FromStr for Condition {
                 let name = Some(name).filter(|name| !name.ends_with('*'));
                 let name = name.and_then(|name| name.parse::<HeaderName>().ok());
                 let name = name.ok_or(ParseConditionError::Unknown)?;
-                if name == HOST || is_hop_by_hop(&name) {
+                if !is_of_requests(&name) {
                     return Err(ParseConditionError::Field(name));
                 }
                 Of::Header(name)

@@ -98,6 +98,8 @@ pub struct Controls {
     pub no_store: bool,
     /// Lifetime of the response.
     pub ttl: Option<Duration>,
+    /// The request said that, not the origin: it does not make a response one that may be stored.
+    pub is_ttl_of_request: bool,
     /// How long the response may stand in for an error.
     pub grace: Option<Duration>,
 }
@@ -114,6 +116,7 @@ impl Controls {
             bypass: ControlField::Bypass.is_set(headers, trusted),
             no_store: ControlField::NoStore.is_set(headers, trusted),
             ttl: ControlField::Ttl.secs(headers, trusted),
+            is_ttl_of_request: false,
             grace: ControlField::Grace.secs(headers, trusted),
         }
     }
@@ -124,17 +127,23 @@ impl Controls {
         Controls {
             no_store: self.no_store || request.no_store,
             ttl: self.ttl.or(request.ttl),
+            is_ttl_of_request: self.ttl.is_none(),
             grace: self.grace.or(request.grace),
             ..self
         }
     }
 }
 
+/// Whether a field is a control field, or may become one.
+#[must_use]
+pub(super) fn is_control(name: &HeaderName) -> bool {
+    name.as_str().starts_with(PREFIX)
+}
+
 /// The control fields among `headers`.
 #[must_use]
 pub(super) fn control_fields(headers: &HeaderMap) -> HeaderMap {
-    let is_control = |(name, _): &(&HeaderName, _)| name.as_str().starts_with(PREFIX);
-    let fields = headers.iter().filter(is_control);
+    let fields = headers.iter().filter(|(name, _)| is_control(name));
     fields.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
@@ -157,6 +166,7 @@ mod tests {
             bypass: true,
             no_store: true,
             ttl: Some(secs(5)),
+            is_ttl_of_request: false,
             grace: Some(secs(6)),
         };
         assert_eq!(Controls::of(&found, &ControlField::ALL), all);

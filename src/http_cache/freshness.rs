@@ -118,7 +118,8 @@ fn lifetime(
 ) -> (Duration, Source) {
     let settings = of.settings;
     if let Some(ttl) = of.controls.ttl {
-        return (ttl, Source::Explicit);
+        let of_request = of.controls.is_ttl_of_request;
+        return (ttl, if of_request { Source::Override } else { Source::Explicit });
     }
     if let Some(ttl) = settings.ttl_override {
         return (ttl, Source::Override);
@@ -201,8 +202,14 @@ mod tests {
     /// A thousand seconds before [`DATE_AT`].
     const MODIFIED: (&str, &str) = ("last-modified", "Sun, 06 Nov 1994 08:32:57 GMT");
 
-    static NOTHING_SAID: Controls =
-        Controls { key: None, bypass: false, no_store: false, ttl: None, grace: None };
+    static NOTHING_SAID: Controls = Controls {
+        key: None,
+        bypass: false,
+        no_store: false,
+        ttl: None,
+        is_ttl_of_request: false,
+        grace: None,
+    };
 
     fn of(settings: &Settings) -> Circumstances<'_> {
         Circumstances {

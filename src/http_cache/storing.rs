@@ -22,6 +22,8 @@ use super::tags::{Tags, TooManyTags};
 use super::vary::{Names, Vary};
 use crate::cache::Validator;
 
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const SET_COOKIE2: HeaderName = HeaderName::from_static("set-cookie2");
 
 /// What becomes of a response.
@@ -166,6 +168,11 @@ fn decide(
         terms,
         ended_at: None,
     };
+    if part.is_some() {
+        // Of these bytes, not of the object (RFC 9530, section 2).
+        head.headers.remove(CONTENT_DIGEST);
+        head.headers.remove(CONTENT_MD5);
+    }
     apply_set_cookie(&mut head.headers, settings)?;
     check_use(&head)?;
     let validator = part.as_ref().and_then(|_| strong_validator(&head));
@@ -336,9 +343,15 @@ pub fn can_be_validated(headers: &HeaderMap) -> bool {
 /// 8.8.1).
 #[must_use]
 pub fn strong_validator(head: &StoredHead) -> Option<Validator> {
-    match head.headers.get(ETAG) {
+    validator_of(&head.headers)
+}
+
+/// The same of the fields of a response.
+#[must_use]
+pub fn validator_of(headers: &HeaderMap) -> Option<Validator> {
+    match headers.get(ETAG) {
         Some(tag) => Validator::etag(tag.as_bytes()),
-        None => Validator::last_modified(date(&head.headers, &LAST_MODIFIED)?, head.date()?),
+        None => Validator::last_modified(date(headers, &LAST_MODIFIED)?, date(headers, &DATE)?),
     }
 }
 

@@ -52,6 +52,13 @@ impl Target {
         Ok(Target { text, path_len, authority })
     }
 
+    /// The same target with another path and query, which begins with a slash or is `*`.
+    #[must_use]
+    pub fn with_path_and_query(&self, text: &str) -> Target {
+        let path_len = memchr(b'?', text.as_bytes()).unwrap_or(text.len());
+        Target { text: text.into(), path_len, authority: self.authority.clone() }
+    }
+
     /// Path and query as they came.
     #[must_use]
     pub fn path_and_query(&self) -> &str {

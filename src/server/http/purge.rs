@@ -13,7 +13,7 @@ use super::wire::Socket;
 use crate::cache::{Purge, StoreError};
 use crate::http_cache::target::Target;
 use crate::server::codec::fault::Fault;
-use crate::server::proxy::{KEY_SEPARATOR, group_tag, key_of};
+use crate::server::proxy::{KEY_SEPARATOR, group_tag, key_of, prefix_of};
 
 /// The path that purges many.
 pub(super) const PURGES: &str = "/v1/purge";
@@ -137,7 +137,10 @@ impl Service {
             return Err(Refusal::PURGE);
         }
         for proxy in self.proxies.iter() {
-            let key = key_of(proxy, &target);
+            let key = match selection.kind {
+                Kind::Uri => key_of(proxy, &target),
+                _ => prefix_of(proxy, &target),
+            };
             match selection.kind {
                 Kind::Uri => {
                     // What is behind the separator are variants, and what proxies said besides.

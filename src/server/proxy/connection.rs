@@ -48,7 +48,11 @@ impl Answering for ReadThrough {
             body.end()?;
             note(service, &answer, &mut entry);
             let idle = service.options.upstream.between_bytes_timeout;
-            return tunnel(wire, answer, idle, gate).await;
+            let ended = tunnel(wire, answer, idle, gate).await?;
+            if let Some(entry) = &mut entry {
+                entry.is_whole = ended.is_whole;
+            }
+            return Ok(ended);
         }
         if head.is_http_1_0 && answer.body.len().is_none() && head.method != Method::HEAD {
             answer = with_length(service, answer).await;

@@ -9,12 +9,13 @@ use ::http::{Method, StatusCode};
 use super::answer::Answer;
 use super::failures::Began;
 use super::fetch::To;
-use super::key::target_key;
-use super::lookup::{Looked, Wanted};
+use super::key::{target_key, without};
+use super::lookup::Looked;
 use super::pass::Manner;
 use super::purge::PURGE;
 use super::service::Service;
 use super::tunnel::is_websocket;
+use super::wanted::Wanted;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
 use crate::http_cache::encoding;
 use crate::http_cache::head::RequestHead;
@@ -70,13 +71,18 @@ impl Service {
             encoding::normalize(&mut request);
         }
         let status = match class {
-            Class::Lookup(mut asked) => match target_key(&self.options, &request) {
+            Class::Lookup(asked) => match target_key(&self.options, &request) {
                 Some(target) => {
                     let is_rare = asked.may_fill() && self.shared.uses.is_rare(&target);
-                    asked.no_store |= is_rare;
-                    let began = Began::now();
-                    let wanted =
-                        Wanted { request: &request, asked: &asked, to: &to, target, began };
+                    let (began, shared) = (Began::now(), self.shared_to(&to));
+                    let wanted = Wanted {
+                        request: &request,
+                        asked: &asked,
+                        to: &shared,
+                        target,
+                        began,
+                        is_rare,
+                    };
                     let mut lookup = pin!(self.lookup(&wanted));
                     match while_there(body, lookup.as_mut()).await {
                         Some(Looked::Answer(answer)) => return Ok(answer),
@@ -99,6 +105,12 @@ impl Service {
         let fetched = self.pass(&request, &to, (body, &manner), &status).await?;
         self.invalidate(&request, &fetched.head).await;
         Ok(self.passed(fetched, status))
+    }
+
+    /// What is asked for on behalf of all: without parameters that the key does not have.
+    fn shared_to(&self, to: &To) -> To {
+        let kept = without(to.target.path_and_query(), &self.options.ignore_query);
+        To { target: to.target.with_path_and_query(&kept), host: to.host.clone() }
     }
 
     /// The request as the upstream is to get it.

@@ -99,9 +99,15 @@ impl Failures {
             let needed_until = if is_full { noted.rests_until } else { noted.ends };
             needed_until > now || noted.at.elapsed() < WAITED_MAX
         });
+        for noted in failures.values_mut() {
+            if noted.until <= now && noted.at.elapsed() >= WAITED_MAX {
+                noted.failure.said = None;
+            }
+        }
         let before = failures.get(key).filter(|noted| noted.ends > now);
         let rest = before.map_or(time, |noted| (2 * noted.rest).min(REST_MAX).max(time));
-        let failure = match failures.len() < SAID_MAX {
+        let said = failures.values().filter(|noted| noted.failure.said.is_some()).count();
+        let failure = match said < SAID_MAX {
             true => failure.clone(),
             false => failure.without_words(),
         };

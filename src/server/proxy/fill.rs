@@ -17,6 +17,7 @@ use super::outcome::{HIT_FOR_MISS, Outcome};
 use super::place::Place;
 use super::removal::log_failed;
 use super::service::Service;
+use super::slots::Slot;
 use super::upstream::UpstreamError;
 use crate::cache::{Hit, Lease, UpdateOptions};
 use crate::http_cache::freshening::{Freshening, freshen, is_rekeyed};
@@ -43,6 +44,8 @@ pub(super) struct Job {
     pub(super) known: Option<Known>,
     /// Nobody waits for it, and it is to be finished nevertheless.
     pub(super) is_refresh: bool,
+    /// Leave to fill.
+    pub(super) slot: Slot,
 }
 
 /// A stored response that may be used no longer without a word from the origin.
@@ -62,9 +65,9 @@ impl Known {
 impl Service {
     /// Runs `job` and tells `client` what comes of it.
     pub(super) async fn fill(self: Arc<Service>, job: Job, client: oneshot::Sender<Outcome>) {
-        let Job { lease, place, request, to, mut known, is_refresh } = job;
+        let Job { lease, place, request, to, mut known, is_refresh, slot } = job;
         let replaces = known.is_some();
-        let range = self.options.range_of_fill(&request).filter(|_| known.is_none());
+        let mut range = self.options.range_of_fill(&request).filter(|_| known.is_none());
         loop {
             let settings = &self.options.settings;
             let mut headers = match &known {
@@ -117,41 +120,33 @@ impl Service {
                 true => storing::Storing::No(Refused::Status),
                 false => store(&request, &fetched.head, &fetched.exchange, settings),
             };
-            let is_of_range = range.is_some()
-                && matches!(
-                    status,
-                    StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
-                );
+            let parts = match (&storing, &range) {
+                (storing::Storing::Part { part, validator, .. }, Some(asked)) => {
+                    Coming::asked(asked, (part.clone(), validator.clone()), &fetched)
+                }
+                _ => None,
+            };
+            let is_of_range =
+                matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE);
+            if is_of_range && parts.is_none() && range.take().is_some() {
+                // Others can do nothing with it: all get the whole.
+                continue;
+            }
             return match storing {
                 storing::Storing::Whole(kept) => {
                     let parts = self.options.whole_in_parts(&fetched, &kept.head);
                     let job =
                         Keeping { lease, place, request, to, kept, parts, replaces, is_refresh };
-                    self.keep(job, fetched, client).await;
+                    self.keep(job, (fetched, slot), client).await;
                 }
-                storing::Storing::Part { kept, part, validator } => {
-                    let asked = range.as_ref();
-                    let parts = asked.and_then(|it| Coming::asked(it, (part, validator), &fetched));
-                    if parts.is_some() {
-                        let job = Keeping {
-                            lease,
-                            place,
-                            request,
-                            to,
-                            kept,
-                            parts,
-                            replaces,
-                            is_refresh,
-                        };
-                        self.keep(job, fetched, client).await;
-                        return;
-                    }
-                    // Nothing can be joined to it: each client asks for what it wants.
-                    lease.refuse(HIT_FOR_MISS);
+                storing::Storing::Part { kept, .. } if parts.is_some() => {
+                    let job =
+                        Keeping { lease, place, request, to, kept, parts, replaces, is_refresh };
+                    self.keep(job, (fetched, slot), client).await;
                 }
-                // These are not the bytes that the client asked for: it asks itself.
-                storing::Storing::No(refused) if is_of_range => {
-                    self.refused(lease, &place, status, refused, replaces).await;
+                storing::Storing::Part { .. } => {
+                    drop(lease);
+                    let _ = client.send(Outcome::Alone(Box::new(fetched), Some(Refused::Status)));
                 }
                 storing::Storing::No(_)
                     if failed.is_error()

@@ -17,6 +17,7 @@ use super::parts::Parted;
 use super::place::Place;
 use super::removal::log_failed;
 use super::service::Service;
+use super::slots::Slot;
 use super::stored::{self, Stored, encode_response, encode_variants};
 use crate::cache::{Condition, Lease, Purge, StoreOptions, Stored as Ended, Writer};
 use crate::http_cache::head::RequestHead;
@@ -52,7 +53,7 @@ impl Service {
     pub(super) async fn keep(
         self: &Arc<Service>,
         mut job: Keeping,
-        fetched: Fetched,
+        (fetched, slot): (Fetched, Slot),
         client: oneshot::Sender<Outcome>,
     ) {
         let head = job.kept.head.clone();
@@ -66,7 +67,7 @@ impl Service {
                 let first_byte = fetched.first_byte;
                 let storing = Outcome::Storing { head, len, follower, near: receiver, first_byte };
                 let _ = client.send(storing);
-                self.copy((fetched, is_refresh), *writer, near).await;
+                self.copy((fetched, is_refresh), (*writer, slot), near).await;
             }
             Some(Opened::Parts(opened)) => {
                 let Some(Coming { range, is_of_whole, .. }) = coming else { return };
@@ -75,12 +76,8 @@ impl Service {
                 let running = parted.begin(range, is_of_whole);
                 let reading = parted.read();
                 let asker = Asker { request, to, head, parted: parted.clone(), _reading: reading };
-                // It reads as long as it is there: a refresh is to be finished.
-                let asker = Arc::new(asker);
-                let refreshes = is_refresh.then(|| asker.clone());
-                let _ = client.send(Outcome::Parts(asker, fetched.first_byte));
+                let _ = client.send(Outcome::Parts(Arc::new(asker), fetched.first_byte));
                 self.store_parts(fetched.connection, parted, running).await;
-                drop(refreshes);
             }
             None => {
                 if replaces {
@@ -203,10 +200,10 @@ impl Service {
     async fn copy(
         &self,
         (mut fetched, is_refresh): (Fetched, bool),
-        writer: Writer,
+        (writer, slot): (Writer, Slot),
         near: mpsc::Sender<Piece>,
     ) {
-        let (mut writer, mut near) = (Some(writer), Some(near));
+        let (mut writer, mut near, mut slot) = (Some(writer), Some(near), Some(slot));
         let announced = fetched.announced_len;
         let mut len = 0;
         loop {
@@ -217,7 +214,7 @@ impl Service {
                     tracing::debug!(%error, "the upstream broke off");
                     self.http.shard.proxy.failed(&error);
                     // Those who follow are told first: this client may not read for a while.
-                    drop((writer, fetched));
+                    drop((writer, fetched, slot));
                     if let Some(near) = near {
                         let _ = near.send(Piece::Broken(error.to_string())).await;
                     }
@@ -241,6 +238,10 @@ impl Service {
             if !is_wanted && !is_nearly_whole(announced, len) {
                 tracing::debug!("a fill ends: nobody waits for it");
                 return;
+            }
+            if writer.is_none() {
+                // From here on it goes as slowly as its client reads.
+                slot = None;
             }
             near = match (near, &writer) {
                 (Some(near), Some(_)) => keep_up(near, Piece::Bytes(piece)),

@@ -56,7 +56,7 @@ pub(super) fn key_for(
     // Another target is not what was meant by it.
     let given = request.controls(&options.settings).key.filter(|_| target == request.target());
     let mut key = match given {
-        Some(given) => key_with(options, &[&given]),
+        Some(given) => key_of(options, &named(target.scheme(), &given)?),
         None => key_of(options, target),
     };
     let is_forwarded = |name: &&HeaderName| FORWARDED.binary_search(&name.as_str()).is_ok();
@@ -73,15 +73,31 @@ pub(super) fn key_for(
     (key.len() <= KEY_LEN_MAX - VARIANT_LEN).then_some(key)
 }
 
+/// The target that a control field names by host and path; `None` if it is none.
+fn named(scheme: &str, text: &[u8]) -> Option<Target> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (host, path) = text.split_at(text.find('/')?);
+    Target::new(scheme, host, path)
+}
+
 /// What a field adds to a key.
 fn part_of(request: &RequestHead, name: &HeaderName) -> Option<Vec<u8>> {
     let value = normalized(request.headers(), name)?;
     if name.as_str() != "forwarded" {
         return Some(value);
     }
-    let pairs = value.split(|byte| matches!(byte, b';' | b','));
-    let kept: Vec<&[u8]> = pairs.map(<[u8]>::trim_ascii).filter(|pair| !is_address(pair)).collect();
-    (!kept.is_empty()).then(|| kept.join(&b';'))
+    // Readers differ in which element they believe: each keeps its place.
+    let mut kept = Vec::with_capacity(value.len());
+    let mut rest = &value[..];
+    loop {
+        let end = rest.iter().position(|byte| matches!(byte, b';' | b',')).unwrap_or(rest.len());
+        let pair = rest[..end].trim_ascii();
+        kept.extend_from_slice(if is_address(pair) { b"" } else { pair });
+        let Some((separator, behind)) = rest[end..].split_first() else { break };
+        kept.push(*separator);
+        rest = behind;
+    }
+    (!kept.is_empty()).then_some(kept)
 }
 
 /// Whether a pair of `Forwarded` names who asks, which is another one for each client, and for certain nothing
@@ -92,6 +108,11 @@ fn is_address(pair: &[u8]) -> bool {
     let is_of_address = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]\"".contains(byte);
     [&b"for"[..], b"by"].iter().any(|known| name.eq_ignore_ascii_case(known))
         && value[1..].iter().all(is_of_address)
+}
+
+/// What the keys of all targets begin with that begin as `target` does.
+pub(in crate::server) fn prefix_of(options: &ProxyOptions, target: &Target) -> Vec<u8> {
+    key_with(options, &[target.authority().as_bytes(), target.path_and_query().as_bytes()])
 }
 
 /// What the keys of `target` begin with.
@@ -114,7 +135,7 @@ fn key_with(options: &ProxyOptions, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// `target` without the parameters `ignored`.
-fn without<'a>(target: &'a str, ignored: &[String]) -> Cow<'a, str> {
+pub(super) fn without<'a>(target: &'a str, ignored: &[String]) -> Cow<'a, str> {
     if ignored.is_empty() {
         return target.into();
     }

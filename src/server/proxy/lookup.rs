@@ -11,62 +11,28 @@ use tokio::time::Instant;
 use super::answer::{Answer, BodyOf, hit_status};
 use super::body::Body;
 use super::counts::{HeldBack, Served};
-use super::failures::{Began, Failure};
-use super::fetch::{Fetched, To};
+use super::failures::Failure;
+use super::fetch::Fetched;
 use super::fill::{Job, Known};
 use super::key::{variant_id, variant_key};
 use super::outcome::Outcome;
-use super::partial::{Answered, Asking, Present};
+use super::partial::{Answered, Present};
 use super::place::Place;
 use super::service::Service;
 use super::slots::Slot;
 use super::stored::Stored;
+use super::wanted::Wanted;
 use crate::cache::{Follower, Found, Hit, Lease, Leased};
 use crate::clock::Timestamp;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
-use crate::http_cache::head::{RequestHead, StoredHead};
+use crate::http_cache::head::StoredHead;
 use crate::http_cache::hop_by_hop::remove_hop_by_hop;
-use crate::http_cache::request::{Asked, Missed, OF_ONE_CLIENT};
+use crate::http_cache::request::Missed;
 use crate::http_cache::reuse::{self, Reuse, Why, reuse, stands_in};
 use crate::http_cache::storing::Refused;
 
 /// How often a request looks again because others changed what it found.
 const LOOKS_MAX: usize = 16;
-
-/// A request that may be answered from the store.
-pub(super) struct Wanted<'a> {
-    pub(super) request: &'a RequestHead,
-    pub(super) asked: &'a Asked,
-    /// Target and host as the upstream is to get them.
-    pub(super) to: &'a To,
-    /// The key of its target.
-    pub(super) target: Vec<u8>,
-    pub(super) began: Began,
-}
-
-impl Wanted<'_> {
-    fn asking(&self) -> Asking<'_> {
-        let Wanted { request, to, asked, .. } = self;
-        Asking { request, to, may_fill: asked.may_fill() }
-    }
-
-    /// Whether it asks for a part, or for another version than the client has.
-    fn is_of_one_client(&self) -> bool {
-        OF_ONE_CLIENT.iter().any(|name| self.request.headers().contains_key(name))
-    }
-
-    /// How the last request for `key` failed, if this one is to get that too.
-    fn failure(&self, service: &Service, key: &[u8]) -> Option<Failure> {
-        service.shared.failures.get(key, self.began, service.http.cache.clock().now())
-    }
-
-    /// The same where what is stored stands in for it.
-    fn failure_behind(&self, service: &Service, key: &[u8], head: &StoredHead) -> Option<Failure> {
-        let now = service.http.cache.clock().now();
-        let failure = service.shared.failures.behind(key, now);
-        failure.filter(|failure| stands_in(self.asked, head, now, failure.kind()))
-    }
-}
 
 /// What comes of a request.
 pub(super) enum Looked {
@@ -120,7 +86,10 @@ impl Service {
             let looked = match look {
                 Look::Hit(hit, lease) => self.with_hit(wanted, place, (hit, lease), wait).await,
                 Look::Follow(follower) => self.follow(wanted, follower, missed).await,
-                Look::Lease(lease) => Some(self.miss(wanted, place, lease, missed).await),
+                Look::Lease(lease) => {
+                    let wait = deadline.saturating_duration_since(Instant::now());
+                    Some(self.miss(wanted, place, lease, (missed, wait)).await)
+                }
                 Look::Nothing if wanted.asked.missed() == Missed::GatewayTimeout => {
                     Some(Looked::Answer(
                         self.own(StatusCode::GATEWAY_TIMEOUT, CacheStatus::forwarded(missed)),
@@ -142,7 +111,7 @@ impl Service {
     /// What is there for a request; `None` if it changed meanwhile.
     async fn look(&self, wanted: &Wanted<'_>, wait: Duration) -> Option<(Place, Look)> {
         let target = &wanted.target;
-        let look = self.look_at(target, wanted.asked, wait).await;
+        let look = self.look_at(target, wanted, wait).await;
         let place = Place::of(wanted.request, target.clone());
         let Look::Hit(hit, _) = &look else { return Some((place, look)) };
         let Some(Stored::Variants(list)) = Stored::decode(hit.metadata()) else {
@@ -158,7 +127,7 @@ impl Service {
             None => variant_id(list.name(), list.iter().last()?.names(), wanted.request),
         };
         let key = variant_key(target, list.name(), id);
-        let look = self.look_at(&key, wanted.asked, wait).await;
+        let look = self.look_at(&key, wanted, wait).await;
         if matches!(look, Look::Lease(_))
             && self.http.cache.lookup_stale(target).await.map(|hit| hit.cas()) != Some(cas)
         {
@@ -168,9 +137,12 @@ impl Service {
         Some((Place { key, variants: Some((list, cas)), ..place }, look))
     }
 
-    async fn look_at(&self, key: &[u8], asked: &Asked, wait: Duration) -> Look {
+    async fn look_at(&self, key: &[u8], wanted: &Wanted<'_>, wait: Duration) -> Look {
         let cache = &self.http.cache;
-        if !asked.may_fill() {
+        if wanted.is_rare && cache.lookup_stale_parts(key).await.is_none() {
+            return Look::Nothing;
+        }
+        if !wanted.asked.may_fill() {
             return match cache.lookup_stale_parts(key).await {
                 Some(hit) => Look::Hit(hit, None),
                 None => Look::Nothing,
@@ -224,6 +196,7 @@ impl Service {
         }
         let failure = wanted.failure_behind(self, &place.key, head);
         if let Some(failure) = failure.or_else(|| wanted.failure(self, &place.key)) {
+            drop(lease);
             let status = CacheStatus::forwarded(why);
             return self.without_upstream(wanted, failure, Some(found), status).await;
         }
@@ -255,10 +228,11 @@ impl Service {
         let slot = match self.shared.slots.free() {
             // As good as an error: the upstream has enough to do.
             None if stands_in(wanted.asked, head, now, reuse::Failure::Connection) => {
+                drop(lease);
                 self.http.shard.proxy.held_back(HeldBack::Stale);
                 return self.hit(wanted, found).await;
             }
-            None => self.slot().await,
+            None => self.slot(wait).await,
             free => free,
         };
         let Some(slot) = slot else { return Some(no_slot(why)) };
@@ -329,7 +303,7 @@ impl Service {
         wanted: &Wanted<'_>,
         place: Place,
         lease: Lease,
-        missed: Forwarded,
+        (missed, wait): (Forwarded, Duration),
     ) -> Looked {
         // Nobody waits for what may not be stored: each has an answer of its own.
         let hit_for_miss = !lease.is_awaited();
@@ -342,7 +316,12 @@ impl Service {
         if !hit_for_miss && let Some(failure) = wanted.failure(self, &place.key) {
             return Looked::Answer(self.failure(failure, status));
         }
-        let Some(slot) = self.slot().await else { return no_slot(missed) };
+        let slot = match hit_for_miss {
+            // Nobody waits for what comes of it.
+            true => self.shared.slots.free(),
+            false => self.slot(wait).await,
+        };
+        let Some(slot) = slot else { return no_slot(missed) };
         let outcome = self.begin(wanted, (place, lease, slot), None, false).await;
         let looked = match outcome {
             Ok(outcome) => self.with_outcome(wanted, outcome, None, status.clone()).await,
@@ -361,18 +340,14 @@ impl Service {
     ) -> oneshot::Receiver<Outcome> {
         let (client, outcome) = oneshot::channel();
         let request = wanted.request.clone();
-        let job = Job { lease, place, request, to: wanted.to.clone(), known, is_refresh };
-        let fill = Arc::clone(self).fill(job, client);
-        self.spawn(async move {
-            fill.await;
-            drop(slot);
-        });
+        let job = Job { lease, place, request, to: wanted.to.clone(), known, is_refresh, slot };
+        self.spawn(Arc::clone(self).fill(job, client));
         outcome
     }
 
     /// Leave to fill. Who waits for this fill waits too.
-    async fn slot(&self) -> Option<Slot> {
-        self.shared.slots.wait(self.options.collapse_timeout, &self.http.shard.proxy).await
+    async fn slot(&self, wait: Duration) -> Option<Slot> {
+        self.shared.slots.wait(wait, &self.http.shard.proxy).await
     }
 
     async fn with_outcome(

@@ -38,6 +38,7 @@ mod stored;
 mod tunnel;
 mod upstream;
 mod uses;
+mod wanted;
 
 pub use access_log::AccessLogSnapshot;
 pub(super) use access_log::{AccessLog, AccessLogCounts};
@@ -45,6 +46,6 @@ pub(super) use connection::serve;
 pub use counts::{HELD_BACK, ProxySnapshot, RESULTS, UPSTREAM_ERRORS};
 pub(super) use counts::{ProxyShard, write_proxy};
 pub(super) use keeping::group_tag;
-pub(super) use key::{KEY_SEPARATOR, key_of};
+pub(super) use key::{KEY_SEPARATOR, key_of, prefix_of};
 pub use purge_token::PurgeToken;
 pub(super) use service::{Service, Shared};

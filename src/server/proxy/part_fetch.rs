@@ -10,8 +10,9 @@ use super::fetch::{Fetched, To, failure_of};
 use super::parts::{Ending, Parted, Reading, Running, block_of};
 use super::service::Service;
 use super::upstream::Connection;
+use crate::cache::StoreError;
 use crate::http_cache::head::{RequestHead, StoredHead};
-use crate::http_cache::storing::{Storing, store, strong_validator};
+use crate::http_cache::storing::{Storing, store, strong_validator, validator_of};
 use crate::http_cache::validation::part_headers;
 
 /// What is left of a range when nobody wants it any more is still fetched if it has no more bytes than this.
@@ -43,7 +44,7 @@ impl Ends {
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        let ending = self.ending.take().unwrap_or(Ending::NotStored);
+        let ending = self.ending.take().unwrap_or(Ending::NotStored { is_over: false });
         self.parted.end(&self.running, ending);
     }
 }
@@ -59,7 +60,10 @@ impl Service {
             // This task does not want it for itself.
             drop(asker);
             match fetched {
-                Ok(fetched) => service.transfer(fetched.connection, ends).await,
+                Ok((fetched, end)) => {
+                    ends.running.end_at(end);
+                    service.transfer(fetched.connection, ends).await;
+                }
                 Err(ending) => ends.with(ending),
             }
         });
@@ -75,12 +79,12 @@ impl Service {
         self.transfer(connection, Ends { parted, running, ending: None }).await;
     }
 
-    /// Asks for a range, or for its beginning, of the version that `asker` knows.
+    /// Asks for a range of the version that `asker` knows; gives also where what comes ends.
     pub(super) async fn fetch_part(
         &self,
         asker: &Asker,
         range: &Range<u64>,
-    ) -> Result<Fetched, Ending> {
+    ) -> Result<(Fetched, u64), Ending> {
         let settings = &self.options.settings;
         let Asker { request, head, to, parted, .. } = asker;
         let headers = part_headers(request, head, range, settings).ok_or(Ending::Changed)?;
@@ -92,17 +96,19 @@ impl Service {
             let failure = Failure { is_answer: true, ..Failure::without_answer(status, detail) };
             return Err(Ending::Failed(failure));
         }
-        match store(request, &fetched.head, &fetched.exchange, settings) {
-            Storing::Part { part, validator, .. }
-                if validator.is_some()
-                    && validator == strong_validator(head)
+        let storing = store(request, &fetched.head, &fetched.exchange, settings);
+        let given = validator_of(&fetched.head.headers);
+        let is_same = given == strong_validator(head);
+        match (status, storing) {
+            (StatusCode::PARTIAL_CONTENT, Storing::Part { part, .. })
+                if is_same
                     && part.len == parted.len()
                     && part.range.start == range.start
                     && part.range.end <= range.end =>
             {
                 let len = part.range.end - part.range.start;
                 match fetched.connection.body_len().is_none_or(|announced| announced == len) {
-                    true => Ok(fetched),
+                    true => Ok((fetched, part.range.end)),
                     false => {
                         let detail = "the upstream sent another length than Content-Range says";
                         let status = StatusCode::BAD_GATEWAY;
@@ -110,7 +116,15 @@ impl Service {
                     }
                 }
             }
-            _ => Err(Ending::Changed),
+            (StatusCode::PARTIAL_CONTENT, Storing::Part { .. }) if given.is_some() => {
+                Err(Ending::Changed)
+            }
+            (StatusCode::OK, Storing::Whole(_)) if !is_same => Err(Ending::Changed),
+            (StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::RANGE_NOT_SATISFIABLE, _) => {
+                Err(Ending::Changed)
+            }
+            // What one client is told is no word on the object.
+            _ => Err(Ending::Refused),
         }
     }
 
@@ -127,10 +141,7 @@ impl Service {
             let piece = tokio::select! {
                 biased;
                 piece = connection.next_chunk() => piece,
-                error = writer.lost() => {
-                    tracing::debug!(%error, "a part of a response is not stored");
-                    break Ending::NotStored;
-                }
+                error = writer.lost() => break not_stored(&error),
             };
             let mut piece = match piece {
                 Ok(Some(piece)) => piece,
@@ -143,8 +154,7 @@ impl Service {
             self.http.shard.proxy.read_of_upstream(piece.len());
             piece.truncate(usize::try_from(end - at).unwrap_or(usize::MAX));
             if let Err(error) = writer.write_chunk(&piece).await {
-                tracing::debug!(%error, "a part of a response is not stored");
-                break Ending::NotStored;
+                break not_stored(&error);
             }
             let before = at;
             at += piece.len() as u64;
@@ -166,11 +176,15 @@ impl Service {
         drop(connection);
         let finished = writer.finish().await;
         ends.with(match (finished, ending) {
-            (Err(error), Ending::Stored) => {
-                tracing::debug!(%error, "a part of a response is not stored");
-                Ending::NotStored
-            }
+            (Err(error), Ending::Stored) => not_stored(&error),
             (_, ending) => ending,
         });
     }
+}
+
+/// Whether more can be stored of an object after an error is another matter than whether this was.
+fn not_stored(error: &StoreError) -> Ending {
+    tracing::debug!(%error, "a part of a response is not stored");
+    let is_over = !matches!(error, StoreError::Busy(_) | StoreError::Fragmented);
+    Ending::NotStored { is_over }
 }

@@ -7,12 +7,13 @@ use ::http::Method;
 use ::http::header::AUTHORIZATION;
 
 use super::answer::{Answer, BodyOf};
+use super::failures::Began;
 use super::fetch::To;
 use super::part_fetch::Asker;
 use super::parts::{Ending, Next, Parted};
 use super::removal::log_failed;
 use super::service::Service;
-use crate::cache::{Condition, Hit, StoreOptions};
+use crate::cache::{Condition, Hit, StoreError, StoreOptions};
 use crate::http_cache::answer::{self, Answer as Chosen};
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
 use crate::http_cache::freshness::control;
@@ -29,6 +30,7 @@ pub(super) struct Present {
 pub(super) struct Asking<'a> {
     pub(super) request: &'a RequestHead,
     pub(super) to: &'a To,
+    pub(super) began: Began,
     /// What comes for it may be stored.
     pub(super) may_fill: bool,
 }
@@ -63,7 +65,7 @@ impl Service {
                 if !may_fill || !self.may_bring_parts(request, &present.head) {
                     return Answered::Lacking;
                 }
-                return self.complete(asking, present, (ranges, at), status).await.into();
+                return self.complete(asking, present, (ranges, at), status).await;
             }
         }
         let body = BodyOf::Hit(present.hit);
@@ -89,21 +91,35 @@ impl Service {
         present: Present,
         (ranges, at): (Vec<Range<u64>>, u64),
         status: CacheStatus,
-    ) -> Option<Answer> {
+    ) -> Answered {
         let why = status.forwarded.unwrap_or(Forwarded::Partial);
-        let parted = self.parted(&present).await?;
+        let failed = |failure| self.failure(failure, CacheStatus::forwarded(why));
+        let (failures, now) = (&self.shared.failures, self.http.cache.clock().now());
+        if let Some(failure) = failures.get(&present.key, asking.began, now) {
+            return Answered::With(failed(failure));
+        }
+        let parted = match self.parted(&present).await {
+            Ok(Some(parted)) => parted,
+            Ok(None) => return Answered::Changed,
+            Err(error) => {
+                tracing::debug!(%error, "no part is stored");
+                return Answered::Lacking;
+            }
+        };
         let reading = parted.read();
         let Present { key, head, .. } = present;
         let (request, to) = (asking.request.clone(), asking.to.clone());
         let asker = Arc::new(Asker { request, to, head: head.clone(), parted, _reading: reading });
-        let range = ranges.into_iter().find(|range| range.contains(&at))?;
-        let running = match asker.parted.next(at..range.end).await {
+        let Some(range) = ranges.into_iter().find(|range| range.contains(&at)) else {
+            return Answered::Changed;
+        };
+        let (running, is_own) = match asker.parted.next(at..range.end).await {
             // It came meanwhile.
-            Next::Read(_) => None,
-            Next::Wait(running) => Some(running),
+            Next::Read(_) => (None, false),
+            Next::Wait(running) => (Some(running), false),
             Next::Ask(running) => {
                 self.ask(&asker, running.clone());
-                Some(running)
+                (Some(running), true)
             }
         };
         let ending = match running {
@@ -111,13 +127,21 @@ impl Service {
             None => None,
         };
         match ending {
-            None | Some(Ending::Stored | Ending::NotStored) => {}
+            None | Some(Ending::Stored | Ending::NotStored { .. }) => failures.forget(&key),
             Some(Ending::Changed) => {
-                self.drop_version(&key, asker.parted.cas()).await;
-                return None;
+                if is_own {
+                    self.drop_version(&key, asker.parted.cas()).await;
+                }
+                return Answered::Changed;
             }
+            Some(Ending::Refused) if is_own => return Answered::Lacking,
+            // Another client is not this one.
+            Some(Ending::Refused) => return Answered::Changed,
             Some(Ending::Failed(failure)) => {
-                return Some(self.failure(failure, CacheStatus::forwarded(why)));
+                if is_own {
+                    failures.note(&key, &failure, (now, self.options.error_ttl));
+                }
+                return Answered::With(failed(failure));
             }
         }
         let status = CacheStatus {
@@ -125,27 +149,27 @@ impl Service {
             forwarded: Some(why),
             ttl_secs: None,
             stored: true,
+            collapsed: !is_own,
             ..status
         };
         let body = BodyOf::Parts(self.clone(), asker);
-        self.answer_with(asking.request, head, body, status).await.ok()
+        self.answer_with(asking.request, head, body, status).await.ok().into()
     }
 
     /// The object of a partial entry, to go on with it; `None` if the entry has changed.
-    async fn parted(&self, present: &Present) -> Option<Arc<Parted>> {
+    async fn parted(&self, present: &Present) -> Result<Option<Arc<Parted>>, StoreError> {
         let Present { key, hit, .. } = present;
         if let Some(parted) = self.shared.objects.get(key, hit.cas()) {
-            return Some(parted);
+            return Ok(Some(parted));
         }
-        let (cache, validator) = (&self.http.cache, hit.validator()?);
+        let (cache, Some(validator)) = (&self.http.cache, hit.validator()) else { return Ok(None) };
         let options = StoreOptions { lifetime: Some(hit.lifetime()), ..StoreOptions::default() };
         let condition = (Condition::Unchanged(hit.cas()), &options);
         let fill = cache.begin_fill(key);
-        let declared = cache.declare_if(key, (hit.len(), &validator), condition, fill).await;
-        let parts = declared.inspect_err(|error| tracing::debug!(%error, "no part is stored"));
-        let parts = parts.ok()??;
+        let declared = cache.declare_if(key, (hit.len(), &validator), condition, fill).await?;
+        let Some(parts) = declared else { return Ok(None) };
         let parted = Parted::new((parts, hit.cas()), self.options.fill_block);
-        Some(self.shared.objects.add(key, parted))
+        Ok(Some(self.shared.objects.add(key, parted)))
     }
 
     /// Removes a stored response that is not what the origin has, unless another took its place.

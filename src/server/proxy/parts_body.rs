@@ -102,6 +102,7 @@ impl PartsBody {
                 // The upstream gave less than it was asked for.
                 Ok(None) => {
                     self.source = Source::None;
+                    self.attempts += 1;
                     Ok(None)
                 }
                 Err(error) => Err(error.to_string()),
@@ -116,9 +117,18 @@ impl PartsBody {
     /// Finds what gives the first bytes of `range`, or waits for them.
     async fn find(&mut self, range: &Range<u64>) -> Result<(), String> {
         let parted = &self.asker.parted;
-        if parted.is_over() {
-            // What is there may not be read for long.
+        if self.attempts > 2 * ATTEMPTS_MAX {
+            return Err("the rest of the object does not come".to_owned());
+        }
+        if self.attempts > ATTEMPTS_MAX {
+            // It is gone again whenever it is to be read.
             return self.ask_alone(range).await;
+        }
+        if parted.is_over() {
+            return match parted.first(range.clone()).await {
+                (true, here) => self.read(here).await,
+                (false, gap) => self.ask_alone(&gap).await,
+            };
         }
         if self.ahead.is_some_and(|ahead| ahead <= range.start) {
             self.ahead = None;
@@ -126,40 +136,37 @@ impl PartsBody {
         }
         self.ask_ahead(range).await;
         let parted = &self.asker.parted;
-        let running = match parted.next(range.clone()).await {
-            Next::Read(here) => {
-                if self.attempts > ATTEMPTS_MAX {
-                    // It is gone again whenever it is to be read.
-                    return self.ask_alone(range).await;
-                }
-                match parted.parts().range(here).await {
-                    Ok(reader) => self.source = Source::Stored(reader),
-                    Err(_) => self.attempts += 1,
-                }
-                return Ok(());
-            }
-            Next::Wait(running) => running,
+        let (running, is_own) = match parted.next(range.clone()).await {
+            Next::Read(here) => return self.read(here).await,
+            Next::Wait(running) => (running, false),
             Next::Ask(running) => {
                 self.service.ask(&self.asker, running.clone());
-                running
+                (running, true)
             }
         };
-        match running.reaches(range.start).await {
-            // A look says whether it came that far.
-            None => Ok(()),
-            Some(Ending::Stored) => {
-                self.attempts += 1;
-                Ok(())
-            }
-            Some(Ending::NotStored) => self.ask_alone(range).await,
-            Some(Ending::Changed) => Err("the origin has another version".to_owned()),
+        let ending = running.reaches(range.start).await;
+        self.attempts += 1;
+        match ending {
+            // A look says what is there.
+            None | Some(Ending::Stored | Ending::NotStored { .. }) => Ok(()),
             // What came is there; one of those who wait asks for the rest.
-            Some(Ending::Failed(failure)) if self.attempts < ATTEMPTS_MAX && !failure.is_answer => {
-                self.attempts += 1;
-                Ok(())
-            }
-            Some(Ending::Failed(failure)) => Err(failure.detail),
+            Some(Ending::Failed(failure)) => match self.attempts <= ATTEMPTS_MAX {
+                true if !failure.is_answer => Ok(()),
+                _ => Err(failure.detail),
+            },
+            Some(Ending::Refused) if !is_own => Ok(()),
+            Some(Ending::Refused) => Err("the upstream refused the rest to this client".to_owned()),
+            Some(Ending::Changed) => Err("the origin has another version".to_owned()),
         }
+    }
+
+    /// Begins to read bytes that are there.
+    async fn read(&mut self, here: Range<u64>) -> Result<(), String> {
+        match self.asker.parted.parts().range(here).await {
+            Ok(reader) => self.source = Source::Stored(reader),
+            Err(_) => self.attempts += 1,
+        }
+        Ok(())
     }
 
     /// Asks for the next block when the middle of one is reached.
@@ -183,7 +190,7 @@ impl PartsBody {
             Ending::Failed(failure) => failure.detail,
             _ => "the rest of the object cannot be had".to_owned(),
         })?;
-        self.source = Source::Upstream(Box::new(fetched.connection));
+        self.source = Source::Upstream(Box::new(fetched.0.connection));
         Ok(())
     }
 }

@@ -195,6 +195,36 @@ fn parameters_are_left_out(settings: &str) {
     rig.get("/a?b=d", "").expect_forwarded("uri-miss");
 }
 
+fn ranges_come_in_blocks(settings: &str) {
+    let rig = Rig::start(settings, |seen| {
+        assert_eq!(seen.header("range"), Some("bytes=2097152-3145727"));
+        Reply::of("206 Partial Content", body(1 << 20))
+            .header("Content-Range", "bytes 2097152-3145727/9000000")
+            .header("ETag", "\"a\"")
+            .control("max-age=60")
+    });
+    for range in ["bytes=2097160-2097169", "bytes=3000000-3000009"] {
+        let answer = rig.get("/a", &format!("Range: {range}\r\n"));
+        assert_eq!((answer.status, answer.body.len()), (206, 10), "{answer:?}");
+    }
+    assert_eq!(rig.asked(), 1);
+}
+
+/// Whether a request of a session is answered from what is stored, before and after one without.
+fn sessions(settings: &str, hits: &[bool; 2]) {
+    let rig = Rig::start(settings, |_| ok().control("max-age=60"));
+    let of_session = || rig.again("/a", "Cookie: session=1\r\n").1;
+    let before = of_session();
+    assert!(rig.again("/a", "").1);
+    assert_eq!([before, of_session()], *hits);
+}
+
+fn what_is_rare_is_passed(settings: &str) {
+    let rig = Rig::start(settings, |_| ok().control("max-age=60"));
+    let hits = [(); 3].map(|()| rig.get("/a", "").verdict().hit);
+    assert_eq!(hits, [false, false, true]);
+}
+
 fn heads_are_waited_for(settings: &str) {
     let rig = Rig::start(settings, |_| Reply::hold());
     let began = now();
@@ -260,6 +290,10 @@ fn runs() -> BTreeMap<&'static str, Run> {
         ("client_directives = \"honor\"", clients_are_heard),
         ("object_size_max = \"1MiB\"", large_ones_pass),
         ("ignore_query = [\"utm_source\"]", parameters_are_left_out),
+        ("fill_block = \"1MiB\"\nrange_fetch_min = \"1MiB\"", ranges_come_in_blocks),
+        ("bypass = [\"cookie:session\"]", |row| sessions(row, &[false, false])),
+        ("no_store = [\"cookie:session\"]", |row| sessions(row, &[false, true])),
+        ("min_uses = 2", what_is_rare_is_passed),
         ("first_byte_timeout = \"1s\"", heads_are_waited_for),
         ("between_bytes_timeout = \"1s\"", bodies_are_waited_for),
         ("connections_max = 64\nconnect_timeout = \"1s\"", connections_are_waited_for),

@@ -15,6 +15,9 @@ use crate::server::codec::head::RequestHead;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// Longest URL and client in a line, in bytes: they take memory as long as an answer is sent.
+const TEXT_LEN_MAX: usize = 8 << 10;
+
 /// A request that is being answered. Its line is handed to the log when this is dropped: however the answer ends.
 pub(in crate::server::proxy) struct Entry {
     log: Arc<AccessLog>,
@@ -63,8 +66,8 @@ impl Entry {
             listener: listener.to_owned(),
             began_at: clock.wall_ms(),
             method: came.method.to_string(),
-            url: url(came),
-            client: joined(&came.headers, &FORWARDED_FOR),
+            url: cut(url(came)),
+            client: joined(&came.headers, &FORWARDED_FOR).map(cut),
             status: None,
             result: None,
             first_byte: None,
@@ -98,6 +101,16 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.log.push(self.line());
     }
+}
+
+/// Of what clients may make long, the beginning.
+fn cut(mut text: String) -> String {
+    if text.len() > TEXT_LEN_MAX {
+        let end = (0..=TEXT_LEN_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// Seconds, to the microsecond.

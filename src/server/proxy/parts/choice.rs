@@ -15,7 +15,9 @@ pub(in crate::server::proxy) fn block_of(at: u64, block: u64, len: u64) -> Range
 
 /// Whether who wants the byte `at` is to wait for `running`: it comes there soon.
 pub(in crate::server::proxy) fn brings_soon(running: &Running, at: u64, block: u64) -> bool {
-    running.start() <= at && at < running.end() && at.saturating_sub(running.position()) <= block
+    let position = running.position();
+    // What it has brought already may be gone again.
+    position <= at && at < running.end() && at - position <= block
 }
 
 /// The range to ask for, for who wants the byte `at`: from there to the end of what is `missing` in its block,
@@ -33,7 +35,7 @@ pub(in crate::server::proxy) fn choose<'a>(
             start = start.max(other.end());
         } else if other.start() > at {
             end = end.min(other.start());
-        } else {
+        } else if other.position() <= at {
             start = start.max(other.position());
             late.push(other);
         }
@@ -86,6 +88,9 @@ mod tests {
         );
         assert_eq!(whole.end(), 50 * BLOCK);
         whole.stored(49 * BLOCK + 9);
+        assert!(!brings_soon(&whole, 48 * BLOCK, BLOCK), "it has brought that before");
+        let gone = choose(48 * BLOCK, &[48 * BLOCK..49 * BLOCK; 1], [&whole].into_iter());
+        assert_eq!((gone, whole.end()), (Some(48 * BLOCK..49 * BLOCK), 50 * BLOCK));
         assert!(brings_soon(&whole, 50 * BLOCK - 1, BLOCK));
         assert!(!brings_soon(&whole, 50 * BLOCK, BLOCK), "it ends before");
     }

@@ -34,6 +34,16 @@ struct Requests {
     ended: u64,
 }
 
+impl Requests {
+    /// How many have ended, and whether one that goes on has brought the byte `at`: it may be gone again.
+    fn so_far(&self, at: u64) -> (u64, bool) {
+        let brought = |running: &Arc<Running>| {
+            running.start() <= at && at < running.end() && at < running.position()
+        };
+        (self.ended, self.under_way.iter().any(brought))
+    }
+}
+
 /// What a reader is to do next.
 #[derive(Debug)]
 pub(in crate::server::proxy) enum Next {
@@ -121,7 +131,7 @@ impl Parted {
 
     /// A request ends.
     pub(in crate::server::proxy) fn end(&self, running: &Arc<Running>, ending: Ending) {
-        if matches!(ending, Ending::NotStored | Ending::Changed) {
+        if matches!(ending, Ending::NotStored { is_over: true } | Ending::Changed) {
             self.is_over.store(true, Ordering::Relaxed);
         }
         let mut requests = self.requests.lock();
@@ -136,8 +146,8 @@ impl Parted {
         let at = range.start;
         let look = at..range.end.min(at.saturating_add(LOOK_MAX.min(self.block / 4)));
         loop {
-            // What has come by the end of a request is seen, or that end is.
-            let ended = self.requests.lock().ended;
+            // What has come by the end of a request, or by its position, is seen, or that change is.
+            let (ended, passed) = self.requests.lock().so_far(at);
             let missing = self.parts.missing(look.clone()).await;
             match missing.first() {
                 None => return Next::Read(look),
@@ -150,7 +160,7 @@ impl Parted {
             let block = block_of(at, self.block, self.len());
             let missing = self.parts.missing(block).await;
             let mut requests = self.requests.lock();
-            if requests.ended != ended {
+            if requests.so_far(at) != (ended, passed) {
                 continue;
             }
             let soon = |running: &&Arc<Running>| brings_soon(running, at, self.block);
@@ -163,6 +173,17 @@ impl Parted {
                 requests.under_way.push(running.clone());
                 return Next::Ask(running);
             }
+        }
+    }
+
+    /// The first bytes of `range` that are there, or else those that are not.
+    pub(in crate::server::proxy) async fn first(&self, range: Range<u64>) -> (bool, Range<u64>) {
+        let look = range.start..range.end.min(range.start.saturating_add(self.block));
+        let missing = self.parts.missing(look.clone()).await;
+        match missing.first() {
+            None => (true, look),
+            Some(gap) if gap.start > look.start => (true, look.start..gap.start),
+            Some(gap) => (false, gap.clone()),
         }
     }
 

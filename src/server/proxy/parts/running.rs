@@ -31,8 +31,10 @@ enum State {
 pub(in crate::server::proxy) enum Ending {
     /// What it brought is stored.
     Stored,
-    /// What it brought could not be stored: who wants it asks alone.
-    NotStored,
+    /// What it brought could not be stored, now or, if it is over, at all any more.
+    NotStored { is_over: bool },
+    /// It was refused to this client: another may have it.
+    Refused,
     /// The origin has another version now, or none.
     Changed,
     /// The upstream failed.

@@ -327,6 +327,7 @@ fn an_upstream_that_dies_cuts_all_and_what_came_stays() {
     assert!(asked <= 8, "{asked} requests for one rest");
     part(&rig, 0..512 * KIB).expect_hit();
     video.instead.lock().unwrap().clear();
+    rig.pass(2);
     rig.get("/v").expect_body(200, bytes(0..LEN, 0)).expect_forwarded("partial");
 }
 
@@ -375,35 +376,77 @@ fn a_purge_while_parts_come_lets_their_clients_end_and_stores_nothing() {
 }
 
 #[test]
-fn without_a_strong_validator_each_asks_for_its_own() {
-    let parts = |seen: &Seen| {
-        let reply = match seen.header("range") {
-            Some("bytes=262144-262150") => Reply::of("206 Partial Content", "1234567")
-                .header("Content-Range", "bytes 262144-262150/262151"),
-            Some(_) => Reply::of("206 Partial Content", "1234567")
-                .header("Content-Range", "bytes 262144-262150/262151"),
-            None => Reply::ok(vec![b'x'; 262_151]),
-        };
-        reply.control("max-age=60").header("ETag", "W/\"a\"")
-    };
-    let rig = Rig::with(Origin::start(parts), |proxy| {
-        (proxy.range_fetch_min, proxy.fill_block) = (BLOCK, BLOCK);
-    });
+fn without_a_strong_validator_all_get_the_whole() {
+    let rig = Rig::with(
+        Origin::start(|seen| {
+            let reply = match seen.header("range") {
+                Some(_) => Reply::of("206 Partial Content", "1234567")
+                    .header("Content-Range", "bytes 262144-262150/262151"),
+                None => Reply::ok(vec![b'x'; 262_151]),
+            };
+            reply.control("max-age=60").header("ETag", "W/\"a\"")
+        }),
+        |proxy| (proxy.range_fetch_min, proxy.fill_block) = (BLOCK, BLOCK),
+    );
     let field = "Range: bytes=262144-262150\r\n";
-    for _ in 0..3 {
-        let answer = rig.get_with("/v", field).expect_body(206, "1234567");
-        answer.expect_forwarded("uri-miss");
-    }
-    let asked = ranges_asked(&rig);
-    assert_eq!(asked[1..], ["bytes=262144-262150"; 3], "{asked:?}");
+    rig.get_with("/v", field).expect_body(206, "xxxxxxx").expect_forwarded("uri-miss");
+    assert_eq!(ranges_asked(&rig), ["bytes=262144-524287", "all"]);
+    rig.settled("/v", field).expect_body(206, "xxxxxxx").expect_hit();
+    rig.expect_asked(2);
 }
 
 #[test]
-fn beyond_the_end_the_origin_answers() {
+fn beyond_the_end_the_whole_answers() {
     let (rig, _) = rig();
-    let answer = rig.get_with("/v", &format!("Range: bytes={}-\r\n", 20 * BLOCK)).expect(416);
-    answer.expect_forwarded("uri-miss");
-    part(&rig, 2 * BLOCK..2 * BLOCK + 5);
+    let field = format!("Range: bytes={}-\r\n", 20 * BLOCK);
+    rig.get_with("/v", &field).expect(416).expect_forwarded("uri-miss");
+    rig.get_with("/v", &field).expect(416).expect_hit();
+    rig.expect_asked(2);
+}
+
+#[test]
+fn an_origin_that_gives_less_than_it_is_asked_for_is_asked_again() {
+    let rig = Rig::with(
+        Origin::start(|seen| {
+            let text = seen.header("range").unwrap().strip_prefix("bytes=").unwrap();
+            let (first, last) = text.split_once('-').unwrap();
+            let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+            let end = (last + 1).min(first + 100_000).min(LEN);
+            Reply::of("206 Partial Content", bytes(first..end, 0))
+                .header("Content-Range", &format!("bytes {first}-{}/{LEN}", end - 1))
+                .header("ETag", "\"v0\"")
+                .control("max-age=60")
+        }),
+        |proxy| (proxy.range_fetch_min, proxy.fill_block) = (BLOCK, BLOCK),
+    );
+    part(&rig, BLOCK..3 * BLOCK);
+    part(&rig, BLOCK + 1..3 * BLOCK - 1).expect_hit();
+}
+
+/// One client is refused, or gets cookies with its part: that is no word on the object.
+#[test]
+fn what_one_client_is_told_harms_no_other() {
+    let refusals: [Change; 5] = [
+        |_| Reply::of("403 Forbidden", "no"),
+        |_| Reply::of("429 Too Many Requests", "later"),
+        |_| Reply::of("302 Found", "").header("Location", "/login"),
+        |reply| reply.header("Set-Cookie", "a=b"),
+        |_| Reply::ok("log in").header("Set-Cookie", "a=b").control("private"),
+    ];
+    for (n, told) in refusals.into_iter().enumerate() {
+        let (rig, video) = rig();
+        part(&rig, 2 * BLOCK..2 * BLOCK + 9);
+        settle(&rig, 3 * BLOCK);
+        video.instead.lock().unwrap().insert(1, told);
+        video.instead.lock().unwrap().insert(2, told);
+        let far = field(&(5 * BLOCK..5 * BLOCK + 9));
+        let refused = rig.get_with("/v", &far);
+        assert!(matches!(refused.status, 200 | 206 | 302 | 403 | 429), "{n}: {refused:?}");
+        assert_eq!(rig.origin.count(), 3, "{n}");
+        part(&rig, 2 * BLOCK..2 * BLOCK + 9).expect_hit();
+        part(&rig, 5 * BLOCK..5 * BLOCK + 9).expect_forwarded("partial");
+        part(&rig, 2 * BLOCK..2 * BLOCK + 9).expect_hit();
+    }
 }
 
 #[test]

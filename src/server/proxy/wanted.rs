@@ -1,0 +1,52 @@
+//! A request that may be answered from the store: who asks for what, and what it is told of failures.
+
+use super::failures::{Began, Failure};
+use super::fetch::To;
+use super::partial::Asking;
+use super::service::Service;
+use crate::http_cache::head::{RequestHead, StoredHead};
+use crate::http_cache::request::{Asked, OF_ONE_CLIENT};
+use crate::http_cache::reuse::stands_in;
+
+/// A request that may be answered from the store.
+pub(super) struct Wanted<'a> {
+    pub(super) request: &'a RequestHead,
+    pub(super) asked: &'a Asked,
+    /// Target and host as the upstream is to get them.
+    pub(super) to: &'a To,
+    /// The key of its target.
+    pub(super) target: Vec<u8>,
+    pub(super) began: Began,
+    /// It is stored only if something is stored of it already.
+    pub(super) is_rare: bool,
+}
+
+impl Wanted<'_> {
+    /// The same as who is answered.
+    pub(super) fn asking(&self) -> Asking<'_> {
+        let Wanted { request, to, asked, began, .. } = self;
+        Asking { request, to, began: *began, may_fill: asked.may_fill() }
+    }
+
+    /// Whether it asks for a part, or for another version than the client has.
+    pub(super) fn is_of_one_client(&self) -> bool {
+        OF_ONE_CLIENT.iter().any(|name| self.request.headers().contains_key(name))
+    }
+
+    /// How the last request for `key` failed, if this one is to get that too.
+    pub(super) fn failure(&self, service: &Service, key: &[u8]) -> Option<Failure> {
+        service.shared.failures.get(key, self.began, service.http.cache.clock().now())
+    }
+
+    /// The same where what is stored stands in for it.
+    pub(super) fn failure_behind(
+        &self,
+        service: &Service,
+        key: &[u8],
+        head: &StoredHead,
+    ) -> Option<Failure> {
+        let now = service.http.cache.clock().now();
+        let failure = service.shared.failures.behind(key, now);
+        failure.filter(|failure| stands_in(self.asked, head, now, failure.kind()))
+    }
+}
