@@ -87,17 +87,20 @@ fn part_of(request: &RequestHead, name: &HeaderName) -> Option<Vec<u8>> {
         return Some(value);
     }
     // Readers differ in which element they believe: each keeps its place.
-    let mut kept = Vec::with_capacity(value.len());
+    let (mut kept, mut says_more) = (Vec::with_capacity(value.len()), false);
     let mut rest = &value[..];
     loop {
         let end = rest.iter().position(|byte| matches!(byte, b';' | b',')).unwrap_or(rest.len());
         let pair = rest[..end].trim_ascii();
-        kept.extend_from_slice(if is_address(pair) { b"" } else { pair });
+        if !is_address(pair) {
+            kept.extend_from_slice(pair);
+            says_more |= !pair.is_empty();
+        }
         let Some((separator, behind)) = rest[end..].split_first() else { break };
         kept.push(*separator);
         rest = behind;
     }
-    (!kept.is_empty()).then_some(kept)
+    says_more.then_some(kept)
 }
 
 /// Whether a pair of `Forwarded` names who asks, which is another one for each client, and for certain nothing
@@ -239,13 +242,15 @@ mod tests {
         assert_eq!(key("x-forwarded-for", "192.0.2.1"), "");
         assert_eq!(key("forwarded", "for=192.0.2.1;by=x"), "");
         assert_eq!(key("forwarded", "For=\"[2001:db8::1]:4711\", for=_x"), "");
-        assert_eq!(key("forwarded", "for=a host=b, x"), "\nforwarded:for=a host=b;x");
-        assert_eq!(key("forwarded", "host=\"a,b\""), "\nforwarded:host=\"a;b\"");
+        assert_eq!(key("forwarded", "for=a host=b, x"), "\nforwarded:for=a host=b,x");
+        assert_eq!(key("forwarded", "host=\"a,b\""), "\nforwarded:host=\"a,b\"");
         assert_eq!(key("x-host", "b"), "\nx-host:b");
         assert_eq!(
             key("forwarded", "for=192.0.2.1; Host=b;proto=https, for=x"),
-            "\nforwarded:Host=b;proto=https"
+            "\nforwarded:;Host=b;proto=https,"
         );
+        // Readers that believe the first element see no host here.
+        assert_eq!(key("forwarded", "for=x, for=y;host=b"), "\nforwarded:,;host=b");
     }
 
     #[test]

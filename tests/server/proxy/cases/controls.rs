@@ -56,6 +56,22 @@ fn no_control_header_goes_on_whether_it_is_trusted_or_not() {
 }
 
 #[test]
+fn a_lifetime_that_the_proxy_sets_stores_no_error() {
+    let rig = trusting(&["TTL"], |seen| match seen.target.as_str() {
+        "/401" => Reply::of("401 Unauthorized", "who").header("WWW-Authenticate", "Basic"),
+        "/503" => Reply::of("503 Service Unavailable", "later"),
+        "/own" => Reply::of("401 Unauthorized", "who").header("X-Rawcached-TTL", "60"),
+        _ => Reply::ok("x"),
+    });
+    for (target, is_stored) in [("/401", false), ("/503", false), ("/own", true), ("/", true)] {
+        rig.get_with(target, &field("TTL", "60"));
+        rig.pass(3);
+        let again = rig.settled(target, &field("TTL", "60"));
+        assert_eq!(again.verdict().hit, is_stored, "{target}: {again:?}");
+    }
+}
+
+#[test]
 fn clients_can_use_none_that_is_not_trusted() {
     let rig = Rig::start(|seen| numbered(seen).control("max-age=60").header("ETag", "\"a\""));
     rig.fill("/a", &field("No-Store", "1")).expect_body(200, "0");
