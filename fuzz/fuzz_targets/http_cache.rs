@@ -92,7 +92,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(parts.iter().all(|part| part.start < part.end && part.end <= 1000));
             assert!(parts.windows(2).all(|pair| pair[0].end < pair[1].start));
         }
-        let mut headers = answer_headers(&kept.head, &answer, now);
+        let mut headers = answer_headers(kept.head.clone(), &answer, now);
         assert!(headers.contains_key("age"));
         let ttl_secs = Some(kept.head.ttl_secs(now));
         CacheStatus { hit: true, ttl_secs, ..CacheStatus::default() }.append_to(&mut headers);
