@@ -13,6 +13,7 @@ use super::failures::Failure;
 use super::part_fetch::Asker;
 use super::parts_body::PartsBody;
 use super::service::Service;
+use super::shelf::Shelf;
 use crate::cache::{Follower, Hit, TruncatedBody};
 use crate::clock::Timestamp;
 use crate::http_cache::answer::{self, Answer as Chosen, answer_headers};
@@ -59,7 +60,7 @@ impl BodyOf {
     }
 }
 
-impl Service {
+impl Shelf {
     /// The answer to `request` with the stored response `head`.
     ///
     /// # Errors
@@ -150,7 +151,7 @@ impl Service {
     /// Adds what this cache says of an answer.
     pub(super) fn sign(&self, headers: &mut HeaderMap, status: &CacheStatus) {
         status.append_to(headers);
-        headers.append(VIA, self.shared.via.clone());
+        headers.append(VIA, self.via.clone());
     }
 
     /// The answer for an upstream that failed.

@@ -8,8 +8,8 @@ use ::http::{Method, StatusCode};
 use super::access_log::Entry;
 use super::answer::Answer;
 use super::body::{Body, Broken};
-use super::counts::Served;
 use super::service::Service;
+use super::shelf::Shelf;
 use super::tunnel::tunnel;
 use crate::fair_memory::Held;
 use crate::server::codec::head::RequestHead;
@@ -43,7 +43,7 @@ impl Answering for ReadThrough {
                 Entry::begin(log, &service.options.name, &head, service.http.cache.clock())
             });
         let mut body = RequestBody::new(wire, &head, kept);
-        let mut answer = service.answer(&mut head, &mut body).await;
+        let answer = service.answer(&mut head, &mut body).await;
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             body.end()?;
             note(service, &answer, &mut entry);
@@ -54,26 +54,49 @@ impl Answering for ReadThrough {
             }
             return Ok(ended);
         }
-        if head.is_http_1_0 && answer.body.len().is_none() && head.method != Method::HEAD {
-            answer = with_length(service, answer).await;
-        }
+        let came = (&head.method, head.is_http_1_0, head.keeps_alive);
+        let answer = fit(service, came, answer).await;
         note(service, &answer, &mut entry);
         let remainder = body.end()?;
-        let RequestHead { method, is_http_1_0, keeps_alive: may_go_on, .. } = head;
-        let end = body_end(&answer, &method);
-        let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
-        let Answer { status, headers, body, served, .. } = answer;
-        let head = AnswerHead { status, headers: &headers, end, keeps_alive, is_http_1_0 };
-        let mut output = wire.service.buffers.take_output();
-        head.write(&mut output, wire.service.cache.clock());
-        let body = if head.sends_body(&method) { body } else { Body::absent(None) };
-        let sent = send(wire, output, (body, end), (served, &mut entry)).await?;
-        if let Err(Broken(reason)) = &sent {
-            tracing::debug!(reason, "an answer broke off");
-            wire.service.shard.values_truncated.bump();
+        let (served, shard) = (answer.served, &service.http.shard);
+        let sent = |len| {
+            shard.proxy.sent(served, len);
+            if let Some(entry) = &mut entry {
+                entry.bytes += len;
+            }
+        };
+        let ended = deliver(wire, came, (answer, remainder), gate, sent).await?;
+        if let Some(entry) = &mut entry {
+            entry.is_whole = ended.is_whole;
         }
-        Ok(Answered { may_go_on, keeps_alive, remainder, is_whole: sent.is_ok() })
+        Ok(ended)
     }
+}
+
+/// Method of a request, whether it is of HTTP/1.0, and whether its client means to go on.
+type Came<'a> = (&'a Method, bool, bool);
+
+/// Sends an answer; `sent` is told of each piece of its body.
+pub(super) async fn deliver<S: Socket>(
+    wire: &mut Wire<S>,
+    (method, is_http_1_0, may_go_on): Came<'_>,
+    (answer, remainder): (Answer, Remainder),
+    gate: &Gate,
+    sent: impl FnMut(u64) + Send,
+) -> io::Result<Answered> {
+    let end = body_end(&answer, method);
+    let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
+    let Answer { status, headers, body, .. } = answer;
+    let head = AnswerHead { status, headers: &headers, end, keeps_alive, is_http_1_0 };
+    let mut output = wire.service.buffers.take_output();
+    head.write(&mut output, wire.service.cache.clock());
+    let body = if head.sends_body(method) { body } else { Body::absent(None) };
+    let sent = send(wire, output, (body, end), sent).await?;
+    if let Err(Broken(reason)) = &sent {
+        tracing::debug!(reason, "an answer broke off");
+        wire.service.shard.values_truncated.bump();
+    }
+    Ok(Answered { may_go_on, keeps_alive, remainder, is_whole: sent.is_ok() })
 }
 
 /// Counts an answer, and notes how it came about.
@@ -86,13 +109,20 @@ fn note(service: &Service, answer: &Answer, entry: &mut Option<Entry>) {
     }
 }
 
-/// The answer to a client of HTTP/1.0, which knows no chunks: its body ends with the connection if its
+/// An answer that its client can read. One of HTTP/1.0 knows no chunks: a body ends with the connection if its
 /// length is not told, and one that was cut off would look whole.
-async fn with_length(service: &Service, mut answer: Answer) -> Answer {
+pub(super) async fn fit(
+    shelf: &Shelf,
+    (method, is_http_1_0, _): Came<'_>,
+    mut answer: Answer,
+) -> Answer {
+    if !is_http_1_0 || answer.body.len().is_some() || method == Method::HEAD {
+        return answer;
+    }
     match answer.body.collect(OF_1_0_LEN_MAX).await {
         Ok(Some(body)) => Answer { body: Body::memory(body), ..answer },
-        Ok(None) => service.unfit("a long body of unknown length needs HTTP/1.1"),
-        Err(Broken(reason)) => service.unfit(&reason),
+        Ok(None) => shelf.unfit("a long body of unknown length needs HTTP/1.1"),
+        Err(Broken(reason)) => shelf.unfit(&reason),
     }
 }
 
@@ -110,7 +140,7 @@ async fn send<S: Socket>(
     wire: &mut Wire<S>,
     mut output: Vec<u8>,
     (mut body, end): (Body, BodyEnd),
-    (served, entry): (Served, &mut Option<Entry>),
+    mut sent: impl FnMut(u64) + Send,
 ) -> io::Result<Result<(), Broken>> {
     let is_chunked = end == BodyEnd::Chunked && body.comes();
     // The head leaves together with the first piece, if that is there.
@@ -153,9 +183,6 @@ async fn send<S: Socket>(
                 }
                 output.clear();
                 wire.service.buffers.give_output(output);
-                if let Some(entry) = entry {
-                    entry.is_whole = true;
-                }
                 return Ok(Ok(()));
             }
             Ok(Some(piece)) => {
@@ -168,10 +195,7 @@ async fn send<S: Socket>(
                 } else {
                     wire.write(&output, &piece).await?;
                 }
-                wire.service.shard.proxy.sent(served, piece.len() as u64);
-                if let Some(entry) = entry {
-                    entry.bytes += piece.len() as u64;
-                }
+                sent(piece.len() as u64);
                 output.clear();
                 waits = false;
                 if is_chunked {

@@ -13,6 +13,7 @@ use super::coming::Coming;
 use super::failures::{Failure, SHARED_LEN_MAX};
 use super::fetch::{Fetched, To, failure_of};
 use super::keeping::Keeping;
+use super::new_response::{self, NewResponse};
 use super::outcome::{HIT_FOR_MISS, Outcome};
 use super::place::Place;
 use super::removal::log_failed;
@@ -135,13 +136,13 @@ impl Service {
             return match storing {
                 storing::Storing::Whole(kept) => {
                     let parts = self.options.whole_in_parts(&fetched, &kept.head);
-                    let job =
-                        Keeping { lease, place, request, to, kept, parts, replaces, is_refresh };
+                    let new = NewResponse { lease, place, request, kept, ack: None };
+                    let job = Keeping { new, to, parts, replaces, is_refresh };
                     self.keep(job, (fetched, slot), client).await;
                 }
                 storing::Storing::Part { kept, .. } if parts.is_some() => {
-                    let job =
-                        Keeping { lease, place, request, to, kept, parts, replaces, is_refresh };
+                    let new = NewResponse { lease, place, request, kept, ack: None };
+                    let job = Keeping { new, to, parts, replaces, is_refresh };
                     self.keep(job, (fetched, slot), client).await;
                 }
                 storing::Storing::Part { .. } => {
@@ -189,7 +190,7 @@ impl Service {
                         let is_new = !super::stored::is_renewed(&known.head, head);
                         let options = UpdateOptions {
                             metadata: is_new.then_some(metadata),
-                            tags: is_new.then(|| super::keeping::tags(&place.origin, tags)),
+                            tags: is_new.then(|| new_response::tags(&place.origin, tags)),
                             lifetime: Some(super::stored::lifetime(
                                 head,
                                 can_be_validated(&head.headers),

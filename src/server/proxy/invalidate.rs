@@ -1,7 +1,7 @@
 //! What an unsafe request makes of what is stored (RFC 9111, section 4.4; RFC 9875, section 3).
 
-use super::keeping::group_tag;
 use super::key::key_for;
+use super::new_response::group_tag;
 use super::removal::log_failed;
 use super::service::Service;
 use crate::cache::Purge;

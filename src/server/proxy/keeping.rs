@@ -2,44 +2,31 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::body::Piece;
 use super::coming::Coming;
 use super::fetch::{Fetched, To};
-use super::key::{variant_id, variant_key};
+use super::new_response::NewResponse;
 use super::opening::Opened;
-use super::outcome::{HIT_FOR_MISS, Outcome};
+use super::outcome::Outcome;
 use super::part_fetch::Asker;
 use super::parts::Parted;
-use super::place::Place;
 use super::removal::log_failed;
 use super::service::Service;
 use super::slots::Slot;
-use super::stored::{self, Stored, encode_response, encode_variants};
-use crate::cache::{Condition, Lease, Purge, StoreOptions, Stored as Ended, Writer};
-use crate::http_cache::head::RequestHead;
-use crate::http_cache::storing::{Kept, can_be_validated};
-use crate::http_cache::tags::Tags;
-use crate::http_cache::variants::{Variant, Variants};
+use crate::cache::{Condition, Writer};
 
 /// Pieces of a body on their way to the client that began its fill. One that is further behind reads what is
 /// stored.
 const NEAR_MAX: usize = 4;
 /// Fills that nobody waits for any more go on if no more than this is left, in bytes, or half of the body.
 const FINISHED_LEN_MAX: u64 = 1 << 20;
-/// How often the variants of a target are changed again when others changed them meanwhile.
-pub(super) const ATTEMPTS_MAX: usize = 16;
-
-/// A response that is to be stored.
+/// A response that is to be stored while it comes.
 pub(super) struct Keeping {
-    pub(super) lease: Lease,
-    pub(super) place: Place,
-    pub(super) request: RequestHead,
+    pub(super) new: NewResponse,
     pub(super) to: To,
-    pub(super) kept: Box<Kept>,
     /// What comes, if it is stored part by part.
     pub(super) parts: Option<Coming>,
     /// Another one is stored.
@@ -52,15 +39,15 @@ impl Service {
     /// Stores what comes as far as it can be, and gives it to `client`.
     pub(super) async fn keep(
         self: &Arc<Service>,
-        mut job: Keeping,
+        job: Keeping,
         (fetched, slot): (Fetched, Slot),
         client: oneshot::Sender<Outcome>,
     ) {
-        let head = job.kept.head.clone();
-        let (key, replaces, is_refresh) = (job.place.key.clone(), job.replaces, job.is_refresh);
+        let Keeping { new, to, parts: coming, replaces, is_refresh } = job;
+        let (key, request) = (new.place.key.clone(), new.request.clone());
+        let head = new.kept.head.clone();
         let len = fetched.connection.body_len();
-        let (coming, request, to) = (job.parts.take(), job.request.clone(), job.to.clone());
-        match self.begin_store(job, (len, coming.as_ref())).await {
+        match self.begin_store(new, (len, coming.as_ref())).await {
             Some(Opened::Body(writer, follower)) => {
                 let (near, receiver) = mpsc::channel(NEAR_MAX);
                 let head = Box::new(head);
@@ -89,111 +76,6 @@ impl Service {
                 }
             }
         }
-    }
-
-    /// Begins a store of the response; `None` if it cannot be stored.
-    async fn begin_store(
-        &self,
-        job: Keeping,
-        (len, parts): (Option<u64>, Option<&Coming>),
-    ) -> Option<Opened> {
-        let Keeping { lease, place, request, kept, .. } = job;
-        let len = parts.map(|coming| coming.len).or(len);
-        let len_max = self.options.object_size_max.min(self.http.cache.object_len_max());
-        let metadata = encode_response(&kept.head).filter(|_| len.is_none_or(|len| len <= len_max));
-        if !kept.vary.fits(request.headers()) {
-            // So it is with this request: the next one may be another.
-            return None;
-        }
-        let Some(metadata) = metadata else {
-            // The next one is like this one: nobody is to wait for it.
-            lease.refuse(HIT_FOR_MISS);
-            return None;
-        };
-        let options = StoreOptions {
-            lifetime: Some(stored::lifetime(&kept.head, can_be_validated(&kept.head.headers))),
-            metadata,
-            tags: tags(&place.origin, &kept.tags),
-            len_hint: len,
-            follow: true,
-            ..StoreOptions::default()
-        };
-        let how = (&options, parts);
-        match place.variants {
-            None if kept.vary.is_empty() => Some(self.open(lease, None, how).await?.0),
-            variants => {
-                let (mut list, cas) = match variants {
-                    Some((list, cas)) => (list, Some(cas)),
-                    None => (Variants::new(random_name()?), None),
-                };
-                let id = variant_id(list.name(), &kept.vary, &request);
-                let key = variant_key(&place.target, list.name(), id);
-                let response = &kept.head.headers;
-                let variant = Variant::new(kept.vary, request.headers(), response, id)?;
-                let other = Some(&key[..]).filter(|key| lease.key() != *key);
-                let (opened, lease) = self.open(lease, other, how).await?;
-                match (cas, lease) {
-                    // Before the list: who finds that may follow.
-                    (None, Some(lease)) => {
-                        list.insert(variant);
-                        self.put_list(lease, &list).await?;
-                    }
-                    (None, None) => return None,
-                    (Some(at), lease) => {
-                        let added = self.add_variant(&place.target, (list, at), variant).await;
-                        if added.is_none() {
-                            // It ends well for those who follow, and nobody else finds it.
-                            let failed = self.http.cache.purge_key(&key, Purge::Soft).await;
-                            log_failed(&failed.map(drop), "a response that is in no list");
-                        }
-                        drop(lease);
-                    }
-                }
-                Some(opened)
-            }
-        }
-    }
-
-    /// Stores the first list of variants of a target; `None` if the target was purged since the lease was given.
-    async fn put_list(&self, lease: Lease, list: &Variants) -> Option<()> {
-        match lease.put(b"", &list_options(list)?).await {
-            Ok(Ended::Yes(_)) => Some(()),
-            _ => None,
-        }
-    }
-
-    /// Adds a variant to those of its target; `None` if it is not there: the target was purged meanwhile, also softly,
-    /// or the device fails.
-    async fn add_variant(
-        &self,
-        target: &[u8],
-        (mut list, mut cas): (Variants, u64),
-        variant: Variant,
-    ) -> Option<()> {
-        let cache = &self.http.cache;
-        let of_list = |list: &Variants| (*list.name(), list.soft_purges());
-        let asked_of = of_list(&list);
-        for _ in 0..ATTEMPTS_MAX {
-            if list.iter().last() == Some(&variant) {
-                return Some(());
-            }
-            list.insert(variant.clone());
-            let (condition, options) = (Condition::Unchanged(cas), list_options(&list)?);
-            match cache.put(target, b"", condition, &options).await {
-                Ok(Ended::Yes(_)) => return Some(()),
-                Ok(Ended::Exists) => {}
-                Ok(Ended::Missing) | Err(_) => return None,
-            }
-            // Somebody else added one, or made all stale: then this one is no news any more.
-            let hit = cache.lookup_stale(target).await?;
-            match Stored::decode(hit.metadata())? {
-                Stored::Variants(found) if of_list(&found) == asked_of => {
-                    (list, cas) = (found, hit.cas());
-                }
-                _ => return None,
-            }
-        }
-        None
     }
 
     /// Gives the body to `writer` and, as long as it keeps up, to the client that began the fill.
@@ -278,27 +160,4 @@ fn keep_up(near: mpsc::Sender<Piece>, piece: Piece) -> Option<mpsc::Sender<Piece
         Ok(()) => Some(near),
         Err(TrySendError::Full(_) | TrySendError::Closed(_)) => None,
     }
-}
-
-/// How the list of variants is kept: as long as may be, it says nothing of freshness.
-pub(super) fn list_options(list: &Variants) -> Option<StoreOptions> {
-    let ttl = Some(std::time::Duration::MAX);
-    Some(StoreOptions { ttl, metadata: encode_variants(list)?, ..StoreOptions::default() })
-}
-
-fn random_name() -> Option<[u8; 16]> {
-    let mut name = [0; 16];
-    getrandom::fill(&mut name).ok()?;
-    Some(name)
-}
-
-/// The tags of an entry. Groups are of one origin.
-pub(super) fn tags(origin: &str, tags: &Tags) -> Vec<Bytes> {
-    let groups = tags.groups.iter().map(|group| group_tag(origin, group));
-    groups.chain(tags.tags.iter().map(|tag| Bytes::copy_from_slice(tag))).collect()
-}
-
-/// The tag of a group of `origin`.
-pub(in crate::server) fn group_tag(origin: &str, group: &[u8]) -> Bytes {
-    [b"\n", origin.as_bytes(), b"\n", group].concat().into()
 }

@@ -21,7 +21,7 @@ use crate::http_cache::vary::{Names, normalized};
 pub(in crate::server) const KEY_SEPARATOR: u8 = b'\n';
 /// Bytes that the key of a variant is longer than that of its target: a separator, the name of the
 /// variants, and the number of one.
-const VARIANT_LEN: usize = 1 + 16 + 8;
+pub(super) const VARIANT_LEN: usize = 1 + 16 + 8;
 
 /// Fields by which a proxy says what its client asked for, in order. An origin may answer by them, so they are a
 /// part of the key where they are there.

@@ -14,7 +14,7 @@ use super::counts::{HeldBack, Served};
 use super::failures::Failure;
 use super::fetch::Fetched;
 use super::fill::{Job, Known};
-use super::key::{variant_id, variant_key};
+use super::look::Look;
 use super::outcome::Outcome;
 use super::partial::{Answered, Present};
 use super::place::Place;
@@ -22,7 +22,7 @@ use super::service::Service;
 use super::slots::Slot;
 use super::stored::Stored;
 use super::wanted::Wanted;
-use crate::cache::{Follower, Found, Hit, Lease, Leased};
+use crate::cache::{Follower, Hit, Lease, Leased};
 use crate::clock::Timestamp;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
 use crate::http_cache::head::StoredHead;
@@ -39,27 +39,6 @@ pub(super) enum Looked {
     Answer(Answer),
     /// Nobody else's request helps it, and nothing that comes is stored.
     Alone(CacheStatus),
-}
-
-/// What is there for a request.
-enum Look {
-    Hit(Hit, Option<Lease>),
-    Follow(Follower),
-    Lease(Lease),
-    Busy,
-    Nothing,
-}
-
-impl From<Found> for Look {
-    fn from(found: Found) -> Look {
-        match found {
-            Found::Hit(hit) | Found::Parts(hit) => Look::Hit(hit, None),
-            Found::Stale(hit, lease) => Look::Hit(hit, lease),
-            Found::Follow(follower) => Look::Follow(follower),
-            Found::Lease(lease) => Look::Lease(lease),
-            Found::Busy => Look::Busy,
-        }
-    }
 }
 
 /// There is no leave to fill.
@@ -80,7 +59,7 @@ impl Service {
         let mut missed = Forwarded::UriMiss;
         for _ in 0..LOOKS_MAX {
             let wait = deadline.saturating_duration_since(Instant::now());
-            let Some((place, look)) = self.look(wanted, wait).await else { continue };
+            let Some((place, look)) = self.look(&wanted.sought(), wait).await else { continue };
             missed =
                 if place.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
             let looked = match look {
@@ -106,49 +85,6 @@ impl Service {
             }
         }
         Looked::Alone(CacheStatus::forwarded(missed))
-    }
-
-    /// What is there for a request; `None` if it changed meanwhile.
-    async fn look(&self, wanted: &Wanted<'_>, wait: Duration) -> Option<(Place, Look)> {
-        let target = &wanted.target;
-        let look = self.look_at(target, wanted, wait).await;
-        let place = Place::of(wanted.request, target.clone());
-        let Look::Hit(hit, _) = &look else { return Some((place, look)) };
-        let Some(Stored::Variants(list)) = Stored::decode(hit.metadata()) else {
-            return Some((place, look));
-        };
-        let cas = hit.cas();
-        // The variants have leases of their own.
-        drop(look);
-        let headers = wanted.request.headers();
-        let selected = list.select(headers, self.options.settings.selects_language);
-        let id = match selected {
-            Some(variant) => variant.id(),
-            None => variant_id(list.name(), list.iter().last()?.names(), wanted.request),
-        };
-        let key = variant_key(target, list.name(), id);
-        let look = self.look_at(&key, wanted, wait).await;
-        if matches!(look, Look::Lease(_))
-            && self.http.cache.lookup_stale(target).await.map(|hit| hit.cas()) != Some(cas)
-        {
-            // Whoever it waited for may have stored the response as another variant.
-            return None;
-        }
-        Some((Place { key, variants: Some((list, cas)), ..place }, look))
-    }
-
-    async fn look_at(&self, key: &[u8], wanted: &Wanted<'_>, wait: Duration) -> Look {
-        let cache = &self.http.cache;
-        if wanted.is_rare && cache.lookup_stale_parts(key).await.is_none() {
-            return Look::Nothing;
-        }
-        if !wanted.asked.may_fill() {
-            return match cache.lookup_stale_parts(key).await {
-                Some(hit) => Look::Hit(hit, None),
-                None => Look::Nothing,
-            };
-        }
-        cache.lookup_or_fill(key, wait).await.into()
     }
 
     /// `None`: look again.

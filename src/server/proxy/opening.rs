@@ -1,7 +1,7 @@
 //! Beginning the store of a response under its key: as one body that others follow, or part by part.
 
 use super::coming::Coming;
-use super::service::Service;
+use super::shelf::Shelf;
 use crate::cache::{
     Condition, Follower, Lease, Parts, StoreError, StoreOptions, Stored, UpdateOptions, Writer,
 };
@@ -20,7 +20,7 @@ pub(super) struct Parted {
     pub(super) cas: u64,
 }
 
-impl Service {
+impl Shelf {
     /// Begins to store under the key of the lease, or under `other` and leaves the lease. `None` if nothing can be
     /// stored.
     pub(super) async fn open(

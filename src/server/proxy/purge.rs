@@ -7,9 +7,10 @@ use futures_util::future::try_join_all;
 
 use super::answer::Answer;
 use super::counts::Served;
-use super::keeping::{ATTEMPTS_MAX, list_options};
 use super::key::{target_key, variant_key};
+use super::new_response::{ATTEMPTS_MAX, list_options};
 use super::service::Service;
+use super::shelf::Shelf;
 use super::stored::Stored;
 use crate::cache::{Condition, Purge, StoreError, Stored as Ended};
 use crate::http_cache::cache_status::CacheStatus;
@@ -63,46 +64,12 @@ impl Service {
             return Err(self.refuse(StatusCode::BAD_REQUEST, detail));
         };
         if let Some(target) = target_key(&self.options, request) {
-            let purged = match how {
-                Purge::Hard => self.http.cache.purge_key(&target, how).await.map(drop),
-                Purge::Soft => self.purge_softly(&target).await,
-            };
-            purged.map_err(|error| {
+            self.purge_target(&target, how).await.map_err(|error| {
                 let detail = format!("not on the device: {error}");
                 self.refuse(StatusCode::SERVICE_UNAVAILABLE, &detail)
             })?;
         }
         Ok(self.own_as(Served::Purged, StatusCode::OK, CacheStatus::default()))
-    }
-
-    /// Makes stale what is stored of a target, or removes it where that is not sure to be all. A purge record would
-    /// do so too, but there is room for few.
-    async fn purge_softly(&self, target: &[u8]) -> Result<(), StoreError> {
-        let cache = &self.http.cache;
-        cache.purge_key(target, Purge::Soft).await?;
-        for _ in 0..ATTEMPTS_MAX {
-            let Some(hit) = cache.lookup_stale(target).await else { return Ok(()) };
-            let Some(Stored::Variants(mut list)) = Stored::decode(hit.metadata()) else {
-                return Ok(());
-            };
-            // From here on nobody adds what was asked for before.
-            list.note_soft_purge();
-            let Some(options) = list_options(&list).filter(|_| list.len() < VARIANTS_MAX) else {
-                // There may be older ones that it does not name any more.
-                break;
-            };
-            match cache.put(target, b"", Condition::Unchanged(hit.cas()), &options).await? {
-                Ended::Yes(_) => {
-                    let keys = list.iter().map(|it| variant_key(target, list.name(), it.id()));
-                    let purges =
-                        keys.map(async |key| cache.purge_key(&key, Purge::Soft).await.map(drop));
-                    return try_join_all(purges).await.map(drop);
-                }
-                Ended::Missing => return Ok(()),
-                Ended::Exists => {}
-            }
-        }
-        cache.purge_key(target, Purge::Hard).await.map(drop)
     }
 
     fn refuse_with(
@@ -117,8 +84,48 @@ impl Service {
     }
 }
 
+impl Shelf {
+    /// Purges all variants of a target; on the device when it returns. Whether there was anything.
+    pub(super) async fn purge_target(&self, target: &[u8], how: Purge) -> Result<bool, StoreError> {
+        match how {
+            Purge::Hard => self.http.cache.purge_key(target, how).await,
+            Purge::Soft => self.purge_softly(target).await,
+        }
+    }
+
+    /// Makes stale what is stored of a target, or removes it where that is not sure to be all. A purge record would
+    /// do so too, but there is room for few.
+    async fn purge_softly(&self, target: &[u8]) -> Result<bool, StoreError> {
+        let cache = &self.http.cache;
+        let was_there = cache.purge_key(target, Purge::Soft).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(hit) = cache.lookup_stale(target).await else { return Ok(was_there) };
+            let Some(Stored::Variants(mut list)) = Stored::decode(hit.metadata()) else {
+                return Ok(was_there);
+            };
+            // From here on nobody adds what was asked for before.
+            list.note_soft_purge();
+            let Some(options) = list_options(&list).filter(|_| list.len() < VARIANTS_MAX) else {
+                // There may be older ones that it does not name any more.
+                break;
+            };
+            match cache.put(target, b"", Condition::Unchanged(hit.cas()), &options).await? {
+                Ended::Yes(_) => {
+                    let keys = list.iter().map(|it| variant_key(target, list.name(), it.id()));
+                    let purges =
+                        keys.map(async |key| cache.purge_key(&key, Purge::Soft).await.map(drop));
+                    return try_join_all(purges).await.map(|_| true);
+                }
+                Ended::Missing => return Ok(was_there),
+                Ended::Exists => {}
+            }
+        }
+        cache.purge_key(target, Purge::Hard).await
+    }
+}
+
 /// What a request asks for; `None` if it is neither of the two.
-fn how(headers: &HeaderMap) -> Option<Purge> {
+pub(super) fn how(headers: &HeaderMap) -> Option<Purge> {
     let mut values = headers.get_all(HOW).iter();
     match (values.next(), values.next()) {
         (None, _) => Some(Purge::Hard),

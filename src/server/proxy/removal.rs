@@ -1,9 +1,9 @@
 //! Removing what is stored, where nobody is told whether that worked.
 
-use super::service::Service;
+use super::shelf::Shelf;
 use crate::cache::StoreError;
 
-impl Service {
+impl Shelf {
     /// Removes what is stored under a key. What fails is a matter of the device, which says so itself.
     pub(super) async fn drop_stored(&self, key: &[u8]) {
         log_failed(&self.http.cache.remove(key).await.map(drop), "a response was not removed");

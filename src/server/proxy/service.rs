@@ -1,7 +1,6 @@
 //! What the connections of one read-through listener share.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ::http::HeaderMap;
@@ -15,6 +14,7 @@ use super::failures::Failures;
 use super::group_limit::GroupLimit;
 use super::options::ProxyOptions;
 use super::parts::Objects;
+use super::shelf::{Shelf, via};
 use super::slots::Slots;
 use super::upstream::Upstream;
 use super::uses::Uses;
@@ -22,7 +22,7 @@ use crate::server::http;
 
 /// What the connections of one read-through listener share in all workers.
 pub(in crate::server) struct Shared {
-    /// What this cache adds to `Via`. The name in it is random: who sees it in a request sees a loop.
+    /// What this cache adds to `Via`.
     pub(super) via: HeaderValue,
     /// How the upstream failed lately.
     pub(super) failures: Failures,
@@ -42,9 +42,8 @@ impl Shared {
         options: &ProxyOptions,
         access_log: Option<Arc<AccessLog>>,
     ) -> Shared {
-        let via = format!("1.1 rawcached-{:016x}", RandomState::new().hash_one(0));
         Shared {
-            via: HeaderValue::from_str(&via).unwrap_or(HeaderValue::from_static("1.1 rawcached")),
+            via: via(),
             failures: Failures::default(),
             groups: GroupLimit::default(),
             objects: Objects::default(),
@@ -58,12 +57,19 @@ impl Shared {
 
 /// What the connections of one read-through listener share in one worker.
 pub(in crate::server) struct Service {
+    shelf: Shelf,
     pub(super) options: ProxyOptions,
-    /// Buffers, counters and timeouts.
-    pub(super) http: Arc<http::Service>,
     pub(super) shared: Arc<Shared>,
     pub(super) upstream: Upstream,
     fills: Mutex<JoinSet<()>>,
+}
+
+impl Deref for Service {
+    type Target = Shelf;
+
+    fn deref(&self) -> &Shelf {
+        &self.shelf
+    }
 }
 
 impl Service {
@@ -72,9 +78,15 @@ impl Service {
         http: &Arc<http::Service>,
         shared: &Arc<Shared>,
     ) -> Arc<Service> {
-        Arc::new(Service {
-            options: options.clone(),
+        let shelf = Shelf {
+            settings: options.settings.clone(),
+            object_size_max: options.object_size_max,
             http: http.clone(),
+            via: shared.via.clone(),
+        };
+        Arc::new(Service {
+            shelf,
+            options: options.clone(),
             shared: shared.clone(),
             upstream: Upstream::new(&options.upstream, http.shard.proxy.upstream_connections()),
             fills: Mutex::default(),
@@ -98,7 +110,7 @@ impl Service {
 
     /// Whether a request has been here before.
     pub(super) fn is_loop(&self, headers: &HeaderMap) -> bool {
-        let own = self.shared.via.as_bytes();
+        let own = self.via.as_bytes();
         let name = own.split(|byte| *byte == b' ').next_back().unwrap_or(own);
         headers.get_all(VIA).iter().any(|line| {
             line.as_bytes()

@@ -2,6 +2,7 @@
 
 use super::failures::{Began, Failure};
 use super::fetch::To;
+use super::look::Sought;
 use super::partial::Asking;
 use super::service::Service;
 use crate::http_cache::head::{RequestHead, StoredHead};
@@ -26,6 +27,12 @@ impl Wanted<'_> {
     pub(super) fn asking(&self) -> Asking<'_> {
         let Wanted { request, to, asked, began, .. } = self;
         Asking { request, to, began: *began, may_fill: asked.may_fill() }
+    }
+
+    /// The same as what is looked for.
+    pub(super) fn sought(&self) -> Sought<'_> {
+        let Wanted { request, asked, target, is_rare, .. } = self;
+        Sought { request, asked, target, is_rare: *is_rare }
     }
 
     /// Whether it asks for a part, or for another version than the client has.

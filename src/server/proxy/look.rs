@@ -1,0 +1,111 @@
+//! What is stored for a request, or is being stored: under the key of its target, or of the variant that it
+//! selects.
+
+use std::time::Duration;
+
+use super::key::{variant_id, variant_key};
+use super::place::Place;
+use super::shelf::Shelf;
+use super::stored::Stored;
+use crate::cache::{Follower, Found, Hit, Lease};
+use crate::http_cache::head::RequestHead;
+use crate::http_cache::request::Asked;
+use crate::http_cache::variants::Variants;
+
+/// What a look is for.
+pub(super) struct Sought<'a> {
+    pub(super) request: &'a RequestHead,
+    pub(super) asked: &'a Asked,
+    /// The key of its target.
+    pub(super) target: &'a [u8],
+    /// It is stored only if something is stored of it already.
+    pub(super) is_rare: bool,
+}
+
+/// What is there for a request.
+pub(super) enum Look {
+    Hit(Hit, Option<Lease>),
+    Follow(Follower),
+    Lease(Lease),
+    Busy,
+    Nothing,
+}
+
+impl From<Found> for Look {
+    fn from(found: Found) -> Look {
+        match found {
+            Found::Hit(hit) | Found::Parts(hit) => Look::Hit(hit, None),
+            Found::Stale(hit, lease) => Look::Hit(hit, lease),
+            Found::Follow(follower) => Look::Follow(follower),
+            Found::Lease(lease) => Look::Lease(lease),
+            Found::Busy => Look::Busy,
+        }
+    }
+}
+
+impl Shelf {
+    /// What is there for a request; `None` if it changed meanwhile. Waits for at most `wait` for who fills it.
+    pub(super) async fn look(&self, sought: &Sought<'_>, wait: Duration) -> Option<(Place, Look)> {
+        let Sought { request, target, .. } = *sought;
+        let look = self.look_at(target, sought, wait).await;
+        let place = Place::of(request, target.to_vec());
+        let Look::Hit(hit, _) = &look else { return Some((place, look)) };
+        let Some(Stored::Variants(list)) = Stored::decode(hit.metadata()) else {
+            return Some((place, look));
+        };
+        let cas = hit.cas();
+        // The variants have leases of their own.
+        drop(look);
+        let place = self.of_variant(place, (list, cas), request)?;
+        let look = self.look_at(&place.key, sought, wait).await;
+        if matches!(look, Look::Lease(_))
+            && self.http.cache.lookup_stale(target).await.map(|hit| hit.cas()) != Some(cas)
+        {
+            // Whoever it waited for may have stored the response as another variant.
+            return None;
+        }
+        Some((place, look))
+    }
+
+    /// Where the response to `request` would be stored, whatever is there.
+    pub(super) async fn place_of(&self, request: &RequestHead, target: Vec<u8>) -> Place {
+        let place = Place::of(request, target);
+        let Some(hit) = self.http.cache.lookup_stale(&place.target).await else { return place };
+        match Stored::decode(hit.metadata()) {
+            Some(Stored::Variants(list)) => {
+                let without = place.clone();
+                self.of_variant(place, (list, hit.cas()), request).unwrap_or(without)
+            }
+            _ => place,
+        }
+    }
+
+    /// The place of the variant that `request` selects of a list with this version, or would be.
+    fn of_variant(
+        &self,
+        place: Place,
+        (list, cas): (Variants, u64),
+        request: &RequestHead,
+    ) -> Option<Place> {
+        let id = match list.select(request.headers(), self.settings.selects_language) {
+            Some(variant) => variant.id(),
+            None => variant_id(list.name(), list.iter().last()?.names(), request),
+        };
+        let key = variant_key(&place.target, list.name(), id);
+        Some(Place { key, variants: Some((list, cas)), ..place })
+    }
+
+    async fn look_at(&self, key: &[u8], sought: &Sought<'_>, wait: Duration) -> Look {
+        let cache = &self.http.cache;
+        if sought.is_rare && cache.lookup_stale_parts(key).await.is_none() {
+            return Look::Nothing;
+        }
+        if !sought.asked.may_fill() {
+            return match cache.lookup_stale_parts(key).await {
+                Some(hit) => Look::Hit(hit, None),
+                None => Look::Nothing,
+            };
+        }
+        cache.lookup_or_fill(key, wait).await.into()
+    }
+}
