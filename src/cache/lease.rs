@@ -124,6 +124,13 @@ impl Cache {
         }
     }
 
+    /// A lease that nobody waits for, whoever holds the one of the key: for who stores what it has already. Purges
+    /// from now on prevail over that.
+    #[must_use]
+    pub fn lease_alone(&self, key: &[u8]) -> Lease {
+        self.lease_of(key, None, None)
+    }
+
     fn lease_of(&self, key: &[u8], held: Option<Held>, fill: Option<Fill>) -> Lease {
         let fill = fill.unwrap_or_else(|| self.inner.store.begin_fill(key));
         Lease { cache: self.clone(), key: key.to_vec(), fill, held }

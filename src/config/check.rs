@@ -87,7 +87,12 @@ fn limits(config: &Config) -> Check {
         let fits = (TIMEOUT_MIN..=DAY).contains(&period.0);
         require(fits, key, format!("{period} is out of range: write 1s to 1d"))?;
     }
-    Ok(())
+    let status = server.replay_miss_status;
+    require(
+        (400..=599).contains(&status),
+        "server.replay_miss_status",
+        format!("{status} is no status of an error: write 400 to 599"),
+    )
 }
 
 fn device(config: &Config) -> Check {
@@ -256,6 +261,7 @@ mod tests {
             ("[server]\nmemcached_stall_timeout = \"0s\"", "server.memcached_stall_timeout"),
             ("[server]\nhttp_idle_timeout = \"0s\"", "server.http_idle_timeout"),
             ("[server]\nhttp_stall_timeout = \"2d\"", "server.http_stall_timeout"),
+            ("[server]\nreplay_miss_status = 200", "server.replay_miss_status"),
             ("[server]\nadmin = \"0.0.0.0:9180\"", "server.admin"),
             ("[server]\nworkers = 100000", "server.workers"),
             ("[server]\nsocket_mode = \"0066\"", "server.socket_mode"),

@@ -29,7 +29,7 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
 }
 
 /// Every setting, in the order of the file.
-pub const KEYS: [Key; 42] = [
+pub const KEYS: [Key; 43] = [
     key("server", "memcached", Kind::List, "Listeners of the memcached protocol"),
     key("server", "http", Kind::List, "Listeners of the HTTP protocol"),
     key("server", "admin", Kind::Text, "Loopback address of /metrics, /healthz and /readyz"),
@@ -48,6 +48,7 @@ pub const KEYS: [Key; 42] = [
     key("server", "memcached_stall_timeout", Kind::Text, "How long a command may stand still"),
     key("server", "http_idle_timeout", Kind::Text, "Longest wait for an HTTP request"),
     key("server", "http_stall_timeout", Kind::Text, "How long an HTTP body may stand still"),
+    key("server", "replay_miss_status", Kind::Integer, "Status of a response that is not stored"),
     key("device", "path", Kind::Text, "Block device or image file"),
     key("device", "io", Kind::Text, "auto, direct, buffered or adaptive"),
     key("device", "engine", Kind::Text, "auto, io_uring or threads"),

@@ -126,6 +126,8 @@ pub struct ServerConfig {
     pub http_idle_timeout: Period,
     /// How long an HTTP client may neither send nor take a byte of a body.
     pub http_stall_timeout: Period,
+    /// Status of a GET of a response that is not stored, 400 to 599.
+    pub replay_miss_status: u16,
 }
 
 /// One `[[device]]`.
@@ -263,6 +265,7 @@ impl Default for ServerConfig {
             memcached_stall_timeout: Period(Duration::from_secs(300)),
             http_idle_timeout: Period(Duration::from_secs(60)),
             http_stall_timeout: Period(Duration::from_secs(300)),
+            replay_miss_status: 504,
         }
     }
 }
@@ -372,6 +375,7 @@ impl Config {
             server.memcached_stall_timeout.to_string(),
             server.http_idle_timeout.to_string(),
             server.http_stall_timeout.to_string(),
+            server.replay_miss_status.to_string(),
             device.path.display().to_string(),
             device.io.to_string(),
             device.engine.to_string(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -220,6 +221,8 @@ fn options_of(config: &Config, memory: &MemoryPlan) -> anyhow::Result<Options> {
         memcached_stall_timeout: server.memcached_stall_timeout.0,
         http_idle_timeout: server.http_idle_timeout.0,
         http_stall_timeout: server.http_stall_timeout.0,
+        replay_miss_status: StatusCode::from_u16(server.replay_miss_status)
+            .unwrap_or(Options::default().replay_miss_status),
         proxies: proxies::options(config, workers(config))?,
     })
 }

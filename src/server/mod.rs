@@ -28,6 +28,7 @@ mod options;
 mod parts;
 mod patience;
 mod presence;
+mod routes;
 mod send_budget;
 mod socket_file;
 mod standing;

@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::proxy::options::ProxyOptions;
 
 /// How a server works.
@@ -43,6 +45,8 @@ pub struct Options {
     pub http_idle_timeout: Duration,
     /// How long an HTTP client may neither send nor take a byte while its request is answered.
     pub http_stall_timeout: Duration,
+    /// The status of a GET of a response that is not stored: see `docs/http.md`.
+    pub replay_miss_status: StatusCode,
     /// How the read-through listeners behave, by the numbers in their
     /// [`Protocol`](super::listener::Protocol).
     pub proxies: Vec<ProxyOptions>,
@@ -66,6 +70,7 @@ impl Default for Options {
             memcached_stall_timeout: Duration::from_secs(300),
             http_idle_timeout: Duration::from_secs(60),
             http_stall_timeout: Duration::from_secs(300),
+            replay_miss_status: StatusCode::GATEWAY_TIMEOUT,
             proxies: Vec::new(),
         }
     }

@@ -24,6 +24,8 @@ use super::options::RunError;
 use super::proxy;
 use super::proxy::AccessLog;
 use super::proxy::options::{AccessLogOptions, ProxyOptions};
+use super::proxy::replay::{self, Replay};
+use super::routes::Routes;
 use super::standing::Standing;
 use super::{Server, http};
 use crate::device::{Device, ThreadRing, look_soon};
@@ -56,6 +58,7 @@ impl Workers {
     pub(super) fn start(server: &Server, standing: &Arc<Standing>) -> Result<Workers, RunError> {
         let shared = Shared::new();
         let http_shared = http::Shared::default();
+        let replay_shared = replay::Shared::default();
         let logs = access_logs(server)?;
         let proxies = server.options.proxies.iter().zip(&logs);
         let proxies: Vec<_> = proxies
@@ -67,12 +70,14 @@ impl Workers {
             let proxies = proxies
                 .map(|(options, shared)| proxy::Service::new(options, &http, shared))
                 .collect();
+            let replay = Replay::new(server.options.replay_miss_status, &http, &replay_shared);
             let device = server.cache.device_store().device().clone();
             let service = Arc::new(Service::new(server, index, &shared));
             let worker = Worker {
                 leads: index == 0,
                 service,
                 http,
+                replay,
                 proxies,
                 standing: standing.clone(),
                 connections: JoinSet::new(),
@@ -173,6 +178,7 @@ struct Worker {
     leads: bool,
     service: Arc<Service>,
     http: Arc<http::Service>,
+    replay: Arc<Replay>,
     proxies: Vec<Arc<proxy::Service>>,
     standing: Arc<Standing>,
     connections: JoinSet<()>,
@@ -212,7 +218,8 @@ impl Worker {
                 connections.spawn(hearing_from_the_device(connection))
             }
             Protocol::Http => {
-                let connection = serve(arrival, self.http.clone(), its_gate, standing);
+                let service = OfHttp { service: self.http.clone(), replay: self.replay.clone() };
+                let connection = serve(arrival, service, its_gate, standing);
                 connections.spawn(hearing_from_the_device(connection))
             }
             Protocol::Proxy(index) => {
@@ -283,9 +290,16 @@ impl Serve for Arc<Service> {
     }
 }
 
-impl Serve for Arc<http::Service> {
+/// What a connection of an HTTP listener needs.
+struct OfHttp {
+    service: Arc<http::Service>,
+    replay: Arc<Replay>,
+}
+
+impl Serve for OfHttp {
     async fn serve<S: Socket>(self, stream: S, gate: Arc<Gate>, access: Access) {
-        http::serve(stream, self, gate, http::Objects(access)).await;
+        let routes = Routes { replay: self.replay, access };
+        http::serve(stream, self.service, gate, routes).await;
     }
 }
 
@@ -322,16 +336,18 @@ mod tests {
     use crate::cache::Cache;
     use crate::clock::Clock;
     use crate::server::Options;
+    use ::http::StatusCode;
 
     #[tokio::test]
     async fn a_panic_in_a_connection_is_counted() {
         let server = Server::new(Options::default(), Cache::simulated(Clock::system()).await);
         let service = Arc::new(Service::new(&server, 0, &Shared::new()));
         let http = Arc::new(http::Service::new(&server, 0, &http::Shared::default()));
+        let replay = Replay::new(StatusCode::GATEWAY_TIMEOUT, &http, &replay::Shared::default());
         let (connections, gates, proxies) = (JoinSet::new(), HashMap::new(), Vec::new());
         let standing = Arc::new(Standing::new(server.counters.clone()));
         let mut worker =
-            Worker { leads: false, service, http, proxies, standing, connections, gates };
+            Worker { leads: false, service, http, replay, proxies, standing, connections, gates };
         worker.connections.spawn(async { panic!("a bug") });
         worker.drain(Duration::from_secs(10)).await;
         assert_eq!(server.counters.snapshot().counts.connection_panics, 1);

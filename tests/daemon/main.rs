@@ -14,6 +14,7 @@ mod main_thread;
 mod nginx;
 mod oracles;
 mod proxies;
+mod replay;
 mod standing_readers;
 #[path = "../support/mod.rs"]
 mod support;

@@ -19,7 +19,7 @@ use crate::support::process::Process;
 use crate::support::waiting::eventually;
 use tempfile::TempDir;
 
-const MODULES: [&str; 4] = [
+pub const MODULES: [&str; 4] = [
     "ndk_http_module",
     "ngx_http_set_misc_module",
     "ngx_http_srcache_filter_module",
@@ -45,7 +45,7 @@ const SIZES: [usize; 10] = [
 ];
 
 /// Bytes that differ from place to place and from size to size.
-fn body(size: usize) -> Vec<u8> {
+pub fn body(size: usize) -> Vec<u8> {
     let mut state = size as u64 | 1;
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {
@@ -59,14 +59,14 @@ fn body(size: usize) -> Vec<u8> {
 
 /// An HTTP server that answers `/SIZE` with [`body`] and counts. Header lines that it is to answer with
 /// stand in the query, as in `/SIZE?Vary:Cookie&Set-Cookie:a=b`.
-struct Origin {
-    port: u16,
+pub struct Origin {
+    pub port: u16,
     requests: Arc<AtomicU64>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Origin {
-    fn start() -> Origin {
+    pub fn start() -> Origin {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (requests, stopped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -82,12 +82,12 @@ impl Origin {
         Origin { port, requests, stopped }
     }
 
-    fn requests(&self) -> u64 {
+    pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
     /// Closes the port.
-    fn stop(&self) {
+    pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         assert!(eventually(|| TcpStream::connect(("127.0.0.1", self.port)).is_err()));
@@ -135,14 +135,14 @@ fn answer(mut stream: TcpStream, requests: &AtomicU64) -> std::io::Result<()> {
 }
 
 /// A running nginx with a configuration of its own.
-struct Nginx {
+pub struct Nginx {
     _process: Process,
     directory: TempDir,
     port: u16,
 }
 
 impl Nginx {
-    fn start(server: &str, http: &str) -> Nginx {
+    pub fn start(server: &str, http: &str) -> Nginx {
         let directory = TempDir::with_prefix("rawcached-nginx-").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let modules: String = MODULES
@@ -172,7 +172,7 @@ impl Nginx {
         nginx
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default()
     }
 
@@ -181,7 +181,7 @@ impl Nginx {
         self.ask(path, "Host: x\r\n")
     }
 
-    fn ask(&self, path: &str, headers: &str) -> (String, Vec<u8>) {
+    pub fn ask(&self, path: &str, headers: &str) -> (String, Vec<u8>) {
         let request = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
         Connection::open_tcp(("127.0.0.1", self.port)).unwrap().ask_last(request)
     }
@@ -209,7 +209,7 @@ impl Nginx {
 }
 
 /// nginx and its modules, as Debian packages them.
-fn nginx_is_installed() -> Result<(), Missing> {
+pub fn nginx_is_installed() -> Result<(), Missing> {
     crate::support::machine::command("nginx", &[&"-v"])?;
     for name in MODULES {
         let path = PathBuf::from(MODULE_DIRECTORY).join(format!("{name}.so"));
@@ -237,7 +237,7 @@ fn recipe(socket: &Path, origin: u16) -> (String, String) {
 }
 
 /// A formatted disk for a test that needs nginx too, if both are there.
-fn disk(size: u64, sector_size: u32) -> Option<LoopDevice> {
+pub fn disk(size: u64, sector_size: u32) -> Option<LoopDevice> {
     require(nginx_is_installed())?;
     let disk = require(LoopDevice::create(size, sector_size))?;
     crate::support::binary::format(disk.path());

@@ -47,6 +47,8 @@ const NO_COMMANDS: &[(&str, &str)] = &[
     ("docs/operating.md", "/var/log/rawcached/*.log {"),
     ("docs/memcached.md", "upstream rawcached {"),
     ("docs/memcached.md", "location / {"),
+    ("docs/responses.md", "upstream rawcached {"),
+    ("docs/responses.md", "location / {"),
     ("docs/recipes.md", "[[proxy]]"),
     ("docs/recipes.md", "upstream rawcached {"),
     ("docs/recipes.md", "defaults"),

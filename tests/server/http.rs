@@ -435,7 +435,7 @@ fn keys_are_percent_decoded_bytes() {
     server.get("", "").expect(400);
     server.get("%zz", "").expect(400);
     server.ask("GET", "/", "", b"").expect(404);
-    server.ask("GET", "/v1/responses/a", "", b"").expect(404);
+    server.ask("GET", "/v2/objects/a", "", b"").expect(404);
     let answer = server.ask("POST", &target("k"), "", b"body").expect(405);
     assert_eq!(answer.header("allow"), Some("GET, HEAD, PUT, PATCH, DELETE, PURGE"));
 }

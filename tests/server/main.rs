@@ -14,6 +14,7 @@ mod http_letter;
 mod http_memory;
 mod http_parts;
 mod http_reads;
+mod http_responses;
 mod listeners;
 mod memcached;
 mod memcached_connections;

@@ -82,7 +82,7 @@ pub struct HttpSnapshot {
 }
 
 impl HttpShard {
-    pub(super) fn count_request(&self, method: &Method, status: StatusCode) {
+    pub(in crate::server) fn count_request(&self, method: &Method, status: StatusCode) {
         let method = match *method {
             Method::GET => 0,
             Method::HEAD => 1,
@@ -96,7 +96,11 @@ impl HttpShard {
         self.requests[method][class].bump();
     }
 
-    pub(super) fn record(&self, operation: HttpOperation, duration: std::time::Duration) {
+    pub(in crate::server) fn record(
+        &self,
+        operation: HttpOperation,
+        duration: std::time::Duration,
+    ) {
         self.latencies[operation as usize].record(duration);
     }
 }

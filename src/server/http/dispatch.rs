@@ -3,7 +3,7 @@
 use http::Method;
 use http::header::{ALLOW, CONTENT_RANGE, HeaderValue};
 
-use super::key::key;
+use super::key::{OBJECTS, key};
 use super::purge::PURGES;
 use super::refusal::Refusal;
 use super::repeated;
@@ -46,7 +46,7 @@ impl Service {
                 false => Box::pin(self.purge_many(body)).await,
             };
         }
-        let key = key(head.target.path(), head.target.query())?;
+        let key = key(head.target.path(), OBJECTS, head.target.query())?;
         match head.method {
             Method::GET => Ok(self.get(&key, &head.headers).await),
             Method::HEAD => Ok(self.head(&key, &head.headers).await),

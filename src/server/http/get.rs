@@ -79,7 +79,7 @@ impl Service {
         refused.unwrap_or_else(described)
     }
 
-    fn count_lookup(&self, tier: Option<Tier>, watch: &Stopwatch) {
+    pub(in crate::server) fn count_lookup(&self, tier: Option<Tier>, watch: &Stopwatch) {
         self.shard.http.record(HttpOperation::of_lookup(tier), watch.elapsed());
         if let Some(tier) = tier {
             self.shard.count_hit(tier);

@@ -12,7 +12,7 @@ pub(super) const OBJECTS: &str = "/v1/objects/";
 
 /// Why a path names no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKey {
+pub(in crate::server) enum NoKey {
     /// Nothing is served under the path.
     UnknownPath,
     /// The key is empty.
@@ -27,9 +27,13 @@ pub(super) enum NoKey {
     Query,
 }
 
-/// The key in `path`: the bytes after [`OBJECTS`] after percent-decoding.
-pub(super) fn key(path: &str, query: Option<&str>) -> Result<Vec<u8>, NoKey> {
-    let encoded = path.strip_prefix(OBJECTS).ok_or(NoKey::UnknownPath)?;
+/// The key in `path`: the bytes after `before`, such as [`OBJECTS`], after percent-decoding.
+pub(in crate::server) fn key(
+    path: &str,
+    before: &str,
+    query: Option<&str>,
+) -> Result<Vec<u8>, NoKey> {
+    let encoded = path.strip_prefix(before).ok_or(NoKey::UnknownPath)?;
     if query.is_some() {
         return Err(NoKey::Query);
     }
@@ -68,13 +72,17 @@ mod tests {
             ("%2541", b"%41"),
         ];
         for (encoded, expected) in cases {
-            assert_eq!(key(&format!("{OBJECTS}{encoded}"), None).unwrap(), expected, "{encoded}");
+            assert_eq!(
+                key(&format!("{OBJECTS}{encoded}"), OBJECTS, None).unwrap(),
+                expected,
+                "{encoded}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_key_is_refused() {
-        let of = |path: &str| key(path, None).unwrap_err();
+        let of = |path: &str| key(path, OBJECTS, None).unwrap_err();
         assert_eq!(of("/v1/objects/%0aa"), NoKey::Reserved);
         assert_eq!(of("/"), NoKey::UnknownPath);
         assert_eq!(of("/v1/objects"), NoKey::UnknownPath);
@@ -83,9 +91,9 @@ mod tests {
         for bad in ["%", "%a", "%zz", "a%4", "%%41"] {
             assert_eq!(of(&format!("{OBJECTS}{bad}")), NoKey::Encoding, "{bad}");
         }
-        assert_eq!(key("/v1/objects/a", Some("")).unwrap_err(), NoKey::Query);
+        assert_eq!(key("/v1/objects/a", OBJECTS, Some("")).unwrap_err(), NoKey::Query);
         let long = |len| format!("{OBJECTS}{}", "%61".repeat(len));
-        assert_eq!(key(&long(KEY_LEN_MAX), None).unwrap().len(), KEY_LEN_MAX);
+        assert_eq!(key(&long(KEY_LEN_MAX), OBJECTS, None).unwrap().len(), KEY_LEN_MAX);
         assert_eq!(of(&long(KEY_LEN_MAX + 1)), NoKey::TooLong);
     }
 }

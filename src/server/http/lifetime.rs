@@ -16,7 +16,7 @@ pub(super) const GRACE: HeaderName = HeaderName::from_static("x-rawcached-grace"
 
 /// What is said about lifetimes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lifetimes {
+pub(in crate::server) struct Lifetimes {
     /// Fresh lifetime; `None` if nothing is said.
     pub(super) ttl: Option<Duration>,
     /// Grace after the fresh lifetime, zero if stale use is forbidden; `None` if nothing is said.
@@ -46,7 +46,7 @@ pub(super) fn of_head(head: &Head, clock: &Clock) -> Lifetimes {
 }
 
 /// The lifetimes in this daemon's own headers.
-pub(super) fn explicit(headers: &HeaderMap) -> Result<Lifetimes, Refusal> {
+pub(in crate::server) fn explicit(headers: &HeaderMap) -> Result<Lifetimes, Refusal> {
     Ok(Lifetimes { ttl: seconds(headers, &TTL)?, grace: seconds(headers, &GRACE)? })
 }
 

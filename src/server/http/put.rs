@@ -130,7 +130,7 @@ impl Service {
     }
 
     /// How a finished store is answered.
-    pub(super) fn stored(
+    pub(in crate::server) fn stored(
         &self,
         stored: Result<Stored, StoreError>,
         condition: Condition,
@@ -156,7 +156,7 @@ pub(super) fn stored_answer(is_new: bool, etag: Option<HeaderValue>) -> Answer {
 
 /// Refuses a body whose end nothing announces: a client that means to send one until it closes would lose it,
 /// and the old object.
-pub(super) fn check_framing<S: Socket>(
+pub(in crate::server) fn check_framing<S: Socket>(
     head: &RequestHead,
     body: &mut RequestBody<'_, S>,
 ) -> Result<(), Refusal> {
@@ -173,7 +173,7 @@ pub(super) fn given_etag(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// When the client wants its change acknowledged; `None` leaves it to the configuration.
-pub(super) fn ack(headers: &HeaderMap) -> Result<Option<Ack>, Refusal> {
+pub(in crate::server) fn ack(headers: &HeaderMap) -> Result<Option<Ack>, Refusal> {
     match headers.get(ACK).map(HeaderValue::as_bytes) {
         None => Ok(None),
         Some(b"flushed") => Ok(Some(Ack::Flushed)),

@@ -9,9 +9,9 @@ use crate::server::codec::fault::Fault;
 
 /// Why a request is refused: its status and a line for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) text: &'static str,
+pub(in crate::server) struct Refusal {
+    pub(in crate::server) status: StatusCode,
+    pub(in crate::server) text: &'static str,
 }
 
 const fn refusal(status: StatusCode, text: &'static str) -> Refusal {
@@ -19,13 +19,13 @@ const fn refusal(status: StatusCode, text: &'static str) -> Refusal {
 }
 
 impl Refusal {
-    pub(super) const NOT_FOUND: Refusal =
+    pub(in crate::server) const NOT_FOUND: Refusal =
         refusal(StatusCode::NOT_FOUND, "the object is not in the cache\n");
     pub(super) const METHOD: Refusal = refusal(
         StatusCode::METHOD_NOT_ALLOWED,
         "objects take GET, HEAD, PUT, PATCH, DELETE and PURGE\n",
     );
-    pub(super) const READ_ONLY: Refusal =
+    pub(in crate::server) const READ_ONLY: Refusal =
         refusal(StatusCode::FORBIDDEN, "this listener is read-only\n");
     pub(super) const PRECONDITION: Refusal =
         refusal(StatusCode::PRECONDITION_FAILED, "a precondition of the request does not hold\n");
@@ -87,11 +87,12 @@ impl Refusal {
         refusal(StatusCode::BAD_REQUEST, "PATCH changes headers and lifetime; it has no body\n");
     pub(super) const PATCH_NOTHING: Refusal =
         refusal(StatusCode::BAD_REQUEST, "PATCH names no header or lifetime to change\n");
-    pub(super) const BODY_CUT: Refusal =
+    pub(in crate::server) const BODY_CUT: Refusal =
         refusal(StatusCode::BAD_REQUEST, "the body ended before its end\n");
     /// Nobody reads this.
-    pub(super) const GONE: Refusal = refusal(StatusCode::BAD_REQUEST, "the client left\n");
-    pub(super) const NO_LENGTH: Refusal = refusal(
+    pub(in crate::server) const GONE: Refusal =
+        refusal(StatusCode::BAD_REQUEST, "the client left\n");
+    pub(in crate::server) const NO_LENGTH: Refusal = refusal(
         StatusCode::LENGTH_REQUIRED,
         "PUT has a Content-Length, or comes in chunks; 0 stores an empty object\n",
     );
@@ -99,13 +100,13 @@ impl Refusal {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         "the headers to be kept are longer than 64 KiB\n",
     );
-    pub(super) const TOO_LARGE: Refusal =
+    pub(in crate::server) const TOO_LARGE: Refusal =
         refusal(StatusCode::PAYLOAD_TOO_LARGE, "the object is larger than half of the device\n");
     pub(super) const CONTENDED: Refusal =
         refusal(StatusCode::SERVICE_UNAVAILABLE, "too many clients change this object\n");
 
     /// Whether the client should try again soon.
-    pub(super) fn is_temporary(self) -> bool {
+    pub(in crate::server) fn is_temporary(self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 }
@@ -129,9 +130,10 @@ impl From<BodyError> for Refusal {
 impl From<NoKey> for Refusal {
     fn from(reason: NoKey) -> Refusal {
         let (status, text) = match reason {
-            NoKey::UnknownPath => {
-                (StatusCode::NOT_FOUND, "nothing is here: objects are under /v1/objects/\n")
-            }
+            NoKey::UnknownPath => (
+                StatusCode::NOT_FOUND,
+                "nothing is here: objects are under /v1/objects/, responses under /v1/responses/\n",
+            ),
             NoKey::Empty => (StatusCode::BAD_REQUEST, "the key is empty\n"),
             NoKey::TooLong => (StatusCode::URI_TOO_LONG, "the key is longer than 4096 bytes\n"),
             NoKey::Encoding => (StatusCode::BAD_REQUEST, "a % without two hexadecimal digits\n"),
@@ -149,7 +151,7 @@ impl From<NoKey> for Refusal {
 
 impl Refusal {
     /// Why a removal failed. Lookups do not find the object any more, even if the device failed.
-    pub(super) fn of_removal(error: &StoreError) -> Refusal {
+    pub(in crate::server) fn of_removal(error: &StoreError) -> Refusal {
         match error {
             StoreError::Busy(_) => refusal(
                 StatusCode::SERVICE_UNAVAILABLE,

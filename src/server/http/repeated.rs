@@ -11,7 +11,7 @@ const OWN: &str = "x-rawcached-";
 
 /// # Errors
 /// A field of one value is there twice.
-pub(super) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(in crate::server) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
     // Few requests repeat any field.
     if headers.len() == headers.keys_len() {
         return Ok(());

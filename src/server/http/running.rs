@@ -3,10 +3,10 @@
 use crate::server::counters::Shard;
 
 /// Counts a request in, and out when it is dropped.
-pub(super) struct Running<'a>(&'a Shard);
+pub(in crate::server) struct Running<'a>(&'a Shard);
 
 impl Running<'_> {
-    pub(super) fn begin(shard: &Shard) -> Running<'_> {
+    pub(in crate::server) fn begin(shard: &Shard) -> Running<'_> {
         shard.http.requests_started.bump();
         Running(shard)
     }

@@ -57,6 +57,11 @@ pub(in crate::server) struct Service {
 }
 
 impl Service {
+    /// A number that no other daemon or run makes, except with a chance of 1 in 2^64.
+    pub(in crate::server) fn number(&self) -> u64 {
+        self.tags.make()
+    }
+
     /// What the connections of worker `index` of `server` share.
     pub(in crate::server) fn new(server: &Server, index: usize, shared: &Shared) -> Service {
         let shard = server.counters.worker(index);
@@ -73,7 +78,7 @@ impl Service {
     }
 
     /// Counts a store that the cache refused, and gives its answer.
-    pub(super) fn store_failed(&self, error: &StoreError) -> Refusal {
+    pub(in crate::server) fn store_failed(&self, error: &StoreError) -> Refusal {
         match error {
             StoreError::TooLarge { .. } => self.shard.store_too_large.bump(),
             StoreError::Busy(_)

@@ -122,7 +122,7 @@ async fn ask(
 }
 
 /// What came, as the core takes it.
-fn core_head(came: Came) -> ResponseHead {
+pub(super) fn core_head(came: Came) -> ResponseHead {
     let ends_with_connection = came.framing == ResponseFraming::UntilClose;
     let mut headers = came.headers;
     for name in came.nominated {

@@ -34,6 +34,7 @@ mod place;
 mod purge;
 mod purge_token;
 mod removal;
+pub(super) mod replay;
 mod service;
 mod shelf;
 mod slots;

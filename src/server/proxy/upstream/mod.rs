@@ -19,4 +19,5 @@ mod tunnel;
 pub(in crate::server) use connection::Connection;
 pub(in crate::server) use error::UpstreamError;
 pub(in crate::server) use pool::{Reuse, Upstream};
+pub(in crate::server::proxy) use response::Response;
 pub(in crate::server) use tunnel::{Moved, Tunnel};

@@ -30,7 +30,7 @@ const INTERIMS_MAX: usize = 16;
 
 /// How much of a response was read.
 #[derive(Debug, Default)]
-pub(super) struct Response {
+pub(in crate::server::proxy) struct Response {
     at: At,
     keeps_alive: bool,
     /// Read and not given out.
@@ -69,8 +69,43 @@ impl Response {
         matches!(self.at, At::End) && self.keeps_alive && self.input.is_empty()
     }
 
+    /// Takes bytes in that come another way than on a connection to an upstream.
+    pub(in crate::server::proxy) fn feed(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Bytes of the body that have come and were not taken, if only the end of the connection ends it.
+    pub(in crate::server::proxy) fn came_until_close(&self) -> Option<u64> {
+        matches!(self.at, At::UntilClose).then_some(self.input.len() as u64)
+    }
+
+    /// How many of `len` bytes that come next are the body as it is, so that nobody needs to feed them: none if what
+    /// came before is not used up, or in chunks.
+    pub(in crate::server::proxy) fn pass(&mut self, len: usize) -> usize {
+        if !self.input.is_empty() {
+            return 0;
+        }
+        match &mut self.at {
+            At::UntilClose => len,
+            At::Length(left) => {
+                let passed = usize::try_from(*left).unwrap_or(usize::MAX).min(len);
+                *left -= passed as u64;
+                if *left == 0 {
+                    self.at = At::End;
+                }
+                passed
+            }
+            At::Head | At::Chunks(_) | At::End | At::Broken => 0,
+        }
+    }
+
+    /// Whether the response is whole and nothing is behind it, if no more bytes come.
+    pub(in crate::server::proxy) fn is_whole(&self) -> bool {
+        self.input.is_empty() && matches!(self.at, At::End | At::UntilClose)
+    }
+
     /// Bytes of the body that are left, if they are known.
-    pub(super) fn body_len(&self) -> Option<u64> {
+    pub(in crate::server::proxy) fn body_len(&self) -> Option<u64> {
         match self.at {
             At::Length(left) => Some(left),
             At::End => Some(0),
@@ -84,7 +119,10 @@ impl Response {
     }
 
     /// The next head, if it has come.
-    fn take_head(&mut self, method: &Method) -> Result<Option<ResponseHead>, Fault> {
+    pub(in crate::server::proxy) fn take_head(
+        &mut self,
+        method: &Method,
+    ) -> Result<Option<ResponseHead>, Fault> {
         let Some((head, len)) = self.heads.find(&self.input, method)? else { return Ok(None) };
         self.input.advance(len);
         let is_upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -116,7 +154,10 @@ impl Response {
     }
 
     /// The next piece of the body, if it has come; an empty one at the end.
-    fn take_piece(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+    ///
+    /// # Panics
+    /// The final head was not taken.
+    pub(in crate::server::proxy) fn take_piece(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         let len = self.input.len().min(PIECE_LEN_MAX);
         let len = match &mut self.at {
             At::Length(left) if len > 0 => {
