@@ -2,10 +2,11 @@
 //! missing, and the others wait for that no longer than they said. Method: bytes over a real socket to a server on
 //! a simulated device, with a clock that the test moves.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::http::{Answer, Connection, body};
 use crate::support::server::{HttpServer, options};
+use rawcached::clock::Stopwatch;
 use rawcached::server::Options;
 
 const FRESH: &str = "Cache-Control: max-age=60\r\n";
@@ -369,26 +370,26 @@ fn who_follows_a_response_that_breaks_off_sees_it_break_off() {
 fn nobody_waits_longer_than_it_said_or_for_a_second_time() {
     let server = HttpServer::start();
     let first = get(&server, "a", "X-Rawcached-Wait: 1\r\n").expect(504);
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     // It hears of the end of that lease.
     let second = get(&server, "a", WAIT).expect(504);
-    let waited = began.elapsed();
+    let waited = watch.elapsed();
     assert!(waited > Duration::from_millis(800) && waited < Duration::from_secs(15), "{waited:?}");
     assert_eq!(lease(&second), None, "nobody is to wait for that");
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     for _ in 0..5 {
         get(&server, "a", WAIT).expect(504);
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(watch.elapsed() < Duration::from_secs(5), "{:?}", watch.elapsed());
     // Too late for the lease: it is stored as without one.
     put(&server, "a", &lease(&first).unwrap(), &response("200 OK", FRESH, b"x")).expect(201);
     get(&server, "a", WAIT).expect_body(200, b"x");
     server.ask("DELETE", &path("a"), "", b"").expect(204);
     assert!(lease(&get(&server, "a", WAIT).expect(504)).is_some(), "the mark is gone");
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     let short = get(&server, "a", "X-Rawcached-Wait: 1\r\n").expect(504);
     assert!(why(&short).contains("waited too long"), "{short:?}");
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(watch.elapsed() < Duration::from_secs(15), "{:?}", watch.elapsed());
     for bad in ["-1", "301", "x", "1.5"] {
         get(&server, "a", &format!("X-Rawcached-Wait: {bad}\r\n")).expect(400);
     }
@@ -400,11 +401,11 @@ fn who_waits_is_set_free_by_a_response_that_may_not_be_stored() {
     let first = get(&server, "a", WAIT).expect(504);
     let mut waiting = begin_get(&server, "a", WAIT);
     std::thread::sleep(Duration::from_millis(50));
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     let private = response("200 OK", "Cache-Control: private\r\n", b"x");
     put(&server, "a", &lease(&first).unwrap(), &private).expect(422);
     assert_eq!(lease(&waiting.answer("GET").expect(504)), None);
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(watch.elapsed() < Duration::from_secs(15), "{:?}", watch.elapsed());
     // An error says nothing of the next one: the lease goes on.
     let first = get(&server, "b", WAIT).expect(504);
     let mut waiting = begin_get(&server, "b", WAIT);
