@@ -70,6 +70,7 @@ impl Service {
         if settings.normalizes_accept_encoding && matches!(class, Class::Lookup(_)) {
             encoding::normalize(&mut request);
         }
+        let mut for_head = None;
         let status = match class {
             Class::Lookup(asked) => match target_key(&self.options, &request) {
                 Some(target) => {
@@ -84,7 +85,11 @@ impl Service {
                         is_rare,
                     };
                     let mut lookup = pin!(self.lookup(&wanted));
-                    match while_there(body, lookup.as_mut()).await {
+                    let looked = while_there(body, lookup.as_mut()).await;
+                    if asked.is_head && matches!(looked, Some(Looked::Alone(_))) {
+                        for_head = Box::pin(self.for_head(&request, &wanted.target)).await;
+                    }
+                    match looked {
                         Some(Looked::Answer(answer)) => return Ok(answer),
                         Some(Looked::Alone(status)) if is_rare => {
                             let detail = Some("asked for too rarely to be stored".to_owned());
@@ -102,8 +107,20 @@ impl Service {
             Class::Pass(Pass::Method) => CacheStatus::forwarded(Forwarded::Method),
             Class::Pass(_) => CacheStatus::forwarded(Forwarded::Bypass),
         };
+        let lease = self.lease_of_post(&request);
         let fetched = self.pass(&request, &to, (body, &manner), &status).await?;
-        self.invalidate(&request, &fetched.head).await;
+        if let Some(for_head) = for_head {
+            // Rare, and larger than the rest.
+            Box::pin(self.take_head(&request, &fetched, for_head)).await;
+        }
+        if let Some(lease) = lease
+            && let Some(kept) = self.kept_of_post(&request, &fetched)
+        {
+            self.invalidate(&request, &fetched.head, Some(lease.key())).await;
+            let of = (&request, &*kept);
+            return Ok(Box::pin(self.keep_post(lease, of, fetched, status)).await);
+        }
+        self.invalidate(&request, &fetched.head, None).await;
         Ok(self.passed(fetched, status))
     }
 

@@ -173,7 +173,7 @@ impl Service {
     }
 
     /// Gives what is stored the head that a 304 made of it.
-    async fn freshened(
+    pub(super) async fn freshened(
         &self,
         lease: Lease,
         place: &Place,
@@ -304,7 +304,7 @@ fn is_for_all(headers: &HeaderMap, settings: &Settings) -> bool {
 }
 
 /// Whether the words of an error are kept for others.
-fn is_short(fetched: &Fetched) -> bool {
+pub(super) fn is_short(fetched: &Fetched) -> bool {
     fetched.connection.body_len().is_some_and(|len| len <= SHARED_LEN_MAX)
 }
 
@@ -312,7 +312,8 @@ fn answered(status: StatusCode) -> String {
     format!("the upstream answered {}", status.as_u16())
 }
 
-async fn whole_body(fetched: &mut Fetched) -> Result<Bytes, UpstreamError> {
+/// The whole of a short body.
+pub(super) async fn whole_body(fetched: &mut Fetched) -> Result<Bytes, UpstreamError> {
     let mut body = BytesMut::new();
     while let Some(piece) = fetched.connection.next_chunk().await? {
         body.extend_from_slice(&piece);

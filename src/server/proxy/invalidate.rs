@@ -10,13 +10,21 @@ use crate::http_cache::invalidation::invalidated;
 
 impl Service {
     /// Removes what `response` to `request` says is no longer good. Done when the client gets its answer.
-    pub(super) async fn invalidate(&self, request: &RequestHead, response: &ResponseHead) {
+    /// What is under the key `but` is left: the response takes its place.
+    pub(super) async fn invalidate(
+        &self,
+        request: &RequestHead,
+        response: &ResponseHead,
+        but: Option<&[u8]>,
+    ) {
         let gone = invalidated(request, response);
         if gone.is_empty() {
             return;
         }
         for target in &gone.targets {
-            if let Some(key) = key_for(&self.options, target, request) {
+            if let Some(key) = key_for(&self.options, target, request)
+                && but != Some(&key)
+            {
                 self.drop_stored(&key).await;
             }
         }

@@ -13,6 +13,7 @@ mod hits;
 mod invalidation;
 mod keys;
 mod not_stored;
+mod other_methods;
 mod outages;
 mod parts;
 mod poisoning;

@@ -1,0 +1,170 @@
+//! Goal: the answer to a POST that says so answers later GETs (RFC 9110, section 9.3.3), and the answer to a HEAD says
+//! of what is stored what a validation would (RFC 9111, section 4.3.5). Method: a recording origin, a clock that a
+//! test moves.
+
+use std::thread;
+
+use crate::proxy::reply::{Latch, Reply};
+use crate::proxy::rig::Rig;
+
+/// The result of a POST that is also what a GET of its target gives.
+fn own(body: &str) -> Reply {
+    Reply::ok(body).control("max-age=60").header("Content-Location", "/a")
+}
+
+fn post(rig: &Rig) -> crate::proxy::client::Answer {
+    rig.ask("POST", "/a", "", b"body")
+}
+
+#[test]
+fn a_post_that_says_so_answers_gets() {
+    let rig = Rig::queue([
+        Reply::ok("before").control("max-age=60"),
+        own("of post").header("X-A", "1").header("Connection", "x-b").header("X-B", "1"),
+    ]);
+    rig.fill("/a", "");
+    let answer = post(&rig).expect_body(200, "of post").expect_forwarded("method");
+    assert!(answer.verdict().stored, "{answer:?}");
+    assert_eq!((answer.header("x-a"), answer.header("x-b")), (Some("1"), None));
+    rig.pass(7);
+    let hit = rig.get("/a").expect_body(200, "of post").expect_hit();
+    assert_eq!((hit.header("age"), hit.header("x-a")), (Some("7"), Some("1")));
+    rig.ask("HEAD", "/a", "", b"").expect_body(200, "").expect_hit();
+    rig.expect_asked(2);
+    assert_eq!(rig.origin.last().body, b"body");
+}
+
+#[test]
+fn no_other_post_answers_gets() {
+    let whole = |reply: Reply| reply.control("max-age=60").header("Content-Location", "/a");
+    for reply in [
+        Reply::ok("x").control("max-age=60"),
+        Reply::ok("x").control("max-age=60").header("Content-Location", "/b"),
+        Reply::ok("x")
+            .header("Content-Location", "/a")
+            .header("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        Reply::ok("x").control("no-store").header("Content-Location", "/a"),
+        whole(Reply::ok("x")).header("Vary", "X-A"),
+        whole(Reply::ok("x")).header("Set-Cookie", "a=b"),
+        whole(Reply::ok("x".repeat(70_000))),
+        whole(Reply::chunked(&["x"])),
+        whole(Reply::of("404 Not Found", "x")),
+    ] {
+        let rig =
+            Rig::queue([Reply::ok("before").control("max-age=60"), reply, Reply::ok("after")]);
+        rig.fill("/a", "");
+        let answer = post(&rig);
+        assert!(!answer.verdict().stored, "{answer:?}");
+        // An error has changed nothing.
+        let expected = if answer.status == 404 { "before" } else { "after" };
+        rig.get("/a").expect_body(200, expected);
+    }
+}
+
+#[test]
+fn a_purge_while_a_post_is_under_way_prevails() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let rig = Rig::start(move |seen| match seen.method.as_str() {
+        "POST" => own("of post").after(&held),
+        _ => Reply::ok("new"),
+    });
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| post(&rig));
+        rig.origin.wait_for(1);
+        let purge = br#"{"type":"uri","selectors":["http://h/a"]}"#;
+        let mut client = crate::proxy::client::Client::open(&rig.objects);
+        client.ask("POST", "/v1/purge", "", purge).expect(200);
+        latch.open();
+        let answer = answer.join().unwrap().expect_body(200, "of post");
+        assert!(!answer.verdict().stored, "{answer:?}");
+    });
+    rig.get("/a").expect_body(200, "new");
+}
+
+#[test]
+fn a_post_that_breaks_off_leaves_nothing() {
+    let rig = Rig::queue([
+        Reply::ok("before").control("max-age=60"),
+        own("of post").ends_at(3, vec![crate::proxy::reply::Step::Close]),
+        Reply::ok("after"),
+    ]);
+    rig.fill("/a", "");
+    post(&rig).expect(502);
+    rig.get("/a").expect_body(200, "after");
+}
+
+fn tagged(tag: &str) -> Reply {
+    Reply::ok("hello").control("max-age=60").header("ETag", tag)
+}
+
+#[test]
+fn a_head_with_the_same_version_freshens_what_is_stored() {
+    let rig = Rig::queue([
+        tagged("\"a\"").header("X-A", "1").header("X-B", "1"),
+        tagged("\"a\"").header("X-A", "2"),
+    ]);
+    rig.fill("/a", "");
+    rig.pass(70);
+    rig.ask("HEAD", "/a", "", b"").expect_body(200, "").expect_forwarded("stale");
+    let hit = rig.get("/a").expect_body(200, "hello").expect_hit();
+    assert_eq!((hit.header("x-a"), hit.header("x-b")), (Some("2"), Some("1")));
+    assert_eq!((hit.header("age"), hit.verdict().ttl), (Some("0"), Some(60)));
+    rig.expect_asked(2);
+}
+
+#[test]
+fn a_head_with_another_version_does_not() {
+    let other_len = Reply::ok("hello, world").control("max-age=60").header("ETag", "\"a\"");
+    let unnamed = Reply::ok("hello").control("max-age=60");
+    let failed = Reply::of("503 Busy", "hello").control("max-age=60").header("ETag", "\"a\"");
+    for reply in [tagged("\"b\""), other_len, unnamed, failed] {
+        let rig = Rig::queue([tagged("\"a\""), reply, tagged("\"c\"")]);
+        rig.fill("/a", "");
+        rig.pass(70);
+        rig.ask("HEAD", "/a", "", b"").expect_forwarded("stale");
+        rig.get("/a").expect_body(200, "hello").expect_forwarded("stale");
+        rig.expect_asked(3);
+    }
+}
+
+#[test]
+fn a_head_freshens_the_variant_that_it_selects() {
+    let of = |language: &str, tag: &str| {
+        Reply::ok(language)
+            .control("max-age=60")
+            .header("Vary", "Accept-Language")
+            .header("ETag", tag)
+    };
+    let rig =
+        Rig::queue([of("de", "\"d\""), of("en", "\"e\""), of("de", "\"d\""), of("en", "\"f\"")]);
+    let (german, english) = ("Accept-Language: de\r\n", "Accept-Language: en\r\n");
+    rig.fill("/a", german);
+    rig.fill("/a", english);
+    rig.pass(70);
+    rig.ask("HEAD", "/a", german, b"").expect_forwarded("stale");
+    rig.get_with("/a", german).expect_body(200, "de").expect_hit();
+    rig.get_with("/a", english).expect_body(200, "en").expect_forwarded("stale");
+}
+
+#[test]
+fn a_purge_while_a_head_is_under_way_prevails() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let rig = Rig::start(move |seen| match seen.method.as_str() {
+        "HEAD" => tagged("\"a\"").after(&held),
+        _ => tagged("\"a\""),
+    });
+    rig.fill("/a", "");
+    rig.pass(70);
+    thread::scope(|scope| {
+        let head = scope.spawn(|| rig.ask("HEAD", "/a", "", b""));
+        rig.origin.wait_for(2);
+        let purge = br#"{"type":"uri","selectors":["http://h/a"],"purge":false}"#;
+        let mut client = crate::proxy::client::Client::open(&rig.objects);
+        client.ask("POST", "/v1/purge", "", purge).expect(200);
+        latch.open();
+        head.join().unwrap().expect(200);
+    });
+    rig.get("/a").expect_body(200, "hello").expect_forwarded("stale");
+}
