@@ -61,15 +61,44 @@ impl Service {
         let Asking { request, may_fill, .. } = asking;
         if present.hit.is_partial() {
             let ranges = wanted(request, &present.head, present.hit.len());
-            if let Some(at) = first_missing(&present.hit, &ranges).await {
-                if !may_fill || !self.may_bring_parts(request, &present.head) {
-                    return Answered::Lacking;
-                }
-                return self.complete(asking, present, (ranges, at), status).await;
+            let may_bring = *may_fill && self.may_bring_parts(request, &present.head);
+            // Who may not ask for what is missing has to know that before its answer begins.
+            let look_max = if may_bring { LOOKS_FIRST * self.options.fill_block } else { u64::MAX };
+            match look(&present.hit, &ranges, look_max).await {
+                Seen::All => {}
+                Seen::Gap(_) if !may_bring => return Answered::Lacking,
+                Seen::Gap(at) => return self.complete(asking, present, (ranges, at), status).await,
+                Seen::Beginning => return self.complete_on_the_way(asking, present, status).await,
             }
         }
         let body = BodyOf::Hit(present.hit);
         self.answer_with(request, present.head, body, status).await.ok().into()
+    }
+
+    /// Begins the answer with what is there, and asks for what is missing when it comes to that.
+    async fn complete_on_the_way(
+        self: &Arc<Service>,
+        asking: &Asking<'_>,
+        present: Present,
+        status: CacheStatus,
+    ) -> Answered {
+        let parted = match self.parted(&present).await {
+            Ok(Some(parted)) => parted,
+            Ok(None) => return Answered::Changed,
+            Err(error) => {
+                tracing::debug!(%error, "no part is stored");
+                return Answered::Lacking;
+            }
+        };
+        let (head, body) = (present.head.clone(), self.asker(asking, present, parted));
+        let body = BodyOf::Parts(self.clone(), body);
+        self.answer_with(asking.request, head, body, status).await.ok().into()
+    }
+
+    fn asker(&self, asking: &Asking<'_>, present: Present, parted: Arc<Parted>) -> Arc<Asker> {
+        let reading = parted.read();
+        let (request, to) = (asking.request.clone(), asking.to.clone());
+        Arc::new(Asker { request, to, head: present.head, parted, _reading: reading })
     }
 
     /// Whether what the origin sends to this client may be stored (RFC 9111, section 3.5).
@@ -81,7 +110,8 @@ impl Service {
     /// Whether all that `request` wants of a stored response is there.
     pub(super) async fn has_all(&self, request: &RequestHead, present: &Present) -> bool {
         let Present { head, hit, .. } = present;
-        !hit.is_partial() || first_missing(hit, &wanted(request, head, hit.len())).await.is_none()
+        let ranges = || wanted(request, head, hit.len());
+        !hit.is_partial() || matches!(look(hit, &ranges(), u64::MAX).await, Seen::All)
     }
 
     /// Asks for the first byte that is missing: that shows whether the origin has this version still.
@@ -106,10 +136,8 @@ impl Service {
                 return Answered::Lacking;
             }
         };
-        let reading = parted.read();
-        let Present { key, head, .. } = present;
-        let (request, to) = (asking.request.clone(), asking.to.clone());
-        let asker = Arc::new(Asker { request, to, head: head.clone(), parted, _reading: reading });
+        let (key, head) = (present.key.clone(), present.head.clone());
+        let asker = self.asker(asking, present, parted);
         let Some(range) = ranges.into_iter().find(|range| range.contains(&at)) else {
             return Answered::Changed;
         };
@@ -192,17 +220,35 @@ fn wanted(request: &RequestHead, head: &StoredHead, len: u64) -> Vec<Range<u64>>
 
 /// Bytes that are looked for at a time: nothing is looked for after the first that is missing.
 const LOOK: u64 = 16 << 20;
+/// Blocks that are looked for before an answer begins. To look at each 64 KiB of a large object may take a read of
+/// the device, the first time after a start.
+const LOOKS_FIRST: u64 = 4;
 
-async fn first_missing(hit: &Hit, ranges: &[Range<u64>]) -> Option<u64> {
+/// What a look has seen of ranges.
+enum Seen {
+    All,
+    /// All as far as it went.
+    Beginning,
+    /// The first byte that is missing.
+    Gap(u64),
+}
+
+/// Looks for the first `look_max` bytes of `ranges`.
+async fn look(hit: &Hit, ranges: &[Range<u64>], look_max: u64) -> Seen {
+    let mut left = look_max;
     for range in ranges {
         let mut at = range.start;
         while at < range.end {
-            let end = range.end.min(at + LOOK);
-            if let Some(gap) = hit.missing(at..end).await.first() {
-                return Some(gap.start);
+            if left == 0 {
+                return Seen::Beginning;
             }
+            let end = range.end.min(at.saturating_add(LOOK.min(left)));
+            if let Some(gap) = hit.missing(at..end).await.first() {
+                return Seen::Gap(gap.start);
+            }
+            left -= end - at;
             at = end;
         }
     }
-    None
+    Seen::All
 }

@@ -154,6 +154,32 @@ fn what_is_missing_is_asked_for_with_if_range_and_the_whole_is_completed() {
 }
 
 #[test]
+fn what_is_missing_far_behind_is_asked_for_when_its_turn_comes() {
+    let (rig, _) = rig_with(0);
+    part(&rig, 0..5 * BLOCK);
+    settle(&rig, 5 * BLOCK);
+    part(&rig, 6 * BLOCK..LEN);
+    settle(&rig, LEN);
+    let asked = rig.origin.count();
+    // The beginning is there: the answer is a hit, and begins without a word of the origin.
+    let whole = rig.get("/v").expect_body(200, bytes(0..LEN, 0)).expect_hit();
+    assert_eq!(whole.header("etag"), Some("\"v0\""));
+    assert_eq!(ranges_asked(&rig)[asked..], [format!("bytes={}-{}", 5 * BLOCK, 6 * BLOCK - 1)]);
+    rig.get("/v").expect_body(200, bytes(0..LEN, 0)).expect_hit();
+    rig.expect_asked(asked + 1);
+    // Who may not ask has no answer that breaks off.
+    let (rig, video) = rig_with(0);
+    part(&rig, 0..5 * BLOCK);
+    settle(&rig, 5 * BLOCK);
+    rig.get_with("/v", "Cache-Control: only-if-cached\r\n").expect(504);
+    // A version that is no more there cuts the answer.
+    video.version.store(1, Ordering::Relaxed);
+    let answer = rig.get("/v");
+    assert_eq!((answer.status, answer.end), (200, End::Cut), "{answer:?}");
+    assert!(bytes(0..LEN, 0).starts_with(&answer.body));
+}
+
+#[test]
 fn a_range_across_blocks_and_several_ranges_come_whole() {
     let (rig, video) = rig();
     part(&rig, BLOCK + 10..4 * BLOCK + 10);
