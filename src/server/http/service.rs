@@ -49,7 +49,7 @@ pub(in crate::server) struct Service {
     pub(in crate::server) shard: Arc<Shard>,
     pub(super) tags: Arc<Tags>,
     pub(in crate::server) buffers: Buffers,
-    pub(super) key_locks: Arc<KeyLocks>,
+    pub(in crate::server) key_locks: Arc<KeyLocks>,
     /// The read-through listeners, for whoever purges what they store.
     pub(super) proxies: Arc<[ProxyOptions]>,
     pub(super) idle_timeout: Duration,

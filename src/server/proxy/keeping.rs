@@ -47,7 +47,14 @@ impl Service {
         let (key, request) = (new.place.key.clone(), new.request.clone());
         let head = new.kept.head.clone();
         let len = fetched.connection.body_len();
-        match self.begin_store(new, (len, coming.as_ref())).await {
+        let target = new.place.target.clone();
+        // Whoever finds an object that comes part by part is to find its requests too.
+        let turn = match &coming {
+            Some(_) => self.http.key_locks.lock(&target).await,
+            None => None,
+        };
+        let begun = self.begin_store(new, (len, coming.as_ref())).await;
+        match begun.map(|(opened, _)| opened) {
             Some(Opened::Body(writer, follower)) => {
                 let (near, receiver) = mpsc::channel(NEAR_MAX);
                 let head = Box::new(head);
@@ -61,6 +68,7 @@ impl Service {
                 let parted = Parted::new((opened.parts, opened.cas), self.options.fill_block);
                 let parted = self.shared.objects.add(&opened.key, parted);
                 let running = parted.begin(range, is_of_whole);
+                drop(turn);
                 let reading = parted.read();
                 let asker = Asker { request, to, head, parted: parted.clone(), _reading: reading };
                 let _ = client.send(Outcome::Parts(Arc::new(asker), fetched.first_byte));

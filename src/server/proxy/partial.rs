@@ -28,6 +28,8 @@ pub(super) struct Present {
 
 /// Who is answered.
 pub(super) struct Asking<'a> {
+    /// The key of its target.
+    pub(super) target: &'a [u8],
     pub(super) request: &'a RequestHead,
     pub(super) to: &'a To,
     pub(super) began: Began,
@@ -82,12 +84,18 @@ impl Service {
         present: Present,
         status: CacheStatus,
     ) -> Answered {
-        let parted = match self.parted(&present).await {
+        let parted = match self.parted(asking, &present).await {
             Ok(Some(parted)) => parted,
             Ok(None) => return Answered::Changed,
             Err(error) => {
                 tracing::debug!(%error, "no part is stored");
-                return Answered::Lacking;
+                // What is there needs no store.
+                if !self.has_all(asking.request, &present).await {
+                    return Answered::Lacking;
+                }
+                let body = BodyOf::Hit(present.hit);
+                let answer = self.answer_with(asking.request, present.head, body, status).await;
+                return answer.ok().into();
             }
         };
         let (head, body) = (present.head.clone(), self.asker(asking, present, parted));
@@ -128,7 +136,7 @@ impl Service {
         if let Some(failure) = failures.get(&present.key, asking.began, now) {
             return Answered::With(failed(failure));
         }
-        let parted = match self.parted(&present).await {
+        let parted = match self.parted(asking, &present).await {
             Ok(Some(parted)) => parted,
             Ok(None) => return Answered::Changed,
             Err(error) => {
@@ -185,8 +193,16 @@ impl Service {
     }
 
     /// The object of a partial entry, to go on with it; `None` if the entry has changed.
-    async fn parted(&self, present: &Present) -> Result<Option<Arc<Parted>>, StoreError> {
+    async fn parted(
+        &self,
+        asking: &Asking<'_>,
+        present: &Present,
+    ) -> Result<Option<Arc<Parted>>, StoreError> {
         let Present { key, hit, .. } = present;
+        if let Some(parted) = self.shared.objects.get(key, hit.cas()) {
+            return Ok(Some(parted));
+        }
+        let _turn = self.http.key_locks.lock(asking.target).await;
         if let Some(parted) = self.shared.objects.get(key, hit.cas()) {
             return Ok(Some(parted));
         }

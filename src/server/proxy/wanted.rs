@@ -25,8 +25,8 @@ pub(super) struct Wanted<'a> {
 impl Wanted<'_> {
     /// The same as who is answered.
     pub(super) fn asking(&self) -> Asking<'_> {
-        let Wanted { request, to, asked, began, .. } = self;
-        Asking { request, to, began: *began, may_fill: asked.may_fill() }
+        let Wanted { request, to, asked, began, target, .. } = self;
+        Asking { target, request, to, began: *began, may_fill: asked.may_fill() }
     }
 
     /// The same as what is looked for.
