@@ -232,15 +232,31 @@ impl Lease {
         updated
     }
 
+    /// Purges the key, on the device before this returns, but not what is stored with this lease: what takes the place
+    /// of all that was there or was on its way. False if another purge since the lease was given covers it too; nothing
+    /// is purged then.
+    ///
+    /// # Errors
+    /// As those of [`Cache::remove`].
+    pub async fn purge_others(&mut self) -> Result<bool, StoreError> {
+        self.cache.inner.store.purge_others(&self.key, &mut self.fill).await
+    }
+
+    /// As [`Lease::refuse`], but keeps the lease: nobody waits for it any more, and purges since it was given prevail
+    /// over what is stored with it nevertheless.
+    pub fn give_way(&mut self, time: Duration) {
+        let store = &self.cache.inner.store;
+        self.cache.inner.leases.mark(store.hash_of_key(&self.key), time);
+        if let Some(held) = self.held.take() {
+            held.announce();
+        }
+    }
+
     /// Gives the lease up because what there is may not be stored: all who wait, and all who come within
     /// `time`, get a lease at once that nobody waits for. At most 64 Ki keys are marked so; a store of the key
     /// clears its mark.
-    pub fn refuse(self, time: Duration) {
-        let store = &self.cache.inner.store;
-        self.cache.inner.leases.mark(store.hash_of_key(&self.key), time);
-        if let Some(held) = &self.held {
-            held.announce();
-        }
+    pub fn refuse(mut self, time: Duration) {
+        self.give_way(time);
     }
 }
 

@@ -86,7 +86,8 @@ impl Service {
                     };
                     let mut lookup = pin!(self.lookup(&wanted));
                     let looked = while_there(body, lookup.as_mut()).await;
-                    if asked.is_head && matches!(looked, Some(Looked::Alone(_))) {
+                    let is_alone = matches!(looked, Some(Looked::Alone(_)));
+                    if asked.is_head && !asked.no_store && is_alone && self.is_for_all(&to) {
                         for_head = Box::pin(self.for_head(&request, &wanted.target)).await;
                     }
                     match looked {
@@ -107,7 +108,7 @@ impl Service {
             Class::Pass(Pass::Method) => CacheStatus::forwarded(Forwarded::Method),
             Class::Pass(_) => CacheStatus::forwarded(Forwarded::Bypass),
         };
-        let lease = self.lease_of_post(&request);
+        let lease = self.lease_of_post(&request, &to);
         let fetched = self.pass(&request, &to, (body, &manner), &status).await?;
         if let Some(for_head) = for_head {
             // Rare, and larger than the rest.
@@ -122,6 +123,12 @@ impl Service {
         }
         self.invalidate(&request, &fetched.head, None).await;
         Ok(self.passed(fetched, status))
+    }
+
+    /// Whether what comes for this client's own target may be for all: it has no parameters that the key does not have.
+    pub(super) fn is_for_all(&self, to: &To) -> bool {
+        let asked = to.target.path_and_query();
+        without(asked, &self.options.ignore_query) == asked
     }
 
     /// What is asked for on behalf of all: without parameters that the key does not have.

@@ -8,7 +8,7 @@ use super::place::Place;
 use super::removal::log_failed;
 use super::service::Service;
 use super::stored::Stored;
-use crate::cache::{Lease, Purge};
+use crate::cache::{Lease, Lifetime, UpdateOptions};
 use crate::http_cache::freshening::{Freshening, freshen_by_head};
 use crate::http_cache::head::RequestHead;
 
@@ -16,6 +16,7 @@ use crate::http_cache::head::RequestHead;
 pub(super) struct ForHead {
     place: Place,
     known: Known,
+    lifetime: Lifetime,
     /// Bytes of its body.
     len: u64,
     /// Purges since the request left prevail.
@@ -30,7 +31,7 @@ impl Service {
         let hit = self.http.cache.lookup_stale_parts(&place.key).await?;
         let Stored::Response(record) = Stored::decode(hit.metadata())? else { return None };
         let known = Known::new(&record.of_hit(&hit, self.http.cache.clock()), &hit);
-        Some(ForHead { place, known, len: hit.len(), lease })
+        Some(ForHead { place, known, lifetime: hit.lifetime(), len: hit.len(), lease })
     }
 
     /// Takes what the origin says in `fetched` of what is stored.
@@ -38,7 +39,7 @@ impl Service {
         &self,
         request: &RequestHead,
         fetched: &Fetched,
-        ForHead { place, known, len, lease }: ForHead,
+        ForHead { place, known, lifetime, len, lease }: ForHead,
     ) {
         let mut head = fetched.head.clone();
         if let Some(len) = fetched.announced_len {
@@ -46,11 +47,15 @@ impl Service {
         }
         let (exchange, settings) = (&fetched.exchange, &self.settings);
         match freshen_by_head(&known.head, request, &head, exchange, settings, len) {
-            Freshening::Outdated => {
-                let purged = self.http.cache.purge_key(&place.key, Purge::Soft).await;
-                log_failed(&purged.map(drop), "what is outdated was not made stale");
+            // It is passed because what is stored is stale, but for a client that wants newer.
+            Freshening::Outdated if known.head.is_fresh(exchange.received_at) => {
+                let lifetime = Lifetime { fresh_until: exchange.received_at, ..lifetime };
+                let options =
+                    UpdateOptions { lifetime: Some(lifetime), ..UpdateOptions::default() };
+                let updated = lease.update(known.cas, &options).await;
+                log_failed(&updated.map(drop), "what is outdated was not made stale");
             }
-            Freshening::Once | Freshening::AskAgain => {}
+            Freshening::Outdated | Freshening::Once | Freshening::AskAgain => {}
             found => drop(self.freshened(lease, &place, &known, found).await),
         }
     }

@@ -34,6 +34,8 @@ pub struct Fill {
     /// Another key whose purges count too.
     also: Option<u64>,
     began_at: u64,
+    /// The purge that was its own.
+    own_at: u64,
     /// Number of the last purge record before it.
     seen: u64,
 }
@@ -51,7 +53,7 @@ impl Fills {
         };
         self.running.entry(key_hash).or_default().count += 1;
         let began_at = self.purges.load(Ordering::SeqCst);
-        Fill { fills: Arc::clone(self), key_hash, also: None, began_at, seen }
+        Fill { fills: Arc::clone(self), key_hash, also: None, began_at, own_at: 0, seen }
     }
 
     /// Begins a store of another key that counts as begun when `first` did. Purges of the key of `first` count for it
@@ -71,6 +73,21 @@ impl Fills {
         {
             running.purged_at = self.purges.fetch_add(1, Ordering::SeqCst) + 1;
         }
+    }
+
+    /// Notes a purge of the key of `own` for all but that; false if one covers that too.
+    pub fn purge_others(&self, own: &mut Fill) -> bool {
+        if own.is_purged() {
+            return false;
+        }
+        let Some(mut running) = self.running.get_mut(&own.key_hash) else { return false };
+        // Nobody notes one from here on.
+        if running.purged_at > own.began_at.max(own.own_at) {
+            return false;
+        }
+        running.purged_at = self.purges.fetch_add(1, Ordering::SeqCst) + 1;
+        own.own_at = running.purged_at;
+        true
     }
 
     /// Notes that the key is to be stale.
@@ -103,19 +120,21 @@ impl Fills {
 impl Fill {
     /// Whether a purge that covers the key came after the store began.
     pub(in crate::store) fn is_purged(&self) -> bool {
-        let own = self.last(|running| running.purged_at);
-        own.max(self.fills.all_purged_at.load(Ordering::SeqCst)) > self.began_at
+        let of = |key_hash| self.last_of(key_hash, |running| running.purged_at);
+        of(self.key_hash) > self.began_at.max(self.own_at)
+            || self.also.map_or(0, of) > self.began_at
+            || self.fills.all_purged_at.load(Ordering::SeqCst) > self.began_at
     }
 
     /// Whether the key was made stale after the store began.
     pub(in crate::store) fn is_expired(&self) -> bool {
-        self.last(|running| running.expired_at) > self.began_at
+        let of = |key_hash| self.last_of(key_hash, |running| running.expired_at);
+        of(self.key_hash).max(self.also.map_or(0, of)) > self.began_at
     }
 
-    /// The last time that something happened to one of its keys.
-    fn last(&self, when: impl Fn(&Running) -> u64) -> u64 {
-        let of = |key_hash| self.fills.running.get(&key_hash).map_or(0, |running| when(&running));
-        of(self.key_hash).max(self.also.map_or(0, of))
+    /// The last time that something happened to a key.
+    fn last_of(&self, key_hash: u64, when: impl Fn(&Running) -> u64) -> u64 {
+        self.fills.running.get(&key_hash).map_or(0, |running| when(&running))
     }
 
     /// Number of the last purge record before it began.
@@ -167,6 +186,20 @@ mod tests {
         assert!(other.is_purged(), "its first key was purged");
         drop((first, second, other));
         assert_eq!(fills.len(), 0);
+    }
+
+    #[test]
+    fn a_purge_of_others_leaves_its_own() {
+        let fills = Arc::new(Fills::default());
+        let (other, mut own) = (fills.begin(1, || 10), fills.begin(1, || 10));
+        assert!(fills.purge_others(&mut own));
+        assert!(other.is_purged() && !own.is_purged());
+        assert!(fills.purge_others(&mut own) && !own.is_purged(), "once more");
+        fills.purge(1);
+        assert!(own.is_purged() && !fills.purge_others(&mut own), "another purge covers it");
+        let mut own = fills.begin(1, || 10);
+        fills.purge_all();
+        assert!(!fills.purge_others(&mut own) && own.is_purged());
     }
 
     #[test]

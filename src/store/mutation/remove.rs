@@ -14,6 +14,7 @@ use crate::store::index::unverified::LOOKS_MAX;
 use crate::store::log::core::Log;
 use crate::store::log::removals::{OwedTombstone, Removal};
 use crate::store::log::write::Ticket;
+use crate::store::mutation::fills::Fill;
 use crate::store::mutation::find::{Deadline, Found};
 use crate::store::mutation::request::{Lifetime, StoreError};
 use crate::store::mutation::room::Patience;
@@ -65,15 +66,25 @@ impl Store {
     /// The device failed, or did not keep up for 30 s, 5 s without room: the entry is gone, after
     /// 1 s even where the device does not answer, and
     /// what keeps it from coming back after a crash is written as soon as that can be.
-    pub fn purge(&self, key: &[u8]) -> impl Future<Output = Result<bool, StoreError>> {
-        self.remove_as(key, true)
+    pub async fn purge(&self, key: &[u8]) -> Result<bool, StoreError> {
+        self.shared.fills.purge(self.key_hash(key));
+        self.remove_as(key, true).await
+    }
+
+    /// As [`Store::purge`], but `own` goes on: a store of the same key that is to take the place of all that was there.
+    /// False if another purge covers that too, and nothing is removed then.
+    ///
+    /// # Errors
+    /// As those of [`Store::purge`].
+    pub async fn purge_others(&self, key: &[u8], own: &mut Fill) -> Result<bool, StoreError> {
+        if !self.shared.fills.purge_others(own) {
+            return Ok(false);
+        }
+        self.remove_as(key, true).await.map(|_| true)
     }
 
     async fn remove_as(&self, key: &[u8], purge: bool) -> Result<bool, StoreError> {
         let key_hash = self.key_hash(key);
-        if purge {
-            self.shared.fills.purge(key_hash);
-        }
         let unseen = Unseen { store: self, key, key_hash, for_purge: purge };
         self.snapshot_known(purge).await?;
         let mut deadline = Deadline::after(REMOVAL_LOOK_MAX);

@@ -49,6 +49,7 @@ fn no_other_post_answers_gets() {
         whole(Reply::ok("x".repeat(70_000))),
         whole(Reply::chunked(&["x"])),
         whole(Reply::of("404 Not Found", "x")),
+        whole(Reply::of("201 Created", "x")),
     ] {
         let rig =
             Rig::queue([Reply::ok("before").control("max-age=60"), reply, Reply::ok("after")]);
@@ -80,6 +81,45 @@ fn a_purge_while_a_post_is_under_way_prevails() {
         assert!(!answer.verdict().stored, "{answer:?}");
     });
     rig.get("/a").expect_body(200, "new");
+}
+
+#[test]
+fn what_was_under_way_before_a_post_does_not_take_its_place() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let rig = Rig::start(move |seen| match seen.method.as_str() {
+        "POST" => own("of post"),
+        _ => Reply::ok("before").control("max-age=60").waits_at(3, &held),
+    });
+    thread::scope(|scope| {
+        let before = scope.spawn(|| rig.get("/a"));
+        rig.origin.wait_for(1);
+        assert!(post(&rig).expect_body(200, "of post").verdict().stored);
+        latch.open();
+        before.join().unwrap().expect_body(200, "before");
+    });
+    rig.get("/a").expect_body(200, "of post").expect_hit();
+}
+
+#[test]
+fn what_was_said_to_one_client_is_not_for_all() {
+    let no_store = |proxy: &mut rawcached::server::proxy::options::ProxyOptions| {
+        proxy.settings.no_store = vec!["cookie:session".parse().unwrap()];
+        proxy.ignore_query = vec!["utm".to_owned()];
+    };
+    let origin = crate::proxy::origin::Origin::start(|seen| match seen.method.as_str() {
+        "HEAD" => tagged("\"a\"").header("X-User", "bob"),
+        "POST" => own("of post").header("X-User", "bob"),
+        _ => tagged("\"a\""),
+    });
+    let rig = Rig::with(origin, no_store);
+    rig.fill("/a", "");
+    rig.pass(70);
+    rig.ask("HEAD", "/a", "Cookie: session=1\r\n", b"").expect_forwarded("stale");
+    rig.ask("HEAD", "/a?utm=1", "", b"").expect_forwarded("stale");
+    assert_eq!(rig.get("/a").expect_forwarded("stale").header("x-user"), None);
+    let answer = rig.ask("POST", "/a?utm=1", "", b"body").expect_body(200, "of post");
+    assert!(!answer.verdict().stored, "{answer:?}");
 }
 
 #[test]
