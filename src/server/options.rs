@@ -45,7 +45,7 @@ pub struct Options {
     pub http_idle_timeout: Duration,
     /// How long an HTTP client may neither send nor take a byte while its request is answered.
     pub http_stall_timeout: Duration,
-    /// The status of a GET of a response that is not stored: see `docs/http.md`.
+    /// The status of a GET of a response that is not stored: see `docs/responses.md`.
     pub replay_miss_status: StatusCode,
     /// How the read-through listeners behave, by the numbers in their
     /// [`Protocol`](super::listener::Protocol).

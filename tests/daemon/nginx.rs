@@ -138,7 +138,7 @@ fn answer(mut stream: TcpStream, requests: &AtomicU64) -> std::io::Result<()> {
 pub struct Nginx {
     _process: Process,
     directory: TempDir,
-    port: u16,
+    pub port: u16,
 }
 
 impl Nginx {

@@ -9,6 +9,7 @@ use rawcached::clock::Stopwatch;
 
 use crate::nginx::{Nginx, Origin, body, disk};
 use crate::support::daemon::Daemon;
+use crate::support::http::Connection;
 use crate::support::waiting::eventually;
 
 /// Stores that are complete.
@@ -120,6 +121,51 @@ fn what_may_not_be_stored_is_asked_for_each_time_and_nobody_waits_for_it() {
     check("/108", HOST, 1);
     // What clients send is not taken for the proxy's own word.
     check("/109?Cache-Control:no-store", &format!("{HOST}X-Rawcached-TTL: 60\r\n"), 2);
+}
+
+#[test]
+fn clients_can_neither_store_nor_purge() {
+    let Some(disk) = disk(256 << 20, 4096) else { return };
+    let (daemon, socket) = daemon(disk.path());
+    let origin = Origin::start();
+    let nginx = nginx(&socket, origin.port);
+    expect(&nginx.ask("/1000", HOST), 200, &body(1000), &nginx);
+    assert!(eventually(|| daemon.metric(STORED) == 1));
+    let poison = "HTTP/1.1 200 OK\r\nCache-Control: max-age=9999\r\nContent-Length: 4\r\n\r\nevil";
+    for method in ["PUT", "DELETE", "PURGE", "POST", "PATCH"] {
+        for path in ["/1000", "/1001", "/_put?key=x&lease="] {
+            let asked = origin.requests();
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\n{HOST}Connection: close\r\nContent-Length: {}\r\n\r\n{poison}",
+                poison.len()
+            );
+            let connection = Connection::open_tcp(("127.0.0.1", nginx.port)).unwrap();
+            let (head, _) = connection.ask_last(request);
+            let is_internal = path.starts_with("/_put");
+            let expected = if is_internal { "HTTP/1.1 404 " } else { "HTTP/1.1 200 " };
+            assert!(head.starts_with(expected), "{method} {path}: {head}\n{}", nginx.log());
+            assert_eq!(
+                origin.requests() - asked,
+                u64::from(!is_internal),
+                "the origin's to answer"
+            );
+        }
+    }
+    assert_eq!(daemon.metric(STORED), 1);
+    let asked = origin.requests();
+    expect(&nginx.ask("/1000", HOST), 200, &body(1000), &nginx);
+    assert_eq!(origin.requests(), asked, "it is stored still");
+    // A dead origin does not bring them to the daemon either.
+    origin.stop();
+    for method in ["PUT", "DELETE", "PURGE"] {
+        let request = format!(
+            "{method} /1000 HTTP/1.1\r\n{HOST}Connection: close\r\nContent-Length: 0\r\n\r\n"
+        );
+        let connection = Connection::open_tcp(("127.0.0.1", nginx.port)).unwrap();
+        let (head, _) = connection.ask_last(request);
+        assert!(head.starts_with("HTTP/1.1 502 "), "{method}: {head}");
+    }
+    expect(&nginx.ask("/1000", HOST), 200, &body(1000), &nginx);
 }
 
 #[test]

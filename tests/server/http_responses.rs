@@ -1,4 +1,4 @@
-//! Goal: a proxy can store whole responses and gets them back as `docs/http.md` says; one client brings what is
+//! Goal: a proxy can store whole responses and gets them back as `docs/responses.md` says; one client brings what is
 //! missing, and the others wait for that no longer than they said. Method: bytes over a real socket to a server on
 //! a simulated device, with a clock that the test moves.
 
@@ -381,7 +381,7 @@ fn nobody_waits_longer_than_it_said_or_for_a_second_time() {
         get(&server, "a", WAIT).expect(504);
     }
     assert!(watch.elapsed() < Duration::from_secs(5), "{:?}", watch.elapsed());
-    // Too late for the lease: it is stored as without one.
+    // Late, but no purge came since.
     put(&server, "a", &lease(&first).unwrap(), &response("200 OK", FRESH, b"x")).expect(201);
     get(&server, "a", WAIT).expect_body(200, b"x");
     server.ask("DELETE", &path("a"), "", b"").expect(204);
@@ -425,14 +425,28 @@ fn a_purge_prevails_over_what_was_asked_for_before_it() {
             purge => drop(server.ask("POST", "/v1/purge", "", purge.as_bytes()).expect(200)),
         }
         let late = put(&server, "a", &lease(&first).unwrap(), &response("200 OK", &lines, b"x"));
-        assert!([201, 409].contains(&late.status), "{late:?}");
+        assert_eq!(late.status, 409, "{late:?}");
         get(&server, "a", "").expect(504);
     }
     // A lease of one key is none of another.
     let other = get(&server, "b", WAIT).expect(504);
     server.ask("POST", "/v1/purge", "", b"{\"type\":\"all\"}").expect(200);
-    put(&server, "a", &lease(&other).unwrap(), &response("200 OK", &lines, b"x")).expect(201);
-    get(&server, "a", "").expect_body(200, b"x");
+    put(&server, "a", &lease(&other).unwrap(), &response("200 OK", &lines, b"x")).expect(409);
+    get(&server, "a", "").expect(504);
+    // Nor once more: what is told 409 is not to be stored by trying again.
+    put(&server, "b", &lease(&other).unwrap(), &response("200 OK", &lines, b"x")).expect(409);
+    put(&server, "b", &lease(&other).unwrap(), &response("200 OK", &lines, b"x")).expect(409);
+    for odd in ["x", "12345678123456789"] {
+        let headers = format!("X-Rawcached-Lease: {odd}\r\n");
+        put(&server, "b", &headers, &response("200 OK", &lines, b"x")).expect(409);
+    }
+    put(&server, "b", "X-Rawcached-Lease:\r\n", &response("200 OK", &lines, b"x")).expect(201);
+    // Also where the purge came after nobody waited for it any more.
+    let first = get(&server, "c", "X-Rawcached-Wait: 1\r\n").expect(504);
+    get(&server, "c", WAIT).expect(504);
+    server.ask("DELETE", &path("c"), "", b"").expect(404);
+    put(&server, "c", &lease(&first).unwrap(), &response("200 OK", &lines, b"x")).expect(409);
+    get(&server, "c", "").expect(504);
 }
 
 #[test]
@@ -451,7 +465,7 @@ fn variants_have_leases_of_their_own() {
     let first = get(&server, "a", &format!("{WAIT}Accept-Language: fr\r\n")).expect(504);
     server.ask("DELETE", &path("a"), "", b"").expect(204);
     let headers = format!("Accept-Language: fr\r\n{}", lease(&first).unwrap());
-    put(&server, "a", &headers, &response("200 OK", &lines, b"fr"));
+    put(&server, "a", &headers, &response("200 OK", &lines, b"fr")).expect(409);
     get(&server, "a", "Accept-Language: fr\r\n").expect(504);
 }
 
@@ -470,10 +484,73 @@ fn responses_and_objects_do_not_mix() {
     get(&server, &"x".repeat(5000), "").expect(414);
     let patched = server.ask("PATCH", &path("a"), "", b"").expect(405);
     assert_eq!(patched.header("allow"), Some("GET, HEAD, PUT, DELETE, PURGE"));
-    // Without chunks nobody of HTTP/1.0 could tell a whole body of unknown length.
+}
+
+#[test]
+fn who_cannot_tell_the_end_of_a_body_gets_none_that_may_be_cut() {
+    let server = HttpServer::start();
+    for (len, status) in [(1000, 200), (100_000, 502)] {
+        let first = get(&server, "a", WAIT).expect(504);
+        let mut old = server.open();
+        old.send(format!("GET {} HTTP/1.0\r\n{WAIT}\r\n", path("a")));
+        let content = body(len);
+        let mut origin = server.open();
+        let lease = lease(&first).unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\n{FRESH}\r\n");
+        origin.send(format!(
+            "PUT {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{lease}\r\n{:x}\r\n{head}\r\n",
+            path("a"),
+            head.len()
+        ));
+        std::thread::sleep(Duration::from_millis(50));
+        origin.send([format!("{len:x}\r\n").as_bytes(), &content, b"\r\n0\r\n\r\n"].concat());
+        origin.answer("PUT").expect(201);
+        let answer = old.answer("GET").expect(status);
+        if status == 200 {
+            assert!(answer.body == content, "other bytes");
+        }
+        server.ask("DELETE", &path("a"), "", b"").expect(204);
+    }
+}
+
+#[test]
+fn nobody_can_hold_others_back() {
+    let server = HttpServer::start();
+    // What is never fresh would be brought by one after the other.
+    for lines in [
+        "Cache-Control: max-age=0\r\nETag: \"a\"\r\n",
+        "Cache-Control: no-cache\r\nETag: \"a\"\r\n",
+    ] {
+        let first = get(&server, "a", WAIT).expect(504);
+        put(&server, "a", &lease(&first).unwrap(), &response("200 OK", lines, b"x")).expect(422);
+        assert_eq!(lease(&get(&server, "a", WAIT).expect(504)), None);
+        put(&server, "a", "", &response("200 OK", FRESH, b"x")).expect(201);
+        server.ask("DELETE", &path("a"), "", b"").expect(204);
+    }
+    // Nor do those wait whose credentials give them an answer of their own.
+    let authorized = format!("{WAIT}Authorization: x\r\n");
+    let first = get(&server, "b", &authorized).expect(504);
+    let headers = format!("Authorization: x\r\n{}", lease(&first).unwrap());
+    put(&server, "b", &headers, &response("200 OK", FRESH, b"x")).expect(422);
+    let held = get(&server, "b", WAIT).expect(504);
+    assert!(lease(&held).is_some(), "all others do");
+    let watch = Stopwatch::start();
+    assert_eq!(lease(&get(&server, "b", &authorized).expect(504)), None);
+    assert!(watch.elapsed() < Duration::from_secs(10));
+    // Nor who asks with a body, on which the answer may depend, or for no time.
+    let asked = server.ask("GET", &path("c"), WAIT, b"body").expect(504);
+    assert!(why(&asked).contains("fwd=bypass") && lease(&asked).is_none(), "{asked:?}");
+    assert_eq!(lease(&get(&server, "c", "X-Rawcached-Wait: 0\r\n").expect(504)), None);
+    assert!(lease(&get(&server, "c", WAIT).expect(504)).is_some());
+    // What follows a whole response is not gathered.
     let mut connection = server.open();
-    connection.send(format!("GET {} HTTP/1.0\r\n\r\n", path("a")));
-    connection.answer("GET").expect(504);
+    let whole = format!("HTTP/1.1 200 OK\r\n{FRESH}Content-Length: 0\r\n\r\n");
+    connection.send(format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000000\r\n\r\n{whole}",
+        path("d")
+    ));
+    connection.send(vec![0; 200_000]);
+    connection.answer("PUT").expect(400);
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Service {
     }
 
     /// How a finished store is answered.
-    pub(in crate::server) fn stored(
+    pub(super) fn stored(
         &self,
         stored: Result<Stored, StoreError>,
         condition: Condition,

@@ -31,12 +31,13 @@ pub(super) struct NewResponse {
 }
 
 impl Shelf {
-    /// Begins a store of the response; `None` if it cannot be stored.
+    /// Begins a store of the response, and says whether anybody will find it: not if its target was purged meanwhile.
+    /// `None` if it cannot be stored.
     pub(super) async fn begin_store(
         &self,
         new: NewResponse,
         (len, parts): (Option<u64>, Option<&Coming>),
-    ) -> Option<Opened> {
+    ) -> Option<(Opened, bool)> {
         let NewResponse { lease, place, request, kept, ack } = new;
         let len = parts.map(|coming| coming.len).or(len);
         let len_max = self.object_size_max.min(self.http.cache.object_len_max());
@@ -61,7 +62,7 @@ impl Shelf {
         };
         let how = (&options, parts);
         match place.variants {
-            None if kept.vary.is_empty() => Some(self.open(lease, None, how).await?.0),
+            None if kept.vary.is_empty() => Some((self.open(lease, None, how).await?.0, true)),
             variants => {
                 let (mut list, cas) = match variants {
                     Some((list, cas)) => (list, Some(cas)),
@@ -73,6 +74,7 @@ impl Shelf {
                 let variant = Variant::new(kept.vary, request.headers(), response, id)?;
                 let other = Some(&key[..]).filter(|key| lease.key() != *key);
                 let (opened, lease) = self.open(lease, other, how).await?;
+                let mut is_found = true;
                 match (cas, lease) {
                     // Before the list: who finds that may follow.
                     (None, Some(lease)) => {
@@ -82,7 +84,8 @@ impl Shelf {
                     (None, None) => return None,
                     (Some(at), lease) => {
                         let added = self.add_variant(&place.target, (list, at), variant).await;
-                        if added.is_none() {
+                        is_found = added.is_some();
+                        if !is_found {
                             // It ends well for those who follow, and nobody else finds it.
                             let failed = self.http.cache.purge_key(&key, Purge::Soft).await;
                             log_failed(&failed.map(drop), "a response that is in no list");
@@ -90,7 +93,7 @@ impl Shelf {
                         drop(lease);
                     }
                 }
-                Some(opened)
+                Some((opened, is_found))
             }
         }
     }

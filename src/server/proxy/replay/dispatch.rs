@@ -13,9 +13,10 @@ use crate::clock::Stopwatch;
 use crate::http_cache::head::RequestHead;
 use crate::http_cache::target::Target;
 use crate::server::access::Access;
+use crate::server::codec::Framing;
 use crate::server::codec::head::RequestHead as Came;
 use crate::server::http::counts::HttpOperation;
-use crate::server::http::key::{NoKey, key};
+use crate::server::http::key::key;
 use crate::server::http::refusal::Refusal;
 use crate::server::http::repeated;
 use crate::server::http::request_body::RequestBody;
@@ -43,6 +44,8 @@ const NOT_FOUND: Refusal =
 const PURGE: Refusal =
     Refusal { status: StatusCode::BAD_REQUEST, text: "the field Purge takes soft or hard\n" };
 const HOST: Refusal = Refusal { status: StatusCode::BAD_REQUEST, text: "the host is none\n" };
+const TOO_LONG: Refusal =
+    Refusal { status: StatusCode::URI_TOO_LONG, text: "the key is longer than 4069 bytes\n" };
 const BAD_WAIT: Refusal =
     Refusal { status: StatusCode::BAD_REQUEST, text: "X-Rawcached-Wait takes 0 to 300 seconds\n" };
 
@@ -74,7 +77,8 @@ impl Replay {
         let request = request_of(came)?;
         match came.method {
             Method::GET | Method::HEAD => {
-                let wait = wait(&came.headers)?;
+                // Who may not bring it is not to be waited for.
+                let wait = wait(&came.headers)?.filter(|_| !access.read_only);
                 let mut got = pin!(self.get(&request, target, wait));
                 while_there(body, got.as_mut()).await.ok_or(Refusal::GONE)
             }
@@ -116,21 +120,23 @@ fn target(came: &Came) -> Result<Vec<u8>, Refusal> {
     let target = [&[KEY_SEPARATOR, KEY_SEPARATOR][..], &key].concat();
     match target.len() <= KEY_LEN_MAX - VARIANT_LEN {
         true => Ok(target),
-        false => Err(NoKey::TooLong.into()),
+        false => Err(TOO_LONG),
     }
 }
 
 /// The request as the core sees it: a GET or a HEAD, whatever brings or asks for the response.
 fn request_of(came: &Came) -> Result<RequestHead, Refusal> {
     let method = if came.method == Method::HEAD { Method::HEAD } else { Method::GET };
+    // What is asked with a body may depend on it.
+    let has_body = came.method != Method::PUT && came.framing != Framing::None;
     let host = came.host.as_deref().unwrap_or("localhost");
     let target = Target::new("http", host, came.target.path()).ok_or(HOST)?;
-    Ok(RequestHead::new(method, target, came.headers.clone(), false))
+    Ok(RequestHead::new(method, target, came.headers.clone(), has_body))
 }
 
 fn wait(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
     let Some(value) = headers.get(WAIT) else { return Ok(None) };
     let secs = value.to_str().ok().and_then(|text| text.parse().ok());
     let secs = secs.filter(|secs| *secs <= WAIT_SECS_MAX).ok_or(BAD_WAIT)?;
-    Ok(Some(Duration::from_secs(secs)))
+    Ok(Some(Duration::from_secs(secs)).filter(|wait| !wait.is_zero()))
 }

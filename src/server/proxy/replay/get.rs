@@ -46,7 +46,8 @@ impl Replay {
             return self.miss(CacheStatus::forwarded(Forwarded::Bypass));
         };
         asked.control.max_stale = CacheControl::of(request.headers()).max_stale;
-        asked.only_if_cached |= wait.is_none();
+        // One with an answer of its own waits for nobody.
+        asked.only_if_cached |= wait.is_none() || self.credentials.set_apart(request, &target);
         let sought = Sought { request, asked: &asked, target: &target, is_rare: false };
         let deadline = Instant::now() + wait.unwrap_or_default();
         let asking = Asking { sought, wait, deadline, watch };
@@ -69,6 +70,7 @@ impl Replay {
                     self.shelf.http.count_lookup(None, &asking.watch);
                     self.shelf.answer_with(request, head, body, status).await.ok()
                 }
+                Look::Lease(_) if self.credentials.set_apart(request, &place.key) => break,
                 Look::Lease(lease) => Some(self.lend(&asking, place, lease, missed)),
                 Look::Busy => Some(self.late(&asking, missed)),
                 Look::Nothing => break,
@@ -106,7 +108,7 @@ impl Replay {
                 return Some(answer);
             }
             (_, Some(lease)) => lease,
-            (_, None) if !asked.may_fill() => {
+            (_, None) if !asked.may_fill() || self.credentials.set_apart(request, &place.key) => {
                 return Some(self.missed(asking, CacheStatus::forwarded(Forwarded::Stale)));
             }
             (_, None) => {
@@ -132,7 +134,7 @@ impl Replay {
         let status = CacheStatus { hit_for_miss, ..CacheStatus::forwarded(why) };
         let mut answer = self.missed(asking, status);
         let (http, number) = (&self.shelf.http, self.shelf.http.number());
-        let given = Given { lease, place, at: http.cache.clock().now() };
+        let given = Given::new(lease, &place, http.cache.clock().now());
         // Nobody waits for what was not storable the last time.
         if !hit_for_miss && self.given.give(number, given, asking.wait.unwrap_or_default()) {
             let name = HeaderValue::try_from(format!("{number:016x}"));

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use ::http::header::HeaderName;
 use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use crate::cache::Lease;
 use crate::clock::Timestamp;
+use crate::http_cache::variants::Variants;
 use crate::server::proxy::outcome::HIT_FOR_MISS;
 use crate::server::proxy::place::Place;
 
@@ -16,13 +19,46 @@ use crate::server::proxy::place::Place;
 pub(super) const LEASE: HeaderName = HeaderName::from_static("x-rawcached-lease");
 /// Most leases that are given at one time.
 const GIVEN_MAX: usize = 64 << 10;
+/// How long a lease that nobody waits for any more is kept: what it brings is stored as long as no purge came since it
+/// was given.
+const LATE_MAX: Duration = Duration::from_secs(300);
 
 /// The right to bring a response, and where it goes.
 pub(super) struct Given {
-    pub(super) lease: Lease,
-    pub(super) place: Place,
+    lease: Lease,
+    /// The key of its target.
+    target: Vec<u8>,
+    /// Which variants the target had: what is brought belongs to these.
+    variants: Option<OfList>,
     /// When it was given: the response was asked for after that.
-    pub(super) at: Timestamp,
+    at: Timestamp,
+    timer: Option<AbortHandle>,
+}
+
+/// What tells the variants of a target from later ones.
+type OfList = ([u8; 16], u32);
+
+fn of_list(list: &Variants) -> OfList {
+    (*list.name(), list.soft_purges())
+}
+
+impl Given {
+    pub(super) fn new(lease: Lease, place: &Place, at: Timestamp) -> Given {
+        let variants = place.variants.as_ref().map(|(list, _)| of_list(list));
+        Given { lease, target: place.target.clone(), variants, at, timer: None }
+    }
+
+    /// The lease, and when it was given.
+    pub(super) fn into_lease(self) -> (Lease, Timestamp) {
+        (self.lease, self.at)
+    }
+
+    /// Whether a response may be stored at `place`, which is where it belongs now: the variants that it was asked for
+    /// are there still.
+    pub(super) fn fits(&self, place: &Place) -> bool {
+        let present = place.variants.as_ref().map(|(list, _)| of_list(list));
+        self.variants.is_none() || self.variants == present
+    }
 }
 
 /// The leases that clients have, by their numbers.
@@ -30,31 +66,36 @@ pub(super) struct Given {
 pub(super) struct AllGiven(Mutex<HashMap<u64, Given>>);
 
 impl AllGiven {
-    /// Gives a lease for so long; false if there are too many, and the next who waits gets it.
-    pub(super) fn give(self: &Arc<Self>, number: u64, given: Given, time: Duration) -> bool {
-        {
-            let mut all = self.0.lock();
-            if all.len() >= GIVEN_MAX {
-                return false;
-            }
-            all.insert(number, given);
+    /// Gives a lease that others wait for so long; false if there are too many, and the next who waits gets it.
+    pub(super) fn give(self: &Arc<Self>, number: u64, mut given: Given, time: Duration) -> bool {
+        let mut all = self.0.lock();
+        if all.len() >= GIVEN_MAX {
+            return false;
         }
-        let all = Arc::clone(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            let late = all.0.lock().remove(&number);
-            // So it will be with the next: who comes now is not to wait as long.
-            if let Some(late) = late {
-                late.lease.refuse(HIT_FOR_MISS);
+        let late = Arc::clone(self);
+        let timer = tokio::spawn(async move {
+            sleep(time).await;
+            if let Some(given) = late.0.lock().get_mut(&number) {
+                // So it will be with the next: who comes now is not to wait as long.
+                given.lease.give_way(HIT_FOR_MISS);
             }
+            sleep(LATE_MAX).await;
+            let over = late.0.lock().remove(&number);
+            drop(over);
         });
+        given.timer = Some(timer.abort_handle());
+        all.insert(number, given);
         true
     }
 
     /// Takes the lease of this number for a target back, if it is not too late.
     pub(super) fn take(&self, number: u64, target: &[u8]) -> Option<Given> {
         let mut all = self.0.lock();
-        all.get(&number).filter(|given| given.place.target == target)?;
-        all.remove(&number)
+        all.get(&number).filter(|given| given.target == target)?;
+        let given = all.remove(&number)?;
+        if let Some(timer) = &given.timer {
+            timer.abort();
+        }
+        Some(given)
     }
 }

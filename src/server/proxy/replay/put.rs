@@ -5,10 +5,10 @@ use ::http::{HeaderMap, StatusCode};
 use super::given::{Given, LEASE};
 use super::received::Received;
 use super::service::Replay;
-use crate::cache::{Condition, Lease};
+use crate::cache::{Condition, Lease, StoreError};
 use crate::clock::Stopwatch;
 use crate::http_cache::head::{Exchange, RequestHead};
-use crate::http_cache::storing::{Refused, Storing, store};
+use crate::http_cache::storing::{Kept, Refused, Storing, store};
 use crate::server::codec;
 use crate::server::codec::head::RequestHead as Came;
 use crate::server::http::counts::HttpOperation;
@@ -38,17 +38,23 @@ impl Replay {
         let (shelf, http) = (&self.shelf, &self.shelf.http);
         http.shard.cmd_set.bump();
         // From here on the lease is taken: whatever fails gives it to the next who waits.
-        let given = number(&came.headers).and_then(|number| self.given.take(number, &target));
+        let given = match number(&came.headers) {
+            None => None,
+            // Without it nobody knows which purges came since it was asked for.
+            Some(number) => Some(self.given.take(number?, &target).ok_or(NOT_STORED)?),
+        };
         put::check_framing(came, body)?;
         lifetime::explicit(&came.headers)?;
         let ack = put::ack(&came.headers)?;
         let now = || http.cache.clock().now();
-        let Given { lease, place, at } = match given {
-            Some(given) => given,
-            None => {
-                let (place, at) = (shelf.place_of(&request, target).await, now());
-                Given { lease: http.cache.lease_alone(&place.key), place, at }
-            }
+        // Before the look: purges from now on prevail.
+        let alone = given.is_none().then(|| (http.cache.lease_alone(&target), now()));
+        let place = shelf.place_of(&request, target).await;
+        if given.as_ref().is_some_and(|given| !given.fits(&place)) {
+            return Err(NOT_STORED);
+        }
+        let Some((lease, at)) = given.map(Given::into_lease).or(alone) else {
+            return Err(NOT_STORED);
         };
         let mut received = Received::new(body);
         let head = received.head(http.buffers.memory()).await?;
@@ -61,6 +67,10 @@ impl Replay {
         // The end of the PUT is its end.
         head.ends_with_connection = false;
         let kept = match store(&request, &head, &exchange, &shelf.settings) {
+            // Nobody validates it here.
+            Storing::Whole(kept) if is_of_no_use(&kept) => {
+                return self.not_stored(lease, head.status, Refused::Useless).await;
+            }
             Storing::Whole(kept) => kept,
             Storing::Part { .. } => {
                 return self.not_stored(lease, head.status, Refused::Status).await;
@@ -72,15 +82,17 @@ impl Replay {
             return Err(Refusal::TOO_LARGE);
         }
         let new = NewResponse { lease, place, request, kept, ack };
-        let Some(Opened::Body(mut writer, _)) = shelf.begin_store(new, (len, None)).await else {
-            return Err(NOT_STORED);
-        };
+        let begun = shelf.begin_store(new, (len, None)).await;
+        let Some((Opened::Body(mut writer, _), true)) = begun else { return Err(NOT_STORED) };
         received.store(&mut writer).await?.map_err(|error| http.store_failed(&error))?;
         let watch = Stopwatch::start();
         let stored = writer.finalize(Condition::Always).await;
         http.shard.http.record(HttpOperation::Put, watch.elapsed());
-        http.stored(stored, Condition::Always)?;
-        Ok(self.done(StatusCode::CREATED))
+        match stored {
+            Err(StoreError::Purged) => Err(NOT_STORED),
+            Err(error) => Err(http.store_failed(&error)),
+            Ok(_) => Ok(self.done(StatusCode::CREATED)),
+        }
     }
 
     /// A response that may not be stored: what was stored before is not the origin's word any more, and nobody is to
@@ -91,6 +103,9 @@ impl Replay {
         status: StatusCode,
         refused: Refused,
     ) -> Result<Answer, Refusal> {
+        if refused == Refused::Authorization {
+            self.credentials.note(lease.key());
+        }
         if refused.marks_key(status) {
             self.shelf.drop_stored(lease.key()).await;
             lease.refuse(HIT_FOR_MISS);
@@ -99,10 +114,18 @@ impl Replay {
     }
 }
 
-/// The lease that a request names.
-fn number(headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get(LEASE)?.to_str().ok()?;
-    u64::from_str_radix(text, 16).ok()
+/// Whether a response is stale from the start, and stays so.
+fn is_of_no_use(kept: &Kept) -> bool {
+    let Kept { head, .. } = kept;
+    let is_stale = head.terms.no_cache || head.initial_age >= head.terms.lifetime;
+    is_stale && (head.terms.no_cache || head.terms.stale_while_revalidate.is_zero())
+}
+
+/// The lease that a request names. Empty, it names none: proxies send a variable that is.
+fn number(headers: &HeaderMap) -> Option<Result<u64, Refusal>> {
+    let text = headers.get(LEASE).filter(|text| !text.is_empty())?;
+    let number = text.to_str().ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+    Some(number.ok_or(NOT_STORED))
 }
 
 /// What a client is told of a response that is not stored.

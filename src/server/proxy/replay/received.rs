@@ -94,6 +94,9 @@ impl<'a, 'b, S: Socket> Received<'a, 'b, S> {
                 }
                 continue;
             }
+            if self.response.is_over_full() {
+                return Err(NOT_WHOLE);
+            }
             let bytes = tokio::select! {
                 biased;
                 bytes = self.body.next() => bytes?,

@@ -12,17 +12,19 @@ use crate::server::http;
 use crate::server::proxy::answer::Answer;
 use crate::server::proxy::body::Body;
 use crate::server::proxy::counts::Served;
+use crate::server::proxy::credentials::Credentials;
 use crate::server::proxy::shelf::{Shelf, via};
 
 /// What the connections of all workers share.
 pub(in crate::server) struct Shared {
     via: HeaderValue,
     given: Arc<AllGiven>,
+    credentials: Arc<Credentials>,
 }
 
 impl Default for Shared {
     fn default() -> Shared {
-        Shared { via: via(), given: Arc::default() }
+        Shared { via: via(), given: Arc::default(), credentials: Arc::default() }
     }
 }
 
@@ -30,6 +32,7 @@ impl Default for Shared {
 pub(in crate::server) struct Replay {
     pub(super) shelf: Shelf,
     pub(super) given: Arc<AllGiven>,
+    pub(super) credentials: Arc<Credentials>,
     /// The status where nothing is stored that answers.
     pub(super) miss: StatusCode,
 }
@@ -53,7 +56,8 @@ impl Replay {
             http: http.clone(),
             via: shared.via.clone(),
         };
-        Arc::new(Replay { shelf, given: shared.given.clone(), miss })
+        let (given, credentials) = (shared.given.clone(), shared.credentials.clone());
+        Arc::new(Replay { shelf, given, credentials, miss })
     }
 
     /// An answer without content.

@@ -99,6 +99,11 @@ impl Response {
         }
     }
 
+    /// Whether something came behind the end of the response.
+    pub(in crate::server::proxy) fn is_over_full(&self) -> bool {
+        matches!(self.at, At::End) && !self.input.is_empty()
+    }
+
     /// Whether the response is whole and nothing is behind it, if no more bytes come.
     pub(in crate::server::proxy) fn is_whole(&self) -> bool {
         self.input.is_empty() && matches!(self.at, At::End | At::UntilClose)
