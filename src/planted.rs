@@ -52,6 +52,10 @@ pub enum Bug {
     EvictStoresUnderWay,
     /// A new head over the slices of an old one has these dropped with the old one.
     UpdateDropsSlices,
+    /// Reclaim ends slices by the lifetime that they were written with, and asks no head.
+    ReclaimUnderHeads,
+    /// Recovery ends slices by the lifetime that they were written with.
+    RecoverUnderHeads,
     /// A part of an object counts as there before its bytes are.
     CoverBeforeBytes,
     /// Parts of versions with different validators become one object.

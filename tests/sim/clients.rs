@@ -156,10 +156,13 @@ impl Client {
                 false => self.lookup(key).await,
             }
         } else if falls_in(weights.put) {
-            let parts_one_in = self.world.scenario.strain.parts_one_in;
-            match self.one_in(parts_one_in) {
-                true => self.do_parts(key).await,
-                false => self.put(key).await,
+            let strain = self.world.scenario.strain;
+            if self.one_in(strain.parts_one_in) {
+                self.do_parts(key).await;
+            } else if self.one_in(strain.prolong_one_in) {
+                self.store_and_prolong(key).await;
+            } else {
+                self.put(key).await;
             }
         } else if falls_in(weights.stream) {
             self.stream(key).await;

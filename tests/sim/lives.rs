@@ -224,7 +224,7 @@ impl Run {
 
     fn draw_end(&mut self) -> End {
         // Lets a reader outlive the region that it reads from.
-        if matches!(self.scenario().theme, Theme::SlowReaders | Theme::Large)
+        if matches!(self.scenario().theme, Theme::SlowReaders | Theme::Large | Theme::Prolonged)
             && self.extra.u32(0..3) > 0
         {
             return End::Done;
@@ -330,6 +330,7 @@ impl Run {
             let _ = task.await;
         }
         self.see_it_again(cache, born).await;
+        self.look_for_the_prolonged(cache, born).await;
         watcher.abort();
         cache.device_store().check_accounting();
         self.check_absent(cache, born).await;

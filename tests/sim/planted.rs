@@ -40,6 +40,8 @@ const TABLE: &[(Bug, u64)] = &[
     (Bug::EvictStoresUnderWay, 300),
     (Bug::TrustUnknownAge, 300),
     (Bug::UpdateDropsSlices, 300),
+    (Bug::ReclaimUnderHeads, 300),
+    (Bug::RecoverUnderHeads, 300),
     (Bug::CoverBeforeBytes, 300),
     (Bug::JoinValidators, 300),
     (Bug::LeaseForgetsPurges, 300),

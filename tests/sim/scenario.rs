@@ -2,6 +2,7 @@
 //! Groce and others, 2012), so that runs without a feature show bugs that it hides.
 
 mod budgets;
+mod prolonged;
 mod purges;
 mod strain;
 mod themes;
@@ -60,6 +61,9 @@ pub enum Theme {
     ShortLived,
     /// Large objects with short lives that updates prolong, on a full device from which what has ended goes.
     Updates,
+    /// Large objects are stored for seconds and prolonged at once: among entries that live long, on a full
+    /// device, or on one that keeps all.
+    Prolonged,
     /// Index or recovery have too little memory, on a slow device whose keys are removed often.
     LittleMemory,
     /// Objects come part by part, on a full device or on one that keeps all.
@@ -252,7 +256,8 @@ impl Scenario {
         let themed = themed.with_updates(&mut Rng::with_seed(seed ^ 0x0DA7_E5EE));
         let limited = themed.with_budgets(&mut Rng::with_seed(seed ^ 0xB0D6_E755));
         let purged = limited.with_purges(&mut Rng::with_seed(seed ^ 0x7A65_0015));
-        purged.with_parts(&mut Rng::with_seed(seed ^ 0x9A27_5000))
+        let parted = purged.with_parts(&mut Rng::with_seed(seed ^ 0x9A27_5000));
+        parted.with_prolonged(&mut Rng::with_seed(seed ^ 0x9201_0460))
     }
 
     /// Whether more entries may share a fingerprint than a lookup looks at (slices are entries too), or a

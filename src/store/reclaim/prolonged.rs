@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::format::{FooterRecord, Kind};
+use crate::planted::{self, Bug};
 use crate::store::entries::Candidate;
 use crate::store::large::heads::HeadState;
 use crate::store::large::slice_place::slice_meta_len_max;
@@ -36,7 +37,9 @@ impl Reclaimer {
         let row = shared.catalog.regions.on_device(region);
         let generation = shared.catalog.regions.generation_of(region);
         let has_passed = row.keep_until() <= shared.clock.now();
-        let looks = has_passed && generation.sequence() >= shared.purge_floor();
+        let looks = has_passed
+            && generation.sequence() >= shared.purge_floor()
+            && !planted::is(Bug::ReclaimUnderHeads);
         let (mut ends, mut latest) = (HashMap::new(), Timestamp::default());
         while let Some(piece) = contents.next().await {
             let slices = piece.records.iter().filter(|record| record.kind == Kind::Slice);

@@ -96,7 +96,12 @@ impl Client {
         self.put_version(version, options, condition).await;
     }
 
-    async fn put_version(&mut self, version: Version, options: StoreOptions, condition: Condition) {
+    pub(super) async fn put_version(
+        &mut self,
+        version: Version,
+        options: StoreOptions,
+        condition: Condition,
+    ) {
         let body = body_of(version.id, version.len);
         let flushed = self.is_flushed(&options);
         self.note_change(version);
@@ -233,7 +238,7 @@ impl Client {
         let (key, id) = (version.key, version.id);
         let is_stored = matches!(stored, Some(Ok(Stored::Yes(_))));
         let Scenario { theme, region_size, .. } = self.world.scenario;
-        let are_kept = matches!(theme, Theme::Large | Theme::Updates);
+        let are_kept = matches!(theme, Theme::Large | Theme::Updates | Theme::Prolonged);
         let is_large = are_kept && version.len as u64 >= region_size;
         history.end_large(id, (is_stored && is_large).then_some(so_far));
         let how = match stored {

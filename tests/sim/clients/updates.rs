@@ -1,16 +1,22 @@
 //! Updates: a version that a client saw gets a new lifetime in place, or another version with its body.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rawcached::cache::{Ack, Condition, Lifetime, StoreError, Stored, UpdateOptions};
+use rawcached::cache::{Ack, Condition, Lifetime, StoreError, StoreOptions, Stored, UpdateOptions};
 use rawcached::clock::Timestamp;
 
 use super::lookups::life_of;
 use super::{Client, for_turns};
-use crate::history::{StoreEnd, Version};
+use crate::history::{Life, StoreEnd, Version};
 use crate::world::key_bytes;
+
+/// Length of an object that is prolonged: some region has nothing but slices of it.
+const LEN_IN_REGIONS: Range<usize> = 2..4;
+/// Seconds that it has until it is.
+const BRIEF_TTL_SECS: Range<u64> = 3..10;
 
 /// What there is of a key.
 struct Base {
@@ -36,6 +42,24 @@ impl Client {
             0 if may_touch => self.update_in_place(&base, until).await,
             _ => self.update_head(&base, until).await,
         }
+    }
+
+    /// Stores a large object that ends in seconds, and updates it before it does.
+    pub(super) async fn store_and_prolong(&mut self, key: u32) {
+        let (version, options) = self.new_version(key);
+        let region = usize::try_from(self.world.scenario.region_size).unwrap();
+        let len = self.rng.usize(LEN_IN_REGIONS.start * region..LEN_IN_REGIONS.end * region);
+        let ttl = self.rng.u64(BRIEF_TTL_SECS);
+        let options = options!(StoreOptions {
+            ttl: Some(Duration::from_secs(ttl)),
+            grace: Duration::ZERO,
+            ..options
+        });
+        let until = version.life.stored_at + u32::try_from(ttl).unwrap();
+        let life = Life { fresh_until: until, keep_until: until, ..version.life };
+        let large = Version { len, life, ram_only: false, ..version };
+        self.put_version(large, options, Condition::Always).await;
+        self.update(key).await;
     }
 
     /// As a touch would, but only of the version that was seen.

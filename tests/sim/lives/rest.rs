@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::Run;
+use crate::clients::Client;
 use crate::scenario::SUPERBLOCK_SPACE;
 
 /// Scheduler time after which background work must be at rest.
@@ -58,6 +59,19 @@ impl Run {
         if after > before + 1 {
             let what = format!("one life took the epoch from {before} to {after}");
             self.world.history.lock().violate(what);
+        }
+    }
+
+    /// Looks every key up at the end of a life in which large objects were prolonged: those that must be
+    /// whole are, though few of their keys were asked for of late.
+    pub(super) async fn look_for_the_prolonged(&mut self, cache: &Cache, born: Instant) {
+        if self.scenario().strain.prolong_one_in == 0 {
+            return;
+        }
+        cache.ready().await;
+        let client = Client::new(&self.world, cache, (self.extra.u64(..), 0), born);
+        for key in 0..self.scenario().keys {
+            client.look(key).await;
         }
     }
 

@@ -21,6 +21,8 @@ pub struct Strain {
     pub absent_one_in: u32,
     /// One touch in so many is an update; 0 for none.
     pub update_one_in: u32,
+    /// One store in so many is of a large object for seconds, which an update prolongs; 0 for none.
+    pub prolong_one_in: u32,
     /// One lookup in so many is for a lease too; 0 for none.
     pub lease_one_in: u32,
     /// One store in so many is of a part; 0 for none.
@@ -50,6 +52,7 @@ impl Strain {
             refuses_writes: rng.u32(0..16) == 0,
             hides_region: false,
             update_one_in: 0,
+            prolong_one_in: 0,
             lease_one_in: 0,
             parts_one_in: 0,
         }
