@@ -9,7 +9,7 @@ use ::http::{Method, StatusCode};
 use super::answer::Answer;
 use super::failures::Began;
 use super::fetch::To;
-use super::key::{target_key, without};
+use super::key::without;
 use super::lookup::Looked;
 use super::pass::Manner;
 use super::purge::PURGE;
@@ -71,8 +71,8 @@ impl Service {
             encoding::normalize(&mut request);
         }
         let status = match class {
-            Class::Lookup(asked) => match target_key(&self.options, &request) {
-                Some(target) => {
+            Class::Lookup(asked) => match self.keyed(&request).await {
+                Some((target, ruled)) => {
                     let is_rare = asked.may_fill() && self.shared.uses.is_rare(&target);
                     let (began, shared) = (Began::now(), self.shared_to(&to));
                     let wanted = Wanted {
@@ -80,10 +80,11 @@ impl Service {
                         asked: &asked,
                         to: &shared,
                         target,
+                        ruled,
                         began,
                         is_rare,
                     };
-                    let mut lookup = pin!(self.lookup(&wanted));
+                    let mut lookup = pin!(self.lookup(wanted));
                     match while_there(body, lookup.as_mut()).await {
                         Some(Looked::Answer(answer)) => return Ok(answer),
                         Some(Looked::Alone(status)) if is_rare => {
