@@ -260,7 +260,7 @@ fn who_waits_while_the_rule_changes_gets_its_own() {
             2 => its.reply(seen).after(&gate),
             _ => its.reply(seen),
         }));
-        learn(&rig, "/a?x=0");
+        rig.get("/a?x=0").expect(200);
         rig.fill("/a?x=1", "");
         rig.pass(61);
         said.set(later);
