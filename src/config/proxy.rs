@@ -20,7 +20,7 @@ use crate::units::{ByteSize, Period};
 
 /// The settings of a `[[proxy]]`, in the order of the file. Flags and environment variables do not
 /// reach them: they could not say which table they mean.
-pub const PROXY_KEYS: [&str; 36] = [
+pub const PROXY_KEYS: [&str; 37] = [
     "name",
     "listen",
     "upstream",
@@ -44,6 +44,7 @@ pub const PROXY_KEYS: [&str; 36] = [
     "normalize_accept_encoding",
     "select_language",
     "ignore_query",
+    "no_vary_search",
     "key_headers",
     "object_size_max",
     "range_fetch_min",
@@ -119,6 +120,8 @@ pub struct ProxyConfig {
     pub select_language: bool,
     /// Query parameters that are no part of the key.
     pub ignore_query: Vec<String>,
+    /// What responses say in `No-Vary-Search` is no part of the key either.
+    pub no_vary_search: bool,
     /// Fields of requests that are a part of the key.
     #[serde(deserialize_with = "texts")]
     pub key_headers: Vec<HeaderName>,
@@ -179,6 +182,7 @@ impl Default for ProxyConfig {
             normalize_accept_encoding: true,
             select_language: false,
             ignore_query: Vec::new(),
+            no_vary_search: false,
             key_headers: Vec::new(),
             object_size_max: None,
             range_fetch_min: ByteSize(8 << 20),
@@ -249,6 +253,7 @@ impl ProxyConfig {
             self.normalize_accept_encoding.to_string(),
             self.select_language.to_string(),
             join(&self.ignore_query),
+            self.no_vary_search.to_string(),
             join(&self.key_headers),
             or_empty(self.object_size_max.as_ref()),
             self.range_fetch_min.to_string(),
@@ -333,6 +338,7 @@ mod tests {
                     normalize_accept_encoding = false\n\
                     select_language = true\n\
                     ignore_query = [\"utm_source\", \"utm_medium\"]\n\
+                    no_vary_search = true\n\
                     key_headers = [\"X-Forwarded-Proto\"]\n\
                     object_size_max = \"11KiB\"\n\
                     range_fetch_min = \"1MiB\"\n\
@@ -372,6 +378,7 @@ mod tests {
             "false",
             "true",
             "utm_source,utm_medium",
+            "true",
             "x-forwarded-proto",
             "11KiB",
             "1MiB",

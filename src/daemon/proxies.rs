@@ -83,6 +83,7 @@ fn options_of(
         },
         settings: settings_of(proxy),
         ignore_query: proxy.ignore_query.clone(),
+        no_vary_search: proxy.no_vary_search,
         key_headers: proxy.key_headers.clone(),
         object_size_max: proxy.object_size_max.map_or(u64::MAX, |size| size.0),
         range_fetch_min: proxy.range_fetch_min.0,
@@ -172,7 +173,7 @@ mod tests {
              grace_default = \"7s\"\nheuristic_max = \"8s\"\nignore = [\"expires\"]\n\
              x_accel_expires = true\nstore_until_close = true\n\
              normalize_accept_encoding = false\nselect_language = true\n\
-             ignore_query = [\"q\"]\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
+             ignore_query = [\"q\"]\nno_vary_search = true\nkey_headers = [\"X-A\"]\nobject_size_max = \"1KiB\"\n\
              range_fetch_min = \"1MiB\"\nfill_block = \"2MiB\"\n\
              min_uses = 11\nfills_max = 12\n\
              collapse_timeout = \"9s\"\nerror_ttl = \"10s\"\nupgrade = \"tunnel\"\n\
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!((ignores_cache_control, ignores_expires, ignores_vary), (false, true, false));
         assert!(settings.reads_accel_expires && settings.stores_until_close);
         assert!(settings.selects_language && !settings.normalizes_accept_encoding);
-        assert_eq!(found.ignore_query, ["q"]);
+        assert_eq!((&found.ignore_query[..], found.no_vary_search), (&["q".to_owned()][..], true));
         assert_eq!(found.key_headers, ["x-a"]);
         assert_eq!((found.range_fetch_min, found.fill_block), (1 << 20, 2 << 20));
         assert_eq!((found.object_size_max, found.min_uses), (1 << 10, 11));

@@ -4,7 +4,8 @@
 //!
 //! A request goes through these in turn:
 //!
-//! 1. [`request::classify`] says whether it is looked up, [`variants::Variants::select`] which stored
+//! 1. [`request::classify`] says whether it is looked up, [`no_vary_search::Rule`] which targets are one with
+//!    its own, [`variants::Variants::select`] which stored
 //!    response it selects, and [`reuse::reuse`] whether that is used.
 //! 2. [`answer::answer`] says how: whole, in parts, or as 304.
 //! 3. Else [`request::fill_headers`] or [`validation::validation_headers`] are what the origin is asked.
@@ -27,6 +28,7 @@ pub mod head;
 pub mod hop_by_hop;
 pub mod invalidation;
 pub mod list;
+pub mod no_vary_search;
 pub mod range;
 pub mod request;
 pub mod reuse;

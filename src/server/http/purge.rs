@@ -13,7 +13,7 @@ use super::wire::Socket;
 use crate::cache::{Purge, StoreError};
 use crate::http_cache::target::Target;
 use crate::server::codec::fault::Fault;
-use crate::server::proxy::{KEY_SEPARATOR, group_tag, key_of, prefix_of};
+use crate::server::proxy::{KEY_SEPARATOR, group_tag, key_by, key_of, prefix_of, rule_of};
 
 /// The path that purges many.
 pub(super) const PURGES: &str = "/v1/purge";
@@ -106,7 +106,7 @@ impl Service {
         // All are looked at before the first is purged.
         let mut steps = Vec::new();
         for selector in &selection.selectors {
-            self.steps(selection, selector, &mut steps)?;
+            self.steps(selection, selector, &mut steps).await?;
         }
         for step in steps {
             self.purged(self.take_step(step, how).await)?;
@@ -115,7 +115,7 @@ impl Service {
     }
 
     /// What one selector comes to.
-    fn steps(
+    async fn steps(
         &self,
         selection: &Selection,
         selector: &str,
@@ -143,8 +143,13 @@ impl Service {
             };
             match selection.kind {
                 Kind::Uri => {
+                    let behind = |key: &[u8]| Step::Prefix([key, &[KEY_SEPARATOR]].concat());
+                    if let Some(kept) = rule_of(&self.cache, proxy, &target).await {
+                        let by_rule = key_by(proxy, &target, &kept.rule);
+                        steps.extend(Some(behind(&by_rule)).filter(|_| by_rule != key));
+                    }
                     // What is behind the separator are variants, and what proxies said besides.
-                    steps.push(Step::Prefix([&key[..], &[KEY_SEPARATOR]].concat()));
+                    steps.push(behind(&key));
                     steps.push(Step::Key(key));
                 }
                 _ => steps.push(Step::Prefix(key)),

@@ -9,7 +9,7 @@ use ::http::{Method, StatusCode};
 use super::answer::Answer;
 use super::failures::Began;
 use super::fetch::To;
-use super::key::{target_key, without};
+use super::key::without;
 use super::lookup::Looked;
 use super::pass::Manner;
 use super::purge::PURGE;
@@ -72,8 +72,8 @@ impl Service {
         }
         let mut for_head = None;
         let status = match class {
-            Class::Lookup(asked) => match target_key(&self.options, &request) {
-                Some(target) => {
+            Class::Lookup(asked) => match self.keyed(&request).await {
+                Some((target, ruled)) => {
                     let is_rare = asked.may_fill() && self.shared.uses.is_rare(&target);
                     let (began, shared) = (Began::now(), self.shared_to(&to));
                     let wanted = Wanted {
@@ -81,14 +81,18 @@ impl Service {
                         asked: &asked,
                         to: &shared,
                         target,
+                        ruled,
                         began,
                         is_rare,
                     };
-                    let mut lookup = pin!(self.lookup(&wanted));
+                    let freshens = asked.is_head && !asked.no_store && self.is_for_all(&to);
+                    let keyed = freshens.then(|| (wanted.target.clone(), wanted.ruled.clone()));
+                    let mut lookup = pin!(self.lookup(wanted));
                     let looked = while_there(body, lookup.as_mut()).await;
-                    let is_alone = matches!(looked, Some(Looked::Alone(_)));
-                    if asked.is_head && !asked.no_store && is_alone && self.is_for_all(&to) {
-                        for_head = Box::pin(self.for_head(&request, &wanted.target)).await;
+                    if let Some(keyed) = keyed
+                        && matches!(looked, Some(Looked::Alone(_)))
+                    {
+                        for_head = Box::pin(self.for_head(&request, keyed)).await;
                     }
                     match looked {
                         Some(Looked::Answer(answer)) => return Ok(answer),

@@ -16,6 +16,7 @@ use super::keeping::Keeping;
 use super::new_response::{self, NewResponse};
 use super::outcome::{HIT_FOR_MISS, Outcome};
 use super::place::Place;
+use super::query_rule::Ruled;
 use super::removal::log_failed;
 use super::service::Service;
 use super::slots::Slot;
@@ -41,6 +42,8 @@ pub(super) struct Job {
     pub(super) place: Place,
     pub(super) request: RequestHead,
     pub(super) to: To,
+    /// By which rule it was looked up, if by one.
+    pub(super) ruled: Option<Ruled>,
     /// What is stored and is to be validated.
     pub(super) known: Option<Known>,
     /// Nobody waits for it, and it is to be finished nevertheless.
@@ -66,7 +69,7 @@ impl Known {
 impl Service {
     /// Runs `job` and tells `client` what comes of it.
     pub(super) async fn fill(self: Arc<Service>, job: Job, client: oneshot::Sender<Outcome>) {
-        let Job { lease, place, request, to, mut known, is_refresh, slot } = job;
+        let Job { lease, place, request, to, ruled, mut known, is_refresh, slot } = job;
         let replaces = known.is_some();
         let mut range = self.options.range_of_fill(&request).filter(|_| known.is_none());
         loop {
@@ -87,6 +90,11 @@ impl Service {
             };
             let first_byte = fetched.first_byte;
             let status = fetched.head.status;
+            let outruled = ruled.as_ref().filter(|it| !it.is_said_by(&fetched.head.headers));
+            if status == StatusCode::NOT_MODIFIED && outruled.is_some() && known.take().is_some() {
+                // It is good for this target, but what is stored may be the response for another one.
+                continue;
+            }
             if status == StatusCode::NOT_MODIFIED
                 && let Some(its) = known.take_if(|known| can_be_validated(&known.head.headers))
             {
@@ -134,6 +142,17 @@ impl Service {
                 continue;
             }
             return match storing {
+                storing::Storing::Whole(_) if let Some(ruled) = outruled => {
+                    self.outruled((lease, &place), ruled, &fetched, replaces).await;
+                    let _ = client.send(Outcome::Alone(Box::new(fetched), None));
+                }
+                storing::Storing::Part { .. }
+                    if parts.is_some()
+                        && let Some(ruled) = outruled =>
+                {
+                    // It may be another range than the client asked for: that looks again too.
+                    self.outruled((lease, &place), ruled, &fetched, replaces).await;
+                }
                 storing::Storing::Whole(kept) => {
                     let parts = self.options.whole_in_parts(&fetched, &kept.head);
                     let new = NewResponse { lease, place, request, kept, ack: None };
@@ -160,6 +179,7 @@ impl Service {
                 }
                 storing::Storing::No(refused) if failed.is_error() => {
                     let may_tell = !request.has_credentials()
+                        && outruled.is_none()
                         && is_for_all(&fetched.head.headers, settings)
                         && matches!(refused, Refused::NotMarked | Refused::Useless);
                     self.failed((lease, &place), fetched, (refused, may_tell), client).await;
@@ -216,6 +236,23 @@ impl Service {
                 StoredHead { received_at: now, ended_at: Some(now), ..known.head.clone() }
             }
         }
+    }
+
+    /// Sets those free who waited by another rule than the response says: each of them may want another one. They look
+    /// again by the new rule.
+    async fn outruled(
+        &self,
+        (lease, place): (Lease, &Place),
+        ruled: &Ruled,
+        fetched: &Fetched,
+        is_stored: bool,
+    ) {
+        self.learn(ruled, &fetched.head.headers).await;
+        if is_stored {
+            self.drop_stored(&place.key).await;
+        }
+        // After that: who gets the lease next sees it.
+        lease.refuse(HIT_FOR_MISS);
     }
 
     /// Sets those free who wait for a response that is not stored.

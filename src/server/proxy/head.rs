@@ -5,6 +5,7 @@ use ::http::header::{CONTENT_LENGTH, HeaderValue};
 use super::fetch::Fetched;
 use super::fill::Known;
 use super::place::Place;
+use super::query_rule::Ruled;
 use super::removal::log_failed;
 use super::service::Service;
 use super::stored::Stored;
@@ -17,6 +18,8 @@ pub(super) struct ForHead {
     place: Place,
     known: Known,
     lifetime: Lifetime,
+    /// By which rule it was looked up.
+    ruled: Option<Ruled>,
     /// Bytes of its body.
     len: u64,
     /// Purges since the request left prevail.
@@ -24,14 +27,18 @@ pub(super) struct ForHead {
 }
 
 impl Service {
-    /// What is stored for `request`, a HEAD of the target with this key.
-    pub(super) async fn for_head(&self, request: &RequestHead, target: &[u8]) -> Option<ForHead> {
-        let place = self.place_of(request, target.to_vec()).await;
+    /// What is stored for `request`, a HEAD of the target with this key, by this rule.
+    pub(super) async fn for_head(
+        &self,
+        request: &RequestHead,
+        (target, ruled): (Vec<u8>, Option<Ruled>),
+    ) -> Option<ForHead> {
+        let place = self.place_of(request, target).await;
         let lease = self.http.cache.lease_alone(&place.key);
         let hit = self.http.cache.lookup_stale_parts(&place.key).await?;
         let Stored::Response(record) = Stored::decode(hit.metadata())? else { return None };
         let known = Known::new(&record.of_hit(&hit, self.http.cache.clock()), &hit);
-        Some(ForHead { place, known, lifetime: hit.lifetime(), len: hit.len(), lease })
+        Some(ForHead { place, known, lifetime: hit.lifetime(), ruled, len: hit.len(), lease })
     }
 
     /// Takes what the origin says in `fetched` of what is stored.
@@ -39,8 +46,11 @@ impl Service {
         &self,
         request: &RequestHead,
         fetched: &Fetched,
-        ForHead { place, known, lifetime, len, lease }: ForHead,
+        ForHead { place, known, lifetime, ruled, len, lease }: ForHead,
     ) {
+        if ruled.is_some_and(|ruled| !ruled.is_said_by(&fetched.head.headers)) {
+            return;
+        }
         let mut head = fetched.head.clone();
         if let Some(len) = fetched.announced_len {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(len));

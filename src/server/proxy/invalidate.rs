@@ -1,6 +1,5 @@
 //! What an unsafe request makes of what is stored (RFC 9111, section 4.4; RFC 9875, section 3).
 
-use super::key::key_for;
 use super::new_response::group_tag;
 use super::removal::log_failed;
 use super::service::Service;
@@ -22,9 +21,10 @@ impl Service {
             return;
         }
         for target in &gone.targets {
-            if let Some(key) = key_for(&self.options, target, request)
-                && but != Some(&key)
-            {
+            for key in self.keys(target, request).await {
+                if but == Some(&key) {
+                    continue;
+                }
                 self.drop_stored(&key).await;
             }
         }

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::options::ProxyOptions;
 use crate::cache::KEY_LEN_MAX;
 use crate::http_cache::head::RequestHead;
+use crate::http_cache::no_vary_search::{KeptRule, Rule};
 use crate::http_cache::target::Target;
 use crate::http_cache::vary::{Names, normalized};
 
@@ -22,6 +23,11 @@ pub(in crate::server) const KEY_SEPARATOR: u8 = b'\n';
 /// Bytes that the key of a variant is longer than that of its target: a separator, the name of the
 /// variants, and the number of one.
 pub(super) const VARIANT_LEN: usize = 1 + 16 + 8;
+
+/// What targets begin with in keys.
+const TARGET: &[u8] = b"//";
+/// Before the rule of a path, and behind the target in a key that a rule made. No field has that name.
+const RULED: u8 = b'?';
 
 /// Fields by which a proxy says what its client asked for, in order. An origin may answer by them, so they are a
 /// part of the key where they are there.
@@ -42,22 +48,23 @@ const FORWARDED: [&str; 14] = [
     "x-url-scheme",
 ];
 
-/// The key of the target of `request`; `None` if it is too long to be stored.
-pub(super) fn target_key(options: &ProxyOptions, request: &RequestHead) -> Option<Vec<u8>> {
-    key_for(options, request.target(), request)
-}
-
-/// The key of `target`, asked for in the manner of `request`; `None` if it is too long to be stored.
+/// The key of `target`, asked for in the manner of `request`, by the rule of its path if there is one; `None` if it is
+/// too long to be stored.
 pub(super) fn key_for(
     options: &ProxyOptions,
-    target: &Target,
+    (target, kept): (&Target, Option<&KeptRule>),
     request: &RequestHead,
 ) -> Option<Vec<u8>> {
-    // Another target is not what was meant by it.
-    let given = request.controls(&options.settings).key.filter(|_| target == request.target());
-    let mut key = match given {
-        Some(given) => key_of(options, &named(target.scheme(), &given)?),
-        None => key_of(options, target),
+    let mut key = match (given(options, target, request), kept) {
+        (Some(given), _) => key_of(options, &named(target.scheme(), &given)?),
+        (None, None) => key_of(options, target),
+        (None, Some(kept)) => {
+            let mut key = key_by(options, target, &kept.rule);
+            key.push(KEY_SEPARATOR);
+            key.push(RULED);
+            key.extend_from_slice(&kept.name);
+            key
+        }
     };
     let is_forwarded = |name: &&HeaderName| FORWARDED.binary_search(&name.as_str()).is_ok();
     let mut forwarded: SmallVec<[_; 4]> = request.headers().keys().filter(is_forwarded).collect();
@@ -71,6 +78,20 @@ pub(super) fn key_for(
         }
     }
     (key.len() <= KEY_LEN_MAX - VARIANT_LEN).then_some(key)
+}
+
+/// What the request says the key of `target` is. Another target than its own is not what was meant by that.
+fn given(options: &ProxyOptions, target: &Target, request: &RequestHead) -> Option<Vec<u8>> {
+    request.controls(&options.settings).key.filter(|_| target == request.target())
+}
+
+/// Whether the rule of its path has a part in the key of `target`.
+pub(super) fn goes_by_rules(
+    options: &ProxyOptions,
+    target: &Target,
+    request: &RequestHead,
+) -> bool {
+    options.no_vary_search && given(options, target, request).is_none()
 }
 
 /// The target that a control field names by host and path; `None` if it is none.
@@ -120,19 +141,37 @@ pub(in crate::server) fn prefix_of(options: &ProxyOptions, target: &Target) -> V
 
 /// What the keys of `target` begin with.
 pub(in crate::server) fn key_of(options: &ProxyOptions, target: &Target) -> Vec<u8> {
-    let path = without(target.path_and_query(), &options.ignore_query);
-    key_with(options, &[target.authority().as_bytes(), path.as_bytes()])
+    key_by(options, target, &Rule::default())
+}
+
+/// What the keys begin with of all targets that are one with `target` by `rule`.
+pub(in crate::server) fn key_by(options: &ProxyOptions, target: &Target, rule: &Rule) -> Vec<u8> {
+    let kept = without(target.path_and_query(), &options.ignore_query);
+    key_with(options, &[target.authority().as_bytes(), rule.normalize(&kept).as_bytes()])
+}
+
+/// The key of the rule of the path of `target`. No purge of targets covers it: it is no content, and all that was
+/// stored by it would be lost.
+pub(super) fn rule_key(options: &ProxyOptions, target: &Target) -> Vec<u8> {
+    let path = target.path_and_query();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let parts = [target.authority().as_bytes(), path.as_bytes()];
+    key_of_kind(options, &[&[RULED][..], TARGET].concat(), &parts)
 }
 
 /// The key of the listener for the `parts` of host and target.
 fn key_with(options: &ProxyOptions, parts: &[&[u8]]) -> Vec<u8> {
+    // No scheme: the upstream is not told one, but for what proxies say in fields.
+    key_of_kind(options, TARGET, parts)
+}
+
+fn key_of_kind(options: &ProxyOptions, kind: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let len = parts.iter().map(|part| part.len()).sum::<usize>() + options.name.len();
     let mut key = Vec::with_capacity(len + VARIANT_LEN);
     key.push(KEY_SEPARATOR);
     key.extend_from_slice(options.name.as_bytes());
     key.push(KEY_SEPARATOR);
-    // No scheme: the upstream is not told one, but for what proxies say in fields.
-    key.extend_from_slice(b"//");
+    key.extend_from_slice(kind);
     parts.iter().for_each(|part| key.extend_from_slice(part));
     key
 }
@@ -178,10 +217,15 @@ mod tests {
     use http::header::{HeaderMap, HeaderValue};
 
     use super::*;
+    use crate::http_cache::no_vary_search::NO_VARY_SEARCH;
     use crate::server::proxy::options::UpstreamAddress;
 
     fn options() -> ProxyOptions {
         ProxyOptions::new("main", UpstreamAddress::Unix("/x".into()))
+    }
+
+    fn target_key(options: &ProxyOptions, request: &RequestHead) -> Option<Vec<u8>> {
+        key_for(options, (request.target(), None), request)
     }
 
     fn request(target: &str, lines: &[(&'static str, &'static str)]) -> RequestHead {
@@ -265,7 +309,35 @@ mod tests {
         assert_eq!(target_key(&options, &request).unwrap(), expected);
         let other = Target::new("http", "a.example", "/d").unwrap();
         let expected = b"\nmain\n//a.example/d\nx-forwarded-proto:https";
-        assert_eq!(key_for(&options, &other, &request).unwrap(), expected);
+        assert_eq!(key_for(&options, (&other, None), &request).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_rule_has_keys_of_its_own() {
+        let value = HeaderValue::from_static("key-order, params=(\"x\")");
+        let headers = HeaderMap::from_iter([(NO_VARY_SEARCH, value)]);
+        let kept = KeptRule { name: *b"0123456789abcdef", rule: Rule::of(&headers) };
+        let mut options = ProxyOptions { ignore_query: vec!["utm".to_owned()], ..options() };
+        options.settings.trusted = vec!["x-rawcached-key".parse().unwrap()];
+        let key = |target: &str, lines: &[(&'static str, &'static str)]| {
+            let request = request(target, lines);
+            let key = key_for(&options, (request.target(), Some(&kept)), &request).unwrap();
+            String::from_utf8(key).unwrap()
+        };
+        let expected = "\nmain\n//a.example/a?b=&c=1\n?0123456789abcdef";
+        for target in ["/a?c=1&b", "/a?b=&x=2&c=1", "/a?utm=1&c=1&b&x"] {
+            assert_eq!(key(target, &[]), expected, "{target}");
+        }
+        let host = ("x-host", "b");
+        assert_eq!(key("/a?c=1&b", &[host]), format!("{expected}\nx-host:b"));
+        let given = ("x-rawcached-key", "b.example/c?x=1");
+        assert_eq!(key("/a", &[given]), "\nmain\n//b.example/c?x=1", "it is named");
+        let found = key_by(&options, request("/a?b&x", &[]).target(), &kept.rule);
+        assert_eq!(found, b"\nmain\n//a.example/a?b=");
+        for target in ["/a", "/a?", "/a?b?c", "/a?utm=1"] {
+            let key = rule_key(&options, request(target, &[]).target());
+            assert_eq!(key, b"\nmain\n?//a.example/a", "{target}");
+        }
     }
 
     #[test]

@@ -54,10 +54,14 @@ fn version(hit: &Hit) -> (u64, Timestamp) {
 
 impl Service {
     /// Answers a request from the store, from somebody else's fill, or by one of its own.
-    pub(super) async fn lookup(self: &Arc<Service>, wanted: &Wanted<'_>) -> Looked {
+    pub(super) async fn lookup(self: &Arc<Service>, mut wanted: Wanted<'_>) -> Looked {
         let deadline = Instant::now() + self.options.collapse_timeout;
         let mut missed = Forwarded::UriMiss;
-        for _ in 0..LOOKS_MAX {
+        for number in 0..LOOKS_MAX {
+            if number > 0 && !wanted.renew(self).await {
+                break;
+            }
+            let wanted = &wanted;
             let wait = deadline.saturating_duration_since(Instant::now());
             let Some((place, look)) = self.look(&wanted.sought(), wait).await else { continue };
             missed =
@@ -67,7 +71,7 @@ impl Service {
                 Look::Follow(follower) => self.follow(wanted, follower, missed).await,
                 Look::Lease(lease) => {
                     let wait = deadline.saturating_duration_since(Instant::now());
-                    Some(self.miss(wanted, place, lease, (missed, wait)).await)
+                    self.miss(wanted, place, lease, (missed, wait)).await
                 }
                 Look::Nothing if wanted.asked.missed() == Missed::GatewayTimeout => {
                     Some(Looked::Answer(
@@ -234,36 +238,42 @@ impl Service {
         self.answer_with(wanted.request, head, body, status).await.ok().map(Looked::Answer)
     }
 
+    /// `None`: look again.
     async fn miss(
         self: &Arc<Service>,
         wanted: &Wanted<'_>,
         place: Place,
         lease: Lease,
         (missed, wait): (Forwarded, Duration),
-    ) -> Looked {
+    ) -> Option<Looked> {
         // Nobody waits for what may not be stored: each has an answer of its own.
         let hit_for_miss = !lease.is_awaited();
         let status = CacheStatus { hit_for_miss, ..CacheStatus::forwarded(missed) };
         if hit_for_miss && wanted.is_of_one_client()
             || self.shared.credentials.set_apart(wanted.request, &place.key)
         {
-            return Looked::Alone(status);
+            return Some(Looked::Alone(status));
+        }
+        if wanted.successor(self).await.is_some() {
+            // Whoever held the lease before learnt it.
+            return None;
         }
         if !hit_for_miss && let Some(failure) = wanted.failure(self, &place.key) {
-            return Looked::Answer(self.failure(failure, status));
+            return Some(Looked::Answer(self.failure(failure, status)));
         }
         let slot = match hit_for_miss {
             // Nobody waits for what comes of it.
             true => self.shared.slots.free(),
             false => self.slot(wait).await,
         };
-        let Some(slot) = slot else { return no_slot(missed) };
+        let Some(slot) = slot else { return Some(no_slot(missed)) };
         let outcome = self.begin(wanted, (place, lease, slot), None, false).await;
         let looked = match outcome {
             Ok(outcome) => self.with_outcome(wanted, outcome, None, status.clone()).await,
+            Err(_) if wanted.successor(self).await.is_some() => return None,
             Err(_) => None,
         };
-        looked.unwrap_or(Looked::Alone(status))
+        Some(looked.unwrap_or(Looked::Alone(status)))
     }
 
     /// Begins a fill; what it gives is what comes of it.
@@ -275,8 +285,9 @@ impl Service {
         is_refresh: bool,
     ) -> oneshot::Receiver<Outcome> {
         let (client, outcome) = oneshot::channel();
-        let request = wanted.request.clone();
-        let job = Job { lease, place, request, to: wanted.to.clone(), known, is_refresh, slot };
+        let (request, to, ruled) =
+            (wanted.request.clone(), wanted.to.clone(), wanted.ruled.clone());
+        let job = Job { lease, place, request, to, ruled, known, is_refresh, slot };
         self.spawn(Arc::clone(self).fill(job, client));
         outcome
     }

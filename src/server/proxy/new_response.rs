@@ -147,7 +147,8 @@ pub(super) fn list_options(list: &Variants) -> Option<StoreOptions> {
     Some(StoreOptions { ttl, metadata: encode_variants(list)?, ..StoreOptions::default() })
 }
 
-fn random_name() -> Option<[u8; 16]> {
+/// What nobody can guess.
+pub(super) fn random_name() -> Option<[u8; 16]> {
     let mut name = [0; 16];
     getrandom::fill(&mut name).ok()?;
     Some(name)

@@ -22,6 +22,8 @@ pub struct ProxyOptions {
     pub settings: Settings,
     /// Query parameters that are no part of the key.
     pub ignore_query: Vec<String>,
+    /// What responses say in `No-Vary-Search` is no part of the key either.
+    pub no_vary_search: bool,
     /// Fields of requests that are a part of the key.
     pub key_headers: Vec<HeaderName>,
     /// Largest body that is stored, in bytes; larger ones are passed on.
@@ -111,6 +113,7 @@ impl ProxyOptions {
             upstream: UpstreamOptions::new(upstream),
             settings: Settings::default(),
             ignore_query: Vec::new(),
+            no_vary_search: false,
             key_headers: Vec::new(),
             object_size_max: u64::MAX,
             range_fetch_min: 8 << 20,

@@ -7,11 +7,13 @@ use ::http::{Method, StatusCode};
 
 use super::failures::Failure;
 use super::fetch::{Fetched, To, failure_of};
+use super::key::goes_by_rules;
 use super::parts::{Ending, Parted, Reading, Running, block_of};
 use super::service::Service;
 use super::upstream::Connection;
 use crate::cache::StoreError;
 use crate::http_cache::head::{RequestHead, StoredHead};
+use crate::http_cache::no_vary_search::Rule;
 use crate::http_cache::storing::{Storing, store, strong_validator, validator_of};
 use crate::http_cache::validation::part_headers;
 
@@ -98,7 +100,11 @@ impl Service {
         }
         let storing = store(request, &fetched.head, &fetched.exchange, settings);
         let given = validator_of(&fetched.head.headers);
-        let is_same = given == strong_validator(head);
+        // By a rule there may be another target behind it, whose parts may look the same.
+        let rule = Some(Rule::of(&head.headers)).filter(|rule| !rule.is_default());
+        let rule = rule.filter(|_| goes_by_rules(&self.options, request.target(), request));
+        let is_of_rule = rule.is_none_or(|rule| Rule::of(&fetched.head.headers) == rule);
+        let is_same = given == strong_validator(head) && is_of_rule;
         match (status, storing) {
             (StatusCode::PARTIAL_CONTENT, Storing::Part { part, .. })
                 if is_same

@@ -8,7 +8,7 @@ use super::body::Body;
 use super::counts::Served;
 use super::fetch::{Fetched, To, failure_of};
 use super::fill::{is_short, whole_body};
-use super::key::target_key;
+use super::key::key_for;
 use super::new_response::tags;
 use super::removal::log_failed;
 use super::service::Service;
@@ -22,11 +22,11 @@ use crate::http_cache::storing::{Kept, Storing, can_be_validated, store};
 impl Service {
     /// The lease of the target of a POST: over what is stored with it, purges since the request left prevail.
     pub(super) fn lease_of_post(&self, request: &RequestHead, to: &To) -> Option<Lease> {
-        if !self.is_for_all(to) {
+        if !self.is_for_all(to) || self.options.no_vary_search {
             return None;
         }
-        let target =
-            target_key(&self.options, request).filter(|_| request.method() == Method::POST)?;
+        let target = key_for(&self.options, (request.target(), None), request)
+            .filter(|_| request.method() == Method::POST)?;
         Some(self.http.cache.lease_alone(&target))
     }
 

@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 
 use super::answer::Answer;
 use super::counts::Served;
-use super::key::{target_key, variant_key};
+use super::key::variant_key;
 use super::new_response::{ATTEMPTS_MAX, list_options};
 use super::service::Service;
 use super::shelf::Shelf;
@@ -63,8 +63,8 @@ impl Service {
             let detail = "the field Purge takes soft or hard";
             return Err(self.refuse(StatusCode::BAD_REQUEST, detail));
         };
-        if let Some(target) = target_key(&self.options, request) {
-            self.purge_target(&target, how).await.map_err(|error| {
+        for key in self.keys(request.target(), request).await {
+            self.purge_target(&key, how).await.map_err(|error| {
                 let detail = format!("not on the device: {error}");
                 self.refuse(StatusCode::SERVICE_UNAVAILABLE, &detail)
             })?;

@@ -1,5 +1,5 @@
-//! What is kept with an entry of a read-through listener: the head of a response, or the variants of a
-//! target. Owns the bytes.
+//! What is kept with an entry of a read-through listener: the head of a response, the variants of a target, or
+//! the rule of a path. Owns the bytes.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::http_cache::date::date;
 use crate::http_cache::freshness::{Source, Terms};
 use crate::http_cache::head::StoredHead;
+use crate::http_cache::no_vary_search::KeptRule;
 use crate::http_cache::variants::Variants;
 use crate::server::codec;
 
@@ -19,6 +20,8 @@ use crate::server::codec;
 const RESPONSE: u8 = 1;
 /// First byte of the variants of a target.
 const VARIANTS: u8 = 2;
+/// First byte of the rule of a path.
+const RULE: u8 = 3;
 /// Bytes before the fields: kind, flags, source, status, and three times in seconds.
 const FIXED_LEN: usize = 17;
 
@@ -33,6 +36,8 @@ pub(super) enum Stored {
     Response(ResponseRecord),
     /// The entry has no body: the responses are under keys of their own.
     Variants(Variants),
+    /// The entry has no body: which targets of a path are one.
+    Rule(KeptRule),
 }
 
 /// The head of a response without times.
@@ -49,6 +54,7 @@ impl Stored {
         match *metadata.first()? {
             RESPONSE => ResponseRecord::decode(metadata).map(Stored::Response),
             VARIANTS => Variants::decode(&metadata[1..]).map(Stored::Variants),
+            RULE => KeptRule::decode(&metadata[1..]).map(Stored::Rule),
             _ => None,
         }
     }
@@ -59,6 +65,13 @@ pub(super) fn encode_variants(variants: &Variants) -> Option<Bytes> {
     let mut bytes = vec![VARIANTS];
     bytes.extend_from_slice(&variants.encode());
     (bytes.len() <= METADATA_LEN_MAX).then(|| bytes.into())
+}
+
+/// The metadata of the rule of a path.
+pub(super) fn encode_rule(rule: &KeptRule) -> Bytes {
+    let mut bytes = vec![RULE];
+    bytes.extend_from_slice(&rule.encode());
+    bytes.into()
 }
 
 /// The metadata of a response; `None` if they are too long.
@@ -234,6 +247,7 @@ pub(super) fn lifetime(head: &StoredHead, can_be_validated: bool) -> Lifetime {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::http_cache::no_vary_search::{RULE_LEN_MAX, Rule};
 
     fn head() -> StoredHead {
         let mut headers = HeaderMap::new();
@@ -262,7 +276,7 @@ mod tests {
     fn decoded(bytes: &[u8]) -> Option<ResponseRecord> {
         match Stored::decode(bytes)? {
             Stored::Response(record) => Some(record),
-            Stored::Variants(_) => None,
+            Stored::Variants(_) | Stored::Rule(_) => None,
         }
     }
 
@@ -329,6 +343,9 @@ mod tests {
         assert!(Stored::decode(&[&[9], &bytes[1..]].concat()).is_none());
         let variants = encode_variants(&Variants::new([7; 16])).unwrap();
         assert!(matches!(Stored::decode(&variants), Some(Stored::Variants(_))));
+        let rule = encode_rule(&KeptRule { name: [7; 16], rule: Rule::default() });
+        assert!(matches!(Stored::decode(&rule), Some(Stored::Rule(_))));
+        assert!(rule.len() <= METADATA_LEN_MAX - RULE_LEN_MAX, "there is room for the longest");
     }
 
     #[test]

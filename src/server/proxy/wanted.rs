@@ -2,8 +2,10 @@
 
 use super::failures::{Began, Failure};
 use super::fetch::To;
+use super::key::key_for;
 use super::look::Sought;
 use super::partial::Asking;
+use super::query_rule::Ruled;
 use super::service::Service;
 use crate::http_cache::head::{RequestHead, StoredHead};
 use crate::http_cache::request::{Asked, OF_ONE_CLIENT};
@@ -17,12 +19,28 @@ pub(super) struct Wanted<'a> {
     pub(super) to: &'a To,
     /// The key of its target.
     pub(super) target: Vec<u8>,
+    /// By which rule, if by one.
+    pub(super) ruled: Option<Ruled>,
     pub(super) began: Began,
     /// It is stored only if something is stored of it already.
     pub(super) is_rare: bool,
 }
 
 impl Wanted<'_> {
+    /// Goes on by the latest rule of its path. False if the key that makes is too long to be stored.
+    pub(super) async fn renew(&mut self, service: &Service) -> bool {
+        let Some(ruled) = self.successor(service).await else { return true };
+        let target = (self.request.target(), ruled.kept.as_ref());
+        let Some(key) = key_for(&service.options, target, self.request) else { return false };
+        (self.target, self.ruled) = (key, Some(ruled));
+        true
+    }
+
+    /// The rule by which it is looked up no more, as another took its place.
+    pub(super) async fn successor(&self, service: &Service) -> Option<Ruled> {
+        service.successor(self.ruled.as_ref()?).await
+    }
+
     /// The same as who is answered.
     pub(super) fn asking(&self) -> Asking<'_> {
         let Wanted { request, to, asked, began, target, .. } = self;

@@ -35,7 +35,7 @@ fn rows() -> BTreeSet<String> {
 struct Rig {
     origin: Option<Origin>,
     socket: PathBuf,
-    _daemon: Daemon,
+    daemon: Daemon,
     _directory: TempDir,
 }
 
@@ -55,7 +55,7 @@ impl Rig {
             "[[proxy]]\nlisten = [\"unix:{listen}\"]\nupstream = \"http://{address}\"\n{settings}\n"
         ));
         daemon.restart();
-        Rig { origin: Some(origin), socket, _daemon: daemon, _directory: directory }
+        Rig { origin: Some(origin), socket, daemon, _directory: directory }
     }
 
     fn client(&self) -> Client {
@@ -195,6 +195,21 @@ fn parameters_are_left_out(settings: &str) {
     rig.get("/a?b=d", "").expect_forwarded("uri-miss");
 }
 
+fn the_origin_says_which_targets_are_one(settings: &str) {
+    let mut rig = Rig::start(settings, |seen| {
+        let reply = Reply::ok(&seen.target).control("max-age=600");
+        reply.header("No-Vary-Search", "key-order, params=(\"utm\")")
+    });
+    rig.get("/a", "");
+    rig.get("/a?b=1&c=2", "").expect_body(200, "/a?b=1&c=2");
+    rig.get("/a?c=2&utm=3&b=1", "").expect_body(200, "/a?b=1&c=2").expect_hit();
+    rig.get("/a?c=3&b=1", "").expect_body(200, "/a?c=3&b=1").expect_forwarded("uri-miss");
+    assert!(rig.daemon.stop().success());
+    rig.daemon.restart();
+    rig.get("/a?c=2&b=1", "").expect_body(200, "/a?b=1&c=2").expect_hit();
+    assert_eq!(rig.asked(), 3);
+}
+
 fn ranges_come_in_blocks(settings: &str) {
     let rig = Rig::start(settings, |seen| {
         assert_eq!(seen.header("range"), Some("bytes=2097152-3145727"));
@@ -290,6 +305,7 @@ fn runs() -> BTreeMap<&'static str, Run> {
         ("client_directives = \"honor\"", clients_are_heard),
         ("object_size_max = \"1MiB\"", large_ones_pass),
         ("ignore_query = [\"utm_source\"]", parameters_are_left_out),
+        ("no_vary_search = true", the_origin_says_which_targets_are_one),
         ("fill_block = \"1MiB\"\nrange_fetch_min = \"1MiB\"", ranges_come_in_blocks),
         ("bypass = [\"cookie:session\"]", |row| sessions(row, &[false, false])),
         ("no_store = [\"cookie:session\"]", |row| sessions(row, &[false, true])),

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rawcached::cache::CacheOptions;
 use rawcached::config::ListenAddress;
 use rawcached::server::Options;
 use rawcached::server::listener::{Listener, Permissions, Protocol};
@@ -57,6 +58,22 @@ impl Rig {
         options: Options,
         choose: impl FnOnce(&mut ProxyOptions),
     ) -> Rig {
+        Rig::over(CacheOptions::default(), (origin, place), options, choose)
+    }
+
+    /// In front of `origin`, with other choices, and without a RAM tier: what was written is read from the device.
+    pub fn without_ram(origin: Origin, choose: impl FnOnce(&mut ProxyOptions)) -> Rig {
+        let place = origin.place.clone();
+        let cache = options!(CacheOptions { ram_bytes: 0, ..CacheOptions::default() });
+        Rig::over(cache, (origin, &place), options(), choose)
+    }
+
+    fn over(
+        cache: CacheOptions,
+        (origin, place): (Origin, &Place),
+        options: Options,
+        choose: impl FnOnce(&mut ProxyOptions),
+    ) -> Rig {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("proxy.sock");
         let address = ListenAddress::Unix(socket.clone());
@@ -72,7 +89,7 @@ impl Rig {
         let address = ListenAddress::Unix(objects.clone());
         let http = Listener::bind(&address, &Permissions::default()).unwrap();
         let listeners = vec![listener.speaking(Protocol::Proxy(0)), http.speaking(Protocol::Http)];
-        let server = TestServer::serving(options, listeners);
+        let server = TestServer::of_cache(options, cache, listeners);
         Rig { server, origin, objects, socket, _directory: directory }
     }
 

@@ -19,6 +19,7 @@ mod parts;
 mod poisoning;
 mod purge;
 mod purge_method;
+mod query_rules;
 mod ranges;
 mod rules;
 mod stale;
