@@ -112,7 +112,7 @@ impl Service {
             Class::Pass(Pass::Method) => CacheStatus::forwarded(Forwarded::Method),
             Class::Pass(_) => CacheStatus::forwarded(Forwarded::Bypass),
         };
-        let lease = self.lease_of_post(&request, &to);
+        let lease = self.is_for_all(&to).then(|| self.lease_of_post(&request)).flatten();
         let fetched = self.pass(&request, &to, (body, &manner), &status).await?;
         if let Some(for_head) = for_head {
             // Rare, and larger than the rest.
@@ -130,7 +130,7 @@ impl Service {
     }
 
     /// Whether what comes for this client's own target may be for all: it has no parameters that the key does not have.
-    pub(super) fn is_for_all(&self, to: &To) -> bool {
+    fn is_for_all(&self, to: &To) -> bool {
         let asked = to.target.path_and_query();
         without(asked, &self.options.ignore_query) == asked
     }

@@ -6,7 +6,7 @@ use ::http::{Method, StatusCode};
 use super::answer::Answer;
 use super::body::Body;
 use super::counts::Served;
-use super::fetch::{Fetched, To, failure_of};
+use super::fetch::{Fetched, failure_of};
 use super::fill::{is_short, whole_body};
 use super::key::key_for;
 use super::new_response::tags;
@@ -21,8 +21,8 @@ use crate::http_cache::storing::{Kept, Storing, can_be_validated, store};
 
 impl Service {
     /// The lease of the target of a POST: over what is stored with it, purges since the request left prevail.
-    pub(super) fn lease_of_post(&self, request: &RequestHead, to: &To) -> Option<Lease> {
-        if !self.is_for_all(to) || self.options.no_vary_search {
+    pub(super) fn lease_of_post(&self, request: &RequestHead) -> Option<Lease> {
+        if self.options.no_vary_search {
             return None;
         }
         let target = key_for(&self.options, (request.target(), None), request)
