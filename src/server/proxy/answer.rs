@@ -1,6 +1,6 @@
 //! Answers to clients: heads made of what is stored or what came, with what this cache adds.
 
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ impl Service {
             Chosen::Whole if request.method() == http::Method::HEAD => (code, Body::absent(known)),
             Chosen::Whole => {
                 let body = match body {
-                    BodyOf::Hit(hit) => stored(hit, [Step::Object(0..len)].into()).await?,
+                    BodyOf::Hit(hit) => stored(hit, 0..len).await?,
                     BodyOf::Follow(follower, len, near) => Body::followed(follower, len, near),
                     BodyOf::Parts(service, asker) => {
                         let steps = [Step::Object(0..len)].into();
@@ -136,7 +136,10 @@ impl Service {
                     }
                 };
                 let body = match body {
-                    BodyOf::Hit(hit) => stored(hit, steps).await?,
+                    BodyOf::Hit(hit) => match &parts[..] {
+                        [part] => stored(hit, part.clone()).await?,
+                        _ => Body::stored(AnswerBody::parts(hit, steps).await?),
+                    },
                     BodyOf::Follow(follower, ..) => Body::followed_parts(follower, steps),
                     BodyOf::Parts(service, asker) => {
                         Body::parts(PartsBody::new(service, asker, steps))
@@ -196,20 +199,16 @@ impl Service {
     }
 }
 
-async fn stored(hit: Hit, steps: VecDeque<Step>) -> Result<Body, TruncatedBody> {
-    if let Some(Step::Object(range)) = steps.front()
-        && steps.len() == 1
-    {
-        if range.is_empty() {
-            return Ok(Body::absent(Some(0)));
-        }
-        if hit.whole().is_some() {
-            let range = range.clone();
-            let bytes = hit.range(range).await?.next_chunk().await?;
-            return Ok(Body::memory(bytes.unwrap_or_default()));
-        }
+/// Bytes of what is stored. One piece is given as it lies in memory.
+async fn stored(hit: Hit, range: Range<u64>) -> Result<Body, TruncatedBody> {
+    if range.is_empty() {
+        return Ok(Body::absent(Some(0)));
     }
-    Ok(Body::stored(AnswerBody::parts(hit, steps).await?))
+    if hit.whole().is_some() {
+        let bytes = hit.range(range).await?.next_chunk().await?;
+        return Ok(Body::memory(bytes.unwrap_or_default()));
+    }
+    Ok(Body::stored(AnswerBody::parts(hit, [Step::Object(range)].into()).await?))
 }
 
 /// A value made here, of characters that every field may have.

@@ -48,7 +48,15 @@ impl Stored {
     pub(super) fn decode(metadata: &[u8]) -> Option<Stored> {
         match *metadata.first()? {
             RESPONSE => ResponseRecord::decode(metadata).map(Stored::Response),
-            VARIANTS => Variants::decode(&metadata[1..]).map(Stored::Variants),
+            VARIANTS => Stored::variants(metadata).map(Stored::Variants),
+            _ => None,
+        }
+    }
+
+    /// The variants that `metadata` tell of; `None` if they tell of something else, which is not read.
+    pub(super) fn variants(metadata: &[u8]) -> Option<Variants> {
+        match metadata.split_first()? {
+            (&VARIANTS, list) => Variants::decode(list),
             _ => None,
         }
     }
@@ -329,6 +337,7 @@ mod tests {
         assert!(Stored::decode(&[&[9], &bytes[1..]].concat()).is_none());
         let variants = encode_variants(&Variants::new([7; 16])).unwrap();
         assert!(matches!(Stored::decode(&variants), Some(Stored::Variants(_))));
+        assert!(Stored::variants(&variants).is_some() && Stored::variants(&bytes).is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::failures::{Began, Failure};
 use super::fetch::To;
 use super::partial::Asking;
+use super::place::{Place, Selected};
 use super::service::Service;
 use crate::http_cache::head::{RequestHead, StoredHead};
 use crate::http_cache::request::{Asked, OF_ONE_CLIENT};
@@ -28,9 +29,14 @@ impl Wanted<'_> {
         Asking { request, to, began: *began, may_fill: asked.may_fill() }
     }
 
+    /// Where its response is, or would be stored.
+    pub(super) fn place(&self, selected: Option<Selected>) -> Place {
+        Place::of(self.request, &self.target, selected)
+    }
+
     /// Whether it asks for a part, or for another version than the client has.
     pub(super) fn is_of_one_client(&self) -> bool {
-        OF_ONE_CLIENT.iter().any(|name| self.request.headers().contains_key(name))
+        self.request.headers().keys().any(|name| OF_ONE_CLIENT.contains(name))
     }
 
     /// How the last request for `key` failed, if this one is to get that too.
