@@ -24,6 +24,8 @@ use crate::server::http::get::{content_range, multipart, multipart_steps};
 /// An answer.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    /// Lines of a stored response as they lie, a `Date` among them; none if `headers` has all fields.
+    pub(super) lines: Vec<u8>,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
     /// How it came about.
@@ -93,7 +95,8 @@ impl Service {
         }
         let (code, body) = self.body_of(request, code, (body, known), chosen, &mut headers).await?;
         self.sign(&mut headers, &status);
-        Ok(Answer { status: code, headers, body, served: Served::of(&status), first_byte: None })
+        let (lines, served) = (Vec::new(), Served::of(&status));
+        Ok(Answer { status: code, lines, headers, body, served, first_byte: None })
     }
 
     async fn body_of(
@@ -165,7 +168,7 @@ impl Service {
             Some((mut headers, body)) => {
                 self.sign(&mut headers, &status);
                 let (body, served) = (Body::memory(body), Served::UpstreamError);
-                Answer { status: code, headers, body, served, first_byte: None }
+                Answer { status: code, lines: Vec::new(), headers, body, served, first_byte: None }
             }
         }
     }
@@ -195,12 +198,12 @@ impl Service {
         let detail = status.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
         let text = format!("{reason}{detail}\n");
         let body = Body::memory(text.into());
-        Answer { status: code, headers, body, served, first_byte: None }
+        Answer { status: code, lines: Vec::new(), headers, body, served, first_byte: None }
     }
 }
 
 /// Bytes of what is stored. One piece is given as it lies in memory.
-async fn stored(hit: Hit, range: Range<u64>) -> Result<Body, TruncatedBody> {
+pub(super) async fn stored(hit: Hit, range: Range<u64>) -> Result<Body, TruncatedBody> {
     if range.is_empty() {
         return Ok(Body::absent(Some(0)));
     }

@@ -156,6 +156,10 @@ impl Service {
         wait: Duration,
     ) -> Option<Looked> {
         let now = self.http.cache.clock().now();
+        if let Some(head) = self.plain_head(wanted, &hit, now) {
+            drop(lease);
+            return self.plain_hit(head, hit).await.map(Looked::Answer);
+        }
         let key = selected.as_ref().map_or(&wanted.target, |selected| &selected.key).clone();
         let Some(Stored::Response(record)) = Stored::decode(hit.metadata()) else {
             // Nothing that this cache can read: make room for what it can.
@@ -269,7 +273,7 @@ impl Service {
     ) -> Option<Looked> {
         let why = CacheStatus::forwarded(status.forwarded.unwrap_or(Forwarded::Partial));
         match self.answer_stored(&wanted.asking(), found, status).await {
-            Answered::With(answer) => Some(Looked::Answer(answer)),
+            Answered::With(answer) => Some(Looked::Answer(*answer)),
             Answered::Lacking if wanted.asked.only_if_cached => {
                 Some(Looked::Answer(self.own(StatusCode::GATEWAY_TIMEOUT, why)))
             }
@@ -473,6 +477,6 @@ impl Service {
             _ => Body::upstream(connection, self.http.shard.clone()),
         };
         let (served, first_byte) = (Served::of(&status), Some(first_byte));
-        Answer { status: head.status, headers, body, served, first_byte }
+        Answer { status: head.status, lines: Vec::new(), headers, body, served, first_byte }
     }
 }

@@ -29,6 +29,7 @@ mod parts;
 mod parts_body;
 mod pass;
 mod place;
+mod plain_hit;
 mod purge;
 mod purge_token;
 mod removal;
