@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """CPU time of HTTP caches for the same list of requests: a `[[proxy]]` listener beside nginx and Varnish.
 
-usage: compare.py [--quick] [--only TEXT] [--rounds N] [--operations N] [--memory SIZE] RAWCACHED
+usage: compare.py [--quick] [--only TEXT] [--rounds N] [--memory SIZE] RAWCACHED
 
 The caches run with the configurations of this folder in front of one origin, all on core 1; client (`rawcached
 bench load`, 32 connections, as fast as answers come) and origin on core 0. Each cache may use `--memory` (1GiB,
@@ -65,12 +65,16 @@ ROWS = {
     "Varnish, file": ("varnish", "127.0.0.1:18390"),
     STACK: ("both", "127.0.0.1:18382"),
 }
-# Those of `rawcached bench load`. Objects of the mix are at the origin only: of a second copy nothing is learnt.
+# Requests of each kind, and what they are for `rawcached bench load`. Objects of the mix are at the origin only: of
+# a second copy in the same memory nothing would be learnt.
 LOADS = {
-    "4 KiB": ["--keys", "2000", "--size", "4KiB", "--prefix", "page-"],
-    "64 KiB": ["--keys", "2000", "--size", "64KiB", "--prefix", "long-"],
-    "mix": ["--keys", "100000", "--zipf", "0.9", "--prefix", "mix-"]
-    + ["--size", "lognormal:median=16KiB,sigma=1.6,min=200,max=8MiB"],
+    "4 KiB": (50000, ["--keys", "2000", "--size", "4KiB", "--prefix", "page-"]),
+    "64 KiB": (50000, ["--keys", "2000", "--size", "64KiB", "--prefix", "long-"]),
+    "mix": (
+        200000,
+        ["--keys", "100000", "--zipf", "0.9", "--prefix", "mix-"]
+        + ["--size", "lognormal:median=16KiB,sigma=1.6,min=200,max=8MiB"],
+    ),
 }
 WITH_OBJECTS = ["4 KiB", "64 KiB"]
 # What a browser sends and an origin says of a file.
@@ -232,8 +236,10 @@ def table(title, ours, rows):
         )
 
 
-def compare(client, caches, name, rounds):
-    load = LOADS[name]
+def compare(binary, caches, name, arguments):
+    operations, load = LOADS[name]
+    client = Client(binary, operations // 10 if arguments.quick else operations)
+    rounds = arguments.rounds
     client.fill(ORIGIN, load)
     rows = {row: place for row, place in ROWS.items() if row != OBJECTS or name in WITH_OBJECTS}
     if OBJECTS in rows:
@@ -262,16 +268,16 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--operations", type=int)
     parser.add_argument("--memory", default="1GiB")
     parser.add_argument("binary")
     arguments = parser.parse_args()
     binary = os.path.abspath(arguments.binary)
-    operations = arguments.operations or (20000 if arguments.quick else 200000)
     memory = None if arguments.memory == "none" else str(int(arguments.memory.removesuffix("GiB")) << 30)
     for program in ("nginx", "varnishd", "taskset"):
         if not shutil.which(program):
             sys.exit(f"{program} is not installed")
+    # So that nothing is left running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     running = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("RAWCACHED_BENCH_DIR")) as directory:
         # Workers of nginx may have a user of their own.
@@ -290,7 +296,7 @@ def main():
                     caches[cache].wait_for(address)
             for name in LOADS:
                 if arguments.only in name:
-                    compare(Client(binary, operations), caches, name, arguments.rounds)
+                    compare(binary, caches, name, arguments)
         finally:
             for cache in reversed(running):
                 cache.stop()
