@@ -48,6 +48,8 @@ size = "4MiB"
 scrub_rate = "0"
 """
 
+# Settings of rawcached come from the environment too, and it takes no others of that name.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RAWCACHED_")}
 # Entries that the RAM tier has room for, and entries that it has not.
 SMALL, LARGE, FEW, MANY, PAGES = 100, 4000, 500, 8000, 100
 PAGE, LONG, LONGS = 4 << 10, 64 << 10, 5
@@ -156,12 +158,13 @@ class Server:
         image = os.path.join(directory, "image")
         with open(image, "wb") as file:
             file.truncate(512 << 20)
-        subprocess.run([binary, "format", image, "--yes"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([binary, "format", image, "--yes"], check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
         command = [binary, "serve", "--config", config]
         if counted:
             out = "--callgrind-out-file=" + os.path.join(directory, "counts")
             command = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes", out, *command]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, env=ENVIRONMENT, **quiet)
         for _ in range(600):
             try:
                 self.client = Client(os.path.join(directory, "socket"))

@@ -46,7 +46,7 @@ pub struct Body {
 /// How `stored` with `body` answers `request`.
 #[must_use]
 pub fn answer(request: &RequestHead, stored: &StoredHead, body: Body) -> Answer {
-    let asks_for_all = !OF_ONE_CLIENT.iter().any(|name| request.headers.contains_key(name));
+    let asks_for_all = !request.headers.keys().any(|name| OF_ONE_CLIENT.contains(name));
     // RFC 9110, section 13.2.1.
     if asks_for_all || !stored.status.is_success() {
         return Answer::Whole;

@@ -9,6 +9,8 @@ use http::{HeaderMap, StatusCode};
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Name of this cache in it.
 const CACHE: &str = "rawcached";
+/// Room for most members, in bytes.
+const OFTEN_LEN: usize = 48;
 /// Longest `detail`, in bytes.
 const DETAIL_LEN_MAX: usize = 128;
 
@@ -75,7 +77,7 @@ impl CacheStatus {
 
     /// Adds this cache behind those nearer to the origin (RFC 9211, section 2).
     pub fn append_to(&self, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::try_from(self.member()) {
+        if let Ok(value) = HeaderValue::from_str(&self.member()) {
             headers.append(CACHE_STATUS, value);
         }
     }
@@ -83,7 +85,8 @@ impl CacheStatus {
     /// The member of the list.
     #[must_use]
     pub fn member(&self) -> String {
-        let mut text = String::from(CACHE);
+        let mut text = String::with_capacity(OFTEN_LEN);
+        text.push_str(CACHE);
         if self.hit {
             text.push_str("; hit");
         } else if let Some(forwarded) = self.forwarded {
@@ -94,7 +97,9 @@ impl CacheStatus {
         }
         if let Some(secs) = self.ttl_secs {
             // The largest integer of structured fields (RFC 9651, section 3.3.1).
-            let _ = write!(text, "; ttl={}", secs.clamp(-999_999_999_999_999, 999_999_999_999_999));
+            let secs = secs.clamp(-999_999_999_999_999, 999_999_999_999_999);
+            text.push_str("; ttl=");
+            text.push_str(itoa::Buffer::new().format(secs));
         }
         if self.stored && !self.hit {
             text.push_str("; stored");

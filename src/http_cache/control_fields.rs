@@ -10,7 +10,7 @@ use http::HeaderMap;
 use http::header::HeaderName;
 
 /// What the names of all control fields begin with.
-pub(super) const PREFIX: &str = "x-rawcached-";
+const PREFIX: &str = "x-rawcached-";
 
 /// A control field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

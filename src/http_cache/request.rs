@@ -24,7 +24,7 @@ const OVERRIDES: [&str; 5] = [
 ];
 
 /// Fields that are of one client's copy, not of the object.
-pub const OF_ONE_CLIENT: [HeaderName; 6] =
+pub static OF_ONE_CLIENT: [HeaderName; 6] =
     [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
 
 /// What to do with a request.

@@ -22,11 +22,14 @@ impl Target {
         };
         let authority = authority.strip_suffix(port).unwrap_or(authority);
         let authority = authority.strip_suffix(':').unwrap_or(authority);
-        let is_authority = !authority.is_empty() && !authority.contains(['@', '/', '?', '#', '\\']);
-        let path_and_query = path_and_query.split('#').next().unwrap_or_default();
-        let is_printable = |text: &str| text.bytes().all(|byte| matches!(byte, b'!'..=b'~'));
-        let is_path = path_and_query.starts_with('/') && is_printable(path_and_query);
-        (is_authority && is_printable(authority) && is_path).then(|| Target {
+        let is_printable = |byte: u8| matches!(byte, b'!'..=b'~');
+        let is_of_authority =
+            |byte| is_printable(byte) && !matches!(byte, b'@' | b'/' | b'?' | b'#' | b'\\');
+        let is_authority = !authority.is_empty() && authority.bytes().all(is_of_authority);
+        let end = path_and_query.bytes().position(|byte| byte == b'#');
+        let path_and_query = &path_and_query[..end.unwrap_or(path_and_query.len())];
+        let is_path = path_and_query.starts_with('/') && path_and_query.bytes().all(is_printable);
+        (is_authority && is_path).then(|| Target {
             scheme,
             authority: authority.to_ascii_lowercase(),
             path_and_query: path_and_query.to_owned(),

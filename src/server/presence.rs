@@ -1,6 +1,8 @@
 //! Whether the peer of a connection is still there while something is done for it that takes long.
 
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -23,6 +25,10 @@ pub(super) async fn while_there<F: Future>(
     peer: &(impl Presence + ?Sized),
     mut work: Pin<&mut F>,
 ) -> Option<F::Output> {
+    // Most work is done at once, and needs no timer.
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        return Some(done);
+    }
     loop {
         match tokio::time::timeout(LOOK_EVERY, work.as_mut()).await {
             Ok(done) => return Some(done),

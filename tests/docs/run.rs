@@ -68,6 +68,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/benchmarking.md", "rawcached bench load --memcached R ", "minutes, and other servers"),
     ("docs/benchmarking.md", "rawcached bench load --http H ", "minutes, and other servers"),
     ("docs/benchmarking.md", "benches/instructions/replay.py ", "needs valgrind"),
+    ("docs/benchmarking.md", "benches/proxies/compare.py ", "minutes, and other servers"),
     ("docs/benchmarking.md", "seq ", "needs nginx"),
     (
         "docs/cli.md",
@@ -85,6 +86,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/performance.md", "rawcached bench ", "minutes; the same as in docs/benchmarking.md"),
     ("docs/performance.md", "cargo bench ", "minutes, of a release build"),
     ("docs/performance.md", "benches/instructions/replay.py ", "needs two builds and valgrind"),
+    ("docs/performance.md", "benches/proxies/compare.py ", "minutes, and other servers"),
     ("docs/measurements/", "rawcached bench device ", "minutes"),
     ("docs/measurements/", "cargo bench ", "minutes, of a release build"),
     ("docs/measurements/", "python3 -m venv ", "needs the network"),

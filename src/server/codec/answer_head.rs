@@ -42,6 +42,11 @@ pub(in crate::server) struct AnswerHead<'a> {
 impl AnswerHead<'_> {
     /// Appends the head with its empty line to `output`. Without a `Date` of its own it gets the time.
     pub(in crate::server) fn write(&self, output: &mut Vec<u8>, clock: &Clock) {
+        self.write_with(&[], output, clock);
+    }
+
+    /// The same with `lines` before the other fields: none, or whole ones with a `Date` among them.
+    pub(in crate::server) fn write_with(&self, lines: &[u8], output: &mut Vec<u8>, clock: &Clock) {
         match self.status {
             StatusCode::OK => output.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
             status => {
@@ -56,6 +61,7 @@ impl AnswerHead<'_> {
         debug_assert!(!self.headers.contains_key(CONTENT_LENGTH));
         debug_assert!(!self.headers.contains_key(TRANSFER_ENCODING));
         debug_assert!(!self.headers.contains_key(CONNECTION));
+        output.extend_from_slice(lines);
         for (name, value) in self.headers {
             output.extend_from_slice(name.as_str().as_bytes());
             output.extend_from_slice(b": ");
@@ -72,7 +78,7 @@ impl AnswerHead<'_> {
             BodyEnd::Chunked => output.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             BodyEnd::Unsaid => {}
         }
-        if !self.headers.contains_key(DATE) {
+        if lines.is_empty() && !self.headers.contains_key(DATE) {
             // Writing to memory does not fail.
             let _ = write!(output, "date: {}\r\n", HttpDate::from(date(clock.wall())));
         }
@@ -136,6 +142,19 @@ mod tests {
             "HTTP/1.1 404 Not Found\r\ndate: now\r\nx: 1\r\nx: 2\r\ncontent-length: 5\r\n\
              connection: close\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn lines_that_are_there_are_sent_as_they_are() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x", HeaderValue::from_static("1"));
+        let (status, end) = (StatusCode::OK, BodyEnd::Length(5));
+        let head =
+            AnswerHead { status, headers: &headers, end, keeps_alive: true, is_http_1_0: false };
+        let mut output = Vec::new();
+        head.write_with(b"date: now\r\n", &mut output, &Clock::manual(Timestamp(0)));
+        let expected = "HTTP/1.1 200 OK\r\ndate: now\r\nx: 1\r\ncontent-length: 5\r\n\r\n";
+        assert_eq!(output, expected.as_bytes());
     }
 
     #[test]

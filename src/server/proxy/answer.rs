@@ -1,6 +1,6 @@
 //! Answers to clients: heads made of what is stored or what came, with what this cache adds.
 
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use crate::server::http::get::{content_range, multipart, multipart_steps};
 /// An answer.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    /// Lines of a stored response as they lie, a `Date` among them; none if `headers` has all fields.
+    pub(super) lines: Vec<u8>,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
     /// How it came about.
@@ -94,7 +96,8 @@ impl Shelf {
         }
         let (code, body) = self.body_of(request, code, (body, known), chosen, &mut headers).await?;
         self.sign(&mut headers, &status);
-        Ok(Answer { status: code, headers, body, served: Served::of(&status), first_byte: None })
+        let (lines, served) = (Vec::new(), Served::of(&status));
+        Ok(Answer { status: code, lines, headers, body, served, first_byte: None })
     }
 
     async fn body_of(
@@ -115,7 +118,7 @@ impl Shelf {
             Chosen::Whole if request.method() == http::Method::HEAD => (code, Body::absent(known)),
             Chosen::Whole => {
                 let body = match body {
-                    BodyOf::Hit(hit) => stored(hit, [Step::Object(0..len)].into()).await?,
+                    BodyOf::Hit(hit) => stored(hit, 0..len).await?,
                     BodyOf::Follow(follower, len, near) => Body::followed(follower, len, near),
                     BodyOf::Parts(service, asker) => {
                         let steps = [Step::Object(0..len)].into();
@@ -137,7 +140,10 @@ impl Shelf {
                     }
                 };
                 let body = match body {
-                    BodyOf::Hit(hit) => stored(hit, steps).await?,
+                    BodyOf::Hit(hit) => match &parts[..] {
+                        [part] => stored(hit, part.clone()).await?,
+                        _ => Body::stored(AnswerBody::parts(hit, steps).await?),
+                    },
                     BodyOf::Follow(follower, ..) => Body::followed_parts(follower, steps),
                     BodyOf::Parts(service, asker) => {
                         Body::parts(PartsBody::new(service, asker, steps))
@@ -163,7 +169,7 @@ impl Shelf {
             Some((mut headers, body)) => {
                 self.sign(&mut headers, &status);
                 let (body, served) = (Body::memory(body), Served::UpstreamError);
-                Answer { status: code, headers, body, served, first_byte: None }
+                Answer { status: code, lines: Vec::new(), headers, body, served, first_byte: None }
             }
         }
     }
@@ -193,24 +199,20 @@ impl Shelf {
         let detail = status.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
         let text = format!("{reason}{detail}\n");
         let body = Body::memory(text.into());
-        Answer { status: code, headers, body, served, first_byte: None }
+        Answer { status: code, lines: Vec::new(), headers, body, served, first_byte: None }
     }
 }
 
-async fn stored(hit: Hit, steps: VecDeque<Step>) -> Result<Body, TruncatedBody> {
-    if let Some(Step::Object(range)) = steps.front()
-        && steps.len() == 1
-    {
-        if range.is_empty() {
-            return Ok(Body::absent(Some(0)));
-        }
-        if hit.whole().is_some() {
-            let range = range.clone();
-            let bytes = hit.range(range).await?.next_chunk().await?;
-            return Ok(Body::memory(bytes.unwrap_or_default()));
-        }
+/// Bytes of what is stored. One piece is given as it lies in memory.
+pub(super) async fn stored(hit: Hit, range: Range<u64>) -> Result<Body, TruncatedBody> {
+    if range.is_empty() {
+        return Ok(Body::absent(Some(0)));
     }
-    Ok(Body::stored(AnswerBody::parts(hit, steps).await?))
+    if hit.whole().is_some() {
+        let bytes = hit.range(range).await?.next_chunk().await?;
+        return Ok(Body::memory(bytes.unwrap_or_default()));
+    }
+    Ok(Body::stored(AnswerBody::parts(hit, [Step::Object(range)].into()).await?))
 }
 
 /// A value made here, of characters that every field may have.

@@ -86,10 +86,10 @@ pub(super) async fn deliver<S: Socket>(
 ) -> io::Result<Answered> {
     let end = body_end(&answer, method);
     let keeps_alive = may_go_on && remainder != Remainder::Unknown && !gate.is_closed();
-    let Answer { status, headers, body, .. } = answer;
+    let Answer { status, lines, headers, body, .. } = answer;
     let head = AnswerHead { status, headers: &headers, end, keeps_alive, is_http_1_0 };
     let mut output = wire.service.buffers.take_output();
-    head.write(&mut output, wire.service.cache.clock());
+    head.write_with(&lines, &mut output, wire.service.cache.clock());
     let body = if head.sends_body(method) { body } else { Body::absent(None) };
     let sent = send(wire, output, (body, end), sent).await?;
     if let Err(Broken(reason)) = &sent {

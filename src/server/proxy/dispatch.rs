@@ -1,5 +1,6 @@
 //! From a request as it came to its answer. Owns what is refused, what is looked up, and what is passed.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -136,9 +137,14 @@ impl Service {
     }
 
     /// What is asked for on behalf of all: without parameters that the key does not have.
-    fn shared_to(&self, to: &To) -> To {
-        let kept = without(to.target.path_and_query(), &self.options.ignore_query);
-        To { target: to.target.with_path_and_query(&kept), host: to.host.clone() }
+    fn shared_to<'a>(&self, to: &'a To) -> Cow<'a, To> {
+        let whole = to.target.path_and_query();
+        let kept = without(whole, &self.options.ignore_query);
+        if kept.len() == whole.len() {
+            return Cow::Borrowed(to);
+        }
+        let target = to.target.with_path_and_query(&kept);
+        Cow::Owned(To { target, host: to.host.clone() })
     }
 
     /// The request as the upstream is to get it.

@@ -33,7 +33,7 @@ impl Service {
         request: &RequestHead,
         (target, ruled): (Vec<u8>, Option<Ruled>),
     ) -> Option<ForHead> {
-        let place = self.place_of(request, target).await;
+        let place = self.place_of(request, &target).await;
         let lease = self.http.cache.lease_alone(&place.key);
         let hit = self.http.cache.lookup_stale_parts(&place.key).await?;
         let Stored::Response(record) = Stored::decode(hit.metadata())? else { return None };

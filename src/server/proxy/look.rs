@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::key::{variant_id, variant_key};
-use super::place::Place;
+use super::place::{Place, Selected};
 use super::shelf::Shelf;
 use super::stored::Stored;
 use crate::cache::{Follower, Found, Hit, Lease};
@@ -44,55 +44,52 @@ impl From<Found> for Look {
 }
 
 impl Shelf {
-    /// What is there for a request; `None` if it changed meanwhile. Waits for at most `wait` for who fills it.
-    pub(super) async fn look(&self, sought: &Sought<'_>, wait: Duration) -> Option<(Place, Look)> {
+    /// What is there for a request, and as which variant; `None` if it changed meanwhile. Waits for at most `wait` for
+    /// who fills it.
+    pub(super) async fn look(
+        &self,
+        sought: &Sought<'_>,
+        wait: Duration,
+    ) -> Option<(Option<Selected>, Look)> {
         let Sought { request, target, .. } = *sought;
         let look = self.look_at(target, sought, wait).await;
-        let place = Place::of(request, target.to_vec());
-        let Look::Hit(hit, _) = &look else { return Some((place, look)) };
-        let Some(Stored::Variants(list)) = Stored::decode(hit.metadata()) else {
-            return Some((place, look));
-        };
+        let Look::Hit(hit, _) = &look else { return Some((None, look)) };
+        let Some(list) = Stored::variants(hit.metadata()) else { return Some((None, look)) };
         let cas = hit.cas();
         // The variants have leases of their own.
         drop(look);
-        let place = self.of_variant(place, (list, cas), request)?;
-        let look = self.look_at(&place.key, sought, wait).await;
+        let selected = self.selected(target, (list, cas), request)?;
+        let look = self.look_at(&selected.key, sought, wait).await;
         if matches!(look, Look::Lease(_))
             && self.http.cache.lookup_stale(target).await.map(|hit| hit.cas()) != Some(cas)
         {
             // Whoever it waited for may have stored the response as another variant.
             return None;
         }
-        Some((place, look))
+        Some((Some(selected), look))
     }
 
     /// Where the response to `request` would be stored, whatever is there.
-    pub(super) async fn place_of(&self, request: &RequestHead, target: Vec<u8>) -> Place {
-        let place = Place::of(request, target);
-        let Some(hit) = self.http.cache.lookup_stale(&place.target).await else { return place };
-        match Stored::decode(hit.metadata()) {
-            Some(Stored::Variants(list)) => {
-                let without = place.clone();
-                self.of_variant(place, (list, hit.cas()), request).unwrap_or(without)
-            }
-            _ => place,
-        }
+    pub(super) async fn place_of(&self, request: &RequestHead, target: &[u8]) -> Place {
+        let hit = self.http.cache.lookup_stale(target).await;
+        let list = hit.and_then(|hit| Some((Stored::variants(hit.metadata())?, hit.cas())));
+        let selected = list.and_then(|list| self.selected(target, list, request));
+        Place::of(request, target, selected)
     }
 
-    /// The place of the variant that `request` selects of a list with this version, or would be.
-    fn of_variant(
+    /// The variant that `request` selects of a list with this version, or would add.
+    fn selected(
         &self,
-        place: Place,
+        target: &[u8],
         (list, cas): (Variants, u64),
         request: &RequestHead,
-    ) -> Option<Place> {
+    ) -> Option<Selected> {
         let id = match list.select(request.headers(), self.settings.selects_language) {
             Some(variant) => variant.id(),
             None => variant_id(list.name(), list.iter().last()?.names(), request),
         };
-        let key = variant_key(&place.target, list.name(), id);
-        Some(Place { key, variants: Some((list, cas)), ..place })
+        let key = variant_key(target, list.name(), id);
+        Some(Selected { key, among: (list, cas) })
     }
 
     async fn look_at(&self, key: &[u8], sought: &Sought<'_>, wait: Duration) -> Look {

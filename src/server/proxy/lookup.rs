@@ -17,7 +17,7 @@ use super::fill::{Job, Known};
 use super::look::Look;
 use super::outcome::Outcome;
 use super::partial::{Answered, Present};
-use super::place::Place;
+use super::place::{Place, Selected};
 use super::service::Service;
 use super::slots::Slot;
 use super::stored::Stored;
@@ -63,15 +63,14 @@ impl Service {
             }
             let wanted = &wanted;
             let wait = deadline.saturating_duration_since(Instant::now());
-            let Some((place, look)) = self.look(&wanted.sought(), wait).await else { continue };
-            missed =
-                if place.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
+            let Some((selected, look)) = self.look(&wanted.sought(), wait).await else { continue };
+            missed = if selected.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
             let looked = match look {
-                Look::Hit(hit, lease) => self.with_hit(wanted, place, (hit, lease), wait).await,
+                Look::Hit(hit, lease) => self.with_hit(wanted, selected, (hit, lease), wait).await,
                 Look::Follow(follower) => self.follow(wanted, follower, missed).await,
                 Look::Lease(lease) => {
                     let wait = deadline.saturating_duration_since(Instant::now());
-                    self.miss(wanted, place, lease, (missed, wait)).await
+                    self.miss(wanted, wanted.place(selected), lease, (missed, wait)).await
                 }
                 Look::Nothing if wanted.asked.missed() == Missed::GatewayTimeout => {
                     Some(Looked::Answer(
@@ -95,30 +94,38 @@ impl Service {
     async fn with_hit(
         self: &Arc<Service>,
         wanted: &Wanted<'_>,
-        place: Place,
+        selected: Option<Selected>,
         (hit, lease): (Hit, Option<Lease>),
         wait: Duration,
     ) -> Option<Looked> {
         let now = self.http.cache.clock().now();
+        if let Some(head) = self.plain_head(wanted, &hit, now) {
+            drop(lease);
+            return self.plain_hit(head, hit).await.map(Looked::Answer);
+        }
+        let key = selected.as_ref().map_or(&wanted.target, |selected| &selected.key).clone();
         let Some(Stored::Response(record)) = Stored::decode(hit.metadata()) else {
             // Nothing that this cache can read: make room for what it can.
-            self.drop_stored(&place.key).await;
+            self.drop_stored(&key).await;
             return None;
         };
         let head = record.of_hit(&hit, self.http.cache.clock());
-        let found = Present { key: place.key.clone(), head, hit };
-        let Present { head, hit, .. } = &found;
+        let found = Present { key, head, hit };
+        let Present { key, head, hit } = &found;
         let why = match reuse(wanted.asked, head, now) {
             Reuse::Fresh | Reuse::StaleForClient => {
                 drop(lease);
                 return self.hit(wanted, found).await;
             }
             Reuse::StaleWhileRevalidate => {
-                let rests = || self.shared.failures.behind(&place.key, now).is_some();
+                let rests = || self.shared.failures.behind(key, now).is_some();
                 if let Some(lease) = lease.filter(|_| !rests()) {
                     let known = Some(Known::new(head, hit));
                     match self.shared.slots.free() {
-                        Some(slot) => drop(self.begin(wanted, (place, lease, slot), known, true)),
+                        Some(slot) => {
+                            let place = wanted.place(selected);
+                            drop(self.begin(wanted, (place, lease, slot), known, true));
+                        }
                         None => self.http.shard.proxy.held_back(HeldBack::Stale),
                     }
                 }
@@ -134,15 +141,15 @@ impl Service {
         if wanted.asked.missed() == Missed::Pass {
             return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
-        let failure = wanted.failure_behind(self, &place.key, head);
-        if let Some(failure) = failure.or_else(|| wanted.failure(self, &place.key)) {
+        let failure = wanted.failure_behind(self, key, head);
+        if let Some(failure) = failure.or_else(|| wanted.failure(self, key)) {
             drop(lease);
             let status = CacheStatus::forwarded(why);
             return self.without_upstream(wanted, failure, Some(found), status).await;
         }
         let lease = match lease {
             Some(lease) => lease,
-            None => match self.http.cache.lease(&place.key, wait).await {
+            None => match self.http.cache.lease(key, wait).await {
                 Leased::Lease(lease) => lease,
                 Leased::Changed => return self.validated_meanwhile(wanted, found).await,
                 Leased::Busy => {
@@ -157,10 +164,10 @@ impl Service {
                 }
             },
         };
-        if self.shared.credentials.set_apart(wanted.request, &place.key) {
+        if self.shared.credentials.set_apart(wanted.request, key) {
             return Some(Looked::Alone(CacheStatus::forwarded(why)));
         }
-        let present = self.http.cache.lookup_stale_parts(&place.key).await;
+        let present = self.http.cache.lookup_stale_parts(key).await;
         if present.as_ref().is_none_or(|present| version(present) != version(hit)) {
             drop(lease);
             return self.validated_meanwhile(wanted, found).await;
@@ -177,7 +184,7 @@ impl Service {
         };
         let Some(slot) = slot else { return Some(no_slot(why)) };
         let known = Some(Known::new(head, hit));
-        let outcome = self.begin(wanted, (place, lease, slot), known, false).await;
+        let outcome = self.begin(wanted, (wanted.place(selected), lease, slot), known, false).await;
         let status = CacheStatus::forwarded(why);
         self.with_outcome(wanted, outcome.ok()?, Some(found), status).await
     }
@@ -209,7 +216,7 @@ impl Service {
     ) -> Option<Looked> {
         let why = CacheStatus::forwarded(status.forwarded.unwrap_or(Forwarded::Partial));
         match self.answer_stored(&wanted.asking(), found, status).await {
-            Answered::With(answer) => Some(Looked::Answer(answer)),
+            Answered::With(answer) => Some(Looked::Answer(*answer)),
             Answered::Lacking if wanted.asked.only_if_cached => {
                 Some(Looked::Answer(self.own(StatusCode::GATEWAY_TIMEOUT, why)))
             }
@@ -221,7 +228,12 @@ impl Service {
     /// `None` if the body is gone: a miss.
     async fn hit(self: &Arc<Service>, wanted: &Wanted<'_>, found: Present) -> Option<Looked> {
         let status = hit_status(&found.head, self.http.cache.clock().now());
-        self.with_stored(wanted, found, status).await
+        if found.hit.is_partial() {
+            return self.with_stored(wanted, found, status).await;
+        }
+        let body = BodyOf::Hit(found.hit);
+        let answer = self.answer_with(wanted.request, found.head, body, status).await;
+        answer.ok().map(Looked::Answer)
     }
 
     async fn follow(
@@ -415,6 +427,6 @@ impl Service {
             _ => Body::upstream(connection, self.http.shard.clone()),
         };
         let (served, first_byte) = (Served::of(&status), Some(first_byte));
-        Answer { status: head.status, headers, body, served, first_byte }
+        Answer { status: head.status, lines: Vec::new(), headers, body, served, first_byte }
     }
 }

@@ -32,6 +32,7 @@ mod parts;
 mod parts_body;
 mod pass;
 mod place;
+mod plain_hit;
 mod post;
 mod purge;
 mod purge_token;

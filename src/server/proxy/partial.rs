@@ -39,7 +39,7 @@ pub(super) struct Asking<'a> {
 
 /// What comes of a look at what is stored.
 pub(super) enum Answered {
-    With(Answer),
+    With(Box<Answer>),
     /// Parts are missing that this client may not bring for others.
     Lacking,
     /// What is stored has changed, or its body is gone: look again.
@@ -48,7 +48,7 @@ pub(super) enum Answered {
 
 impl From<Option<Answer>> for Answered {
     fn from(answer: Option<Answer>) -> Answered {
-        answer.map_or(Answered::Changed, Answered::With)
+        answer.map_or(Answered::Changed, |answer| Answered::With(Box::new(answer)))
     }
 }
 
@@ -134,7 +134,7 @@ impl Service {
         let failed = |failure| self.failure(failure, CacheStatus::forwarded(why));
         let (failures, now) = (&self.shared.failures, self.http.cache.clock().now());
         if let Some(failure) = failures.get(&present.key, asking.began, now) {
-            return Answered::With(failed(failure));
+            return Answered::With(Box::new(failed(failure)));
         }
         let parted = match self.parted(asking, &present).await {
             Ok(Some(parted)) => parted,
@@ -177,7 +177,7 @@ impl Service {
                 if is_own {
                     failures.note(&key, &failure, (now, self.options.error_ttl));
                 }
-                return Answered::With(failed(failure));
+                return Answered::With(Box::new(failed(failure)));
             }
         }
         let status = CacheStatus {

@@ -16,10 +16,21 @@ pub(super) struct Place {
     pub(super) variants: Option<(Variants, u64)>,
 }
 
+/// The variant that a request selects, or would add.
+pub(super) struct Selected {
+    /// Its key.
+    pub(super) key: Vec<u8>,
+    /// All variants of the target, and the version of their entry.
+    pub(super) among: (Variants, u64),
+}
+
 impl Place {
-    /// Under the key of the target, as long as it has no variants.
-    pub(super) fn of(request: &RequestHead, target: Vec<u8>) -> Place {
-        let origin = request.target().authority().into();
-        Place { origin, key: target.clone(), target, variants: None }
+    /// Under the key of the `target`, unless that has variants.
+    pub(super) fn of(request: &RequestHead, target: &[u8], selected: Option<Selected>) -> Place {
+        let (target, origin) = (target.to_vec(), request.target().authority().into());
+        match selected {
+            Some(Selected { key, among }) => Place { origin, target, key, variants: Some(among) },
+            None => Place { origin, key: target.clone(), target, variants: None },
+        }
     }
 }

@@ -84,6 +84,6 @@ impl Service {
         self.sign(&mut headers, &status);
         let (served, first_byte) = (Served::of(&status), Some(fetched.first_byte));
         let (status, body) = (fetched.head.status, Body::memory(body));
-        Answer { status, headers, body, served, first_byte }
+        Answer { status, lines: Vec::new(), headers, body, served, first_byte }
     }
 }

@@ -25,6 +25,9 @@ const RULE: u8 = 3;
 /// Bytes before the fields: kind, flags, source, status, and three times in seconds.
 const FIXED_LEN: usize = 17;
 
+/// Room for the marks of lines, and for what is added to them, in bytes.
+const LINES_EXTRA_LEN: usize = 256;
+
 const NO_CACHE: u8 = 1;
 const FORBIDS_STALE: u8 = 2;
 const IMMUTABLE: u8 = 4;
@@ -40,6 +43,24 @@ pub(super) enum Stored {
     Rule(KeptRule),
 }
 
+/// The head of a response whose fields are not looked into.
+#[derive(Debug)]
+pub(super) struct Outline<'a> {
+    pub(super) status: StatusCode,
+    pub(super) terms: Terms,
+    /// The rest of the metadata.
+    fields: &'a [u8],
+}
+
+/// What the fields of a response say that were written as lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// The first `Date`.
+    date: Option<SystemTime>,
+    pub(super) has_date: bool,
+    pub(super) has_accept_ranges: bool,
+}
+
 /// The head of a response without times.
 #[derive(Debug)]
 pub(super) struct ResponseRecord {
@@ -53,8 +74,16 @@ impl Stored {
     pub(super) fn decode(metadata: &[u8]) -> Option<Stored> {
         match *metadata.first()? {
             RESPONSE => ResponseRecord::decode(metadata).map(Stored::Response),
-            VARIANTS => Variants::decode(&metadata[1..]).map(Stored::Variants),
+            VARIANTS => Stored::variants(metadata).map(Stored::Variants),
             RULE => KeptRule::decode(&metadata[1..]).map(Stored::Rule),
+            _ => None,
+        }
+    }
+
+    /// The variants that `metadata` tell of; `None` if they tell of something else, which is not read.
+    pub(super) fn variants(metadata: &[u8]) -> Option<Variants> {
+        match metadata.split_first()? {
+            (&VARIANTS, list) => Variants::decode(list),
             _ => None,
         }
     }
@@ -108,6 +137,11 @@ fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
+/// Whether all `bytes` are so: without an early end, which lets the compiler look at many of them at once.
+fn are_all(bytes: &[u8], is_so: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, byte| all & is_so(*byte))
+}
+
 fn source_number(source: Source) -> u8 {
     match source {
         Source::Nobody => 0,
@@ -129,9 +163,10 @@ fn source_of(number: u8) -> Option<Source> {
     })
 }
 
-impl ResponseRecord {
-    fn decode(metadata: &[u8]) -> Option<ResponseRecord> {
-        let (fixed, rest) = metadata.split_first_chunk::<FIXED_LEN>()?;
+impl<'a> Outline<'a> {
+    /// What `metadata` say of a response; `None` if they do not.
+    pub(super) fn read(metadata: &'a [u8]) -> Option<Outline<'a>> {
+        let (fixed, fields) = metadata.split_first_chunk::<FIXED_LEN>()?;
         let secs = |at: usize| {
             let bytes = [fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]];
             Duration::from_secs(u32::from_le_bytes(bytes).into())
@@ -147,6 +182,69 @@ impl ResponseRecord {
             stale_if_error: secs(13),
         };
         let status = StatusCode::from_u16(u16::from_le_bytes([fixed[3], fixed[4]])).ok()?;
+        (fixed[0] == RESPONSE).then_some(Outline { status, terms, fields })
+    }
+
+    /// The head without its fields, of an entry with this lifetime.
+    pub(super) fn head(self, lifetime: &Lifetime) -> StoredHead {
+        let Outline { status, terms, .. } = self;
+        StoredHead {
+            status,
+            headers: HeaderMap::new(),
+            received_at: lifetime.stored_at,
+            initial_age: Duration::from_secs(lifetime.age_secs.into()),
+            terms,
+            ended_at: None,
+        }
+    }
+
+    /// Appends the fields as they are sent; `None` if one of them is none that can be.
+    pub(super) fn write(&self, output: &mut Vec<u8>) -> Option<Written> {
+        let (mut rest, mut written) = (self.fields, Written::default());
+        output.reserve(rest.len() + LINES_EXTRA_LEN);
+        while !rest.is_empty() {
+            let (name, value) = (take(&mut rest)?, take(&mut rest)?);
+            let is_name = |byte| matches!(byte, b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z');
+            let is_text = |byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+            if name.is_empty() || !are_all(name, is_name) || !are_all(value, is_text) {
+                return None;
+            }
+            if name == b"date" && !written.has_date {
+                let text = str::from_utf8(value).ok();
+                written.date = text.and_then(|text| httpdate::parse_http_date(text).ok());
+            }
+            written.has_date |= name == b"date";
+            written.has_accept_ranges |= name == b"accept-ranges";
+            for part in [name, b": ", value, b"\r\n"] {
+                output.extend_from_slice(part);
+            }
+        }
+        Some(written)
+    }
+}
+
+impl Written {
+    /// Whether the dates have to be moved, as the response was validated since it was written.
+    pub(super) fn is_renewed(&self, lifetime: &Lifetime, clock: &Clock) -> bool {
+        lateness(self.date, lifetime, codec::date(clock.wall_at(lifetime.stored_at))).is_some()
+    }
+}
+
+/// How much later than its `date` an entry, which came or was validated last at `received`, was sent.
+fn lateness(
+    date: Option<SystemTime>,
+    lifetime: &Lifetime,
+    received: SystemTime,
+) -> Option<Duration> {
+    let age = Duration::from_secs(lifetime.age_secs.into());
+    let later = received.checked_sub(age)?.duration_since(date?).ok()?;
+    // A second is rounding.
+    (later >= Duration::from_secs(2)).then_some(later)
+}
+
+impl ResponseRecord {
+    fn decode(metadata: &[u8]) -> Option<ResponseRecord> {
+        let Outline { status, terms, fields: rest } = Outline::read(metadata)?;
         // One copy, shared by all values.
         let copy = Bytes::copy_from_slice(rest);
         let mut rest = &copy[..];
@@ -161,12 +259,7 @@ impl ResponseRecord {
 
     /// The head with the times of its entry, which came, or was validated last, at `received` by the wall clock.
     fn with_times(mut self, lifetime: &Lifetime, received: SystemTime) -> StoredHead {
-        let age = Duration::from_secs(lifetime.age_secs.into());
-        let later = date(&self.headers, &DATE)
-            .zip(received.checked_sub(age))
-            .and_then(|(written, sent)| sent.duration_since(written).ok());
-        // A second is rounding.
-        if let Some(later) = later.filter(|later| *later >= Duration::from_secs(2)) {
+        if let Some(later) = lateness(date(&self.headers, &DATE), lifetime, received) {
             put_off(&mut self.headers, later);
         }
         StoredHead {
@@ -291,6 +384,42 @@ mod tests {
         assert_eq!(found.terms, Terms { stale_if_error: capped, ..head.terms });
     }
 
+    /// Whoever gets the lines gets what others get who have the fields.
+    #[test]
+    fn fields_are_written_as_they_are_read() {
+        let dated = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for more in [&[][..], &[("date", dated)], &[("date", dated), ("accept-ranges", "none")]] {
+            let mut head = head();
+            for (name, value) in more {
+                head.headers.insert(*name, HeaderValue::from_static(value));
+            }
+            let bytes = encode_response(&head).unwrap();
+            let outline = Outline::read(&bytes).unwrap();
+            let mut lines = Vec::new();
+            let written = outline.write(&mut lines).unwrap();
+            let found = decoded(&bytes).unwrap();
+            let mut expected = Vec::new();
+            for (name, value) in &found.headers {
+                for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                    expected.extend_from_slice(part);
+                }
+            }
+            assert_eq!(lines, expected);
+            let lifetime = lifetime(&head, true);
+            let found = found.of_store(&lifetime);
+            assert_eq!((written.date, written.has_date), (found.date(), !more.is_empty()));
+            assert_eq!(written.has_accept_ranges, more.len() == 2);
+            let bare = outline.head(&lifetime);
+            assert_eq!((bare.status, bare.received_at), (found.status, found.received_at));
+            assert_eq!((bare.terms, bare.initial_age), (found.terms, found.initial_age));
+        }
+        // A name of no bytes, a value with the end of a line in it, and one with a control character.
+        for fields in [&b"\0\0\x01\0b"[..], b"\x01\0x\x05\0a\r\nb:", b"\x01\0x\x01\0\x7f"] {
+            let bytes = [&[RESPONSE; FIXED_LEN][..], fields].concat();
+            assert_eq!(Outline::read(&bytes).unwrap().write(&mut Vec::new()), None);
+        }
+    }
+
     /// What a 304 brings that says nothing new.
     #[test]
     fn dates_follow_the_times_of_an_entry() {
@@ -346,6 +475,7 @@ mod tests {
         let rule = encode_rule(&KeptRule { name: [7; 16], rule: Rule::default() });
         assert!(matches!(Stored::decode(&rule), Some(Stored::Rule(_))));
         assert!(rule.len() <= METADATA_LEN_MAX - RULE_LEN_MAX, "there is room for the longest");
+        assert!(Stored::variants(&variants).is_some() && Stored::variants(&bytes).is_none());
     }
 
     #[test]

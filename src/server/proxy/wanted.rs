@@ -5,6 +5,7 @@ use super::fetch::To;
 use super::key::key_for;
 use super::look::Sought;
 use super::partial::Asking;
+use super::place::{Place, Selected};
 use super::query_rule::Ruled;
 use super::service::Service;
 use crate::http_cache::head::{RequestHead, StoredHead};
@@ -53,9 +54,14 @@ impl Wanted<'_> {
         Sought { request, asked, target, is_rare: *is_rare }
     }
 
+    /// Where its response is, or would be stored.
+    pub(super) fn place(&self, selected: Option<Selected>) -> Place {
+        Place::of(self.request, &self.target, selected)
+    }
+
     /// Whether it asks for a part, or for another version than the client has.
     pub(super) fn is_of_one_client(&self) -> bool {
-        OF_ONE_CLIENT.iter().any(|name| self.request.headers().contains_key(name))
+        self.request.headers().keys().any(|name| OF_ONE_CLIENT.contains(name))
     }
 
     /// How the last request for `key` failed, if this one is to get that too.

@@ -92,6 +92,9 @@ pub(in crate::cli) struct LoadArgs {
     /// HTTP: the path before the key
     #[arg(long, default_value = "/v1/objects/", value_name = "PATH", value_parser = parse_prefix)]
     pub(super) path: String,
+    /// HTTP: a further header field of every request, written "Name: value"; may be given again
+    #[arg(long, value_name = "FIELD", conflicts_with = "memcached", value_parser = parse_field)]
+    pub(super) header: Vec<String>,
     /// Compare every byte that is read with what was stored
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL",
         num_args = 0..=1, default_missing_value = "true")]
@@ -131,6 +134,16 @@ fn parse_prefix(text: &str) -> Result<String, String> {
     is_possible.then(|| text.to_owned()).ok_or_else(refused)
 }
 
+fn parse_field(text: &str) -> Result<String, String> {
+    let (name, value) = text.split_once(": ").unwrap_or_default();
+    let is_possible = (1..=1000).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && value.len() <= 1000
+        && value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let refused = || "write \"Name: value\" in at most 1000 ASCII characters each".to_owned();
+    is_possible.then(|| text.to_owned()).ok_or_else(refused)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +157,9 @@ mod tests {
         assert!(parse_rate("0").is_err());
         assert!(parse_ttl("31d").is_err() && parse_ttl("500ms").is_err());
         assert!(parse_prefix("a b").is_err() && parse_prefix("a-b/").is_ok());
+        assert!(parse_field("Accept: text/html, */*").is_ok());
+        for text in ["Accept", ": x", "A b: x", "A: x\r\nB: y"] {
+            assert!(parse_field(text).is_err(), "{text}");
+        }
     }
 }

@@ -104,6 +104,7 @@ fn plan(arguments: &LoadArgs) -> anyhow::Result<Plan> {
     };
     wire.ttl = arguments.ttl.map(|ttl| ttl.0);
     wire.path.clone_from(&arguments.path);
+    wire.fields = arguments.header.iter().map(|field| format!("{field}\r\n")).collect();
     let (popularity, sizes, keys) = match (&arguments.trace, arguments.zipf) {
         (Some(path), _) => {
             let name = || path.display().to_string();

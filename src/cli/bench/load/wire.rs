@@ -20,6 +20,8 @@ pub struct Wire {
     pub prefix: String,
     /// HTTP: the path before the key.
     pub path: String,
+    /// HTTP: further header fields of every request, each line with its end.
+    pub fields: String,
     /// Lifetime of what is stored; `None` leaves it to the server.
     pub ttl: Option<Duration>,
 }
@@ -81,7 +83,8 @@ impl Wire {
     }
 
     fn new(protocol: Protocol, prefix: &str) -> Wire {
-        Wire { protocol, prefix: prefix.to_owned(), path: "/v1/objects/".to_owned(), ttl: None }
+        let (prefix, path) = (prefix.to_owned(), "/v1/objects/".to_owned());
+        Wire { protocol, prefix, path, fields: String::new(), ttl: None }
     }
 
     fn push_key(&self, out: &mut Vec<u8>, key: u32) {
@@ -136,6 +139,7 @@ impl Wire {
         out.extend_from_slice(self.path.as_bytes());
         self.push_key(out, key);
         out.extend_from_slice(b" HTTP/1.1\r\nHost: bench\r\n");
+        out.extend_from_slice(self.fields.as_bytes());
     }
 
     /// What follows a stored body.
@@ -312,9 +316,12 @@ mod tests {
         wire.push_get(&mut out, 7);
         assert_eq!(out, b"GET /v1/objects/k0000000007 HTTP/1.1\r\nHost: bench\r\n\r\n");
         out.clear();
+        wire.fields = "Accept: */*\r\n".to_owned();
+        wire.push_get(&mut out, 7);
         wire.push_set(&mut out, 7, 0);
-        let head = "PUT /v1/objects/k0000000007 HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\
-                    Cache-Control: max-age=60\r\n\r\n";
+        let head = "GET /v1/objects/k0000000007 HTTP/1.1\r\nHost: bench\r\nAccept: */*\r\n\r\n\
+                    PUT /v1/objects/k0000000007 HTTP/1.1\r\nHost: bench\r\nAccept: */*\r\n\
+                    Content-Length: 0\r\nCache-Control: max-age=60\r\n\r\n";
         assert_eq!(out, head.as_bytes());
     }
 

@@ -110,7 +110,14 @@ impl Replay {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECS);
         }
         let body = Body::memory(refusal.text.into());
-        Answer { status: refusal.status, headers, body, served: Served::Refused, first_byte: None }
+        Answer {
+            status: refusal.status,
+            lines: Vec::new(),
+            headers,
+            body,
+            served: Served::Refused,
+            first_byte: None,
+        }
     }
 }
 

@@ -54,9 +54,11 @@ impl Replay {
         let mut missed = Forwarded::UriMiss;
         for _ in 0..LOOKS_MAX {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Some((place, look)) = self.shelf.look(&asking.sought, left).await else { continue };
-            missed =
-                if place.variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
+            let Some((selected, look)) = self.shelf.look(&asking.sought, left).await else {
+                continue;
+            };
+            missed = if selected.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
+            let place = Place::of(request, &target, selected);
             let answer = match look {
                 Look::Hit(hit, lease) => self.with_hit(&asking, place, (hit, lease)).await,
                 Look::Follow(follower) => {

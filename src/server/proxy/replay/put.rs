@@ -49,7 +49,7 @@ impl Replay {
         let now = || http.cache.clock().now();
         // Before the look: purges from now on prevail.
         let alone = given.is_none().then(|| (http.cache.lease_alone(&target), now()));
-        let place = shelf.place_of(&request, target).await;
+        let place = shelf.place_of(&request, &target).await;
         if given.as_ref().is_some_and(|given| !given.fits(&place)) {
             return Err(NOT_STORED);
         }

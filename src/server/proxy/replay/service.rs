@@ -63,6 +63,7 @@ impl Replay {
     /// An answer without content.
     pub(super) fn done(&self, status: StatusCode) -> Answer {
         let (headers, body) = (HeaderMap::new(), Body::absent(Some(0)));
-        Answer { status, headers, body, served: Served::Refused, first_byte: None }
+        let (lines, served) = (Vec::new(), Served::Refused);
+        Answer { status, lines, headers, body, served, first_byte: None }
     }
 }
