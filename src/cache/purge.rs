@@ -15,12 +15,17 @@ impl Cache {
     }
 
     /// Purges a key: [`Purge::Hard`] as [`Cache::remove`] does. [`Purge::Soft`] makes it stale, on the device before
-    /// this returns; a store in progress of the key is stored as stale. True if a live entry was there.
+    /// this returns; a store in progress of the key is stored as stale. During recovery it purges as a hard one. True if
+    /// a live entry was there.
     ///
     /// # Errors
     /// As those of [`Cache::remove`], or of [`Cache::update`] for a soft one, which then may not hold.
     pub async fn purge_key(&self, key: &[u8], how: Purge) -> Result<bool, StoreError> {
         if how == Purge::Hard {
+            return self.remove(key).await;
+        }
+        // What an earlier run stored cannot be made stale before it is found again: it goes.
+        if !self.is_ready() {
             return self.remove(key).await;
         }
         let expired = self.expire_as(key, Condition::Always, Some(Ack::Flushed)).await?;

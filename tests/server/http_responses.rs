@@ -381,7 +381,7 @@ fn nobody_waits_longer_than_it_said_or_for_a_second_time() {
         get(&server, "a", WAIT).expect(504);
     }
     assert!(watch.elapsed() < Duration::from_secs(5), "{:?}", watch.elapsed());
-    // Late, but no purge came since.
+    // Late, but no purge came since, and nothing newer.
     put(&server, "a", &lease(&first).unwrap(), &response("200 OK", FRESH, b"x")).expect(201);
     get(&server, "a", WAIT).expect_body(200, b"x");
     server.ask("DELETE", &path("a"), "", b"").expect(204);
@@ -447,6 +447,22 @@ fn a_purge_prevails_over_what_was_asked_for_before_it() {
     server.ask("DELETE", &path("c"), "", b"").expect(404);
     put(&server, "c", &lease(&first).unwrap(), &response("200 OK", &lines, b"x")).expect(409);
     get(&server, "c", "").expect(504);
+}
+
+#[test]
+fn what_comes_late_does_not_take_the_place_of_what_is_newer() {
+    let server = HttpServer::start();
+    let late = get(&server, "a", "X-Rawcached-Wait: 1\r\n").expect(504);
+    server.clock.advance(Duration::from_secs(1));
+    put(&server, "a", "", &response("200 OK", FRESH, b"new")).expect(201);
+    put(&server, "a", &lease(&late).unwrap(), &response("200 OK", FRESH, b"old")).expect(409);
+    get(&server, "a", "").expect_body(200, b"new");
+    // A private variant is no word on the others.
+    let lines = format!("{FRESH}Vary: Accept-Language\r\n");
+    put(&server, "b", "Accept-Language: de\r\n", &response("200 OK", &lines, b"de")).expect(201);
+    let private = "Cache-Control: private\r\nVary: Accept-Language\r\n";
+    put(&server, "b", "Accept-Language: en\r\n", &response("200 OK", private, b"en")).expect(422);
+    get(&server, "b", "Accept-Language: de\r\n").expect_body(200, b"de");
 }
 
 #[test]

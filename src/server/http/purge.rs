@@ -10,10 +10,12 @@ use super::refusal::Refusal;
 use super::request_body::RequestBody;
 use super::service::{Answer, Service};
 use super::wire::Socket;
-use crate::cache::{Purge, StoreError};
+use crate::cache::{KEY_LEN_MAX, Purge, StoreError};
 use crate::http_cache::target::Target;
 use crate::server::codec::fault::Fault;
-use crate::server::proxy::{KEY_SEPARATOR, group_tag, key_by, key_of, prefix_of, rule_of};
+use crate::server::proxy::{
+    KEY_SEPARATOR, group_tag, key_by, key_of, prefix_of, rule_key, rule_of,
+};
 
 /// The path that purges many.
 pub(super) const PURGES: &str = "/v1/purge";
@@ -144,9 +146,18 @@ impl Service {
             match selection.kind {
                 Kind::Uri => {
                     let behind = |key: &[u8]| Step::Prefix([key, &[KEY_SEPARATOR]].concat());
-                    if let Some(kept) = rule_of(&self.cache, proxy, &target).await {
-                        let by_rule = key_by(proxy, &target, &kept.rule);
-                        steps.extend(Some(behind(&by_rule)).filter(|_| by_rule != key));
+                    match rule_of(&self.cache, proxy, &target).await {
+                        Some(kept) => {
+                            let by_rule = key_by(proxy, &target, &kept.rule);
+                            // What is longer was never stored.
+                            let is_other = by_rule != key && by_rule.len() < KEY_LEN_MAX;
+                            steps.extend(Some(behind(&by_rule)).filter(|_| is_other));
+                        }
+                        // During recovery there may be one: what was stored by it is found no more.
+                        None if proxy.no_vary_search => {
+                            steps.push(Step::Rule(rule_key(proxy, &target)));
+                        }
+                        None => {}
                     }
                     // What is behind the separator are variants, and what proxies said besides.
                     steps.push(behind(&key));
@@ -161,6 +172,7 @@ impl Service {
     async fn take_step(&self, step: Step, how: Purge) -> Result<(), StoreError> {
         match step {
             Step::Key(key) => self.cache.purge_key(&key, how).await.map(drop),
+            Step::Rule(key) => self.cache.purge_key(&key, Purge::Hard).await.map(drop),
             Step::Prefix(prefix) => self.cache.purge_prefix(&prefix, how).await,
             Step::Tag(tag) => self.cache.purge_tag(&tag, how).await,
         }
@@ -174,6 +186,8 @@ impl Service {
 /// One purge.
 enum Step {
     Key(Vec<u8>),
+    /// The rule of a path, which is never stale.
+    Rule(Vec<u8>),
     Prefix(Vec<u8>),
     Tag(Vec<u8>),
 }

@@ -8,6 +8,7 @@ use ::http::header::{HeaderValue, RANGE, SET_COOKIE};
 use ::http::{HeaderMap, Method, StatusCode};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::coming::Coming;
 use super::failures::{Failure, SHARED_LEN_MAX};
@@ -34,6 +35,9 @@ use crate::http_cache::validation::validation_headers;
 
 /// The range that has every byte.
 const ALL: HeaderValue = HeaderValue::from_static("bytes=0-");
+
+/// How long a client waits for a rule to be on the device.
+const LEARNING_MAX: Duration = Duration::from_secs(1);
 
 /// What is to be filled, for whom, and what is there of it.
 pub(super) struct Job {
@@ -143,7 +147,10 @@ impl Service {
             }
             return match storing {
                 storing::Storing::Whole(_) if let Some(ruled) = outruled => {
-                    self.outruled((lease, &place), ruled, &fetched, replaces).await;
+                    // Nothing more is asked for.
+                    drop(slot);
+                    let said = (status, &fetched.head.headers);
+                    self.outruled((lease, &place), ruled, said, replaces).await;
                     let _ = client.send(Outcome::Alone(Box::new(fetched), None));
                 }
                 storing::Storing::Part { .. }
@@ -151,7 +158,8 @@ impl Service {
                         && let Some(ruled) = outruled =>
                 {
                     // It may be another range than the client asked for: that looks again too.
-                    self.outruled((lease, &place), ruled, &fetched, replaces).await;
+                    let said = (status, &fetched.head.headers);
+                    self.outruled((lease, &place), ruled, said, replaces).await;
                 }
                 storing::Storing::Whole(kept) => {
                     let parts = self.options.whole_in_parts(&fetched, &kept.head);
@@ -244,10 +252,16 @@ impl Service {
         &self,
         (lease, place): (Lease, &Place),
         ruled: &Ruled,
-        fetched: &Fetched,
+        (status, headers): (StatusCode, &HeaderMap),
         is_stored: bool,
     ) {
-        self.learn(ruled, &fetched.head.headers).await;
+        // An error or a redirect of one target is no word on the path: clients could ask for such.
+        if status.is_success() {
+            let learning = timeout(LEARNING_MAX, self.learn(ruled, headers));
+            if learning.await.is_err() {
+                tracing::debug!("the rule of a path is not on the device yet");
+            }
+        }
         if is_stored {
             self.drop_stored(&place.key).await;
         }

@@ -70,7 +70,9 @@ impl Service {
                 let running = parted.begin(range, is_of_whole);
                 drop(turn);
                 let reading = parted.read();
-                let asker = Asker { request, to, head, parted: parted.clone(), _reading: reading };
+                let key = opened.key;
+                let asker =
+                    Asker { key, request, to, head, parted: parted.clone(), _reading: reading };
                 let _ = client.send(Outcome::Parts(Arc::new(asker), fetched.first_byte));
                 self.store_parts(fetched.connection, parted, running).await;
             }

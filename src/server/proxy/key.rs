@@ -156,7 +156,7 @@ pub(in crate::server) fn key_by(options: &ProxyOptions, target: &Target, rule: &
 
 /// The key of the rule of the path of `target`. No purge of targets covers it: it is no content, and all that was
 /// stored by it would be lost.
-pub(super) fn rule_key(options: &ProxyOptions, target: &Target) -> Vec<u8> {
+pub(in crate::server) fn rule_key(options: &ProxyOptions, target: &Target) -> Vec<u8> {
     let path = target.path_and_query();
     let path = path.split_once('?').map_or(path, |(path, _)| path);
     let parts = [target.authority().as_bytes(), path.as_bytes()];

@@ -53,7 +53,7 @@ pub(super) use access_log::{AccessLog, AccessLogCounts};
 pub(super) use connection::serve;
 pub use counts::{HELD_BACK, ProxySnapshot, RESULTS, UPSTREAM_ERRORS};
 pub(super) use counts::{ProxyShard, write_proxy};
-pub(super) use key::{KEY_SEPARATOR, key_by, key_of, prefix_of};
+pub(super) use key::{KEY_SEPARATOR, key_by, key_of, prefix_of, rule_key};
 pub(super) use new_response::group_tag;
 pub use purge_token::PurgeToken;
 pub(super) use query_rule::rule_of;

@@ -23,6 +23,8 @@ const FINISHED_LEN_MAX: u64 = 1 << 20;
 /// On whose behalf parts of an object are asked for.
 #[derive(Debug)]
 pub(super) struct Asker {
+    /// The key of the object.
+    pub(super) key: Vec<u8>,
     pub(super) request: RequestHead,
     pub(super) to: To,
     /// The head of the version.

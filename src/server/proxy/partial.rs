@@ -11,7 +11,6 @@ use super::failures::Began;
 use super::fetch::To;
 use super::part_fetch::Asker;
 use super::parts::{Ending, Next, Parted};
-use super::removal::log_failed;
 use super::service::Service;
 use crate::cache::{Condition, Hit, StoreError, StoreOptions};
 use crate::http_cache::answer::{self, Answer as Chosen};
@@ -106,7 +105,8 @@ impl Service {
     fn asker(&self, asking: &Asking<'_>, present: Present, parted: Arc<Parted>) -> Arc<Asker> {
         let reading = parted.read();
         let (request, to) = (asking.request.clone(), asking.to.clone());
-        Arc::new(Asker { request, to, head: present.head, parted, _reading: reading })
+        let Present { key, head, .. } = present;
+        Arc::new(Asker { key, request, to, head, parted, _reading: reading })
     }
 
     /// Whether what the origin sends to this client may be stored (RFC 9111, section 3.5).
@@ -214,14 +214,6 @@ impl Service {
         let Some(parts) = declared else { return Ok(None) };
         let parted = Parted::new((parts, hit.cas()), self.options.fill_block);
         Ok(Some(self.shared.objects.add(key, parted)))
-    }
-
-    /// Removes a stored response that is not what the origin has, unless another took its place.
-    async fn drop_version(&self, key: &[u8], cas: u64) {
-        let cache = &self.http.cache;
-        if cache.lookup_stale_head(key).await.is_some_and(|hit| hit.cas() == cas) {
-            log_failed(&cache.remove(key).await.map(drop), "a response was not removed");
-        }
     }
 }
 

@@ -156,7 +156,7 @@ impl PartsBody {
             },
             Some(Ending::Refused) if !is_own => Ok(()),
             Some(Ending::Refused) => Err("the upstream refused the rest to this client".to_owned()),
-            Some(Ending::Changed) => Err("the origin has another version".to_owned()),
+            Some(Ending::Changed) => Err(self.changed().await),
         }
     }
 
@@ -186,12 +186,21 @@ impl PartsBody {
     /// Asks for `range` for this client alone.
     async fn ask_alone(&mut self, range: &Range<u64>) -> Result<(), String> {
         let fetched = self.service.fetch_part(&self.asker, range).await;
-        let fetched = fetched.map_err(|ending| match ending {
-            Ending::Failed(failure) => failure.detail,
-            _ => "the rest of the object cannot be had".to_owned(),
-        })?;
-        self.source = Source::Upstream(Box::new(fetched.0.connection));
-        Ok(())
+        match fetched {
+            Ok(fetched) => {
+                self.source = Source::Upstream(Box::new(fetched.0.connection));
+                Ok(())
+            }
+            Err(Ending::Failed(failure)) => Err(failure.detail),
+            Err(Ending::Changed) => Err(self.changed().await),
+            Err(_) => Err("the rest of the object cannot be had".to_owned()),
+        }
+    }
+
+    /// The origin has another version: the next client is to get that.
+    async fn changed(&mut self) -> String {
+        self.service.drop_version(&self.asker.key, self.asker.parted.cas()).await;
+        "the origin has another version".to_owned()
     }
 }
 

@@ -64,6 +64,10 @@ impl Service {
         let purged = lease.purge_others().await;
         let is_first = matches!(purged, Ok(true));
         log_failed(&purged.map(drop), "what a POST outdated was not removed");
+        if !is_first {
+            // Another purge covers the answer: it is not stored, and what came since that purge goes too.
+            self.drop_stored(lease.key()).await;
+        }
         let body = match self.counted(whole_body(&mut fetched).await) {
             Ok(body) => body,
             Err(error) => return self.failure(failure_of(&error), status),

@@ -82,10 +82,13 @@ impl Service {
     pub(super) async fn keys(&self, target: &Target, request: &RequestHead) -> Vec<Vec<u8>> {
         let mut keys: Vec<_> =
             key_for(&self.options, (target, None), request).into_iter().collect();
-        if goes_by_rules(&self.options, target, request)
-            && let Some(kept) = rule_of(&self.http.cache, &self.options, target).await
-        {
-            keys.extend(key_for(&self.options, (target, Some(&kept)), request));
+        if !goes_by_rules(&self.options, target, request) {
+            return keys;
+        }
+        match rule_of(&self.http.cache, &self.options, target).await {
+            Some(kept) => keys.extend(key_for(&self.options, (target, Some(&kept)), request)),
+            // During recovery, or when it cannot be read, there may be one: what was stored by it is found no more.
+            None => self.drop_stored(&rule_key(&self.options, target)).await,
         }
         keys
     }

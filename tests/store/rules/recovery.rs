@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use rawcached::cache::Lifetime;
+use rawcached::cache::{Lifetime, Purge};
 use rawcached::device::{Delay, Effect, Fault, OperationKind};
 
 use crate::fill::{body_of, key_of};
@@ -49,6 +49,16 @@ fn a_purge_during_recovery_applies_to_what_is_recovered() {
     assert_eq!(rig.get(b"other").unwrap(), body(2, 1000));
     rig.power_cut();
     assert_eq!(rig.get(b"old"), None);
+}
+
+#[test]
+fn a_soft_purge_during_recovery_applies_to_what_is_recovered() {
+    let rig = recovering();
+    rig.run(rig.cache().purge_key(b"old", Purge::Soft)).unwrap();
+    assert!(!rig.cache().is_ready());
+    finish(&rig);
+    assert_eq!(rig.get(b"old"), None);
+    assert_eq!(rig.get(b"other").unwrap(), body(2, 1000));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Leases that were given to clients: each is to bring the response, and names its lease by a number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::server::proxy::place::Place;
 /// In the answer to a GET, and in the PUT that brings the response: a lease.
 pub(super) const LEASE: HeaderName = HeaderName::from_static("x-rawcached-lease");
 /// Most leases that are given at one time.
-const GIVEN_MAX: usize = 64 << 10;
+const GIVEN_MAX: usize = 16 << 10;
 /// How long a lease that nobody waits for any more is kept: what it brings is stored as long as no purge came since it
 /// was given.
 const LATE_MAX: Duration = Duration::from_secs(300);
@@ -31,7 +31,7 @@ pub(super) struct Given {
     /// Which variants the target had: what is brought belongs to these.
     variants: Option<OfList>,
     /// When it was given: the response was asked for after that.
-    at: Timestamp,
+    pub(super) at: Timestamp,
     timer: Option<AbortHandle>,
 }
 
@@ -61,41 +61,72 @@ impl Given {
     }
 }
 
-/// The leases that clients have, by their numbers.
+/// The leases that clients have.
 #[derive(Default)]
-pub(super) struct AllGiven(Mutex<HashMap<u64, Given>>);
+pub(super) struct AllGiven(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    /// By their numbers.
+    given: HashMap<u64, Given>,
+    /// Those that nobody waits for any more, the oldest first, and some that are back.
+    late: VecDeque<u64>,
+}
+
+impl Table {
+    /// Makes room for one more, in the place of the oldest that nobody waits for; false if there is none.
+    fn make_room(&mut self) -> bool {
+        while self.given.len() >= GIVEN_MAX {
+            let Some(oldest) = self.late.pop_front() else { return false };
+            drop(self.take(oldest));
+        }
+        true
+    }
+
+    fn take(&mut self, number: u64) -> Option<Given> {
+        let given = self.given.remove(&number)?;
+        if let Some(timer) = &given.timer {
+            timer.abort();
+        }
+        Some(given)
+    }
+
+    /// Nobody waits for a lease any more: so it will be with the next, and who comes now is not to wait as long.
+    fn give_way(&mut self, number: u64) {
+        let Some(given) = self.given.get_mut(&number) else { return };
+        given.lease.give_way(HIT_FOR_MISS);
+        let present = &self.given;
+        if self.late.len() >= 2 * GIVEN_MAX {
+            self.late.retain(|number| present.contains_key(number));
+        }
+        self.late.push_back(number);
+    }
+}
 
 impl AllGiven {
     /// Gives a lease that others wait for so long; false if there are too many, and the next who waits gets it.
     pub(super) fn give(self: &Arc<Self>, number: u64, mut given: Given, time: Duration) -> bool {
         let mut all = self.0.lock();
-        if all.len() >= GIVEN_MAX {
+        if !all.make_room() {
             return false;
         }
         let late = Arc::clone(self);
         let timer = tokio::spawn(async move {
             sleep(time).await;
-            if let Some(given) = late.0.lock().get_mut(&number) {
-                // So it will be with the next: who comes now is not to wait as long.
-                given.lease.give_way(HIT_FOR_MISS);
-            }
+            late.0.lock().give_way(number);
             sleep(LATE_MAX).await;
-            let over = late.0.lock().remove(&number);
+            let over = late.0.lock().given.remove(&number);
             drop(over);
         });
         given.timer = Some(timer.abort_handle());
-        all.insert(number, given);
+        all.given.insert(number, given);
         true
     }
 
     /// Takes the lease of this number for a target back, if it is not too late.
     pub(super) fn take(&self, number: u64, target: &[u8]) -> Option<Given> {
         let mut all = self.0.lock();
-        all.get(&number).filter(|given| given.target == target)?;
-        let given = all.remove(&number)?;
-        if let Some(timer) = &given.timer {
-            timer.abort();
-        }
-        Some(given)
+        all.given.get(&number).filter(|given| given.target == target)?;
+        all.take(number)
     }
 }

@@ -21,6 +21,7 @@ use crate::server::proxy::fetch::core_head;
 use crate::server::proxy::new_response::NewResponse;
 use crate::server::proxy::opening::Opened;
 use crate::server::proxy::outcome::HIT_FOR_MISS;
+use crate::server::proxy::place::Place;
 
 /// Not 503: sent once more without its lease, a response that was purged meanwhile would be stored.
 const NOT_STORED: Refusal = Refusal {
@@ -50,8 +51,12 @@ impl Replay {
         // Before the look: purges from now on prevail.
         let alone = given.is_none().then(|| (http.cache.lease_alone(&target), now()));
         let place = shelf.place_of(&request, &target).await;
-        if given.as_ref().is_some_and(|given| !given.fits(&place)) {
-            return Err(NOT_STORED);
+        if let Some(given) = &given {
+            let present = http.cache.lookup_stale(&place.key).await;
+            let is_older = present.is_some_and(|hit| hit.lifetime().stored_at > given.at);
+            if is_older || !given.fits(&place) {
+                return Err(NOT_STORED);
+            }
         }
         let Some((lease, at)) = given.map(Given::into_lease).or(alone) else {
             return Err(NOT_STORED);
@@ -69,13 +74,15 @@ impl Replay {
         let kept = match store(&request, &head, &exchange, &shelf.settings) {
             // Nobody validates it here.
             Storing::Whole(kept) if is_of_no_use(&kept) => {
-                return self.not_stored(lease, head.status, Refused::Useless).await;
+                return self.not_stored((lease, &place), head.status, Refused::Useless).await;
             }
             Storing::Whole(kept) => kept,
             Storing::Part { .. } => {
-                return self.not_stored(lease, head.status, Refused::Status).await;
+                return self.not_stored((lease, &place), head.status, Refused::Status).await;
             }
-            Storing::No(refused) => return self.not_stored(lease, head.status, refused).await,
+            Storing::No(refused) => {
+                return self.not_stored((lease, &place), head.status, refused).await;
+            }
         };
         let len = received.body_len();
         if len.is_some_and(|len| len > http.cache.object_len_max()) {
@@ -99,7 +106,7 @@ impl Replay {
     /// wait for the next one where that is likely to be the same.
     async fn not_stored(
         &self,
-        lease: Lease,
+        (lease, place): (Lease, &Place),
         status: StatusCode,
         refused: Refused,
     ) -> Result<Answer, Refusal> {
@@ -107,8 +114,11 @@ impl Replay {
             self.credentials.note(lease.key());
         }
         if refused.marks_key(status) {
-            self.shelf.drop_stored(lease.key()).await;
-            lease.refuse(HIT_FOR_MISS);
+            self.shelf.drop_stored(&place.key).await;
+            // Of several variants this one alone is known to be so.
+            if lease.key() == place.key {
+                lease.refuse(HIT_FOR_MISS);
+            }
         }
         Err(Refusal { status: StatusCode::UNPROCESSABLE_ENTITY, text: why(refused) })
     }

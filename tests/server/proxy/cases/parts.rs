@@ -177,6 +177,8 @@ fn what_is_missing_far_behind_is_asked_for_when_its_turn_comes() {
     let answer = rig.get("/v");
     assert_eq!((answer.status, answer.end), (200, End::Cut), "{answer:?}");
     assert!(bytes(0..LEN, 0).starts_with(&answer.body));
+    // It is gone: nobody is cut for it once more.
+    rig.get("/v").expect_body(200, bytes(0..LEN, 1));
 }
 
 #[test]

@@ -341,6 +341,21 @@ fn parts_are_of_targets_that_are_one() {
 }
 
 #[test]
+fn no_client_can_end_a_rule_by_what_is_not_there() {
+    let said = Said::of(IGNORES_X);
+    let rig = on(Origin::start(move |seen| match seen.target.contains("missing") {
+        true => Reply::of("404 Not Found", "none").control("max-age=60"),
+        false => said.reply(seen),
+    }));
+    learn(&rig, "/a");
+    rig.fill("/a?b=1&x=1", "");
+    for n in 0..3 {
+        rig.get(&format!("/a?missing={n}")).expect_body(404, "none");
+    }
+    rig.get("/a?b=1&x=2").expect(200).expect_hit();
+}
+
+#[test]
 fn an_error_is_told_without_words_where_it_says_no_rule() {
     let said = Said::of(IGNORES_X);
     let its = said.clone();
