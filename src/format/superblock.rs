@@ -127,6 +127,11 @@ impl Superblock {
         if !layout.is_possible() {
             return Err(Damage::Field("layout"));
         }
+        // Without the feature the bytes may be those of another one, which this version can ignore.
+        let floor = |at| match features.incompatible & PURGE_RECORDS {
+            0 => Sequence(0),
+            _ => Sequence(bytes.u64_at(at)),
+        };
         Ok(Superblock {
             uuid: Uuid(bytes.bytes_at(40)),
             secret: Secret(bytes.bytes_at(72)),
@@ -134,8 +139,8 @@ impl Superblock {
             features,
             epoch: bytes.u32_at(128),
             purge_floor: Sequence(bytes.u64_at(104)),
-            soft_floor: Sequence(bytes.u64_at(176)),
-            record_floor: Sequence(bytes.u64_at(192)),
+            soft_floor: floor(176),
+            record_floor: floor(192),
             formatted_at: i64::from_le_bytes(bytes.bytes_at(144)),
             time: TimePair {
                 cache: Timestamp(bytes.u32_at(132)),
@@ -198,6 +203,16 @@ mod tests {
     #[test]
     fn a_superblock_survives_encoding() {
         assert_eq!(Superblock::decode(&sample().encode()), Ok(sample()));
+    }
+
+    /// A compatible feature of a later version may use the bytes that the floors have with purge records.
+    #[test]
+    fn floors_are_read_only_where_they_are_announced() {
+        let later = [(39, 0x40), (176, 1), (192, 1)];
+        let found = Superblock::decode(&with(&later)).unwrap();
+        assert_eq!((found.soft_floor, found.record_floor), (Sequence(0), Sequence(0)));
+        let found = Superblock::decode(&with(&[(16, 1 << 3), (176, 1), (192, 2)])).unwrap();
+        assert_eq!((found.soft_floor, found.record_floor), (Sequence(1), Sequence(2)));
     }
 
     #[test]
