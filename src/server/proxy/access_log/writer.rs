@@ -66,9 +66,12 @@ impl AccessLog {
     /// Hands a line over; it is lost if too many wait.
     pub(super) fn push(&self, line: Vec<u8>) {
         let cost = cost(&line);
-        let before = self.counts.bytes.fetch_add(cost, Ordering::Relaxed);
-        let fits = before + cost <= self.counts.bytes_max;
-        if !fits || self.lines.send(line).is_err() {
+        // What is counted never exceeds the limit, not for a moment.
+        let with_it = |bytes| Some(bytes + cost).filter(|bytes| *bytes <= self.counts.bytes_max);
+        let counted = self.counts.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with_it);
+        if counted.is_err() {
+            self.counts.lost.bump();
+        } else if self.lines.send(line).is_err() {
             self.counts.bytes.fetch_sub(cost, Ordering::Relaxed);
             self.counts.lost.bump();
         }
