@@ -89,10 +89,11 @@ impl Variants {
         Variants { name, soft_purges: 0, variants: Vec::new() }
     }
 
-    /// How often all of them were made stale: what was asked for before must not be added after.
+    /// What tells these variants from those that took their place, and from what they were before all of them were made
+    /// stale: what was asked for before must not be added after.
     #[must_use]
-    pub fn soft_purges(&self) -> u32 {
-        self.soft_purges
+    pub fn generation(&self) -> ([u8; 16], u32) {
+        (self.name, self.soft_purges)
     }
 
     /// Notes that all of them are made stale.

@@ -220,9 +220,10 @@ pub fn nginx_is_installed() -> Result<(), Missing> {
     Ok(())
 }
 
-/// The recipe of docs/memcached.md: what stands in `server`, and what in `http`.
-fn recipe(socket: &Path, origin: u16) -> (String, String) {
-    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/memcached.md");
+/// The recipe with srcache of a document, for a daemon with its socket at `socket` in place of `named` and an origin on
+/// a port: what stands in `server`, and what in `http`.
+pub fn recipe(document: &str, (named, socket): (&str, &Path), origin: u16) -> (String, String) {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let document = fs::read_to_string(document).unwrap();
     let section = document.split("\n## nginx with srcache\n").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
@@ -230,7 +231,7 @@ fn recipe(socket: &Path, origin: u16) -> (String, String) {
     let recipe = |part: &str| {
         let lines = part.lines().filter(|line| line.starts_with("    "));
         let text = lines.collect::<Vec<_>>().join("\n");
-        text.replace("/run/rawcached/memcached.sock", &socket.display().to_string())
+        text.replace(named, &socket.display().to_string())
     };
     let http = format!("{}\nupstream origin {{ server 127.0.0.1:{origin}; }}", recipe(http));
     (recipe(server), http)
@@ -247,7 +248,8 @@ pub fn disk(size: u64, sector_size: u32) -> Option<LoopDevice> {
 /// An origin, and nginx with the recipe between it and the daemon.
 fn start_recipe(daemon: &Daemon) -> (Origin, Nginx) {
     let origin = Origin::start();
-    let (recipe, http) = recipe(&daemon.socket(), origin.port);
+    let named = "/run/rawcached/memcached.sock";
+    let (recipe, http) = recipe("docs/memcached.md", (named, &daemon.socket()), origin.port);
     let nginx = Nginx::start(&recipe, &http);
     (origin, nginx)
 }

@@ -1,14 +1,14 @@
 //! Goal: a stock nginx stores whole responses into the daemon, and what it replays is what the origin would say.
 //! Method: nginx and the recipe of docs/responses.md, word for word; an origin that counts what it is asked.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 
 use rawcached::clock::Stopwatch;
 
-use crate::nginx::{Nginx, Origin, body, disk};
+use crate::nginx::{Nginx, Origin, body, disk, recipe};
 use crate::support::daemon::Daemon;
+use crate::support::devices::LoopDevice;
 use crate::support::http::Connection;
 use crate::support::waiting::eventually;
 
@@ -17,28 +17,17 @@ const STORED: &str =
     "rawcached_http_request_duration_seconds_count{operation=\"put\",tier=\"none\"}";
 const HOST: &str = "Host: x\r\n";
 
-/// A daemon with an HTTP socket, and where that is.
-fn daemon(device: &Path) -> (Daemon, PathBuf) {
-    let mut daemon = Daemon::new(device, "http = [\"unix:SOCKET.http\"]");
+/// A daemon, and nginx with the recipe between it and an origin, if all that is needed is there.
+fn site() -> Option<(Daemon, Origin, Nginx, LoopDevice)> {
+    let disk = disk(512 << 20, 4096)?;
+    let mut daemon = Daemon::new(disk.path(), "http = [\"unix:SOCKET.http\"]");
     daemon.restart();
     let socket = PathBuf::from(format!("{}.http", daemon.socket().display()));
-    (daemon, socket)
-}
-
-/// The recipe, what stands in `http` and what in `server`, in front of an origin on this port.
-fn nginx(socket: &Path, origin: u16) -> Nginx {
-    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/responses.md");
-    let document = fs::read_to_string(document).unwrap();
-    let section = document.split("\n## nginx with srcache\n").nth(1).unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let (http, server) = section.split_once("\nFor `server`:\n").unwrap();
-    let recipe = |part: &str| {
-        let lines = part.lines().filter(|line| line.starts_with("    "));
-        let text = lines.collect::<Vec<_>>().join("\n");
-        text.replace("/run/rawcached/http.sock", &socket.display().to_string())
-    };
-    let http = format!("{}\nupstream origin {{ server 127.0.0.1:{origin}; }}", recipe(http));
-    Nginx::start(&recipe(server), &http)
+    let origin = Origin::start();
+    let named = "/run/rawcached/http.sock";
+    let (server, http) = recipe("docs/responses.md", (named, &socket), origin.port);
+    let nginx = Nginx::start(&server, &http);
+    Some((daemon, origin, nginx, disk))
 }
 
 #[track_caller]
@@ -51,10 +40,7 @@ fn expect(answer: &(String, Vec<u8>), status: u16, content: &[u8], nginx: &Nginx
 
 #[test]
 fn misses_are_stored_and_hits_are_replayed() {
-    let Some(disk) = disk(512 << 20, 4096) else { return };
-    let (mut daemon, socket) = daemon(disk.path());
-    let origin = Origin::start();
-    let nginx = nginx(&socket, origin.port);
+    let Some((mut daemon, origin, nginx, _disk)) = site() else { return };
     for (stored, size) in (1..).zip([1000, 65_536, 5_000_000]) {
         let path = format!("/{size}?ETag:\"v1\"");
         expect(&nginx.ask(&path, HOST), 200, &body(size), &nginx);
@@ -86,10 +72,7 @@ fn misses_are_stored_and_hits_are_replayed() {
 
 #[test]
 fn what_may_not_be_stored_is_asked_for_each_time_and_nobody_waits_for_it() {
-    let Some(disk) = disk(256 << 20, 4096) else { return };
-    let (daemon, socket) = daemon(disk.path());
-    let origin = Origin::start();
-    let nginx = nginx(&socket, origin.port);
+    let Some((daemon, origin, nginx, _disk)) = site() else { return };
     // Asked twice, the origin is asked so often: once if it is stored, which is after the answer.
     let check = |path: &str, headers: &str, expected: u64| {
         let (asked, stored) = (origin.requests(), daemon.metric(STORED));
@@ -125,10 +108,7 @@ fn what_may_not_be_stored_is_asked_for_each_time_and_nobody_waits_for_it() {
 
 #[test]
 fn clients_can_neither_store_nor_purge() {
-    let Some(disk) = disk(256 << 20, 4096) else { return };
-    let (daemon, socket) = daemon(disk.path());
-    let origin = Origin::start();
-    let nginx = nginx(&socket, origin.port);
+    let Some((daemon, origin, nginx, _disk)) = site() else { return };
     expect(&nginx.ask("/1000", HOST), 200, &body(1000), &nginx);
     assert!(eventually(|| daemon.metric(STORED) == 1));
     let poison = "HTTP/1.1 200 OK\r\nCache-Control: max-age=9999\r\nContent-Length: 4\r\n\r\nevil";
@@ -170,11 +150,8 @@ fn clients_can_neither_store_nor_purge() {
 
 #[test]
 fn of_many_clients_one_asks_the_origin() {
-    let Some(disk) = disk(256 << 20, 4096) else { return };
-    let (_daemon, socket) = daemon(disk.path());
-    let origin = Origin::start();
     // One process of nginx serves all of them at one time.
-    let nginx = nginx(&socket, origin.port);
+    let Some((_daemon, origin, nginx, _disk)) = site() else { return };
     thread::scope(|scope| {
         let clients: Vec<_> =
             (0..50).map(|_| scope.spawn(|| nginx.ask("/3000000", HOST))).collect();

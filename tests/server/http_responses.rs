@@ -195,10 +195,8 @@ fn a_body_that_is_no_whole_response_is_refused_and_changes_nothing() {
     connection.answer("PUT").expect(411);
     // One that breaks off.
     let mut connection = server.open();
-    connection.send(format!(
-        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{head}\r\nxx",
-        path("a")
-    ));
+    begin_put(&mut connection, "a", (500, ""));
+    connection.send(format!("{head}\r\nxx"));
     drop(connection);
     std::thread::sleep(Duration::from_millis(50));
     get(&server, "a", "").expect_body(200, b"before");
@@ -307,6 +305,12 @@ fn begin_get(server: &HttpServer, key: &str, headers: &str) -> Connection {
     connection
 }
 
+/// Sends the head of a PUT of so many bytes.
+fn begin_put(origin: &mut Connection, key: &str, (len, headers): (usize, &str)) {
+    let head = format!("PUT {} HTTP/1.1\r\nHost: x\r\n", path(key));
+    origin.send(format!("{head}Content-Length: {len}\r\n{headers}\r\n"));
+}
+
 const WAIT: &str = "X-Rawcached-Wait: 20\r\n";
 
 #[test]
@@ -320,11 +324,7 @@ fn one_client_brings_the_response_and_the_others_read_along() {
     let mut origin = server.open();
     let (half, rest) = whole.split_at(whole.len() / 2);
     let lease = lease(&first).unwrap();
-    origin.send(format!(
-        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{lease}\r\n",
-        path("a"),
-        whole.len()
-    ));
+    begin_put(&mut origin, "a", (whole.len(), &lease));
     origin.send(half);
     for client in &mut waiting {
         let head = client.head();
@@ -352,11 +352,7 @@ fn who_follows_a_response_that_breaks_off_sees_it_break_off() {
     let mut waiting = begin_get(&server, "a", WAIT);
     let mut origin = server.open();
     let lease = lease(&first).unwrap();
-    origin.send(format!(
-        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{lease}\r\n",
-        path("a"),
-        whole.len()
-    ));
+    begin_put(&mut origin, "a", (whole.len(), &lease));
     origin.send(&whole[..whole.len() / 2]);
     waiting.head();
     drop(origin);
@@ -561,10 +557,8 @@ fn nobody_can_hold_others_back() {
     // What follows a whole response is not gathered.
     let mut connection = server.open();
     let whole = format!("HTTP/1.1 200 OK\r\n{FRESH}Content-Length: 0\r\n\r\n");
-    connection.send(format!(
-        "PUT {} HTTP/1.1\r\nHost: x\r\nContent-Length: 900000000\r\n\r\n{whole}",
-        path("d")
-    ));
+    begin_put(&mut connection, "d", (900_000_000, ""));
+    connection.send(whole);
     connection.send(vec![0; 200_000]);
     connection.answer("PUT").expect(400);
 }

@@ -22,7 +22,7 @@ pub(super) mod repeated;
 mod representation;
 pub(super) mod request_body;
 pub(super) mod running;
-mod service;
+pub(super) mod service;
 pub(super) mod wire;
 
 pub(super) use connection::{Objects, serve};

@@ -21,7 +21,7 @@ use crate::server::proxy::options::ProxyOptions;
 /// How long a refused client should wait before it tries again, in seconds.
 const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
-pub(super) type Answer = Response<AnswerBody>;
+pub(in crate::server) type Answer = Response<AnswerBody>;
 
 /// What the connections of all workers share.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ pub(in crate::server) struct Service {
     pub(in crate::server) shard: Arc<Shard>,
     pub(super) tags: Arc<Tags>,
     pub(in crate::server) buffers: Buffers,
-    pub(in crate::server) key_locks: Arc<KeyLocks>,
+    pub(super) key_locks: Arc<KeyLocks>,
     /// The read-through listeners, for whoever purges what they store.
     pub(super) proxies: Arc<[ProxyOptions]>,
     pub(super) idle_timeout: Duration,
@@ -94,7 +94,7 @@ impl Service {
 }
 
 /// An answer with a line for people.
-pub(super) fn plain(refusal: Refusal) -> Answer {
+pub(in crate::server) fn plain(refusal: Refusal) -> Answer {
     let mut answer = Response::new(AnswerBody::memory(Bytes::from_static(refusal.text.as_bytes())));
     *answer.status_mut() = refusal.status;
     let headers = answer.headers_mut();

@@ -14,10 +14,11 @@ use super::part_fetch::Asker;
 use super::parts_body::PartsBody;
 use super::service::Service;
 use super::shelf::Shelf;
+use super::stored::Stored;
 use crate::cache::{Follower, Hit, TruncatedBody};
 use crate::clock::Timestamp;
 use crate::http_cache::answer::{self, Answer as Chosen, answer_headers};
-use crate::http_cache::cache_status::CacheStatus;
+use crate::http_cache::cache_status::{CacheStatus, Forwarded};
 use crate::http_cache::head::{RequestHead, StoredHead};
 use crate::server::http::body::{AnswerBody, Step};
 use crate::server::http::get::{content_range, multipart, multipart_steps};
@@ -33,6 +34,18 @@ pub(super) struct Answer {
     pub(super) served: Served,
     /// How long the upstream took to answer, if it was asked for this client.
     pub(super) first_byte: Option<Duration>,
+}
+
+impl Answer {
+    /// One with these fields; the upstream took no time.
+    pub(super) fn new(
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Body,
+        served: Served,
+    ) -> Answer {
+        Answer { status, lines: Vec::new(), headers, body, served, first_byte: None }
+    }
 }
 
 /// Where the body of a stored response is.
@@ -96,8 +109,22 @@ impl Shelf {
         }
         let (code, body) = self.body_of(request, code, (body, known), chosen, &mut headers).await?;
         self.sign(&mut headers, &status);
-        let (lines, served) = (Vec::new(), Served::of(&status));
-        Ok(Answer { status: code, lines, headers, body, served, first_byte: None })
+        Ok(Answer::new(code, headers, body, Served::of(&status)))
+    }
+
+    /// The answer with what is being stored; `None` if it is gone.
+    pub(super) async fn follow(
+        &self,
+        request: &RequestHead,
+        follower: Follower,
+        missed: Forwarded,
+    ) -> Option<Answer> {
+        let Stored::Response(record) = Stored::decode(follower.metadata())? else { return None };
+        let head = record.of_store(&follower.lifetime());
+        let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(missed) };
+        let len = follower.len_hint();
+        let body = BodyOf::Follow(follower, len, None);
+        self.answer_with(request, head, body, status).await.ok()
     }
 
     async fn body_of(
@@ -168,8 +195,7 @@ impl Shelf {
             None => self.own_as(Served::UpstreamError, code, status),
             Some((mut headers, body)) => {
                 self.sign(&mut headers, &status);
-                let (body, served) = (Body::memory(body), Served::UpstreamError);
-                Answer { status: code, lines: Vec::new(), headers, body, served, first_byte: None }
+                Answer::new(code, headers, Body::memory(body), Served::UpstreamError)
             }
         }
     }
@@ -198,8 +224,7 @@ impl Shelf {
         let reason = code.canonical_reason().unwrap_or_default();
         let detail = status.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
         let text = format!("{reason}{detail}\n");
-        let body = Body::memory(text.into());
-        Answer { status: code, lines: Vec::new(), headers, body, served, first_byte: None }
+        Answer::new(code, headers, Body::memory(text.into()), served)
     }
 }
 

@@ -50,7 +50,7 @@ impl Service {
         let target = new.place.target.clone();
         // Whoever finds an object that comes part by part is to find its requests too.
         let turn = match &coming {
-            Some(_) => self.http.key_locks.lock(&target).await,
+            Some(_) => self.shared.declaring.lock(&target).await,
             None => None,
         };
         let begun = self.begin_store(new, (len, coming.as_ref())).await;

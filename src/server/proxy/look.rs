@@ -12,6 +12,9 @@ use crate::http_cache::head::RequestHead;
 use crate::http_cache::request::Asked;
 use crate::http_cache::variants::Variants;
 
+/// How often a request looks again because others changed what it found.
+pub(super) const LOOKS_MAX: usize = 16;
+
 /// What a look is for.
 pub(super) struct Sought<'a> {
     pub(super) request: &'a RequestHead,

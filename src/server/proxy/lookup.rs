@@ -14,7 +14,7 @@ use super::counts::{HeldBack, Served};
 use super::failures::Failure;
 use super::fetch::Fetched;
 use super::fill::{Job, Known};
-use super::look::Look;
+use super::look::{LOOKS_MAX, Look};
 use super::outcome::Outcome;
 use super::partial::{Answered, Present};
 use super::place::{Place, Selected};
@@ -22,7 +22,7 @@ use super::service::Service;
 use super::slots::Slot;
 use super::stored::Stored;
 use super::wanted::Wanted;
-use crate::cache::{Follower, Hit, Lease, Leased};
+use crate::cache::{Hit, Lease, Leased};
 use crate::clock::Timestamp;
 use crate::http_cache::cache_status::{CacheStatus, Forwarded};
 use crate::http_cache::head::StoredHead;
@@ -30,9 +30,6 @@ use crate::http_cache::hop_by_hop::remove_hop_by_hop;
 use crate::http_cache::request::Missed;
 use crate::http_cache::reuse::{self, Reuse, Why, reuse, stands_in};
 use crate::http_cache::storing::Refused;
-
-/// How often a request looks again because others changed what it found.
-const LOOKS_MAX: usize = 16;
 
 /// What comes of a request.
 pub(super) enum Looked {
@@ -67,7 +64,9 @@ impl Service {
             missed = if selected.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
             let looked = match look {
                 Look::Hit(hit, lease) => self.with_hit(wanted, selected, (hit, lease), wait).await,
-                Look::Follow(follower) => self.follow(wanted, follower, missed).await,
+                Look::Follow(follower) => {
+                    self.follow(wanted.request, follower, missed).await.map(Looked::Answer)
+                }
                 Look::Lease(lease) => {
                     let wait = deadline.saturating_duration_since(Instant::now());
                     self.miss(wanted, wanted.place(selected), lease, (missed, wait)).await
@@ -234,20 +233,6 @@ impl Service {
         let body = BodyOf::Hit(found.hit);
         let answer = self.answer_with(wanted.request, found.head, body, status).await;
         answer.ok().map(Looked::Answer)
-    }
-
-    async fn follow(
-        &self,
-        wanted: &Wanted<'_>,
-        follower: Follower,
-        missed: Forwarded,
-    ) -> Option<Looked> {
-        let Stored::Response(record) = Stored::decode(follower.metadata())? else { return None };
-        let head = record.of_store(&follower.lifetime());
-        let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(missed) };
-        let len = follower.len_hint();
-        let body = BodyOf::Follow(follower, len, None);
-        self.answer_with(wanted.request, head, body, status).await.ok().map(Looked::Answer)
     }
 
     /// `None`: look again.
@@ -426,7 +411,7 @@ impl Service {
             Some(0) => Body::absent(announced_len),
             _ => Body::upstream(connection, self.http.shard.clone()),
         };
-        let (served, first_byte) = (Served::of(&status), Some(first_byte));
-        Answer { status: head.status, lines: Vec::new(), headers, body, served, first_byte }
+        let answer = Answer::new(head.status, headers, body, Served::of(&status));
+        Answer { first_byte: Some(first_byte), ..answer }
     }
 }

@@ -115,8 +115,7 @@ impl Shelf {
         variant: Variant,
     ) -> Option<()> {
         let cache = &self.http.cache;
-        let of_list = |list: &Variants| (*list.name(), list.soft_purges());
-        let asked_of = of_list(&list);
+        let generation = list.generation();
         for _ in 0..ATTEMPTS_MAX {
             if list.iter().last() == Some(&variant) {
                 return Some(());
@@ -131,7 +130,7 @@ impl Shelf {
             // Somebody else added one, or made all stale: then this one is no news any more.
             let hit = cache.lookup_stale(target).await?;
             match Stored::decode(hit.metadata())? {
-                Stored::Variants(found) if of_list(&found) == asked_of => {
+                Stored::Variants(found) if found.generation() == generation => {
                     (list, cas) = (found, hit.cas());
                 }
                 _ => return None,

@@ -202,7 +202,7 @@ impl Service {
         if let Some(parted) = self.shared.objects.get(key, hit.cas()) {
             return Ok(Some(parted));
         }
-        let _turn = self.http.key_locks.lock(asking.target).await;
+        let _turn = self.shared.declaring.lock(asking.target).await;
         if let Some(parted) = self.shared.objects.get(key, hit.cas()) {
             return Ok(Some(parted));
         }

@@ -49,7 +49,7 @@ impl Service {
         }
         let status = hit_status(&head, now);
         put(&mut lines, "cache-status", status.member().as_bytes());
-        put(&mut lines, "via", self.shared.via.as_bytes());
+        put(&mut lines, "via", self.via.as_bytes());
         Some(PlainHead { status: head.status, lines, served: Served::of(&status) })
     }
 

@@ -86,8 +86,8 @@ impl Service {
         let mut headers = fetched.head.headers;
         remove_hop_by_hop(&mut headers);
         self.sign(&mut headers, &status);
-        let (served, first_byte) = (Served::of(&status), Some(fetched.first_byte));
-        let (status, body) = (fetched.head.status, Body::memory(body));
-        Answer { status, lines: Vec::new(), headers, body, served, first_byte }
+        let answer =
+            Answer::new(fetched.head.status, headers, Body::memory(body), Served::of(&status));
+        Answer { first_byte: Some(fetched.first_byte), ..answer }
     }
 }

@@ -19,6 +19,7 @@ use super::slots::Slots;
 use super::upstream::Upstream;
 use super::uses::Uses;
 use crate::server::http;
+use crate::server::key_locks::KeyLocks;
 
 /// What the connections of one read-through listener share in all workers.
 pub(in crate::server) struct Shared {
@@ -29,6 +30,8 @@ pub(in crate::server) struct Shared {
     pub(super) groups: GroupLimit,
     /// What comes part by part.
     pub(super) objects: Objects,
+    /// One at a time begins or takes up an object that comes part by part, by its target.
+    pub(super) declaring: KeyLocks,
     /// Leave to fill.
     pub(super) slots: Slots,
     /// How often targets were asked for.
@@ -47,6 +50,7 @@ impl Shared {
             failures: Failures::default(),
             groups: GroupLimit::default(),
             objects: Objects::default(),
+            declaring: KeyLocks::default(),
             slots: Slots::new(options.fills_max),
             uses: Uses::new(options.min_uses),
             credentials: Credentials::default(),

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use ::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use ::http::header::{ALLOW, HeaderName, HeaderValue};
 use ::http::{HeaderMap, Method, StatusCode};
 
 use super::RESPONSES;
@@ -20,6 +20,7 @@ use crate::server::http::key::key;
 use crate::server::http::refusal::Refusal;
 use crate::server::http::repeated;
 use crate::server::http::request_body::RequestBody;
+use crate::server::http::service::plain;
 use crate::server::http::wire::Socket;
 use crate::server::presence::while_there;
 use crate::server::proxy::answer::Answer;
@@ -33,7 +34,6 @@ const WAIT: HeaderName = HeaderName::from_static("x-rawcached-wait");
 /// Longest time that one says, in seconds.
 const WAIT_SECS_MAX: u64 = 300;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, PUT, DELETE, PURGE");
-const RETRY_AFTER_SECS: HeaderValue = HeaderValue::from_static("1");
 
 const METHOD: Refusal = Refusal {
     status: StatusCode::METHOD_NOT_ALLOWED,
@@ -58,7 +58,7 @@ impl Replay {
         access: Access,
     ) -> Answer {
         self.dispatch(came, body, access).await.unwrap_or_else(|refusal| {
-            let mut answer = self.refused(refusal);
+            let mut answer = refused(refusal);
             if refusal == METHOD {
                 answer.headers.insert(ALLOW, METHODS);
             }
@@ -102,23 +102,11 @@ impl Replay {
             Err(error) => Err(Refusal::of_removal(&error)),
         }
     }
+}
 
-    fn refused(&self, refusal: Refusal) -> Answer {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if refusal.is_temporary() {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_SECS);
-        }
-        let body = Body::memory(refusal.text.into());
-        Answer {
-            status: refusal.status,
-            lines: Vec::new(),
-            headers,
-            body,
-            served: Served::Refused,
-            first_byte: None,
-        }
-    }
+fn refused(refusal: Refusal) -> Answer {
+    let (parts, body) = plain(refusal).into_parts();
+    Answer::new(parts.status, parts.headers, Body::stored(body), Served::Refused)
 }
 
 /// The key that the responses of a request are under: no listener of `[[proxy]]` has an empty name.

@@ -16,12 +16,9 @@ use crate::http_cache::request::{Class, classify};
 use crate::http_cache::reuse::{Reuse, reuse};
 use crate::server::proxy::answer::{Answer, BodyOf, hit_status};
 use crate::server::proxy::counts::Served;
-use crate::server::proxy::look::{Look, Sought};
-use crate::server::proxy::place::Place;
+use crate::server::proxy::look::{LOOKS_MAX, Look, Sought};
+use crate::server::proxy::place::{Place, Selected};
 use crate::server::proxy::stored::Stored;
-
-/// How often a request looks again because others changed what it found.
-const LOOKS_MAX: usize = 16;
 
 /// One who asks.
 struct Asking<'a> {
@@ -58,22 +55,14 @@ impl Replay {
                 continue;
             };
             missed = if selected.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
-            let place = Place::of(request, &target, selected);
             let answer = match look {
-                Look::Hit(hit, lease) => self.with_hit(&asking, place, (hit, lease)).await,
+                Look::Hit(hit, lease) => self.with_hit(&asking, selected, (hit, lease)).await,
                 Look::Follow(follower) => {
-                    let Some(Stored::Response(record)) = Stored::decode(follower.metadata()) else {
-                        continue;
-                    };
-                    let head = record.of_store(&follower.lifetime());
-                    let status = CacheStatus { collapsed: true, ..CacheStatus::forwarded(missed) };
-                    let len = follower.len_hint();
-                    let body = BodyOf::Follow(follower, len, None);
                     self.shelf.http.count_lookup(None, &asking.watch);
-                    self.shelf.answer_with(request, head, body, status).await.ok()
+                    self.shelf.follow(request, follower, missed).await
                 }
-                Look::Lease(_) if self.credentials.set_apart(request, &place.key) => break,
-                Look::Lease(lease) => Some(self.lend(&asking, place, lease, missed)),
+                Look::Lease(lease) if self.credentials.set_apart(request, lease.key()) => break,
+                Look::Lease(lease) => Some(self.lend(&asking, selected, lease, missed)),
                 Look::Busy => Some(self.late(&asking, missed)),
                 Look::Nothing => break,
             };
@@ -88,15 +77,16 @@ impl Replay {
     async fn with_hit(
         &self,
         asking: &Asking<'_>,
-        place: Place,
+        selected: Option<Selected>,
         (hit, lease): (Hit, Option<Lease>),
     ) -> Option<Answer> {
-        let Sought { request, asked, .. } = asking.sought;
+        let Sought { request, asked, target, .. } = asking.sought;
+        let key = selected.as_ref().map_or(target, |selected| &selected.key);
         let (shelf, cache) = (&self.shelf, &self.shelf.http.cache);
         let now = cache.clock().now();
         let Some(Stored::Response(record)) = Stored::decode(hit.metadata()) else {
             // Nothing that can be read: make room for what can.
-            shelf.drop_stored(&place.key).await;
+            shelf.drop_stored(key).await;
             return None;
         };
         let head = record.of_hit(&hit, cache.clock());
@@ -110,12 +100,12 @@ impl Replay {
                 return Some(answer);
             }
             (_, Some(lease)) => lease,
-            (_, None) if !asked.may_fill() || self.credentials.set_apart(request, &place.key) => {
+            (_, None) if !asked.may_fill() || self.credentials.set_apart(request, key) => {
                 return Some(self.missed(asking, CacheStatus::forwarded(Forwarded::Stale)));
             }
             (_, None) => {
                 let left = asking.deadline.saturating_duration_since(Instant::now());
-                match cache.lease(&place.key, left).await {
+                match cache.lease(key, left).await {
                     Leased::Lease(lease) => lease,
                     Leased::Changed => return None,
                     Leased::Busy => return Some(self.late(asking, Forwarded::Stale)),
@@ -123,19 +113,27 @@ impl Replay {
             }
         };
         // Whoever held the lease before may have brought a new one.
-        let present = cache.lookup_stale(&place.key).await;
+        let present = cache.lookup_stale(key).await;
         if present.is_some_and(|present| present.cas() != hit.cas()) {
             return None;
         }
-        Some(self.lend(asking, place, lease, Forwarded::Stale))
+        Some(self.lend(asking, selected, lease, Forwarded::Stale))
     }
 
     /// The answer to who is to bring the response.
-    fn lend(&self, asking: &Asking<'_>, place: Place, lease: Lease, why: Forwarded) -> Answer {
+    fn lend(
+        &self,
+        asking: &Asking<'_>,
+        selected: Option<Selected>,
+        lease: Lease,
+        why: Forwarded,
+    ) -> Answer {
         let hit_for_miss = !lease.is_awaited();
         let status = CacheStatus { hit_for_miss, ..CacheStatus::forwarded(why) };
         let mut answer = self.missed(asking, status);
         let (http, number) = (&self.shelf.http, self.shelf.http.number());
+        let Sought { request, target, .. } = asking.sought;
+        let place = Place::of(request, target, selected);
         let given = Given::new(lease, &place, http.cache.clock().now());
         // Nobody waits for what was not storable the last time.
         if !hit_for_miss && self.given.give(number, given, asking.wait.unwrap_or_default()) {

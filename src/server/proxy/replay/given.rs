@@ -11,7 +11,6 @@ use tokio::time::sleep;
 
 use crate::cache::Lease;
 use crate::clock::Timestamp;
-use crate::http_cache::variants::Variants;
 use crate::server::proxy::outcome::HIT_FOR_MISS;
 use crate::server::proxy::place::Place;
 
@@ -29,23 +28,21 @@ pub(super) struct Given {
     /// The key of its target.
     target: Vec<u8>,
     /// Which variants the target had: what is brought belongs to these.
-    variants: Option<OfList>,
+    variants: Option<([u8; 16], u32)>,
     /// When it was given: the response was asked for after that.
     pub(super) at: Timestamp,
     timer: Option<AbortHandle>,
 }
 
-/// What tells the variants of a target from later ones.
-type OfList = ([u8; 16], u32);
-
-fn of_list(list: &Variants) -> OfList {
-    (*list.name(), list.soft_purges())
+/// The generation of the variants at a place, if it has any.
+fn generation(place: &Place) -> Option<([u8; 16], u32)> {
+    place.variants.as_ref().map(|(list, _)| list.generation())
 }
 
 impl Given {
     pub(super) fn new(lease: Lease, place: &Place, at: Timestamp) -> Given {
-        let variants = place.variants.as_ref().map(|(list, _)| of_list(list));
-        Given { lease, target: place.target.clone(), variants, at, timer: None }
+        let (target, variants) = (place.target.clone(), generation(place));
+        Given { lease, target, variants, at, timer: None }
     }
 
     /// The lease, and when it was given.
@@ -56,8 +53,7 @@ impl Given {
     /// Whether a response may be stored at `place`, which is where it belongs now: the variants that it was asked for
     /// are there still.
     pub(super) fn fits(&self, place: &Place) -> bool {
-        let present = place.variants.as_ref().map(|(list, _)| of_list(list));
-        self.variants.is_none() || self.variants == present
+        self.variants.is_none() || self.variants == generation(place)
     }
 }
 

@@ -62,8 +62,6 @@ impl Replay {
 
     /// An answer without content.
     pub(super) fn done(&self, status: StatusCode) -> Answer {
-        let (headers, body) = (HeaderMap::new(), Body::absent(Some(0)));
-        let (lines, served) = (Vec::new(), Served::Refused);
-        Answer { status, lines, headers, body, served, first_byte: None }
+        Answer::new(status, HeaderMap::new(), Body::absent(Some(0)), Served::Refused)
     }
 }

@@ -4,6 +4,7 @@
 
 use std::thread;
 
+use super::purge::purge;
 use crate::proxy::reply::{Latch, Reply};
 use crate::proxy::rig::Rig;
 
@@ -74,9 +75,8 @@ fn a_purge_while_a_post_is_under_way_prevails() {
     thread::scope(|scope| {
         let answer = scope.spawn(|| post(&rig));
         rig.origin.wait_for(1);
-        let purge = br#"{"type":"uri","selectors":["http://h/a"]}"#;
-        let mut client = crate::proxy::client::Client::open(&rig.objects);
-        client.ask("POST", "/v1/purge", "", purge).expect(200);
+        let purged = purge(&rig, r#"{"type":"uri","selectors":["http://h/a"]}"#);
+        assert_eq!(purged, 200);
         // What comes in between is of before the POST, or may be.
         rig.fill("/a", "");
         latch.open();
@@ -203,9 +203,8 @@ fn a_purge_while_a_head_is_under_way_prevails() {
     thread::scope(|scope| {
         let head = scope.spawn(|| rig.ask("HEAD", "/a", "", b""));
         rig.origin.wait_for(2);
-        let purge = br#"{"type":"uri","selectors":["http://h/a"],"purge":false}"#;
-        let mut client = crate::proxy::client::Client::open(&rig.objects);
-        client.ask("POST", "/v1/purge", "", purge).expect(200);
+        let purged = purge(&rig, r#"{"type":"uri","selectors":["http://h/a"],"purge":false}"#);
+        assert_eq!(purged, 200);
         latch.open();
         head.join().unwrap().expect(200);
     });
