@@ -208,15 +208,31 @@ pub async fn standing(seen: &mut Seen) {
         };
         let head = format!("VALUE large 0 {}\r\n", 4 << 20);
         let large = [head.as_bytes(), &vec![1; 4 << 20], b"\r\nEND\r\n"].concat();
+        // It takes nothing for a moment: a server that sends no faster than its client reads never finds a buffer full.
+        let ask_and_wait = |client: &mut Client, key: &str, answer: &[u8]| {
+            client.send(format!("get {key}\r\n"));
+            std::thread::sleep(Duration::from_millis(20));
+            client.expect(answer);
+        };
+        let buffers = || {
+            let text = shown.render();
+            let mut lines = text.lines();
+            let len = lines.find_map(|line| line.strip_prefix("rawcached_socket_buffer_bytes "));
+            len.unwrap().parse::<u64>().unwrap()
+        };
+        let some = [b"VALUE some 0 20000\r\n", &[1; 20_000][..], b"\r\nEND\r\n"].concat();
         let mut standing = Client::connect(&path);
-        assert_eq!(standing.get("some").map(|value| value.len()), Some(20_000));
+        standing.ask("verbosity 1\r\n", "OK\r\n");
+        let short = buffers();
+        let is_long = eventually(|| {
+            ask_and_wait(&mut standing, "some", &some);
+            buffers() > short
+        });
+        assert!(is_long, "{}", shown.render());
         standing.send("get large\r\n");
         let mut reading = Client::connect(&path);
         let cut_for_reader = eventually(|| {
-            // It takes nothing for a moment: a server that sends no faster than it reads never finds a buffer full.
-            reading.send("get large\r\n");
-            std::thread::sleep(Duration::from_millis(20));
-            reading.expect(&large);
+            ask_and_wait(&mut reading, "large", &large);
             cut("buffer")
         });
         assert!(cut_for_reader, "{}", shown.render());
