@@ -9,9 +9,14 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` holds; false if it never does.
-pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+pub fn eventually(condition: impl FnMut() -> bool) -> bool {
+    eventually_within(PATIENCE, condition)
+}
+
+/// As [`eventually`], but waits no longer than `patience`.
+pub fn eventually_within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < patience {
         if condition() {
             return true;
         }

@@ -154,6 +154,19 @@ fn what_is_missing_is_asked_for_with_if_range_and_the_whole_is_completed() {
 }
 
 #[test]
+fn the_next_block_is_asked_for_ahead_where_all_of_one_is_there_already() {
+    let (rig, _) = rig_with(0);
+    part(&rig, 0..6 * BLOCK);
+    settle(&rig, 6 * BLOCK);
+    let blocks_ahead = || rig.server.counters.snapshot().proxy.blocks_ahead;
+    let before = blocks_ahead();
+    part(&rig, 0..7 * BLOCK);
+    let asked = format!("bytes={}-{}", 6 * BLOCK, 7 * BLOCK - 1);
+    assert_eq!(rig.origin.last().header("range"), Some(&*asked));
+    assert_eq!(blocks_ahead(), [before[0] + 1, before[1]]);
+}
+
+#[test]
 fn what_is_missing_far_behind_is_asked_for_when_its_turn_comes() {
     let (rig, _) = rig_with(0);
     part(&rig, 0..5 * BLOCK);
