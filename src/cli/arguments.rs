@@ -88,7 +88,7 @@ pub(super) struct FormatArgs {
     /// file of this size
     #[arg(long)]
     pub(super) size: Option<crate::units::ByteSize>,
-    /// Erase a foreign file system, partition table or volume too
+    /// Erase a foreign file system, partition table or volume too; make an image in memory (tmpfs) too
     #[arg(long)]
     pub(super) force: bool,
     /// Alignment of all I/O in bytes, a power of two from 512 to 65536 [default: ask the device]

@@ -11,7 +11,7 @@ use super::confirm::{Asker, confirm};
 use super::offline::{self, Claimed, Progress};
 use super::report::{DAMAGES_MAX, FormatOptions, FormatReport, ListEntry, RegionRow};
 use super::{explain, output};
-use crate::daemon::create_sparse;
+use crate::daemon::{create_sparse, is_in_memory};
 use crate::inspect::ListingSummary;
 
 /// Formats a device, after asking; with a size and no device, makes the image file first.
@@ -20,6 +20,12 @@ pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
     let is_device = path.metadata().is_ok_and(|found| found.file_type().is_block_device());
     let new_image = arguments.size.filter(|_| !is_device);
     if let Some(size) = new_image {
+        ensure!(
+            arguments.force || path.exists() || !is_in_memory(path),
+            "{} would be a file in memory: name a device that is there (lsblk lists them) or a file on \
+             a disk. If it is to be in memory, add --force",
+            path.display()
+        );
         create_sparse(path, size)?;
     }
     let formatted = format_claimed(arguments, new_image.is_some());

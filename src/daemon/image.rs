@@ -28,6 +28,12 @@ pub enum ImageError {
         path = .0.display()
     )]
     Missing(PathBuf),
+    /// There is no such device.
+    #[error(
+        "there is no device {path}: lsblk and /dev/disk/by-id list those that are there",
+        path = .0.display()
+    )]
+    NoDevice(PathBuf),
     /// The path is a symbolic link to nothing.
     #[error(
         "{path} is a symbolic link to {target}, which does not exist: mount what it is on, or remove \
@@ -65,6 +71,20 @@ pub enum ImageError {
         /// The operating system's error.
         source: io::Error,
     },
+}
+
+/// Where devices are. A file made there is in memory.
+const DEVICES: &str = "/dev";
+
+impl ImageError {
+    /// The error for a path at which nothing is.
+    #[must_use]
+    pub fn missing(path: &Path) -> ImageError {
+        match path.starts_with(DEVICES) {
+            true => ImageError::NoDevice(path.to_owned()),
+            false => ImageError::Missing(path.to_owned()),
+        }
+    }
 }
 
 /// Makes a sparse file of `size` bytes that only its owner can read.
@@ -117,7 +137,7 @@ pub async fn prepare(
     if let Some(uuid) = uuid {
         return Err(ImageError::Pinned { path: path.clone(), uuid: *uuid }.into());
     }
-    let Some(size) = *size else { return Err(ImageError::Missing(path.clone()).into()) };
+    let Some(size) = *size else { return Err(ImageError::missing(path).into()) };
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(".new");
     let unfinished = PathBuf::from(unfinished);
@@ -251,6 +271,9 @@ mod tests {
         let error =
             prepare(&config("/nonexistent/x".into(), None), async |_| Ok(())).await.unwrap_err();
         assert!(error.to_string().contains("rawcached format /nonexistent/x --size"), "{error}");
+        let error = prepare(&config("/dev/nonexistent".into(), None), async |_| Ok(())).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("there is no device /dev/nonexistent: "), "{error}");
     }
 
     #[tokio::test]

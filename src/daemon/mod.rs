@@ -2,6 +2,7 @@
 //! looks at an entry.
 
 mod available_memory;
+mod file_system;
 mod huge_pages;
 mod image;
 mod listeners;
@@ -30,6 +31,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval, timeout};
 
 pub use available_memory::available;
+pub use file_system::is_in_memory;
 pub use image::{ImageError, create_sparse};
 pub use ownership::{Foreign, check as check_ownership};
 

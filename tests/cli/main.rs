@@ -4,6 +4,7 @@
 mod bench;
 mod commands;
 mod config;
+mod first_steps;
 mod format_owns;
 mod proxy;
 mod serve;

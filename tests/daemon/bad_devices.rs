@@ -300,7 +300,7 @@ fn a_path_that_names_no_device_is_refused() {
     for (path, expected) in [
         (Path::new("/dev/null"), "neither a block device nor a regular file"),
         (directory.path(), "neither a block device nor a regular file"),
-        (Path::new("/dev/no-such-disk"), "/dev/no-such-disk does not exist"),
+        (Path::new("/dev/no-such-disk"), "there is no device /dev/no-such-disk"),
         (&nothing, "has 0 bytes"),
     ] {
         expect_refusal(path, &nothing, &[expected, &path.display().to_string()]);
