@@ -11,7 +11,7 @@ use super::confirm::{Asker, confirm};
 use super::offline::{self, Claimed, Progress};
 use super::report::{DAMAGES_MAX, FormatOptions, FormatReport, ListEntry, RegionRow};
 use super::{explain, output};
-use crate::daemon::{create_sparse, is_in_memory};
+use crate::daemon::{create_sparse, is_in_memory, shortage};
 use crate::inspect::ListingSummary;
 
 /// Formats a device, after asking; with a size and no device, makes the image file first.
@@ -26,7 +26,11 @@ pub fn format(arguments: &FormatArgs) -> anyhow::Result<bool> {
              a disk. If it is to be in memory, add --force",
             path.display()
         );
+        let shortage = shortage(path, size);
         create_sparse(path, size)?;
+        if let Some(shortage) = shortage {
+            eprintln!("rawcached: {shortage}");
+        }
     }
     let formatted = format_claimed(arguments, new_image.is_some());
     if formatted.is_err() && new_image.is_some() {

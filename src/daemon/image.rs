@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::ownership;
+use super::{file_system, ownership};
 use crate::config::{
     Config, DeviceConfig, EMBEDDED_DIRECTORY, EMBEDDED_HTTP_SOCKET, EMBEDDED_PROXY_SOCKET,
     EMBEDDED_SOCKET, ListenAddress, ListenerConfig,
@@ -146,6 +146,9 @@ pub async fn prepare(
             return Err(refuse("remove", &unfinished)(error).into());
         }
         _ => {}
+    }
+    if let Some(shortage) = file_system::shortage(path, size) {
+        tracing::warn!("{shortage}");
     }
     create_sparse(&unfinished, size)?;
     format(&unfinished).await?;

@@ -31,7 +31,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval, timeout};
 
 pub use available_memory::available;
-pub use file_system::is_in_memory;
+pub use file_system::{is_in_memory, shortage};
 pub use image::{ImageError, create_sparse};
 pub use ownership::{Foreign, check as check_ownership};
 

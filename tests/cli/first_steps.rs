@@ -3,6 +3,7 @@
 
 use std::process::Output;
 
+use crate::serve::Daemon;
 use crate::support::devices::MountedImage;
 use crate::support::machine::require;
 use crate::{directory, rawcached, stderr};
@@ -43,4 +44,28 @@ fn an_image_in_memory_is_made_by_force_only() {
     // What is there is not to be made.
     let output = run(&format);
     assert!(stderr(&output).contains("is there already"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_image_larger_than_what_is_free_is_made_with_a_warning() {
+    let Some(memory) = require(MountedImage::create("tmpfs", 32 << 20)) else { return };
+    let path = memory.path().join("x.img");
+    let format = |size| {
+        let _ = std::fs::remove_file(&path);
+        let output = run(&["format", path.to_str().unwrap(), "--size", size, "--force"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert_eq!(format("16MiB"), "");
+    let message = format("64MiB");
+    let expected = format!("rawcached: {} may grow to 64MiB, and its file system", path.display());
+    assert!(message.starts_with(&expected), "{message}");
+
+    let path = memory.path().join("y.img");
+    let mut daemon = Daemon::spawn(
+        rawcached(memory.path())
+            .args(["serve", "--server-admin", "", "--device-size", "64MiB", "--device-path"])
+            .arg(&path),
+    );
+    daemon.wait_for("may grow to 64MiB");
 }
