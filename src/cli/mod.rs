@@ -16,6 +16,7 @@ mod offline;
 mod offline_commands;
 mod output;
 mod overrides;
+mod probe;
 mod progress;
 mod report;
 mod serve;
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Serve(arguments) => return serve::run(arguments),
         Command::Format(arguments) => offline_commands::format(&arguments),
-        Command::Probe(arguments) => offline_commands::probe(&arguments),
+        Command::Probe(arguments) => probe::probe(&arguments),
         Command::Inspect(arguments) => offline_commands::inspect(&arguments),
         Command::Ls(arguments) => offline_commands::list(&arguments),
         Command::Check(arguments) => offline_commands::check(&arguments),

@@ -11,17 +11,12 @@ use super::report::{
     RegionCounts, RegionRow, Survey,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::device::{self, Device, DeviceError, OpenOptions, ProbeReport};
+use crate::device::{Device, DeviceError, OpenOptions};
 use crate::inspect::{
     CheckEvent, Condition, Finding, Incomplete, Inspection, Listed, ListedState, ListingSummary,
     RegionSurvey, SnapshotState,
 };
 use crate::store::{self, OpenError, Store, Superblocks, read_superblocks};
-
-/// Examines a device without writing to it.
-pub fn probe(path: &Path) -> anyhow::Result<ProbeReport> {
-    Ok(device::probe(path)?)
-}
 
 /// A device claimed to be formatted: nobody else can claim it until this is dropped.
 pub struct Claimed {

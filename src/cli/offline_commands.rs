@@ -1,4 +1,4 @@
-//! `format`, `probe`, `inspect`, `ls` and `check`: commands on a device that no daemon is using.
+//! `format`, `inspect`, `ls` and `check`: commands on a device that no daemon is using.
 
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::FileTypeExt as _;
@@ -74,12 +74,6 @@ fn allow_erasing(arguments: &FormatArgs, claimed: &Claimed) -> anyhow::Result<()
         path.display()
     );
     Ok(())
-}
-
-/// Prints what a device can do.
-pub fn probe(arguments: &DeviceArgs) -> anyhow::Result<bool> {
-    output::print_report(&offline::probe(&arguments.device)?, arguments.json)?;
-    Ok(true)
 }
 
 /// Prints what a formatted device holds.
