@@ -17,6 +17,7 @@ mod purge_token_file;
 mod reload;
 mod signals;
 mod sockets;
+mod start_log;
 mod welcome;
 mod wiring;
 
@@ -68,6 +69,7 @@ pub fn run(config: Config, memory: MemoryPlan, reload: Reload) -> anyhow::Result
     // Image files, directories and sockets are private until their mode is set.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let logging = Logging::start(&config.log)?;
+    start_log::tell_version();
     huge_pages::fit(memory.max);
     let notifier = Notifier::start().context("cannot start the thread of notifications")?;
     let inherited = Inherited::take().context("sockets from the service manager")?;
@@ -137,6 +139,7 @@ impl Daemon {
         // We hold the device from here on. A second daemon has failed already, before it could
         // take over our sockets.
         let cache = opened?;
+        start_log::tell_device(&cache);
         let opened = tokio::select! {
             opened = Sockets::open(&config, given) => opened.map(Some),
             signal = signals.stop() => {
@@ -206,14 +209,23 @@ impl Daemon {
         let (device, uuid) =
             (self.config.device().path.display(), self.cache.device_store().uuid());
         tracing::info!(%device, %uuid, recovering, "serving");
-        if self.config.embedded {
-            welcome::print(&self.config, &self.serving.proxies, self.admin.address);
+        if !recovering {
+            self.tell_recovered(outside);
         }
         let failed = self.serve(outside).await;
         let drained = self.drain(&outside.notifier).await;
         match failed {
             Some(failed) => Err(failed),
             None => drained,
+        }
+    }
+
+    /// Says that the cache is complete. What a new user is to do stands below all that the start logs.
+    fn tell_recovered(&self, outside: &Outside) {
+        start_log::tell_recovered(&self.cache);
+        if self.config.embedded {
+            let (proxies, admin) = (&self.serving.proxies, self.admin.address);
+            welcome::print(&self.config, proxies, admin, outside.logging.queue().clone());
         }
     }
 
@@ -247,6 +259,7 @@ impl Daemon {
                     recovering = false;
                     progress.end();
                     notifier.send(&[NotifyState::Status("serving")]);
+                    self.tell_recovered(outside);
                 }
                 failed = self.serving.failed() => return Some(failed),
                 failed = self.admin.failed() => return Some(failed),

@@ -3,14 +3,21 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::thread;
+use std::time::Duration;
 
+use super::log_queue::LogQueue;
 use crate::config::{Config, ListenAddress};
 
-/// Prints the commands to standard output, from a thread of its own: perhaps nobody reads them.
-pub fn print(config: &Config, proxies: &[ListenAddress], admin: Option<SocketAddr>) {
+/// How long the commands wait for the log to be written.
+const LOG_LIMIT: Duration = Duration::from_secs(1);
+
+/// Prints the commands to standard output once what is in `log` is written, from a thread of its own:
+/// perhaps nobody reads them.
+pub fn print(config: &Config, proxies: &[ListenAddress], admin: Option<SocketAddr>, log: LogQueue) {
     let program = std::env::args().next().unwrap_or_else(|| "rawcached".to_owned());
     let text = text(&program, config, proxies, admin);
     let print = move || {
+        log.flush(LOG_LIMIT);
         let mut output = std::io::stdout().lock();
         output.write_all(text.as_bytes()).and_then(|()| output.flush())
     };

@@ -2,9 +2,10 @@
 //! as a new user does, mistakes included.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -127,4 +128,76 @@ fn probe_tells_which_store_is_on_a_device_in_use_or_not() {
 fn damage(path: &Path, offset: u64) {
     let file = File::options().write(true).open(path).unwrap();
     file.write_all_at(&[0xff], offset + 88).unwrap();
+}
+
+/// Starts the embedded default in `directory` and gives what it prints, log and all, up to the end of the
+/// commands for a new user. `end` is the signal by which it is ended.
+fn first_start(directory: &Path, end: &str, work: impl FnOnce()) -> Vec<String> {
+    let (output, writer) = std::io::pipe().unwrap();
+    let mut command = rawcached(directory);
+    command.args(["serve", "--server-admin", "127.0.0.1:0"]).env("RAWCACHED_STORE_ACK", "flushed");
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let child = command.spawn().unwrap();
+    // Holds the other end of the pipe.
+    drop(command);
+    let mut ended = Ended(child);
+    let mut printed = Vec::new();
+    for line in BufReader::new(output).lines().map(Result::unwrap) {
+        let is_last = line.starts_with("Ctrl-C");
+        printed.push(line);
+        if is_last {
+            work();
+            ended.by(end);
+            return printed;
+        }
+    }
+    panic!("no commands are printed: {printed:#?}");
+}
+
+/// A process that is killed when the test ends.
+struct Ended(Child);
+
+impl Ended {
+    fn by(&mut self, signal: &str) {
+        let status = Command::new("kill").args(["-s", signal, &self.0.id().to_string()]).status();
+        assert!(status.unwrap().success());
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_start_says_what_it_runs_on_and_from_what_it_recovered_above_the_commands() {
+    let directory = directory();
+    let put = || {
+        let mut put = rawcached(directory.path());
+        let put = put.args(["put", "k"]).stdin(Stdio::null()).output().unwrap();
+        assert!(put.status.success(), "{}", stderr(&put));
+    };
+    let at = |printed: &[String], text: &str| {
+        let found = printed.iter().position(|line| line.contains(text));
+        found.unwrap_or_else(|| panic!("no {text:?} in {printed:#?}"))
+    };
+    let printed = first_start(directory.path(), "TERM", put);
+    assert!(printed[0].contains("rawcached starts"), "{printed:#?}");
+    assert!(printed[0].contains(env!("CARGO_PKG_VERSION")), "{printed:#?}");
+    let device = &printed[at(&printed, "the device is open")];
+    for part in ["cache.img", "size=1GiB", "engine=", "io=", "alignment="] {
+        assert!(device.contains(part), "{part} in {device}");
+    }
+    let recovered = at(&printed, "recovered: nothing is stored yet");
+    assert!(recovered < at(&printed, "rawcached serves"), "{printed:#?}");
+
+    let printed = first_start(directory.path(), "KILL", put);
+    let recovered = at(&printed, "recovered: from the index snapshot of a clean stop");
+    assert!(recovered < at(&printed, "rawcached serves"), "{printed:#?}");
+
+    let printed = first_start(directory.path(), "TERM", || {});
+    at(&printed, "recovered: from footers, since there is no index snapshot, as after a crash");
 }
