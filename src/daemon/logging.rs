@@ -17,6 +17,8 @@ use crate::metrics::{AddError, Metrics};
 
 /// The environment variable with filter directives that outranks the configured level.
 const DIRECTIVES_VARIABLE: &str = "RUST_LOG";
+/// Set, and not empty, by people who want no colours: <https://no-color.org>.
+const NO_COLOR_VARIABLE: &str = "NO_COLOR";
 /// Set by systemd where standard error goes to the journal, which has its own timestamps.
 const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
@@ -49,7 +51,7 @@ impl Logging {
         let layer = match config.format {
             LogFormat::Json => layer.json().flatten_event(true).boxed(),
             LogFormat::Text => {
-                let layer = layer.with_ansi(std::io::stderr().is_terminal());
+                let layer = layer.with_ansi(has_colours());
                 if std::env::var_os(JOURNAL_VARIABLE).is_some() {
                     layer.without_time().boxed()
                 } else {
@@ -94,6 +96,12 @@ impl Logging {
             }
         }
     }
+}
+
+/// Whether lines have colours: on a terminal of somebody who has not asked for none.
+fn has_colours() -> bool {
+    let wants_none = std::env::var_os(NO_COLOR_VARIABLE).is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !wants_none
 }
 
 impl Drop for Logging {

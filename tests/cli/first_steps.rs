@@ -2,11 +2,12 @@
 //! as a new user does, mistakes included.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
 
 use crate::serve::Daemon;
@@ -200,4 +201,31 @@ fn a_start_says_what_it_runs_on_and_from_what_it_recovered_above_the_commands() 
 
     let printed = first_start(directory.path(), "TERM", || {});
     at(&printed, "recovered: from footers, since there is no index snapshot, as after a crash");
+}
+
+#[test]
+fn who_wants_no_colours_gets_a_log_without_on_a_terminal_too() {
+    let log = |no_color: Option<&str>| {
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        // Not for the children of other tests, which would keep it open.
+        for end in [&terminal.master, &terminal.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
+        let directory = directory();
+        let mut command = rawcached(directory.path());
+        command.env_remove("NO_COLOR").envs(no_color.map(|value| ("NO_COLOR", value)));
+        command.args(["serve", "--device-path", "none.img"]).stderr(terminal.slave);
+        assert_eq!(command.status().unwrap().code(), Some(1));
+        // Holds the other end of the terminal.
+        drop(command);
+        let mut log = Vec::new();
+        // Reading a terminal that nobody has open any more is an error.
+        let _ = File::from(terminal.master).read_to_end(&mut log);
+        String::from_utf8(log).unwrap()
+    };
+    for (no_color, has_colours) in [(None, true), (Some(""), true), (Some("1"), false)] {
+        let log = log(no_color);
+        assert!(log.contains("memory"), "{log}");
+        assert_eq!(log.contains('\x1b'), has_colours, "{no_color:?}: {log:?}");
+    }
 }
