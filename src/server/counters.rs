@@ -80,6 +80,10 @@ define_counts! {
     bytes_read,
     /// Bytes written to clients.
     bytes_written,
+    /// Of the bytes read, those of the memcached protocol.
+    memcached_bytes_read,
+    /// Of the bytes written, those of the memcached protocol.
+    memcached_bytes_written,
     /// Keys looked up by `get` and `gets`.
     cmd_get,
     /// Values asked to be stored, by any of the storage commands or over HTTP.

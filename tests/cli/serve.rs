@@ -259,6 +259,10 @@ fn the_printed_commands_store_read_watch_and_purge() {
     // Commands are those of the memcached protocol, items those of both.
     assert_eq!((code, &stats["cmd_set"]), (Some(0), &serde_json::json!(0)));
     assert!(stats["curr_items"].as_u64() > Some(0), "{stats}");
+    // What was stored and read over HTTP were 3 MiB each way.
+    for name in ["bytes_read", "bytes_written"] {
+        assert!(stats[name].as_u64().unwrap() < 1000, "{stats}");
+    }
     assert_eq!(run(&["purge", "k"], b"").0, Some(0));
     assert_eq!(run(&["get", "k"], b"").0, Some(1));
     let metrics = metrics(&address);

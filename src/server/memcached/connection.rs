@@ -129,6 +129,7 @@ impl<S: Socket> Connection<S> {
             read => read?,
         };
         service.shard.bytes_read.add(read as u64);
+        service.shard.memcached_bytes_read.add(read as u64);
         if read == 0 { Err(Closed::Normally) } else { Ok(()) }
     }
 

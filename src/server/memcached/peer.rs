@@ -101,6 +101,7 @@ impl<S: Socket> Peer<S> {
             self.write_segments().await?
         };
         self.service.shard.bytes_written.add(sent as u64);
+        self.service.shard.memcached_bytes_written.add(sent as u64);
         self.segments.clear();
         self.service.buffers.give_output(std::mem::take(&mut self.copied));
         (self.copied_from, self.shared_len) = (0, 0);
@@ -124,6 +125,7 @@ impl<S: Socket> Peer<S> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.service.shard.bytes_read.add(read as u64);
+        self.service.shard.memcached_bytes_read.add(read as u64);
         Ok(())
     }
 

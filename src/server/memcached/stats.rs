@@ -85,8 +85,8 @@ impl Service {
         stat("touch_misses", counts.touch_misses);
         stat("store_too_large", counts.store_too_large);
         stat("store_no_memory", counts.store_no_memory);
-        stat("bytes_read", counts.bytes_read);
-        stat("bytes_written", counts.bytes_written);
+        stat("bytes_read", counts.memcached_bytes_read);
+        stat("bytes_written", counts.memcached_bytes_written);
         // Connections over the limit are refused; a listener never stops to listen.
         stat("accepting_conns", 1);
         stat("listen_disabled_num", 0);
