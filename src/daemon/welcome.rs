@@ -45,7 +45,7 @@ fn text(
         );
     }
     if let Some(ListenAddress::Unix(path)) = config.server.memcached.first().map(|it| &it.address) {
-        text += &format!("  watch   {program} stats --socket {}\n", path.display());
+        text += &format!("  stats   {program} stats --socket {}\n", path.display());
     }
     // The shortest command that reaches it.
     let is_port = |address: &&ListenAddress| matches!(address, ListenAddress::Tcp(_));

@@ -226,6 +226,8 @@ fn the_embedded_default_makes_its_files_and_prints_commands() {
     for part in [
         "put greeting --ttl 10m --socket rawcached-data/http.sock",
         "get greeting --socket rawcached-data/http.sock",
+        // Not "watch": it prints once.
+        "  stats   ",
         &format!("curl -s http://{address}/metrics"),
     ] {
         assert!(printed.contains(part), "{part} in\n{printed}");
