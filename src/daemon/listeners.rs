@@ -1,14 +1,16 @@
 //! The data listeners: which are opened, the rules for their clients, and how many connections the
 //! limit on open files leaves to each.
 
+use std::io;
+
 use anyhow::{Context as _, ensure};
 
 use super::open_files::OpenFiles;
 use super::proxies;
 use super::sockets::Passed;
-use crate::config::{Config, ListenerConfig, ProxyConfig, ServerConfig};
+use crate::config::{Config, KEYS, Key, ListenerConfig, ProxyConfig, ServerConfig};
 use crate::server::access::Access;
-use crate::server::listener::{Listener, Permissions, Protocol, Rules};
+use crate::server::listener::{ListenError, Listener, Permissions, Protocol, Rules};
 use crate::server::peers::Peers;
 
 /// Those that the service manager passed, and the configured ones of each protocol, and of each
@@ -53,10 +55,25 @@ fn open_all(
         Permissions { mode: config.socket_mode.0, group: config.socket_group.clone() };
     let bind = |configured: &ListenerConfig| {
         let rules = rules(configured).context(key.to_owned())?;
-        let listener = Listener::bind(&configured.address, &permissions).context(key.to_owned())?;
+        let bound = Listener::bind(&configured.address, &permissions);
+        let listener = bound.map_err(|error| refused(error, key))?;
         Ok(listener.with_rules(rules))
     };
     configured.iter().map(bind).collect()
+}
+
+/// The error of a listener of the setting `key`. Of a port that is taken it names the flag that moves it.
+fn refused(error: ListenError, key: &str) -> anyhow::Error {
+    let is_taken = matches!(
+        &error,
+        ListenError::System { source, .. } if source.kind() == io::ErrorKind::AddrInUse
+    );
+    let flag = KEYS.iter().find(|setting| setting.path() == key).map(Key::flag);
+    let subject = match flag.filter(|_| is_taken) {
+        Some(flag) => format!("{key} (--{flag} takes another port)"),
+        None => key.to_owned(),
+    };
+    anyhow::Error::from(error).context(subject)
 }
 
 /// Gives passed sockets the rules that are configured for their addresses. Rules that would be for none

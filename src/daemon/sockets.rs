@@ -1,6 +1,7 @@
 //! Sockets that the daemon is given or opens besides the data listeners. Owns what systemd
 //! passes; never accepts.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context as _, bail};
@@ -105,8 +106,15 @@ pub fn open_admin(
 }
 
 fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).with_context(|| {
-        format!("cannot listen on {address}; is another process (or another rawcached) using it?")
+    let listener = TcpListener::bind(address).map_err(|error| {
+        let message = match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "cannot listen on {address}, which another process uses (another rawcached?): take \
+                 another port with --server-admin 127.0.0.1:PORT, or none with --server-admin \"\""
+            ),
+            _ => format!("cannot listen on {address}"),
+        };
+        anyhow::Error::from(error).context(message)
     })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -123,6 +131,7 @@ mod tests {
         let config = ServerConfig { admin: Some(address), ..Default::default() };
         let error = format!("{:#}", open_admin(&config, None).unwrap_err());
         assert!(error.contains(&format!("server.admin: cannot listen on {address}")), "{error}");
+        assert!(error.contains("--server-admin 127.0.0.1:PORT"), "{error}");
     }
 
     #[test]

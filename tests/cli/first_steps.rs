@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -227,5 +228,23 @@ fn who_wants_no_colours_gets_a_log_without_on_a_terminal_too() {
         let log = log(no_color);
         assert!(log.contains("memory"), "{log}");
         assert_eq!(log.contains('\x1b'), has_colours, "{no_color:?}: {log:?}");
+    }
+}
+
+#[test]
+fn a_port_in_use_comes_with_the_flag_that_takes_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = taken.local_addr().unwrap().to_string();
+    let data = format!("tcp:{admin}");
+    for (arguments, expected) in [
+        (["--server-admin", &admin], "--server-admin 127.0.0.1:PORT"),
+        (["--server-memcached", &data], "server.memcached (--server-memcached takes another port)"),
+        (["--server-http", &data], "server.http (--server-http takes another port)"),
+    ] {
+        let output = run(&[&["serve", "--server-workers", "1"][..], &arguments[..]].concat());
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains(expected), "{expected}: {message}");
+        assert!(message.contains("Address already in use"), "{message}");
     }
 }
