@@ -25,6 +25,19 @@ impl Overrides {
     }
 }
 
+/// The default of a setting, and the other one that it has without a configuration file; the image is for
+/// those who name no device either.
+fn shown_default(key: &Key, default: &str, embedded: &str) -> String {
+    let usual = (!default.is_empty()).then(|| format!("default: {default}"));
+    let without = match key.section {
+        "device" => "without a configuration file and a device",
+        _ => "without a configuration file",
+    };
+    let other = (embedded != default).then(|| format!("{without}: {embedded}"));
+    let parts: Vec<String> = usual.into_iter().chain(other).collect();
+    if parts.is_empty() { String::new() } else { format!(" [{}]", parts.join("; ")) }
+}
+
 impl FromArgMatches for Overrides {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut overrides = Overrides::default();
@@ -40,12 +53,10 @@ impl FromArgMatches for Overrides {
 
 impl Args for Overrides {
     fn augment_args(command: Command) -> Command {
-        Config::default().entries().into_iter().fold(command, |command, (key, default)| {
-            let help = if default.is_empty() {
-                key.help.to_owned()
-            } else {
-                format!("{} [default: {default}]", key.help)
-            };
+        let embedded = Sources::default().load().unwrap_or_default();
+        let defaults = Config::default().entries().into_iter().zip(embedded.entries());
+        defaults.fold(command, |command, ((key, default), (_, embedded))| {
+            let help = format!("{}{}", key.help, shown_default(key, &default, &embedded));
             command.arg(
                 Arg::new(key.flag())
                     .long(key.flag())

@@ -248,3 +248,19 @@ fn a_port_in_use_comes_with_the_flag_that_takes_another() {
         assert!(message.contains("Address already in use"), "{message}");
     }
 }
+
+#[test]
+fn the_help_has_the_defaults_that_hold_without_a_configuration_file() {
+    let help = stdout(&run(&["serve", "--help"]));
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let settings = stdout(&run(&["serve", "--check-config", "-v", "--device-path", "x.img"]));
+    for (flag, setting) in [("--server-memcached", "memcached"), ("--server-http", "http")] {
+        let used = settings.lines().find(|line| line.starts_with(&format!("server.{setting} = ")));
+        let used = used.unwrap().split('"').nth(1).unwrap();
+        let shown = help.split(&format!("{flag} <")).nth(1).unwrap();
+        let shown = shown.split(']').next().unwrap();
+        assert!(shown.ends_with(&format!("without a configuration file: {used}")), "{shown}");
+    }
+    let image = "without a configuration file and a device: rawcached-data/cache.img]";
+    assert!(help.contains(image), "{help}");
+}
