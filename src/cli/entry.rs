@@ -3,9 +3,9 @@
 
 use std::io;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use hyper::Method;
-use hyper::header::{HeaderMap, HeaderValue, RANGE};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, RANGE};
 use serde_json::{Map, Value, json};
 
 use super::arguments::{GetArgs, PurgeArgs, PutArgs, StatsArgs};
@@ -13,6 +13,7 @@ use super::client::Client;
 use super::http_client::{self, Ask, fetch, store};
 use super::output;
 use super::progress::Bar;
+use crate::server::http::{KEPT, put_hears};
 
 /// Writes an object, or a part of it, to standard output.
 pub fn get(arguments: &GetArgs) -> anyhow::Result<bool> {
@@ -30,6 +31,7 @@ pub fn get(arguments: &GetArgs) -> anyhow::Result<bool> {
 
 /// Stores standard input.
 pub fn put(arguments: &PutArgs) -> anyhow::Result<bool> {
+    refuse_unheard(&arguments.headers)?;
     let mut headers = HeaderMap::from_iter(arguments.headers.iter().cloned());
     if let Some(ttl) = arguments.ttl {
         ensure!(ttl.0.as_secs() >= 1, "--ttl: the shortest lifetime is 1s");
@@ -42,6 +44,18 @@ pub fn put(arguments: &PutArgs) -> anyhow::Result<bool> {
     let stored = store(socket, ask, io::stdin(), move |progress| shown.advance(progress));
     bar.end();
     stored.map(|()| true)
+}
+
+/// An error if the daemon would drop one of `headers`: nobody would notice before it is missed.
+fn refuse_unheard(headers: &[(HeaderName, HeaderValue)]) -> anyhow::Result<()> {
+    let unheard = headers.iter().find(|(name, _)| !put_hears(name));
+    let Some((name, _)) = unheard else { return Ok(()) };
+    let kept = KEPT;
+    let kept: Vec<&str> = kept.iter().map(HeaderName::as_str).collect();
+    bail!(
+        "--header {name}: it would not be kept with the object; what is kept is {}",
+        kept.join(", ")
+    )
 }
 
 /// Removes keys, or purges what is selected otherwise.

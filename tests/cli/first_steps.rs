@@ -264,3 +264,30 @@ fn the_help_has_the_defaults_that_hold_without_a_configuration_file() {
     let image = "without a configuration file and a device: rawcached-data/cache.img]";
     assert!(help.contains(image), "{help}");
 }
+
+#[test]
+fn a_header_that_would_not_be_kept_is_refused_before_anything_is_sent() {
+    let headers = ["--header", "Content-Type: text/css", "--header", "X-Foo: bar"];
+    let output = run(&[&["put", "k", "--socket", "none.sock"][..], &headers[..]].concat());
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    let expected =
+        "rawcached: --header x-foo: it would not be kept with the object; what is kept is";
+    assert!(message.starts_with(expected), "{message}");
+    assert!(message.contains("content-type, content-encoding"), "{message}");
+}
+
+/// What the daemon hears is what the command sends.
+#[test]
+fn headers_that_are_kept_or_heard_are_sent() {
+    let directory = directory();
+    let mut daemon =
+        Daemon::spawn(rawcached(directory.path()).args(["serve", "--server-admin", ""]));
+    daemon.wait_for("serving");
+    let headers =
+        ["Surrogate-Key: news", "X-Rawcached-Grace: 60", "If-None-Match: *", "ETag: \"a\""];
+    let mut put = rawcached(directory.path());
+    put.args(["put", "k"]).args(headers.map(|header| format!("--header={header}")));
+    let output = put.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}

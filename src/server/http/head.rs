@@ -21,7 +21,7 @@ const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
 /// Fields that are kept with an object and given back; all others belong to one message. `Date` is
 /// kept with `Expires`, which is a distance from it.
-const KEPT: [HeaderName; 12] = [
+pub const KEPT: [HeaderName; 12] = [
     CONTENT_TYPE,
     CONTENT_ENCODING,
     CONTENT_LANGUAGE,

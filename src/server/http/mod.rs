@@ -29,6 +29,8 @@ pub(super) use connection::{Objects, serve};
 pub(super) use counts::HttpShard;
 pub use counts::{HttpOperation, HttpSnapshot, METHODS, STATUS_CLASSES};
 pub(super) use exposition::write_http;
+pub use head::KEPT;
+pub use put::put_hears;
 pub(super) use service::{Service, Shared};
 pub(super) use wire::Socket;
 

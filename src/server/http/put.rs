@@ -1,13 +1,16 @@
 //! PUT: a body of any length streams from the socket into the cache.
 
-use http::header::{ETAG, HeaderName, HeaderValue};
+use http::header::{
+    CONTENT_RANGE, DATE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE,
+};
 use http::{HeaderMap, Response, StatusCode};
 
 use tokio::task::coop::consume_budget;
 
 use super::body::AnswerBody;
 use super::counts::HttpOperation;
-use super::head::Head;
+use super::head::{Head, KEPT};
 use super::lifetime::{self, Lifetimes};
 use super::refusal::Refusal;
 use super::representation::{made_up_etag, wall_date};
@@ -23,6 +26,24 @@ use crate::server::metadata::ObjectMetadata;
 
 /// When a change is acknowledged: `flushed` or `buffered`.
 const ACK: HeaderName = HeaderName::from_static("x-rawcached-ack");
+
+/// What a `PUT` hears besides the fields that are kept.
+const HEARD: [HeaderName; 8] = [
+    CONTENT_RANGE,
+    DATE,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE,
+    lifetime::TTL,
+    lifetime::GRACE,
+    ACK,
+];
+
+/// Whether a `PUT` does anything with a header of this name: all others are dropped.
+#[must_use]
+pub fn put_hears(name: &HeaderName) -> bool {
+    KEPT.contains(name) || HEARD.contains(name)
+}
 
 /// The condition of a change, and whether it is known to replace an object.
 pub(super) struct Checked {
