@@ -20,7 +20,10 @@ impl Stream for UnixStream {}
 impl Stream for TcpStream {}
 
 /// One connection.
-pub struct Client(BufReader<Box<dyn Stream>>);
+pub struct Client {
+    stream: BufReader<Box<dyn Stream>>,
+    address: ListenAddress,
+}
 
 impl Client {
     /// Connects to `socket` (a path, `unix:PATH` or `tcp:IP:PORT`), or to where a daemon usually
@@ -32,7 +35,7 @@ impl Client {
                 "cannot connect to {address}; is the daemon running? name its socket with --socket"
             )
         })?;
-        Ok(Client(BufReader::new(stream)))
+        Ok(Client { stream: BufReader::new(stream), address })
     }
 
     /// Names and values of the daemon's counters; none from a server that has no such command.
@@ -44,6 +47,12 @@ impl Client {
             if line == "END" || line == "ERROR" {
                 return Ok(stats);
             }
+            ensure!(
+                !line.starts_with("HTTP/"),
+                "{} is an HTTP socket, and stats asks in the memcached protocol: name a socket of \
+                 server.memcached with --socket",
+                self.address
+            );
             let pair = line.strip_prefix("STAT ").and_then(|pair| pair.split_once(' '));
             let Some((name, value)) = pair else { bail!("the daemon answered: {line}") };
             stats.push((name.to_owned(), value.to_owned()));
@@ -51,7 +60,7 @@ impl Client {
     }
 
     fn send(&mut self, line: &[u8]) -> anyhow::Result<()> {
-        let stream = self.0.get_mut();
+        let stream = self.stream.get_mut();
         let sent = stream.write_all(line).and_then(|()| stream.flush());
         sent.context("the daemon does not take the request")
     }
@@ -59,7 +68,7 @@ impl Client {
     /// The next line without its end.
     fn line(&mut self) -> anyhow::Result<String> {
         let mut line = Vec::new();
-        let limited = (&mut self.0).take(LINE_LEN_MAX).read_until(b'\n', &mut line);
+        let limited = (&mut self.stream).take(LINE_LEN_MAX).read_until(b'\n', &mut line);
         limited.context("the daemon does not answer")?;
         ensure!(line.pop() == Some(b'\n'), "the daemon closed the connection");
         if line.last() == Some(&b'\r') {

@@ -126,25 +126,31 @@ async fn send(
             "cannot connect to {address}; is the daemon running? name its HTTP socket with --socket"
         )
     };
-    match &address {
+    let answer = match &address {
         ListenAddress::Unix(path) => {
             exchange(UnixStream::connect(path).await.with_context(refused)?, request).await
         }
         ListenAddress::Tcp(at) => {
             exchange(TcpStream::connect(at).await.with_context(refused)?, request).await
         }
-    }
+    };
+    // A listener of the memcached protocol closes the connection.
+    answer.with_context(|| {
+        format!(
+            "{address} gives no answer in HTTP; if it is a socket of server.memcached, name one of \
+             server.http with --socket"
+        )
+    })
 }
 
-async fn exchange<S>(stream: S, request: Request<Upload>) -> anyhow::Result<Response<Incoming>>
+async fn exchange<S>(stream: S, request: Request<Upload>) -> hyper::Result<Response<Incoming>>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.context("the daemon does not answer")?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     // No time limit: a slow input delays the answer.
-    sender.send_request(request).await.context("the daemon does not answer")
+    sender.send_request(request).await
 }
 
 /// The answer, or `None` for a 404; anything else that is not 2xx is an error with its text.

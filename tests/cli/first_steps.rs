@@ -291,3 +291,29 @@ fn headers_that_are_kept_or_heard_are_sent() {
     let output = put.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+#[test]
+fn a_command_on_the_socket_of_the_other_protocol_says_which_one_it_needs() {
+    let directory = directory();
+    let mut daemon =
+        Daemon::spawn(rawcached(directory.path()).args(["serve", "--server-admin", ""]));
+    daemon.wait_for("serving");
+    let (http, memcached) = ("rawcached-data/http.sock", "rawcached-data/memcached.sock");
+    let of_http = "rawcached-data/memcached.sock gives no answer in HTTP; if it is a socket of \
+                   server.memcached, name one of server.http with --socket";
+    let of_memcached = "rawcached-data/http.sock is an HTTP socket, and stats asks in the memcached \
+                        protocol: name a socket of server.memcached with --socket";
+    for (arguments, expected) in [
+        (&["get", "k", "--socket", memcached][..], of_http),
+        (&["put", "k", "--socket", memcached], of_http),
+        (&["purge", "k", "--socket", memcached], of_http),
+        (&["purge", "--all", "--socket", memcached], of_http),
+        (&["stats", "--socket", http], of_memcached),
+    ] {
+        let mut command = rawcached(directory.path());
+        let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+}
