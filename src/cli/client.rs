@@ -30,11 +30,7 @@ impl Client {
     /// listens: beside the working directory, else where the service does.
     pub fn connect(socket: Option<&str>) -> anyhow::Result<Client> {
         let address = socket::address(socket, [EMBEDDED_SOCKET, SERVICE_SOCKET])?;
-        let stream = open(&address).with_context(|| {
-            format!(
-                "cannot connect to {address}; is the daemon running? name its socket with --socket"
-            )
-        })?;
+        let stream = open(&address).map_err(|error| socket::refused(&address, "socket", error))?;
         Ok(Client { stream: BufReader::new(stream), address })
     }
 

@@ -121,25 +121,25 @@ async fn send(
     let address = socket::address(socket, [EMBEDDED_HTTP_SOCKET, SERVICE_HTTP_SOCKET])
         .context("the daemon's HTTP socket (server.http of its configuration)")?;
     request.headers_mut().insert(HOST, HeaderValue::from_static("rawcached"));
-    let refused = || {
-        format!(
-            "cannot connect to {address}; is the daemon running? name its HTTP socket with --socket"
-        )
-    };
+    let refused = |error| socket::refused(&address, "HTTP socket", error);
     let answer = match &address {
         ListenAddress::Unix(path) => {
-            exchange(UnixStream::connect(path).await.with_context(refused)?, request).await
+            exchange(UnixStream::connect(path).await.map_err(refused)?, request).await
         }
         ListenAddress::Tcp(at) => {
-            exchange(TcpStream::connect(at).await.with_context(refused)?, request).await
+            exchange(TcpStream::connect(at).await.map_err(refused)?, request).await
         }
     };
-    // A listener of the memcached protocol closes the connection.
-    answer.with_context(|| {
-        format!(
-            "{address} gives no answer in HTTP; if it is a socket of server.memcached, name one of \
-             server.http with --socket"
-        )
+    answer.map_err(|error| {
+        let message = match error.is_user() {
+            true => "the input cannot be sent".to_owned(),
+            // A listener of the memcached protocol closes the connection.
+            false => format!(
+                "{address} gives no answer in HTTP; if it is a socket of server.memcached, name one of \
+                 server.http with --socket"
+            ),
+        };
+        anyhow::Error::from(error).context(message)
     })
 }
 

@@ -11,6 +11,7 @@ use super::report::{
     RegionCounts, RegionRow, Survey,
 };
 use crate::clock::{Clock, Timestamp};
+use crate::daemon::explain_denied;
 use crate::device::{Device, DeviceError, OpenOptions};
 use crate::inspect::{
     CheckEvent, Condition, Finding, Incomplete, Inspection, Listed, ListedState, ListingSummary,
@@ -26,7 +27,8 @@ pub struct Claimed {
 
 /// Claims a device. One in use is an error.
 pub fn claim(path: &Path) -> anyhow::Result<Claimed> {
-    Ok(Claimed { path: path.to_owned(), device: Device::open(&OpenOptions::new(path))? })
+    let device = Device::open(&OpenOptions::new(path)).map_err(explain_denied)?;
+    Ok(Claimed { path: path.to_owned(), device })
 }
 
 /// Tells what `format` would erase, without writing.
@@ -320,7 +322,8 @@ pub fn damaged(finding: &Finding) -> Damaged {
 
 /// Opens a formatted device that nobody uses, for reading only.
 pub async fn open(path: &Path) -> anyhow::Result<Inspection> {
-    let device = Device::open(&OpenOptions { read_only: true, ..OpenOptions::new(path) })?;
+    let options = OpenOptions { read_only: true, ..OpenOptions::new(path) };
+    let device = Device::open(&options).map_err(explain_denied)?;
     Inspection::open(device).await.with_context(|| path.display().to_string())
 }
 

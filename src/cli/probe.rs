@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::arguments::DeviceArgs;
 use super::output;
+use crate::daemon::explain_denied;
 use crate::device::{self, ProbeReport};
 use crate::format::{
     Damage, LOCATOR_LEN, LOCATOR_OFFSET, Layout, Locator, SUPERBLOCK_LEN, Superblock,
@@ -37,7 +38,7 @@ struct FoundStore {
 /// Prints what a device can do, and what is on it.
 pub fn probe(arguments: &DeviceArgs) -> anyhow::Result<bool> {
     let path = arguments.device.as_path();
-    let device = device::probe(path)?;
+    let device = device::probe(path).map_err(explain_denied)?;
     let copies = copies(path, device.size).with_context(|| path.display().to_string())?;
     output::print_report(&Probed { device, store: found(&copies) }, arguments.json)?;
     Ok(true)

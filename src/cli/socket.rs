@@ -1,11 +1,12 @@
 //! Where a running daemon is: the socket that was named, else where one usually is.
 
+use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
 
 use crate::config::{EMBEDDED_DIRECTORY, ListenAddress};
-use crate::daemon::check_ownership;
+use crate::daemon::{check_ownership, socket_advice};
 
 /// The address that `named` stands for (a path, `unix:PATH` or `tcp:IP:PORT`), else the first of
 /// the `usual` paths at which something is. The first of these is in the working directory, where others
@@ -27,4 +28,17 @@ pub fn address(named: Option<&str>, usual: [&str; 2]) -> anyhow::Result<ListenAd
             Ok(ListenAddress::Unix(path.into()))
         }
     }
+}
+
+/// The error for an `address` to which nothing could connect; `kind` is the kind of socket that is wanted.
+pub fn refused(address: &ListenAddress, kind: &str, error: io::Error) -> anyhow::Error {
+    let message = match address {
+        ListenAddress::Unix(path) if error.kind() == io::ErrorKind::PermissionDenied => {
+            format!("cannot connect to {address}: {}", socket_advice(path))
+        }
+        _ => format!(
+            "cannot connect to {address}; is the daemon running? name its {kind} with --socket"
+        ),
+    };
+    anyhow::Error::from(error).context(message)
 }

@@ -11,6 +11,7 @@ mod logging;
 mod notifier;
 mod open_files;
 mod ownership;
+mod permission;
 mod progress;
 mod proxies;
 mod purge_token_file;
@@ -35,6 +36,7 @@ pub use available_memory::available;
 pub use file_system::{is_in_memory, shortage};
 pub use image::{ImageError, create_sparse};
 pub use ownership::{Foreign, check as check_ownership};
+pub use permission::{explain_denied, socket_advice};
 
 use crate::cache::Cache;
 use crate::clock::Clock;

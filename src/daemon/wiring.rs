@@ -10,6 +10,7 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::permission::explain_denied;
 use super::{image, proxies};
 use crate::cache::{Ack, Cache, CacheOptions, RangeOptions};
 use crate::clock::Clock;
@@ -62,7 +63,7 @@ pub async fn open_cache(
     };
     // Opening may wait for seconds.
     let wanted = device.uuid;
-    let device = spawn_blocking(move || Device::open(&options)).await??;
+    let device = spawn_blocking(move || Device::open(&options)).await?.map_err(explain_denied)?;
     refuse_another(wanted, path, &device).await?;
     let opened = match Cache::open_device(device, cache_options(config, memory), clock).await {
         Err(OpenError::NotFormatted(_)) => Err(unformatted(path)),

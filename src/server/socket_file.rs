@@ -50,6 +50,21 @@ pub enum SocketFileError {
     /// The group is not known to the system.
     #[error("there is no group {0:?}")]
     UnknownGroup(String),
+    /// The process may not give files to the group.
+    #[error(
+        "the socket {} cannot be given to the group {group}: the user of the daemon has to be in it \
+         (SupplementaryGroups= of the unit, or usermod -a -G)",
+        path.display()
+    )]
+    NotInGroup {
+        /// The socket's path.
+        path: PathBuf,
+        /// The group as it is configured.
+        group: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The system refused.
     #[error("cannot {operation} for the socket {}", path.display())]
     System {
@@ -85,7 +100,9 @@ impl SocketFile {
         path: &Path,
         permissions: &Permissions,
     ) -> Result<(UnixListener, SocketFile), SocketFileError> {
-        let group = permissions.group.as_deref().map(find_group).transpose()?;
+        let group = permissions.group.as_deref();
+        let find = |name| find_group(name).map(|gid| (name, gid));
+        let group = group.map(find).transpose()?;
         let failed = |operation| {
             move |source: io::Error| {
                 let path = path.to_owned();
@@ -97,7 +114,17 @@ impl SocketFile {
         let private = Private::make(&at).map_err(failed("make a private directory"))?;
         let mode = Mode::from_bits_truncate(permissions.mode);
         let listener = private.listen().map_err(failed("listen"))?;
-        let identity = private.settle(mode, group).map_err(failed("set the permissions"))?;
+        if let Some((name, gid)) = group {
+            private.give_to_group(gid).map_err(|source| match source {
+                Errno::EPERM => SocketFileError::NotInGroup {
+                    path: path.to_owned(),
+                    group: name.to_owned(),
+                    source: source.into(),
+                },
+                source => failed("set the group")(source.into()),
+            })?;
+        }
+        let identity = private.settle(mode).map_err(failed("set the permissions"))?;
         private.give_to(&at).map_err(failed("rename"))?;
         drop(private);
         Ok((listener, SocketFile { path: path.to_owned(), at, identity }))
@@ -174,11 +201,15 @@ impl<'a> Private<'a> {
         Ok(UnixListener::from(socket))
     }
 
+    fn give_to_group(&self, group: Gid) -> nix::Result<()> {
+        let Name { directory, name } = &self.socket;
+        fchownat(directory, name.as_os_str(), None, Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
     /// Sets the permissions of the socket; gives its identity.
-    fn settle(&self, mode: Mode, group: Option<Gid>) -> io::Result<(u64, u64)> {
+    fn settle(&self, mode: Mode) -> io::Result<(u64, u64)> {
         let Name { directory, name } = &self.socket;
         let name = name.as_os_str();
-        fchownat(directory, name, None, group, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         // Nobody else can have made it a link.
         fchmodat(directory, name, mode, FchmodatFlags::FollowSymlink)?;
         Ok(identity(&self.socket.stat()?))

@@ -4,7 +4,8 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -12,8 +13,9 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
 
 use crate::serve::Daemon;
+use crate::support::binary;
 use crate::support::devices::MountedImage;
-use crate::support::machine::require;
+use crate::support::machine::{Missing, command, require};
 use crate::{directory, rawcached, stderr, stdout};
 
 /// Runs a command in a directory of its own.
@@ -316,4 +318,72 @@ fn a_command_on_the_socket_of_the_other_protocol_says_which_one_it_needs() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
         assert!(message.contains(expected), "{arguments:?}: {message}");
     }
+}
+
+/// The command without a capability of root: what belongs to others is closed to it, as to other users.
+/// None where this is not root, or there is no setpriv.
+fn without(capabilities: &str, directory: &Path) -> Option<Command> {
+    let given = match nix::unistd::geteuid().is_root() {
+        true => command("setpriv", &[&"--version"]),
+        false => Err(Missing("root, to take a capability from it".to_owned())),
+    };
+    require(given)?;
+    let mut setpriv = Command::new("setpriv");
+    setpriv
+        .arg(format!("--bounding-set={capabilities}"))
+        .arg(binary::path())
+        .current_dir(directory);
+    Some(setpriv)
+}
+
+#[test]
+fn a_device_or_a_socket_that_is_denied_comes_with_what_to_add() {
+    let other = Some(nix::unistd::Uid::from_raw(54321));
+    let group = Some(nix::unistd::Gid::from_raw(54322));
+    let directory = directory();
+    let at = |name: &str| directory.path().join(name);
+    File::create(at("x.img")).unwrap().set_len(64 << 20).unwrap();
+    let _listener = UnixListener::bind(at("s.sock")).unwrap();
+    for name in ["x.img", "s.sock"] {
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o660)).unwrap();
+        if nix::unistd::chown(&at(name), other, group).is_err() {
+            break;
+        }
+    }
+    let owners = "54321:54322 (mode 0660)";
+    let closed =
+        format!("the user root may not open the image, which is of {owners}: chown root it");
+    let socket =
+        format!("cannot connect to unix:s.sock: it is for {owners}: usermod -a -G 54322 root");
+    for (arguments, expected) in [
+        (&["serve", "--server-admin", "", "--device-path", "x.img"][..], &closed),
+        (&["format", "x.img"], &closed),
+        (&["inspect", "x.img"], &closed),
+        (&["probe", "x.img"], &closed),
+        (&["get", "k", "--socket", "s.sock"], &socket),
+        (&["stats", "--socket", "s.sock"], &socket),
+    ] {
+        let Some(mut command) = without("-dac_override,-dac_read_search", directory.path()) else {
+            return;
+        };
+        let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+        let message = stderr(&output);
+        assert_ne!(output.status.code(), Some(0), "{arguments:?}: {message}");
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+        assert!(message.contains("Permission denied"), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
+fn a_group_that_the_daemon_is_not_in_is_named() {
+    let directory = directory();
+    let Some(mut command) = without("-chown", directory.path()) else { return };
+    command.args(["serve", "--server-admin", "", "--server-socket-group", "54322"]);
+    let output = command.output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(
+        message.contains("cannot be given to the group 54322: the user of the daemon"),
+        "{message}"
+    );
 }
