@@ -16,6 +16,7 @@ mod file;
 mod key;
 mod listener;
 mod memory;
+mod plain_words;
 mod proxy;
 mod proxy_choices;
 mod proxy_flags;

@@ -8,6 +8,7 @@ use super::broken::Broken;
 use super::check::check;
 use super::file::File;
 use super::key::{TEST_VARIABLE_PREFIX, VARIABLE_PREFIX};
+use super::plain_words::plainly;
 use super::proxy_flags::ProxyFlags;
 use super::{
     Available, Config, ConfigError, EMBEDDED_PROXY_SOCKET, FILE_VARIABLE, KEYS, Key, MemoryPlan,
@@ -202,7 +203,10 @@ impl Override {
         set(&mut alone, self.key, value.clone());
         match alone.try_into::<Config>() {
             Ok(_) => Ok(value),
-            Err(error) => Err(refuse(error.message().replace('\n', ", "))),
+            Err(error) => {
+                let reason = error.message().replace('\n', ", ");
+                Err(refuse(plainly(&reason, Some(&self.key.path()))))
+            }
         }
     }
 }

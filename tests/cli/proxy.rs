@@ -39,13 +39,13 @@ fn a_wrong_proxy_names_file_line_and_key() {
     let second = "[[proxy]]\nlisten = [\"unix:/q\"]\nupstream = \"unix:/u\"\n";
     for (text, expected) in [
         (format!("{valid}upstreams = 1\n"), "c.toml:4: proxy.upstreams: unknown field"),
-        (format!("{valid}connections_max = \"1\"\n"), "c.toml:4: proxy.connections_max: invalid"),
+        (format!("{valid}connections_max = \"1\"\n"), "c.toml:4: proxy.connections_max: the text"),
         (format!("{valid}purge_method = true\n"), "c.toml:1: proxy.purge_token_file: missing"),
         (
             format!("{valid}purge_token_file = \"/t\"\n"),
             "c.toml:1: proxy.purge_method: not true: purge_token_file has no effect",
         ),
-        (format!("{valid}ttl_status = 3\n"), "c.toml:4: proxy.ttl_status: invalid type"),
+        (format!("{valid}ttl_status = 3\n"), "c.toml:4: proxy.ttl_status: the number 3"),
         (
             format!("{valid}ttl_status = {{ 404 = \"x\" }}\n"),
             "c.toml:4: proxy.ttl_status.404: \"x\" is not a duration",
@@ -68,7 +68,10 @@ fn a_wrong_proxy_names_file_line_and_key() {
             "c.toml:3: proxy.upstream: \"https://example.org\": there is no TLS",
         ),
         ("\n[[proxy]]\nlisten = [\"unix:/p\"]\n".to_owned(), "c.toml:2: proxy.upstream: missing"),
-        ("[proxy]\nlisten = []\n".to_owned(), "c.toml:1: proxy: invalid type: map"),
+        (
+            "[proxy]\nlisten = []\n".to_owned(),
+            "c.toml:1: proxy: a table stands where a list of tables belongs: write [[proxy]]",
+        ),
     ] {
         let output = check_config(&format!("{text}{DEVICE}"), &[], &[]);
         let message = stderr(&output);

@@ -96,7 +96,12 @@ fn a_wrong_configuration_names_file_line_and_key() {
         ("\n\n[ram]\nsize = \"lots\"\n", "c.toml:4: ram.size: \"lots\" is not a size"),
         ("[ram]\nsizes = \"1GiB\"\n", "c.toml:2: ram.sizes: unknown field"),
         ("[log]\nlevel = \"loud\"\n", "c.toml:2: log.level: \"loud\" is not known"),
-        ("[store]\nack = 1\n", "c.toml:2: store.ack: "),
+        ("[store]\nack = 1\n", "c.toml:2: store.ack: the number 1 stands where text belongs: "),
+        (
+            "[server]\nhttp = \"unix:/x\"\n",
+            "c.toml:2: server.http: the text \"unix:/x\" stands where",
+        ),
+        ("[server]\nsocket_mode = 0o660\n", "c.toml:2: server.socket_mode: the number 432 stands"),
         ("[server]\nhttp = [\"unix:/x\", \"unix:/x\"]\n", "c.toml:2: server.http: "),
         ("[ttl]\ndefault = \"2h\"\nmax = \"1h\"\n", "c.toml:2: ttl.default: "),
         ("[server\n", "c.toml:1: "),
