@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::arguments::ServeArgs;
 use super::exit::{EXIT_NEGATIVE, EXIT_UNUSABLE, fail};
 use super::output;
-use crate::config::{Config, ConfigError, KEYS, LogLevel, MemoryPlan, Sources};
+use crate::config::{ConfigError, KEYS, LogLevel, MemoryPlan, Sources};
 use crate::daemon;
 
 /// Serves, or only checks the configuration.
@@ -24,7 +24,11 @@ pub fn run(arguments: ServeArgs) -> ExitCode {
         Err(error) => return fail(&error.into(), EXIT_UNUSABLE),
     };
     if check_only {
-        return match output::print(&report(&config, &memory, verbose)) {
+        let shown = match verbose.then(|| sources.show(&config)).transpose() {
+            Ok(shown) => shown,
+            Err(error) => return fail(&error.into(), EXIT_UNUSABLE),
+        };
+        return match output::print(&report(shown, &memory)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(EXIT_UNUSABLE),
         };
@@ -60,16 +64,12 @@ fn verbosity(count: u8) -> Option<LogLevel> {
     }
 }
 
-fn report(config: &Config, memory: &MemoryPlan, verbose: bool) -> String {
-    let mut text = String::new();
-    if verbose {
-        for (key, value) in config.entries() {
-            text += &format!("{} = {value:?}\n", key.path());
-        }
-        for (path, value) in config.proxy_entries() {
-            text += &format!("{path} = {value:?}\n");
-        }
-        text += &format!("memory: {memory}\n");
+/// What `--check-config` prints of a configuration that is valid: with all settings it is a file that can be
+/// used.
+fn report(settings: Option<String>, memory: &MemoryPlan) -> String {
+    const VALID: &str = "the configuration is valid\n";
+    match settings {
+        Some(settings) => format!("{settings}# memory: {memory}\n# {VALID}"),
+        None => VALID.to_owned(),
     }
-    text + "the configuration is valid\n"
 }

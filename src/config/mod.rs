@@ -20,6 +20,7 @@ mod plain_words;
 mod proxy;
 mod proxy_choices;
 mod proxy_flags;
+mod shown;
 mod sources;
 mod upstream;
 mod written;

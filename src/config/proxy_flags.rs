@@ -52,6 +52,11 @@ impl ProxyFlags {
         refuse(UPSTREAM, "proxy", reason)
     }
 
+    /// Whether a flag gives the setting `key`.
+    pub fn gives(key: &str) -> bool {
+        ["proxy.listen", "proxy.upstream"].contains(&key)
+    }
+
     /// Which flag gave the setting `key`.
     pub fn origin(&self, key: &str) -> Origin {
         let is_listen = key == "proxy.listen" && !self.listen.is_empty();

@@ -10,6 +10,7 @@ use super::file::File;
 use super::key::{TEST_VARIABLE_PREFIX, VARIABLE_PREFIX};
 use super::plain_words::plainly;
 use super::proxy_flags::ProxyFlags;
+use super::shown::shown;
 use super::{
     Available, Config, ConfigError, EMBEDDED_PROXY_SOCKET, FILE_VARIABLE, KEYS, Key, MemoryPlan,
     Origin,
@@ -127,6 +128,23 @@ impl Sources {
     ) -> Result<MemoryPlan, ConfigError> {
         let file = self.file.as_deref().map(File::read).transpose()?;
         MemoryPlan::of(config, available).map_err(|broken| self.refuse(broken, file.as_ref()))
+    }
+
+    /// The settings of `config`, which these sources gave, as a configuration file that means the same; each
+    /// that is not left at its default with where it comes from.
+    ///
+    /// # Errors
+    /// The file cannot be read any more.
+    pub fn show(&self, config: &Config) -> Result<String, ConfigError> {
+        let file = self.file.as_deref().map(File::read).transpose()?;
+        Ok(shown(config, |key| match self.blame(key, file.as_ref()) {
+            // What is not written there is the default; a table is not what is in it.
+            Origin::File { .. } => file.as_ref().and_then(|file| file.locate(key)),
+            Origin::Default => None,
+            // The flags of a proxy give two of its settings.
+            Origin::Flag(_) if key.starts_with("proxy") && !ProxyFlags::gives(key) => None,
+            origin => Some(origin),
+        }))
     }
 
     fn refuse(&self, broken: Broken, file: Option<&File>) -> ConfigError {

@@ -89,14 +89,33 @@ fn every_setting_of_a_proxy_is_listed() {
     );
     let output = check_config(&text, &[], &["-v"]);
     let settings = stdout(&output);
-    for line in [
-        "proxy.listen = \"unix:/p\"",
-        "proxy.error_ttl = \"1s\"",
-        "proxy[1].name = \"app\"",
-        "proxy[1].upstream = \"http://127.0.0.1:8080\"",
+    let [_, first, second] = settings.split("[[proxy]]\n").collect::<Vec<_>>()[..] else {
+        panic!("{settings}")
+    };
+    for (table, line) in [
+        (first, "listen = [\"unix:/p\"]  # c.toml:2"),
+        (first, "error_ttl = \"1s\""),
+        (second, "name = \"app\"  # c.toml:5"),
+        (second, "upstream = \"http://127.0.0.1:8080\"  # c.toml:7"),
+        (second, "ttl_status = { 404 = \"10s\" }  # c.toml:8"),
     ] {
-        assert!(settings.lines().any(|found| found == line), "{line} in\n{settings}");
+        assert!(table.lines().any(|found| found == line), "{line} in\n{table}");
     }
+}
+
+#[test]
+fn of_a_proxy_from_flags_two_settings_are_said_to_be() {
+    let directory = directory();
+    let mut command = rawcached(directory.path());
+    command.args(["serve", "--check-config", "-v", "--upstream", UPSTREAM]);
+    let settings = stdout(&command.output().unwrap());
+    let from_flags: Vec<&str> =
+        settings.lines().filter(|line| line.ends_with("# flag --upstream")).collect();
+    let expected = [
+        "listen = [\"unix:rawcached-data/proxy.sock\"]  # flag --upstream",
+        "upstream = \"http://127.0.0.1:8080\"  # flag --upstream",
+    ];
+    assert_eq!(from_flags, expected);
 }
 
 #[test]

@@ -138,13 +138,33 @@ fn flags_outrank_the_environment_which_outranks_the_file() {
     let output = check_config(&file, &environment, &["--ttl-max", "7d", "-v"]);
     let settings = stdout(&output);
     for line in [
-        "ram.size = \"2MiB\"",
-        "ttl.max = \"7d\"",
-        "log.format = \"json\"",
-        "log.level = \"debug\"",
+        "ram.size = \"2MiB\"  # environment variable RAWCACHED_RAM_SIZE",
+        "ttl.max = \"7d\"  # flag --ttl-max",
+        "log.format = \"json\"  # c.toml:4",
+        "log.level = \"debug\"  # flag -v",
+        "ttl.default = \"1h\"",
     ] {
         assert!(settings.lines().any(|found| found == line), "{line} in\n{settings}");
     }
+}
+
+/// What is printed is a file, and one that says the same: with nothing else it prints itself.
+#[test]
+fn the_settings_that_are_printed_can_be_used_as_a_file() {
+    let file = format!(
+        "[server]\nmemcached = [\"unix:/a\", {{ address = \"unix:/b\", read_only = true }}]\nworkers = 3\n\
+         [[proxy]]\nlisten = [\"unix:/p\"]\nupstream = \"unix:/u\"\nbypass = [\"cookie:a=b,c\"]\n{DEVICE}"
+    );
+    let settings = |output: &Output| -> Vec<String> {
+        assert!(output.status.success(), "{}", stderr(output));
+        let printed = stdout(output);
+        let lines = printed.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split("  # ").next().unwrap().to_owned()).collect()
+    };
+    let first = check_config(&file, &[("RAWCACHED_TTL_MAX", "30d")], &["--ram-size=9MiB", "-v"]);
+    let again = check_config(&stdout(&first), &[], &["-v"]);
+    assert_eq!(settings(&again), settings(&first));
+    assert!(settings(&first).iter().any(|line| line == "ram.size = \"9MiB\""));
 }
 
 #[test]
