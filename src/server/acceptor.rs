@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::accept_errors::AcceptErrors;
 use super::counters::{Counters, Ticket};
 use super::ended::Ended;
 use super::http;
 use super::listener::{Listener, Protocol, Stream, WatchedListener};
 use super::listener_counts::ListenerCounts;
 use super::options::{Options, RunError};
+use super::seldom::Seldom;
 use super::standing::Standing;
 use super::workers::{Arrival, Workers};
 
@@ -64,7 +64,7 @@ impl Acceptor {
     /// Accepts until `shutdown` is ready.
     pub(super) async fn run(mut self, workers: &Workers, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
-        let mut errors = AcceptErrors::default();
+        let mut errors = Seldom::default();
         loop {
             let accepted = tokio::select! {
                 biased;

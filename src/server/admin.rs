@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::accept_errors::AcceptErrors;
 use super::admin_peer::{AdminSocket, LastMoved, is_for_this_host};
+use super::seldom::Seldom;
 use crate::metrics::{self, Metrics};
 
 /// Connections open at one time. For a further one the one is cut on which nothing has moved for
@@ -109,7 +109,7 @@ impl Admin {
         connections: &mut JoinSet<()>,
         stopped: &watch::Receiver<()>,
     ) {
-        let mut errors = AcceptErrors::default();
+        let mut errors = Seldom::default();
         let mut open: Vec<Open> = Vec::new();
         loop {
             let accepted = listener.accept().await;

@@ -12,7 +12,6 @@ pub mod memcached;
 pub mod peers;
 pub mod proxy;
 
-mod accept_errors;
 mod acceptor;
 mod admin_peer;
 mod bounded;
@@ -29,6 +28,7 @@ mod parts;
 mod patience;
 mod presence;
 mod routes;
+mod seldom;
 mod send_budget;
 mod socket_file;
 mod standing;

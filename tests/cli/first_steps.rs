@@ -2,10 +2,10 @@
 //! as a new user does, mistakes included.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -386,4 +386,25 @@ fn a_group_that_the_daemon_is_not_in_is_named() {
         message.contains("cannot be given to the group 54322: the user of the daemon"),
         "{message}"
     );
+}
+
+/// Whoever looks for what is gone finds out.
+#[test]
+fn the_removal_of_everything_is_logged_and_not_for_each_command_of_many() {
+    let directory = directory();
+    let mut daemon =
+        Daemon::spawn(rawcached(directory.path()).args(["serve", "--server-admin", ""]));
+    daemon.wait_for("serving");
+    let mut client =
+        UnixStream::connect(directory.path().join("rawcached-data/memcached.sock")).unwrap();
+    client.write_all(&b"flush_all\r\n".repeat(20)).unwrap();
+    let mut answers = vec![0; b"OK\r\n".len() * 20];
+    client.read_exact(&mut answers).unwrap();
+    assert_eq!(answers, b"OK\r\n".repeat(20));
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    let log = daemon.rest();
+    let told =
+        log.lines().filter(|line| line.contains("flush_all: everything stored before is removed"));
+    assert_eq!(told.count(), 1, "{log}");
 }

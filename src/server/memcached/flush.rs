@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::cache::{Cache, Purge};
 use crate::clock::Timestamp;
+use crate::server::seldom::Seldom;
 
 /// How often a pending flush looks at the clock.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -18,6 +20,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub(in crate::server) struct FlushSchedule {
     due: Mutex<Option<Timestamp>>,
     changed: Notify,
+    told: Mutex<Seldom>,
 }
 
 impl FlushSchedule {
@@ -28,6 +31,15 @@ impl FlushSchedule {
 
     pub(super) fn cancel(&self) {
         *self.due.lock() = None;
+    }
+
+    /// Says that everything was purged: whoever misses it looks into the log.
+    pub(super) fn tell(&self) {
+        // Not while the lock is held: whoever logs may wait.
+        let commands = self.told.lock().count(Instant::now());
+        if let Some(commands) = commands {
+            tracing::info!(commands, "flush_all: everything stored before is removed");
+        }
     }
 
     /// Purges `cache` when the time comes; runs until it is dropped.
@@ -51,6 +63,7 @@ impl FlushSchedule {
             tokio::time::sleep(RETRY_INTERVAL).await;
             return;
         }
+        self.tell();
         let mut pending = self.due.lock();
         if *pending == Some(due) {
             *pending = None;

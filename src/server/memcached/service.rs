@@ -146,7 +146,10 @@ impl Service {
         let purged = self.cache.purge_all(Purge::Hard).await;
         self.shard.record(Operation::Flush, watch.elapsed());
         match purged {
-            Ok(()) => "OK",
+            Ok(()) => {
+                self.flushes.tell();
+                "OK"
+            }
             Err(error) => self.failed_removal(&error),
         }
     }
