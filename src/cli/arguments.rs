@@ -65,7 +65,8 @@ pub(super) struct ServeArgs {
     /// Log more: -v is debug, -vv is trace
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Check the configuration and exit; with -v print every setting, as a configuration file
+    /// Check the configuration and exit; with -v print every setting, as a configuration file. Exit code:
+    /// 0 it can be used; 1 it is valid, but this machine lacks what it names; 2 it is wrong
     #[arg(long)]
     pub(super) check_config: bool,
     /// Cache what this HTTP server answers: http://127.0.0.1:PORT or unix:PATH; the configuration file

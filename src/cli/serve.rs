@@ -28,15 +28,25 @@ pub fn run(arguments: ServeArgs) -> ExitCode {
             Ok(shown) => shown,
             Err(error) => return fail(&error.into(), EXIT_UNUSABLE),
         };
-        return match output::print(&report(shown, &memory)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(EXIT_UNUSABLE),
-        };
+        if output::print(&report(shown, &memory)).is_err() {
+            return ExitCode::from(EXIT_UNUSABLE);
+        }
+        return tell_absent(&daemon::absent(&config));
     }
     match daemon::run(config, memory, Arc::new(move || sources.load())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, EXIT_NEGATIVE),
     }
+}
+
+/// Says what this machine does not have of what a valid configuration names.
+fn tell_absent(absent: &[String]) -> ExitCode {
+    if absent.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let list: String = absent.iter().map(|reason| format!("\n  {reason}")).collect();
+    let error = anyhow::anyhow!("a start would fail on this machine as it is now:{list}");
+    fail(&error, EXIT_NEGATIVE)
 }
 
 fn sources(arguments: ServeArgs) -> Result<Sources, ConfigError> {

@@ -1,6 +1,7 @@
 //! The running daemon. Owns the order of start and stop, signals and messages to systemd; never
 //! looks at an entry.
 
+mod absent;
 mod available_memory;
 mod file_system;
 mod huge_pages;
@@ -32,6 +33,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{interval, timeout};
 
+pub use absent::absent;
 pub use available_memory::available;
 pub use file_system::{is_in_memory, shortage};
 pub use image::{ImageError, create_sparse};

@@ -38,6 +38,16 @@ impl Default for Permissions {
     }
 }
 
+impl Permissions {
+    /// Looks up the group; may wait for a name service.
+    ///
+    /// # Errors
+    /// [`SocketFileError::UnknownGroup`].
+    pub fn check(&self) -> Result<(), SocketFileError> {
+        self.group.as_deref().map(find_group).transpose().map(drop)
+    }
+}
+
 /// Why a socket file could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketFileError {

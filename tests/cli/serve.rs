@@ -87,7 +87,7 @@ pub fn check_config(text: &str, environment: &[(&str, &str)], flags: &[&str]) ->
         .unwrap()
 }
 
-const DEVICE: &str = "[[device]]\npath = \"/dev/x\"\n";
+const DEVICE: &str = "[[device]]\npath = \"c.img\"\nsize = \"64MiB\"\n";
 
 #[test]
 fn a_wrong_configuration_names_file_line_and_key() {
@@ -121,6 +121,25 @@ fn a_valid_configuration_is_said_to_be_valid() {
     let output = check_config(DEVICE, &[], &[]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(stdout(&output), "the configuration is valid\n");
+}
+
+/// The configuration is right, and a start would fail all the same.
+#[test]
+fn what_this_machine_lacks_is_told_by_a_check_of_the_configuration() {
+    let text = "[server]\nsocket_group = \"no-such-group\"\nhttp = [\"unix:/none/http.sock\"]\n\
+                [[device]]\npath = \"/dev/rawcached-none\"\n";
+    let output = check_config(text, &[], &["-v"]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for expected in [
+        "device.path: there is no device /dev/rawcached-none",
+        "server.socket_group: there is no group \"no-such-group\"",
+        "server.http: the directory /none does not exist",
+    ] {
+        assert!(message.contains(&format!("\n  {expected}")), "{expected} in {message}");
+    }
+    let settings = stdout(&output);
+    assert!(settings.contains("server.socket_group = \"no-such-group\""), "{settings}");
 }
 
 #[test]
