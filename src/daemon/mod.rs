@@ -74,6 +74,7 @@ pub fn run(config: Config, memory: MemoryPlan, reload: Reload) -> anyhow::Result
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let logging = Logging::start(&config.log)?;
     start_log::tell_version();
+    start_log::tell_settings(&config);
     huge_pages::fit(memory.max);
     let notifier = Notifier::start().context("cannot start the thread of notifications")?;
     let inherited = Inherited::take().context("sockets from the service manager")?;

@@ -2,6 +2,7 @@
 //! wording, and no state.
 
 use crate::cache::Cache;
+use crate::config::{Config, ProxyConfig};
 use crate::device::DeviceInfo;
 use crate::store::CountersSnapshot;
 use crate::units::ByteSize;
@@ -9,6 +10,19 @@ use crate::units::ByteSize;
 /// The first line of a log.
 pub fn tell_version() {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "rawcached starts");
+}
+
+/// For those who want details: the settings that are not the defaults.
+pub fn tell_settings(config: &Config) {
+    let defaults = Config::default().entries();
+    let set = config.entries().into_iter().zip(defaults).filter(|(set, default)| set != default);
+    let of_proxy = ProxyConfig::default().entries();
+    let of_proxies = config.proxy_entries().into_iter().zip(of_proxy.iter().cycle());
+    let of_proxies = of_proxies.filter(|((_, set), (_, default))| set != default);
+    let all = set.map(|((key, value), _)| (key.path(), value));
+    for (setting, value) in all.chain(of_proxies.map(|(set, _)| set)) {
+        tracing::debug!(setting, value, "is not the default");
+    }
 }
 
 /// How the device of `cache` is used.

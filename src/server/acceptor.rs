@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -107,6 +108,8 @@ impl Acceptor {
         let (listener, counts) = &self.listeners[self.turn];
         let (protocol, access) = (listener.protocol, listener.access);
         self.counters.acceptor().connections_total.bump();
+        let connections = counts.connections.load(Ordering::Relaxed);
+        tracing::debug!(listener = counts.name, connections, "a client connects");
         if !listener.admits(&stream) {
             counts.refused_peer.bump();
             return self.refuse(
@@ -121,6 +124,10 @@ impl Acceptor {
             Some(ticket) => workers.hand_over(Arrival { stream, protocol, access, ticket }),
             None => {
                 counts.refused_full.bump();
+                tracing::debug!(
+                    listener = counts.name,
+                    "no connection is free: the client is refused"
+                );
                 self.refuse(
                     &stream,
                     match protocol {

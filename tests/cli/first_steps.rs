@@ -408,3 +408,27 @@ fn the_removal_of_everything_is_logged_and_not_for_each_command_of_many() {
         log.lines().filter(|line| line.contains("flush_all: everything stored before is removed"));
     assert_eq!(told.count(), 1, "{log}");
 }
+
+#[test]
+fn a_verbose_start_tells_the_settings_and_who_connects() {
+    let directory = directory();
+    let arguments = ["serve", "-v", "--server-admin", "", "--server-workers", "1"];
+    let mut daemon = Daemon::spawn(rawcached(directory.path()).args(arguments));
+    let socket = directory.path().join("rawcached-data/http.sock");
+    let mut client = loop {
+        if let Ok(client) = UnixStream::connect(&socket) {
+            break client;
+        }
+    };
+    client
+        .write_all(b"GET /v1/objects/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    client.read_to_end(&mut Vec::new()).unwrap();
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    let log = daemon.rest();
+    let has =
+        |parts: [&str; 2]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    assert!(has(["is not the default", "setting=\"server.workers\" value=\"1\""]), "{log}");
+    assert!(has(["a client connects", "rawcached-data/http.sock"]), "{log}");
+}
