@@ -13,11 +13,14 @@ use crate::daemon;
 pub fn run(arguments: ServeArgs) -> ExitCode {
     let check_only = arguments.check_config;
     let verbose = arguments.verbose > 0;
-    let loaded = sources(arguments).and_then(|sources| Ok((sources.load()?, sources)));
-    let (config, sources) = match loaded {
-        Ok(loaded) => loaded,
-        // Starting again would not help: see RestartPreventExitStatus in the unit.
+    // Starting again would not help: see RestartPreventExitStatus in the unit.
+    let sources = match sources(arguments) {
+        Ok(sources) => sources,
         Err(error) => return fail(&error.into(), EXIT_UNUSABLE),
+    };
+    let config = match sources.load() {
+        Ok(config) => config,
+        Err(error) => return fail(&all(sources.mistakes(error)), EXIT_UNUSABLE),
     };
     let memory = match sources.plan_memory(&config, daemon::available()) {
         Ok(memory) => memory,
@@ -36,6 +39,18 @@ pub fn run(arguments: ServeArgs) -> ExitCode {
     match daemon::run(config, memory, Arc::new(move || sources.load())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, EXIT_NEGATIVE),
+    }
+}
+
+/// One error for all `mistakes`.
+fn all(mut mistakes: Vec<ConfigError>) -> anyhow::Error {
+    match mistakes.pop() {
+        Some(only) if mistakes.is_empty() => only.into(),
+        last => {
+            let all = mistakes.iter().chain(&last);
+            let list: String = all.map(|mistake| format!("\n  {mistake}")).collect();
+            anyhow::anyhow!("the configuration has several mistakes:{list}")
+        }
     }
 }
 

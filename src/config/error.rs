@@ -70,3 +70,24 @@ pub enum ConfigError {
         hint: String,
     },
 }
+
+impl ConfigError {
+    /// The line of the configuration file that it is about, if it is about one.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            ConfigError::Setting { origin: Origin::File { line, .. }, .. }
+            | ConfigError::Syntax { origin: Origin::File { line, .. }, .. } => Some(*line),
+            _ => None,
+        }
+    }
+
+    /// The setting that it is about, if it is about one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            ConfigError::Setting { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}

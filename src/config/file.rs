@@ -26,12 +26,20 @@ impl File {
         Ok(File { path: path.to_owned(), text })
     }
 
+    /// A table of what is written, whatever it is.
+    ///
+    /// # Errors
+    /// The file is not TOML.
+    pub fn table(&self) -> Result<toml::Table, ConfigError> {
+        toml::from_str(&self.text).map_err(|error| self.refuse(&error))
+    }
+
     /// The settings, with defaults for what is not written, and a table of only what is written.
     ///
     /// # Errors
     /// The file is not TOML, has an unknown key, or a value of the wrong kind.
     pub fn parse(&self) -> Result<(Config, toml::Table), ConfigError> {
-        let table = toml::from_str(&self.text).map_err(|error| self.refuse(&error))?;
+        let table = self.table()?;
         let config = toml::from_str(&self.text).map_err(|error| self.refuse(&error))?;
         Ok((config, table))
     }

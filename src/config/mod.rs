@@ -16,6 +16,7 @@ mod file;
 mod key;
 mod listener;
 mod memory;
+mod mistakes;
 mod plain_words;
 mod proxy;
 mod proxy_choices;

@@ -8,6 +8,7 @@ use super::broken::Broken;
 use super::check::check;
 use super::file::File;
 use super::key::{TEST_VARIABLE_PREFIX, VARIABLE_PREFIX};
+use super::mistakes::{MISTAKES_MAX, give_up, take_out, wrong_alone};
 use super::plain_words::plainly;
 use super::proxy_flags::ProxyFlags;
 use super::shown::shown;
@@ -115,6 +116,62 @@ impl Sources {
         config.embedded = self.is_embedded();
         check(&config).map_err(|broken| self.refuse(broken, file.as_ref()))?;
         Ok(config)
+    }
+
+    /// What is wrong where [`Sources::load`] gives an error: as many mistakes as can be told apart from what
+    /// follows from them, `first`, that error, among them.
+    #[must_use]
+    pub fn mistakes(&self, first: ConfigError) -> Vec<ConfigError> {
+        match self.find_mistakes() {
+            Ok(found) if found.len() > 1 => found,
+            // It has the better place: that of an element of a list.
+            _ => vec![first],
+        }
+    }
+
+    fn find_mistakes(&self) -> Result<Vec<ConfigError>, ConfigError> {
+        let file = self.file.as_deref().map(File::read).transpose()?;
+        let mut table = match &file {
+            Some(file) => file.table()?,
+            None => self.embedded_table(),
+        };
+        let mut found = Vec::new();
+        for (key, reason) in wrong_alone(&table) {
+            let origin = file.as_ref().and_then(|file| file.locate(&key));
+            take_out(&mut table, &key);
+            found.push(ConfigError::Setting {
+                origin: origin.unwrap_or(Origin::Default),
+                key,
+                reason,
+            });
+        }
+        for each in &self.overrides {
+            match each.check() {
+                Ok(value) => set(&mut table, each.key, value),
+                Err(error) => found.push(error),
+            }
+        }
+        if let Some(flags) = &self.proxy {
+            self.add_proxy(flags, &mut table, file.as_ref())?;
+        }
+        while found.len() < MISTAKES_MAX {
+            let Ok(config) = table.clone().try_into::<Config>() else { break };
+            let Err(broken) = check(&config) else { break };
+            // What is missing since it was taken out is no mistake of its own.
+            let section = broken.key.split(['.', '[']).next();
+            let is_told = |key: Option<&str>| key == Some(&*broken.key) || key == section;
+            if found.iter().any(|error| is_told(error.key())) {
+                match give_up(&mut table, &broken.key) {
+                    true => continue,
+                    false => break,
+                }
+            }
+            take_out(&mut table, &broken.key);
+            found.push(self.refuse(broken, file.as_ref()));
+        }
+        // As they stand in the file, and then those of variables and flags.
+        found.sort_by_key(|error| error.line().unwrap_or(usize::MAX));
+        Ok(found)
     }
 
     /// Divides the memory that is available as `config`, which these sources gave, says.

@@ -117,6 +117,37 @@ fn a_wrong_configuration_names_file_line_and_key() {
 }
 
 #[test]
+fn all_mistakes_are_shown_and_none_that_only_follows_from_another() {
+    let text = "[server]\nworkers = \"x\"\nadmim = \"\"\nmax_connections = 0\nreplay_miss_status = 200\n\
+                [ttl]\ndefault = \"2h\"\nmax = \"1h\"\n[log]\nlevel = \"loud\"\n[[device]]\npath = \"\"\n\
+                [[proxy]]\nlisten = [\"unix:/p\"]\nupstream = \"https://x\"\n";
+    let output = check_config(text, &[("RAWCACHED_RAM_SIZE", "x")], &[]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    let mut lines = message.lines();
+    assert_eq!(lines.next(), Some("rawcached: the configuration has several mistakes:"));
+    let found: Vec<String> =
+        lines.map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect();
+    let expected = [
+        "  c.toml:2: server.workers",
+        "  c.toml:3: server.admim",
+        "  c.toml:4: server.max_connections",
+        "  c.toml:5: server.replay_miss_status",
+        "  c.toml:7: ttl.default",
+        "  c.toml:10: log.level",
+        "  c.toml:12: device.path",
+        "  c.toml:15: proxy.upstream",
+        "  environment variable RAWCACHED_RAM_SIZE: ram.size",
+    ];
+    assert_eq!(found, expected, "{message}");
+    // A device that is written wrong is not missing besides.
+    let message = stderr(&check_config("[ram]\nsize = 1\n[device]\npath = \"/x\"\n", &[], &[]));
+    let [_, size, device] = message.lines().collect::<Vec<_>>()[..] else { panic!("{message}") };
+    assert!(size.starts_with("  c.toml:2: ram.size: "), "{message}");
+    assert!(device.starts_with("  c.toml:3: device: a table stands where"), "{message}");
+}
+
+#[test]
 fn a_valid_configuration_is_said_to_be_valid() {
     let output = check_config(DEVICE, &[], &[]);
     assert!(output.status.success(), "{}", stderr(&output));
