@@ -125,7 +125,7 @@ fn format_does_not_overwrite_a_file_that_is_there() {
 fn a_new_image_is_formatted_and_told_about() {
     let directory = directory();
     let run = |arguments: &[&str]| rawcached(directory.path()).args(arguments).output().unwrap();
-    let output = run(&["format", "x.img", "--size", "64MiB", "--alignment", "8192"]);
+    let output = run(&["format", "x.img", "--size", "64MiB", "--force", "--alignment", "8192"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("alignment    8KiB (8192 bytes)"), "{}", stdout(&output));
     let output = run(&["inspect", "x.img", "--json"]);
@@ -154,7 +154,7 @@ fn the_secret_of_a_cache_is_not_shown() {
         let output = rawcached(directory.path()).args(arguments).output().unwrap();
         stdout(&output) + &stderr(&output)
     };
-    let mut shown = run(&["format", "x.img", "--size", "64MiB"]);
+    let mut shown = run(&["format", "x.img", "--size", "64MiB", "--force"]);
     let superblock = std::fs::read(directory.path().join("x.img")).unwrap();
     let secret: [u8; 16] = superblock[72..88].try_into().unwrap();
     assert_ne!(secret, [0; 16]);

@@ -250,7 +250,7 @@ fn a_device_that_was_cut_short_is_refused() {
     // An image file alike.
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("cache.img");
-    assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
+    assert!(run(&[&"format", &image, &"--size", &"64MiB", &"--force"]).status.success());
     File::options().write(true).open(&image).unwrap().set_len(63 * MIB).unwrap();
     expect_refusal(&image, &image, &["truncated"]);
 }
@@ -438,7 +438,7 @@ fn a_store_that_is_not_the_wanted_one_is_refused() {
     let of = |name: &str| directory.path().join(name);
     let [one, other] = ["one", "other"].map(of);
     for image in [&one, &other] {
-        assert!(run(&[&"format", image, &"--size", &"64MiB"]).status.success());
+        assert!(run(&[&"format", image, &"--size", &"64MiB", &"--force"]).status.success());
     }
     let mut daemon = Daemon::start(&one);
     let page = daemon.metrics();

@@ -92,7 +92,7 @@ fn set(client: &mut Client, name: &str, ttl: i64) {
 }
 
 fn serve(image: &Path, clock: &WallClock) -> Daemon {
-    assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
+    assert!(run(&[&"format", &image, &"--size", &"64MiB", &"--force"]).status.success());
     let mut daemon = Daemon::new(image, "");
     clock.give_to(&mut daemon);
     daemon.configure_more("[ram]\nsize = \"0\"\n");

@@ -156,7 +156,7 @@ fn the_file_of_a_loop_device_cut_short_under_the_daemon_is_misses() {
 fn a_deleted_image_works_until_the_daemon_leaves_it() {
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("cache.img");
-    assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
+    assert!(run(&[&"format", &image, &"--size", &"64MiB", &"--force"]).status.success());
     let (mut daemon, mut ledger) = serve(&image);
     fs::remove_file(&image).unwrap();
     let mut client = daemon.connect();

@@ -22,7 +22,7 @@ fn set_limit(daemon: &Daemon, limit: &str) {
 fn the_limit_on_the_size_of_files_is_an_error_and_not_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("cache.img");
-    assert!(run(&[&"format", &image, &"--size", &"128MiB"]).status.success());
+    assert!(run(&[&"format", &image, &"--size", &"128MiB", &"--force"]).status.success());
     let mut daemon = Daemon::new(&image, "");
     daemon.configure_more("[ram]\nsize = \"0\"\n");
     daemon.restart();
@@ -59,7 +59,7 @@ fn an_image_larger_than_the_limit_is_refused_with_words() {
     let output = std::process::Command::new("prlimit")
         .args(["--fsize=1048576"])
         .arg(program)
-        .args(["format", "--size", "64MiB"])
+        .args(["format", "--size", "64MiB", "--force"])
         .arg(&image)
         .output()
         .unwrap();
@@ -73,7 +73,7 @@ fn an_image_larger_than_the_limit_is_refused_with_words() {
 fn a_daemon_short_of_open_files_says_so_and_refuses_connections_beyond_them() {
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("cache.img");
-    assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
+    assert!(run(&[&"format", &image, &"--size", &"64MiB", &"--force"]).status.success());
     let http = directory.path().join("http.sock");
     let listeners = format!("workers = 1\nhttp = [\"unix:{}\"]", http.display());
     let mut daemon = Daemon::new(&image, &listeners);
@@ -118,7 +118,7 @@ fn a_daemon_short_of_open_files_says_so_and_refuses_connections_beyond_them() {
 fn a_daemon_without_files_enough_to_start_ends_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("cache.img");
-    assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
+    assert!(run(&[&"format", &image, &"--size", &"64MiB", &"--force"]).status.success());
     let before = fs::read(&image).unwrap();
     for files in [5, 6, 10, 20, 40, 63, 64] {
         let mut daemon = Daemon::new(&image, "");

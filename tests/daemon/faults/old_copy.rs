@@ -27,7 +27,7 @@ fn copy(from: &Path, to: &Path) {
 fn a_restored_copy_holds_what_it_held_then_and_deletes_since_are_undone() {
     let directory = tempfile::tempdir().unwrap();
     let (image, saved) = (directory.path().join("cache.img"), directory.path().join("copy.img"));
-    assert!(run(&[&"format", &image, &"--size", &"64MiB"]).status.success());
+    assert!(run(&[&"format", &image, &"--size", &"64MiB", &"--force"]).status.success());
     let mut daemon = Daemon::start(&image);
     let mut client = daemon.connect();
     let mut then = Ledger::default();
@@ -77,7 +77,7 @@ fn a_restored_copy_holds_what_it_held_then_and_deletes_since_are_undone() {
 fn a_copy_of_a_running_daemon_s_image_is_right_or_a_miss() {
     let directory = tempfile::tempdir().unwrap();
     let (image, saved) = (directory.path().join("cache.img"), directory.path().join("copy.img"));
-    assert!(run(&[&"format", &image, &"--size", &"128MiB"]).status.success());
+    assert!(run(&[&"format", &image, &"--size", &"128MiB", &"--force"]).status.success());
     let daemon = Daemon::start(&image);
     let mut client = daemon.connect();
     let mut ledger = Ledger::default();
