@@ -16,11 +16,19 @@ use crate::serve::Daemon;
 use crate::support::binary;
 use crate::support::devices::MountedImage;
 use crate::support::machine::{Missing, command, require};
+use crate::support::waiting::eventually;
 use crate::{directory, rawcached, stderr, stdout};
 
 /// Runs a command in a directory of its own.
 fn run(arguments: &[&str]) -> Output {
     rawcached(directory().path()).args(arguments).output().unwrap()
+}
+
+/// A daemon without a configuration that answers.
+fn serving(directory: &Path) -> Daemon {
+    let mut daemon = Daemon::spawn(rawcached(directory).args(["serve", "--server-admin", ""]));
+    daemon.wait_for("serving");
+    daemon
 }
 
 #[test]
@@ -283,9 +291,7 @@ fn a_header_that_would_not_be_kept_is_refused_before_anything_is_sent() {
 #[test]
 fn headers_that_are_kept_or_heard_are_sent() {
     let directory = directory();
-    let mut daemon =
-        Daemon::spawn(rawcached(directory.path()).args(["serve", "--server-admin", ""]));
-    daemon.wait_for("serving");
+    let _daemon = serving(directory.path());
     let headers =
         ["Surrogate-Key: news", "X-Rawcached-Grace: 60", "If-None-Match: *", "ETag: \"a\""];
     let mut put = rawcached(directory.path());
@@ -297,9 +303,7 @@ fn headers_that_are_kept_or_heard_are_sent() {
 #[test]
 fn a_command_on_the_socket_of_the_other_protocol_says_which_one_it_needs() {
     let directory = directory();
-    let mut daemon =
-        Daemon::spawn(rawcached(directory.path()).args(["serve", "--server-admin", ""]));
-    daemon.wait_for("serving");
+    let _daemon = serving(directory.path());
     let (http, memcached) = ("rawcached-data/http.sock", "rawcached-data/memcached.sock");
     let of_http = "rawcached-data/memcached.sock gives no answer in HTTP; if it is a socket of \
                    server.memcached, name one of server.http with --socket";
@@ -392,9 +396,7 @@ fn a_group_that_the_daemon_is_not_in_is_named() {
 #[test]
 fn the_removal_of_everything_is_logged_and_not_for_each_command_of_many() {
     let directory = directory();
-    let mut daemon =
-        Daemon::spawn(rawcached(directory.path()).args(["serve", "--server-admin", ""]));
-    daemon.wait_for("serving");
+    let mut daemon = serving(directory.path());
     let mut client =
         UnixStream::connect(directory.path().join("rawcached-data/memcached.sock")).unwrap();
     client.write_all(&b"flush_all\r\n".repeat(20)).unwrap();
@@ -415,11 +417,12 @@ fn a_verbose_start_tells_the_settings_and_who_connects() {
     let arguments = ["serve", "-v", "--server-admin", "", "--server-workers", "1"];
     let mut daemon = Daemon::spawn(rawcached(directory.path()).args(arguments));
     let socket = directory.path().join("rawcached-data/http.sock");
-    let mut client = loop {
-        if let Ok(client) = UnixStream::connect(&socket) {
-            break client;
-        }
-    };
+    let mut client = None;
+    eventually(|| {
+        client = UnixStream::connect(&socket).ok();
+        client.is_some()
+    });
+    let mut client = client.expect("the daemon listens");
     client
         .write_all(b"GET /v1/objects/k HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .unwrap();
