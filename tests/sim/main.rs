@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use report::Totals;
 
 /// Keeps freed memory: each of a run's many devices begins with large buffers of zeros.
+#[cfg(any(feature = "daemon", feature = "planted-bugs"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,7 +1,7 @@
 //! Goal: the simulation is strong enough. Method: take one safeguard away at a time and count
 //! the seeds until a run fails; more than the table allows is a failure of the simulation.
 //!
-//! `cargo test --features planted-bugs --test sim planted -- --nocapture` prints the seeds needed.
+//! `cargo test --no-default-features --features planted-bugs --test sim planted -- --nocapture` prints the seeds needed.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
