@@ -2,6 +2,7 @@
 //! daemon and compare the names with `docs/metrics.md`; work caches and servers in several ways and
 //! see that no value stays zero, but for those that only a failing machine moves.
 
+mod monitoring;
 mod read_through;
 mod requests;
 mod stores;
