@@ -26,9 +26,15 @@ use arguments::{Cli, Command};
 use exit::{EXIT_NEGATIVE, EXIT_UNUSABLE, fail};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use output::OutputClosed;
+
+/// The command line, for what describes it: manual pages and completions (`examples/manual.rs`).
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// Runs the command that the process was started with.
 #[must_use]

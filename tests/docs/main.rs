@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod manual;
 mod names;
 mod parsed;
 mod run;

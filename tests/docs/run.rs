@@ -1,7 +1,7 @@
 //! Every command of the documents that can be run without root, packages or a network is run, in the
 //! order of its document, in a directory of its own that stands for the machine: `/dev/nvme1n1` is an
 //! image file in it, and
-//! `/etc`, `/run` and `/usr/bin` are folders of it. What cannot be run is named here, with the reason.
+//! `/etc`, `/run` and `/usr` are folders of it. What cannot be run is named here, with the reason.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -21,6 +21,10 @@ use super::{Document, documents, examples};
 
 const DEVICE: &str = "/dev/nvme1n1";
 const CONFIGURATION: &str = "etc/rawcached/rawcached.toml";
+
+/// Beginnings of paths that are in the directory of the test instead.
+const OF_THE_MACHINE: &[&str] =
+    &["/dev/nvme", "/etc/rawcached", "/etc/systemd", "/run/rawcached", "/usr/bin", "/usr/share"];
 
 /// Examples that are no commands, by document and the beginning of their first line.
 const NO_COMMANDS: &[(&str, &str)] = &[
@@ -78,6 +82,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     ("docs/http.md", "S=/run/", "is run by `curl_stores_reads_and_removes`"),
     ("docs/http.md", "curl ", "is run by `curl_stores_reads_and_removes`"),
     ("docs/http.md", "cat movie.mp4 ", "is run by `curl_stores_reads_and_removes`"),
+    ("docs/operating.md", "cargo run --example manual ", "a build; what it writes is there"),
     ("docs/operating.md", "useradd ", "needs root, changes the machine"),
     ("docs/operating.md", "systemctl ", "needs root and systemd"),
     ("docs/proxy.md", "rawcached serve --upstream ", "needs a server behind the cache"),
@@ -188,6 +193,7 @@ impl Machine {
         for binary in ["bin/rawcached", "target/release/rawcached"] {
             symlink(binary::path(), root.path().join(binary)).unwrap();
         }
+        super::manual::write_to(&root.path().join("target/manual")).unwrap();
         for folder in ["config", "systemd"] {
             symlink(repository.join(folder), root.path().join(folder)).unwrap();
         }
@@ -211,8 +217,7 @@ impl Machine {
         text = text
             .replace("--seconds 10s", "--seconds 1s")
             .replace("--quick", "--quick --seconds 5ms");
-        for folder in ["/dev/nvme", "/etc/rawcached", "/etc/systemd", "/run/rawcached", "/usr/bin"]
-        {
+        for folder in OF_THE_MACHINE {
             text = text.replace(folder, &format!("{root}{folder}"));
         }
         text
