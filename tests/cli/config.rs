@@ -89,10 +89,61 @@ fn the_shipped_units_and_the_configuration_agree_on_the_file_and_socket() {
     // Otherwise the daemon could not learn whether the wall clock is synchronised.
     assert!(service.contains("SystemCallFilter=adjtimex clock_adjtime\n"));
     assert!(!service.contains("\nProtectClock=yes"));
-    let socket = std::fs::read_to_string(root.join("systemd/rawcached.socket")).unwrap();
-    let listener = load(shipped()).server.memcached[0].to_string();
-    let path = listener.strip_prefix("unix:").unwrap();
-    assert!(socket.contains(&format!("ListenStream={path}\n")), "{path}");
+    let config = load(shipped());
+    let sockets = [
+        ("rawcached.socket", "memcached", config.server.memcached[0].to_string()),
+        ("rawcached-http.socket", "http", "unix:/run/rawcached/http.sock".to_owned()),
+        ("rawcached-proxy.socket", "proxy", "unix:/run/rawcached/proxy.sock".to_owned()),
+        ("rawcached-admin.socket", "admin", config.server.admin.unwrap().to_string()),
+    ];
+    for (file, name, address) in sockets {
+        let socket = std::fs::read_to_string(root.join("systemd").join(file)).unwrap();
+        let address = address.strip_prefix("unix:").unwrap_or(&address);
+        assert!(socket.contains(&format!("ListenStream={address}\n")), "{file}: {address}");
+        assert!(socket.contains(&format!("FileDescriptorName={name}\n")), "{file}");
+        // Without this it would be for a service of its own name.
+        let is_for_the_service = socket.contains("Service=rawcached.service\n");
+        assert!(is_for_the_service || file == "rawcached.socket", "{file}");
+    }
+}
+
+/// Settings of a unit, without its comments.
+fn settings_of(unit: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit);
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_unit_for_several_caches_differs_in_its_places_only() {
+    let replaced = |line: &String| match line.as_str() {
+        "RuntimeDirectory=rawcached" | "StateDirectory=rawcached" | "LogsDirectory=rawcached" => {
+            format!("{line}/%i")
+        }
+        line if line.starts_with("Description=") => format!("{line}, %i"),
+        line => line.replace("/etc/rawcached/rawcached.toml", "/etc/rawcached/%i.toml"),
+    };
+    let expected: Vec<String> = settings_of("rawcached.service").iter().map(replaced).collect();
+    assert_eq!(settings_of("rawcached@.service"), expected);
+}
+
+#[test]
+fn user_directory_and_rule_are_those_of_the_unit() {
+    let service = settings_of("rawcached.service");
+    for line in ["User=rawcached", "Group=rawcached", "RuntimeDirectoryMode=0755"] {
+        assert!(service.iter().any(|found| found == line), "{line}");
+    }
+    let [user] = &settings_of("rawcached.sysusers.conf")[..] else { panic!("one user") };
+    assert!(user.starts_with("u rawcached - ") && user.contains(" /var/lib/rawcached "), "{user}");
+    let directory = settings_of("rawcached.tmpfiles.conf");
+    assert_eq!(directory, ["d /run/rawcached 0755 rawcached rawcached -"]);
+    let [rule] = &settings_of("60-rawcached.rules")[..] else { panic!("one rule") };
+    assert!(documented("operating.md").contains(rule), "{rule}");
+}
+
+fn documented(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(file);
+    std::fs::read_to_string(path).unwrap()
 }
 
 /// A disk that appears late must not make systemd give up.
@@ -108,15 +159,23 @@ fn the_shipped_units_are_understood_and_start_again_for_ever() {
     if require(command("systemd-analyze", &[&"--version"])).is_none() {
         return;
     }
-    // What the unit runs has to exist where it is verified.
+    // What the unit runs has to exist where it is verified; a template is verified as one of its units.
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("rawcached.service");
-    std::fs::write(&path, service.replace("/usr/bin/rawcached", "/bin/true")).unwrap();
-    let socket = directory.path().join("rawcached.socket");
-    std::fs::copy(root.join("systemd/rawcached.socket"), &socket).unwrap();
+    let mut units = Vec::new();
+    for entry in root.join("systemd").read_dir().unwrap() {
+        let source = entry.unwrap().path();
+        if source.extension().is_some_and(|kind| kind == "service" || kind == "socket") {
+            let text = std::fs::read_to_string(&source).unwrap();
+            let name = source.file_name().unwrap().to_str().unwrap().replace("@.", "@one.");
+            units.push(directory.path().join(name));
+            let text = text.replace("/usr/bin/rawcached", "/bin/true");
+            std::fs::write(units.last().unwrap(), text).unwrap();
+        }
+    }
+    assert_eq!(units.len(), 6, "{units:?}");
     let verified = std::process::Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
-        .args([&path, &socket])
+        .args(&units)
         .output()
         .unwrap();
     let complaints = String::from_utf8_lossy(&verified.stderr);
