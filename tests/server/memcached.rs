@@ -312,7 +312,7 @@ fn administrative_commands_answer() {
     client.ask("verbosity 1\r\nverbosity 1 noreply\r\nverbosity\r\n", "OK\r\nERROR\r\n");
     client.ask("cache_memlimit 64\r\n", "OK\r\n");
     client.ask("shutdown\r\n", "ERROR: shutdown not enabled\r\n");
-    client.ask("mg a v\r\nnonsense\r\n\r\n", "ERROR\r\nERROR\r\nERROR\r\n");
+    client.ask("mx a v\r\nnonsense\r\n\r\n", "ERROR\r\nERROR\r\nERROR\r\n");
     client.ask("quit\r\nversion\r\n", "");
     assert_eq!(client.rest(), b"");
 }

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::command::tokens;
+use super::key::tokens;
 use super::service::{Before, Service};
 use crate::store::CountersSnapshot;
 
@@ -66,8 +66,8 @@ impl Service {
         stat("cmd_set", counts.memcached_sets);
         stat("cmd_flush", counts.cmd_flush);
         stat("cmd_touch", counts.cmd_touch);
-        // There are no meta commands, and nobody logs in.
-        stat("cmd_meta", 0);
+        stat("cmd_meta", counts.cmd_meta);
+        // Nobody logs in.
         stat("auth_cmds", 0);
         stat("auth_errors", 0);
         stat("get_hits", counts.get_hits);
