@@ -52,7 +52,7 @@ pub enum Command<'a> {
     Stats(&'a [u8]),
     /// `version`.
     Version,
-    /// `verbosity`, `cache_memlimit`: accepted without effect: these are for the operator to set.
+    /// `verbosity`, `slabs automove`: accepted without effect: these are for the operator to set.
     Accepted {
         /// No answer.
         noreply: bool,

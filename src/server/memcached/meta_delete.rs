@@ -128,3 +128,7 @@ impl Service {
         Ok(matches!(stored, Stored::Yes(_)))
     }
 }
+
+#[cfg(test)]
+#[path = "meta_crash_tests.rs"]
+mod tests;
