@@ -464,7 +464,15 @@ fn purges_prevail_over_marks() {
     client.ask("ms a 1\r\nx\r\nmd a I\r\n", "HD\r\nHD\r\n");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(server.cache.purge_prefix(b"a", Purge::Soft)).unwrap();
-    client.ask("mg a v\r\nmd a I\r\n", "EN\r\nNF\r\n");
+    client.ask("mg a v\r\nmd a I\r\nms a 1 MR\r\nx\r\n", "EN\r\nNF\r\nHD\r\n");
+    // What is made where nothing is found takes its place.
+    let purge = || runtime.block_on(server.cache.purge_prefix(b"a", Purge::Soft)).unwrap();
+    for made in ["mg a N30 k", "ma a N30 k", "ms a 0 MA N30 k\r\n"] {
+        purge();
+        let won = if made.starts_with("mg") { " W" } else { "" };
+        client.ask(format!("{made}\r\nmg a t\r\n"), format!("HD ka{won}\r\nHD t30"));
+        client.line();
+    }
     client.ask("ms a 1\r\ny\r\nflush_all\r\nmg a\r\n", "HD\r\nOK\r\nEN\r\n");
 }
 

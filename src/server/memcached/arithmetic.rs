@@ -116,8 +116,8 @@ impl Service {
         let exptime = change.touch.unwrap_or(exptime);
         let new = self.life(exptime);
         let options = self.item_options(&item, exptime);
-        let put = self.cache.put(&change.key, padded(number, 0), Condition::Absent, &options);
-        match put.await {
+        let condition = self.no_hit(change.key).await;
+        match self.cache.put(&change.key, padded(number, 0), condition, &options).await {
             Ok(Stored::Yes(version)) => {
                 let cas = cas.unwrap_or(version);
                 Some(Changed::To { number, cas, old: None, new })

@@ -9,7 +9,7 @@ use super::peer::{Peer, Socket};
 use super::retrieval::{find_and_touch, send};
 use super::service::Service;
 use super::storage::{ATTEMPTS_MAX, CONTENDED};
-use crate::cache::{Ack, Condition, Hit, Lifetime, StoreError, StoreOptions, Stored};
+use crate::cache::{Ack, Hit, Lifetime, StoreError, StoreOptions, Stored};
 use crate::clock::Stopwatch;
 use crate::server::metadata::Item;
 
@@ -124,7 +124,8 @@ impl Service {
         let item = Item { is_vacant: true, cas, has_encoded_key, ..Item::default() };
         let ack = Some(Ack::Buffered);
         let options = StoreOptions { ack, ..self.item_options(&item, exptime) };
-        let made = self.cache.put(&get.key, b"", Condition::Absent, &options).await;
+        let condition = self.no_hit(get.key).await;
+        let made = self.cache.put(&get.key, b"", condition, &options).await;
         let made = match made {
             Ok(Stored::Yes(version)) => {
                 self.wins.win(version);

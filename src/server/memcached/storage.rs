@@ -9,7 +9,7 @@ use crate::server::counters::Operation;
 use crate::server::metadata::Item;
 
 use super::answers::Outcome;
-use super::command::{Store, Verb};
+use super::command::{Key, Store, Terms, Verb};
 use super::service::{Service, TOO_LARGE};
 
 /// Values up to this length are gathered in memory, longer ones are streamed; in bytes.
@@ -206,9 +206,10 @@ impl Service {
 
     /// Stores what is to be put after or before a value, where there is none.
     async fn store_first(&self, store: &Store<'_>, piece: &[u8], exptime: i64) -> Outcome {
-        let added = Store { verb: Verb::Add, exptime, ..*store };
-        let options = self.options_of(&added);
-        let result = self.cache.put(&store.key, piece, Condition::Absent, &options).await;
+        let terms = Terms { compare: None, ..store.terms };
+        let added = Store { verb: Verb::Add, exptime, terms, ..*store };
+        let (options, condition) = (self.options_of(&added), self.no_hit(store.key).await);
+        let result = self.cache.put(&store.key, piece, condition, &options).await;
         self.stored(&added, result)
     }
 
@@ -256,6 +257,14 @@ impl Service {
             writer.write_chunk(piece).await?;
         }
         writer.finalize(condition).await
+    }
+
+    /// The condition that no entry is found under a key: what is there for stale use by HTTP only may go.
+    pub(super) async fn no_hit(&self, key: Key<'_>) -> Condition {
+        let now = self.cache.clock().now();
+        let hit = self.cache.lookup_stale_head(&key).await;
+        let stale = hit.filter(|hit| !hit.is_fresh(now));
+        stale.map_or(Condition::Absent, |hit| Condition::Unchanged(hit.cas()))
     }
 
     /// Options of a new value for `hit` that keep its flags and its expiry, and that it is stale; clients see
