@@ -164,6 +164,8 @@ fn memcached() {
         ("whole", &[][..], "set k 1 0 3\r\nabc\r\nget k\r\ngets a b c\r\nquit\r\n"),
         ("bytes", &[1][..], "cas k 0 60 2 99 noreply\r\nhi\r\nincr n 5\r\ndecr n 1 noreply\r\n"),
         ("odd", &[2, 3, 5][..], "gat 60 a b\r\ntouch k -1\r\ndelete k 0 noreply\nflush_all 9\r\n"),
+        ("meta", &[3, 9][..], "ms Zm9v 3 b T60 E5\r\nabc\r\nmg foo s v t k Ox N30 R9\r\nma n MD D2 q\r\nmd k I T1\r\nmn\r\n"),
+        ("bad-meta", &[1][..], "ms k 3 !\r\nabc\r\nms k abc\r\nmg k v v\r\nme k b\r\nms k 0 7\r\n"),
         ("other", &[7, 1][..], "stats items\r\nversion\r\nverbosity 1\r\nbad\r\nset k 0 0 x\r\n"),
     ] {
         let cuts_len = [u8::try_from(cuts.len()).expect("few cuts")];

@@ -76,8 +76,11 @@ fn check(command: &Command<'_>) {
     match command {
         Command::Get(retrieval) => assert!(retrieval.keys.iter().all(|key| is_key(&key))),
         Command::Store(store) => assert!(is_key(&store.key) && store.body_len < 1 << 63),
+        Command::Arithmetic(change) => assert!(is_key(&change.key)),
+        Command::MetaGet(get) => assert!(is_key(&get.key)),
+        Command::MetaDelete(delete) => assert!(is_key(&delete.key)),
         Command::Delete { key, .. }
-        | Command::Arithmetic { key, .. }
+        | Command::MetaDebug { key, .. }
         | Command::Touch { key, .. } => assert!(is_key(key)),
         _ => {}
     }

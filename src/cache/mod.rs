@@ -297,7 +297,8 @@ impl Cache {
         let latest = self.inner.clock.after(self.inner.options.ttl_max);
         let Lifetime { fresh_until, keep_until, .. } = lifetime;
         let (fresh_until, keep_until) = (fresh_until.min(latest), keep_until.min(latest));
-        Lifetime { fresh_until, keep_until, ..lifetime }
+        let capped = Lifetime { fresh_until, keep_until, ..lifetime };
+        if lifetime.has_end() { capped } else { capped.without_end() }
     }
 
     /// Whether an entry is too short-lived for the device: unless its store is to be durable, or

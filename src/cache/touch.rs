@@ -44,6 +44,17 @@ impl Cache {
         self.touch_entry(key, Some(cas), self.capped(lifetime), ack).await
     }
 
+    /// As [`Cache::touch_version`], of any version if none is given.
+    #[cfg(feature = "daemon")]
+    pub(crate) async fn touch_until(
+        &self,
+        key: &[u8],
+        cas: Option<u64>,
+        (lifetime, ack): (Lifetime, Option<Ack>),
+    ) -> Result<Option<Lifetime>, StoreError> {
+        self.touch_entry(key, cas, self.capped(lifetime), ack).await
+    }
+
     async fn touch_entry(
         &self,
         key: &[u8],

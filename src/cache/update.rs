@@ -85,7 +85,8 @@ impl Cache {
         self.expire_as(key, condition, None).await
     }
 
-    pub(super) async fn expire_as(
+    /// As [`Cache::expire`], acknowledged as `ack` says.
+    pub(crate) async fn expire_as(
         &self,
         key: &[u8],
         condition: Condition,
@@ -128,6 +129,7 @@ impl Cache {
                 let age_secs = whole_secs(options.age);
                 Lifetime { age_secs, ..self.lifetime(Some(ttl), grace) }
             }
+            (None, None) if !present.has_end() && options.grace.is_none() => self.capped(present),
             (None, None) => {
                 let keep_until = present.fresh_until.plus(grace);
                 self.capped(Lifetime { keep_until, ..present })

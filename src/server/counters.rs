@@ -94,6 +94,8 @@ define_counts! {
     memcached_stored,
     /// Keys touched by `touch`, `gat` and `gats`.
     cmd_touch,
+    /// Meta commands of the memcached protocol.
+    cmd_meta,
     /// `flush_all` commands.
     cmd_flush,
     /// `get` and `gets`: keys found.

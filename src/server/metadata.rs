@@ -2,7 +2,7 @@
 //! object. Owns those bytes, so that each protocol can read what the other stored. Pure.
 //!
 //! Empty metadata is flags 0; four bytes are flags, little-endian. Anything longer begins with a
-//! kind byte; `docs/http.md` has the layout. Kind 2 is reserved for whole responses.
+//! kind byte; `docs/http.md` and `docs/memcached.md` have the layouts. Kind 2 is reserved for whole responses.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -10,6 +10,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 const KIND_OBJECT: u8 = 1;
 /// In the byte after the kind of an HTTP object: its `Last-Modified` is weak.
 const WEAK_DATE: u8 = 1;
+/// Kind byte of an item of the memcached protocol of which there is more to say than its flags.
+const KIND_ITEM: u8 = 3;
+/// Bytes of such an item, without and with a CAS value of its own.
+const ITEM_LENS: [usize; 2] = [8, 16];
+/// In the byte after the kind of an item: it is stale.
+const STALE: u8 = 1;
+/// It has no value yet: the client that won it is to bring one.
+const VACANT: u8 = 2;
+/// Its key was written in base64.
+const ENCODED_KEY: u8 = 4;
 /// Bytes before the first field of an HTTP object.
 const FIXED_LEN: usize = 12;
 /// Bytes of a field besides name and value.
@@ -34,6 +44,81 @@ pub(super) struct ObjectMetadata {
     /// Another version may have the same `Last-Modified` (RFC 9110, section 8.8.2.2).
     pub(super) has_weak_date: bool,
     fields: Bytes,
+}
+
+/// What is kept with an entry of the memcached protocol besides its value. By default what most have: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Item {
+    /// The client's flags.
+    pub(super) flags: u32,
+    /// A client marked it as stale: it is given as such, and never as fresh.
+    pub(super) is_stale: bool,
+    /// It has no value yet.
+    pub(super) is_vacant: bool,
+    /// Its key was written in base64, and is shown so.
+    pub(super) has_encoded_key: bool,
+    /// How often it was marked as stale, modulo 256: each mark makes it another version.
+    pub(super) marks: u8,
+    /// The CAS value that clients see, if it is not the entry's own.
+    pub(super) cas: Option<u64>,
+}
+
+impl Item {
+    /// What metadata `bytes` say of an item; nothing if they are of another kind.
+    pub(super) fn of(bytes: &[u8]) -> Item {
+        match bytes {
+            &[a, b, c, d] => Item { flags: u32::from_le_bytes([a, b, c, d]), ..Item::default() },
+            [KIND_ITEM, bits, marks, 0, rest @ ..] if ITEM_LENS.contains(&bytes.len()) => {
+                let (flags, cas) = rest.split_at(4);
+                Item {
+                    flags: <[u8; 4]>::try_from(flags).map_or(0, u32::from_le_bytes),
+                    is_stale: bits & STALE != 0,
+                    is_vacant: bits & VACANT != 0,
+                    has_encoded_key: bits & ENCODED_KEY != 0,
+                    marks: *marks,
+                    cas: <[u8; 8]>::try_from(cas).ok().map(u64::from_le_bytes),
+                }
+            }
+            _ => Item::default(),
+        }
+    }
+
+    /// Whether `bytes` are of an item, or of an entry without metadata.
+    pub(super) fn is_one(bytes: &[u8]) -> bool {
+        bytes.is_empty() || Item::of(bytes) != Item::default() || bytes == [0; 4]
+    }
+
+    pub(super) fn encode(&self) -> Bytes {
+        if (Item { flags: self.flags, ..Item::default() }) == *self {
+            return Metadata::of_flags(self.flags);
+        }
+        let mut bytes = BytesMut::with_capacity(ITEM_LENS[1]);
+        let bit = |is_set, bit| if is_set { bit } else { 0 };
+        bytes.put_u8(KIND_ITEM);
+        bytes.put_u8(
+            bit(self.is_stale, STALE)
+                | bit(self.is_vacant, VACANT)
+                | bit(self.has_encoded_key, ENCODED_KEY),
+        );
+        bytes.put_u8(self.marks);
+        bytes.put_u8(0);
+        bytes.put_u32_le(self.flags);
+        if let Some(cas) = self.cas {
+            bytes.put_u64_le(cas);
+        }
+        bytes.freeze()
+    }
+
+    /// Whether another protocol may give the value: it is one, and nobody said that it is stale.
+    pub(super) fn is_fit(bytes: &[u8]) -> bool {
+        let item = Item::of(bytes);
+        !item.is_stale && !item.is_vacant
+    }
+
+    /// What stays true of it when its value changes: all but its CAS value, and that it had none.
+    pub(super) fn with_new_value(self, cas: Option<u64>) -> Item {
+        Item { is_vacant: false, cas, ..self }
+    }
 }
 
 /// Gathers the fields of an object.
@@ -115,6 +200,9 @@ impl Metadata {
                     fields: Bytes::copy_from_slice(fields),
                 })
             }
+            _ if bytes.first() == Some(&KIND_ITEM) && Item::is_one(bytes) => {
+                Metadata::Flags(Metadata::flags(bytes))
+            }
             _ => Metadata::Foreign,
         }
     }
@@ -126,13 +214,11 @@ impl Metadata {
 
     /// The flags that the memcached protocol shows for metadata `bytes`.
     pub(super) fn flags(bytes: &[u8]) -> u32 {
-        <[u8; 4]>::try_from(bytes).map_or(0, u32::from_le_bytes)
-    }
-
-    /// The part of metadata `bytes` that stays true when the memcached protocol changes the body:
-    /// the flags. Headers, above all the ETag, describe the old body.
-    pub(super) fn kept_with_new_body(bytes: &[u8]) -> Bytes {
-        Metadata::of_flags(Metadata::flags(bytes))
+        match bytes.len() {
+            // Most have none.
+            0 => 0,
+            _ => Item::of(bytes).flags,
+        }
     }
 }
 
@@ -171,10 +257,45 @@ mod tests {
             let bytes = Metadata::of_flags(flags);
             assert_eq!(Metadata::decode(&bytes), Metadata::Flags(flags));
             assert_eq!(Metadata::flags(&bytes), flags);
-            assert_eq!(Metadata::kept_with_new_body(&bytes), bytes);
+            assert_eq!(Item::of(&bytes).encode(), bytes);
         }
         assert_eq!(Metadata::flags(&object().encode()), 0);
-        assert!(Metadata::kept_with_new_body(&object().encode()).is_empty());
+        // Headers, above all the ETag, describe the old body.
+        assert!(Item::of(&object().encode()).with_new_value(None).encode().is_empty());
+    }
+
+    #[test]
+    fn the_bytes_of_an_item_are_these() {
+        let item = Item {
+            flags: 0x0403_0201,
+            is_stale: true,
+            is_vacant: true,
+            has_encoded_key: true,
+            marks: 9,
+            cas: None,
+        };
+        assert_eq!(item.encode(), [3, 7, 9, 0, 1, 2, 3, 4].as_slice());
+        let with_cas = Item { cas: Some(5), ..item };
+        let expected = [3, 7, 9, 0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(with_cas.encode(), expected.as_slice());
+        for (bits, expected) in [
+            (1, Item { is_stale: true, ..Item::default() }),
+            (2, Item { is_vacant: true, ..Item::default() }),
+            (4, Item { has_encoded_key: true, ..Item::default() }),
+        ] {
+            assert_eq!(Item::of(&[3, bits, 0, 0, 0, 0, 0, 0]), expected);
+        }
+        for item in [item, with_cas] {
+            let bytes = item.encode();
+            assert_eq!(Item::of(&bytes), item);
+            assert_eq!(Metadata::decode(&bytes), Metadata::Flags(item.flags));
+            assert!(Item::is_one(&bytes) && !Item::is_fit(&bytes));
+        }
+        for bytes in [vec![3; 7], vec![3; 8], vec![3; 12], object().encode().to_vec()] {
+            assert!(!Item::is_one(&bytes), "{bytes:?}");
+            assert_eq!(Item::of(&bytes), Item::default());
+        }
+        assert!(Item::is_one(&[]) && Item::is_one(&[0; 4]) && Item::is_one(&[1; 4]));
     }
 
     #[test]

@@ -77,6 +77,14 @@ fn php_memcached_works_over_the_unix_socket() {
 }
 
 #[test]
+fn meta_memcache_works_over_the_unix_socket() {
+    let Some(disk) = require(LoopDevice::create(128 << 20, 4096)) else { return };
+    let daemon = daemon(&disk, "max_object_size = \"1MiB\"");
+    let Some(printed) = script("meta-memcache.sh", &[&daemon.socket()]) else { return };
+    assert!(printed.contains("all 71 checks passed"), "{printed}");
+}
+
+#[test]
 fn memccapable_passes_over_loopback_tcp() {
     let Some(disk) = require(LoopDevice::create(128 << 20, 512)) else { return };
     let daemon = daemon(&disk, "memcached = [\"unix:SOCKET\", \"tcp:127.0.0.1:0\"]");

@@ -117,6 +117,12 @@ fn a_read_only_listener_serves_lookups_only() {
         "touch k 1\r\n",
         "gat 1 k\r\n",
         "flush_all\r\n",
+        "ms k 8 q\r\nget none\r\n",
+        "md k q\r\n",
+        "md k I\r\n",
+        "ma k q\r\n",
+        "mg k T1\r\n",
+        "mg none N1\r\n",
     ] {
         reader.ask(command, refused);
     }
@@ -126,6 +132,7 @@ fn a_read_only_listener_serves_lookups_only() {
     reader.send("set k 0 0 8 noreply\r\nget none\r\ndelete k noreply\r\n");
     reader.ask("get k k2\r\n", "VALUE k 0 1\r\n1\r\nEND\r\n");
     reader.ask("gets none\r\n", "END\r\n");
+    reader.ask("mg k v\r\nmg none q\r\nmn\r\n", "VA 1\r\n1\r\nMN\r\n");
     reader.expect_alive();
     full.ask("incr k 1\r\n", "2\r\n");
 }

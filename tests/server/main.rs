@@ -19,6 +19,8 @@ mod listeners;
 mod memcached;
 mod memcached_connections;
 mod memcached_memory;
+mod memcached_meta;
+mod memcached_meta_oracle;
 mod memcached_oracle;
 mod memcached_refused;
 mod metrics;

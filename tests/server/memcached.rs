@@ -310,9 +310,12 @@ fn administrative_commands_answer() {
     let mut client = server.connect();
     client.ask("version\r\n", "VERSION 1.6.40\r\n");
     client.ask("verbosity 1\r\nverbosity 1 noreply\r\nverbosity\r\n", "OK\r\nERROR\r\n");
-    client.ask("cache_memlimit 64\r\n", "OK\r\n");
+    client.ask(
+        "cache_memlimit 64 noreply\r\ncache_memlimit 64\r\n",
+        "CLIENT_ERROR cache_memlimit not allowed, the device sets the size of the cache\r\n",
+    );
     client.ask("shutdown\r\n", "ERROR: shutdown not enabled\r\n");
-    client.ask("mg a v\r\nnonsense\r\n\r\n", "ERROR\r\nERROR\r\nERROR\r\n");
+    client.ask("mx a v\r\nnonsense\r\n\r\n", "ERROR\r\nERROR\r\nERROR\r\n");
     client.ask("quit\r\nversion\r\n", "");
     assert_eq!(client.rest(), b"");
 }
@@ -350,8 +353,18 @@ fn stats_count_what_happened_and_can_be_reset() {
     assert_eq!(server.snapshot().counts.cmd_get, 2);
     client.send("stats settings\r\n");
     assert!(client.read_until("END\r\n").contains("STAT item_size_max 4194304\r\n"));
-    client.ask("stats items\r\nstats conns\r\n", "END\r\nEND\r\n");
-    client.ask("stats slabs\r\n", "STAT active_slabs 0\r\nSTAT total_malloced 0\r\nEND\r\n");
+    client.ask("stats conns\r\n", "END\r\n");
+    client.send("stats items\r\n");
+    let items = client.read_until("END\r\n");
+    client.send("stats slabs\r\n");
+    let slabs = client.read_until("END\r\n");
+    let entries = server.cache.stats().store.entries;
+    assert!(items.starts_with(&format!("STAT items:1:number {entries}\r\n")), "{items}");
+    for line in ["STAT 1:chunk_size 16", "STAT 1:get_hits 0", "STAT active_slabs 1"] {
+        assert!(slabs.contains(&format!("{line}\r\n")), "{slabs}");
+    }
+    let none = "END\r\nSTAT active_slabs 0\r\nSTAT total_malloced 0\r\nEND\r\n";
+    TestServer::start().connect().ask("stats items\r\nstats slabs\r\n", none);
     client.ask("stats sizes\r\n", "STAT sizes_status disabled\r\nEND\r\n");
     client.ask("stats detail\r\n", "CLIENT_ERROR usage: stats detail on|off|dump\r\n");
     client.ask("stats nonsense\r\n", "ERROR\r\n");

@@ -18,16 +18,16 @@ use rawcached::server::Options;
 const SEQUENCES: u64 = 150;
 const COMMANDS: usize = 60;
 /// Both servers' limit for a value with 2-byte keys; memcached counts its header too.
-const VALUE_LEN_MAX: u64 = 1_000_000;
+pub const VALUE_LEN_MAX: u64 = 1_000_000;
 
-struct Memcached {
+pub struct Memcached {
     /// Ends with the test.
     _process: Process,
 }
 
 impl Memcached {
     /// Starts memcached on a socket.
-    fn start(path: &Path) -> Result<Memcached, Missing> {
+    pub fn start(path: &Path) -> Result<Memcached, Missing> {
         let mut command = Command::new("memcached");
         // Without its background threads: while one of them holds an entry, `decr` makes a new
         // one without the padding.
@@ -48,17 +48,23 @@ impl Memcached {
     }
 }
 
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn of(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+impl Random {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 33).unwrap() % limit
     }
 
-    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    pub fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices[self.below(choices.len())]
     }
 
@@ -187,7 +193,7 @@ fn answers_are_those_of_memcached() {
     let Some(_memcached) = require(Memcached::start(&path)) else { return };
     let server = TestServer::with(Options { value_len_max: VALUE_LEN_MAX, ..options() });
     for seed in 1..=SEQUENCES {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = Random::of(seed);
         let (mut ours, mut theirs) = (Side::new(&server.path), Side::new(&path));
         for step in 0..COMMANDS {
             let request = request(&mut random);

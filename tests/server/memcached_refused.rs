@@ -42,7 +42,11 @@ fn with_known_length() -> Vec<(String, &'static str)> {
         (format!("cas k 0 60 {len} -1 noreply\r\n"), ""),
         (format!("cas k 0 60 {len} \r\n"), BAD_FORMAT),
         (format!("SET k 0 60 {len}\r\n"), "ERROR\r\n"),
-        (format!("ms k {len} T60\r\n"), "ERROR\r\n"),
+        (format!("MS k {len} T60\r\n"), "ERROR\r\n"),
+        (format!("ms k {len} T60 T60\r\n"), "CLIENT_ERROR duplicate flag\r\n"),
+        (format!("ms k {len} T60 q !\r\n"), "CLIENT_ERROR invalid flag\r\n"),
+        (format!("ms {long} {len} q\r\n"), BAD_FORMAT),
+        (format!("ms k! {len} b\r\n"), "CLIENT_ERROR error decoding key\r\n"),
     ]
 }
 
@@ -61,7 +65,9 @@ fn with_unknown_length() -> Vec<(String, &'static str)> {
         (format!("set k 7 0 60 {len}\r\n"), BAD_FORMAT),
         (format!("set k 7 0 60 {len} noreply\r\n"), ""),
         (format!("set {} 0 60 {len}\r\n", "k".repeat(5000)), "CLIENT_ERROR line too long\r\n"),
-        ("ms k S9 T60\r\n".to_owned(), "ERROR\r\n"),
+        ("ms k S9 T60\r\n".to_owned(), BAD_FORMAT),
+        (format!("ms k y {len} T60\r\n"), BAD_FORMAT),
+        (format!("ms k 7 {len} T60\r\n"), "CLIENT_ERROR invalid flag\r\n"),
         ("GET / HTTP/1.0\r\n".to_owned(), ""),
         ("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 46\r\n\r\n".to_owned(), ""),
         ("POST /\r\n".to_owned(), ""),

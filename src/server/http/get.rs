@@ -19,6 +19,7 @@ use crate::clock::Stopwatch;
 use crate::http_cache::cache_control::CacheControl;
 use crate::http_cache::conditional::{Access, Verdict, evaluate, is_conditional, range_applies};
 use crate::http_cache::range::{Selection, select, select_exactly};
+use crate::server::metadata::Item;
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Room reserved for header lines: few answers have more.
@@ -86,8 +87,13 @@ impl Service {
         }
     }
 
-    /// Finds a fresh object, or a stale one if the request allows it by `max-stale`.
+    /// Finds a fresh object, or a stale one if the request allows it by `max-stale`. What a client of the memcached
+    /// protocol marked as stale, nobody knows for how long, or has yet to bring, is not there.
     async fn find(&self, key: &[u8], request: &HeaderMap) -> Option<Hit> {
+        self.find_any(key, request).await.filter(|hit| Item::is_fit(hit.metadata()))
+    }
+
+    async fn find_any(&self, key: &[u8], request: &HeaderMap) -> Option<Hit> {
         let Some(max_stale) = CacheControl::of(request).max_stale else {
             return self.cache.lookup_head(key).await;
         };

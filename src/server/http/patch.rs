@@ -16,7 +16,7 @@ use super::service::{Answer, Service};
 use crate::cache::{Ack, Condition, Hit, Lifetime, StoreError, Stored, UpdateOptions};
 use crate::clock::Stopwatch;
 use crate::http_cache::conditional::{Access, Verdict, evaluate, is_conditional};
-use crate::server::metadata::{Metadata, ObjectMetadata};
+use crate::server::metadata::{Item, Metadata, ObjectMetadata};
 
 /// Attempts at a change before giving up because other clients change the same key.
 const ATTEMPTS_MAX: u32 = 16;
@@ -84,7 +84,9 @@ impl Service {
     /// The present object, if the preconditions hold for it. Stale ones too: a revalidation
     /// refreshes them.
     async fn present(&self, key: &[u8], patch: &Patch<'_>) -> Result<Hit, Refusal> {
-        let hit = self.cache.lookup_stale_head(key).await.ok_or(Refusal::NOT_FOUND)?;
+        let hit = self.cache.lookup_stale_head(key).await;
+        // What was marked as stale over memcached would be an object without that mark.
+        let hit = hit.filter(|hit| Item::is_fit(hit.metadata())).ok_or(Refusal::NOT_FOUND)?;
         if !hit.is_partial() && !hit.is_complete().await {
             return Err(Refusal::NOT_FOUND);
         }

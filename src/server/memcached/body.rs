@@ -1,7 +1,7 @@
 //! Receives the value of a storage command and hands it to the cache as it arrives. If a value does
 //! not arrive whole, the old one stays.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 
 use crate::cache::{StoreError, StoreOptions, Writer};
@@ -11,9 +11,10 @@ use crate::server::buffers::BUFFER_LEN;
 use crate::server::counters::Operation;
 use crate::server::input::Input;
 
-use super::command::{Store, Verb};
+use super::answers::{Outcome, push_stored};
+use super::command::Store;
 use super::peer::{Peer, Socket};
-use super::storage::{GONE, condition};
+use super::storage::{GONE, Plan};
 use crate::server::presence::while_there;
 
 const LINE_END: &[u8] = b"\r\n";
@@ -24,7 +25,7 @@ pub(super) async fn store_received<S: Socket>(
     peer: &Peer<S>,
     store: Store<'_>,
     received: &[u8],
-) -> &'static str {
+) -> Outcome {
     let (body, end) = received.split_at(received.len() - LINE_END.len());
     if end == LINE_END { execute(peer, store, body).await } else { refuse_unended(peer) }
 }
@@ -35,9 +36,9 @@ pub(super) async fn store_arriving<S: Socket>(
     peer: &mut Peer<S>,
     input: &mut Input,
     store: Store<'_>,
-) -> io::Result<Option<&'static str>> {
+) -> io::Result<Option<Outcome>> {
     let mut missing = store.body_len;
-    let received = match begin(peer, &store) {
+    let received = match begin(peer, &store).await {
         Ok(target) => receive(peer, input, target, &mut missing).await?,
         Err(error) => Err(error),
     };
@@ -57,29 +58,30 @@ pub(super) async fn store_arriving<S: Socket>(
     if !is_ended {
         return Ok(Some(refuse_unended(peer)));
     }
-    let writer = match target {
+    let (writer, plan) = match target {
         Target::Memory(held) => {
             return Ok(Some(match held.take() {
                 Ok(body) => execute(peer, store, &body).await,
-                Err(short) => peer.service.failure(&short.into()),
+                Err(short) => Outcome::Failed(peer.service.failure(&short.into())),
             }));
         }
-        Target::Cache(writer) => *writer,
+        Target::Cache(writer, plan) => (*writer, plan),
+        Target::Nowhere(outcome) => return Ok(Some(outcome)),
     };
     let watch = Stopwatch::start();
-    let result = writer.finalize(condition(store.verb)).await;
+    let result = writer.finalize(plan.condition).await;
     peer.service.shard.record(Operation::Store, watch.elapsed());
-    Ok(Some(peer.service.stored(store.verb, result)))
+    Ok(Some(peer.service.stored_by(&plan, &store, result)))
 }
 
 /// Executes a storage command. One that makes a new value of the old one stops with its client.
-async fn execute<S: Socket>(peer: &Peer<S>, store: Store<'_>, body: &[u8]) -> &'static str {
+async fn execute<S: Socket>(peer: &Peer<S>, store: Store<'_>, body: &[u8]) -> Outcome {
     if !store.verb.extends() {
         return peer.service.store(store, body).await;
     }
     // Rare, and no reason for all connections to be larger.
     let mut extended = Box::pin(peer.service.store(store, body));
-    while_there(&peer.stream, extended.as_mut()).await.unwrap_or(GONE)
+    while_there(&peer.stream, extended.as_mut()).await.unwrap_or(Outcome::Failed(GONE))
 }
 
 /// Reads and drops the value of a refused command.
@@ -102,21 +104,26 @@ pub(super) async fn swallow<S: Socket>(
 
 /// Where a value goes as it arrives.
 enum Target {
-    /// Into the cache.
-    Cache(Box<Writer>),
+    /// Into the cache, as planned.
+    Cache(Box<Writer>, Box<Plan>),
+    /// Nowhere: it is known what becomes of it.
+    Nowhere(Outcome),
     /// Into memory: the old value is needed with it.
     Memory(Held),
 }
 
-fn begin<S: Socket>(peer: &Peer<S>, store: &Store<'_>) -> Result<Target, StoreError> {
+async fn begin<S: Socket>(peer: &Peer<S>, store: &Store<'_>) -> Result<Target, StoreError> {
     if store.verb.extends() {
         let len = usize::try_from(store.body_len).unwrap_or(usize::MAX);
         return Ok(Target::Memory(peer.service.buffers.memory().hold(len)));
     }
-    let options = peer.service.store_options(store.flags, store.exptime);
-    let options = StoreOptions { len_hint: Some(store.body_len), ..options };
+    let plan = match peer.service.plan(store).await {
+        Ok(plan) => Box::new(plan),
+        Err(outcome) => return Ok(Target::Nowhere(outcome)),
+    };
+    let options = StoreOptions { len_hint: Some(store.body_len), ..plan.options.clone() };
     let writer = peer.service.cache.store(&store.key, options)?;
-    Ok(Target::Cache(Box::new(writer)))
+    Ok(Target::Cache(Box::new(writer), plan))
 }
 
 /// Gives the `missing` bytes to `target` as they arrive: memory is taken for nothing else.
@@ -165,7 +172,8 @@ async fn receive<S: Socket>(
 impl Target {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         match self {
-            Target::Cache(writer) => writer.write_chunk(bytes).await,
+            Target::Cache(writer, _) => writer.write_chunk(bytes).await,
+            Target::Nowhere(_) => Ok(()),
             Target::Memory(held) => Ok(held.stage(bytes).await?),
         }
     }
@@ -176,7 +184,8 @@ impl Target {
         len_max: u64,
     ) -> io::Result<Result<Option<usize>, StoreError>> {
         match self {
-            Target::Cache(writer) => writer.read_from(stream, len_max).await,
+            Target::Cache(writer, _) => writer.read_from(stream, len_max).await,
+            Target::Nowhere(_) => Ok(Ok(None)),
             Target::Memory(held) => {
                 let len_max = usize::try_from(len_max).unwrap_or(usize::MAX);
                 let read = poll_fn(|cx| held.poll_read(cx, stream, len_max)).await?;
@@ -188,7 +197,8 @@ impl Target {
     /// Waits until its memory is taken for others.
     async fn lost(&self) -> StoreError {
         match self {
-            Target::Cache(writer) => writer.lost().await,
+            Target::Cache(writer, _) => writer.lost().await,
+            Target::Nowhere(_) => pending().await,
             Target::Memory(held) => poll_fn(|cx| held.poll_lost(cx)).await.into(),
         }
     }
@@ -200,13 +210,11 @@ async fn refuse<S: Socket>(
     store: Store<'_>,
     error: StoreError,
 ) -> io::Result<()> {
-    if store.verb == Verb::Set {
+    if store.drops_old() {
         let _ = peer.service.cache.remove(&store.key).await;
     }
-    let reply = peer.service.stored(store.verb, Err(error));
-    if !store.noreply {
-        peer.push_line(reply);
-    }
+    let outcome = peer.service.stored(&store, Err(error));
+    push_stored(peer.output(), &store, outcome);
     // At once: the client may stop sending.
     peer.flush().await
 }
@@ -216,7 +224,7 @@ fn take_len(input: &Input, missing: u64) -> usize {
     input.unread().len().min(usize::try_from(missing).unwrap_or(usize::MAX))
 }
 
-fn refuse_unended<S: Socket>(peer: &Peer<S>) -> &'static str {
+fn refuse_unended<S: Socket>(peer: &Peer<S>) -> Outcome {
     peer.service.shard.protocol_errors.bump();
-    BAD_CHUNK
+    Outcome::Failed(BAD_CHUNK)
 }

@@ -1,93 +1,14 @@
 //! The commands of the classic text protocol, as values. Does not parse or execute them.
 
-use std::fmt;
-use std::ops::Deref;
-
-use memchr::memrchr;
-
-/// Longest key in bytes, as memcached has it.
-pub const KEY_LEN_MAX: usize = 250;
-
-/// A key: 1 to [`KEY_LEN_MAX`] bytes, none of them a space or a line feed, as memcached has it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Key<'a>(&'a [u8]);
-
-impl<'a> Key<'a> {
-    /// Checks the rules for keys.
-    #[must_use]
-    pub fn new(bytes: &'a [u8]) -> Option<Key<'a>> {
-        let valid = (1..=KEY_LEN_MAX).contains(&bytes.len())
-            && !bytes.iter().any(|byte| matches!(byte, b' ' | b'\n'));
-        valid.then_some(Key(bytes))
-    }
-}
-
-impl Deref for Key<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.0
-    }
-}
-
-impl fmt::Debug for Key<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.0.escape_ascii())
-    }
-}
-
-/// A [`Key`] that outlives the line it came in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyBuf(Vec<u8>);
-
-impl KeyBuf {
-    /// Borrows the key.
-    #[must_use]
-    pub fn as_key(&self) -> Key<'_> {
-        Key(&self.0)
-    }
-}
-
-impl From<Key<'_>> for KeyBuf {
-    fn from(key: Key<'_>) -> KeyBuf {
-        KeyBuf(key.0.to_vec())
-    }
-}
-
-/// The keys of a retrieval, each one valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keys<'a>(&'a [u8]);
-
-impl<'a> Keys<'a> {
-    /// Checks every key in `text`, which is of one line; spaces separate keys.
-    #[must_use]
-    pub fn new(text: &'a [u8]) -> Option<Keys<'a>> {
-        let mut rest = text;
-        // From one space to the last that a key's length allows: few steps in a line of many keys, so
-        // that it can be checked at once.
-        while let Some(reach) = rest.get(..=KEY_LEN_MAX) {
-            rest = &rest[memrchr(b' ', reach)? + 1..];
-        }
-        Some(Keys(text))
-    }
-
-    /// The keys in order.
-    pub fn iter(&self) -> impl Iterator<Item = Key<'a>> + Send + use<'a> {
-        tokens(self.0).map(Key)
-    }
-}
-
-/// The words of a line, separated by spaces.
-pub(super) fn tokens<'a>(line: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + Send + use<'a> {
-    line.split(|byte| *byte == b' ').filter(|token| !token.is_empty())
-}
+pub use super::key::{KEY_LEN_MAX, Key, Keys};
+use super::meta::{Flags, MetaDelete, MetaGet, MetaReply};
 
 /// One command. `noreply` means that the client does not read an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
     /// `get`, `gets`, `gat`, `gats`.
     Get(Retrieval<'a>),
-    /// `set`, `add`, `replace`, `append`, `prepend`, `cas`; the value follows the line.
+    /// `set`, `add`, `replace`, `append`, `prepend`, `cas`, `ms`; the value follows the line.
     Store(Store<'a>),
     /// `delete`.
     Delete {
@@ -96,17 +17,21 @@ pub enum Command<'a> {
         /// No answer.
         noreply: bool,
     },
-    /// `incr`, `decr`.
-    Arithmetic {
-        /// The number's key.
+    /// `incr`, `decr`, `ma`.
+    Arithmetic(Arithmetic<'a>),
+    /// `mg`.
+    MetaGet(MetaGet<'a>),
+    /// `md`.
+    MetaDelete(MetaDelete<'a>),
+    /// `me`.
+    MetaDebug {
+        /// What to describe.
         key: Key<'a>,
-        /// Up or down.
-        direction: Direction,
-        /// By how much.
-        delta: u64,
-        /// No answer.
-        noreply: bool,
+        /// `b`: the key is written in base64.
+        encoded: bool,
     },
+    /// `mn`.
+    MetaNoOp,
     /// `touch`.
     Touch {
         /// What to touch.
@@ -127,13 +52,63 @@ pub enum Command<'a> {
     Stats(&'a [u8]),
     /// `version`.
     Version,
-    /// `verbosity`, `cache_memlimit`: accepted without effect: these are for the operator to set.
+    /// `verbosity`, `slabs automove`: accepted without effect: these are for the operator to set.
     Accepted {
         /// No answer.
         noreply: bool,
     },
     /// `quit`.
     Quit,
+}
+
+impl<'a> Command<'a> {
+    /// The key, where it is written in base64.
+    #[must_use]
+    pub fn encoded_key(&self) -> Option<Key<'a>> {
+        match *self {
+            Command::Store(Store { key, reply, .. })
+            | Command::Arithmetic(Arithmetic { key, reply, .. }) => {
+                Some(key).filter(|_| reply.encoded())
+            }
+            Command::MetaGet(MetaGet { key, reply, .. })
+            | Command::MetaDelete(MetaDelete { key, reply, .. }) => {
+                Some(key).filter(|_| reply.encoded)
+            }
+            Command::MetaDebug { key, encoded } => Some(key).filter(|_| encoded),
+            _ => None,
+        }
+    }
+
+    /// Whether it is one of the meta commands.
+    #[must_use]
+    pub fn is_meta(&self) -> bool {
+        match self {
+            Command::Store(Store { reply, .. }) | Command::Arithmetic(Arithmetic { reply, .. }) => {
+                matches!(reply, Reply::Meta(_))
+            }
+            Command::MetaGet(_)
+            | Command::MetaDelete(_)
+            | Command::MetaDebug { .. }
+            | Command::MetaNoOp => true,
+            _ => false,
+        }
+    }
+
+    /// The same command with the key for which an encoded one stands.
+    #[must_use]
+    pub(super) fn with_decoded_key<'b>(self, key: Key<'b>) -> Command<'b>
+    where
+        'a: 'b,
+    {
+        match self {
+            Command::Store(store) => Command::Store(Store { key, ..store }),
+            Command::Arithmetic(change) => Command::Arithmetic(Arithmetic { key, ..change }),
+            Command::MetaGet(get) => Command::MetaGet(MetaGet { key, ..get }),
+            Command::MetaDelete(delete) => Command::MetaDelete(MetaDelete { key, ..delete }),
+            Command::MetaDebug { encoded, .. } => Command::MetaDebug { key, encoded },
+            other => other,
+        }
+    }
 }
 
 /// What a retrieval asks for.
@@ -160,8 +135,93 @@ pub struct Store<'a> {
     pub exptime: i64,
     /// Length of the value that follows, without its line end.
     pub body_len: u64,
-    /// No answer.
-    pub noreply: bool,
+    /// What it depends on, and what else is kept.
+    pub terms: Terms,
+    /// How it is answered.
+    pub reply: Reply<'a>,
+}
+
+impl Store<'_> {
+    /// Whether the old value goes if the new one is refused for its length.
+    #[must_use]
+    pub(super) fn drops_old(&self) -> bool {
+        let is_set = self.verb == Verb::Set && self.terms.compare.is_none();
+        is_set || matches!(self.reply, Reply::Meta(_))
+    }
+}
+
+/// What a change depends on besides its name, and what it gives an entry besides its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Only if the entry has this CAS value.
+    pub compare: Option<u64>,
+    /// `I`: with a lower one it is stored all the same, as stale.
+    pub stale_if_lower: bool,
+    /// `E`: the CAS value that it gives.
+    pub new_cas: Option<u64>,
+    /// `N`, of a value that is put after or before another: if there is none, it is stored with this expiry.
+    pub vivify: Option<i64>,
+}
+
+/// How a command is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// In words, or with `noreply` not at all.
+    Words {
+        /// No answer.
+        noreply: bool,
+    },
+    /// As a meta command.
+    Meta(MetaReply<'a>),
+}
+
+impl<'a> Reply<'a> {
+    /// The flags of a meta command, as the client wrote them.
+    pub(super) fn flags(&self) -> &'a [u8] {
+        match self {
+            Reply::Words { .. } => b"",
+            Reply::Meta(reply) => reply.flags.text(),
+        }
+    }
+
+    /// The same with a copy of the flags.
+    pub(super) fn with_flags(self, flags: &[u8]) -> Reply<'_> {
+        match self {
+            Reply::Words { noreply } => Reply::Words { noreply },
+            Reply::Meta(reply) => Reply::Meta(MetaReply { flags: Flags::checked(flags), ..reply }),
+        }
+    }
+
+    /// True if not even an error is answered.
+    #[must_use]
+    pub fn noreply(&self) -> bool {
+        matches!(self, Reply::Words { noreply: true })
+    }
+
+    /// True if the key is written in base64.
+    #[must_use]
+    pub fn encoded(&self) -> bool {
+        matches!(self, Reply::Meta(MetaReply { encoded: true, .. }))
+    }
+}
+
+/// A change of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arithmetic<'a> {
+    /// The number's key.
+    pub key: Key<'a>,
+    /// Up or down.
+    pub direction: Direction,
+    /// By how much.
+    pub delta: u64,
+    /// `N` and `J`: if there is none, this expiry and number are stored.
+    pub vivify: Option<(i64, u64)>,
+    /// `T`: the new expiry, as the client wrote it.
+    pub touch: Option<i64>,
+    /// What it depends on, and what else is kept.
+    pub terms: Terms,
+    /// How it is answered.
+    pub reply: Reply<'a>,
 }
 
 /// Which storage command.
@@ -177,8 +237,6 @@ pub enum Verb {
     Append,
     /// Put the value before the present one.
     Prepend,
-    /// Store if the entry still has this CAS value.
-    Cas(u64),
 }
 
 impl Verb {
@@ -196,20 +254,4 @@ pub enum Direction {
     Up,
     /// Down, stopping at zero.
     Down,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn keys_are_checked_as_if_one_by_one(lens in proptest::collection::vec(0..260_usize, 0..20)) {
-            let words: Vec<String> = lens.iter().map(|len| "k".repeat(*len)).collect();
-            let text = words.join(" ");
-            let valid = lens.iter().all(|len| *len <= KEY_LEN_MAX);
-            prop_assert_eq!(Keys::new(text.as_bytes()).is_some(), valid);
-        }
-    }
 }

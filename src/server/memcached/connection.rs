@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::answers::push_stored;
 use super::arithmetic::Changed;
+use super::base64;
 use super::body::{store_arriving, store_received, swallow};
 use super::budget::{COMMAND_COST, spend};
-use super::command::{Command, KeyBuf, Store};
-use super::parse::{BAD_FORMAT, Next, Parsed, RETRIEVAL_LEN_MAX, parse};
+use super::command::{Command, Key, Store};
+use super::meta_get::meta_get;
+use super::parse::{Next, Parsed, RETRIEVAL_LEN_MAX, parse};
 use super::peer::{Peer, Socket};
 use super::permitted::{Refused, refusal};
+use super::refused::BAD_FORMAT;
 use super::retrieval;
 use super::service::Service;
 use super::stats::VERSION;
@@ -142,7 +146,15 @@ impl<S: Socket> Connection<S> {
         }
         *needed = 0;
         loop {
-            let parsed = parse(input.unread(), searched);
+            let decoded;
+            let mut parsed = parse(input.unread(), searched);
+            if let Parsed::Command { command, .. } = &mut parsed
+                && let Some(key) = command.encoded_key()
+            {
+                // The parser has seen that it can be decoded.
+                decoded = base64::decode(&key).unwrap_or_default();
+                *command = command.with_decoded_key(Key::decoded(&decoded));
+            }
             if let Parsed::Command { command, line_len } = &parsed
                 && let Some(refused) = refusal(command, *access)
             {
@@ -179,7 +191,7 @@ impl<S: Socket> Connection<S> {
                     if peer.service.is_malformed(store.body_len) =>
                 {
                     peer.service.shard.protocol_errors.bump();
-                    answer(peer, BAD_FORMAT, store.noreply);
+                    answer(peer, BAD_FORMAT, store.reply.noreply());
                     return Err(Closed::Refused);
                 }
                 Parsed::Command { command: Command::Store(store), line_len } => {
@@ -193,22 +205,25 @@ impl<S: Socket> Connection<S> {
                     }
                     peer.service.shard.cmd_set.bump();
                     peer.service.shard.memcached_sets.bump();
+                    count_meta(peer, &Command::Store(store));
                     let received = input.unread().get(line_len..whole_len);
                     if let Some(received) = received.filter(|_| !peer.service.is_too_large(&store))
                     {
-                        let reply = store_received(peer, store, received).await;
+                        let outcome = store_received(peer, store, received).await;
                         let len = line_len + received.len();
-                        answer(peer, reply, store.noreply);
+                        push_stored(peer.output(), &store, outcome);
                         input.consume(len);
                     } else {
-                        // The line makes room for the rest of the value, so its key is copied.
-                        let key = KeyBuf::from(store.key);
-                        let store = Store { key: key.as_key(), ..store };
+                        // The line makes room for the rest of the value, so what is needed of it is copied.
+                        let (key, flags) = (store.key.to_vec(), store.reply.flags().to_vec());
+                        let reply = store.reply.with_flags(&flags);
+                        let store = Store { key: Key::decoded(&key), reply, ..store };
                         input.consume(line_len);
                         store_later(peer, input, store).await?;
                     }
                 }
                 Parsed::Command { command, line_len } => {
+                    count_meta(peer, &command);
                     execute(peer, command).await?;
                     input.consume(line_len);
                 }
@@ -275,13 +290,13 @@ async fn store_later<S: Socket>(
     store: Store<'_>,
 ) -> io::Result<()> {
     if !peer.service.is_too_large(&store) {
-        if let Some(reply) = store_arriving(peer, input, store).await? {
-            answer(peer, reply, store.noreply);
+        if let Some(outcome) = store_arriving(peer, input, store).await? {
+            push_stored(peer.output(), &store, outcome);
         }
         return Ok(());
     }
-    let reply = peer.service.refuse_large(store).await;
-    answer(peer, reply, store.noreply);
+    let outcome = peer.service.refuse_large(store).await;
+    push_stored(peer.output(), &store, outcome);
     // Sends the refusal at once: the client may stop sending.
     peer.flush().await?;
     swallow(peer, input, store.body_len).await
@@ -292,23 +307,35 @@ async fn execute<S: Socket>(peer: &mut Peer<S>, command: Command<'_>) -> Result<
         Command::Get(retrieval) => return retrieval::get(peer, retrieval).await,
         Command::Store(_) => unreachable!("storage commands are executed with their value"),
         Command::Delete { key, noreply } => {
-            let reply = peer.service.delete(key).await;
+            let reply = match peer.service.delete(key).await {
+                Ok(true) => "DELETED",
+                Ok(false) => "NOT_FOUND",
+                Err(error) => error,
+            };
             answer(peer, reply, noreply);
         }
-        Command::Arithmetic { key, direction, delta, noreply } => {
+        Command::Arithmetic(change) => {
             let changed = {
-                let change = pin!(peer.service.change(key, direction, delta));
-                while_there(&peer.stream, change).await
+                let changing = pin!(peer.service.change(change));
+                while_there(&peer.stream, changing).await
             };
-            match changed.unwrap_or(Changed::Not(GONE)) {
-                Changed::To(_) if noreply => {}
-                Changed::To(number) => {
-                    peer.push_decimal(number);
-                    peer.push(b"\r\n");
-                }
-                Changed::Not(reply) => answer(peer, reply, noreply),
-            }
+            let changed = changed.unwrap_or(Changed::Not(GONE));
+            let service = Arc::clone(&peer.service);
+            changed.push(peer.output(), &change, |life| service.ttl_secs(life));
         }
+        // Rare, and no reason for all connections to be larger.
+        Command::MetaGet(get) => return Box::pin(meta_get(peer, get)).await,
+        Command::MetaDelete(delete) => {
+            let mut output = Vec::new();
+            Box::pin(peer.service.meta_delete(&mut output, delete)).await;
+            peer.push(&output);
+        }
+        Command::MetaDebug { key, .. } => {
+            let mut output = Vec::new();
+            Box::pin(peer.service.describe(&mut output, key)).await;
+            peer.push(&output);
+        }
+        Command::MetaNoOp => peer.push_line("MN"),
         Command::Touch { key, exptime, noreply } => {
             let reply = peer.service.touch(key, exptime).await;
             answer(peer, reply, noreply);
@@ -329,6 +356,12 @@ async fn execute<S: Socket>(peer: &mut Peer<S>, command: Command<'_>) -> Result<
         Command::Quit => return Err(Closed::Normally),
     }
     Ok(())
+}
+
+fn count_meta<S: Socket>(peer: &Peer<S>, command: &Command<'_>) {
+    if command.is_meta() {
+        peer.service.shard.cmd_meta.bump();
+    }
 }
 
 fn answer<S: Socket>(peer: &mut Peer<S>, reply: &str, noreply: bool) {

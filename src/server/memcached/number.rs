@@ -23,6 +23,16 @@ pub(super) fn parse_i64(token: &[u8]) -> Option<i64> {
     }
 }
 
+/// As in memcached, which keeps the lower 32 bits of what fits 64.
+pub(super) fn parse_flags(word: &[u8]) -> Option<u32> {
+    parse_u64(word).and_then(|flags| u32::try_from(flags & u64::from(u32::MAX)).ok())
+}
+
+/// The length of a value: at most 2^63 - 1, so that adding the line end cannot overflow.
+pub(super) fn parse_body_len(word: &[u8]) -> Option<u64> {
+    parse_i64(word).and_then(|len| u64::try_from(len).ok())
+}
+
 /// The number a stored value begins with: leading white space is skipped, and white space
 /// or the end must follow, so that a value padded by `decr` still counts.
 pub(super) fn parse_value(value: &[u8]) -> Option<u64> {

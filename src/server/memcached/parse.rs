@@ -7,8 +7,14 @@
 
 use memchr::{memchr, memmem};
 
-use super::command::{Command, Direction, Key, Keys, Retrieval, Store, Verb, tokens};
-use super::number::{parse_i64, parse_u64};
+use super::command::{
+    Arithmetic, Command, Direction, Key, Keys, Reply, Retrieval, Store, Terms, Verb,
+};
+use super::key::tokens;
+use super::number::{parse_body_len, parse_flags, parse_i64, parse_u64};
+use super::parse_meta::parse_meta;
+pub use super::refused::Next;
+use super::refused::{BAD_FORMAT, ERROR, Refusal, after, refuse, refuse_unless};
 
 /// Longest line of any command but a retrieval, in bytes.
 pub const LINE_LEN_MAX: usize = 2 << 10;
@@ -38,17 +44,6 @@ pub enum Parsed<'a> {
     },
     /// The line is too long: answer with this text and close.
     TooLong(&'static str),
-}
-
-/// What comes after a refused line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Another command.
-    Command,
-    /// A value of this length, at most 2^63 - 1, and its line end.
-    Value(u64),
-    /// Nobody knows: the connection must end.
-    Unknown,
 }
 
 /// Parses the first line of `input`. `searched` is zero for a new line and is kept by the caller
@@ -89,24 +84,10 @@ fn unfinished(line: &[u8]) -> Parsed<'_> {
     }
 }
 
-struct Refusal {
-    reply: &'static str,
-    silent: bool,
-    next: Next,
-}
-
-fn refuse(reply: &'static str) -> Refusal {
-    refuse_unless(false, reply)
-}
-
-fn refuse_unless(silent: bool, reply: &'static str) -> Refusal {
-    Refusal { reply, silent, next: Next::Command }
-}
-
-const ERROR: &str = "ERROR";
-pub(super) const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
 const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
+const NO_MEMLIMIT: &str =
+    "CLIENT_ERROR cache_memlimit not allowed, the device sets the size of the cache";
 const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
 
 /// The words after a command's name. Those beyond `KEPT` are only counted: no command but a
@@ -169,7 +150,7 @@ fn parse_line(line: &[u8]) -> Result<Command<'_>, Refusal> {
         b"replace" => parse_store(Verb::Replace, rest),
         b"append" => parse_store(Verb::Append, rest),
         b"prepend" => parse_store(Verb::Prepend, rest),
-        b"cas" => parse_store(Verb::Cas(0), rest),
+        b"cas" => parse_storage(Verb::Set, true, rest),
         b"delete" => parse_delete(rest),
         b"incr" => parse_arithmetic(Direction::Up, rest),
         b"decr" => parse_arithmetic(Direction::Down, rest),
@@ -177,9 +158,10 @@ fn parse_line(line: &[u8]) -> Result<Command<'_>, Refusal> {
         b"flush_all" => parse_flush_all(rest),
         b"stats" => Ok(Command::Stats(rest)),
         b"version" => Ok(Command::Version),
-        b"verbosity" => parse_accepted(rest, BAD_FORMAT),
-        b"cache_memlimit" => parse_accepted(rest, ERROR),
+        b"verbosity" => parse_verbosity(rest),
+        b"cache_memlimit" => Err(refuse_unless(Words::split(rest).noreply(), NO_MEMLIMIT)),
         b"quit" => Ok(Command::Quit),
+        b"mg" | b"ms" | b"md" | b"ma" | b"me" | b"mn" => parse_meta(name, rest),
         b"slabs" => parse_slabs(rest),
         b"shutdown" => Err(refuse("ERROR: shutdown not enabled")),
         _ => Err(refuse_unknown(name, rest)),
@@ -218,10 +200,6 @@ fn is_http(name: &[u8], rest: &[u8]) -> bool {
     last.starts_with(b"HTTP/") || is_target && name.iter().all(u8::is_ascii_uppercase)
 }
 
-fn after(announced: Option<u64>) -> Next {
-    announced.map_or(Next::Unknown, Next::Value)
-}
-
 fn parse_get(rest: &[u8], with_cas: bool) -> Result<Command<'_>, Refusal> {
     if rest.iter().all(|byte| *byte == b' ') {
         return Err(refuse(ERROR));
@@ -243,15 +221,19 @@ fn parse_gat(rest: &[u8], with_cas: bool) -> Result<Command<'_>, Refusal> {
 }
 
 fn parse_store(verb: Verb, rest: &[u8]) -> Result<Command<'_>, Refusal> {
-    let needed = if matches!(verb, Verb::Cas(_)) { 5 } else { 4 };
+    parse_storage(verb, false, rest)
+}
+
+fn parse_storage(verb: Verb, compares: bool, rest: &[u8]) -> Result<Command<'_>, Refusal> {
+    let needed = if compares { 5 } else { 4 };
     let words = Words::split(rest);
     let noreply = words.noreply();
     let announced = words.value_len(needed);
     let bad = || Refusal { reply: BAD_FORMAT, silent: noreply, next: after(announced) };
     let body_len = announced.filter(|_| words.count >= needed).ok_or_else(bad)?;
-    let verb = match verb {
-        Verb::Cas(_) => Verb::Cas(parse_u64(words.words[4]).ok_or_else(bad)?),
-        other => other,
+    let compare = match compares {
+        true => Some(parse_u64(words.words[4]).ok_or_else(bad)?),
+        false => None,
     };
     Ok(Command::Store(Store {
         verb,
@@ -259,18 +241,9 @@ fn parse_store(verb: Verb, rest: &[u8]) -> Result<Command<'_>, Refusal> {
         flags: parse_flags(words.words[1]).ok_or_else(bad)?,
         exptime: parse_i64(words.words[2]).ok_or_else(bad)?,
         body_len,
-        noreply,
+        terms: Terms { compare, ..Terms::default() },
+        reply: Reply::Words { noreply },
     }))
-}
-
-/// As in memcached, which keeps the lower 32 bits of what fits 64.
-fn parse_flags(word: &[u8]) -> Option<u32> {
-    parse_u64(word).and_then(|flags| u32::try_from(flags & u64::from(u32::MAX)).ok())
-}
-
-/// At most 2^63 - 1, so that adding the line end cannot overflow.
-fn parse_body_len(word: &[u8]) -> Option<u64> {
-    parse_i64(word).and_then(|len| u64::try_from(len).ok())
 }
 
 fn parse_delete(rest: &[u8]) -> Result<Command<'_>, Refusal> {
@@ -296,7 +269,9 @@ fn parse_arithmetic(direction: Direction, rest: &[u8]) -> Result<Command<'_>, Re
     let key = words.key()?;
     let noreply = words.noreply();
     let delta = parse_u64(words.words[1]).ok_or(refuse_unless(noreply, BAD_DELTA))?;
-    Ok(Command::Arithmetic { key, direction, delta, noreply })
+    let (terms, reply) = (Terms::default(), Reply::Words { noreply });
+    let (vivify, touch) = (None, None);
+    Ok(Command::Arithmetic(Arithmetic { key, direction, delta, vivify, touch, terms, reply }))
 }
 
 fn parse_touch(rest: &[u8]) -> Result<Command<'_>, Refusal> {
@@ -320,13 +295,13 @@ fn parse_flush_all(rest: &[u8]) -> Result<Command<'_>, Refusal> {
     Ok(Command::FlushAll { delay, noreply })
 }
 
-fn parse_accepted<'a>(rest: &'a [u8], complaint: &'static str) -> Result<Command<'a>, Refusal> {
+fn parse_verbosity(rest: &[u8]) -> Result<Command<'_>, Refusal> {
     let words = Words::split(rest);
     words.expect(1, 2)?;
     let noreply = words.noreply();
     match parse_u64(words.words[0]) {
         Some(_) => Ok(Command::Accepted { noreply }),
-        None => Err(refuse_unless(noreply, complaint)),
+        None => Err(refuse_unless(noreply, BAD_FORMAT)),
     }
 }
 

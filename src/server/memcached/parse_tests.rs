@@ -67,7 +67,7 @@ fn a_storage_line_gives_its_fields() {
     assert_eq!(line_len, input.len() - 4);
     assert_eq!((&*store.key, store.flags), (b"key".as_slice(), u32::MAX));
     assert_eq!((store.verb, store.exptime, store.body_len), (Verb::Set, -1, 12));
-    assert!(store.noreply);
+    assert_eq!(store.reply, Reply::Words { noreply: true });
 }
 
 /// What is said to follow a line that is refused.
@@ -130,8 +130,8 @@ fn bad_lines_get_the_errors_of_memcached() {
         ("cas k 0 0 1 x\r\n", BAD_FORMAT),
         ("cas k 0 0 1 noreply\r\n", ""),
         ("SET k 0 0 1\r\n", ERROR),
-        ("ms k 1\r\n", ERROR),
-        ("mg k v\r\n", ERROR),
+        ("MS k 1\r\n", ERROR),
+        ("MG k v\r\n", ERROR),
         ("delete\r\n", ERROR),
         ("delete k 1\r\n", BAD_DELETE),
         ("delete k 1 noreply\r\n", ""),
@@ -171,8 +171,8 @@ fn the_value_behind_a_refused_line_is_known_or_the_connection_ends() {
         "cas k 0 0 7 -1 noreply\r\n".to_owned(),
         "SET k 0 0 7\r\n".to_owned(),
         "Cas k 0 0 7 1\r\n".to_owned(),
-        "ms k 7\r\n".to_owned(),
-        "ms k 7 T0 q\r\n".to_owned(),
+        "MS k 7\r\n".to_owned(),
+        "Ms k 7 T0 q\r\n".to_owned(),
     ];
     for line in &values {
         assert_eq!(next(line), Some(Next::Value(7)), "{line:?}");
@@ -195,14 +195,13 @@ fn the_value_behind_a_refused_line_is_known_or_the_connection_ends() {
         "cas k k 0 0 7 1\r\n",
         "cas k 0 0 60 7 1\r\n",
         "SET k 0 0\r\n",
-        "ms k\r\n",
-        "ms k S7\r\n",
-        "ms k 0 7\r\n",
+        "MS k S7\r\n",
+        "MS k 0 7\r\n",
     ];
     for line in unknown {
         assert_eq!(next(line), Some(Next::Unknown), "{line:?}");
     }
-    for line in ["get\r\n", "mg k v\r\n", "nonsense 1 2 3 4\r\n", "GET k\r\n", "touch k x\r\n"] {
+    for line in ["get\r\n", "MG k v\r\n", "nonsense 1 2 3 4\r\n", "GET k\r\n", "touch k x\r\n"] {
         assert_eq!(next(line), Some(Next::Command), "{line:?}");
     }
 }

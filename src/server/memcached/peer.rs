@@ -13,7 +13,6 @@ use crate::server::buffers::BUFFER_LEN;
 use crate::server::input::Input;
 use crate::server::presence::Presence;
 
-use super::number::push_decimal;
 use super::service::Service;
 
 /// Bodies at least this long are sent without being copied: below that, copying costs less than
@@ -56,11 +55,6 @@ impl<S: Socket> Peer<S> {
     /// Gathers bytes to send.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.output().extend_from_slice(bytes);
-    }
-
-    /// Gathers a number in decimal.
-    pub(super) fn push_decimal(&mut self, number: u64) {
-        push_decimal(self.output(), number);
     }
 
     /// Gathers an answer of one line.

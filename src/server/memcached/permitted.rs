@@ -25,13 +25,20 @@ pub(super) fn refusal(command: &Command<'_>, access: Access) -> Option<Refused> 
         _ if !access.read_only => None,
         Command::Get(retrieval) => retrieval.touch.and_then(|_| refused(READ_ONLY, false)),
         Command::Store(store) => {
-            let (noreply, body_len) = (store.noreply, Some(store.body_len));
+            let (noreply, body_len) = (store.reply.noreply(), Some(store.body_len));
             Some(Refused { reply: READ_ONLY, noreply, body_len })
         }
+        Command::MetaGet(get) => get.touch.or(get.vivify).and_then(|_| refused(READ_ONLY, false)),
+        Command::MetaDelete(_) => refused(READ_ONLY, false),
+        Command::Arithmetic(change) => refused(READ_ONLY, change.reply.noreply()),
         Command::Delete { noreply, .. }
-        | Command::Arithmetic { noreply, .. }
         | Command::Touch { noreply, .. }
         | Command::FlushAll { noreply, .. } => refused(READ_ONLY, noreply),
-        Command::Stats(_) | Command::Version | Command::Accepted { .. } | Command::Quit => None,
+        Command::MetaDebug { .. }
+        | Command::MetaNoOp
+        | Command::Stats(_)
+        | Command::Version
+        | Command::Accepted { .. }
+        | Command::Quit => None,
     }
 }

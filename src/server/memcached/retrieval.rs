@@ -1,4 +1,6 @@
-//! Executes `get`, `gets`, `gat` and `gats`.
+//! Executes `get`, `gets`, `gat` and `gats`, and sends values, those of `mg` too.
+
+use std::time::Duration;
 
 use super::budget::{KEY_COST, spend};
 use super::closed::Closed;
@@ -6,10 +8,10 @@ use super::command::{Key, Retrieval};
 use super::number::push_decimal;
 use super::peer::{Peer, SHARED_LEN_MIN, Socket};
 use super::service::Service;
-use crate::cache::Hit;
+use crate::cache::{Ack, Hit, Tier};
 use crate::clock::Stopwatch;
 use crate::server::counters::Operation;
-use crate::server::metadata::Metadata;
+use crate::server::metadata::{Item, Metadata};
 
 pub(super) async fn get<S: Socket>(
     peer: &mut Peer<S>,
@@ -31,38 +33,57 @@ pub(super) async fn get<S: Socket>(
         };
         let found_after = watch.elapsed();
         let tier = hit.as_ref().map(Hit::tier);
+        let header = |output: &mut Vec<u8>, hit: &Hit| {
+            push_header(output, key, hit, retrieval.with_cas);
+        };
         let sent = match hit {
-            Some(hit) if push_short(peer, key, &hit, retrieval.with_cas) => true,
-            Some(hit) => send(peer, key, hit, retrieval.with_cas).await?,
+            Some(hit) => {
+                peer.service.note_read(&hit);
+                send(peer, hit, header).await?
+            }
             None => false,
         };
-        let shard = &peer.service.shard;
         let tier = tier.filter(|_| sent);
-        shard.record(tier.map_or(Operation::GetMiss, Operation::of_hit), found_after);
+        peer.service.count_lookup(tier, retrieval.touch.is_some(), found_after);
+    }
+    peer.push(b"END\r\n");
+    Ok(())
+}
+
+impl Service {
+    /// Notes that an entry was read.
+    #[inline]
+    pub(super) fn note_read(&self, hit: &Hit) {
+        self.reads.note(hit.cas(), self.cache.clock().now());
+    }
+
+    /// Counts a lookup that found the value in `tier`, or nothing.
+    pub(super) fn count_lookup(&self, tier: Option<Tier>, touches: bool, duration: Duration) {
+        let shard = &self.shard;
+        shard.record(tier.map_or(Operation::GetMiss, Operation::of_hit), duration);
         if let Some(tier) = tier {
             shard.count_hit(tier);
         }
-        match (retrieval.touch.is_some(), sent) {
+        match (touches, tier.is_some()) {
             (false, true) => shard.get_hits.bump(),
             (false, false) => shard.get_misses.bump(),
             (true, true) => shard.touch_hits.bump(),
             (true, false) => shard.touch_misses.bump(),
         }
     }
-    peer.push(b"END\r\n");
-    Ok(())
 }
 
-async fn find_and_touch(service: &Service, key: Key<'_>, exptime: i64) -> Option<Hit> {
+/// Looks a key up and gives what is found a new expiry.
+pub(super) async fn find_and_touch(service: &Service, key: Key<'_>, exptime: i64) -> Option<Hit> {
     service.shard.cmd_touch.bump();
-    let (hit, lifetime) = (service.cache.lookup(&key).await, service.lifetime(exptime));
-    if hit.is_none() && !lifetime.is_zero() {
+    let (hit, life) = (service.cache.lookup(&key).await, service.life(exptime));
+    if hit.is_none() && life.keep_until > service.cache.clock().now() {
         return None;
     }
     // A lifetime of zero ends the entry even if it could not be read. The value is sent even if its
     // new lifetime is over already, as memcached does; a lifetime that could not be changed makes
     // it a miss.
-    match service.cache.touch(&key, lifetime).await {
+    match service.cache.touch_until(&key, None, (life, Some(Ack::Buffered))).await {
         Ok(touched) => touched.and(hit),
         Err(error) => {
             service.failure(&error);
@@ -71,26 +92,24 @@ async fn find_and_touch(service: &Service, key: Key<'_>, exptime: i64) -> Option
     }
 }
 
-/// Gathers a copy of a value that is short and in memory; false for any other.
-fn push_short<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas: bool) -> bool {
-    let Some(body) = hit.whole().filter(|body| body.len() < SHARED_LEN_MIN) else { return false };
-    push_header(peer, key, hit, with_cas);
-    peer.push(body);
-    peer.push(b"\r\n");
-    true
-}
-
-/// Sends a value; false if its first piece was gone, which makes it a miss.
-async fn send<S: Socket>(
+/// Sends a value behind what `header` writes; false if its first piece was gone, which makes it a miss.
+pub(super) async fn send<S: Socket>(
     peer: &mut Peer<S>,
-    key: Key<'_>,
     mut hit: Hit,
-    with_cas: bool,
+    mut header: impl FnMut(&mut Vec<u8>, &Hit),
 ) -> Result<bool, Closed> {
+    // A copy of a value that is short and in memory.
+    if let Some(body) = hit.whole().filter(|body| body.len() < SHARED_LEN_MIN) {
+        let output = peer.output();
+        header(output, &hit);
+        output.extend_from_slice(body);
+        output.extend_from_slice(b"\r\n");
+        return Ok(true);
+    }
     let Ok(mut piece) = hit.next_chunk().await else {
         return Ok(false);
     };
-    push_header(peer, key, &hit, with_cas);
+    header(peer.output(), &hit);
     let mut missing = hit.len();
     while let Some(bytes) = piece {
         missing = missing.checked_sub(bytes.len() as u64).ok_or(Closed::Truncated)?;
@@ -109,8 +128,7 @@ async fn send<S: Socket>(
     Ok(true)
 }
 
-fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas: bool) {
-    let output = peer.output();
+fn push_header(output: &mut Vec<u8>, key: Key<'_>, hit: &Hit, with_cas: bool) {
     output.extend_from_slice(b"VALUE ");
     output.extend_from_slice(&key);
     output.push(b' ');
@@ -119,7 +137,7 @@ fn push_header<S: Socket>(peer: &mut Peer<S>, key: Key<'_>, hit: &Hit, with_cas:
     push_decimal(output, hit.len());
     if with_cas {
         output.push(b' ');
-        push_decimal(output, hit.cas());
+        push_decimal(output, Item::of(hit.metadata()).cas.unwrap_or(hit.cas()));
     }
     output.extend_from_slice(b"\r\n");
 }

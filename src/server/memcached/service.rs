@@ -8,12 +8,14 @@ use parking_lot::Mutex;
 use super::command::Key;
 use super::expiry::{self, Lifetimes};
 use super::flush::FlushSchedule;
-use crate::cache::{Cache, Purge, StoreError, StoreOptions};
+use super::reads::Reads;
+use super::wins::Wins;
+use crate::cache::{Ack, Cache, Lifetime, Purge, StoreError, StoreOptions};
 use crate::clock::Stopwatch;
 use crate::server::buffers::Buffers;
 use crate::server::counters::{Counters, Counts, Operation, Shard};
 use crate::server::key_locks::KeyLocks;
-use crate::server::metadata::Metadata;
+use crate::server::metadata::Item;
 use crate::server::{Options, Server};
 use crate::store::CountersSnapshot;
 
@@ -22,11 +24,19 @@ pub(in crate::server) struct Shared {
     flushes: Arc<FlushSchedule>,
     baseline: Arc<Baseline>,
     uptime: Stopwatch,
+    wins: Arc<Wins>,
+    reads: Arc<Reads>,
 }
 
 impl Shared {
     pub(in crate::server) fn new() -> Shared {
-        Shared { flushes: Arc::default(), baseline: Arc::default(), uptime: Stopwatch::start() }
+        Shared {
+            flushes: Arc::default(),
+            baseline: Arc::default(),
+            uptime: Stopwatch::start(),
+            wins: Arc::default(),
+            reads: Arc::default(),
+        }
     }
 }
 
@@ -43,6 +53,10 @@ pub(in crate::server) struct Service {
     pub(super) key_locks: Arc<KeyLocks>,
     pub(super) baseline: Arc<Baseline>,
     pub(super) uptime: Stopwatch,
+    /// Who was told to refresh what.
+    pub(super) wins: Arc<Wins>,
+    /// What was read when.
+    pub(super) reads: Arc<Reads>,
 }
 
 impl Service {
@@ -59,6 +73,8 @@ impl Service {
             key_locks: server.key_locks.clone(),
             baseline: shared.baseline.clone(),
             uptime: shared.uptime,
+            wins: shared.wins.clone(),
+            reads: shared.reads.clone(),
         }
     }
 
@@ -74,33 +90,36 @@ impl Service {
         expiry::lifetime(exptime, self.cache.clock(), Lifetimes { default, max })
     }
 
-    /// How to store an entry with a client's `flags` and `exptime`.
-    pub(super) fn store_options(&self, flags: u32, exptime: i64) -> StoreOptions {
-        let metadata = Metadata::of_flags(flags);
-        let ttl = Some(self.lifetime(exptime));
-        StoreOptions { ttl, metadata, ..StoreOptions::default() }
+    /// The life that a client's `exptime` asks for, from now on.
+    pub(super) fn life(&self, exptime: i64) -> Lifetime {
+        let lifetime = self.cache.lifetime(Some(self.lifetime(exptime)), Duration::ZERO);
+        if exptime == 0 { lifetime.without_end() } else { lifetime }
     }
 
-    /// Executes `delete`.
-    pub(super) async fn delete(&self, key: Key<'_>) -> &'static str {
+    /// How to store an item with a client's `exptime`.
+    pub(super) fn item_options(&self, item: &Item, exptime: i64) -> StoreOptions {
+        let lifetime = Some(self.life(exptime));
+        StoreOptions { lifetime, metadata: item.encode(), ..StoreOptions::default() }
+    }
+
+    /// Executes `delete`: whether an entry was there.
+    ///
+    /// # Errors
+    /// The answer, if it is not known to be gone for good.
+    pub(super) async fn delete(&self, key: Key<'_>) -> Result<bool, &'static str> {
         let watch = Stopwatch::start();
         let removed = self.cache.remove(&key).await;
         self.shard.record(Operation::Delete, watch.elapsed());
         match removed {
-            Ok(true) => {
-                self.shard.delete_hits.bump();
-                "DELETED"
-            }
-            Ok(false) => {
-                self.shard.delete_misses.bump();
-                "NOT_FOUND"
-            }
-            Err(error) => self.failed_removal(&error),
+            Ok(true) => self.shard.delete_hits.bump(),
+            Ok(false) => self.shard.delete_misses.bump(),
+            Err(_) => {}
         }
+        removed.map_err(|error| self.failed_removal(&error))
     }
 
     /// The answer if an entry is removed, but not durably.
-    fn failed_removal(&self, error: &StoreError) -> &'static str {
+    pub(super) fn failed_removal(&self, error: &StoreError) -> &'static str {
         match error {
             StoreError::Busy(_) => {
                 self.shard.store_failed.bump();
@@ -118,7 +137,8 @@ impl Service {
     pub(super) async fn touch(&self, key: Key<'_>, exptime: i64) -> &'static str {
         let watch = Stopwatch::start();
         self.shard.cmd_touch.bump();
-        let touched = self.cache.touch(&key, self.lifetime(exptime)).await;
+        let how = (self.life(exptime), Some(Ack::Buffered));
+        let touched = self.cache.touch_until(&key, None, how).await;
         self.shard.record(Operation::Touch, watch.elapsed());
         match touched {
             Ok(Some(_)) => {
@@ -151,6 +171,16 @@ impl Service {
                 "OK"
             }
             Err(error) => self.failed_removal(&error),
+        }
+    }
+
+    /// The new version of an entry goes on with what is remembered of the old one.
+    pub(super) fn keep_state(&self, old: u64, new: u64) {
+        if let Some(at) = self.reads.last(old) {
+            self.reads.note(new, at);
+        }
+        if self.wins.is_won(old) {
+            self.wins.win(new);
         }
     }
 

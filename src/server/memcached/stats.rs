@@ -4,8 +4,9 @@ use std::fmt::{Display, Write};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::command::tokens;
+use super::key::tokens;
 use super::service::{Before, Service};
+use crate::format::GRANULE;
 use crate::store::CountersSnapshot;
 
 /// The version of memcached that this server behaves like: clients ask for it and adapt to it, and
@@ -30,9 +31,10 @@ impl Service {
                 };
                 "RESET\r\n".to_owned()
             }
-            // There are no slabs, so no slab has items.
-            (b"items" | b"conns", _) => END.to_owned(),
-            (b"slabs", _) => "STAT active_slabs 0\r\nSTAT total_malloced 0\r\nEND\r\n".to_owned(),
+            (b"items", _) => self.items(),
+            (b"slabs", _) => self.slabs(),
+            // Connections are not kept in a list.
+            (b"conns", _) => END.to_owned(),
             (b"sizes", _) => "STAT sizes_status disabled\r\nEND\r\n".to_owned(),
             (b"detail", Some(b"on" | b"off")) => "OK\r\n".to_owned(),
             (b"detail", Some(b"dump")) => END.to_owned(),
@@ -66,8 +68,8 @@ impl Service {
         stat("cmd_set", counts.memcached_sets);
         stat("cmd_flush", counts.cmd_flush);
         stat("cmd_touch", counts.cmd_touch);
-        // There are no meta commands, and nobody logs in.
-        stat("cmd_meta", 0);
+        stat("cmd_meta", counts.cmd_meta);
+        // Nobody logs in.
         stat("auth_cmds", 0);
         stat("auth_errors", 0);
         stat("get_hits", counts.get_hits);
@@ -110,21 +112,69 @@ impl Service {
         text
     }
 
+    /// What memcached says of the items of each slab class. There are none: all items are of one.
+    fn items(&self) -> String {
+        let (then, store) = (self.baseline.0.lock().store, self.cache.stats().store);
+        let (evicted, ended) = evictions(&store.counters, &then);
+        let mut text = String::new();
+        if store.entries > 0 {
+            let mut stat =
+                |name: &str, value: u64| push(&mut text, &format!("items:1:{name}"), value);
+            stat("number", store.entries);
+            stat("mem_requested", store.live_bytes);
+            stat("evicted", evicted);
+            stat("reclaimed", ended);
+        }
+        text.push_str(END);
+        text
+    }
+
+    /// What memcached says of each slab class, of the one that all items are of: its chunks are the granules of
+    /// the device, its pages the regions.
+    fn slabs(&self) -> String {
+        let then = *self.baseline.0.lock();
+        let counts = self.counters.snapshot().counts - then.counts;
+        let store = self.cache.stats().store;
+        let mut text = String::new();
+        let is_active = store.entries > 0;
+        if is_active {
+            let (chunks, used) = (store.capacity_bytes / GRANULE, store.live_bytes / GRANULE);
+            let mut stat = |name: &str, value: u64| push(&mut text, &format!("1:{name}"), value);
+            stat("chunk_size", GRANULE);
+            stat("chunks_per_page", chunks / store.regions.max(1));
+            stat("total_pages", store.regions);
+            stat("total_chunks", chunks);
+            stat("used_chunks", used.min(chunks));
+            stat("free_chunks", chunks.saturating_sub(used));
+            stat("get_hits", counts.get_hits);
+            stat("cmd_set", counts.memcached_sets);
+            stat("delete_hits", counts.delete_hits);
+            stat("incr_hits", counts.incr_hits);
+            stat("decr_hits", counts.decr_hits);
+            stat("cas_hits", counts.cas_hits);
+            stat("cas_badval", counts.cas_badval);
+            stat("touch_hits", counts.touch_hits);
+        }
+        push(&mut text, "active_slabs", u64::from(is_active));
+        push(&mut text, "total_malloced", if is_active { store.capacity_bytes } else { 0 });
+        text.push_str(END);
+        text
+    }
+
     /// What the store says, under memcached's names.
     fn write_store(&self, text: &mut String, then: &CountersSnapshot) {
         let store = self.cache.stats().store;
         let now = store.counters;
         let expired = now.expired - then.expired;
         let flushed = (now.flushed - then.flushed).min(expired);
-        let evicted = now.evicted - then.evicted;
-        let ended = (now.evicted_ended - then.evicted_ended).min(evicted);
+        let (evicted, ended) = evictions(&now, then);
         let mut stat = |name, value: u64| push(text, name, value);
         stat("get_expired", expired - flushed);
         stat("get_flushed", flushed);
         stat("curr_items", store.entries);
         stat("bytes", store.live_bytes);
         stat("limit_maxbytes", store.capacity_bytes);
-        stat("evictions", evicted - ended);
+        stat("evictions", evicted);
         stat("reclaimed", ended);
         stat("hash_bytes", store.index_bytes);
     }
@@ -169,6 +219,13 @@ impl Service {
         text.push_str(END);
         text
     }
+}
+
+/// Entries that were dropped alive, and after they had ended.
+fn evictions(now: &CountersSnapshot, then: &CountersSnapshot) -> (u64, u64) {
+    let dropped = now.evicted - then.evicted;
+    let ended = (now.evicted_ended - then.evicted_ended).min(dropped);
+    (dropped - ended, ended)
 }
 
 fn push(text: &mut String, name: &str, value: impl Display) {

@@ -1,6 +1,7 @@
 //! Requests to a store and their results: limits, conditions, lifetimes, errors.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::device::DeviceError;
@@ -69,10 +70,26 @@ pub struct Lifetime {
     pub stored_at: Timestamp,
     /// How old it was then, in seconds: the base of Age (RFC 9111, section 4.2.3).
     pub age_secs: u32,
-    /// From this second on only callers that ask for stale entries get it.
+    /// From this second on only callers that ask for stale entries get it. Later than `keep_until` only where
+    /// the client gave no end.
     pub fresh_until: Timestamp,
     /// From this second on nobody gets it.
     pub keep_until: Timestamp,
+}
+
+impl Lifetime {
+    /// The same lifetime, of an entry to which its client gave no end: it has the one that the configuration
+    /// gives, but is told from those that were asked to end. It ends while it is fresh.
+    #[must_use]
+    pub fn without_end(self) -> Lifetime {
+        Lifetime { fresh_until: self.keep_until.plus(Duration::from_secs(1)), ..self }
+    }
+
+    /// False of one made by [`Lifetime::without_end`].
+    #[must_use]
+    pub fn has_end(&self) -> bool {
+        self.fresh_until <= self.keep_until
+    }
 }
 
 /// A whole value to be stored. Borrowed: it is copied only once, into the log.
