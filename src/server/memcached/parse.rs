@@ -86,8 +86,6 @@ fn unfinished(line: &[u8]) -> Parsed<'_> {
 
 const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
 const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
-const NO_MEMLIMIT: &str =
-    "CLIENT_ERROR cache_memlimit not allowed, the device sets the size of the cache";
 const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
 
 /// The words after a command's name. Those beyond `KEPT` are only counted: no command but a
@@ -158,8 +156,8 @@ fn parse_line(line: &[u8]) -> Result<Command<'_>, Refusal> {
         b"flush_all" => parse_flush_all(rest),
         b"stats" => Ok(Command::Stats(rest)),
         b"version" => Ok(Command::Version),
-        b"verbosity" => parse_verbosity(rest),
-        b"cache_memlimit" => Err(refuse_unless(Words::split(rest).noreply(), NO_MEMLIMIT)),
+        b"verbosity" => parse_accepted(rest, BAD_FORMAT),
+        b"cache_memlimit" => parse_accepted(rest, ERROR),
         b"quit" => Ok(Command::Quit),
         b"mg" | b"ms" | b"md" | b"ma" | b"me" | b"mn" => parse_meta(name, rest),
         b"slabs" => parse_slabs(rest),
@@ -295,13 +293,13 @@ fn parse_flush_all(rest: &[u8]) -> Result<Command<'_>, Refusal> {
     Ok(Command::FlushAll { delay, noreply })
 }
 
-fn parse_verbosity(rest: &[u8]) -> Result<Command<'_>, Refusal> {
+fn parse_accepted<'a>(rest: &'a [u8], complaint: &'static str) -> Result<Command<'a>, Refusal> {
     let words = Words::split(rest);
     words.expect(1, 2)?;
     let noreply = words.noreply();
     match parse_u64(words.words[0]) {
         Some(_) => Ok(Command::Accepted { noreply }),
-        None => Err(refuse_unless(noreply, BAD_FORMAT)),
+        None => Err(refuse_unless(noreply, complaint)),
     }
 }
 
