@@ -446,6 +446,14 @@ fn what_is_stale_or_to_be_brought_is_not_there_for_http() {
     assert_eq!(server.get("a", "Cache-Control: max-stale\r\n").status, 404);
     client.ask("ms a 1\r\ny\r\n", "HD\r\n");
     assert_eq!(status("a"), 200);
+    // Who is told that it is not there may bring it, and others may not.
+    client.ask("md a I\r\n", "HD\r\n");
+    for key in ["a", "stub"] {
+        assert_eq!(server.put(key, "If-Match: *\r\n", b"z").status, 412, "{key}");
+        assert_eq!(server.put(key, "If-None-Match: *\r\n", b"z").status, 201, "{key}");
+        assert_eq!(server.put(key, "If-None-Match: *\r\n", b"z").status, 412, "{key}");
+        assert_eq!(status(key), 200);
+    }
 }
 
 #[test]

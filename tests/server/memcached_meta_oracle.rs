@@ -9,10 +9,9 @@
 //! each server makes itself, seconds, and what `me` says. With `md` and `ma` 1.6.18 has one text for all wrong flags.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::path::Path;
 
-use crate::memcached_oracle::{Memcached, Random, VALUE_LEN_MAX};
+use crate::memcached_oracle::{Memcached, Random, VALUE_LEN_MAX, marked_answer};
 use crate::support::machine::require;
 use crate::support::memcached::Client;
 use crate::support::server::{TestServer, options};
@@ -190,16 +189,7 @@ impl Side {
     /// The answer to a request, as far as both servers must have the same.
     fn ask(&mut self, (key, request): (&'static str, &str)) -> String {
         let version = self.versions.get(key).map_or("7", String::as_str);
-        self.client.send(request.replace("{cas}", version) + "stats sizes\r\n");
-        const END: &[u8] = b"STAT sizes_status disabled\r\nEND\r\n";
-        let mut answer = Vec::new();
-        let mut piece = [0; 65536];
-        while !answer.ends_with(END) {
-            let len = self.client.0.read(&mut piece).unwrap();
-            assert!(len > 0, "closed after {}", answer.escape_ascii());
-            answer.extend_from_slice(&piece[..len]);
-        }
-        let answer = String::from_utf8(answer).unwrap();
+        let answer = marked_answer(&mut self.client, request.replace("{cas}", version));
         let wrong_flags = request.starts_with("md") || request.starts_with("ma");
         let plain = answer.split_inclusive("\r\n").map(|line| self.plain(line, (key, wrong_flags)));
         plain.collect()

@@ -54,9 +54,7 @@ impl Random {
     pub fn of(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
-}
 
-impl Random {
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -137,6 +135,21 @@ fn malformed(random: &mut Random, key: &str) -> String {
     }
 }
 
+/// All that a server answers to a request, and to one more that shows the end of it.
+pub fn marked_answer(client: &mut Client, request: String) -> String {
+    // Nothing else in a sequence is answered like this.
+    const END: &[u8] = b"STAT sizes_status disabled\r\nEND\r\n";
+    client.send(request + "stats sizes\r\n");
+    let mut answer = Vec::new();
+    let mut piece = [0; 65536];
+    while !answer.ends_with(END) {
+        let len = client.0.read(&mut piece).unwrap();
+        assert!(len > 0, "closed after {}", answer.escape_ascii());
+        answer.extend_from_slice(&piece[..len]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
 /// One server's side of a sequence.
 struct Side {
     client: Client,
@@ -157,17 +170,8 @@ impl Side {
             let version = self.versions.get(key).map_or("0", String::as_str);
             request = request.replace(&format!("{{cas:{key}}}"), version);
         }
-        // Nothing else in a sequence is answered like this.
-        const END: &[u8] = b"STAT sizes_status disabled\r\nEND\r\n";
-        self.client.send(request + "stats sizes\r\n");
-        let mut answer = Vec::new();
-        let mut piece = [0; 65536];
-        while !answer.ends_with(END) {
-            let len = self.client.0.read(&mut piece).unwrap();
-            assert!(len > 0, "closed after {}", answer.escape_ascii());
-            answer.extend_from_slice(&piece[..len]);
-        }
-        self.without_versions(&String::from_utf8(answer).unwrap())
+        let answer = marked_answer(&mut self.client, request);
+        self.without_versions(&answer)
     }
 
     fn without_versions(&mut self, answer: &str) -> String {

@@ -22,7 +22,7 @@ use crate::clock::Stopwatch;
 use crate::http_cache::conditional::{Access, Verdict, evaluate, is_conditional};
 use crate::server::codec::Framing;
 use crate::server::codec::head::RequestHead;
-use crate::server::metadata::ObjectMetadata;
+use crate::server::metadata::{Item, ObjectMetadata};
 
 /// When a change is acknowledged: `flushed` or `buffered`.
 const ACK: HeaderName = HeaderName::from_static("x-rawcached-ack");
@@ -117,9 +117,10 @@ impl Service {
             Some(hit) => Condition::Unchanged(hit.cas()),
             None => Condition::Absent,
         };
-        // A stale object counts as absent: readers do not get it unless they ask.
+        // A stale object counts as absent: readers do not get it unless they ask. What memcached's clients marked as
+        // stale, or have yet to bring, they do not get at all.
         let now = self.cache.clock().now();
-        let fresh = hit.filter(|hit| hit.is_fresh(now));
+        let fresh = hit.filter(|hit| hit.is_fresh(now) && Item::is_fit(hit.metadata()));
         let representation = fresh.as_ref().map(|hit| self.representation(hit));
         let validators = representation.map(|representation| representation.validators());
         if evaluate(headers, validators.as_ref(), Access::Change) != Verdict::Proceed {
